@@ -1,0 +1,235 @@
+"""Architectures as plain values: what a LITv2 network is, apart from its weights and any image size.
+
+The design is LITv2's (arXiv 2205.13213): four stages, a patch embedding before the first and deformable token merging
+between them. Stages differ in width, depth and attention; see `hilo_nas.models.litv2` for the module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hilo_nas.errors import ArchError
+
+__all__ = [
+    "ATTENTION_KINDS",
+    "N_STAGES",
+    "PER_STAGE",
+    "PRESETS",
+    "ArchConfig",
+    "AttentionKind",
+    "canonical_stage",
+    "lofi_heads",
+]
+
+N_STAGES = 4
+PER_STAGE = ("embed_dims", "depths", "num_heads", "attention", "alpha", "window_size", "mlp_ratios")
+"""The knobs that have one value per stage."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionKind:
+    """One kind of attention that a stage may use."""
+
+    layer: str | None
+    """`module:class` of the layer, resolved when a module is built; None for no attention."""
+    uses: tuple[str, ...] = ()
+    """The per-stage knobs that the layer feels; the others are dead in such a stage."""
+
+
+ATTENTION_KINDS: dict[str, AttentionKind] = {
+    "none": AttentionKind(layer=None),
+    "hilo": AttentionKind(layer="hilo_nas.models.hilo:HiLo", uses=("num_heads", "alpha", "window_size")),
+}
+"""Kinds by name. A new kind is one line here (its layer and the knobs it feels) and its formulas in `cost`."""
+
+_DEAD = {"num_heads": 1, "alpha": 0.0, "window_size": 1}
+"""The value that stands for a knob which the network does not feel."""
+
+
+def lofi_heads(num_heads: int, alpha: float, window_size: int) -> int:
+    """Heads that HiLo gives to Lo-Fi: `int(num_heads * alpha)`, or all of them for a window of 1 (plain attention)."""
+    return num_heads if window_size == 1 else int(num_heads * alpha)
+
+
+def _canonical_alpha(num_heads: int, alpha: float, window_size: int) -> float:
+    lofi = lofi_heads(num_heads, alpha, window_size)
+    if lofi in (0, num_heads):
+        return float(lofi > 0)
+    # Half a head above the edge, so that int(num_heads * alpha) cannot slip by a rounding error.
+    return (lofi + 0.5) / num_heads
+
+
+def _canonical_mlp_ratio(embed_dim: int, mlp_ratio: float) -> float:
+    hidden = int(embed_dim * mlp_ratio)
+    return hidden / embed_dim if int(embed_dim * (hidden / embed_dim)) == hidden else (hidden + 0.5) / embed_dim
+
+
+def canonical_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the one spelling of a stage, given its value of each knob of `PER_STAGE`."""
+    uses = ATTENTION_KINDS[stage["attention"]].uses
+    canonical = {name: stage[name] if name in uses else _DEAD.get(name, stage[name]) for name in PER_STAGE}
+    if "alpha" in uses:
+        canonical["alpha"] = _canonical_alpha(stage["num_heads"], stage["alpha"], stage["window_size"])
+    canonical["mlp_ratios"] = _canonical_mlp_ratio(stage["embed_dims"], stage["mlp_ratios"])
+    return canonical
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArchConfig:
+    """A LITv2 architecture; seven knobs with four values each, one per stage, and the patch size.
+
+    Raises:
+        ArchError: With every fault of the values given.
+    """
+
+    embed_dims: tuple[int, ...]
+    """Channels of each stage; LITv2 doubles them from stage to stage, any widths are allowed."""
+    depths: tuple[int, ...]
+    """Blocks of each stage, at least 1."""
+    num_heads: tuple[int, ...]
+    """Attention heads of each stage; must divide the stage's width where it has attention."""
+    attention: tuple[str, ...] = ("none", "none", "hilo", "hilo")
+    """Kind of attention of each stage, a name of `ATTENTION_KINDS`."""
+    alpha: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
+    """Share of the heads given to Lo-Fi, in [0, 1]; `int(num_heads * alpha)` heads."""
+    window_size: tuple[int, ...] = (2, 2, 2, 1)
+    """Side of HiLo's window, in tokens of the stage's map; 1 is plain attention."""
+    mlp_ratios: tuple[float, ...] = (4.0, 4.0, 4.0, 4.0)
+    """Hidden width of the ConvFFN over the stage's width."""
+    patch_size: int = 4
+    """Side of a patch in pixels; the network's total stride is eight times it."""
+
+    def __post_init__(self) -> None:
+        faults = self._normalise()
+        if not faults:
+            faults = self._faults()
+        if faults:
+            raise ArchError("\n".join(faults))
+
+    def _normalise(self) -> list[str]:
+        """Turns lists into tuples and whole numbers into the field's type; returns what cannot be turned."""
+        faults = []
+        for name in PER_STAGE:
+            value = getattr(self, name)
+            if isinstance(value, str) or not hasattr(value, "__iter__"):
+                faults.append(f"{name} must be a list of {N_STAGES} values, one per stage, but got {value!r}")
+                continue
+            values = list(value)
+            if len(values) != N_STAGES:
+                faults.append(f"{name} must have {N_STAGES} values, one per stage, but got {len(values)}: {values}")
+                continue
+            want = {"attention": str, "alpha": float, "mlp_ratios": float}.get(name, int)
+            for stage, item in enumerate(values):
+                turned = _as(want, item)
+                if turned is None:
+                    kind = {int: "a whole number", float: "a number", str: "a name"}[want]
+                    faults.append(f"stage {stage + 1}: {name} must be {kind}, but got {item!r}")
+                values[stage] = turned
+            object.__setattr__(self, name, tuple(values))
+        patch_size = _as(int, self.patch_size)
+        if patch_size is None:
+            faults.append(f"patch_size must be a whole number, but got {self.patch_size!r}")
+        else:
+            object.__setattr__(self, "patch_size", patch_size)
+        return faults
+
+    def _faults(self) -> list[str]:
+        faults = []
+        if self.patch_size < 1:
+            faults.append(f"patch_size must be at least 1, but got {self.patch_size}")
+        for i in range(N_STAGES):
+            at = f"stage {i + 1}: "
+            width, heads = self.embed_dims[i], self.num_heads[i]
+            if width < 1:
+                faults.append(f"{at}embed_dims must be at least 1, but got {width}")
+            if self.depths[i] < 1:
+                faults.append(f"{at}depths must be at least 1, but got {self.depths[i]}")
+            if heads < 1:
+                faults.append(f"{at}num_heads must be at least 1, but got {heads}")
+            if self.attention[i] not in ATTENTION_KINDS:
+                kinds = ", ".join(ATTENTION_KINDS)
+                faults.append(f"{at}attention must be one of {kinds}, but got {self.attention[i]!r}")
+            elif "num_heads" in ATTENTION_KINDS[self.attention[i]].uses and width > 0 and heads > 0 and width % heads:
+                near = [d for d in range(1, width + 1) if width % d == 0]
+                near = sorted(sorted(near, key=lambda d: abs(d - heads))[:4])
+                faults.append(
+                    f"{at}num_heads must divide embed_dims ({width}), but got {heads}. "
+                    f"Use one of {', '.join(map(str, near))}."
+                )
+            if not 0.0 <= self.alpha[i] <= 1.0:
+                faults.append(f"{at}alpha must be in [0, 1], but got {self.alpha[i]}")
+            if self.window_size[i] < 1:
+                faults.append(f"{at}window_size must be at least 1, but got {self.window_size[i]}")
+            if not self.mlp_ratios[i] > 0 or int(max(width, 1) * self.mlp_ratios[i]) < 1:
+                faults.append(f"{at}mlp_ratios must give a hidden width of at least 1, but got {self.mlp_ratios[i]}")
+        return faults
+
+    @property
+    def stride(self) -> int:
+        """Pixels per token of the last stage, along one side: the smallest image side that the network takes."""
+        return self.patch_size * 2 ** (N_STAGES - 1)
+
+    def canonical(self) -> ArchConfig:
+        """Returns the one spelling of this network: knobs that it does not feel are set to a fixed value.
+
+        Two architectures with the same canonical form build the same modules; alpha folds to the head split that it
+        gives, an mlp ratio to the hidden width that it gives.
+        """
+        stages = [canonical_stage({name: getattr(self, name)[i] for name in PER_STAGE}) for i in range(N_STAGES)]
+        fields: dict[str, Any] = {name: tuple(stage[name] for stage in stages) for name in PER_STAGE}
+        return ArchConfig(patch_size=self.patch_size, **fields)
+
+    def key(self) -> str:
+        """Returns a stable hash of the canonical form, 12 hexadecimal digits; equal keys are the same network."""
+        text = json.dumps(self.canonical().to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain lists and numbers, fit for JSON and YAML and for keyword arguments."""
+        fields = {name: list(getattr(self, name)) for name in PER_STAGE}
+        return {**fields, "patch_size": self.patch_size}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ArchConfig:
+        """Builds the architecture that `to_dict` described.
+
+        Raises:
+            ArchError: An unknown field, a missing one, or a value that breaks a law.
+        """
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        faults = [f"unknown field {name!r}; the fields are {', '.join(known)}" for name in fields if name not in known]
+        faults += [
+            f"{name} is missing"
+            for name, field in known.items()
+            if name not in fields and field.default is dataclasses.MISSING
+        ]
+        if faults:
+            raise ArchError("\n".join(faults))
+        return cls(**fields)
+
+
+def _as(want: type, value: Any) -> Any:
+    """Returns the value as `want`, or None where that would change it."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if want is str:
+        return value if isinstance(value, str) else None
+    if isinstance(value, str):
+        return None
+    try:
+        turned = want(value)
+        return turned if turned == value else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+PRESETS: dict[str, ArchConfig] = {
+    "litv2_small": ArchConfig(embed_dims=(96, 192, 384, 768), depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+    "litv2_medium": ArchConfig(embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+    "litv2_base": ArchConfig(embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+}
+"""The paper's LITv2-S, -M and -B (alpha 0.9; windows 2 and 1 in stages 3 and 4)."""

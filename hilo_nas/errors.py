@@ -1,0 +1,131 @@
+"""The error tree, on one page.
+
+A message says the law, the value, the place and the way out:
+"stage 3: num_heads must divide embed_dim (384), but got 7. Use one of 4, 6, 8, 12."
+`exit_code` is what the command line ends with: 2 where the user can type something else, 1 where the world refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ArchError",
+    "DataError",
+    "DeviceError",
+    "FileFaultsError",
+    "HiloNasError",
+    "Interrupted",
+    "MeasurementError",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "RecordError",
+    "StorageError",
+    "StudyLockedError",
+    "StudyMismatchError",
+    "TrialStateError",
+    "UsageError",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerFailedError",
+    "WorkerHungError",
+]
+
+
+class HiloNasError(Exception):
+    """Everything this package raises on purpose."""
+
+    exit_code = 1
+
+
+# What the user typed or wrote.
+
+
+class UsageError(HiloNasError, ValueError):
+    """An argument, an option or a file's content is not acceptable."""
+
+    exit_code = 2
+
+
+class ArchError(UsageError):
+    """An architecture breaks a law; holds every fault found, one per line."""
+
+
+class FileFaultsError(UsageError):
+    """A YAML file has faults; `faults` holds all of them, each with its line.
+
+    Args:
+        path: The file, as the user named it.
+        faults: One sentence each, beginning with the line number where one is known.
+    """
+
+    def __init__(self, path: object, faults: Sequence[str]) -> None:
+        self.path = str(path)
+        self.faults = tuple(faults)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{self.path}: {count}\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+class NotFoundError(UsageError):
+    """A study, a trial or a space of that name does not exist."""
+
+
+class DeviceError(UsageError):
+    """The device is unknown, or this machine does not have it."""
+
+
+class TrialStateError(UsageError):
+    """The trial exists, but failed or is infeasible, so it cannot serve."""
+
+
+# What the world refused.
+
+
+class StudyMismatchError(HiloNasError):
+    """A stored study was made under other conditions than those asked for."""
+
+
+class StudyLockedError(HiloNasError):
+    """Another process is writing to this study."""
+
+
+class StorageError(HiloNasError):
+    """A study's folder cannot be read or written (read-only, full, gone)."""
+
+
+class RecordError(HiloNasError):
+    """A stored file cannot be understood, or was made by a newer version."""
+
+
+class DataError(HiloNasError):
+    """The training data is not there, is broken, or cannot serve (one class, too few images)."""
+
+
+class MeasurementError(HiloNasError):
+    """The device cannot be measured at all, for instance because the reference network does not fit."""
+
+
+class OutOfMemoryError(HiloNasError):
+    """The device, or this machine, ran out of memory for this network."""
+
+
+class WorkerError(HiloNasError):
+    """A worker process did not bring its result."""
+
+
+class WorkerFailedError(WorkerError):
+    """The function that the worker ran raised; the message is the child's own."""
+
+
+class WorkerDiedError(WorkerError):
+    """The worker process ended without a word."""
+
+
+class WorkerHungError(WorkerError):
+    """The worker process was silent for too long and was ended."""
+
+
+class Interrupted(HiloNasError):
+    """The user asked to stop (Ctrl-C or SIGTERM); everything finished is kept."""
+
+    exit_code = 130

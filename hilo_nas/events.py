@@ -1,0 +1,152 @@
+"""What happens below the command line, as plain values: rooms emit events, `cli` draws them and the log keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "Calibrated",
+    "CalibrationStarted",
+    "DataPrepared",
+    "Emit",
+    "Event",
+    "Notice",
+    "RoundTimed",
+    "SearchFinished",
+    "SearchStarted",
+    "TrainingProgressed",
+    "TrialFinished",
+    "TrialStarted",
+    "event_from_dict",
+    "event_to_dict",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened; the class name is its kind."""
+
+
+Emit = Callable[[Event], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Notice(Event):
+    """A sentence for the user; a wish that is skipped is a warning, never silence."""
+
+    text: str
+    level: str = "info"
+    """`info` or `warning`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataPrepared(Event):
+    """Images decoded into the cache so far."""
+
+    done: int
+    total: int | None
+    """None where the source does not know its length."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationStarted(Event):
+    """The reference network is being timed for the first time on this device."""
+
+    condition: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibrated(Event):
+    """The reference network's speed, which anchors every later measurement of the study."""
+
+    condition: str
+    images_per_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchStarted(Event):
+    """A search opened or resumed its study."""
+
+    study: str
+    done: int
+    """Networks measured before this run."""
+    total: int
+    """Networks to be measured in all."""
+    device: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialStarted(Event):
+    """A candidate was chosen."""
+
+    number: int
+    key: str
+    params_m: float
+    gmacs: float
+    origin: str
+    """`sampler`, `anchor:NAME`, `retry:NUMBER` or `peer:NAME`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoundTimed(Event):
+    """One round of timing blocks is done."""
+
+    condition: str
+    round: int
+    rounds: int
+    images_per_s: float
+    """The candidate's raw speed in this round."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingProgressed(Event):
+    """A proxy training moved on."""
+
+    images_seen: int
+    images_total: int
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialFinished(Event):
+    """A trial's record is written."""
+
+    number: int
+    key: str
+    state: str
+    """`complete`, `infeasible` or `failed`."""
+    reason: str | None
+    images_per_s: float | None
+    proxy_top1: float | None
+    seconds: float
+    measured: int
+    """Networks measured so far in the study."""
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchFinished(Event):
+    """A search ended."""
+
+    study: str
+    measured: int
+    total: int
+    stopped_by: str
+    """`total`, `timeout` or `exhausted`."""
+    seconds: float
+
+
+_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """Returns the event as plain data, its kind under `event`."""
+    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+
+
+def event_from_dict(fields: dict[str, Any]) -> Event:
+    """Builds the event that `event_to_dict` described."""
+    fields = dict(fields)
+    return _KINDS[fields.pop("event")](**fields)

@@ -1,0 +1,222 @@
+"""Trial records: the truth of a study, one JSON file per trial, written before anything else is told of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hilo_nas.arch import ArchConfig
+from hilo_nas.errors import HiloNasError, RecordError, StorageError
+from hilo_nas.measurement import Measurement, ProxyScore
+
+__all__ = ["SCHEMA_VERSION", "STATES", "Subject", "TrialRecord", "load_records", "write_atomically", "write_record"]
+
+SCHEMA_VERSION = 1
+STATES = ("running", "complete", "infeasible", "failed")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a record is about: an architecture of ours, or a network of timm's."""
+
+    arch: ArchConfig | None = None
+    timm: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.arch is None) == (self.timm is None):
+            raise RecordError("a subject must be either an architecture or a timm name")
+
+    @property
+    def key(self) -> str:
+        """The architecture's key, or `timm:NAME`."""
+        return self.arch.key() if self.arch is not None else f"timm:{self.timm}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns `{"arch": {...}}` or `{"timm": NAME}`, as workers receive it."""
+        return {"arch": self.arch.to_dict()} if self.arch is not None else {"timm": self.timm}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Subject:
+        """Builds the subject that `to_dict` described."""
+        if fields.get("arch") is not None:
+            return cls(arch=ArchConfig.from_dict(fields["arch"]))
+        return cls(timm=fields.get("timm"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial of a study, from its choice to its scores. It may gain measurements and scores later."""
+
+    number: int
+    subject: Subject
+    state: str
+    """One of `STATES`; `running` is left behind by a killed search and closed by the next."""
+    params: dict[str, int] | None = None
+    """Optuna's flat integers; None for a network outside the space."""
+    origin: str = "sampler"
+    """`sampler`, `anchor:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
+    reason: str | None = None
+    """Why the trial failed or is infeasible."""
+    parameters: int | None = None
+    """Trainable parameters, by formula."""
+    macs: int | None = None
+    """Multiply-adds at the timing size, by formula."""
+    violations: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Per limit of the study, the logarithm of how far the value lies beyond it; at most 0 is within."""
+    imputed_proxy_top1: float | None = None
+    """What the sampler was told in place of a score that was never trained for; never shown as a result."""
+    measurements: tuple[Measurement, ...] = ()
+    scores: tuple[ProxyScore, ...] = ()
+    started_at: str | None = None
+    finished_at: str | None = None
+    seconds: float = 0.0
+    """What the trial cost in all."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def key(self) -> str:
+        """The subject's key; equal keys are the same network."""
+        return self.subject.key
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the trial counts towards the number asked for: it ended, and not by failing."""
+        return self.state in ("complete", "infeasible")
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The first measurement: the study's objective condition."""
+        return self.measurements[0] if self.measurements else None
+
+    @property
+    def score(self) -> ProxyScore | None:
+        """The first score."""
+        return self.scores[0] if self.scores else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data, fit for JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            "schema_version": fields.pop("schema_version"),
+            "number": fields.pop("number"),
+            "key": self.key,
+            **fields,
+            "subject": self.subject.to_dict(),
+            "measurements": [dataclasses.asdict(item) for item in self.measurements],
+            "scores": [dataclasses.asdict(item) for item in self.scores],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TrialRecord:
+        """Builds the record that `to_dict` described.
+
+        Raises:
+            RecordError: The data is not a record, or a newer version wrote it.
+        """
+        values = dict(fields)
+        version = values.get("schema_version")
+        if not isinstance(version, int):
+            raise RecordError("schema_version is missing: this is not a trial record")
+        if version > SCHEMA_VERSION:
+            raise RecordError(
+                f"schema_version must be at most {SCHEMA_VERSION}, but got {version}: a newer hilo-nas wrote it. "
+                "Upgrade hilo-nas to read this study."
+            )
+        key = values.pop("key", None)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise RecordError(f"unknown field {', '.join(unknown)}")
+        if values.get("state") not in STATES:
+            raise RecordError(f"state must be one of {', '.join(STATES)}, but got {values.get('state')!r}")
+        try:
+            values["subject"] = Subject.from_dict(values["subject"])
+            values["measurements"] = tuple(Measurement.from_dict(item) for item in values.get("measurements", ()))
+            values["scores"] = tuple(ProxyScore.from_dict(item) for item in values.get("scores", ()))
+            record = cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RecordError(f"the record is not complete: {error!r}") from error
+        if key != record.key:
+            raise RecordError(f"the key must be {record.key} for this subject, but got {key!r}")
+        return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file or nothing: a temporary file beside it, flushed to the disk, then renamed over it.
+
+    Raises:
+        StorageError: The folder cannot be written or the disk is full; the old file, if any, is untouched.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}. Free some space, or choose a folder that can be written "
+            "with --studies-dir."
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_record(folder: Path, record: TrialRecord) -> Path:
+    """Writes `folder/NNNN.json` atomically and returns its path.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    path = folder / f"{record.number:04d}.json"
+    write_atomically(path, json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def load_records(folder: Path) -> list[TrialRecord]:
+    """Returns the records of a `trials` folder in the order of their numbers; an absent folder has none.
+
+    Raises:
+        RecordError: A file is torn, is no record, or was written by a newer version; names the file.
+        StorageError: A file cannot be read.
+    """
+    records = [_load_record(path) for path in _record_paths(folder)]
+    return sorted(records, key=lambda record: record.number)
+
+
+def _record_paths(folder: Path) -> Iterator[Path]:
+    return folder.glob("[0-9]*.json")
+
+
+def _load_record(path: Path) -> TrialRecord:
+    try:
+        record = TrialRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, HiloNasError):
+            raise RecordError(f"{path}: {error}") from error
+        raise RecordError(f"{path} is not whole JSON ({error}). Move it away, or restore it from a copy.") from error
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    if path.stem != f"{record.number:04d}":
+        raise RecordError(f"{path}: the file's name must be its trial's number, but the record says {record.number}")
+    return record

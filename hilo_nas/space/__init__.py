@@ -1,0 +1,22 @@
+"""Search spaces: which knobs, which values, which limits; read from YAML, searched as flat integers."""
+
+from hilo_nas.space.census import Census, count_space, report_dead_knobs
+from hilo_nas.space.file import find_space, list_shipped, load_space
+from hilo_nas.space.limits import LIMITS, Limit, free_violations, measured_violations
+from hilo_nas.space.space import Anchor, Knob, SearchSpace
+
+__all__ = [
+    "LIMITS",
+    "Anchor",
+    "Census",
+    "Knob",
+    "Limit",
+    "SearchSpace",
+    "count_space",
+    "find_space",
+    "free_violations",
+    "list_shipped",
+    "load_space",
+    "measured_violations",
+    "report_dead_knobs",
+]

@@ -1,0 +1,235 @@
+"""Counting a space: how many settings, how many distinct networks, how large, and which knobs do nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, ArchConfig, canonical_stage, lofi_heads
+from hilo_nas.cost import count_macs, count_params, map_sizes
+from hilo_nas.errors import UsageError
+from hilo_nas.space.limits import free_violations
+from hilo_nas.space.space import SearchSpace, stage_values
+
+__all__ = ["EXACT_UP_TO", "Census", "count_space", "report_dead_knobs"]
+
+EXACT_UP_TO = 1_000_000
+"""Settings up to which distinct networks are counted one by one; beyond, their number is estimated."""
+
+_SAMPLE = 1000
+Chosen = dict[tuple[str, int | None], Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Census:
+    """What a space holds."""
+
+    n_configs: int
+    n_networks: int
+    is_exact: bool
+    """Whether `n_networks` is a count; otherwise it is an estimate."""
+    n_networks_se: float
+    """Standard error of the estimate, in networks; 0 for a count."""
+    params_m: tuple[float, float]
+    """Least and greatest, in millions; found by coordinate descent from several starts."""
+    gmacs: tuple[float, float]
+    within_limits: float
+    """Share of 1,000 random settings within the limits on params and MACs."""
+
+
+def count_space(space: SearchSpace, *, img_size: int, num_classes: int) -> Census:
+    """Returns the census of a space at a timing size; takes seconds for a million settings.
+
+    Raises:
+        UsageError: The images are smaller than the stride of some network of the space.
+    """
+    for patch_size in _patch_sizes(space):
+        map_sizes(_smallest(space, patch_size), img_size)
+    networks, spread = _count_networks(space)
+    random = Random(0)
+
+    def params(arch: ArchConfig) -> float:
+        return count_params(arch, num_classes=num_classes)
+
+    def macs(arch: ArchConfig) -> float:
+        return count_macs(arch, img_size, num_classes=num_classes)
+
+    inside = 0
+    for _ in range(_SAMPLE):
+        arch = space.decode(space.sample(random))
+        found = free_violations(space.limits, parameters=int(params(arch)), macs=int(macs(arch)))
+        inside += all(value <= 0 for value in found.values())
+    params_range = [extreme / 1e6 for extreme in _range(space, params)]
+    macs_range = [extreme / 1e9 for extreme in _range(space, macs)]
+    return Census(
+        n_configs=space.n_configs,
+        n_networks=networks,
+        is_exact=space.n_configs <= EXACT_UP_TO,
+        n_networks_se=spread,
+        params_m=(params_range[0], params_range[1]),
+        gmacs=(macs_range[0], macs_range[1]),
+        within_limits=inside / _SAMPLE,
+    )
+
+
+def _patch_sizes(space: SearchSpace) -> tuple[int, ...]:
+    return next(knob.choices for knob in space.knobs if knob.name == "patch_size")
+
+
+def _smallest(space: SearchSpace, patch_size: int) -> ArchConfig:
+    chosen = {(knob.name, knob.stage): knob.choices[0] for knob in space.knobs}
+    return space.build_arch({**chosen, ("patch_size", None): patch_size})
+
+
+def _shared_settings(space: SearchSpace) -> Iterator[Chosen]:
+    """Every setting of the knobs that reach more than one stage."""
+    shared = [knob for knob in space.knobs if knob.stage is None]
+    for values in itertools.product(*(knob.choices for knob in shared)):
+        yield {(knob.name, knob.stage): value for knob, value in zip(shared, values, strict=True)}
+
+
+def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tuple[Any, ...]]:
+    """How many settings of a stage's own knobs give each canonical stage, under a shared setting."""
+    own = [knob for knob in space.knobs if knob.stage == stage]
+    forms: Counter[tuple[Any, ...]] = Counter()
+    for values in itertools.product(*(knob.choices for knob in own)):
+        chosen = {**shared, **{(knob.name, stage): value for knob, value in zip(own, values, strict=True)}}
+        forms[tuple(canonical_stage(stage_values(chosen, stage)).values())] += 1
+    return forms
+
+
+def _count_networks(space: SearchSpace) -> tuple[int, float]:
+    """Returns the number of distinct networks and its standard error.
+
+    A network that m settings spell is drawn m times as often as one that a single setting spells, so the mean of 1/m
+    over evenly drawn settings, times the number of settings, is an unbiased estimate.
+    """
+    settings = [
+        (shared["patch_size", None], [_stage_forms(space, shared, i) for i in range(N_STAGES)])
+        for shared in _shared_settings(space)
+    ]
+    if space.n_configs <= EXACT_UP_TO:
+        distinct = {(patch, *stages) for patch, forms in settings for stages in itertools.product(*forms)}
+        return len(distinct), 0.0
+    random = Random(0)
+    shares = []
+    for _ in range(_SAMPLE):
+        drawn_patch, drawn = random.choice(settings)
+        stages = [random.choices(list(forms), weights=list(forms.values()))[0] for forms in drawn]
+        spellings = sum(
+            math.prod(forms[stage] for forms, stage in zip(counters, stages, strict=True))
+            for patch, counters in settings
+            if patch == drawn_patch
+        )
+        shares.append(1 / spellings)
+    mean = sum(shares) / _SAMPLE
+    variance = sum((share - mean) ** 2 for share in shares) / (_SAMPLE - 1)
+    return round(mean * space.n_configs), math.sqrt(variance / _SAMPLE) * space.n_configs
+
+
+def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[float, float]:
+    """Returns the least and the greatest cost: each knob in turn to its best choice until none moves, from five starts."""
+
+    def descend(sign: int, params: dict[str, int]) -> float:
+        best = sign * cost(space.decode(params))
+        moved = True
+        while moved:
+            moved = False
+            for param, n in space.dimensions.items():
+                for index in range(n):
+                    value = sign * cost(space.decode({**params, param: index}))
+                    if value < best:
+                        best, params, moved = value, {**params, param: index}, True
+        return sign * best
+
+    random = Random(0)
+    starts = [{param: 0 for param in space.dimensions}, {param: n - 1 for param, n in space.dimensions.items()}]
+    starts += [space.sample(random) for _ in range(3)]
+    return min(descend(1, start) for start in starts), max(descend(-1, start) for start in starts)
+
+
+def report_dead_knobs(space: SearchSpace, *, img_size: int, proxy_img_size: int) -> list[str]:
+    """Returns a sentence for every knob or value that does nothing, or does not fit, at either size."""
+    found = _folded(space)
+    sizes = {img_size: "timing"}
+    sizes[proxy_img_size] = "timing and proxy" if proxy_img_size == img_size else "proxy"
+    for size, use in sizes.items():
+        for patch_size in _patch_sizes(space):
+            at = f"at {size} px ({use} size) with patch_size {patch_size}"
+            try:
+                maps = map_sizes(_smallest(space, patch_size), size)
+            except UsageError as error:
+                found.append(f"{at}: {error}")
+                continue
+            for i in range(N_STAGES):
+                found += [f"{at}, stage {i + 1}: {text}" for text in _misfits(space, i, min(maps[i]))]
+    return found
+
+
+def _choices(space: SearchSpace, name: str, stage: int) -> tuple[Any, ...]:
+    return next(
+        (knob.choices for knob in space.knobs if knob.name == name and knob.stage in (stage, None)),
+        (),
+    )
+
+
+def _feels(space: SearchSpace, name: str, stage: int) -> bool:
+    return any(name in ATTENTION_KINDS[kind].uses for kind in _choices(space, "attention", stage))
+
+
+def _folded(space: SearchSpace) -> list[str]:
+    """Knobs that do nothing at any size."""
+    found = []
+    for knob in space.knobs:
+        stages = range(N_STAGES) if knob.stage is None else [knob.stage]
+        if len(knob.choices) < 2 or knob.name not in ("head_dim", "num_heads", "alpha", "window_size"):
+            continue
+        name = "num_heads" if knob.name == "head_dim" else knob.name
+        alive = [i for i in stages if _feels(space, name, i)]
+        if not alive:
+            found.append(f"{knob.param} is dead: no stage that it governs may have attention")
+        elif knob.name == "alpha":
+            found += _folded_alpha(space, knob.choices, knob.param, alive)
+    return found
+
+
+def _folded_alpha(space: SearchSpace, alphas: tuple[float, ...], param: str, stages: list[int]) -> list[str]:
+    found = []
+    for i in stages:
+        if set(_choices(space, "window_size", i)) == {1}:
+            found.append(f"stage {i + 1}: {param} is dead: its only window is 1, plain attention")
+            continue
+        widths = _choices(space, "embed_dims", i)
+        if any(knob.name == "embed_dims" and knob.stage is None for knob in space.knobs):
+            widths = tuple(width * 2**i for width in widths)
+        heads = _choices(space, "num_heads", i) or tuple(
+            sorted({width // dim for width in widths for dim in _choices(space, "head_dim", i)})
+        )
+        for head in heads:
+            splits = len({lofi_heads(head, alpha, 2) for alpha in alphas})
+            if splits < len(alphas):
+                found.append(
+                    f"stage {i + 1}: {len(alphas)} values of {param} give {splits} different networks at {head} heads"
+                )
+    return found
+
+
+def _misfits(space: SearchSpace, stage: int, side: int) -> list[str]:
+    """What of a stage's attention does not fit a map of `side` tokens."""
+    if not _feels(space, "window_size", stage):
+        return []
+    windows = _choices(space, "window_size", stage)
+    if side == 1:
+        return ["the map is 1 x 1: attention sees one token, so alpha and window_size do nothing"] * (
+            len(windows) > 1 or len(_choices(space, "alpha", stage)) > 1
+        )
+    return [
+        f"window_size {window} exceeds the map of {side} x {side} tokens: most of each window is padding"
+        for window in windows
+        if window > side
+    ]

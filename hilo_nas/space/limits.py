@@ -1,0 +1,62 @@
+"""Hard limits on a network: what may be limited, in which unit, and how far a value lies beyond."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from hilo_nas.measurement import Measurement
+
+__all__ = ["LIMITS", "Limit", "free_violations", "measured_violations", "violation"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One quantity that a space may limit."""
+
+    is_floor: bool = False
+    """Whether the limit is the least value allowed; otherwise it is the greatest."""
+    is_free: bool = False
+    """Whether a formula gives the value; otherwise the network must be timed."""
+    means: str
+
+    def text(self, name: str, value: float) -> str:
+        """Returns the limit as a user reads it, for instance `images_per_s >= 900`."""
+        return f"{name} {'>=' if self.is_floor else '<='} {value:g}"
+
+
+LIMITS: dict[str, Limit] = {
+    "params_m": Limit(is_free=True, means="million trainable parameters, at most"),
+    "gmacs": Limit(is_free=True, means="billion multiply-adds at the timing size, at most"),
+    "images_per_s": Limit(is_floor=True, means="measured images per second, at least"),
+    "latency_ms": Limit(means="measured milliseconds per call (raw 95th percentile), at most"),
+    "memory_mib": Limit(means="measured peak memory in MiB, at most"),
+}
+
+
+def violation(name: str, limit: float, value: float) -> float:
+    """Returns the logarithm of how far the value lies beyond the limit: at most 0 is within, 0.1 is about 10 % beyond."""
+    beyond = math.log(max(value, 1e-12) / limit)
+    return -beyond if LIMITS[name].is_floor else beyond
+
+
+def free_violations(limits: Mapping[str, float], *, parameters: int, macs: int) -> dict[str, float]:
+    """Returns the violations of those limits that a formula decides."""
+    values = {"params_m": parameters / 1e6, "gmacs": macs / 1e9}
+    return {name: violation(name, limit, values[name]) for name, limit in limits.items() if name in values}
+
+
+def measured_violations(limits: Mapping[str, float], measurement: Measurement) -> dict[str, float]:
+    """Returns the violations of those limits that a measurement decides; memory that cannot be seen breaks none."""
+    values = {
+        "images_per_s": measurement.images_per_s,
+        "latency_ms": measurement.latency_ms_p95,
+        "memory_mib": measurement.memory_mib,
+    }
+    found = {}
+    for name, limit in limits.items():
+        if name in values:
+            value = values[name]
+            found[name] = -1.0 if value is None else violation(name, limit, value)
+    return found
