@@ -1,0 +1,18 @@
+"""Networks as torch modules. Importing this package registers LITv2 with timm (`device_modules: [hilo_nas.models]`)."""
+
+from __future__ import annotations
+
+from hilo_nas.models.hilo import HiLo
+from hilo_nas.models.litv2 import LITv2, build_model
+from hilo_nas.models.subjects import build_subject, form_of
+from hilo_nas.models.weights import checkpoint_filter_fn, official_state_dict
+
+__all__ = [
+    "HiLo",
+    "LITv2",
+    "build_model",
+    "build_subject",
+    "checkpoint_filter_fn",
+    "form_of",
+    "official_state_dict",
+]

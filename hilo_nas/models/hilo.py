@@ -1,0 +1,103 @@
+"""HiLo attention: some heads look closely inside small windows, the others look far over a pooled map.
+
+Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213), section 3.1. Behaviour: the official
+dense-prediction layer (github ziplab/LITv2, Apache-2.0), which takes maps of any size; on maps that the windows divide,
+the official classification layer gives the same.
+Own changes: NHWC maps, fused attention, all windows of an image in one call (they lie on the head axis).
+
+Shape suffixes: B batch, H W map, C channels, A heads, D head dimension, N tokens of the map, M tokens of the pooled
+map, S tokens of a window, G windows of an image times heads.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hilo_nas.arch import lofi_heads
+from hilo_nas.errors import ArchError
+
+__all__ = ["HiLo"]
+
+
+class HiLo(nn.Module):
+    """HiLo attention over a map of any size.
+
+    Args:
+        dim: Channels of the map.
+        num_heads: Attention heads in all; must divide `dim`.
+        window_size: Side of a Hi-Fi window and of Lo-Fi's pooling, in tokens; 1 is plain attention.
+        alpha: Share of the heads given to Lo-Fi, in [0, 1]; see `hilo_nas.arch.lofi_heads`.
+        qkv_bias: Whether the query, key and value projections have biases; the output projections always do.
+
+    Raises:
+        ArchError: `num_heads` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, alpha: float, qkv_bias: bool = True) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ArchError(f"num_heads must divide dim ({dim}), but got {num_heads}")
+        self.window_size = window_size
+        self.head_dim = dim // num_heads
+        self.lofi_heads = lofi_heads(num_heads, alpha, window_size)
+        self.hifi_heads = num_heads - self.lofi_heads
+        if self.lofi_heads:
+            lofi_dim = self.lofi_heads * self.head_dim
+            self.l_q = nn.Linear(dim, lofi_dim, bias=qkv_bias)
+            self.l_kv = nn.Linear(dim, 2 * lofi_dim, bias=qkv_bias)
+            self.l_proj = nn.Linear(lofi_dim, lofi_dim)
+        if self.hifi_heads:
+            hifi_dim = self.hifi_heads * self.head_dim
+            self.h_qkv = nn.Linear(dim, 3 * hifi_dim, bias=qkv_bias)
+            self.h_proj = nn.Linear(hifi_dim, hifi_dim)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Returns the attended map, shape (B, H, W, C) as given; the first channels are Hi-Fi's.
+
+        The map is padded at the bottom and right with zeros to whole windows. Padded tokens are not masked: they count
+        in the pooling and as keys (their keys are the biases), and are cropped from the result.
+        """
+        _, H, W, _ = x_BHWC.shape
+        pad_h, pad_w = -H % self.window_size, -W % self.window_size
+        is_padded = bool(pad_h or pad_w)
+        if is_padded:
+            x_BHWC = F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h))
+        parts = []
+        if self.hifi_heads:
+            parts.append(self._hifi(x_BHWC))
+        if self.lofi_heads:
+            parts.append(self._lofi(x_BHWC))
+        y_BHWC = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return y_BHWC[:, :H, :W] if is_padded else y_BHWC
+
+    def _hifi(self, x_BHWC: Tensor) -> Tensor:
+        """Returns attention inside non-overlapping windows; H and W must be multiples of the window."""
+        B, H, W, _ = x_BHWC.shape
+        s, heads, D = self.window_size, self.hifi_heads, self.head_dim
+        rows, cols = H // s, W // s
+        # Rows of windows go with the batch while the axes are turned: some runtimes take no more than 8 axes.
+        qkv = self.h_qkv(x_BHWC).reshape(B * rows, s, cols, s, 3, heads, D).permute(4, 0, 2, 5, 1, 3, 6)
+        q_BGSD, k_BGSD, v_BGSD = qkv.reshape(3, B, rows * cols * heads, s * s, D).unbind(0)
+        y_BGSD = F.scaled_dot_product_attention(q_BGSD, k_BGSD, v_BGSD)
+        y = y_BGSD.reshape(B * rows, cols, heads, s, s, D).permute(0, 3, 1, 4, 2, 5)
+        y_BHWC: Tensor = self.h_proj(y.reshape(B, H, W, heads * D))
+        return y_BHWC
+
+    def _lofi(self, x_BHWC: Tensor) -> Tensor:
+        """Returns attention of every token to the average-pooled map; H and W must be multiples of the window."""
+        B, H, W, _ = x_BHWC.shape
+        heads, D = self.lofi_heads, self.head_dim
+        pooled_BHWC = x_BHWC
+        if self.window_size > 1:
+            pooled_BHWC = F.avg_pool2d(x_BHWC.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)
+        q_BAND = self.l_q(x_BHWC).reshape(B, H * W, heads, D).transpose(1, 2)
+        k_BAMD, v_BAMD = self.l_kv(pooled_BHWC).reshape(B, -1, 2, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
+        y_BAND = F.scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
+        y_BHWC: Tensor = self.l_proj(y_BAND.transpose(1, 2).reshape(B, H, W, heads * D))
+        return y_BHWC
+
+    def extra_repr(self) -> str:
+        """Returns the settings that `print(model)` shows."""
+        return f"window_size={self.window_size}, hifi_heads={self.hifi_heads}, lofi_heads={self.lofi_heads}"

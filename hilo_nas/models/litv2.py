@@ -1,0 +1,269 @@
+"""LITv2, a vision transformer without attention in its early stages and with HiLo attention in the late ones.
+
+Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213). Behaviour: github ziplab/LITv2 (Apache-2.0),
+the dense-prediction backbone for the maps (any image size) and the classifier for the end; the model contract is that
+of timm's `swin_transformer.py` (1.0.31).
+Own changes: every stage has its own width, attention and ratio; tokens are merged at a stage's start, so that stage
+outputs are features; dropout (`drop_rate`) acts before the classifier only.
+
+Shape suffixes: B batch, C channels, H W map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.classifier import ClassifierHead
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from hilo_nas.arch import N_STAGES, PRESETS, ArchConfig
+from hilo_nas.errors import UsageError
+from hilo_nas.models.blocks import NORM_EPS, PatchEmbed, Stage
+from hilo_nas.models.dtm import merging_precision_of
+from hilo_nas.models.weights import checkpoint_filter_fn
+
+__all__ = ["LITv2", "build_model"]
+
+_FORM_VERSION = "litv2/1"
+"""Raised with every change to this implementation that may change its speed."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_jit_ignore: Callable[[_Method], _Method] = torch.jit.ignore
+"""Keeps a method out of TorchScript, as timm does; torch's own decorator has no types."""
+
+
+class LITv2(nn.Module):
+    """A LITv2 for any architecture and any image that is not smaller than its stride.
+
+    Args:
+        in_chans: Channels of the image.
+        num_classes: Classes of the head; 0 for none.
+        global_pool: How the tokens are pooled before the head, a pool type of timm; "" for not at all.
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 over all blocks.
+        **fields: The fields of `hilo_nas.arch.ArchConfig`, lists allowed.
+
+    Raises:
+        ArchError: With every fault of the fields given.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        **fields: Any,
+    ) -> None:
+        super().__init__()
+        self.arch = arch = ArchConfig.from_dict(fields)
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.global_pool = global_pool
+        self.output_fmt = "NCHW"
+        self.num_features = arch.embed_dims[-1]
+        self.feature_info = [
+            {"num_chs": arch.embed_dims[i], "reduction": arch.patch_size * 2**i, "module": f"layers.{i}"}
+            for i in range(N_STAGES)
+        ]
+        self.patch_embed = PatchEmbed(arch.patch_size, in_chans, arch.embed_dims[0], arch.stride)
+        n_blocks = sum(arch.depths)
+        rates = iter([drop_path_rate * block / (n_blocks - 1) for block in range(n_blocks)])
+        self.layers = nn.Sequential(*(Stage(arch, i, list(islice(rates, arch.depths[i]))) for i in range(N_STAGES)))
+        self.norm: nn.Module = nn.LayerNorm(self.num_features, eps=NORM_EPS)
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+        self.apply(_init_linear)
+
+    def form(self, device: str | torch.device, precision: str) -> str:
+        """Returns which implementation runs on a device in a precision; measurements of two forms are never mixed.
+
+        Args:
+            device: The device, or its name.
+            precision: fp32, bf16, fp16, amp-bf16 or amp-fp16.
+
+        Raises:
+            UsageError: An unknown precision.
+        """
+        is_native = merging_precision_of(torch.device(device).type, precision) == "native"
+        return f"{_FORM_VERSION} dcn={'torchvision' if is_native else 'torchvision-fp32'}"
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Returns logits, shape (B, num_classes), for images of any size that is not smaller than the stride.
+
+        Raises:
+            UsageError: The image is smaller than the stride.
+        """
+        return self.forward_head(self.forward_features(x_BCHW))
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """Returns the last stage's normalised map, shape (B, num_features, H, W)."""
+        return self._normed(self.layers(self.patch_embed(x_BCHW)))
+
+    def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
+        """Returns logits, or the pooled features where `pre_logits`."""
+        y: Tensor = self.head(x_BCHW, pre_logits=pre_logits)
+        return y
+
+    def forward_intermediates(
+        self,
+        x_BCHW: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Returns the features of the stages asked for, after the final map unless `intermediates_only`.
+
+        Args:
+            x_BCHW: Images.
+            indices: Stages from 0; a number means that many of the last stages, None all.
+            norm: Whether the final norm is applied to the last stage's features (to others it does not fit).
+            stop_early: Whether stages behind the last one asked for are left out.
+            output_fmt: "NCHW".
+            intermediates_only: Whether only the list is returned.
+
+        Raises:
+            UsageError: Another `output_fmt`, or an image smaller than the stride.
+        """
+        if output_fmt != "NCHW":
+            raise UsageError(f"output_fmt must be 'NCHW', but got {output_fmt!r}")
+        take_indices, max_index = feature_take_indices(len(self.layers), indices)
+        stages = self.layers[: max_index + 1] if stop_early else self.layers
+        last = len(self.layers) - 1
+        intermediates = []
+        x_BCHW = self.patch_embed(x_BCHW)
+        for i, stage in enumerate(stages):
+            x_BCHW = stage(x_BCHW)
+            if i in take_indices:
+                intermediates.append(self._normed(x_BCHW) if norm and i == last else x_BCHW)
+        if intermediates_only:
+            return intermediates
+        return self._normed(x_BCHW) if len(stages) > last else x_BCHW, intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the stages behind the last one asked for; returns the stages asked for, from 0."""
+        take_indices, max_index = feature_take_indices(len(self.layers), indices)
+        is_cut = max_index < len(self.layers) - 1
+        if prune_norm or is_cut:
+            self.norm = nn.Identity()
+        if is_cut:
+            self.layers = self.layers[: max_index + 1]
+            self.num_features = self.head.in_features = self.arch.embed_dims[max_index]
+        if prune_head or is_cut:
+            self.reset_classifier(0, "")
+        return list(take_indices)
+
+    @_jit_ignore
+    def get_classifier(self) -> nn.Module:
+        """Returns the last linear layer."""
+        classifier: nn.Module = self.head.fc
+        return classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a new head in place: `num_classes` of 0 removes it, `global_pool` of None keeps the pooling."""
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = global_pool
+        self.head.reset(num_classes, pool_type=global_pool)
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+
+    @_jit_ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory in training: blocks are computed again for the backward pass."""
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = enable
+
+    @_jit_ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Returns the patterns by which timm groups parameters: by stage where `coarse`, else by block."""
+        by_block = [(r"^layers\.(\d+)\.downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
+        return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else by_block}
+
+    @_jit_ignore
+    def no_weight_decay(self) -> set[str]:
+        """Returns the names of parameters that timm must not decay, besides those of one axis: none."""
+        return set()
+
+    def _normed(self, x_BCHW: Tensor) -> Tensor:
+        y_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
+        return y_BHWC.permute(0, 3, 1, 2)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def build_model(arch: ArchConfig, num_classes: int = 1000, in_chans: int = 3, drop_path_rate: float = 0.0) -> LITv2:
+    """Builds the network of an architecture, with fresh weights."""
+    return LITv2(**arch.to_dict(), num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate)
+
+
+def _cfg() -> dict[str, Any]:
+    return {
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "min_input_size": (3, 32, 32),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head.fc",
+        "paper_ids": "arXiv:2205.13213",
+    }
+
+
+default_cfgs = generate_default_cfgs({name: _cfg() for name in ("litv2", *PRESETS)})
+
+
+def _create(variant: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    model: nn.Module = build_model_with_cfg(
+        LITv2,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"flatten_sequential": True, "out_indices": tuple(range(N_STAGES))},
+        **kwargs,
+    )
+    return model
+
+
+@register_model
+def litv2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Builds any LITv2 from the fields of `ArchConfig`, for timm's `create_model` and `model_kwargs`."""
+    return _create("litv2", pretrained, kwargs)
+
+
+@register_model
+def litv2_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Builds LITv2-S of the paper."""
+    return _create("litv2_small", pretrained, PRESETS["litv2_small"].to_dict() | kwargs)
+
+
+@register_model
+def litv2_medium(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Builds LITv2-M of the paper."""
+    return _create("litv2_medium", pretrained, PRESETS["litv2_medium"].to_dict() | kwargs)
+
+
+@register_model
+def litv2_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Builds LITv2-B of the paper."""
+    return _create("litv2_base", pretrained, PRESETS["litv2_base"].to_dict() | kwargs)
