@@ -171,7 +171,7 @@ class ArchConfig:
     @property
     def stride(self) -> int:
         """Pixels per token of the last stage, along one side: the smallest image side that the network takes."""
-        return self.patch_size * 2 ** (N_STAGES - 1)
+        return self.patch_size << (N_STAGES - 1)
 
     def canonical(self) -> ArchConfig:
         """Returns the one spelling of this network: knobs that it does not feel are set to a fixed value.

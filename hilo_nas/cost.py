@@ -67,9 +67,7 @@ def hilo_macs(dim: int, num_heads: int, window_size: int, alpha: float, height: 
 
 _LAYER_PARAMS: dict[str, Callable[[ArchConfig, int], int]] = {
     "none": lambda arch, i: 0,
-    "hilo": lambda arch, i: hilo_params(
-        arch.embed_dims[i], arch.num_heads[i], arch.window_size[i], arch.alpha[i]
-    ),
+    "hilo": lambda arch, i: hilo_params(arch.embed_dims[i], arch.num_heads[i], arch.window_size[i], arch.alpha[i]),
 }
 _LAYER_MACS: dict[str, Callable[[ArchConfig, int, int, int], int]] = {
     "none": lambda arch, i, height, width: 0,

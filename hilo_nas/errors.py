@@ -2,7 +2,8 @@
 
 A message says the law, the value, the place and the way out:
 "stage 3: num_heads must divide embed_dim (384), but got 7. Use one of 4, 6, 8, 12."
-`exit_code` is what the command line ends with: 2 where the user can type something else, 1 where the world refused.
+`exit_code` is what the command line ends with: 2 where the user can type something else, 1 where the world refused
+(and 130 for Ctrl-C and SIGTERM, which need no error of ours).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ __all__ = [
     "DeviceError",
     "FileFaultsError",
     "HiloNasError",
-    "Interrupted",
     "MeasurementError",
     "NotFoundError",
     "OutOfMemoryError",
@@ -29,6 +29,7 @@ __all__ = [
     "WorkerError",
     "WorkerFailedError",
     "WorkerHungError",
+    "is_out_of_memory",
 ]
 
 
@@ -125,7 +126,11 @@ class WorkerHungError(WorkerError):
     """The worker process was silent for too long and was ended."""
 
 
-class Interrupted(HiloNasError):
-    """The user asked to stop (Ctrl-C or SIGTERM); everything finished is kept."""
-
-    exit_code = 130
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an exception, of whatever library, says that memory ran out."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    text = str(error).lower()
+    phrases = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)

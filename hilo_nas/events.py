@@ -75,6 +75,8 @@ class SearchStarted(Event):
     total: int
     """Networks to be measured in all."""
     device: str
+    points: tuple[tuple[int, float, float], ...] = ()
+    """Number, images/s and proxy top-1 of each trial that is complete already."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What was measured and under which condition, as plain values that survive JSON.
 
-A `Measurement` is throughput, a `ProxyScore` is accuracy after a short training. Both carry everything that is needed to
+A `Measurement` is throughput, a `ProxyScore` is accuracy after a short training. Both carry all that is needed to
 decide whether two of them may stand in one table.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from hilo_nas.errors import RecordError, UsageError
 
@@ -24,6 +24,8 @@ __all__ = [
     "ProxyPlan",
     "ProxyScore",
 ]
+
+Value = TypeVar("Value")
 
 PROTOCOL = 1
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
@@ -133,17 +135,19 @@ class Measurement:
     images_per_s_raw: float
     """Batch size over the median call, as the clock saw it."""
     latency_ms_p50: float
-    """Raw time of a call, median; a call is one batch. Percentiles are taken over blocks of calls."""
+    """Raw time that a caller waits for one batch, median over `latency_seconds`."""
     latency_ms_p95: float
     latency_ms_p99: float
     memory_mib: float | None
     """Peak of the device's allocator over one call, weights included; None where it cannot be seen."""
-    call_seconds: tuple[tuple[float, ...], ...]
-    """Every sample: per round, the mean seconds of one call in each block."""
-    reference_seconds: tuple[tuple[float, ...], ...]
-    """The same for the reference network: one more round than the candidate has, for it comes first and last."""
+    call_seconds: tuple[float, ...]
+    """Every sample: per round, the mean seconds of one call over a block of at least 20 ms."""
+    reference_seconds: tuple[float, ...]
+    """The same for the reference network, which comes first and last: one more than the candidate has."""
+    latency_seconds: tuple[float, ...]
+    """Seconds of single calls, each synchronised."""
     ratios: tuple[float, ...]
-    """Per round, the candidate's speed over the reference's (mean of the rounds before and after)."""
+    """Per round, the candidate's speed over the reference's (mean of the blocks before and after)."""
     steady: bool
     """Whether the warm-up's last calls agreed before timing began."""
     warmup_calls: int
@@ -154,7 +158,7 @@ class Measurement:
     threads: int
     """Threads that torch used on the CPU."""
     environment: dict[str, str]
-    """The thread and allocator settings that the timing process was started with."""
+    """Thread, allocator and precision settings that the timing process ran under."""
     versions: dict[str, str]
     measured_at: str
     """UTC, ISO 8601."""
@@ -240,9 +244,9 @@ class ProxyScore:
         return _build(cls, fields)
 
 
-def _build(cls: type[Any], fields: Mapping[str, Any], **nested: type[Any]) -> Any:
+def _build(cls: type[Value], fields: Mapping[str, Any], **nested: type[Any]) -> Value:
     """Builds a value from plain data; lists become tuples, nested values become their classes."""
-    known = {field.name for field in dataclasses.fields(cls)}
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(fields) - known):
         raise RecordError(f"{cls.__name__} has no field {', '.join(unknown)}: was it written by a newer version?")
     values: dict[str, Any] = {}

@@ -14,9 +14,20 @@ from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore
 
-__all__ = ["SCHEMA_VERSION", "STATES", "Subject", "TrialRecord", "load_records", "write_atomically", "write_record"]
+__all__ = [
+    "INTERRUPTED",
+    "SCHEMA_VERSION",
+    "STATES",
+    "Subject",
+    "TrialRecord",
+    "load_records",
+    "write_atomically",
+    "write_record",
+]
 
 SCHEMA_VERSION = 1
+INTERRUPTED = "interrupted before it finished"
+"""The reason of a trial that a stop or a crash of the search cut off; its network is queued again."""
 STATES = ("running", "complete", "infeasible", "failed")
 
 
@@ -68,8 +79,10 @@ class TrialRecord:
     """Multiply-adds at the timing size, by formula."""
     violations: dict[str, float] = dataclasses.field(default_factory=dict)
     """Per limit of the study, the logarithm of how far the value lies beyond it; at most 0 is within."""
-    imputed_proxy_top1: float | None = None
-    """What the sampler was told in place of a score that was never trained for; never shown as a result."""
+    imputed: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What the sampler was told in place of `images_per_s` or `proxy_top1` that were not taken; never a result."""
+    sampler_memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the sampler noted with its proposal (NSGA-II: the generation), so that it remembers after a rebuild."""
     measurements: tuple[Measurement, ...] = ()
     scores: tuple[ProxyScore, ...] = ()
     started_at: str | None = None
@@ -87,6 +100,11 @@ class TrialRecord:
     def is_measured(self) -> bool:
         """Whether the trial counts towards the number asked for: it ended, and not by failing."""
         return self.state in ("complete", "infeasible")
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a stop or a crash of the search cut the trial off."""
+        return self.state == "failed" and self.reason == INTERRUPTED
 
     @property
     def measurement(self) -> Measurement | None:
@@ -165,9 +183,11 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}. Free some space, or choose a folder that can be written "
             "with --studies-dir."

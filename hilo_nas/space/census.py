@@ -22,6 +22,7 @@ EXACT_UP_TO = 1_000_000
 """Settings up to which distinct networks are counted one by one; beyond, their number is estimated."""
 
 _SAMPLE = 1000
+_NETWORK_SAMPLE = 10_000
 Chosen = dict[tuple[str, int | None], Any]
 
 
@@ -98,7 +99,8 @@ def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tupl
     own = [knob for knob in space.knobs if knob.stage == stage]
     forms: Counter[tuple[Any, ...]] = Counter()
     for values in itertools.product(*(knob.choices for knob in own)):
-        chosen = {**shared, **{(knob.name, stage): value for knob, value in zip(own, values, strict=True)}}
+        chosen: Chosen = dict(shared)
+        chosen.update({(knob.name, stage): value for knob, value in zip(own, values, strict=True)})
         forms[tuple(canonical_stage(stage_values(chosen, stage)).values())] += 1
     return forms
 
@@ -117,23 +119,24 @@ def _count_networks(space: SearchSpace) -> tuple[int, float]:
         distinct = {(patch, *stages) for patch, forms in settings for stages in itertools.product(*forms)}
         return len(distinct), 0.0
     random = Random(0)
+    urns = [[(list(forms), list(itertools.accumulate(forms.values()))) for forms in drawn] for _, drawn in settings]
     shares = []
-    for _ in range(_SAMPLE):
-        drawn_patch, drawn = random.choice(settings)
-        stages = [random.choices(list(forms), weights=list(forms.values()))[0] for forms in drawn]
+    for _ in range(_NETWORK_SAMPLE):
+        place = random.randrange(len(settings))
+        stages = [random.choices(forms, cum_weights=weights)[0] for forms, weights in urns[place]]
         spellings = sum(
             math.prod(forms[stage] for forms, stage in zip(counters, stages, strict=True))
             for patch, counters in settings
-            if patch == drawn_patch
+            if patch == settings[place][0]
         )
         shares.append(1 / spellings)
-    mean = sum(shares) / _SAMPLE
-    variance = sum((share - mean) ** 2 for share in shares) / (_SAMPLE - 1)
-    return round(mean * space.n_configs), math.sqrt(variance / _SAMPLE) * space.n_configs
+    mean = sum(shares) / _NETWORK_SAMPLE
+    variance = sum((share - mean) ** 2 for share in shares) / (_NETWORK_SAMPLE - 1)
+    return round(mean * space.n_configs), math.sqrt(variance / _NETWORK_SAMPLE) * space.n_configs
 
 
 def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[float, float]:
-    """Returns the least and the greatest cost: each knob in turn to its best choice until none moves, from five starts."""
+    """Returns the least and the greatest cost: each knob in turn to its best choice until none moves; five starts."""
 
     def descend(sign: int, params: dict[str, int]) -> float:
         best = sign * cost(space.decode(params))
@@ -148,7 +151,7 @@ def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[flo
         return sign * best
 
     random = Random(0)
-    starts = [{param: 0 for param in space.dimensions}, {param: n - 1 for param, n in space.dimensions.items()}]
+    starts = [dict.fromkeys(space.dimensions, 0), {param: n - 1 for param, n in space.dimensions.items()}]
     starts += [space.sample(random) for _ in range(3)]
     return min(descend(1, start) for start in starts), max(descend(-1, start) for start in starts)
 

@@ -72,9 +72,12 @@ def load_space(name: str) -> SearchSpace:
         at = f"line {mark.line + 1}: " if mark else ""
         raise FileFaultsError(path, [f"{at}is not YAML: {getattr(error, 'problem', None) or error}"]) from error
     if content is None:
-        raise FileFaultsError(path, ["is empty; a space needs embed_dims, depths, attention and more: see `space show`"])
+        raise FileFaultsError(
+            path, ["is empty; a space needs embed_dims, depths, attention and more: see `space show`"]
+        )
     if not isinstance(content, dict):
         raise FileFaultsError(path, [f"must be a mapping of knobs, but is a {type(content).__name__}"])
+    assert node is not None
     return build_space(path.stem, content, path=path, lines=_lines(node))
 
 
@@ -245,7 +248,8 @@ class _Reader:
             for value, width in itertools.product(values, widths):
                 if width % value:
                     self.fault(
-                        at, f"stage {i + 1}: {rule} must divide every width of the stage, but {value} does not divide {width}"
+                        at,
+                        f"stage {i + 1}: {rule} must divide every width, but {value} does not divide {width}",
                     )
 
     def _limits(self, value: Any) -> dict[str, float]:
@@ -265,7 +269,9 @@ class _Reader:
             if name not in DEFAULTS:
                 self.fault(("defaults", name), f"unknown default {name!r}; known are {', '.join(DEFAULTS)}")
             elif isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                self.fault(("defaults", name), f"default {name} must be a whole number of at least 1, but got {number!r}")
+                self.fault(
+                    ("defaults", name), f"default {name} must be a whole number of at least 1, but got {number!r}"
+                )
             else:
                 defaults[name] = number
         return defaults

@@ -36,7 +36,7 @@ LIMITS: dict[str, Limit] = {
 
 
 def violation(name: str, limit: float, value: float) -> float:
-    """Returns the logarithm of how far the value lies beyond the limit: at most 0 is within, 0.1 is about 10 % beyond."""
+    """Returns the logarithm of how far the value lies beyond the limit: at most 0 is within, 0.1 about 10 % beyond."""
     beyond = math.log(max(value, 1e-12) / limit)
     return -beyond if LIMITS[name].is_floor else beyond
 

@@ -1,6 +1,4 @@
-"""A search space: knobs with their choices, the limits, the anchors, and the only translator between Optuna's flat
-integers and architectures.
-"""
+"""A search space: knobs, limits, anchors, and the only translator between Optuna's flat integers and architectures."""
 
 from __future__ import annotations
 
@@ -18,7 +16,17 @@ from hilo_nas.errors import UsageError
 
 __all__ = ["KNOBS", "Anchor", "Knob", "SearchSpace"]
 
-KNOBS = ("patch_size", "embed_dims", "depths", "head_dim", "num_heads", "attention", "alpha", "window_size", "mlp_ratios")
+KNOBS = (
+    "patch_size",
+    "embed_dims",
+    "depths",
+    "head_dim",
+    "num_heads",
+    "attention",
+    "alpha",
+    "window_size",
+    "mlp_ratios",
+)
 """What a space may vary; of head_dim and num_heads exactly one."""
 
 

@@ -1,0 +1,82 @@
+"""The `hilo-nas` command: its subcommands, one file each, and what happens to errors.
+
+Exit codes: 0 done, 1 the world refused, 2 something else must be typed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from hilo_nas.cli import cache, export, front, search, space, status
+from hilo_nas.errors import HiloNasError
+
+__all__ = ["app", "main"]
+
+_EPILOG = """Start with: hilo-nas search      (a small search on this machine, no data needed)
+
+The studies' folder is ./studies, $HILO_NAS_STUDIES_DIR or --studies-dir."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.run)
+app.command("status", help=status.HELP)(status.run)
+app.command("front", help=front.HELP)(front.run)
+app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
+app.add_typer(space.app, name="space")
+app.add_typer(cache.app, name="cache")
+
+
+@app.callback(epilog=_EPILOG, help="Architecture search for LITv2 vision backbones, driven by measured throughput.")
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
+) -> None:
+    if version:
+        import hilo_nas
+
+        typer.echo(f"hilo-nas {hilo_nas.__version__}")
+        raise typer.Exit
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM stops as cleanly as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--version" in arguments[:1]:
+        arguments = ["--version", "space", "list"]  # a group wants a subcommand before it looks at its options
+    errors = Console(stderr=True)
+    previous = signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = typer.main.get_command(app).main(args=arguments, prog_name="hilo-nas", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        errors.print("stopped; everything finished is kept")
+        return 130
+    except HiloNasError as error:
+        if "--debug" in arguments:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1  # whoever read our output has left
+    finally:
+        signal.signal(signal.SIGTERM, previous)

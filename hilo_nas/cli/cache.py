@@ -1,0 +1,52 @@
+"""`hilo-nas cache`: the images that were decoded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hilo_nas.errors import NotFoundError
+from hilo_nas.proxy.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List or clear the cache of decoded images.")
+
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache-dir", metavar="DIR", help="The cache; $HILO_NAS_CACHE_DIR, else the user's own.")
+]
+
+
+@app.command("list")
+def list_(cache_dir: CacheDir = None) -> None:
+    """List the cached data sets."""
+    entries = list_caches(cache_dir)
+    typer.echo(f"{len(entries)} in {cache_dir or default_cache_dir()}")
+    for entry in entries:
+        typer.echo(f"  {_line(entry)}")
+
+
+@app.command()
+def clear(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Names or hashes as `list` shows them; all if left out."),
+    ] = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Delete cached data sets; the next search decodes the images again."""
+    removed = clear_caches(cache_dir, names or ())
+    if names and not removed:
+        raise NotFoundError(f"nothing in the cache is called {' or '.join(names)}: see `hilo-nas cache list`")
+    for entry in removed:
+        typer.echo(f"removed {_line(entry)}")
+    typer.echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")
+
+
+def _line(entry: CacheEntry) -> str:
+    return (
+        f"{entry.name}  {entry.n_images:,} images at {entry.img_size} px, {len(entry.class_names)} classes, "
+        f"{entry.size_mib:.1f} MiB, {entry.content_hash[:12]}"
+    )

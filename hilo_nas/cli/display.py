@@ -1,0 +1,150 @@
+"""What a running search shows: a live picture on a terminal, one line per trial on a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hilo_nas.cli.text import duration, figure
+from hilo_nas.events import (
+    Calibrated,
+    CalibrationStarted,
+    DataPrepared,
+    Event,
+    Notice,
+    RoundTimed,
+    SearchStarted,
+    TrainingProgressed,
+    TrialFinished,
+    TrialStarted,
+)
+from hilo_nas.pareto import is_non_dominated
+
+__all__ = ["build_display"]
+
+
+class Display(Protocol):
+    """Takes events."""
+
+    def __call__(self, event: Event) -> None:
+        """Shows the event."""
+
+
+@contextlib.contextmanager
+def build_display(console: Console) -> Iterator[Display]:
+    """Yields what draws the events: live where a person looks, lines where a pipe does."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    display = _LiveDisplay(console)
+    with Live(console=console, get_renderable=display.render, refresh_per_second=4, transient=True):
+        yield display
+
+
+class _Lines:
+    """A line per thing that a log's reader wants to find."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, event: Event) -> None:
+        text = _line(event)
+        if text:
+            self._console.print(text, soft_wrap=True)
+
+
+def _line(event: Event) -> str | None:
+    """Returns the event as one line, with markup; None for what happens too often."""
+    if isinstance(event, Notice):
+        return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
+    if isinstance(event, Calibrated):
+        return f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s"
+    if isinstance(event, SearchStarted):
+        return escape(f"study {event.study} on {event.device}: {event.done} of {event.total} networks measured")
+    if isinstance(event, TrialFinished):
+        count = f"{event.measured}/{event.total}"
+        head = f"trial {event.number:>3} ({count}) {event.key}"
+        if event.state == "complete":
+            speed, top1 = event.images_per_s or 0.0, event.proxy_top1 or 0.0
+            return f"{head}  {speed:>9,.0f} images/s  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
+        return f"{head}  {event.state}: {escape(event.reason or '')}"
+    return None
+
+
+class _LiveDisplay:
+    """Trials, time left, the phase under way, and the front so far."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._measured = self._total = self._done_before = 0
+        self._started = time.monotonic()
+        self._trial: TrialStarted | None = None
+        self._phase = "starting"
+        self._share: float | None = None
+        self._points: dict[int, tuple[float, float]] = {}
+
+    def __call__(self, event: Event) -> None:
+        text = _line(event)
+        if text:
+            self._console.print(text)
+        if isinstance(event, SearchStarted):
+            self._measured, self._total, self._done_before = event.done, event.total, event.done
+            self._started = time.monotonic()
+            self._points = {number: (speed, top1) for number, speed, top1 in event.points}
+        elif isinstance(event, TrialStarted):
+            self._trial, self._phase, self._share = event, "building", None
+        elif isinstance(event, TrialFinished):
+            self._trial, self._measured = None, event.measured
+            if event.state == "complete" and event.images_per_s and event.proxy_top1 is not None:
+                self._points[event.number] = (event.images_per_s, event.proxy_top1)
+        elif isinstance(event, CalibrationStarted):
+            self._phase, self._share = f"timing the reference at {event.condition}", None
+        elif isinstance(event, DataPrepared):
+            self._phase = f"decoding images: {event.done:,}"
+            self._share = event.done / event.total if event.total else None
+        elif isinstance(event, RoundTimed):
+            self._phase = f"timing: {event.images_per_s:,.0f} images/s"
+            self._share = event.round / event.rounds
+        elif isinstance(event, TrainingProgressed):
+            self._phase = f"training: {event.images_seen:,} images, loss {event.loss:.3f}"
+            self._share = event.images_seen / event.images_total
+
+    def render(self) -> RenderableType:
+        """Returns the picture of this moment."""
+        rows: list[RenderableType] = []
+        if self._total:
+            grid = Table.grid(padding=(0, 1))
+            bar = ProgressBar(total=self._total, completed=self._measured, width=30)
+            grid.add_row("trials", bar, f"{self._measured}/{self._total}", self._time_left())
+            rows.append(grid)
+        what = f"trial {self._trial.number} ({self._trial.params_m:.2f} M params): " if self._trial else ""
+        grid = Table.grid(padding=(0, 1))
+        if self._share is None:
+            grid.add_row(Text(what + self._phase))
+        else:
+            grid.add_row(Text(what + self._phase), ProgressBar(total=1.0, completed=self._share, width=20))
+        rows.append(grid)
+        if self._points:
+            rows.append(Text(f"front: {self._front()}", overflow="ellipsis", no_wrap=True))
+        return Group(*rows)
+
+    def _time_left(self) -> str:
+        done = self._measured - self._done_before
+        if not done:
+            return ""
+        per_trial = (time.monotonic() - self._started) / done
+        return f"about {duration(per_trial * (self._total - self._measured))} left"
+
+    def _front(self) -> str:
+        points = list(self._points.values())
+        front = sorted(point for point, keep in zip(points, is_non_dominated(points), strict=True) if keep)
+        return "   ".join(f"{figure(speed)}/s {100 * top1:.1f} %" for speed, top1 in front)

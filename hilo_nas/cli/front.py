@@ -1,0 +1,80 @@
+"""`hilo-nas front`: the measured Pareto front of a study."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.tables import front_table
+from hilo_nas.report import build_front_frame, compare_anchors
+from hilo_nas.study import StudyFolder, find_study, front_of
+
+__all__ = ["HELP", "print_front", "run"]
+
+HELP = """Show the front of a study: measured speed and proxy top-1, each with its spread.
+
+Example: hilo-nas front my-gpu --format csv > front.csv"""
+
+
+class Format(enum.StrEnum):
+    """How the front is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+def run(
+    study: StudyArgument,
+    output: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.table,
+    studies_dir: StudiesDir = None,
+) -> None:
+    """Prints the front."""
+    folder = find_study(study, studies_dir)
+    records = folder.load_records()
+    if output is Format.csv:
+        typer.echo(build_front_frame(records).to_csv(index=False), nl=False)
+    elif output is Format.json:
+        standings = [
+            {"anchor": standing.name, "trial": standing.number, "verdict": standing.verdict, "by": standing.by}
+            for standing in compare_anchors(records)
+        ]
+        content = {
+            "study": folder.name,
+            "front": [record.to_dict() for record in front_of(records)],
+            "anchors": standings,
+        }
+        typer.echo(json.dumps(content, indent=1))
+    else:
+        print_front(folder, Console())
+
+
+def print_front(folder: StudyFolder, console: Console) -> None:
+    """Prints the front as a table, with the conditions of its figures and how it stands to each anchor."""
+    manifest, records = folder.load_manifest(), folder.load_records()
+    front = front_of(records)
+    if not front:
+        console.print(f"study {folder.name} has no complete trial yet", highlight=False)
+        return
+    scored = sum(record.state == "complete" for record in records)
+    console.print(
+        front_table(front, title=f"{folder.name}: {len(front)} of {scored} scored networks are on the front"),
+        highlight=False,
+    )
+    condition, device = manifest.objective, manifest.device
+    console.print(
+        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± robust spread of a timing round\n"
+        f"proxy top-1: {manifest.plan.images:,} images of {manifest.data.name} at {manifest.plan.img_size} px, "
+        "on held-out images of the training split; ± standard error\n"
+        "* anchor",
+        highlight=False,
+        style="dim",
+        soft_wrap=True,
+    )
+    for standing in compare_anchors(records):
+        console.print(standing.sentence(), highlight=False, soft_wrap=True)

@@ -1,0 +1,169 @@
+"""`hilo-nas search`: run a search, or go on with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hilo_nas.cli.options import StudiesDir, parse_duration
+from hilo_nas.cli.text import duration
+
+__all__ = ["EXAMPLES", "HELP", "run"]
+
+HELP = """Search for networks that are fast on this machine and accurate, and keep the front.
+
+Without arguments: the shipped space litv2_digits on scikit-learn's digits, on the device at hand; a second call goes
+on. With --study alone: goes on with that study."""
+EXAMPLES = """Examples: hilo-nas search
+hilo-nas search litv2_cifar --device cuda --data cifar10/train.tar --study my-gpu --trials 60
+hilo-nas search --study my-gpu --trials 40"""
+
+_TARGET, _PROXY, _STUDY = "What is measured", "What is trained", "The study"
+
+
+def run(
+    space: Annotated[
+        str | None, typer.Argument(metavar="[SPACE]", help="A shipped space's name, or a YAML file.")
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", metavar="NAME", help="The study to make or go on with.", rich_help_panel=_STUDY),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Networks to measure, on top of those it has.")] = None,
+    until_trials: Annotated[int | None, typer.Option(help="Networks to measure in all; safe to repeat.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start no further trial after this: 90s, 30m, 2h.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per timed call.")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, amp-bf16 or amp-fp16.")] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of the timed network.")
+    ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Time the network after torch.compile.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the timed network.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Training images: digits, a folder of class folders, a .tar, torch/NAME, hfds/NAME, wds/...",
+        ),
+    ] = None,
+    val_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Images to score on; a part of --data is held out if left out.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Cache of decoded images; $HILO_NAS_CACHE_DIR.")
+    ] = None,
+    proxy_img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
+    proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    proxy_images: Annotated[int | None, typer.Option(help="Training images seen per network.")] = None,
+    proxy_precision: Annotated[str | None, typer.Option(help="fp32, amp-bf16 or amp-fp16.")] = None,
+    metric: Annotated[str | None, typer.Option(help="top1, or balanced: the mean of the classes' recalls.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2 or random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search and of the trainings.")] = None,
+    idle_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="A worker silent for so long is ended and its trial failed.")
+    ] = "10m",
+    studies_dir: StudiesDir = None,
+) -> None:
+    """Runs the search."""
+    from hilo_nas.search.request import SearchRequest
+
+    idle_timeout_s = parse_duration(idle_timeout)
+    assert idle_timeout_s is not None
+    request = SearchRequest(
+        space=space,
+        study=study,
+        studies_dir=studies_dir,
+        trials=trials,
+        until_trials=until_trials,
+        timeout_s=parse_duration(timeout),
+        sampler=sampler,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        img_size=img_size,
+        precision=precision,
+        channels_last=channels_last,
+        compile=compile_,
+        threads=threads,
+        data=data,
+        val_data=val_data,
+        cache_dir=cache_dir,
+        proxy_img_size=proxy_img_size,
+        proxy_batch_size=proxy_batch_size,
+        proxy_images=proxy_images,
+        proxy_precision=proxy_precision,
+        metric=metric,
+        idle_timeout_s=idle_timeout_s,
+    )
+    console = Console(highlight=False)
+    if dry_run:
+        _print_cost(request, console)
+    else:
+        _search(request, console)
+
+
+def _search(request: object, console: Console) -> None:
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.cli.front import print_front
+    from hilo_nas.report import write_tables
+    from hilo_nas.search import SearchRequest, run_search
+    from hilo_nas.search.session import find_folder
+
+    assert isinstance(request, SearchRequest)
+    folder = find_folder(request)[1]
+    try:
+        with build_display(console) as display:
+            folder, finished = run_search(request, display)
+    finally:
+        if folder.exists:
+            write_tables(folder)
+    console.print()
+    print_front(folder, console)
+    how = {
+        "total": "all done",
+        "timeout": "the time is up",
+        "exhausted": "the space holds no further network within the limits",
+    }[finished.stopped_by]
+    where = request.study or folder.name
+    rest = f" --studies-dir {request.studies_dir}" if request.studies_dir else ""
+    console.print(
+        f"\n{finished.measured} of {finished.total} networks measured, {how}; this run took "
+        f"{duration(finished.seconds)}. Records: {folder.path}\n"
+        "Next:\n"
+        f"  hilo-nas search --study {where}{rest} --trials 20      # go on\n"
+        f"  hilo-nas export {where}{rest} --knee --format timm -o out/     # train the one at the knee",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print_cost(request: object, console: Console) -> None:
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.search import SearchRequest, estimate_cost
+
+    assert isinstance(request, SearchRequest)
+    with build_display(console) as display:
+        cost = estimate_cost(request, display)
+    console.print(
+        f"{duration(cost.timing_s)} timing + {duration(cost.training_s)} training per trial "
+        f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in all)\n"
+        f"{cost.trials} trials: about {duration(cost.total_s)}, set-up of {duration(cost.set_up_s)} included",
+        markup=False,
+    )
+    if cost.trials_by_timeout is not None:
+        console.print(f"about {cost.trials_by_timeout} of them within the timeout")
+    console.print(f"disk: {cost.disk_mib:,.0f} MiB (decoded images and records)")

@@ -1,0 +1,100 @@
+"""`hilo-nas space`: what a search space holds, and what in it does nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hilo_nas.errors import UsageError
+from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at search spaces.")
+
+SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")]
+ImgSize = Annotated[int | None, typer.Option(help="Timing size in pixels; the space's default if left out.")]
+ProxyImgSize = Annotated[int | None, typer.Option(help="Proxy size in pixels; the space's default if left out.")]
+NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier; the space's default if left out.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the spaces that come with the package."""
+    console = Console(highlight=False)
+    for name in list_shipped():
+        console.print(f"[bold]{name}[/]: {load_space(name).description}")
+
+
+@app.command()
+def show(
+    space: SpaceArgument,
+    img_size: ImgSize = None,
+    proxy_img_size: ProxyImgSize = None,
+    num_classes: NumClasses = None,
+) -> None:
+    """Show a space: its knobs, limits and anchors, how many networks it holds and how large they are."""
+    found = load_space(space)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{found.name}[/]  {found.description}")
+    shown: dict[str, list[str]] = {}
+    for knob in found.knobs:
+        values = ", ".join(f"{choice:g}" if isinstance(choice, float) else str(choice) for choice in knob.choices)
+        shown.setdefault(knob.name, []).append(values)
+    for name, stages in shown.items():
+        console.print(f"  {name + ':':13} {'  |  '.join(stages)}", markup=False)
+    for name, limit in found.limits.items():
+        console.print(f"  limit:        {LIMITS[name].text(name, limit)}", markup=False)
+    for anchor in found.anchors:
+        console.print(f"  anchor:       {anchor.name}{' (outside the space)' if anchor.outside else ''}", markup=False)
+    _report(found, console, img_size, proxy_img_size, num_classes)
+
+
+@app.command()
+def check(
+    space: SpaceArgument,
+    img_size: ImgSize = None,
+    proxy_img_size: ProxyImgSize = None,
+    num_classes: NumClasses = None,
+) -> None:
+    """Check a space file: every fault at once, then dead knobs and windows that do not fit the maps."""
+    found = load_space(space)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{space} has no faults", markup=False)
+    _report(found, console, img_size, proxy_img_size, num_classes)
+
+
+def _report(
+    space: SearchSpace, console: Console, img_size: int | None, proxy_img_size: int | None, num_classes: int | None
+) -> None:
+    for name, value in (("img-size", img_size), ("proxy-img-size", proxy_img_size), ("num-classes", num_classes)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, but got {value}")
+    size = img_size or space.defaults.get("img_size", 224)
+    proxy_size = proxy_img_size or space.defaults.get("proxy_img_size", size)
+    classes = num_classes or space.defaults.get("num_classes", 1000)
+    census = count_space(space, img_size=size, num_classes=classes)
+    if census.is_exact:
+        networks = f"{census.n_networks:,} distinct networks (counted)"
+    else:
+        networks = (
+            f"about {_rounded(census.n_networks)} distinct networks (estimate, ± {_rounded(census.n_networks_se)})"
+        )
+    console.print(f"{census.n_configs:,} configurations, {networks}", markup=False)
+    console.print(
+        f"params {census.params_m[0]:.3g} to {census.params_m[1]:.3g} M ({classes} classes), "
+        f"{census.gmacs[0]:.3g} to {census.gmacs[1]:.3g} GMACs at {size} px",
+        markup=False,
+    )
+    if space.limits:
+        console.print(
+            f"{census.within_limits:.0%} of the configurations keep the limits on params and MACs", markup=False
+        )
+    for text in report_dead_knobs(space, img_size=size, proxy_img_size=proxy_size):
+        console.print(f"note: {text}", markup=False)
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.0f}"

@@ -1,0 +1,79 @@
+"""`hilo-nas status`: how far a study is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.text import duration
+from hilo_nas.records import TrialRecord
+from hilo_nas.study import find_study, front_of
+
+__all__ = ["HELP", "run"]
+
+HELP = """Show how far a study is, what it cost, and why trials failed.
+
+Example: hilo-nas status my-gpu"""
+
+
+def run(
+    study: StudyArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Write it as JSON.")] = False,
+    studies_dir: StudiesDir = None,
+) -> None:
+    """Prints the state of a study."""
+    folder = find_study(study, studies_dir)
+    manifest, records = folder.load_manifest(), folder.load_records()
+    states = Counter(record.state for record in records)
+    measured = sum(record.is_measured for record in records)
+    timing = sum(m.seconds for record in records for m in record.measurements)
+    training = sum(s.seconds for record in records for s in record.scores)
+    front = [record.number for record in front_of(records)]
+    if as_json:
+        content = {
+            "study": folder.name,
+            "measured": measured,
+            "total": manifest.trials,
+            "states": dict(states),
+            "front": front,
+            "timing_s": timing,
+            "training_s": training,
+        }
+        typer.echo(json.dumps(content, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    condition = manifest.objective
+    console.print(
+        f"[bold]{folder.name}[/]: {measured} of {manifest.trials} networks measured, {len(front)} on the front"
+    )
+    rows = {
+        "space": f"{manifest.space.name} ({manifest.space.n_configs:,} settings)",
+        "target": f"{condition.label()} on {manifest.device.model} (torch {manifest.device.torch})",
+        "proxy": f"{manifest.plan.images:,} images of {manifest.data.name} at {manifest.plan.img_size} px, "
+        f"batch {manifest.plan.batch_size}, {manifest.plan.metric}",
+        "sampler": f"{manifest.sampler}, seed {manifest.seed}",
+        "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
+        "spent": f"{duration(timing)} timing, {duration(training)} training",
+    }
+    for name, value in rows.items():
+        console.print(f"  {name + ':':9} {value}", markup=False)
+    for reason, numbers in _reasons(records).items():
+        console.print(f"  {reason}: trial {', '.join(map(str, numbers))}", markup=False)
+    if measured < manifest.trials:
+        console.print(f"Go on with: hilo-nas search --study {study}", markup=False)
+
+
+def _reasons(records: list[TrialRecord]) -> dict[str, list[int]]:
+    """Trials by what stopped them; values differ from trial to trial, so limits are grouped by their law."""
+    reasons: dict[str, list[int]] = {}
+    for record in records:
+        if record.reason:
+            law = record.reason.partition(" is a limit, but got")[0]
+            text = f"{record.state}: {law[:160]}" + (" is a limit" if law != record.reason else "")
+            reasons.setdefault(text, []).append(record.number)
+    return reasons

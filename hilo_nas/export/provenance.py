@@ -1,0 +1,54 @@
+"""Where an exported network comes from: study, trial, device, measured values, versions; no local paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hilo_nas.manifest import Manifest
+from hilo_nas.records import TrialRecord
+
+__all__ = ["build_provenance"]
+
+
+def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
+    """Returns all that is needed to defend, or to repeat, the figures of an exported trial."""
+    assert record.measurement is not None
+    assert record.score is not None
+    measurement, score = record.measurement, record.score
+    return {
+        "study": manifest.name,
+        "trial": record.number,
+        "key": record.key,
+        "space": {"name": manifest.space.name, "hash": manifest.space.hash()},
+        "params": record.parameters,
+        "macs": record.macs,
+        "measured": {
+            "images_per_s": measurement.images_per_s,
+            "images_per_s_spread": measurement.images_per_s_spread,
+            "latency_ms": {
+                "p50": measurement.latency_ms_p50,
+                "p95": measurement.latency_ms_p95,
+                "p99": measurement.latency_ms_p99,
+            },
+            "memory_mib": measurement.memory_mib,
+            "condition": measurement.condition.to_dict(),
+            "device": dataclasses.asdict(measurement.device),
+            "form": measurement.form,
+            "threads": measurement.threads,
+            "environment": dict(measurement.environment),
+            "protocol": measurement.protocol,
+            "versions": dict(measurement.versions),
+            "measured_at": measurement.measured_at,
+        },
+        "proxy": {
+            "proxy_top1": score.proxy_top1,
+            "proxy_top1_se": score.proxy_top1_se,
+            "metric": score.metric,
+            "plan": {**manifest.plan.to_dict(), "hash": score.plan_hash},
+            "data": dataclasses.asdict(manifest.data),
+            "seed": score.seed,
+            "versions": dict(score.versions),
+        },
+        "versions": dict(manifest.versions),
+    }

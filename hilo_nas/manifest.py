@@ -1,0 +1,128 @@
+"""A study's manifest: all that must stay the same for its trials to be comparable, and no path of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from hilo_nas.errors import HiloNasError, RecordError
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.space import SearchSpace
+from hilo_nas.space.file import build_space
+
+__all__ = ["DataIdentity", "Manifest"]
+
+_SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataIdentity:
+    """Which images a study's proxies are trained on: a name for people, a hash for comparison, no path."""
+
+    name: str
+    hash: str
+    """Of the content of the images trained on and scored on, free of any image size, folder or machine."""
+    num_classes: int
+    n_images: int
+    """Images of the training source."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a study is."""
+
+    name: str
+    space: SearchSpace
+    conditions: tuple[Condition, ...]
+    """The first is the objective; the others are recorded."""
+    device: DeviceIdentity
+    calibrations: dict[str, Calibration]
+    """The reference's speed under each condition, by the condition's label."""
+    data: DataIdentity
+    plan: ProxyPlan
+    sampler: str
+    seed: int
+    trials: int
+    """Networks to be measured in all; the only value that a later call may raise."""
+    versions: dict[str, str]
+    """Of the tool and its libraries when the study was made."""
+    created_at: str
+    schema_version: int = _SCHEMA_VERSION
+
+    @property
+    def objective(self) -> Condition:
+        """The condition whose speed is maximised."""
+        return self.conditions[0]
+
+    @property
+    def plan_hash(self) -> str:
+        """The name of the study's training; see `ProxyPlan.hash`."""
+        return self.plan.hash(self.data.hash)
+
+    def to_yaml(self) -> str:
+        """Returns the manifest as it is stored."""
+        fields = {
+            "schema_version": self.schema_version,
+            "name": self.name,
+            "trials": self.trials,
+            "sampler": self.sampler,
+            "seed": self.seed,
+            "space": {"name": self.space.name, "hash": self.space.hash(), **self.space.to_dict()},
+            "conditions": [condition.to_dict() for condition in self.conditions],
+            "device": dataclasses.asdict(self.device),
+            "calibrations": {label: dataclasses.asdict(item) for label, item in self.calibrations.items()},
+            "data": dataclasses.asdict(self.data),
+            "plan": {**self.plan.to_dict(), "hash": self.plan_hash},
+            "versions": self.versions,
+            "created_at": self.created_at,
+        }
+        return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=110)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Manifest:
+        """Builds the manifest that `to_yaml` wrote.
+
+        Raises:
+            RecordError: It is not a manifest, was changed by hand, or a newer version wrote it.
+        """
+        try:
+            fields = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecordError(f"not YAML: {error}") from error
+        if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
+            raise RecordError("schema_version is missing: this is not a study's manifest")
+        if fields["schema_version"] > _SCHEMA_VERSION:
+            raise RecordError(
+                f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
+                "hilo-nas made this study. Upgrade hilo-nas to use it."
+            )
+        try:
+            return cls(**{**fields, **_values(fields)})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RecordError(f"the manifest is not complete: {error!r}") from error
+        except HiloNasError as error:
+            raise RecordError(str(error)) from error
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    space, plan = dict(fields["space"]), dict(fields["plan"])
+    space_hash, plan_hash = space.pop("hash"), plan.pop("hash")
+    values: dict[str, Any] = {
+        "space": build_space(space.pop("name"), space),
+        "conditions": tuple(Condition(**item) for item in fields["conditions"]),
+        "device": DeviceIdentity(**fields["device"]),
+        "calibrations": {label: Calibration.from_dict(item) for label, item in fields["calibrations"].items()},
+        "data": DataIdentity(**fields["data"]),
+        "plan": ProxyPlan(**plan),
+    }
+    found = {"space": values["space"].hash(), "plan": values["plan"].hash(values["data"].hash)}
+    for part, stored in (("space", space_hash), ("plan", plan_hash)):
+        if stored != found[part]:
+            raise RecordError(
+                f"the {part} was changed after the study was made (its hash is {found[part]}, the manifest says "
+                f"{stored}). Undo the change, or make a new study."
+            )
+    return values

@@ -1,0 +1,140 @@
+"""Devices as torch sees them: which there are, who they are, how to wait for them, what they remember."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hilo_nas.errors import DeviceError
+from hilo_nas.events import Emit
+from hilo_nas.measurement import DeviceIdentity
+
+__all__ = ["check_device", "identify_device", "list_devices", "peak_memory_mib", "read_device", "synchronizer"]
+
+
+def list_devices() -> list[str]:
+    """Returns the devices of this machine, the fastest kind first."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def check_device(device: str) -> torch.device:
+    """Returns torch's name for the device.
+
+    Raises:
+        DeviceError: This machine does not have it.
+    """
+    devices = list_devices()
+    wanted = "cuda:0" if device == "cuda" else device
+    if wanted not in devices:
+        why = ""
+        if wanted.startswith("cuda"):
+            built = torch.version.cuda
+            why = f" (torch {torch.__version__} {'sees no CUDA device' if built else 'is built without CUDA'})"
+        raise DeviceError(f"this machine has no device {device}{why}. Use one of {', '.join(devices)}.")
+    return torch.device(wanted)
+
+
+def identify_device(device: str) -> DeviceIdentity:
+    """Returns who the device is.
+
+    Raises:
+        DeviceError: This machine does not have it.
+    """
+    name = check_device(device)
+    if name.type == "cuda":
+        properties = torch.cuda.get_device_properties(name)
+        model, driver, serial = properties.name, _cuda_driver(), str(getattr(properties, "uuid", name))
+    elif name.type == "mps":
+        model, driver, serial = f"{_cpu_model()} GPU", platform.mac_ver()[0], socket.gethostname()
+    else:
+        model = f"{_cpu_model()}, {len(_cores())} cores"
+        driver, serial = platform.release(), socket.gethostname()
+    return DeviceIdentity(kind=name.type, model=model, driver=driver, torch=torch.__version__, serial=serial)
+
+
+def read_device(device: str | None, *, emit: Emit) -> dict[str, Any]:
+    """Returns the device's name and identity as plain data, for a caller in another process.
+
+    Args:
+        device: A name, or None for the fastest kind that this machine has.
+        emit: Unused; every worker function takes it.
+
+    Raises:
+        DeviceError: This machine does not have it.
+    """
+    name = device or list_devices()[0]
+    return {"device": name, "identity": dataclasses.asdict(identify_device(name))}
+
+
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """Returns the function that waits until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    if device.type == "mps":
+        return torch.mps.synchronize
+    return lambda: None
+
+
+def peak_memory_mib(call: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float | None:
+    """Returns the peak of the device's allocator over one call, the model's weights included; None on mps.
+
+    What else lives on the device (the reference network) is not counted. On the CPU the allocator is watched by torch's
+    profiler, so scratch that oneDNN takes past the allocator is not seen.
+    """
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before + weights) / 2**20
+    if device.type == "cpu":
+        return (_cpu_peak_bytes(call) + weights) / 2**20
+    return None
+
+
+def _cpu_peak_bytes(call: Callable[[], object]) -> int:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        call()
+    events: Any = profile.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    held = peak = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()
+
+
+def _cuda_driver() -> str:
+    """The kernel driver's version, or what the runtime can say of it."""
+    version = Path("/proc/driver/nvidia/version")
+    if version.exists():
+        words = version.read_text().split()
+        found = [word for word in words if word.count(".") >= 1 and word.replace(".", "").isdigit()]
+        if found:
+            return found[0]
+    return f"cuda {torch.version.cuda}"

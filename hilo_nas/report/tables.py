@@ -1,0 +1,126 @@
+"""Records as tables: a row per trial, with every value, its spread and its unit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from hilo_nas.arch import ArchConfig
+from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.study import StudyFolder, front_of
+
+__all__ = ["build_front_frame", "build_trials_frame", "describe_arch", "write_tables"]
+
+COLUMNS = (
+    "number",
+    "state",
+    "key",
+    "origin",
+    "images_per_s",
+    "images_per_s_spread",
+    "images_per_s_raw",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "latency_ms_p99",
+    "memory_mib",
+    "steady",
+    "proxy_top1",
+    "proxy_top1_se",
+    "loss",
+    "images_seen",
+    "params_m",
+    "gmacs",
+    "patch_size",
+    "embed_dims",
+    "depths",
+    "num_heads",
+    "attention",
+    "alpha",
+    "window_size",
+    "mlp_ratios",
+    "on_front",
+    "form",
+    "condition",
+    "seconds",
+    "reason",
+)
+"""The columns of `trials.csv`; `front.csv` has the same."""
+
+
+def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Returns a row per trial in the order of their numbers; what was not taken is missing.
+
+    The per-stage knobs are text, four values joined by a hyphen (`96-192-384-768`).
+    """
+    front = {record.number for record in front_of(records)}
+    rows = [{**_row(record), "on_front": record.number in front} for record in records]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def build_front_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Returns the rows of the trials on the front, the fastest first."""
+    frame = build_trials_frame(records)
+    order = [record.number for record in front_of(records)]
+    return frame.set_index("number", drop=False).loc[order].reset_index(drop=True)
+
+
+def write_tables(folder: StudyFolder) -> None:
+    """Writes `trials.csv` and `front.csv` from the records.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    records = folder.load_records()
+    for name, frame in (("trials.csv", build_trials_frame(records)), ("front.csv", build_front_frame(records))):
+        text = io.StringIO()
+        frame.to_csv(text, index=False)
+        write_atomically(folder.path / name, text.getvalue())
+
+
+def describe_arch(arch: ArchConfig) -> str:
+    """Returns an architecture in one line: widths, depths, and per stage with attention its heads, alpha and window."""
+    arch = arch.canonical()
+    stages = []
+    for i, kind in enumerate(arch.attention):
+        if kind == "hilo" and arch.window_size[i] == 1:
+            stages.append(f"{i + 1}: {arch.num_heads[i]} heads")
+        elif kind != "none":
+            lofi = int(arch.num_heads[i] * arch.alpha[i])
+            stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
+    ratios = _join(f"{ratio:g}" for ratio in dict.fromkeys(arch.mlp_ratios))
+    return f"p{arch.patch_size} {_join(arch.embed_dims)} x {_join(arch.depths)}, mlp {ratios}" + (
+        f" [{'; '.join(stages)}]" if stages else ""
+    )
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "number": record.number,
+        "state": record.state,
+        "key": record.key,
+        "origin": record.origin,
+        "params_m": None if record.parameters is None else record.parameters / 1e6,
+        "gmacs": None if record.macs is None else record.macs / 1e9,
+        "seconds": round(record.seconds, 1),
+        "reason": record.reason,
+    }
+    if record.subject.arch is not None:
+        knobs = record.subject.arch.to_dict()
+        row |= {name: _join(value) if isinstance(value, list) else value for name, value in knobs.items()}
+    if record.measurement is not None:
+        measurement = record.measurement
+        row |= {
+            name: getattr(measurement, name) for name in COLUMNS if hasattr(measurement, name) and name != "seconds"
+        }
+        row["condition"] = measurement.condition.label()
+    if record.score is not None:
+        names = ("proxy_top1", "proxy_top1_se", "loss", "images_seen")
+        row |= {name: getattr(record.score, name) for name in names}
+    return row
+
+
+def _join(values: Any) -> str:
+    return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,116 @@
+"""What a search would cost, found by timing and training a few of its networks for a moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from hilo_nas.errors import HiloNasError
+from hilo_nas.events import Emit, Notice
+from hilo_nas.records import Subject
+from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
+from hilo_nas.search.session import Setting, set_up
+from hilo_nas.space import load_space
+
+__all__ = ["Cost", "estimate_cost"]
+
+_NETWORKS = 3
+_PROBE_BATCHES = (4, 16)
+"""A training's fixed cost and its cost per image come from two short ones, in batches."""
+_RECORD_BYTES = 12_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """An estimate from a few of the space's networks; a trial's cost varies with its network."""
+
+    networks: int
+    """How many were tried."""
+    set_up_s: float
+    """Seconds before the first trial: device, data, reference."""
+    timing_s: float
+    """Seconds of measuring per trial, median."""
+    training_s: float
+    """Seconds of training per trial, median."""
+    trial_s: tuple[float, float]
+    """Seconds of the cheapest and the dearest trial seen."""
+    trials: int
+    total_s: float
+    """Seconds of the whole search."""
+    trials_by_timeout: int | None
+    """Trials that fit into the timeout, where one is given."""
+    disk_mib: float
+    """Image cache and study, in MiB."""
+
+
+def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
+    """Returns what a new study by this request would cost; makes no study, but fills the image cache.
+
+    Raises:
+        HiloNasError: As the search itself would.
+    """
+    space = load_space(request.space or DEFAULT_SPACE)
+    start = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        LocalExecutor(Path(logs), idle_timeout_s=request.idle_timeout_s) as executor,
+    ):
+        setting = set_up(request, space, executor, emit)
+        condition = setting.conditions[0]
+        calibrations = {condition.label(): executor.calibrate(condition, emit)}
+        executor.set_up(setting.conditions, calibrations, setting.plan, setting.described)
+        set_up_s = time.monotonic() - start
+        timings, trainings = [], []
+        random = Random(0)
+        subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
+        subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+        for subject in subjects:
+            try:
+                begun = time.monotonic()
+                executor.measure(subject, emit)
+                timed = time.monotonic() - begun
+                trained = _training_seconds(executor, subject, setting, emit)
+            except HiloNasError as error:
+                emit(Notice(level="warning", text=f"one network could not be tried: {error}"))
+                continue
+            timings.append(timed)
+            trainings.append(trained)
+        if not timings:
+            raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
+    trials = request.until_trials or request.trials or space.defaults.get("trials", 40)
+    each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
+    trial_s = statistics.fmean(each)
+    fits = None
+    if request.timeout_s is not None:
+        fits = min(trials, max(0, int((request.timeout_s - set_up_s) / trial_s)))
+    pixels = setting.data.n_images * 3 * setting.plan.img_size**2
+    return Cost(
+        networks=len(each),
+        set_up_s=set_up_s,
+        timing_s=statistics.median(timings),
+        training_s=statistics.median(trainings),
+        trial_s=(min(each), max(each)),
+        trials=trials,
+        total_s=set_up_s + trials * trial_s,
+        trials_by_timeout=fits,
+        disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
+    )
+
+
+def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:
+    """Seconds that the whole training of a network would take: a fixed part, and one in proportion to its images."""
+    seconds = []
+    for batches in _PROBE_BATCHES:
+        images = min(batches * setting.plan.batch_size, setting.plan.images)
+        probe = dataclasses.replace(setting.plan, images=images)
+        seconds.append((images, executor.train(subject, probe, 0, emit).seconds))
+    (few, short), (many, long) = seconds
+    if many == few:
+        return short
+    per_image = max(long - short, 0.0) / (many - few)
+    return max(short - per_image * few, 0.0) + per_image * setting.plan.images

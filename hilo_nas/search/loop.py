@@ -1,0 +1,294 @@
+"""The loop: choose a network, measure it, train it, write the record, tell Optuna. One trial at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+
+from hilo_nas.cost import count_macs, count_params
+from hilo_nas.errors import (
+    DataError,
+    DeviceError,
+    HiloNasError,
+    MeasurementError,
+    StorageError,
+)
+from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Measurement
+from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.search.executors import Executor, NotEnoughMemoryError
+from hilo_nas.search.samplers import FeasibleSampler, SpaceExhaustedError, build_sampler
+from hilo_nas.search.storage import FITS, Memory, impute
+from hilo_nas.space import LIMITS, free_violations, measured_violations
+from hilo_nas.study import StudyFolder
+
+__all__ = ["SearchLoop"]
+
+_FAILURES_IN_A_ROW = 5
+"""Failed trials do not count towards the total; so many in a row end the search, for the fault is not the networks'."""
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A network that is due before the sampler is asked: an anchor, or one that was cut off."""
+
+    subject: Subject
+    origin: str
+    params: dict[str, int] | None
+
+
+class SearchLoop:
+    """Runs trials of one study until its total is reached, the time is up, or the space is used up.
+
+    Args:
+        folder: The study's folder; this process holds its lock.
+        manifest: The study's manifest.
+        executor: Who measures and trains.
+        emit: Takes the events.
+        clock: Returns seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        manifest: Manifest,
+        executor: Executor,
+        emit: Emit,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
+        self._space = manifest.space
+        self.records = self._close_leftovers(folder.load_records())
+        self._known = {record.key for record in self.records if not record.is_interrupted}
+        # The storage keeps no sampler's state: with the same seed after a resume, draws would repeat.
+        seed = Random(f"{manifest.seed}/{len(self.records)}").randrange(2**31)
+        sampler = FeasibleSampler(
+            build_sampler(manifest.sampler, seed), self._space, excess=self._excess, is_known=self._is_known, seed=seed
+        )
+        self._memory = Memory(folder.storage_path, self._space, sampler, self.records)
+        if self._memory.rebuilt:
+            emit(Notice(text=f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records"))
+
+    @property
+    def measured(self) -> int:
+        """Networks measured so far in the study."""
+        return sum(record.is_measured for record in self.records)
+
+    def run(self, *, timeout_s: float | None = None) -> SearchFinished:
+        """Runs trials up to the manifest's total; returns how it ended.
+
+        Raises:
+            HiloNasError: The device, the data or the disk cannot serve, or trials fail one after the other.
+            KeyboardInterrupt: The user stopped it; the trial under way is closed and queued again.
+        """
+        start = self._clock()
+        stopped_by = "total"
+        failures = 0
+        try:
+            while self.measured < self._manifest.trials:
+                if timeout_s is not None and self._clock() - start >= timeout_s:
+                    stopped_by = "timeout"
+                    break
+                try:
+                    record = self._choose()
+                except SpaceExhaustedError:
+                    stopped_by = "exhausted"
+                    break
+                record = self._run_trial(record)
+                failures = failures + 1 if record.state == "failed" else 0
+                if failures >= _FAILURES_IN_A_ROW:
+                    raise HiloNasError(
+                        f"{failures} trials failed one after the other, the last one because: {record.reason}. "
+                        f"What the workers printed is in {self._folder.logs_path}."
+                    )
+        finally:
+            self._memory.close()
+        return SearchFinished(
+            study=self._folder.name,
+            measured=self.measured,
+            total=self._manifest.trials,
+            stopped_by=stopped_by,
+            seconds=self._clock() - start,
+        )
+
+    def _close_leftovers(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """Closes as failed what a killed search left running; what it measured stays in the record."""
+        for i, record in enumerate(records):
+            if record.state == "running":
+                records[i] = self._write(
+                    dataclasses.replace(record, state="failed", reason=INTERRUPTED, finished_at=_now())
+                )
+        return records
+
+    def _due(self) -> _Candidate | None:
+        """Returns the next network that does not wait for the sampler: anchors first, then those that were cut off."""
+        for anchor in self._space.anchors:
+            subject = Subject(arch=anchor.arch)
+            if subject.key not in self._known:
+                params = None if anchor.outside else self._space.encode(anchor.arch)
+                return _Candidate(subject=subject, origin=f"anchor:{anchor.name}", params=params)
+        for record in self.records:
+            if record.is_interrupted and record.key not in self._known:
+                return _Candidate(subject=record.subject, origin=f"retry:{record.number}", params=record.params)
+        return None
+
+    def _choose(self) -> TrialRecord:
+        """Returns the next trial's record, written as running before anything is spent on it."""
+        due = self._due()
+        memory = {}
+        if due is None:
+            trial = self._memory.ask()
+            params: dict[str, int] | None = {param: int(trial.params[param]) for param in self._space.dimensions}
+            assert params is not None
+            subject, origin = Subject(arch=self._space.decode(params)), "sampler"
+            memory = self._memory.note(trial)
+        else:
+            subject, origin, params = due.subject, due.origin, due.params
+            if params is not None:
+                self._memory.ask(params)
+        parameters, macs = self._cost(subject)
+        record = TrialRecord(
+            number=len(self.records),
+            subject=subject,
+            state="running",
+            params=params,
+            origin=origin,
+            parameters=parameters,
+            macs=macs,
+            violations=free_violations(self._space.limits, parameters=parameters, macs=macs),
+            sampler_memory=memory,
+            measurements=self._measured_before(subject.key),
+            started_at=_now(),
+        )
+        self.records.append(self._write(record))
+        self._known.add(record.key)
+        self._emit(
+            TrialStarted(
+                number=record.number, key=record.key, params_m=parameters / 1e6, gmacs=macs / 1e9, origin=origin
+            )
+        )
+        return record
+
+    def _run_trial(self, record: TrialRecord) -> TrialRecord:
+        """Measures, trains and closes one trial, in the order of cost."""
+        start = self._clock()
+
+        def close(**changes: object) -> TrialRecord:
+            closed = dataclasses.replace(
+                self.records[-1],
+                finished_at=_now(),
+                seconds=self._clock() - start,
+                **changes,  # type: ignore[arg-type]
+            )
+            self.records[-1] = self._write(closed)
+            return closed
+
+        try:
+            closed = close(**self._evaluate(record))
+        except NotEnoughMemoryError as error:
+            violations = {**record.violations, FITS: 1.0}
+            closed = close(
+                state="infeasible",
+                reason=f"out of memory while timing: {error}",
+                violations=violations,
+                imputed=self._impute(),
+            )
+        except (DeviceError, MeasurementError, DataError, StorageError):
+            close(state="failed", reason=INTERRUPTED)  # the world's fault; the network is due again
+            raise
+        except HiloNasError as error:
+            closed = close(state="failed", reason=f"{_kind(error)}: {error}")
+        except BaseException:
+            close(state="failed", reason=INTERRUPTED)
+            raise
+        self._memory.tell(closed, self.records)
+        measurement, score = closed.measurement, closed.score
+        self._emit(
+            TrialFinished(
+                number=closed.number,
+                key=closed.key,
+                state=closed.state,
+                reason=closed.reason,
+                images_per_s=measurement.images_per_s if measurement else None,
+                proxy_top1=score.proxy_top1 if score else None,
+                seconds=closed.seconds,
+                measured=self.measured,
+                total=self._manifest.trials,
+            )
+        )
+        return closed
+
+    def _evaluate(self, record: TrialRecord) -> dict[str, object]:
+        """Returns how the trial ends; what was measured is written before the training begins."""
+        limits = self._space.limits
+        if over := _beyond(record.violations):
+            # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
+            return {"state": "infeasible", "reason": self._explain(over, record)}
+        if not record.measurements:
+            record = dataclasses.replace(record, measurements=self._executor.measure(record.subject, self._emit))
+        assert record.measurement is not None
+        violations = {**record.violations, **measured_violations(limits, record.measurement)}
+        record = dataclasses.replace(record, violations=violations)
+        self.records[-1] = self._write(record)
+        if over := _beyond(violations):
+            return {"state": "infeasible", "reason": self._explain(over, record), "imputed": self._impute()}
+        score = self._executor.score(record.subject, self._manifest.seed, self._emit)
+        return {"state": "complete", "scores": (score,)}
+
+    def _measured_before(self, key: str) -> tuple[Measurement, ...]:
+        """What a trial that was cut off had measured of the same network."""
+        return next((r.measurements for r in reversed(self.records) if r.key == key and r.measurements), ())
+
+    def _explain(self, over: Mapping[str, float], record: TrialRecord) -> str:
+        measurement = record.measurement
+        values = {
+            "params_m": (record.parameters or 0) / 1e6,
+            "gmacs": (record.macs or 0) / 1e9,
+            "images_per_s": measurement.images_per_s if measurement else None,
+            "latency_ms": measurement.latency_ms_p95 if measurement else None,
+            "memory_mib": measurement.memory_mib if measurement else None,
+        }
+        limits = self._space.limits
+        return "; ".join(
+            f"{LIMITS[name].text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over
+        )
+
+    def _impute(self) -> dict[str, float]:
+        return impute(self.records, chance_top1=1 / self._manifest.data.num_classes)
+
+    def _cost(self, subject: Subject) -> tuple[int, int]:
+        assert subject.arch is not None
+        classes = self._manifest.data.num_classes
+        size = self._manifest.objective.img_size
+        return count_params(subject.arch, num_classes=classes), count_macs(subject.arch, size, num_classes=classes)
+
+    def _excess(self, params: Mapping[str, int]) -> float:
+        parameters, macs = self._cost(Subject(arch=self._space.decode(params)))
+        found = free_violations(self._space.limits, parameters=parameters, macs=macs)
+        return sum(max(value, 0.0) for value in found.values())
+
+    def _is_known(self, params: Mapping[str, int]) -> bool:
+        return self._space.decode(params).key() in self._known
+
+    def _write(self, record: TrialRecord) -> TrialRecord:
+        self._folder.write_record(record)
+        return record
+
+
+def _beyond(violations: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in violations.items() if value > 0}
+
+
+def _kind(error: HiloNasError) -> str:
+    """The error's class in plain words: `WorkerDiedError` is `worker died`."""
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

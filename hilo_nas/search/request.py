@@ -1,0 +1,69 @@
+"""What a user asked of a search; None means that the option was left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from hilo_nas.errors import UsageError
+
+__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest"]
+
+SAMPLERS = ("gp", "tpe", "nsga2", "random")
+DEFAULT_SPACE = "litv2_digits"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """A search as asked for.
+
+    For a new study, what is left out comes from the space's defaults; for a stored one, from its manifest.
+    """
+
+    space: str | None = None
+    """A shipped space's name or a YAML file."""
+    study: str | None = None
+    """A study's name or folder."""
+    studies_dir: Path | None = None
+    trials: int | None = None
+    """Networks to measure on top of those that the study has."""
+    until_trials: int | None = None
+    """Networks to measure in all."""
+    timeout_s: float | None = None
+    """Seconds after which no further trial begins."""
+    sampler: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    img_size: int | None = None
+    precision: str | None = None
+    channels_last: bool | None = None
+    compile: bool | None = None
+    threads: int | None = None
+    data: str | None = None
+    val_data: str | None = None
+    cache_dir: Path | None = None
+    proxy_img_size: int | None = None
+    proxy_batch_size: int | None = None
+    proxy_images: int | None = None
+    proxy_precision: str | None = None
+    metric: str | None = None
+    idle_timeout_s: float = 600.0
+    """Seconds of silence after which a worker counts as hung."""
+
+    def __post_init__(self) -> None:
+        sizes = ("batch_size", "img_size", "threads", "proxy_img_size", "proxy_batch_size", "proxy_images")
+        faults = [
+            f"{name} must be at least 1, but got {value}"
+            for name in ("trials", "until_trials", *sizes)
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        for name in ("timeout_s", "idle_timeout_s"):
+            if (seconds := getattr(self, name)) is not None and not seconds > 0:
+                faults.append(f"{name.removesuffix('_s')} must be more than 0 seconds, but got {seconds:g}")
+        if self.trials is not None and self.until_trials is not None:
+            faults.append("give either trials (more) or until_trials (a total), not both")
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            faults.append(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
+        if faults:
+            raise UsageError("\n".join(faults))

@@ -1,0 +1,170 @@
+"""A study's folder: where its manifest, its records and its derived tables lie.
+
+Reading needs neither lock nor write access, and neither torch nor Optuna.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
+from hilo_nas.manifest import Manifest
+from hilo_nas.pareto import is_non_dominated
+from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
+
+__all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "front_of", "new_study_folder", "studies_folder"]
+
+STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFolder:
+    """One study on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def manifest_path(self) -> Path:
+        """What the study is: `manifest.yaml`."""
+        return self.path / "manifest.yaml"
+
+    @property
+    def trials_path(self) -> Path:
+        """The folder of the records: the truth."""
+        return self.path / "trials"
+
+    @property
+    def storage_path(self) -> Path:
+        """The sampler's memory, rebuilt from the records whenever it disagrees with them."""
+        return self.path / "study.db"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the one process that may write."""
+        return self.path / ".lock"
+
+    @property
+    def logs_path(self) -> Path:
+        """What happened, and what the workers printed."""
+        return self.path / "logs"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a study here; a folder without a manifest is the rest of a search that never began."""
+        return self.manifest_path.is_file()
+
+    def load_manifest(self) -> Manifest:
+        """Returns the manifest.
+
+        Raises:
+            RecordError: It cannot be understood, or was made by a newer version.
+            StorageError: It cannot be read.
+        """
+        try:
+            return Manifest.from_yaml(self.manifest_path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
+        except RecordError as error:
+            raise RecordError(f"{self.manifest_path}: {error}") from error
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Writes the manifest atomically."""
+        write_atomically(self.manifest_path, manifest.to_yaml())
+
+    def load_records(self) -> list[TrialRecord]:
+        """Returns the records in the order of their numbers."""
+        return load_records(self.trials_path)
+
+    def load_record(self, number: int) -> TrialRecord:
+        """Returns the record of a finished, feasible trial.
+
+        Raises:
+            NotFoundError: The study has no such trial.
+            TrialStateError: The trial failed, is infeasible or is still running.
+        """
+        records = {record.number: record for record in self.load_records()}
+        if number not in records:
+            has = f"its trials are 0 to {max(records)}" if records else "it has none yet"
+            raise NotFoundError(f"study {self.name} has no trial {number}: {has}")
+        record = records[number]
+        if record.state != "complete":
+            why = f" ({record.reason})" if record.reason else ""
+            good = [other.number for other in front_of(list(records.values()))]
+            way = f" Trials on the front: {', '.join(map(str, good))}." if good else ""
+            raise TrialStateError(f"trial {number} of study {self.name} is {record.state}{why}.{way}")
+        return record
+
+    def write_record(self, record: TrialRecord) -> None:
+        """Writes a record atomically."""
+        write_record(self.trials_path, record)
+
+    def load_local(self) -> dict[str, Any]:
+        """Returns what is true on this machine alone (where the data lies), empty where nothing is stored."""
+        path = self.path / "local.yaml"
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (OSError, yaml.YAMLError) as error:
+            raise StorageError(f"cannot read {path}: {error}") from error
+        return content if isinstance(content, dict) else {}
+
+    def write_local(self, content: dict[str, Any]) -> None:
+        """Writes what is true on this machine alone."""
+        write_atomically(self.path / "local.yaml", yaml.safe_dump(content, sort_keys=False))
+
+
+def studies_folder(given: Path | None = None) -> Path:
+    """Returns the folder of all studies: the one given, else the environment's, else `studies` here."""
+    return given or Path(os.environ.get(STUDIES_VARIABLE) or "studies")
+
+
+def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
+    """Returns the study of a name, or of a folder's path.
+
+    Raises:
+        NotFoundError: There is no such study; lists near names.
+    """
+    folder = studies_folder(studies_dir)
+    for path in (folder / name, Path(name)):
+        if StudyFolder(path).exists:
+            return StudyFolder(path)
+    try:
+        known = sorted(path.parent.name for path in folder.glob("*/manifest.yaml"))
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
+    hint = f"Did you mean {' or '.join(near)}?" if near else "There are no studies there yet: see `hilo-nas search`."
+    raise NotFoundError(f"no study {name!r} in {folder}. {hint}")
+
+
+def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:
+    """Returns where a study of that name is, or would be made.
+
+    Raises:
+        UsageError: The name cannot be a folder's name.
+    """
+    if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")) or name != name.strip():
+        raise UsageError(
+            f"a new study's name must be one folder name without path separators, but got {name!r}. "
+            "Use --studies-dir to choose where studies lie."
+        )
+    return StudyFolder(studies_folder(studies_dir) / name)
+
+
+def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the complete trials that none beats in both speed and proxy top-1, the fastest first."""
+    scored = [record for record in records if record.state == "complete" and record.measurement and record.score]
+    points = [(r.measurement.images_per_s, r.score.proxy_top1) for r in scored if r.measurement and r.score]
+    on_front = [record for record, keep in zip(scored, is_non_dominated(points), strict=True) if keep]
+    return sorted(on_front, key=lambda record: -(record.measurement.images_per_s if record.measurement else 0.0))
