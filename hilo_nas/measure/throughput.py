@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import timm
 import torch
@@ -38,7 +38,6 @@ _WARM_UP_S = 3.0
 _COMPILE_WARM_UP_S = 600.0
 _CALIBRATION_ROUNDS = 15
 _LATENCY_S, _LATENCY_CALLS = 0.5, 50
-Thing = TypeVar("Thing", torch.Tensor, torch.nn.Module)
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _DEFAULT_THREADS = torch.get_num_threads()
 
@@ -60,13 +59,14 @@ class _Bench:
         side = self.condition.img_size
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(self.condition.batch_size, 3, side, side, generator=generator)
-        return self._placed(image)
+        placed: torch.Tensor = self._placed(image)
+        return placed
 
-    def _placed(self, thing: Thing) -> Thing:
+    def _placed(self, thing: Any) -> Any:
+        """The input or the network, on the device and in the condition's precision and layout."""
         dtype = _DTYPES.get(self.condition.precision, torch.float32)
         layout = torch.channels_last if self.condition.channels_last else torch.contiguous_format
-        placed: Thing = thing.to(device=self.device, dtype=dtype, memory_format=layout)
-        return placed
+        return thing.to(device=self.device, dtype=dtype, memory_format=layout)
 
     def build(self, subject: Mapping[str, Any], *, num_classes: int) -> torch.nn.Module:
         """Returns the network in evaluation mode on the device, with weights as a trained network might have them."""
@@ -76,13 +76,14 @@ class _Bench:
             # Weights that start at zero (sampling offsets) would make memory accesses more regular than in use.
             if parameter.dim() > 1 and not parameter.any():
                 torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        return self._placed(model)
+        placed: torch.nn.Module = self._placed(model)
+        return placed
 
     def call(self, model: torch.nn.Module) -> Callable[[], torch.Tensor]:
         """Returns one call of the network on the batch, under the condition's precision."""
         precision = self.condition.precision
         if not precision.startswith("amp-"):
-            return lambda: model(self.image)  # type: ignore[no-any-return]
+            return lambda: model(self.image)
         dtype = _DTYPES[precision.removeprefix("amp-")]
 
         def call() -> torch.Tensor:

@@ -77,24 +77,27 @@ class Worker:
         kills_before = _count_oom_kills()
         try:
             connection.send_bytes(json.dumps({"function": function, "arguments": dict(arguments)}).encode())
-            while True:
-                if not connection.poll(self._idle_timeout_s):
-                    self.close()
-                    raise WorkerHungError(
-                        f"{function} was silent for {self._idle_timeout_s:g} s and was ended. "
-                        f"See {self._log.name} for what it printed."
-                    )
-                message = json.loads(connection.recv_bytes())
-                if "result" in message:
-                    return message["result"]
-                if "error" in message:
-                    self._raise(function, message["error"])
+            message = self._receive(connection, function)
+            while "event" in message:
                 emit(event_from_dict(message))
-        except (EOFError, ConnectionError, BrokenPipeError) as error:
+                message = self._receive(connection, function)
+        except (EOFError, ConnectionError) as error:
             raise self._obituary(function, kills_before) from error
         except BaseException:
             self.close()  # whatever interrupted us, the child is in the middle of something
             raise
+        if "error" in message:
+            self._raise(function, message["error"])
+        return message["result"]
+
+    def _receive(self, connection: Connection[Any, Any], function: str) -> dict[str, Any]:
+        if not connection.poll(self._idle_timeout_s):
+            raise WorkerHungError(
+                f"{function} was silent for {self._idle_timeout_s:g} s and was ended. "
+                f"See {self._log.name} for what it printed."
+            )
+        message: dict[str, Any] = json.loads(connection.recv_bytes())
+        return message
 
     def close(self) -> None:
         """Ends the child, if there is one, with everything it started."""
@@ -205,7 +208,7 @@ def run_child(handle: int, parent: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             send(message)
-    except (EOFError, ConnectionError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         os._exit(0)
 
 

@@ -1,0 +1,140 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
+from hilo_nas.events import Notice
+from hilo_nas.measure import worker as worker_module
+from hilo_nas.measure.worker import Worker
+
+
+def ignore(event):
+    pass
+
+
+@pytest.fixture
+def worker(tmp_path):
+    with Worker(tmp_path / "logs" / "worker.log", idle_timeout_s=60) as worker:
+        yield worker
+
+
+def is_alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pid, seconds=10):
+    deadline = time.monotonic() + seconds
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_alive(pid)
+
+
+def test_a_result_comes_back_as_plain_data(worker):
+    arguments = {"number": 1, "list": [1, 2.5, None], "nested": {"a": "b"}}
+    assert worker.call("worker_tasks:echo", arguments, ignore) == arguments
+
+
+def test_events_arrive_in_order_and_before_the_result(worker):
+    seen = []
+    assert worker.call("worker_tasks:tell", {"times": 3}, seen.append) == 3
+    assert seen == [Notice(text=f"step {i}") for i in range(3)]
+
+
+def test_one_process_serves_many_calls(worker):
+    first, second = (worker.call("worker_tasks:who", {}, ignore) for _ in range(2))
+    assert first["pid"] == second["pid"] != os.getpid()
+
+
+def test_the_environment_is_set_before_python_starts(worker):
+    found = worker.call("worker_tasks:who", {}, ignore)
+    assert (found["OMP_WAIT_POLICY"], found["MALLOC_MMAP_MAX_"]) == ("PASSIVE", "0")
+
+
+def test_what_a_worker_prints_goes_to_its_log(worker, tmp_path, capfd):
+    worker.call("worker_tasks:shout", {}, ignore)
+    assert "must not reach" in (tmp_path / "logs" / "worker.log").read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_our_own_errors_arrive_as_themselves_and_the_worker_lives_on(worker):
+    before = worker.call("worker_tasks:who", {}, ignore)["pid"]
+    with pytest.raises(DataError, match="the data is not there"):
+        worker.call("worker_tasks:refuse", {}, ignore)
+    assert worker.call("worker_tasks:who", {}, ignore)["pid"] == before
+
+
+def test_a_foreign_error_is_a_failure_that_names_it(worker):
+    with pytest.raises(WorkerFailedError, match="stumble failed: ValueError: a fault of somebody's library"):
+        worker.call("worker_tasks:stumble", {}, ignore)
+
+
+def test_running_out_of_memory_is_told_apart_and_ends_the_process(worker):
+    before = worker.call("worker_tasks:who", {}, ignore)["pid"]
+    for task in ("run_out", "exhaust_address_space"):
+        with pytest.raises(OutOfMemoryError):
+            worker.call(f"worker_tasks:{task}", {}, ignore)
+    assert worker.call("worker_tasks:who", {}, ignore)["pid"] != before
+    assert wait_until_gone(before)
+
+
+def test_a_crash_is_an_error_with_its_last_words_and_the_next_call_works(worker):
+    with pytest.raises(WorkerDiedError, match="leave ended with exit code 7; its last words: these are my last words"):
+        worker.call("worker_tasks:leave", {"code": 7}, ignore)
+    assert worker.call("worker_tasks:echo", {"x": 1}, ignore) == {"x": 1}
+
+
+def test_a_kill_by_hand_is_not_taken_for_running_out_of_memory(worker):
+    with pytest.raises(WorkerDiedError, match="killed by signal 9"):
+        worker.call("worker_tasks:kill_self", {}, ignore)
+
+
+def test_a_kill_by_the_kernel_is_running_out_of_memory(worker, monkeypatch):
+    counts = iter([4, 5])
+    monkeypatch.setattr(worker_module, "_count_oom_kills", lambda: next(counts))
+    with pytest.raises(OutOfMemoryError, match="killed by the kernel, out of memory"):
+        worker.call("worker_tasks:kill_self", {}, ignore)
+
+
+def test_a_silent_worker_is_ended(tmp_path):
+    with Worker(tmp_path / "w.log", idle_timeout_s=1.5) as worker:
+        with pytest.raises(WorkerHungError, match=r"silent for 1\.5 s"):
+            worker.call("worker_tasks:hang", {"pid_file": str(tmp_path / "pid")}, ignore)
+        assert wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_closing_ends_what_the_worker_started(tmp_path):
+    worker = Worker(tmp_path / "w.log")
+    grandchild = worker.call("worker_tasks:start_grandchild", {}, ignore)
+    assert is_alive(grandchild)
+    worker.close()
+    assert wait_until_gone(grandchild)
+
+
+def test_a_worker_dies_with_its_killed_parent(tmp_path):
+    script = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from pathlib import Path
+        from hilo_nas.measure.worker import Worker
+        Worker(Path({str(tmp_path / "w.log")!r})).call(
+            "worker_tasks:hang", {{"pid_file": {str(tmp_path / "pid")!r}}}, print)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline, "the worker never began"
+        time.sleep(0.05)
+    child = int((tmp_path / "pid").read_text())
+    assert is_alive(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert wait_until_gone(child)

@@ -1,0 +1,71 @@
+"""What tests let a worker process do: succeed, raise, die, hang."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from hilo_nas.errors import DataError
+from hilo_nas.events import Notice
+
+
+def echo(*, emit, **arguments):
+    return arguments
+
+
+def tell(*, emit, times):
+    for i in range(times):
+        emit(Notice(text=f"step {i}"))
+    return times
+
+
+def who(*, emit):
+    names = ("OMP_WAIT_POLICY", "MALLOC_MMAP_MAX_")
+    return {"pid": os.getpid(), **{name: os.environ.get(name) for name in names}}
+
+
+def shout(*, emit):
+    print("a line that must not reach the user's screen")
+    return True
+
+
+def refuse(*, emit):
+    raise DataError("the data is not there")
+
+
+def stumble(*, emit):
+    raise ValueError("a fault of somebody's library")
+
+
+def run_out(*, emit):
+    raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def exhaust_address_space(*, emit):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+    return len(bytearray(2**34))
+
+
+def leave(*, emit, code):
+    print("these are my last words", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def kill_self(*, emit):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(*, emit, pid_file=None):
+    if pid_file:
+        Path(pid_file).write_text(str(os.getpid()))
+    while True:
+        time.sleep(60)
+
+
+def start_grandchild(*, emit):
+    import subprocess
+
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
