@@ -146,6 +146,8 @@ class SearchLoop:
         due = self._due()
         memory = {}
         if due is None:
+            if not self._space.dimensions and self._is_known({}):
+                raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
             trial = self._memory.ask()
             params: dict[str, int] | None = {param: int(trial.params[param]) for param in self._space.dimensions}
             assert params is not None

@@ -40,7 +40,7 @@ def build_sampler(name: str, seed: int) -> BaseSampler:
         if name == "gp":
             return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
         if name == "tpe":
-            return optuna.samplers.TPESampler(seed=seed, warn_independent_sampling=False, multivariate=True)
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True)
         if name == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
         return optuna.samplers.RandomSampler(seed=seed)

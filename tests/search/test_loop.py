@@ -1,0 +1,331 @@
+import dataclasses
+import json
+
+import pytest
+from builders import TINY, build_manifest, write_study
+from fakes import FakeExecutor, speed
+
+from hilo_nas.errors import DeviceError, HiloNasError, StorageError, WorkerDiedError
+from hilo_nas.events import Notice, TrialFinished, TrialStarted
+from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.search.executors import NotEnoughMemoryError
+from hilo_nas.search.loop import SearchLoop
+from hilo_nas.space.file import build_space
+from hilo_nas.study import StudyFolder, front_of
+
+SMALL = {
+    "patch_size": [2],
+    "embed_dims": [8, 16],
+    "depths": [[1], [1], [1, 2], [1]],
+    "head_dim": [8],
+    "attention": [["none"], ["none"], ["hilo"], ["hilo"]],
+    "alpha": [0.5],
+    "window_size": [[1], [1], [2], [1]],
+    "mlp_ratios": [2],
+}
+"""Four networks."""
+
+
+def run(folder, executor=None, *, trials=None, events=None, timeout_s=None, clock=None, **changes):
+    """Runs the study's loop as another process would: from what is on disk."""
+    manifest = dataclasses.replace(folder.load_manifest(), **changes)
+    if trials is not None:
+        manifest = dataclasses.replace(manifest, trials=trials)
+    executor = executor or FakeExecutor()
+    emit = events.append if events is not None else (lambda event: None)
+    options = {"clock": clock} if clock else {}
+    loop = SearchLoop(folder, manifest, executor, emit, **options)
+    return loop.run(timeout_s=timeout_s), executor
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_study(tmp_path, manifest=build_manifest(sampler="random"))
+
+
+def small_study(tmp_path, **changes):
+    space = build_space("small", {**SMALL, **changes})
+    return write_study(tmp_path, manifest=build_manifest(space=space, sampler="random"))
+
+
+def keys(folder):
+    return [record.key for record in folder.load_records()]
+
+
+def test_four_and_four_trials_are_eight_networks_numbered_in_order(folder):
+    run(folder, trials=4)
+    first = keys(folder)
+    finished, executor = run(folder, trials=8)
+    assert keys(folder)[:4] == first
+    assert [record.number for record in folder.load_records()] == list(range(8))
+    assert len(set(keys(folder))) == 8
+    assert (finished.measured, finished.stopped_by) == (8, "total")
+    assert len(executor.measured) == 4
+
+
+def test_anchors_come_first_and_are_marked(folder):
+    run(folder, trials=2)
+    first, second = folder.load_records()
+    assert (first.origin, first.key, second.origin) == ("anchor:litv2_tiny", TINY.key(), "sampler")
+
+
+def test_a_record_is_on_disk_as_running_before_anything_is_spent(folder):
+    seen = []
+
+    def look(verb, count):
+        records = folder.load_records()
+        seen.append((verb, len(records), records[-1].state, len(records[-1].measurements)))
+
+    run(folder, FakeExecutor(look), trials=2)
+    assert seen == [
+        ("measure", 1, "running", 0),
+        ("score", 1, "running", 1),
+        ("measure", 2, "running", 0),
+        ("score", 2, "running", 1),
+    ]
+
+
+def test_a_failed_trial_has_its_reason_and_does_not_count(folder):
+    def crash_once(verb, count):
+        if verb == "score" and count == 1:
+            raise WorkerDiedError("it was killed by signal 11")
+
+    # The fake counts calls that returned, so the second training fails until its network was given up.
+    failures = []
+
+    def happen(verb, count):
+        if verb == "score" and count == 1 and not failures:
+            failures.append(1)
+            crash_once(verb, count)
+
+    events = []
+    finished, _ = run(folder, FakeExecutor(happen), trials=3, events=events)
+    records = folder.load_records()
+    assert [record.state for record in records] == ["complete", "failed", "complete", "complete"]
+    assert records[1].reason == "worker died: it was killed by signal 11"
+    assert records[1].measurement is not None
+    assert finished.measured == 3
+    assert len(set(keys(folder))) == 4  # a network that failed is not tried again
+    assert [event.state for event in events if isinstance(event, TrialFinished)][1] == "failed"
+
+
+def test_one_failure_after_the_other_ends_the_search_with_the_reason(folder):
+    def always(verb, count):
+        raise WorkerDiedError("no luck")
+
+    with pytest.raises(
+        HiloNasError, match="5 trials failed one after the other, the last one because: worker died: no"
+    ):
+        run(folder, FakeExecutor(always), trials=20)
+    assert len(folder.load_records()) == 5
+
+
+def test_out_of_memory_while_timing_is_infeasible_and_counts(folder):
+    def too_big(verb, count):
+        if verb == "measure" and count == 1:
+            raise NotEnoughMemoryError("CUDA out of memory")
+
+    calls = []
+
+    def happen(verb, count):
+        if verb == "measure" and count == 1 and not calls:
+            calls.append(1)
+            too_big(verb, count)
+
+    run(folder, FakeExecutor(happen), trials=4, sampler="gp")
+    records = folder.load_records()
+    assert [record.state for record in records].count("infeasible") == 1
+    assert records[1].reason == "out of memory while timing: CUDA out of memory"
+    assert len(records) == 4
+    assert not records[1].scores
+    assert set(records[1].imputed) == {"images_per_s", "proxy_top1"}
+
+
+@pytest.mark.parametrize("verb", ["measure", "score"])
+def test_an_interrupted_trial_keeps_what_it_measured_and_is_tried_again_first(folder, verb):
+    def stop(happening, count):
+        if happening == verb and count == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, FakeExecutor(stop), trials=4)
+    cut = folder.load_records()[1]
+    assert (cut.state, cut.reason, len(cut.measurements)) == ("failed", INTERRUPTED, int(verb == "score"))
+    _, executor = run(folder, trials=4)
+    records = folder.load_records()
+    again = records[2]
+    assert (again.key, again.origin, again.state) == (cut.key, "retry:1", "complete")
+    assert (cut.key in executor.measured) == (verb == "measure")  # a speed already paid for is taken over
+    complete = [record.key for record in records if record.state == "complete"]
+    assert len(complete) == len(set(complete)) == 4
+
+
+def test_what_a_killed_search_left_running_is_closed_and_tried_again_once(folder):
+    run(folder, trials=2)
+    space = folder.load_manifest().space
+    lost = space.decode(dict.fromkeys(space.dimensions, 0))
+    params = space.encode(lost)
+    folder.write_record(TrialRecord(number=2, subject=Subject(arch=lost), state="running", params=params))
+    run(folder, trials=4)
+    records = folder.load_records()
+    assert (records[2].state, records[2].reason) == ("failed", INTERRUPTED)
+    assert (records[3].key, records[3].origin) == (lost.key(), "retry:2")
+    assert "running" not in {record.state for record in records}
+    run(folder, trials=5)
+    assert sum(record.key == lost.key() for record in folder.load_records()) == 2
+
+
+@pytest.mark.parametrize("damage", ["deleted", "garbage", "another study's"])
+def test_without_its_database_a_search_goes_on_from_the_records(folder, tmp_path, damage):
+    run(folder, trials=6, sampler="gp")
+    before = front_of(folder.load_records())
+    if damage == "deleted":
+        folder.storage_path.unlink()
+    elif damage == "garbage":
+        folder.storage_path.write_bytes(b"not a database" * 1000)
+    else:
+        other = write_study(tmp_path, "other", manifest=build_manifest("other", sampler="random"))
+        run(other, trials=9)
+        folder.storage_path.write_bytes(other.storage_path.read_bytes())
+    assert front_of(folder.load_records()) == before
+    events = []
+    run(folder, trials=8, sampler="gp", events=events)
+    assert events[0] == Notice(text="the sampler's memory (study.db) was rebuilt from 6 records")
+    assert len(set(keys(folder))) == 8
+
+
+def test_an_untouched_database_is_not_rebuilt(folder):
+    run(folder, trials=3, sampler="gp")
+    events = []
+    run(folder, trials=5, sampler="gp", events=events)
+    assert not any(isinstance(event, Notice) for event in events)
+
+
+def test_another_run_does_not_repeat_the_draws_of_the_first(tmp_path):
+    folders = [write_study(tmp_path, name, manifest=build_manifest(name, sampler="random")) for name in ("a", "b")]
+    run(folders[0], trials=9)
+    run(folders[1], trials=5)
+    run(folders[1], trials=9)
+    assert keys(folders[0])[:5] == keys(folders[1])[:5]  # one seed, one beginning
+    assert keys(folders[0])[5:] != keys(folders[1])[5:]
+    assert len(set(keys(folders[1]))) == 9
+
+
+def test_a_small_space_ends_when_every_network_was_tried(tmp_path):
+    folder = small_study(tmp_path)
+    finished, _ = run(folder, trials=10)
+    assert (finished.measured, finished.stopped_by) == (4, "exhausted")
+    assert len(set(keys(folder))) == 4
+    assert run(folder, trials=10)[0].stopped_by == "exhausted"
+
+
+def test_a_space_without_a_choice_holds_one_network(tmp_path):
+    folder = small_study(tmp_path, embed_dims=[8], depths=[[1], [1], [1], [1]])
+    finished, _ = run(folder, trials=3)
+    assert (finished.measured, finished.stopped_by) == (1, "exhausted")
+
+
+def test_no_trial_begins_after_the_timeout(folder):
+    now = [0.0]
+
+    def spend(verb, count):
+        now[0] += 10
+
+    finished, _ = run(folder, FakeExecutor(spend), trials=50, timeout_s=45, clock=lambda: now[0])
+    assert (finished.measured, finished.stopped_by) == (3, "timeout")
+    assert folder.load_records()[0].seconds == 20
+
+
+@pytest.mark.parametrize("error", [DeviceError("the GPU has gone"), StorageError("the disk is full")])
+def test_a_fault_of_the_world_ends_the_search_and_loses_no_candidate(folder, error):
+    def gone(verb, count):
+        if count == 1:
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        run(folder, FakeExecutor(gone), trials=4)
+    cut = folder.load_records()[-1]
+    run(folder, trials=4)
+    assert [record.key for record in folder.load_records()].count(cut.key) == 2
+
+
+def test_an_anchor_outside_the_space_is_measured_but_teaches_the_sampler_nothing(tmp_path):
+    outside = {**TINY.to_dict(), "embed_dims": [16, 24, 32, 64], "num_heads": [1, 1, 1, 2], "outside": True}
+    folder = small_study(tmp_path, anchors={"odd": outside})
+    finished, _ = run(folder, trials=4, sampler="gp")
+    first = folder.load_records()[0]
+    assert (first.origin, first.params, first.state) == ("anchor:odd", None, "complete")
+    assert finished.measured == 4
+    assert run(folder, trials=5, sampler="gp")[0].measured == 5
+
+
+def test_an_anchor_beyond_a_free_limit_is_neither_measured_nor_trained(tmp_path):
+    folder = small_study(tmp_path, limits={"params_m": 0.08}, anchors={"big": TINY.to_dict() | {"outside": True}})
+    _, executor = run(folder, trials=3)
+    first = folder.load_records()[0]
+    assert (first.state, first.measurements) == ("infeasible", ())
+    assert first.reason.startswith("params_m <= 0.08 is a limit, but got 0.3")
+    assert first.key not in executor.measured + executor.scored
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_candidates_beyond_a_limit_cost_no_training_and_become_few(tmp_path, sampler):
+    space = build_space("limited", {**_limited_space(), "limits": {"params_m": 0.5, "images_per_s": 1870}})
+    free = build_space("free", _limited_space())
+    shares = _shares(free, params_m=0.5, images_per_s=1870)
+    assert 0.4 < shares["params_m"] < 0.6  # half the proposals break the one limit
+    assert 0.25 < shares["images_per_s"] < 0.42  # and a third of the rest the other
+    folder = write_study(tmp_path, manifest=build_manifest(space=space, sampler=sampler))
+    _, executor = run(folder, trials=30)
+    records = folder.load_records()
+    assert len(records) == 30
+    assert all(record.parameters <= 0.5e6 for record in records)  # free limits cost no trial at all
+    broken = [record for record in records if record.state == "infeasible"]
+    assert broken
+    assert all(speed(record.subject.arch) < 1870 and not record.scores for record in broken)
+    assert not {record.key for record in broken} & set(executor.scored)
+    late = [record.number for record in broken if record.number >= 15]
+    assert len(late) <= 3
+    assert all(set(record.violations) == {"params_m", "images_per_s"} for record in records)
+
+
+def _limited_space():
+    return {
+        **SMALL,
+        "embed_dims": [8, 12, 16, 20, 24],
+        "head_dim": [4],
+        "depths": [[1, 2, 3], [1, 2, 3], [1, 2, 3, 4, 6], [1, 2, 3]],
+        "mlp_ratios": [2, 3, 4],
+    }
+
+
+def _shares(space, *, params_m, images_per_s):
+    """Of evenly drawn settings, how many break the first limit, and of the rest, how many the second."""
+    from random import Random
+
+    from hilo_nas.cost import count_params
+
+    random = Random(1)
+    archs = [space.decode(space.sample(random)) for _ in range(1000)]
+    small = [arch for arch in archs if count_params(arch, num_classes=10) <= params_m * 1e6]
+    slow = [arch for arch in small if speed(arch) < images_per_s]
+    return {"params_m": 1 - len(small) / len(archs), "images_per_s": len(slow) / len(small)}
+
+
+def test_events_tell_a_trial_from_its_choice_to_its_end(folder):
+    events = []
+    run(folder, trials=1, events=events)
+    started, finished = events[0], events[-1]
+    assert isinstance(started, TrialStarted)
+    assert isinstance(finished, TrialFinished)
+    assert (started.number, started.key) == (finished.number, finished.key) == (0, TINY.key())
+    assert (finished.measured, finished.total) == (1, 1)
+
+
+def test_records_are_readable_json_with_their_schema(folder):
+    run(folder, trials=1)
+    content = json.loads((folder.trials_path / "0000.json").read_text())
+    assert content["schema_version"] == 1
+    assert content["subject"]["arch"]["embed_dims"] == [16, 32, 64, 128]
+    assert content["measurements"][0]["protocol"] == 1
+    assert StudyFolder(folder.path).load_records()[0] == TrialRecord.from_dict(content)
