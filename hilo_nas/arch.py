@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,7 +165,7 @@ class ArchConfig:
                 faults.append(f"{at}alpha must be in [0, 1], but got {self.alpha[i]}")
             if self.window_size[i] < 1:
                 faults.append(f"{at}window_size must be at least 1, but got {self.window_size[i]}")
-            if not self.mlp_ratios[i] > 0 or int(max(width, 1) * self.mlp_ratios[i]) < 1:
+            if not 1 <= max(width, 1) * self.mlp_ratios[i] < math.inf:
                 faults.append(f"{at}mlp_ratios must give a hidden width of at least 1, but got {self.mlp_ratios[i]}")
         return faults
 

@@ -31,13 +31,12 @@ def map_sizes(arch: ArchConfig, height: int, width: int | None = None) -> tuple[
         UsageError: The image is smaller than the network's total stride.
     """
     width = height if width is None else width
-    side = [math.ceil(pixels / arch.patch_size) for pixels in (height, width)]
-    if min(side) < 2 ** (N_STAGES - 1):
+    if min(height, width) < arch.stride:
         raise UsageError(
-            f"an image must be at least {arch.stride - arch.patch_size + 1} pixels on each side for a network of "
-            f"stride {arch.stride} (patch_size {arch.patch_size}), but got {height} x {width}. "
-            "Use larger images or a smaller patch_size."
+            f"an image must be at least {arch.stride} pixels on each side for a network of stride {arch.stride} "
+            f"(patch_size {arch.patch_size}), but got {height} x {width}. Use larger images or a smaller patch_size."
         )
+    side = [math.ceil(pixels / arch.patch_size) for pixels in (height, width)]
     return tuple((side[0] >> stage, side[1] >> stage) for stage in range(N_STAGES))
 
 

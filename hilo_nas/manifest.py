@@ -118,6 +118,8 @@ def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
         "data": DataIdentity(**fields["data"]),
         "plan": ProxyPlan(**plan),
     }
+    if not values["conditions"]:
+        raise RecordError("conditions must hold at least one condition, the objective, but the list is empty")
     found = {"space": values["space"].hash(), "plan": values["plan"].hash(values["data"].hash)}
     for part, stored in (("space", space_hash), ("plan", plan_hash)):
         if stored != found[part]:

@@ -31,6 +31,7 @@ PROTOCOL = 1
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16")
+PROXY_PRECISIONS = ("fp32", "amp-bf16", "amp-fp16")
 RUNTIMES = ("torch",)
 METRICS = ("top1", "balanced")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
@@ -180,6 +181,7 @@ class ProxyPlan:
     images: int
     """Training images seen in all, repeats included."""
     precision: str = "fp32"
+    """`fp32`, or autocast over float32 weights: `amp-bf16` or `amp-fp16`."""
     metric: str = "top1"
     """`top1`, or `balanced` for the mean of the classes' recalls."""
     val_fraction: float = 0.2
@@ -195,8 +197,9 @@ class ProxyPlan:
             for name in ("img_size", "batch_size", "images")
             if getattr(self, name) < 1
         ]
-        if self.precision not in PRECISIONS:
-            faults.append(f"proxy precision must be one of {', '.join(PRECISIONS)}, but got {self.precision!r}")
+        if self.precision not in PROXY_PRECISIONS:
+            # AdamW's steps vanish below the resolution of half-precision weights.
+            faults.append(f"proxy precision must be one of {', '.join(PROXY_PRECISIONS)}, but got {self.precision!r}")
         if self.metric not in METRICS:
             faults.append(f"metric must be one of {', '.join(METRICS)}, but got {self.metric!r}")
         if not 0.0 < self.val_fraction < 1.0:

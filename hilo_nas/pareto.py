@@ -28,10 +28,10 @@ def is_non_dominated(points: Sequence[Point]) -> list[bool]:
 
 
 def hypervolume(points: Sequence[Point], ref_point: Point) -> float:
-    """Returns the area that two-objective points dominate above `ref_point`; points below it add nothing."""
+    """Returns the area that two-objective points dominate above `ref_point`; points below it, or NaN, add nothing."""
     area, ceiling = 0.0, ref_point[1]
-    for x, y in sorted(((p[0], p[1]) for p in points), reverse=True):
-        if x > ref_point[0] and y > ceiling:
+    for x, y in sorted(((x, y) for x, y in points if x > ref_point[0] and y > ref_point[1]), reverse=True):
+        if y > ceiling:
             area += (x - ref_point[0]) * (y - ceiling)
             ceiling = y
     return area

@@ -136,7 +136,7 @@ class TrialRecord:
         Raises:
             RecordError: The data is not a record, or a newer version wrote it.
         """
-        values = dict(fields)
+        values = dict(fields) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
         version = values.get("schema_version")
         if not isinstance(version, int):
             raise RecordError("schema_version is missing: this is not a trial record")

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from hilo_nas.errors import NotFoundError
 from hilo_nas.proxy.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
 
 __all__ = ["app"]
@@ -38,8 +37,6 @@ def clear(
 ) -> None:
     """Delete cached data sets; the next search decodes the images again."""
     removed = clear_caches(cache_dir, names or ())
-    if names and not removed:
-        raise NotFoundError(f"nothing in the cache is called {' or '.join(names)}: see `hilo-nas cache list`")
     for entry in removed:
         typer.echo(f"removed {_line(entry)}")
     typer.echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -229,7 +230,7 @@ class _Reader:
                 self.fault(at, f"{where} must be in (0, 64], but got {value}")
                 return None
             return float(value)
-        if value != int(value) or value < 1:
+        if not math.isfinite(value) or value != int(value) or value < 1:
             self.fault(at, f"{where} must be a whole number of at least 1, but got {value}")
             return None
         return int(value)
@@ -257,7 +258,7 @@ class _Reader:
         for name, limit in self._mapping("limits", value).items():
             if name not in LIMITS:
                 self.fault(("limits", name), f"unknown limit {name!r}; known are {', '.join(LIMITS)}")
-            elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+            elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
                 self.fault(("limits", name), f"limit {name} must be a number above 0, but got {limit!r}")
             else:
                 limits[name] = float(limit)

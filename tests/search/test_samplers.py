@@ -48,7 +48,7 @@ def test_a_proposal_beyond_a_limit_moves_to_one_within():
 
 
 def test_the_last_network_of_a_large_known_space_is_found():
-    last = {name: 0 for name in DIGITS.dimensions}
+    last = dict.fromkeys(DIGITS.dimensions, 0)
     start = {name: n - 1 for name, n in DIGITS.dimensions.items()}
     found = find_near(DIGITS, start, excess=lambda p: 0.0, is_known=lambda p: p != last, random=Random(0))
     assert found == last

@@ -1,0 +1,132 @@
+"""Training batches made on the device: the images are moved once, cropped, mirrored and normalised there.
+
+Shape suffixes: B batch, N images of the set, S side of an image, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hilo_nas.proxy.cache import load_arrays
+
+__all__ = ["Augmenter", "ImageSet", "Sampler", "image_statistics"]
+
+ON_DEVICE_MIB = 2048
+"""Sets up to this size are moved to the device whole; of larger ones each batch is."""
+
+
+class ImageSet:
+    """The decoded images of one set of the cache.
+
+    Args:
+        path: The set's folder.
+        device: Where batches are wanted.
+        class_names: The classes in the order of the network's outputs; labels are places in it.
+        max_mib: Size up to which all images are moved there at once.
+
+    Raises:
+        StorageError: The set is gone or damaged.
+    """
+
+    def __init__(
+        self, path: Path, device: torch.device, class_names: Sequence[str], max_mib: float = ON_DEVICE_MIB
+    ) -> None:
+        entry, images, labels, self.digests = load_arrays(path)
+        self.labels = np.array([class_names.index(name) for name in entry.class_names], dtype=np.int64)[labels]
+        self.device = device
+        self._images_NSSC = torch.from_numpy(images)
+        self._labels_N = torch.from_numpy(self.labels)
+        if images.nbytes <= max_mib * 2**20:
+            self._images_NSSC = self._images_NSSC.to(device)
+            self._labels_N = self._labels_N.to(device)
+
+    def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device, for places (B; int64) on the CPU."""
+        places = places.to(self._images_NSSC.device, non_blocking=True)
+        return self._moved(self._images_NSSC[places]), self._moved(self._labels_N[places])
+
+    def _moved(self, batch: Tensor) -> Tensor:
+        if self.device.type == "cuda" and batch.device.type == "cpu":
+            batch = batch.pin_memory()
+        return batch.to(self.device, non_blocking=True)
+
+
+def image_statistics(images: ImageSet, places: np.ndarray, at_most: int = 4096) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of each channel, (C), in units of 0 to 1.
+
+    Args:
+        images: The set.
+        places: The images that count, (N); an even choice of them is looked at.
+        at_most: How many to look at.
+    """
+    chosen = places[:: -(-len(places) // at_most)]
+    pixels_C = images.take(torch.from_numpy(chosen))[0].flatten(0, 2).float() / 255
+    # A channel without any contrast is left at zero instead of being divided by it.
+    return pixels_C.mean(0), pixels_C.std(0).clamp(min=1e-3)
+
+
+class Sampler:
+    """Draws places without end: every image once, in a new order, before any comes again.
+
+    Args:
+        places: The images to draw from, (N; int64).
+        generator: Draws the orders, on the CPU, so that all devices see the same.
+    """
+
+    def __init__(self, places: np.ndarray, generator: torch.Generator) -> None:
+        self._places_N = torch.from_numpy(places)
+        self._generator = generator
+        self._left = self._places_N[:0]
+
+    def draw(self, count: int) -> Tensor:
+        """Returns the next `count` places; they may reach over the end of an epoch."""
+        while len(self._left) < count:
+            order_N = torch.randperm(len(self._places_N), generator=self._generator)
+            self._left = torch.cat([self._left, self._places_N[order_N]])
+        drawn, self._left = self._left[:count], self._left[count:]
+        return drawn
+
+
+class Augmenter:
+    """Turns stored images into the network's input.
+
+    Args:
+        mean_C: Mean of each channel, in units of 0 to 1.
+        std_C: Standard deviation of each channel.
+        hflip: Whether training images are mirrored with probability one half.
+        generator: Draws shifts and mirrorings, on the CPU.
+    """
+
+    def __init__(self, mean_C: Tensor, std_C: Tensor, hflip: bool, generator: torch.Generator) -> None:
+        self._mean_C11 = mean_C[:, None, None] * 255
+        self._std_C11 = std_C[:, None, None] * 255
+        self._hflip = hflip
+        self._generator = generator
+
+    def train(self, images_BSSC: Tensor) -> Tensor:
+        """Returns shifted and mirrored input, (B, C, S, S; float32).
+
+        The shift is at most an eighth of the side along each axis (a random crop of the padded image); the image's
+        edge is repeated where nothing lies. One gather does it all, without a loop over images.
+        """
+        B, S, device = len(images_BSSC), images_BSSC.shape[1], images_BSSC.device
+        pad = S // 8
+        shift_2B1 = torch.randint(-pad, pad + 1, (2, B, 1), generator=self._generator)
+        side_S = torch.arange(S)
+        rows_BS, columns_BS = (side_S + shift_2B1).clamp(0, S - 1)
+        if self._hflip:
+            mirrored_B1 = torch.rand((B, 1), generator=self._generator) < 0.5
+            columns_BS = torch.where(mirrored_B1, columns_BS.flip(1), columns_BS)
+        rows_BS, columns_BS = rows_BS.to(device, non_blocking=True), columns_BS.to(device, non_blocking=True)
+        each_B = torch.arange(B, device=device)
+        return self.plain(images_BSSC[each_B[:, None, None], rows_BS[:, :, None], columns_BS[:, None, :]])
+
+    def plain(self, images_BSSC: Tensor) -> Tensor:
+        """Returns the input as it is scored, (B, C, S, S; float32)."""
+        x_BCSS = images_BSSC.permute(0, 3, 1, 2).float()
+        return x_BCSS.sub_(self._mean_C11).div_(self._std_C11)

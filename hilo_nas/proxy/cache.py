@@ -1,0 +1,265 @@
+"""Decoded images on disk: every image of a source, resized once, in files that any number of processes map at once.
+
+Below the cache's folder:
+
+    data/sets/<content hash>-<size>px/   images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), meta.json
+    data/index/<fingerprint>.json        which content a path held when it was last read
+    data/building/, data/locks/          work under way, and the lock that its builder holds while it lives
+
+A set appears by one rename, so that it is there wholly or not at all. This file does not import torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from hilo_nas.errors import NotFoundError, StorageError
+from hilo_nas.events import Emit, Notice
+
+__all__ = [
+    "FORMAT",
+    "CacheEntry",
+    "clear_caches",
+    "default_cache_dir",
+    "find_or_build",
+    "list_caches",
+    "load_arrays",
+    "load_entry",
+]
+
+FORMAT = 1
+"""Version of the files in a set; a set of another version is built anew."""
+
+
+def default_cache_dir() -> Path:
+    """Returns `$HILO_NAS_CACHE_DIR`, or `hilo-nas` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)."""
+    if folder := os.environ.get("HILO_NAS_CACHE_DIR"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "hilo-nas"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheEntry:
+    """One set of decoded images."""
+
+    path: Path
+    name: str
+    """The source that it was first read from, without its folder."""
+    content_hash: str
+    """SHA-256 over class names and image files; the same wherever and under whatever file names they lie."""
+    img_size: int
+    """Side of the images in pixels."""
+    class_names: tuple[str, ...]
+    n_images: int
+    class_counts: tuple[int, ...]
+    """Images of each class."""
+    size_mib: float
+    """What it takes on disk."""
+
+
+def load_entry(path: Path) -> CacheEntry | None:
+    """Returns the set in that folder, or None where it is absent, not whole, or of another version."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        images, labels, digests = (np.load(path / f"{part}.npy", mmap_mode="r") for part in _PARTS)
+    except (OSError, ValueError, EOFError):
+        return None
+    fields: dict[str, Any] = meta if isinstance(meta, dict) else {}
+    n, side = fields.get("n_images"), fields.get("img_size")
+    shapes = (images.shape, labels.shape, digests.shape)
+    if fields.get("format") != FORMAT or shapes != ((n, side, side, 3), (n,), (n, 2)):
+        return None
+    return CacheEntry(
+        path=path,
+        name=fields["name"],
+        content_hash=fields["content_hash"],
+        img_size=fields["img_size"],
+        class_names=tuple(fields["class_names"]),
+        n_images=fields["n_images"],
+        class_counts=tuple(fields["class_counts"]),
+        size_mib=sum(file.stat().st_size for file in path.iterdir()) / 2**20,
+    )
+
+
+_PARTS = ("images", "labels", "digests")
+
+
+def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the set, its images (N, H, W, 3; uint8, mapped), labels (N; int64) and digests (N, 2; uint64).
+
+    The images are mapped copy-on-write: they share the system's memory among processes, and writes stay private.
+
+    Raises:
+        StorageError: The set is gone or damaged.
+    """
+    entry = load_entry(path)
+    if entry is None:
+        raise StorageError(f"the image cache {path} is gone or damaged. Run the search again: it is rebuilt.")
+    images = np.load(path / "images.npy", mmap_mode="c")
+    return entry, images, np.load(path / "labels.npy"), np.load(path / "digests.npy")
+
+
+def find_or_build(
+    cache_dir: Path, fingerprint: str, img_size: int, build: Callable[[Path], tuple[str, str]], emit: Emit
+) -> CacheEntry:
+    """Returns the set of that source at that size, and builds it where it is absent or damaged.
+
+    Of several processes that want it at once, one builds and the others wait. What a killed builder left behind is
+    removed by the next.
+
+    Args:
+        cache_dir: The cache's folder; made where it is absent.
+        fingerprint: `read_fingerprint` of the source.
+        img_size: Side of the images in pixels.
+        build: Writes the files of a set into an empty folder and returns the content hash and the set's name.
+        emit: Takes a `Notice` where another process builds already.
+
+    Raises:
+        StorageError: The cache's folder cannot be written, or the disk is full.
+        DataError: From `build`.
+    """
+    root = cache_dir / "data"
+    if entry := _find(root, fingerprint, img_size):
+        return entry
+    job = f"{fingerprint[:16]}-{img_size}px"
+    with _storage_errors(cache_dir):
+        for folder in ("sets", "index", "building", "locks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        with _locked(root, job, emit):
+            if entry := _find(root, fingerprint, img_size):
+                return entry
+            _sweep(root, but=job)
+            workshop = root / "building" / job
+            shutil.rmtree(workshop, ignore_errors=True)
+            workshop.mkdir()
+            try:
+                content_hash, folder_name = build(workshop)
+                entry = _publish(workshop, root / "sets" / folder_name)
+            finally:
+                shutil.rmtree(workshop, ignore_errors=True)
+            _write_index(root, fingerprint, content_hash)
+            return entry
+
+
+def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
+    """Returns every whole set, sorted by name and size; empty where there is no cache."""
+    sets = (cache_dir or default_cache_dir()) / "data" / "sets"
+    entries = [load_entry(path) for path in sets.iterdir()] if sets.is_dir() else []
+    return sorted((e for e in entries if e), key=lambda e: (e.name, e.img_size, e.content_hash))
+
+
+def clear_caches(cache_dir: Path | None = None, names: Sequence[str] = ()) -> list[CacheEntry]:
+    """Removes the sets of those names (or content hashes, or beginnings of them), or all, and returns what was removed.
+
+    Damaged sets and remains of killed builders go with them; a set that is being built stays.
+
+    Raises:
+        NotFoundError: No set has such a name.
+        StorageError: The folder cannot be written.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    root, entries = cache_dir / "data", list_caches(cache_dir)
+    chosen = [e for e in entries if not names or any(_is_named(e, name) for name in names)]
+    for name in names:
+        if not any(_is_named(e, name) for e in entries):
+            known = ", ".join(sorted({e.name for e in entries})) or "nothing"
+            raise NotFoundError(f"no cached images are named {name!r}; the cache {cache_dir} holds {known}")
+    with _storage_errors(cache_dir):
+        whole = {e.path for e in entries}
+        damaged = [p for p in (root / "sets").iterdir() if p not in whole] if (root / "sets").is_dir() else []
+        for path in [*(e.path for e in chosen), *damaged]:
+            shutil.rmtree(path)
+        left = {e.content_hash for e in entries} - {e.content_hash for e in chosen}
+        for file in (root / "index").glob("*.json"):
+            if _read_index(file) not in left:
+                file.unlink(missing_ok=True)
+        _sweep(root)
+    return chosen
+
+
+def _is_named(entry: CacheEntry, name: str) -> bool:
+    return entry.name == name or (len(name) >= 4 and entry.content_hash.startswith(name))
+
+
+def _find(root: Path, fingerprint: str, img_size: int) -> CacheEntry | None:
+    content_hash = _read_index(root / "index" / f"{fingerprint}.json")
+    return load_entry(root / "sets" / f"{content_hash[:16]}-{img_size}px") if content_hash else None
+
+
+def _read_index(file: Path) -> str | None:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["content_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_index(root: Path, fingerprint: str, content_hash: str) -> None:
+    target = root / "index" / f"{fingerprint}.json"
+    draft = target.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps({"content_hash": content_hash}), encoding="utf-8")
+    draft.replace(target)
+
+
+def _publish(workshop: Path, target: Path) -> CacheEntry:
+    """Moves a finished set to its place; where an equal one stands there whole already, that one is kept."""
+    if not load_entry(target):
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            workshop.rename(target)
+        except OSError as error:
+            # Another process, which read the same images from another folder, was faster.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    entry = load_entry(target)
+    if entry is None:
+        raise StorageError(f"the image cache {target} was damaged while it was written; run the command again")
+    return entry
+
+
+@contextlib.contextmanager
+def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
+    """Holds the builder's lock, which the system frees when its process dies."""
+    lock = filelock.FileLock(root / "locks" / f"{job}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        emit(Notice(text="another process is preparing the same images; waiting for it"))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sweep(root: Path, but: str | None = None) -> None:
+    """Removes what killed builders left: folders whose lock nobody holds."""
+    remains = list((root / "building").iterdir()) if (root / "building").is_dir() else []
+    for path in remains:
+        if path.name == but:
+            continue
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(root / "locks" / f"{path.name}.lock", timeout=0):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _storage_errors(cache_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else f"it cannot be written ({error.strerror or error})"
+        raise StorageError(
+            f"the image cache {cache_dir}: {reason}. Free some space with `hilo-nas cache clear`, "
+            "or set HILO_NAS_CACHE_DIR to another folder."
+        ) from error

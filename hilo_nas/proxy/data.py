@@ -1,0 +1,164 @@
+"""The images of a proxy training: prepared once, described by plain data, split by a rule that no seed can move."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hilo_nas.errors import DataError
+from hilo_nas.events import Emit, Notice
+from hilo_nas.proxy.cache import CacheEntry, default_cache_dir, find_or_build
+from hilo_nas.proxy.decode import build_set
+from hilo_nas.proxy.sources import SourceSpec, parse_source, read_fingerprint
+
+__all__ = ["CachedData", "prepare_data", "split_held_out"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CachedData:
+    """Prepared images, as plain data that crosses a process border."""
+
+    name: str
+    """What the user named, without its folder."""
+    content_hash: str
+    """SHA-256 of what is trained on and scored on; independent of machine, folder and image size."""
+    class_names: tuple[str, ...]
+    img_size: int
+    """Side of the square images in pixels."""
+    n_images: int
+    """Images of the training source; a share of them is held out unless `val_path` is set."""
+    path: str
+    """Folder of the decoded training images; see `hilo_nas.proxy.cache`."""
+    val_path: str | None = None
+    """Folder of the decoded validation images; None where they are held out of the training images."""
+    n_val_images: int | None = None
+    hflip: bool = True
+    """Whether mirrored images keep their class, as far as the source's name tells; a default for `ProxyPlan.hflip`."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return {**dataclasses.asdict(self), "class_names": list(self.class_names)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> CachedData:
+        """Builds the value that `to_dict` described."""
+        return cls(**{**fields, "class_names": tuple(fields["class_names"])})
+
+
+def prepare_data(
+    source: str, img_size: int, *, cache_dir: Path | None = None, val_data: str | None = None, emit: Emit
+) -> CachedData:
+    """Returns the source's images, decoded and resized in the cache; read only where the cache lacks them.
+
+    Args:
+        source: `digits`, a folder with one subfolder per class (or with `train`, which holds them), a .tar, a folder of
+            .tar files, `torch/NAME[:DIR]`, `hfds/NAME` or `wds/DIR`. Test and validation splits are never read.
+        img_size: Side of the square images in pixels.
+        cache_dir: The cache's folder; None for `default_cache_dir()`.
+        val_data: A source of its own for scoring; then the whole of `source` trains.
+        emit: Takes `DataPrepared` and `Notice`.
+
+    Raises:
+        DataError: The data is not there, is broken, or cannot serve.
+        StorageError: The cache cannot be written.
+    """
+    folder = cache_dir or default_cache_dir()
+    spec = parse_source(source)
+    val_spec = parse_source(val_data) if val_data is not None else None
+    entry = _prepare(spec, img_size, folder, emit)
+    fields: dict[str, Any] = {
+        "name": spec.name,
+        "content_hash": entry.content_hash,
+        "class_names": entry.class_names,
+        "img_size": img_size,
+        "n_images": entry.n_images,
+        "path": str(entry.path),
+        "hflip": spec.hflip,
+    }
+    if val_spec is None:
+        _check_splittable(entry, spec)
+        return CachedData(**fields)
+    val = _prepare(val_spec, img_size, folder, emit)
+    _check_validation(entry, val, spec, val_spec)
+    both = hashlib.sha256(f"{entry.content_hash} {val.content_hash}".encode()).hexdigest()
+    fields |= {"content_hash": both, "val_path": str(val.path), "n_val_images": val.n_images}
+    return CachedData(**fields)
+
+
+def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, emit: Emit) -> CacheEntry:
+    return find_or_build(
+        cache_dir, read_fingerprint(spec), img_size, functools.partial(_build, spec, img_size, emit), emit
+    )
+
+
+def _build(spec: SourceSpec, img_size: int, emit: Emit, workshop: Path) -> tuple[str, str]:
+    # timm and torch take seconds to import, and a source that is in the cache already does without them.
+    from hilo_nas.proxy.readers import open_source
+
+    source = open_source(spec)
+    for sentence in source.left_out:
+        emit(Notice(text=sentence, level="warning"))
+    return build_set(workshop, spec, source, img_size, emit)
+
+
+def _check_splittable(entry: CacheEntry, spec: SourceSpec) -> None:
+    small = [name for name, count in zip(entry.class_names, entry.class_counts, strict=True) if count < 2]
+    if small:
+        raise DataError(
+            f"every class needs 2 images or more, one to train on and one to score on, but in {spec.text} "
+            f"{', '.join(map(repr, small[:5]))}{' and others have' if len(small) > 5 else ' has'} 1. "
+            "Add images, remove the class, or name validation images with --val-data."
+        )
+
+
+def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_spec: SourceSpec) -> None:
+    if val.content_hash == entry.content_hash:
+        raise DataError(
+            f"training and validation images must differ, but {spec.text} and {val_spec.text} hold the same "
+            "(of a folder with splits, train is read). Name the validation split itself, or leave --val-data out."
+        )
+    if unknown := [name for name in val.class_names if name not in entry.class_names]:
+        raise DataError(
+            f"validation images must be of classes that are trained on, but {val_spec.text} has "
+            f"{', '.join(map(repr, unknown[:5]))}; {spec.text} has {', '.join(map(repr, entry.class_names[:5]))} ..."
+        )
+
+
+def split_held_out(labels: np.ndarray, digests: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places of training and held-out images: of each class, the share with the lowest digests is held out.
+
+    The rule depends on the images alone, so every network, seed and machine is scored on the same ones, in the same
+    order; copies of one image stay together. Each class has at least one image on either side.
+
+    Args:
+        labels: Classes, (N).
+        digests: The images' hashes, (N, 2).
+        fraction: Share of each class to hold out, in (0, 1).
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0], labels))
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    training, held_out = [], []
+    for members in np.split(order, starts[1:]):
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        held_out.append(members[:count])
+        training.append(members[count:])
+    return np.concatenate(training), np.concatenate(held_out)
+
+
+def describe_data(
+    source: str, img_size: int, cache_dir: str | None, val_data: str | None, *, emit: Emit
+) -> dict[str, Any]:
+    """Returns `prepare_data`'s answer as plain data, for a caller in another process; see there."""
+    folder = Path(cache_dir) if cache_dir else None
+    return prepare_data(source, img_size, cache_dir=folder, val_data=val_data, emit=emit).to_dict()

@@ -1,0 +1,86 @@
+"""The score of a trained network: how it does on images that it was not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hilo_nas.proxy.batches import ImageSet
+from hilo_nas.proxy.memory import MicroBatch
+
+__all__ = ["HeldOutResult", "predict", "score_balanced", "score_top1"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOutResult:
+    """What a network said about the held-out images."""
+
+    labels: np.ndarray
+    """True classes, (N; int64)."""
+    predictions: np.ndarray
+    """Classes of the highest logit, (N; int64)."""
+    loss: float
+    """Mean cross-entropy, without label smoothing; not finite after a diverged training."""
+
+
+def predict(
+    model: nn.Module,
+    infer: Callable[[Tensor], Tensor],
+    images: ImageSet,
+    places: np.ndarray,
+    micro_batch: MicroBatch,
+) -> HeldOutResult:
+    """Returns the network's predictions in eval mode; the mode it had is restored.
+
+    Args:
+        model: The network.
+        infer: Returns the network's logits for stored images.
+        images: The set.
+        places: The images to look at, (N; int64).
+        micro_batch: Images at a time.
+    """
+
+    def through(size: int) -> tuple[Tensor, Tensor, Tensor]:
+        parts = []
+        for chunk in torch.split(torch.from_numpy(places), size):
+            stored, labels = images.take(chunk)
+            logits = infer(stored).float()
+            parts.append((labels, logits.argmax(1), F.cross_entropy(logits, labels, reduction="none")))
+        labels, predictions, losses = (torch.cat(column) for column in zip(*parts, strict=True))
+        return labels, predictions, losses
+
+    mode = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            labels, predictions, losses = micro_batch.run(through)
+    finally:
+        model.train(mode)
+    # In double precision on the CPU, for some devices have none.
+    loss = float(losses.cpu().double().mean())
+    return HeldOutResult(labels=labels.cpu().numpy(), predictions=predictions.cpu().numpy(), loss=loss)
+
+
+def score_top1(result: HeldOutResult) -> tuple[float, float]:
+    """Returns the share of images whose class was found and its binomial standard error."""
+    share = float(np.mean(result.labels == result.predictions))
+    return share, math.sqrt(share * (1 - share) / len(result.labels))
+
+
+def score_balanced(result: HeldOutResult) -> tuple[float, float]:
+    """Returns the mean of the classes' recalls and its standard error, from each class's binomial variance.
+
+    Classes without a held-out image do not count.
+    """
+    counts = np.bincount(result.labels)
+    hits = np.bincount(result.labels[result.labels == result.predictions], minlength=len(counts))
+    present = counts > 0
+    recalls = hits[present] / counts[present]
+    variances = recalls * (1 - recalls) / counts[present]
+    return float(recalls.mean()), math.sqrt(variances.sum()) / len(recalls)

@@ -1,0 +1,186 @@
+"""What `--data` may name, told without torch: which kind of source it is, its name, and whether it has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from hilo_nas.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["TORCH_DATASETS", "Sample", "Source", "SourceSpec", "parse_source", "read_fingerprint"]
+
+TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
+"""Names that `torch/` takes; each has a training split and a list of class names in torchvision."""
+
+_GLYPHS = ("digits", "torch/mnist", "torch/kmnist", "torch/qmnist")
+_FORMS = "digits, a folder with one subfolder per class, a .tar, a folder of .tars, torch/NAME, hfds/NAME or wds/DIR"
+
+
+class Sample(NamedTuple):
+    """One image as the source gives it."""
+
+    class_name: str
+    member: str
+    """Where the image lies inside the source; what an error message names."""
+    content: bytes | Image.Image
+    """The file's bytes, or the decoded image where the source does not give them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """An opened source: its images, read once, in no particular order."""
+
+    samples: Callable[[], Iterator[Sample]]
+    """Reads the images one after the other.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    total: int | None
+    """Images to come; None where the source does not know."""
+    class_counts: dict[str, int] | None
+    """Images per class, where that is known before they are read."""
+    left_out: tuple[str, ...] = ()
+    """One sentence for each thing that lies in the source and is not used."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceSpec:
+    """A source as the user named it."""
+
+    kind: str
+    """`digits`, `folder`, `tar`, `tars`, `torch`, `hfds` or `wds`."""
+    text: str
+    """The user's own words."""
+    path: Path | None = None
+    """The file or folder that holds it; None where it has no place of its own."""
+    dataset: str | None = None
+    """The data set's name after the prefix."""
+
+    @property
+    def name(self) -> str:
+        """The name for tables and records; never a local path."""
+        if self.kind == "torch" or (self.kind == "hfds" and self.path is None):
+            return f"{self.kind}/{self.dataset}"
+        base = self.path.name if self.path else self.kind
+        return f"{self.kind}/{base}" if self.kind in ("hfds", "wds") else base
+
+    @property
+    def hflip(self) -> bool:
+        """Whether images of this source may be mirrored, as far as its name tells: not digits and letters."""
+        return self.name not in _GLYPHS
+
+
+def parse_source(text: str) -> SourceSpec:
+    """Returns what the user's words name; `torch/NAME:DIR` says where torchvision's files lie (default `data`).
+
+    Raises:
+        DataError: Nothing of that name exists.
+    """
+    prefix, slash, rest = text.partition("/")
+    prefix = prefix.lower() if slash else ""
+    if text == "digits":
+        return SourceSpec(kind="digits", text=text)
+    if prefix == "torch":
+        dataset, _, folder = rest.partition(":")
+        dataset = dataset.lower()
+        if dataset not in TORCH_DATASETS:
+            hint = _near(dataset, TORCH_DATASETS, "torch/")
+            raise DataError(f"torch/ takes {', '.join(TORCH_DATASETS)}, but got {dataset!r}.{hint}")
+        return SourceSpec(kind="torch", text=text, dataset=dataset, path=_existing(folder or "data", text))
+    if prefix == "hfds":
+        if not rest:
+            raise DataError("hfds/ wants the name of a Hugging Face data set, for instance hfds/uoft-cs/cifar10")
+        folder_of_it = Path(rest).expanduser()
+        return SourceSpec(
+            kind="hfds", text=text, dataset=rest, path=folder_of_it.resolve() if folder_of_it.is_dir() else None
+        )
+    if prefix == "wds":
+        return SourceSpec(kind="wds", text=text, path=_existing(rest, text))
+    return _parse_path(text)
+
+
+def _parse_path(text: str) -> SourceSpec:
+    path = _existing(text, text)
+    if path.is_dir():
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        tars = any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
+        return SourceSpec(kind="tars" if tars else "folder", text=text, path=path)
+    if path.suffix != ".tar":
+        raise DataError(
+            f"a data file must be an uncompressed .tar, but got {text}. Unpack it, and give the folder; "
+            f"a source is {_FORMS}."
+        )
+    return SourceSpec(kind="tar", text=text, path=path)
+
+
+def _existing(folder: str, text: str) -> Path:
+    """Returns the path with links resolved.
+
+    Raises:
+        DataError: It does not exist; with the nearest name that does.
+    """
+    path = Path(folder).expanduser()
+    if not folder or not path.exists():
+        hint = ""
+        if text == folder:
+            hint = _near(text.lower().replace("-", ""), TORCH_DATASETS, "torch/") or _near(text, ("digits",))
+        if not hint and folder and path.parent.is_dir():
+            siblings = [entry.name for entry in path.parent.iterdir()]
+            hint = _near(path.name, siblings, f"{path.parent}/" if path.parent.name else "")
+        if text.lower().startswith("torch/") and not hint:
+            hint = " Name the folder that holds torchvision's files: torch/NAME:DIR."
+        raise DataError(f"no data at {folder!r}: no such file or folder.{hint} A source is {_FORMS}.")
+    return path.resolve()
+
+
+def _near(name: str, known: list[str] | tuple[str, ...], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f" Did you mean {prefix}{close[0]}?" if close else ""
+
+
+def read_fingerprint(spec: SourceSpec) -> str:
+    """Returns a hash of what the file system says: absolute path, and every file's size and time of change.
+
+    Reads no image; one `stat` per file. A data set of the Hugging Face hub is known by its name alone.
+
+    Raises:
+        DataError: The folder cannot be listed.
+    """
+    lines = [spec.kind, spec.dataset or "", str(spec.path or "")]
+    if spec.kind == "digits":
+        lines.append(importlib.metadata.version("scikit-learn"))
+    elif spec.path is not None:
+        try:
+            lines += sorted(_stat_lines(spec.path))
+        except OSError as error:
+            raise DataError(f"{spec.text} cannot be read: {error}") from error
+    return hashlib.sha256("\0".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _stat_lines(path: Path) -> Iterator[str]:
+    if path.is_file():
+        files = [str(path)]
+    else:
+        walk = os.walk(path, followlinks=True, onerror=_raise)
+        files = [os.path.join(folder, name) for folder, _, names in walk for name in names]
+    for file in files:
+        try:
+            stat = os.stat(file)
+        except FileNotFoundError:  # A link that leads nowhere; it matters only where an image is wanted of it.
+            yield f"{file}\0gone"
+        else:
+            yield f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}"
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,233 @@
+"""One short, seeded training and its score: the function that a worker process runs for every network."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError, is_out_of_memory
+from hilo_nas.events import Emit, TrainingProgressed
+from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.models import build_subject
+from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
+from hilo_nas.proxy.data import CachedData, split_held_out
+from hilo_nas.proxy.memory import MicroBatch
+from hilo_nas.proxy.recipe import (
+    CLIP_NORM,
+    RECIPE,
+    autocast,
+    build_loss,
+    build_optimizer,
+    build_schedule,
+    learning_rate,
+)
+from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_top1
+
+__all__ = ["Training", "run_training"]
+
+_METRICS = {"top1": score_top1, "balanced": score_balanced}
+_SECONDS_BETWEEN_EVENTS = 0.25
+
+
+def run_training(
+    *,
+    emit: Emit,
+    subject: str | Mapping[str, Any],
+    plan: Mapping[str, Any],
+    data: Mapping[str, Any],
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """Trains a network from fresh weights and returns its `ProxyScore` as plain data.
+
+    The same arguments give the same score on one device and version of torch, as far as its kernels are
+    deterministic (on the CPU they are). It seeds torch's own generator, for the weights.
+
+    Args:
+        emit: Takes `TrainingProgressed` and `Notice`.
+        subject: The network, as `hilo_nas.models.build_subject` takes it.
+        plan: `ProxyPlan.to_dict()`.
+        data: `CachedData.to_dict()`.
+        seed: Seed of the weights, the order of the images and their augmentation.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises:
+        UsageError: The plan asks for a precision or a recipe that is not there.
+        OutOfMemoryError: The network does not fit, even with one image at a time.
+        HiloNasError: The training diverged.
+        StorageError: The image cache is gone.
+    """
+    began = time.monotonic()
+    the_plan, the_data = ProxyPlan(**plan), CachedData.from_dict(data)
+    if the_plan.recipe != RECIPE:
+        raise UsageError(f"this version trains by recipe {RECIPE!r}, but the plan asks for {the_plan.recipe!r}")
+    if the_plan.img_size != the_data.img_size:
+        raise UsageError(f"the images were prepared at {the_data.img_size} pixels, the plan says {the_plan.img_size}")
+    torch.manual_seed(seed)
+    model = build_subject(subject, the_data.num_classes, 3)
+    try:
+        training = Training(model, the_plan, the_data, seed=seed, device=torch.device(device), emit=emit)
+        for _ in training.steps():
+            pass
+        result = training.evaluate()
+    except Exception as error:
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"memory ran out in the proxy training: {str(error).partition(chr(10))[0]}") from error
+    top1, standard_error = _METRICS[the_plan.metric](result)
+    score = ProxyScore(
+        plan_hash=the_plan.hash(the_data.content_hash),
+        metric=the_plan.metric,
+        proxy_top1=top1,
+        proxy_top1_se=standard_error,
+        loss=result.loss,
+        n_val=len(result.labels),
+        images_seen=training.images_seen,
+        seconds=time.monotonic() - began,
+        seed=seed,
+        micro_batch_size=training.micro_batch.size,
+        device=device,
+        versions=_versions(),
+        scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    return dataclasses.asdict(score)
+
+
+class Training:
+    """A training under way; `steps` moves it on, `evaluate` may be called whenever that pauses.
+
+    Args:
+        model: The network, with fresh weights; it is moved to the device.
+        plan: The budget and the rest of the training's conditions.
+        data: The prepared images.
+        seed: Seed of the images' order and augmentation.
+        device: Where to train.
+        emit: Takes `TrainingProgressed` and `Notice`.
+
+    Raises:
+        UsageError: The precision converts the weights.
+        StorageError: The image cache is gone.
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: ProxyPlan, data: CachedData, *, seed: int, device: torch.device, emit: Emit
+    ) -> None:
+        self.plan, self.device, self._emit = plan, device, emit
+        self._autocast = autocast(device, plan.precision)
+        self.images_seen = 0
+        self.updates = -(-plan.images // plan.batch_size)
+        self.micro_batch = MicroBatch(min(plan.batch_size, plan.images), "a training step", emit)
+        self._images = ImageSet(Path(data.path), device, data.class_names)
+        if data.val_path is None:
+            self._val_images = self._images
+            places, self._val_places = split_held_out(self._images.labels, self._images.digests, plan.val_fraction)
+        else:
+            self._val_images = ImageSet(Path(data.val_path), device, data.class_names)
+            places, self._val_places = (np.arange(len(images.labels)) for images in (self._images, self._val_images))
+        generator = torch.Generator().manual_seed(seed)
+        self._sampler = Sampler(places, generator)
+        self._augmenter = Augmenter(*image_statistics(self._images, places), hflip=plan.hflip, generator=generator)
+        # Convolutions in reduced precision are faster with channels last on CUDA.
+        if device.type == "cuda" and plan.precision != "fp32":
+            model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(device)
+        self._loss = build_loss()
+        self._optimizer = build_optimizer(self.model, learning_rate(self.model, plan.batch_size))
+        self._schedule = build_schedule(self._optimizer, self.updates)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "amp-fp16")
+        self._latest_loss = torch.zeros((), device=device)
+        self._is_finite = torch.ones((), dtype=torch.bool, device=device)
+        self._told = time.monotonic()
+
+    def steps(self) -> Iterator[int]:
+        """Trains on, and yields the images seen so far after each update, up to the plan's budget exactly.
+
+        The budget is shared out evenly: batches differ by one image at most and never exceed the plan's batch.
+
+        Raises:
+            OutOfMemoryError: One image at a time is too many.
+            HiloNasError: The loss is not finite any more.
+        """
+        self.model.train()
+        for update in range(1, self.updates + 1):
+            batch_size = self.plan.images * update // self.updates - self.images_seen
+            images, labels = self._images.take(self._sampler.draw(batch_size))
+            inputs = self._augmenter.train(images)
+            self._schedule.step_update(update)
+            self._latest_loss = self.micro_batch.run(functools.partial(self._backward, inputs, labels))
+            self._is_finite &= self._latest_loss.isfinite()
+            self._update_weights()
+            self.images_seen += batch_size
+            self._tell(is_due=self.images_seen == self.plan.images)
+            yield self.images_seen
+
+    def evaluate(self) -> HeldOutResult:
+        """Returns what the network says about the held-out images now.
+
+        Raises:
+            OutOfMemoryError: One image at a time is too many.
+            HiloNasError: Its loss is not finite.
+        """
+
+        def infer(images: Tensor) -> Tensor:
+            with self._autocast:
+                logits: Tensor = self.model(self._augmenter.plain(images))
+            self._tell()
+            return logits
+
+        result = predict(self.model, infer, self._val_images, self._val_places, self.micro_batch)
+        self._check_finite(result.loss)
+        return result
+
+    def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
+        """Leaves the batch's gradient in the parameters and returns its loss, however it is cut."""
+        self._optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        chunks = zip(torch.split(inputs, micro_batch_size), torch.split(labels, micro_batch_size), strict=True)
+        for chunk, chunk_labels in chunks:
+            with self._autocast:
+                loss = self._loss(self.model(chunk), chunk_labels) * (len(chunk_labels) / len(labels))
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def _update_weights(self) -> None:
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def _tell(self, is_due: bool = False) -> None:
+        """Emits progress a few times a second, or where it is due anyway; only then is the device waited for."""
+        if not is_due and time.monotonic() - self._told < _SECONDS_BETWEEN_EVENTS:
+            return
+        loss = float(self._latest_loss)
+        self._check_finite(loss)
+        self._told = time.monotonic()
+        self._emit(TrainingProgressed(images_seen=self.images_seen, images_total=self.plan.images, loss=loss))
+
+    def _check_finite(self, loss: float) -> None:
+        if not (math.isfinite(loss) and self._is_finite):
+            raise HiloNasError(
+                f"the training diverged: its loss was not finite after {self.images_seen} of {self.plan.images} images"
+            )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"torch": torch.__version__, "timm": timm.__version__}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["hilo_nas"] = importlib.metadata.version("hilo-nas")
+    return versions

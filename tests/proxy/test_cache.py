@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from hilo_nas.errors import NotFoundError, StorageError
+from hilo_nas.events import DataPrepared
+from hilo_nas.proxy import clear_caches, decode, default_cache_dir, list_caches
+from hilo_nas.proxy.cache import find_or_build, load_arrays, load_entry
+
+TWO = {"cats": 3, "dogs": 4}
+
+BUILDER = """
+    import json, sys
+    from pathlib import Path
+    from hilo_nas.events import event_to_dict
+    from hilo_nas.proxy import prepare_data
+
+    seen = []
+    sys.stdin.readline()
+    data = prepare_data(sys.argv[1], 8, cache_dir=Path(sys.argv[2]), emit=lambda e: seen.append(event_to_dict(e)))
+    print(json.dumps({"data": data.to_dict(), "events": seen}))
+"""
+
+CASUALTY = """
+    import sys, time
+    from pathlib import Path
+    from hilo_nas.proxy.cache import find_or_build
+
+    def build(workshop):
+        (workshop / "images.npy").write_bytes(b"half")
+        print("half way", flush=True)
+        time.sleep(60)
+
+    find_or_build(Path(sys.argv[1]), "f" * 64, 8, build, print)
+"""
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_prepared_source_is_not_read_again(prepare, images, events):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    events.clear()
+    assert prepare(folder) == first
+    assert events == []
+
+
+def test_a_changed_file_is_noticed(prepare, images):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    images.folder("pets", {"cats": 1}, seed=7)
+    assert prepare(folder).content_hash != first.content_hash
+    (folder / "dogs" / "3.png").unlink()
+    assert prepare(folder).n_images == 6
+
+
+@pytest.mark.parametrize("part", ["images.npy", "labels.npy", "digests.npy", "meta.json"])
+def test_a_cut_off_cache_is_noticed_and_rebuilt(prepare, images, events, part):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    damaged = Path(first.path) / part
+    os.truncate(damaged, damaged.stat().st_size - 3)
+    assert load_entry(Path(first.path)) is None
+    with pytest.raises(StorageError, match="gone or damaged"):
+        load_arrays(Path(first.path))
+    events.clear()
+    assert prepare(folder) == first
+    assert DataPrepared(done=7, total=7) in events
+    assert load_entry(Path(first.path)) is not None
+
+
+def test_a_cache_of_another_version_is_rebuilt(prepare, images):
+    folder = images.folder("pets", TWO)
+    meta = Path(prepare(folder).path) / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 0}))
+    assert list_caches() == []
+    assert load_entry(Path(prepare(folder).path)) is not None
+
+
+def test_two_processes_that_build_the_same_cache_at_once_share_the_work(images, own_cache):
+    folder = images.folder("pets", {"cats": 300, "dogs": 300})
+    builders = [start(BUILDER, folder, own_cache) for _ in range(2)]
+    outcomes = []
+    for builder in builders:
+        assert builder.stdin
+        builder.stdin.write("go\n")
+        builder.stdin.flush()
+    for builder in builders:
+        output, _ = builder.communicate(timeout=60)
+        assert builder.returncode == 0
+        outcomes.append(json.loads(output))
+    assert outcomes[0]["data"] == outcomes[1]["data"]
+    built = [any(event["event"] == "DataPrepared" for event in outcome["events"]) for outcome in outcomes]
+    assert sorted(built) == [False, True]
+    assert len(list_caches()) == 1
+
+
+def test_what_a_killed_builder_leaves_is_no_cache_and_is_removed_by_the_next(prepare, images, own_cache):
+    builder = start(CASUALTY, own_cache)
+    assert builder.stdout
+    assert builder.stdout.readline() == "half way\n"
+    builder.send_signal(signal.SIGKILL)
+    builder.communicate()
+    building = own_cache / "data" / "building"
+    assert len(list(building.iterdir())) == 1
+    assert list_caches() == []
+    prepare(images.folder("pets", TWO))
+    assert list(building.iterdir()) == []
+    assert [entry.name for entry in list_caches()] == ["pets"]
+
+
+def test_a_build_under_way_is_not_swept_away(prepare, images, own_cache):
+    builder = start(CASUALTY, own_cache)
+    assert builder.stdout
+    builder.stdout.readline()
+    prepare(images.folder("pets", TWO))
+    clear_caches()
+    assert len(list((own_cache / "data" / "building").iterdir())) == 1
+    builder.kill()
+    builder.communicate()
+
+
+def test_a_failed_build_leaves_nothing(own_cache, events):
+    def build(workshop: Path) -> tuple[str, str]:
+        (workshop / "images.npy").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match=r"the disk is full.*HILO_NAS_CACHE_DIR"):
+        find_or_build(own_cache, "f" * 64, 8, build, events.append)
+    assert list((own_cache / "data" / "building").iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_first_image(prepare, images, monkeypatch):
+    class Tiny:
+        free = 100
+
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda folder: Tiny)
+    with pytest.raises(StorageError, match="7 images of 8 pixels need"):
+        prepare(images.folder("pets", TWO))
+
+
+def test_a_cache_folder_that_cannot_be_made_is_refused(prepare, images, own_cache):
+    own_cache.write_text("a file stands here")
+    with pytest.raises(StorageError, match="cannot be written"):
+        prepare(images.folder("pets", TWO))
+
+
+def test_caches_are_listed_and_cleared_by_name(prepare, images, own_cache):
+    prepare(images.folder("pets", TWO))
+    prepare(images.folder("pets", TWO), img_size=16)
+    hash_of_flowers = prepare(images.folder("flowers", TWO, seed=1)).content_hash
+    listed = [(entry.name, entry.img_size, entry.n_images, len(entry.class_names)) for entry in list_caches()]
+    assert listed == [("flowers", 8, 7, 2), ("pets", 8, 7, 2), ("pets", 16, 7, 2)]
+    assert all(entry.size_mib > 0 for entry in list_caches())
+    with pytest.raises(NotFoundError, match="holds flowers, pets"):
+        clear_caches(names=["trees"])
+    assert [entry.img_size for entry in clear_caches(names=["pets"])] == [8, 16]
+    assert [entry.name for entry in clear_caches(names=[hash_of_flowers[:10]])] == ["flowers"]
+    assert list_caches() == []
+    assert list((own_cache / "data" / "index").iterdir()) == []
+
+
+def test_clearing_removes_damaged_sets_too(prepare, images, own_cache):
+    entry = prepare(images.folder("pets", TWO))
+    (Path(entry.path) / "meta.json").unlink()
+    assert clear_caches() == []
+    assert list((own_cache / "data" / "sets").iterdir()) == []
+
+
+def test_without_a_cache_there_is_nothing_to_list_or_clear(tmp_path):
+    assert list_caches(tmp_path / "none") == []
+    assert clear_caches(tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path, own_cache):
+    assert default_cache_dir() == own_cache
+    monkeypatch.delenv("HILO_NAS_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache_dir() == tmp_path / "xdg" / "hilo-nas"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache_dir() == Path.home() / ".cache" / "hilo-nas"
+
+
+def test_listing_and_a_prepared_source_do_without_torch(prepare, images, own_cache):
+    folder = images.folder("pets", TWO)
+    prepare(folder)
+    script = """
+        import sys
+        from pathlib import Path
+        from hilo_nas.proxy import list_caches, prepare_data
+        assert len(list_caches(Path(sys.argv[2]))) == 1
+        prepare_data(sys.argv[1], 8, cache_dir=Path(sys.argv[2]), emit=print)
+        assert not {"torch", "timm", "sklearn"} & set(sys.modules)
+    """
+    assert start(script, folder, own_cache).communicate()[0] == ""

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from torch import Tensor, nn
+
+from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
+from hilo_nas.events import Notice, TrainingProgressed
+from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.proxy import run_training
+from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler
+from hilo_nas.proxy.memory import MicroBatch
+from hilo_nas.proxy.recipe import MAX_LR, build_optimizer, build_schedule, learning_rate
+from hilo_nas.proxy.score import HeldOutResult, score_balanced, score_top1
+from hilo_nas.proxy.train import Training
+
+CPU = torch.device("cpu")
+TINY = {
+    "arch": {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2},
+}
+
+
+def plan(**changes):
+    return ProxyPlan(**{"img_size": 16, "batch_size": 32, "images": 256, "hflip": False, **changes})
+
+
+def score(data, the_plan, seed=0, subject=TINY, emit=lambda event: None):
+    return run_training(
+        emit=emit, subject=subject, plan=the_plan.to_dict(), data=data.to_dict(), seed=seed, device="cpu"
+    )
+
+
+def comparable(fields):
+    return {name: value for name, value in fields.items() if name not in ("seconds", "scored_at")}
+
+
+class Linear(nn.Module):
+    """A linear classifier in double precision that runs out of memory beyond a number of images."""
+
+    def __init__(self, limit: int = 10**9, message: str = "CUDA out of memory. Tried to allocate 2 GiB") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(3 * 16 * 16, 10, dtype=torch.float64)
+        self.limit, self.message = limit, message
+        self.seen_in_training: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.limit:
+            raise RuntimeError(self.message)
+        if self.training:
+            self.seen_in_training.append(len(x))
+        return self.fc(x.double().flatten(1))
+
+
+def train(model, data, the_plan, emit=lambda event: None):
+    training = Training(model, the_plan, data, seed=0, device=CPU, emit=emit)
+    seen = list(training.steps())
+    return training, seen
+
+
+# The whole training.
+
+
+def test_a_tiny_network_learns_the_digits(digits16):
+    fields = score(digits16, plan(images=6000))
+    assert fields["proxy_top1"] > 0.6
+    assert fields["loss"] < math.log(10) * 0.7
+    assert fields["n_val"] == 359
+
+
+def test_a_score_is_plain_data_with_everything_that_it_must_tell(digits16):
+    the_plan = plan(images=100)
+    fields = json.loads(json.dumps(score(digits16, the_plan, seed=3), allow_nan=False))
+    result = ProxyScore.from_dict(fields)
+    assert result.plan_hash == the_plan.hash(digits16.content_hash)
+    assert (result.images_seen, result.seed, result.device, result.micro_batch_size) == (100, 3, "cpu", 32)
+    assert {"torch", "timm"} <= set(result.versions)
+    assert result.scored_at.endswith("+00:00")
+
+
+def test_the_same_seed_gives_the_same_score_and_another_seed_another(digits16):
+    first, again, other = (comparable(score(digits16, plan(), seed=seed)) for seed in (5, 5, 6))
+    assert first == again
+    assert first["loss"] != other["loss"]
+
+
+def test_a_neighbour_from_timm_is_trained_likewise(digits16):
+    fields = score(digits16, plan(images=40, batch_size=20), subject={"timm": "resnet10t"})
+    assert 0 <= fields["proxy_top1"] <= 1
+
+
+def test_reduced_precision_trains_too(digits16):
+    assert math.isfinite(score(digits16, plan(images=64, precision="amp-bf16"))["loss"])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_converts_the_weights_is_refused(digits16, precision):
+    with pytest.raises(UsageError, match=f"Use amp-{precision}"):
+        score(digits16, plan(precision=precision))
+
+
+@pytest.mark.parametrize("change", [{"recipe": "sgd-7"}, {"img_size": 32}])
+def test_a_plan_of_another_recipe_or_size_is_refused(digits16, change):
+    with pytest.raises(UsageError):
+        score(digits16, plan(**change))
+
+
+def test_validation_data_of_its_own_is_scored_by_class_name(prepare, images):
+    folder = images.folder("pets", {"cats": 9, "dogs": 9, "eels": 9}, size=(16, 16))
+    other = images.folder("more", {"dogs": 4, "eels": 5}, seed=1, size=(16, 16))
+    data = prepare(folder, img_size=16, val_data=other)
+    training = Training(Linear(), plan(), data, seed=0, device=CPU, emit=lambda event: None)
+    assert np.bincount(training.evaluate().labels).tolist() == [0, 4, 5]
+
+
+def test_progress_is_told_up_to_the_end(digits16):
+    events = []
+    score(digits16, plan(images=300), emit=events.append)
+    seen = [event.images_seen for event in events]
+    assert all(isinstance(event, TrainingProgressed) and event.images_total == 300 for event in events)
+    assert seen == sorted(seen)
+    assert 300 in seen
+
+
+def test_a_diverged_training_is_an_error_and_no_score(digits16):
+    model = Linear()
+    nn.init.constant_(model.fc.weight, math.inf)
+    with pytest.raises(HiloNasError, match="diverged"):
+        train(model, digits16, plan())
+
+
+# Budget and batches.
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(1, 32), (31, 32), (33, 32), (100, 7), (3000, 64)])
+def test_the_budget_is_kept_exactly_in_even_batches(digits16, images, batch_size):
+    model = Linear()
+    training, seen = train(model, digits16, plan(images=images, batch_size=batch_size))
+    assert seen[-1] == training.images_seen == sum(model.seen_in_training) == images
+    assert max(model.seen_in_training) <= batch_size
+    assert max(model.seen_in_training) - min(model.seen_in_training) <= 1
+
+
+def test_every_image_is_drawn_once_before_any_comes_again():
+    places = np.array([3, 5, 8, 9, 11])
+    sampler = Sampler(places, torch.Generator().manual_seed(0))
+    drawn = torch.cat([sampler.draw(count) for count in (2, 7, 6)]).tolist()
+    epochs = [drawn[start : start + 5] for start in (0, 5, 10)]
+    assert all(sorted(epoch) == places.tolist() for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_the_held_out_images_are_never_trained_on(digits16):
+    training = Training(Linear(), plan(images=1), digits16, seed=0, device=CPU, emit=lambda event: None)
+    trained = set(training._sampler.draw(1797 - 359).tolist())
+    assert len(trained) == 1797 - 359
+    assert not trained & set(training._val_places.tolist())
+
+
+def test_a_set_too_large_for_the_device_gives_the_same_batches(digits16):
+    places = torch.tensor([7, 3, 1700])
+    whole, mapped = (ImageSet(Path(digits16.path), CPU, digits16.class_names, max_mib=size) for size in (2048, 0))
+    for ours, theirs in zip(whole.take(places), mapped.take(places), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+# Augmentation.
+
+
+def ramp(count: int) -> Tensor:
+    """Images of 16 pixels whose value is their column."""
+    return torch.arange(16, dtype=torch.uint8).view(1, 1, 16, 1).expand(count, 16, 16, 3)
+
+
+def augmenter(hflip: bool) -> Augmenter:
+    return Augmenter(torch.zeros(3), torch.ones(3) / 255, hflip, torch.Generator().manual_seed(0))
+
+
+def test_images_are_shifted_by_an_eighth_at_most_and_the_edge_is_repeated():
+    shifted = augmenter(hflip=False).train(ramp(200))
+    assert shifted.shape == (200, 3, 16, 16)
+    offsets = shifted[:, 0, 0, 8] - 8
+    assert set(offsets.tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    expected = (torch.arange(16) + offsets[:, None]).clamp(0, 15)
+    assert torch.equal(shifted[:, 1, 7], expected)
+
+
+def test_images_are_mirrored_half_the_time_where_that_is_allowed():
+    mirrored = augmenter(hflip=True).train(ramp(400))
+    share = float((mirrored[:, 0, 0, 0] > mirrored[:, 0, 0, 15]).float().mean())
+    assert 0.4 < share < 0.6
+
+
+def test_scored_images_are_normalised_and_nothing_else():
+    prepared = Augmenter(torch.tensor([0.5] * 3), torch.tensor([0.25] * 3), True, torch.Generator()).plain(ramp(1))
+    assert torch.allclose(prepared[0, 0, 0], (torch.arange(16) / 255 - 0.5) / 0.25)
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory.", "DefaultCPUAllocator: can't allocate memory: 3 bytes"])
+def test_smaller_pieces_after_out_of_memory_give_the_same_weights(digits16, message):
+    events = []
+    the_plan = plan(images=100, batch_size=30)
+    roomy, cramped = Linear(), Linear(limit=8, message=message)
+    train(roomy, digits16, the_plan)
+    training, seen = train(cramped, digits16, the_plan, emit=events.append)
+    assert training.micro_batch.size == 7
+    assert seen[-1] == 100
+    assert max(cramped.seen_in_training) == 7
+    assert [event.level for event in events if isinstance(event, Notice)] == ["warning", "warning"]
+    assert torch.allclose(roomy.fc.weight, cramped.fc.weight, rtol=0, atol=1e-10)
+    assert training.evaluate().loss == pytest.approx(train(Linear(), digits16, the_plan)[0].evaluate().loss, abs=1e-6)
+
+
+def test_out_of_memory_with_a_single_image_is_the_end(digits16):
+    with pytest.raises(OutOfMemoryError, match="with a single image"):
+        train(Linear(limit=0), digits16, plan())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def work(size):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        MicroBatch(8, "a test", lambda event: None).run(work)
+
+
+# The recipe.
+
+
+def test_offset_weights_learn_slowly_and_biases_do_not_decay():
+    model = nn.ModuleDict({"conv_offset": nn.Conv2d(4, 8, 2), "fc": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
+    optimizer = build_optimizer(model, lr=1.0)
+    build_schedule(optimizer, updates=100).step_update(10)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rules = {
+        names[id(parameter)]: (group["weight_decay"], group["lr"] / optimizer.param_groups[-1]["lr"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    reference = rules["fc.weight"][1]
+    assert {name: (decay, rate / reference) for name, (decay, rate) in rules.items()} == {
+        "conv_offset.weight": (0.05, pytest.approx(0.01)),
+        "conv_offset.bias": (0.0, 1.0),
+        "fc.weight": (0.05, 1.0),
+        "fc.bias": (0.0, 1.0),
+        "norm.weight": (0.0, 1.0),
+        "norm.bias": (0.0, 1.0),
+    }
+
+
+@pytest.mark.parametrize("updates", [1, 2, 10, 100])
+def test_the_rate_rises_to_its_peak_falls_and_is_never_zero(updates):
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2, 2))], lr=0.5)
+    schedule = build_schedule(optimizer, updates)
+    rates = []
+    for update in range(1, updates + 1):
+        schedule.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    peak = rates.index(max(rates))
+    assert min(rates) > 0
+    assert max(rates) <= 0.5
+    assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
+    assert updates < 10 or max(rates) > 0.45
+
+
+def test_wider_networks_learn_at_a_lower_rate():
+    def rate(width, batch_size=64):
+        model = nn.Identity()
+        model.num_features = width
+        return learning_rate(model, batch_size)
+
+    assert rate(768) == pytest.approx(rate(384) / 2) == pytest.approx(5e-4)
+    assert rate(384, batch_size=256) == pytest.approx(2 * rate(384))
+    assert rate(16) == MAX_LR
+
+
+# Scores.
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_balanced_score_agrees_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(6, size=60, p=[0.5, 0.2, 0.1, 0.1, 0.1, 0.0])
+    predictions = np.where(rng.random(60) < 0.6, labels, rng.integers(0, 5, 60))
+    result = HeldOutResult(labels=labels, predictions=predictions, loss=1.0)
+    assert score_balanced(result)[0] == pytest.approx(balanced_accuracy_score(labels, predictions))
+
+
+@pytest.mark.parametrize("score_of", [score_top1, score_balanced])
+def test_the_standard_error_is_what_repeated_draws_show(score_of):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [150, 50])
+    found = np.where(labels == 0, 0.9, 0.6)
+    draws = [
+        score_of(HeldOutResult(labels=labels, predictions=np.where(rng.random(200) < found, labels, 2), loss=1.0))
+        for _ in range(2000)
+    ]
+    scores, errors = np.array(draws).T
+    # The binomial error of the pooled share counts the classes' difference in; it lies a little above the true spread.
+    assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.12)
