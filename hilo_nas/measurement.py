@@ -186,6 +186,8 @@ class ProxyPlan:
     """`top1`, or `balanced` for the mean of the classes' recalls."""
     val_fraction: float = 0.2
     """Share of the training split held out for scoring, stratified; unused with validation data of its own."""
+    val_images: int = 4000
+    """Held-out images at most; at 4,000 the standard error of a top-1 of 0.5 is 0.8 points."""
     hflip: bool = True
     """Whether images may be mirrored; false for digits and letters."""
     recipe: str = "adamw-1"
@@ -194,7 +196,7 @@ class ProxyPlan:
     def __post_init__(self) -> None:
         faults = [
             f"{name} must be at least 1, but got {getattr(self, name)}"
-            for name in ("img_size", "batch_size", "images")
+            for name in ("img_size", "batch_size", "images", "val_images")
             if getattr(self, name) < 1
         ]
         if self.precision not in PROXY_PRECISIONS:

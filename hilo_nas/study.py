@@ -63,7 +63,7 @@ class StudyFolder:
     @property
     def exists(self) -> bool:
         """Whether there is a study here; a folder without a manifest is the rest of a search that never began."""
-        return self.manifest_path.is_file()
+        return os.path.isfile(self.manifest_path)  # unlike Path.is_file, False for a name that no disk can hold
 
     def load_manifest(self) -> Manifest:
         """Returns the manifest.
@@ -76,7 +76,7 @@ class StudyFolder:
             return Manifest.from_yaml(self.manifest_path.read_text(encoding="utf-8"))
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
-        except RecordError as error:
+        except (RecordError, UnicodeDecodeError) as error:
             raise RecordError(f"{self.manifest_path}: {error}") from error
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -115,7 +115,7 @@ class StudyFolder:
         path = self.path / "local.yaml"
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise StorageError(f"cannot read {path}: {error}") from error
         return content if isinstance(content, dict) else {}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -50,6 +50,10 @@ def _options(
         raise typer.Exit
 
 
+# Typer carries click, or a copy of it; this is the base of its usage errors in either.
+_UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def _stop(signum: int, frame: FrameType | None) -> None:
     """SIGTERM stops as cleanly as Ctrl-C."""
     raise KeyboardInterrupt
@@ -64,13 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="hilo-nas", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.ClickException as error:
+        code = code if isinstance(code, int) else 0
+    except _UsageProblem as error:
         error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        errors.print("stopped; everything finished is kept")
-        return 130
+        return int(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
     except HiloNasError as error:
         if "--debug" in arguments:
             raise
@@ -80,3 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1  # whoever read our output has left
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if code == 130:  # typer turns Ctrl-C into this code, or passes it on
+        errors.print("stopped; everything finished is kept")
+    return code

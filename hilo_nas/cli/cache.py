@@ -31,7 +31,7 @@ def list_(cache_dir: CacheDir = None) -> None:
 def clear(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Names or hashes as `list` shows them; all if left out."),
+        typer.Argument(metavar="NAME...", help="Names or hashes as `list` shows them; all if left out."),
     ] = None,
     cache_dir: CacheDir = None,
 ) -> None:

@@ -26,7 +26,7 @@ _TARGET, _PROXY, _STUDY = "What is measured", "What is trained", "The study"
 
 def run(
     space: Annotated[
-        str | None, typer.Argument(metavar="[SPACE]", help="A shipped space's name, or a YAML file.")
+        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
     ] = None,
     study: Annotated[
         str | None,

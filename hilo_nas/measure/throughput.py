@@ -117,24 +117,10 @@ class _Reference:
 
     @classmethod
     def under(cls, bench: _Bench) -> _Reference:
-        """Returns the reference for the condition, built if the last one was another.
-
-        Raises:
-            MeasurementError: Not even the reference fits into memory.
-        """
+        """Returns the reference for the condition, built if the last one was another."""
         if cls.kept is None or cls.kept.condition != bench.condition:
             cls.kept = None
-            try:
-                cls.kept = cls(bench)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    condition = bench.condition
-                    raise MeasurementError(
-                        f"the reference network ({REFERENCE}) must fit into memory, but batch_size "
-                        f"{condition.batch_size} at {condition.img_size} px does not on {condition.device}. "
-                        "Use a smaller --batch-size."
-                    ) from error
-                raise
+            cls.kept = cls(bench)
         return cls.kept
 
 
@@ -145,19 +131,21 @@ def calibrate(condition: Mapping[str, Any], *, emit: Emit) -> dict[str, Any]:
         DeviceError: This machine does not have the device.
         MeasurementError: The reference does not fit into memory at this batch.
     """
-    with torch.inference_mode():
-        bench = _Bench(Condition(**condition))
-        reference = _Reference.under(bench)
-        calls = reference.warm.calls_per_block
-        try:
+    asked = Condition(**condition)
+    try:
+        with torch.inference_mode():
+            bench = _Bench(asked)
+            reference = _Reference.under(bench)
+            calls = reference.warm.calls_per_block
             blocks = [bench.stopwatch.time_block(reference.call, calls) for _ in range(_CALIBRATION_ROUNDS)]
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise MeasurementError(
-                    "the reference network ran out of memory. Use a smaller --batch-size."
-                ) from error
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-    speeds = [bench.condition.batch_size / block for block in blocks]
+        raise MeasurementError(
+            f"the reference network ({REFERENCE}) must fit into memory, but batch_size {asked.batch_size} at "
+            f"{asked.img_size} px does not on {asked.device}. Use a smaller --batch-size."
+        ) from error
+    speeds = [asked.batch_size / block for block in blocks]
     return dataclasses.asdict(
         Calibration(
             reference=REFERENCE,
@@ -188,7 +176,6 @@ def measure(
     Raises:
         OutOfMemoryError: The network does not fit; the batch is never lowered.
         DeviceError: This machine does not have the device.
-        MeasurementError: Not even the reference fits.
     """
     start = time.perf_counter()
     with torch.inference_mode():

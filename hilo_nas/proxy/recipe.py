@@ -16,8 +16,6 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
-from hilo_nas.errors import UsageError
-
 __all__ = ["CLIP_NORM", "RECIPE", "autocast", "build_loss", "build_optimizer", "build_schedule", "learning_rate"]
 
 RECIPE = "adamw-1"
@@ -75,15 +73,6 @@ _AUTOCAST = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Returns the context in which a network computes.
-
-    Raises:
-        UsageError: A precision that converts the weights: updates smaller than their rounding would be lost.
-    """
-    if precision not in _AUTOCAST:
-        raise UsageError(
-            f"a proxy training keeps float32 weights, so its precision must be one of {', '.join(_AUTOCAST)}, but got "
-            f"{precision!r}. Use amp-{precision}: its products are computed in {precision}."
-        )
+    """Returns the context in which a network computes under a plan's precision."""
     dtype = _AUTOCAST[precision]
     return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()

@@ -65,7 +65,7 @@ def run_training(
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
 
     Raises:
-        UsageError: The plan asks for a precision or a recipe that is not there.
+        UsageError: The plan asks for a recipe or an image size that is not there.
         OutOfMemoryError: The network does not fit, even with one image at a time.
         HiloNasError: The training diverged.
         StorageError: The image cache is gone.
@@ -118,7 +118,6 @@ class Training:
         emit: Takes `TrainingProgressed` and `Notice`.
 
     Raises:
-        UsageError: The precision converts the weights.
         StorageError: The image cache is gone.
     """
 
@@ -133,7 +132,9 @@ class Training:
         self._images = ImageSet(Path(data.path), device, data.class_names)
         if data.val_path is None:
             self._val_images = self._images
-            places, self._val_places = split_held_out(self._images.labels, self._images.digests, plan.val_fraction)
+            labels = self._images.labels
+            share = min(plan.val_fraction, plan.val_images / len(labels))
+            places, self._val_places = split_held_out(labels, self._images.digests, share)
         else:
             self._val_images = ImageSet(Path(data.val_path), device, data.class_names)
             places, self._val_places = (np.arange(len(images.labels)) for images in (self._images, self._val_images))

@@ -90,7 +90,7 @@ def describe_arch(arch: ArchConfig) -> str:
         elif kind != "none":
             lofi = int(arch.num_heads[i] * arch.alpha[i])
             stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
-    ratios = _join(f"{ratio:g}" for ratio in dict.fromkeys(arch.mlp_ratios))
+    ratios = _join(arch.mlp_ratios if len(set(arch.mlp_ratios)) > 1 else arch.mlp_ratios[:1])
     return f"p{arch.patch_size} {_join(arch.embed_dims)} x {_join(arch.depths)}, mlp {ratios}" + (
         f" [{'; '.join(stages)}]" if stages else ""
     )

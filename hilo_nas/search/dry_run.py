@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from hilo_nas.errors import HiloNasError
-from hilo_nas.events import Emit, Notice
+from hilo_nas.events import Emit, Event, Notice, TrainingProgressed
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
@@ -20,8 +20,8 @@ from hilo_nas.space import load_space
 __all__ = ["Cost", "estimate_cost"]
 
 _NETWORKS = 3
-_PROBE_BATCHES = (4, 16)
-"""A training's fixed cost and its cost per image come from two short ones, in batches."""
+_PROBE_BATCHES = (6, 60)
+"""Batches of the short training that is extrapolated from, and of the longer one for networks too quick for that."""
 _RECORD_BYTES = 12_000
 
 
@@ -104,13 +104,21 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
 
 def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:
     """Seconds that the whole training of a network would take: a fixed part, and one in proportion to its images."""
-    seconds = []
+    plan = setting.plan
     for batches in _PROBE_BATCHES:
-        images = min(batches * setting.plan.batch_size, setting.plan.images)
-        probe = dataclasses.replace(setting.plan, images=images)
-        seconds.append((images, executor.train(subject, probe, 0, emit).seconds))
-    (few, short), (many, long) = seconds
-    if many == few:
-        return short
-    per_image = max(long - short, 0.0) / (many - few)
-    return max(short - per_image * few, 0.0) + per_image * setting.plan.images
+        images = min(batches * plan.batch_size, plan.images)
+        seen: list[tuple[int, float]] = []
+
+        def watch(event: Event, seen: list[tuple[int, float]] = seen) -> None:
+            if isinstance(event, TrainingProgressed):
+                seen.append((event.images_seen, time.monotonic()))
+            emit(event)
+
+        whole = executor.train(subject, dataclasses.replace(plan, images=images), 0, watch).seconds
+        if images == plan.images:
+            return whole
+        if len(seen) > 2:
+            (first, start), (last, end) = seen[0], seen[-1]
+            per_image = (end - start) / (last - first)
+            return max(whole - per_image * images, 0.0) + per_image * plan.images
+    return whole / images * plan.images

@@ -132,7 +132,7 @@ class _Reader:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}."
-                self.fault((key,), f"unknown entry {key!r}. {hint}")
+                self.fault((str(key),), f"unknown entry {key!r}. {hint}")
         knobs = self._knobs(content)
         limits = self._limits(content.get("limits", {}))
         defaults = self._defaults(content.get("defaults", {}))

@@ -1,0 +1,315 @@
+"""The main road with real processes: a search that is killed, resumed, refused, read and exported."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hilo_nas.cli import main
+from hilo_nas.records import INTERRUPTED
+from hilo_nas.study import StudyFolder
+
+SPACE = """
+patch_size: [2]
+embed_dims: [8, 16]
+depths: [[1, 2], [1], [1, 2, 3], [1]]
+head_dim: [8]
+attention: [[none], [none], [hilo], [hilo]]
+alpha: [0.0, 0.5, 1.0]
+window_size: [[1], [1], [2], [1]]
+mlp_ratios: [2]
+defaults: {img_size: 32, batch_size: 4, proxy_img_size: 16, proxy_batch_size: 64, proxy_images: 1280, trials: 4}
+"""
+HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a space, a cache and studies of its own."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "tiny.yaml").write_text(SPACE)
+    return home
+
+
+@pytest.fixture(scope="module")
+def environment(home):
+    return {**os.environ, "HILO_NAS_STUDIES_DIR": str(home / "studies"), "HILO_NAS_CACHE_DIR": str(home / "cache")}
+
+
+def start(home, environment, *arguments):
+    return subprocess.Popen(
+        [*HILO_NAS, *arguments], cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(home, environment, *arguments):
+    process = start(home, environment, *arguments)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def descendants(pid):
+    """Every process below `pid`, by the kernel's own list."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[1] == str(pid) and fields[0] != "Z":
+            child = int(path.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def wait_for(condition, process, what, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the search ended before {what}: {process.communicate()}"
+        assert time.monotonic() < deadline, f"never saw {what}"
+        time.sleep(0.005)
+
+
+def latest(folder):
+    records = folder.load_records() if folder.trials_path.is_dir() else []
+    return records[-1] if records else None
+
+
+def kill_when(home, environment, folder, condition, what, *arguments, by=signal.SIGKILL):
+    process = start(home, environment, *arguments)
+    wait_for(lambda: condition(latest(folder)), process, what)
+    children = descendants(process.pid)
+    process.send_signal(by)
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 10
+    while (alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children, "there were no workers to leave behind"
+    assert not alive, "workers outlived their search"
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def killed(home, environment):
+    """A study of four networks whose search was killed in mid-timing, in mid-training and by SIGTERM."""
+    folder = StudyFolder(home / "studies" / "killed")
+    going_on = ("search", "--study", "killed")
+
+    def is_timing(number):
+        return lambda record: (
+            record and record.number >= number and record.state == "running" and not record.measurements
+        )
+
+    def is_training(number):
+        return lambda record: record and record.number >= number and record.state == "running" and record.measurements
+
+    kill_when(
+        home,
+        environment,
+        folder,
+        is_timing(1),
+        "timing",
+        "search",
+        "tiny.yaml",
+        "--data",
+        "digits",
+        "--study",
+        "killed",
+    )
+    cut_timing = latest(folder)
+    kill_when(home, environment, folder, is_training(cut_timing.number + 1), "training", *going_on)
+    cut_training = latest(folder)
+    code = kill_when(
+        home, environment, folder, is_training(cut_training.number + 1), "training", *going_on, by=signal.SIGTERM
+    )
+    assert code == 130
+    front_before = finish(home, environment, "front", "killed", "--format", "json")[1]
+    folder.storage_path.unlink(missing_ok=True)
+    front_after = finish(home, environment, "front", "killed", "--format", "json")[1]
+    assert front_after == front_before
+    code, out, err = finish(home, environment, *going_on)
+    assert (code, err) == (0, "")
+    return folder, cut_timing, cut_training, out
+
+
+def test_a_killed_search_ends_with_its_total_and_no_network_finished_twice(killed):
+    folder, _, _, out = killed
+    records = folder.load_records()
+    assert [record.number for record in records] == list(range(len(records)))
+    complete = [record.key for record in records if record.state == "complete"]
+    assert len(complete) == len(set(complete)) == 4
+    assert {record.state for record in records} == {"complete", "failed"}
+    assert all(record.reason == INTERRUPTED for record in records if record.state == "failed")
+    assert "4 of 4 networks measured, all done" in out
+    assert "rebuilt from" in out  # study.db had been deleted
+
+
+def test_what_a_kill_cut_off_was_tried_again_and_its_speed_not_paid_for_twice(killed):
+    folder, cut_timing, cut_training, _ = killed
+    records = folder.load_records()
+    for cut in (cut_timing, cut_training):
+        assert records[cut.number].reason == INTERRUPTED
+        again = [record for record in records if record.key == cut.key and record.number > cut.number]
+        assert [record.state for record in again][-1] == "complete"
+    finished = [record for record in records if record.key == cut_training.key and record.state == "complete"]
+    assert finished[0].measurements == cut_training.measurements
+
+
+def test_the_study_holds_no_local_path_and_its_tables_are_written(killed, home):
+    folder = killed[0]
+    for name in ("manifest.yaml", "trials.csv", "front.csv", "trials/0000.json"):
+        assert str(home) not in (folder.path / name).read_text()
+    lines = (folder.path / "trials.csv").read_text().splitlines()
+    assert lines[0].startswith("number,state,key,")
+    assert len(lines) == 1 + len(folder.load_records())
+    manifest = yaml.safe_load((folder.path / "manifest.yaml").read_text())
+    assert manifest["data"]["name"] == "digits"
+    assert manifest["device"]["torch"]
+    assert manifest["calibrations"]
+
+
+def test_until_trials_is_a_total_that_is_safe_to_repeat(killed, home, environment):
+    folder = killed[0]
+    before = folder.load_records()
+    code, out, _ = finish(home, environment, "search", "--study", "killed", "--until-trials", "4")
+    assert code == 0
+    assert folder.load_records() == before
+    assert "4 of 4 networks measured, all done" in out
+
+
+def test_more_trials_come_on_top(killed, home, environment):
+    folder = killed[0]
+    code, out, _ = finish(home, environment, "search", "--study", str(folder.path), "--trials", "1")
+    assert code == 0
+    assert "5 of 5 networks measured" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (("--batch-size", "8"), ["batch_size: 4 in the study, 8 now"]),
+        (("--proxy-images", "64", "--precision", "bf16"), ["proxy_images: 1280 in", "precision: 'fp32' in"]),
+        (("--sampler", "tpe", "--seed", "3"), ["sampler: 'gp' in the study, 'tpe' now", "seed: 0 in the study, 3 now"]),
+        (("litv2_digits",), ["space: 'tiny ("]),
+    ],
+)
+def test_going_on_under_other_conditions_is_refused_with_both_values(killed, home, environment, options, fields):
+    before = killed[0].load_records()
+    code, _, err = finish(home, environment, "search", *options, "--study", "killed", "--trials", "1")
+    assert code == 1
+    assert "Leave out the options that differ, or make a new study" in err
+    assert all(field in err for field in fields)
+    assert killed[0].load_records() == before
+
+
+def test_other_data_is_refused(killed, home, environment):
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (home / "images" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (16, 16), (i * 50, 0, 100)).save(home / "images" / name / f"{name}{i}.png")
+    code, _, err = finish(home, environment, "search", "--study", "killed", "--data", "images", "--trials", "1")
+    assert code == 1
+    assert "data: 'digits (" in err
+
+
+def test_another_torch_is_refused(killed, home, environment):
+    copy = home / "studies" / "moved"
+    shutil.copytree(killed[0].path, copy)
+    text = (copy / "manifest.yaml").read_text()
+    stored = yaml.safe_load(text)["device"]["torch"]
+    (copy / "manifest.yaml").write_text(text.replace(stored, "1.0.0"))
+    code, _, err = finish(home, environment, "search", "--study", "moved", "--trials", "1")
+    assert code == 1
+    assert f"device torch: '1.0.0' in the study, '{stored}' now" in err
+
+
+def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home, environment):
+    folder = killed[0]
+    total = sum(record.is_measured for record in folder.load_records())
+    process = start(home, environment, "search", "--study", "killed", "--trials", "1")
+    wait_for(lambda: latest(folder).state == "running", process, "a trial")
+    code, _, err = finish(home, environment, "search", "--study", "killed")
+    assert (code, "is locked: another search is running in it" in err) == (1, True)
+    assert finish(home, environment, "front", "killed")[0] == 0
+    assert finish(home, environment, "status", "killed")[0] == 0
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert sum(record.is_measured for record in folder.load_records()) == total + 1
+
+
+def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, environment):
+    folder = killed[0]
+    finished = [record for record in folder.load_records() if record.state == "complete"]
+    process = start(home, environment, "search", "--study", "killed", "--trials", "2")
+    wait_for(lambda: latest(folder).state == "running", process, "a trial")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "everything finished is kept" in err
+    assert "Traceback" not in err
+    records = folder.load_records()
+    assert [record for record in records if record.state == "complete"][: len(finished)] == finished
+    assert "running" not in {record.state for record in records}
+
+
+def test_an_exported_trial_builds_the_same_network_in_timm(killed, home, environment):
+    import timm
+
+    import hilo_nas.models  # noqa: F401
+    from hilo_nas.arch import ArchConfig
+
+    code, out, _ = finish(home, environment, "export", "killed", "--knee", "--format", "timm", "-o", "out")
+    assert code == 0
+    options = yaml.safe_load((home / "out" / "train.yaml").read_text())
+    model = timm.create_model(options["model"], num_classes=options["num_classes"], **options["model_kwargs"])
+    provenance = yaml.safe_load((home / "out" / "provenance.yaml").read_text())
+    assert model.arch.key() == provenance["key"]
+    assert ArchConfig.from_dict(yaml.safe_load((home / "out" / "arch.yaml").read_text())).key() == provenance["key"]
+    assert sum(weight.numel() for weight in model.parameters()) == provenance["params"]
+    assert "wrote out/train.yaml" in out
+
+
+def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment):
+    code, out, err = finish(
+        home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "dry", "--dry-run", "--timeout", "1h"
+    )
+    assert (code, err) == (0, "")
+    assert "per trial (median of 3 networks" in out
+    assert "4 trials: about" in out
+    assert "within the timeout" in out
+    assert "disk:" in out
+    assert not (home / "studies" / "dry").exists()
+
+
+def test_a_batch_at_which_the_reference_does_not_fit_is_an_error_and_makes_no_study(home, environment):
+    code, _, err = finish(
+        home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "big", "--batch-size", "100000000"
+    )
+    assert code == 1
+    assert "the reference network (timm:resnet18) must fit into memory" in err
+    assert "Use a smaller --batch-size" in err
+    assert not (home / "studies" / "big").exists()
+
+
+def test_the_records_are_json_that_other_tools_read(killed):
+    content = json.loads((killed[0].trials_path / "0000.json").read_text())
+    measurement = content["measurements"][0]
+    assert len(measurement["reference_seconds"]) == len(measurement["call_seconds"]) + 1
+    assert measurement["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert measurement["form"].startswith("litv2/")
+    assert content["scores"][0]["images_seen"] == 1280
+
+
+def test_the_same_commands_in_this_process_return_their_codes(killed, monkeypatch, capsys):
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(killed[0].path.parent))
+    assert main(["status", "killed"]) == 0
+    assert "networks measured" in capsys.readouterr().out
