@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from hilo_nas.cli.options import StudiesDir, StudyArgument
-from hilo_nas.cli.tables import front_table
+from hilo_nas.cli.tables import build_console, print_front_table
 from hilo_nas.report import build_front_frame, compare_anchors
 from hilo_nas.study import StudyFolder, find_study, front_of
 
@@ -51,7 +51,7 @@ def run(
         }
         typer.echo(json.dumps(content, indent=1))
     else:
-        print_front(folder, Console())
+        print_front(folder, build_console())
 
 
 def print_front(folder: StudyFolder, console: Console) -> None:
@@ -62,14 +62,13 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         console.print(f"study {folder.name} has no complete trial yet", highlight=False)
         return
     scored = sum(record.state == "complete" for record in records)
-    console.print(
-        front_table(front, title=f"{folder.name}: {len(front)} of {scored} scored networks are on the front"),
-        highlight=False,
-    )
+    console.print(f"{folder.name}: {len(front)} of {scored} scored networks are on the front", markup=False)
+    print_front_table(front, console)
     condition, device = manifest.objective, manifest.device
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± robust spread of a timing round\n"
-        f"proxy top-1: {manifest.plan.images:,} images of {manifest.data.name} at {manifest.plan.img_size} px, "
+        "p50 ms, MiB: time of one call, peak memory of one call\n"
+        f"top-1: after {manifest.plan.images:,} images of {manifest.data.name} at {manifest.plan.img_size} px, "
         "on held-out images of the training split; ± standard error\n"
         "* anchor",
         highlight=False,

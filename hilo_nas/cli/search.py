@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from hilo_nas.cli.options import StudiesDir, parse_duration
+from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -109,7 +110,7 @@ def run(
         metric=metric,
         idle_timeout_s=idle_timeout_s,
     )
-    console = Console(highlight=False)
+    console = build_console()
     if dry_run:
         _print_cost(request, console)
     else:
@@ -163,6 +164,7 @@ def _print_cost(request: object, console: Console) -> None:
         f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in all)\n"
         f"{cost.trials} trials: about {duration(cost.total_s)}, set-up of {duration(cost.set_up_s)} included",
         markup=False,
+        soft_wrap=True,
     )
     if cost.trials_by_timeout is not None:
         console.print(f"about {cost.trials_by_timeout} of them within the timeout")

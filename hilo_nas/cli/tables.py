@@ -5,21 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.text import figure, with_spread
 from hilo_nas.records import TrialRecord
 from hilo_nas.report import describe_arch
 
-__all__ = ["front_table"]
+__all__ = ["build_console", "print_front_table"]
+
+_PIPE_WIDTH = 160
+_WIDE = 130
+"""Columns from which a table has room for architectures; below, they follow it line by line."""
 
 
-def front_table(front: Sequence[TrialRecord], *, title: str | None = None) -> Table:
-    """Returns a row per trial of a front, the fastest first; anchors are marked with a star."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for name in ("trial", "images/s", "proxy top-1 %", "latency p50 ms", "memory MiB", "params M", "GMACs"):
+def build_console() -> Console:
+    """Returns the console for a command's output; a pipe gets lines wide enough for a table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+
+
+def print_front_table(front: Sequence[TrialRecord], console: Console) -> None:
+    """Prints a row per trial of a front, the fastest first; anchors are marked with a star."""
+    wide = console.width >= _WIDE
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("trial", "images/s", "top-1 %", "p50 ms", "MiB", "params M", "GMACs"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("architecture")
+    if wide:
+        table.add_column("architecture")
     for record in front:
         measurement, score = record.measurement, record.score
         if measurement is None or score is None or record.subject.arch is None:
@@ -33,6 +46,9 @@ def front_table(front: Sequence[TrialRecord], *, title: str | None = None) -> Ta
             figure(measurement.memory_mib, 3),
             figure((record.parameters or 0) / 1e6, 3),
             figure((record.macs or 0) / 1e9, 3),
-            describe_arch(record.subject.arch),
+            *([describe_arch(record.subject.arch)] if wide else []),
         )
-    return table
+    console.print(table)
+    for record in () if wide else front:
+        if record.subject.arch is not None:
+            console.print(f"{record.number:>5}  {describe_arch(record.subject.arch)}", markup=False, soft_wrap=True)

@@ -24,6 +24,8 @@ FORMATS = ("timm",)
 
 _DROP_PATH = ((0.0, 0.0), (27.844, 0.2), (48.830, 0.3), (86.521, 0.5))
 """LITv2's stochastic depth by million parameters (S, M and B); between them, and below, in proportion."""
+_RAND_AUGMENT = "rand-m9-mstd0.5-mmax9-inc1"
+"""LITv2's policy with the noise of the magnitude cut at 9: above, timm asks Pillow to keep 0 bits, and 13.0 refuses."""
 _SMALL_IMAGE = 96
 """Below this many pixels a side, images are not scaled up before the centre crop."""
 
@@ -41,12 +43,14 @@ def export_trial(
         epochs: Epochs of the full training.
 
     Raises:
-        UsageError: The batch size or the epochs are below 1.
+        UsageError: The batch size or the epochs are below 1, or the batch size is odd.
         StorageError: The folder cannot be written.
     """
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, but got {value}")
+    if batch_size % 2:
+        raise UsageError(f"batch_size must be even, for mixup pairs the images of a batch, but got {batch_size}")
     assert record.subject.arch is not None
     assert record.measurement is not None
     measured = record.measurement
@@ -102,7 +106,7 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
         "warmup_epochs": min(20, epochs // 2),
         "clip_grad": 5.0,
         "drop_path": _drop_path(count_params(record.subject.arch) / 1e6),
-        "aa": "rand-m9-mstd0.5-inc1",
+        "aa": _RAND_AUGMENT,
         "color_jitter": 0.4,
         "reprob": 0.25,
         "remode": "pixel",

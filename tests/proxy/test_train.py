@@ -100,9 +100,14 @@ def test_reduced_precision_trains_too(digits16):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_precision_that_converts_the_weights_is_refused(digits16, precision):
-    with pytest.raises(UsageError, match=f"Use amp-{precision}"):
-        score(digits16, plan(precision=precision))
+def test_a_precision_that_converts_the_weights_is_refused(precision):
+    with pytest.raises(UsageError, match=f"one of fp32, amp-bf16, amp-fp16, but got '{precision}'"):
+        plan(precision=precision)
+
+
+def test_no_more_images_are_held_out_than_the_plan_says(digits16):
+    assert score(digits16, plan(images=32))["n_val"] == pytest.approx(0.2 * 1797, abs=10)
+    assert score(digits16, plan(images=32, val_images=100))["n_val"] == pytest.approx(100, abs=10)
 
 
 @pytest.mark.parametrize("change", [{"recipe": "sgd-7"}, {"img_size": 32}])

@@ -1,0 +1,299 @@
+"""Plain values for tests: hypothesis strategies and builders whose every field can be said by keyword.
+
+Import it as `from builders import build_record` (pyproject puts `tests/` on the path).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from hilo_nas.arch import ArchConfig
+from hilo_nas.cost import count_macs, count_params
+from hilo_nas.manifest import DataIdentity, Manifest
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
+from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.space import SearchSpace, load_space
+from hilo_nas.study import StudyFolder
+
+TINY = ArchConfig(
+    embed_dims=(16, 32, 64, 128), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), alpha=(0.5,) * 4, patch_size=2
+)
+"""The anchor of `litv2_digits`: inside that space, built in milliseconds."""
+
+NOW = "2026-07-01T12:00:00+00:00"
+VERSIONS = {"hilo_nas": "0.1.0", "torch": "2.9.0", "timm": "1.0.22"}
+
+
+def build_arch(i: int = 0, **fields: Any) -> ArchConfig:
+    """An architecture of `litv2_digits`; each `i` from 0 to 31 is another network. `fields` replace its values."""
+    depths = (1 + i % 2, 1 + i // 2 % 2, 1 + i // 4 % 4, 1 + i // 16 % 2)
+    return dataclasses.replace(TINY, **{"depths": depths, **fields})
+
+
+def build_device(**fields: Any) -> DeviceIdentity:
+    """A CPU that never was."""
+    values = {"kind": "cpu", "model": "Test CPU (2 cores)", "driver": "6.1", "torch": "2.9.0", "serial": "host-1"}
+    return DeviceIdentity(**{**values, **fields})
+
+
+def build_condition(**fields: Any) -> Condition:
+    """CPU, batch 32, 32 px, fp32."""
+    return Condition(**{"device": "cpu", "batch_size": 32, "img_size": 32, **fields})
+
+
+def build_measurement(images_per_s: float = 1000.0, **fields: Any) -> Measurement:
+    """A measurement of that speed; its samples agree with it."""
+    condition = fields.get("condition", build_condition())
+    call = condition.batch_size / images_per_s
+    values: dict[str, Any] = {
+        "condition": condition,
+        "device": build_device(),
+        "images_per_s": images_per_s,
+        "images_per_s_spread": images_per_s / 100,
+        "images_per_s_raw": images_per_s * 0.98,
+        "latency_ms_p50": 1000 * call,
+        "latency_ms_p95": 1100 * call,
+        "latency_ms_p99": 1200 * call,
+        "memory_mib": 123.5,
+        "call_seconds": (call, call, call),
+        "reference_seconds": (0.1, 0.1, 0.1, 0.1),
+        "latency_seconds": (call, 1.1 * call, 1.2 * call),
+        "ratios": (images_per_s / 320,) * 3,
+        "steady": True,
+        "warmup_calls": 5,
+        "seconds": 2.5,
+        "form": "litv2/1 dcn=torchvision",
+        "threads": 2,
+        "environment": {"OMP_NUM_THREADS": "2"},
+        "versions": dict(VERSIONS),
+        "measured_at": NOW,
+    }
+    return Measurement(**{**values, **fields})
+
+
+def build_score(proxy_top1: float = 0.5, **fields: Any) -> ProxyScore:
+    """A score on 400 held-out images; its plan is that of `build_manifest` unless said otherwise."""
+    values: dict[str, Any] = {
+        "plan_hash": build_plan().hash(build_data().hash),
+        "metric": "top1",
+        "proxy_top1": proxy_top1,
+        "proxy_top1_se": (max(proxy_top1 * (1 - proxy_top1), 0.0) / 400) ** 0.5,
+        "loss": 1.25,
+        "n_val": 400,
+        "images_seen": 3000,
+        "seconds": 7.5,
+        "seed": 0,
+        "micro_batch_size": 64,
+        "device": "cpu",
+        "versions": dict(VERSIONS),
+        "scored_at": NOW,
+    }
+    return ProxyScore(**{**values, **fields})
+
+
+def build_record(
+    number: int = 0,
+    images_per_s: float | None = 1000.0,
+    proxy_top1: float | None = 0.5,
+    *,
+    arch: ArchConfig | None = None,
+    state: str = "complete",
+    **fields: Any,
+) -> TrialRecord:
+    """A trial of `build_arch(number)` unless `arch` is given; a speed or score of None was not taken."""
+    arch = arch or build_arch(number)
+    values: dict[str, Any] = {
+        "number": number,
+        "subject": Subject(arch=arch),
+        "state": state,
+        "parameters": count_params(arch, num_classes=10),
+        "macs": count_macs(arch, 32, num_classes=10) if arch.stride <= 32 else None,
+        "measurements": () if images_per_s is None else (build_measurement(images_per_s),),
+        "scores": () if proxy_top1 is None else (build_score(proxy_top1),),
+        "started_at": NOW,
+        "finished_at": NOW,
+        "seconds": 10.0,
+    }
+    return TrialRecord(**{**values, **fields})
+
+
+def build_failed(number: int, reason: str = "the worker died", **fields: Any) -> TrialRecord:
+    """A trial that failed before it was measured."""
+    return build_record(number, None, None, state="failed", reason=reason, **fields)
+
+
+def build_infeasible(
+    number: int,
+    images_per_s: float | None = 10.0,
+    reason: str = "images_per_s >= 900 is a limit, but got 10",
+    **fields: Any,
+) -> TrialRecord:
+    """A trial that was measured (unless the speed is None) and broke a limit."""
+    return build_record(number, images_per_s, None, state="infeasible", reason=reason, **fields)
+
+
+def build_data(**fields: Any) -> DataIdentity:
+    """The digits, as a manifest names them."""
+    return DataIdentity(**{"name": "digits", "hash": "0123456789abcdef", "num_classes": 10, "n_images": 1797, **fields})
+
+
+def build_plan(**fields: Any) -> ProxyPlan:
+    """3,000 images at 32 px, batch 64."""
+    return ProxyPlan(**{"img_size": 32, "batch_size": 64, "images": 3000, "hflip": False, **fields})
+
+
+def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fields: Any) -> Manifest:
+    """The manifest of a study of `litv2_digits` on the device of `build_device`."""
+    condition = build_condition()
+    device = build_device()
+    calibration = Calibration(reference="timm:resnet18", images_per_s=320.0, images_per_s_spread=2.0, device=device)
+    values: dict[str, Any] = {
+        "space": space or load_space("litv2_digits"),
+        "conditions": (condition,),
+        "device": device,
+        "calibrations": {condition.label(): calibration},
+        "data": build_data(),
+        "plan": build_plan(),
+        "sampler": "gp",
+        "seed": 0,
+        "trials": 12,
+        "versions": dict(VERSIONS),
+        "created_at": NOW,
+    }
+    return Manifest(name=name, **{**values, **fields})
+
+
+def write_study(
+    studies_dir: Path, name: str = "demo", records: Sequence[TrialRecord] = (), manifest: Manifest | None = None
+) -> StudyFolder:
+    """Writes a stored study (manifest and records, no study.db) and returns its folder."""
+    folder = StudyFolder(studies_dir / name)
+    folder.trials_path.mkdir(parents=True)
+    folder.write_manifest(manifest or build_manifest(name))
+    for record in records:
+        folder.write_record(record)
+    return folder
+
+
+def demo_records() -> list[TrialRecord]:
+    """Seven trials: an anchor that is beaten, a front of 2, 3 and 4 (the knee is 3), an infeasible and a failed one."""
+    return [
+        build_record(0, 800.0, 0.60, origin="anchor:litv2_tiny", arch=TINY),
+        build_record(1, 700.0, 0.55),
+        build_record(2, 500.0, 0.80),
+        build_record(3, 900.0, 0.75),
+        build_record(4, 1000.0, 0.50, arch=build_arch(8)),
+        build_infeasible(5),
+        build_failed(6),
+    ]
+
+
+# Strategies.
+
+
+@st.composite
+def archs(
+    draw: st.DrawFn, *, max_width: int = 24, max_depth: int = 2, kinds: Sequence[str] = ("none", "hilo")
+) -> ArchConfig:
+    """Valid architectures: free widths, any placement of attention, dead knobs spelled in many ways."""
+    stages = []
+    for _ in range(4):
+        heads = draw(st.integers(1, 4))
+        kind = draw(st.sampled_from(list(kinds)))
+        width = heads * draw(st.integers(1, max(1, max_width // heads)))
+        stages.append(
+            {
+                "embed_dims": width,
+                "depths": draw(st.integers(1, max_depth)),
+                "num_heads": heads if kind != "none" else draw(st.integers(1, 9)),
+                "attention": kind,
+                "alpha": draw(st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.6, 0.9, 1.0]) | st.floats(0, 1)),
+                "window_size": draw(st.integers(1, 4)),
+                "mlp_ratios": draw(st.sampled_from([1.0, 1.5, 2.0, 3.0, 4.0]) | st.floats(1, 4)),
+            }
+        )
+    fields = {name: tuple(stage[name] for stage in stages) for name in stages[0]}
+    return ArchConfig(patch_size=draw(st.sampled_from([1, 2, 3, 4])), **fields)
+
+
+_positive = st.floats(1e-6, 1e9, allow_nan=False)
+_text = st.text(max_size=12)
+_versions = st.dictionaries(_text, _text, max_size=3)
+_seconds = st.lists(_positive, min_size=1, max_size=4).map(tuple)
+
+conditions = st.builds(
+    Condition,
+    device=st.sampled_from(["cpu", "cuda", "cuda:3", "mps"]),
+    batch_size=st.integers(1, 4096),
+    img_size=st.integers(1, 1024),
+    precision=st.sampled_from(["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"]),
+    channels_last=st.booleans(),
+    compile=st.booleans(),
+    threads=st.none() | st.integers(1, 64),
+)
+devices = st.builds(DeviceIdentity, kind=_text, model=_text, driver=_text, torch=_text, serial=_text)
+measurements = st.builds(
+    Measurement,
+    condition=conditions,
+    device=devices,
+    images_per_s=_positive,
+    images_per_s_spread=_positive,
+    images_per_s_raw=_positive,
+    latency_ms_p50=_positive,
+    latency_ms_p95=_positive,
+    latency_ms_p99=_positive,
+    memory_mib=st.none() | _positive,
+    call_seconds=_seconds,
+    reference_seconds=_seconds,
+    latency_seconds=_seconds,
+    ratios=_seconds,
+    steady=st.booleans(),
+    warmup_calls=st.integers(0, 1000),
+    seconds=_positive,
+    form=_text,
+    threads=st.integers(1, 64),
+    environment=_versions,
+    versions=_versions,
+    measured_at=_text,
+)
+scores = st.builds(
+    ProxyScore,
+    plan_hash=_text,
+    metric=st.sampled_from(["top1", "balanced"]),
+    proxy_top1=st.floats(0, 1),
+    proxy_top1_se=st.floats(0, 1),
+    loss=_positive,
+    n_val=st.integers(1, 10**6),
+    images_seen=st.integers(1, 10**9),
+    seconds=_positive,
+    seed=st.integers(0, 2**32),
+    micro_batch_size=st.integers(1, 4096),
+    device=_text,
+    versions=_versions,
+    scored_at=_text,
+)
+records = st.builds(
+    TrialRecord,
+    number=st.integers(0, 10**6),
+    subject=st.one_of(archs().map(lambda arch: Subject(arch=arch)), _text.map(lambda name: Subject(timm=name))),
+    state=st.sampled_from(["running", "complete", "infeasible", "failed"]),
+    params=st.none() | st.dictionaries(_text, st.integers(0, 20), max_size=4),
+    origin=_text,
+    reason=st.none() | _text,
+    parameters=st.none() | st.integers(0, 10**12),
+    macs=st.none() | st.integers(0, 10**15),
+    violations=st.dictionaries(_text, st.floats(-10, 10), max_size=3),
+    imputed=st.dictionaries(_text, st.floats(-10, 10), max_size=2),
+    sampler_memory=st.dictionaries(_text, st.integers() | _text, max_size=2),
+    measurements=st.lists(measurements, max_size=2).map(tuple),
+    scores=st.lists(scores, max_size=2).map(tuple),
+    started_at=st.none() | _text,
+    finished_at=st.none() | _text,
+    seconds=st.floats(0, 1e6),
+)
+"""Trial records of every kind, for round trips."""

@@ -1,0 +1,320 @@
+"""Exports for timm's train.py: options that it knows, a model that it builds, and where the figures come from."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from builders import (
+    TINY,
+    build_condition,
+    build_data,
+    build_failed,
+    build_manifest,
+    build_plan,
+    build_record,
+    demo_records,
+    write_study,
+)
+
+import hilo_nas.models  # noqa: F401 - registers litv2, as `device_modules` does for train.py
+from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.errors import NotFoundError, StorageError, TrialStateError, UsageError
+from hilo_nas.export import FORMATS, choose_trial, export_trial
+from hilo_nas.export.timm import build_train_options
+
+# Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
+# know, so a misspelled one would be a wish that is silently dropped.
+TRAIN_OPTIONS = {
+    "aa",
+    "amp",
+    "amp_dtype",
+    "batch_size",
+    "clip_grad",
+    "color_jitter",
+    "crop_pct",
+    "cutmix",
+    "device_modules",
+    "drop_path",
+    "epochs",
+    "experiment",
+    "hflip",
+    "img_size",
+    "interpolation",
+    "lr",
+    "min_lr",
+    "mixup",
+    "model",
+    "model_kwargs",
+    "num_classes",
+    "opt",
+    "opt_betas",
+    "opt_eps",
+    "remode",
+    "reprob",
+    "sched",
+    "sched_on_updates",
+    "smoothing",
+    "train_interpolation",
+    "warmup_epochs",
+    "warmup_lr",
+    "weight_decay",
+}
+# What train.py passes to create_model itself; in model_kwargs it would be given twice.
+FORBIDDEN = {
+    "num_classes",
+    "in_chans",
+    "drop_rate",
+    "drop_path_rate",
+    "drop_block_rate",
+    "global_pool",
+    "bn_momentum",
+    "bn_eps",
+}
+
+
+def options_of(record=None, *, manifest=None, batch_size=512, epochs=300):
+    return build_train_options(
+        manifest or build_manifest(), record or build_record(0), batch_size=batch_size, epochs=epochs
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    return write_study(tmp_path / "studies", "demo", demo_records())
+
+
+@pytest.fixture
+def exported(study, tmp_path) -> dict[str, dict]:
+    """The content of each exported file, by its name."""
+    paths = export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out")
+    return {path.name: yaml.safe_load(path.read_text()) for path in paths}
+
+
+def test_every_option_is_one_that_train_py_knows(exported):
+    assert set(exported["train.yaml"]) <= TRAIN_OPTIONS
+    assert {"device_modules", "model", "model_kwargs", "num_classes", "lr", "opt"} <= set(exported["train.yaml"])
+
+
+def test_the_options_name_the_model_and_what_registers_it(exported):
+    train = exported["train.yaml"]
+    assert train["device_modules"] == ["hilo_nas.models"]
+    assert train["model"] == "litv2"
+    assert not set(train["model_kwargs"]) & FORBIDDEN
+    assert set(train["model_kwargs"]) == {field.name for field in dataclasses.fields(ArchConfig)}
+    assert (train["num_classes"], train["img_size"]) == (10, 32)
+
+
+def test_timm_builds_the_trials_network_from_the_options(exported, study):
+    train = exported["train.yaml"]
+    model = timm.create_model(
+        train["model"],
+        num_classes=train["num_classes"],
+        drop_rate=0.0,
+        drop_path_rate=train["drop_path"],
+        in_chans=3,
+        **train["model_kwargs"],
+    )
+    assert model.arch.key() == study.load_record(3).key
+    assert sum(p.numel() for p in model.parameters()) == study.load_record(3).parameters
+    with torch.no_grad():
+        assert model.eval()(torch.zeros(1, 3, train["img_size"], train["img_size"])).shape == (1, 10)
+
+
+def test_the_architecture_is_written_in_a_file_of_its_own(exported, study):
+    assert ArchConfig.from_dict(exported["arch.yaml"]).key() == study.load_record(3).key
+
+
+def test_the_recipe_is_the_papers():
+    options = options_of(batch_size=1024)
+    expected = {
+        "opt": "adamw",
+        "opt_betas": [0.9, 0.999],
+        "opt_eps": 1e-8,
+        "weight_decay": 0.05,
+        "sched": "cosine",
+        "epochs": 300,
+        "warmup_epochs": 20,
+        "lr": 1e-3,
+        "warmup_lr": 1e-6,
+        "min_lr": 1e-5,
+        "clip_grad": 5.0,
+        "aa": "rand-m9-mstd0.5-mmax9-inc1",
+        "color_jitter": 0.4,
+        "reprob": 0.25,
+        "remode": "pixel",
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "smoothing": 0.1,
+    }
+    for name, value in expected.items():
+        assert options[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+@pytest.mark.parametrize("name", ["lr", "warmup_lr", "min_lr"])
+def test_learning_rates_scale_with_the_batch(name):
+    rates = {batch: options_of(batch_size=batch)[name] for batch in (128, 512, 2048)}
+    assert rates[512] == pytest.approx({"lr": 5e-4, "warmup_lr": 5e-7, "min_lr": 5e-6}[name])
+    assert rates[128] == pytest.approx(rates[512] / 4)
+    assert rates[2048] == pytest.approx(rates[512] * 4)
+    assert options_of(batch_size=128)["batch_size"] == 128
+
+
+def test_rates_are_numbers_for_every_reader_of_yaml(study, tmp_path):
+    """`5e-07` without a dot is text for YAML 1.1, which train.py's reader speaks."""
+    export_trial(study.load_manifest(), study.load_record(3), tmp_path, batch_size=32)
+    train = yaml.safe_load((tmp_path / "train.yaml").read_text())
+    assert all(isinstance(train[name], float) for name in ("lr", "warmup_lr", "min_lr", "opt_eps"))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("litv2_small", 0.2), ("litv2_medium", 0.3), ("litv2_base", 0.5)])
+def test_drop_path_is_the_papers_at_its_sizes(name, rate):
+    assert options_of(build_record(0, arch=PRESETS[name]))["drop_path"] == pytest.approx(rate, abs=0.001)
+
+
+def test_drop_path_grows_with_the_network_and_then_no_more():
+    small = PRESETS["litv2_small"]
+    archs = [dataclasses.replace(small, depths=(2, 2, depth, 2)) for depth in (1, 3, 6, 12, 18, 60, 90)]
+    rates = [options_of(build_record(0, arch=arch))["drop_path"] for arch in [TINY, *archs]]
+    assert rates == sorted(rates)
+    assert rates[0] < 0.01
+    assert rates[-1] == rates[-2] == 0.5
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(300, 20), (40, 20), (10, 5), (1, 0)])
+def test_a_short_training_warms_up_for_at_most_half_of_it(epochs, warmup):
+    options = options_of(epochs=epochs)
+    assert (options["epochs"], options["warmup_epochs"]) == (epochs, warmup)
+
+
+def test_images_are_prepared_as_the_study_saw_them():
+    digits = options_of()
+    assert (digits["img_size"], digits["crop_pct"], digits["hflip"]) == (32, 1.0, 0.0)
+    photographs = build_manifest(
+        conditions=(build_condition(img_size=224),), plan=build_plan(hflip=True), data=build_data(num_classes=1000)
+    )
+    options = options_of(manifest=photographs)
+    assert (options["img_size"], options["crop_pct"], options["hflip"]) == (224, 0.875, 0.5)
+    assert options["num_classes"] == 1000
+
+
+def test_provenance_says_where_every_figure_comes_from(exported, study):
+    found, manifest, record = exported["provenance.yaml"], study.load_manifest(), study.load_record(3)
+    assert (found["study"], found["trial"], found["key"]) == ("demo", 3, record.key)
+    assert found["space"] == {"name": "litv2_digits", "hash": manifest.space.hash()}
+    assert (found["params"], found["macs"]) == (record.parameters, record.macs)
+    measured = found["measured"]
+    assert (measured["images_per_s"], measured["images_per_s_spread"]) == (900.0, 9.0)
+    assert measured["device"] == dataclasses.asdict(manifest.device)
+    assert measured["condition"] == manifest.objective.to_dict()
+    assert measured["form"] == record.measurement.form
+    assert measured["versions"]["torch"] == "2.9.0"
+    assert found["proxy"]["proxy_top1"] == 0.75
+    assert found["proxy"]["plan"]["hash"] == manifest.plan_hash
+    assert found["proxy"]["data"]["hash"] == manifest.data.hash
+    assert found["versions"] == manifest.versions
+
+
+def test_exported_files_hold_no_local_path(study, tmp_path):
+    study.write_local({"data": "/data/secret"})
+    for path in export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out"):
+        text = path.read_text()
+        assert str(tmp_path) not in text
+        assert str(Path.home()) not in text
+        assert not re.search(r"(^|[\s\"'=])(/\w|~/|[A-Za-z]:\\)", text, re.MULTILINE)
+
+
+def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
+    record = study.load_record(3)
+    for path in export_trial(study.load_manifest(), record, tmp_path / "out"):
+        head = path.read_text().split("\n")[:2]
+        assert head[0] == f"# {record.key}: trial 3 of study demo"
+        assert head[1] == "# 900 ± 9 images/s on Test CPU (2 cores) (cpu-b32-32px-fp32)"
+
+
+def test_exporting_again_replaces_the_files(study, tmp_path):
+    manifest = study.load_manifest()
+    export_trial(manifest, study.load_record(3), tmp_path / "a" / "b")
+    paths = export_trial(manifest, study.load_record(2), tmp_path / "a" / "b")
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == sorted(path.name for path in paths)
+    assert yaml.safe_load(paths[2].read_text())["trial"] == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", -1), ("epochs", 0)])
+def test_a_training_of_nothing_is_refused(study, tmp_path, name, value):
+    with pytest.raises(UsageError, match=f"{name} must be at least 1, but got {value}"):
+        export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out", **{name: value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_odd_batch_is_refused_for_mixup_pairs_images(study, tmp_path):
+    with pytest.raises(UsageError, match="batch_size must be even, for mixup pairs the images of a batch, but got 33"):
+        export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out", batch_size=33)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(study, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises((UsageError, StorageError), match=r"cannot make the folder .*Choose another with -o"):
+            export_trial(study.load_manifest(), study.load_record(3), folder)
+
+
+def test_the_formats_are_named():
+    assert FORMATS == ("timm",)
+
+
+def test_a_trial_is_chosen_by_its_number(study):
+    assert choose_trial(study, number=0).number == 0
+    assert choose_trial(study, number=1).number == 1
+
+
+@pytest.mark.parametrize(("speed", "number"), [(1.0, 2), (500.0, 2), (500.1, 3), (900.0, 3), (901.0, 4), (1000.0, 4)])
+def test_a_trial_is_chosen_as_the_most_accurate_of_at_least_a_speed(study, speed, number):
+    assert choose_trial(study, min_images_per_s=speed).number == number
+
+
+def test_a_trial_is_chosen_at_the_knee(study):
+    assert choose_trial(study, at_knee=True).number == 3
+
+
+def test_a_speed_that_none_reaches_is_answered_with_the_fastest(study):
+    with pytest.raises(NotFoundError) as caught:
+        choose_trial(study, min_images_per_s=1000.5)
+    assert str(caught.value) == (
+        "no trial of study demo reaches 1000.5 images/s; the fastest, trial 4, has 1000. "
+        "Ask for less, or search on with --trials."
+    )
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {},
+        {"number": 3, "at_knee": True},
+        {"number": 0, "min_images_per_s": 1.0},
+        {"min_images_per_s": 0.0, "at_knee": True},
+    ],
+)
+def test_exactly_one_way_of_choosing_is_wanted(study, ways):
+    with pytest.raises(UsageError, match="give exactly one of --trial N, --min-images-per-s X and --knee"):
+        choose_trial(study, **ways)
+
+
+def test_a_trial_that_cannot_serve_is_refused(study):
+    with pytest.raises(NotFoundError, match="study demo has no trial 99"):
+        choose_trial(study, number=99)
+    with pytest.raises(NotFoundError, match="study demo has no trial -1"):
+        choose_trial(study, number=-1)
+    for number, state in ((5, "infeasible"), (6, "failed")):
+        with pytest.raises(TrialStateError, match=f"trial {number} of study demo is {state} "):
+            choose_trial(study, number=number)
+
+
+@pytest.mark.parametrize("way", [{"at_knee": True}, {"min_images_per_s": 1.0}])
+def test_a_study_without_a_complete_trial_offers_none(tmp_path, way):
+    folder = write_study(tmp_path, "empty", [build_failed(0)])
+    with pytest.raises(NotFoundError, match="study empty has no complete trial yet: see `hilo-nas status empty`"):
+        choose_trial(folder, **way)

@@ -1,0 +1,255 @@
+"""Tables of a study's records: columns, values, and how the front stands to its anchors."""
+
+import csv
+
+import pandas as pd
+import pytest
+from builders import (
+    TINY,
+    build_arch,
+    build_failed,
+    build_infeasible,
+    build_measurement,
+    build_record,
+    build_score,
+    demo_records,
+    write_study,
+)
+
+from hilo_nas.arch import PRESETS
+from hilo_nas.errors import StorageError
+from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.report import (
+    AnchorStanding,
+    build_front_frame,
+    build_trials_frame,
+    compare_anchors,
+    describe_arch,
+    write_tables,
+)
+from hilo_nas.study import StudyFolder
+
+COLUMNS = [
+    "number",
+    "state",
+    "key",
+    "origin",
+    "images_per_s",
+    "images_per_s_spread",
+    "images_per_s_raw",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "latency_ms_p99",
+    "memory_mib",
+    "steady",
+    "proxy_top1",
+    "proxy_top1_se",
+    "loss",
+    "images_seen",
+    "params_m",
+    "gmacs",
+    "patch_size",
+    "embed_dims",
+    "depths",
+    "num_heads",
+    "attention",
+    "alpha",
+    "window_size",
+    "mlp_ratios",
+    "on_front",
+    "form",
+    "condition",
+    "seconds",
+    "reason",
+]
+
+
+def test_there_is_a_row_per_trial_with_every_value_and_its_spread():
+    frame = build_trials_frame(demo_records())
+    assert list(frame.columns) == COLUMNS
+    assert list(frame["number"]) == list(range(7))
+    assert list(frame["state"]) == ["complete"] * 5 + ["infeasible", "failed"]
+    row, record = frame.loc[2], demo_records()[2]
+    for name in ("images_per_s", "images_per_s_spread", "images_per_s_raw", "latency_ms_p95", "memory_mib", "form"):
+        assert row[name] == getattr(record.measurement, name)
+    for name in ("proxy_top1", "proxy_top1_se", "loss", "images_seen"):
+        assert row[name] == getattr(record.score, name)
+    assert row["key"] == record.key
+    assert row["params_m"] == record.parameters / 1e6
+    assert row["gmacs"] == record.macs / 1e9
+    assert row["condition"] == "cpu-b32-32px-fp32"
+    assert row["seconds"] == 10.0
+
+
+def test_the_seconds_are_the_trials_not_the_measurements():
+    frame = build_trials_frame([build_record(0, seconds=99.96)])
+    assert frame.loc[0, "seconds"] == 100.0
+
+
+def test_knobs_are_text_with_a_value_per_stage():
+    row = build_trials_frame([build_record(0, arch=TINY)]).loc[0]
+    assert row["embed_dims"] == "16-32-64-128"
+    assert row["depths"] == "1-1-2-1"
+    assert row["attention"] == "none-none-hilo-hilo"
+    assert row["alpha"] == "0.5-0.5-0.5-0.5"
+    assert row["mlp_ratios"] == "4-4-4-4"
+    assert row["patch_size"] == 2
+
+
+def test_what_was_not_taken_is_missing_and_reasons_are_told():
+    frame = build_trials_frame([build_record(0), build_infeasible(1), build_failed(2)])
+    assert frame["proxy_top1"].notna().tolist() == [True, False, False]
+    assert frame["images_per_s"].notna().tolist() == [True, True, False]
+    assert frame["reason"].tolist()[1:] == ["images_per_s >= 900 is a limit, but got 10", "the worker died"]
+    assert pd.isna(frame["reason"][0])
+
+
+def test_what_the_sampler_was_told_instead_is_no_result():
+    record = build_infeasible(0, imputed={"proxy_top1": 0.123})
+    assert pd.isna(build_trials_frame([record]).loc[0, "proxy_top1"])
+
+
+def test_the_front_has_the_same_columns_the_fastest_first():
+    frame = build_front_frame(demo_records())
+    assert list(frame.columns) == COLUMNS
+    assert list(frame["number"]) == [4, 3, 2]
+    assert list(frame.index) == [0, 1, 2]
+    assert frame["on_front"].all()
+    trials = build_trials_frame(demo_records())
+    assert trials.loc[trials["on_front"], "number"].tolist() == [2, 3, 4]
+
+
+def test_a_study_without_trials_has_empty_tables():
+    assert list(build_trials_frame([]).columns) == COLUMNS
+    assert list(build_front_frame([]).columns) == COLUMNS
+    assert len(build_front_frame([build_failed(0)])) == 0
+
+
+def test_a_network_of_timms_has_a_row_too():
+    record = TrialRecord(
+        number=0,
+        subject=Subject(timm="resnet18"),
+        state="complete",
+        origin="peer:resnet18",
+        measurements=(build_measurement(),),
+        scores=(build_score(),),
+    )
+    row = build_trials_frame([record]).loc[0]
+    assert row["key"] == "timm:resnet18"
+    assert pd.isna(row["depths"])
+    assert pd.isna(row["params_m"])
+
+
+def test_the_tables_are_written_beside_the_records(tmp_path):
+    folder = write_study(tmp_path, records=demo_records())
+    write_tables(folder)
+    with (folder.path / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert [row["number"] for row in rows] == [str(i) for i in range(7)]
+    assert float(rows[3]["images_per_s"]) == 900.0
+    assert rows[5]["proxy_top1"] == ""
+    assert rows[6]["reason"] == "the worker died"
+    with (folder.path / "front.csv").open(newline="") as file:
+        assert [row["number"] for row in csv.DictReader(file)] == ["4", "3", "2"]
+
+
+def test_written_tables_are_rewritten_when_a_record_changes(tmp_path):
+    folder = write_study(tmp_path, records=demo_records())
+    write_tables(folder)
+    folder.write_record(build_record(3, 5000.0, 0.99))
+    write_tables(folder)
+    assert pd.read_csv(folder.path / "front.csv")["number"].tolist() == [3]
+
+
+def test_a_key_of_digits_alone_survives_the_table(tmp_path):
+    """A key such as 84170833e994 is read back as a number by careless readers; as text it is the key."""
+    folder = write_study(tmp_path, records=[build_record(0, arch=PRESETS["litv2_medium"])])
+    write_tables(folder)
+    assert pd.read_csv(folder.path / "trials.csv", dtype={"key": str})["key"][0] == PRESETS["litv2_medium"].key()
+
+
+def test_a_folder_that_is_gone_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot write .*trials\.csv"):
+        write_tables(StudyFolder(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "text"),
+    [
+        (PRESETS["litv2_small"], "p4 96-192-384-768 x 2-2-6-2, mlp 4 [3: 10/12 lofi, s=2; 4: 24 heads]"),
+        (
+            build_arch(alpha=(0, 0, 0.0, 1.0), window_size=(1, 1, 4, 2)),
+            "p2 16-32-64-128 x 1-1-1-1, mlp 4 [3: 0/4 lofi, s=4; 4: 8/8 lofi, s=2]",
+        ),
+        (build_arch(attention=("none",) * 4, mlp_ratios=(2,) * 4), "p2 16-32-64-128 x 1-1-1-1, mlp 2"),
+        (build_arch(attention=("none",) * 4, mlp_ratios=(2, 4, 2.5, 2)), "p2 16-32-64-128 x 1-1-1-1, mlp 2-4-2.5-2"),
+    ],
+    ids=["small", "all-or-none-lofi", "no-attention", "ratios-per-stage"],
+)
+def test_an_architecture_is_described_in_one_line(arch, text):
+    assert describe_arch(arch) == text
+
+
+def sentences(*records) -> list[str]:
+    return [standing.sentence() for standing in compare_anchors(records)]
+
+
+def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
+    (standing,) = compare_anchors(demo_records())
+    assert (standing.name, standing.number, standing.verdict, standing.by) == ("litv2_tiny", 0, "beaten", 3)
+    assert standing.speed_ratio == pytest.approx(900 / 800)
+    assert standing.top1_gain == pytest.approx(0.15)
+    assert standing.top1_gain_se == pytest.approx((0.75 * 0.25 / 400 + 0.6 * 0.4 / 400) ** 0.5)
+    assert standing.sentence() == (
+        "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1"
+    )
+
+
+def test_of_several_that_beat_an_anchor_the_fastest_is_named():
+    anchor = build_record(0, 800.0, 0.6, origin="anchor:a")
+    rivals = [build_record(1, 900.0, 0.9), build_record(2, 1000.0, 0.7), build_record(3, 1100.0, 0.5)]
+    assert [standing.by for standing in compare_anchors([anchor, *rivals])] == [2]
+    assert [standing.by for standing in compare_anchors([anchor, *reversed(rivals)])] == [2]
+
+
+def test_an_anchor_that_none_beats_stands_on_the_front():
+    anchor = build_record(0, 800.0, 0.6, origin="anchor:a")
+    assert sentences(anchor, build_record(1, 900.0, 0.5)) == [
+        "no trial beats a (trial 0): it stands on the front itself"
+    ]
+    assert compare_anchors([anchor, build_record(1, 800.0, 0.6)])[0].verdict == "on the front"
+
+
+def test_an_anchor_that_failed_has_nothing_to_compare_with():
+    assert sentences(build_failed(0, origin="anchor:a"), build_record(1)) == [
+        "a (trial 0) has no speed and score to compare with"
+    ]
+    assert sentences(build_infeasible(2, origin="anchor:b"), build_record(1)) == [
+        "b (trial 2) has no speed and score to compare with"
+    ]
+
+
+def test_an_anchor_that_was_cut_off_lives_on_under_its_retry():
+    cut = build_failed(0, INTERRUPTED, origin="anchor:a", arch=TINY)
+    retry = build_record(1, 800.0, 0.6, origin="retry:0", arch=TINY)
+    (standing,) = compare_anchors([cut, retry, build_record(2, 900.0, 0.7)])
+    assert (standing.name, standing.number, standing.verdict, standing.by) == ("a", 1, "beaten", 2)
+
+
+def test_anchors_stand_in_the_order_of_their_trials():
+    some = [build_record(i, 100.0 * (i + 1), 0.5, origin=f"anchor:{name}") for i, name in enumerate("abc")]
+    assert [standing.name for standing in compare_anchors(some)] == ["a", "b", "c"]
+    assert [standing.by for standing in compare_anchors(some)] == [2, 2, None]
+
+
+def test_a_study_without_anchors_has_no_standings():
+    assert compare_anchors([build_record(0)]) == []
+    assert compare_anchors([]) == []
+
+
+def test_a_loss_of_accuracy_is_told_with_its_sign():
+    standing = AnchorStanding(
+        name="a", number=0, verdict="beaten", by=1, speed_ratio=2.0, top1_gain=0.0, top1_gain_se=0.01
+    )
+    assert standing.sentence().endswith("2.00 x its images/s, +0.0 ± 1.0 points of proxy top-1")

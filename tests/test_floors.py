@@ -1,0 +1,212 @@
+"""The floors of the house: who may import whom. The README's picture stays true because this test walks the imports.
+
+A room is a top-level module or folder of the package; each has a floor. An import goes down, or stays inside its room.
+On floors 0 and 1, rooms are single pages that may know each other, as long as no circle closes.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import demo_records, write_study
+
+import hilo_nas
+
+PACKAGE = Path(hilo_nas.__file__).parent
+FLOORS = {
+    "errors": 0,
+    "events": 0,
+    "arch": 1,
+    "cost": 1,
+    "measurement": 1,
+    "pareto": 1,
+    "space": 1,
+    "records": 1,
+    "manifest": 1,
+    "study": 1,
+    "models": 2,
+    "measure": 3,
+    "proxy": 3,
+    "search": 4,
+    "report": 4,
+    "export": 4,
+    "api": 5,
+    "bench": 5,
+    "cli": 6,
+}
+PLAIN = {"yaml"}
+"""What floors 0 and 1 may import beside the standard library."""
+RESERVED = {"optuna": "search", "pandas": "report", "rich": "cli", "typer": "cli", "click": "cli"}
+"""Libraries that one room alone imports."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """The room of `hilo_nas.space.file` is `space`; the package's own face has none."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it; `from a import b` counts as both a and a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> set[str]:
+    """The rooms of the package that a file imports, its own left out."""
+    rooms = {room_of(name) for name in imports_of(path) if name.startswith("hilo_nas.")}
+    return (rooms & FLOORS.keys()) - {room_of(module_of(path))}
+
+
+def outside_imports(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(path)} - {"hilo_nas"} - sys.stdlib_module_names
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(module_of(path)) for path in FILES} - {""}
+    assert rooms <= FLOORS.keys()
+    assert {"errors", "arch", "models", "measure", "search", "cli"} <= rooms
+
+
+def test_imports_go_down():
+    for path in FILES:
+        room = room_of(module_of(path))
+        floor = FLOORS.get(room, -1)
+        for other in own_imports(path):
+            is_below = FLOORS[other] < floor or (floor <= 1 and FLOORS[other] == floor)
+            assert is_below, f"{path}: {room} (floor {floor}) imports {other} (floor {FLOORS[other]})"
+
+
+def test_the_lower_floors_know_the_standard_library_and_yaml_only():
+    for path in FILES:
+        if FLOORS.get(room_of(module_of(path)), 0) <= 1:
+            assert outside_imports(path) <= PLAIN, path
+
+
+def test_the_lower_floors_hold_no_circle():
+    knows: dict[str, set[str]] = {room: set() for room, floor in FLOORS.items() if floor <= 1}
+    for path in FILES:
+        room = room_of(module_of(path))
+        if room in knows:
+            knows[room] |= own_imports(path)
+    assert knows["cost"] >= {"arch"}
+    while knows:
+        free = [room for room, others in knows.items() if not others & knows.keys()]
+        assert free, f"a circle among {sorted(knows)}"
+        for room in free:
+            del knows[room]
+
+
+def test_inside_a_room_no_circle_closes_at_import():
+    """Imports at the head of files, followed file by file; a face that resolves its names lazily closes no circle."""
+    names = {module_of(path): path for path in FILES}
+    knows = {}
+    for name, path in names.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = set()
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                submodules = {f"{node.module}.{alias.name}" for alias in node.names} & names.keys()
+                found |= submodules or {node.module}
+        knows[name] = (found & names.keys()) - {name}
+    while knows:
+        free = [name for name, others in knows.items() if not others & knows.keys()]
+        assert free, f"a circle among {sorted(knows)}"
+        for name in free:
+            del knows[name]
+
+
+def test_a_library_that_is_reserved_stays_in_its_room():
+    for path in FILES:
+        room = room_of(module_of(path))
+        for library in outside_imports(path) & RESERVED.keys():
+            assert RESERVED[library] == room, f"{path} imports {library}, which is {RESERVED[library]}'s"
+
+
+def test_reserved_libraries_are_used_at_all():
+    for library in ("optuna", "pandas", "rich", "typer"):
+        homes = {room_of(module_of(path)) for path in FILES if library in outside_imports(path)}
+        assert homes == {RESERVED[library]}
+
+
+def test_only_the_command_line_prints():
+    for path in FILES:
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        prints = any(isinstance(func, ast.Name) and func.id == "print" for func in calls)
+        assert not prints or room_of(module_of(path)) == "cli", path
+
+
+def test_no_module_is_a_drawer_for_everything():
+    for path in FILES:
+        assert not {"utils", "util", "common", "core", "helpers", "misc"} & set(module_of(path).split(".")), path
+
+
+CHILD = """
+import sys
+from hilo_nas.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+loaded = [name for name in ("torch", "torchvision", "timm", "optuna") if name in sys.modules]
+print("code", code, "loaded", *loaded)
+"""
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    write_study(folder, "demo", demo_records())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "search --help",
+        "--version",
+        "space list",
+        "space show litv2_digits",
+        "space check litv2_digits",
+        "status demo",
+        "front demo",
+        "front demo --format json",
+        "cache list",
+    ],
+)
+def test_looking_does_not_load_torch(studies, command):
+    """People run these all day, and torch takes seconds to import."""
+    environment = {
+        **os.environ,
+        "HILO_NAS_STUDIES_DIR": str(studies),
+        "HILO_NAS_CACHE_DIR": str(studies / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *command.split()], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout.rstrip().endswith("code 0 loaded"), done.stdout[-300:] + done.stderr[-2000:]
+
+
+def test_the_check_for_torch_would_see_it():
+    child = CHILD.replace("main(sys.argv[1:])", "__import__('optuna') and 0")
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    assert "optuna" in done.stdout

@@ -1,0 +1,175 @@
+"""A study's manifest: what must stay the same, without a path of this machine, safe against changes by hand."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+from builders import (
+    build_condition,
+    build_data,
+    build_device,
+    build_manifest,
+    build_plan,
+    conditions,
+    devices,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hilo_nas.errors import RecordError
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Calibration
+from hilo_nas.space import SearchSpace, list_shipped, load_space
+
+
+def changed(change, **fields) -> str:
+    """A manifest whose content was changed by hand."""
+    content = yaml.safe_load(build_manifest(**fields).to_yaml())
+    change(content)
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(RecordError) as caught:
+        Manifest.from_yaml(text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", list_shipped())
+def test_a_manifest_survives_yaml_with_every_shipped_space(name):
+    manifest = build_manifest(space=load_space(name))
+    assert Manifest.from_yaml(manifest.to_yaml()) == manifest
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(conditions, min_size=1, max_size=3).map(tuple),
+    devices,
+    st.text(max_size=10),
+    st.integers(0, 2**32),
+    st.floats(1e-3, 1e6),
+)
+def test_manifests_survive_yaml(some_conditions, device, name, seed, speed):
+    calibrations = {
+        condition.label(): Calibration(
+            reference="timm:resnet18", images_per_s=speed, images_per_s_spread=0.0, device=device
+        )
+        for condition in some_conditions
+    }
+    manifest = build_manifest(
+        conditions=some_conditions, device=device, calibrations=calibrations, seed=seed, data=build_data(name=name)
+    )
+    assert Manifest.from_yaml(manifest.to_yaml()) == manifest
+
+
+def test_a_manifest_can_be_read_by_people():
+    lines = build_manifest().to_yaml().split("\n")
+    assert lines[:4] == ["schema_version: 1", "name: demo", "trials: 12", "sampler: gp"]
+    assert "&" not in build_manifest().to_yaml()
+    assert "!!" not in build_manifest().to_yaml()
+
+
+def test_a_manifest_holds_no_path_of_this_machine(tmp_path, monkeypatch):
+    """The space was read from a file in a folder; its name is kept, its place is not."""
+    monkeypatch.chdir(tmp_path)
+    text = list_shipped()["litv2_digits"].read_text()
+    (tmp_path / "mine.yaml").write_text(text)
+    manifest = build_manifest(space=load_space(str(tmp_path / "mine.yaml")))
+    stored = manifest.to_yaml()
+    assert manifest.space.name == "mine"
+    assert str(tmp_path) not in stored
+    assert not re.search(r"(^|[\s\"'])(/|~|[A-Za-z]:\\)", stored, re.MULTILINE)
+
+
+def test_the_objective_is_the_first_condition():
+    first, second = build_condition(batch_size=8), build_condition(batch_size=1)
+    assert build_manifest(conditions=(first, second)).objective == first
+
+
+def test_the_plan_is_named_by_itself_and_its_data():
+    manifest = build_manifest()
+    assert manifest.plan_hash == build_plan().hash(build_data().hash)
+    assert dataclasses.replace(manifest, data=build_data(hash="other")).plan_hash != manifest.plan_hash
+    assert dataclasses.replace(manifest, plan=build_plan(images=1)).plan_hash != manifest.plan_hash
+    assert dataclasses.replace(manifest, device=build_device(model="other")).plan_hash == manifest.plan_hash
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda c: c["space"].update(embed_dims=[8, 16]), "space"),
+        (lambda c: c["space"].update(limits={"params_m": 1}), "space"),
+        (lambda c: c["space"]["anchors"].clear(), "space"),
+        (lambda c: c["plan"].update(images=9), "plan"),
+        (lambda c: c["plan"].update(hflip=True), "plan"),
+        (lambda c: c["data"].update(hash="0" * 16), "plan"),
+    ],
+)
+def test_a_manifest_that_was_tampered_with_is_refused(change, part):
+    message = refusal(changed(change))
+    assert re.search(
+        rf"the {part} was changed after the study was made \(its hash is \w+, the manifest says \w+\)", message
+    )
+    assert message.endswith("Undo the change, or make a new study.")
+
+
+def test_raising_the_total_is_no_tampering():
+    def change(content):
+        content["trials"] = 99
+
+    assert Manifest.from_yaml(changed(change)).trials == 99
+
+
+def test_a_manifest_of_a_newer_version_is_refused():
+    def change(content):
+        content.update(schema_version=2, news="yes")
+
+    assert refusal(changed(change)) == (
+        "schema_version must be at most 1, but got 2: a newer hilo-nas made this study. Upgrade hilo-nas to use it."
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "name: demo", "schema_version: one"])
+def test_what_is_no_manifest_is_refused(text):
+    assert refusal(text) == "schema_version is missing: this is not a study's manifest"
+
+
+def test_what_is_no_yaml_is_refused():
+    assert refusal("schema_version: [1").startswith("not YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("device"), "the manifest is not complete: KeyError"),
+        (lambda c: c.pop("trials"), "the manifest is not complete: .*trials"),
+        (lambda c: c["space"].pop("hash"), "the manifest is not complete: KeyError"),
+        (lambda c: c["device"].pop("model"), "the manifest is not complete: .*model"),
+        (lambda c: c.update(colour="red"), "the manifest is not complete: .*colour"),
+        (lambda c: c.update(conditions=3), "the manifest is not complete"),
+        (lambda c: c.update(space=None), "the manifest is not complete"),
+        (lambda c: c["conditions"][0].update(batch_size=0), "batch_size must be at least 1, but got 0"),
+        (lambda c: c["conditions"][0].update(batch_size="many"), "the manifest is not complete"),
+        (lambda c: c["space"].update(depths=[]), "depths has no values"),
+        (lambda c: c["calibrations"]["cpu-b32-32px-fp32"].update(colour=1), "Calibration has no field colour"),
+    ],
+)
+def test_a_manifest_that_lacks_a_part_is_refused(change, message):
+    assert re.search(message, refusal(changed(change)))
+
+
+def test_a_manifest_without_conditions_is_refused():
+    def change(content):
+        content["conditions"] = []
+
+    assert "condition" in refusal(changed(change))
+
+
+def test_spaces_of_equal_content_are_one_search():
+    space = load_space("litv2_digits")
+    again = Manifest.from_yaml(build_manifest(space=space).to_yaml()).space
+    assert isinstance(again, SearchSpace)
+    assert again.hash() == space.hash()
+    assert again.anchors == space.anchors
+    assert again.defaults == space.defaults

@@ -1,0 +1,220 @@
+"""Trial records: the truth survives JSON, old files survive a failed write, and torn ones are named."""
+
+import json
+import os
+import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import build_arch, build_failed, build_infeasible, build_record, records
+from hypothesis import HealthCheck, given, settings
+
+from hilo_nas.errors import RecordError, StorageError
+from hilo_nas.records import (
+    INTERRUPTED,
+    SCHEMA_VERSION,
+    Subject,
+    TrialRecord,
+    load_records,
+    write_atomically,
+    write_record,
+)
+
+
+def stored(tmp_path: Path, **changes) -> Path:
+    """A record on disk whose fields were changed by hand; None takes a field away."""
+    fields = {**build_record(3).to_dict(), **changes}
+    path = tmp_path / "0003.json"
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+    return path
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(records)
+def test_records_survive_json(record):
+    assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
+
+
+def test_records_survive_the_disk(tmp_path):
+    written = [build_record(2), build_failed(10), build_infeasible(0), build_record(1)]
+    written.append(TrialRecord(number=7, subject=Subject(timm="resnet18"), state="failed", reason="too slow"))
+    for record in written:
+        path = write_record(tmp_path, record)
+        assert path.name == f"{record.number:04d}.json"
+    assert load_records(tmp_path) == sorted(written, key=lambda record: record.number)
+
+
+def test_records_come_in_the_order_of_their_numbers_beyond_four_digits(tmp_path):
+    for number in (10000, 9999, 2):
+        write_record(tmp_path, build_record(number, arch=build_arch(number % 32)))
+    assert [record.number for record in load_records(tmp_path)] == [2, 9999, 10000]
+
+
+def test_an_absent_folder_has_no_records(tmp_path):
+    assert load_records(tmp_path / "trials") == []
+
+
+def test_half_written_files_are_not_records(tmp_path):
+    write_record(tmp_path, build_record(0))
+    (tmp_path / ".0001.json.abc.tmp").write_text('{"half": ')
+    assert [record.number for record in load_records(tmp_path)] == [0]
+
+
+def test_a_record_begins_with_what_a_reader_looks_for(tmp_path):
+    text = write_record(tmp_path, build_record(3)).read_text()
+    assert list(json.loads(text))[:3] == ["schema_version", "number", "key"]
+    assert text.endswith("}\n")
+
+
+def test_a_record_of_a_newer_version_is_refused(tmp_path):
+    path = stored(tmp_path, schema_version=SCHEMA_VERSION + 1, something_new=1)
+    with pytest.raises(RecordError) as caught:
+        load_records(tmp_path)
+    assert str(caught.value) == (
+        f"{path}: schema_version must be at most {SCHEMA_VERSION}, but got {SCHEMA_VERSION + 1}: a newer hilo-nas "
+        "wrote it. Upgrade hilo-nas to read this study."
+    )
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"schema_version": 1, "numb', "not json", "\x00\x00\x00"])
+def test_a_torn_file_is_named(tmp_path, text):
+    path = tmp_path / "0003.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=r"0003\.json is not whole JSON .*Move it away, or restore it from a copy\."):
+        load_records(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_a_torn_file(tmp_path):
+    (tmp_path / "0003.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(RecordError, match=r"0003\.json is not whole JSON"):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"x"', "null"])
+def test_json_that_is_no_mapping_is_refused(tmp_path, text):
+    (tmp_path / "0003.json").write_text(text)
+    with pytest.raises(RecordError, match=r"0003\.json: "):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"schema_version": None}, "schema_version is missing: this is not a trial record"),
+        ({"key": "0" * 12}, "the key must be "),
+        ({"key": None}, "the key must be .* but got None"),
+        ({"state": "done"}, "state must be one of running, complete, infeasible, failed, but got 'done'"),
+        ({"colour": "red"}, "unknown field colour"),
+        ({"subject": None}, "the record is not complete: KeyError"),
+        ({"subject": {}}, "a subject must be either an architecture or a timm name"),
+        ({"subject": {"arch": {"depths": [1, 1, 1, 1]}}}, "embed_dims is missing"),
+        ({"subject": 3}, "the record is not complete"),
+        ({"number": 4}, "the file's name must be its trial's number, but the record says 4"),
+        ({"measurements": [{"colour": "red"}]}, "Measurement has no field colour: was it written by a newer version"),
+        ({"measurements": [{"images_per_s": 3}]}, "Measurement is not complete: .*missing"),
+        ({"measurements": [{"condition": {"batch_size": 0}}]}, "batch_size must be at least 1, but got 0"),
+        ({"scores": [{"proxy_top1": 0.5}]}, "ProxyScore is not complete: .*missing"),
+        ({"scores": 7}, "the record is not complete"),
+    ],
+)
+def test_a_record_that_was_changed_is_refused_by_name(tmp_path, changes, fault):
+    stored(tmp_path, **changes)
+    with pytest.raises(RecordError, match=rf"(?s)0003\.json: .*{fault}"):
+        load_records(tmp_path)
+
+
+def test_an_unchanged_record_is_accepted(tmp_path):
+    stored(tmp_path)
+    assert load_records(tmp_path) == [build_record(3)]
+
+
+def test_a_subject_is_an_architecture_or_a_timm_network():
+    assert Subject(timm="resnet18").key == "timm:resnet18"
+    assert Subject(arch=build_arch()).key == build_arch().key()
+    for subject in (Subject(timm="resnet18"), Subject(arch=build_arch())):
+        assert Subject.from_dict(subject.to_dict()) == subject
+    for nothing in ({}, {"arch": build_arch(), "timm": "resnet18"}):
+        with pytest.raises(RecordError, match="either an architecture or a timm name"):
+            Subject(**nothing)
+
+
+def test_only_trials_that_ended_without_failing_count_as_measured():
+    states = {
+        state: build_record(0, state=state).is_measured for state in ("running", "complete", "infeasible", "failed")
+    }
+    assert states == {"running": False, "complete": True, "infeasible": True, "failed": False}
+
+
+def test_an_interrupted_trial_is_told_from_a_failed_one():
+    assert build_failed(0, INTERRUPTED).is_interrupted
+    assert not build_failed(0).is_interrupted
+    assert not build_infeasible(0, reason=INTERRUPTED).is_interrupted
+
+
+def test_a_record_without_results_has_none():
+    record = build_failed(0)
+    assert record.measurement is None
+    assert record.score is None
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+    with path.open() as reader:  # whoever reads meanwhile goes on reading the old file, never a mixture
+        write_atomically(path, "new ± é")
+        assert reader.read() == "old"
+    assert path.read_text(encoding="utf-8") == "new ± é"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_may_read_what_is_written_as_far_as_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("place", ["gone", "file"])
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path, place):
+    (tmp_path / "file").write_text("I am no folder")
+    path = tmp_path / place / "0000.json"
+    with pytest.raises(StorageError) as caught:
+        write_atomically(path, "x")
+    assert str(caught.value).startswith(f"cannot write {path}: ")
+    assert str(caught.value).endswith("choose a folder that can be written with --studies-dir.")
+    assert (tmp_path / "file").read_text() == "I am no folder"
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
+    """A child process may write no more than 4 KiB to a file, which the kernel refuses as it refuses a full disk."""
+    path = tmp_path / "0000.json"
+    path.write_text("old")
+    child = """
+import resource, signal, sys
+from pathlib import Path
+from hilo_nas.errors import StorageError
+from hilo_nas.records import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    write_atomically(Path(sys.argv[1]), "x" * 100_000)
+except StorageError as error:
+    print(error)
+"""
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+    done = subprocess.run([sys.executable, "-c", child, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot write {path}: File too large. Free some space")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_that_json_cannot_say_is_not_half_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_record(tmp_path, build_record(0, violations={"params_m": float("nan")}))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,266 @@
+"""A study's folder: found by name or path, read without a lock, refused with the way out."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from builders import (
+    build_arch,
+    build_failed,
+    build_infeasible,
+    build_manifest,
+    build_record,
+    demo_records,
+    records,
+    write_study,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
+from hilo_nas.pareto import dominates
+from hilo_nas.study import STUDIES_VARIABLE, StudyFolder, find_study, front_of, new_study_folder, studies_folder
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """Three studies: two of similar names, and one elsewhere."""
+    for name in ("my-gpu", "my-cpu"):
+        write_study(tmp_path / "studies", name, demo_records())
+    write_study(tmp_path / "elsewhere", "other")
+    return tmp_path / "studies"
+
+
+def test_a_study_is_found_by_its_name(studies):
+    folder = find_study("my-gpu", studies)
+    assert folder.path == studies / "my-gpu"
+    assert folder.name == "my-gpu"
+    assert folder.load_manifest() == build_manifest("my-gpu")
+    assert folder.load_records() == demo_records()
+
+
+def test_a_study_is_found_by_its_path(studies, tmp_path, monkeypatch):
+    assert find_study(str(tmp_path / "elsewhere" / "other"), studies).name == "other"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_study("other", studies).name == "other"
+    monkeypatch.chdir(tmp_path / "elsewhere" / "other")
+    assert find_study(".", studies).name == "other"
+
+
+def test_an_unknown_study_is_answered_with_near_names(studies):
+    with pytest.raises(NotFoundError) as caught:
+        find_study("mygpu", studies)
+    assert str(caught.value).startswith(f"no study 'mygpu' in {studies}. Did you mean my-gpu")
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_study_that_resembles_none_is_answered_with_those_there_are(studies):
+    with pytest.raises(NotFoundError, match="Did you mean my-cpu or my-gpu"):
+        find_study("zzzzzzzz", studies)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_where_there_is_no_study_the_way_to_one_is_told(tmp_path, exists):
+    folder = tmp_path / "studies"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(NotFoundError, match="There are no studies there yet: see `hilo-nas search`"):
+        find_study("any", folder)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_disk_can_hold_is_no_study(tmp_path, name):
+    with pytest.raises(NotFoundError, match="no study"):
+        find_study(name, tmp_path)
+
+
+def test_a_folder_without_a_manifest_is_no_study(tmp_path):
+    (tmp_path / "rest" / "trials").mkdir(parents=True)
+    assert not StudyFolder(tmp_path / "rest").exists
+    with pytest.raises(NotFoundError):
+        find_study("rest", tmp_path)
+
+
+def test_studies_lie_where_the_option_says_else_the_environment_else_here(tmp_path, monkeypatch):
+    monkeypatch.delenv(STUDIES_VARIABLE, raising=False)
+    assert str(studies_folder()) == "studies"
+    monkeypatch.setenv(STUDIES_VARIABLE, str(tmp_path / "mine"))
+    assert STUDIES_VARIABLE == "HILO_NAS_STUDIES_DIR"
+    assert studies_folder() == tmp_path / "mine"
+    assert studies_folder(tmp_path / "given") == tmp_path / "given"
+    monkeypatch.setenv(STUDIES_VARIABLE, "")
+    assert str(studies_folder()) == "studies"
+
+
+def test_the_environment_moves_where_studies_are_found(studies, monkeypatch):
+    monkeypatch.setenv(STUDIES_VARIABLE, str(studies))
+    assert find_study("my-gpu").path == studies / "my-gpu"
+    assert new_study_folder("new").path == studies / "new"
+
+
+@pytest.mark.parametrize("name", ["a/b", "/abs", "..", ".", "", "a\\b", "a\0b", " padded", "padded ", "../up"])
+def test_a_new_study_needs_one_folder_name(tmp_path, name):
+    with pytest.raises(UsageError) as caught:
+        new_study_folder(name, tmp_path)
+    assert "must be one folder name without path separators, but got" in str(caught.value)
+    assert "--studies-dir" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["my-gpu", "a b", "2026.07", "größer", ".hidden"])
+def test_a_new_study_may_have_any_folder_name(tmp_path, name):
+    folder = new_study_folder(name, tmp_path)
+    assert folder.path == tmp_path / name
+    assert not folder.exists
+    assert not folder.path.exists()
+
+
+def test_reading_a_study_writes_nothing(studies):
+    def listing():
+        return {path: path.stat().st_mtime_ns for path in studies.rglob("*")}
+
+    before = listing()
+    folder = find_study("my-gpu", studies)
+    folder.load_manifest()
+    folder.load_record(2)
+    folder.load_local()
+    front_of(folder.load_records())
+    assert listing() == before
+
+
+def test_a_complete_trial_is_loaded_by_its_number(studies):
+    assert find_study("my-gpu", studies).load_record(3) == demo_records()[3]
+
+
+def test_a_trial_that_is_not_in_the_study_is_refused_with_those_that_are(studies, tmp_path):
+    with pytest.raises(NotFoundError) as caught:
+        find_study("my-gpu", studies).load_record(7)
+    assert str(caught.value) == "study my-gpu has no trial 7: its trials are 0 to 6"
+    with pytest.raises(NotFoundError, match="study other has no trial 0: it has none yet"):
+        StudyFolder(tmp_path / "elsewhere" / "other").load_record(0)
+
+
+@pytest.mark.parametrize(
+    ("number", "start"),
+    [
+        (5, "trial 5 of study my-gpu is infeasible (images_per_s >= 900 is a limit, but got 10)."),
+        (6, "trial 6 of study my-gpu is failed (the worker died)."),
+    ],
+)
+def test_a_trial_that_cannot_serve_is_refused_with_those_that_can(studies, number, start):
+    with pytest.raises(TrialStateError) as caught:
+        find_study("my-gpu", studies).load_record(number)
+    assert str(caught.value) == start + " Trials on the front: 4, 3, 2."
+    assert caught.value.exit_code == 2
+
+
+def test_a_trial_that_cannot_serve_where_none_can_is_refused_without_a_way(tmp_path):
+    folder = write_study(tmp_path, "s", [build_failed(0), build_record(1, None, None, state="running")])
+    with pytest.raises(TrialStateError, match=r"^trial 0 of study s is failed \(the worker died\)\.$"):
+        folder.load_record(0)
+    with pytest.raises(TrialStateError, match=r"^trial 1 of study s is running\.$"):
+        folder.load_record(1)
+
+
+def test_the_front_is_the_best_of_both_the_fastest_first():
+    assert [record.number for record in front_of(demo_records())] == [4, 3, 2]
+    assert [record.number for record in front_of(list(reversed(demo_records())))] == [4, 3, 2]
+
+
+def test_only_complete_and_scored_trials_stand_on_the_front():
+    some = [
+        build_record(0, 10.0, 0.1),
+        build_record(1, 9000.0, 0.9, state="infeasible"),
+        build_record(2, 9000.0, 0.9, state="running"),
+        build_record(3, 9000.0, None),
+        build_record(4, None, 0.9),
+        build_infeasible(5, 9000.0, imputed={"proxy_top1": 0.99}),
+        build_failed(6),
+    ]
+    assert [record.number for record in front_of(some)] == [0]
+    assert front_of(some[1:]) == []
+    assert front_of([]) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=8))
+def test_no_trial_of_the_front_is_beaten(pairs):
+    some = [build_record(i, float(speed), top1 / 6) for i, (speed, top1) in enumerate(pairs)]
+    front = [(r.measurement.images_per_s, r.score.proxy_top1) for r in front_of(some)]
+    assert front == sorted(front, key=lambda point: -point[0])
+    assert bool(front) == bool(some)
+    for record in some:
+        point = (record.measurement.images_per_s, record.score.proxy_top1)
+        assert (point in front) != any(dominates(other, point) for other in front)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(records, max_size=3, unique_by=lambda record: record.number))
+def test_a_study_survives_the_disk(tmp_path_factory, some):
+    folder = write_study(tmp_path_factory.mktemp("studies"), "s", some)
+    assert folder.load_records() == sorted(some, key=lambda record: record.number)
+    assert folder.load_manifest() == build_manifest("s")
+
+
+def test_a_manifest_that_cannot_be_understood_is_named(studies):
+    path = studies / "my-gpu" / "manifest.yaml"
+    path.write_text("schema_version: 99\n")
+    with pytest.raises(RecordError) as caught:
+        find_study("my-gpu", studies).load_manifest()
+    assert str(caught.value).startswith(f"{path}: schema_version must be at most 1, but got 99: a newer hilo-nas")
+
+
+def test_a_manifest_that_is_no_text_is_named(studies):
+    (studies / "my-gpu" / "manifest.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(RecordError, match=r"manifest\.yaml: 'utf-8' codec"):
+        find_study("my-gpu", studies).load_manifest()
+
+
+def test_a_torn_record_is_named(studies):
+    path = studies / "my-gpu" / "trials" / "0002.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(RecordError, match=r"0002\.json is not whole JSON"):
+        find_study("my-gpu", studies).load_records()
+
+
+def test_a_manifest_that_is_gone_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot read .*manifest\.yaml: No such file"):
+        StudyFolder(tmp_path).load_manifest()
+
+
+def test_what_is_local_is_kept_apart_and_may_be_missing(tmp_path):
+    folder = write_study(tmp_path, "s")
+    assert folder.load_local() == {}
+    folder.write_local({"data": "/data/cifar"})
+    assert folder.load_local() == {"data": "/data/cifar"}
+    assert yaml.safe_load((folder.path / "local.yaml").read_text()) == {"data": "/data/cifar"}
+    assert "/data" not in folder.manifest_path.read_text()
+    (folder.path / "local.yaml").write_text("[1, 2]")
+    assert folder.load_local() == {}
+    (folder.path / "local.yaml").write_text("data: [")
+    with pytest.raises(StorageError, match=r"cannot read .*local\.yaml"):
+        folder.load_local()
+
+
+def test_a_record_may_gain_a_measurement_later(tmp_path):
+    folder = write_study(tmp_path, "s", [build_record(0, None, None, state="running")])
+    finished = build_record(0, arch=build_arch(0))
+    folder.write_record(finished)
+    assert folder.load_records() == [finished]
+
+
+def test_a_study_is_read_without_torch_and_optuna(studies):
+    child = """
+import sys
+from pathlib import Path
+from hilo_nas.study import find_study, front_of
+folder = find_study("my-gpu", Path(sys.argv[1]))
+folder.load_manifest()
+loaded = [name for name in ("torch", "timm", "optuna", "pandas") if name in sys.modules]
+print(len(front_of(folder.load_records())), *loaded)
+"""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", child, str(studies)], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split() == ["3"]
