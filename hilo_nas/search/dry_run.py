@@ -14,7 +14,7 @@ from hilo_nas.events import Emit, Event, Notice, TrainingProgressed
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
-from hilo_nas.search.session import Setting, set_up
+from hilo_nas.search.setting import Setting, set_up, trials_asked
 from hilo_nas.space import load_space
 
 __all__ = ["Cost", "estimate_cost"]
@@ -82,7 +82,7 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
             trainings.append(trained)
         if not timings:
             raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
-    trials = request.until_trials or request.trials or space.defaults.get("trials", 40)
+    trials = trials_asked(request, space)
     each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
     trial_s = statistics.fmean(each)
     fits = None

@@ -16,21 +16,20 @@ import filelock
 import optuna
 
 import hilo_nas
-from hilo_nas.errors import DataError, NotFoundError, StorageError, StudyLockedError, StudyMismatchError, UsageError
+from hilo_nas.errors import DataError, NotFoundError, StorageError, StudyLockedError, StudyMismatchError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice, SearchFinished, SearchStarted
-from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import PROTOCOL, Condition
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
+from hilo_nas.search.setting import DEFAULT_DATA, set_up, trials_asked
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
 
-__all__ = ["Setting", "find_folder", "run_search", "set_up"]
+__all__ = ["find_folder", "run_search"]
 
-_DEFAULT_TRIALS = 40
-_DEFAULT_DATA = "digits"
 _PLAN_OPTIONS = {
     "proxy_img_size": "img_size",
     "proxy_batch_size": "batch_size",
@@ -39,19 +38,6 @@ _PLAN_OPTIONS = {
     "metric": "metric",
 }
 _CONDITION_OPTIONS = ("batch_size", "img_size", "precision", "channels_last", "compile", "threads")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """All that a new study needs, checked and ready."""
-
-    space: SearchSpace
-    conditions: tuple[Condition, ...]
-    device: DeviceIdentity
-    plan: ProxyPlan
-    data: DataIdentity
-    described: dict[str, Any]
-    """The prepared images, as workers take them."""
 
 
 def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchFinished]:
@@ -135,79 +121,6 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
         lock.release()
 
 
-def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, emit: Emit) -> Setting:
-    """Returns a new study's setting: the device found, the data prepared, sizes checked against the space.
-
-    Raises:
-        UsageError: An option does not fit the space.
-        DeviceError: This machine does not have the device.
-        DataError: The data cannot serve.
-    """
-    defaults = space.defaults
-    img_size = request.img_size or defaults.get("img_size", 224)
-    proxy_img_size = request.proxy_img_size or defaults.get("proxy_img_size", img_size)
-    check_sizes(space, img_size=img_size, proxy_img_size=proxy_img_size)
-    if request.device is not None:
-        Condition(device=request.device)
-    device, identity = executor.read_device(request.device, emit)
-    condition = Condition(
-        device=device,
-        batch_size=request.batch_size or defaults.get("batch_size", 64),
-        img_size=img_size,
-        precision=request.precision or "fp32",
-        channels_last=bool(request.channels_last),
-        compile=bool(request.compile),
-        threads=request.threads,
-    )
-    plan = ProxyPlan(
-        img_size=proxy_img_size,
-        batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
-        images=request.proxy_images or defaults.get("proxy_images", 100_000),
-        precision=request.proxy_precision or "fp32",
-        metric=request.metric or "top1",
-    )
-    source = request.data
-    if source is None:
-        if space.name != DEFAULT_SPACE:
-            raise UsageError(
-                f"the search in {space.name} needs images to train on. Give --data: a folder with a subfolder per "
-                "class, a .tar, torch/NAME, hfds/NAME, or `digits` for scikit-learn's digits."
-            )
-        source = _DEFAULT_DATA
-    described = executor.prepare_data(
-        source, plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
-    )
-    plan = dataclasses.replace(plan, hflip=described["hflip"])
-    return Setting(
-        space=space,
-        conditions=(condition,),
-        device=identity,
-        plan=plan,
-        data=_identity(described),
-        described=described,
-    )
-
-
-def check_sizes(space: SearchSpace, *, img_size: int, proxy_img_size: int) -> None:
-    """Raises UsageError where an image size is smaller than the stride of some network of the space."""
-    largest = max(next(knob.choices for knob in space.knobs if knob.name == "patch_size"))
-    for name, size in (("img_size", img_size), ("proxy_img_size", proxy_img_size)):
-        if size < 8 * largest:
-            raise UsageError(
-                f"{name} must be at least {8 * largest} for patch_size {largest} (eight patches a side), but got "
-                f"{size}. Use larger images, or a space without patch_size {largest}."
-            )
-
-
-def _identity(described: dict[str, Any]) -> DataIdentity:
-    return DataIdentity(
-        name=described["name"],
-        hash=described["content_hash"],
-        num_classes=len(described["class_names"]),
-        n_images=described["n_images"],
-    )
-
-
 def _create(
     request: SearchRequest, folder: StudyFolder, space: SearchSpace, executor: LocalExecutor, emit: Emit
 ) -> Manifest:
@@ -228,7 +141,7 @@ def _create(
         plan=setting.plan,
         sampler=request.sampler or "gp",
         seed=request.seed if request.seed is not None else 0,
-        trials=request.until_trials or request.trials or space.defaults.get("trials", _DEFAULT_TRIALS),
+        trials=trials_asked(request, space),
         versions=_versions(),
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -240,7 +153,7 @@ def _create(
 
 def _local(request: SearchRequest) -> dict[str, Any]:
     """What is true on this machine alone; paths are made absolute, so that a resume works from any folder."""
-    source = request.data or _DEFAULT_DATA
+    source = request.data or DEFAULT_DATA
     return {
         "data": _absolute(source),
         "val_data": _absolute(request.val_data) if request.val_data else None,
@@ -267,8 +180,8 @@ def _resume(
         differing[f"device {field}"] = values
     local = folder.load_local()
     source = request.data or local.get("data")
-    if source is None and manifest.data.name == _DEFAULT_DATA:
-        source = _DEFAULT_DATA
+    if source is None and manifest.data.name == DEFAULT_DATA:
+        source = DEFAULT_DATA
     described = None
     if not differing:
         if source is None:

@@ -1,0 +1,79 @@
+"""The README's commands are what the command line takes, and its YAML is a space."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from builders import build_record, demo_records, write_study
+
+import hilo_nas.search
+from hilo_nas.cli import main
+from hilo_nas.events import SearchFinished
+from hilo_nas.search import Cost
+from hilo_nas.space import load_space
+from hilo_nas.study import find_study
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+CONSOLE = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line for line in CONSOLE if line.startswith("hilo-nas ")]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with the study that the README speaks of, and a search that only says what it was asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
+    monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(tmp_path / "cache"))
+    write_study(tmp_path / "studies", "my-gpu", [*demo_records(), *[build_record(i) for i in range(8, 18)]])
+    asked = []
+
+    def run_search(request, emit):
+        asked.append(request)
+        finished = SearchFinished(study="my-gpu", measured=7, total=7, stopped_by="total", seconds=1.0)
+        return find_study(request.study), finished
+
+    def estimate_cost(request, emit):
+        asked.append(request)
+        seconds = {"set_up_s": 1.0, "timing_s": 1.0, "training_s": 1.0, "trial_s": (1.0, 2.0), "total_s": 60.0}
+        return Cost(networks=3, trials=60, trials_by_timeout=None, disk_mib=1.0, **seconds)
+
+    monkeypatch.setattr(hilo_nas.search, "run_search", run_search)
+    monkeypatch.setattr(hilo_nas.search, "estimate_cost", estimate_cost)
+    return asked
+
+
+def test_the_readme_shows_the_two_commands_that_a_newcomer_types():
+    assert "python3 -m venv .venv && . .venv/bin/activate && pip install -e . && hilo-nas search" in CONSOLE
+    assert "pip install -e '.[dev]' && pytest" in CONSOLE
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_is_accepted(home, command):
+    arguments = shlex.split(command)[1:]
+    assert main(arguments) == 0
+    assert len(home) == (arguments[0] == "search")
+
+
+def test_the_readme_shows_every_command():
+    shown = {" ".join(command.split()[1:3]) for command in COMMANDS}
+    for command in ("space list", "space show", "space check"):
+        assert command in shown
+    assert {line.split()[1] for line in COMMANDS} >= {"search", "status", "front", "export", "space"}
+
+
+def test_the_readmes_space_is_one(tmp_path):
+    (yaml,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "readme.yaml").write_text(yaml)
+    space = load_space(str(tmp_path / "readme.yaml"))
+    assert space.limits == {"params_m": 30.0, "gmacs": 5.0, "images_per_s": 900.0}
+
+
+def test_every_option_that_the_readme_names_exists(capsys):
+    main(["search", "--help"])
+    known = capsys.readouterr().out
+    for command in ("export", "space check"):
+        main([*command.split(), "--help"])
+        known += capsys.readouterr().out
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
+        assert option in known or option in ("--data-dir",), option
