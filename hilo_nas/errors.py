@@ -8,6 +8,7 @@ A message says the law, the value, the place and the way out:
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "FileFaultsError",
     "HiloNasError",
     "MeasurementError",
+    "NotEnoughMemoryError",
     "NotFoundError",
     "OutOfMemoryError",
     "RecordError",
+    "SpaceExhaustedError",
     "StorageError",
     "StudyLockedError",
     "StudyMismatchError",
@@ -110,6 +113,14 @@ class OutOfMemoryError(HiloNasError):
     """The device, or this machine, ran out of memory for this network."""
 
 
+class NotEnoughMemoryError(OutOfMemoryError):
+    """The network did not fit into memory while it was timed, which makes it infeasible."""
+
+
+class SpaceExhaustedError(HiloNasError):
+    """The space holds no network that is within the limits and not yet known, as far as could be seen."""
+
+
 class WorkerError(HiloNasError):
     """A worker process did not bring its result."""
 
@@ -131,6 +142,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"}:
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     text = str(error).lower()
-    phrases = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+    phrases = (
+        "out of memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "not enough memory",
+        "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and so cuDNN, cuSOLVER, cuFFT
+        "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    )
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)

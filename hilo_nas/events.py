@@ -88,7 +88,7 @@ class TrialStarted(Event):
     params_m: float
     gmacs: float
     origin: str
-    """`sampler`, `anchor:NAME`, `retry:NUMBER` or `peer:NAME`."""
+    """`sampler`, `anchor:NAME` or `retry:NUMBER`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

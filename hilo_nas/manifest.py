@@ -46,7 +46,7 @@ class Manifest:
     sampler: str
     seed: int
     trials: int
-    """Networks to be measured in all; the only value that a later call may raise."""
+    """Networks to be measured in all; the only value that a later call may change."""
     versions: dict[str, str]
     """Of the tool and its libraries when the study was made."""
     created_at: str

@@ -17,6 +17,7 @@ from hilo_nas.errors import RecordError, UsageError
 __all__ = [
     "PRECISIONS",
     "PROTOCOL",
+    "RECIPE",
     "Calibration",
     "Condition",
     "DeviceIdentity",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
+
+RECIPE = "adamw-1"
+"""Version of the proxy training's recipe; scores of different recipes are never compared."""
 
 PROTOCOL = 1
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
@@ -113,7 +117,13 @@ class Calibration:
     reference: str
     """The reference network, for instance `timm:resnet18`."""
     images_per_s: float
+    """Batch size over the median call."""
     images_per_s_spread: float
+    """Robust standard deviation of one block, in images/s."""
+    call_seconds: tuple[float, ...]
+    """Every sample: the mean seconds of one call over a block."""
+    steady: bool
+    """Whether the warm-up's last calls agreed before timing began."""
     device: DeviceIdentity
     protocol: int = PROTOCOL
 
@@ -190,8 +200,8 @@ class ProxyPlan:
     """Held-out images at most; at 4,000 the standard error of a top-1 of 0.5 is 0.8 points."""
     hflip: bool = True
     """Whether images may be mirrored; false for digits and letters."""
-    recipe: str = "adamw-1"
-    """Version of the training recipe; scores of different recipes are never compared."""
+    recipe: str = RECIPE
+    """Version of the training's recipe."""
 
     def __post_init__(self) -> None:
         faults = [

@@ -27,7 +27,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 INTERRUPTED = "interrupted before it finished"
-"""The reason of a trial that a stop or a crash of the search cut off; its network is queued again."""
+"""Begins the reason of a trial that was cut off through no fault of its network, which is queued again."""
 STATES = ("running", "complete", "infeasible", "failed")
 
 
@@ -103,8 +103,8 @@ class TrialRecord:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether a stop or a crash of the search cut the trial off."""
-        return self.state == "failed" and self.reason == INTERRUPTED
+        """Whether the trial was cut off through no fault of its network."""
+        return self.state == "failed" and (self.reason or "").startswith(INTERRUPTED)
 
     @property
     def measurement(self) -> Measurement | None:
@@ -189,8 +189,7 @@ def write_atomically(path: Path, text: str) -> None:
         if not isinstance(error, OSError):
             raise
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. Free some space, or choose a folder that can be written "
-            "with --studies-dir."
+            f"cannot write {path}: {error.strerror or error}. Free some space, or choose a folder that can be written."
         ) from error
 
 

@@ -151,7 +151,14 @@ def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fi
     """The manifest of a study of `litv2_digits` on the device of `build_device`."""
     condition = build_condition()
     device = build_device()
-    calibration = Calibration(reference="timm:resnet18", images_per_s=320.0, images_per_s_spread=2.0, device=device)
+    calibration = Calibration(
+        reference="timm:resnet18",
+        images_per_s=320.0,
+        images_per_s_spread=2.0,
+        call_seconds=(0.1,),
+        steady=True,
+        device=device,
+    )
     values: dict[str, Any] = {
         "space": space or load_space("litv2_digits"),
         "conditions": (condition,),

@@ -37,6 +37,7 @@ FLOORS = {
     "api": 5,
     "bench": 5,
     "cli": 6,
+    "__main__": 7,
 }
 PLAIN = {"yaml"}
 """What floors 0 and 1 may import beside the standard library."""

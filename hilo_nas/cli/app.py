@@ -81,6 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 1  # whoever read our output has left
+    except OSError as error:
+        if "--debug" in arguments:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer turns Ctrl-C into this code, or passes it on

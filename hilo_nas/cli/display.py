@@ -75,7 +75,7 @@ def _line(event: Event) -> str | None:
         head = f"trial {event.number:>3} ({count}) {event.key}"
         if event.state == "complete":
             speed, top1 = event.images_per_s or 0.0, event.proxy_top1 or 0.0
-            return f"{head}  {speed:>9,.0f} images/s  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
+            return f"{head}  {figure(speed):>8} images/s  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
         return f"{head}  {event.state}: {escape(event.reason or '')}"
     return None
 

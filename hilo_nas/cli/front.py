@@ -11,7 +11,6 @@ from rich.console import Console
 
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.tables import build_console, print_front_table
-from hilo_nas.report import build_front_frame, compare_anchors
 from hilo_nas.study import StudyFolder, find_study, front_of
 
 __all__ = ["HELP", "print_front", "run"]
@@ -35,6 +34,8 @@ def run(
     studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the front."""
+    from hilo_nas.report import build_front_frame, compare_anchors  # pandas takes its time
+
     folder = find_study(study, studies_dir)
     records = folder.load_records()
     if output is Format.csv:
@@ -56,6 +57,8 @@ def run(
 
 def print_front(folder: StudyFolder, console: Console) -> None:
     """Prints the front as a table, with the conditions of its figures and how it stands to each anchor."""
+    from hilo_nas.report import compare_anchors
+
     manifest, records = folder.load_manifest(), folder.load_records()
     front = front_of(records)
     if not front:
@@ -63,15 +66,17 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         return
     scored = sum(record.state == "complete" for record in records)
     console.print(f"{folder.name}: {len(front)} of {scored} scored networks are on the front", markup=False)
-    print_front_table(front, console)
+    anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
+    print_front_table(front, anchors, console)
     condition, device = manifest.objective, manifest.device
+    plan = manifest.plan
+    metric = "top-1" if plan.metric == "top1" else "top-1 (balanced)"
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± robust spread of a timing round\n"
         "p50 ms, MiB: time of one call, peak memory of one call\n"
-        f"top-1: after {manifest.plan.images:,} images of {manifest.data.name} at {manifest.plan.img_size} px, "
-        "on held-out images of the training split; ± standard error\n"
+        f"{metric}: after {plan.images:,} images of {manifest.data.name} at {plan.img_size} px, on held-out images of "
+        "the training split; ± standard error\n"
         "* anchor",
-        highlight=False,
         style="dim",
         soft_wrap=True,
     )

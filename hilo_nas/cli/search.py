@@ -11,6 +11,7 @@ from rich.console import Console
 from hilo_nas.cli.options import StudiesDir, parse_duration
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
+from hilo_nas.events import Event, SearchStarted, TrialFinished
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -126,12 +127,14 @@ def _search(request: object, console: Console) -> None:
 
     assert isinstance(request, SearchRequest)
     folder = find_folder(request)[1]
-    try:
-        with build_display(console) as display:
-            folder, finished = run_search(request, display)
-    finally:
-        if folder.exists:
-            write_tables(folder)
+    with build_display(console) as display:
+
+        def emit(event: Event) -> None:
+            display(event)
+            if isinstance(event, SearchStarted | TrialFinished):
+                write_tables(folder)  # while the search holds the study's lock
+
+        folder, finished = run_search(request, emit)
     console.print()
     print_front(folder, console)
     how = {

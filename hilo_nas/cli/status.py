@@ -31,8 +31,10 @@ def run(
     manifest, records = folder.load_manifest(), folder.load_records()
     states = Counter(record.state for record in records)
     measured = sum(record.is_measured for record in records)
-    timing = sum(m.seconds for record in records for m in record.measurements)
+    # A retry takes over what its network had measured, so that a measurement may stand in two records.
+    timing = sum({(r.key, m.measured_at): m.seconds for r in records for m in r.measurements}.values())
     training = sum(s.seconds for record in records for s in record.scores)
+    in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
     if as_json:
         content = {
@@ -43,6 +45,7 @@ def run(
             "front": front,
             "timing_s": timing,
             "training_s": training,
+            "trials_s": in_trials,
         }
         typer.echo(json.dumps(content, indent=1))
         return
@@ -58,14 +61,15 @@ def run(
         f"batch {manifest.plan.batch_size}, {manifest.plan.metric}",
         "sampler": f"{manifest.sampler}, seed {manifest.seed}",
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
-        "spent": f"{duration(timing)} timing, {duration(training)} training",
+        "spent": f"{duration(in_trials)} in trials, of which {duration(timing)} timing, {duration(training)} training",
     }
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}", markup=False)
     for reason, numbers in _reasons(records).items():
         console.print(f"  {reason}: trial {', '.join(map(str, numbers))}", markup=False)
     if measured < manifest.trials:
-        console.print(f"Go on with: hilo-nas search --study {study}", markup=False)
+        where = f" --studies-dir {studies_dir}" if studies_dir else ""
+        console.print(f"Go on with: hilo-nas search --study {study}{where}", markup=False)
 
 
 def _reasons(records: list[TrialRecord]) -> dict[str, list[int]]:

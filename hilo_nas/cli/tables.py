@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,7 +10,6 @@ from rich.table import Table
 
 from hilo_nas.cli.text import figure, with_spread
 from hilo_nas.records import TrialRecord
-from hilo_nas.report import describe_arch
 
 __all__ = ["build_console", "print_front_table"]
 
@@ -25,8 +24,10 @@ def build_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
-def print_front_table(front: Sequence[TrialRecord], console: Console) -> None:
-    """Prints a row per trial of a front, the fastest first; anchors are marked with a star."""
+def print_front_table(front: Sequence[TrialRecord], anchors: Collection[str], console: Console) -> None:
+    """Prints a row per trial of a front, the fastest first; those whose key is an anchor's are marked with a star."""
+    from hilo_nas.report import describe_arch  # pandas takes its time
+
     wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE, pad_edge=False)
     for name in ("trial", "images/s", "top-1 %", "p50 ms", "MiB", "params M", "GMACs"):
@@ -37,7 +38,7 @@ def print_front_table(front: Sequence[TrialRecord], console: Console) -> None:
         measurement, score = record.measurement, record.score
         if measurement is None or score is None or record.subject.arch is None:
             continue
-        star = "*" if record.origin.startswith("anchor:") else ""
+        star = "*" if record.key in anchors else ""
         table.add_row(
             f"{record.number}{star}",
             with_spread(measurement.images_per_s, measurement.images_per_s_spread),

@@ -16,9 +16,10 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def with_spread(value: float | None, spread: float | None, *, scale: float = 1.0, decimals: int = 0) -> str:
-    """Returns `value ± spread`, both scaled and with so many decimals."""
+    """Returns `value ± spread`, both scaled and with so many decimals, or more where the value is small."""
     if value is None:
         return "-"
+    decimals = max(decimals, 3 - len(str(int(abs(value * scale)))) + (abs(value * scale) < 1))
     text = f"{value * scale:,.{decimals}f}"
     return text if spread is None else f"{text} ± {spread * scale:,.{decimals}f}"
 

@@ -61,7 +61,7 @@ def export_trial(
     )
     usage = (
         "# python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed beside timm)\n"
-        "# The learning rates are for the batch size below times the number of devices; scale them with it.\n"
+        f"# The learning rates are for {batch_size} images per step in all: with several devices, divide batch_size.\n"
         "# LITv2's own code lets the offset convolutions learn at 0.01 of the rate; train.py has one rate for all.\n"
     )
     options = build_train_options(manifest, record, batch_size=batch_size, epochs=epochs)

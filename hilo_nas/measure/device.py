@@ -62,7 +62,7 @@ def identify_device(device: str) -> DeviceIdentity:
 
 
 def read_device(device: str | None, *, emit: Emit) -> dict[str, Any]:
-    """Returns the device's name and identity as plain data, for a caller in another process.
+    """Returns the device's name, identity and, for a CPU, torch's number of threads, as plain data.
 
     Args:
         device: A name, or None for the fastest kind that this machine has.
@@ -72,7 +72,10 @@ def read_device(device: str | None, *, emit: Emit) -> dict[str, Any]:
         DeviceError: This machine does not have it.
     """
     name = device or list_devices()[0]
-    return {"device": name, "identity": dataclasses.asdict(identify_device(name))}
+    identity = identify_device(name)
+    # A GPU's speed does not hang on the CPU's threads, which only launch its kernels.
+    threads = torch.get_num_threads() if identity.kind == "cpu" else None
+    return {"device": name, "identity": dataclasses.asdict(identity), "threads": threads}
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import gc
 import os
 import statistics
 import time
@@ -33,11 +34,13 @@ REFERENCE = "timm:resnet18"
 
 _TIMING_S = 1.5
 """Seconds that a candidate and its reference blocks are timed for, within the bounds on rounds."""
+_UNSTEADY = "calls did not become equally long (other work may be running)"
 _ROUNDS = (7, 40)
 _WARM_UP_S = 3.0
-_COMPILE_WARM_UP_S = 600.0
 _CALIBRATION_ROUNDS = 15
 _LATENCY_S, _LATENCY_CALLS = 0.5, 50
+_RECORDED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
+"""Variables of the user's that change speed: left as they are, and recorded."""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _DEFAULT_THREADS = torch.get_num_threads()
 
@@ -92,12 +95,8 @@ class _Bench:
 
         return call
 
-    def warm_up(self, call: Callable[[], object]) -> WarmUp:
-        compiling = self.condition.compile
-        return self.stopwatch.warm_up(call, at_most_s=_COMPILE_WARM_UP_S if compiling else _WARM_UP_S)
-
     def environment(self) -> dict[str, str]:
-        settings = {name: os.environ[name] for name in TUNED_ENVIRONMENT if name in os.environ}
+        settings = {name: os.environ[name] for name in (*TUNED_ENVIRONMENT, *_RECORDED) if name in os.environ}
         settings["float32_matmul_precision"] = torch.get_float32_matmul_precision()
         if self.device.type == "cuda":
             settings["cudnn.benchmark"] = str(torch.backends.cudnn.benchmark)
@@ -113,7 +112,7 @@ class _Reference:
     def __init__(self, bench: _Bench) -> None:
         self.condition = bench.condition
         self.call = bench.call(bench.build({"timm": REFERENCE.removeprefix("timm:")}, num_classes=1000))
-        self.warm = bench.warm_up(self.call)
+        self.warm = bench.stopwatch.warm_up(self.call, at_most_s=_WARM_UP_S)
 
     @classmethod
     def under(cls, bench: _Bench) -> _Reference:
@@ -124,6 +123,27 @@ class _Reference:
         return cls.kept
 
 
+def _ready(condition: Condition) -> tuple[_Bench, _Reference]:
+    """Returns the bench and the warm reference for a condition.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+        MeasurementError: Not even the reference fits into memory, so nothing can be said of any network.
+    """
+    try:
+        with torch.inference_mode():
+            bench = _Bench(condition)
+            return bench, _Reference.under(bench)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        _Reference.kept = None
+        raise MeasurementError(
+            f"the reference network ({REFERENCE}) must fit into memory, but batch_size {condition.batch_size} at "
+            f"{condition.img_size} px does not on {condition.device}. Use a smaller --batch-size, or free its memory."
+        ) from error
+
+
 def calibrate(condition: Mapping[str, Any], *, emit: Emit) -> dict[str, Any]:
     """Times the reference network alone; returns a `Calibration` as plain data.
 
@@ -132,25 +152,20 @@ def calibrate(condition: Mapping[str, Any], *, emit: Emit) -> dict[str, Any]:
         MeasurementError: The reference does not fit into memory at this batch.
     """
     asked = Condition(**condition)
-    try:
-        with torch.inference_mode():
-            bench = _Bench(asked)
-            reference = _Reference.under(bench)
-            calls = reference.warm.calls_per_block
-            blocks = [bench.stopwatch.time_block(reference.call, calls) for _ in range(_CALIBRATION_ROUNDS)]
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise MeasurementError(
-            f"the reference network ({REFERENCE}) must fit into memory, but batch_size {asked.batch_size} at "
-            f"{asked.img_size} px does not on {asked.device}. Use a smaller --batch-size."
-        ) from error
+    bench, reference = _ready(asked)
+    calls = reference.warm.calls_per_block
+    with torch.inference_mode():
+        blocks = [bench.stopwatch.time_block(reference.call, calls) for _ in range(_CALIBRATION_ROUNDS)]
+    if not reference.warm.steady:
+        emit(Notice(level="warning", text=f"{_UNSTEADY} while the reference was timed"))
     speeds = [asked.batch_size / block for block in blocks]
     return dataclasses.asdict(
         Calibration(
             reference=REFERENCE,
             images_per_s=statistics.median(speeds),
             images_per_s_spread=robust_spread(speeds),
+            call_seconds=tuple(blocks),
+            steady=reference.warm.steady,
             device=bench.identity,
         )
     )
@@ -166,6 +181,8 @@ def measure(
 ) -> dict[str, Any]:
     """Times one network beside the reference; returns a `Measurement` as plain data.
 
+    Memory that torch's allocator keeps is given back at the end, for others train on the same device.
+
     Args:
         subject: `{"arch": {...}}` or `{"timm": NAME}`.
         condition: A `Condition` as plain data.
@@ -176,28 +193,34 @@ def measure(
     Raises:
         OutOfMemoryError: The network does not fit; the batch is never lowered.
         DeviceError: This machine does not have the device.
+        MeasurementError: Not even the reference fits into memory.
     """
     start = time.perf_counter()
-    with torch.inference_mode():
-        bench = _Bench(Condition(**condition))
-        anchor = Calibration.from_dict(calibration)
-        reference = _Reference.under(bench)
-        eager = bench.build(subject, num_classes=num_classes)
-        form = form_of(eager, bench.device, bench.condition.precision)
-        model = eager
-        if bench.condition.compile:
-            torch.compiler.reset()
-            model = torch.compile(eager, dynamic=False)  # type: ignore[assignment]
-            form += " compiled"
-        call = bench.call(model)
-        warm = bench.warm_up(call)
-        if not warm.steady:
-            emit(Notice(level="warning", text="the warm-up did not become steady: other work runs on this device"))
-        rounds = _time_rounds(bench, call, warm, reference, emit)
-        latency = bench.stopwatch.time_latency(call, at_most_s=_LATENCY_S, at_most=_LATENCY_CALLS)
-        memory = None
-        with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
-            memory = peak_memory_mib(bench.call(eager), eager, bench.device)
+    bench, reference = _ready(Condition(**condition))
+    anchor = Calibration.from_dict(calibration)
+    try:
+        with torch.inference_mode():
+            model = bench.build(subject, num_classes=num_classes)
+            form = form_of(model, bench.device, bench.condition.precision)
+            call = bench.call(model)
+            if bench.condition.compile:
+                torch.compiler.reset()
+                call = bench.call(torch.compile(model, dynamic=False))  # type: ignore[arg-type]
+                form += " compiled"
+            call()  # compiles, chooses kernels: however long that takes, it is no warm-up
+            warm = bench.stopwatch.warm_up(call, at_most_s=_WARM_UP_S)
+            if not warm.steady:
+                emit(Notice(level="warning", text=f"{_UNSTEADY} while a network was timed"))
+            rounds = _time_rounds(bench, call, warm, reference, emit)
+            latency = bench.stopwatch.time_latency(call, at_most_s=_LATENCY_S, at_most=_LATENCY_CALLS)
+            memory = None
+            with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
+                memory = peak_memory_mib(call, model, bench.device)
+    finally:
+        model = call = None  # type: ignore[assignment]
+        gc.collect()
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
     summary = summarize(rounds, latency, batch_size=bench.condition.batch_size, calibrated=anchor.images_per_s)
     return dataclasses.asdict(
         Measurement(

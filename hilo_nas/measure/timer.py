@@ -80,14 +80,15 @@ class Stopwatch:
         return (self.clock() - start) / calls
 
     def warm_up(self, call: Call, *, at_most_s: float) -> WarmUp:
-        """Calls until the last blocks agree, or until the time is up; at least once."""
+        """Calls until the last blocks agree, or until the time is up; at least five blocks, however long they take."""
         start = self.clock()
         blocks = [self.time_block(call, 1)]
         total = 1
         while True:
             steady = len(blocks) > _AGREEING_BLOCKS and _agree(blocks[-_AGREEING_BLOCKS:])
             found = WarmUp(calls=total, call_seconds=statistics.median(blocks[-_AGREEING_BLOCKS:]), steady=steady)
-            if steady or self.clock() - start >= at_most_s:
+            enough = len(blocks) > _AGREEING_BLOCKS and self.clock() - start >= at_most_s
+            if steady or enough:
                 return found
             calls = WarmUp(calls=0, call_seconds=blocks[-1], steady=False).calls_per_block
             blocks.append(self.time_block(call, calls))

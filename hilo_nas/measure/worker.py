@@ -47,14 +47,21 @@ class Worker:
     """A persistent child process; started at the first call and again after it ended.
 
     Args:
+        name: What it does, for messages: `timing`, `training`.
         log: File that takes what the child and its libraries print.
         idle_timeout_s: Seconds of silence (no event, no result) after which a call counts as hung.
         environment: Variables set on top of this process's own before the child starts.
     """
 
     def __init__(
-        self, log: Path, *, idle_timeout_s: float = 600.0, environment: Mapping[str, str] = TUNED_ENVIRONMENT
+        self,
+        name: str,
+        log: Path,
+        *,
+        idle_timeout_s: float = 600.0,
+        environment: Mapping[str, str] = TUNED_ENVIRONMENT,
     ) -> None:
+        self._name = name
         self._log = log
         self._idle_timeout_s = idle_timeout_s
         self._environment = dict(environment)
@@ -64,7 +71,8 @@ class Worker:
     def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
         """Runs `module:function` in the child and returns its result, plain data; its events go to `emit`.
 
-        The function is called with the arguments as keywords and `emit`.
+        The function is called with the arguments as keywords and `emit`. Whatever interrupts the call, an exception of
+        `emit` included, ends the child.
 
         Raises:
             OutOfMemoryError: The function ran out of memory, or the kernel killed the child for it.
@@ -76,27 +84,32 @@ class Worker:
         connection = self._start()
         kills_before = _count_oom_kills()
         try:
-            connection.send_bytes(json.dumps({"function": function, "arguments": dict(arguments)}).encode())
-            message = self._receive(connection, function)
+            message = self._converse(connection, kills_before, {"function": function, "arguments": dict(arguments)})
             while "event" in message:
                 emit(event_from_dict(message))
-                message = self._receive(connection, function)
-        except (EOFError, ConnectionError) as error:
-            raise self._obituary(function, kills_before) from error
+                message = self._converse(connection, kills_before)
         except BaseException:
-            self.close()  # whatever interrupted us, the child is in the middle of something
+            self.close()  # the child is in the middle of something
             raise
         if "error" in message:
-            self._raise(function, message["error"])
+            self._raise(message["error"])
         return message["result"]
 
-    def _receive(self, connection: Connection[Any, Any], function: str) -> dict[str, Any]:
-        if not connection.poll(self._idle_timeout_s):
-            raise WorkerHungError(
-                f"{function} was silent for {self._idle_timeout_s:g} s and was ended. "
-                f"See {self._log.name} for what it printed."
-            )
-        message: dict[str, Any] = json.loads(connection.recv_bytes())
+    def _converse(
+        self, connection: Connection[Any, Any], kills_before: int | None, task: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Sends the task, if one is given, and returns the child's next message."""
+        try:
+            if task is not None:
+                connection.send_bytes(json.dumps(task).encode())
+            if not connection.poll(self._idle_timeout_s):
+                raise WorkerHungError(
+                    f"{self._name} was silent for {self._idle_timeout_s:g} s and was ended. "
+                    f"See {self._log.name} for what it printed, or raise --idle-timeout."
+                )
+            message: dict[str, Any] = json.loads(connection.recv_bytes())
+        except (EOFError, ConnectionError) as error:
+            raise self._obituary(kills_before) from error
         return message
 
     def close(self) -> None:
@@ -140,16 +153,16 @@ class Worker:
         self._connection = ours
         return ours
 
-    def _raise(self, function: str, error: Mapping[str, str]) -> NoReturn:
+    def _raise(self, error: Mapping[str, str]) -> NoReturn:
         kind = getattr(errors, error["kind"], None)
         if kind is OutOfMemoryError:
             self.close()  # what a process does after running out of memory is nobody's guess
         if isinstance(kind, type) and issubclass(kind, HiloNasError) and kind is not errors.FileFaultsError:
             raise kind(error["message"])
         self.close()
-        raise WorkerFailedError(f"{function} failed: {error['kind']}: {error['message']}")
+        raise WorkerFailedError(f"{self._name} failed: {error['kind']}: {error['message']}")
 
-    def _obituary(self, function: str, kills_before: int | None) -> HiloNasError:
+    def _obituary(self, kills_before: int | None) -> HiloNasError:
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
@@ -158,10 +171,10 @@ class Worker:
         if code == -signal.SIGKILL:
             kills = _count_oom_kills()
             if kills is None or kills_before is None or kills > kills_before:
-                return OutOfMemoryError(f"{function} was killed by the kernel, out of memory")
+                return OutOfMemoryError(f"{self._name} was killed by the kernel, out of memory")
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         tail = _tail(self._log)
-        return WorkerDiedError(f"{function} {how}" + (f"; its last words: {tail}" if tail and code != -9 else ""))
+        return WorkerDiedError(f"{self._name} {how}" + (f"; its last words: {tail}" if tail and code != -9 else ""))
 
 
 def _count_oom_kills() -> int | None:
@@ -183,6 +196,8 @@ def _tail(log: Path) -> str:
 def run_child(handle: int, parent: int) -> None:
     """Runs calls from the parent until it closes the connection or dies; the child's side of `Worker`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # where memory runs out, the kernel is to choose the worker, not the search
+        Path("/proc/self/oom_score_adj").write_text("500")
     connection: Connection[Any, Any] = Connection(handle)
     _die_with_parent(parent)
     lock = threading.Lock()

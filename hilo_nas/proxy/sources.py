@@ -16,7 +16,7 @@ from hilo_nas.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["TORCH_DATASETS", "Sample", "Source", "SourceSpec", "parse_source", "read_fingerprint"]
+__all__ = ["TORCH_DATASETS", "Sample", "Source", "SourceSpec", "absolute_source", "parse_source", "read_fingerprint"]
 
 TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
 """Names that `torch/` takes; each has a training split and a list of class names in torchvision."""
@@ -109,10 +109,30 @@ def parse_source(text: str) -> SourceSpec:
     return _parse_path(text)
 
 
+def absolute_source(text: str) -> str:
+    """Returns words that name the same source from any working directory: its file or folder in full, links resolved.
+
+    A name that is no path (`digits`, `hfds/NAME`) stays as it is, and means what `parse_source` takes it for, whatever
+    lies in the working directory: `digits` is built in (a folder is `./digits`), `hfds/DIR` a folder where it exists.
+
+    Raises:
+        DataError: Nothing of that name exists.
+    """
+    spec = parse_source(text)
+    if spec.path is None:
+        return text
+    if spec.kind == "torch":
+        return f"torch/{spec.dataset}:{spec.path}"
+    return f"{spec.kind}/{spec.path}" if spec.kind in ("hfds", "wds") else str(spec.path)
+
+
 def _parse_path(text: str) -> SourceSpec:
     path = _existing(text, text)
     if path.is_dir():
-        entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        try:
+            entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        except OSError as error:
+            raise DataError(f"{text} cannot be read: {error}") from error
         tars = any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
         return SourceSpec(kind="tars" if tars else "folder", text=text, path=path)
     if path.suffix != ".tar":
@@ -130,7 +150,7 @@ def _existing(folder: str, text: str) -> Path:
         DataError: It does not exist; with the nearest name that does.
     """
     path = Path(folder).expanduser()
-    if not folder or not path.exists():
+    if not folder or not _exists(path, text):
         hint = ""
         if text == folder:
             hint = _near(text.lower().replace("-", ""), TORCH_DATASETS, "torch/") or _near(text, ("digits",))
@@ -141,6 +161,14 @@ def _existing(folder: str, text: str) -> Path:
             hint = " Name the folder that holds torchvision's files: torch/NAME:DIR."
         raise DataError(f"no data at {folder!r}: no such file or folder.{hint} A source is {_FORMS}.")
     return path.resolve()
+
+
+def _exists(path: Path, text: str) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is longer than the file system takes, a folder that may not be entered
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        raise DataError(f"no data at {shown!r}: {error.strerror}. A source is {_FORMS}.") from error
 
 
 def _near(name: str, known: list[str] | tuple[str, ...], prefix: str = "") -> str:

@@ -13,9 +13,10 @@ from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit, Event, Notice, TrainingProgressed
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
+from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.resume import reopen
+from hilo_nas.search.session import find_folder, total_asked
 from hilo_nas.search.setting import Setting, set_up, trials_asked
-from hilo_nas.space import load_space
 
 __all__ = ["Cost", "estimate_cost"]
 
@@ -49,40 +50,33 @@ class Cost:
 
 
 def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
-    """Returns what a new study by this request would cost; makes no study, but fills the image cache.
+    """Returns what this request would cost, as a new study or as more of a stored one.
+
+    Makes and changes no study, but fills the image cache.
 
     Raises:
         HiloNasError: As the search itself would.
     """
-    space = load_space(request.space or DEFAULT_SPACE)
+    space, folder = find_folder(request)
     start = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as logs,
         LocalExecutor(Path(logs), idle_timeout_s=request.idle_timeout_s) as executor,
     ):
-        setting = set_up(request, space, executor, emit)
-        condition = setting.conditions[0]
-        calibrations = {condition.label(): executor.calibrate(condition, emit)}
+        if folder.exists:
+            manifest = folder.load_manifest()
+            setting = reopen(request, folder, manifest, space, executor, emit)
+            calibrations = manifest.calibrations
+            measured = sum(record.is_measured for record in folder.load_records())
+            trials = max(total_asked(request, manifest.trials, measured) - measured, 0)
+        else:
+            assert space is not None
+            setting = set_up(request, space, executor, emit)
+            calibrations = {c.label(): executor.calibrate(c, emit) for c in setting.conditions}
+            trials = trials_asked(request, space)
         executor.set_up(setting.conditions, calibrations, setting.plan, setting.described)
         set_up_s = time.monotonic() - start
-        timings, trainings = [], []
-        random = Random(0)
-        subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
-        subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
-        for subject in subjects:
-            try:
-                begun = time.monotonic()
-                executor.measure(subject, emit)
-                timed = time.monotonic() - begun
-                trained = _training_seconds(executor, subject, setting, emit)
-            except HiloNasError as error:
-                emit(Notice(level="warning", text=f"one network could not be tried: {error}"))
-                continue
-            timings.append(timed)
-            trainings.append(trained)
-        if not timings:
-            raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
-    trials = trials_asked(request, space)
+        timings, trainings = _try_networks(executor, setting, emit)
     each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
     trial_s = statistics.fmean(each)
     fits = None
@@ -100,6 +94,29 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
     )
+
+
+def _try_networks(executor: LocalExecutor, setting: Setting, emit: Emit) -> tuple[list[float], list[float]]:
+    """Returns the seconds of timing and of training of a few networks; those that fail are told and left out."""
+    random = Random(0)
+    space = setting.space
+    subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
+    subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+    timings, trainings = [], []
+    for subject in subjects:
+        try:
+            begun = time.monotonic()
+            executor.measure(subject, emit)
+            timed = time.monotonic() - begun
+            trained = _training_seconds(executor, subject, setting, emit)
+        except HiloNasError as error:
+            emit(Notice(level="warning", text=f"one network could not be tried: {error}"))
+            continue
+        timings.append(timed)
+        trainings.append(trained)
+    if not timings:
+        raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
+    return timings, trainings
 
 
 def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:

@@ -8,17 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from hilo_nas.errors import OutOfMemoryError
+from hilo_nas.errors import MeasurementError, NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.events import Emit
-from hilo_nas.measure import Worker
+from hilo_nas.measure import TUNED_ENVIRONMENT, Worker
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.records import Subject
 
-__all__ = ["Executor", "LocalExecutor", "NotEnoughMemoryError"]
+__all__ = ["Executor", "LocalExecutor"]
 
-
-class NotEnoughMemoryError(OutOfMemoryError):
-    """The network did not fit into memory while it was timed, which makes it infeasible."""
+# Memory is given back after each training: the timings beside it must not run out because of the last network.
+_TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
 
 
 class Executor(Protocol):
@@ -52,21 +51,23 @@ class LocalExecutor:
     """
 
     def __init__(self, logs: Path, *, idle_timeout_s: float) -> None:
-        self._timing = Worker(logs / "timing.log", idle_timeout_s=idle_timeout_s)
-        self._training = Worker(logs / "training.log", idle_timeout_s=idle_timeout_s)
+        self._timing = Worker("timing", logs / "timing.log", idle_timeout_s=idle_timeout_s)
+        self._training = Worker(
+            "training", logs / "training.log", idle_timeout_s=idle_timeout_s, environment=_TRAINING_ENVIRONMENT
+        )
         self._conditions: Sequence[Condition] = ()
         self._calibrations: Mapping[str, Calibration] = {}
         self._plan: ProxyPlan | None = None
         self._data: Mapping[str, Any] = {}
 
-    def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity]:
-        """Returns the device's name (this machine's fastest kind for None) and who it is.
+    def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity, int | None]:
+        """Returns the device's name (this machine's fastest kind for None), who it is, and a CPU's threads.
 
         Raises:
             DeviceError: This machine does not have it.
         """
         found = self._timing.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
-        return found["device"], DeviceIdentity(**found["identity"])
+        return found["device"], DeviceIdentity(**found["identity"]), found["threads"]
 
     def calibrate(self, condition: Condition, emit: Emit) -> Calibration:
         """Returns the reference network's speed under the condition.
@@ -75,7 +76,13 @@ class LocalExecutor:
             MeasurementError: The reference does not fit.
         """
         arguments = {"condition": condition.to_dict()}
-        return Calibration.from_dict(self._timing.call("hilo_nas.measure.throughput:calibrate", arguments, emit))
+        try:
+            return Calibration.from_dict(self._timing.call("hilo_nas.measure.throughput:calibrate", arguments, emit))
+        except OutOfMemoryError as error:
+            raise MeasurementError(
+                f"the reference network must fit into memory, but {error} at batch_size {condition.batch_size} and "
+                f"{condition.img_size} px. Use a smaller --batch-size."
+            ) from error
 
     def prepare_data(
         self, source: str, img_size: int, *, cache_dir: Path | None, val_data: str | None, emit: Emit
@@ -116,6 +123,10 @@ class LocalExecutor:
             "calibration": dataclasses.asdict(self._calibrations[condition.label()]),
             "num_classes": len(self._data["class_names"]),
         }
+        try:
+            return Measurement.from_dict(self._timing.call("hilo_nas.measure.throughput:measure", arguments, emit))
+        except OutOfMemoryError:
+            self._training.close()  # it may hold memory of the device; alone, the network has its fair try
         try:
             return Measurement.from_dict(self._timing.call("hilo_nas.measure.throughput:measure", arguments, emit))
         except OutOfMemoryError as error:

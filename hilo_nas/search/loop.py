@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
+from typing import Any, NoReturn
 
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.errors import (
@@ -14,14 +18,16 @@ from hilo_nas.errors import (
     DeviceError,
     HiloNasError,
     MeasurementError,
+    NotEnoughMemoryError,
+    SpaceExhaustedError,
     StorageError,
 )
 from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
-from hilo_nas.search.executors import Executor, NotEnoughMemoryError
-from hilo_nas.search.samplers import FeasibleSampler, SpaceExhaustedError, build_sampler
+from hilo_nas.search.executors import Executor
+from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.space import LIMITS, free_violations, measured_violations
 from hilo_nas.study import StudyFolder
@@ -29,7 +35,8 @@ from hilo_nas.study import StudyFolder
 __all__ = ["SearchLoop"]
 
 _FAILURES_IN_A_ROW = 5
-"""Failed trials do not count towards the total; so many in a row end the search, for the fault is not the networks'."""
+"""Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
+the fault is hardly the networks'."""
 
 
 def _now() -> str:
@@ -106,10 +113,7 @@ class SearchLoop:
                 record = self._run_trial(record)
                 failures = failures + 1 if record.state == "failed" else 0
                 if failures >= _FAILURES_IN_A_ROW:
-                    raise HiloNasError(
-                        f"{failures} trials failed one after the other, the last one because: {record.reason}. "
-                        f"What the workers printed is in {self._folder.logs_path}."
-                    )
+                    self._give_up(failures)
         finally:
             self._memory.close()
         return SearchFinished(
@@ -118,6 +122,17 @@ class SearchLoop:
             total=self._manifest.trials,
             stopped_by=stopped_by,
             seconds=self._clock() - start,
+        )
+
+    def _give_up(self, failures: int) -> NoReturn:
+        """Marks the last trials as due again and ends the search."""
+        reason = self.records[-1].reason
+        for i in range(len(self.records) - failures, len(self.records)):
+            record = self.records[i]
+            self.records[i] = self._write(dataclasses.replace(record, reason=f"{INTERRUPTED}: {record.reason}"))
+        raise HiloNasError(
+            f"{failures} trials failed one after the other, the last one because: {reason}. What the workers "
+            f"printed is in {self._folder.logs_path}. The next search in this study tries these networks again."
         )
 
     def _close_leftovers(self, records: list[TrialRecord]) -> list[TrialRecord]:
@@ -159,7 +174,7 @@ class SearchLoop:
                 self._memory.ask(params)
         parameters, macs = self._cost(subject)
         record = TrialRecord(
-            number=len(self.records),
+            number=self.records[-1].number + 1 if self.records else 0,
             subject=subject,
             state="running",
             params=params,
@@ -181,38 +196,34 @@ class SearchLoop:
         return record
 
     def _run_trial(self, record: TrialRecord) -> TrialRecord:
-        """Measures, trains and closes one trial, in the order of cost."""
+        """Measures, trains and closes one trial."""
         start = self._clock()
-
-        def close(**changes: object) -> TrialRecord:
-            closed = dataclasses.replace(
-                self.records[-1],
-                finished_at=_now(),
-                seconds=self._clock() - start,
-                **changes,  # type: ignore[arg-type]
-            )
-            self.records[-1] = self._write(closed)
-            return closed
-
         try:
-            closed = close(**self._evaluate(record))
+            outcome = self._evaluate(record)
         except NotEnoughMemoryError as error:
-            violations = {**record.violations, FITS: 1.0}
-            closed = close(
-                state="infeasible",
-                reason=f"out of memory while timing: {error}",
-                violations=violations,
-                imputed=self._impute(),
-            )
+            outcome = {
+                "state": "infeasible",
+                "reason": f"out of memory while timing: {error}",
+                "violations": {**record.violations, FITS: 1.0},
+                "imputed": self._impute(None),
+            }
         except (DeviceError, MeasurementError, DataError, StorageError):
-            close(state="failed", reason=INTERRUPTED)  # the world's fault; the network is due again
+            self._close({"state": "failed", "reason": INTERRUPTED}, start)  # the world's fault
             raise
         except HiloNasError as error:
-            closed = close(state="failed", reason=f"{_kind(error)}: {error}")
+            outcome = {"state": "failed", "reason": f"{_kind(error)}: {error}"}
         except BaseException:
-            close(state="failed", reason=INTERRUPTED)
+            self._close({"state": "failed", "reason": INTERRUPTED}, start)
             raise
+        closed = self._close(outcome, start)
         self._memory.tell(closed, self.records)
+        return closed
+
+    def _close(self, outcome: Mapping[str, Any], start: float) -> TrialRecord:
+        """Writes how the trial under way ended, and tells of it."""
+        seconds = self._clock() - start
+        closed = dataclasses.replace(self.records[-1], finished_at=_now(), seconds=seconds, **outcome)
+        self.records[-1] = self._write(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(
             TrialFinished(
@@ -229,8 +240,8 @@ class SearchLoop:
         )
         return closed
 
-    def _evaluate(self, record: TrialRecord) -> dict[str, object]:
-        """Returns how the trial ends; what was measured is written before the training begins."""
+    def _evaluate(self, record: TrialRecord) -> dict[str, Any]:
+        """Returns how the trial ends, in the order of cost; what was measured is written before the training begins."""
         limits = self._space.limits
         if over := _beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
@@ -242,7 +253,11 @@ class SearchLoop:
         record = dataclasses.replace(record, violations=violations)
         self.records[-1] = self._write(record)
         if over := _beyond(violations):
-            return {"state": "infeasible", "reason": self._explain(over, record), "imputed": self._impute()}
+            return {
+                "state": "infeasible",
+                "reason": self._explain(over, record),
+                "imputed": self._impute(record.measurement),
+            }
         score = self._executor.score(record.subject, self._manifest.seed, self._emit)
         return {"state": "complete", "scores": (score,)}
 
@@ -264,8 +279,10 @@ class SearchLoop:
             f"{LIMITS[name].text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over
         )
 
-    def _impute(self) -> dict[str, float]:
-        return impute(self.records, chance_top1=1 / self._manifest.data.num_classes)
+    def _impute(self, measurement: Measurement | None) -> dict[str, float]:
+        """What the sampler is told in place of what was not taken."""
+        found = impute(self.records, chance_top1=1 / self._manifest.data.num_classes)
+        return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
 
     def _cost(self, subject: Subject) -> tuple[int, int]:
         assert subject.arch is not None
@@ -282,8 +299,29 @@ class SearchLoop:
         return self._space.decode(params).key() in self._known
 
     def _write(self, record: TrialRecord) -> TrialRecord:
-        self._folder.write_record(record)
+        with _signals_held():
+            self._folder.write_record(record)
         return record
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until a record is written, so that no finished result is cut off at its very end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, frame: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 def _beyond(violations: Mapping[str, float]) -> dict[str, float]:

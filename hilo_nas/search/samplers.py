@@ -15,17 +15,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from hilo_nas.errors import SpaceExhaustedError
 from hilo_nas.space import SearchSpace
 
-__all__ = ["FeasibleSampler", "SpaceExhaustedError", "build_sampler", "distributions_of", "find_near"]
+__all__ = ["FeasibleSampler", "build_sampler", "distributions_of", "find_near"]
 
 _LOOK_AT_MOST = 20_000
 """Settings looked at around a proposal before the rest of a large space is tried at random."""
 _ENUMERATE_UP_TO = 200_000
-
-
-class SpaceExhaustedError(Exception):
-    """The space holds no network that is allowed and not yet known, as far as could be seen."""
 
 
 def distributions_of(space: SearchSpace) -> dict[str, BaseDistribution]:

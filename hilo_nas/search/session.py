@@ -8,36 +8,25 @@ import datetime
 import importlib.metadata
 import platform
 import shutil
+import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import filelock
-import optuna
 
 import hilo_nas
-from hilo_nas.errors import DataError, NotFoundError, StorageError, StudyLockedError, StudyMismatchError
-from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice, SearchFinished, SearchStarted
+from hilo_nas.errors import NotFoundError, RecordError, StorageError, StudyLockedError
+from hilo_nas.events import Calibrated, CalibrationStarted, Emit, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL, Condition
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
-from hilo_nas.search.setting import DEFAULT_DATA, set_up, trials_asked
+from hilo_nas.search.resume import reopen
+from hilo_nas.search.setting import DEFAULT_DATA, local_of, set_up, trials_asked
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
 
-__all__ = ["find_folder", "run_search"]
-
-_PLAN_OPTIONS = {
-    "proxy_img_size": "img_size",
-    "proxy_batch_size": "batch_size",
-    "proxy_images": "images",
-    "proxy_precision": "precision",
-    "metric": "metric",
-}
-_CONDITION_OPTIONS = ("batch_size", "img_size", "precision", "channels_last", "compile", "threads")
+__all__ = ["find_folder", "run_search", "total_asked"]
 
 
 def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchFinished]:
@@ -51,8 +40,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         KeyboardInterrupt: The user stopped it; everything finished is kept.
     """
     space, folder = find_folder(request)
-    if not folder.exists and space is None:
-        raise NotFoundError(f"no study {folder.name!r}, and no space to make it from")
+    start = time.monotonic()
     with (
         _locked(folder),
         Journal(folder.logs_path / "events.jsonl", emit) as journal,
@@ -60,7 +48,6 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
     ):
         if folder.exists:
             manifest = _resume(request, folder, space, executor, journal)
-            manifest = _raise_total(request, folder, manifest)
         else:
             assert space is not None
             manifest = _create(request, folder, space, executor, journal)
@@ -78,7 +65,8 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 ),
             )
         )
-        finished = loop.run(timeout_s=request.timeout_s)
+        left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
+        finished = loop.run(timeout_s=left_s)
         journal(finished)
     return folder, finished
 
@@ -98,7 +86,8 @@ def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder
 
 @contextlib.contextmanager
 def _locked(folder: StudyFolder) -> Iterator[None]:
-    """Holds the study's lock; a folder that this call made is removed again if no study came of it."""
+    """Holds the study's lock; what this call made is removed again if no study came of it."""
+    made = not folder.path.exists()
     try:
         folder.trials_path.mkdir(parents=True, exist_ok=True)
         folder.logs_path.mkdir(exist_ok=True)
@@ -114,9 +103,14 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
             "Make it writable, or choose another with --studies-dir."
         ) from error
     try:
+        if not folder.exists and any(folder.trials_path.iterdir()):
+            raise RecordError(
+                f"{folder.path} holds trials, but no manifest.yaml to say what they are. Restore it, or use another "
+                "--study."
+            )
         yield
     finally:
-        if not folder.exists:
+        if made and not folder.exists:
             shutil.rmtree(folder.path, ignore_errors=True)
         lock.release()
 
@@ -145,113 +139,34 @@ def _create(
         versions=_versions(),
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    folder.write_local(_local(request))
+    folder.write_local(local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA)))
     folder.write_manifest(manifest)
     executor.set_up(manifest.conditions, manifest.calibrations, manifest.plan, setting.described)
     return manifest
-
-
-def _local(request: SearchRequest) -> dict[str, Any]:
-    """What is true on this machine alone; paths are made absolute, so that a resume works from any folder."""
-    source = request.data or DEFAULT_DATA
-    return {
-        "data": _absolute(source),
-        "val_data": _absolute(request.val_data) if request.val_data else None,
-        "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
-    }
-
-
-def _absolute(source: str) -> str:
-    return str(Path(source).absolute()) if Path(source).exists() else source
 
 
 def _resume(
     request: SearchRequest, folder: StudyFolder, space: SearchSpace | None, executor: LocalExecutor, emit: Emit
 ) -> Manifest:
     manifest = folder.load_manifest()
-    name = request.device or manifest.objective.device
-    Condition(device=name)
-    differing = _differences(request, manifest, space)
-    device, identity = executor.read_device(name, emit)
-    stored_kind = manifest.objective.device
-    if request.device is not None and device.removesuffix(":0") != stored_kind.removesuffix(":0"):
-        differing["device"] = (stored_kind, device)
-    for field, values in manifest.device.differences(identity).items():
-        differing[f"device {field}"] = values
-    local = folder.load_local()
-    source = request.data or local.get("data")
-    if source is None and manifest.data.name == DEFAULT_DATA:
-        source = DEFAULT_DATA
-    described = None
-    if not differing:
-        if source is None:
-            raise DataError(
-                f"study {folder.name} was made on {manifest.data.name}, and this machine does not know where that "
-                "lies. Say so with --data."
-            )
-        described = executor.prepare_data(
-            source,
-            manifest.plan.img_size,
-            cache_dir=request.cache_dir or (Path(local["cache_dir"]) if local.get("cache_dir") else None),
-            val_data=request.val_data or local.get("val_data"),
-            emit=emit,
-        )
-        if described["content_hash"] != manifest.data.hash:
-            differing["data"] = (
-                f"{manifest.data.name} ({manifest.data.hash[:12]})",
-                f"{described['name']} ({described['content_hash'][:12]})",
-            )
-    if differing:
-        lines = "\n".join(
-            f"  {field}: {stored!r} in the study, {asked!r} now" for field, (stored, asked) in differing.items()
-        )
-        raise StudyMismatchError(
-            f"study {folder.name} was made under other conditions, so its trials could not be compared:\n{lines}\n"
-            f"Leave out the options that differ, or make a new study with --study NAME."
-        )
-    assert described is not None
-    if request.data or request.val_data or request.cache_dir or not local:
-        fresh = _local(dataclasses.replace(request, data=source))
-        folder.write_local({**local, **{key: value for key, value in fresh.items() if value is not None}})
-    made_by = manifest.versions.get("hilo-nas")
-    if made_by != hilo_nas.__version__:
-        emit(Notice(text=f"this study was made by hilo-nas {made_by}; this is {hilo_nas.__version__}"))
-    executor.set_up(manifest.conditions, manifest.calibrations, manifest.plan, described)
-    return manifest
-
-
-def _differences(request: SearchRequest, manifest: Manifest, space: SearchSpace | None) -> dict[str, tuple[Any, Any]]:
-    """Returns the options given that the study was not made with, as (stored, asked)."""
-    pairs: dict[str, tuple[Any, Any]] = {}
-    if space is not None:
-        pairs["space"] = (
-            f"{manifest.space.name} ({manifest.space.hash()})",
-            f"{space.name} ({space.hash()})",
-        )
-    for option in _CONDITION_OPTIONS:
-        pairs[option] = (getattr(manifest.objective, option), getattr(request, option))
-    for option, field in _PLAN_OPTIONS.items():
-        pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
-    pairs["sampler"] = (manifest.sampler, request.sampler)
-    pairs["seed"] = (manifest.seed, request.seed)
-    found = {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}
-    protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
-    if protocols != {PROTOCOL}:
-        found["timing protocol"] = (max(protocols, default=None), PROTOCOL)
-    return found
-
-
-def _raise_total(request: SearchRequest, folder: StudyFolder, manifest: Manifest) -> Manifest:
-    """Returns the manifest with the total asked for: `trials` more than were measured, or `until_trials` in all."""
-    total = manifest.trials
-    if request.until_trials is not None:
-        total = request.until_trials
-    elif request.trials is not None:
-        total = sum(record.is_measured for record in folder.load_records()) + request.trials
+    measured = sum(record.is_measured for record in folder.load_records())
+    setting = reopen(request, folder, manifest, space, executor, emit)
+    local = {name: value for name, value in local_of(request).items() if value is not None}
+    if local:
+        folder.write_local({**folder.load_local(), **local})
+    executor.set_up(manifest.conditions, manifest.calibrations, manifest.plan, setting.described)
+    total = total_asked(request, manifest.trials, measured)
     if total != manifest.trials:
         manifest = dataclasses.replace(manifest, trials=total)
         folder.write_manifest(manifest)
     return manifest
+
+
+def total_asked(request: SearchRequest, total: int, measured: int) -> int:
+    """Returns a stored study's total: `trials` more than were measured, or `until_trials` in all, or what it was."""
+    if request.until_trials is not None:
+        return request.until_trials
+    return total if request.trials is None else measured + request.trials
 
 
 def _versions() -> dict[str, str]:
@@ -261,6 +176,3 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }
-
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)

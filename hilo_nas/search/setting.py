@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.manifest import DataIdentity
 from hilo_nas.measurement import Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.proxy.sources import absolute_source
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
 from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_DATA", "DEFAULT_TRIALS", "Setting", "set_up", "trials_asked"]
+__all__ = ["DEFAULT_DATA", "DEFAULT_TRIALS", "Setting", "identify_data", "local_of", "set_up", "trials_asked"]
 
 DEFAULT_DATA = "digits"
 DEFAULT_TRIALS = 40
@@ -43,10 +45,10 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
     defaults = space.defaults
     img_size = request.img_size or defaults.get("img_size", 224)
     proxy_img_size = request.proxy_img_size or defaults.get("proxy_img_size", img_size)
-    _check_sizes(space, img_size=img_size, proxy_img_size=proxy_img_size)
+    _check_sizes(space, {"img_size": img_size, "proxy_img_size": proxy_img_size})
     if request.device is not None:
         Condition(device=request.device)
-    device, identity = executor.read_device(request.device, emit)
+    device, identity, threads = executor.read_device(request.device, emit)
     condition = Condition(
         device=device,
         batch_size=request.batch_size or defaults.get("batch_size", 64),
@@ -54,7 +56,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         precision=request.precision or "fp32",
         channels_last=bool(request.channels_last),
         compile=bool(request.compile),
-        threads=request.threads,
+        threads=request.threads or threads,
     )
     plan = ProxyPlan(
         img_size=proxy_img_size,
@@ -80,23 +82,27 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         conditions=(condition,),
         device=identity,
         plan=plan,
-        data=_identity(described),
+        data=identify_data(described),
         described=described,
     )
 
 
-def _check_sizes(space: SearchSpace, *, img_size: int, proxy_img_size: int) -> None:
-    """Raises UsageError where an image size is smaller than the stride of some network of the space."""
+def _check_sizes(space: SearchSpace, sizes: Mapping[str, int]) -> None:
+    """Raises UsageError where an image size is smaller than the stride of a network of the space, or of an anchor."""
     largest = max(next(knob.choices for knob in space.knobs if knob.name == "patch_size"))
-    for name, size in (("img_size", img_size), ("proxy_img_size", proxy_img_size)):
-        if size < 8 * largest:
-            raise UsageError(
-                f"{name} must be at least {8 * largest} for patch_size {largest} (eight patches a side), but got "
-                f"{size}. Use larger images, or a space without patch_size {largest}."
-            )
+    strides = {f"patch_size {largest}": 8 * largest}
+    strides |= {f"anchor {anchor.name}": anchor.arch.stride for anchor in space.anchors}
+    for name, size in sizes.items():
+        for whose, stride in strides.items():
+            if size < stride:
+                raise UsageError(
+                    f"{name} must be at least {stride} for {whose} (eight patches a side), but got {size}. "
+                    f"Use larger images, or a space without {whose}."
+                )
 
 
-def _identity(described: dict[str, Any]) -> DataIdentity:
+def identify_data(described: Mapping[str, Any]) -> DataIdentity:
+    """Returns what a manifest keeps of prepared images."""
     return DataIdentity(
         name=described["name"],
         hash=described["content_hash"],
@@ -108,3 +114,12 @@ def _identity(described: dict[str, Any]) -> DataIdentity:
 def trials_asked(request: SearchRequest, space: SearchSpace) -> int:
     """Returns how many networks a new study is to measure."""
     return request.until_trials or request.trials or space.defaults.get("trials", DEFAULT_TRIALS)
+
+
+def local_of(request: SearchRequest) -> dict[str, Any]:
+    """Returns what a request says that is true on this machine alone, from whichever folder the next one comes."""
+    return {
+        "data": absolute_source(request.data) if request.data else None,
+        "val_data": absolute_source(request.val_data) if request.val_data else None,
+        "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
+    }

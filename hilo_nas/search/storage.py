@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
+import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hilo_nas.errors import StorageError
@@ -74,20 +76,21 @@ class Memory:
 
     def note(self, trial: optuna.Trial) -> dict[str, Any]:
         """Returns what the sampler noted with its proposal and needs again after a rebuild (NSGA-II's generation)."""
-        attributes = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
+        with self._guarded():
+            attributes = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
         return {name: value for name, value in attributes.items() if name.startswith("NSGA")}
 
     def tell(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
         """Tells Optuna of a finished record, which is on disk already.
 
         Args:
-            record: The record.
-            records: All records, this one included.
+            record: The record, the last one.
+            records: All records.
         """
         keys = self._constraint_keys(records)
         with self._guarded():
             asked = self._study.get_trials(deepcopy=False)
-            if keys != self._constraints or record.number != len(asked) - 1 or asked[-1].state.is_finished():
+            if keys != self._constraints or len(asked) != len(records) or asked[-1].state.is_finished():
                 # A network outside the space, or the first one that did not fit: the database is made anew.
                 self._constraints = keys
                 self._rebuild(records)
@@ -120,7 +123,8 @@ class Memory:
                 self._rebuild(records)
 
     def _load(self) -> optuna.Study:
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
+        url = sqlalchemy.URL.create("sqlite", database=str(self._path))  # a path may hold signs that a URL may not
+        self._storage = optuna.storages.RDBStorage(url.render_as_string())
         return optuna.create_study(
             study_name="search",
             storage=self._storage,
@@ -159,7 +163,8 @@ class Memory:
         top1 = score.proxy_top1 if score else record.imputed.get("proxy_top1")
         if record.params is None or not record.is_measured or speed is None or top1 is None:
             return create_trial(state=TrialState.FAIL, user_attrs=attributes)
-        constraints = {key: record.violations.get(key, -1.0) for key in self._constraints}
+        # What was not measured, because the network did not fit, is told as lying on the limit's edge.
+        constraints = {key: record.violations.get(key, -1.0 if key == FITS else 0.0) for key in self._constraints}
         # optuna-dashboard does not know constraints by key.
         attributes["constraints"] = json.dumps(constraints)
         return create_trial(
@@ -174,11 +179,9 @@ class Memory:
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             yield
-        except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except (OSError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             text = str(error.__cause__ or error).split("\n")[0]
             raise StorageError(
                 f"cannot write {self._path}: {text}. Free some space or make the folder writable; the trials' records "

@@ -218,6 +218,35 @@ def test_a_studies_folder_that_cannot_be_written_is_an_error_before_anything_is_
     assert "choose another with --studies-dir" in said
 
 
+def test_a_refused_search_deletes_nothing_that_was_there(refused, home):
+    folder = home / "studies" / "litv2_digits"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    refused("search", "--img-size", "8", code=2)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_trials_without_a_manifest_are_neither_adopted_nor_deleted(refused, home):
+    folder = write_study(home / "studies", "litv2_digits", [build_record(0)])
+    folder.manifest_path.unlink()
+    said = refused("search", "litv2_digits", "--study", "litv2_digits", code=1)
+    assert "holds trials, but no manifest.yaml" in said
+    assert (folder.trials_path / "0000.json").is_file()
+
+
+def test_an_anchor_that_is_too_coarse_for_the_images_is_named(refused, home):
+    anchor = "anchors: {coarse: {preset: litv2_small, outside: true}}\n"
+    (home / "space.yaml").write_text(GOOD + anchor)
+    said = refused("search", "space.yaml", "--data", "digits", "--img-size", "16", code=2)
+    assert "must be at least 32 for anchor coarse" in said
+
+
+def test_a_refused_search_writes_no_tables(refused, home):
+    folder = write_study(home / "studies", "demo", [build_record(0)])
+    refused("search", "--study", "demo", "--seed", "9", code=1)
+    assert not (folder.path / "trials.csv").exists()
+
+
 def test_a_tampered_manifest_is_refused(refused, home):
     folder = write_study(home / "studies", "demo", [build_record(0)], build_manifest("demo"))
     text = folder.manifest_path.read_text()

@@ -290,6 +290,14 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment)
     assert not (home / "studies" / "dry").exists()
 
 
+def test_a_dry_run_of_a_stored_study_prices_what_is_left_of_it(killed, home, environment):
+    before = killed[0].load_records()
+    code, out, _ = finish(home, environment, "search", "--study", "killed", "--trials", "7", "--dry-run")
+    assert code == 0
+    assert "7 trials: about" in out
+    assert killed[0].load_records() == before
+
+
 def test_a_batch_at_which_the_reference_does_not_fit_is_an_error_and_makes_no_study(home, environment):
     code, _, err = finish(
         home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "big", "--batch-size", "100000000"

@@ -129,9 +129,35 @@ def test_a_gpu_is_timed_with_its_own_memory_and_identity(precision):
 
 
 @pytest.mark.gpu
-def test_a_batch_that_does_not_fit_a_gpu_is_out_of_memory():
-    condition = Condition(device="cuda", batch_size=1, img_size=32).to_dict()
+def test_a_network_that_does_not_fit_a_gpu_is_out_of_memory():
+    condition = Condition(device="cuda", batch_size=2, img_size=32).to_dict()
     calibration = throughput.calibrate(condition, emit=print)
-    huge = ArchConfig(patch_size=1, embed_dims=(2**17,) * 4, depths=(8,) * 4, num_heads=(1,) * 4)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        throughput.measure({"arch": huge.to_dict()}, condition, calibration, 10, emit=print)
+    wide = ArchConfig(
+        patch_size=2, embed_dims=(512, 1024, 2048, 4096), depths=(1, 1, 2, 2), num_heads=(8, 16, 32, 64)
+    )
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(2**29 / total)  # half a GiB; the weights alone take more
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            throughput.measure({"arch": wide.to_dict()}, condition, calibration, 10, emit=print)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_reference_that_no_longer_fits_condemns_no_network(monkeypatch):
+    condition = Condition(batch_size=2, img_size=32).to_dict()
+    calibration = throughput.calibrate(condition, emit=print)
+    monkeypatch.setattr(throughput._Reference, "kept", None)
+
+    def does_not_fit(*arguments, **options):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(throughput, "build_subject", does_not_fit)
+    with pytest.raises(MeasurementError, match="the reference network"):
+        throughput.measure(SUBJECT, condition, calibration, 10, emit=print)
+
+
+def test_a_compiled_network_is_timed_as_another_form():
+    found, _ = measured(compile=True)
+    assert found.form.endswith(" compiled")
+    assert found.memory_mib > 0

@@ -55,6 +55,12 @@ def test_a_warm_up_that_never_agrees_ends_and_says_so():
     assert 5 <= device.now < 6
 
 
+def test_long_calls_are_given_the_blocks_that_agreeing_takes():
+    device = FakeDevice()
+    warm = device.stopwatch().warm_up(device.network(5.0), at_most_s=3)
+    assert (warm.calls, warm.steady) == (5, True)
+
+
 @pytest.mark.parametrize("seconds", [1e-6, 1e-3, 0.019, 0.021, 2.0])
 def test_blocks_drown_the_clock(seconds):
     device = FakeDevice()

@@ -20,7 +20,7 @@ def ignore(event):
 
 @pytest.fixture
 def worker(tmp_path):
-    with Worker(tmp_path / "logs" / "worker.log", idle_timeout_s=60) as worker:
+    with Worker("timing", tmp_path / "logs" / "worker.log", idle_timeout_s=60) as worker:
         yield worker
 
 
@@ -74,7 +74,7 @@ def test_our_own_errors_arrive_as_themselves_and_the_worker_lives_on(worker):
 
 
 def test_a_foreign_error_is_a_failure_that_names_it(worker):
-    with pytest.raises(WorkerFailedError, match="stumble failed: ValueError: a fault of somebody's library"):
+    with pytest.raises(WorkerFailedError, match="timing failed: ValueError: a fault of somebody's library"):
         worker.call("worker_tasks:stumble", {}, ignore)
 
 
@@ -88,7 +88,7 @@ def test_running_out_of_memory_is_told_apart_and_ends_the_process(worker):
 
 
 def test_a_crash_is_an_error_with_its_last_words_and_the_next_call_works(worker):
-    with pytest.raises(WorkerDiedError, match="leave ended with exit code 7; its last words: these are my last words"):
+    with pytest.raises(WorkerDiedError, match="timing ended with exit code 7; its last words: these are my last words"):
         worker.call("worker_tasks:leave", {"code": 7}, ignore)
     assert worker.call("worker_tasks:echo", {"x": 1}, ignore) == {"x": 1}
 
@@ -106,14 +106,23 @@ def test_a_kill_by_the_kernel_is_running_out_of_memory(worker, monkeypatch):
 
 
 def test_a_silent_worker_is_ended(tmp_path):
-    with Worker(tmp_path / "w.log", idle_timeout_s=1.5) as worker:
+    with Worker("timing", tmp_path / "w.log", idle_timeout_s=1.5) as worker:
         with pytest.raises(WorkerHungError, match=r"silent for 1\.5 s"):
             worker.call("worker_tasks:hang", {"pid_file": str(tmp_path / "pid")}, ignore)
         assert wait_until_gone(int((tmp_path / "pid").read_text()))
 
 
+def test_an_error_of_the_listener_is_not_taken_for_the_workers_death(worker):
+    def leave(event):
+        raise BrokenPipeError("whoever read us has left")
+
+    with pytest.raises(BrokenPipeError, match="whoever read us has left"):
+        worker.call("worker_tasks:tell", {"times": 3}, leave)
+    assert worker.call("worker_tasks:echo", {"x": 1}, ignore) == {"x": 1}
+
+
 def test_closing_ends_what_the_worker_started(tmp_path):
-    worker = Worker(tmp_path / "w.log")
+    worker = Worker("timing", tmp_path / "w.log")
     grandchild = worker.call("worker_tasks:start_grandchild", {}, ignore)
     assert is_alive(grandchild)
     worker.close()
@@ -125,7 +134,7 @@ def test_a_worker_dies_with_its_killed_parent(tmp_path):
         import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from pathlib import Path
         from hilo_nas.measure.worker import Worker
-        Worker(Path({str(tmp_path / "w.log")!r})).call(
+        Worker("timing", Path({str(tmp_path / "w.log")!r})).call(
             "worker_tasks:hang", {{"pid_file": {str(tmp_path / "pid")!r}}}, print)
     """)
     parent = subprocess.Popen([sys.executable, "-c", script])

@@ -1,15 +1,17 @@
 import dataclasses
 import json
+import os
+import signal
+import time
 
 import pytest
 from builders import TINY, build_manifest, write_study
 from fakes import FakeExecutor, speed
 
-from hilo_nas.errors import DeviceError, HiloNasError, StorageError, WorkerDiedError
+from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
-from hilo_nas.search.executors import NotEnoughMemoryError
-from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.loop import SearchLoop, _signals_held
 from hilo_nas.space.file import build_space
 from hilo_nas.study import StudyFolder, front_of
 
@@ -118,6 +120,73 @@ def test_one_failure_after_the_other_ends_the_search_with_the_reason(folder):
     ):
         run(folder, FakeExecutor(always), trials=20)
     assert len(folder.load_records()) == 5
+
+
+def test_networks_of_a_streak_of_failures_are_due_again(folder):
+    def always(verb, count):
+        raise WorkerDiedError("no luck")
+
+    with pytest.raises(HiloNasError, match="The next search in this study tries these networks again"):
+        run(folder, FakeExecutor(always), trials=20)
+    lost = {record.key for record in folder.load_records()}
+    assert all("worker died: no luck" in record.reason for record in folder.load_records())
+    run(folder, trials=6)
+    assert lost < {record.key for record in folder.load_records() if record.state == "complete"}
+
+
+def test_a_gap_in_the_numbers_overwrites_no_record(folder):
+    run(folder, trials=6, sampler="gp")
+    (folder.trials_path / "0002.json").unlink()
+    kept = folder.load_records()
+    run(folder, trials=8, sampler="gp")
+    records = folder.load_records()
+    assert records[:5] == kept
+    assert [record.number for record in records] == [0, 1, 3, 4, 5, 6, 7, 8]
+    events = []
+    run(folder, trials=9, sampler="gp", events=events)
+    assert not any(isinstance(event, Notice) for event in events)  # the database agrees in spite of the gap
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_the_record_is_written(number):
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    steps = []
+
+    def work():
+        with _signals_held():
+            steps.append("begun")
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            steps.append("written")
+
+    previous = signal.signal(number, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(number, previous)
+    assert steps == ["begun", "written"]
+
+
+def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
+    write = StudyFolder.write_record
+
+    def write_slowly(self, record):
+        if record.scores:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        write(self, record)
+
+    monkeypatch.setattr(StudyFolder, "write_record", write_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, trials=3)
+    monkeypatch.undo()
+    first = folder.load_records()[0]
+    assert (first.state, len(first.scores)) == ("complete", 1)
+    assert run(folder, trials=2)[0].measured == 2
+    assert keys(folder).count(first.key) == 1
 
 
 def test_out_of_memory_while_timing_is_infeasible_and_counts(folder):

@@ -7,11 +7,11 @@ from fakes import FakeExecutor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import SpaceExhaustedError, UsageError
 from hilo_nas.pareto import hypervolume
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import SAMPLERS, SearchRequest
-from hilo_nas.search.samplers import SpaceExhaustedError, find_near
+from hilo_nas.search.samplers import find_near
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 
