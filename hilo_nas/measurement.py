@@ -29,7 +29,8 @@ __all__ = [
 Value = TypeVar("Value")
 
 RECIPE = "adamw-1"
-"""Version of the proxy training's recipe; scores of different recipes are never compared."""
+"""Version of the proxy training's recipe; it changes with anything that may change a score (`proxy/recipe.py`,
+`proxy/batches.py`), and scores of different recipes are never compared."""
 
 PROTOCOL = 1
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
@@ -247,7 +248,8 @@ class ProxyScore:
     seconds: float
     seed: int
     micro_batch_size: int
-    """Images per forward pass; smaller than the plan's batch where memory ran out and gradients were accumulated."""
+    """Images per forward pass; smaller than the plan's batch where memory ran out: gradients were accumulated, and batch
+    norm took its statistics from so many images."""
     device: str
     versions: dict[str, str]
     scored_at: str

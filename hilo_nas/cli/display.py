@@ -86,7 +86,7 @@ class _LiveDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._measured = self._total = self._done_before = 0
-        self._started = time.monotonic()
+        self._started = self._finished = time.monotonic()
         self._trial: TrialStarted | None = None
         self._phase = "starting"
         self._share: float | None = None
@@ -98,12 +98,12 @@ class _LiveDisplay:
             self._console.print(text)
         if isinstance(event, SearchStarted):
             self._measured, self._total, self._done_before = event.done, event.total, event.done
-            self._started = time.monotonic()
+            self._started = self._finished = time.monotonic()
             self._points = {number: (speed, top1) for number, speed, top1 in event.points}
         elif isinstance(event, TrialStarted):
             self._trial, self._phase, self._share = event, "building", None
         elif isinstance(event, TrialFinished):
-            self._trial, self._measured = None, event.measured
+            self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
             if event.state == "complete" and event.images_per_s and event.proxy_top1 is not None:
                 self._points[event.number] = (event.images_per_s, event.proxy_top1)
         elif isinstance(event, CalibrationStarted):
@@ -141,8 +141,8 @@ class _LiveDisplay:
         done = self._measured - self._done_before
         if not done:
             return ""
-        per_trial = (time.monotonic() - self._started) / done
-        return f"about {duration(per_trial * (self._total - self._measured))} left"
+        ahead = (self._finished - self._started) / done * (self._total - self._measured)
+        return f"about {duration(max(ahead - (time.monotonic() - self._finished), 0))} left"
 
     def _front(self) -> str:
         points = list(self._points.values())

@@ -1,6 +1,6 @@
 """Training batches made on the device: the images are moved once, cropped, mirrored and normalised there.
 
-Shape suffixes: B batch, N images of the set, S side of an image, C channels.
+Shape suffixes: B batch, N images of the set, S side of an image, C channels, P pixels, K chunks.
 """
 
 from __future__ import annotations
@@ -56,18 +56,34 @@ class ImageSet:
         return batch.to(self.device, non_blocking=True)
 
 
-def image_statistics(images: ImageSet, places: np.ndarray, at_most: int = 4096) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation of each channel, (C), in units of 0 to 1.
+def image_statistics(
+    images: ImageSet, places: np.ndarray, at_most: int = 4096, at_once: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of each channel, (C; float32), in units of 0 to 1, on the device.
 
     Args:
         images: The set.
         places: The images that count, (N); an even choice of them is looked at.
         at_most: How many to look at.
+        at_once: How many of these are on the device as floats at one time.
     """
-    chosen = places[:: -(-len(places) // at_most)]
-    pixels_C = images.take(torch.from_numpy(chosen))[0].flatten(0, 2).float() / 255
+    chosen = torch.from_numpy(places[:: -(-len(places) // at_most)])
+    # Each chunk is summed up on the device in float32; the chunks are joined in double precision on the CPU, for some
+    # devices have none.
+    counts, means, variances = [], [], []
+    for chunk in torch.split(chosen, at_once):
+        pixels_PC = images.take(chunk)[0].flatten(0, 2) / 255
+        variance_C, mean_C = torch.var_mean(pixels_PC, dim=0, correction=0)
+        counts.append(len(pixels_PC))
+        means.append(mean_C.cpu().double())
+        variances.append(variance_C.cpu().double())
+    count_K1 = torch.tensor(counts, dtype=torch.float64)[:, None]
+    mean_KC, variance_KC = torch.stack(means), torch.stack(variances)
+    mean_C = (count_K1 * mean_KC).sum(0) / count_K1.sum()
+    squares_C = (count_K1 * (variance_KC + (mean_KC - mean_C) ** 2)).sum(0)
     # A channel without any contrast is left at zero instead of being divided by it.
-    return pixels_C.mean(0), pixels_C.std(0).clamp(min=1e-3)
+    std_C = (squares_C / (count_K1.sum() - 1)).sqrt().clamp(min=1e-3)
+    return mean_C.float().to(images.device), std_C.float().to(images.device)
 
 
 class Sampler:

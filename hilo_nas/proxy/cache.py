@@ -19,13 +19,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 
 from hilo_nas.errors import NotFoundError, StorageError
-from hilo_nas.events import Emit, Notice
+from hilo_nas.events import DataPrepared, Emit, Notice
 
 __all__ = [
     "FORMAT",
@@ -40,6 +39,9 @@ __all__ = [
 
 FORMAT = 1
 """Version of the files in a set; a set of another version is built anew."""
+
+_HEARTBEAT_S = 10.0
+"""Seconds between signs of life while another process builds."""
 
 
 def default_cache_dir() -> Path:
@@ -73,23 +75,22 @@ def load_entry(path: Path) -> CacheEntry | None:
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         images, labels, digests = (np.load(path / f"{part}.npy", mmap_mode="r") for part in _PARTS)
-    except (OSError, ValueError, EOFError):
+        n, side = meta["n_images"], meta["img_size"]
+        shapes = (images.shape, labels.shape, digests.shape)
+        if meta["format"] != FORMAT or shapes != ((n, side, side, 3), (n,), (n, 2)):
+            return None
+        return CacheEntry(
+            path=path,
+            name=meta["name"],
+            content_hash=meta["content_hash"],
+            img_size=side,
+            class_names=tuple(meta["class_names"]),
+            n_images=n,
+            class_counts=tuple(meta["class_counts"]),
+            size_mib=sum(file.stat().st_size for file in path.iterdir()) / 2**20,
+        )
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    fields: dict[str, Any] = meta if isinstance(meta, dict) else {}
-    n, side = fields.get("n_images"), fields.get("img_size")
-    shapes = (images.shape, labels.shape, digests.shape)
-    if fields.get("format") != FORMAT or shapes != ((n, side, side, 3), (n,), (n, 2)):
-        return None
-    return CacheEntry(
-        path=path,
-        name=fields["name"],
-        content_hash=fields["content_hash"],
-        img_size=fields["img_size"],
-        class_names=tuple(fields["class_names"]),
-        n_images=fields["n_images"],
-        class_counts=tuple(fields["class_counts"]),
-        size_mib=sum(file.stat().st_size for file in path.iterdir()) / 2**20,
-    )
 
 
 _PARTS = ("images", "labels", "digests")
@@ -123,7 +124,8 @@ def find_or_build(
         fingerprint: `read_fingerprint` of the source.
         img_size: Side of the images in pixels.
         build: Writes the files of a set into an empty folder and returns the content hash and the set's name.
-        emit: Takes a `Notice` where another process builds already.
+        emit: Takes a `Notice` where another process builds already, and while it does, `DataPrepared` with nothing done
+            every few seconds, so that waiting is not taken for hanging.
 
     Raises:
         StorageError: The cache's folder cannot be written, or the disk is full.
@@ -153,9 +155,15 @@ def find_or_build(
 
 
 def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
-    """Returns every whole set, sorted by name and size; empty where there is no cache."""
-    sets = (cache_dir or default_cache_dir()) / "data" / "sets"
-    entries = [load_entry(path) for path in sets.iterdir()] if sets.is_dir() else []
+    """Returns every whole set, sorted by name and size; empty where there is no cache.
+
+    Raises:
+        StorageError: The folder cannot be read.
+    """
+    cache_dir = cache_dir or default_cache_dir()
+    sets = cache_dir / "data" / "sets"
+    with _storage_errors(cache_dir, "read"):
+        entries = [load_entry(path) for path in sets.iterdir()] if sets.is_dir() else []
     return sorted((e for e in entries if e), key=lambda e: (e.name, e.img_size, e.content_hash))
 
 
@@ -166,7 +174,7 @@ def clear_caches(cache_dir: Path | None = None, names: Sequence[str] = ()) -> li
 
     Raises:
         NotFoundError: No set has such a name.
-        StorageError: The folder cannot be written.
+        StorageError: The folder cannot be read or written.
     """
     cache_dir = cache_dir or default_cache_dir()
     root, entries = cache_dir / "data", list_caches(cache_dir)
@@ -234,8 +242,13 @@ def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        emit(Notice(text="another process is preparing the same images; waiting for it"))
-        lock.acquire()
+        emit(Notice(text="waiting for another process that decodes the same images"))
+        while True:
+            try:
+                lock.acquire(timeout=_HEARTBEAT_S)
+                break
+            except filelock.Timeout:
+                emit(DataPrepared(done=0, total=None))
     try:
         yield
     finally:
@@ -253,13 +266,13 @@ def _sweep(root: Path, but: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(cache_dir: Path) -> Iterator[None]:
+def _storage_errors(cache_dir: Path, verb: str = "written") -> Iterator[None]:
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else f"it cannot be written ({error.strerror or error})"
+        reason = "the disk is full" if full else f"it cannot be {verb} ({error.strerror or error})"
+        way_out = "Free some space with `hilo-nas cache clear`, or set" if full else "Allow it, or set"
         raise StorageError(
-            f"the image cache {cache_dir}: {reason}. Free some space with `hilo-nas cache clear`, "
-            "or set HILO_NAS_CACHE_DIR to another folder."
+            f"the image cache {cache_dir}: {reason}. {way_out} HILO_NAS_CACHE_DIR to another folder."
         ) from error

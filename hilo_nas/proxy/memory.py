@@ -1,4 +1,9 @@
-"""Work that is cut into smaller pieces when memory runs out, and gives the same result."""
+"""Work that is cut into smaller pieces when memory runs out, instead of being given up.
+
+Where every image is computed by itself (evaluation), pieces give what the whole gives. In a training step their
+gradients add up to the whole batch's, but batch norm takes its statistics from each piece: the network learns from
+other statistics, which a score's `micro_batch_size` tells.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +26,22 @@ class MicroBatch:
 
     Args:
         size: Images at first.
-        what: What the images are for, for messages.
         emit: Takes a warning for every halving.
     """
 
-    def __init__(self, size: int, what: str, emit: Emit) -> None:
+    def __init__(self, size: int, emit: Emit) -> None:
         self.size = size
-        self._what = what
         self._emit = emit
 
-    def run(self, work: Callable[[int], Result]) -> Result:
+    def run(self, work: Callable[[int], Result], *, what: str, effect: str) -> Result:
         """Returns `work(size)`; after a lack of memory, calls it from its beginning with half the images.
+
+        A call that runs out of memory must leave nothing behind that the next one would count a second time.
+
+        Args:
+            work: Goes through all images, at most so many at a time.
+            what: What the images are for, for messages.
+            effect: A sentence on what smaller pieces change.
 
         Raises:
             OutOfMemoryError: One image is too many.
@@ -44,18 +54,14 @@ class MicroBatch:
                     raise
                 reason = str(error).partition("\n")[0]
             # Only outside the handler are the failed call's tensors free, which its traceback held.
-            self._halve(reason)
+            self._halve(what, reason, effect)
 
-    def _halve(self, reason: str) -> None:
+    def _halve(self, what: str, reason: str, effect: str) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.size == 1:
-            raise OutOfMemoryError(f"memory ran out in {self._what} with a single image: {reason}")
+            raise OutOfMemoryError(f"memory ran out in {what} with a single image: {reason}")
         self.size //= 2
-        self._emit(
-            Notice(
-                text=f"memory ran out in {self._what}; going on with {self.size} images at a time, to the same effect",
-                level="warning",
-            )
-        )
+        text = f"memory ran out in {what}; going on with {self.size} images at a time. {effect}"
+        self._emit(Notice(text=text, level="warning"))

@@ -1,4 +1,4 @@
-"""The training recipe `adamw-1`: LITv2's own, shortened, at a learning rate that follows the network's width.
+"""The training recipe `adamw-1` (`hilo_nas.measurement.RECIPE`): LITv2's own, shortened, at a learning rate that follows the network's width.
 
 Published (github ziplab/LITv2): AdamW, betas (0.9, 0.999), weight decay 0.05, cosine per step after a linear warm-up,
 label smoothing 0.1, and the deformable merging's offset convolutions learn at 0.01 of the rate. Own changes for a
@@ -16,10 +16,7 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
-__all__ = ["CLIP_NORM", "RECIPE", "autocast", "build_loss", "build_optimizer", "build_schedule", "learning_rate"]
-
-RECIPE = "adamw-1"
-"""Name of this recipe in a plan; it changes with anything in this file or in `batches` that may change a score."""
+__all__ = ["CLIP_NORM", "autocast", "build_loss", "build_optimizer", "build_schedule", "learning_rate"]
 
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 0.05

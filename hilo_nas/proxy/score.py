@@ -59,7 +59,7 @@ def predict(
     model.eval()
     try:
         with torch.no_grad():
-            labels, predictions, losses = micro_batch.run(through)
+            labels, predictions, losses = micro_batch.run(through, what="scoring", effect="The score is the same.")
     finally:
         model.train(mode)
     # In double precision on the CPU, for some devices have none.

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import gc
 import importlib.metadata
 import math
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -20,14 +22,13 @@ from torch import Tensor, nn
 
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
-from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.data import CachedData, split_held_out
 from hilo_nas.proxy.memory import MicroBatch
 from hilo_nas.proxy.recipe import (
     CLIP_NORM,
-    RECIPE,
     autocast,
     build_loss,
     build_optimizer,
@@ -40,6 +41,9 @@ __all__ = ["Training", "run_training"]
 
 _METRICS = {"top1": score_top1, "balanced": score_balanced}
 _SECONDS_BETWEEN_EVENTS = 0.25
+_EFFECT_OF_PIECES = (
+    "Their gradients add up to the whole batch's, but batch norm takes its statistics from fewer images at once."
+)
 
 
 def run_training(
@@ -54,7 +58,8 @@ def run_training(
     """Trains a network from fresh weights and returns its `ProxyScore` as plain data.
 
     The same arguments give the same score on one device and version of torch, as far as its kernels are
-    deterministic (on the CPU they are). It seeds torch's own generator, for the weights.
+    deterministic (on the CPU they are). It seeds torch's own generator, for the weights. Memory that torch keeps on a
+    CUDA device is given back at the end, for another process times networks on the same device.
 
     Args:
         emit: Takes `TrainingProgressed` and `Notice`.
@@ -76,17 +81,17 @@ def run_training(
         raise UsageError(f"this version trains by recipe {RECIPE!r}, but the plan asks for {the_plan.recipe!r}")
     if the_plan.img_size != the_data.img_size:
         raise UsageError(f"the images were prepared at {the_data.img_size} pixels, the plan says {the_plan.img_size}")
-    torch.manual_seed(seed)
-    model = build_subject(subject, the_data.num_classes, 3)
+    where = torch.device(device)
     try:
-        training = Training(model, the_plan, the_data, seed=seed, device=torch.device(device), emit=emit)
-        for _ in training.steps():
-            pass
-        result = training.evaluate()
+        trained = _train(subject, the_plan, the_data, seed, where, emit)
     except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # else they hold the network and the images
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"memory ran out in the proxy training: {str(error).partition(chr(10))[0]}") from error
+    finally:
+        _give_memory_back(where)
+    result = trained.result
     top1, standard_error = _METRICS[the_plan.metric](result)
     score = ProxyScore(
         plan_hash=the_plan.hash(the_data.content_hash),
@@ -95,15 +100,41 @@ def run_training(
         proxy_top1_se=standard_error,
         loss=result.loss,
         n_val=len(result.labels),
-        images_seen=training.images_seen,
+        images_seen=trained.images_seen,
         seconds=time.monotonic() - began,
         seed=seed,
-        micro_batch_size=training.micro_batch.size,
+        micro_batch_size=trained.micro_batch_size,
         device=device,
         versions=_versions(),
         scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return dataclasses.asdict(score)
+
+
+class _Trained(NamedTuple):
+    """What is left of a training when its network is gone."""
+
+    result: HeldOutResult
+    images_seen: int
+    micro_batch_size: int
+
+
+def _train(
+    subject: str | Mapping[str, Any], plan: ProxyPlan, data: CachedData, seed: int, device: torch.device, emit: Emit
+) -> _Trained:
+    torch.manual_seed(seed)
+    model = build_subject(subject, data.num_classes, 3)
+    training = Training(model, plan, data, seed=seed, device=device, emit=emit)
+    for _ in training.steps():
+        pass
+    return _Trained(training.evaluate(), training.images_seen, training.micro_batch.size)
+
+
+def _give_memory_back(device: torch.device) -> None:
+    """Frees what torch's allocator keeps on a CUDA device; nothing may hold the training any more."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 class Training:
@@ -128,7 +159,7 @@ class Training:
         self._autocast = autocast(device, plan.precision)
         self.images_seen = 0
         self.updates = -(-plan.images // plan.batch_size)
-        self.micro_batch = MicroBatch(min(plan.batch_size, plan.images), "a training step", emit)
+        self.micro_batch = MicroBatch(min(plan.batch_size, plan.images), emit)
         self._images = ImageSet(Path(data.path), device, data.class_names)
         if data.val_path is None:
             self._val_images = self._images
@@ -168,7 +199,8 @@ class Training:
             images, labels = self._images.take(self._sampler.draw(batch_size))
             inputs = self._augmenter.train(images)
             self._schedule.step_update(update)
-            self._latest_loss = self.micro_batch.run(functools.partial(self._backward, inputs, labels))
+            work = functools.partial(self._backward, inputs, labels)
+            self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_EFFECT_OF_PIECES)
             self._is_finite &= self._latest_loss.isfinite()
             self._update_weights()
             self.images_seen += batch_size
@@ -194,15 +226,20 @@ class Training:
         return result
 
     def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
-        """Leaves the batch's gradient in the parameters and returns its loss, however it is cut."""
+        """Leaves the batch's gradient in the parameters and returns its loss.
+
+        However the batch is cut, each image weighs the same; batch norm's statistics are those of each piece. Where
+        memory runs out, the buffers (running statistics) are as they were before.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         chunks = zip(torch.split(inputs, micro_batch_size), torch.split(labels, micro_batch_size), strict=True)
-        for chunk, chunk_labels in chunks:
-            with self._autocast:
-                loss = self._loss(self.model(chunk), chunk_labels) * (len(chunk_labels) / len(labels))
-            self._scaler.scale(loss).backward()
-            total += loss.detach()
+        with _buffers_kept(self.model):
+            for chunk, chunk_labels in chunks:
+                with self._autocast:
+                    loss = self._loss(self.model(chunk), chunk_labels) * (len(chunk_labels) / len(labels))
+                self._scaler.scale(loss).backward()
+                total += loss.detach()
         return total
 
     def _update_weights(self) -> None:
@@ -225,6 +262,20 @@ class Training:
             raise HiloNasError(
                 f"the training diverged: its loss was not finite after {self.images_seen} of {self.plan.images} images"
             )
+
+
+@contextlib.contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Puts a network's buffers back where memory runs out, so that a second attempt begins where the first did."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
+        raise
 
 
 def _versions() -> dict[str, str]:

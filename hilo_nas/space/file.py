@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import math
+import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,11 @@ DEFAULTS = ("img_size", "batch_size", "proxy_img_size", "proxy_batch_size", "pro
 _OPTIONAL = {"alpha": (0.9,), "mlp_ratios": (4.0,), "patch_size": (4,)}
 _SHARED_ONLY = ("patch_size",)
 _FLOATS = ("alpha", "mlp_ratios")
+_GREATEST = 10**6
+"""What no whole number of a knob exceeds; beyond, sizes are no longer numbers that torch takes."""
+_TWICE = object()
+_DEEPEST = 4
+"""Keys and indices to the deepest value: anchors, a name, embed_dims, 2."""
 
 
 def list_shipped() -> dict[str, Path]:
@@ -44,8 +49,14 @@ def find_space(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that is longer than the file system takes, a folder that may not be entered
+        shown = name if len(name) <= 60 else f"{name[:60]}..."
+        raise NotFoundError(
+            f"no search space file at {shown}: {error.strerror}. Shipped spaces: {', '.join(shipped)}."
+        ) from error
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise NotFoundError(f"no search space file at {name}. Shipped spaces: {', '.join(shipped)}.")
     near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4)
@@ -72,6 +83,11 @@ def load_space(name: str) -> SearchSpace:
         mark = getattr(error, "problem_mark", None)
         at = f"line {mark.line + 1}: " if mark else ""
         raise FileFaultsError(path, [f"{at}is not YAML: {getattr(error, 'problem', None) or error}"]) from error
+    except RecursionError as error:
+        raise FileFaultsError(path, ["is nested too deeply to be read"]) from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        # What the library raises for a value that does not fit its own form, for instance the date 2001-02-30.
+        raise FileFaultsError(path, [f"holds a value that cannot be read: {error}"]) from error
     if content is None:
         raise FileFaultsError(
             path, ["is empty; a space needs embed_dims, depths, attention and more: see `space show`"]
@@ -98,13 +114,18 @@ def build_space(
 
 
 def _lines(node: yaml.Node, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    """Returns the line of every value, by its path of keys and indices; (path, "twice") marks a repeated key."""
+    """Returns the line of every value, by its path of keys and indices; (path, _TWICE) marks a repeated key.
+
+    Paths end where no space has anything deeper, so that aliases which hold themselves come to an end too.
+    """
     lines = {path: node.start_mark.line + 1}
+    if len(path) == _DEEPEST:
+        return lines
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             at = (*path, key.value)
             if at in lines:
-                lines[(*at, "twice")] = key.start_mark.line + 1
+                lines[(*at, _TWICE)] = key.start_mark.line + 1
             lines |= {**_lines(value, at), at: key.start_mark.line + 1}
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
@@ -125,7 +146,7 @@ class _Reader:
 
     def read(self, name: str, content: Mapping[str, Any]) -> SearchSpace:
         for at in self.lines:
-            if at[-1:] == ("twice",):
+            if at and at[-1] is _TWICE:
                 self.faults.append((self.lines[at], f"line {self.lines[at]}: {at[-2]} is given twice. Keep one."))
         known = (*KNOBS, "limits", "anchors", "defaults", "description")
         for key in content:
@@ -172,6 +193,7 @@ class _Reader:
                 knobs.append(Knob(name, None, _OPTIONAL[name]))
         if not self.faults:
             self._check_heads(knobs)
+            self._check_ratios(knobs)
         return tuple(knobs)
 
     def _knob(self, name: str, value: Any) -> list[Knob]:
@@ -230,8 +252,11 @@ class _Reader:
                 self.fault(at, f"{where} must be in (0, 64], but got {value}")
                 return None
             return float(value)
-        if not math.isfinite(value) or value != int(value) or value < 1:
+        if (isinstance(value, float) and not value.is_integer()) or value < 1:
             self.fault(at, f"{where} must be a whole number of at least 1, but got {value}")
+            return None
+        if value > _GREATEST:
+            self.fault(at, f"{where} must be at most {_GREATEST}, but got {value}")
             return None
         return int(value)
 
@@ -243,7 +268,7 @@ class _Reader:
             kinds = by.get(("attention", i)) or by["attention", None]
             if not any("num_heads" in ATTENTION_KINDS[kind].uses for kind in kinds):
                 continue
-            widths = by.get(("embed_dims", i)) or tuple(width * 2**i for width in by["embed_dims", None])
+            widths = _widths(by, i)
             values = by.get((rule, i)) or by[rule, None]
             at = (rule, i) if (rule, i) in by else (rule,)
             for value, width in itertools.product(values, widths):
@@ -253,12 +278,26 @@ class _Reader:
                         f"stage {i + 1}: {rule} must divide every width, but {value} does not divide {width}",
                     )
 
+    def _check_ratios(self, knobs: list[Knob]) -> None:
+        """Every ratio must leave a hidden channel at every width that it can meet."""
+        by = {(knob.name, knob.stage): knob.choices for knob in knobs}
+        for i in range(N_STAGES):
+            at = ("mlp_ratios", i) if ("mlp_ratios", i) in by else ("mlp_ratios",)
+            ratios = by.get(("mlp_ratios", i)) or by["mlp_ratios", None]
+            for ratio, width in itertools.product(ratios, _widths(by, i)):
+                if int(width * ratio) < 1:
+                    self.fault(
+                        at,
+                        f"stage {i + 1}: mlp_ratios must give a hidden width of at least 1, but {ratio:g} of {width} "
+                        f"gives none. Use at least {-(-(10**6) // width) / 10**6:g}.",
+                    )
+
     def _limits(self, value: Any) -> dict[str, float]:
         limits = {}
         for name, limit in self._mapping("limits", value).items():
             if name not in LIMITS:
                 self.fault(("limits", name), f"unknown limit {name!r}; known are {', '.join(LIMITS)}")
-            elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
+            elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= sys.float_info.max:
                 self.fault(("limits", name), f"limit {name} must be a number above 0, but got {limit!r}")
             else:
                 limits[name] = float(limit)
@@ -310,10 +349,16 @@ class _Reader:
         return value
 
 
+def _widths(by: Mapping[tuple[str, int | None], tuple[Any, ...]], stage: int) -> tuple[int, ...]:
+    """Returns the widths that a stage may have; shared ones double from stage to stage."""
+    own = by.get(("embed_dims", stage))
+    return own or tuple(width * 2**stage for width in by["embed_dims", None])
+
+
 def _anchor_arch(fields: dict[str, Any]) -> ArchConfig:
     preset = fields.pop("preset", None)
     if preset is None:
         return ArchConfig.from_dict(fields)
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ArchError(f"preset must be one of {', '.join(PRESETS)}, but got {preset!r}")
     return ArchConfig.from_dict({**PRESETS[preset].to_dict(), **fields})

@@ -132,9 +132,7 @@ def test_a_gpu_is_timed_with_its_own_memory_and_identity(precision):
 def test_a_network_that_does_not_fit_a_gpu_is_out_of_memory():
     condition = Condition(device="cuda", batch_size=2, img_size=32).to_dict()
     calibration = throughput.calibrate(condition, emit=print)
-    wide = ArchConfig(
-        patch_size=2, embed_dims=(512, 1024, 2048, 4096), depths=(1, 1, 2, 2), num_heads=(8, 16, 32, 64)
-    )
+    wide = ArchConfig(patch_size=2, embed_dims=(512, 1024, 2048, 4096), depths=(1, 1, 2, 2), num_heads=(8, 16, 32, 64))
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(2**29 / total)  # half a GiB; the weights alone take more
     try:

@@ -9,11 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import filelock
 import pytest
 
 from hilo_nas.errors import NotFoundError, StorageError
-from hilo_nas.events import DataPrepared
-from hilo_nas.proxy import clear_caches, decode, default_cache_dir, list_caches
+from hilo_nas.events import DataPrepared, Notice
+from hilo_nas.proxy import cache, clear_caches, decode, default_cache_dir, list_caches, prepare_data
 from hilo_nas.proxy.cache import find_or_build, load_arrays, load_entry
 
 TWO = {"cats": 3, "dogs": 4}
@@ -87,6 +88,65 @@ def test_a_cache_of_another_version_is_rebuilt(prepare, images):
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 0}))
     assert list_caches() == []
     assert load_entry(Path(prepare(folder).path)) is not None
+
+
+@pytest.mark.parametrize(
+    "field", ["format", "name", "content_hash", "img_size", "n_images", "class_names", "class_counts"]
+)
+def test_a_cache_whose_description_lacks_something_is_rebuilt(prepare, images, field):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    meta = Path(first.path) / "meta.json"
+    fields = json.loads(meta.read_text())
+    whole = dict(fields)
+    del fields[field]
+    meta.write_text(json.dumps(fields))
+    assert load_entry(Path(first.path)) is None
+    assert list_caches() == []
+    assert prepare(folder) == first
+    assert json.loads(meta.read_text()) == whole
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", '{"format": 1, "n_images": 7, "img_size": 8, "class_names": 3}'])
+def test_a_cache_whose_description_is_something_else_is_damaged(prepare, images, text):
+    path = Path(prepare(images.folder("pets", TWO)).path)
+    (path / "meta.json").write_text(text)
+    assert load_entry(path) is None
+
+
+@pytest.mark.parametrize("act", [list_caches, clear_caches])
+def test_a_cache_that_may_not_be_read_is_refused_in_words(prepare, images, own_cache, monkeypatch, act):
+    prepare(images.folder("pets", TWO))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(StorageError, match=r"cannot be read \(Permission denied\).*set HILO_NAS_CACHE_DIR") as caught:
+        act()
+    assert str(own_cache) in str(caught.value)
+
+
+def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prepare, images, own_cache, monkeypatch):
+    monkeypatch.setattr(cache, "_HEARTBEAT_S", 0.01)
+    data = prepare(images.folder("pets", TWO))
+    (job,) = [file.stem for file in (own_cache / "data" / "locks").iterdir()]
+    (Path(data.path) / "meta.json").unlink()
+    other = filelock.FileLock(own_cache / "data" / "locks" / f"{job}.lock")
+    seen = []
+
+    def emit(event):
+        seen.append(event)
+        if seen.count(DataPrepared(done=0, total=None)) == 3:
+            other.release()
+
+    with other:
+        again = prepare_data(str(images.root / "pets"), 8, cache_dir=own_cache, emit=emit)
+    assert again == data
+    assert seen[0] == Notice(text="waiting for another process that decodes the same images")
+    assert [event for event in seen if isinstance(event, Notice)] == seen[:1]
+    assert seen[1:4] == [DataPrepared(done=0, total=None)] * 3
+    assert seen[-1] == DataPrepared(done=7, total=7)
 
 
 def test_two_processes_that_build_the_same_cache_at_once_share_the_work(images, own_cache):

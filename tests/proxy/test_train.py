@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,10 @@ from torch import Tensor, nn
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.models import build_subject
 from hilo_nas.proxy import run_training
-from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler
+from hilo_nas.proxy import train as train_module
+from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.memory import MicroBatch
 from hilo_nas.proxy.recipe import MAX_LR, build_optimizer, build_schedule, learning_rate
 from hilo_nas.proxy.score import HeldOutResult, score_balanced, score_top1
@@ -175,6 +180,34 @@ def test_a_set_too_large_for_the_device_gives_the_same_batches(digits16):
         assert torch.equal(ours, theirs)
 
 
+def whole_statistics(images: ImageSet, places: np.ndarray) -> tuple[Tensor, Tensor]:
+    """All pixels at once, as they are defined."""
+    pixels_PC = images.take(torch.from_numpy(places))[0].flatten(0, 2).double() / 255
+    return pixels_PC.mean(0).float(), pixels_PC.std(0).float().clamp(min=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 256, 10_000])
+def test_statistics_in_chunks_are_those_of_all_pixels_at_once(digits16, at_once):
+    images = ImageSet(Path(digits16.path), CPU, digits16.class_names)
+    # Chunks of unlike content: the channels differ, and the images grow brighter.
+    brightness = torch.linspace(0, 1, len(images.labels))[:, None, None, None]
+    images._images_NSSC = (images._images_NSSC * brightness * torch.tensor([1.0, 0.5, 0.0])).to(torch.uint8)
+    places = np.arange(3, 1797, 2)
+    seen = image_statistics(images, places, at_once=at_once)
+    for ours, expected in zip(seen, whole_statistics(images, places), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+
+
+def test_statistics_look_at_an_even_choice_and_never_at_many_images_at_once(digits16, monkeypatch):
+    images = ImageSet(Path(digits16.path), CPU, digits16.class_names)
+    taken = []
+    take = images.take
+    monkeypatch.setattr(images, "take", lambda places: taken.append(len(places)) or take(places))
+    image_statistics(images, np.arange(1797), at_most=700)
+    assert (max(taken), sum(taken)) == (256, 599)
+
+
 # Augmentation.
 
 
@@ -220,7 +253,12 @@ def test_smaller_pieces_after_out_of_memory_give_the_same_weights(digits16, mess
     assert training.micro_batch.size == 7
     assert seen[-1] == 100
     assert max(cramped.seen_in_training) == 7
-    assert [event.level for event in events if isinstance(event, Notice)] == ["warning", "warning"]
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert [notice.level for notice in notices] == ["warning", "warning"]
+    assert notices[1].text == (
+        "memory ran out in a training step; going on with 7 images at a time. Their gradients add up to the whole "
+        "batch's, but batch norm takes its statistics from fewer images at once."
+    )
     assert torch.allclose(roomy.fc.weight, cramped.fc.weight, rtol=0, atol=1e-10)
     assert training.evaluate().loss == pytest.approx(train(Linear(), digits16, the_plan)[0].evaluate().loss, abs=1e-6)
 
@@ -230,12 +268,72 @@ def test_out_of_memory_with_a_single_image_is_the_end(digits16):
         train(Linear(limit=0), digits16, plan())
 
 
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    found = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    assert {name.rpartition(".")[2] for name in found} == {"running_mean", "running_var", "num_batches_tracked"}
+    return found
+
+
+def one_step(data, *, fail_in_call: int | None, micro_batch_size: int) -> Training:
+    """A training after one update of 24 images; memory runs out once, behind the batch norms of one forward pass."""
+    torch.manual_seed(0)
+    model = build_subject(TINY, data.num_classes, 3)
+    training = Training(model, plan(images=24), data, seed=0, device=CPU, emit=lambda event: None)
+    training.micro_batch.size = micro_batch_size
+    calls = []
+
+    def fail(module, args, output):
+        calls.append(len(args[0]))
+        if len(calls) == fail_in_call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model.register_forward_hook(fail)
+    assert list(training.steps()) == [24]
+    return training
+
+
+@pytest.mark.parametrize(("micro_batch_size", "fail_in_call"), [(24, 1), (12, 1), (12, 2)])
+def test_an_attempt_that_ran_out_of_memory_leaves_no_trace_in_the_running_statistics(
+    digits16, micro_batch_size, fail_in_call
+):
+    retried = one_step(digits16, fail_in_call=fail_in_call, micro_batch_size=micro_batch_size)
+    smooth = one_step(digits16, fail_in_call=None, micro_batch_size=micro_batch_size // 2)
+    assert retried.micro_batch.size == smooth.micro_batch.size
+    expected = running_statistics(smooth.model)
+    for name, value in running_statistics(retried.model).items():
+        assert torch.equal(value, expected[name]), name
+    for ours, theirs in zip(retried.model.parameters(), smooth.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("error", [None, "diverged", "with a single image"])
+def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, error):
+    models, alive = [], []
+
+    def build(subject, num_classes, in_chans):
+        model = Linear(limit=0 if error == "with a single image" else 10**9)
+        if error == "diverged":
+            nn.init.constant_(model.fc.weight, math.inf)
+        models.append(weakref.ref(model))
+        return model
+
+    def look(device):
+        gc.collect()
+        alive.append(models[0]() is not None)
+
+    monkeypatch.setattr(train_module, "build_subject", build)
+    monkeypatch.setattr(train_module, "_give_memory_back", look)
+    with pytest.raises(HiloNasError, match=error) if error else contextlib.nullcontext():
+        score(digits16, plan())
+    assert alive == [False]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     def work(size):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        MicroBatch(8, "a test", lambda event: None).run(work)
+        MicroBatch(8, lambda event: None).run(work, what="a test", effect="None.")
 
 
 # The recipe.

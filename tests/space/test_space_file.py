@@ -88,6 +88,20 @@ def test_a_good_file_is_a_space(tmp_path):
         ("alpha: [.nan]", "line 7: alpha must be in [0, 1], but got nan"),
         ("mlp_ratios: [0]", "line 9: mlp_ratios must be in (0, 64], but got 0"),
         ("mlp_ratios: [.inf]", "line 9: mlp_ratios must be in (0, 64], but got inf"),
+        (
+            "mlp_ratios: [0.1, 2]",
+            "line 9: stage 1: mlp_ratios must give a hidden width of at least 1, but 0.1 of 8 gives none. "
+            "Use at least 0.125.",
+        ),
+        ("mlp_ratios: [[2], [2], [0.01], [2]]", "line 9: stage 3: mlp_ratios must give a hidden width of at least 1"),
+        pytest.param(
+            f"depths: [{10**400}]", "line 4: depths must be at most 1000000, but got 1000", id="depths beyond floats"
+        ),
+        pytest.param(
+            f"mlp_ratios: [{10**400}]", "line 9: mlp_ratios must be in (0, 64], but got 1000", id="ratio beyond floats"
+        ),
+        ("depths: &x [*x]", "line 4: depths must be one list of values for all stages, or 4 lists, one per stage"),
+        ("depths: &x [*x, *x, *x, *x]", "line 4: depths of stage 1 must be a number, but got [[...]"),
         ("embed_dims: [8, 0]", "line 3: embed_dims must be a whole number of at least 1, but got 0"),
         ("head_dim: [7]", "line 5: stage 3: head_dim must divide every width, but 7 does not divide 32"),
         ("attention: [hylo]", "line 6: attention must be one of none, hilo, but got 'hylo'"),
@@ -170,6 +184,30 @@ def test_exactly_one_rule_for_heads_must_be_given(tmp_path):
         ("anchors: {a: {depths: [1, 1, 1, 1], num_heads: [1, 1, 1, 1]}}", "line 10: anchor a: embed_dims is missing"),
         ("anchors: {a: {preset: litv2_small, depth: 3}}", "line 10: anchor a: unknown field 'depth'"),
         ("anchors: {a: {preset: litv2_small, num_heads: [3, 6, 7, 24]}}", "anchor a: stage 3: num_heads must divide"),
+        (
+            "anchors: {a: {preset: [x]}}",
+            "line 10: anchor a: preset must be one of litv2_small, litv2_medium, litv2_base",
+        ),
+        ("anchors: {a: {preset: {}}}", "line 10: anchor a: preset must be one of litv2_small"),
+        ("anchors: {a: &x {preset: litv2_small, b: *x}}", "line 10: anchor a: unknown field 'b'"),
+        ("anchors: {a: {preset: litv2_small, depths: &x [*x, 1, 1, 1]}}", "anchor a: stage 1: depths must be a whole"),
+        ("a: &x [*x]", "line 10: unknown entry 'a'"),
+        ("limits: &x {params_m: *x}", "line 10: limit params_m must be a number above 0"),
+        pytest.param(
+            f"limits: {{gmacs: {10**400}}}",
+            "line 10: limit gmacs must be a number above 0, but got 1000",
+            id="limit beyond floats",
+        ),
+        ("~: 1", "unknown entry None."),
+        ("2001-02-03: 1", "unknown entry datetime.date(2001, 2, 3)."),
+        ("true: 1", "unknown entry True."),
+        ("twice: 1", "line 10: unknown entry 'twice'."),
+        ("limits: {7: 3}", "line 10: unknown limit 7;"),
+        ("limits: {~: 3}", "line 10: unknown limit None;"),
+        ("limits: {twice: 3}", "line 10: unknown limit 'twice';"),
+        ("defaults: {1.5: 3}", "line 10: unknown default 1.5;"),
+        ("anchors: {7: 3}", "line 10: anchor 7 must be an architecture"),
+        ("anchors: {a: {preset: litv2_small, 7: 3}}", "line 10: anchor a: unknown field 7"),
         ("depths: [1]", "line 10: depths is given twice. Keep one."),
     ],
 )
@@ -285,6 +323,45 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, text, fault):
     assert re.search(fault, faults_of(tmp_path, text)[0])
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        pytest.param("[" * 5000 + "]" * 5000, "is nested too deeply to be read", id="deep"),
+        ("a: 2001-02-30", "holds a value that cannot be read: day is out of range for month"),
+        ("a: !!int x", "holds a value that cannot be read: invalid literal for int"),
+        ("a: !!bool x", "holds a value that cannot be read: 'x'"),
+        ("a: !!timestamp x", "holds a value that cannot be read: "),
+        pytest.param("a: " + "1" * 5000, "holds a value that cannot be read: Exceeds the limit", id="long"),
+    ],
+)
+def test_a_file_that_yaml_cannot_hold_is_named(tmp_path, text, fault):
+    (found,) = faults_of(tmp_path, text)
+    assert found.startswith(fault)
+
+
+def test_aliases_of_aliases_cost_no_time(tmp_path):
+    rows = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    assert len(faults_of(tmp_path, GOOD + "\n".join(rows) + "\n")) == 12
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.334, 0.5])
+def test_a_ratio_that_leaves_a_hidden_channel_at_every_width_makes_networks(tmp_path, ratio):
+    text = replaced("mlp_ratios", by=f"mlp_ratios: [{ratio}]").replace("[8, 16]", "[[5], [8], [8], [16]]")
+    space = load(tmp_path, text)
+    assert space.decode(dict.fromkeys(space.dimensions, 0)).mlp_ratios == (ratio,) * 4
+
+
+def test_the_way_out_of_a_small_ratio_leads_out(tmp_path):
+    for width in range(1, 60):
+        rule = f"embed_dims: [[{width}], [8], [8], [8]]\nattention: [[none], [none], [hilo], [hilo]]\n"
+        text = f"{rule}depths: [1]\nhead_dim: [8]\nwindow_size: [1]\nmlp_ratios: [[RATIO], [2], [2], [2]]\n"
+        (fault,) = faults_of(tmp_path, text.replace("RATIO", "0.001"))
+        ratio = fault.rpartition("Use at least ")[2].rstrip(".")
+        space = load(tmp_path, text.replace("RATIO", ratio))
+        assert int(width * space.decode({}).mlp_ratios[0]) == 1
+
+
 def test_a_file_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00")
@@ -333,6 +410,12 @@ def test_a_space_that_is_not_there_is_answered_with_those_that_are(tmp_path, mon
         load_space(name)
     assert str(caught.value).startswith(message)
     assert caught.value.exit_code == 2
+
+
+def test_a_name_longer_than_the_file_system_takes_is_answered_in_words():
+    for name in ("x" * 5000, "x" * 5000 + ".yaml"):
+        with pytest.raises(NotFoundError, match=r"x\.\.\.: File name too long\. Shipped spaces: litv2_cifar"):
+            load_space(name)
 
 
 def test_a_folder_is_no_space(tmp_path):
