@@ -248,8 +248,8 @@ class ProxyScore:
     seconds: float
     seed: int
     micro_batch_size: int
-    """Images per forward pass; smaller than the plan's batch where memory ran out: gradients were accumulated, and batch
-    norm took its statistics from so many images."""
+    """Images per forward pass; smaller than the plan's batch where memory ran out: then gradients were accumulated, and
+    batch norm took its statistics from so many images."""
     device: str
     versions: dict[str, str]
     scored_at: str

@@ -28,7 +28,7 @@ from hilo_nas.models.blocks import NORM_EPS, PatchEmbed, Stage
 from hilo_nas.models.dtm import merging_precision_of
 from hilo_nas.models.weights import checkpoint_filter_fn
 
-__all__ = ["LITv2", "build_model"]
+__all__ = ["LITv2", "build_model", "checkpoint_filter_fn"]
 
 _FORM_VERSION = "litv2/1"
 """Raised with every change to this implementation that may change its speed."""

@@ -1,4 +1,4 @@
-"""The training recipe `adamw-1` (`hilo_nas.measurement.RECIPE`): LITv2's own, shortened, at a learning rate that follows the network's width.
+"""The training recipe (`hilo_nas.measurement.RECIPE`): LITv2's own, shortened, at a rate that follows the width.
 
 Published (github ziplab/LITv2): AdamW, betas (0.9, 0.999), weight decay 0.05, cosine per step after a linear warm-up,
 label smoothing 0.1, and the deformable merging's offset convolutions learn at 0.01 of the rate. Own changes for a

@@ -223,7 +223,7 @@ class SearchLoop:
         """Writes how the trial under way ended, and tells of it."""
         seconds = self._clock() - start
         closed = dataclasses.replace(self.records[-1], finished_at=_now(), seconds=seconds, **outcome)
-        self.records[-1] = self._write(closed)
+        self._rewrite(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(
             TrialFinished(
@@ -251,7 +251,7 @@ class SearchLoop:
         assert record.measurement is not None
         violations = {**record.violations, **measured_violations(limits, record.measurement)}
         record = dataclasses.replace(record, violations=violations)
-        self.records[-1] = self._write(record)
+        self._rewrite(record)
         if over := _beyond(violations):
             return {
                 "state": "infeasible",
@@ -297,6 +297,11 @@ class SearchLoop:
 
     def _is_known(self, params: Mapping[str, int]) -> bool:
         return self._space.decode(params).key() in self._known
+
+    def _rewrite(self, record: TrialRecord) -> None:
+        """Puts the trial under way in its new state; here first, so that a stop after the writing finds it so."""
+        self.records[-1] = record
+        self._write(record)
 
     def _write(self, record: TrialRecord) -> TrialRecord:
         with _signals_held():

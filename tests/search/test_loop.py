@@ -189,6 +189,26 @@ def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
     assert keys(folder).count(first.key) == 1
 
 
+def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
+    write = StudyFolder.write_record
+    stopped = []
+
+    def write_slowly(self, record):
+        write(self, record)
+        if record.measurements and not stopped:
+            stopped.append(record)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(StudyFolder, "write_record", write_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, trials=3)
+    cut = folder.load_records()[0]
+    assert (cut.reason, cut.measurements) == (INTERRUPTED, stopped[0].measurements)
+    _, executor = run(folder, trials=2)
+    assert cut.key not in executor.measured
+
+
 def test_out_of_memory_while_timing_is_infeasible_and_counts(folder):
     def too_big(verb, count):
         if verb == "measure" and count == 1:
