@@ -53,7 +53,12 @@ def test_a_manifest_survives_yaml_with_every_shipped_space(name):
 def test_manifests_survive_yaml(some_conditions, device, name, seed, speed):
     calibrations = {
         condition.label(): Calibration(
-            reference="timm:resnet18", images_per_s=speed, images_per_s_spread=0.0, device=device
+            reference="timm:resnet18",
+            images_per_s=speed,
+            images_per_s_spread=0.0,
+            call_seconds=(1 / speed, 2 / speed),
+            steady=True,
+            device=device,
         )
         for condition in some_conditions
     }

@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path, pla
     with pytest.raises(StorageError) as caught:
         write_atomically(path, "x")
     assert str(caught.value).startswith(f"cannot write {path}: ")
-    assert str(caught.value).endswith("choose a folder that can be written with --studies-dir.")
+    assert str(caught.value).endswith("choose a folder that can be written.")
     assert (tmp_path / "file").read_text() == "I am no folder"
 
 
