@@ -14,6 +14,7 @@ import yaml
 
 from hilo_nas.cli import main
 from hilo_nas.records import INTERRUPTED
+from hilo_nas.search import dry_run
 from hilo_nas.study import StudyFolder
 
 SPACE = """
@@ -290,11 +291,13 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment)
     assert not (home / "studies" / "dry").exists()
 
 
-def test_a_dry_run_of_a_stored_study_prices_what_is_left_of_it(killed, home, environment):
+def test_a_dry_run_of_a_stored_study_prices_what_is_left_of_it(killed, environment, monkeypatch, capsys):
+    for name in ("HILO_NAS_STUDIES_DIR", "HILO_NAS_CACHE_DIR"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.setattr(dry_run, "_NETWORKS", 1)
     before = killed[0].load_records()
-    code, out, _ = finish(home, environment, "search", "--study", "killed", "--trials", "7", "--dry-run")
-    assert code == 0
-    assert "7 trials: about" in out
+    assert main(["search", "--study", "killed", "--trials", "7", "--dry-run"]) == 0
+    assert "7 trials: about" in capsys.readouterr().out
     assert killed[0].load_records() == before
 
 
