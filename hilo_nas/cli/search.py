@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from hilo_nas.cli.options import StudiesDir, parse_duration
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
 from hilo_nas.events import Event, SearchStarted, TrialFinished
+
+if TYPE_CHECKING:
+    from hilo_nas.search import SearchRequest  # Optuna takes its time
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -118,14 +121,13 @@ def run(
         _search(request, console)
 
 
-def _search(request: object, console: Console) -> None:
+def _search(request: SearchRequest, console: Console) -> None:
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
     from hilo_nas.report import write_tables
-    from hilo_nas.search import SearchRequest, run_search
+    from hilo_nas.search import run_search
     from hilo_nas.search.session import find_folder
 
-    assert isinstance(request, SearchRequest)
     folder = find_folder(request)[1]
     with build_display(console) as display:
 
@@ -155,11 +157,10 @@ def _search(request: object, console: Console) -> None:
     )
 
 
-def _print_cost(request: object, console: Console) -> None:
+def _print_cost(request: SearchRequest, console: Console) -> None:
     from hilo_nas.cli.display import build_display
-    from hilo_nas.search import SearchRequest, estimate_cost
+    from hilo_nas.search import estimate_cost
 
-    assert isinstance(request, SearchRequest)
     with build_display(console) as display:
         cost = estimate_cost(request, display)
     console.print(

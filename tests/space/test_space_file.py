@@ -131,7 +131,10 @@ def test_heads_that_do_not_divide_a_width_are_named_for_every_stage_with_attenti
 
 
 def test_heads_need_not_divide_where_there_can_be_no_attention(tmp_path):
-    load(tmp_path, replaced("head_dim: x", by="head_dim: [[3], [5], [8], [8]]"))
+    space = load(tmp_path, replaced("head_dim: x", by="head_dim: [[3], [5], [8], [8]]"))
+    arch = space.decode(dict.fromkeys(space.dimensions, 0))
+    assert arch.attention[:2] == ("none", "none")
+    assert arch.canonical().num_heads[:2] == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["embed_dims", "depths", "attention", "window_size"])
