@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "ArchError",
+    "ConversionError",
     "DataError",
     "DeviceError",
     "FileFaultsError",
@@ -109,6 +110,10 @@ class MeasurementError(HiloNasError):
     """The device cannot be measured at all, for instance because the reference network does not fit."""
 
 
+class ConversionError(HiloNasError):
+    """A network cannot be converted to a runtime, or the runtime gives other outputs than torch."""
+
+
 class OutOfMemoryError(HiloNasError):
     """The device, or this machine, ran out of memory for this network."""
 
@@ -150,7 +155,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         "can't allocate memory",
         "cannot allocate memory",
         "not enough memory",
+        "failed to allocate",  # ONNX Runtime and OpenVINO, whose errors are of their own classes
         "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and so cuDNN, cuSOLVER, cuFFT
         "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
     )
-    return isinstance(error, RuntimeError) and any(phrase in text for phrase in phrases)
+    is_of_a_runtime = type(error).__module__.partition(".")[0] in ("onnxruntime", "openvino")
+    return (isinstance(error, RuntimeError) or is_of_a_runtime) and any(phrase in text for phrase in phrases)

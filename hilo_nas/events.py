@@ -7,11 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "BenchStepped",
     "Calibrated",
     "CalibrationStarted",
+    "CohortTimed",
+    "CostForeseen",
     "DataPrepared",
+    "DeviceAwaited",
     "Emit",
     "Event",
+    "LimitsForeseen",
+    "NetworkPrepared",
+    "NetworksTimed",
     "Notice",
     "RoundTimed",
     "SearchFinished",
@@ -51,6 +58,15 @@ class DataPrepared(Event):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceAwaited(Event):
+    """Others hold the device; this process waits until they let it go."""
+
+    device: str
+    holders: tuple[str, ...]
+    """In words; empty where they did not say who they are."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationStarted(Event):
     """The reference network is being timed for the first time on this device."""
 
@@ -63,6 +79,48 @@ class Calibrated(Event):
 
     condition: str
     images_per_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsForeseen(Event):
+    """A sample of the space was timed to see whether the limits can be kept."""
+
+    limits: tuple[str, ...]
+    """As a user reads them."""
+    networks: int
+    """Networks drawn evenly from the space and timed."""
+    keeping: int
+    """How many of them keep every limit."""
+    share_low: float
+    """95 % interval of the share of the space's networks that do."""
+    share_high: float
+    smallest_keeps: bool
+    """Whether one of the space's smallest networks does."""
+    seen: tuple[str, ...]
+    """Per limit, the range of the values measured."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CostForeseen(Event):
+    """What the search that is about to begin will take, from a few networks tried for a moment."""
+
+    trials: int
+    total_s: float
+    seconds: float
+    """What finding that out took."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CohortTimed(Event):
+    """Networks of a study were timed again, side by side."""
+
+    networks: int
+    condition: str
+    verdict: str
+    """The worst that was found while they were timed."""
+    text: str
+    """What that means, and what to do about it."""
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +147,34 @@ class TrialStarted(Event):
     gmacs: float
     origin: str
     """`sampler`, `anchor:NAME` or `retry:NUMBER`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchStepped(Event):
+    """A bench begins its next step."""
+
+    text: str
+    """What is timed in it."""
+    done: int
+    """Steps that are over."""
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkPrepared(Event):
+    """One more network of a cohort is built and warm."""
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworksTimed(Event):
+    """So many networks of a sample are timed and stored."""
+
+    done: int
+    total: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +212,8 @@ class TrialFinished(Event):
     measured: int
     """Networks measured so far in the study."""
     total: int
+    verdict: str | None = None
+    """How the machine behaved while the network was timed; see `Measurement.verdict`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,99 +1,117 @@
-"""Throughput of a network on the device itself, anchored by a reference network that is not ours.
+"""Throughput of networks on the device itself, anchored by a reference network that is not ours.
 
-Runs in a worker process. A candidate is timed in rounds between blocks of the reference; its speed is the median ratio
-times the reference's calibrated speed, so that a machine that slows down for both is divided out.
+Runs in a worker process. Networks and the reference are timed in rounds, each round in an order of its own; what the
+rounds say is `hilo_nas.rounds`'s. A network's images/s is its speed over the reference's times the reference's
+calibrated speed, so that a machine that slows down for both is divided out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any
 
 import timm
 import torch
 
-from hilo_nas.errors import MeasurementError, is_out_of_memory
-from hilo_nas.events import Emit, Notice, RoundTimed
-from hilo_nas.measure.device import check_device, identify_device, peak_memory_mib, synchronizer
-from hilo_nas.measure.timer import Rounds, Stopwatch, WarmUp, robust_spread
+from hilo_nas.errors import ConversionError, MeasurementError, UsageError, is_out_of_memory
+from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
+from hilo_nas.measure.device import check_device, identify_device, synchronizer
+from hilo_nas.measure.prepared import Prepared, prepare
+from hilo_nas.measure.state import DeviceWatch, is_throttling
+from hilo_nas.measure.timer import Stopwatch, WarmUp
 from hilo_nas.measure.worker import TUNED_ENVIRONMENT
-from hilo_nas.measurement import Calibration, Condition, Measurement
-from hilo_nas.models import build_subject, form_of
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.rounds import MIN_ROUNDS, fast_seconds, interval, judge, ratio, robust_spread
 
-__all__ = ["REFERENCE", "calibrate", "measure", "summarize"]
+__all__ = ["REFERENCE", "calibrate", "measure", "measure_cohort"]
 
 REFERENCE = "timm:resnet18"
 """The network beside which every candidate is timed: plain convolutions, eager, the same input size and batch."""
 
-_TIMING_S = 1.5
-"""Seconds that a candidate and its reference blocks are timed for, within the bounds on rounds."""
-_UNSTEADY = "calls did not become equally long (other work may be running)"
-_ROUNDS = (7, 40)
+_SECONDS = 2.5
+"""Seconds that a network is timed for at most, its share of the reference's blocks included."""
+_PRECISE = 0.015
+"""Timing ends before that once every network's 95 % interval lies within this share of its value."""
+_LOOK_EVERY_ROUNDS = 4
 _WARM_UP_S = 3.0
-_CALIBRATION_ROUNDS = 15
+_CALIBRATION_S = 3.0
 _LATENCY_S, _LATENCY_CALLS = 0.5, 50
+_RIVALS = 2
+"""Networks of the front that a candidate is timed beside."""
+_RIVALRY = 0.1
+"""A rival's speed differs from the candidate's by at most this share."""
+_KEPT_NETWORKS = 4
+"""Networks besides the reference that stay ready between calls: the front's members are met again and again."""
 _RECORDED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
 """Variables of the user's that change speed: left as they are, and recorded."""
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _DEFAULT_THREADS = torch.get_num_threads()
+_ANCHOR = "\0"
+"""Stands for the reference in rounds, where the other names are the user's: one of them may well be `REFERENCE`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Warm:
+    """A network that is ready and warm."""
+
+    prepared: Prepared
+    warm_up: WarmUp
+
+    @property
+    def entrant(self) -> tuple[Callable[[], object], int]:
+        """One call, and the calls of a block."""
+        return self.prepared.call, self.warm_up.calls_per_block
 
 
 class _Bench:
-    """One condition on one device: builds networks for it and calls them."""
+    """One device, and the networks that stay ready on it between calls of this worker."""
 
-    def __init__(self, condition: Condition) -> None:
-        self.condition = condition
-        self.device = check_device(condition.device)
-        self.identity = identify_device(condition.device)
+    current: _Bench | None = None
+
+    def __init__(self, device: str, threads: int | None) -> None:
+        self.device, self.threads = check_device(device), threads
+        self.identity: DeviceIdentity = identify_device(device)
         self.stopwatch = Stopwatch(clock=time.perf_counter, synchronize=synchronizer(self.device))
-        torch.set_num_threads(condition.threads or _DEFAULT_THREADS)
+        torch.set_num_threads(threads or _DEFAULT_THREADS)
         torch.backends.cudnn.benchmark = True  # input shapes never change here
-        self.image = self._input()
+        self._kept: dict[str, _Warm] = {}
 
-    def _input(self) -> torch.Tensor:
-        """Random, never zero: [batch, 3, side, side]."""
-        side = self.condition.img_size
-        generator = torch.Generator().manual_seed(0)
-        image = torch.randn(self.condition.batch_size, 3, side, side, generator=generator)
-        placed: torch.Tensor = self._placed(image)
-        return placed
+    @classmethod
+    def of(cls, condition: Condition) -> _Bench:
+        """Returns the bench for a condition's device; what another one kept ready is let go."""
+        current = cls.current
+        if current is None or current.device != check_device(condition.device) or current.threads != condition.threads:
+            cls.current = None
+            cls.current = current = cls(condition.device, condition.threads)
+        return current
 
-    def _placed(self, thing: Any) -> Any:
-        """The input or the network, on the device and in the condition's precision and layout."""
-        dtype = _DTYPES.get(self.condition.precision, torch.float32)
-        layout = torch.channels_last if self.condition.channels_last else torch.contiguous_format
-        return thing.to(device=self.device, dtype=dtype, memory_format=layout)
+    def ready(self, subject: Mapping[str, Any], condition: Condition, num_classes: int, *, keep: bool = False) -> _Warm:
+        """Returns a network ready and warm; one that is kept is ready at once the next time."""
+        name = f"{condition.label()} {num_classes} {subject}"
+        kept = self._kept.pop(name, None)
+        warm = kept or self._warmed(prepare(subject, condition, num_classes=num_classes))
+        if keep or kept:
+            self._kept[name] = warm
+            while len(self._kept) > 1 + _KEPT_NETWORKS:
+                self._kept.pop(next(iter(self._kept)))  # the one not met for longest
+        return warm
 
-    def build(self, subject: Mapping[str, Any], *, num_classes: int) -> torch.nn.Module:
-        """Returns the network in evaluation mode on the device, with weights as a trained network might have them."""
-        torch.manual_seed(0)
-        model = build_subject(dict(subject), num_classes=num_classes, in_chans=3).eval()
-        for parameter in model.parameters():
-            # Weights that start at zero (sampling offsets) would make memory accesses more regular than in use.
-            if parameter.dim() > 1 and not parameter.any():
-                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        placed: torch.nn.Module = self._placed(model)
-        return placed
+    def _warmed(self, prepared: Prepared) -> _Warm:
+        prepared.call()  # compiles, chooses kernels: however long that takes, it is no warm-up
+        return _Warm(prepared=prepared, warm_up=self.stopwatch.warm_up(prepared.call, at_most_s=_WARM_UP_S))
 
-    def call(self, model: torch.nn.Module) -> Callable[[], torch.Tensor]:
-        """Returns one call of the network on the batch, under the condition's precision."""
-        precision = self.condition.precision
-        if not precision.startswith("amp-"):
-            return lambda: model(self.image)
-        dtype = _DTYPES[precision.removeprefix("amp-")]
-
-        def call() -> torch.Tensor:
-            with torch.autocast(self.device.type, dtype=dtype):
-                return model(self.image)  # type: ignore[no-any-return]
-
-        return call
+    def release(self) -> None:
+        """Gives back memory that torch's allocator keeps, for others train on the same device."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def environment(self) -> dict[str, str]:
         settings = {name: os.environ[name] for name in (*TUNED_ENVIRONMENT, *_RECORDED) if name in os.environ}
@@ -104,48 +122,40 @@ class _Bench:
         return settings
 
 
-class _Reference:
-    """The reference network, warm, under one condition; kept between candidates."""
-
-    kept: _Reference | None = None
-
-    def __init__(self, bench: _Bench) -> None:
-        self.condition = bench.condition
-        self.call = bench.call(bench.build({"timm": REFERENCE.removeprefix("timm:")}, num_classes=1000))
-        self.warm = bench.stopwatch.warm_up(self.call, at_most_s=_WARM_UP_S)
-
-    @classmethod
-    def under(cls, bench: _Bench) -> _Reference:
-        """Returns the reference for the condition, built if the last one was another."""
-        if cls.kept is None or cls.kept.condition != bench.condition:
-            cls.kept = None
-            cls.kept = cls(bench)
-        return cls.kept
-
-
-def _ready(condition: Condition) -> tuple[_Bench, _Reference]:
+def _ready(condition: Condition, reference: str | Mapping[str, Any] = REFERENCE) -> tuple[_Bench, _Warm]:
     """Returns the bench and the warm reference for a condition.
 
     Raises:
         DeviceError: This machine does not have the device.
         MeasurementError: Not even the reference fits into memory, so nothing can be said of any network.
     """
+    # The same for every form that a network may take under one batch, size and precision.
+    plain = Condition(
+        device=condition.device,
+        batch_size=condition.batch_size,
+        img_size=condition.img_size,
+        precision=condition.precision,
+        channels_last=condition.channels_last,
+        threads=condition.threads,
+        env=condition.env,
+    )
+    subject = {"timm": reference.removeprefix("timm:")} if isinstance(reference, str) else reference
     try:
         with torch.inference_mode():
-            bench = _Bench(condition)
-            return bench, _Reference.under(bench)
+            bench = _Bench.of(condition)
+            return bench, bench.ready(subject, plain, 1000, keep=True)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        _Reference.kept = None
+        _Bench.current = None
         raise MeasurementError(
-            f"the reference network ({REFERENCE}) must fit into memory, but batch_size {condition.batch_size} at "
+            f"the reference network ({reference}) must fit into memory, but batch_size {condition.batch_size} at "
             f"{condition.img_size} px does not on {condition.device}. Use a smaller --batch-size, or free its memory."
         ) from error
 
 
-def calibrate(condition: Mapping[str, Any], *, emit: Emit) -> dict[str, Any]:
-    """Times the reference network alone; returns a `Calibration` as plain data.
+def calibrate(condition: Mapping[str, Any], *, seconds: float | None = None, emit: Emit) -> dict[str, Any]:
+    """Times the reference network alone, for so many seconds; returns a `Calibration` as plain data.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -153,21 +163,28 @@ def calibrate(condition: Mapping[str, Any], *, emit: Emit) -> dict[str, Any]:
     """
     asked = Condition(**condition)
     bench, reference = _ready(asked)
-    calls = reference.warm.calls_per_block
+    watch = DeviceWatch(bench.identity)
     with torch.inference_mode():
-        blocks = [bench.stopwatch.time_block(reference.call, calls) for _ in range(_CALIBRATION_ROUNDS)]
-    if not reference.warm.steady:
-        emit(Notice(level="warning", text=f"{_UNSTEADY} while the reference was timed"))
-    speeds = [asked.batch_size / block for block in blocks]
-    return dataclasses.asdict(
-        Calibration(
-            reference=REFERENCE,
-            images_per_s=statistics.median(speeds),
-            images_per_s_spread=robust_spread(speeds),
-            call_seconds=tuple(blocks),
-            steady=reference.warm.steady,
-            device=bench.identity,
+        rounds = bench.stopwatch.time_rounds(
+            {REFERENCE: reference.entrant},
+            is_enough=_after(_CALIBRATION_S if seconds is None else seconds),
+            random=Random(0),
         )
+    state = watch.read()
+    judgement = judge(rounds, is_throttling=is_throttling(state), others_cores=state.get("others_cores", 0.0))
+    if judgement.verdict != "steady":
+        emit(Notice(level="warning", text=judgement.text))
+    return dataclasses.asdict(_calibration(bench, reference, asked, rounds[REFERENCE]))
+
+
+def _calibration(bench: _Bench, reference: _Warm, condition: Condition, rounds: Sequence[float]) -> Calibration:
+    return Calibration(
+        reference=REFERENCE,
+        images_per_s=condition.batch_size / fast_seconds(rounds),
+        images_per_s_spread=robust_spread([condition.batch_size / seconds for seconds in rounds]),
+        call_seconds=tuple(rounds),
+        steady=reference.warm_up.steady,
+        device=bench.identity,
     )
 
 
@@ -177,18 +194,23 @@ def measure(
     calibration: Mapping[str, Any],
     num_classes: int,
     *,
+    rivals: Mapping[str, Mapping[str, Any]] | None = None,
+    seconds_each: float | None = None,
     emit: Emit,
 ) -> dict[str, Any]:
-    """Times one network beside the reference; returns a `Measurement` as plain data.
-
-    Memory that torch's allocator keeps is given back at the end, for others train on the same device.
+    """Times one network beside the reference, and beside those of its rivals that are about as fast.
 
     Args:
-        subject: `{"arch": {...}}` or `{"timm": NAME}`.
+        subject: What `build_subject` takes, or `{"onnx": FILE}`.
         condition: A `Condition` as plain data.
         calibration: The study's `Calibration` as plain data.
         num_classes: Outputs of the network's classifier.
+        rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
+        seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
         emit: Told of each round.
+
+    Returns:
+        A `Measurement` as plain data.
 
     Raises:
         OutOfMemoryError: The network does not fit; the batch is never lowered.
@@ -196,88 +218,208 @@ def measure(
         MeasurementError: Not even the reference fits into memory.
     """
     start = time.perf_counter()
-    bench, reference = _ready(Condition(**condition))
-    anchor = Calibration.from_dict(calibration)
+    asked, anchor = Condition(**condition), Calibration.from_dict(calibration)
+    bench, reference = _ready(asked)
     try:
         with torch.inference_mode():
-            model = bench.build(subject, num_classes=num_classes)
-            form = form_of(model, bench.device, bench.condition.precision)
-            call = bench.call(model)
-            if bench.condition.compile:
-                torch.compiler.reset()
-                call = bench.call(torch.compile(model, dynamic=False))  # type: ignore[arg-type]
-                form += " compiled"
-            call()  # compiles, chooses kernels: however long that takes, it is no warm-up
-            warm = bench.stopwatch.warm_up(call, at_most_s=_WARM_UP_S)
-            if not warm.steady:
-                emit(Notice(level="warning", text=f"{_UNSTEADY} while a network was timed"))
-            rounds = _time_rounds(bench, call, warm, reference, emit)
-            latency = bench.stopwatch.time_latency(call, at_most_s=_LATENCY_S, at_most=_LATENCY_CALLS)
-            memory = None
-            with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
-                memory = peak_memory_mib(call, model, bench.device)
+            networks = {"": bench.ready(subject, asked, num_classes)}
+            speed = anchor.images_per_s * reference.warm_up.call_seconds / networks[""].warm_up.call_seconds
+            for key in _rivals_near(speed, rivals or {}):
+                try:
+                    networks[key] = bench.ready((rivals or {})[key]["subject"], asked, num_classes, keep=True)
+                except Exception as error:  # a rival is no reason for the candidate to fail
+                    if not is_out_of_memory(error):
+                        raise
+            seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
+            found = _time(bench, networks, reference, {"": asked}, anchor, seconds=seconds, emit=emit)
     finally:
-        model = call = None  # type: ignore[assignment]
-        gc.collect()
-        if bench.device.type == "cuda":
-            torch.cuda.empty_cache()
-    summary = summarize(rounds, latency, batch_size=bench.condition.batch_size, calibrated=anchor.images_per_s)
-    return dataclasses.asdict(
-        Measurement(
-            condition=bench.condition,
+        networks = {}
+        bench.release()
+    return dataclasses.asdict(dataclasses.replace(found[""], seconds=time.perf_counter() - start))
+
+
+def _rivals_near(images_per_s: float, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The keys of the rivals whose speed is nearest, if they are near."""
+    apart = {key: abs(rival["images_per_s"] / images_per_s - 1) for key, rival in rivals.items()}
+    return sorted((key for key in apart if apart[key] <= _RIVALRY), key=apart.__getitem__)[:_RIVALS]
+
+
+def measure_cohort(
+    entrants: Mapping[str, Mapping[str, Any]],
+    calibration: Mapping[str, Any] | None = None,
+    *,
+    reference: str | Mapping[str, Any] = REFERENCE,
+    seconds_each: float | None = None,
+    emit: Emit,
+) -> dict[str, Any]:
+    """Times several networks side by side in the same rounds; all are in memory at once.
+
+    Args:
+        entrants: By name, each `{"subject": ..., "condition": ..., "num_classes": ...}`; all on one device, with one
+            batch and image size. Layout, compilation, precision and runtime may differ.
+        calibration: The `Calibration` that anchors images/s; None takes the reference's speed in these rounds.
+        reference: The network that is the anchor; the default is the one of every study.
+        seconds_each: Seconds that each network is timed for at most.
+        emit: Told of each round.
+
+    Returns:
+        By name, a `Measurement` as plain data; all share one `cohort`. For a network that cannot run under its
+        condition `{"error": {"kind": ..., "message": ...}}`, the kind being a class of `hilo_nas.errors`.
+
+    Raises:
+        OutOfMemoryError: The networks do not fit together.
+        DeviceError: This machine does not have the device.
+        MeasurementError: Not even the reference fits into memory.
+    """
+    conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
+    bench, anchor_network = _ready(next(iter(conditions.values())), reference)
+    anchor = None if calibration is None else Calibration.from_dict(calibration)
+    try:
+        with torch.inference_mode():
+            networks, failed = {}, {}
+            for i, (name, entrant) in enumerate(entrants.items()):
+                try:
+                    networks[name] = bench.ready(entrant["subject"], conditions[name], entrant["num_classes"])
+                except (UsageError, ConversionError) as error:
+                    del conditions[name]
+                    failed[name] = {"error": {"kind": type(error).__name__, "message": str(error)}}
+                emit(NetworkPrepared(name=name, done=i + 1, total=len(entrants)))
+            seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
+            found = {}
+            if networks:
+                found = _time(bench, networks, anchor_network, conditions, anchor, seconds=seconds, emit=emit)
+    finally:
+        networks = {}
+        bench.release()
+    return {name: dataclasses.asdict(measurement) for name, measurement in found.items()} | failed
+
+
+def _time(
+    bench: _Bench,
+    networks: Mapping[str, _Warm],
+    reference: _Warm,
+    conditions: Mapping[str, Condition],
+    anchor: Calibration | None,
+    *,
+    seconds: float,
+    emit: Emit,
+) -> dict[str, Measurement]:
+    """Returns a measurement of each network that has a condition; the others are only timed beside them."""
+    start = time.perf_counter()
+    rounds, state = _time_rounds(bench, networks, reference, conditions, seconds, emit)
+    own = rounds.pop(_ANCHOR)
+    cohort = uuid.uuid4().hex[:12]
+    if anchor is None:
+        anchor = _calibration(bench, reference, next(iter(conditions.values())), own)
+    shared = time.perf_counter() - start
+    found = {}
+    for name, condition in conditions.items():
+        start = time.perf_counter()
+        network = networks[name]
+        latency = bench.stopwatch.time_latency(network.prepared.call, at_most_s=_LATENCY_S, at_most=_LATENCY_CALLS)
+        found[name] = Measurement(
+            condition=condition,
             device=bench.identity,
-            **summary,
-            memory_mib=memory,
-            steady=warm.steady,
-            warmup_calls=warm.calls,
-            seconds=time.perf_counter() - start,
-            form=form,
+            **summarize(rounds[name], own, latency, batch_size=condition.batch_size, calibrated=anchor.images_per_s),
+            memory_mib=network.prepared.read_memory_mib(),
+            steady=network.warm_up.steady,
+            warmup_calls=network.warm_up.calls,
+            seconds=shared / len(conditions) + time.perf_counter() - start,
+            form=network.prepared.form,
             threads=torch.get_num_threads(),
             environment=bench.environment(),
             versions={"torch": torch.__version__, "timm": timm.__version__},
             measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            verdict=judge(
+                {name: rounds[name], _ANCHOR: own},
+                is_throttling=is_throttling(state),
+                others_cores=state.get("others_cores", 0.0),
+            ).verdict,
+            cohort=cohort,
+            beside={rival: rounds[rival] for rival in rounds if rival not in conditions},
+            device_state=state,
         )
+    return found
+
+
+def _time_rounds(
+    bench: _Bench,
+    networks: Mapping[str, _Warm],
+    reference: _Warm,
+    conditions: Mapping[str, Condition],
+    seconds: float,
+    emit: Emit,
+) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+    """Returns the rounds of the networks and of the reference, and what the device said meanwhile."""
+    entrants = {_ANCHOR: reference.entrant, **{name: network.entrant for name, network in networks.items()}}
+    round_s = sum(
+        calls * warm.warm_up.call_seconds
+        for (_, calls), warm in zip(entrants.values(), (reference, *networks.values()), strict=True)
     )
+    expected = max(round(seconds / round_s), MIN_ROUNDS)
+    name, condition = next(iter(conditions.items()))
+    is_over = _after(seconds)
+
+    def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
+        done = len(rounds[name])
+        speed = condition.batch_size / rounds[name][-1]
+        emit(RoundTimed(condition=condition.label(), round=done, rounds=max(expected, done), images_per_s=speed))
+        if done < MIN_ROUNDS:
+            return False
+        return is_over(rounds) or (done % _LOOK_EVERY_ROUNDS == 0 and _is_precise(rounds))
+
+    watch = DeviceWatch(bench.identity)
+    return bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random()), watch.read()
 
 
-def _time_rounds(bench: _Bench, call: Callable[[], object], warm: WarmUp, reference: _Reference, emit: Emit) -> Rounds:
-    calls = (warm.calls_per_block, reference.warm.calls_per_block)
-    round_s = calls[0] * warm.call_seconds + calls[1] * reference.warm.call_seconds
-    rounds = min(max(round(_TIMING_S / round_s), _ROUNDS[0]), _ROUNDS[1])
-    batch_size, label = bench.condition.batch_size, bench.condition.label()
-
-    def on_round(done: int, seconds: float) -> None:
-        emit(RoundTimed(condition=label, round=done, rounds=rounds, images_per_s=batch_size / seconds))
-
-    return bench.stopwatch.time_rounds(call, reference.call, calls=calls, rounds=rounds, on_round=on_round)
+def _after(seconds: float) -> Callable[[Mapping[str, Sequence[float]]], bool]:
+    """Says that it is enough once so many seconds have passed and the rounds suffice."""
+    start = time.perf_counter()
+    return lambda rounds: time.perf_counter() - start >= seconds and len(next(iter(rounds.values()))) >= MIN_ROUNDS
 
 
-def summarize(rounds: Rounds, latency: tuple[float, ...], *, batch_size: int, calibrated: float) -> dict[str, Any]:
+def _is_precise(rounds: Mapping[str, Sequence[float]]) -> bool:
+    reference = rounds[_ANCHOR]
+    for name, own in rounds.items():
+        if name != _ANCHOR:
+            low, high = interval(own, reference)
+            if high - low > 2 * _PRECISE * ratio(own, reference):
+                return False
+    return True
+
+
+def summarize(
+    own: Sequence[float], reference: Sequence[float], latency: Sequence[float], *, batch_size: int, calibrated: float
+) -> dict[str, Any]:
     """Returns the figures of a `Measurement` that follow from its samples.
 
     Args:
-        rounds: The interleaved samples.
+        own: The network's seconds per call, one value per round.
+        reference: The reference's, in the same rounds.
         latency: Seconds of single calls.
         batch_size: Images per call.
-        calibrated: The reference's speed in images/s when the study began.
+        calibrated: The reference's speed in images/s, as calibrated.
     """
-    ratios = rounds.ratios
+    ratios = tuple(theirs / ours for ours, theirs in zip(own, reference, strict=True))
+    low, high = interval(own, reference)
     percentiles = _percentiles(latency)
     return {
-        "images_per_s": calibrated * statistics.median(ratios),
+        "images_per_s": calibrated * ratio(own, reference),
+        "images_per_s_low": calibrated * low,
+        "images_per_s_high": calibrated * high,
         "images_per_s_spread": calibrated * robust_spread(ratios),
-        "images_per_s_raw": batch_size / statistics.median(rounds.candidate),
+        "images_per_s_raw": batch_size / statistics.median(own),
         "latency_ms_p50": percentiles[50],
         "latency_ms_p95": percentiles[95],
         "latency_ms_p99": percentiles[99],
-        "call_seconds": rounds.candidate,
-        "reference_seconds": rounds.reference,
-        "latency_seconds": latency,
+        "call_seconds": tuple(own),
+        "reference_seconds": tuple(reference),
+        "latency_seconds": tuple(latency),
         "ratios": ratios,
     }
 
 
-def _percentiles(seconds: tuple[float, ...]) -> dict[int, float]:
+def _percentiles(seconds: Sequence[float]) -> dict[int, float]:
     """The p50, p95 and p99 in milliseconds: the smallest sample that this share of all does not exceed."""
     ordered = sorted(seconds)
     return {share: ordered[-(-share * len(ordered) // 100) - 1] * 1e3 for share in (50, 95, 99)}

@@ -7,11 +7,11 @@ on a fake clock.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
 
-__all__ = ["MIN_BLOCK_S", "Rounds", "Stopwatch", "WarmUp", "robust_spread"]
+__all__ = ["MIN_BLOCK_S", "Stopwatch", "WarmUp"]
 
 MIN_BLOCK_S = 0.02
 """Least length of a timed block in seconds."""
@@ -37,28 +37,6 @@ class WarmUp:
     def calls_per_block(self) -> int:
         """Calls that make a block of at least `MIN_BLOCK_S`."""
         return max(1, -(-int(MIN_BLOCK_S * 1e9) // max(1, int(self.call_seconds * 1e9))))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rounds:
-    """Interleaved samples of a candidate and the reference."""
-
-    candidate: tuple[float, ...]
-    """Seconds of one call, one block a round."""
-    reference: tuple[float, ...]
-    """The same for the reference, which comes first and last: one more than the candidate has."""
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Per round, how many times the reference's speed the candidate has; drift within a round cancels."""
-        around = itertools.pairwise(self.reference)
-        return tuple((before + after) / 2 / own for own, (before, after) in zip(self.candidate, around, strict=True))
-
-
-def robust_spread(values: Sequence[float]) -> float:
-    """Returns 1.4826 times the median absolute deviation: the standard deviation, if outliers are left out."""
-    middle = statistics.median(values)
-    return 1.4826 * statistics.median(abs(value - middle) for value in values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,29 +74,27 @@ class Stopwatch:
 
     def time_rounds(
         self,
-        candidate: Call,
-        reference: Call,
+        entrants: Mapping[str, tuple[Call, int]],
         *,
-        calls: tuple[int, int],
-        rounds: int,
-        on_round: Callable[[int, float], None] = lambda done, seconds: None,
-    ) -> Rounds:
-        """Returns blocks of the two in turn: reference, candidate, reference, candidate, ..., reference.
+        is_enough: Callable[[Mapping[str, Sequence[float]]], bool],
+        random: Random,
+    ) -> dict[str, tuple[float, ...]]:
+        """Returns the seconds of one call of each entrant, one value per round; every round has an order of its own.
 
         Args:
-            candidate: One call of the network in question.
-            reference: One call of the reference network.
-            calls: Calls per block of candidate and reference.
-            rounds: Number of the candidate's blocks.
-            on_round: Told after each round its number, from 1, and the candidate's seconds per call.
+            entrants: By name, one call and the calls that make a block.
+            is_enough: Told after each round all samples so far; True ends the timing.
+            random: Draws the orders.
         """
-        own: list[float] = []
-        anchors = [self.time_block(reference, calls[1])]
-        for done in range(1, rounds + 1):
-            own.append(self.time_block(candidate, calls[0]))
-            anchors.append(self.time_block(reference, calls[1]))
-            on_round(done, own[-1])
-        return Rounds(candidate=tuple(own), reference=tuple(anchors))
+        rounds: dict[str, list[float]] = {name: [] for name in entrants}
+        order = list(entrants)
+        while True:
+            random.shuffle(order)
+            for name in order:
+                call, calls = entrants[name]
+                rounds[name].append(self.time_block(call, calls))
+            if is_enough(rounds):
+                return {name: tuple(seconds) for name, seconds in rounds.items()}
 
     def time_latency(self, call: Call, *, at_most_s: float, at_most: int) -> tuple[float, ...]:
         """Returns the seconds of single calls, each synchronised, as a caller who waits for each would see them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hilo_nas.models.hilo import HiLo
 from hilo_nas.models.litv2 import LITv2, build_model
-from hilo_nas.models.subjects import build_subject, form_of
+from hilo_nas.models.subjects import build_subject, form_of, input_shape_of
 from hilo_nas.models.weights import checkpoint_filter_fn, official_state_dict
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "build_subject",
     "checkpoint_filter_fn",
     "form_of",
+    "input_shape_of",
     "official_state_dict",
 ]

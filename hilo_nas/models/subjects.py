@@ -1,8 +1,9 @@
-"""Networks from plain data, so that nothing but data crosses a process border: a LITv2, or a neighbour from timm."""
+"""Networks from plain data, so that nothing but data crosses a process border: a LITv2, timm's, a single layer."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models.litv2 import LITv2, build_model
 
-__all__ = ["build_subject", "form_of"]
+__all__ = ["build_subject", "form_of", "input_shape_of"]
 
 _WAYS = f'Use {{"arch": {{...}}}}, {{"timm": NAME}}, "timm:NAME" or one of {", ".join(PRESETS)}.'
 
@@ -23,7 +24,9 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
     """Builds the network that a plain value names, with fresh weights.
 
     Args:
-        spec: `{"arch": ArchConfig.to_dict()}`, `{"timm": NAME}` or, for the same, `"timm:NAME"`; or a preset's name.
+        spec: `{"arch": ArchConfig.to_dict()}`; `{"timm": NAME}`, with `"arguments": {...}` for the network's own, or
+            `"timm:NAME"`; a preset's name; or a single layer, `{"layer": "module:Class", "arguments": {"dim": 384,
+            ...}}`, which has no head.
         num_classes: Classes of the head.
         in_chans: Channels of the image.
 
@@ -31,13 +34,19 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
         UsageError: The value names no network, or timm does not know the name.
         ArchError: The architecture breaks a law.
     """
-    kind, value = _parsed(spec)
+    kind, value, arguments = _parsed(spec)
     if kind == "arch":
         return build_model(ArchConfig.from_dict(value), num_classes=num_classes, in_chans=in_chans)
+    if kind == "layer":
+        module, _, name = value.partition(":")
+        layer: nn.Module = getattr(importlib.import_module(module), name)(**arguments)
+        return layer
     if not timm.is_model(value):
         near = difflib.get_close_matches(value, timm.list_models(), n=3) or ["a name that timm.list_models() gives"]
         raise UsageError(f"timm {timm.__version__} has no model {value!r}. Use {' or '.join(near)}.")
-    model: nn.Module = timm.create_model(value, pretrained=False, num_classes=num_classes, in_chans=in_chans)
+    model: nn.Module = timm.create_model(
+        value, pretrained=False, num_classes=num_classes, in_chans=in_chans, **arguments
+    )
     return model
 
 
@@ -45,17 +54,31 @@ def form_of(model: nn.Module, device: str | torch.device, precision: str) -> str
     """Returns which implementation of a network runs; see `LITv2.form`."""
     if isinstance(model, LITv2):
         return model.form(device, precision)
-    return f"timm/{timm.__version__} eager"
+    if type(model).__module__.startswith("timm."):
+        return f"timm/{timm.__version__} eager"
+    return f"layer/1 {type(model).__name__}"
 
 
-def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any]:
+def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int) -> tuple[int, int, int, int]:
+    """Returns the shape of a batch for a subject: images (B, 3, H, W), or for a layer a map (B, H, W, C)."""
+    kind, _, arguments = _parsed(spec)
+    if kind == "layer":
+        return batch_size, img_size, img_size, int(arguments["dim"])
+    return batch_size, 3, img_size, img_size
+
+
+def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:
+    """Returns the kind, what it is, and its arguments."""
     if isinstance(spec, str):
         if spec in PRESETS:
-            return "arch", PRESETS[spec].to_dict()
+            return "arch", PRESETS[spec].to_dict(), {}
         if spec.startswith("timm:"):
-            return "timm", spec.removeprefix("timm:")
-    elif set(spec) == {"arch"} and isinstance(spec["arch"], Mapping):
-        return "arch", spec["arch"]
-    elif set(spec) == {"timm"} and isinstance(spec["timm"], str):
-        return "timm", spec["timm"]
+            return "timm", spec.removeprefix("timm:"), {}
+    else:
+        arguments = spec.get("arguments", {})
+        if set(spec) == {"arch"} and isinstance(spec["arch"], Mapping):
+            return "arch", spec["arch"], {}
+        for kind in ("layer", "timm"):
+            if set(spec) <= {kind, "arguments"} and isinstance(spec.get(kind), str) and isinstance(arguments, Mapping):
+                return kind, spec[kind], arguments
     raise UsageError(f"a subject must name a network, but got {spec!r}. {_WAYS}")

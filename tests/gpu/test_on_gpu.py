@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import Event, Notice, TrainingProgressed
-from hilo_nas.measurement import PROXY_PRECISIONS, ProxyPlan, ProxyScore
+from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.measurement.proxy import PROXY_PRECISIONS
 from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.models.dtm import DeformConv
 from hilo_nas.proxy import CachedData, prepare_data, run_training

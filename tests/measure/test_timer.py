@@ -1,14 +1,18 @@
+"""The clockwork on a fake clock: nothing here waits."""
+
 import itertools
 import statistics
+from random import Random
 
 import pytest
 
 from hilo_nas.measure.throughput import summarize
-from hilo_nas.measure.timer import MIN_BLOCK_S, Stopwatch, robust_spread
+from hilo_nas.measure.timer import MIN_BLOCK_S, Stopwatch
+from hilo_nas.rounds import fast_seconds, ratio
 
 
 class FakeDevice:
-    """A clock, and calls that move it on; `drift` slows everything down from call to call."""
+    """A clock, and calls that move it on; `drift` slows everything down as time goes by."""
 
     def __init__(self, drift=0.0):
         self.now, self.drift, self.synchronizations, self.calls = 0.0, drift, 0, 0
@@ -28,11 +32,45 @@ class FakeDevice:
 
         return call
 
+    def time(self, rounds, **networks):
+        """The samples of networks, one call a block, in so many rounds."""
+        return self.stopwatch().time_rounds(
+            {name: (network, 1) for name, network in networks.items()}, is_enough=after(rounds), random=Random(0)
+        )
+
+
+def after(rounds):
+    return lambda samples: len(next(iter(samples.values()))) >= rounds
+
+
+def disturbed(network, device, *, share, by_s, seed):
+    """A network beside a neighbour that takes the device for a while, now and then."""
+    random = Random(seed)
+
+    def call():
+        network()
+        if random.random() < share:
+            device.now += by_s
+
+    return call
+
 
 def test_a_block_is_synchronised_around_and_not_inside():
     device = FakeDevice()
     assert device.stopwatch().time_block(device.network(0.5), 10) == pytest.approx(0.5)
     assert (device.synchronizations, device.calls) == (2, 10)
+
+
+def test_work_that_is_only_asked_for_is_waited_for_inside_the_block():
+    device, queued = FakeDevice(), []
+
+    def finish():
+        device.now += sum(queued)
+        queued.clear()
+
+    watch = Stopwatch(clock=lambda: device.now, synchronize=finish)
+    queued.append(7.0)  # left over from before: not this block's
+    assert watch.time_block(lambda: queued.append(0.5), 10) == pytest.approx(0.5)
 
 
 def test_warming_up_goes_on_until_calls_agree():
@@ -69,72 +107,128 @@ def test_blocks_drown_the_clock(seconds):
     assert warm.calls_per_block == 1 or (warm.calls_per_block - 1) * seconds < MIN_BLOCK_S
 
 
-def test_the_reference_comes_before_and_after_every_candidate():
+def test_every_round_times_each_network_once_in_an_order_of_its_own():
+    device, order = FakeDevice(), []
+
+    def logged(name):
+        return lambda: (order.append(name), device.network(0.1)())
+
+    names = ("reference", "one", "two", "three")
+    rounds = device.time(24, **{name: logged(name) for name in names})
+    orders = [tuple(order[i : i + 4]) for i in range(0, len(order), 4)]
+    assert len(orders) == 24
+    assert all(sorted(drawn) == sorted(names) for drawn in orders)
+    assert len(set(orders)) > 8
+    assert {drawn[0] for drawn in orders} == {drawn[-1] for drawn in orders} == set(names)
+    assert tuple(rounds) == names
+    assert {len(samples) for samples in rounds.values()} == {24}
+
+
+def test_each_network_has_blocks_of_its_own_length():
     device = FakeDevice()
-    order = []
+    counts = {"short": 0, "long": 0}
 
-    def logged(name, seconds):
-        run = device.network(seconds)
-        return lambda: (order.append(name), run())
+    def counted(name, seconds):
+        def call():
+            counts[name] += 1
+            device.now += seconds
 
-    rounds = device.stopwatch().time_rounds(logged("own", 0.1), logged("ref", 0.2), calls=(1, 1), rounds=3)
-    assert order == ["ref", "own", "ref", "own", "ref", "own", "ref"]
-    assert (len(rounds.candidate), len(rounds.reference)) == (3, 4)
-    assert rounds.ratios == pytest.approx((2.0, 2.0, 2.0))
+        return call
 
-
-def test_a_planted_slow_network_comes_out_slower_by_its_factor():
-    device = FakeDevice()
-    watch = device.stopwatch()
-    reference = device.network(0.05)
-    fast, slow = (
-        watch.time_rounds(device.network(seconds), reference, calls=(1, 1), rounds=7) for seconds in (0.02, 0.03)
+    rounds = device.stopwatch().time_rounds(
+        {"short": (counted("short", 0.001), 20), "long": (counted("long", 0.5), 1)},
+        is_enough=after(5),
+        random=Random(0),
     )
-    assert statistics.median(fast.ratios) / statistics.median(slow.ratios) == pytest.approx(1.5)
+    assert counts == {"short": 100, "long": 5}
+    assert rounds["short"] == pytest.approx((0.001,) * 5)
+    assert rounds["long"] == pytest.approx((0.5,) * 5)
 
 
-def test_a_device_that_slows_down_for_both_is_divided_out():
+def test_after_every_round_all_samples_so_far_are_told_and_the_timing_ends_when_they_suffice():
+    device, told = FakeDevice(), []
+
+    def is_enough(samples):
+        told.append({name: len(seconds) for name, seconds in samples.items()})
+        return len(told) == 3
+
+    entrants = {"one": (device.network(0.1), 1), "two": (device.network(0.2), 1)}
+    rounds = device.stopwatch().time_rounds(entrants, is_enough=is_enough, random=Random(0))
+    assert told == [{"one": i, "two": i} for i in (1, 2, 3)]
+    assert rounds == {"one": pytest.approx((0.1,) * 3), "two": pytest.approx((0.2,) * 3)}
+
+
+@pytest.mark.parametrize("factor", [1.05, 1.5, 3.0])
+def test_a_planted_slow_network_comes_out_slower_by_its_factor(factor):
+    device = FakeDevice()
+    rounds = device.time(12, fast=device.network(0.02), slow=device.network(0.02 * factor))
+    assert ratio(rounds["fast"], rounds["slow"]) == pytest.approx(factor)
+
+
+def test_a_planted_slow_network_comes_out_slower_beside_a_noisy_neighbour_too():
+    device = FakeDevice()
+    fast = disturbed(device.network(0.02), device, share=0.6, by_s=0.03, seed=1)
+    slow = disturbed(device.network(0.03), device, share=0.2, by_s=0.03, seed=2)
+    rounds = device.time(30, fast=fast, slow=slow)
+    assert ratio(rounds["fast"], rounds["slow"]) == pytest.approx(1.5)
+    assert statistics.median(rounds["fast"]) > statistics.median(rounds["slow"])
+
+
+def test_a_device_that_slows_down_for_all_is_divided_out():
     quiet, drifting = FakeDevice(), FakeDevice(drift=0.02)
-    scores = []
+    found = []
     for device in (quiet, drifting):
-        rounds = device.stopwatch().time_rounds(device.network(0.1), device.network(0.1), calls=(1, 1), rounds=20)
-        found = summarize(rounds, (0.1,), batch_size=10, calibrated=100.0)
-        scores.append(found["images_per_s"])
-    assert scores[1] == pytest.approx(scores[0], rel=0.005)
-    assert found["images_per_s_raw"] < 97  # while the clock alone would have called the network slower
+        rounds = device.time(24, own=device.network(0.1), reference=device.network(0.1))
+        found.append(summarize(rounds["own"], rounds["reference"], (0.1,), batch_size=10, calibrated=100.0))
+    assert found[0]["images_per_s"] == pytest.approx(100.0)
+    assert found[1]["images_per_s"] == pytest.approx(100.0, rel=0.02)
+    assert found[1]["images_per_s_raw"] < 97  # while the clock alone would have called the network slower
+
+
+def test_figures_follow_from_the_samples():
+    random = Random(1)
+    own, reference = ([call_s * random.uniform(1.0, 1.1) for _ in range(16)] for call_s in (0.04, 0.02))
+    found = summarize(own, reference, (0.05,), batch_size=8, calibrated=300.0)
+    assert found["images_per_s"] == pytest.approx(300.0 * fast_seconds(reference) / fast_seconds(own))
+    assert found["images_per_s_low"] < found["images_per_s"] < found["images_per_s_high"]
+    assert found["images_per_s_high"] - found["images_per_s_low"] < 0.1 * found["images_per_s"]
+    assert found["images_per_s_raw"] == pytest.approx(8 / statistics.median(own))
+    assert found["ratios"] == pytest.approx([theirs / ours for ours, theirs in zip(own, reference, strict=True)])
+    assert (found["call_seconds"], found["reference_seconds"]) == (tuple(own), tuple(reference))
+    assert found["latency_seconds"] == (0.05,)
 
 
 def test_one_slow_round_moves_neither_the_score_nor_its_spread_much():
     device = FakeDevice()
-    own = iter([0.1] * 4 + [5.0] + [0.1] * 10)
+    own = iter([0.1] * 4 + [5.0] + [0.1] * 15)
 
     def candidate():
         device.now += next(own)
 
-    rounds = device.stopwatch().time_rounds(candidate, device.network(0.1), calls=(1, 1), rounds=10)
-    found = summarize(rounds, (0.1,), batch_size=1, calibrated=50.0)
+    rounds = device.time(20, own=candidate, reference=device.network(0.1))
+    found = summarize(rounds["own"], rounds["reference"], (0.1,), batch_size=1, calibrated=50.0)
     assert found["images_per_s"] == pytest.approx(50.0)
+    assert found["images_per_s_low"] == pytest.approx(50.0)
     assert found["images_per_s_spread"] == pytest.approx(0.0)
-    assert len(found["call_seconds"]) == 10  # the slow one is kept, not cut
+    assert max(found["call_seconds"]) == pytest.approx(5.0)  # the slow one is kept, not cut
+    assert len(found["call_seconds"]) == 20
 
 
 def test_latency_percentiles_are_samples_in_milliseconds():
-    device = FakeDevice()
-    rounds = device.stopwatch().time_rounds(device.network(0.1), device.network(0.1), calls=(1, 1), rounds=3)
     samples = tuple(i / 1000 for i in range(100, 0, -1))
-    found = summarize(rounds, samples, batch_size=1, calibrated=1.0)
+    found = summarize((0.1,) * 3, (0.1,) * 3, samples, batch_size=1, calibrated=1.0)
     percentiles = [found[f"latency_ms_p{share}"] for share in (50, 95, 99)]
     assert percentiles == pytest.approx([50, 95, 99])
+
+
+def test_a_single_sample_is_every_percentile():
+    found = summarize((0.1,), (0.1,), (0.2,), batch_size=1, calibrated=1.0)
+    assert [found[f"latency_ms_p{share}"] for share in (50, 95, 99)] == pytest.approx([200.0] * 3)
 
 
 def test_latency_is_taken_call_by_call_within_its_time():
     device = FakeDevice()
     samples = device.stopwatch().time_latency(device.network(0.1), at_most_s=0.45, at_most=50)
     assert samples == pytest.approx((0.1,) * 5)
+    assert device.synchronizations == 10
     assert len(device.stopwatch().time_latency(device.network(0.001), at_most_s=10, at_most=7)) == 7
-
-
-def test_a_robust_spread_is_the_standard_deviation_without_outliers():
-    values = [statistics.NormalDist(10, 2).inv_cdf((i + 0.5) / 1000) for i in range(1000)]
-    assert robust_spread(values) == pytest.approx(2.0, rel=0.01)
-    assert robust_spread([*values, 1e9]) == pytest.approx(2.0, rel=0.01)

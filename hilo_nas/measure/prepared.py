@@ -1,0 +1,223 @@
+"""A network made ready to be timed: built, placed, in the condition's precision, layout and runtime, as one call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo.config as _dynamo
+from torch import nn
+
+from hilo_nas.arch import ArchConfig
+from hilo_nas.errors import UsageError, is_out_of_memory
+from hilo_nas.events import Emit
+from hilo_nas.measure.device import check_device, peak_memory_mib
+from hilo_nas.measure.fuse import fuse
+from hilo_nas.measurement import Condition
+from hilo_nas.models import build_subject, form_of, input_shape_of
+
+__all__ = ["Prepared", "prepare", "read_form"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_GRAPH_WARM_UP_CALLS = 3
+_COMPILATIONS = 4096
+"""Compilations that torch is to keep, whatever networks they are of."""
+_COMPILED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Networks in use that run compiled."""
+_TINY = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4), patch_size=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A network that a clock can be held to."""
+
+    call: Callable[[], object]
+    """Runs the network once on its batch; on a GPU it only asks for it."""
+    form: str
+    """Which implementation runs."""
+    read_memory_mib: Callable[[], float | None]
+    """Returns the peak memory of one call in MiB, weights included; None where it cannot be seen. Calls the network."""
+
+
+def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: int) -> Prepared:
+    """Builds a network with weights as a trained one might have them, and returns it ready to be called.
+
+    Args:
+        subject: What `build_subject` takes, or `{"onnx": FILE}`.
+        condition: How it is to run.
+        num_classes: Outputs of the classifier.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+        UsageError: The subject names no network, or cannot run so.
+        ConversionError: The runtime's output is not torch's.
+    """
+    device = check_device(condition.device)
+    if "onnx" in subject:
+        return _load_onnx(subject["onnx"], condition)
+    model = _build(subject, num_classes)
+    if condition.runtime != "torch":
+        from hilo_nas.models.convert import convert
+
+        image = _input(subject, condition, torch.device("cpu"))
+        converted = convert(
+            model,
+            image,
+            condition.runtime,
+            device=condition.device,
+            threads=condition.threads,
+            precision=condition.precision,
+        )
+        # What torch would run is not what runs here.
+        words = [word for word in _form(model, condition).split() if word != "eager" and not word.startswith("dcn=")]
+        return Prepared(call=converted.call, form=f"{' '.join(words)} {converted.form}", read_memory_mib=_unseen)
+    return _prepare_torch(model, subject, condition, device)
+
+
+def read_form(condition: Mapping[str, Any], *, emit: Emit) -> str:
+    """Returns the implementation that a LITv2 is timed in under a condition, by preparing a tiny one.
+
+    Args:
+        condition: A `Condition` as plain data.
+        emit: Unused; every worker function takes it.
+    """
+    tiny = dataclasses.replace(Condition(**condition), batch_size=1, img_size=_TINY.stride)
+    with torch.inference_mode():
+        return prepare({"arch": _TINY.to_dict()}, tiny, num_classes=10).form
+
+
+def _prepare_torch(
+    model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
+) -> Prepared:
+    form = _form(model, condition)
+    image = _input(subject, condition, device)
+    if condition.fused:
+        model, how = fuse(model, _input(subject, dataclasses.replace(condition, precision="fp32"), torch.device("cpu")))
+        form += f" {how}"
+    model = _place(model, condition, device)
+    run: Any = model
+    if condition.compile:
+        run = _compile(model)
+        form += " compiled"
+    eager = call = _autocast(lambda: run(image), condition, device)
+    if condition.cuda_graph:
+        call = _capture(eager, device)
+        form += " graph"
+
+    def read_memory_mib() -> float | None:
+        # Of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It reads and
+        # writes by address, so the network and its input must live as long as it does: here they do.
+        with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
+            return peak_memory_mib(eager, model, device)
+        return None
+
+    return Prepared(call=call, form=form, read_memory_mib=read_memory_mib)
+
+
+def _build(subject: Mapping[str, Any], num_classes: int) -> nn.Module:
+    torch.manual_seed(0)
+    model = build_subject(dict(subject), num_classes=num_classes, in_chans=3).eval()
+    for parameter in model.parameters():
+        # Weights that start at zero (sampling offsets) would make memory accesses more regular than in use.
+        if parameter.dim() > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return model
+
+
+def _form(model: nn.Module, condition: Condition) -> str:
+    return form_of(model, condition.device_kind, condition.precision)
+
+
+def _input(subject: Mapping[str, Any], condition: Condition, device: torch.device) -> torch.Tensor:
+    """Random, never zero, in the shape that the subject takes."""
+    generator = torch.Generator().manual_seed(0)
+    shape = input_shape_of(subject, condition.batch_size, condition.img_size)
+    image: torch.Tensor = _place(torch.randn(shape, generator=generator), condition, device)
+    return image
+
+
+def _place(thing: Any, condition: Condition, device: torch.device) -> Any:
+    """The input or the network, on the device and in the condition's precision and layout."""
+    dtype = _DTYPES.get(condition.precision, torch.float32)
+    layout = torch.channels_last if condition.channels_last else torch.contiguous_format
+    return thing.to(device=device, dtype=dtype, memory_format=layout)
+
+
+def _autocast(call: Callable[[], object], condition: Condition, device: torch.device) -> Callable[[], object]:
+    if not condition.precision.startswith("amp-"):
+        return call
+    dtype = _DTYPES[condition.precision.removeprefix("amp-")]
+
+    def under_autocast() -> object:
+        with torch.autocast(device.type, dtype=dtype):
+            return call()
+
+    return under_autocast
+
+
+def _compile(model: nn.Module) -> Any:
+    """Returns the compiled network; the first call compiles.
+
+    torch counts compilations by function, and networks share theirs: beyond its limit of 8 the next one would run
+    eager, unsaid. Nor may it forget what was compiled while a network in use needs that, for such a network would
+    compile again amid its timing.
+    """
+    if not _COMPILED:
+        torch.compiler.reset()
+    _COMPILED.add(model)
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        # Before torch 2.6 these were called cache_size_limit.
+        setattr(_dynamo, name if hasattr(_dynamo, name) else name.replace("recompile", "cache_size"), _COMPILATIONS)
+    return torch.compile(model, dynamic=False)
+
+
+def _capture(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Returns the replay of a CUDA graph of one call; its memory is fixed, so the input stays where it is.
+
+    Raises:
+        RuntimeError: The network does something that no graph can hold; the process had better end, for torch may still
+            think that it captures.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(_GRAPH_WARM_UP_CALLS):
+            call()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.device(device), torch.cuda.graph(graph):
+            call()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise RuntimeError(
+            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Leave out "
+            "--cuda-graph."
+        ) from error
+    return graph.replay
+
+
+def _load_onnx(path: str, condition: Condition) -> Prepared:
+    from hilo_nas.models.convert import load_onnx
+
+    if condition.runtime == "torch":
+        raise UsageError(f"onnx:{path} needs a runtime that reads it. Use --runtime onnxruntime or openvino.")
+    loaded = load_onnx(
+        Path(path),
+        condition.runtime,
+        batch_size=condition.batch_size,
+        img_size=condition.img_size,
+        device=condition.device,
+        threads=condition.threads,
+    )
+    return Prepared(call=loaded.call, form=loaded.form, read_memory_mib=_unseen)
+
+
+def _unseen() -> None:
+    return None

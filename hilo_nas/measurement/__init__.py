@@ -1,0 +1,24 @@
+"""What was measured and under which condition, as plain values that survive JSON.
+
+A `Measurement` is throughput, a `ProxyScore` is accuracy after a short training. Both carry all that is needed to
+decide whether two of them may stand in one table.
+"""
+
+from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, Condition, DeviceIdentity
+from hilo_nas.measurement.proxy import RECIPE, ProxyPlan, ProxyScore
+from hilo_nas.measurement.timing import PROTOCOL, VERDICTS, Calibration, Measurement
+
+__all__ = [
+    "ENVIRONMENTS",
+    "PRECISIONS",
+    "PROTOCOL",
+    "RECIPE",
+    "RUNTIMES",
+    "VERDICTS",
+    "Calibration",
+    "Condition",
+    "DeviceIdentity",
+    "Measurement",
+    "ProxyPlan",
+    "ProxyScore",
+]

@@ -1,0 +1,106 @@
+"""How, and on which device, a network is timed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hilo_nas.errors import UsageError
+
+__all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "Condition", "DeviceIdentity"]
+
+PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16")
+RUNTIMES = ("torch", "onnxruntime", "openvino")
+ENVIRONMENTS = ("tuned", "default")
+DEVICE_KINDS = ("cpu", "cuda", "mps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Condition:
+    """How a network is timed. Equal conditions on equal devices give comparable speeds."""
+
+    device: str = "cpu"
+    """`cpu`, `cuda`, `cuda:N` or `mps`."""
+    batch_size: int = 32
+    """Images per call."""
+    img_size: int = 224
+    """Side of the square input in pixels."""
+    precision: str = "fp32"
+    """One of `PRECISIONS`; `amp-` is autocast over float32 weights, the others convert the weights."""
+    channels_last: bool = False
+    compile: bool = False
+    """Whether the network goes through `torch.compile` before it is timed."""
+    threads: int | None = None
+    """Intra-operation threads on the CPU; None leaves torch's own choice, which is recorded."""
+    runtime: str = "torch"
+    """One of `RUNTIMES`: what runs the network; all but torch run a converted copy, checked against torch's output."""
+    env: str = "tuned"
+    """`tuned` starts the timing process with `hilo_nas.measure.TUNED_ENVIRONMENT`, `default` with the user's own."""
+    cuda_graph: bool = False
+    """Whether calls are replays of a CUDA graph, which take the launches off a small batch."""
+    fused: bool = False
+    """Whether the network is re-parameterised and its batch norms folded into its convolutions before it is timed."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        kind, _, index = self.device.partition(":")
+        if kind not in DEVICE_KINDS or (index and not (kind == "cuda" and index.isdigit())):
+            faults.append(f"device must be cpu, cuda, cuda:N or mps, but got {self.device!r}")
+        for name in ("batch_size", "img_size"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} must be at least 1, but got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            faults.append(f"threads must be at least 1, but got {self.threads}")
+        for name, choices in (("precision", PRECISIONS), ("runtime", RUNTIMES), ("env", ENVIRONMENTS)):
+            if getattr(self, name) not in choices:
+                faults.append(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
+        if self.cuda_graph and kind != "cuda":
+            faults.append(f"cuda_graph needs a cuda device, but got {self.device!r}")
+        if self.runtime != "torch":
+            if self.precision.startswith("amp-"):
+                faults.append(f"runtime {self.runtime} has no autocast: precision must be fp32, bf16 or fp16")
+            for name in ("compile", "cuda_graph", "channels_last", "fused"):
+                if getattr(self, name):
+                    faults.append(f"{name} is torch's own: it must be left out with runtime {self.runtime}")
+        if faults:
+            raise UsageError("\n".join(faults))
+
+    @property
+    def device_kind(self) -> str:
+        """`cpu`, `cuda` or `mps`."""
+        return self.device.partition(":")[0]
+
+    def label(self) -> str:
+        """Returns the condition in one word, for tables and file names."""
+        parts = [self.device.replace(":", "")]
+        parts += [self.runtime] * (self.runtime != "torch")
+        parts += [f"b{self.batch_size}", f"{self.img_size}px", self.precision]
+        parts += ["nhwc"] * self.channels_last + ["fused"] * self.fused + ["compiled"] * self.compile
+        parts += ["graph"] * self.cuda_graph + [f"{self.env}env"] * (self.env != "tuned")
+        parts += [f"t{self.threads}"] * (self.threads is not None)
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceIdentity:
+    """Which device, under which software, a figure comes from."""
+
+    kind: str
+    """`cpu`, `cuda` or `mps`."""
+    model: str
+    """The maker's name for the device, and for a CPU its number of cores."""
+    driver: str
+    """Driver or kernel version that the device runs under."""
+    torch: str
+    serial: str
+    """What tells two devices of one model apart (a GPU's UUID, a host's name); recorded, not compared."""
+
+    def differences(self, other: DeviceIdentity) -> dict[str, tuple[str, str]]:
+        """Returns the fields in which the two devices are not interchangeable, with both values."""
+        compared = ("kind", "model", "driver", "torch")
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in compared}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,0 +1,109 @@
+"""What timing a network found, as plain values that survive JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hilo_nas.measurement.condition import Condition, DeviceIdentity
+from hilo_nas.measurement.plain import build_value
+
+__all__ = ["PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
+
+PROTOCOL = 2
+"""Version of the way throughput is timed; measurements of different protocols are never compared."""
+
+VERDICTS = ("steady", "bursty", "throttled")
+"""What the rounds say of the machine while it timed; see `hilo_nas.rounds.judge`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The reference network's speed on a study's device: the anchor of every measurement in it."""
+
+    reference: str
+    """The reference network, for instance `timm:resnet18`."""
+    images_per_s: float
+    """Batch size over the median call."""
+    images_per_s_spread: float
+    """Robust standard deviation of one block, in images/s."""
+    call_seconds: tuple[float, ...]
+    """Every sample: the mean seconds of one call over a block."""
+    steady: bool
+    """Whether the warm-up's last calls agreed before timing began."""
+    device: DeviceIdentity
+    protocol: int = PROTOCOL
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
+        """Builds the calibration that `dataclasses.asdict` described."""
+        return build_value(cls, fields, device=DeviceIdentity)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One network's throughput on one device under one condition."""
+
+    condition: Condition
+    device: DeviceIdentity
+    images_per_s: float
+    """Calibrated speed of the reference times the network's speed over the reference's (`hilo_nas.rounds.ratio`): what
+    slows both is divided out. Networks are ranked by it."""
+    images_per_s_spread: float
+    """Robust standard deviation of one round (1.4826 times the median absolute deviation), in images/s."""
+    images_per_s_raw: float
+    """Batch size over the median call, as the clock saw it."""
+    latency_ms_p50: float
+    """Raw time that a caller waits for one batch, median over `latency_seconds`."""
+    latency_ms_p95: float
+    latency_ms_p99: float
+    memory_mib: float | None
+    """Peak of the device's allocator over one call, weights included; None where it cannot be seen."""
+    call_seconds: tuple[float, ...]
+    """Every sample: per round, the mean seconds of one call over a block of at least 20 ms."""
+    reference_seconds: tuple[float, ...]
+    """The same for the reference network in the same rounds."""
+    latency_seconds: tuple[float, ...]
+    """Seconds of single calls, each synchronised."""
+    ratios: tuple[float, ...]
+    """Per round, the network's speed over the reference's."""
+    steady: bool
+    """Whether the warm-up's last calls agreed before timing began."""
+    warmup_calls: int
+    seconds: float
+    """What the measurement cost, model building included."""
+    form: str
+    """Which implementation of the network was timed."""
+    threads: int
+    """Threads that torch used on the CPU."""
+    environment: dict[str, str]
+    """Thread, allocator and precision settings that the timing process ran under."""
+    versions: dict[str, str]
+    measured_at: str
+    """UTC, ISO 8601."""
+    images_per_s_low: float | None = None
+    """Lower end of the bootstrap 95 % interval over rounds; protocol 1 has none."""
+    images_per_s_high: float | None = None
+    verdict: str | None = None
+    """One of `VERDICTS`; protocol 1 has none."""
+    cohort: str = ""
+    """Shared by networks that were timed in the same rounds: their `call_seconds` pair up round by round."""
+    beside: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Seconds of other networks, by key, in this network's rounds."""
+    device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the device said of itself while it timed: clocks, temperature, throttling, other processes."""
+    protocol: int = PROTOCOL
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval in images/s; the spread of one round where there is no interval."""
+        if self.images_per_s_low is None or self.images_per_s_high is None:
+            return self.images_per_s_spread
+        return (self.images_per_s_high - self.images_per_s_low) / 2
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
+        """Builds the measurement that `dataclasses.asdict` described."""
+        values = {**fields, "beside": {key: tuple(times) for key, times in fields.get("beside", {}).items()}}
+        return build_value(cls, values, condition=Condition, device=DeviceIdentity)

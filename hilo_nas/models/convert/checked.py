@@ -1,0 +1,222 @@
+"""Networks opened in a runtime and checked: a conversion that gives other outputs is never timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hilo_nas.errors import ConversionError, UsageError
+from hilo_nas.models.convert.capture import OPSET, capture, copy_of, has_deform, to_onnx, to_openvino
+from hilo_nas.models.convert.libraries import import_library, refusals
+from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
+
+__all__ = ["BOUNDS", "convert", "load_onnx"]
+
+BOUNDS = {"fp32": (1e-4, 1e-2), "fp16": (1e-2, 0.3), "bf16": (0.1, 0.3)}
+"""How far an output may be from torch's float32, as a share of the largest, by precision: as a rule, and at most.
+
+Fresh weights can amplify rounding a thousandfold. Where an output is further off than the rule, ten times what torch
+itself loses by the precision is allowed, float32 being held against float64, but never more than the second figure."""
+_MARGIN = 10
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def convert(
+    model: nn.Module,
+    example: Tensor,
+    runtime: str,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "fp32",
+) -> Converted:
+    """Returns a network opened in a runtime, after its output was compared with that of torch.
+
+    torch runs the batch's first and last image only, in float32 on the CPU: every image of a batch is on its own.
+
+    Args:
+        model: The network, images to one tensor; left as it is.
+        example: The batch that is run, shape (B, C, H, W).
+        runtime: One of `RUNTIMES`.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: Threads of the runtime; None for as many as torch has.
+        precision: fp32, bf16 or fp16.
+
+    Raises:
+        UsageError: The runtime is unknown or not installed, or does not take the precision.
+        DeviceError: The runtime does not run on the device.
+        ConversionError: The network cannot be converted, or the runtime gives other outputs.
+        OutOfMemoryError: The network does not fit.
+    """
+    check_runtime(runtime, device, precision)
+    name, threads = type(model).__name__, threads or torch.get_num_threads()
+    image = example.detach().to(device="cpu", dtype=torch.float32)
+    some = [0, len(image) - 1]
+    expected = _expected(model, image[some])
+    if runtime == "openvino":
+        program = capture(copy_of(model), image)
+        opened = open_openvino(to_openvino(program), image, name=name, threads=threads, precision=precision)
+        form, merging = opened.form, "DeformableConvolution"
+    else:
+        dtype = _DTYPES[precision]
+        program = capture(copy_of(model, dtype), image)
+        with refusals(f"{name} must fit into one ONNX file", "Use torch itself as the runtime."):
+            source = to_onnx(program).model_proto.SerializeToString()
+        opened = open_onnxruntime(source, image.to(dtype), name=name, device=device, threads=threads, axes={})
+        form, merging = f"{opened.form} opset{OPSET} {precision}", "GridSample"
+    if has_deform(program):
+        form += f" dcn={merging}"
+    _check_output(opened.read_output()[some], expected, f"{name} in {form}", precision, model, image[some])
+    return dataclasses.replace(opened, form=form)
+
+
+def _expected(model: nn.Module, image: Tensor) -> Tensor:
+    """Returns torch's output in float32.
+
+    Raises:
+        UsageError: It is not one tensor.
+        ConversionError: It is not finite, or zero everywhere.
+    """
+    with torch.inference_mode():
+        output = copy_of(model)(image)
+    name = type(model).__name__
+    if not isinstance(output, Tensor):
+        raise UsageError(f"a network must return one tensor to be converted, but {name} returns {type(output)}")
+    largest = float(output.abs().max())
+    if not 0 < largest < math.inf:
+        raise ConversionError(
+            f"an output must be finite and somewhere not zero to be checked, but torch's largest is {largest:g} "
+            f"for {name}. Use other weights."
+        )
+    return output
+
+
+def _check_output(seen: Tensor, expected: Tensor, name: str, precision: str, model: nn.Module, image: Tensor) -> None:
+    """Raises a ConversionError where an output is further from torch's than `BOUNDS` allows."""
+    if seen.shape != expected.shape:
+        raise ConversionError(f"an output must have torch's shape {tuple(expected.shape)}, but got {tuple(seen.shape)}")
+    share, (bound, most) = _share(seen, expected), BOUNDS[precision]
+    if share > bound:
+        dtype = torch.float64 if precision == "fp32" else _DTYPES[precision]
+        with torch.inference_mode(), refusals(f"torch must be able to run the network in {dtype}", "Use fp32."):
+            own = _share(copy_of(model, dtype)(image.to(dtype)), expected)
+        bound = min(max(bound, _MARGIN * own), most)
+    if not share <= bound:  # so that NaN does not pass
+        raise ConversionError(
+            f"a converted network must give torch's outputs to within {bound:.2g} of the largest, but {name} is off by "
+            f"{share:.2g}. Use torch itself as the runtime, or a higher precision."
+        )
+
+
+def _share(seen: Tensor, expected: Tensor) -> float:
+    """The largest difference of two outputs as a share of the largest expected; NaN where an output has one."""
+    return float((seen.double() - expected.double()).abs().max() / expected.double().abs().max())
+
+
+def load_onnx(
+    path: Path,
+    runtime: str,
+    *,
+    batch_size: int,
+    img_size: int,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Converted:
+    """Returns an ONNX file opened in a runtime, with a random batch as its input.
+
+    The file is run as it is, in its input's precision, and there is nothing to compare its output with. OpenVINO runs a
+    float16 file in float32 where the processor does not compute in float16.
+
+    Args:
+        path: The file: one input, images in the order (B, C, H, W), float32 or float16.
+        runtime: One of `RUNTIMES`.
+        batch_size: Images of a batch, for a file that leaves it open.
+        img_size: Side of an image in pixels, for a file that leaves it open.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: Threads of the runtime; None for as many as torch has.
+
+    Raises:
+        UsageError: The runtime is not installed, the file is not there or no ONNX, or its input does not fit.
+        DeviceError: The runtime does not run on the device.
+        ConversionError: The runtime cannot run the file.
+        OutOfMemoryError: The network does not fit.
+    """
+    check_runtime(runtime, device, "fp32")
+    model, given = _read_input(path, runtime)
+    sizes = {"batch": batch_size, "channels": 3, "height": img_size, "width": img_size}
+    shape, axes = _fit(given, sizes, path)
+    dtype = _dtype(given, path)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    threads = threads or torch.get_num_threads()
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if runtime == "onnxruntime":
+        opened = open_onnxruntime(path, image, name=path.name, device=device, threads=threads, axes=axes)
+        precision = "fp16" if dtype == torch.float16 else "fp32"
+        return dataclasses.replace(opened, form=f"{opened.form} opset{opset} {precision} file")
+    openvino = import_library("openvino", "runtime openvino")
+    precision = "fp32"
+    core = openvino.Core()
+    if dtype == torch.float16 and "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        precision = "fp16"
+    with refusals(f"openvino must be able to read {path}", "Use another runtime."):
+        network = core.read_model(path)
+    opened = open_openvino(network, image, name=path.name, threads=threads, precision=precision)
+    return dataclasses.replace(opened, form=f"{opened.form} opset{opset} file")
+
+
+def _read_input(path: Path, runtime: str) -> tuple[Any, Any]:
+    """Returns an ONNX file's header and its one input."""
+    onnx = import_library("onnx", f"runtime {runtime}")
+    if not path.is_file():
+        raise UsageError(f"an ONNX file must exist, but {path} does not")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise UsageError(f"{path} must be an ONNX file, but cannot be read as one ({type(error).__name__})") from error
+    if not model.graph.node:
+        raise UsageError(f"{path} must be an ONNX file, but holds no network")
+    weights = {weight.name for weight in model.graph.initializer}  # old files list them among the inputs
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise UsageError(f"{path} must have one input, the images, but has {len(inputs)} ({names})")
+    return model, inputs[0]
+
+
+def _dtype(given: Any, path: Path) -> torch.dtype:
+    """Returns the dtype of an input."""
+    onnx = import_library("onnx", "an ONNX file")
+    code = given.type.tensor_type.elem_type
+    dtypes = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16}
+    if code not in dtypes:
+        kind = onnx.TensorProto.DataType.Name(code).lower()
+        raise UsageError(f"{path}: input {given.name} must be float (float32) or float16, but is {kind}")
+    return dtypes[code]
+
+
+def _fit(given: Any, sizes: dict[str, int], path: Path) -> tuple[list[int], dict[str, int]]:
+    """Returns the shape of a batch for an input, and the sizes of the axes that the file names but leaves open.
+
+    Raises:
+        UsageError: The input has not four axes, or one of them is fixed to another size.
+    """
+    axes = given.type.tensor_type.shape.dim
+    if len(axes) != len(sizes):
+        raise UsageError(f"{path}: input {given.name} must have the axes {', '.join(sizes)}, but has {len(axes)} axes")
+    shape, named = [], {}
+    for axis, (meaning, size) in zip(axes, sizes.items(), strict=True):
+        if axis.dim_value and axis.dim_value != size and meaning != "channels":
+            option = "batch_size" if meaning == "batch" else "img_size"
+            raise UsageError(
+                f"{path}: input {given.name} has a fixed {meaning} of {axis.dim_value}, but got {option} {size}. "
+                f"Use {option} {axis.dim_value}, or a file that leaves this axis open."
+            )
+        shape.append(axis.dim_value or size)
+        if axis.dim_param:
+            named[axis.dim_param] = size
+    return shape, named

@@ -1,0 +1,186 @@
+"""What interleaved rounds say: how fast one network is beside another, how sure that is, how the machine behaved.
+
+In every round each network is timed once, for a block of calls. A network's time is that of its fast rounds
+(`fast_seconds`), and two networks are compared by the ratio of theirs. Which statistic serves best was taken from
+samples: 15 LITv2 networks and the reference on two shared CPU cores, 33 rounds a pass (1.5 s per network and 16 rounds,
+two passes joined), batch 32 at 32 px, the machine as quiet as it gets and with a bursty load on one core. Coefficient
+of variation between passes, of the time over that of the whole round (median over the networks), quiet / bursty:
+median of the round's ratios 1.3 / 3.2 %, ratio of minima 3.3 / 1.3 %, ratio of the fast rounds 0.8 / 1.4 %. The median
+fails where most rounds are disturbed, the minimum hangs on one lucky block.
+
+Plain Python: rounds are few. Sequences that are compared belong to the same rounds, in the same order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
+
+from hilo_nas.measurement import VERDICTS, Measurement
+
+__all__ = [
+    "MIN_ROUNDS",
+    "Judgement",
+    "fast_seconds",
+    "interval",
+    "judge",
+    "judge_cohort",
+    "normal_above_zero",
+    "probability_faster",
+    "ratio",
+    "robust_spread",
+    "standard_error",
+]
+
+MIN_ROUNDS = 12
+"""Rounds below which neither an interval nor a verdict says anything."""
+_FAST = (0.05, 0.25)
+"""The band of a network's rounds, ordered by time, that stands for it: the fastest twentieth may be luck."""
+_RESAMPLES = 300
+_SLOW = 1.25
+"""A block that takes so many times its network's fast time was disturbed."""
+_BURSTY_SHARE = 0.2
+"""Share of disturbed blocks from which a machine is bursty: seen 0.09-0.14 quiet, 0.26-0.32 under a bursty load."""
+_BUSY_CORES = 0.2
+"""Cores busy with other work from which a slowdown is theirs."""
+_THROTTLED = 1.06
+"""A device has throttled when everything became slower by so much from the first third of the rounds to the last."""
+
+Rounds = Sequence[float]
+"""Seconds of one call, one value per round."""
+
+
+def fast_seconds(rounds: Rounds) -> float:
+    """Returns the mean of a network's fast rounds, in seconds: those between its 5th and its 25th percentile."""
+    ordered = sorted(rounds)
+    first = round(len(ordered) * _FAST[0])
+    last = max(first + 1, round(len(ordered) * _FAST[1]))
+    return statistics.fmean(ordered[first:last])
+
+
+def ratio(own: Rounds, other: Rounds) -> float:
+    """Returns how many times as fast as the other network this one is."""
+    return fast_seconds(other) / fast_seconds(own)
+
+
+def robust_spread(values: Sequence[float]) -> float:
+    """Returns 1.4826 times the median absolute deviation: the standard deviation, if outliers are left out."""
+    middle = statistics.median(values)
+    return 1.4826 * statistics.median(abs(value - middle) for value in values)
+
+
+def interval(own: Rounds, other: Rounds, *, share: float = 0.95) -> tuple[float, float]:
+    """Returns the bootstrap interval of `ratio`: rounds are drawn anew, never single calls.
+
+    Against the difference between passes on the samples above it was right: their standard deviation was 1.05 (quiet)
+    and 0.95 (bursty) times the bootstrap's.
+    """
+    ratios = sorted(_resampled(own, other, ratio))
+    cut = (1 - share) / 2
+    return ratios[math.floor(cut * len(ratios))], ratios[math.ceil((1 - cut) * len(ratios)) - 1]
+
+
+def standard_error(own: Rounds, other: Rounds) -> float:
+    """Returns the bootstrap standard error of the logarithm of `ratio`: about its relative error."""
+    return statistics.pstdev(_resampled(own, other, lambda a, b: math.log(ratio(a, b))))
+
+
+def probability_faster(own: Rounds, other: Rounds) -> float:
+    """Returns how probable it is that this network is the faster one, from paired rounds.
+
+    The logarithm of `ratio` and its bootstrap standard error, as a normal distribution: 300 draws alone could not tell
+    0.999 from 1.
+    """
+    return normal_above_zero(math.log(ratio(own, other)), standard_error(own, other))
+
+
+def normal_above_zero(mean: float, deviation: float) -> float:
+    """Returns how probable it is that a normally distributed value lies above zero; 0.5 for a difference of nothing."""
+    if deviation <= 0:
+        return 0.5 if mean == 0 else float(mean > 0)
+    return 0.5 * (1 + math.erf(mean / deviation / math.sqrt(2)))
+
+
+def _resampled(own: Rounds, other: Rounds, statistic: Callable[[Rounds, Rounds], float]) -> list[float]:
+    random = Random(0)  # the same samples always give the same interval
+    pairs = list(zip(own, other, strict=True))
+    found = []
+    for _ in range(_RESAMPLES):
+        drawn = random.choices(pairs, k=len(pairs))
+        found.append(statistic([pair[0] for pair in drawn], [pair[1] for pair in drawn]))
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the rounds say of the machine."""
+
+    verdict: str
+    """`steady`, `bursty` or `throttled`."""
+    text: str
+    """What was seen, and what to do about it."""
+
+
+def judge(rounds: Mapping[str, Rounds], *, is_throttling: bool = False, others_cores: float = 0.0) -> Judgement:
+    """Returns how the machine behaved while some networks were timed side by side.
+
+    Args:
+        rounds: Seconds per round of each network, all in the same rounds.
+        is_throttling: Whether the device itself says that it slowed down for heat or power.
+        others_cores: Cores that others kept busy meanwhile, where the system tells: they, not heat, made it slower.
+    """
+    slower = _slowdown(list(rounds.values()))
+    if is_throttling or (slower > _THROTTLED and others_cores < _BUSY_CORES):
+        slowdown = f"everything became {100 * (slower - 1):.0f} % slower"
+        seen = slowdown if slower > _THROTTLED else "the device says so itself"
+        return Judgement(
+            verdict="throttled",
+            text=f"the device slowed down while it was timed ({seen}): ratios still hold, images/s less so. Cool it, "
+            "or set a lower fixed clock or power limit, and time again.",
+        )
+    disturbed = [seconds > _SLOW * fast_seconds(own) for own in rounds.values() for seconds in own]
+    share = sum(disturbed) / len(disturbed)
+    if share >= _BURSTY_SHARE or slower > _THROTTLED:
+        used = f" ({others_cores:.1f} cores)" if others_cores >= _BUSY_CORES else ""
+        return Judgement(
+            verdict="bursty",
+            text=f"other work{used} disturbed {100 * share:.0f} % of the timed blocks: the fast rounds count, and "
+            "intervals are wide. Time again on a quiet machine, or for longer.",
+        )
+    return Judgement(verdict="steady", text=f"{100 * share:.0f} % of the timed blocks were disturbed")
+
+
+def _slowdown(rounds: Sequence[Rounds]) -> float:
+    """How many times as long as the first third the last third of the rounds took, for the network that felt it least.
+
+    1 where there are too few rounds to tell.
+    """
+    third = len(rounds[0]) // 3
+    if third < MIN_ROUNDS // 2:
+        return 1.0
+    return min(fast_seconds(own[-third:]) / fast_seconds(own[:third]) for own in rounds)
+
+
+def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
+    """Returns how the machine behaved while networks were timed, those that shared their rounds judged together.
+
+    The worst of the judgements, where there were several cohorts; there must be at least one measurement.
+    """
+    cohorts: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        cohorts.setdefault(measurement.cohort, []).append(measurement)
+    judgements = []
+    for members in cohorts.values():
+        rounds = {str(i): member.call_seconds for i, member in enumerate(members)}
+        rounds["reference"] = members[0].reference_seconds
+        judgements.append(
+            judge(
+                rounds,
+                is_throttling=any(member.verdict == "throttled" for member in members),
+                others_cores=max(member.device_state.get("others_cores", 0.0) for member in members),
+            )
+        )
+    return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))

@@ -1,0 +1,263 @@
+"""What a device says of itself: a CPU beside a busy process, a GPU through a library that is not there."""
+
+import os
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+
+from hilo_nas.measure import state
+from hilo_nas.measure.state import DeviceWatch, is_throttling
+from hilo_nas.measurement import DeviceIdentity
+
+
+def device(kind, serial="host-1"):
+    return DeviceIdentity(kind=kind, model="a model", driver="1", torch="2", serial=serial)
+
+
+CPU, GPU, MPS = device("cpu"), device("cuda", "0123-4567"), device("mps")
+
+
+# The CPU.
+
+
+class FakeKernel:
+    """Counts of CPU seconds that never were; stands in for /proc/stat and for the clocks of this process."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.own, self.user, self.steal, self.idle, self.iowait = 0.0, 0.0, 50.0, 0.0, 900.0, 70.0
+        monkeypatch.setattr(state, "Path", lambda name: self)
+        clock = types.SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(state, "time", clock)
+        system = types.SimpleNamespace(
+            sysconf=lambda name: 100, times=lambda: types.SimpleNamespace(user=0.75 * self.own, system=0.25 * self.own)
+        )
+        monkeypatch.setattr(state, "os", system)
+
+    def read_text(self):
+        words = [self.user, 1.0, 2.0, self.idle, self.iowait, 3.0, 4.0, self.steal, 0.0, 0.0]
+        return f"cpu  {' '.join(str(round(100 * word)) for word in words)}\ncpu0 1 2 3\nintr 4\n"
+
+    def go_on(self, seconds, *, own=0.0, others=0.0, stolen=0.0):
+        self.now += seconds
+        self.own += own * seconds
+        self.user += (own + others) * seconds
+        self.steal += stolen * seconds
+        self.idle += 5 * seconds
+        self.iowait += 2 * seconds
+
+
+@pytest.mark.parametrize(
+    ("load", "cores"),
+    [
+        ({}, 0.0),
+        ({"own": 2.0}, 0.0),  # this process's own threads are no neighbours
+        ({"others": 1.5}, 1.5),
+        ({"own": 1.0, "others": 0.5}, 0.5),
+        ({"own": 1.0, "stolen": 0.25}, 0.25),  # another guest of the host
+    ],
+)
+def test_a_cpu_tells_how_many_cores_others_kept_busy(monkeypatch, load, cores):
+    kernel = FakeKernel(monkeypatch)
+    kernel.go_on(10, own=0.3, others=2.0)  # before the watch
+    watch = DeviceWatch(CPU)
+    kernel.go_on(4, **load)
+    assert watch.read() == {"others_cores": cores}
+
+
+def test_counts_that_do_not_quite_agree_make_nobody_negative(monkeypatch):
+    kernel = FakeKernel(monkeypatch)
+    watch = DeviceWatch(CPU)
+    kernel.go_on(1, own=1.0, others=-0.02)
+    assert watch.read() == {"others_cores": 0.0}
+
+
+def test_a_watch_that_saw_no_time_pass_says_nothing(monkeypatch):
+    FakeKernel(monkeypatch)
+    assert DeviceWatch(CPU).read() == {}
+
+
+@pytest.mark.parametrize("text", ["", "cpu", "cpu a b c d e f g h", "cpu 1 2 3"])
+def test_a_kernel_that_does_not_tell_is_asked_in_vain(monkeypatch, text):
+    kernel = FakeKernel(monkeypatch)
+    monkeypatch.setattr(kernel, "read_text", lambda: text)
+    watch = DeviceWatch(CPU)
+    kernel.go_on(1)
+    assert watch.read() == {}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="the kernel has no /proc/stat")
+def test_a_busy_process_is_seen_beside_ours():
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as busy:
+        try:
+            busy.stdout.readline()
+            watch = DeviceWatch(CPU)
+            time.sleep(0.8)
+            seen = watch.read()
+        finally:
+            busy.kill()
+    assert set(seen) == {"others_cores"}
+    assert seen["others_cores"] > 0.2
+
+
+# A GPU.
+
+
+class FakeNvml(types.ModuleType):
+    """NVML as nvidia-ml-py shows it, for one card; what it says is set on it, what it lacks is deleted."""
+
+    NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+
+    def __init__(self):
+        super().__init__("pynvml")
+        self.clock, self.temperature, self.power_mw, self.reasons, self.pids = 1980, 45, 300_500, 0x0, []
+        self.inits = self.shutdowns = 0
+        self.refused = set()
+
+    def _answer(self, name, value):
+        if name in self.refused:
+            raise NvmlError("Not Supported")
+        return value
+
+    def nvmlInit(self):
+        self._answer("init", None)
+        self.inits += 1
+
+    def nvmlShutdown(self):
+        self.shutdowns += 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        if uuid != "GPU-0123-4567":
+            raise NvmlError("Not Found")
+        return "the card"
+
+    def nvmlDeviceGetClockInfo(self, card, kind):
+        assert (card, kind) == ("the card", self.NVML_CLOCK_SM)
+        return self._answer("clock", self.clock)
+
+    def nvmlDeviceGetTemperature(self, card, sensor):
+        assert (card, sensor) == ("the card", self.NVML_TEMPERATURE_GPU)
+        return self._answer("temperature", self.temperature)
+
+    def nvmlDeviceGetPowerUsage(self, card):
+        return self._answer("power", self.power_mw)
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, card):
+        return self._answer("reasons", self.reasons)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card):
+        return self._answer("processes", [types.SimpleNamespace(pid=pid, usedGpuMemory=1) for pid in self.pids])
+
+
+class NvmlError(Exception):
+    pass
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    library = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    return library
+
+
+def test_a_gpu_tells_clock_heat_and_power_before_and_after_and_who_else_is_there(nvml):
+    nvml.pids = [os.getpid(), 4242, 17]
+    watch = DeviceWatch(GPU)
+    nvml.clock, nvml.temperature, nvml.power_mw = 1410, 83, 699_900
+    assert watch.read() == {
+        "sm_clock_mhz": [1980, 1410],
+        "temperature_c": [45, 83],
+        "power_w": [300.5, 699.9],
+        "throttle_reasons": [],
+        "other_processes": [17, 4242],
+    }
+
+
+def test_the_library_is_left_as_it_was_found(nvml):
+    DeviceWatch(GPU).read()
+    nvml.refused = {"power"}
+    DeviceWatch(GPU).read()
+    assert nvml.inits == nvml.shutdowns == 4
+
+
+@pytest.mark.parametrize(
+    ("bits", "texts"),
+    [
+        (0x0, []),
+        (0x1 | 0x2 | 0x10 | 0x100, []),  # idle, clocks set by hand, sync boost, display clocks: as they should be
+        (0x04, ["software power cap"]),
+        (0x08, ["hardware slowdown"]),
+        (0x20, ["software thermal slowdown"]),
+        (0x40 | 0x08, ["hardware slowdown", "hardware thermal slowdown"]),
+        (0x80, ["hardware power brake"]),
+    ],
+)
+def test_reasons_for_a_slower_clock_are_told_in_words(nvml, bits, texts):
+    watch = DeviceWatch(GPU)
+    nvml.reasons = bits
+    assert watch.read()["throttle_reasons"] == texts
+
+
+def test_a_reason_seen_only_at_first_is_kept(nvml):
+    nvml.reasons = 0x20
+    watch = DeviceWatch(GPU)
+    nvml.reasons = 0x04
+    assert watch.read()["throttle_reasons"] == ["software power cap", "software thermal slowdown"]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "throttling"),
+    [
+        ([], False),
+        (["software power cap"], False),
+        (["software thermal slowdown"], True),
+        (["hardware slowdown", "software power cap"], True),
+    ],
+)
+def test_a_power_cap_alone_is_no_throttling(reasons, throttling):
+    assert is_throttling({"throttle_reasons": reasons}) is throttling
+
+
+def test_a_device_that_says_nothing_does_not_throttle():
+    assert not is_throttling({})
+    assert not is_throttling({"others_cores": 3.0})
+
+
+@pytest.mark.parametrize("function", [name for name in vars(FakeNvml) if name.startswith("nvmlDevice")])
+def test_a_library_without_a_function_says_nothing(nvml, monkeypatch, function):
+    monkeypatch.delattr(FakeNvml, function)
+    assert DeviceWatch(GPU).read() == {}
+
+
+@pytest.mark.parametrize("what", ["init", "clock", "temperature", "power", "reasons", "processes"])
+def test_a_driver_that_refuses_says_nothing(nvml, what):
+    nvml.refused = {what}
+    assert DeviceWatch(GPU).read() == {}
+
+
+def test_a_driver_that_answers_only_later_tells_what_it_can(nvml):
+    nvml.refused = {"init"}
+    watch = DeviceWatch(GPU)
+    nvml.refused = set()
+    assert watch.read()["sm_clock_mhz"] == [None, 1980]
+
+
+def test_without_the_library_a_gpu_says_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert DeviceWatch(GPU).read() == {}
+
+
+def test_a_card_that_the_library_does_not_know_says_nothing(nvml):
+    assert DeviceWatch(device("cuda", "another")).read() == {}
+
+
+def test_a_uuid_is_known_with_its_prefix_and_without(nvml):
+    assert DeviceWatch(device("cuda", "GPU-0123-4567")).read() == DeviceWatch(GPU).read() != {}
+
+
+def test_other_kinds_of_device_say_nothing():
+    assert DeviceWatch(MPS).read() == {}
