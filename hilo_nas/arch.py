@@ -41,11 +41,23 @@ class AttentionKind:
     """The per-stage knobs that the layer feels; the others are dead in such a stage."""
 
 
+_LAYERS = "hilo_nas.models.attentions"
+
 ATTENTION_KINDS: dict[str, AttentionKind] = {
     "none": AttentionKind(layer=None),
     "hilo": AttentionKind(layer="hilo_nas.models.hilo:HiLo", uses=("num_heads", "alpha", "window_size")),
+    "msa": AttentionKind(layer=f"{_LAYERS}.plain:MSA", uses=("num_heads",)),
+    "sra": AttentionKind(layer=f"{_LAYERS}.reduced:SRA", uses=("num_heads", "window_size")),
+    "pooled": AttentionKind(layer=f"{_LAYERS}.reduced:PooledAttention", uses=("num_heads",)),
+    "window": AttentionKind(layer=f"{_LAYERS}.windowed:WindowAttention", uses=("num_heads", "window_size")),
+    "shifted": AttentionKind(layer=f"{_LAYERS}.windowed:ShiftedWindowAttention", uses=("num_heads", "window_size")),
+    "hat": AttentionKind(layer=f"{_LAYERS}.hierarchical:HMSA", uses=("num_heads", "window_size")),
+    "carrier": AttentionKind(layer=f"{_LAYERS}.hierarchical:CarrierAttention", uses=("num_heads", "window_size")),
+    "xca": AttentionKind(layer=f"{_LAYERS}.linear:XCA", uses=("num_heads",)),
+    "elfatt": AttentionKind(layer=f"{_LAYERS}.linear:ELFATT", uses=("num_heads", "window_size")),
+    "clustered": AttentionKind(layer=f"{_LAYERS}.clustered:ClusteredAttention", uses=("num_heads",)),
 }
-"""Kinds by name. A new kind is one line here (its layer and the knobs it feels) and its formulas in `cost`."""
+"""Kinds by name. A new kind is one line here (its layer and the knobs it feels) and its formulas in `layer_cost`."""
 
 _DEAD = {"num_heads": 1, "alpha": 0.0, "window_size": 1}
 """The value that stands for a knob which the network does not feel."""
@@ -96,9 +108,9 @@ class ArchConfig:
     attention: tuple[str, ...] = ("none", "none", "hilo", "hilo")
     """Kind of attention of each stage, a name of `ATTENTION_KINDS`."""
     alpha: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
-    """Share of the heads given to Lo-Fi, in [0, 1]; `int(num_heads * alpha)` heads."""
+    """Share of HiLo's heads given to Lo-Fi, in [0, 1]; `int(num_heads * alpha)` heads."""
     window_size: tuple[int, ...] = (2, 2, 2, 1)
-    """Side of HiLo's window, in tokens of the stage's map; 1 is plain attention."""
+    """Side of HiLo's window, in tokens of the stage's map, where 1 is plain attention; other kinds' window or ratio."""
     mlp_ratios: tuple[float, ...] = (4.0, 4.0, 4.0, 4.0)
     """Hidden width of the ConvFFN over the stage's width."""
     patch_size: int = 4

@@ -2,18 +2,21 @@
 
 Multiply-adds (`macs`) are those of products and convolutions, the offset convolutions included, at batch 1; softmax,
 normalisation, activations and the deformable convolution's interpolation are left out. At 224 pixels this gives 3.724,
-7.463 and 13.172 G for LITv2-S, -M and -B. Tests check both against the module itself.
+7.463 and 13.172 G for LITv2-S, -M and -B. The attention layers' own formulas are in `hilo_nas.layer_cost`. Tests check
+both against the module itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, ArchConfig, lofi_heads
+from hilo_nas.arch import N_STAGES, ArchConfig
 from hilo_nas.errors import UsageError
+from hilo_nas.layer_cost import layer_macs, layer_params
 
-__all__ = ["count_macs", "count_params", "hilo_macs", "hilo_params", "map_sizes"]
+__all__ = ["count_macs", "count_params", "map_sizes"]
 
 _OFFSET_CHANNELS = 8
 """Two coordinates for each of the four taps of a 2 x 2 deformable convolution."""
@@ -40,41 +43,9 @@ def map_sizes(arch: ArchConfig, height: int, width: int | None = None) -> tuple[
     return tuple((side[0] >> stage, side[1] >> stage) for stage in range(N_STAGES))
 
 
-def _split(dim: int, num_heads: int, window_size: int, alpha: float) -> tuple[int, int]:
-    """Channels of Hi-Fi and of Lo-Fi."""
-    lofi_dim = lofi_heads(num_heads, alpha, window_size) * (dim // num_heads)
-    return dim - lofi_dim, lofi_dim
-
-
-def hilo_params(dim: int, num_heads: int, window_size: int, alpha: float) -> int:
-    """Returns the number of weights and biases of one HiLo layer."""
-    hifi_dim, lofi_dim = _split(dim, num_heads, window_size, alpha)
-    hifi = (dim + 1) * 3 * hifi_dim + (hifi_dim + 1) * hifi_dim
-    lofi = (dim + 1) * 3 * lofi_dim + (lofi_dim + 1) * lofi_dim
-    return hifi + lofi
-
-
-def hilo_macs(dim: int, num_heads: int, window_size: int, alpha: float, height: int, width: int) -> int:
-    """Returns the multiply-adds of one HiLo layer on a map of `height` x `width` tokens, padding to windows counted."""
-    hifi_dim, lofi_dim = _split(dim, num_heads, window_size, alpha)
-    rows, columns = math.ceil(height / window_size), math.ceil(width / window_size)
-    tokens, pooled = rows * columns * window_size**2, rows * columns
-    hifi = tokens * hifi_dim * (3 * dim + 2 * window_size**2 + hifi_dim)
-    lofi = tokens * lofi_dim * (dim + 2 * pooled + lofi_dim) + pooled * dim * 2 * lofi_dim
-    return hifi + lofi
-
-
-_LAYER_PARAMS: dict[str, Callable[[ArchConfig, int], int]] = {
-    "none": lambda arch, i: 0,
-    "hilo": lambda arch, i: hilo_params(arch.embed_dims[i], arch.num_heads[i], arch.window_size[i], arch.alpha[i]),
-}
-_LAYER_MACS: dict[str, Callable[[ArchConfig, int, int, int], int]] = {
-    "none": lambda arch, i, height, width: 0,
-    "hilo": lambda arch, i, height, width: hilo_macs(
-        arch.embed_dims[i], arch.num_heads[i], arch.window_size[i], arch.alpha[i], height, width
-    ),
-}
-assert _LAYER_PARAMS.keys() == _LAYER_MACS.keys() == ATTENTION_KINDS.keys()
+def _knobs(arch: ArchConfig, stage: int) -> dict[str, Any]:
+    """What a stage's attention layer may feel."""
+    return {name: getattr(arch, name)[stage] for name in ("num_heads", "window_size", "alpha")}
 
 
 def _hidden_dims(arch: ArchConfig) -> Iterator[int]:
@@ -88,7 +59,7 @@ def count_params(arch: ArchConfig, *, num_classes: int = 1000, in_chans: int = 3
     for i, hidden in enumerate(_hidden_dims(arch)):
         dim = dims[i]
         ffn = (dim + 1) * hidden + (9 + 1) * hidden + (hidden + 1) * dim
-        attention = _LAYER_PARAMS[arch.attention[i]](arch, i)
+        attention = layer_params(arch.attention[i], dim, **_knobs(arch, i))
         norms = 2 * dim * (1 if arch.attention[i] == "none" else 2)
         total += arch.depths[i] * (ffn + attention + norms)
         if i + 1 < N_STAGES:  # deformable token merging: convolution, its offsets, batch norm
@@ -110,7 +81,8 @@ def count_macs(
     for i, hidden in enumerate(_hidden_dims(arch)):
         tokens = sizes[i][0] * sizes[i][1]
         ffn = tokens * hidden * (2 * dims[i] + 9)
-        total += arch.depths[i] * (ffn + _LAYER_MACS[arch.attention[i]](arch, i, *sizes[i]))
+        attention = layer_macs(arch.attention[i], dims[i], *sizes[i], **_knobs(arch, i))
+        total += arch.depths[i] * (ffn + attention)
         if i + 1 < N_STAGES:
             merged = sizes[i + 1][0] * sizes[i + 1][1]
             total += merged * 4 * dims[i] * (dims[i + 1] + _OFFSET_CHANNELS)

@@ -63,10 +63,11 @@ def test_canonical_is_idempotent_and_keeps_the_key(some):
 def test_canonical_keeps_every_head_split_and_every_hidden_width(some):
     canonical = some.canonical()
     for i in range(N_STAGES):
+        uses = ATTENTION_KINDS[some.attention[i]].uses
         assert int(some.embed_dims[i] * some.mlp_ratios[i]) == int(canonical.embed_dims[i] * canonical.mlp_ratios[i])
-        if some.attention[i] != "none":
-            assert canonical.num_heads[i] == some.num_heads[i]
-            assert canonical.window_size[i] == some.window_size[i]
+        assert canonical.num_heads[i] == some.num_heads[i] or "num_heads" not in uses
+        assert canonical.window_size[i] == some.window_size[i] or "window_size" not in uses
+        if "alpha" in uses:
             assert lofi_heads(canonical.num_heads[i], canonical.alpha[i], canonical.window_size[i]) == lofi_heads(
                 some.num_heads[i], some.alpha[i], some.window_size[i]
             )
@@ -175,7 +176,7 @@ def test_a_key_is_twelve_hexadecimal_digits():
         ({"num_heads": (-1, 6, 12, 24)}, "stage 1: num_heads must be at least 1, but got -1"),
         (
             {"attention": ("none", "none", "hylo", "hilo")},
-            "stage 3: attention must be one of none, hilo, but got 'hylo'",
+            f"stage 3: attention must be one of {', '.join(ATTENTION_KINDS)}, but got 'hylo'",
         ),
         (
             {"num_heads": (3, 6, 7, 24)},
@@ -237,3 +238,23 @@ def test_architectures_cannot_be_changed():
 def test_a_kind_of_attention_says_which_knobs_it_feels():
     assert ATTENTION_KINDS["none"].uses == ()
     assert set(ATTENTION_KINDS["hilo"].uses) == {"num_heads", "alpha", "window_size"}
+    by_heads = {name for name, kind in ATTENTION_KINDS.items() if kind.uses == ("num_heads",)}
+    assert by_heads == {"msa", "pooled", "xca", "clustered"}
+    with_window = {name for name, kind in ATTENTION_KINDS.items() if kind.uses == ("num_heads", "window_size")}
+    assert with_window == {"sra", "window", "shifted", "hat", "carrier", "elfatt"}
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_a_knob_changes_the_key_exactly_where_its_kind_feels_it(kind):
+    base = arch(attention=("none", "none", kind, "hilo"))
+    others = {"num_heads": (3, 6, 8, 24), "alpha": (0.9, 0.9, 0.5, 0.9), "window_size": (2, 2, 4, 1)}
+    changed = {
+        name for name, value in others.items() if arch(attention=base.attention, **{name: value}).key() != base.key()
+    }
+    assert changed == set(ATTENTION_KINDS[kind].uses)
+
+
+def test_kinds_of_attention_are_different_networks():
+    assert len({arch(attention=("none", "none", kind, "hilo")).key() for kind in ATTENTION_KINDS}) == len(
+        ATTENTION_KINDS
+    )

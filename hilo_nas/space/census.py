@@ -21,6 +21,9 @@ __all__ = ["EXACT_UP_TO", "Census", "count_space", "report_dead_knobs"]
 EXACT_UP_TO = 1_000_000
 """Settings up to which distinct networks are counted one by one; beyond, their number is estimated."""
 
+_LONELY = ("window", "shifted")
+"""Kinds in which a window of 1 leaves nothing else to attend to."""
+
 _SAMPLE = 1000
 _NETWORK_SAMPLE = 10_000
 Chosen = dict[tuple[str, int | None], Any]
@@ -186,8 +189,13 @@ def _feels(space: SearchSpace, name: str, stage: int) -> bool:
 
 
 def _folded(space: SearchSpace) -> list[str]:
-    """Knobs that do nothing at any size."""
-    found = []
+    """Knobs and values that do nothing at any size."""
+    found = [
+        f"stage {i + 1}: with window_size 1, {kind} attention lets every token see itself alone"
+        for i in range(N_STAGES)
+        for kind in _LONELY
+        if kind in _choices(space, "attention", i) and 1 in _choices(space, "window_size", i)
+    ]
     for knob in space.knobs:
         stages = range(N_STAGES) if knob.stage is None else [knob.stage]
         if len(knob.choices) < 2 or knob.name not in ("head_dim", "num_heads", "alpha", "window_size"):
@@ -195,7 +203,9 @@ def _folded(space: SearchSpace) -> list[str]:
         name = "num_heads" if knob.name == "head_dim" else knob.name
         alive = [i for i in stages if _feels(space, name, i)]
         if not alive:
-            found.append(f"{knob.param} is dead: no stage that it governs may have attention")
+            has_attention = any(set(_choices(space, "attention", i)) - {"none"} for i in stages)
+            what = "attention that feels it" if has_attention else "attention"
+            found.append(f"{knob.param} is dead: no stage that it governs may have {what}")
         elif knob.name == "alpha":
             found += _folded_alpha(space, knob.choices, knob.param, alive)
     return found
@@ -228,8 +238,10 @@ def _misfits(space: SearchSpace, stage: int, side: int) -> list[str]:
         return []
     windows = _choices(space, "window_size", stage)
     if side == 1:
-        return ["the map is 1 x 1: attention sees one token, so alpha and window_size do nothing"] * (
-            len(windows) > 1 or len(_choices(space, "alpha", stage)) > 1
+        felt = [name for name in ("alpha", "window_size") if _feels(space, name, stage)]
+        verb = "does" if len(felt) == 1 else "do"
+        return [f"the map is 1 x 1: attention sees one token, so {' and '.join(felt)} {verb} nothing"] * any(
+            len(_choices(space, name, stage)) > 1 for name in felt
         )
     return [
         f"window_size {window} exceeds the map of {side} x {side} tokens: most of each window is padding"

@@ -44,6 +44,11 @@ SMALL = {
     "ratios that fold": build(
         embed_dims=[[8], [8], [8], [8]], mlp_ratios=[1, 1.05, 1.1, 1.2], depths=[[1], [1], [1], [1, 2]]
     ),
+    "kinds": build(
+        attention=[["none"], ["none", "xca"], ["hilo", "sra", "msa"], ["hilo", "pooled"]],
+        alpha=[0.0, 0.5, 0.6],
+        window_size=[1, 2],
+    ),
     "one network": build(),
 }
 
@@ -79,7 +84,7 @@ def test_folded_spaces_hold_fewer_networks_than_settings():
     assert counts["placement"][1] < counts["placement"][0]
 
 
-@pytest.mark.parametrize("name", ["dead everywhere", "shared and per stage", "placement", "heads by number"])
+@pytest.mark.parametrize("name", ["dead everywhere", "shared and per stage", "placement", "heads by number", "kinds"])
 def test_the_estimate_lies_within_four_standard_errors_of_the_count(name, monkeypatch):
     exact = count_space(SMALL[name], img_size=32, num_classes=10)
     monkeypatch.setattr(census, "EXACT_UP_TO", 1)
@@ -184,6 +189,46 @@ def test_alpha_is_dead_beside_a_window_of_one():
     space = build(alpha=[[0.5], [0.5], [0.5], [0.0, 0.5]], window_size=[[2], [2], [2], [1]])
     found = report_dead_knobs(space, img_size=64, proxy_img_size=64)
     assert found == ["stage 4: alpha_4 is dead: its only window is 1, plain attention"]
+
+
+def test_a_knob_that_the_attention_of_its_stages_does_not_feel_is_dead():
+    space = build(
+        attention=[["none"], ["none"], ["msa", "none"], ["sra", "window"]],
+        alpha=[[0.5], [0.5], [0.0, 0.5], [0.0, 0.5]],
+        window_size=[[2], [2], [2, 4], [2, 4]],
+    )
+    assert report_dead_knobs(space, img_size=64, proxy_img_size=64) == [
+        f"{param} is dead: no stage that it governs may have attention that feels it"
+        for param in ("alpha_3", "alpha_4", "window_size_3")
+    ]
+
+
+def test_one_attention_that_feels_a_knob_keeps_it_alive():
+    space = build(
+        attention=[["none"], ["none"], ["msa", "hilo"], ["pooled", "carrier"]],
+        alpha=[[0.5], [0.5], [0.0, 0.5], [0.5]],
+        window_size=[[2], [2], [2], [2, 4]],
+    )
+    assert report_dead_knobs(space, img_size=64, proxy_img_size=64) == []
+
+
+def test_on_a_map_of_one_token_only_felt_knobs_are_named():
+    space = build(
+        attention=[["none"], ["none"], ["msa"], ["sra"]], alpha=[0.0, 0.5], window_size=[2, 4], patch_size=[4]
+    )
+    found = report_dead_knobs(space, img_size=64, proxy_img_size=32)
+    assert [text for text in found if "1 x 1" in text] == [
+        "at 32 px (proxy size) with patch_size 4, stage 4: the map is 1 x 1: attention sees one token, so window_size "
+        "does nothing"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["window", "shifted"])
+def test_windows_of_one_token_are_named_where_they_leave_a_token_alone(kind):
+    space = build(attention=[["none"], ["none"], ["hilo", "sra"], ["hilo", kind]], window_size=[1, 2])
+    assert report_dead_knobs(space, img_size=64, proxy_img_size=64) == [
+        f"stage 4: with window_size 1, {kind} attention lets every token see itself alone"
+    ]
 
 
 def test_a_space_in_which_every_setting_counts_has_nothing_to_report():

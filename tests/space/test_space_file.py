@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch import ATTENTION_KINDS, PRESETS
 from hilo_nas.errors import FileFaultsError, NotFoundError
 from hilo_nas.space import SearchSpace, find_space, list_shipped, load_space
 from hilo_nas.space.file import build_space
 
+KINDS = ", ".join(ATTENTION_KINDS)
 GOOD = """\
 description: small
 patch_size: [2]
@@ -104,10 +105,10 @@ def test_a_good_file_is_a_space(tmp_path):
         ("depths: &x [*x, *x, *x, *x]", "line 4: depths of stage 1 must be a number, but got [[...]"),
         ("embed_dims: [8, 0]", "line 3: embed_dims must be a whole number of at least 1, but got 0"),
         ("head_dim: [7]", "line 5: stage 3: head_dim must divide every width, but 7 does not divide 32"),
-        ("attention: [hylo]", "line 6: attention must be one of none, hilo, but got 'hylo'"),
+        ("attention: [hylo]", f"line 6: attention must be one of {KINDS}, but got 'hylo'"),
         (
             "attention: [[none], [none], [3], [hilo]]",
-            "line 6: attention of stage 3 must be one of none, hilo, but got 3",
+            f"line 6: attention of stage 3 must be one of {KINDS}, but got 3",
         ),
         (
             "patch_size: [[1], [1], [2], [2]]",
@@ -244,7 +245,7 @@ depths:
   - [1.5]
 head_dim: [8]
 num_heads: [2]
-attention: [[none], [sra], [hilo], [hilo]]
+attention: [[none], [linformer], [hilo], [hilo]]
 alpha: [0.5, 2]
 alpha: [0.5]
 window_size: [0]
@@ -270,7 +271,7 @@ anchors:
         (6, "depths of stage 3 names 2 twice"),
         (7, "depths of stage 4 must be a whole number of at least 1, but got 1.5"),
         (9, "exactly one of head_dim and num_heads must be given, but both are"),
-        (10, "attention of stage 2 must be one of none, hilo, but got 'sra'"),
+        (10, f"attention of stage 2 must be one of {KINDS}, but got 'linformer'"),
         (12, "alpha is given twice"),
         (13, "window_size must be a whole number of at least 1, but got 0"),
         (14, "mlp_ratios must be a list of values to choose from, but got 4. Write [4]."),

@@ -1,0 +1,51 @@
+"""What every attention layer here does with its heads: their law, and the way from channels to heads and back.
+
+Shape suffixes: B batch, N tokens, C channels, A heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hilo_nas.errors import ArchError
+
+__all__ = ["HeadedLayer", "join_heads", "split_heads"]
+
+
+class HeadedLayer(nn.Module):
+    """A layer whose heads share its channels.
+
+    Args:
+        dim: Channels of the map.
+        num_heads: Attention heads; must divide `dim`.
+        **settings: Further settings that `print(model)` shows, each at least 1.
+
+    Raises:
+        ArchError: `num_heads` does not divide `dim`, or a setting is below 1.
+    """
+
+    def __init__(self, dim: int, num_heads: int, **settings: int) -> None:
+        super().__init__()
+        for name, value in {"dim": dim, "num_heads": num_heads, **settings}.items():
+            if value < 1:
+                raise ArchError(f"{name} must be at least 1, but got {value}")
+        if dim % num_heads:
+            raise ArchError(f"num_heads must divide dim ({dim}), but got {num_heads}")
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self._shown = {"num_heads": num_heads, **settings}
+
+    def extra_repr(self) -> str:
+        """Returns the settings that `print(model)` shows."""
+        return ", ".join(f"{name}={value}" for name, value in self._shown.items())
+
+
+def split_heads(x_BNC: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """Returns the parts of a fused product (3 for q, k and v), each a view of shape (B, A, N, D)."""
+    B, N, C = x_BNC.shape
+    return x_BNC.reshape(B, N, parts, num_heads, C // (parts * num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def join_heads(y_BAND: Tensor) -> Tensor:
+    """Returns the heads side by side as channels, shape (B, N, C); free where fused attention wrote the result."""
+    return y_BAND.transpose(1, 2).flatten(2)

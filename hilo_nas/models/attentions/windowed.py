@@ -1,0 +1,104 @@
+"""Attention inside windows, and inside windows shifted by half a side.
+
+Paper: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv 2103.14030), section 3.2.
+Own changes: maps of any size; no relative position bias, for none of the layers here knows positions; a side of the
+map that one window covers is not shifted. Tokens that padding added are not masked: they count as keys (their keys are
+the biases), as HiLo's do.
+
+Shape suffixes: B batch, H W map, C channels, S tokens of a window, G windows of a map, A heads.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from hilo_nas.models.attentions.heads import HeadedLayer
+from hilo_nas.models.attentions.windows import attend_windows, cut_windows, join_windows, pad_to_windows
+
+__all__ = ["ShiftedWindowAttention", "WindowAttention"]
+
+
+class WindowAttention(HeadedLayer):
+    """Attention inside non-overlapping square windows.
+
+    The map is padded at the bottom and right with zeros to whole windows and cropped in the end.
+
+    Args:
+        dim: Channels of the map.
+        num_heads: Attention heads; must divide `dim`.
+        window_size: Side of a window, in tokens; with 1 every token attends to itself alone.
+        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+
+    Raises:
+        ArchError: `num_heads` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, window_size: int, qkv_bias: bool = True) -> None:
+        super().__init__(dim, num_heads, window_size=window_size)
+        self.window_size = window_size
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Returns the attended map, shape (B, H, W, C) as given."""
+        return self._attend(x_BHWC, None)
+
+    def _attend(self, x_BHWC: Tensor, mask: Tensor | None) -> Tensor:
+        _, H, W, _ = x_BHWC.shape
+        y_BSGC = attend_windows(cut_windows(x_BHWC, self.window_size), self.qkv, self.num_heads, mask)
+        return join_windows(self.proj(y_BSGC), self.window_size, H, W)
+
+
+class ShiftedWindowAttention(WindowAttention):
+    """Attention inside windows that lie half a window further down and right.
+
+    The padded map is shifted cyclically, so that there are as many windows as without a shift; where a window then
+    holds tokens from opposite edges of the map, a mask keeps them apart.
+
+    Args:
+        dim: Channels of the map.
+        num_heads: Attention heads; must divide `dim`.
+        window_size: Side of a window, in tokens; the shift is half of it, rounded down.
+        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+
+    Raises:
+        ArchError: `num_heads` does not divide `dim`.
+    """
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Returns the attended map, shape (B, H, W, C) as given."""
+        s = self.window_size
+        _, H, W, _ = x_BHWC.shape
+        shifts = tuple(s // 2 if side > s else 0 for side in (H, W))
+        if not any(shifts):
+            return self._attend(x_BHWC, None)
+        x_BHWC = torch.roll(pad_to_windows(x_BHWC, s), [-shift for shift in shifts], dims=(1, 2))
+        build = _build_mask if torch.compiler.is_compiling() else _cached_mask
+        mask = build(x_BHWC.shape[1] // s, x_BHWC.shape[2] // s, s, shifts, self.num_heads, x_BHWC.device)
+        return torch.roll(self._attend(x_BHWC, mask), shifts, dims=(1, 2))[:, :H, :W]
+
+
+def _build_mask(
+    rows: int, cols: int, window_size: int, shifts: tuple[int, ...], num_heads: int, device: torch.device
+) -> Tensor:
+    """Returns whether two tokens of a window were in one piece before the shift; shape (1, G·A, S, S)."""
+    s = window_size
+    # The shift brought the last tokens of the last row of windows from the top, and so on for the columns.
+    wrapped_H = torch.arange(rows * s, device=device) >= rows * s - shifts[0]
+    wrapped_W = torch.arange(cols * s, device=device) >= cols * s - shifts[1]
+    piece_HW = 2 * wrapped_H[:, None] + wrapped_W.long()
+    piece_GS = piece_HW.reshape(rows, s, cols, s).transpose(1, 2).reshape(rows * cols, s * s)
+    together_GSS = piece_GS[:, :, None] == piece_GS[:, None, :]
+    return together_GSS.repeat_interleave(num_heads, dim=0)[None]
+
+
+@lru_cache(maxsize=32)
+def _cached_mask(
+    rows: int, cols: int, window_size: int, shifts: tuple[int, ...], num_heads: int, device: torch.device
+) -> Tensor:
+    """Returns the mask, built once for all layers of a shape; a plain tensor, so that training may use it later."""
+    with torch.inference_mode(False):
+        return _build_mask(rows, cols, window_size, shifts, num_heads, device)
