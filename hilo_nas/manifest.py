@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hilo_nas.errors import HiloNasError, RecordError
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
 
@@ -50,6 +50,10 @@ class Manifest:
     versions: dict[str, str]
     """Of the tool and its libraries when the study was made."""
     created_at: str
+    limits: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Limits that the command line set beside the space's own; see `hilo_nas.space.limits` for their names."""
+    speeds: str | None = None
+    """Name and hash of the table of speeds that stands in for timing, where another machine timed the networks."""
     schema_version: int = _SCHEMA_VERSION
 
     @property
@@ -58,9 +62,30 @@ class Manifest:
         return self.conditions[0]
 
     @property
+    def limits_in_force(self) -> dict[str, float]:
+        """The space's limits and the command line's, which come first."""
+        return {**self.space.limits, **self.limits}
+
+    @property
     def plan_hash(self) -> str:
         """The name of the study's training; see `ProxyPlan.hash`."""
         return self.plan.hash(self.data.hash)
+
+    def is_comparable(self, measurement: Measurement) -> bool:
+        """Returns whether a measurement was taken under a condition of the study, on its device, by its protocol."""
+        calibration = self.calibrations.get(measurement.condition.label())
+        return (
+            calibration is not None
+            and measurement.protocol == calibration.protocol
+            and not measurement.device.differences(self.device)
+        )
+
+    def rank_of(self, measurement: Measurement) -> int:
+        """Returns a sorting key: the conditions in their order, and last what is not comparable."""
+        if not self.is_comparable(measurement):
+            return len(self.conditions)
+        labels = [condition.label() for condition in self.conditions]
+        return labels.index(measurement.condition.label())
 
     def to_yaml(self) -> str:
         """Returns the manifest as it is stored."""
@@ -78,6 +103,8 @@ class Manifest:
             "plan": {**self.plan.to_dict(), "hash": self.plan_hash},
             "versions": self.versions,
             "created_at": self.created_at,
+            "limits": self.limits,
+            "speeds": self.speeds,
         }
         return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=110)
 

@@ -28,7 +28,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 INTERRUPTED = "interrupted before it finished"
 """Begins the reason of a trial that was cut off through no fault of its network, which is queued again."""
-STATES = ("running", "complete", "infeasible", "failed")
+STATES = ("running", "timed", "complete", "infeasible", "failed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,8 @@ class TrialRecord:
     number: int
     subject: Subject
     state: str
-    """One of `STATES`; `running` is left behind by a killed search and closed by the next."""
+    """One of `STATES`; `running` is left behind by a killed search and closed by the next; `timed` has a place
+    only in a table of speeds (`hilo_nas.speeds`)."""
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = "sampler"
@@ -108,8 +109,15 @@ class TrialRecord:
 
     @property
     def measurement(self) -> Measurement | None:
-        """The first measurement: the study's objective condition."""
+        """The first measurement: the study's objective condition, timed last (see `StudyFolder.load_records`)."""
         return self.measurements[0] if self.measurements else None
+
+    def measurements_by_condition(self) -> dict[str, Measurement]:
+        """Returns the measurement that counts under each condition, by the condition's label."""
+        found: dict[str, Measurement] = {}
+        for measurement in self.measurements:
+            found.setdefault(measurement.condition.label(), measurement)
+        return found
 
     @property
     def score(self) -> ProxyScore | None:

@@ -8,18 +8,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
+from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
-from hilo_nas.pareto import is_non_dominated
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
 
-__all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "front_of", "new_study_folder", "studies_folder"]
+__all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "studies_folder"]
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
 
@@ -84,8 +83,19 @@ class StudyFolder:
         write_atomically(self.manifest_path, manifest.to_yaml())
 
     def load_records(self) -> list[TrialRecord]:
-        """Returns the records in the order of their numbers."""
-        return load_records(self.trials_path)
+        """Returns the records in the order of their numbers.
+
+        Of several measurements under one condition, those come first that were taken under what the manifest says
+        (device, software, protocol); a re-timing that was cut off before the manifest changed does not count.
+        """
+        records = load_records(self.trials_path)
+        if not any(len(record.measurements) > 1 for record in records):
+            return records
+        manifest = self.load_manifest()
+        return [
+            dataclasses.replace(record, measurements=tuple(sorted(record.measurements, key=manifest.rank_of)))
+            for record in records
+        ]
 
     def load_record(self, number: int) -> TrialRecord:
         """Returns the record of a finished, feasible trial.
@@ -160,11 +170,3 @@ def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:
             "Use --studies-dir to choose where studies lie."
         )
     return StudyFolder(studies_folder(studies_dir) / name)
-
-
-def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns the complete trials that none beats in both speed and proxy top-1, the fastest first."""
-    scored = [record for record in records if record.state == "complete" and record.measurement and record.score]
-    points = [(r.measurement.images_per_s, r.score.proxy_top1) for r in scored if r.measurement and r.score]
-    on_front = [record for record, keep in zip(scored, is_non_dominated(points), strict=True) if keep]
-    return sorted(on_front, key=lambda record: -(record.measurement.images_per_s if record.measurement else 0.0))

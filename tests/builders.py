@@ -6,18 +6,21 @@ Import it as `from builders import build_record` (pyproject puts `tests/` on the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.space import SearchSpace, load_space
+from hilo_nas.speeds import SpeedSetting
 from hilo_nas.study import StudyFolder
 
 TINY = ArchConfig(
@@ -27,6 +30,12 @@ TINY = ArchConfig(
 
 NOW = "2026-07-01T12:00:00+00:00"
 VERSIONS = {"hilo_nas": "0.1.0", "torch": "2.9.0", "timm": "1.0.22"}
+
+
+@functools.cache
+def digits() -> SearchSpace:
+    """The space `litv2_digits`, read once."""
+    return load_space("litv2_digits")
 
 
 def build_arch(i: int = 0, **fields: Any) -> ArchConfig:
@@ -147,23 +156,28 @@ def build_plan(**fields: Any) -> ProxyPlan:
     return ProxyPlan(**{"img_size": 32, "batch_size": 64, "images": 3000, "hflip": False, **fields})
 
 
+def build_calibration(images_per_s: float = 320.0, **fields: Any) -> Calibration:
+    """The reference's speed on the device of `build_device`."""
+    values: dict[str, Any] = {
+        "reference": "timm:resnet18",
+        "images_per_s": images_per_s,
+        "images_per_s_spread": 2.0,
+        "call_seconds": (0.1,),
+        "steady": True,
+        "device": build_device(),
+    }
+    return Calibration(**{**values, **fields})
+
+
 def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fields: Any) -> Manifest:
     """The manifest of a study of `litv2_digits` on the device of `build_device`."""
-    condition = build_condition()
-    device = build_device()
-    calibration = Calibration(
-        reference="timm:resnet18",
-        images_per_s=320.0,
-        images_per_s_spread=2.0,
-        call_seconds=(0.1,),
-        steady=True,
-        device=device,
-    )
+    conditions = fields.get("conditions", (build_condition(),))
+    device = fields.get("device", build_device())
     values: dict[str, Any] = {
-        "space": space or load_space("litv2_digits"),
-        "conditions": (condition,),
+        "space": space or digits(),
+        "conditions": conditions,
         "device": device,
-        "calibrations": {condition.label(): calibration},
+        "calibrations": {condition.label(): build_calibration(device=device) for condition in conditions},
         "data": build_data(),
         "plan": build_plan(),
         "sampler": "gp",
@@ -187,6 +201,61 @@ def write_study(
     return folder
 
 
+def build_cohort(
+    speeds: Mapping[str, float],
+    *,
+    cohort: str = "cohort-1",
+    condition: Condition | None = None,
+    rounds: int = 16,
+    own_noise: float = 0.002,
+    **fields: Any,
+) -> dict[str, Measurement]:
+    """Measurements of networks that shared their rounds, by key: each round has a slowness of its own that all feel.
+
+    Args:
+        speeds: Images per second by key.
+        cohort: What the measurements call it.
+        condition: That of `build_condition` unless given.
+        rounds: How many.
+        own_noise: Relative standard deviation of what each network feels alone.
+        fields: Of every measurement.
+    """
+    condition = condition or build_condition()
+    random = Random(cohort)
+    slowness = [1 + abs(random.gauss(0, 0.1)) for _ in range(rounds)]
+    found = {}
+    for key, images_per_s in speeds.items():
+        call = condition.batch_size / images_per_s
+        found[key] = build_measurement(
+            images_per_s,
+            condition=condition,
+            cohort=cohort,
+            call_seconds=tuple(call * slow * (1 + random.gauss(0, own_noise)) for slow in slowness),
+            reference_seconds=tuple(0.1 * slow for slow in slowness),
+            images_per_s_low=images_per_s * 0.97,
+            images_per_s_high=images_per_s * 1.03,
+            verdict="steady",
+            **fields,
+        )
+    return found
+
+
+def build_speed_setting(**fields: Any) -> SpeedSetting:
+    """A table of `litv2_digits`, taken on a device that is not the one of `build_device`."""
+    device = fields.get("device", build_device(model="Edge CPU (4 cores)", serial="edge"))
+    conditions = fields.get("conditions", (build_condition(),))
+    values: dict[str, Any] = {
+        "space": digits(),
+        "conditions": conditions,
+        "device": device,
+        "calibrations": {condition.label(): build_calibration(device=device) for condition in conditions},
+        "num_classes": 10,
+        "versions": dict(VERSIONS),
+        "created_at": NOW,
+    }
+    return SpeedSetting(**{**values, **fields})
+
+
 def demo_records() -> list[TrialRecord]:
     """Seven trials: an anchor that is beaten, a front of 2, 3 and 4 (the knee is 3), an infeasible and a failed one."""
     return [
@@ -203,11 +272,13 @@ def demo_records() -> list[TrialRecord]:
 # Strategies.
 
 
+KINDS = (*["none", "hilo"] * 4, *ATTENTION_KINDS)
+"""Every kind of attention; about half of the draws are of the two that LITv2 has."""
+
+
 @st.composite
-def archs(
-    draw: st.DrawFn, *, max_width: int = 24, max_depth: int = 2, kinds: Sequence[str] = ("none", "hilo")
-) -> ArchConfig:
-    """Valid architectures: free widths, any placement of attention, dead knobs spelled in many ways."""
+def archs(draw: st.DrawFn, *, max_width: int = 24, max_depth: int = 2, kinds: Sequence[str] = KINDS) -> ArchConfig:
+    """Valid architectures: free widths, any kind of attention anywhere, dead knobs spelled in many ways."""
     stages = []
     for _ in range(4):
         heads = draw(st.integers(1, 4))
@@ -242,6 +313,8 @@ conditions = st.builds(
     channels_last=st.booleans(),
     compile=st.booleans(),
     threads=st.none() | st.integers(1, 64),
+    env=st.sampled_from(["tuned", "default"]),
+    fused=st.booleans(),
 )
 devices = st.builds(DeviceIdentity, kind=_text, model=_text, driver=_text, torch=_text, serial=_text)
 measurements = st.builds(
@@ -267,6 +340,12 @@ measurements = st.builds(
     environment=_versions,
     versions=_versions,
     measured_at=_text,
+    images_per_s_low=st.none() | _positive,
+    images_per_s_high=st.none() | _positive,
+    verdict=st.none() | st.sampled_from(["steady", "bursty", "throttled"]),
+    cohort=_text,
+    beside=st.dictionaries(_text, _seconds, max_size=2),
+    device_state=st.dictionaries(_text, _positive | st.lists(_text, max_size=2), max_size=2),
 )
 scores = st.builds(
     ProxyScore,
@@ -288,7 +367,7 @@ records = st.builds(
     TrialRecord,
     number=st.integers(0, 10**6),
     subject=st.one_of(archs().map(lambda arch: Subject(arch=arch)), _text.map(lambda name: Subject(timm=name))),
-    state=st.sampled_from(["running", "complete", "infeasible", "failed"]),
+    state=st.sampled_from(["running", "timed", "complete", "infeasible", "failed"]),
     params=st.none() | st.dictionaries(_text, st.integers(0, 20), max_size=4),
     origin=_text,
     reason=st.none() | _text,

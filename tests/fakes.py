@@ -1,11 +1,26 @@
 """A fake evaluator with a law of its own, so that searches run in milliseconds."""
 
+import dataclasses
 import math
 
-from builders import build_measurement, build_score
+from builders import (
+    build_calibration,
+    build_cohort,
+    build_condition,
+    build_device,
+    build_manifest,
+    build_measurement,
+    build_record,
+    build_score,
+    build_speed_setting,
+    write_study,
+)
 
 from hilo_nas.cost import count_macs, count_params
+from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import RoundTimed
+from hilo_nas.measure import Cohort
+from hilo_nas.speeds import SpeedFolder
 
 
 class FakeExecutor:
@@ -17,12 +32,13 @@ class FakeExecutor:
 
     def __init__(self, happen=lambda verb, count: None):
         self.happen = happen
-        self.measured, self.scored = [], []
+        self.measured, self.scored, self.rivals = [], [], []
         self.closed = False
 
-    def measure(self, subject, emit):
+    def measure(self, subject, emit, *, rivals=()):
         self.happen("measure", len(self.measured))
         self.measured.append(subject.key)
+        self.rivals.append([rival.key for rival in rivals])
         emit(RoundTimed(condition="fake", round=1, rounds=1, images_per_s=1.0))
         return (build_measurement(speed(subject.arch)),)
 
@@ -35,6 +51,95 @@ class FakeExecutor:
         self.closed = True
 
 
+class FakeMachine(FakeExecutor):
+    """A machine without processes: stands in for `LocalExecutor`, which is called to make it.
+
+    Args:
+        happen: Called with a verb (`measure`, `score`, `calibrate` or `cohort`) and its call number; may raise.
+        devices: By name, who they are; the first is the fastest.
+    """
+
+    def __init__(self, happen=lambda verb, count: None, *, devices=None):
+        super().__init__(happen)
+        self.devices = devices or {"cpu": build_device()}
+        self.form = "litv2/1 dcn=torchvision"
+        self.factors = {}
+        """By a network's key or a condition's label, how many times as fast as by the law."""
+        self.failures = {}
+        """By key, why a network cannot be timed."""
+        self.data = {"name": "digits", "content_hash": "0123456789abcdef", "n_images": 1797, "hflip": False}
+        self.num_classes = 10
+        self.cohorts, self.calibrated, self.training_devices = [], [], []
+        self.speeds = None
+
+    def __call__(self, logs, *, purpose, idle_timeout_s, timing_s=None):
+        self.timing_s = timing_s
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.close()
+
+    def read_device(self, device, emit):
+        name = device or next(iter(self.devices))
+        if name not in self.devices:
+            raise DeviceError(f"this machine has no {name}")
+        identity = self.devices[name]
+        return name, identity, 2 if identity.kind == "cpu" else None
+
+    def read_form(self, condition, emit):
+        return self.form
+
+    def calibrate(self, condition, emit):
+        self.happen("calibrate", len(self.calibrated))
+        self.calibrated.append(condition.label())
+        return build_calibration(device=self.devices[condition.device])
+
+    def prepare_data(self, source, img_size, *, cache_dir, val_data, emit):
+        return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
+
+    def set_up(self, conditions, calibrations, plan, data, *, training_device=None, speeds=None):
+        self.conditions, self.plan, self.speeds = conditions, plan, speeds
+        self.training_devices.append(training_device)
+
+    def measure(self, subject, emit, *, rivals=()):
+        if self.speeds is not None:
+            return self.speeds.measurements_of(subject.key)
+        super().measure(subject, emit, rivals=rivals)
+        return tuple(self.time(subject.arch, condition) for condition in self.conditions)
+
+    def measure_cohort(self, subjects, condition, calibration, num_classes, emit, *, seconds_each=None):
+        self.happen("cohort", len(self.cohorts))
+        name = f"cohort-{len(self.cohorts)}"
+        self.cohorts.append((condition.label(), sorted(subjects), seconds_each))
+        speeds = {
+            key: self.speed_of(subject.arch, condition) for key, subject in subjects.items() if key not in self.failures
+        }
+        return Cohort(
+            measurements=build_cohort(speeds, cohort=name, condition=condition, **self.facts(condition)),
+            failures={key: self.failures[key] for key in subjects if key in self.failures},
+        )
+
+    def score(self, subject, seed, emit):
+        score = super().score(subject, seed, emit)
+        return dataclasses.replace(score, plan_hash=self.plan.hash(self.data["content_hash"]))
+
+    def train(self, subject, plan, seed, emit):
+        return build_score(top1(subject.arch))
+
+    def time(self, arch, condition):
+        return build_measurement(self.speed_of(arch, condition), condition=condition, **self.facts(condition))
+
+    def facts(self, condition):
+        return {"device": self.devices[condition.device], "form": self.form}
+
+    def speed_of(self, arch, condition):
+        factor = self.factors.get(arch.key(), 1.0) * self.factors.get(condition.label(), 1.0)
+        return speed(arch) * factor * (condition.batch_size / 32) ** 0.5
+
+
 def speed(arch):
     """Images per second."""
     return 1e10 / (2e6 + count_macs(arch, 32, num_classes=10))
@@ -43,3 +148,65 @@ def speed(arch):
 def top1(arch):
     """Accuracy between chance and 0.95."""
     return 0.95 - 0.85 * math.exp(-count_params(arch, num_classes=10) / 1e6)
+
+
+def write_speeds(path, archs, **fields):
+    """A table of the speeds that networks have by the law; `fields` are its setting's."""
+    folder = SpeedFolder(path)
+    setting = build_speed_setting(**fields)
+    folder.write_setting(setting)
+    for number, arch in enumerate(archs):
+        try:
+            params = setting.space.encode(arch)
+        except UsageError:  # an anchor outside the space
+            params = None
+        measurements = tuple(
+            build_measurement(speed(arch), condition=condition, device=setting.device)
+            for condition in setting.conditions
+        )
+        folder.write_record(
+            build_record(
+                number, None, None, arch=arch, state="timed", params=params, origin="sample", measurements=measurements
+            )
+        )
+    return folder
+
+
+def write_timed_study(studies_dir, machine, archs, name="demo", *, top1s=None, **fields):
+    """A study of complete trials that a fake machine has timed, each network alone.
+
+    Args:
+        studies_dir: Where it is to lie.
+        machine: The machine; its device is the study's.
+        archs: The networks.
+        name: Of the study.
+        top1s: The networks' scores; those of the law if left out.
+        fields: Of the manifest.
+    """
+    conditions = fields.get("conditions", (build_condition(),))
+    manifest = build_manifest(
+        name,
+        **{"device": machine.devices[conditions[0].device], "sampler": "random", "trials": len(archs), **fields},
+    )
+    machine.set_up(conditions, manifest.calibrations, manifest.plan, {})
+    anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
+    records = []
+    for number, arch in enumerate(archs):
+        measurements = tuple(
+            dataclasses.replace(
+                machine.time(arch, condition), protocol=manifest.calibrations[condition.label()].protocol
+            )
+            for condition in conditions
+        )
+        score = build_score(top1(arch) if top1s is None else top1s[number], plan_hash=manifest.plan_hash)
+        records.append(
+            build_record(
+                number,
+                arch=arch,
+                params=manifest.space.encode(arch),
+                origin=anchors.get(arch.key(), "sampler"),
+                measurements=measurements,
+                scores=(score,),
+            )
+        )
+    return write_study(studies_dir, name, records, manifest)

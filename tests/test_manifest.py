@@ -10,6 +10,7 @@ from builders import (
     build_data,
     build_device,
     build_manifest,
+    build_measurement,
     build_plan,
     conditions,
     devices,
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from hilo_nas.errors import RecordError
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import Calibration
+from hilo_nas.measurement import PROTOCOL, Calibration
 from hilo_nas.space import SearchSpace, list_shipped, load_space
 
 
@@ -90,6 +91,50 @@ def test_a_manifest_holds_no_path_of_this_machine(tmp_path, monkeypatch):
 def test_the_objective_is_the_first_condition():
     first, second = build_condition(batch_size=8), build_condition(batch_size=1)
     assert build_manifest(conditions=(first, second)).objective == first
+
+
+def test_what_was_stored_before_there_were_limits_and_tables_has_neither():
+    def change(content):
+        del content["limits"], content["speeds"]
+        for name in ("env", "cuda_graph", "fused"):
+            del content["conditions"][0][name]
+
+    assert Manifest.from_yaml(changed(change)) == build_manifest()
+
+
+def test_limits_and_the_tables_name_survive_yaml():
+    limits = {"images_per_s": 900.0, "latency_ms@cpu-b1-32px-fp32": 20.5}
+    manifest = build_manifest(limits=limits, speeds="edge (0123456789ab)")
+    again = Manifest.from_yaml(manifest.to_yaml())
+    assert again == manifest
+    assert (again.limits, again.speeds) == (limits, "edge (0123456789ab)")
+
+
+def test_a_measurement_of_the_studys_own_facts_and_conditions_is_comparable():
+    manifest = build_manifest(conditions=(build_condition(), build_condition(batch_size=1)))
+    assert manifest.is_comparable(build_measurement())
+    assert manifest.is_comparable(build_measurement(condition=build_condition(batch_size=1)))
+    assert manifest.is_comparable(build_measurement(device=build_device(serial="another of this model")))
+    for fields in (
+        {"condition": build_condition(batch_size=2)},
+        {"device": build_device(torch="3.0.0")},
+        {"device": build_device(driver="7")},
+        {"device": build_device(model="Another CPU")},
+        {"protocol": PROTOCOL - 1},
+    ):
+        assert not manifest.is_comparable(build_measurement(**fields))
+
+
+def test_measurements_are_ranked_by_their_condition_and_what_is_not_comparable_comes_last():
+    second = build_condition(batch_size=1)
+    manifest = build_manifest(conditions=(build_condition(), second))
+    some = [
+        build_measurement(1.0, protocol=PROTOCOL - 1),
+        build_measurement(2.0, condition=second),
+        build_measurement(3.0),
+        build_measurement(4.0),
+    ]
+    assert [m.images_per_s for m in sorted(some, key=manifest.rank_of)] == [3.0, 4.0, 2.0, 1.0]
 
 
 def test_the_plan_is_named_by_itself_and_its_data():

@@ -5,11 +5,16 @@ import shlex
 from pathlib import Path
 
 import pytest
-from builders import build_record, demo_records, write_study
+import yaml
+from builders import TINY, build_calibration, build_device, build_measurement, build_record, demo_records, write_study
 
+import hilo_nas.bench.attention
+import hilo_nas.bench.backbones
+import hilo_nas.bench.ruler
 import hilo_nas.search
 from hilo_nas.cli import main
 from hilo_nas.events import SearchFinished
+from hilo_nas.measure import Cohort, Ruler
 from hilo_nas.search import Cost
 from hilo_nas.space import load_space
 from hilo_nas.study import find_study
@@ -31,15 +36,42 @@ def home(tmp_path, monkeypatch):
     def run_search(request, emit):
         asked.append(request)
         finished = SearchFinished(study="my-gpu", measured=7, total=7, stopped_by="total", seconds=1.0)
-        return find_study(request.study), finished
+        return find_study("my-gpu"), finished
 
     def estimate_cost(request, emit):
         asked.append(request)
         seconds = {"set_up_s": 1.0, "timing_s": 1.0, "training_s": 1.0, "trial_s": (1.0, 2.0), "total_s": 60.0}
         return Cost(networks=3, trials=60, trials_by_timeout=None, disk_mib=1.0, **seconds)
 
+    def run_remeasure(request, emit):
+        asked.append(request)
+        return find_study(request.study)
+
+    def measure_cohort(ruler, entrants, emit, **options):
+        asked.append(entrants)
+        names = entrants if len(entrants) < 10 else list(entrants)[:2]
+        found = build_measurement(images_per_s_low=990.0, images_per_s_high=1010.0, verdict="steady", cohort="one")
+        return Cohort(measurements=dict.fromkeys(names, found), failures={})
+
+    def bench(plan, emit, **options):
+        asked.append(plan)
+        raise KeyboardInterrupt  # what follows is tested beside the benches
+
     monkeypatch.setattr(hilo_nas.search, "run_search", run_search)
+    monkeypatch.setattr(hilo_nas.search, "run_remeasure", run_remeasure)
     monkeypatch.setattr(hilo_nas.search, "estimate_cost", estimate_cost)
+    monkeypatch.setattr(Ruler, "read_device", lambda self, device, emit: (device or "cpu", build_device(), 2))
+    monkeypatch.setattr(Ruler, "calibrate", lambda self, condition, emit: build_calibration())
+    monkeypatch.setattr(Ruler, "measure_cohort", measure_cohort)
+    for module, name in (
+        (hilo_nas.bench.ruler, "bench_ruler"),
+        (hilo_nas.bench.attention, "bench_attention"),
+        (hilo_nas.bench.backbones, "bench_backbones"),
+    ):
+        monkeypatch.setattr(module, name, bench)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
     return asked
 
 
@@ -51,20 +83,22 @@ def test_the_readme_shows_the_two_commands_that_a_newcomer_types():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_is_accepted(home, command):
     arguments = shlex.split(command)[1:]
-    assert main(arguments) == 0
-    assert len(home) == (arguments[0] == "search")
+    assert main(arguments) == (130 if arguments[0] == "bench" else 0)
+    assert bool(home) == (arguments[0] in ("search", "measure", "remeasure", "bench"))
 
 
 def test_the_readme_shows_every_command():
     shown = {" ".join(command.split()[1:3]) for command in COMMANDS}
     for command in ("space list", "space show", "space check"):
         assert command in shown
-    assert {line.split()[1] for line in COMMANDS} >= {"search", "status", "front", "export", "space"}
+    commands = {"search", "measure", "remeasure", "status", "front", "export", "space"}
+    assert {line.split()[1] for line in COMMANDS} >= commands
+    assert shown >= {"bench ruler", "bench attention", "bench backbones"}
 
 
 def test_the_readmes_space_is_one(tmp_path):
-    (yaml,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "readme.yaml").write_text(yaml)
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "readme.yaml").write_text(text)
     space = load_space(str(tmp_path / "readme.yaml"))
     assert space.limits == {"params_m": 30.0, "gmacs": 5.0, "images_per_s": 900.0}
 
@@ -72,7 +106,8 @@ def test_the_readmes_space_is_one(tmp_path):
 def test_every_option_that_the_readme_names_exists(capsys):
     main(["search", "--help"])
     known = capsys.readouterr().out
-    for command in ("export", "space check"):
+    benches = ("bench ruler", "bench attention", "bench backbones")
+    for command in ("export", "space check", "measure", "remeasure", *benches):
         main([*command.split(), "--help"])
         known += capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):

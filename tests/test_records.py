@@ -16,6 +16,7 @@ from hilo_nas.errors import RecordError, StorageError
 from hilo_nas.records import (
     INTERRUPTED,
     SCHEMA_VERSION,
+    STATES,
     Subject,
     TrialRecord,
     load_records,
@@ -107,7 +108,7 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
         ({"schema_version": None}, "schema_version is missing: this is not a trial record"),
         ({"key": "0" * 12}, "the key must be "),
         ({"key": None}, "the key must be .* but got None"),
-        ({"state": "done"}, "state must be one of running, complete, infeasible, failed, but got 'done'"),
+        ({"state": "done"}, "state must be one of running, timed, complete, infeasible, failed, but got 'done'"),
         ({"colour": "red"}, "unknown field colour"),
         ({"subject": None}, "the record is not complete: KeyError"),
         ({"subject": {}}, "a subject must be either an architecture or a timm name"),
@@ -143,10 +144,8 @@ def test_a_subject_is_an_architecture_or_a_timm_network():
 
 
 def test_only_trials_that_ended_without_failing_count_as_measured():
-    states = {
-        state: build_record(0, state=state).is_measured for state in ("running", "complete", "infeasible", "failed")
-    }
-    assert states == {"running": False, "complete": True, "infeasible": True, "failed": False}
+    measured = {state for state in STATES if build_record(0, state=state).is_measured}
+    assert measured == {"complete", "infeasible"}
 
 
 def test_an_interrupted_trial_is_told_from_a_failed_one():

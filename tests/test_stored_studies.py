@@ -1,14 +1,24 @@
 """The studies that are committed stay readable, for they are what users have on their disks."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+from fakes import FakeMachine
 
+from hilo_nas.cli import main
+from hilo_nas.errors import StudyMismatchError
+from hilo_nas.front import front_of
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import PROTOCOL
 from hilo_nas.report import build_trials_frame, compare_anchors
+from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.search.storage import Memory
-from hilo_nas.study import StudyFolder, front_of
+from hilo_nas.study import StudyFolder
 
 FOLDER = Path(__file__).parents[1] / "studies"
 # Those that the folder's README tells of; others that lie there are a developer's own.
@@ -23,7 +33,9 @@ def test_there_are_stored_studies():
 def test_a_stored_study_is_read_as_it_was_written(path):
     folder = StudyFolder(path)
     manifest, records = folder.load_manifest(), folder.load_records()
-    assert manifest.to_yaml() == folder.manifest_path.read_text()
+    assert Manifest.from_yaml(manifest.to_yaml()) == manifest  # newer fields have their defaults, none is lost
+    stored, written = (yaml.safe_load(text) for text in (folder.manifest_path.read_text(), manifest.to_yaml()))
+    assert _common(stored, written) == stored
     assert sum(record.is_measured for record in records) == manifest.trials
     assert {score.plan_hash for record in records for score in record.scores} == {manifest.plan_hash}
     front = [record.number for record in front_of(records)]
@@ -31,6 +43,69 @@ def test_a_stored_study_is_read_as_it_was_written(path):
     assert front == [int(line.split(",")[0]) for line in stored]
     assert len(build_trials_frame(records)) == len(records)
     assert len(compare_anchors(records)) == len(manifest.space.anchors)
+
+
+def _common(stored, written):
+    """What is written now of what was stored then: mappings may have gained entries."""
+    if isinstance(stored, dict):
+        return {name: _common(value, written[name]) for name, value in stored.items()}
+    if isinstance(stored, list):
+        return [_common(old, new) for old, new in zip(stored, written, strict=True)]
+    return written
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """CIFAR-10's study, made when networks were timed by another protocol, where it may be written to."""
+    shutil.copytree(FOLDER / "cifar10-cpu", tmp_path / "old", ignore=shutil.ignore_patterns(".lock", "study.db*"))
+    return StudyFolder(tmp_path / "old")
+
+
+@pytest.fixture
+def machine(copy, monkeypatch):
+    """The machine that made it, as far as this version's timing goes."""
+    machine = FakeMachine(devices={"cpu": copy.load_manifest().device})
+    for module in (remeasure, session):
+        monkeypatch.setattr(module, "LocalExecutor", machine)
+    return machine
+
+
+def test_a_study_of_an_older_protocol_is_read_in_every_way(copy, capsys):
+    where = ["--studies-dir", str(copy.path.parent)]
+    assert main(["front", "old", *where]) == 0
+    table = capsys.readouterr().out
+    assert "scored networks are on the front" in table
+    assert main(["front", "old", "--format", "json", *where]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {record["measurements"][0]["protocol"] for record in content["front"]} == {1}
+    assert main(["status", "old", *where]) == 0
+    assert "10 of 10 networks measured" in capsys.readouterr().out
+    out = copy.path.parent / "out"
+    assert main(["export", "old", "--knee", "--format", "timm", "-o", str(out), *where]) == 0
+    assert (out / "arch.yaml").is_file()
+
+
+def test_a_study_of_an_older_protocol_is_refused_by_a_search_with_the_way_out(copy, machine):
+    before = copy.load_records()
+    request = SearchRequest(study="old", studies_dir=copy.path.parent, trials=1)
+    with pytest.raises(StudyMismatchError) as caught:
+        run_search(request, lambda event: None)
+    assert f"  timing protocol: 1 in the study, {PROTOCOL} now" in str(caught.value)
+    assert str(caught.value).endswith("hilo-nas remeasure old")
+    assert copy.load_records() == before
+    assert machine.measured == machine.scored == []
+
+
+def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(copy, machine):
+    before = copy.load_records()
+    run_remeasure(RemeasureRequest(study="old", studies_dir=copy.path.parent), lambda event: None)
+    after = copy.load_records()
+    assert [[m.protocol for m in record.measurements] for record in after] == [[PROTOCOL, 1]] * len(before)
+    assert [record.measurements[1:] for record in after] == [record.measurements for record in before]
+    assert [record.scores for record in after] == [record.scores for record in before]
+    machine.data["content_hash"] = copy.load_manifest().data.hash
+    request = SearchRequest(study="old", studies_dir=copy.path.parent, data="digits", remeasure=False)
+    assert run_search(request, lambda event: None)[1].measured == len(before)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)

@@ -8,9 +8,12 @@ import pytest
 import yaml
 from builders import (
     build_arch,
+    build_condition,
+    build_device,
     build_failed,
     build_infeasible,
     build_manifest,
+    build_measurement,
     build_record,
     demo_records,
     records,
@@ -20,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
+from hilo_nas.front import front_of
 from hilo_nas.pareto import dominates
-from hilo_nas.study import STUDIES_VARIABLE, StudyFolder, find_study, front_of, new_study_folder, studies_folder
+from hilo_nas.study import STUDIES_VARIABLE, StudyFolder, find_study, new_study_folder, studies_folder
 
 
 @pytest.fixture
@@ -249,11 +253,40 @@ def test_a_record_may_gain_a_measurement_later(tmp_path):
     assert folder.load_records() == [finished]
 
 
+def test_of_several_measurements_those_count_that_the_manifest_says(tmp_path):
+    """In the file the newest come first; those under other software than the manifest's are of a cut-off re-timing."""
+    single = build_condition(batch_size=1)
+    new = build_device(torch="3.0.0")
+    timed = [
+        build_measurement(4.0, device=new),
+        build_measurement(3.0, device=new, condition=single),
+        build_measurement(2.0, condition=single),
+        build_measurement(1.0),
+    ]
+    record = build_record(0, measurements=tuple(timed))
+    folder = write_study(tmp_path, "s", [record], build_manifest("s", conditions=(build_condition(), single)))
+    (loaded,) = folder.load_records()
+    assert [m.images_per_s for m in loaded.measurements] == [1.0, 2.0, 4.0, 3.0]
+    assert {label: m.images_per_s for label, m in loaded.measurements_by_condition().items()} == {
+        "cpu-b32-32px-fp32": 1.0,
+        "cpu-b1-32px-fp32": 2.0,
+    }
+    folder.write_manifest(build_manifest("s", conditions=(build_condition(), single), device=new))
+    assert folder.load_record(0).measurement.images_per_s == 4.0
+
+
+def test_of_measurements_under_equal_facts_the_one_written_first_counts(tmp_path):
+    record = build_record(0, measurements=(build_measurement(2.0), build_measurement(1.0)))
+    folder = write_study(tmp_path, "s", [record])
+    assert folder.load_records() == [record]
+
+
 def test_a_study_is_read_without_torch_and_optuna(studies):
     child = """
 import sys
 from pathlib import Path
-from hilo_nas.study import find_study, front_of
+from hilo_nas.front import front_of
+from hilo_nas.study import find_study
 folder = find_study("my-gpu", Path(sys.argv[1]))
 folder.load_manifest()
 loaded = [name for name in ("torch", "timm", "optuna", "pandas") if name in sys.modules]

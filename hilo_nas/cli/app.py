@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from hilo_nas.cli import cache, export, front, search, space, status
+from hilo_nas.cli import bench, cache, export, front, measure, remeasure, search, space, status
 from hilo_nas.errors import HiloNasError
 
 __all__ = ["app", "main"]
@@ -31,10 +31,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.run)
+app.command("measure", help=measure.HELP, epilog=measure.EXAMPLES)(measure.run)
+app.command("remeasure", help=remeasure.HELP, epilog=remeasure.EXAMPLES)(remeasure.run)
 app.command("status", help=status.HELP)(status.run)
 app.command("front", help=front.HELP)(front.run)
 app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
 app.add_typer(space.app, name="space")
+app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")
 
 

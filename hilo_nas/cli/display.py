@@ -16,10 +16,17 @@ from rich.text import Text
 
 from hilo_nas.cli.text import duration, figure
 from hilo_nas.events import (
+    BenchStepped,
     Calibrated,
     CalibrationStarted,
+    CohortTimed,
+    CostForeseen,
     DataPrepared,
+    DeviceAwaited,
     Event,
+    LimitsForeseen,
+    NetworkPrepared,
+    NetworksTimed,
     Notice,
     RoundTimed,
     SearchStarted,
@@ -66,8 +73,24 @@ def _line(event: Event) -> str | None:
     """Returns the event as one line, with markup; None for what happens too often."""
     if isinstance(event, Notice):
         return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
+    if isinstance(event, DeviceAwaited):
+        holders = "; ".join(event.holders) or "another process"
+        return escape(f"waiting for {event.device}: {holders}")
+    if isinstance(event, BenchStepped):
+        return escape(f"{event.done + 1}/{event.total} {event.text}")
     if isinstance(event, Calibrated):
         return f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s"
+    if isinstance(event, LimitsForeseen):
+        return escape(_foreseen(event))
+    if isinstance(event, NetworksTimed):
+        return f"{event.done} of {event.total} networks timed"
+    if isinstance(event, CostForeseen):
+        return f"{event.trials} networks will take about {duration(event.total_s)}"
+    if isinstance(event, CohortTimed):
+        text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
+        return f"{text}: {escape(event.verdict)}" + (
+            f"\n[yellow]warning:[/] {escape(event.text)}" * (event.verdict != "steady")
+        )
     if isinstance(event, SearchStarted):
         return escape(f"study {event.study} on {event.device}: {event.done} of {event.total} networks measured")
     if isinstance(event, TrialFinished):
@@ -75,9 +98,29 @@ def _line(event: Event) -> str | None:
         head = f"trial {event.number:>3} ({count}) {event.key}"
         if event.state == "complete":
             speed, top1 = event.images_per_s or 0.0, event.proxy_top1 or 0.0
-            return f"{head}  {figure(speed):>8} images/s  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
+            verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
+            return f"{head}  {figure(speed):>8} images/s{verdict}  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
         return f"{head}  {event.state}: {escape(event.reason or '')}"
     return None
+
+
+def _foreseen(event: LimitsForeseen) -> str:
+    """Returns whether the limits can be kept, in words."""
+    limits, seen = " and ".join(event.limits), "; ".join(event.seen)
+    if event.keeping:
+        return (
+            f"{limits}: kept by {event.keeping} of {event.networks} networks of the space, timed briefly "
+            f"({event.share_low:.0%} to {event.share_high:.0%} of all); seen {seen}"
+        )
+    if event.smallest_keeps:
+        return (
+            f"{limits}: kept by none of {event.networks} networks of the space, but by its smallest "
+            f"(at most {event.share_high:.0%} of all); seen {seen}"
+        )
+    return (
+        f"{limits}: kept by none of {event.networks} networks of the space, timed briefly, nor by its smallest: it can "
+        f"hardly be met here; seen {seen}. Loosen the limit, or search a space with smaller networks."
+    )
 
 
 class _LiveDisplay:
@@ -111,6 +154,10 @@ class _LiveDisplay:
         elif isinstance(event, DataPrepared):
             self._phase = f"decoding images: {event.done:,}"
             self._share = event.done / event.total if event.total else None
+        elif isinstance(event, NetworkPrepared):
+            self._phase, self._share = f"preparing {event.done} of {event.total} networks", event.done / event.total
+        elif isinstance(event, DeviceAwaited):
+            self._phase, self._share = f"waiting for {event.device}", None
         elif isinstance(event, RoundTimed):
             self._phase = f"timing: {event.images_per_s:,.0f} images/s"
             self._share = event.round / event.rounds

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.tables import build_console, print_front_table
-from hilo_nas.study import StudyFolder, find_study, front_of
+from hilo_nas.front import front_of, ties_of
+from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
 
@@ -39,7 +40,7 @@ def run(
     folder = find_study(study, studies_dir)
     records = folder.load_records()
     if output is Format.csv:
-        typer.echo(build_front_frame(records).to_csv(index=False), nl=False)
+        typer.echo(build_front_frame(records, ties=True).to_csv(index=False), nl=False)
     elif output is Format.json:
         standings = [
             {"anchor": standing.name, "trial": standing.number, "verdict": standing.verdict, "by": standing.by}
@@ -48,6 +49,7 @@ def run(
         content = {
             "study": folder.name,
             "front": [record.to_dict() for record in front_of(records)],
+            "tied": [{"trial": number, "tied_with": list(rivals)} for number, rivals in ties_of(records).items()],
             "anchors": standings,
         }
         typer.echo(json.dumps(content, indent=1))
@@ -65,20 +67,31 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         console.print(f"study {folder.name} has no complete trial yet", highlight=False)
         return
     scored = sum(record.state == "complete" for record in records)
-    console.print(f"{folder.name}: {len(front)} of {scored} scored networks are on the front", markup=False)
+    ties = ties_of(records)
+    text = f"{folder.name}: {len(front)} of {scored} scored networks are on the front"
+    if ties:
+        text += f", {len(ties)} cannot be told from it (~)"
+    console.print(text, markup=False)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
-    print_front_table(front, anchors, console)
+    by_number = {record.number: record for record in records}
+    print_front_table([*front, *(by_number[number] for number in ties)], anchors, console, ties=ties)
     condition, device = manifest.objective, manifest.device
     plan = manifest.plan
     metric = "top-1" if plan.metric == "top1" else "top-1 (balanced)"
     console.print(
-        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± robust spread of a timing round\n"
+        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± half of the 95 % interval\n"
         "p50 ms, MiB: time of one call, peak memory of one call\n"
         f"{metric}: after {plan.images:,} images of {manifest.data.name} at {plan.img_size} px, on held-out images of "
         "the training split; ± standard error\n"
-        "* anchor",
+        "* anchor   ~ beaten by the trials named, but with a probability below 95 %",
         style="dim",
         soft_wrap=True,
     )
+    if manifest.speeds:
+        console.print(f"speeds from the table {manifest.speeds}", style="dim", soft_wrap=True)
+    if len({(m.form, m.protocol) for record in front if (m := record.measurement)}) > 1:
+        console.print(
+            f"These speeds were not all taken in the same way: hilo-nas remeasure {folder.name}", soft_wrap=True
+        )
     for standing in compare_anchors(records):
         console.print(standing.sentence(), highlight=False, soft_wrap=True)

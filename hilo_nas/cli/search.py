@@ -11,7 +11,7 @@ from rich.console import Console
 from hilo_nas.cli.options import StudiesDir, parse_duration
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
-from hilo_nas.events import Event, SearchStarted, TrialFinished
+from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 
 if TYPE_CHECKING:
     from hilo_nas.search import SearchRequest  # Optuna takes its time
@@ -58,6 +58,35 @@ def run(
         bool | None, typer.Option("--compile/--no-compile", help="Time the network after torch.compile.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of the timed network.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino: what runs the network.")] = None,
+    env: Annotated[
+        str | None, typer.Option("--env", help="tuned or default: thread and allocator settings while timing.")
+    ] = None,
+    cuda_graph: Annotated[
+        bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="FIELD=VALUE,...",
+            help="A further condition, as it differs from the first: batch_size=1,max_latency_ms=20.",
+        ),
+    ] = None,
+    min_images_per_s: Annotated[float | None, typer.Option(help="Train only networks of at least this speed.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Greatest raw p95 of a call, in milliseconds.")] = None,
+    max_memory_mib: Annotated[float | None, typer.Option(help="Greatest peak memory of a call, in MiB.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")] = None,
+    speeds: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Speeds taken on another machine; see `hilo-nas measure SPACE --save`."),
+    ] = None,
+    reuse: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Try this study's networks first and take over their scores.")
+    ] = None,
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure/--no-remeasure", help="Time the front again, side by side, at the end.")
+    ] = True,
     data: Annotated[
         str | None,
         typer.Option(
@@ -104,6 +133,17 @@ def run(
         channels_last=channels_last,
         compile=compile_,
         threads=threads,
+        runtime=runtime,
+        env=env,
+        cuda_graph=cuda_graph,
+        also=tuple(also or ()),
+        min_images_per_s=min_images_per_s,
+        max_latency_ms=max_latency_ms,
+        max_memory_mib=max_memory_mib,
+        timing_s=seconds,
+        speeds=speeds,
+        reuse=reuse,
+        remeasure=remeasure,
         data=data,
         val_data=val_data,
         cache_dir=cache_dir,
@@ -126,14 +166,14 @@ def _search(request: SearchRequest, console: Console) -> None:
     from hilo_nas.cli.front import print_front
     from hilo_nas.report import write_tables
     from hilo_nas.search import run_search
-    from hilo_nas.search.session import find_folder
+    from hilo_nas.search.setting import find_folder
 
     folder = find_folder(request)[1]
     with build_display(console) as display:
 
         def emit(event: Event) -> None:
             display(event)
-            if isinstance(event, SearchStarted | TrialFinished):
+            if isinstance(event, SearchStarted | TrialFinished | SearchFinished):
                 write_tables(folder)  # while the search holds the study's lock
 
         folder, finished = run_search(request, emit)

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.text import duration
+from hilo_nas.front import front_of
 from hilo_nas.records import TrialRecord
-from hilo_nas.study import find_study, front_of
+from hilo_nas.space import limit_text
+from hilo_nas.study import find_study
 
 __all__ = ["HELP", "run"]
 
@@ -36,12 +38,15 @@ def run(
     training = sum(s.seconds for record in records for s in record.scores)
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
+    verdicts = Counter(record.measurement.verdict for record in records if record.measurement)
+    verdicts.pop(None, None)  # protocol 1 gave none
     if as_json:
         content = {
             "study": folder.name,
             "measured": measured,
             "total": manifest.trials,
             "states": dict(states),
+            "verdicts": dict(verdicts),
             "front": front,
             "timing_s": timing,
             "training_s": training,
@@ -63,6 +68,12 @@ def run(
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
         "spent": f"{duration(in_trials)} in trials, of which {duration(timing)} timing, {duration(training)} training",
     }
+    if verdicts:
+        rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
+    if limits := manifest.limits_in_force:
+        rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
+    if manifest.speeds:
+        rows["speeds"] = f"from the table {manifest.speeds}"
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}", markup=False)
     for reason, numbers in _reasons(records).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -24,8 +24,22 @@ def build_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
-def print_front_table(front: Sequence[TrialRecord], anchors: Collection[str], console: Console) -> None:
-    """Prints a row per trial of a front, the fastest first; those whose key is an anchor's are marked with a star."""
+def print_front_table(
+    front: Sequence[TrialRecord],
+    anchors: Collection[str],
+    console: Console,
+    *,
+    ties: Mapping[int, Sequence[int]] | None = None,
+) -> None:
+    """Prints a row per trial of a front; those whose key is an anchor's are marked with a star, ties with a tilde.
+
+    Args:
+        front: The trials, in the order of the rows.
+        anchors: Keys of the anchors.
+        console: Where to print.
+        ties: By number, the members of the front that a trial is tied with.
+    """
+    ties = ties or {}
     from hilo_nas.report import describe_arch  # pandas takes its time
 
     wide = console.width >= _WIDE
@@ -39,9 +53,11 @@ def print_front_table(front: Sequence[TrialRecord], anchors: Collection[str], co
         if measurement is None or score is None or record.subject.arch is None:
             continue
         star = "*" if record.key in anchors else ""
+        rivals = ties.get(record.number)
+        tie = f"~{','.join(map(str, rivals))} " if rivals else ""
         table.add_row(
-            f"{record.number}{star}",
-            with_spread(measurement.images_per_s, measurement.images_per_s_spread),
+            f"{tie}{record.number}{star}",
+            with_spread(measurement.images_per_s, measurement.half_width),
             with_spread(score.proxy_top1, score.proxy_top1_se, scale=100, decimals=1),
             figure(measurement.latency_ms_p50, 3),
             figure(measurement.memory_mib, 3),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.front import front_of
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
-from hilo_nas.study import StudyFolder, front_of
+from hilo_nas.study import StudyFolder
 
 __all__ = ["choose_trial"]
 

@@ -25,6 +25,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
         "macs": record.macs,
         "measured": {
             "images_per_s": measurement.images_per_s,
+            "images_per_s_95": [measurement.images_per_s_low, measurement.images_per_s_high],
             "images_per_s_spread": measurement.images_per_s_spread,
             "latency_ms": {
                 "p50": measurement.latency_ms_p50,
@@ -35,6 +36,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
             "condition": measurement.condition.to_dict(),
             "device": dataclasses.asdict(measurement.device),
             "form": measurement.form,
+            "verdict": measurement.verdict,
             "threads": measurement.threads,
             "environment": dict(measurement.environment),
             "protocol": measurement.protocol,

@@ -16,6 +16,7 @@ from hilo_nas.cost import count_params
 from hilo_nas.errors import UsageError
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord, write_atomically
 
 __all__ = ["FORMATS", "build_train_options", "export_trial"]
@@ -33,7 +34,9 @@ _SMALL_IMAGE = 96
 def export_trial(
     manifest: Manifest, record: TrialRecord, folder: Path, *, batch_size: int = 1024, epochs: int = 300
 ) -> list[Path]:
-    """Writes `train.yaml`, `arch.yaml` and `provenance.yaml` for a complete trial and returns their paths.
+    """Writes what a training and a deployment of a complete trial need, and returns the files' paths.
+
+    `train.yaml`, `arch.yaml`, `provenance.yaml`, and `timing.env`: the variables that its speed was measured under.
 
     Args:
         manifest: The study's manifest.
@@ -56,7 +59,7 @@ def export_trial(
     measured = record.measurement
     title = (
         f"# {record.key}: trial {record.number} of study {manifest.name}\n"
-        f"# {measured.images_per_s:.4g} ± {measured.images_per_s_spread:.2g} images/s on {measured.device.model} "
+        f"# {measured.images_per_s:.4g} ± {measured.half_width:.2g} images/s on {measured.device.model} "
         f"({measured.condition.label()})\n"
     )
     usage = (
@@ -75,6 +78,7 @@ def export_trial(
         "train.yaml": title + usage + _dump(options),
         "arch.yaml": title + _dump(record.subject.arch.to_dict()),
         "provenance.yaml": title + _dump(build_provenance(manifest, record)),
+        "timing.env": title + _environment(measured),
     }
     for name, text in contents.items():
         write_atomically(folder / name, text)
@@ -121,6 +125,15 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
         "amp_dtype": "bfloat16",
         "experiment": f"{manifest.name}-{record.number}-{record.key}",
     }
+
+
+def _environment(measured: Measurement) -> str:
+    """The variables of the timing process as lines that a shell or a container reads; other settings as comments."""
+    threads = f"# torch.set_num_threads({measured.threads})\n" if measured.device.kind == "cpu" else ""
+    lines = [
+        f"{name}={value}" if name.isupper() else f"# {name}: {value}" for name, value in measured.environment.items()
+    ]
+    return "# Set these before Python starts, or the speed will be another one.\n" + threads + "\n".join(lines) + "\n"
 
 
 def _drop_path(params_m: float) -> float:

@@ -1,13 +1,32 @@
 """Reading a study: tables and fronts from its records. Nothing here times or trains, or imports torch."""
 
 from hilo_nas.report.anchors import AnchorStanding, compare_anchors
-from hilo_nas.report.tables import build_front_frame, build_trials_frame, describe_arch, write_tables
+from hilo_nas.report.benches import (
+    BenchReport,
+    BenchTable,
+    check_folder,
+    render_csv,
+    render_json,
+    render_markdown,
+    write_report,
+)
+from hilo_nas.report.cohorts import build_cohort_frame
+from hilo_nas.report.tables import build_front_frame, build_trials_frame, describe_arch, write_speed_table, write_tables
 
 __all__ = [
     "AnchorStanding",
+    "BenchReport",
+    "BenchTable",
+    "build_cohort_frame",
     "build_front_frame",
     "build_trials_frame",
+    "check_folder",
     "compare_anchors",
     "describe_arch",
+    "render_csv",
+    "render_json",
+    "render_markdown",
+    "write_report",
+    "write_speed_table",
     "write_tables",
 ]

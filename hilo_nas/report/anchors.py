@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from hilo_nas.front import front_of
 from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
-from hilo_nas.study import front_of
 
 __all__ = ["AnchorStanding", "compare_anchors"]
 

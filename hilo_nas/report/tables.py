@@ -8,11 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.front import front_of, ties_of
 from hilo_nas.records import TrialRecord, write_atomically
-from hilo_nas.study import StudyFolder, front_of
+from hilo_nas.speeds import SpeedFolder
+from hilo_nas.study import StudyFolder
 
-__all__ = ["build_front_frame", "build_trials_frame", "describe_arch", "write_tables"]
+__all__ = ["build_front_frame", "build_trials_frame", "describe_arch", "write_speed_table", "write_tables"]
 
 COLUMNS = (
     "number",
@@ -20,6 +22,8 @@ COLUMNS = (
     "key",
     "origin",
     "images_per_s",
+    "images_per_s_low",
+    "images_per_s_high",
     "images_per_s_spread",
     "images_per_s_raw",
     "latency_ms_p50",
@@ -27,6 +31,7 @@ COLUMNS = (
     "latency_ms_p99",
     "memory_mib",
     "steady",
+    "verdict",
     "proxy_top1",
     "proxy_top1_se",
     "loss",
@@ -42,29 +47,47 @@ COLUMNS = (
     "window_size",
     "mlp_ratios",
     "on_front",
+    "tied_with",
     "form",
     "condition",
     "seconds",
     "reason",
 )
-"""The columns of `trials.csv`; `front.csv` has the same."""
+"""The columns of `trials.csv`; `front.csv` has the same. `images_per_s_low` and `_high` are a 95 % interval."""
 
 
 def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """Returns a row per trial in the order of their numbers; what was not taken is missing.
 
-    The per-stage knobs are text, four values joined by a hyphen (`96-192-384-768`).
+    The per-stage knobs are text, four values joined by a hyphen (`96-192-384-768`), and so are the numbers in
+    `tied_with`: the members of the front that a trial cannot be told from (`hilo_nas.front.ties_of`).
     """
     front = {record.number for record in front_of(records)}
-    rows = [{**_row(record), "on_front": record.number in front} for record in records]
+    ties = ties_of(records)
+    rows = [
+        {**_row(record), "on_front": record.number in front, "tied_with": _join(ties.get(record.number, ())) or None}
+        for record in records
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def build_front_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
-    """Returns the rows of the trials on the front, the fastest first."""
+def build_front_frame(records: Sequence[TrialRecord], *, ties: bool = False) -> pd.DataFrame:
+    """Returns the rows of the trials on the front, the fastest first; with `ties`, then those tied with it."""
     frame = build_trials_frame(records)
-    order = [record.number for record in front_of(records)]
+    order = [record.number for record in front_of(records)] + (list(ties_of(records)) if ties else [])
     return frame.set_index("number", drop=False).loc[order].reset_index(drop=True)
+
+
+def write_speed_table(folder: SpeedFolder) -> None:
+    """Writes `speeds.csv` from the records of a table of speeds.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    frame = build_trials_frame(folder.load_all()).dropna(axis="columns", how="all")
+    text = io.StringIO()
+    frame.to_csv(text, index=False)
+    write_atomically(folder.path / "speeds.csv", text.getvalue())
 
 
 def write_tables(folder: StudyFolder) -> None:
@@ -81,15 +104,20 @@ def write_tables(folder: StudyFolder) -> None:
 
 
 def describe_arch(arch: ArchConfig) -> str:
-    """Returns an architecture in one line: widths, depths, and per stage with attention its heads, alpha and window."""
+    """Returns an architecture in one line: widths, depths, and per stage with attention its kind and its knobs."""
     arch = arch.canonical()
     stages = []
     for i, kind in enumerate(arch.attention):
         if kind == "hilo" and arch.window_size[i] == 1:
             stages.append(f"{i + 1}: {arch.num_heads[i]} heads")
-        elif kind != "none":
+        elif kind == "hilo":
             lofi = int(arch.num_heads[i] * arch.alpha[i])
             stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
+        elif kind != "none":
+            uses = ATTENTION_KINDS[kind].uses
+            knobs = [f"{arch.num_heads[i]} heads"] * ("num_heads" in uses)
+            knobs += [f"s={arch.window_size[i]}"] * ("window_size" in uses)
+            stages.append(f"{i + 1}: {kind}, {', '.join(knobs)}")
     ratios = _join(arch.mlp_ratios if len(set(arch.mlp_ratios)) > 1 else arch.mlp_ratios[:1])
     return f"p{arch.patch_size} {_join(arch.embed_dims)} x {_join(arch.depths)}, mlp {ratios}" + (
         f" [{'; '.join(stages)}]" if stages else ""

@@ -10,15 +10,15 @@ from pathlib import Path
 from random import Random
 
 from hilo_nas.errors import HiloNasError
-from hilo_nas.events import Emit, Event, Notice, TrainingProgressed
+from hilo_nas.events import Emit, Event, LimitsForeseen, Notice, TrainingProgressed
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.outlook import foresee_limits
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.resume import reopen
-from hilo_nas.search.session import find_folder, total_asked
-from hilo_nas.search.setting import Setting, set_up, trials_asked
+from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
 
-__all__ = ["Cost", "estimate_cost"]
+__all__ = ["Cost", "estimate_cost", "price_search", "share_of"]
 
 _NETWORKS = 3
 _PROBE_BATCHES = (6, 60)
@@ -61,24 +61,55 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
     start = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as logs,
-        LocalExecutor(Path(logs), idle_timeout_s=request.idle_timeout_s) as executor,
+        LocalExecutor(
+            Path(logs), purpose="a dry run", idle_timeout_s=request.idle_timeout_s, timing_s=request.timing_s
+        ) as executor,
     ):
         if folder.exists:
             manifest = folder.load_manifest()
             setting = reopen(request, folder, manifest, space, executor, emit)
-            calibrations = manifest.calibrations
             measured = sum(record.is_measured for record in folder.load_records())
             trials = max(total_asked(request, manifest.trials, measured) - measured, 0)
         else:
             assert space is not None
             setting = set_up(request, space, executor, emit)
-            calibrations = {c.label(): executor.calibrate(c, emit) for c in setting.conditions}
             trials = trials_asked(request, space)
-        executor.set_up(setting.conditions, calibrations, setting.plan, setting.described)
         set_up_s = time.monotonic() - start
-        timings, trainings = _try_networks(executor, setting, emit)
+        foreseen = foresee_limits(setting, executor, emit)
+        return price_search(
+            request, setting, executor, emit, trials=trials, set_up_s=set_up_s, share_trained=share_of(foreseen)
+        )
+
+
+def share_of(foreseen: LimitsForeseen | None) -> float:
+    """Returns the share of networks that keep the limits and so are trained; the middle of what is likely."""
+    return 1.0 if foreseen is None else (foreseen.share_low + foreseen.share_high) / 2
+
+
+def price_search(
+    request: SearchRequest,
+    setting: Setting,
+    executor: LocalExecutor,
+    emit: Emit,
+    *,
+    trials: int,
+    set_up_s: float,
+    share_trained: float,
+) -> Cost:
+    """Returns what a search that is set up would cost, from a few of its space's networks tried for a moment.
+
+    Args:
+        request: What was asked, for its timeout.
+        setting: The study's.
+        executor: Set up for it.
+        emit: Told of what the workers do.
+        trials: Networks still to be measured.
+        set_up_s: Seconds that went before the first trial.
+        share_trained: Share of the networks that keep the limits; the others are only timed.
+    """
+    timings, trainings = _try_networks(executor, setting, emit)
     each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
-    trial_s = statistics.fmean(each)
+    trial_s = statistics.fmean(timings) + share_trained * statistics.fmean(trainings)
     fits = None
     if request.timeout_s is not None:
         fits = min(trials, max(0, int((request.timeout_s - set_up_s) / trial_s)))
@@ -100,13 +131,16 @@ def _try_networks(executor: LocalExecutor, setting: Setting, emit: Emit) -> tupl
     """Returns the seconds of timing and of training of a few networks; those that fail are told and left out."""
     random = Random(0)
     space = setting.space
-    subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
-    subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+    if setting.speeds is not None:
+        subjects = [record.subject for record in setting.speeds.load_records().values()][:_NETWORKS]
+    else:
+        subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
+        subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
     timings, trainings = [], []
     for subject in subjects:
         try:
             begun = time.monotonic()
-            executor.measure(subject, emit)
+            executor.measure(subject, emit, rivals=())
             timed = time.monotonic() - begun
             trained = _training_seconds(executor, subject, setting, emit)
         except HiloNasError as error:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from hilo_nas.errors import MeasurementError, NotEnoughMemoryError, OutOfMemoryError
-from hilo_nas.events import Emit
-from hilo_nas.measure import TUNED_ENVIRONMENT, Worker
+from hilo_nas.errors import NotEnoughMemoryError, OutOfMemoryError
+from hilo_nas.events import Emit, Notice
+from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, claims_of, hold
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
-from hilo_nas.records import Subject
+from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.rounds import judge_cohort
+from hilo_nas.speeds import SpeedFolder
 
 __all__ = ["Executor", "LocalExecutor"]
 
@@ -23,8 +24,13 @@ _TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]
 class Executor(Protocol):
     """Measures and scores networks, somewhere; a crash of its own is an error of the trial, not of the search."""
 
-    def measure(self, subject: Subject, emit: Emit) -> tuple[Measurement, ...]:
+    def measure(self, subject: Subject, emit: Emit, *, rivals: Sequence[TrialRecord]) -> tuple[Measurement, ...]:
         """Returns a measurement under each condition of the study, the objective first.
+
+        Args:
+            subject: The network.
+            emit: Told of each round.
+            rivals: The front; those about as fast are timed in the same rounds.
 
         Raises:
             NotEnoughMemoryError: The network does not fit.
@@ -43,22 +49,37 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Two persistent workers on this machine, one that times and one that trains.
+    """Persistent workers on this machine: one that times (in each environment asked for) and one that trains.
 
     Args:
         logs: Folder for what the workers print.
+        purpose: What the work is for, as others read it who wait for the device.
         idle_timeout_s: Seconds of silence after which a worker counts as hung.
+        timing_s: Seconds that a network is timed for at most; the ruler's own if left out.
     """
 
-    def __init__(self, logs: Path, *, idle_timeout_s: float) -> None:
-        self._timing = Worker("timing", logs / "timing.log", idle_timeout_s=idle_timeout_s)
+    def __init__(self, logs: Path, *, purpose: str, idle_timeout_s: float, timing_s: float | None = None) -> None:
+        self._timing_s = timing_s
+        self._logs, self._purpose, self._idle_timeout_s = logs, purpose, idle_timeout_s
+        self._rulers: dict[str, Ruler] = {}
         self._training = Worker(
             "training", logs / "training.log", idle_timeout_s=idle_timeout_s, environment=_TRAINING_ENVIRONMENT
         )
+        self._identities: dict[str, DeviceIdentity] = {}
         self._conditions: Sequence[Condition] = ()
         self._calibrations: Mapping[str, Calibration] = {}
         self._plan: ProxyPlan | None = None
         self._data: Mapping[str, Any] = {}
+        self._training_device = "cpu"
+        self._speeds: SpeedFolder | None = None
+        self._advised: set[str | None] = {"steady", None}
+
+    def ruler(self, env: str = "tuned") -> Ruler:
+        """Returns what times under an environment (`Condition.env`)."""
+        if env not in self._rulers:
+            log = self._logs / ("timing.log" if env == "tuned" else f"timing-{env}.log")
+            self._rulers[env] = Ruler(log, purpose=self._purpose, idle_timeout_s=self._idle_timeout_s, env=env)
+        return self._rulers[env]
 
     def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity, int | None]:
         """Returns the device's name (this machine's fastest kind for None), who it is, and a CPU's threads.
@@ -66,8 +87,13 @@ class LocalExecutor:
         Raises:
             DeviceError: This machine does not have it.
         """
-        found = self._timing.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
-        return found["device"], DeviceIdentity(**found["identity"]), found["threads"]
+        found = self.ruler().read_device(device, emit)
+        self._identities[found[0]] = found[1]
+        return found
+
+    def read_form(self, condition: Condition, emit: Emit) -> str:
+        """Returns the implementation that a LITv2 is timed in under a condition; see `Measurement.form`."""
+        return self.ruler(condition.env).read_form(condition, emit)
 
     def calibrate(self, condition: Condition, emit: Emit) -> Calibration:
         """Returns the reference network's speed under the condition.
@@ -75,14 +101,7 @@ class LocalExecutor:
         Raises:
             MeasurementError: The reference does not fit.
         """
-        arguments = {"condition": condition.to_dict()}
-        try:
-            return Calibration.from_dict(self._timing.call("hilo_nas.measure.throughput:calibrate", arguments, emit))
-        except OutOfMemoryError as error:
-            raise MeasurementError(
-                f"the reference network must fit into memory, but {error} at batch_size {condition.batch_size} and "
-                f"{condition.img_size} px. Use a smaller --batch-size."
-            ) from error
+        return self.ruler(condition.env).calibrate(condition, emit, seconds=self._timing_s)
 
     def prepare_data(
         self, source: str, img_size: int, *, cache_dir: Path | None, val_data: str | None, emit: Emit
@@ -108,29 +127,79 @@ class LocalExecutor:
         calibrations: Mapping[str, Calibration],
         plan: ProxyPlan,
         data: Mapping[str, Any],
+        *,
+        training_device: str | None = None,
+        speeds: SpeedFolder | None = None,
     ) -> None:
-        """Says how to measure and how to train, for every call to come."""
+        """Says how to measure and how to train, for every call to come.
+
+        Args:
+            conditions: Of the timings, the objective first.
+            calibrations: By the condition's label.
+            plan: The short training.
+            data: The prepared images.
+            training_device: Where to train; the objective's device if left out.
+            speeds: Speeds taken elsewhere, which then stand in for timing.
+        """
         self._conditions, self._calibrations, self._plan, self._data = conditions, calibrations, plan, data
+        self._training_device, self._speeds = training_device or conditions[0].device, speeds
 
-    def measure(self, subject: Subject, emit: Emit) -> tuple[Measurement, ...]:
+    def measure(self, subject: Subject, emit: Emit, *, rivals: Sequence[TrialRecord]) -> tuple[Measurement, ...]:
         """See `Executor.measure`."""
-        return tuple(self._measure(subject, condition, emit) for condition in self._conditions)
+        if self._speeds is not None:
+            return self._speeds.measurements_of(subject.key)
+        objective = self._measure(subject, self._conditions[0], emit, rivals)
+        return objective, *(self._measure(subject, condition, emit, ()) for condition in self._conditions[1:])
 
-    def _measure(self, subject: Subject, condition: Condition, emit: Emit) -> Measurement:
-        arguments = {
-            "subject": subject.to_dict(),
-            "condition": condition.to_dict(),
-            "calibration": dataclasses.asdict(self._calibrations[condition.label()]),
-            "num_classes": len(self._data["class_names"]),
+    def measure_cohort(
+        self,
+        subjects: Mapping[str, Subject],
+        condition: Condition,
+        calibration: Calibration,
+        num_classes: int,
+        emit: Emit,
+        *,
+        seconds_each: float | None = None,
+    ) -> Cohort:
+        """Returns several networks' speeds under one condition, timed side by side; see `Ruler.measure_cohort`."""
+        entrants = {
+            name: Entrant(subject=subject.to_dict(), condition=condition, num_classes=num_classes)
+            for name, subject in subjects.items()
         }
+        self._training.close()  # it may hold memory of the device
+        return self.ruler(condition.env).measure_cohort(
+            entrants,
+            emit,
+            calibration=calibration,
+            seconds_each=self._timing_s if seconds_each is None else seconds_each,
+        )
+
+    def _measure(
+        self, subject: Subject, condition: Condition, emit: Emit, rivals: Sequence[TrialRecord]
+    ) -> Measurement:
+        entrant = Entrant(subject=subject.to_dict(), condition=condition, num_classes=len(self._data["class_names"]))
+        near = {
+            rival.key: {"subject": rival.subject.to_dict(), "images_per_s": rival.measurement.images_per_s}
+            for rival in rivals
+            if rival.measurement is not None and rival.key != subject.key
+        }
+        ruler, calibration = self.ruler(condition.env), self._calibrations[condition.label()]
         try:
-            return Measurement.from_dict(self._timing.call("hilo_nas.measure.throughput:measure", arguments, emit))
+            measurement = ruler.measure(entrant, calibration, emit, rivals=near, seconds_each=self._timing_s)
+            self._advise(measurement, emit)
+            return measurement
         except OutOfMemoryError:
             self._training.close()  # it may hold memory of the device; alone, the network has its fair try
         try:
-            return Measurement.from_dict(self._timing.call("hilo_nas.measure.throughput:measure", arguments, emit))
+            return ruler.measure(entrant, calibration, emit, seconds_each=self._timing_s)
         except OutOfMemoryError as error:
             raise NotEnoughMemoryError(str(error)) from error
+
+    def _advise(self, measurement: Measurement, emit: Emit) -> None:
+        """Tells once what a verdict means and what to do; trials after that only name it."""
+        if measurement.verdict not in self._advised:
+            self._advised.add(measurement.verdict)
+            emit(Notice(level="warning", text=judge_cohort([measurement]).text))
 
     def score(self, subject: Subject, seed: int, emit: Emit) -> ProxyScore:
         """See `Executor.score`."""
@@ -144,13 +213,18 @@ class LocalExecutor:
             "plan": plan.to_dict(),
             "data": dict(self._data),
             "seed": seed,
-            "device": self._conditions[0].device,
+            "device": self._training_device,
         }
-        return ProxyScore.from_dict(self._training.call("hilo_nas.proxy.train:run_training", arguments, emit))
+        if self._training_device not in self._identities:
+            self.read_device(self._training_device, emit)
+        claims = claims_of(self._identities[self._training_device], timing=False)
+        with hold(claims, f"training for {self._purpose}", emit):
+            return ProxyScore.from_dict(self._training.call("hilo_nas.proxy.train:run_training", arguments, emit))
 
     def close(self) -> None:
         """See `Executor.close`."""
-        self._timing.close()
+        for ruler in self._rulers.values():
+            ruler.close()
         self._training.close()
 
     def __enter__(self) -> LocalExecutor:

@@ -8,7 +8,7 @@ import datetime
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, NoReturn
 
@@ -23,16 +23,19 @@ from hilo_nas.errors import (
     StorageError,
 )
 from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
+from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import Measurement
+from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.storage import FITS, Memory, impute
-from hilo_nas.space import LIMITS, free_violations, measured_violations
+from hilo_nas.search.takeover import Scored
+from hilo_nas.space import free_violations, limit_text, measured_values, measured_violations
+from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["SearchLoop"]
+__all__ = ["SearchLoop", "beyond", "explain"]
 
 _FAILURES_IN_A_ROW = 5
 """Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
@@ -60,6 +63,8 @@ class SearchLoop:
         manifest: The study's manifest.
         executor: Who measures and trains.
         emit: Takes the events.
+        speeds: A table that stands in for timing: only its networks are tried.
+        reused: Networks of another study that come first, with their scores.
         clock: Returns seconds, monotonic.
     """
 
@@ -70,18 +75,28 @@ class SearchLoop:
         executor: Executor,
         emit: Emit,
         *,
+        speeds: SpeedFolder | None = None,
+        reused: Sequence[Scored] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._timed = None if speeds is None else speeds.load_records()
+        self._reused = reused
+        self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
-        self._space = manifest.space
+        self._space, self._limits = manifest.space, manifest.limits_in_force
         self.records = self._close_leftovers(folder.load_records())
         self._known = {record.key for record in self.records if not record.is_interrupted}
         # The storage keeps no sampler's state: with the same seed after a resume, draws would repeat.
         seed = Random(f"{manifest.seed}/{len(self.records)}").randrange(2**31)
         sampler = FeasibleSampler(
-            build_sampler(manifest.sampler, seed), self._space, excess=self._excess, is_known=self._is_known, seed=seed
+            build_sampler(manifest.sampler, seed),
+            self._space,
+            excess=self._excess,
+            is_known=self._is_known,
+            seed=seed,
+            pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
-        self._memory = Memory(folder.storage_path, self._space, sampler, self.records)
+        self._memory = Memory(folder.storage_path, self._space, sampler, self.records, limits=self._limits)
         if self._memory.rebuilt:
             emit(Notice(text=f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records"))
 
@@ -145,23 +160,30 @@ class SearchLoop:
         return records
 
     def _due(self) -> _Candidate | None:
-        """Returns the next network that does not wait for the sampler: anchors first, then those that were cut off."""
+        """Returns the next network that does not wait for the sampler: anchors, those cut off, those taken over."""
         for anchor in self._space.anchors:
             subject = Subject(arch=anchor.arch)
-            if subject.key not in self._known:
+            if self._is_due(subject):
                 params = None if anchor.outside else self._space.encode(anchor.arch)
                 return _Candidate(subject=subject, origin=f"anchor:{anchor.name}", params=params)
         for record in self.records:
             if record.is_interrupted and record.key not in self._known:
                 return _Candidate(subject=record.subject, origin=f"retry:{record.number}", params=record.params)
+        for item in self._reused:
+            if self._is_due(item.subject):
+                return _Candidate(subject=item.subject, origin=item.origin, params=item.params)
         return None
+
+    def _is_due(self, subject: Subject) -> bool:
+        """Whether a network is not yet known, and can be tried at all where a table of speeds stands in for timing."""
+        return subject.key not in self._known and (self._timed is None or subject.key in self._timed)
 
     def _choose(self) -> TrialRecord:
         """Returns the next trial's record, written as running before anything is spent on it."""
         due = self._due()
         memory = {}
         if due is None:
-            if not self._space.dimensions and self._is_known({}):
+            if not self._space.dimensions and not self._is_due(Subject(arch=self._space.decode({}))):
                 raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
             trial = self._memory.ask()
             params: dict[str, int] | None = {param: int(trial.params[param]) for param in self._space.dimensions}
@@ -181,7 +203,7 @@ class SearchLoop:
             origin=origin,
             parameters=parameters,
             macs=macs,
-            violations=free_violations(self._space.limits, parameters=parameters, macs=macs),
+            violations=free_violations(self._limits, parameters=parameters, macs=macs),
             sampler_memory=memory,
             measurements=self._measured_before(subject.key),
             started_at=_now(),
@@ -232,6 +254,7 @@ class SearchLoop:
                 state=closed.state,
                 reason=closed.reason,
                 images_per_s=measurement.images_per_s if measurement else None,
+                verdict=measurement.verdict if measurement else None,
                 proxy_top1=score.proxy_top1 if score else None,
                 seconds=closed.seconds,
                 measured=self.measured,
@@ -242,42 +265,41 @@ class SearchLoop:
 
     def _evaluate(self, record: TrialRecord) -> dict[str, Any]:
         """Returns how the trial ends, in the order of cost; what was measured is written before the training begins."""
-        limits = self._space.limits
-        if over := _beyond(record.violations):
+        if over := beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
             return {"state": "infeasible", "reason": self._explain(over, record)}
-        if not record.measurements:
-            record = dataclasses.replace(record, measurements=self._executor.measure(record.subject, self._emit))
-        assert record.measurement is not None
-        violations = {**record.violations, **measured_violations(limits, record.measurement)}
+        if not self._is_timed(record):
+            measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
+            record = dataclasses.replace(record, measurements=measurements)
+        violations = {**record.violations, **measured_violations(self._limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
         self._rewrite(record)
-        if over := _beyond(violations):
+        if over := beyond(violations):
             return {
                 "state": "infeasible",
                 "reason": self._explain(over, record),
                 "imputed": self._impute(record.measurement),
             }
-        score = self._executor.score(record.subject, self._manifest.seed, self._emit)
-        return {"state": "complete", "scores": (score,)}
+        scores = self._scores.get(record.key) or self._scored_before(record.key)
+        if not scores:
+            scores = (self._executor.score(record.subject, self._manifest.seed, self._emit),)
+        return {"state": "complete", "scores": scores}
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:
         """What a trial that was cut off had measured of the same network."""
         return next((r.measurements for r in reversed(self.records) if r.key == key and r.measurements), ())
 
+    def _scored_before(self, key: str) -> tuple[ProxyScore, ...]:
+        """The scores of the same network where only its timing failed, when the study was timed again."""
+        return next((r.scores for r in reversed(self.records) if r.key == key and r.scores), ())
+
+    def _is_timed(self, record: TrialRecord) -> bool:
+        """Whether the record has what its network's retry need not take again: a comparable value per condition."""
+        timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
+        return timed >= {condition.label() for condition in self._manifest.conditions}
+
     def _explain(self, over: Mapping[str, float], record: TrialRecord) -> str:
-        measurement = record.measurement
-        values = {
-            "params_m": (record.parameters or 0) / 1e6,
-            "gmacs": (record.macs or 0) / 1e9,
-            "images_per_s": measurement.images_per_s if measurement else None,
-            "latency_ms": measurement.latency_ms_p95 if measurement else None,
-            "memory_mib": measurement.memory_mib if measurement else None,
-        }
-        limits = self._space.limits
-        return "; ".join(
-            f"{LIMITS[name].text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over
-        )
+        return explain(over, record, self._limits)
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
         """What the sampler is told in place of what was not taken."""
@@ -292,7 +314,7 @@ class SearchLoop:
 
     def _excess(self, params: Mapping[str, int]) -> float:
         parameters, macs = self._cost(Subject(arch=self._space.decode(params)))
-        found = free_violations(self._space.limits, parameters=parameters, macs=macs)
+        found = free_violations(self._limits, parameters=parameters, macs=macs)
         return sum(max(value, 0.0) for value in found.values())
 
     def _is_known(self, params: Mapping[str, int]) -> bool:
@@ -329,7 +351,18 @@ def _signals_held() -> Iterator[None]:
         signal.raise_signal(held[0])
 
 
-def _beyond(violations: Mapping[str, float]) -> dict[str, float]:
+def explain(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
+    """Returns which limits a network broke, and by which values."""
+    values = {
+        "params_m": (record.parameters or 0) / 1e6,
+        "gmacs": (record.macs or 0) / 1e9,
+        **(measured_values(record.measurements) if record.measurements else {}),
+    }
+    return "; ".join(f"{limit_text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over)
+
+
+def beyond(violations: Mapping[str, float]) -> dict[str, float]:
+    """Returns the limits that are broken."""
     return {name: value for name, value in violations.items() if value > 0}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 from hilo_nas.errors import UsageError
@@ -40,6 +41,24 @@ class SearchRequest:
     channels_last: bool | None = None
     compile: bool | None = None
     threads: int | None = None
+    runtime: str | None = None
+    env: str | None = None
+    cuda_graph: bool | None = None
+    fused: bool | None = None
+    also: tuple[str, ...] = ()
+    """Further conditions, each `FIELD=VALUE,...` over the objective's fields and limits; see `search.aims`."""
+    min_images_per_s: float | None = None
+    max_latency_ms: float | None = None
+    """Of the raw 95th percentile."""
+    max_memory_mib: float | None = None
+    speeds: Path | None = None
+    """A table of speeds that stands in for timing."""
+    reuse: str | None = None
+    """A study whose scores are taken over."""
+    timing_s: float | None = None
+    """Seconds that a network is timed for at most; a shorter time gives wider intervals, never another value."""
+    remeasure: bool = True
+    """Whether the front is timed again, side by side, at the end."""
     data: str | None = None
     val_data: str | None = None
     cache_dir: Path | None = None
@@ -58,6 +77,10 @@ class SearchRequest:
             for name in ("trials", "until_trials", *sizes)
             if (value := getattr(self, name)) is not None and value < 1
         ]
+        for name in ("min_images_per_s", "max_latency_ms", "max_memory_mib", "timing_s"):
+            if (limit := getattr(self, name)) is not None and not 0 < limit < math.inf:
+                option = name.replace("timing_s", "seconds")
+                faults.append(f"{option} must be a number above 0, but got {limit:g}")
         for name in ("timeout_s", "idle_timeout_s"):
             if (seconds := getattr(self, name)) is not None and not seconds > 0:
                 faults.append(f"{name.removesuffix('_s')} must be more than 0 seconds, but got {seconds:g}")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hilo_nas
-from hilo_nas.errors import DataError, StudyMismatchError
+from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, RECIPE, Condition, DeviceIdentity
+from hilo_nas.records import TrialRecord
+from hilo_nas.search.aims import build_aims, condition_options
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import SearchRequest
-from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data
+from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
+from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["reopen"]
+__all__ = ["differing_facts", "reopen"]
 
 _PLAN_OPTIONS = {
     "proxy_img_size": "img_size",
@@ -25,8 +29,6 @@ _PLAN_OPTIONS = {
     "proxy_precision": "precision",
     "metric": "metric",
 }
-_CONDITION_OPTIONS = ("batch_size", "img_size", "precision", "channels_last", "compile", "threads")
-
 
 Differences = dict[str, tuple[Any, Any]]
 """What differs, by the name of the option or the fact, as (stored, now)."""
@@ -47,13 +49,23 @@ def reopen(
         DeviceError: This machine does not have the device.
         DataError: The data cannot serve, or this machine does not know where it lies.
     """
-    name = request.device or manifest.objective.device
-    Condition(device=name)
+    name = request.device or (None if manifest.speeds else manifest.objective.device)
+    if name is not None:
+        Condition(device=name)
     differing = _differing_options(request, manifest, space)
+    if manifest.plan.recipe != RECIPE:
+        differing["proxy recipe"] = (manifest.plan.recipe, RECIPE)  # no timing mends that
     device, identity, _ = executor.read_device(name, emit)
-    if device.removesuffix(":0") != manifest.objective.device.removesuffix(":0"):
-        differing["device"] = (manifest.objective.device, device)
-    facts = _differing_facts(manifest, identity)
+    speeds = None
+    if manifest.speeds is not None:
+        speeds = _find_speeds(request, folder, manifest)
+        facts = _differing_facts(manifest, manifest.device)
+    else:
+        if device.removesuffix(":0") != manifest.objective.device.removesuffix(":0"):
+            differing["device"] = (manifest.objective.device, device)
+        # With another device asked for, forms would be those of that device.
+        records = [] if differing else folder.load_records()
+        facts = differing_facts(manifest, identity, records, executor, emit)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
     described = _prepare_data(request, folder, manifest, executor, emit)
@@ -64,14 +76,40 @@ def reopen(
     made_by = manifest.versions.get("hilo-nas")
     if made_by != hilo_nas.__version__:
         emit(Notice(text=f"this study was made by hilo-nas {made_by}; this is {hilo_nas.__version__}"))
-    return Setting(
+    setting = Setting(
         space=manifest.space,
         conditions=manifest.conditions,
-        device=identity,
+        limits=manifest.limits,
+        device=manifest.device if speeds else identity,
+        calibrations=manifest.calibrations,
         plan=manifest.plan,
         data=manifest.data,
         described=described,
+        training_device=device,
+        speeds=speeds,
     )
+    setting.hand_to(executor)
+    return setting
+
+
+def _find_speeds(request: SearchRequest, folder: StudyFolder, manifest: Manifest) -> SpeedFolder:
+    """Returns the table of speeds that the study was made with.
+
+    Raises:
+        StudyMismatchError: The table is another one, or has changed.
+        UsageError: This machine does not know where it lies.
+    """
+    path = request.speeds or folder.load_local().get("speeds")
+    if path is None:
+        raise UsageError(
+            f"study {folder.name} takes its speeds from the table {manifest.speeds}, and this machine does not know "
+            "where that lies. Say so with --speeds."
+        )
+    speeds, _ = open_speeds(Path(path), manifest.space)
+    assert manifest.speeds is not None
+    if not speeds.is_named_by(manifest.speeds):
+        raise _mismatch(folder, {"speeds": (manifest.speeds, speeds.identity())}, {})
+    return speeds
 
 
 def _prepare_data(
@@ -97,21 +135,55 @@ def _mismatch(folder: StudyFolder, options: Differences, facts: Differences) -> 
     if options:
         ways.append("Leave out the options that differ, or make a new study with --study NAME.")
     if facts:
-        ways.append("Search where the study was made, install the versions that it names, or make a new study here.")
+        elsewhere = f" --device {options['device'][1]}" if "device" in options else ""
+        ways.append(
+            f"Search where the study was made, install the versions that it names, or time its networks again here: "
+            f"hilo-nas remeasure {folder.name}{elsewhere}"
+        )
     return StudyMismatchError(
         f"study {folder.name} was made under other conditions, so its trials could not be compared:\n"
         + "\n".join([*lines, *ways])
     )
 
 
+def differing_facts(
+    manifest: Manifest, identity: DeviceIdentity, records: Sequence[TrialRecord], executor: LocalExecutor, emit: Emit
+) -> Differences:
+    """Returns what no option can change and has changed since the study was made; empty where it may go on.
+
+    Args:
+        manifest: The study's.
+        identity: The device at hand.
+        records: The study's, whose networks' form is compared with this version's.
+        executor: Asked for that form.
+        emit: Told of what it does.
+    """
+    return _differing_facts(manifest, identity) or _differing_forms(manifest, records, executor, emit)
+
+
 def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Differences:
-    """What no option can change: the device, the software, and how this version times and trains."""
+    """What no option can change: the device, the software, and how this version times."""
     found: Differences = {f"device {name}": pair for name, pair in manifest.device.differences(identity).items()}
     protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
     if protocols != {PROTOCOL}:
         found["timing protocol"] = (max(protocols, default=None), PROTOCOL)
-    if manifest.plan.recipe != RECIPE:
-        found["proxy recipe"] = (manifest.plan.recipe, RECIPE)
+    return found
+
+
+def _differing_forms(
+    manifest: Manifest, records: Sequence[TrialRecord], executor: LocalExecutor, emit: Emit
+) -> Differences:
+    """The implementations of LITv2 that the study's networks were timed in, where this version runs another."""
+    found: Differences = {}
+    for condition in manifest.conditions:
+        label = condition.label()
+        measured = [record.measurements_by_condition().get(label) for record in records if record.subject.arch]
+        stored = {measurement.form for measurement in measured if measurement is not None}
+        if not stored:
+            continue
+        now = executor.read_form(condition, emit)
+        if other := sorted(form for form in stored if form != now):
+            found[f"form under {label}"] = (other[0], now)
     return found
 
 
@@ -123,10 +195,18 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
             f"{manifest.space.name} ({manifest.space.hash()})",
             f"{space.name} ({space.hash()})",
         )
-    for option in _CONDITION_OPTIONS:
-        pairs[option] = (getattr(manifest.objective, option), getattr(request, option))
+    for option, value in condition_options(request).items():
+        pairs[option] = (getattr(manifest.objective, option), value)
+    aims = build_aims(manifest.objective, request)
+    if request.also:
+        labels = [condition.label() for condition in manifest.conditions[1:]]
+        pairs["also"] = (sorted(labels), sorted(condition.label() for condition in aims.conditions[1:]))
+    for limit, bound in aims.limits.items():
+        pairs[limit] = (manifest.limits_in_force.get(limit), bound)
     for option, field in _PLAN_OPTIONS.items():
         pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
+    if request.speeds is not None and manifest.speeds is None:
+        pairs["speeds"] = (None, str(request.speeds))
     pairs["sampler"] = (manifest.sampler, request.sampler)
     pairs["seed"] = (manifest.seed, request.seed)
     return {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}

@@ -98,6 +98,29 @@ def _draw(space: SearchSpace, random: Random) -> Sequence[dict[str, int]]:
     return [space.sample(random) for _ in range(_LOOK_AT_MOST)]
 
 
+def find_in(
+    pool: Sequence[Mapping[str, int]],
+    dimensions: Mapping[str, int],
+    params: Mapping[str, int],
+    *,
+    excess: Callable[[Mapping[str, int]], float],
+    is_known: Callable[[Mapping[str, int]], bool],
+) -> dict[str, int]:
+    """Returns the setting of a pool that is nearest to the proposal, allowed and new; each knob's range counts as one.
+
+    Raises:
+        SpaceExhaustedError: There is none.
+    """
+
+    def distance(setting: Mapping[str, int]) -> float:
+        return sum(abs(setting[name] - params[name]) / max(n - 1, 1) for name, n in dimensions.items())
+
+    for setting in sorted(pool, key=distance):
+        if excess(setting) <= 0 and not is_known(setting):
+            return dict(setting)
+    raise SpaceExhaustedError
+
+
 class FeasibleSampler(BaseSampler):
     """Asks an inner sampler, then moves its proposal to a near network that is allowed and not yet known.
 
@@ -107,6 +130,7 @@ class FeasibleSampler(BaseSampler):
         excess: See `find_near`.
         is_known: See `find_near`.
         seed: Seed of the moves.
+        pool: The only settings that may be proposed, where not all of the space may.
     """
 
     def __init__(
@@ -117,7 +141,9 @@ class FeasibleSampler(BaseSampler):
         excess: Callable[[Mapping[str, int]], float],
         is_known: Callable[[Mapping[str, int]], bool],
         seed: int,
+        pool: Sequence[Mapping[str, int]] | None = None,
     ) -> None:
+        self._pool = pool
         self._inner = inner
         self._space = space
         self._excess = excess
@@ -144,6 +170,8 @@ class FeasibleSampler(BaseSampler):
             param: int(drawn[param] if param in drawn else self._inner.sample_independent(study, trial, param, kind))
             for param, kind in search_space.items()
         }
+        if self._pool is not None:
+            return find_in(self._pool, self._space.dimensions, proposal, excess=self._excess, is_known=self._is_known)
         return find_near(self._space, proposal, excess=self._excess, is_known=self._is_known, random=self._random)
 
     def sample_independent(

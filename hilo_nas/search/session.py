@@ -1,32 +1,30 @@
-"""A search from request to end: finds or makes the study, checks that it may go on here, and runs the loop."""
+"""A search from request to end: finds or makes the study, runs the loop, times the front side by side."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
-import platform
-import shutil
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
-import filelock
-
-import hilo_nas
-from hilo_nas.errors import NotFoundError, RecordError, StorageError, StudyLockedError
-from hilo_nas.events import Calibrated, CalibrationStarted, Emit, SearchFinished, SearchStarted
+from hilo_nas.errors import HiloNasError
+from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
+from hilo_nas.search.dry_run import price_search, share_of
 from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.holding import locked, versions
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
+from hilo_nas.search.outlook import foresee_limits
+from hilo_nas.search.remeasure import time_front
+from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.resume import reopen
-from hilo_nas.search.setting import DEFAULT_DATA, local_of, set_up, trials_asked
-from hilo_nas.space import SearchSpace, load_space
-from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
+from hilo_nas.search.takeover import Scored, load_scored
+from hilo_nas.space import SearchSpace
+from hilo_nas.study import StudyFolder, find_study
 
-__all__ = ["find_folder", "run_search", "total_asked"]
+__all__ = ["run_search"]
 
 
 def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchFinished]:
@@ -42,16 +40,22 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
     space, folder = find_folder(request)
     start = time.monotonic()
     with (
-        _locked(folder),
+        locked(folder),
         Journal(folder.logs_path / "events.jsonl", emit) as journal,
-        LocalExecutor(folder.logs_path, idle_timeout_s=request.idle_timeout_s) as executor,
+        LocalExecutor(
+            folder.logs_path,
+            purpose=f"study {folder.name}",
+            idle_timeout_s=request.idle_timeout_s,
+            timing_s=request.timing_s,
+        ) as executor,
     ):
         if folder.exists:
-            manifest = _resume(request, folder, space, executor, journal)
+            manifest, setting = _resume(request, folder, space, executor, journal)
         else:
             assert space is not None
-            manifest = _create(request, folder, space, executor, journal)
-        loop = SearchLoop(folder, manifest, executor, journal)
+            manifest, setting = _create(request, folder, space, executor, journal)
+        reused = _load_reused(folder, setting, journal)
+        loop = SearchLoop(folder, manifest, executor, journal, speeds=setting.speeds, reused=reused)
         journal(
             SearchStarted(
                 study=folder.name,
@@ -67,112 +71,91 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         )
         left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
+        if request.remeasure and setting.speeds is None:
+            _time_front(folder, manifest, executor, journal)
         journal(finished)
     return folder, finished
 
 
-def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder]:
-    """Returns the space asked for, if any, and the study's folder, whether it is there or not."""
-    if request.space is None and request.study is not None:
-        return None, find_study(request.study, request.studies_dir)
-    space = load_space(request.space or DEFAULT_SPACE)
-    if request.study is None:
-        device = f"-{request.device.replace(':', '')}" if request.device else ""
-        return space, new_study_folder(space.name + device, request.studies_dir)
-    with contextlib.suppress(NotFoundError):
-        return space, find_study(request.study, request.studies_dir)
-    return space, new_study_folder(request.study, request.studies_dir)
-
-
-@contextlib.contextmanager
-def _locked(folder: StudyFolder) -> Iterator[None]:
-    """Holds the study's lock; what this call made is removed again if no study came of it."""
-    made = not folder.path.exists()
-    try:
-        folder.trials_path.mkdir(parents=True, exist_ok=True)
-        folder.logs_path.mkdir(exist_ok=True)
-        lock = filelock.FileLock(folder.lock_path)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise StudyLockedError(
-            f"study {folder.name} is locked: another search is running in it. Wait for it, or use another --study."
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise StorageError(
-            f"cannot write the study's folder {folder.path}: {getattr(error, 'strerror', None) or error}. "
-            "Make it writable, or choose another with --studies-dir."
-        ) from error
-    try:
-        if not folder.exists and any(folder.trials_path.iterdir()):
-            raise RecordError(
-                f"{folder.path} holds trials, but no manifest.yaml to say what they are. Restore it, or use another "
-                "--study."
-            )
-        yield
-    finally:
-        if made and not folder.exists:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        lock.release()
-
-
 def _create(
     request: SearchRequest, folder: StudyFolder, space: SearchSpace, executor: LocalExecutor, emit: Emit
-) -> Manifest:
+) -> tuple[Manifest, Setting]:
+    source = find_study(request.reuse, request.studies_dir) if request.reuse else None
     setting = set_up(request, space, executor, emit)
-    calibrations = {}
-    for condition in setting.conditions:
-        emit(CalibrationStarted(condition=condition.label()))
-        calibration = executor.calibrate(condition, emit)
-        calibrations[condition.label()] = calibration
-        emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
+    scored = load_scored(source, space, setting.plan, setting.data) if source else []
+    timed = None if setting.speeds is None else setting.speeds.load_records()
+    taken_over = sum(timed is None or item.subject.key in timed for item in scored)
+    trials = trials_asked(request, space)
+    _foresee(request, setting, executor, emit, trials)
     manifest = Manifest(
         name=folder.name,
         space=space,
         conditions=setting.conditions,
         device=setting.device,
-        calibrations=calibrations,
+        calibrations=setting.calibrations,
         data=setting.data,
         plan=setting.plan,
         sampler=request.sampler or "gp",
         seed=request.seed if request.seed is not None else 0,
-        trials=trials_asked(request, space),
-        versions=_versions(),
+        trials=trials if request.until_trials else trials + taken_over,
+        versions=versions(),
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        limits=setting.limits,
+        speeds=None if setting.speeds is None else setting.speeds.identity(),
     )
-    folder.write_local(local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA)))
+    local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
+    folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
     folder.write_manifest(manifest)
-    executor.set_up(manifest.conditions, manifest.calibrations, manifest.plan, setting.described)
-    return manifest
+    return manifest, setting
+
+
+def _time_front(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit) -> None:
+    """Times the front side by side; the search is over, so what goes wrong now is told and ends nothing."""
+    try:
+        time_front(folder, manifest, executor, emit)
+    except HiloNasError as error:
+        text = f"the front could not be timed again side by side: {error}. Try later: hilo-nas remeasure {folder.name}"
+        emit(Notice(level="warning", text=text))
+
+
+def _foresee(request: SearchRequest, setting: Setting, executor: LocalExecutor, emit: Emit, trials: int) -> None:
+    """Tells, where there are limits to be measured, whether they can be kept and what the search will cost."""
+    start = time.monotonic()
+    foreseen = foresee_limits(setting, executor, emit)
+    if foreseen is not None:
+        cost = price_search(
+            request, setting, executor, emit, trials=trials, set_up_s=0.0, share_trained=share_of(foreseen)
+        )
+        emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
 
 
 def _resume(
     request: SearchRequest, folder: StudyFolder, space: SearchSpace | None, executor: LocalExecutor, emit: Emit
-) -> Manifest:
+) -> tuple[Manifest, Setting]:
     manifest = folder.load_manifest()
     measured = sum(record.is_measured for record in folder.load_records())
     setting = reopen(request, folder, manifest, space, executor, emit)
     local = {name: value for name, value in local_of(request).items() if value is not None}
+    if request.reuse:
+        source = find_study(request.reuse, request.studies_dir)
+        load_scored(source, manifest.space, manifest.plan, manifest.data)
+        local["reuse"] = str(source.path.absolute())
     if local:
         folder.write_local({**folder.load_local(), **local})
-    executor.set_up(manifest.conditions, manifest.calibrations, manifest.plan, setting.described)
     total = total_asked(request, manifest.trials, measured)
     if total != manifest.trials:
         manifest = dataclasses.replace(manifest, trials=total)
         folder.write_manifest(manifest)
-    return manifest
+    return manifest, setting
 
 
-def total_asked(request: SearchRequest, total: int, measured: int) -> int:
-    """Returns a stored study's total: `trials` more than were measured, or `until_trials` in all, or what it was."""
-    if request.until_trials is not None:
-        return request.until_trials
-    return total if request.trials is None else measured + request.trials
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "timm", "optuna")
-    return {
-        "hilo-nas": hilo_nas.__version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
+def _load_reused(folder: StudyFolder, setting: Setting, emit: Emit) -> list[Scored]:
+    """Returns the networks whose scores this study takes over; told, not fatal, where the other study has gone."""
+    path = folder.load_local().get("reuse")
+    if path is None:
+        return []
+    source = StudyFolder(Path(path))
+    if not source.exists:
+        emit(Notice(level="warning", text=f"the study in {path}, whose scores were to be taken over, is not there"))
+        return []
+    return load_scored(source, setting.space, setting.plan, setting.data)

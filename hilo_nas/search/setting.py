@@ -1,63 +1,101 @@
-"""What a new study is made from: the device found, the data prepared, sizes checked against the space."""
+"""What a study is made from: the device found, sizes checked, the data prepared, the reference timed."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from hilo_nas.errors import UsageError
-from hilo_nas.events import Emit
+from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity
-from hilo_nas.measurement import Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
 from hilo_nas.proxy.sources import absolute_source
+from hilo_nas.search.aims import Aims, build_aims, condition_options
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
-from hilo_nas.space import SearchSpace
+from hilo_nas.space import SearchSpace, load_space
+from hilo_nas.speeds import SpeedFolder, SpeedSetting
+from hilo_nas.study import StudyFolder, find_study, new_study_folder
 
-__all__ = ["DEFAULT_DATA", "DEFAULT_TRIALS", "Setting", "identify_data", "local_of", "set_up", "trials_asked"]
+__all__ = [
+    "DEFAULT_DATA",
+    "Setting",
+    "calibrate_all",
+    "find_folder",
+    "identify_data",
+    "local_of",
+    "open_speeds",
+    "set_up",
+    "total_asked",
+    "trials_asked",
+]
 
 DEFAULT_DATA = "digits"
-DEFAULT_TRIALS = 40
+_DEFAULT_TRIALS = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """All that a new study needs, checked and ready."""
+    """All that a study needs, checked and ready."""
 
     space: SearchSpace
     conditions: tuple[Condition, ...]
+    limits: dict[str, float]
+    """Those of the command line; see `Manifest.limits`."""
     device: DeviceIdentity
+    """Of the timings."""
+    calibrations: dict[str, Calibration]
+    """By the condition's label."""
     plan: ProxyPlan
     data: DataIdentity
     described: dict[str, Any]
     """The prepared images, as workers take them."""
+    training_device: str
+    speeds: SpeedFolder | None = None
+    """The table that stands in for timing."""
+
+    def hand_to(self, executor: LocalExecutor) -> None:
+        """Makes an executor ready to measure and train as the setting says."""
+        executor.set_up(
+            self.conditions,
+            self.calibrations,
+            self.plan,
+            self.described,
+            training_device=self.training_device,
+            speeds=self.speeds,
+        )
 
 
 def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, emit: Emit) -> Setting:
-    """Returns a new study's setting: the device found, the data prepared, sizes checked against the space.
+    """Returns a new study's setting; the executor is ready to measure and to train by it.
 
     Raises:
         UsageError: An option does not fit the space.
         DeviceError: This machine does not have the device.
         DataError: The data cannot serve.
+        MeasurementError: The reference network does not fit.
     """
     defaults = space.defaults
+    if request.device is not None:
+        Condition(device=request.device)
     img_size = request.img_size or defaults.get("img_size", 224)
     proxy_img_size = request.proxy_img_size or defaults.get("proxy_img_size", img_size)
     _check_sizes(space, {"img_size": img_size, "proxy_img_size": proxy_img_size})
-    if request.device is not None:
-        Condition(device=request.device)
-    device, identity, threads = executor.read_device(request.device, emit)
-    condition = Condition(
-        device=device,
-        batch_size=request.batch_size or defaults.get("batch_size", 64),
-        img_size=img_size,
-        precision=request.precision or "fp32",
-        channels_last=bool(request.channels_last),
-        compile=bool(request.compile),
-        threads=request.threads or threads,
-    )
+    speeds, taken, calibrations = None, None, {}
+    if request.speeds is not None:
+        # Known before anything is spent; the device at hand only trains.
+        speeds, taken = _open_speeds(request, space)
+        device, _, _ = executor.read_device(request.device, emit)
+        aims = Aims(conditions=taken.conditions, limits=build_aims(taken.conditions[0], request).limits)
+        identity, calibrations = taken.device, taken.calibrations
+    else:
+        device, identity, threads = executor.read_device(request.device, emit)
+        fields = {"batch_size": defaults.get("batch_size", 64), "threads": threads, **condition_options(request)}
+        aims = build_aims(Condition(**{**fields, "device": device, "img_size": img_size}), request)
+        _check_sizes(space, {"img_size": min(condition.img_size for condition in aims.conditions)})
     plan = ProxyPlan(
         img_size=proxy_img_size,
         batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
@@ -65,26 +103,91 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         precision=request.proxy_precision or "fp32",
         metric=request.metric or "top1",
     )
-    source = request.data
-    if source is None:
-        if space.name != DEFAULT_SPACE:
-            raise UsageError(
-                f"the search in {space.name} needs images to train on. Give --data: a folder with a subfolder per "
-                "class, a .tar, torch/NAME, hfds/NAME, or `digits` for scikit-learn's digits."
-            )
-        source = DEFAULT_DATA
     described = executor.prepare_data(
-        source, plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
+        _source(request, space), plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
     )
-    plan = dataclasses.replace(plan, hflip=described["hflip"])
-    return Setting(
+    data = identify_data(described)
+    if taken is not None and taken.num_classes != data.num_classes:
+        text = (
+            f"the speeds in {request.speeds} are of networks with {taken.num_classes} classes, but the images have "
+            f"{data.num_classes}: their classifiers take another time"
+        )
+        emit(Notice(level="warning", text=text))
+    setting = Setting(
         space=space,
-        conditions=(condition,),
+        conditions=aims.conditions,
+        limits=aims.limits,
         device=identity,
-        plan=plan,
-        data=identify_data(described),
+        calibrations=calibrations or calibrate_all(aims.conditions, executor, emit),
+        plan=dataclasses.replace(plan, hflip=described["hflip"]),
+        data=data,
         described=described,
+        training_device=device,
+        speeds=speeds,
     )
+    setting.hand_to(executor)
+    return setting
+
+
+def calibrate_all(conditions: tuple[Condition, ...], executor: LocalExecutor, emit: Emit) -> dict[str, Calibration]:
+    """Returns the reference network's speed under each condition, by its label.
+
+    Raises:
+        MeasurementError: The reference does not fit.
+    """
+    calibrations = {}
+    for condition in conditions:
+        emit(CalibrationStarted(condition=condition.label()))
+        calibrations[condition.label()] = calibration = executor.calibrate(condition, emit)
+        emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
+    return calibrations
+
+
+def open_speeds(path: Path, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetting]:
+    """Returns a table of speeds of a space, and under what they were taken.
+
+    Raises:
+        NotFoundError: There is no table.
+        UsageError: It is of another space, or of another version of how networks are timed.
+    """
+    speeds = SpeedFolder(path)
+    setting = speeds.load_setting()
+    if setting.space.hash() != space.hash():
+        raise UsageError(
+            f"the speeds in {path} must be of space {space.name} ({space.hash()}), but are of {setting.space.name} "
+            f"({setting.space.hash()}). Search that space, or time this one with `hilo-nas measure`."
+        )
+    protocols = {calibration.protocol for calibration in setting.calibrations.values()}
+    if protocols != {PROTOCOL}:
+        raise UsageError(
+            f"the speeds in {path} must be of timing protocol {PROTOCOL}, but are of {max(protocols, default=0)}. Time "
+            "the networks again with `hilo-nas measure`."
+        )
+    if not speeds.load_records():
+        raise UsageError(f"the speeds in {path} hold no network yet. Let `hilo-nas measure` finish first.")
+    return speeds, setting
+
+
+def _open_speeds(request: SearchRequest, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetting]:
+    assert request.speeds is not None
+    given = list(condition_options(request)) + ["also"] * bool(request.also)
+    if given:
+        raise UsageError(
+            f"with speeds taken elsewhere, the conditions are theirs: leave out {', '.join(given)}, or time the "
+            "networks anew with `hilo-nas measure`."
+        )
+    return open_speeds(request.speeds, space)
+
+
+def _source(request: SearchRequest, space: SearchSpace) -> str:
+    if request.data is not None:
+        return request.data
+    if space.name != DEFAULT_SPACE:
+        raise UsageError(
+            f"the search in {space.name} needs images to train on. Give --data: a folder with a subfolder per class, a "
+            ".tar, torch/NAME, hfds/NAME, or `digits` for scikit-learn's digits."
+        )
+    return DEFAULT_DATA
 
 
 def _check_sizes(space: SearchSpace, sizes: Mapping[str, int]) -> None:
@@ -111,9 +214,29 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
     )
 
 
+def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder]:
+    """Returns the space asked for, if any, and the study's folder, whether it is there or not."""
+    if request.space is None and request.study is not None:
+        return None, find_study(request.study, request.studies_dir)
+    space = load_space(request.space or DEFAULT_SPACE)
+    if request.study is None:
+        device = f"-{request.device.replace(':', '')}" if request.device else ""
+        return space, new_study_folder(space.name + device, request.studies_dir)
+    with contextlib.suppress(NotFoundError):
+        return space, find_study(request.study, request.studies_dir)
+    return space, new_study_folder(request.study, request.studies_dir)
+
+
 def trials_asked(request: SearchRequest, space: SearchSpace) -> int:
     """Returns how many networks a new study is to measure."""
-    return request.until_trials or request.trials or space.defaults.get("trials", DEFAULT_TRIALS)
+    return request.until_trials or request.trials or space.defaults.get("trials", _DEFAULT_TRIALS)
+
+
+def total_asked(request: SearchRequest, total: int, measured: int) -> int:
+    """Returns a stored study's total: `trials` more than were measured, or `until_trials` in all, or what it was."""
+    if request.until_trials is not None:
+        return request.until_trials
+    return total if request.trials is None else measured + request.trials
 
 
 def local_of(request: SearchRequest) -> dict[str, Any]:
@@ -122,4 +245,5 @@ def local_of(request: SearchRequest) -> dict[str, Any]:
         "data": absolute_source(request.data) if request.data else None,
         "val_data": absolute_source(request.val_data) if request.val_data else None,
         "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
+        "speeds": str(request.speeds.absolute()) if request.speeds else None,
     }

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,21 @@ class Memory:
         space: The space; its parameters are Optuna's.
         sampler: What proposes.
         records: All records of the study.
+        limits: The limits in force; the space's if left out.
     """
 
     def __init__(
-        self, path: Path, space: SearchSpace, sampler: optuna.samplers.BaseSampler, records: Sequence[TrialRecord]
+        self,
+        path: Path,
+        space: SearchSpace,
+        sampler: optuna.samplers.BaseSampler,
+        records: Sequence[TrialRecord],
+        *,
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._path = path
-        self._space = space
+        self._limits = tuple(space.limits if limits is None else limits)
         self._distributions = distributions_of(space)
         self._sampler = sampler
         self._constraints = self._constraint_keys(records)
@@ -151,7 +158,7 @@ class Memory:
     def _constraint_keys(self, records: Sequence[TrialRecord]) -> tuple[str, ...]:
         """The same for all trials, as GPSampler wants it."""
         misfits = any(record.violations.get(FITS, 0) > 0 for record in records)
-        return (*self._space.limits, *([FITS] if misfits else []))
+        return (*self._limits, *([FITS] if misfits else []))
 
     def _told(self, record: TrialRecord) -> FrozenTrial:
         """Returns what Optuna knows of a record."""

@@ -2,7 +2,14 @@
 
 from hilo_nas.space.census import Census, count_space, report_dead_knobs
 from hilo_nas.space.file import find_space, list_shipped, load_space
-from hilo_nas.space.limits import LIMITS, Limit, free_violations, measured_violations
+from hilo_nas.space.limits import (
+    LIMITS,
+    Limit,
+    free_violations,
+    limit_text,
+    measured_values,
+    measured_violations,
+)
 from hilo_nas.space.space import Anchor, Knob, SearchSpace
 
 __all__ = [
@@ -15,8 +22,10 @@ __all__ = [
     "count_space",
     "find_space",
     "free_violations",
+    "limit_text",
     "list_shipped",
     "load_space",
+    "measured_values",
     "measured_violations",
     "report_dead_knobs",
 ]

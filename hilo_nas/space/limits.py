@@ -1,14 +1,17 @@
-"""Hard limits on a network: what may be limited, in which unit, and how far a value lies beyond."""
+"""Hard limits on a network: what may be limited, in which unit, and how far a value lies beyond.
+
+A limit's name is that of its quantity, for the objective condition, or `QUANTITY@LABEL` for another condition's label.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hilo_nas.measurement import Measurement
 
-__all__ = ["LIMITS", "Limit", "free_violations", "measured_violations", "violation"]
+__all__ = ["LIMITS", "Limit", "free_violations", "limit_text", "measured_values", "measured_violations", "violation"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,16 @@ LIMITS: dict[str, Limit] = {
 }
 
 
+def limit_text(name: str, value: float) -> str:
+    """Returns a limit as a user reads it, for instance `latency_ms <= 20 at cpu-b1-224px-fp32`."""
+    quantity, _, label = name.partition("@")
+    return LIMITS[quantity].text(quantity, value) + (f" at {label}" if label else "")
+
+
 def violation(name: str, limit: float, value: float) -> float:
     """Returns the logarithm of how far the value lies beyond the limit: at most 0 is within, 0.1 about 10 % beyond."""
     beyond = math.log(max(value, 1e-12) / limit)
-    return -beyond if LIMITS[name].is_floor else beyond
+    return -beyond if LIMITS[name.partition("@")[0]].is_floor else beyond
 
 
 def free_violations(limits: Mapping[str, float], *, parameters: int, macs: int) -> dict[str, float]:
@@ -47,13 +56,27 @@ def free_violations(limits: Mapping[str, float], *, parameters: int, macs: int) 
     return {name: violation(name, limit, values[name]) for name, limit in limits.items() if name in values}
 
 
-def measured_violations(limits: Mapping[str, float], measurement: Measurement) -> dict[str, float]:
-    """Returns the violations of those limits that a measurement decides; memory that cannot be seen breaks none."""
-    values = {
-        "images_per_s": measurement.images_per_s,
-        "latency_ms": measurement.latency_ms_p95,
-        "memory_mib": measurement.memory_mib,
-    }
+def measured_values(measurements: Sequence[Measurement]) -> dict[str, float | None]:
+    """Returns what measurements say of the quantities that may be limited, by the limit's name; the first counts.
+
+    Args:
+        measurements: The objective condition's first, then the others'.
+    """
+    values: dict[str, float | None] = {}
+    for measurement in measurements:
+        at = f"@{measurement.condition.label()}" if measurement.condition != measurements[0].condition else ""
+        for name, value in (
+            ("images_per_s", measurement.images_per_s),
+            ("latency_ms", measurement.latency_ms_p95),
+            ("memory_mib", measurement.memory_mib),
+        ):
+            values.setdefault(f"{name}{at}", value)
+    return values
+
+
+def measured_violations(limits: Mapping[str, float], measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Returns the violations of those limits that measurements decide; memory that cannot be seen breaks none."""
+    values = measured_values(measurements)
     found = {}
     for name, limit in limits.items():
         if name in values:

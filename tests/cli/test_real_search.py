@@ -45,6 +45,8 @@ def environment(home):
 
 
 def start(home, environment, *arguments):
+    if arguments[0] == "search":
+        arguments = (*arguments, "--seconds", "0.3")
     return subprocess.Popen(
         [*HILO_NAS, *arguments], cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -160,7 +162,8 @@ def test_what_a_kill_cut_off_was_tried_again_and_its_speed_not_paid_for_twice(ki
         again = [record for record in records if record.key == cut.key and record.number > cut.number]
         assert [record.state for record in again][-1] == "complete"
     finished = [record for record in records if record.key == cut_training.key and record.state == "complete"]
-    assert finished[0].measurements == cut_training.measurements
+    # The front may have been timed again since: new samples join, the old ones stay.
+    assert all(measurement in finished[0].measurements for measurement in cut_training.measurements)
 
 
 def test_the_study_holds_no_local_path_and_its_tables_are_written(killed, home):
@@ -314,7 +317,8 @@ def test_a_batch_at_which_the_reference_does_not_fit_is_an_error_and_makes_no_st
 def test_the_records_are_json_that_other_tools_read(killed):
     content = json.loads((killed[0].trials_path / "0000.json").read_text())
     measurement = content["measurements"][0]
-    assert len(measurement["reference_seconds"]) == len(measurement["call_seconds"]) + 1
+    assert len(measurement["reference_seconds"]) == len(measurement["call_seconds"])
+    assert 0 < measurement["images_per_s_low"] <= measurement["images_per_s_high"]
     assert measurement["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
     assert measurement["form"].startswith("litv2/")
     assert content["scores"][0]["images_seen"] == 1280

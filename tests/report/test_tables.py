@@ -35,6 +35,8 @@ COLUMNS = [
     "key",
     "origin",
     "images_per_s",
+    "images_per_s_low",
+    "images_per_s_high",
     "images_per_s_spread",
     "images_per_s_raw",
     "latency_ms_p50",
@@ -42,6 +44,7 @@ COLUMNS = [
     "latency_ms_p99",
     "memory_mib",
     "steady",
+    "verdict",
     "proxy_top1",
     "proxy_top1_se",
     "loss",
@@ -57,6 +60,7 @@ COLUMNS = [
     "window_size",
     "mlp_ratios",
     "on_front",
+    "tied_with",
     "form",
     "condition",
     "seconds",
@@ -117,6 +121,24 @@ def test_the_front_has_the_same_columns_the_fastest_first():
     assert frame["on_front"].all()
     trials = build_trials_frame(demo_records())
     assert trials.loc[trials["on_front"], "number"].tolist() == [2, 3, 4]
+
+
+def test_ties_name_the_members_of_the_front_that_they_cannot_be_told_from():
+    tie = build_record(7, 895.0, 0.745, arch=build_arch(20))  # beaten by trial 3, but hardly
+    trials = build_trials_frame([*demo_records(), tie])
+    assert trials["tied_with"].tolist()[7] == "3"
+    assert trials["tied_with"].notna().tolist() == [False] * 7 + [True]
+    assert not trials.loc[7, "on_front"]
+    assert list(build_front_frame([*demo_records(), tie])["number"]) == [4, 3, 2]
+    with_ties = build_front_frame([*demo_records(), tie], ties=True)
+    assert list(with_ties["number"]) == [4, 3, 2, 7]
+    assert with_ties["on_front"].tolist() == [True, True, True, False]
+
+
+def test_a_tie_with_several_members_names_them_in_the_order_of_the_front():
+    some = [build_record(i, 1000.0 - i, 0.5 + i / 1000) for i in range(3)]
+    frame = build_trials_frame([*some, build_record(3, 997.0, 0.5)])
+    assert frame.loc[3, "tied_with"] == "0-1-2"
 
 
 def test_a_study_without_trials_has_empty_tables():

@@ -10,10 +10,12 @@ from fakes import FakeExecutor, speed
 
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
+from hilo_nas.front import front_of
+from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop, _signals_held
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StudyFolder, front_of
+from hilo_nas.study import StudyFolder
 
 SMALL = {
     "patch_size": [2],
@@ -416,5 +418,5 @@ def test_records_are_readable_json_with_their_schema(folder):
     content = json.loads((folder.trials_path / "0000.json").read_text())
     assert content["schema_version"] == 1
     assert content["subject"]["arch"]["embed_dims"] == [16, 32, 64, 128]
-    assert content["measurements"][0]["protocol"] == 1
+    assert content["measurements"][0]["protocol"] == PROTOCOL
     assert StudyFolder(folder.path).load_records()[0] == TrialRecord.from_dict(content)

@@ -1,0 +1,192 @@
+"""LITv2 beside its peers, each as it comes (plain: eager, NCHW) and in the form that is fastest on the device (best).
+
+A short heat finds each network's best form; then plain and best of all are timed in cohorts that share their rounds. A
+cohort holds 24 at most, so there are two: LITv2-S runs in both, and every ratio to it is measured round by round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hilo_nas.arch import PRESETS
+from hilo_nas.bench.forms import FORMS, BackbonesFindings, Final, Heat, form_of
+from hilo_nas.bench.peers import BASE, Peer, choose_peers
+from hilo_nas.bench.timing import time_together
+from hilo_nas.cost import count_macs, count_params
+from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
+from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
+from hilo_nas.measure import Cohort, Entrant, Ruler, Worker, claims_of, hold
+from hilo_nas.measurement import Condition, Measurement
+
+__all__ = ["BackbonesPlan", "bench_backbones", "group_heats"]
+
+_TOGETHER = 24
+_BATCH_SIZES = {"cpu": 8}
+_BATCH_SIZE = 64
+_TimeEach = Callable[[Mapping[str, Entrant], float], Cohort]
+"""Times networks side by side, each for so many seconds at most."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackbonesPlan:
+    """What is to be timed.
+
+    Raises:
+        UsageError: With every fault of the values given.
+    """
+
+    device: str | None = None
+    """None for the fastest kind that this machine has."""
+    batch_size: int | None = None
+    """None for 8 on a CPU, else 64."""
+    img_size: int = 224
+    precision: str = "fp32"
+    networks: Sequence[str] = ()
+    """Names of `PEERS`; all for none. LITv2-S is always there."""
+    compile: bool | None = None
+    """Whether compiled forms are tried too; None for on a CUDA device alone, for a CPU takes minutes per network."""
+    seconds: float = 10.0
+    """Seconds that each form is timed for at most in the end; 12 rounds are timed in any case."""
+    heat_seconds: float = 2.0
+    """The same while forms are tried."""
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be above 0, but got {getattr(self, name):g}"
+            for name in ("seconds", "heat_seconds")
+            if getattr(self, name) <= 0
+        ]
+        if faults:
+            raise UsageError("\n".join(faults))
+        self.condition(self.device or "cpu")
+        choose_peers(self.networks)
+
+    def condition(self, device: str) -> Condition:
+        """Returns how the plain forms are timed."""
+        kind = device.partition(":")[0]
+        return Condition(
+            device=device,
+            batch_size=_BATCH_SIZES.get(kind, _BATCH_SIZE) if self.batch_size is None else self.batch_size,
+            img_size=self.img_size,
+            precision=self.precision,
+            threads=self.threads,
+        )
+
+    def is_compiling(self, device: str) -> bool:
+        """Returns whether compiled forms are tried on a device."""
+        return device.startswith("cuda") if self.compile is None else self.compile
+
+
+def bench_backbones(plan: BackbonesPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0) -> BackbonesFindings:
+    """Tries each network's forms, then times plain and best forms side by side.
+
+    Args:
+        plan: What to time.
+        emit: Told of each step, each form and each round.
+        log: File for what the timing process prints.
+        idle_timeout_s: Seconds of silence after which the timing process counts as hung.
+
+    Raises:
+        MeasurementError: The reference does not fit, or nothing could be timed.
+        DeviceError: This machine does not have the device.
+    """
+    peers = choose_peers(plan.networks)
+    with Ruler(log, purpose="bench backbones", idle_timeout_s=idle_timeout_s) as ruler:
+        device, identity, _ = ruler.read_device(plan.device, emit)
+        condition = plan.condition(device)
+        with hold(claims_of(identity, timing=False), "counting multiply-adds", emit):
+            costs = _count(peers, plan.img_size, log, emit)
+        calibration = ruler.calibrate(condition, emit)
+        emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
+
+        def time_each(entrants: Mapping[str, Entrant], seconds: float) -> Cohort:
+            return time_together(ruler, entrants, emit, calibration=calibration, seconds_each=seconds)
+
+        heats: list[Heat] = []
+        for peer in peers:
+            emit(BenchStepped(text=f"forms of {peer.name}", done=len(heats), total=len(peers) + 1))
+            heats.append(_try_forms(time_each, peer, costs[peer.name], plan, condition))
+        emit(BenchStepped(text="plain and best forms, all together", done=len(peers), total=len(peers) + 1))
+        finals: list[Final] = []
+        failures: dict[str, HiloNasError] = {}
+        for group in group_heats(heats):
+            final, failed = _time_group(time_each, group, plan, condition)
+            finals.append(final)
+            failures |= failed
+    found = BackbonesFindings(heats=heats, finals=finals, failures=failures)
+    if not found.measurements:
+        name, why = next(iter(found.list_failures().items()))
+        raise MeasurementError(f"none of {len(peers)} networks could be timed; {name}: {why}")
+    return found
+
+
+def _count(peers: Sequence[Peer], img_size: int, log: Path, emit: Emit) -> dict[str, dict[str, int]]:
+    """Returns each network's `macs` and `params`: ours by formula, others counted; nothing where counting failed."""
+    emit(Notice(text="counting multiply-adds"))
+    found: dict[str, dict[str, int]] = {}
+    with Worker("counting", log) as worker:
+        for peer in peers:
+            arguments = {"subject": peer.subject(img_size), "img_size": img_size}
+            try:
+                if peer.name in PRESETS:
+                    arch = PRESETS[peer.name]
+                    found[peer.name] = {"macs": count_macs(arch, img_size), "params": count_params(arch)}
+                else:
+                    found[peer.name] = worker.call("hilo_nas.bench.macs:count_subject", arguments, emit)
+            except (OutOfMemoryError, WorkerError) as error:
+                emit(Notice(level="warning", text=f"multiply-adds of {peer.name} could not be counted: {error}"))
+                found[peer.name] = {}
+    return found
+
+
+def _try_forms(
+    time_each: _TimeEach, peer: Peer, costs: Mapping[str, int], plan: BackbonesPlan, condition: Condition
+) -> Heat:
+    """Times the forms of one network side by side, then the best of them beside its compiled self."""
+    forms: dict[str, Measurement] = {}
+    failures: dict[str, HiloNasError] = {}
+
+    def try_out(conditions: Sequence[Condition]) -> Heat:
+        subject = peer.subject(plan.img_size)
+        entrants = {form_of(form): Entrant(subject=subject, condition=form) for form in conditions}
+        cohort = time_each(entrants, plan.heat_seconds)
+        forms.update(cohort.measurements)
+        failures.update(cohort.failures)
+        return Heat(peer=peer, forms=dict(forms), failures=dict(failures), costs=costs)
+
+    heat = try_out([dataclasses.replace(condition, fused=fused, channels_last=nhwc) for fused, nhwc in FORMS])
+    if heat.best is not None and plan.is_compiling(condition.device):
+        # The plain form comes first, for the reference takes the layout of the first.
+        heat = try_out([condition, heat.best, dataclasses.replace(heat.best, compile=True)])
+    return heat
+
+
+def group_heats(heats: Sequence[Heat]) -> list[list[Heat]]:
+    """Returns networks that are timed together: so many that plain and best of each fit, the base in every group."""
+    base = [heat for heat in heats if heat.forms and heat.peer.name == BASE]
+    others = [heat for heat in heats if heat.forms and heat.peer.name != BASE]
+    count = max(1, -(-len(others) // (_TOGETHER // 2 - 1)))
+    return [
+        base + others[len(others) * i // count : len(others) * (i + 1) // count] for i in range(count) if base or others
+    ]
+
+
+def _time_group(
+    time_each: _TimeEach, group: Sequence[Heat], plan: BackbonesPlan, condition: Condition
+) -> tuple[Final, Mapping[str, HiloNasError]]:
+    """Returns the plain and the best form of each network, by its name, and why some were not timed."""
+    wanted = {
+        (heat.peer.name, form_of(form)): Entrant(subject=heat.peer.subject(plan.img_size), condition=form)
+        for heat in group
+        for form in (condition, heat.best)
+        if form is not None and form_of(form) in heat.forms
+    }
+    cohort = time_each({" ".join(key): entrant for key, entrant in wanted.items()}, plan.seconds)
+    final: dict[str, dict[str, Measurement]] = {}
+    for name, form in wanted:
+        if f"{name} {form}" in cohort.measurements:
+            final.setdefault(name, {})[form] = cohort.measurements[f"{name} {form}"]
+    return final, cohort.failures

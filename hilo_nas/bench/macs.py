@@ -1,0 +1,38 @@
+"""Multiply-adds of any network, counted while it runs; for networks that no formula of ours knows.
+
+Runs in a worker process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hilo_nas.events import Emit
+from hilo_nas.models import build_subject, input_shape_of
+
+__all__ = ["count_subject"]
+
+
+def count_subject(subject: Mapping[str, Any], img_size: int, *, emit: Emit) -> dict[str, int]:
+    """Returns `macs` and `params` of a network with 1,000 classes at batch 1.
+
+    Products and convolutions are counted, attention's own among them; softmax, normalisation, activations and
+    additions are not, as in `hilo_nas.cost`.
+
+    Args:
+        subject: What `build_subject` takes.
+        img_size: Side of the image in pixels.
+        emit: Unused; every worker function takes it.
+    """
+    model = build_subject(dict(subject), num_classes=1000, in_chans=3).eval()
+    model.requires_grad_(False)  # the counter looks for gradient functions of outputs whose inputs want them
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(input_shape_of(subject, 1, img_size)))
+    return {
+        "macs": counter.get_total_flops() // 2,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+    }

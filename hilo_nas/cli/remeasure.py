@@ -1,0 +1,57 @@
+"""`hilo-nas remeasure`: time a study's networks again, side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hilo_nas.cli.options import StudiesDir, StudyArgument, parse_duration
+from hilo_nas.cli.tables import build_console
+
+__all__ = ["EXAMPLES", "HELP", "run"]
+
+HELP = """Time a study's front again, and the networks near it, side by side in the same rounds.
+
+Where torch, the driver or hilo-nas's own timing have changed since, all networks are timed anew, and the study goes on
+under the new ones. With --device, the whole study is timed on another device, as a new study with the same scores."""
+EXAMPLES = """Examples: hilo-nas remeasure my-gpu
+hilo-nas remeasure my-gpu --device cpu --study my-cpu"""
+
+
+def run(
+    study: StudyArgument,
+    device: Annotated[str | None, typer.Option(help="Another device: cpu, cuda, cuda:N or mps.")] = None,
+    into: Annotated[
+        str | None, typer.Option("--study", metavar="NAME", help="The study to make for it; STUDY-DEVICE if left out.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All networks, not only those near the front.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")] = None,
+    idle_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="The worker is ended after so long a silence.")
+    ] = "10m",
+    studies_dir: StudiesDir = None,
+) -> None:
+    """Times the networks again and prints the front."""
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.cli.front import print_front
+    from hilo_nas.report import write_tables
+    from hilo_nas.search import RemeasureRequest, run_remeasure
+
+    idle_timeout_s = parse_duration(idle_timeout)
+    assert idle_timeout_s is not None
+    request = RemeasureRequest(
+        study=study,
+        studies_dir=studies_dir,
+        device=device,
+        into=into,
+        everything=everything,
+        idle_timeout_s=idle_timeout_s,
+        timing_s=seconds,
+    )
+    console = build_console()
+    with build_display(console) as display:
+        folder = run_remeasure(request, display)
+    write_tables(folder)
+    print_front(folder, console)
+    console.print(f"Records: {folder.path}", markup=False, soft_wrap=True)

@@ -1,0 +1,72 @@
+"""Networks that were timed side by side, as a table: speeds, ratios to the first, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from hilo_nas.measurement import Measurement
+from hilo_nas.rounds import interval, ratio
+
+__all__ = ["COHORT_COLUMNS", "build_cohort_frame"]
+
+COHORT_COLUMNS = (
+    "name",
+    "images_per_s",
+    "images_per_s_low",
+    "images_per_s_high",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "is_paired",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "latency_ms_p99",
+    "memory_mib",
+    "rounds",
+    "verdict",
+    "form",
+    "condition",
+    "device",
+)
+"""Ratios are to the first network; `is_paired` says whether the two shared their rounds. Intervals are of 95 %."""
+
+
+def build_cohort_frame(measurements: Mapping[str, Measurement]) -> pd.DataFrame:
+    """Returns a row per network in the order given.
+
+    Two networks that shared their rounds are compared round by round; others through the reference, whose noise is then
+    in the interval of each.
+    """
+    names = list(measurements)
+    rows = [_row(name, measurements[name], measurements[names[0]]) for name in names]
+    return pd.DataFrame(rows, columns=list(COHORT_COLUMNS))
+
+
+def _row(name: str, own: Measurement, first: Measurement) -> dict[str, Any]:
+    is_paired = bool(own.cohort) and own.cohort == first.cohort
+    if own is first:
+        middle, low, high = 1.0, 1.0, 1.0
+    elif is_paired:
+        # One batch may differ from the other where conditions do: images, not calls, are compared.
+        scale = own.condition.batch_size / first.condition.batch_size
+        middle = scale * ratio(own.call_seconds, first.call_seconds)
+        low, high = (scale * end for end in interval(own.call_seconds, first.call_seconds))
+    else:
+        middle = own.images_per_s / first.images_per_s
+        apart = sum((item.half_width / item.images_per_s) ** 2 for item in (own, first)) ** 0.5
+        low, high = middle * (1 - apart), middle * (1 + apart)
+    names = ("images_per_s", "images_per_s_low", "images_per_s_high", "latency_ms_p50", "latency_ms_p95")
+    return {
+        "name": name,
+        **{field: getattr(own, field) for field in (*names, "latency_ms_p99", "memory_mib", "verdict", "form")},
+        "ratio": middle,
+        "ratio_low": low,
+        "ratio_high": high,
+        "is_paired": is_paired,
+        "rounds": len(own.call_seconds),
+        "condition": own.condition.label(),
+        "device": own.device.model,
+    }

@@ -1,0 +1,64 @@
+"""One process at a time writes to a study, and it writes down under which versions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Iterator
+
+import filelock
+
+import hilo_nas
+from hilo_nas.errors import RecordError, StorageError, StudyLockedError
+from hilo_nas.study import StudyFolder
+
+__all__ = ["locked", "versions"]
+
+
+@contextlib.contextmanager
+def locked(folder: StudyFolder) -> Iterator[None]:
+    """Holds the study's lock; what this call made is removed again if no study came of it.
+
+    Raises:
+        StudyLockedError: Another process holds it.
+        StorageError: The folder cannot be written.
+        RecordError: It holds trials of nothing.
+    """
+    made = not folder.path.exists()
+    try:
+        folder.trials_path.mkdir(parents=True, exist_ok=True)
+        folder.logs_path.mkdir(exist_ok=True)
+        lock = filelock.FileLock(folder.lock_path)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise StudyLockedError(
+            f"study {folder.name} is locked: another search is running in it. Wait for it, or use another --study."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StorageError(
+            f"cannot write the study's folder {folder.path}: {getattr(error, 'strerror', None) or error}. "
+            "Make it writable, or choose another with --studies-dir."
+        ) from error
+    try:
+        if not folder.exists and any(folder.trials_path.iterdir()):
+            raise RecordError(
+                f"{folder.path} holds trials, but no manifest.yaml to say what they are. Restore it, or use another "
+                "--study."
+            )
+        yield
+    finally:
+        if made and not folder.exists:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        lock.release()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the tool and of what it stands on."""
+    packages = ("torch", "torchvision", "timm", "optuna")
+    return {
+        "hilo-nas": hilo_nas.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }

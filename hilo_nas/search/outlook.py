@@ -1,0 +1,121 @@
+"""Before a search: can its limits be met, by how many of the space's networks, and how long will it take?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from hilo_nas.cost import count_macs, count_params
+from hilo_nas.events import Emit, LimitsForeseen, Notice
+from hilo_nas.measurement import Measurement
+from hilo_nas.records import Subject
+from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.setting import Setting
+from hilo_nas.space import LIMITS, free_violations, limit_text, measured_values, measured_violations
+
+__all__ = ["foresee_limits"]
+
+_NETWORKS = 12
+_SMALLEST_OF = 500
+"""Random networks among which those with the fewest multiply-adds are looked for."""
+_SMALLEST = 2
+_SECONDS_EACH = 0.6
+_Z95 = 1.96
+
+
+def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> LimitsForeseen | None:
+    """Times a sample of the space and says how it stands to the measured limits; None where there is none.
+
+    The sample is drawn evenly among the networks that keep the limits on params and MACs, and joined by the smallest of
+    500: where even those miss a limit, the space hardly holds a network that keeps it.
+    """
+    limits = {**setting.space.limits, **setting.limits}
+    measured = {name: bound for name, bound in limits.items() if not LIMITS[name.partition("@")[0]].is_free}
+    if not measured:
+        return None
+    drawn, smallest = _draw(setting, limits)
+    found = _measure({**drawn, **smallest}, setting, executor, emit)
+    names = tuple(limit_text(name, bound) for name, bound in measured.items())
+    if not found:
+        text = (
+            f"no network was found to tell from whether {' and '.join(names)} can be kept: of those drawn, none keeps "
+            "the limits on params and MACs and can be timed"
+        )
+        emit(Notice(level="warning", text=text))
+        return None
+    keeping = {key: max(measured_violations(measured, own).values()) <= 0 for key, own in found.items()}
+    evenly = [keeping[key] for key in (found if setting.speeds else drawn) if key in keeping]
+    low, high = _wilson(sum(evenly), len(evenly))
+    foreseen = LimitsForeseen(
+        limits=names,
+        networks=len(evenly),
+        keeping=sum(evenly),
+        share_low=low,
+        share_high=high,
+        smallest_keeps=any(keeping[key] for key in smallest if key in keeping),
+        seen=tuple(_range_of(name, found) for name in measured),
+    )
+    emit(foreseen)
+    return foreseen
+
+
+def _draw(setting: Setting, limits: Mapping[str, float]) -> tuple[dict[str, Subject], dict[str, Subject]]:
+    """Returns networks drawn evenly, and the smallest of many, by key; all keep the limits that formulas decide."""
+    random, space = Random(0), setting.space
+    classes, size = setting.data.num_classes, setting.conditions[0].img_size
+    macs: dict[str, int] = {}
+    subjects: dict[str, Subject] = {}
+    for _ in range(_SMALLEST_OF):
+        arch = space.decode(space.sample(random))
+        costs = {
+            "parameters": count_params(arch, num_classes=classes),
+            "macs": count_macs(arch, size, num_classes=classes),
+        }
+        if all(value <= 0 for value in free_violations(limits, **costs).values()):
+            macs[arch.key()], subjects[arch.key()] = costs["macs"], Subject(arch=arch)
+    drawn = list(subjects)[:_NETWORKS]
+    smallest = sorted(macs, key=macs.__getitem__)[:_SMALLEST]
+    return {key: subjects[key] for key in drawn}, {key: subjects[key] for key in smallest}
+
+
+def _measure(
+    subjects: Mapping[str, Subject],
+    setting: Setting,
+    executor: LocalExecutor,
+    emit: Emit,
+) -> dict[str, list[Measurement]]:
+    """Returns the networks' measurements under each condition, briefly taken, without those that fail under one."""
+    if setting.speeds is not None:
+        known = setting.speeds.load_records()
+        return {key: list(record.measurements) for key, record in known.items() if record.measurements}
+    found: dict[str, list[Measurement]] = {key: [] for key in subjects}
+    for condition in setting.conditions:
+        cohort = executor.measure_cohort(
+            subjects,
+            condition,
+            setting.calibrations[condition.label()],
+            setting.data.num_classes,
+            emit,
+            seconds_each=_SECONDS_EACH,
+        )
+        for key, measurement in cohort.measurements.items():
+            found[key].append(measurement)
+    return {key: own for key, own in found.items() if len(own) == len(setting.conditions)}
+
+
+def _range_of(name: str, found: Mapping[str, Sequence[Measurement]]) -> str:
+    values = [value for own in found.values() if (value := measured_values(own)[name]) is not None]
+    if not values:
+        return f"{name}: not seen"
+    return f"{name}: {min(values):.4g} to {max(values):.4g}"
+
+
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    share, z2 = hits / n, _Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(middle - half, 0.0), min(middle + half, 1.0)

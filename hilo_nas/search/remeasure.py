@@ -1,0 +1,321 @@
+"""Timing a study's networks again, side by side: its front before it is reported, or all of them under new facts.
+
+New samples join the records, the newest first. A study stays on one kind of device under one software: where the
+software, the driver, the protocol or the networks' form has changed, all networks are timed anew and the manifest says
+so afterwards; for another device a new study is made, which takes over the scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
+from hilo_nas.events import CohortTimed, Emit, Notice
+from hilo_nas.front import near_front
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.records import INTERRUPTED, TrialRecord
+from hilo_nas.rounds import judge_cohort
+from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.holding import locked, versions
+from hilo_nas.search.journal import Journal
+from hilo_nas.search.loop import beyond, explain
+from hilo_nas.search.resume import differing_facts
+from hilo_nas.search.setting import calibrate_all
+from hilo_nas.search.storage import FITS, impute
+from hilo_nas.space import LIMITS, measured_violations
+from hilo_nas.study import StudyFolder, find_study, new_study_folder
+
+__all__ = ["RemeasureRequest", "run_remeasure", "time_front"]
+
+_NEAR_FRONT = 16
+"""Networks of the front and near it that are timed side by side, at most."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RemeasureRequest:
+    """What is to be timed again."""
+
+    study: str
+    """A study's name or folder."""
+    studies_dir: Path | None = None
+    device: str | None = None
+    """Another device to time the whole study on; the study's own if left out."""
+    into: str | None = None
+    """Name of the study that is made for another device."""
+    everything: bool = False
+    """Whether all networks are timed, not only the front and those near it."""
+    idle_timeout_s: float = 600.0
+    timing_s: float | None = None
+    """Seconds that each network is timed for at most."""
+
+
+def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
+    """Times a study's networks again and returns the study that holds the new samples.
+
+    Raises:
+        NotFoundError: There is no such study.
+        UsageError: Its speeds were taken elsewhere, or the new study's name is taken.
+        DeviceError: This machine does not have the device.
+        StudyLockedError: A search is running in it.
+        HiloNasError: The networks cannot be timed, or the disk cannot serve.
+        KeyboardInterrupt: The user stopped it; what was timed before is as it was.
+    """
+    if request.timing_s is not None and not 0 < request.timing_s < math.inf:
+        raise UsageError(f"seconds must be a number above 0, but got {request.timing_s:g}")
+    source = find_study(request.study, request.studies_dir)
+    manifest = source.load_manifest()
+    if manifest.speeds is not None:
+        raise UsageError(
+            f"study {source.name} takes its speeds from the table {manifest.speeds}. Time that again where it was "
+            "made, with `hilo-nas measure`, and search with the new one."
+        )
+    name = request.device or manifest.objective.device
+    Condition(device=name)
+    with LocalExecutor(
+        source.logs_path,
+        purpose=f"study {source.name}",
+        idle_timeout_s=request.idle_timeout_s,
+        timing_s=request.timing_s,
+    ) as executor:
+        device, identity, threads = executor.read_device(name, emit)
+        if request.into is not None or _is_another(device, identity, manifest):
+            return _time_elsewhere(request, source, manifest, (device, identity, threads), executor, emit)
+        with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
+            facts = differing_facts(manifest, identity, source.load_records(), executor, journal)
+            if facts:
+                for fact, (stored, now) in facts.items():
+                    journal(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
+                _time_anew(source, manifest, identity, executor, journal)
+            elif request.everything:
+                records = [record for record in source.load_records() if record.measurements]
+                for condition in manifest.conditions:
+                    _time_again(source, manifest, records, condition, executor, journal)
+            else:
+                time_front(source, manifest, executor, journal, again=True)
+    return source
+
+
+def time_front(
+    folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit, *, again: bool = False
+) -> None:
+    """Times a study's front and the networks near it in the same rounds, unless that was done; the lock is held.
+
+    Args:
+        folder: The study.
+        manifest: Its manifest.
+        executor: Who times.
+        emit: Told of the timing.
+        again: Whether to do it even where they share their rounds already.
+    """
+    near = near_front(folder.load_records(), at_most=_NEAR_FRONT)
+    cohorts = {record.measurement.cohort for record in near if record.measurement}
+    if len(near) < 2 or (len(cohorts) == 1 and cohorts != {""} and not again):
+        return
+    _time_again(folder, manifest, near, manifest.objective, executor, emit)
+
+
+def _time_again(
+    folder: StudyFolder,
+    manifest: Manifest,
+    records: Sequence[TrialRecord],
+    condition: Condition,
+    executor: LocalExecutor,
+    emit: Emit,
+) -> None:
+    """Lets the new samples join the records; a network that can no longer be timed keeps what it has."""
+    calibration = manifest.calibrations[condition.label()]
+    found = _time(records, condition, calibration, manifest.data.num_classes, executor, emit)[0]
+    latest = {record.number: record for record in folder.load_records()}
+    for record in records:
+        if record.key in found:
+            joined = _join(latest[record.number], {condition.label(): found[record.key]})
+            folder.write_record(_judged(joined, manifest))
+
+
+def _time_anew(
+    folder: StudyFolder, manifest: Manifest, identity: DeviceIdentity, executor: LocalExecutor, emit: Emit
+) -> None:
+    """Times every network that was ever timed, under every condition; the manifest follows once all are written."""
+    calibrations = calibrate_all(manifest.conditions, executor, emit)
+    manifest = dataclasses.replace(manifest, device=identity, calibrations=calibrations, versions=versions())
+    records = [record for record in folder.load_records() if _was_timed(record)]
+    timed, failures = _time_all(records, manifest, executor, emit)
+    for record in records:
+        if record.key in failures:
+            folder.write_record(_failed(record, failures[record.key], records, manifest))
+        elif record.key in timed:
+            folder.write_record(_judged(_join(record, timed[record.key]), manifest))
+    folder.write_manifest(manifest)
+
+
+def _time_elsewhere(
+    request: RemeasureRequest,
+    source: StudyFolder,
+    manifest: Manifest,
+    device: tuple[str, DeviceIdentity, int | None],
+    executor: LocalExecutor,
+    emit: Emit,
+) -> StudyFolder:
+    """Makes a study for another device: the same networks and scores, timed there."""
+    name, identity, _ = device
+    target = new_study_folder(request.into or f"{source.name}-{name.replace(':', '')}", request.studies_dir)
+    if target.exists:
+        raise UsageError(
+            f"the study for {name} would be {target.name}, but there is one of that name. Name another with --study, "
+            f"or time that one again: hilo-nas remeasure {target.name}"
+        )
+    moved = [_on_device(condition, manifest.objective, device) for condition in manifest.conditions]
+    conditions = tuple(dict.fromkeys(moved))
+    anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
+    with locked(target), Journal(target.logs_path / "events.jsonl", emit) as journal:
+        records = [record for record in source.load_records() if record.is_measured and _was_timed(record)]
+        manifest = dataclasses.replace(
+            manifest,
+            name=target.name,
+            device=identity,
+            conditions=conditions,
+            calibrations=calibrate_all(conditions, executor, journal),
+            limits=_limits_for(manifest, moved),
+            versions=versions(),
+            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+        timed, failures = _time_all(records, manifest, executor, journal)
+        target.write_local(source.load_local())
+        target.write_manifest(manifest)
+        for record in records:
+            if record.key in failures:
+                timed_here = _failed(record, failures[record.key], records, manifest)
+            elif record.key in timed:
+                timed_here = _judged(_join(dataclasses.replace(record, measurements=()), timed[record.key]), manifest)
+            else:
+                continue
+            origin = anchors.get(record.key, f"reuse:{source.name}/{record.number}")
+            target.write_record(dataclasses.replace(timed_here, origin=origin))
+    return target
+
+
+def _is_another(name: str, identity: DeviceIdentity, manifest: Manifest) -> bool:
+    """Whether a device is not the study's own: it is of another kind or model, or has another name here."""
+    is_named_so = name.removesuffix(":0") == manifest.objective.device.removesuffix(":0")
+    return not is_named_so or (identity.kind, identity.model) != (manifest.device.kind, manifest.device.model)
+
+
+def _on_device(condition: Condition, objective: Condition, device: tuple[str, DeviceIdentity, int | None]) -> Condition:
+    """A condition as another device has it; what it says of threads beside the objective stays."""
+    name, identity, threads = device
+    if identity.kind != "cpu":
+        threads = None
+    elif condition.threads != objective.threads:
+        threads = condition.threads
+    return dataclasses.replace(
+        condition, device=name, threads=threads, cuda_graph=condition.cuda_graph and identity.kind == "cuda"
+    )
+
+
+def _was_timed(record: TrialRecord) -> bool:
+    """Whether a trial came to be timed, though its network may not have fitted."""
+    return bool(record.measurements) or FITS in record.violations
+
+
+def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, float]:
+    """The command line's limits under the labels that the conditions have on another device.
+
+    Where two conditions are one there, the stricter of their limits holds.
+    """
+    labels = {old.label(): new.label() for old, new in zip(manifest.conditions, conditions, strict=True)}
+    limits: dict[str, float] = {}
+    for name, bound in manifest.limits.items():
+        quantity, _, label = name.partition("@")
+        label = labels.get(label, conditions[0].label())
+        name = quantity if label == conditions[0].label() else f"{quantity}@{label}"
+        stricter = max if LIMITS[quantity].is_floor else min
+        limits[name] = stricter(bound, limits.get(name, bound))
+    return limits
+
+
+def _time_all(
+    records: Sequence[TrialRecord], manifest: Manifest, executor: LocalExecutor, emit: Emit
+) -> tuple[dict[str, dict[str, Measurement]], dict[str, HiloNasError]]:
+    """Returns each network's measurements by condition, and why some could not be timed, by key."""
+    timed: dict[str, dict[str, Measurement]] = {}
+    failures: dict[str, HiloNasError] = {}
+    for condition in manifest.conditions:
+        left = [record for record in records if record.key not in failures]
+        calibration = manifest.calibrations[condition.label()]
+        found, missing = _time(left, condition, calibration, manifest.data.num_classes, executor, emit)
+        failures |= missing
+        for key, measurement in found.items():
+            timed.setdefault(key, {})[condition.label()] = measurement
+    return {key: own for key, own in timed.items() if key not in failures}, failures
+
+
+def _time(
+    records: Sequence[TrialRecord],
+    condition: Condition,
+    calibration: Calibration,
+    num_classes: int,
+    executor: LocalExecutor,
+    emit: Emit,
+) -> tuple[Mapping[str, Measurement], Mapping[str, HiloNasError]]:
+    start = time.monotonic()
+    subjects = {record.key: record.subject for record in records}
+    cohort = executor.measure_cohort(subjects, condition, calibration, num_classes, emit)
+    if cohort.measurements:
+        judgement = judge_cohort(cohort.measurements.values())
+        emit(
+            CohortTimed(
+                networks=len(cohort.measurements),
+                condition=condition.label(),
+                verdict=judgement.verdict,
+                text=judgement.text,
+                seconds=time.monotonic() - start,
+            )
+        )
+    return cohort.measurements, cohort.failures
+
+
+def _join(record: TrialRecord, found: Mapping[str, Measurement]) -> TrialRecord:
+    """The record with its new measurements first."""
+    return dataclasses.replace(record, measurements=(*found.values(), *record.measurements))
+
+
+def _failed(
+    record: TrialRecord, error: HiloNasError, records: Sequence[TrialRecord], manifest: Manifest
+) -> TrialRecord:
+    """The record of a network that cannot be timed under the new facts; under these, what it had is no speed."""
+    record = dataclasses.replace(record, measurements=())
+    if isinstance(error, OutOfMemoryError):
+        return dataclasses.replace(
+            record,
+            state="infeasible",
+            reason=f"out of memory while timing: {error}",
+            violations={**record.violations, FITS: 1.0},
+            imputed=impute(records, chance_top1=1 / manifest.data.num_classes),
+        )
+    return dataclasses.replace(record, state="failed", reason=f"{INTERRUPTED}: {error}")
+
+
+def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
+    """The record in the state that its newest values give it: the winner must really keep its limits."""
+    ordered = dataclasses.replace(record, measurements=tuple(sorted(record.measurements, key=manifest.rank_of)))
+    limits = manifest.limits_in_force
+    free = [name for name in limits if LIMITS[name.partition("@")[0]].is_free and name in record.violations]
+    violations = {
+        **{name: record.violations[name] for name in free},
+        **measured_violations(limits, ordered.measurements),
+    }
+    record = dataclasses.replace(record, violations=violations)
+    if not record.is_measured:
+        return record
+    if over := beyond(violations):
+        return dataclasses.replace(record, state="infeasible", reason=f"{explain(over, ordered, limits)} (timed again)")
+    if record.state == "infeasible" and not record.scores:
+        reason = f"{INTERRUPTED}: it keeps the limits since it was timed again, and is still to be trained"
+        return dataclasses.replace(record, state="failed", reason=reason)
+    return dataclasses.replace(record, state="complete", reason=None)

@@ -1,0 +1,78 @@
+"""Taking over what another study has paid for: its scores, where its training was the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hilo_nas.errors import StudyMismatchError, UsageError
+from hilo_nas.front import front_of
+from hilo_nas.manifest import DataIdentity
+from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.records import Subject
+from hilo_nas.space import SearchSpace
+from hilo_nas.study import StudyFolder
+
+__all__ = ["Scored", "load_scored"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A network of another study with its score."""
+
+    subject: Subject
+    params: dict[str, int] | None
+    """In the space of the study that takes it over; None where that cannot spell it."""
+    origin: str
+    """`reuse:STUDY/NUMBER`."""
+    scores: tuple[ProxyScore, ...]
+
+
+def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
+    """Returns a study's complete trials for another study, those on its front first.
+
+    Raises:
+        StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
+    """
+    manifest = source.load_manifest()
+    if differing := _differences(manifest.plan, manifest.data, plan, data):
+        lines = [f"  {name}: {theirs!r} there, {ours!r} here" for name, (theirs, ours) in differing.items()]
+        raise StudyMismatchError(
+            f"the scores of study {source.name} come from another training, so they could not be compared:\n"
+            + "\n".join([*lines, "Give the options and the data of that study, or leave out --reuse."])
+        )
+    records = source.load_records()
+    front = [record.number for record in front_of(records)]
+    complete = [record for record in records if record.state == "complete" and record.scores]
+    complete.sort(key=lambda record: (record.number not in front, record.number))
+    return [
+        Scored(
+            subject=record.subject,
+            params=_encode(space, record.subject),
+            origin=f"reuse:{source.name}/{record.number}",
+            scores=record.scores,
+        )
+        for record in complete
+        if record.subject.arch is not None
+    ]
+
+
+def _differences(
+    their_plan: ProxyPlan, their_data: DataIdentity, plan: ProxyPlan, data: DataIdentity
+) -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    if their_data.hash != data.hash:
+        found["data"] = (f"{their_data.name} ({their_data.hash[:12]})", f"{data.name} ({data.hash[:12]})")
+    for name, ours in plan.to_dict().items():
+        theirs = getattr(their_plan, name)
+        if theirs != ours:
+            found[f"proxy {name}"] = (theirs, ours)
+    return found
+
+
+def _encode(space: SearchSpace, subject: Subject) -> dict[str, int] | None:
+    assert subject.arch is not None
+    try:
+        return space.encode(subject.arch)
+    except UsageError:
+        return None

@@ -1,0 +1,179 @@
+"""Speeds without a study: networks of a space that were timed on one machine, for a search that trains on another.
+
+A folder with `speeds.yaml` (space, conditions, device, calibrations) and one trial record per network, whose state is
+`timed`: it has measurements and no score.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
+from hilo_nas.space import SearchSpace
+from hilo_nas.space.file import build_space
+
+__all__ = ["SpeedFolder", "SpeedSetting"]
+
+_SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeedSetting:
+    """Under what the networks of a table were timed."""
+
+    space: SearchSpace
+    conditions: tuple[Condition, ...]
+    """The first is the objective of a search that takes the table."""
+    device: DeviceIdentity
+    calibrations: dict[str, Calibration]
+    """By the condition's label."""
+    num_classes: int
+    versions: dict[str, str]
+    created_at: str
+    schema_version: int = _SCHEMA_VERSION
+
+    def to_yaml(self) -> str:
+        """Returns the setting as it is stored."""
+        fields = {
+            "schema_version": self.schema_version,
+            "space": {"name": self.space.name, "hash": self.space.hash(), **self.space.to_dict()},
+            "conditions": [condition.to_dict() for condition in self.conditions],
+            "device": dataclasses.asdict(self.device),
+            "calibrations": {label: dataclasses.asdict(item) for label, item in self.calibrations.items()},
+            "num_classes": self.num_classes,
+            "versions": self.versions,
+            "created_at": self.created_at,
+        }
+        return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=110)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> SpeedSetting:
+        """Builds the setting that `to_yaml` wrote.
+
+        Raises:
+            RecordError: It is no such setting, or a newer version wrote it.
+        """
+        try:
+            fields = yaml.safe_load(text)
+            if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
+                raise RecordError("schema_version is missing: this is no table of speeds")
+            if fields["schema_version"] > _SCHEMA_VERSION:
+                raise RecordError(
+                    f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
+                    "hilo-nas wrote it. Upgrade hilo-nas to use it."
+                )
+            return cls(**{**fields, **_values(fields)})
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise RecordError(f"the table is not complete: {error!r}") from error
+        except HiloNasError as error:
+            raise RecordError(str(error)) from error
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    space = dict(fields["space"])
+    del space["hash"]
+    return {
+        "space": build_space(space.pop("name"), space),
+        "conditions": tuple(Condition(**item) for item in fields["conditions"]),
+        "device": DeviceIdentity(**fields["device"]),
+        "calibrations": {label: Calibration.from_dict(item) for label, item in fields["calibrations"].items()},
+    }
+
+
+class SpeedFolder:
+    """A table of speeds on disk.
+
+    Args:
+        path: Its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records: dict[str, TrialRecord] | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a table here."""
+        return (self.path / "speeds.yaml").is_file()
+
+    def load_setting(self) -> SpeedSetting:
+        """Returns under what the networks were timed.
+
+        Raises:
+            NotFoundError: There is no table here.
+            RecordError: It cannot be understood.
+            StorageError: It cannot be read.
+        """
+        file = self.path / "speeds.yaml"
+        if not self.exists:
+            raise NotFoundError(
+                f"{self.path} holds no table of speeds (speeds.yaml). Make one with `hilo-nas measure SPACE --sample N "
+                "--save DIR`."
+            )
+        try:
+            return SpeedSetting.from_yaml(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StorageError(f"cannot read {file}: {error.strerror or error}") from error
+        except (RecordError, UnicodeDecodeError) as error:
+            raise RecordError(f"{file}: {error}") from error
+
+    def write_setting(self, setting: SpeedSetting) -> None:
+        """Writes the setting atomically; makes the folder.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        try:
+            (self.path / "networks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {self.path}: {error.strerror or error}. Choose another folder.") from error
+        write_atomically(self.path / "speeds.yaml", setting.to_yaml())
+
+    def load_records(self) -> dict[str, TrialRecord]:
+        """Returns the networks that were timed, by key, in the order of their numbers; read once."""
+        if self._records is None:
+            timed = (record for record in self.load_all() if record.state == "timed")
+            self._records = {record.key: record for record in timed}
+        return self._records
+
+    def load_all(self) -> list[TrialRecord]:
+        """Returns every network that was tried, those that could not be timed included."""
+        return load_records(self.path / "networks")
+
+    def write_record(self, record: TrialRecord) -> None:
+        """Writes one network's record atomically."""
+        write_record(self.path / "networks", record)
+        self._records = None
+
+    def measurements_of(self, key: str) -> tuple[Measurement, ...]:
+        """Returns what was measured of a network.
+
+        Raises:
+            NotFoundError: The table does not hold it.
+        """
+        records = self.load_records()
+        if key not in records:
+            raise NotFoundError(f"the speeds in {self.path} do not hold network {key}")
+        return records[key].measurements
+
+    def identity(self) -> str:
+        """Returns the table's name and a hash of its networks and their figures, which a study keeps."""
+        speeds = "\n".join(
+            f"{key} {measurement.condition.label()} {measurement.images_per_s!r} {measurement.latency_ms_p95!r} "
+            f"{measurement.memory_mib!r}"
+            for key, record in sorted(self.load_records().items())
+            for measurement in record.measurements
+        )
+        return f"{self.path.resolve().name} ({hashlib.sha256(speeds.encode()).hexdigest()[:12]})"
+
+    def is_named_by(self, identity: str) -> bool:
+        """Returns whether an `identity` is this table's; its folder may have another name by now."""
+        return identity.rpartition(" ")[2] == self.identity().rpartition(" ")[2]

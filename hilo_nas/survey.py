@@ -1,0 +1,311 @@
+"""Timing without a search: networks that are named, side by side, or a sample of a space into a table of speeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+
+import hilo_nas
+from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.cost import count_macs, count_params
+from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError, StudyMismatchError, UsageError
+from hilo_nas.events import Emit, NetworksTimed
+from hilo_nas.measure import Cohort, Entrant, Ruler
+from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
+from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.space import SearchSpace, free_violations
+from hilo_nas.speeds import SpeedFolder, SpeedSetting
+from hilo_nas.study import StudyFolder, find_study
+
+__all__ = ["NamedNetwork", "find_network", "sample_speeds", "time_networks"]
+
+_TOGETHER = 16
+"""Networks of a sample that are timed in the same rounds; each such cohort is stored as soon as it is timed."""
+_DRAWS_PER_NETWORK = 50
+"""Draws without a new network after which a space counts as used up, per network asked for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedNetwork:
+    """A network that a user named."""
+
+    name: str
+    """As it was named."""
+    subject: dict[str, Any]
+    """What `Entrant.subject` takes."""
+    defaults: dict[str, Any]
+    """Fields of the condition, and `num_classes`, that its study timed it under; empty for others."""
+
+
+def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
+    """Returns the network of a name: `STUDY:TRIAL`, `timm:NAME`, `onnx:FILE`, a preset, or an architecture's YAML file.
+
+    Raises:
+        NotFoundError: There is no such study, trial or file.
+        UsageError: The name is of no such form.
+        ArchError: The file holds no architecture.
+    """
+    head, colon, tail = name.rpartition(":")
+    if name in PRESETS:
+        return NamedNetwork(name=name, subject={"arch": PRESETS[name].to_dict()}, defaults={})
+    if name.startswith("timm:"):
+        return NamedNetwork(name=name, subject={"timm": name.removeprefix("timm:")}, defaults={})
+    if name.startswith("onnx:"):
+        path = Path(name.removeprefix("onnx:"))
+        if not path.is_file():
+            raise NotFoundError(f"there is no file {path}, named by {name}")
+        return NamedNetwork(name=name, subject={"onnx": str(path.absolute())}, defaults={})
+    if colon and tail.isdigit():
+        return _find_trial(name, find_study(head, studies_dir), int(tail))
+    if name.endswith((".yaml", ".yml")):
+        return NamedNetwork(name=name, subject={"arch": _load_arch(Path(name)).to_dict()}, defaults={})
+    raise UsageError(
+        f"a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
+        f"{', '.join(PRESETS)}, but got {name!r}. To time a sample of a space, add --sample N."
+    )
+
+
+def _find_trial(name: str, folder: StudyFolder, number: int) -> NamedNetwork:
+    manifest = folder.load_manifest()
+    records = {record.number: record for record in folder.load_records()}
+    if number not in records:
+        raise NotFoundError(f"study {folder.name} has no trial {number}: its trials are {', '.join(map(str, records))}")
+    objective = manifest.objective.to_dict()
+    return NamedNetwork(
+        name=name,
+        subject=records[number].subject.to_dict(),
+        defaults={**objective, "num_classes": manifest.data.num_classes},
+    )
+
+
+def _load_arch(path: Path) -> ArchConfig:
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if not isinstance(fields, Mapping):
+        raise UsageError(
+            f"{path} must hold an architecture (as `hilo-nas export` writes arch.yaml), but got {fields!r}"
+        )
+    try:
+        return ArchConfig.from_dict(fields)
+    except ArchError as error:
+        lines = "\n".join(f"  {line}" for line in str(error).splitlines())
+        raise ArchError(f"{path} holds no architecture:\n{lines}") from error
+
+
+def time_networks(
+    networks: Sequence[NamedNetwork],
+    condition: Condition,
+    ruler: Ruler,
+    emit: Emit,
+    *,
+    num_classes: int,
+    seconds_each: float | None = None,
+) -> Cohort:
+    """Returns the speeds of named networks under one condition, side by side.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+        MeasurementError: The reference network does not fit.
+    """
+    entrants = {
+        network.name: Entrant(
+            subject=network.subject, condition=condition, num_classes=network.defaults.get("num_classes", num_classes)
+        )
+        for network in networks
+    }
+    return ruler.measure_cohort(entrants, emit, seconds_each=seconds_each)
+
+
+def sample_speeds(
+    space: SearchSpace,
+    conditions: Sequence[Condition],
+    folder: SpeedFolder,
+    ruler: Ruler,
+    emit: Emit,
+    *,
+    networks: int,
+    num_classes: int,
+    seed: int = 0,
+    seconds_each: float | None = None,
+) -> list[TrialRecord]:
+    """Times a sample of a space into a table of speeds, and returns its records; goes on with one that was begun.
+
+    The space's anchors come first, then networks drawn evenly among those that keep its limits on params and MACs.
+
+    Args:
+        space: The space.
+        conditions: The first is the objective of a search that takes the table.
+        folder: Where the table is, or is to be.
+        ruler: Times.
+        emit: Told of the timing.
+        networks: How many networks the table is to hold; fewer where the space does not hold so many.
+        num_classes: Outputs of their classifiers.
+        seed: Of the draws.
+        seconds_each: Seconds that each network is timed for at most, under each condition.
+
+    Raises:
+        StudyMismatchError: The table was begun under other conditions, or on another device.
+        StorageError: The folder cannot be written.
+        HiloNasError: The networks cannot be timed.
+    """
+    setting = _open_table(space, conditions, folder, ruler, emit, num_classes)
+    known = {record.key for record in folder.load_all()}
+    wanted = _draw(space, setting, networks, seed)
+    missing = {key: subject for key, subject in wanted.items() if key not in known}
+    number = max((record.number for record in folder.load_all()), default=-1)
+    keys = list(missing)
+    for first in range(0, len(keys), _TOGETHER):
+        group = {key: missing[key] for key in keys[first : first + _TOGETHER]}
+        start = time.monotonic()
+        measured, failures = _time_group(group, setting, ruler, emit, seconds_each)
+        for key, subject in group.items():
+            number += 1
+            share_s = (time.monotonic() - start) / len(group)
+            folder.write_record(_record(number, subject, setting, measured.get(key, ()), failures.get(key), share_s))
+        emit(NetworksTimed(done=len(known) + min(first + _TOGETHER, len(keys)), total=len(known) + len(keys)))
+    return folder.load_all()
+
+
+def _open_table(
+    space: SearchSpace,
+    conditions: Sequence[Condition],
+    folder: SpeedFolder,
+    ruler: Ruler,
+    emit: Emit,
+    num_classes: int,
+) -> SpeedSetting:
+    """Returns the table's setting: a new one, or the stored one if it is the same."""
+    _, device, _ = ruler.read_device(conditions[0].device, emit)
+    if folder.exists:
+        stored = folder.load_setting()
+        differing = _differences(stored, space, conditions, num_classes)
+        differing |= {f"device {name}": pair for name, pair in stored.device.differences(device).items()}
+        if differing:
+            lines = [f"  {name}: {theirs!r} in the table, {ours!r} now" for name, (theirs, ours) in differing.items()]
+            raise StudyMismatchError(
+                f"the speeds in {folder.path} were taken under other conditions, so they could not be compared:\n"
+                + "\n".join([*lines, "Leave out what differs, or save to another folder."])
+            )
+        return stored
+    calibrations = {condition.label(): ruler.calibrate(condition, emit) for condition in conditions}
+    setting = SpeedSetting(
+        space=space,
+        conditions=tuple(conditions),
+        device=device,
+        calibrations=calibrations,
+        num_classes=num_classes,
+        versions={
+            "hilo-nas": hilo_nas.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")},
+        },
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    folder.write_setting(setting)
+    return setting
+
+
+def _differences(
+    stored: SpeedSetting, space: SearchSpace, conditions: Sequence[Condition], num_classes: int
+) -> dict[str, tuple[Any, Any]]:
+    pairs = {
+        "space": (f"{stored.space.name} ({stored.space.hash()})", f"{space.name} ({space.hash()})"),
+        "conditions": (
+            [condition.label() for condition in stored.conditions],
+            [condition.label() for condition in conditions],
+        ),
+        "num_classes": (stored.num_classes, num_classes),
+        "timing protocol": (max((c.protocol for c in stored.calibrations.values()), default=None), PROTOCOL),
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _draw(space: SearchSpace, setting: SpeedSetting, networks: int, seed: int) -> dict[str, Subject]:
+    """Returns so many distinct networks by key, the same ones for the same seed."""
+    random = Random(seed)
+    found: dict[str, Subject] = {anchor.arch.key(): Subject(arch=anchor.arch) for anchor in space.anchors}
+    misses = 0
+    while len(found) < networks and misses < _DRAWS_PER_NETWORK * networks:
+        arch = space.decode(space.sample(random))
+        if arch.key() in found or not _keeps_limits(arch, setting):
+            misses += 1
+            continue
+        found[arch.key()] = Subject(arch=arch)
+    return dict(list(found.items())[:networks])
+
+
+def _costs(arch: ArchConfig, setting: SpeedSetting) -> dict[str, int]:
+    classes, size = setting.num_classes, setting.conditions[0].img_size
+    return {"parameters": count_params(arch, num_classes=classes), "macs": count_macs(arch, size, num_classes=classes)}
+
+
+def _keeps_limits(arch: ArchConfig, setting: SpeedSetting) -> bool:
+    return all(value <= 0 for value in free_violations(setting.space.limits, **_costs(arch, setting)).values())
+
+
+def _time_group(
+    group: Mapping[str, Subject],
+    setting: SpeedSetting,
+    ruler: Ruler,
+    emit: Emit,
+    seconds_each: float | None,
+) -> tuple[dict[str, tuple[Measurement, ...]], dict[str, HiloNasError]]:
+    """Returns each network's measurements, one per condition, and why some have none."""
+    measured: dict[str, tuple[Measurement, ...]] = dict.fromkeys(group, ())
+    failures: dict[str, HiloNasError] = {}
+    for condition in setting.conditions:
+        calibration: Calibration = setting.calibrations[condition.label()]
+        entrants = {
+            key: Entrant(subject=subject.to_dict(), condition=condition, num_classes=setting.num_classes)
+            for key, subject in group.items()
+            if key not in failures
+        }
+        cohort = ruler.measure_cohort(entrants, emit, calibration=calibration, seconds_each=seconds_each)
+        failures |= cohort.failures
+        for key, measurement in cohort.measurements.items():
+            measured[key] = (*measured[key], measurement)
+    return {key: own for key, own in measured.items() if key not in failures}, failures
+
+
+def _record(
+    number: int,
+    subject: Subject,
+    setting: SpeedSetting,
+    measurements: tuple[Measurement, ...],
+    failure: HiloNasError | None,
+    seconds: float,
+) -> TrialRecord:
+    assert subject.arch is not None
+    try:
+        params = setting.space.encode(subject.arch)
+    except UsageError:  # an anchor outside the space
+        params = None
+    costs = _costs(subject.arch, setting)
+    return TrialRecord(
+        number=number,
+        subject=subject,
+        state="timed" if failure is None else "failed",
+        params=params,
+        origin="sample",
+        reason=None if failure is None else str(failure),
+        parameters=costs["parameters"],
+        macs=costs["macs"],
+        measurements=measurements,
+        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+    )

@@ -1,0 +1,147 @@
+"""What is said while a search runs: a line per thing on a pipe, a live picture on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from hilo_nas.cli.display import build_display
+from hilo_nas.events import (
+    CalibrationStarted,
+    CohortTimed,
+    CostForeseen,
+    DeviceAwaited,
+    LimitsForeseen,
+    NetworkPrepared,
+    NetworksTimed,
+    Notice,
+    RoundTimed,
+    SearchFinished,
+    SearchStarted,
+    TrainingProgressed,
+    TrialFinished,
+    TrialStarted,
+)
+
+
+def say(*events, is_terminal=False):
+    """What the events make the display print, without colours."""
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, color_system=None, width=100, highlight=False)
+    with build_display(console) as display:
+        for event in events:
+            display(event)
+            if is_terminal:
+                console.print(display.render())
+    return console.file.getvalue()
+
+
+def foreseen(**fields):
+    values = {
+        "limits": ("images_per_s >= 900", "latency_ms <= 20 at cpu-b1-32px-fp32"),
+        "networks": 12,
+        "keeping": 5,
+        "share_low": 0.193,
+        "share_high": 0.681,
+        "smallest_keeps": True,
+        "seen": ("images_per_s: 310 to 1900", "latency_ms@cpu-b1-32px-fp32: 3 to 40"),
+    }
+    return LimitsForeseen(**{**values, **fields})
+
+
+LAW = "images_per_s >= 900 and latency_ms <= 20 at cpu-b1-32px-fp32"
+SEEN = "seen images_per_s: 310 to 1900; latency_ms@cpu-b1-32px-fp32: 3 to 40"
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (foreseen(), f"{LAW}: kept by 5 of 12 networks of the space, timed briefly (19% to 68% of all); {SEEN}"),
+        (
+            foreseen(keeping=12, share_low=0.757, share_high=1.0),
+            f"{LAW}: kept by 12 of 12 networks of the space, timed briefly (76% to 100% of all); {SEEN}",
+        ),
+        (
+            foreseen(keeping=0, share_low=0.0, share_high=0.243),
+            f"{LAW}: kept by none of 12 networks of the space, but by its smallest (at most 24% of all); {SEEN}",
+        ),
+        (
+            foreseen(keeping=0, share_low=0.0, share_high=0.243, smallest_keeps=False),
+            f"{LAW}: kept by none of 12 networks of the space, timed briefly, nor by its smallest: it can hardly be "
+            f"met here; {SEEN}. Loosen the limit, or search a space with smaller networks.",
+        ),
+        (CostForeseen(trials=40, total_s=4321.0, seconds=3.0), "40 networks will take about 1 h 12 min"),
+        (
+            CohortTimed(networks=9, condition="cpu-b1", verdict="steady", text="3 % of the blocks", seconds=14.2),
+            "9 networks timed side by side at cpu-b1 in 14 s: steady",
+        ),
+        (
+            CohortTimed(networks=9, condition="cpu-b1", verdict="bursty", text="[quiet] please", seconds=14.2),
+            "9 networks timed side by side at cpu-b1 in 14 s: bursty\nwarning: [quiet] please",
+        ),
+        (DeviceAwaited(device="the CPU", holders=("a [x]", "b")), "waiting for the CPU: a [x]; b"),
+        (DeviceAwaited(device="the CPU", holders=()), "waiting for the CPU: another process"),
+        (NetworksTimed(done=16, total=1000), "16 of 1000 networks timed"),
+        (Notice(text="[0] was left out", level="warning"), "warning: [0] was left out"),
+        (Notice(text="plain [1]"), "plain [1]"),
+        (
+            SearchStarted(study="s [2]", done=1, total=9, device="cpu (a CPU)"),
+            "study s [2] on cpu (a CPU): 1 of 9 networks measured",
+        ),
+    ],
+)
+def test_a_pipe_gets_a_line_for_what_its_reader_looks_for(event, text):
+    assert say(event) == f"{text}\n"
+
+
+def finished(**fields):
+    values = {"number": 3, "key": "0123456789ab", "images_per_s": 950.4, "proxy_top1": 0.5, "reason": None}
+    return TrialFinished(**{**values, "seconds": 12.0, "measured": 4, "total": 9, "state": "complete", **fields})
+
+
+def test_a_pipe_gets_a_line_per_trial():
+    assert say(finished()) == "trial   3 (4/9) 0123456789ab     950.4 images/s  top-1  50.0 %  12 s\n"
+    broken = finished(state="infeasible", reason="latency_ms <= 20 is a limit, but got [25]", proxy_top1=None)
+    assert say(broken) == ("trial   3 (4/9) 0123456789ab  infeasible: latency_ms <= 20 is a limit, but got [25]\n")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        CalibrationStarted(condition="c"),
+        NetworkPrepared(name="k", done=1, total=9),
+        RoundTimed(condition="c", round=1, rounds=16, images_per_s=10.0),
+        TrainingProgressed(images_seen=1, images_total=2, loss=0.5),
+        TrialStarted(number=1, key="k", params_m=1.0, gmacs=0.1, origin="sampler"),
+        SearchFinished(study="s", measured=9, total=9, stopped_by="total", seconds=3.0),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_pipe_hears_nothing_of_what_happens_too_often(event):
+    assert say(event) == ""
+
+
+def test_a_terminal_sees_the_phase_under_way():
+    shown = say(
+        CalibrationStarted(condition="cpu-b1"),
+        DeviceAwaited(device="the CPU", holders=("study a",)),
+        SearchStarted(study="s", done=1, total=9, device="cpu (a CPU)", points=[[0, 900.0, 0.5]]),
+        TrialStarted(number=1, key="k", params_m=1.25, gmacs=0.1, origin="sampler"),
+        RoundTimed(condition="c", round=4, rounds=16, images_per_s=1234.0),
+        TrainingProgressed(images_seen=1000, images_total=2000, loss=0.5),
+        finished(images_per_s=1000.0, proxy_top1=0.4),
+        NetworkPrepared(name="k", done=2, total=9),
+        CohortTimed(networks=9, condition="cpu-b1", verdict="steady", text="", seconds=14.2),
+        is_terminal=True,
+    )
+    for text in (
+        "timing the reference at cpu-b1",
+        "waiting for the CPU: study a",
+        "trial 1 (1.25 M params): building",
+        "trial 1 (1.25 M params): timing: 1,234 images/s",
+        "trial 1 (1.25 M params): training: 1,000 images, loss 0.500",
+        "preparing 2 of 9 networks",
+        "9 networks timed side by side at cpu-b1 in 14 s: steady",
+        "front: 900/s 50.0 %   1000/s 40.0 %",
+        "4/9",
+    ):
+        assert text in shown

@@ -1,0 +1,113 @@
+"""`hilo-nas search`: its aims, tables of speeds and taken-over scores, from the command line, on a fake machine."""
+
+import pytest
+from builders import build_arch, build_manifest, build_record, write_study
+from fakes import FakeMachine, speed, write_speeds, write_timed_study
+
+from hilo_nas.cli import main
+from hilo_nas.search import dry_run, session
+from hilo_nas.study import StudyFolder
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    machine = FakeMachine()
+    for module in (dry_run, session):
+        monkeypatch.setattr(module, "LocalExecutor", machine)
+    monkeypatch.setattr(dry_run, "_NETWORKS", 1)
+    return machine
+
+
+def search(capsys, *arguments):
+    assert main(["search", "litv2_digits", "--sampler", "random", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments, code):
+    assert main(["search", *arguments]) == code
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return " ".join(err.replace("│", " ").split())
+
+
+def test_aims_are_foreseen_kept_and_shown(home, capsys):
+    bound = f"{speed(build_arch(4)):.0f}"
+    options = ("--also", "batch_size=1,max_latency_ms=20", "--also", "batch_size=64", "--min-images-per-s", bound)
+    out = search(capsys, *options, "--study", "aims", "--until-trials", "3")
+    law = f"images_per_s >= {bound} and latency_ms <= 20 at cpu-b1-32px-fp32-t2: kept by "
+    assert law in out
+    assert "3 networks will take about" in out
+    assert "3 of 3 networks measured, all done" in out
+    folder = StudyFolder(home / "studies" / "aims")
+    assert folder.load_manifest().limits == {"images_per_s": float(bound), "latency_ms@cpu-b1-32px-fp32-t2": 20.0}
+    assert [condition.batch_size for condition in folder.load_manifest().conditions] == [32, 1, 64]
+    records = folder.load_records()
+    assert all(len({m.condition for m in record.measurements}) == 3 for record in records)
+
+
+def test_the_front_is_timed_at_the_end_unless_told_otherwise(home, machine, capsys):
+    out = search(capsys, "--study", "a", "--until-trials", "3")
+    assert "networks timed side by side at cpu-b32-32px-fp32-t2 in" in out
+    assert "timed side by side" not in search(capsys, "--study", "b", "--until-trials", "3", "--no-remeasure")
+    assert len(machine.cohorts) == 1
+
+
+def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
+    archs = [build_arch(i) for i in (0, 3, 7)]
+    write_timed_study(home / "studies", machine, archs[:2], "source")
+    write_speeds(home / "edge", archs)
+    out = search(capsys, "--speeds", "edge", "--reuse", "source", "--study", "both", "--trials", "5")
+    assert "3 of 7 networks measured, the space holds no further network within the limits" in out
+    assert "speeds from the table edge (" in out
+    assert machine.scored == [archs[2].key()]
+    assert machine.measured == machine.cohorts == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--also", "colour=red,batch_size=x", "--also", "batch_size=0"), "but got 'colour=red'"),
+        (("--also", "batch_size=1,max_latency_ms=0"), "max_latency_ms cannot be '0'"),
+        (("--max-latency-ms", "0"), "max_latency_ms must be a number above 0, but got 0"),
+        (("--seconds", "nan"), "seconds must be a number above 0, but got nan"),
+        (("--min-images-per-s", "inf"), "min_images_per_s must be a number above 0, but got inf"),
+        (("--max-memory-mib", "much"), "Invalid value for '--max-memory-mib'"),
+        (("--speeds", "nowhere"), "nowhere holds no table of speeds (speeds.yaml). Make one with `hilo-nas measure"),
+        (("--reuse", "ghost"), "no study 'ghost'"),
+        (("--also", "img_size=8"), "img_size must be at least"),
+        (("--runtime", "tensorrt"), "runtime must be one of torch, onnxruntime, openvino, but got 'tensorrt'"),
+        (("--cuda-graph",), "cuda_graph needs a cuda device, but got 'cpu'"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2_and_makes_no_study(home, capsys, arguments, said):
+    assert said in refused(capsys, *arguments, code=2)
+    assert not list(home.glob("studies/*"))
+
+
+def test_all_faults_of_further_conditions_are_told_in_one_go(capsys):
+    said = refused(capsys, "--also", "colour=red,batch_size=x", "--also", "batch_size=0", code=2)
+    for fault in ("but got 'colour=red'", "batch_size cannot be 'x'", "batch_size must be at least 1, but got 0"):
+        assert fault in said
+
+
+def test_aims_that_are_not_the_studys_end_with_1(home, machine, capsys):
+    write_study(home / "studies", "demo", [build_record(0)], build_manifest("demo", limits={"latency_ms": 20.0}))
+    said = refused(capsys, "--study", "demo", "--max-latency-ms", "30", "--also", "batch_size=1", code=1)
+    assert "latency_ms: 20.0 in the study, 30.0 now" in said
+    assert "also: [] in the study, ['cpu-b1-32px-fp32'] now" in said
+    machine.form = "litv2/9"
+    assert "hilo-nas remeasure demo" in refused(capsys, "--study", "demo", code=1)
+
+
+def test_a_dry_run_prices_a_search_with_aims_and_makes_no_study(home, capsys):
+    out = search(capsys, "--dry-run", "--trials", "4", "--max-latency-ms", "1e-3")
+    assert "latency_ms <= 0.001: kept by none of 12 networks of the space, timed briefly, nor by its smallest" in out
+    assert "4 trials: about" in out
+    assert not list(home.glob("studies/*"))

@@ -1,0 +1,42 @@
+import os
+
+import pytest
+import sqlalchemy
+from alembic.script import ScriptDirectory
+from fakes import FakeMachine
+from sqlalchemy.engine import Engine
+
+from hilo_nas.search import dry_run, remeasure, session
+
+
+@sqlalchemy.event.listens_for(Engine, "connect")
+def _trust_the_system(connection, record):
+    """Nobody pulls the plug on these studies: what is written need not reach the disk before a test goes on."""
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+_read_directory = ScriptDirectory.from_config
+_DIRECTORIES = {}
+
+
+def _directory_of(config):
+    """Optuna's migrations, read once and not for each database that is made: that takes longer than a search here."""
+    place = config.get_main_option("script_location")
+    if place not in _DIRECTORIES:
+        _DIRECTORIES[place] = _read_directory(config)
+    return _DIRECTORIES[place]
+
+
+@pytest.fixture(autouse=True)
+def quick_storage(monkeypatch):
+    monkeypatch.setattr(ScriptDirectory, "from_config", staticmethod(_directory_of))
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A fake machine, which searches and re-timings of this process find instead of the real one."""
+    machine = FakeMachine()
+    for module in (dry_run, remeasure, session):
+        monkeypatch.setattr(module, "LocalExecutor", machine)
+    return machine

@@ -1,0 +1,225 @@
+"""A search that takes over another study's scores: only where its training was the same, and then without training."""
+
+import dataclasses
+import shutil
+
+import pytest
+from builders import (
+    TINY,
+    build_arch,
+    build_condition,
+    build_data,
+    build_device,
+    build_failed,
+    build_infeasible,
+    build_manifest,
+    build_plan,
+)
+from fakes import speed, write_speeds, write_timed_study
+
+from hilo_nas.errors import NotFoundError, StudyMismatchError
+from hilo_nas.events import Notice
+from hilo_nas.records import Subject
+from hilo_nas.search import SearchRequest, run_search
+from hilo_nas.search.takeover import load_scored
+from hilo_nas.space import load_space
+
+ARCHS = [build_arch(i) for i in (0, 3, 7, 27)]
+TOP1S = [0.50, 0.40, 0.70, 0.90]
+"""By the fake's law the first is the fastest: trials 0, 2 and 3 are the front, 1 is not."""
+
+
+@pytest.fixture
+def source(tmp_path, machine):
+    machine.devices["cuda"] = build_device(kind="cuda", model="Test GPU")
+    return write_timed_study(tmp_path, machine, ARCHS, "source", top1s=TOP1S)
+
+
+def search(source, events=None, **options):
+    """Searches on the GPU in the space of the digits, without timing the front again."""
+    request = SearchRequest(
+        space="litv2_digits", study="new", studies_dir=source.path.parent, remeasure=False, sampler="random", **options
+    )
+    folder, finished = run_search(request, (events if events is not None else []).append)
+    return folder, finished, folder.load_records()
+
+
+def test_networks_of_the_other_study_come_first_and_none_is_trained(source, machine):
+    folder, finished, records = search(source, reuse="source", device="cuda", trials=1)
+    assert (finished.measured, finished.total) == (5, 5)  # the four and one more
+    assert [record.origin for record in records] == [
+        "anchor:litv2_tiny",
+        "reuse:source/0",
+        "reuse:source/2",
+        "reuse:source/3",
+        "reuse:source/1",  # not on the front
+    ]
+    assert machine.scored == [TINY.key()]
+    theirs = {record.key: record for record in source.load_records()}
+    for record in records[1:]:
+        assert record.scores == theirs[record.key].scores
+        assert record.state == "complete"
+        assert record.params == folder.load_manifest().space.encode(record.subject.arch)
+        assert record.measurement.condition.device == "cuda"
+        assert record.measurement.device.model == "Test GPU"
+
+
+def test_an_anchor_of_both_studies_keeps_its_name_and_takes_over_its_score(source, machine):
+    record = dataclasses.replace(source.load_records()[0], number=4, subject=Subject(arch=TINY))
+    source.write_record(record)
+    _, finished, records = search(source, reuse="source", trials=1, timeout_s=1e-9)
+    assert finished.total == 6
+    _, _, records = search(source, until_trials=1)
+    assert (records[0].origin, records[0].scores) == ("anchor:litv2_tiny", record.scores)
+    assert machine.scored == []
+
+
+def test_more_networks_are_searched_after_those_taken_over(source, machine):
+    _, finished, records = search(source, reuse="source", trials=2)
+    assert finished.measured == 6
+    assert [record.origin for record in records][-1] == "sampler"
+    assert len({record.key for record in records}) == 6
+    assert len(machine.scored) == 2
+
+
+def test_a_search_that_is_resumed_goes_on_with_them_without_being_told(source, machine):
+    search(source, reuse="source", until_trials=2)
+    _, finished, records = search(source, until_trials=4)
+    assert finished.measured == 4
+    assert [record.origin for record in records[2:]] == ["reuse:source/2", "reuse:source/3"]
+    assert len(machine.scored) == 1
+
+
+def test_a_search_may_be_told_of_the_other_study_when_it_is_resumed(source, machine):
+    search(source, until_trials=1)
+    _, _, records = search(source, reuse="source", until_trials=2)
+    assert records[1].origin == "reuse:source/0"
+
+
+@pytest.mark.parametrize("place", ["gone", "moved"])
+def test_another_study_that_has_gone_is_told_and_the_search_goes_on(source, machine, place, tmp_path):
+    search(source, reuse="source", until_trials=2)
+    if place == "gone":
+        shutil.rmtree(source.path)
+    else:
+        source.path.rename(tmp_path / "renamed")
+    events = []
+    _, finished, records = search(source, events, until_trials=3)
+    warnings = [event.text for event in events if isinstance(event, Notice) and event.level == "warning"]
+    assert warnings == [f"the study in {source.path}, whose scores were to be taken over, is not there"]
+    assert finished.measured == 3
+    assert records[2].origin == "sampler"
+    if place == "moved":
+        _, _, records = search(source, reuse="renamed", until_trials=4)
+        assert records[3].origin == "reuse:renamed/2"
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ({"proxy_images": 64}, ["proxy images: 3000 there, 64 here"]),
+        (
+            {"proxy_img_size": 16, "proxy_precision": "amp-bf16", "metric": "balanced", "proxy_batch_size": 8},
+            [
+                "proxy img_size: 32 there, 16 here",
+                "proxy batch_size: 64 there, 8 here",
+                "proxy precision: 'fp32' there, 'amp-bf16' here",
+                "proxy metric: 'top1' there, 'balanced' here",
+            ],
+        ),
+    ],
+)
+def test_scores_of_another_training_are_refused_with_each_difference(source, options, lines):
+    with pytest.raises(StudyMismatchError) as caught:
+        search(source, reuse="source", **options)
+    assert str(caught.value).split("\n") == [
+        "the scores of study source come from another training, so they could not be compared:",
+        *(f"  {line}" for line in lines),
+        "Give the options and the data of that study, or leave out --reuse.",
+    ]
+    assert [path.name for path in source.path.parent.iterdir()] == ["source"]  # no study came of it
+
+
+def test_scores_on_other_images_are_refused(source, machine):
+    machine.data["content_hash"] = "f" * 16
+    with pytest.raises(StudyMismatchError) as caught:
+        search(source, reuse="source", proxy_images=64)
+    assert str(caught.value).split("\n")[1:3] == [
+        "  data: 'digits (0123456789ab)' there, 'digits (ffffffffffff)' here",
+        "  proxy images: 3000 there, 64 here",
+    ]
+
+
+def test_a_study_of_another_training_is_refused_on_resume_too(source, machine):
+    search(source, until_trials=1)
+    plan = build_plan(images=64)
+    source.write_manifest(dataclasses.replace(source.load_manifest(), plan=plan))
+    with pytest.raises(StudyMismatchError, match="proxy images: 64 there, 3000 here"):
+        search(source, reuse="source", until_trials=2)
+
+
+def test_a_study_that_is_not_there_is_refused(source):
+    with pytest.raises(NotFoundError, match="Did you mean source"):
+        search(source, reuse="sauce")
+
+
+def test_where_images_lie_does_not_matter(source):
+    manifest = source.load_manifest()
+    source.write_manifest(dataclasses.replace(manifest, data=build_data(name="digits from elsewhere")))
+    assert len(load_scored(source, manifest.space, manifest.plan, build_data())) == 4
+
+
+def test_only_complete_trials_are_taken_over(source):
+    source.write_record(build_failed(4))
+    source.write_record(build_infeasible(5))
+    source.write_record(dataclasses.replace(source.load_records()[0], number=6, state="infeasible", reason="too slow"))
+    source.write_record(dataclasses.replace(source.load_records()[0], number=7, subject=Subject(timm="resnet18")))
+    manifest = build_manifest()
+    scored = load_scored(source, manifest.space, manifest.plan, manifest.data)
+    assert [item.origin for item in scored] == [f"reuse:source/{number}" for number in (0, 2, 3, 1)]
+
+
+def test_a_network_that_the_space_cannot_spell_is_tried_all_the_same(source, machine, tmp_path):
+    content = {**load_space("litv2_digits").to_dict(), "mlp_ratios": [2.0], "anchors": {}}
+    (tmp_path / "narrow.yaml").write_text(str(content))
+    request = SearchRequest(
+        space=str(tmp_path / "narrow.yaml"),
+        study="narrow",
+        studies_dir=tmp_path,
+        data="digits",
+        reuse="source",
+        until_trials=3,
+        sampler="random",
+        remeasure=False,
+        batch_size=32,
+    )
+    folder, finished = run_search(request, lambda event: None)
+    assert finished.measured == 3
+    assert [(record.params, record.state) for record in folder.load_records()] == [(None, "complete")] * 3
+    assert machine.scored == []
+
+
+def test_what_breaks_this_studys_limits_is_infeasible_here(source, machine):
+    bound = 0.99 * speed(ARCHS[0])
+    _, _, records = search(source, reuse="source", until_trials=3, min_images_per_s=bound)
+    assert [(record.origin, record.state) for record in records] == [
+        ("anchor:litv2_tiny", "infeasible"),
+        ("reuse:source/0", "complete"),
+        ("reuse:source/2", "infeasible"),
+    ]
+    assert machine.scored == []
+
+
+def test_with_a_table_of_speeds_only_its_networks_count_as_taken_over(source, machine, tmp_path):
+    write_speeds(tmp_path / "table", [ARCHS[1], ARCHS[2], build_arch(9), build_arch(10)])
+    _, finished, records = search(source, reuse="source", speeds=tmp_path / "table", trials=1)
+    assert (finished.measured, finished.total) == (3, 3)
+    assert [record.origin for record in records] == ["reuse:source/2", "reuse:source/1", "sampler"]
+    assert len(machine.scored) == 1
+
+
+def test_the_study_itself_holds_no_path_of_the_other(source):
+    folder, _, _ = search(source, reuse="source", until_trials=2, also=("batch_size=1",))
+    assert str(source.path) not in folder.manifest_path.read_text()
+    assert folder.load_local()["reuse"] == str(source.path)
+    assert folder.load_manifest().conditions[1] == build_condition(batch_size=1, threads=2)

@@ -1,0 +1,209 @@
+"""The front and what cannot be told from it: by paired rounds where there are any, else by intervals."""
+
+import dataclasses
+import math
+
+import pytest
+from builders import (
+    build_arch,
+    build_cohort,
+    build_failed,
+    build_infeasible,
+    build_measurement,
+    build_record,
+    build_score,
+    demo_records,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hilo_nas.front import SURE, front_of, near_front, probability_beats, probability_of_speed, ties_of
+from hilo_nas.pareto import dominates
+from hilo_nas.rounds import normal_above_zero
+
+
+def numbers(some):
+    return [record.number for record in some]
+
+
+def exactly(images_per_s, **fields):
+    """A measurement whose interval has no width."""
+    return build_measurement(images_per_s, images_per_s_low=images_per_s, images_per_s_high=images_per_s, **fields)
+
+
+def trial(number, measurement, proxy_top1=0.5, se=0.001):
+    """A complete trial with this measurement."""
+    score = build_score(proxy_top1, proxy_top1_se=se)
+    return build_record(number, arch=build_arch(number), measurements=(measurement,), scores=(score,))
+
+
+def cohort(*points, se=0.001, **options):
+    """Trials of (images/s, top-1) that shared their rounds."""
+    archs = [build_arch(i) for i in range(len(points))]
+    found = build_cohort({arch.key(): speed for arch, (speed, _) in zip(archs, points, strict=True)}, **options)
+    return [trial(i, found[arch.key()], points[i][1], se) for i, arch in enumerate(archs)]
+
+
+def apart(some):
+    """The same trials, as if each had been timed alone."""
+    return [
+        dataclasses.replace(r, measurements=(dataclasses.replace(r.measurement, cohort=f"alone-{r.number}"),))
+        for r in some
+    ]
+
+
+def test_one_per_cent_in_every_round_is_told_apart_though_the_intervals_overlap():
+    fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
+    assert slow.measurement.images_per_s_high > fast.measurement.images_per_s_low
+    assert probability_of_speed(fast, slow) > 0.99
+    assert ties_of([fast, slow]) == {}
+    assert 0.6 < probability_of_speed(*apart([fast, slow])) < 0.7
+    assert ties_of(apart([fast, slow])) == {1: (0,)}
+
+
+def test_paired_rounds_count_even_where_the_anchored_values_say_otherwise():
+    fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
+    turned = dataclasses.replace(slow.measurement, images_per_s=1020.0)  # the reference was slow just then
+    assert probability_of_speed(fast, trial(1, turned)) > 0.99
+
+
+@pytest.mark.parametrize("whose", ["the own rounds", "the other's rounds"])
+def test_networks_timed_beside_each_other_are_paired_whoever_was_the_candidate(whose):
+    fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
+    (alone,) = apart([fast]) if whose == "the other's rounds" else apart([slow])
+    if whose == "the own rounds":  # the faster one was the candidate, the slower one its rival
+        candidate = dataclasses.replace(fast.measurement, beside={slow.key: slow.measurement.call_seconds})
+        pair = trial(0, candidate), alone
+    else:
+        candidate = dataclasses.replace(slow.measurement, beside={fast.key: fast.measurement.call_seconds})
+        pair = alone, trial(1, candidate)
+    assert probability_of_speed(*pair) == probability_of_speed(fast, slow) > 0.99
+    assert probability_of_speed(*reversed(pair)) == pytest.approx(1 - probability_of_speed(*pair))
+
+
+def test_rounds_beside_a_third_network_pair_nothing():
+    fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
+    beside = dataclasses.replace(fast.measurement, beside={build_arch(9).key(): fast.measurement.call_seconds})
+    pair = [trial(0, beside), slow]
+    assert probability_of_speed(*apart(pair)) == probability_of_speed(*apart([fast, slow]))
+
+
+@pytest.mark.parametrize(("faster", "probability"), [(1.0, 0.5), (1.01, 0.637), (1.05, 0.958), (1.2, 1.0)])
+def test_without_shared_rounds_two_per_cent_of_each_value_are_doubtful(faster, probability):
+    pair = trial(0, exactly(1000.0 * faster)), trial(1, exactly(1000.0))
+    assert probability_of_speed(*pair) == pytest.approx(probability, abs=0.001)
+    assert probability_of_speed(*reversed(pair)) == pytest.approx(1 - probability, abs=0.001)
+
+
+def test_without_shared_rounds_intervals_add_to_the_doubt():
+    wide = build_measurement(1100.0, images_per_s_low=1000.0, images_per_s_high=1200.0)
+    error = math.hypot(100 / 1.96 / 1100, 0.02, 0.02)
+    expected = normal_above_zero(math.log(1.1), error)
+    assert probability_of_speed(trial(0, wide), trial(1, exactly(1000.0))) == pytest.approx(expected)
+    assert expected < probability_of_speed(trial(0, exactly(1100.0)), trial(1, exactly(1000.0)))
+
+
+def test_an_old_timing_without_an_interval_has_the_spread_of_a_round_instead():
+    old = build_measurement(1100.0, images_per_s_spread=100.0, protocol=1)
+    new = build_measurement(1100.0, images_per_s_low=1000.0, images_per_s_high=1200.0)
+    other = trial(1, exactly(1000.0))
+    assert probability_of_speed(trial(0, old), other) == probability_of_speed(trial(0, new), other)
+
+
+def test_timings_that_name_no_cohort_share_none():
+    some = [build_measurement(speed, cohort="", call_seconds=(1 / speed,) * 3) for speed in (1010.0, 1000.0)]
+    assert probability_of_speed(trial(0, some[0]), trial(1, some[1])) < 0.7
+
+
+def test_both_objectives_must_be_better_for_a_network_to_be_beaten():
+    fast, slow = cohort((1010.0, 0.52), (1000.0, 0.50), se=0.02)
+    sure = normal_above_zero(0.02, math.hypot(0.02, 0.02)) * probability_of_speed(fast, slow)
+    assert probability_beats(fast, slow) == pytest.approx(sure)
+    assert probability_beats(fast, slow) < SURE
+    assert ties_of([fast, slow]) == {1: (0,)}
+
+
+def test_of_equal_accuracy_none_is_surely_beaten():
+    fast, slow = cohort((2000.0, 0.5), (1000.0, 0.5), se=0.0)
+    assert probability_beats(fast, slow) == 0.5
+    assert ties_of([fast, slow]) == {1: (0,)}
+
+
+def test_a_network_that_is_clearly_beaten_is_tied_with_none():
+    assert ties_of(cohort((1000.0, 0.9), (500.0, 0.5))) == {}
+    assert ties_of(demo_records()[:4]) == {}
+
+
+def test_a_tie_names_each_member_of_the_front_that_beats_it_by_its_values():
+    some = cohort((1000.0, 0.50), (990.0, 0.60), (900.0, 0.70), (985.0, 0.49), (895.0, 0.69), se=0.05)
+    assert numbers(front_of(some)) == [0, 1, 2]
+    assert ties_of(some) == {3: (0, 1), 4: (2,)}
+    assert list(ties_of(some)) == [3, 4]  # the fastest first
+
+
+def test_one_that_beats_surely_is_enough():
+    """The first member of the front may not be told from the network; the second beats it beyond doubt."""
+    some = cohort((1000.0, 0.500), (990.0, 0.90), (900.0, 0.499), se=0.01)
+    assert probability_beats(some[0], some[2]) < SURE < probability_beats(some[1], some[2])
+    assert ties_of(some) == {}
+
+
+def test_only_complete_and_scored_trials_are_tied():
+    best = build_record(0, 1000.0, 0.9)
+    others = [
+        build_infeasible(1, 999.0),
+        build_failed(2),
+        build_record(3, 999.0, None),
+        build_record(4, None, 0.9),
+        build_record(5, 999.0, 0.9, state="running"),
+    ]
+    assert ties_of([best, *others]) == {}
+    assert numbers(near_front([best, *others], at_most=9)) == [0]
+    assert ties_of([]) == {}
+    assert near_front([], at_most=3) == []
+
+
+POINTS = st.lists(
+    st.tuples(st.sampled_from([900.0, 980.0, 1000.0, 1010.0]), st.sampled_from([0.4, 0.5, 0.52])), max_size=7
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(POINTS, st.booleans(), st.randoms())
+def test_no_member_of_the_front_is_tied_and_the_order_does_not_matter(points, are_paired, random):
+    some = cohort(*points, se=0.02, rounds=4)
+    some = some if are_paired else apart(some)
+    front, ties = front_of(some), ties_of(some)
+    values = {r.number: (r.measurement.images_per_s, r.score.proxy_top1) for r in some}
+    assert not set(numbers(front)) & set(ties)
+    for number, rivals in ties.items():
+        assert rivals
+        assert set(rivals) <= set(numbers(front))
+        assert all(dominates(values[rival], values[number]) for rival in rivals)
+        assert all(probability_beats(rival, some[number]) < SURE for rival in front)
+    for record in some:
+        if record.number not in ties and record not in front:
+            assert any(probability_beats(rival, record) >= SURE for rival in front)
+    shuffled = random.sample(some, len(some))
+    assert {number: set(rivals) for number, rivals in ties_of(shuffled).items()} == {
+        number: set(rivals) for number, rivals in ties.items()
+    }
+    assert set(numbers(near_front(shuffled, at_most=20))) == {*numbers(front), *ties}
+
+
+def test_near_the_front_are_its_members_and_their_ties_the_fastest_first():
+    some = cohort((1000.0, 0.50), (985.0, 0.49), (900.0, 0.70), (895.0, 0.69), (400.0, 0.2), se=0.05)
+    assert numbers(near_front(some, at_most=16)) == [0, 1, 2, 3]
+
+
+def test_with_too_many_near_the_front_the_hardest_to_tell_are_kept():
+    some = cohort((1000.0, 0.50), (999.9, 0.499), (980.0, 0.45), (995.0, 0.48), se=0.05)
+    assert set(ties_of(some)) == {1, 2, 3}
+    assert numbers(near_front(some, at_most=2)) == [0, 1]
+    assert numbers(near_front(some, at_most=3)) == [0, 1, 3]
+    assert numbers(near_front(some, at_most=4)) == [0, 1, 3, 2]
+
+
+def test_a_front_that_is_too_long_is_cut_before_any_tie_is_taken():
+    some = cohort((1000.0, 0.50), (900.0, 0.60), (800.0, 0.70), (999.0, 0.499), se=0.05)
+    assert numbers(near_front(some, at_most=2)) == [0, 1]
