@@ -20,7 +20,11 @@ __all__ = ["SURE", "front_of", "near_front", "probability_beats", "probability_o
 SURE = 0.95
 """A network is beaten when another is better in both objectives with at least this probability."""
 _BETWEEN_TIMINGS = 0.02
-"""Relative standard error that a timing has beside its interval, when two networks never shared a round."""
+"""Relative standard error that a timing has beside its interval, when two networks never shared a round.
+
+Between passes, anchored images/s varied by 1.1 % on a quiet machine and by 2.4 % on a bursty one (two shared CPU cores,
+`hilo-nas bench ruler`, report in benchmarks/).
+"""
 _Z95 = 1.96
 _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
 """Rounds do not change, and a running search asks for the same pairs after each trial."""
@@ -54,13 +58,14 @@ def near_front(records: Sequence[TrialRecord], *, at_most: int) -> list[TrialRec
 
     Args:
         records: The study's.
-        at_most: How many to return, the front included; the ties that are hardest to tell from it come first.
+        at_most: How many to return, the front included, which is never cut; the ties that are hardest to tell from it
+            come first.
     """
     front = front_of(records)
     by_number = {record.number: record for record in records}
     tied = [by_number[number] for number in ties_of(records)]
     tied.sort(key=lambda record: max(probability_beats(rival, record) for rival in front))
-    return sorted([*front, *tied][:at_most], key=lambda record: -_point(record)[0])
+    return sorted([*front, *tied][: max(at_most, len(front))], key=lambda record: -_point(record)[0])
 
 
 def probability_beats(own: TrialRecord, other: TrialRecord) -> float:

@@ -2,11 +2,12 @@
 
 In every round each network is timed once, for a block of calls. A network's time is that of its fast rounds
 (`fast_seconds`), and two networks are compared by the ratio of theirs. Which statistic serves best was taken from
-samples: 15 LITv2 networks and the reference on two shared CPU cores, 33 rounds a pass (1.5 s per network and 16 rounds,
-two passes joined), batch 32 at 32 px, the machine as quiet as it gets and with a bursty load on one core. Coefficient
-of variation between passes, of the time over that of the whole round (median over the networks), quiet / bursty:
-median of the round's ratios 1.3 / 3.2 %, ratio of minima 3.3 / 1.3 %, ratio of the fast rounds 0.8 / 1.4 %. The median
-fails where most rounds are disturbed, the minimum hangs on one lucky block.
+samples: 15 LITv2 networks on two shared CPU cores, 3.1 s of rounds per network and pass, 4 passes, batch 32 at 32 px,
+the machine as quiet as it gets and with a bursty load on one core (`hilo-nas bench ruler --device cpu --batch-size 32
+--passes 4 --statistics`; the report lies in benchmarks/). Coefficient of variation between passes, of the time over
+that of the whole round (median over the networks), quiet / bursty: mean 1.4 / 2.8 %, median of ratios 1.2 / 5.3 %,
+ratio of minima 1.1 / 1.4 %, ratio of the fast rounds 0.6 / 1.2 %. The median fails where most rounds are disturbed, the
+minimum hangs on one lucky block.
 
 Plain Python: rounds are few. Sequences that are compared belong to the same rounds, in the same order.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "interval",
     "judge",
     "judge_cohort",
+    "judge_cohorts",
     "normal_above_zero",
     "probability_faster",
     "ratio",
@@ -37,13 +39,13 @@ __all__ = [
 
 MIN_ROUNDS = 12
 """Rounds below which neither an interval nor a verdict says anything."""
-_FAST = (0.05, 0.25)
-"""The band of a network's rounds, ordered by time, that stands for it: the fastest twentieth may be luck."""
+_FAST = (0.03, 0.15)
+"""The band of a network's rounds, ordered by time, that stands for it: the very fastest may be luck."""
 _RESAMPLES = 300
 _SLOW = 1.25
 """A block that takes so many times its network's fast time was disturbed."""
 _BURSTY_SHARE = 0.2
-"""Share of disturbed blocks from which a machine is bursty: seen 0.09-0.14 quiet, 0.26-0.32 under a bursty load."""
+"""Share of disturbed blocks from which a machine is bursty: seen 0.12-0.16 quiet, 0.31-0.36 under a bursty load."""
 _BUSY_CORES = 0.2
 """Cores busy with other work from which a slowdown is theirs."""
 _THROTTLED = 1.06
@@ -54,7 +56,7 @@ Rounds = Sequence[float]
 
 
 def fast_seconds(rounds: Rounds) -> float:
-    """Returns the mean of a network's fast rounds, in seconds: those between its 5th and its 25th percentile."""
+    """Returns the mean of a network's fast rounds, in seconds: those between its 3rd and its 15th percentile."""
     ordered = sorted(rounds)
     first = round(len(ordered) * _FAST[0])
     last = max(first + 1, round(len(ordered) * _FAST[1]))
@@ -75,8 +77,8 @@ def robust_spread(values: Sequence[float]) -> float:
 def interval(own: Rounds, other: Rounds, *, share: float = 0.95) -> tuple[float, float]:
     """Returns the bootstrap interval of `ratio`: rounds are drawn anew, never single calls.
 
-    Against the difference between passes on the samples above it was right: their standard deviation was 1.05 (quiet)
-    and 0.95 (bursty) times the bootstrap's.
+    Seen against the difference between four passes of 33 rounds over 15 LITv2 networks: its standard deviation was 0.88
+    (quiet) and 1.03 (bursty) times the bootstrap's.
     """
     ratios = sorted(_resampled(own, other, ratio))
     cut = (1 - share) / 2
@@ -164,11 +166,8 @@ def _slowdown(rounds: Sequence[Rounds]) -> float:
     return min(fast_seconds(own[-third:]) / fast_seconds(own[:third]) for own in rounds)
 
 
-def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
-    """Returns how the machine behaved while networks were timed, those that shared their rounds judged together.
-
-    The worst of the judgements, where there were several cohorts; there must be at least one measurement.
-    """
+def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
+    """Returns how the machine behaved while networks were timed, a judgement for those that shared their rounds."""
     cohorts: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         cohorts.setdefault(measurement.cohort, []).append(measurement)
@@ -183,4 +182,9 @@ def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
                 others_cores=max(member.device_state.get("others_cores", 0.0) for member in members),
             )
         )
-    return max(judgements, key=lambda judgement: VERDICTS.index(judgement.verdict))
+    return judgements
+
+
+def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
+    """Returns the worst of `judge_cohorts`; there must be at least one measurement."""
+    return max(judge_cohorts(measurements), key=lambda judgement: VERDICTS.index(judgement.verdict))

@@ -78,7 +78,7 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with
                 number("tau", "tau_mean", 3),
                 number("tau min", "tau_min", 3),
             ],
-            notes=["Fast rounds (between the 5th and the 25th percentile) are what `hilo_nas.rounds` takes."],
+            notes=["Fast rounds (between the 3rd and the 15th percentile) are what `hilo_nas.rounds` takes."],
         )
         tables.append(statistics)
     timings = BenchTable(name="passes", title="", rows=findings.list_timings(), columns=[], is_shown=False)

@@ -8,9 +8,8 @@ from typing import Any
 from hilo_nas.errors import HiloNasError, MeasurementError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measure import Cohort, Entrant, Ruler
-from hilo_nas.measure.state import is_throttling
 from hilo_nas.measurement import Calibration, Measurement
-from hilo_nas.rounds import judge
+from hilo_nas.rounds import judge_cohorts
 
 __all__ = ["advise", "time_together"]
 
@@ -56,17 +55,4 @@ def time_together(
 
 def advise(measurements: Iterable[Measurement]) -> list[str]:
     """Returns what to do about the machine, a sentence for each cohort that was not timed on a steady one."""
-    cohorts: dict[str, list[Measurement]] = {}
-    for measurement in measurements:
-        cohorts.setdefault(measurement.cohort, []).append(measurement)
-    judgements = [
-        judge(
-            {
-                "reference": members[0].reference_seconds,
-                **{str(i): member.call_seconds for i, member in enumerate(members)},
-            },
-            is_throttling=is_throttling(members[0].device_state),
-        )
-        for members in cohorts.values()
-    ]
-    return list(dict.fromkeys(item.text for item in judgements if item.verdict != "steady"))
+    return list(dict.fromkeys(item.text for item in judge_cohorts(measurements) if item.verdict != "steady"))

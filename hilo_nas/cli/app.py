@@ -92,5 +92,5 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer turns Ctrl-C into this code, or passes it on
-        errors.print("stopped; everything finished is kept")
+        errors.print("stopped" if arguments[:1] == ["bench"] else "stopped; everything finished is kept")
     return code

@@ -78,8 +78,11 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     condition, device = manifest.objective, manifest.device
     plan = manifest.plan
     metric = "top-1" if plan.metric == "top1" else "top-1 (balanced)"
+    fastest = front[0].measurement
+    has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
+    spread = "half of the 95 % interval" if has_interval else "robust spread of a timing round"
     console.print(
-        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± half of the 95 % interval\n"
+        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± {spread}\n"
         "p50 ms, MiB: time of one call, peak memory of one call\n"
         f"{metric}: after {plan.images:,} images of {manifest.data.name} at {plan.img_size} px, on held-out images of "
         "the training split; ± standard error\n"

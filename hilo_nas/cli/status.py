@@ -34,7 +34,9 @@ def run(
     states = Counter(record.state for record in records)
     measured = sum(record.is_measured for record in records)
     # A retry takes over what its network had measured, so that a measurement may stand in two records.
-    timing = sum({(r.key, m.measured_at): m.seconds for r in records for m in r.measurements}.values())
+    timing = sum(
+        {(r.key, m.measured_at, m.condition.label()): m.seconds for r in records for m in r.measurements}.values()
+    )
     training = sum(s.seconds for record in records for s in record.scores)
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]

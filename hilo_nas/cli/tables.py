@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.text import figure, with_spread
+from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord
 
 __all__ = ["build_console", "print_front_table"]
@@ -46,6 +47,9 @@ def print_front_table(
     table = Table(box=box.SIMPLE, pad_edge=False)
     for name in ("trial", "images/s", "top-1 %", "p50 ms", "MiB", "params M", "GMACs"):
         table.add_column(name, justify="right", no_wrap=True)
+    further = list(dict.fromkeys(label for record in front for label in list(record.measurements_by_condition())[1:]))
+    for label in further:
+        table.add_column(f"images/s, p95 ms\n{label}", justify="right")
     if wide:
         table.add_column("architecture")
     for record in front:
@@ -63,9 +67,17 @@ def print_front_table(
             figure(measurement.memory_mib, 3),
             figure((record.parameters or 0) / 1e6, 3),
             figure((record.macs or 0) / 1e9, 3),
+            *(_further(record.measurements_by_condition().get(label)) for label in further),
             *([describe_arch(record.subject.arch)] if wide else []),
         )
     console.print(table)
     for record in () if wide else front:
         if record.subject.arch is not None:
             console.print(f"{record.number:>5}  {describe_arch(record.subject.arch)}", markup=False, soft_wrap=True)
+
+
+def _further(measurement: Measurement | None) -> str:
+    """What a network does under a condition beside the objective."""
+    if measurement is None:
+        return "-"
+    return f"{figure(measurement.images_per_s)}, {figure(measurement.latency_ms_p95, 3)}"

@@ -1,7 +1,7 @@
 """Measuring throughput on the device itself: the ruler, its worker process, its locks, its clock."""
 
 from hilo_nas.measure.exclusive import claims_of, hold
-from hilo_nas.measure.ruler import Cohort, Entrant, Ruler
+from hilo_nas.measure.ruler import TOGETHER, Cohort, Entrant, Ruler
 from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker
 
-__all__ = ["TUNED_ENVIRONMENT", "Cohort", "Entrant", "Ruler", "Worker", "claims_of", "hold"]
+__all__ = ["TOGETHER", "TUNED_ENVIRONMENT", "Cohort", "Entrant", "Ruler", "Worker", "claims_of", "hold"]

@@ -22,9 +22,9 @@ from hilo_nas.measure.exclusive import claims_of, hold
 from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 
-__all__ = ["Cohort", "Entrant", "Ruler"]
+__all__ = ["TOGETHER", "Cohort", "Entrant", "Ruler"]
 
-_TOGETHER = 24
+TOGETHER = 24
 """Networks of one cohort at most: all are in memory at once, and a round lasts as long as all their blocks."""
 
 
@@ -170,7 +170,7 @@ class Ruler:
             **({} if reference is None else {"reference": dict(reference)}),
             "seconds_each": seconds_each,
         }
-        groups = list(_groups(list(entrants), _TOGETHER))
+        groups = list(_groups(list(entrants), TOGETHER))
         while groups:
             group = groups.pop(0)
             try:

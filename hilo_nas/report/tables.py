@@ -56,6 +56,10 @@ COLUMNS = (
 """The columns of `trials.csv`; `front.csv` has the same. `images_per_s_low` and `_high` are a 95 % interval."""
 
 
+_FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")
+"""What is told of each condition beside the objective, in columns `NAME@LABEL`."""
+
+
 def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """Returns a row per trial in the order of their numbers; what was not taken is missing.
 
@@ -68,7 +72,15 @@ def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
         {**_row(record), "on_front": record.number in front, "tied_with": _join(ties.get(record.number, ())) or None}
         for record in records
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *_further_columns(records)])
+
+
+def _further_columns(records: Sequence[TrialRecord]) -> list[str]:
+    """The columns of conditions beside the objective, in the order in which they were measured."""
+    labels: dict[str, None] = {}
+    for record in records:
+        labels |= dict.fromkeys(list(record.measurements_by_condition())[1:])
+    return [f"{name}@{label}" for label in labels for name in _FURTHER]
 
 
 def build_front_frame(records: Sequence[TrialRecord], *, ties: bool = False) -> pd.DataFrame:
@@ -144,6 +156,8 @@ def _row(record: TrialRecord) -> dict[str, Any]:
             name: getattr(measurement, name) for name in COLUMNS if hasattr(measurement, name) and name != "seconds"
         }
         row["condition"] = measurement.condition.label()
+        for label, further in list(record.measurements_by_condition().items())[1:]:
+            row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
         names = ("proxy_top1", "proxy_top1_se", "loss", "images_seen")
         row |= {name: getattr(record.score, name) for name in names}

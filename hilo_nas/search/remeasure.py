@@ -18,6 +18,7 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.front import near_front
 from hilo_nas.manifest import Manifest
+from hilo_nas.measure import TOGETHER
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 from hilo_nas.records import INTERRUPTED, TrialRecord
 from hilo_nas.rounds import judge_cohort
@@ -115,7 +116,8 @@ def time_front(
     """
     near = near_front(folder.load_records(), at_most=_NEAR_FRONT)
     cohorts = {record.measurement.cohort for record in near if record.measurement}
-    if len(near) < 2 or (len(cohorts) == 1 and cohorts != {""} and not again):
+    is_done = "" not in cohorts and len(cohorts) <= -(-len(near) // TOGETHER)
+    if len(near) < 2 or (is_done and not again):
         return
     _time_again(folder, manifest, near, manifest.objective, executor, emit)
 
