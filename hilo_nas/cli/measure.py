@@ -45,7 +45,7 @@ class Format(enum.StrEnum):
 
 
 def run(
-    networks: Annotated[list[str], typer.Argument(metavar="NETWORK...", help="What to time; or one SPACE.")],
+    networks: Annotated[list[str], typer.Argument(metavar="NETWORK", help="What to time; or one SPACE.")],
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")
     ] = None,
