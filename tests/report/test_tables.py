@@ -7,6 +7,7 @@ import pytest
 from builders import (
     TINY,
     build_arch,
+    build_condition,
     build_failed,
     build_infeasible,
     build_measurement,
@@ -275,3 +276,14 @@ def test_a_loss_of_accuracy_is_told_with_its_sign():
         name="a", number=0, verdict="beaten", by=1, speed_ratio=2.0, top1_gain=0.0, top1_gain_se=0.01
     )
     assert standing.sentence().endswith("2.00 x its images/s, +0.0 ± 1.0 points of proxy top-1")
+
+
+def test_a_further_condition_has_columns_of_its_own():
+    objective, single = build_measurement(1000.0), build_measurement(40.0, condition=build_condition(batch_size=1))
+    both = build_record(0, measurements=(objective, single, build_measurement(990.0)))
+    frame = build_trials_frame([both, build_record(1)])
+    label = single.condition.label()
+    assert list(frame.columns)[-3:] == [f"{name}@{label}" for name in ("images_per_s", "latency_ms_p95", "memory_mib")]
+    assert frame[f"images_per_s@{label}"].tolist()[0] == 40.0
+    assert frame[f"images_per_s@{label}"].isna().tolist() == [False, True]
+    assert frame["images_per_s"].tolist() == [1000.0, 1000.0]
