@@ -19,14 +19,17 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 from hilo_nas.measurement import VERDICTS, Measurement
 
 __all__ = [
     "MIN_ROUNDS",
+    "POWER_CAP",
     "Judgement",
     "fast_seconds",
     "interval",
+    "is_throttling",
     "judge",
     "judge_cohort",
     "judge_cohorts",
@@ -37,6 +40,8 @@ __all__ = [
     "standard_error",
 ]
 
+POWER_CAP = "software power cap"
+"""The one reason for a lower clock that is no throttling; see `is_throttling`."""
 MIN_ROUNDS = 12
 """Rounds below which neither an interval nor a verdict says anything."""
 _FAST = (0.03, 0.15)
@@ -166,6 +171,15 @@ def _slowdown(rounds: Sequence[Rounds]) -> float:
     return min(fast_seconds(own[-third:]) / fast_seconds(own[:third]) for own in rounds)
 
 
+def is_throttling(device_state: Mapping[str, Any]) -> bool:
+    """Returns whether a device said that it slowed down; a power cap alone is how many cards always run.
+
+    Args:
+        device_state: `Measurement.device_state`.
+    """
+    return bool(set(device_state.get("throttle_reasons", ())) - {POWER_CAP})
+
+
 def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
     """Returns how the machine behaved while networks were timed, a judgement for those that shared their rounds."""
     cohorts: dict[str, list[Measurement]] = {}
@@ -178,7 +192,7 @@ def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
         judgements.append(
             judge(
                 rounds,
-                is_throttling=any(member.verdict == "throttled" for member in members),
+                is_throttling=any(is_throttling(member.device_state) for member in members),
                 others_cores=max(member.device_state.get("others_cores", 0.0) for member in members),
             )
         )

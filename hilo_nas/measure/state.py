@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.measurement import DeviceIdentity
+from hilo_nas.rounds import POWER_CAP
 
-__all__ = ["DeviceWatch", "is_throttling"]
+__all__ = ["DeviceWatch"]
 
 _THROTTLE_REASONS = {
-    0x04: "software power cap",
+    0x04: POWER_CAP,
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
     0x40: "hardware thermal slowdown",
@@ -56,11 +57,6 @@ class DeviceWatch:
         if self._identity.kind == "cuda":
             return _read_gpu(self._identity.serial)
         return {}
-
-
-def is_throttling(state: dict[str, Any]) -> bool:
-    """Returns whether the device said that it slowed down; a power cap alone is how many cards always run."""
-    return bool(set(state.get("throttle_reasons", ())) - {_THROTTLE_REASONS[0x04]})
 
 
 def _read_cpu() -> dict[str, Any]:

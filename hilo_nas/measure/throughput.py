@@ -25,11 +25,11 @@ from hilo_nas.errors import ConversionError, MeasurementError, UsageError, is_ou
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
 from hilo_nas.measure.device import check_device, identify_device, synchronizer
 from hilo_nas.measure.prepared import Prepared, prepare
-from hilo_nas.measure.state import DeviceWatch, is_throttling
+from hilo_nas.measure.state import DeviceWatch
 from hilo_nas.measure.timer import Stopwatch, WarmUp
 from hilo_nas.measure.worker import TUNED_ENVIRONMENT
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
-from hilo_nas.rounds import MIN_ROUNDS, fast_seconds, interval, judge, ratio, robust_spread
+from hilo_nas.rounds import MIN_ROUNDS, fast_seconds, interval, is_throttling, judge, ratio, robust_spread
 
 __all__ = ["REFERENCE", "calibrate", "measure", "measure_cohort"]
 

@@ -9,8 +9,9 @@ import types
 import pytest
 
 from hilo_nas.measure import state
-from hilo_nas.measure.state import DeviceWatch, is_throttling
+from hilo_nas.measure.state import DeviceWatch
 from hilo_nas.measurement import DeviceIdentity
+from hilo_nas.rounds import is_throttling
 
 
 def device(kind, serial="host-1"):
