@@ -1,4 +1,4 @@
-"""Where deformable merging looks, against torchvision's operator: values and gradients, inside, across and far outside."""
+"""Where deformable merging looks, against torchvision: values and gradients, inside, across and far outside."""
 
 import pytest
 import torch
@@ -44,7 +44,8 @@ def test_points_give_torchvisions_values_and_gradients(size, reach):
 def test_every_index_names_a_pixel_and_weights_outside_are_zero():
     offset = torch.full((1, 8, 2, 2), -100.0)
     index, weight = sampling_points(offset, 4, 4)
-    assert index.min() >= 0 and index.max() < 16
+    assert index.min() >= 0
+    assert index.max() < 16
     assert not weight.any()
 
 
