@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 
 import yaml
 
-import hilo_nas
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError, StudyMismatchError, UsageError
@@ -25,6 +22,7 @@ from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.space import SearchSpace, free_violations
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.versions import versions
 
 __all__ = ["NamedNetwork", "find_network", "sample_speeds", "time_networks"]
 
@@ -209,11 +207,7 @@ def _open_table(
         device=device,
         calibrations=calibrations,
         num_classes=num_classes,
-        versions={
-            "hilo-nas": hilo_nas.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")},
-        },
+        versions=versions(),
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     folder.write_setting(setting)

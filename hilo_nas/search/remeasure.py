@@ -23,7 +23,7 @@ from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measure
 from hilo_nas.records import INTERRUPTED, TrialRecord
 from hilo_nas.rounds import judge_cohort
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.holding import locked, versions
+from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import beyond, explain
 from hilo_nas.search.resume import differing_facts
@@ -31,6 +31,7 @@ from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import LIMITS, measured_violations
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.versions import versions
 
 __all__ = ["RemeasureRequest", "run_remeasure", "time_front"]
 
