@@ -19,14 +19,12 @@ from hilo_nas.bench.passes import STATES, WAYS, RulerFindings, TimedPass
 from hilo_nas.bench.timing import time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
-from hilo_nas.measure import Entrant, Ruler
+from hilo_nas.measure import TOGETHER, Entrant, Ruler
 from hilo_nas.measurement import Calibration, Condition, Measurement
 from hilo_nas.space import SearchSpace, draw_networks
 
 __all__ = ["RulerPlan", "bench_ruler", "networks_of"]
 
-_MOST_NETWORKS = 24
-"""As many as share a cohort."""
 _DRAWS = 10_000
 
 
@@ -58,10 +56,8 @@ class RulerPlan:
 
     def __post_init__(self) -> None:
         faults = []
-        if not 2 <= self.networks <= _MOST_NETWORKS:
-            faults.append(
-                f"networks must be from 2 to {_MOST_NETWORKS}, as many as share a cohort, but got {self.networks}"
-            )
+        if not 2 <= self.networks <= TOGETHER:
+            faults.append(f"networks must be from 2 to {TOGETHER}, as many as share a cohort, but got {self.networks}")
         if self.passes < 2:
             faults.append(f"passes must be at least 2, for they are compared, but got {self.passes}")
         if self.seconds <= 0:
