@@ -89,6 +89,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
         if request.into is not None or _is_another(device, identity, manifest):
             return _time_elsewhere(request, source, manifest, (device, identity, threads), executor, emit)
         with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
+            manifest = source.load_manifest()  # its total or its facts may have changed before the lock was ours
             facts = differing_facts(manifest, identity, source.load_records(), executor, journal)
             if facts:
                 for fact, (stored, now) in facts.items():
