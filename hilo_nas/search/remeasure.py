@@ -35,9 +35,6 @@ from hilo_nas.versions import versions
 
 __all__ = ["RemeasureRequest", "run_remeasure", "time_front"]
 
-_NEAR_FRONT = 16
-"""Networks of the front and near it that are timed side by side, at most."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemeasureRequest:
@@ -109,6 +106,8 @@ def time_front(
 ) -> None:
     """Times a study's front and the networks near it in the same rounds, unless that was done; the lock is held.
 
+    As many as share their rounds: only a front that is longer than that, which is never cut, takes several cohorts.
+
     Args:
         folder: The study.
         manifest: Its manifest.
@@ -116,7 +115,7 @@ def time_front(
         emit: Told of the timing.
         again: Whether to do it even where they share their rounds already.
     """
-    near = near_front(folder.load_records(), at_most=_NEAR_FRONT)
+    near = near_front(folder.load_records(), at_most=TOGETHER)
     cohorts = {record.measurement.cohort for record in near if record.measurement}
     is_done = "" not in cohorts and len(cohorts) <= -(-len(near) // TOGETHER)
     if len(near) < 2 or (is_done and not again):
