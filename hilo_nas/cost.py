@@ -8,6 +8,7 @@ both against the module itself.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from hilo_nas.arch import N_STAGES, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.layer_cost import layer_macs, layer_params
 
-__all__ = ["count_macs", "count_params", "map_sizes"]
+__all__ = ["NetworkCost", "count_cost", "count_macs", "count_params", "map_sizes"]
 
 _OFFSET_CHANNELS = 8
 """Two coordinates for each of the four taps of a 2 x 2 deformable convolution."""
@@ -87,3 +88,24 @@ def count_macs(
             merged = sizes[i + 1][0] * sizes[i + 1][1]
             total += merged * 4 * dims[i] * (dims[i + 1] + _OFFSET_CHANNELS)
     return total + dims[-1] * num_classes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkCost:
+    """What formulas tell of a network."""
+
+    parameters: int
+    """Trainable parameters, classifier included."""
+    macs: int
+    """Multiply-adds for one image."""
+
+
+def count_cost(arch: ArchConfig, img_size: int, *, num_classes: int = 1000) -> NetworkCost:
+    """Returns both counts for square images of `img_size` pixels.
+
+    Raises:
+        UsageError: The image is smaller than the network's total stride.
+    """
+    return NetworkCost(
+        parameters=count_params(arch, num_classes=num_classes), macs=count_macs(arch, img_size, num_classes=num_classes)
+    )

@@ -59,7 +59,7 @@ def near_front(records: Sequence[TrialRecord], *, at_most: int) -> list[TrialRec
     Args:
         records: The study's.
         at_most: How many to return, the front included, which is never cut; the ties that are hardest to tell from it
-            come first.
+            come first. Those left out are tied all the same: `ties_of` names every one.
     """
     front = front_of(records)
     by_number = {record.number: record for record in records}

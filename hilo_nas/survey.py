@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
-import platform
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import yaml
 
-import hilo_nas
 from hilo_nas.arch import PRESETS, ArchConfig
-from hilo_nas.cost import count_macs, count_params
+from hilo_nas.cost import count_cost
 from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, NetworksTimed
 from hilo_nas.measure import Cohort, Entrant, Ruler
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.space import SearchSpace, free_violations
+from hilo_nas.space import SearchSpace, draw_networks
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.versions import versions
 
 __all__ = ["NamedNetwork", "find_network", "sample_speeds", "time_networks"]
 
 _TOGETHER = 16
 """Networks of a sample that are timed in the same rounds; each such cohort is stored as soon as it is timed."""
 _DRAWS_PER_NETWORK = 50
-"""Draws without a new network after which a space counts as used up, per network asked for."""
+"""Draws per network asked for, after which a space counts as used up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +143,7 @@ def sample_speeds(
 ) -> list[TrialRecord]:
     """Times a sample of a space into a table of speeds, and returns its records; goes on with one that was begun.
 
-    The space's anchors come first, then networks drawn evenly among those that keep its limits on params and MACs.
+    The space's anchors come first, then networks drawn within its limits on params and MACs; see `hilo_nas.space.draw`.
 
     Args:
         space: The space.
@@ -209,11 +207,7 @@ def _open_table(
         device=device,
         calibrations=calibrations,
         num_classes=num_classes,
-        versions={
-            "hilo-nas": hilo_nas.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")},
-        },
+        versions=versions(),
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     folder.write_setting(setting)
@@ -237,25 +231,20 @@ def _differences(
 
 def _draw(space: SearchSpace, setting: SpeedSetting, networks: int, seed: int) -> dict[str, Subject]:
     """Returns so many distinct networks by key, the same ones for the same seed."""
-    random = Random(seed)
-    found: dict[str, Subject] = {anchor.arch.key(): Subject(arch=anchor.arch) for anchor in space.anchors}
-    misses = 0
-    while len(found) < networks and misses < _DRAWS_PER_NETWORK * networks:
-        arch = space.decode(space.sample(random))
-        if arch.key() in found or not _keeps_limits(arch, setting):
-            misses += 1
-            continue
-        found[arch.key()] = Subject(arch=arch)
-    return dict(list(found.items())[:networks])
-
-
-def _costs(arch: ArchConfig, setting: SpeedSetting) -> dict[str, int]:
-    classes, size = setting.num_classes, setting.conditions[0].img_size
-    return {"parameters": count_params(arch, num_classes=classes), "macs": count_macs(arch, size, num_classes=classes)}
-
-
-def _keeps_limits(arch: ArchConfig, setting: SpeedSetting) -> bool:
-    return all(value <= 0 for value in free_violations(setting.space.limits, **_costs(arch, setting)).values())
+    drawn = draw_networks(
+        space,
+        space.limits,
+        img_size=setting.conditions[0].img_size,
+        num_classes=setting.num_classes,
+        draws=_DRAWS_PER_NETWORK * networks,
+        seed=seed,
+    )
+    found: dict[str, Subject] = {}
+    for arch in itertools.chain((anchor.arch for anchor in space.anchors), (arch for arch, _ in drawn)):
+        found.setdefault(arch.key(), Subject(arch=arch))
+        if len(found) >= networks:
+            break
+    return found
 
 
 def _time_group(
@@ -295,7 +284,7 @@ def _record(
         params = setting.space.encode(subject.arch)
     except UsageError:  # an anchor outside the space
         params = None
-    costs = _costs(subject.arch, setting)
+    cost = count_cost(subject.arch, setting.conditions[0].img_size, num_classes=setting.num_classes)
     return TrialRecord(
         number=number,
         subject=subject,
@@ -303,8 +292,8 @@ def _record(
         params=params,
         origin="sample",
         reason=None if failure is None else str(failure),
-        parameters=costs["parameters"],
-        macs=costs["macs"],
+        parameters=cost.parameters,
+        macs=cost.macs,
         measurements=measurements,
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=seconds,

@@ -23,6 +23,7 @@ FLOORS = {
     "arch": 1,
     "cost": 1,
     "layer_cost": 1,
+    "versions": 1,
     "measurement": 1,
     "pareto": 1,
     "rank": 1,

@@ -17,12 +17,11 @@ from hilo_nas.bench.timing import time_together
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
-from hilo_nas.measure import Cohort, Entrant, Ruler, Worker, claims_of, hold
+from hilo_nas.measure import TOGETHER, Cohort, Entrant, Ruler, Worker, claims_of, hold
 from hilo_nas.measurement import Condition, Measurement
 
 __all__ = ["BackbonesPlan", "bench_backbones", "group_heats"]
 
-_TOGETHER = 24
 _BATCH_SIZES = {"cpu": 8}
 _BATCH_SIZE = 64
 _TimeEach = Callable[[Mapping[str, Entrant], float], Cohort]
@@ -168,7 +167,7 @@ def group_heats(heats: Sequence[Heat]) -> list[list[Heat]]:
     """Returns networks that are timed together: so many that plain and best of each fit, the base in every group."""
     base = [heat for heat in heats if heat.forms and heat.peer.name == BASE]
     others = [heat for heat in heats if heat.forms and heat.peer.name != BASE]
-    count = max(1, -(-len(others) // (_TOGETHER // 2 - 1)))
+    count = max(1, -(-len(others) // (TOGETHER // 2 - 1)))
     return [
         base + others[len(others) * i // count : len(others) * (i + 1) // count] for i in range(count) if base or others
     ]

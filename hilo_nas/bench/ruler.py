@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from random import Random
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.bench.load import bursty_load
 from hilo_nas.bench.passes import STATES, WAYS, RulerFindings, TimedPass
 from hilo_nas.bench.timing import time_together
-from hilo_nas.cost import count_macs, count_params
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
-from hilo_nas.measure import Entrant, Ruler
+from hilo_nas.measure import TOGETHER, Entrant, Ruler
 from hilo_nas.measurement import Calibration, Condition, Measurement
-from hilo_nas.space import SearchSpace, free_violations
+from hilo_nas.space import SearchSpace, draw_networks
 
-__all__ = ["RulerPlan", "bench_ruler", "draw_networks"]
+__all__ = ["RulerPlan", "bench_ruler", "networks_of"]
 
-_MOST_NETWORKS = 24
-"""As many as share a cohort."""
 _DRAWS = 10_000
 
 
@@ -59,10 +56,8 @@ class RulerPlan:
 
     def __post_init__(self) -> None:
         faults = []
-        if not 2 <= self.networks <= _MOST_NETWORKS:
-            faults.append(
-                f"networks must be from 2 to {_MOST_NETWORKS}, as many as share a cohort, but got {self.networks}"
-            )
+        if not 2 <= self.networks <= TOGETHER:
+            faults.append(f"networks must be from 2 to {TOGETHER}, as many as share a cohort, but got {self.networks}")
         if self.passes < 2:
             faults.append(f"passes must be at least 2, for they are compared, but got {self.passes}")
         if self.seconds <= 0:
@@ -87,30 +82,28 @@ class RulerPlan:
         )
 
 
-def draw_networks(plan: RulerPlan) -> dict[str, ArchConfig]:
-    """Returns different networks of the space, drawn evenly among those within its limits on size, by key.
+def networks_of(plan: RulerPlan) -> dict[str, ArchConfig]:
+    """Returns different networks of the plan's space within its limits on size, by key; see `hilo_nas.space.draw`.
 
     Raises:
         UsageError: The space holds too few.
     """
-    random, space = Random(plan.seed), plan.space
-    found: dict[str, ArchConfig] = {}
-    for _ in range(_DRAWS):
-        if len(found) == plan.networks:
-            return found
-        arch = space.decode(space.sample(random))
-        if arch.stride > plan.img_size:
-            continue
-        costs = {
-            "parameters": count_params(arch, num_classes=plan.num_classes),
-            "macs": count_macs(arch, plan.img_size, num_classes=plan.num_classes),
-        }
-        if all(beyond <= 0 for beyond in free_violations(space.limits, **costs).values()):
-            found.setdefault(arch.key(), arch)
-    raise UsageError(
-        f"{plan.networks} networks must be drawn from {space.name}, but only {len(found)} were found within its limits "
-        f"and at {plan.img_size} px. Use fewer --networks, a larger --img-size or another --space."
+    drawn = draw_networks(
+        plan.space,
+        plan.space.limits,
+        img_size=plan.img_size,
+        num_classes=plan.num_classes,
+        draws=_DRAWS,
+        seed=plan.seed,
+        skip_too_large=True,
     )
+    found = {arch.key(): arch for arch, _ in itertools.islice(drawn, plan.networks)}
+    if len(found) < plan.networks:
+        raise UsageError(
+            f"{plan.networks} networks must be drawn from {plan.space.name}, but only {len(found)} were found within "
+            f"its limits and at {plan.img_size} px. Use fewer --networks, a larger --img-size or another --space."
+        )
+    return found
 
 
 def bench_ruler(plan: RulerPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0) -> RulerFindings:
@@ -126,7 +119,7 @@ def bench_ruler(plan: RulerPlan, emit: Emit, *, log: Path, idle_timeout_s: float
         MeasurementError: The reference does not fit, fewer than two networks could be timed, or the load did not run.
         DeviceError: This machine does not have the device.
     """
-    networks = draw_networks(plan)
+    networks = networks_of(plan)
     ways = WAYS if plan.alone else WAYS[:1]
     steps = [(state, way, number) for state in STATES for number in range(plan.passes) for way in ways]
     passes: list[TimedPass] = []

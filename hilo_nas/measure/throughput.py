@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import gc
-import os
 import statistics
 import time
 import uuid
@@ -21,137 +19,28 @@ from typing import Any
 import timm
 import torch
 
-from hilo_nas.errors import ConversionError, MeasurementError, UsageError, is_out_of_memory
+from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
-from hilo_nas.measure.device import check_device, identify_device, synchronizer
-from hilo_nas.measure.prepared import Prepared, prepare
+from hilo_nas.measure.ready import REFERENCE, Bench, WarmNetwork, ready_reference
 from hilo_nas.measure.state import DeviceWatch
-from hilo_nas.measure.timer import Stopwatch, WarmUp
-from hilo_nas.measure.worker import TUNED_ENVIRONMENT
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.measurement import Calibration, Condition, Measurement
 from hilo_nas.rounds import MIN_ROUNDS, fast_seconds, interval, is_throttling, judge, ratio, robust_spread
 
-__all__ = ["REFERENCE", "calibrate", "measure", "measure_cohort"]
-
-REFERENCE = "timm:resnet18"
-"""The network beside which every candidate is timed: plain convolutions, eager, the same input size and batch."""
+__all__ = ["calibrate", "measure", "measure_cohort"]
 
 _SECONDS = 2.5
 """Seconds that a network is timed for at most, its share of the reference's blocks included."""
 _PRECISE = 0.015
 """Timing ends before that once every network's 95 % interval lies within this share of its value."""
 _LOOK_EVERY_ROUNDS = 4
-_WARM_UP_S = 3.0
 _CALIBRATION_S = 3.0
 _LATENCY_S, _LATENCY_CALLS = 0.5, 50
 _RIVALS = 2
 """Networks of the front that a candidate is timed beside."""
 _RIVALRY = 0.1
 """A rival's speed differs from the candidate's by at most this share."""
-_KEPT_NETWORKS = 4
-"""Networks besides the reference that stay ready between calls: the front's members are met again and again."""
-_RECORDED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
-"""Variables of the user's that change speed: left as they are, and recorded."""
-_DEFAULT_THREADS = torch.get_num_threads()
 _ANCHOR = "\0"
 """Stands for the reference in rounds, where the other names are the user's: one of them may well be `REFERENCE`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Warm:
-    """A network that is ready and warm."""
-
-    prepared: Prepared
-    warm_up: WarmUp
-
-    @property
-    def entrant(self) -> tuple[Callable[[], object], int]:
-        """One call, and the calls of a block."""
-        return self.prepared.call, self.warm_up.calls_per_block
-
-
-class _Bench:
-    """One device, and the networks that stay ready on it between calls of this worker."""
-
-    current: _Bench | None = None
-
-    def __init__(self, device: str, threads: int | None) -> None:
-        self.device, self.threads = check_device(device), threads
-        self.identity: DeviceIdentity = identify_device(device)
-        self.stopwatch = Stopwatch(clock=time.perf_counter, synchronize=synchronizer(self.device))
-        torch.set_num_threads(threads or _DEFAULT_THREADS)
-        torch.backends.cudnn.benchmark = True  # input shapes never change here
-        self._kept: dict[str, _Warm] = {}
-
-    @classmethod
-    def of(cls, condition: Condition) -> _Bench:
-        """Returns the bench for a condition's device; what another one kept ready is let go."""
-        current = cls.current
-        if current is None or current.device != check_device(condition.device) or current.threads != condition.threads:
-            cls.current = None
-            cls.current = current = cls(condition.device, condition.threads)
-        return current
-
-    def ready(self, subject: Mapping[str, Any], condition: Condition, num_classes: int, *, keep: bool = False) -> _Warm:
-        """Returns a network ready and warm; one that is kept is ready at once the next time."""
-        name = f"{condition.label()} {num_classes} {subject}"
-        kept = self._kept.pop(name, None)
-        warm = kept or self._warmed(prepare(subject, condition, num_classes=num_classes))
-        if keep or kept:
-            self._kept[name] = warm
-            while len(self._kept) > 1 + _KEPT_NETWORKS:
-                self._kept.pop(next(iter(self._kept)))  # the one not met for longest
-        return warm
-
-    def _warmed(self, prepared: Prepared) -> _Warm:
-        prepared.call()  # compiles, chooses kernels: however long that takes, it is no warm-up
-        return _Warm(prepared=prepared, warm_up=self.stopwatch.warm_up(prepared.call, at_most_s=_WARM_UP_S))
-
-    def release(self) -> None:
-        """Gives back memory that torch's allocator keeps, for others train on the same device."""
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def environment(self) -> dict[str, str]:
-        settings = {name: os.environ[name] for name in (*TUNED_ENVIRONMENT, *_RECORDED) if name in os.environ}
-        settings["float32_matmul_precision"] = torch.get_float32_matmul_precision()
-        if self.device.type == "cuda":
-            settings["cudnn.benchmark"] = str(torch.backends.cudnn.benchmark)
-            settings["cudnn.allow_tf32"] = str(torch.backends.cudnn.allow_tf32)
-        return settings
-
-
-def _ready(condition: Condition, reference: str | Mapping[str, Any] = REFERENCE) -> tuple[_Bench, _Warm]:
-    """Returns the bench and the warm reference for a condition.
-
-    Raises:
-        DeviceError: This machine does not have the device.
-        MeasurementError: Not even the reference fits into memory, so nothing can be said of any network.
-    """
-    # The same for every form that a network may take under one batch, size and precision.
-    plain = Condition(
-        device=condition.device,
-        batch_size=condition.batch_size,
-        img_size=condition.img_size,
-        precision=condition.precision,
-        channels_last=condition.channels_last,
-        threads=condition.threads,
-        env=condition.env,
-    )
-    subject = {"timm": reference.removeprefix("timm:")} if isinstance(reference, str) else reference
-    try:
-        with torch.inference_mode():
-            bench = _Bench.of(condition)
-            return bench, bench.ready(subject, plain, 1000, keep=True)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        _Bench.current = None
-        raise MeasurementError(
-            f"the reference network ({reference}) must fit into memory, but batch_size {condition.batch_size} at "
-            f"{condition.img_size} px does not on {condition.device}. Use a smaller --batch-size, or free its memory."
-        ) from error
 
 
 def calibrate(condition: Mapping[str, Any], *, seconds: float | None = None, emit: Emit) -> dict[str, Any]:
@@ -162,7 +51,7 @@ def calibrate(condition: Mapping[str, Any], *, seconds: float | None = None, emi
         MeasurementError: The reference does not fit into memory at this batch.
     """
     asked = Condition(**condition)
-    bench, reference = _ready(asked)
+    bench, reference = ready_reference(asked)
     watch = DeviceWatch(bench.identity)
     with torch.inference_mode():
         rounds = bench.stopwatch.time_rounds(
@@ -177,7 +66,7 @@ def calibrate(condition: Mapping[str, Any], *, seconds: float | None = None, emi
     return dataclasses.asdict(_calibration(bench, reference, asked, rounds[REFERENCE]))
 
 
-def _calibration(bench: _Bench, reference: _Warm, condition: Condition, rounds: Sequence[float]) -> Calibration:
+def _calibration(bench: Bench, reference: WarmNetwork, condition: Condition, rounds: Sequence[float]) -> Calibration:
     return Calibration(
         reference=REFERENCE,
         images_per_s=condition.batch_size / fast_seconds(rounds),
@@ -219,7 +108,7 @@ def measure(
     """
     start = time.perf_counter()
     asked, anchor = Condition(**condition), Calibration.from_dict(calibration)
-    bench, reference = _ready(asked)
+    bench, reference = ready_reference(asked)
     try:
         with torch.inference_mode():
             networks = {"": bench.ready(subject, asked, num_classes)}
@@ -272,7 +161,7 @@ def measure_cohort(
         MeasurementError: Not even the reference fits into memory.
     """
     conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
-    bench, anchor_network = _ready(next(iter(conditions.values())), reference)
+    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference)
     anchor = None if calibration is None else Calibration.from_dict(calibration)
     try:
         with torch.inference_mode():
@@ -295,9 +184,9 @@ def measure_cohort(
 
 
 def _time(
-    bench: _Bench,
-    networks: Mapping[str, _Warm],
-    reference: _Warm,
+    bench: Bench,
+    networks: Mapping[str, WarmNetwork],
+    reference: WarmNetwork,
     conditions: Mapping[str, Condition],
     anchor: Calibration | None,
     *,
@@ -343,9 +232,9 @@ def _time(
 
 
 def _time_rounds(
-    bench: _Bench,
-    networks: Mapping[str, _Warm],
-    reference: _Warm,
+    bench: Bench,
+    networks: Mapping[str, WarmNetwork],
+    reference: WarmNetwork,
     conditions: Mapping[str, Condition],
     seconds: float,
     emit: Emit,

@@ -1,20 +1,17 @@
-"""One process at a time writes to a study, and it writes down under which versions."""
+"""One process at a time writes to a study."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import platform
 import shutil
 from collections.abc import Iterator
 
 import filelock
 
-import hilo_nas
 from hilo_nas.errors import RecordError, StorageError, StudyLockedError
 from hilo_nas.study import StudyFolder
 
-__all__ = ["locked", "versions"]
+__all__ = ["locked"]
 
 
 @contextlib.contextmanager
@@ -52,13 +49,3 @@ def locked(folder: StudyFolder) -> Iterator[None]:
         if made and not folder.exists:
             shutil.rmtree(folder.path, ignore_errors=True)
         lock.release()
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of the tool and of what it stands on."""
-    packages = ("torch", "torchvision", "timm", "optuna")
-    return {
-        "hilo-nas": hilo_nas.__version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }

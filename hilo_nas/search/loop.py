@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, NoReturn
 
-from hilo_nas.cost import count_macs, count_params
+from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import (
     DataError,
     DeviceError,
@@ -194,16 +194,16 @@ class SearchLoop:
             subject, origin, params = due.subject, due.origin, due.params
             if params is not None:
                 self._memory.ask(params)
-        parameters, macs = self._cost(subject)
+        cost = self._cost(subject)
         record = TrialRecord(
             number=self.records[-1].number + 1 if self.records else 0,
             subject=subject,
             state="running",
             params=params,
             origin=origin,
-            parameters=parameters,
-            macs=macs,
-            violations=free_violations(self._limits, parameters=parameters, macs=macs),
+            parameters=cost.parameters,
+            macs=cost.macs,
+            violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs),
             sampler_memory=memory,
             measurements=self._measured_before(subject.key),
             started_at=_now(),
@@ -212,7 +212,11 @@ class SearchLoop:
         self._known.add(record.key)
         self._emit(
             TrialStarted(
-                number=record.number, key=record.key, params_m=parameters / 1e6, gmacs=macs / 1e9, origin=origin
+                number=record.number,
+                key=record.key,
+                params_m=cost.parameters / 1e6,
+                gmacs=cost.macs / 1e9,
+                origin=origin,
             )
         )
         return record
@@ -306,15 +310,14 @@ class SearchLoop:
         found = impute(self.records, chance_top1=1 / self._manifest.data.num_classes)
         return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
 
-    def _cost(self, subject: Subject) -> tuple[int, int]:
+    def _cost(self, subject: Subject) -> NetworkCost:
         assert subject.arch is not None
         classes = self._manifest.data.num_classes
-        size = self._manifest.objective.img_size
-        return count_params(subject.arch, num_classes=classes), count_macs(subject.arch, size, num_classes=classes)
+        return count_cost(subject.arch, self._manifest.objective.img_size, num_classes=classes)
 
     def _excess(self, params: Mapping[str, int]) -> float:
-        parameters, macs = self._cost(Subject(arch=self._space.decode(params)))
-        found = free_violations(self._limits, parameters=parameters, macs=macs)
+        cost = self._cost(Subject(arch=self._space.decode(params)))
+        found = free_violations(self._limits, parameters=cost.parameters, macs=cost.macs)
         return sum(max(value, 0.0) for value in found.values())
 
     def _is_known(self, params: Mapping[str, int]) -> bool:

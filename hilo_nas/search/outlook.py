@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from random import Random
 
-from hilo_nas.cost import count_macs, count_params
 from hilo_nas.events import Emit, LimitsForeseen, Notice
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.setting import Setting
-from hilo_nas.space import LIMITS, free_violations, limit_text, measured_values, measured_violations
+from hilo_nas.space import LIMITS, draw_networks, limit_text, measured_values, measured_violations
 
 __all__ = ["foresee_limits"]
 
@@ -27,8 +25,8 @@ _Z95 = 1.96
 def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> LimitsForeseen | None:
     """Times a sample of the space and says how it stands to the measured limits; None where there is none.
 
-    The sample is drawn evenly among the networks that keep the limits on params and MACs, and joined by the smallest of
-    500: where even those miss a limit, the space hardly holds a network that keeps it.
+    The sample is drawn within the limits on params and MACs (`hilo_nas.space.draw`) and joined by the smallest of 500:
+    where even those miss a limit, the space hardly holds a network that keeps it.
     """
     limits = {**setting.space.limits, **setting.limits}
     measured = {name: bound for name, bound in limits.items() if not LIMITS[name.partition("@")[0]].is_free}
@@ -61,22 +59,19 @@ def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> Lim
 
 
 def _draw(setting: Setting, limits: Mapping[str, float]) -> tuple[dict[str, Subject], dict[str, Subject]]:
-    """Returns networks drawn evenly, and the smallest of many, by key; all keep the limits that formulas decide."""
-    random, space = Random(0), setting.space
-    classes, size = setting.data.num_classes, setting.conditions[0].img_size
-    macs: dict[str, int] = {}
-    subjects: dict[str, Subject] = {}
-    for _ in range(_SMALLEST_OF):
-        arch = space.decode(space.sample(random))
-        costs = {
-            "parameters": count_params(arch, num_classes=classes),
-            "macs": count_macs(arch, size, num_classes=classes),
-        }
-        if all(value <= 0 for value in free_violations(limits, **costs).values()):
-            macs[arch.key()], subjects[arch.key()] = costs["macs"], Subject(arch=arch)
-    drawn = list(subjects)[:_NETWORKS]
-    smallest = sorted(macs, key=macs.__getitem__)[:_SMALLEST]
-    return {key: subjects[key] for key in drawn}, {key: subjects[key] for key in smallest}
+    """Returns networks as they are drawn, and the smallest of many, by key."""
+    networks = list(
+        draw_networks(
+            setting.space,
+            limits,
+            img_size=setting.conditions[0].img_size,
+            num_classes=setting.data.num_classes,
+            draws=_SMALLEST_OF,
+        )
+    )
+    smallest = sorted(networks, key=lambda network: network[1].macs)[:_SMALLEST]
+    drawn, small = ({arch.key(): Subject(arch=arch) for arch, _ in some} for some in (networks[:_NETWORKS], smallest))
+    return drawn, small
 
 
 def _measure(

@@ -23,7 +23,7 @@ from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measure
 from hilo_nas.records import INTERRUPTED, TrialRecord
 from hilo_nas.rounds import judge_cohort
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.holding import locked, versions
+from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import beyond, explain
 from hilo_nas.search.resume import differing_facts
@@ -31,11 +31,9 @@ from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import LIMITS, measured_violations
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.versions import versions
 
 __all__ = ["RemeasureRequest", "run_remeasure", "time_front"]
-
-_NEAR_FRONT = 16
-"""Networks of the front and near it that are timed side by side, at most."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +86,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
         if request.into is not None or _is_another(device, identity, manifest):
             return _time_elsewhere(request, source, manifest, (device, identity, threads), executor, emit)
         with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
+            manifest = source.load_manifest()  # its total or its facts may have changed before the lock was ours
             facts = differing_facts(manifest, identity, source.load_records(), executor, journal)
             if facts:
                 for fact, (stored, now) in facts.items():
@@ -107,6 +106,8 @@ def time_front(
 ) -> None:
     """Times a study's front and the networks near it in the same rounds, unless that was done; the lock is held.
 
+    As many as share their rounds: only a front that is longer than that, which is never cut, takes several cohorts.
+
     Args:
         folder: The study.
         manifest: Its manifest.
@@ -114,7 +115,7 @@ def time_front(
         emit: Told of the timing.
         again: Whether to do it even where they share their rounds already.
     """
-    near = near_front(folder.load_records(), at_most=_NEAR_FRONT)
+    near = near_front(folder.load_records(), at_most=TOGETHER)
     cohorts = {record.measurement.cohort for record in near if record.measurement}
     is_done = "" not in cohorts and len(cohorts) <= -(-len(near) // TOGETHER)
     if len(near) < 2 or (is_done and not again):

@@ -12,7 +12,7 @@ from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchSt
 from hilo_nas.manifest import Manifest
 from hilo_nas.search.dry_run import price_search, share_of
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.holding import locked, versions
+from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import foresee_limits
@@ -23,6 +23,7 @@ from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of
 from hilo_nas.search.takeover import Scored, load_scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.versions import versions
 
 __all__ = ["run_search"]
 

@@ -11,9 +11,9 @@ from random import Random
 from typing import Any
 
 from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, ArchConfig, canonical_stage, lofi_heads
-from hilo_nas.cost import count_macs, count_params, map_sizes
+from hilo_nas.cost import count_cost, count_macs, count_params, map_sizes
 from hilo_nas.errors import UsageError
-from hilo_nas.space.limits import free_violations
+from hilo_nas.space.draw import is_within
 from hilo_nas.space.space import SearchSpace, stage_values
 
 __all__ = ["EXACT_UP_TO", "Census", "count_space", "report_dead_knobs"]
@@ -66,8 +66,7 @@ def count_space(space: SearchSpace, *, img_size: int, num_classes: int) -> Censu
     inside = 0
     for _ in range(_SAMPLE):
         arch = space.decode(space.sample(random))
-        found = free_violations(space.limits, parameters=int(params(arch)), macs=int(macs(arch)))
-        inside += all(value <= 0 for value in found.values())
+        inside += is_within(space.limits, count_cost(arch, img_size, num_classes=num_classes))
     params_range = [extreme / 1e6 for extreme in _range(space, params)]
     macs_range = [extreme / 1e9 for extreme in _range(space, macs)]
     return Census(

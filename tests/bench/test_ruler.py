@@ -16,7 +16,7 @@ from hilo_nas.bench import ruler as ruler_module
 from hilo_nas.bench.load import bursty_load
 from hilo_nas.bench.reports import report_ruler
 from hilo_nas.bench.resolution import STATISTICS, compare_statistics, cv, relative, resolve
-from hilo_nas.bench.ruler import RulerPlan, bench_ruler, draw_networks
+from hilo_nas.bench.ruler import RulerPlan, bench_ruler, networks_of
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.events import BenchStepped
 from hilo_nas.report import render_markdown
@@ -107,15 +107,15 @@ def test_statistics_are_compared_on_the_same_samples(machine):
 
 
 def test_networks_are_drawn_alike_each_time_and_none_twice():
-    networks = draw_networks(plan(networks=24, img_size=32))
+    networks = networks_of(plan(networks=24, img_size=32))
     assert len(networks) == 24
-    assert networks == draw_networks(plan(networks=24, img_size=32))
-    assert networks.keys() != draw_networks(plan(networks=24, img_size=32, seed=1)).keys()
+    assert networks == networks_of(plan(networks=24, img_size=32))
+    assert networks.keys() != networks_of(plan(networks=24, img_size=32, seed=1)).keys()
 
 
 def test_a_space_that_holds_too_few_networks_is_refused():
     with pytest.raises(UsageError, match="4 networks must be drawn from litv2_digits, but only 0 were found"):
-        draw_networks(plan(img_size=8))
+        networks_of(plan(img_size=8))
 
 
 def test_all_faults_of_a_plan_are_told_at_once():
@@ -131,7 +131,7 @@ def run(ruler, load, machine, monkeypatch, tmp_path):
     def bench(asked, *, failing=lambda name: None, quiet=None):
         quiet = quiet or machine(noise=0.01, own_drift=0.003)
         loud = machine(noise=0.01, own_drift=0.03, neighbour=0.4, seed=1)
-        speeds = {key: 0.01 * 1.2**i for i, key in enumerate(draw_networks(asked))}
+        speeds = {key: 0.01 * 1.2**i for i, key in enumerate(networks_of(asked))}
         fake = ruler(
             lambda name, entrant: speeds.get(name, 0.01),
             machine=lambda: loud if load["on"] else quiet,
@@ -179,7 +179,7 @@ def test_alone_times_one_after_the_other_too(run):
 
 
 def test_a_network_that_fails_is_left_out_and_said(run):
-    broken = list(draw_networks(plan()))[2]
+    broken = list(networks_of(plan()))[2]
     error = OutOfMemoryError("it does not fit")
     findings, _, fake = run(plan(), failing=lambda name: error if name == broken else None)
     assert findings.failures == {broken: error}
@@ -191,7 +191,7 @@ def test_a_network_that_fails_is_left_out_and_said(run):
 
 
 def test_one_network_alone_is_no_ranking(run):
-    kept = next(iter(draw_networks(plan())))
+    kept = next(iter(networks_of(plan())))
     with pytest.raises(MeasurementError, match="at least two networks are needed, but 3 of 4 failed"):
         run(plan(), failing=lambda name: None if name == kept else OutOfMemoryError("too large"))
 

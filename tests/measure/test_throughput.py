@@ -11,7 +11,7 @@ import torch
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, MeasurementError, UsageError
 from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
-from hilo_nas.measure import throughput, timer
+from hilo_nas.measure import ready, throughput, timer
 from hilo_nas.measure.device import check_device, identify_device, list_devices, read_device
 from hilo_nas.measure.prepared import Prepared
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
@@ -30,7 +30,7 @@ def ignore(event):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nothing is kept ready from another test, and torch's settings are given back."""
-    monkeypatch.setattr(throughput._Bench, "current", None)
+    monkeypatch.setattr(ready.Bench, "current", None)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     threads = torch.get_num_threads()
     yield
@@ -79,9 +79,10 @@ class FakeNetworks:
 @pytest.fixture
 def fake(monkeypatch):
     networks = FakeNetworks()
-    monkeypatch.setattr(throughput, "prepare", networks.prepare)
-    monkeypatch.setattr(throughput, "time", types.SimpleNamespace(perf_counter=lambda: networks.now))
-    monkeypatch.setattr(throughput, "gc", types.SimpleNamespace(collect=lambda: None))
+    monkeypatch.setattr(ready, "prepare", networks.prepare)
+    for module in (ready, throughput):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: networks.now))
+    monkeypatch.setattr(ready, "gc", types.SimpleNamespace(collect=lambda: None))
     return networks
 
 
@@ -93,7 +94,7 @@ def anchored(images_per_s=250.0):
     """A calibration; the reference of `FakeNetworks` takes 0.04 s for a batch of 10."""
     return dataclasses.asdict(
         Calibration(
-            reference=throughput.REFERENCE,
+            reference=ready.REFERENCE,
             images_per_s=images_per_s,
             images_per_s_spread=1.0,
             call_seconds=(0.04,),
@@ -309,8 +310,8 @@ def test_another_reference_may_be_the_anchor(fake):
 
 
 def test_the_reference_itself_may_be_timed_under_its_own_name(fake):
-    found = measure_cohort({throughput.REFERENCE: REFERENCE, "own": planted("own", 0.02)}, calibration=anchored())
-    assert found[throughput.REFERENCE].images_per_s == pytest.approx(250.0)
+    found = measure_cohort({ready.REFERENCE: REFERENCE, "own": planted("own", 0.02)}, calibration=anchored())
+    assert found[ready.REFERENCE].images_per_s == pytest.approx(250.0)
     assert found["own"].images_per_s == pytest.approx(500.0)
 
 
@@ -348,7 +349,7 @@ def test_a_calibration_is_the_references_speed(fake):
     found = Calibration.from_dict(throughput.calibrate(CONDITION.to_dict(), emit=events.append))
     assert found.images_per_s == pytest.approx(10 / fast_seconds(found.call_seconds))
     assert found.images_per_s == pytest.approx(250.0, rel=0.02)
-    assert (found.reference, found.protocol, found.steady) == (throughput.REFERENCE, PROTOCOL, True)
+    assert (found.reference, found.protocol, found.steady) == (ready.REFERENCE, PROTOCOL, True)
     assert len(found.call_seconds) * 0.04 == pytest.approx(throughput._CALIBRATION_S, rel=0.1)
     assert events == []
 
@@ -407,7 +408,7 @@ def test_a_reference_that_no_longer_fits_condemns_no_network(fake):
 def short(monkeypatch):
     """A few short rounds; how long they take says nothing."""
     monkeypatch.setattr(throughput, "_SECONDS", 0.01)
-    monkeypatch.setattr(throughput, "_WARM_UP_S", 0.05)
+    monkeypatch.setattr(ready, "_WARM_UP_S", 0.05)
     monkeypatch.setattr(throughput, "_CALIBRATION_S", 0.01)
     monkeypatch.setattr(throughput, "_LATENCY_CALLS", 5)
     monkeypatch.setattr(throughput, "MIN_ROUNDS", 3)

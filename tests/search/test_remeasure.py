@@ -338,6 +338,22 @@ def test_what_the_manifest_says_beside_the_facts_stays(pair, machine):
     assert after.versions != before.versions
 
 
+def test_what_others_changed_before_the_lock_was_taken_counts(pair, machine):
+    change_torch(pair, machine)
+    read = machine.read_device
+
+    def read_late(device, emit):
+        machine.read_device = read
+        pair.write_manifest(dataclasses.replace(pair.load_manifest(), trials=50))  # as a search writes it
+        remeasure(pair)
+        return read(device, emit)
+
+    machine.read_device = read_late
+    remeasure(pair)
+    assert machine.calibrated == [OBJECTIVE.label(), SINGLE.label()]  # all were timed anew already, by the other one
+    assert pair.load_manifest().trials == 50
+
+
 @pytest.mark.parametrize("change", [change_torch, change_form])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), DeviceError("the device has gone")])
 @pytest.mark.parametrize("when", [("calibrate", 1), ("cohort", 0), ("cohort", 1)], ids=str)

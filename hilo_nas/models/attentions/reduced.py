@@ -13,6 +13,8 @@ dimension, S tokens of a patch.
 
 from __future__ import annotations
 
+import abc
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from hilo_nas.models.attentions.windows import pad_to_windows
 __all__ = ["SRA", "Linformer", "PooledAttention"]
 
 
-class _ReducedAttention(HeadedLayer):
+class _ReducedAttention(HeadedLayer, abc.ABC):
     """Attention of every token of a map to the tokens of a smaller one."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, **settings: int) -> None:
@@ -34,9 +36,9 @@ class _ReducedAttention(HeadedLayer):
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
+    @abc.abstractmethod
     def reduce(self, x_BHWC: Tensor) -> Tensor:
         """Returns what keys and values are made of, shape (B, M, C)."""
-        raise NotImplementedError
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """Returns the attended map, shape (B, H, W, C) as given."""
