@@ -19,7 +19,7 @@ from hilo_nas.events import Emit
 from hilo_nas.measure.device import check_device, peak_memory_mib
 from hilo_nas.measure.fuse import fuse
 from hilo_nas.measurement import Condition
-from hilo_nas.models import build_subject, form_of, input_shape_of
+from hilo_nas.models import LITv2, build_subject, form_of, input_shape_of, prepare_for_inference
 
 __all__ = ["Prepared", "prepare", "read_form"]
 
@@ -94,12 +94,20 @@ def read_form(condition: Mapping[str, Any], *, emit: Emit) -> str:
 def _prepare_torch(
     model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
 ) -> Prepared:
-    form = _form(model, condition)
     image = _input(subject, condition, device)
-    if condition.fused:
-        model, how = fuse(model, _input(subject, dataclasses.replace(condition, precision="fp32"), torch.device("cpu")))
-        form += f" {how}"
-    model = _place(model, condition, device)
+    if condition.fused and isinstance(model, LITv2):
+        model = prepare_for_inference(
+            model, device=device, precision=condition.precision, for_compile=condition.compile
+        )
+        form = _form(model, condition)
+    else:
+        form = _form(model, condition)
+        if condition.fused:
+            model, how = fuse(
+                model, _input(subject, dataclasses.replace(condition, precision="fp32"), torch.device("cpu"))
+            )
+            form += f" {how}"
+        model = _place(model, condition, device)
     run: Any = model
     if condition.compile:
         run = _compile(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hilo_nas.models.hilo import HiLo
+from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2, build_model
 from hilo_nas.models.subjects import build_subject, form_of, input_shape_of
 from hilo_nas.models.weights import checkpoint_filter_fn, official_state_dict
@@ -16,4 +17,5 @@ __all__ = [
     "form_of",
     "input_shape_of",
     "official_state_dict",
+    "prepare_for_inference",
 ]

@@ -22,7 +22,7 @@ from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models.dtm import DTM
 
-__all__ = ["NORM_EPS", "Block", "ConvFFN", "PatchEmbed", "Stage"]
+__all__ = ["NORM_EPS", "Block", "ConvFFN", "PatchEmbed", "Stage", "pad_image"]
 
 NORM_EPS = 1e-5
 """What LayerNorm adds to the variance, everywhere in the network."""
@@ -51,17 +51,25 @@ class PatchEmbed(nn.Module):
         Raises:
             UsageError: The image is smaller than the network's stride.
         """
-        H, W = x_BCHW.shape[-2:]
-        if min(H, W) < self.min_size:
-            raise UsageError(
-                f"an image must have at least {self.min_size} x {self.min_size} pixels with patch_size "
-                f"{self.patch_size}, but got {H} x {W}. Use larger images or a smaller patch_size."
-            )
-        pad_h, pad_w = -H % self.patch_size, -W % self.patch_size
-        if pad_h or pad_w:
-            x_BCHW = F.pad(x_BCHW, (0, pad_w, 0, pad_h))
+        x_BCHW = pad_image(x_BCHW, self.patch_size, self.min_size)
         y_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
         return y_BHWC.permute(0, 3, 1, 2)
+
+
+def pad_image(x_BCHW: Tensor, patch_size: int, min_size: int) -> Tensor:
+    """Returns an image of whole patches: padded at the bottom and right with zeros where it has to be.
+
+    Raises:
+        UsageError: The image has a side below `min_size` pixels.
+    """
+    H, W = x_BCHW.shape[-2:]
+    if min(H, W) < min_size:
+        raise UsageError(
+            f"an image must have at least {min_size} x {min_size} pixels with patch_size {patch_size}, but got "
+            f"{H} x {W}. Use larger images or a smaller patch_size."
+        )
+    pad_h, pad_w = -H % patch_size, -W % patch_size
+    return F.pad(x_BCHW, (0, pad_w, 0, pad_h)) if pad_h or pad_w else x_BCHW
 
 
 class ConvFFN(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hilo_nas.arch import lofi_heads
 from hilo_nas.errors import ArchError
 
-__all__ = ["HiLo"]
+__all__ = ["HiLo", "attend_far", "attend_windows", "pad_map", "pool_windows"]
 
 
 class HiLo(nn.Module):
@@ -60,44 +60,73 @@ class HiLo(nn.Module):
         in the pooling and as keys (their keys are the biases), and are cropped from the result.
         """
         _, H, W, _ = x_BHWC.shape
-        pad_h, pad_w = -H % self.window_size, -W % self.window_size
-        is_padded = bool(pad_h or pad_w)
-        if is_padded:
-            x_BHWC = F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h))
+        x_BHWC = pad_map(x_BHWC, self.window_size)
         parts = []
         if self.hifi_heads:
             parts.append(self._hifi(x_BHWC))
         if self.lofi_heads:
             parts.append(self._lofi(x_BHWC))
         y_BHWC = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return y_BHWC[:, :H, :W] if is_padded else y_BHWC
+        return y_BHWC[:, :H, :W] if y_BHWC.shape[1:3] != (H, W) else y_BHWC
 
     def _hifi(self, x_BHWC: Tensor) -> Tensor:
-        """Returns attention inside non-overlapping windows; H and W must be multiples of the window."""
-        B, H, W, _ = x_BHWC.shape
-        s, heads, D = self.window_size, self.hifi_heads, self.head_dim
-        rows, cols = H // s, W // s
-        # Rows of windows go with the batch while the axes are turned: some runtimes take no more than 8 axes.
-        qkv = self.h_qkv(x_BHWC).reshape(B * rows, s, cols, s, 3, heads, D).permute(4, 0, 2, 5, 1, 3, 6)
-        q_BGSD, k_BGSD, v_BGSD = qkv.reshape(3, B, rows * cols * heads, s * s, D).unbind(0)
-        y_BGSD = F.scaled_dot_product_attention(q_BGSD, k_BGSD, v_BGSD)
-        y = y_BGSD.reshape(B * rows, cols, heads, s, s, D).permute(0, 3, 1, 4, 2, 5)
-        y_BHWC: Tensor = self.h_proj(y.reshape(B, H, W, heads * D))
+        y_BHWC: Tensor = self.h_proj(attend_windows(self.h_qkv(x_BHWC), self.window_size, self.hifi_heads))
         return y_BHWC
 
     def _lofi(self, x_BHWC: Tensor) -> Tensor:
-        """Returns attention of every token to the average-pooled map; H and W must be multiples of the window."""
-        B, H, W, _ = x_BHWC.shape
-        heads, D = self.lofi_heads, self.head_dim
-        pooled_BHWC = x_BHWC
-        if self.window_size > 1:
-            pooled_BHWC = F.avg_pool2d(x_BHWC.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)
-        q_BAND = self.l_q(x_BHWC).reshape(B, H * W, heads, D).transpose(1, 2)
-        k_BAMD, v_BAMD = self.l_kv(pooled_BHWC).reshape(B, -1, 2, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
-        y_BAND = F.scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
-        y_BHWC: Tensor = self.l_proj(y_BAND.transpose(1, 2).reshape(B, H, W, heads * D))
+        pooled_BHWC = pool_windows(x_BHWC, self.window_size)
+        y_BHWC: Tensor = self.l_proj(attend_far(self.l_q(x_BHWC), self.l_kv(pooled_BHWC), self.lofi_heads))
         return y_BHWC
 
     def extra_repr(self) -> str:
         """Returns the settings that `print(model)` shows."""
         return f"window_size={self.window_size}, hifi_heads={self.hifi_heads}, lofi_heads={self.lofi_heads}"
+
+
+def pad_map(x_BHWC: Tensor, window_size: int) -> Tensor:
+    """Returns a map of whole windows: padded at the bottom and right with zeros where it has to be."""
+    _, H, W, _ = x_BHWC.shape
+    pad_h, pad_w = -H % window_size, -W % window_size
+    return F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h)) if pad_h or pad_w else x_BHWC
+
+
+def pool_windows(x_BHWC: Tensor, window_size: int) -> Tensor:
+    """Returns the mean of each window, shape (B, H / window, W / window, C), for maps of whole windows."""
+    if window_size == 1:
+        return x_BHWC
+    return F.avg_pool2d(x_BHWC.permute(0, 3, 1, 2), window_size).permute(0, 2, 3, 1)
+
+
+def attend_windows(qkv_BHWC: Tensor, window_size: int, heads: int) -> Tensor:
+    """Returns attention inside non-overlapping windows (Hi-Fi), shape (B, H, W, heads * D).
+
+    Args:
+        qkv_BHWC: Queries, keys and values side by side, 3 * heads * D channels; H and W are multiples of the window.
+        window_size: Side of a window in tokens.
+        heads: Attention heads.
+    """
+    B, H, W, C = qkv_BHWC.shape
+    s, D = window_size, C // (3 * heads)
+    rows, cols = H // s, W // s
+    # Rows of windows go with the batch while the axes are turned: some runtimes take no more than 8 axes.
+    qkv = qkv_BHWC.reshape(B * rows, s, cols, s, 3, heads, D).permute(4, 0, 2, 5, 1, 3, 6)
+    q_BGSD, k_BGSD, v_BGSD = qkv.reshape(3, B, rows * cols * heads, s * s, D).unbind(0)
+    y_BGSD = F.scaled_dot_product_attention(q_BGSD, k_BGSD, v_BGSD)
+    y = y_BGSD.reshape(B * rows, cols, heads, s, s, D).permute(0, 3, 1, 4, 2, 5)
+    return y.reshape(B, H, W, heads * D)
+
+
+def attend_far(q_BHWC: Tensor, kv_BHWC: Tensor, heads: int) -> Tensor:
+    """Returns attention of every token to a pooled map (Lo-Fi), shape (B, H, W, heads * D).
+
+    Args:
+        q_BHWC: Queries, heads * D channels.
+        kv_BHWC: Keys and values side by side, of a map of any size.
+        heads: Attention heads.
+    """
+    B, H, W, C = q_BHWC.shape
+    D = C // heads
+    q_BAND = q_BHWC.reshape(B, H * W, heads, D).transpose(1, 2)
+    k_BAMD, v_BAMD = kv_BHWC.reshape(B, -1, 2, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
+    y_BAND = F.scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
+    return y_BAND.transpose(1, 2).reshape(B, H, W, C)

@@ -70,11 +70,13 @@ class LITv2(nn.Module):
         self.global_pool = global_pool
         self.output_fmt = "NCHW"
         self.num_features = arch.embed_dims[-1]
+        self.choices: tuple[str, ...] = ()
+        """What `prepare_for_inference` made of it, in words; empty for a network as it is trained."""
         self.feature_info = [
             {"num_chs": arch.embed_dims[i], "reduction": arch.patch_size * 2**i, "module": f"layers.{i}"}
             for i in range(N_STAGES)
         ]
-        self.patch_embed = PatchEmbed(arch.patch_size, in_chans, arch.embed_dims[0], arch.stride)
+        self.patch_embed: nn.Module = PatchEmbed(arch.patch_size, in_chans, arch.embed_dims[0], arch.stride)
         n_blocks = sum(arch.depths)
         rates = iter([drop_path_rate * block / (n_blocks - 1) for block in range(n_blocks)])
         self.layers = nn.Sequential(*(Stage(arch, i, list(islice(rates, arch.depths[i]))) for i in range(N_STAGES)))
@@ -93,6 +95,8 @@ class LITv2(nn.Module):
         Raises:
             UsageError: An unknown precision.
         """
+        if self.choices:
+            return " ".join((_FORM_VERSION, *self.choices))
         is_native = merging_precision_of(torch.device(device).type, precision) == "native"
         return f"{_FORM_VERSION} dcn={'torchvision' if is_native else 'torchvision-fp32'}"
 

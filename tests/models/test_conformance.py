@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hilo_nas.arch import ArchConfig
-from hilo_nas.models import LITv2, build_model, checkpoint_filter_fn, official_state_dict
+from hilo_nas.models import LITv2, build_model, checkpoint_filter_fn, official_state_dict, prepare_for_inference
 
 ASSETS = Path(__file__).parent.parent / "assets"
 GOLDEN = json.loads((ASSETS / "golden.json").read_text())
@@ -59,12 +59,21 @@ def golden_input(case: dict) -> Tensor:
     return torch.from_numpy(n.astype(np.float32))
 
 
+FORMS = {
+    "trained": lambda model: model,
+    "prepared": prepare_for_inference,
+    "prepared for a compiler": lambda model: prepare_for_inference(model, for_compile=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", GOLDEN)
 @torch.no_grad()
-def test_the_classifier_gives_the_official_logits(name):
+def test_the_classifier_gives_the_official_logits(name, form):
     case = GOLDEN[name]
     model = golden_model(case)
     assert sum(p.numel() for p in model.parameters()) == case["params"]
+    model = FORMS[form](model)
     ends = []  # the official stages end with the merging that begins our next stage
     for module in (*(stage.downsample for stage in model.layers[1:]), model.layers[3]):
         module.register_forward_hook(lambda module, args, output: ends.append(output))
@@ -75,11 +84,12 @@ def test_the_classifier_gives_the_official_logits(name):
     np.testing.assert_allclose(seen, case["layer_mean_std"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", GOLDEN_DENSE)
 @torch.no_grad()
-def test_the_backbone_gives_the_official_features_of_any_size(name):
+def test_the_backbone_gives_the_official_features_of_any_size(name, form):
     case = GOLDEN_DENSE[name]
-    model = golden_model(case)
+    model = FORMS[form](golden_model(case))
     batch, _, H, W = case["input"]
     n = np.random.RandomState(2 * 10007 + H * 1009 + W).standard_normal((batch, 3, H, W))
     features = model.forward_intermediates(torch.from_numpy(n.astype(np.float32)), intermediates_only=True)

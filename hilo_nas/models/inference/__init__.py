@@ -1,0 +1,7 @@
+"""LITv2 in its inference form: what is measured and deployed, beside the form that is trained."""
+
+from __future__ import annotations
+
+from hilo_nas.models.inference.prepare import prepare_for_inference
+
+__all__ = ["prepare_for_inference"]

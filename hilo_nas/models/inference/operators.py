@@ -1,0 +1,107 @@
+"""The operators that an inference form is made of, in plain torch: what runs anywhere, and what the fused ones equal.
+
+Shape suffixes: B batch, H W map, C channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hilo_nas.models.hilo import attend_windows
+from hilo_nas.models.sampling import TAPS, sampling_points
+
+__all__ = ["PLAIN", "DepthwiseGelu", "Linear", "Operators", "gather_columns"]
+
+
+class Linear(nn.Module):
+    """A product with a weight, then GELU or a sum with a residual where asked for.
+
+    Args:
+        weight: Shape (out, in).
+        bias: Shape (out,), or None.
+        gelu: Whether GELU follows.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.gelu = gelu
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Returns the product, shape (..., out), plus the residual of that shape."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.gelu:
+            y = F.gelu(y)
+        return y if residual is None else y + residual
+
+
+class DepthwiseGelu(nn.Module):
+    """A 3x3 depthwise convolution with zero padding, then GELU.
+
+    Args:
+        weight: Shape (C, 1, 3, 3).
+        bias: Shape (C,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Returns a map of the shape given."""
+        y_BCHW = F.conv2d(x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, padding=1, groups=len(self.bias))
+        return F.gelu(y_BCHW).permute(0, 2, 3, 1)
+
+
+def gather_columns(x_BHWC: Tensor, offset_BCHW: Tensor) -> Tensor:
+    """Returns what a 2x2 deformable convolution of stride 2 sees of a map, shape (B, H // 2, W // 2, 4 * C)."""
+    B, H, W, C = x_BHWC.shape
+    index_PK, weight_PK = sampling_points(offset_BCHW, H, W)
+    rows = x_BHWC.reshape(-1, C)
+    columns = F.embedding_bag(index_PK, rows, per_sample_weights=weight_PK.to(x_BHWC.dtype), mode="sum")
+    return columns.reshape(B, H // 2, W // 2, TAPS * C)
+
+
+class _BuildLinear(Protocol):
+    def __call__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Operators:
+    """Which implementation runs each step of an inference form."""
+
+    words: tuple[str, ...] = ()
+    """What is special about them, in words of which none holds a space."""
+    dtype: torch.dtype = torch.float32
+    """What weights are stored in."""
+    linear: _BuildLinear = Linear
+    depthwise_gelu: Callable[[Tensor, Tensor], nn.Module] = DepthwiseGelu
+    columns: Callable[[Tensor, Tensor], Tensor] = gather_columns
+    """From a map and its offsets, as `gather_columns`."""
+    attend_windows: Callable[[Tensor, int, int], Tensor] = attend_windows
+    """As `hilo_nas.models.hilo.attend_windows`."""
+
+    def build_linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module:
+        """Returns the product with weights of any precision."""
+        bias = None if bias is None else bias.detach().to(self.dtype)
+        return self.linear(weight.detach().to(self.dtype), bias, gelu=gelu)
+
+    def from_linear(self, layer: nn.Linear) -> nn.Module:
+        """Returns the product that a layer stands for."""
+        return self.build_linear(layer.weight, layer.bias)
+
+    def from_depthwise(self, layer: nn.Conv2d) -> nn.Module:
+        """Returns the convolution that a layer stands for, with GELU behind it."""
+        assert layer.bias is not None
+        return self.depthwise_gelu(layer.weight.detach().to(self.dtype), layer.bias.detach().to(self.dtype))
+
+
+PLAIN = Operators()

@@ -1,0 +1,148 @@
+"""The inference form of LITv2: the same numbers as the trained form, for every architecture, size and precision."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from builders import archs
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.errors import UsageError
+from hilo_nas.models import LITv2, build_model, prepare_for_inference
+from hilo_nas.models.inference import onednn
+
+ARCH = ArchConfig(
+    embed_dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4), alpha=(0.9, 0.9, 0.5, 0.5), patch_size=2
+)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def trained(arch: ArchConfig) -> LITv2:
+    """A network as after training: offsets that are not zero, batch norms that have seen something."""
+    torch.manual_seed(0)
+    model = build_model(arch, num_classes=5).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.weight.data, module.bias.data):
+                tensor.normal_()
+            module.running_var.uniform_(0.5, 2)
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return model
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest, as a share of the largest value."""
+    return float((found.float() - expected).abs().max() / expected.abs().max())
+
+
+@pytest.fixture
+def without_onednn(monkeypatch):
+    monkeypatch.setattr(onednn, "is_available", lambda dtype: False)
+
+
+@pytest.mark.parametrize("for_compile", [False, True])
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=15, deadline=None)
+@given(arch=archs(), size=st.tuples(st.integers(0, 13), st.integers(0, 13)))
+@torch.no_grad()
+def test_every_architecture_gives_the_same_at_every_size(for_compile, arch, size):
+    assume(min(arch.embed_dims) >= 4)  # a norm over one or two channels magnifies any rounding
+    model = trained(arch)
+    images = torch.randn(2, 3, *(arch.stride + extra for extra in size))
+    prepared = prepare_for_inference(model, for_compile=for_compile)
+    assert difference(prepared(images), model(images)) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+@torch.no_grad()
+def test_every_kind_of_attention_gives_the_same(kind):
+    model = trained(ArchConfig(**{**ARCH.to_dict(), "attention": (kind,) * 4}))
+    images = torch.randn(2, 3, 46, 33)
+    assert difference(prepare_for_inference(model)(images), model(images)) <= 1e-4
+
+
+@torch.no_grad()
+def test_the_plain_path_gives_the_same(without_onednn):
+    model = trained(ARCH)
+    images = torch.randn(2, 3, 32, 32)
+    prepared = prepare_for_inference(model)
+    assert "onednn" not in prepared.form("cpu", "fp32")
+    assert difference(prepared(images), model(images)) <= 1e-4
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "amp-bf16", "amp-fp16"])
+@pytest.mark.parametrize("for_compile", [False, True])
+@torch.no_grad()
+def test_half_precision_stays_near_float32(precision, for_compile):
+    model = trained(ARCH)
+    images = torch.randn(2, 3, 32, 32)
+    prepared = prepare_for_inference(model, precision=precision, for_compile=for_compile)
+    half = DTYPES[precision.removeprefix("amp-")]
+    is_autocast = precision.startswith("amp-")
+    with torch.autocast("cpu", dtype=half, enabled=is_autocast):
+        found = prepared(images if is_autocast else images.to(half))
+    assert difference(found, model(images)) <= (0.05 if half == torch.bfloat16 else 0.01)
+
+
+@torch.no_grad()
+def test_features_of_the_prepared_network_are_those_of_the_trained():
+    model = trained(ARCH)
+    images = torch.randn(2, 3, 35, 64)
+    pairs = (
+        net.forward_intermediates(images, indices=[0, 2, 3], norm=True, intermediates_only=True)
+        for net in (prepare_for_inference(model), model)
+    )
+    for found, expected in zip(*pairs, strict=True):
+        assert difference(found, expected) <= 1e-4
+
+
+def test_the_network_given_is_left_as_it_is():
+    model = trained(ARCH).train()
+    before = copy.deepcopy(model.state_dict())
+    prepared = prepare_for_inference(model)
+    assert model.training
+    assert not prepared.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(parameter.requires_grad for parameter in prepared.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    assert own.isdisjoint(parameter.data_ptr() for parameter in prepared.parameters() if not parameter.is_mkldnn)
+
+
+def test_the_form_says_what_was_chosen():
+    model = trained(ARCH)
+    prepared = prepare_for_inference(model)
+    assert model.choices == ()
+    assert prepared.form("cpu", "fp32") != model.form("cpu", "fp32")
+    for word in prepared.choices:
+        assert word in prepared.form("cpu", "fp32").split()
+    assert {"merging=gather", "norms=folded", "projections=joint"} <= set(prepared.choices)
+
+
+def test_what_cannot_be_prepared_is_refused():
+    model = trained(ARCH)
+    with pytest.raises(UsageError, match="must be a LITv2, but got ResNet"):
+        prepare_for_inference(timm.create_model("resnet10t"))
+    with pytest.raises(UsageError, match="must not have been prepared before"):
+        prepare_for_inference(prepare_for_inference(model))
+    for precision in ("int8", "amp-fp32"):
+        with pytest.raises(UsageError, match=f"precision must be fp32, .* but got '{precision}'"):
+            prepare_for_inference(model, precision=precision)
+
+
+def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch):
+    class Nothing:
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+    onednn.is_available.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", Nothing())
+    try:
+        assert not onednn.is_available(torch.float32)
+    finally:
+        onednn.is_available.cache_clear()
