@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import tempfile
 from pathlib import Path
@@ -14,7 +13,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hilo_nas.cli.options import StudiesDir, parse_duration
+from hilo_nas.cli.options import (
+    ChannelsLast,
+    Compile,
+    CudaGraph,
+    Device,
+    Env,
+    Format,
+    IdleTimeout,
+    Output,
+    PrecisionIfGiven,
+    Runtime,
+    Seconds,
+    StudiesDir,
+    Threads,
+    parse_duration,
+)
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure, with_spread
 from hilo_nas.errors import UsageError
@@ -36,37 +50,23 @@ hilo-nas measure litv2_cifar --sample 1000 --save speeds/"""
 _DEFAULT_BATCH_SIZE, _DEFAULT_IMG_SIZE = 32, 224
 
 
-class Format(enum.StrEnum):
-    """How the result is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
 def run(
     networks: Annotated[list[str], typer.Argument(metavar="NETWORK", help="What to time; or one SPACE.")],
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")
-    ] = None,
+    device: Device = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per timed call; 32 if left out.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 224 if left out.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, amp-bf16 or amp-fp16.")] = None,
-    channels_last: Annotated[
-        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of the networks.")
-    ] = None,
-    compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Time after torch.compile.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino: what runs them.")] = None,
-    env: Annotated[str | None, typer.Option("--env", help="tuned or default: thread and allocator settings.")] = None,
-    cuda_graph: Annotated[
-        bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")
-    ] = None,
+    precision: PrecisionIfGiven = None,
+    channels_last: ChannelsLast = None,
+    compile_: Compile = None,
+    threads: Threads = None,
+    runtime: Runtime = None,
+    env: Env = None,
+    cuda_graph: CudaGraph = None,
     fused: Annotated[
         bool | None, typer.Option("--fused/--no-fused", help="Fold batch norms and re-parameterise first.")
     ] = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the classifier.")] = 1000,
-    seconds: Annotated[float | None, typer.Option(help="Time each network for at most so many seconds.")] = None,
+    seconds: Seconds = None,
     sample: Annotated[int | None, typer.Option(metavar="N", help="Time N networks of the SPACE named.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the sample's table of speeds goes.")] = None,
     also: Annotated[
@@ -74,10 +74,8 @@ def run(
         typer.Option("--also", metavar="FIELD=VALUE,...", help="A further condition of the sample: batch_size=1."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
-    output: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.table,
-    idle_timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="The worker is ended after so long a silence.")
-    ] = "10m",
+    output: Output = Format.table,
+    idle_timeout: IdleTimeout = "10m",
     studies_dir: StudiesDir = None,
 ) -> None:
     """Times networks."""
