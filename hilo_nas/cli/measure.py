@@ -182,7 +182,7 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
         }
         typer.echo(json.dumps(content, indent=1))
     elif cohort.measurements:
-        print_cohort_table(frame, console)
+        _print_cohort_table(frame, console)
         first = next(iter(cohort.measurements.values()))
         console.print(
             f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ± half of the 95 % interval; "
@@ -198,7 +198,7 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
             errors.print(f"{name} could not be timed: {error}", markup=False, soft_wrap=True)
 
 
-def print_cohort_table(frame: Any, console: Console) -> None:
+def _print_cohort_table(frame: Any, console: Console) -> None:
     """Prints a row per network: speed with its interval, ratio to the first, latency, memory."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("network")
