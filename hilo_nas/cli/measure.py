@@ -227,11 +227,10 @@ def _print_verdict(cohort: Cohort, console: Console) -> None:
 
 
 def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: tuple[str, ...], seed: int) -> None:
+    from hilo_nas.aims import build_aims
     from hilo_nas.cli.display import build_display
     from hilo_nas.measurement import Condition
     from hilo_nas.report import write_speed_table
-    from hilo_nas.search.aims import build_aims
-    from hilo_nas.search.request import SearchRequest
     from hilo_nas.space import load_space
     from hilo_nas.speeds import SpeedFolder
     from hilo_nas.survey import sample_speeds
@@ -250,7 +249,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
         objective = Condition(**{"threads": threads, **fields, "device": device})
         records = sample_speeds(
             space,
-            build_aims(objective, SearchRequest(also=also)).conditions,
+            build_aims(objective, also).conditions,
             folder,
             ruler,
             display,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
+from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.errors import UsageError
+from hilo_nas.measurement import Condition
 
-__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest"]
+__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options"]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
 DEFAULT_SPACE = "litv2_digits"
@@ -46,7 +49,7 @@ class SearchRequest:
     cuda_graph: bool | None = None
     fused: bool | None = None
     also: tuple[str, ...] = ()
-    """Further conditions, each `FIELD=VALUE,...` over the objective's fields and limits; see `search.aims`."""
+    """Further conditions, each `FIELD=VALUE,...` over the objective's fields and limits; see `hilo_nas.aims`."""
     min_images_per_s: float | None = None
     max_latency_ms: float | None = None
     """Of the raw 95th percentile."""
@@ -90,3 +93,18 @@ class SearchRequest:
             faults.append(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
         if faults:
             raise UsageError("\n".join(faults))
+
+
+def condition_options(request: SearchRequest) -> dict[str, Any]:
+    """Returns the fields of the objective condition that a request gives."""
+    return {name: value for name in CONDITION_OPTIONS if (value := getattr(request, name)) is not None}
+
+
+def aims_of(request: SearchRequest, objective: Condition) -> Aims:
+    """Returns the objective condition with the others and the limits that a request gives.
+
+    Raises:
+        UsageError: A further condition cannot be read, or is the same as another.
+    """
+    limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(request, name)) is not None}
+    return build_aims(objective, request.also, limits=limits)

@@ -12,9 +12,8 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, RECIPE, Condition, DeviceIdentity
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.aims import build_aims, condition_options
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.request import SearchRequest, aims_of, condition_options
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
@@ -197,7 +196,7 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         )
     for option, value in condition_options(request).items():
         pairs[option] = (getattr(manifest.objective, option), value)
-    aims = build_aims(manifest.objective, request)
+    aims = aims_of(request, manifest.objective)
     if request.also:
         labels = [condition.label() for condition in manifest.conditions[1:]]
         pairs["also"] = (sorted(labels), sorted(condition.label() for condition in aims.conditions[1:]))

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hilo_nas.aims import Aims
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
 from hilo_nas.proxy.sources import absolute_source
-from hilo_nas.search.aims import Aims, build_aims, condition_options
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
+from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
@@ -89,12 +89,12 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         # Known before anything is spent; the device at hand only trains.
         speeds, taken = _open_speeds(request, space)
         device, _, _ = executor.read_device(request.device, emit)
-        aims = Aims(conditions=taken.conditions, limits=build_aims(taken.conditions[0], request).limits)
+        aims = Aims(conditions=taken.conditions, limits=aims_of(request, taken.conditions[0]).limits)
         identity, calibrations = taken.device, taken.calibrations
     else:
         device, identity, threads = executor.read_device(request.device, emit)
         fields = {"batch_size": defaults.get("batch_size", 64), "threads": threads, **condition_options(request)}
-        aims = build_aims(Condition(**{**fields, "device": device, "img_size": img_size}), request)
+        aims = aims_of(request, Condition(**{**fields, "device": device, "img_size": img_size}))
         _check_sizes(space, {"img_size": min(condition.img_size for condition in aims.conditions)})
     plan = ProxyPlan(
         img_size=proxy_img_size,
