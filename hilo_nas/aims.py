@@ -15,7 +15,7 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
 
-__all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims"]
+__all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "foresee_objective"]
 
 LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
 """The quantity (`hilo_nas.space.LIMITS`) that each option limits."""
@@ -31,6 +31,21 @@ class Aims:
     """Beside the space's; see `hilo_nas.space.limits` for the names."""
 
 
+def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Condition:
+    """Returns the objective condition as far as it is known before its device is read, which takes seconds.
+
+    What is wrong with it, or with others that are built on it, is wrong on every device that it may turn out to be.
+
+    Args:
+        fields: Those given of the condition.
+        device: The device asked for; None where this machine's fastest kind is to be taken.
+
+    Raises:
+        UsageError: A field cannot be what it is.
+    """
+    return Condition(**{**fields, "device": device or "cuda"})  # the kind that forbids no field
+
+
 def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None) -> Aims:
     """Returns the objective condition with others and the limits that hold under each.
 
@@ -43,7 +58,7 @@ def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mappin
         UsageError: A further condition cannot be read, or is the same as another.
     """
     found = {LIMIT_OPTIONS[name]: value for name, value in (limits or {}).items()}
-    conditions, faults = [objective], []
+    conditions, faults = {objective: "the objective"}, []
     for text in also:
         try:
             condition, own_limits = _parse(text, objective)
@@ -51,10 +66,11 @@ def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mappin
             faults += [f"--also {text}: {line}" for line in str(error).splitlines()]
             continue
         if condition in conditions:
+            same = conditions[condition]
             faults.append(
-                f"--also {text}: must differ from the objective and from the others, but it is {condition.label()}"
+                f"--also {text}: must differ from the objective and from the others, but is the same as {same}"
             )
-        conditions.append(condition)
+        conditions[condition] = f"--also {text}"
         found |= {f"{name}@{condition.label()}": value for name, value in own_limits.items()}
     if faults:
         raise UsageError("\n".join(faults))

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from builders import build_condition
 
-from hilo_nas.aims import build_aims
+from hilo_nas.aims import build_aims, foresee_objective
 from hilo_nas.errors import UsageError
+from hilo_nas.measurement import Condition
 
 OBJECTIVE = build_condition(threads=2)
 SINGLE = build_condition(threads=2, batch_size=1)
@@ -93,11 +94,22 @@ def test_what_is_given_twice_is_a_fault(text):
 
 
 def test_a_condition_must_not_repeat_the_objective_or_another():
-    again = f"must differ from the objective and from the others, but it is {SINGLE.label()}"
-    assert faults("max_latency_ms=3") == [
-        f"--also max_latency_ms=3: must differ from the objective and from the others, but it is {OBJECTIVE.label()}"
+    law = "must differ from the objective and from the others, but is the same as"
+    assert faults("max_latency_ms=3") == [f"--also max_latency_ms=3: {law} the objective"]
+    assert faults("batch_size=0", "batch_size=1", "threads=2,batch_size=1") == [
+        "--also batch_size=0: batch_size must be at least 1, but got 0",
+        f"--also threads=2,batch_size=1: {law} --also batch_size=1",
     ]
-    assert faults("batch_size=1", "threads=2,batch_size=1") == [f"--also threads=2,batch_size=1: {again}"]
+
+
+def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_on_every_device():
+    fields = {"batch_size": 8, "cuda_graph": True}
+    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda:1", **fields)
+    assert foresee_objective(fields, None).cuda_graph  # there may be such a device
+    with pytest.raises(UsageError, match="cuda_graph needs a cuda device, but got 'cpu'"):
+        foresee_objective(fields, "cpu")
+    with pytest.raises(UsageError, match="batch_size must be at least 1, but got 0"):
+        foresee_objective({"batch_size": 0}, None)
 
 
 @pytest.mark.parametrize("field", ["device", "name", "limits"])

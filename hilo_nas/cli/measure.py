@@ -130,12 +130,10 @@ class _Timing:
 
     def ruler(self, logs: Path, env: str) -> Ruler:
         """What times; checks first what needs no device, before a worker starts."""
+        from hilo_nas.aims import foresee_objective
         from hilo_nas.measure import Ruler
-        from hilo_nas.measurement import Condition
 
-        Condition(**{"device": "cuda" if self.fields.get("cuda_graph") else "cpu", **self.fields})
-        if self.device is not None:
-            Condition(device=self.device)
+        foresee_objective(self.fields, self.device)
         return Ruler(logs / "timing.log", purpose="hilo-nas measure", idle_timeout_s=self.idle_timeout_s, env=env)
 
 
@@ -227,7 +225,7 @@ def _print_verdict(cohort: Cohort, console: Console) -> None:
 
 
 def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: tuple[str, ...], seed: int) -> None:
-    from hilo_nas.aims import build_aims
+    from hilo_nas.aims import build_aims, foresee_objective
     from hilo_nas.cli.display import build_display
     from hilo_nas.measurement import Condition
     from hilo_nas.report import write_speed_table
@@ -238,6 +236,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
     space = load_space(name)
     defaults = {key: space.defaults[key] for key in ("batch_size", "img_size") if key in space.defaults}
     fields = {"batch_size": _DEFAULT_BATCH_SIZE, "img_size": _DEFAULT_IMG_SIZE, **defaults, **timing.fields}
+    build_aims(foresee_objective(fields, timing.device), also)  # its faults are told before a worker starts
     folder = SpeedFolder(save)
     console = build_console()
     with (

@@ -9,9 +9,10 @@ from typing import Any
 
 from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import Condition
+from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options"]
+__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "plan_of"]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
 DEFAULT_SPACE = "litv2_digits"
@@ -108,3 +109,20 @@ def aims_of(request: SearchRequest, objective: Condition) -> Aims:
     """
     limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(request, name)) is not None}
     return build_aims(objective, request.also, limits=limits)
+
+
+def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:
+    """Returns a new study's short training, but for what its images say of themselves.
+
+    Raises:
+        UsageError: An option of the training cannot be what it is.
+    """
+    defaults = space.defaults
+    img_size = request.img_size or defaults.get("img_size", 224)
+    return ProxyPlan(
+        img_size=request.proxy_img_size or defaults.get("proxy_img_size", img_size),
+        batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
+        images=request.proxy_images or defaults.get("proxy_images", 100_000),
+        precision=request.proxy_precision or "fp32",
+        metric=request.metric or "top1",
+    )

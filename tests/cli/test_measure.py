@@ -74,6 +74,8 @@ def test_a_sample_is_saved_for_a_search_elsewhere_without_what_a_search_needs(ar
         (["a.yaml", "--runtime", "onnxruntime", "--compile"], "compile is torch's own"),
         (["a.yaml", "--cuda-graph", "--device", "cpu"], "cuda_graph needs a cuda device"),
         (["nonsense"], "a network must be named as"),
+        (["litv2_digits", "--sample", "3", "--save", "x", "--also", "colour=red"], "but got 'colour=red'"),
+        (["litv2_digits", "--sample", "3", "--save", "x", "--also", "batch_size=32"], "same as the objective"),
     ],
 )
 def test_wrong_input_is_refused_with_the_law(archs, capsys, arguments, text):
