@@ -198,8 +198,10 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         pairs[option] = (getattr(manifest.objective, option), value)
     aims = aims_of(request, manifest.objective)
     if request.also:
-        labels = [condition.label() for condition in manifest.conditions[1:]]
-        pairs["also"] = (sorted(labels), sorted(condition.label() for condition in aims.conditions[1:]))
+        labels = {condition.label() for condition in manifest.conditions[1:]}
+        asked = {condition.label() for condition in aims.conditions[1:]}
+        # Of the conditions of a table of speeds, those named are the ones with limits; the study has them all.
+        pairs["also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
     for limit, bound in aims.limits.items():
         pairs[limit] = (manifest.limits_in_force.get(limit), bound)
     for option, field in _PLAN_OPTIONS.items():

@@ -89,7 +89,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
     speeds, taken, calibrations = None, None, {}
     if request.speeds is not None:
         speeds, taken = _open_speeds(request, space)
-        aims = Aims(conditions=taken.conditions, limits=aims_of(request, taken.conditions[0]).limits)
+        aims = _aims_within(taken.conditions, request)
         device, _, _ = executor.read_device(request.device, emit)  # it only trains
         identity, calibrations = taken.device, taken.calibrations
     else:
@@ -165,13 +165,24 @@ def open_speeds(path: Path, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetti
 
 def _open_speeds(request: SearchRequest, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetting]:
     assert request.speeds is not None
-    given = list(condition_options(request)) + ["also"] * bool(request.also)
-    if given:
+    if given := condition_options(request):
         raise UsageError(
             f"with speeds taken elsewhere, the conditions are theirs: leave out {', '.join(given)}, or time the "
             "networks anew with `hilo-nas measure`."
         )
     return open_speeds(request.speeds, space)
+
+
+def _aims_within(conditions: tuple[Condition, ...], request: SearchRequest) -> Aims:
+    """Returns the conditions of a table of speeds, all of them, with the limits asked for under each."""
+    aims = aims_of(request, conditions[0])
+    if missing := [condition.label() for condition in aims.conditions if condition not in conditions]:
+        raise UsageError(
+            f"the speeds in {request.speeds} must have been taken under every --also, but none was under "
+            f"{', '.join(missing)}: theirs are {', '.join(condition.label() for condition in conditions)}. Leave the "
+            "others out, or time the networks anew with `hilo-nas measure`."
+        )
+    return Aims(conditions=conditions, limits=aims.limits)
 
 
 def _source(request: SearchRequest, space: SearchSpace) -> str:
