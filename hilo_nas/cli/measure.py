@@ -236,7 +236,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
     space = load_space(name)
     defaults = {key: space.defaults[key] for key in ("batch_size", "img_size") if key in space.defaults}
     fields = {"batch_size": _DEFAULT_BATCH_SIZE, "img_size": _DEFAULT_IMG_SIZE, **defaults, **timing.fields}
-    build_aims(foresee_objective(fields, timing.device), also)  # its faults are told before a worker starts
+    _check_also(also, foresee_objective(fields, timing.device), name, save)
     folder = SpeedFolder(save)
     console = build_console()
     with (
@@ -267,3 +267,16 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
         markup=False,
         soft_wrap=True,
     )
+
+
+def _check_also(also: tuple[str, ...], objective: Condition, space: str, save: Path) -> None:
+    """Raises UsageError for a sample's wrong further conditions, or limits on them, before a worker starts."""
+    from hilo_nas.aims import build_aims
+
+    build_aims(objective, also)
+    if limited := [text for text in also if build_aims(objective, [text]).limits]:
+        options = " ".join(f"--also {text}" for text in limited)
+        raise UsageError(
+            f"a sample holds fast and slow networks alike: its --also must be without limits, but got {options}. Leave "
+            f"them out here, and give them to the search: hilo-nas search {space} --speeds {save} {options}"
+        )

@@ -76,6 +76,12 @@ def test_a_sample_is_saved_for_a_search_elsewhere_without_what_a_search_needs(ar
         (["nonsense"], "a network must be named as"),
         (["litv2_digits", "--sample", "3", "--save", "x", "--also", "colour=red"], "but got 'colour=red'"),
         (["litv2_digits", "--sample", "3", "--save", "x", "--also", "batch_size=32"], "same as the objective"),
+        (
+            [*("litv2_digits", "--sample", "3", "--save", "x"), "--also", "batch_size=1,max_latency_ms=20"],
+            "a sample holds fast and slow networks alike: its --also must be without limits, but got --also "
+            "batch_size=1,max_latency_ms=20. Leave them out here, and give them to the search: hilo-nas search "
+            "litv2_digits --speeds x --also batch_size=1,max_latency_ms=20",
+        ),
     ],
 )
 def test_wrong_input_is_refused_with_the_law(archs, capsys, arguments, text):
