@@ -20,6 +20,7 @@ PACKAGE = Path(hilo_nas.__file__).parent
 FLOORS = {
     "errors": 0,
     "events": 0,
+    "aims": 1,
     "arch": 1,
     "cost": 1,
     "layer_cost": 1,

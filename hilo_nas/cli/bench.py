@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import shlex
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hilo_nas.cli.options import parse_duration
+from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads, parse_duration
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 
@@ -33,21 +32,9 @@ app = typer.Typer(
 )
 
 
-class Format(enum.StrEnum):
-    """How the result is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")]
-Precision = Annotated[str, typer.Option(help="fp32, bf16, fp16, amp-bf16 or amp-fp16.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of the timed networks.")]
 Output = Annotated[Format, typer.Option("--format", help="How to write the main table on the screen.")]
 Save = Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder for the CSV files and the report.")]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Write no files.")]
-IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]
 
 _SAVE = Path("benchmarks")
 _PIPE_WIDTH = 260

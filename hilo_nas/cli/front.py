@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import json
-from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.tables import build_console, print_front_table
 from hilo_nas.front import front_of, ties_of
 from hilo_nas.study import StudyFolder, find_study
@@ -21,17 +19,9 @@ HELP = """Show the front of a study: measured speed and proxy top-1, each with i
 Example: hilo-nas front my-gpu --format csv > front.csv"""
 
 
-class Format(enum.StrEnum):
-    """How the front is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
 def run(
     study: StudyArgument,
-    output: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.table,
+    output: Output = Format.table,
     studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the front."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import tempfile
 from pathlib import Path
@@ -14,7 +13,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hilo_nas.cli.options import StudiesDir, parse_duration
+from hilo_nas.cli.options import (
+    ChannelsLast,
+    Compile,
+    CudaGraph,
+    Device,
+    Env,
+    Format,
+    IdleTimeout,
+    Output,
+    PrecisionIfGiven,
+    Runtime,
+    Seconds,
+    StudiesDir,
+    Threads,
+    parse_duration,
+)
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure, with_spread
 from hilo_nas.errors import UsageError
@@ -36,37 +50,23 @@ hilo-nas measure litv2_cifar --sample 1000 --save speeds/"""
 _DEFAULT_BATCH_SIZE, _DEFAULT_IMG_SIZE = 32, 224
 
 
-class Format(enum.StrEnum):
-    """How the result is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
 def run(
     networks: Annotated[list[str], typer.Argument(metavar="NETWORK", help="What to time; or one SPACE.")],
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")
-    ] = None,
+    device: Device = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per timed call; 32 if left out.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 224 if left out.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, amp-bf16 or amp-fp16.")] = None,
-    channels_last: Annotated[
-        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of the networks.")
-    ] = None,
-    compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Time after torch.compile.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino: what runs them.")] = None,
-    env: Annotated[str | None, typer.Option("--env", help="tuned or default: thread and allocator settings.")] = None,
-    cuda_graph: Annotated[
-        bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")
-    ] = None,
+    precision: PrecisionIfGiven = None,
+    channels_last: ChannelsLast = None,
+    compile_: Compile = None,
+    threads: Threads = None,
+    runtime: Runtime = None,
+    env: Env = None,
+    cuda_graph: CudaGraph = None,
     fused: Annotated[
         bool | None, typer.Option("--fused/--no-fused", help="Fold batch norms and re-parameterise first.")
     ] = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the classifier.")] = 1000,
-    seconds: Annotated[float | None, typer.Option(help="Time each network for at most so many seconds.")] = None,
+    seconds: Seconds = None,
     sample: Annotated[int | None, typer.Option(metavar="N", help="Time N networks of the SPACE named.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the sample's table of speeds goes.")] = None,
     also: Annotated[
@@ -74,10 +74,8 @@ def run(
         typer.Option("--also", metavar="FIELD=VALUE,...", help="A further condition of the sample: batch_size=1."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
-    output: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.table,
-    idle_timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="The worker is ended after so long a silence.")
-    ] = "10m",
+    output: Output = Format.table,
+    idle_timeout: IdleTimeout = "10m",
     studies_dir: StudiesDir = None,
 ) -> None:
     """Times networks."""
@@ -132,12 +130,10 @@ class _Timing:
 
     def ruler(self, logs: Path, env: str) -> Ruler:
         """What times; checks first what needs no device, before a worker starts."""
+        from hilo_nas.aims import foresee_objective
         from hilo_nas.measure import Ruler
-        from hilo_nas.measurement import Condition
 
-        Condition(**{"device": "cuda" if self.fields.get("cuda_graph") else "cpu", **self.fields})
-        if self.device is not None:
-            Condition(device=self.device)
+        foresee_objective(self.fields, self.device)
         return Ruler(logs / "timing.log", purpose="hilo-nas measure", idle_timeout_s=self.idle_timeout_s, env=env)
 
 
@@ -184,7 +180,7 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
         }
         typer.echo(json.dumps(content, indent=1))
     elif cohort.measurements:
-        print_cohort_table(frame, console)
+        _print_cohort_table(frame, console)
         first = next(iter(cohort.measurements.values()))
         console.print(
             f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ± half of the 95 % interval; "
@@ -200,7 +196,7 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
             errors.print(f"{name} could not be timed: {error}", markup=False, soft_wrap=True)
 
 
-def print_cohort_table(frame: Any, console: Console) -> None:
+def _print_cohort_table(frame: Any, console: Console) -> None:
     """Prints a row per network: speed with its interval, ratio to the first, latency, memory."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("network")
@@ -229,11 +225,10 @@ def _print_verdict(cohort: Cohort, console: Console) -> None:
 
 
 def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: tuple[str, ...], seed: int) -> None:
+    from hilo_nas.aims import build_aims, foresee_objective
     from hilo_nas.cli.display import build_display
     from hilo_nas.measurement import Condition
     from hilo_nas.report import write_speed_table
-    from hilo_nas.search.aims import build_aims
-    from hilo_nas.search.request import SearchRequest
     from hilo_nas.space import load_space
     from hilo_nas.speeds import SpeedFolder
     from hilo_nas.survey import sample_speeds
@@ -241,6 +236,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
     space = load_space(name)
     defaults = {key: space.defaults[key] for key in ("batch_size", "img_size") if key in space.defaults}
     fields = {"batch_size": _DEFAULT_BATCH_SIZE, "img_size": _DEFAULT_IMG_SIZE, **defaults, **timing.fields}
+    _check_also(also, foresee_objective(fields, timing.device), name, save)
     folder = SpeedFolder(save)
     console = build_console()
     with (
@@ -252,7 +248,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
         objective = Condition(**{"threads": threads, **fields, "device": device})
         records = sample_speeds(
             space,
-            build_aims(objective, SearchRequest(also=also)).conditions,
+            build_aims(objective, also).conditions,
             folder,
             ruler,
             display,
@@ -271,3 +267,16 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
         markup=False,
         soft_wrap=True,
     )
+
+
+def _check_also(also: tuple[str, ...], objective: Condition, space: str, save: Path) -> None:
+    """Raises UsageError for a sample's wrong further conditions, or limits on them, before a worker starts."""
+    from hilo_nas.aims import build_aims
+
+    build_aims(objective, also)
+    if limited := [text for text in also if build_aims(objective, [text]).limits]:
+        options = " ".join(f"--also {text}" for text in limited)
+        raise UsageError(
+            f"a sample holds fast and slow networks alike: its --also must be without limits, but got {options}. Leave "
+            f"them out here, and give them to the search: hilo-nas search {space} --speeds {save} {options}"
+        )

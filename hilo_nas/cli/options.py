@@ -1,7 +1,8 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments that several commands share; one that means something else in a command stays in its file."""
 
 from __future__ import annotations
 
+import enum
 import re
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,57 @@ import typer
 
 from hilo_nas.study import STUDIES_VARIABLE
 
-__all__ = ["StudiesDir", "StudyArgument", "parse_duration"]
+__all__ = [
+    "ChannelsLast",
+    "Compile",
+    "CudaGraph",
+    "Device",
+    "Env",
+    "Format",
+    "IdleTimeout",
+    "Output",
+    "Precision",
+    "PrecisionIfGiven",
+    "Runtime",
+    "Seconds",
+    "StudiesDir",
+    "StudyArgument",
+    "Threads",
+    "parse_duration",
+]
+
+
+class Format(enum.StrEnum):
+    """How a result is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.")]
 StudiesDir = Annotated[
     Path | None,
     typer.Option("--studies-dir", metavar="DIR", help=f"Where studies lie; ${STUDIES_VARIABLE}, else ./studies."),
 ]
+Output = Annotated[Format, typer.Option("--format", help="How to write it.")]
+
+_PRECISION = typer.Option(help="fp32, bf16, fp16, amp-bf16 or amp-fp16.")
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")]
+Precision = Annotated[str, _PRECISION]
+PrecisionIfGiven = Annotated[str | None, _PRECISION]
+"""Where a space, a study or a network's own study says it otherwise."""
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the timed networks.")]
+ChannelsLast = Annotated[
+    bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of the timed networks.")
+]
+Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Time networks after torch.compile.")]
+Runtime = Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino: what runs the networks.")]
+Env = Annotated[str | None, typer.Option("--env", help="tuned or default: thread and allocator settings while timing.")]
+CudaGraph = Annotated[bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")]
+Seconds = Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")]
+IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

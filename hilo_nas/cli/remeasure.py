@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hilo_nas.cli.options import StudiesDir, StudyArgument, parse_duration
+from hilo_nas.cli.options import IdleTimeout, Seconds, StudiesDir, StudyArgument, parse_duration
 from hilo_nas.cli.tables import build_console
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -26,10 +26,8 @@ def run(
         str | None, typer.Option("--study", metavar="NAME", help="The study to make for it; STUDY-DEVICE if left out.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All networks, not only those near the front.")] = False,
-    seconds: Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")] = None,
-    idle_timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="The worker is ended after so long a silence.")
-    ] = "10m",
+    seconds: Seconds = None,
+    idle_timeout: IdleTimeout = "10m",
     studies_dir: StudiesDir = None,
 ) -> None:
     """Times the networks again and prints the front."""

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from hilo_nas.cli.options import StudiesDir, parse_duration
+from hilo_nas.cli.options import (
+    ChannelsLast,
+    Compile,
+    CudaGraph,
+    Device,
+    Env,
+    PrecisionIfGiven,
+    Runtime,
+    Seconds,
+    StudiesDir,
+    Threads,
+    parse_duration,
+)
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
 from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
@@ -45,26 +57,16 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the fastest kind at hand if left out.")
-    ] = None,
+    device: Device = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per timed call.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, amp-bf16 or amp-fp16.")] = None,
-    channels_last: Annotated[
-        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of the timed network.")
-    ] = None,
-    compile_: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Time the network after torch.compile.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of the timed network.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino: what runs the network.")] = None,
-    env: Annotated[
-        str | None, typer.Option("--env", help="tuned or default: thread and allocator settings while timing.")
-    ] = None,
-    cuda_graph: Annotated[
-        bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")
-    ] = None,
+    precision: PrecisionIfGiven = None,
+    channels_last: ChannelsLast = None,
+    compile_: Compile = None,
+    threads: Threads = None,
+    runtime: Runtime = None,
+    env: Env = None,
+    cuda_graph: CudaGraph = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,7 +78,7 @@ def run(
     min_images_per_s: Annotated[float | None, typer.Option(help="Train only networks of at least this speed.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Greatest raw p95 of a call, in milliseconds.")] = None,
     max_memory_mib: Annotated[float | None, typer.Option(help="Greatest peak memory of a call, in MiB.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")] = None,
+    seconds: Seconds = None,
     speeds: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Speeds taken on another machine; see `hilo-nas measure SPACE --save`."),

@@ -97,8 +97,9 @@ class SearchLoop:
             pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
         self._memory = Memory(folder.storage_path, self._space, sampler, self.records, limits=self._limits)
-        if self._memory.rebuilt:
-            emit(Notice(text=f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records"))
+        if self._memory.fault:
+            text = f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records: {self._memory.fault}"
+            emit(Notice(text=text))
 
     @property
     def measured(self) -> int:

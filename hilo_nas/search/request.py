@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
+from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.errors import UsageError
+from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest"]
+__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "plan_of"]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
 DEFAULT_SPACE = "litv2_digits"
@@ -46,7 +50,7 @@ class SearchRequest:
     cuda_graph: bool | None = None
     fused: bool | None = None
     also: tuple[str, ...] = ()
-    """Further conditions, each `FIELD=VALUE,...` over the objective's fields and limits; see `search.aims`."""
+    """Further conditions, each `FIELD=VALUE,...` over the objective's fields and limits; see `hilo_nas.aims`."""
     min_images_per_s: float | None = None
     max_latency_ms: float | None = None
     """Of the raw 95th percentile."""
@@ -90,3 +94,35 @@ class SearchRequest:
             faults.append(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
         if faults:
             raise UsageError("\n".join(faults))
+
+
+def condition_options(request: SearchRequest) -> dict[str, Any]:
+    """Returns the fields of the objective condition that a request gives."""
+    return {name: value for name in CONDITION_OPTIONS if (value := getattr(request, name)) is not None}
+
+
+def aims_of(request: SearchRequest, objective: Condition) -> Aims:
+    """Returns the objective condition with the others and the limits that a request gives.
+
+    Raises:
+        UsageError: A further condition cannot be read, or is the same as another.
+    """
+    limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(request, name)) is not None}
+    return build_aims(objective, request.also, limits=limits)
+
+
+def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:
+    """Returns a new study's short training, but for what its images say of themselves.
+
+    Raises:
+        UsageError: An option of the training cannot be what it is.
+    """
+    defaults = space.defaults
+    img_size = request.img_size or defaults.get("img_size", 224)
+    return ProxyPlan(
+        img_size=request.proxy_img_size or defaults.get("proxy_img_size", img_size),
+        batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
+        images=request.proxy_images or defaults.get("proxy_images", 100_000),
+        precision=request.proxy_precision or "fp32",
+        metric=request.metric or "top1",
+    )

@@ -12,9 +12,8 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, RECIPE, Condition, DeviceIdentity
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.aims import build_aims, condition_options
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.request import SearchRequest, aims_of, condition_options
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
@@ -197,10 +196,12 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         )
     for option, value in condition_options(request).items():
         pairs[option] = (getattr(manifest.objective, option), value)
-    aims = build_aims(manifest.objective, request)
+    aims = aims_of(request, manifest.objective)
     if request.also:
-        labels = [condition.label() for condition in manifest.conditions[1:]]
-        pairs["also"] = (sorted(labels), sorted(condition.label() for condition in aims.conditions[1:]))
+        labels = {condition.label() for condition in manifest.conditions[1:]}
+        asked = {condition.label() for condition in aims.conditions[1:]}
+        # Of the conditions of a table of speeds, those named are the ones with limits; the study has them all.
+        pairs["also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
     for limit, bound in aims.limits.items():
         pairs[limit] = (manifest.limits_in_force.get(limit), bound)
     for option, field in _PLAN_OPTIONS.items():

@@ -17,10 +17,10 @@ from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import foresee_limits
 from hilo_nas.search.remeasure import time_front
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.request import SearchRequest, plan_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
-from hilo_nas.search.takeover import Scored, load_scored
+from hilo_nas.search.takeover import Scored, check_plan, load_scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder, find_study
 from hilo_nas.versions import versions
@@ -82,6 +82,8 @@ def _create(
     request: SearchRequest, folder: StudyFolder, space: SearchSpace, executor: LocalExecutor, emit: Emit
 ) -> tuple[Manifest, Setting]:
     source = find_study(request.reuse, request.studies_dir) if request.reuse else None
+    if source is not None:
+        check_plan(source, plan_of(request, space))  # before a device is read and images are decoded
     setting = set_up(request, space, executor, emit)
     scored = load_scored(source, space, setting.plan, setting.data) if source else []
     timed = None if setting.speeds is None else setting.speeds.load_records()
@@ -135,11 +137,12 @@ def _resume(
 ) -> tuple[Manifest, Setting]:
     manifest = folder.load_manifest()
     measured = sum(record.is_measured for record in folder.load_records())
+    source = find_study(request.reuse, request.studies_dir) if request.reuse else None
+    if source is not None:
+        load_scored(source, manifest.space, manifest.plan, manifest.data)  # raises before a device is read
     setting = reopen(request, folder, manifest, space, executor, emit)
     local = {name: value for name, value in local_of(request).items() if value is not None}
-    if request.reuse:
-        source = find_study(request.reuse, request.studies_dir)
-        load_scored(source, manifest.space, manifest.plan, manifest.data)
+    if source is not None:
         local["reuse"] = str(source.path.absolute())
     if local:
         folder.write_local({**folder.load_local(), **local})

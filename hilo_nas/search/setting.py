@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hilo_nas.aims import Aims, foresee_objective
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
 from hilo_nas.proxy.sources import absolute_source
-from hilo_nas.search.aims import Aims, build_aims, condition_options
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest
+from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
@@ -81,30 +81,25 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
     defaults = space.defaults
     if request.device is not None:
         Condition(device=request.device)
+    plan = plan_of(request, space)
     img_size = request.img_size or defaults.get("img_size", 224)
-    proxy_img_size = request.proxy_img_size or defaults.get("proxy_img_size", img_size)
-    _check_sizes(space, {"img_size": img_size, "proxy_img_size": proxy_img_size})
+    _check_sizes(space, {"img_size": img_size, "proxy_img_size": plan.img_size})
+    source = _source(request, space)
+    # What can be wrong with the aims is told before the device is read, for that takes seconds.
     speeds, taken, calibrations = None, None, {}
     if request.speeds is not None:
-        # Known before anything is spent; the device at hand only trains.
         speeds, taken = _open_speeds(request, space)
-        device, _, _ = executor.read_device(request.device, emit)
-        aims = Aims(conditions=taken.conditions, limits=build_aims(taken.conditions[0], request).limits)
+        aims = _aims_within(taken.conditions, request)
+        device, _, _ = executor.read_device(request.device, emit)  # it only trains
         identity, calibrations = taken.device, taken.calibrations
     else:
+        fields = {"batch_size": defaults.get("batch_size", 64), **condition_options(request), "img_size": img_size}
+        foreseen = aims_of(request, foresee_objective(fields, request.device))
+        _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
         device, identity, threads = executor.read_device(request.device, emit)
-        fields = {"batch_size": defaults.get("batch_size", 64), "threads": threads, **condition_options(request)}
-        aims = build_aims(Condition(**{**fields, "device": device, "img_size": img_size}), request)
-        _check_sizes(space, {"img_size": min(condition.img_size for condition in aims.conditions)})
-    plan = ProxyPlan(
-        img_size=proxy_img_size,
-        batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
-        images=request.proxy_images or defaults.get("proxy_images", 100_000),
-        precision=request.proxy_precision or "fp32",
-        metric=request.metric or "top1",
-    )
+        aims = aims_of(request, Condition(**{"threads": threads, **fields, "device": device}))
     described = executor.prepare_data(
-        _source(request, space), plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
+        source, plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
     )
     data = identify_data(described)
     if taken is not None and taken.num_classes != data.num_classes:
@@ -170,13 +165,24 @@ def open_speeds(path: Path, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetti
 
 def _open_speeds(request: SearchRequest, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetting]:
     assert request.speeds is not None
-    given = list(condition_options(request)) + ["also"] * bool(request.also)
-    if given:
+    if given := condition_options(request):
         raise UsageError(
             f"with speeds taken elsewhere, the conditions are theirs: leave out {', '.join(given)}, or time the "
             "networks anew with `hilo-nas measure`."
         )
     return open_speeds(request.speeds, space)
+
+
+def _aims_within(conditions: tuple[Condition, ...], request: SearchRequest) -> Aims:
+    """Returns the conditions of a table of speeds, all of them, with the limits asked for under each."""
+    aims = aims_of(request, conditions[0])
+    if missing := [condition.label() for condition in aims.conditions if condition not in conditions]:
+        raise UsageError(
+            f"the speeds in {request.speeds} must have been taken under every --also, but none was under "
+            f"{', '.join(missing)}: theirs are {', '.join(condition.label() for condition in conditions)}. Leave the "
+            "others out, or time the networks anew with `hilo-nas measure`."
+        )
+    return Aims(conditions=conditions, limits=aims.limits)
 
 
 def _source(request: SearchRequest, space: SearchSpace) -> str:

@@ -66,7 +66,8 @@ class Memory:
         self._distributions = distributions_of(space)
         self._sampler = sampler
         self._constraints = self._constraint_keys(records)
-        self.rebuilt = False
+        self.fault: str | None = None
+        """What was wrong with the database; None where nothing was, or where the records had merely moved on."""
         self._open(records)
 
     def ask(self, params: dict[str, int] | None = None) -> optuna.Trial:
@@ -120,14 +121,19 @@ class Memory:
             engine.dispose()
 
     def _open(self, records: Sequence[TrialRecord]) -> None:
+        was_there = self._path.exists()
+        fault = None
         with self._guarded():
             try:
                 self._study = self._load()
                 agrees = self._agrees(records)
+                if not was_there or not self._holds(records):
+                    fault = "it held other trials" if was_there else "it was not there"
             except Exception:  # torn, foreign or of another Optuna: the records are the truth
-                agrees = False
+                agrees, fault = False, "it could not be read"
             if not agrees:
                 self._rebuild(records)
+                self.fault = fault if records else None
 
     def _load(self) -> optuna.Study:
         url = sqlalchemy.URL.create("sqlite", database=str(self._path))  # a path may hold signs that a URL may not
@@ -141,7 +147,6 @@ class Memory:
         )
 
     def _rebuild(self, records: Sequence[TrialRecord]) -> None:
-        self.rebuilt = bool(records)
         if hasattr(self, "_storage"):
             self.close()
         for name in (self._path.name, f"{self._path.name}-journal", f"{self._path.name}-wal", f"{self._path.name}-shm"):
@@ -154,6 +159,17 @@ class Memory:
         return len(known) == len(records) and all(
             _essence(trial) == _essence(self._told(record)) for trial, record in zip(known, records, strict=True)
         )
+
+    def _holds(self, records: Sequence[TrialRecord]) -> bool:
+        """Whether the database holds these trials, whatever it says of their values.
+
+        That it lags behind is the rule: networks were timed again, as a front is at the end of each search, or the last
+        trial was cut off before it was told.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        told = [trial.user_attrs.get("key") for trial in trials if trial.state.is_finished()]
+        keys = [record.key for record in records]
+        return told in (keys, keys[:-1])
 
     def _constraint_keys(self, records: Sequence[TrialRecord]) -> tuple[str, ...]:
         """The same for all trials, as GPSampler wants it."""

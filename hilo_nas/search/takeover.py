@@ -7,13 +7,13 @@ from typing import Any
 
 from hilo_nas.errors import StudyMismatchError, UsageError
 from hilo_nas.front import front_of
-from hilo_nas.manifest import DataIdentity
+from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.records import Subject
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder
 
-__all__ = ["Scored", "load_scored"]
+__all__ = ["Scored", "check_plan", "load_scored"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,25 @@ class Scored:
     scores: tuple[ProxyScore, ...]
 
 
+def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
+    """Checks that a study's trainings were those of a plan, as far as that is known before the images are looked at.
+
+    Whether they are the same images, and may be mirrored, is left to `load_scored`.
+
+    Raises:
+        StudyMismatchError: They were others; names what differs.
+    """
+    manifest = source.load_manifest()
+    _check_same(source, manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
+
+
 def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
     """Returns a study's complete trials for another study, those on its front first.
 
     Raises:
         StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
     """
-    manifest = source.load_manifest()
-    if differing := _differences(manifest.plan, manifest.data, plan, data):
-        lines = [f"  {name}: {theirs!r} there, {ours!r} here" for name, (theirs, ours) in differing.items()]
-        raise StudyMismatchError(
-            f"the scores of study {source.name} come from another training, so they could not be compared:\n"
-            + "\n".join([*lines, "Give the options and the data of that study, or leave out --reuse."])
-        )
+    _check_same(source, source.load_manifest(), plan, data)
     records = source.load_records()
     front = [record.number for record in front_of(records)]
     complete = [record for record in records if record.state == "complete" and record.scores]
@@ -55,6 +61,15 @@ def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: 
         for record in complete
         if record.subject.arch is not None
     ]
+
+
+def _check_same(source: StudyFolder, manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:
+    if differing := _differences(manifest.plan, manifest.data, plan, data):
+        lines = [f"  {name}: {theirs!r} there, {ours!r} here" for name, (theirs, ours) in differing.items()]
+        raise StudyMismatchError(
+            f"the scores of study {source.name} come from another training, so they could not be compared:\n"
+            + "\n".join([*lines, "Give the options and the data of that study, or leave out --reuse."])
+        )
 
 
 def _differences(

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -37,9 +39,19 @@ def test_networks_are_timed_side_by_side_and_a_wrong_one_is_named(archs, capsys)
     assert "no model 'nonesuch'" in captured.err
 
 
-def test_a_sample_is_saved_for_a_search_elsewhere(archs, capsys, tmp_path):
-    assert main(["measure", "litv2_digits", "--sample", "2", "--save", "speeds", *SHORT[4:]]) == 0
-    out = capsys.readouterr().out
+CHILD = """
+import sys
+from hilo_nas.cli import main
+code = main(sys.argv[1:])
+print("code", code, "loaded", *(name for name in ("torch", "optuna") if name in sys.modules))
+"""
+
+
+def test_a_sample_is_saved_for_a_search_elsewhere_without_what_a_search_needs(archs, tmp_path):
+    arguments = ["measure", "litv2_digits", "--sample", "2", "--save", "speeds", "--also", "batch_size=1", *SHORT[4:]]
+    done = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=False)
+    assert done.stdout.rstrip().endswith("code 0 loaded"), done.stdout[-300:] + done.stderr[-2000:]
+    out = done.stdout
     assert "2 networks of litv2_digits are timed" in out
     assert "hilo-nas search litv2_digits --speeds speeds" in out
     rows = list(csv.DictReader(io.StringIO((tmp_path / "speeds/speeds.csv").read_text())))
@@ -62,6 +74,14 @@ def test_a_sample_is_saved_for_a_search_elsewhere(archs, capsys, tmp_path):
         (["a.yaml", "--runtime", "onnxruntime", "--compile"], "compile is torch's own"),
         (["a.yaml", "--cuda-graph", "--device", "cpu"], "cuda_graph needs a cuda device"),
         (["nonsense"], "a network must be named as"),
+        (["litv2_digits", "--sample", "3", "--save", "x", "--also", "colour=red"], "but got 'colour=red'"),
+        (["litv2_digits", "--sample", "3", "--save", "x", "--also", "batch_size=32"], "same as the objective"),
+        (
+            [*("litv2_digits", "--sample", "3", "--save", "x"), "--also", "batch_size=1,max_latency_ms=20"],
+            "a sample holds fast and slow networks alike: its --also must be without limits, but got --also "
+            "batch_size=1,max_latency_ms=20. Leave them out here, and give them to the search: hilo-nas search "
+            "litv2_digits --speeds x --also batch_size=1,max_latency_ms=20",
+        ),
     ],
 )
 def test_wrong_input_is_refused_with_the_law(archs, capsys, arguments, text):

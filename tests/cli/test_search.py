@@ -91,6 +91,28 @@ def test_what_cannot_be_meant_ends_with_2_and_makes_no_study(home, capsys, argum
     assert not list(home.glob("studies/*"))
 
 
+@pytest.mark.parametrize("where", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--also", "colour=red"), "but got 'colour=red'"),
+        (("--also", "batch_size=32"), "but is the same as the objective"),
+        (("--also", "img_size=8"), "img_size must be at least 16"),
+        (("--precision", "int3"), "precision must be one of"),
+        (("--metric", "f1"), "metric must be one of"),
+        (("litv2_cifar",), "Give --data"),
+    ],
+)
+def test_what_is_wrong_on_every_device_is_told_before_one_is_read(machine, capsys, arguments, said, where):
+    machine.read_device = None
+    assert said in refused(capsys, *arguments, *where, code=2)
+
+
+def test_a_condition_that_only_the_device_shows_to_repeat_another_is_refused_all_the_same(capsys):
+    said = refused(capsys, "--also", "threads=2", code=2)  # the machine has so many
+    assert "--also threads=2: must differ from the objective and from the others, but is the same as" in said
+
+
 def test_all_faults_of_further_conditions_are_told_in_one_go(capsys):
     said = refused(capsys, "--also", "colour=red,batch_size=x", "--also", "batch_size=0", code=2)
     for fault in ("but got 'colour=red'", "batch_size cannot be 'x'", "batch_size must be at least 1, but got 0"):

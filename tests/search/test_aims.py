@@ -1,4 +1,4 @@
-"""Conditions and limits: how they are asked for, and what they do to a search."""
+"""Conditions and limits: how a search is asked for them, and what they do to it."""
 
 import dataclasses
 import math
@@ -18,9 +18,8 @@ from fakes import FakeMachine, speed
 
 from hilo_nas.errors import UsageError
 from hilo_nas.records import Subject
-from hilo_nas.search.aims import build_aims, condition_options
 from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.request import SearchRequest, aims_of, condition_options
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.search.storage import FITS, Memory
 from hilo_nas.space import LIMITS, limit_text, load_space, measured_values, measured_violations
@@ -31,82 +30,19 @@ DIGITS = load_space("litv2_digits")
 OBJECTIVE = build_condition(threads=2)
 SINGLE = build_condition(threads=2, batch_size=1)
 """A further condition: one image a call."""
-HALF = build_condition(threads=2, precision="bf16")
-
-
-def aims(*also, objective=OBJECTIVE, **options):
-    return build_aims(objective, SearchRequest(also=also, **options))
-
-
-def faults(*also):
-    with pytest.raises(UsageError) as caught:
-        aims(*also)
-    return str(caught.value).split("\n")
-
-
-def test_without_wishes_there_is_the_objective_alone():
-    assert aims().conditions == (OBJECTIVE,)
-    assert aims().limits == {}
 
 
 def test_limits_of_the_command_line_hold_for_the_objective():
-    found = aims(min_images_per_s=900.0, max_latency_ms=20.0, max_memory_mib=100.0)
-    assert found.limits == {"images_per_s": 900.0, "latency_ms": 20.0, "memory_mib": 100.0}
-
-
-def test_a_further_condition_differs_from_the_objective_only_in_what_it_says():
-    found = aims("batch_size=1", " batch-size = 64 , channels-last = yes ,env=default,fused=0")
-    assert found.conditions == (
-        OBJECTIVE,
-        SINGLE,
-        dataclasses.replace(OBJECTIVE, batch_size=64, channels_last=True, env="default"),
-    )
-    assert found.limits == {}
-
-
-def test_each_condition_has_limits_of_its_own():
-    found = aims(
-        "batch_size=1,max_latency_ms=20,max-memory-mib=1e3", "precision=bf16,min_images_per_s=5.5", max_latency_ms=90.0
-    )
-    assert found.conditions == (OBJECTIVE, SINGLE, HALF)
+    also = ("batch_size=1,max_latency_ms=9",)
+    request = SearchRequest(also=also, min_images_per_s=900.0, max_latency_ms=20.0, max_memory_mib=100.0)
+    found = aims_of(request, OBJECTIVE)
+    assert found.conditions == (OBJECTIVE, SINGLE)
     assert found.limits == {
-        "latency_ms": 90.0,
-        f"latency_ms@{SINGLE.label()}": 20.0,
-        f"memory_mib@{SINGLE.label()}": 1000.0,
-        f"images_per_s@{HALF.label()}": 5.5,
+        "images_per_s": 900.0,
+        "latency_ms": 20.0,
+        "memory_mib": 100.0,
+        f"latency_ms@{SINGLE.label()}": 9.0,
     }
-
-
-def test_all_faults_of_all_further_conditions_are_told_at_once():
-    found = faults(
-        "colour=red,batch_size=many,max_latency_ms=-3,compile=perhaps",
-        "batch_size=1",
-        "batch_size=0,precision=fp8",
-        "batch_size=1,",
-    )
-    assert [line.partition(": ")[0] for line in found] == (
-        ["--also colour=red,batch_size=many,max_latency_ms=-3,compile=perhaps"] * 4
-        + ["--also batch_size=0,precision=fp8"] * 2
-        + ["--also batch_size=1,"]
-    )
-    said = [line.partition(": ")[2] for line in found]
-    assert said[0].startswith("must be FIELD=VALUE with one of batch_size, img_size, threads, ")
-    assert said[0].endswith("max_memory_mib, but got 'colour=red'")
-    assert said[1:6] == [
-        "batch_size cannot be 'many'",
-        "max_latency_ms cannot be '-3'",
-        "compile cannot be 'perhaps'",
-        "batch_size must be at least 1, but got 0",
-        "precision must be one of fp32, bf16, fp16, amp-bf16, amp-fp16, but got 'fp8'",
-    ]
-    assert said[6].endswith("but got ''")
-
-
-@pytest.mark.parametrize("value", ["", "nan", "inf", "0", "-1", "1e999", "fast"])
-def test_a_limit_must_be_a_number_above_zero(value):
-    assert faults(f"batch_size=1,max_latency_ms={value}") == [
-        f"--also batch_size=1,max_latency_ms={value}: max_latency_ms cannot be {value!r}"
-    ]
 
 
 @pytest.mark.parametrize("option", ["min_images_per_s", "max_latency_ms", "max_memory_mib"])
@@ -114,28 +50,6 @@ def test_a_limit_must_be_a_number_above_zero(value):
 def test_a_limit_of_the_objective_must_be_a_number_above_zero(option, value):
     with pytest.raises(UsageError, match=f"{option} must be a number above 0, but got {value:g}"):
         SearchRequest(**{option: value})
-
-
-@pytest.mark.parametrize(
-    "text", ["batch_size=1,batch_size=2", "max_latency_ms=1,batch_size=1,max-latency-ms=2", "batch-size=1,batch_size=1"]
-)
-def test_what_is_given_twice_is_a_fault(text):
-    (line,) = faults(text)
-    assert line.endswith(" is given twice")
-
-
-def test_a_condition_must_not_repeat_the_objective_or_another():
-    again = f"must differ from the objective and from the others, but it is {SINGLE.label()}"
-    assert faults("max_latency_ms=3") == [
-        f"--also max_latency_ms=3: must differ from the objective and from the others, but it is {OBJECTIVE.label()}"
-    ]
-    assert faults("batch_size=1", "threads=2,batch_size=1") == [f"--also threads=2,batch_size=1: {again}"]
-
-
-@pytest.mark.parametrize("field", ["device", "name", "limits"])
-def test_a_further_condition_is_on_the_same_device(field):
-    (line,) = faults(f"{field}=x")
-    assert f"but got '{field}=x'" in line
 
 
 def test_only_the_options_that_were_given_are_the_objectives():

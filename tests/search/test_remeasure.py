@@ -126,11 +126,8 @@ def test_a_search_times_its_front_at_the_end_once_and_goes_on_from_the_new_value
     assert new.images_per_s == pytest.approx(0.9 * speed(ARCHS[4]))
     events = []
     search(study, events)
-    assert "the sampler's memory (study.db) was rebuilt from 6 records" in notices(events)
     assert len(machine.cohorts) == 1
-    events = []
-    search(study, events)
-    assert not any("rebuilt" in text for text in notices(events))
+    assert not any("rebuilt" in text for text in notices(events))  # that the values are new is no fault of study.db
 
 
 def test_the_samplers_memory_holds_the_new_values(study, machine):

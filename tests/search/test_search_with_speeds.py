@@ -203,7 +203,7 @@ def test_a_table_that_holds_no_speed_yet_is_refused(table, tmp_path):
     [
         ({"batch_size": 8}, "batch_size"),
         ({"img_size": 64, "precision": "bf16"}, "img_size, precision"),
-        ({"env": "default", "also": ("batch_size=1",)}, "env, also"),
+        ({"env": "default", "also": ("batch_size=1",)}, "env"),
     ],
 )
 def test_conditions_beside_a_table_are_refused(table, machine, options, named):
@@ -287,3 +287,32 @@ def test_a_table_of_several_conditions_serves_them_all(table, tmp_path):
     both = write_speeds(tmp_path / "both", ARCHS, conditions=conditions)
     folder, _ = search(both, trials=1)
     assert [m.condition for m in folder.load_records()[0].measurements] == list(conditions)
+
+
+def test_a_further_condition_of_a_table_may_be_limited(tmp_path, machine):
+    """One of two is named: the study has both, and the limit of the one; going on may name it again."""
+    single, many = build_condition(batch_size=1), build_condition(batch_size=64)
+    table = write_speeds(tmp_path / "three", ARCHS, conditions=(build_condition(), single, many))
+    bound = sorted(speed(arch) for arch in ARCHS)[2]
+    options = {"also": (f"batch_size=1,min_images_per_s={bound!r}",)}
+    folder, _ = search(table, trials=9, **options)
+    manifest = folder.load_manifest()
+    assert manifest.conditions == (build_condition(), single, many)
+    assert manifest.limits == {f"images_per_s@{single.label()}": bound}
+    states = {record.key: record.state for record in folder.load_records()}
+    assert states == {arch.key(): "complete" if speed(arch) >= bound else "infeasible" for arch in ARCHS}
+    assert go_on(table, trials=1, **options)[1].stopped_by == "exhausted"
+    said = refusal(table, StudyMismatchError, go_on, also=("batch_size=1,min_images_per_s=1",))
+    assert f"images_per_s@{single.label()}: {bound!r} in the study, 1.0 now" in said
+    said = refusal(table, StudyMismatchError, go_on, also=("batch_size=2",))
+    assert "also: ['cpu-b1-32px-fp32', 'cpu-b64-32px-fp32'] in the study, ['cpu-b1-32px-fp32', 'cpu-b2-" in said
+
+
+def test_a_condition_that_a_table_does_not_have_is_refused_with_those_that_it_has(tmp_path, machine):
+    table = write_speeds(tmp_path / "two", ARCHS, conditions=(build_condition(), build_condition(batch_size=1)))
+    machine.read_device = None  # told before
+    assert refusal(table, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16")) == (
+        f"the speeds in {table.path} must have been taken under every --also, but none was under cpu-b2-32px-fp32, "
+        "cpu-b32-32px-bf16: theirs are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the others out, or time the networks "
+        "anew with `hilo-nas measure`."
+    )

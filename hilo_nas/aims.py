@@ -1,4 +1,4 @@
-"""What a search times its networks under, and which limits they must keep.
+"""What networks are timed under, and which limits they must keep.
 
 There is one objective condition; others beside it are recorded or limited. A further condition is
 written as what differs from the objective, with the limits that hold under it:
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
-from hilo_nas.search.request import SearchRequest
 
-__all__ = ["Aims", "build_aims", "condition_options"]
+__all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "foresee_objective"]
 
-_LIMITS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
-"""Options by the quantity that they limit (`hilo_nas.space.LIMITS`)."""
+LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
+"""The quantity (`hilo_nas.space.LIMITS`) that each option limits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,49 +31,65 @@ class Aims:
     """Beside the space's; see `hilo_nas.space.limits` for the names."""
 
 
-def condition_options(request: SearchRequest) -> dict[str, Any]:
-    """Returns the fields of the objective condition that a request gives."""
-    return {name: value for name in _READERS if (value := getattr(request, name)) is not None}
+def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Condition:
+    """Returns the objective condition as far as it is known before its device is read, which takes seconds.
+
+    What is wrong with it, or with others that are built on it, is wrong on every device that it may turn out to be.
+
+    Args:
+        fields: Those given of the condition.
+        device: The device asked for; None where this machine's fastest kind is to be taken.
+
+    Raises:
+        UsageError: A field cannot be what it is.
+    """
+    return Condition(**{**fields, "device": device or "cuda"})  # the kind that forbids no field
 
 
-def build_aims(objective: Condition, request: SearchRequest) -> Aims:
-    """Returns the objective condition with the others and the limits that a request gives.
+def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None) -> Aims:
+    """Returns the objective condition with others and the limits that hold under each.
+
+    Args:
+        objective: The condition that comes first.
+        also: The others as a user writes them.
+        limits: Those of the objective, by the option's name (`LIMIT_OPTIONS`).
 
     Raises:
         UsageError: A further condition cannot be read, or is the same as another.
     """
-    limits = {_LIMITS[name]: value for name in _LIMITS if (value := getattr(request, name)) is not None}
-    conditions, faults = [objective], []
-    for text in request.also:
+    found = {LIMIT_OPTIONS[name]: value for name, value in (limits or {}).items()}
+    conditions, faults = {objective: "the objective"}, []
+    for text in also:
         try:
             condition, own_limits = _parse(text, objective)
         except UsageError as error:
             faults += [f"--also {text}: {line}" for line in str(error).splitlines()]
             continue
         if condition in conditions:
+            same = conditions[condition]
             faults.append(
-                f"--also {text}: must differ from the objective and from the others, but it is {condition.label()}"
+                f"--also {text}: must differ from the objective and from the others, but is the same as {same}"
             )
-        conditions.append(condition)
-        limits |= {f"{name}@{condition.label()}": value for name, value in own_limits.items()}
+        conditions[condition] = f"--also {text}"
+        found |= {f"{name}@{condition.label()}": value for name, value in own_limits.items()}
     if faults:
         raise UsageError("\n".join(faults))
-    return Aims(conditions=tuple(conditions), limits=limits)
+    return Aims(conditions=tuple(conditions), limits=found)
 
 
 def _parse(text: str, objective: Condition) -> tuple[Condition, dict[str, float]]:
     fields: dict[str, Any] = {}
     limits: dict[str, float] = {}
     faults = []
-    known = [*_READERS, *_LIMITS]
+    known = [*_READERS, *LIMIT_OPTIONS]
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         name = name.replace("-", "_")
         try:
-            if name in fields or _LIMITS.get(name) in limits:
+            if name in fields or LIMIT_OPTIONS.get(name) in limits:
                 faults.append(f"{name} is given twice")
-            elif name in _LIMITS:
-                limits[_LIMITS[name]] = _positive(value)
+            elif name in LIMIT_OPTIONS:
+                limits[LIMIT_OPTIONS[name]] = _positive(value)
             elif name in _READERS:
                 fields[name] = _READERS[name](value)
             else:
@@ -105,3 +120,5 @@ _READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("channels_last", "compile", "cuda_graph", "fused"), _truth),
     **dict.fromkeys(("precision", "runtime", "env"), str),
 }
+CONDITION_OPTIONS = tuple(_READERS)
+"""Fields of a condition that options give; all but the device, which its conditions share."""
