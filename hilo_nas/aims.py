@@ -15,7 +15,7 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
 
-__all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "foresee_objective"]
+__all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "build_objective", "foresee_objective"]
 
 LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
 """The quantity (`hilo_nas.space.LIMITS`) that each option limits."""
@@ -31,6 +31,21 @@ class Aims:
     """Beside the space's; see `hilo_nas.space.limits` for the names."""
 
 
+def build_objective(fields: Mapping[str, Any], device: str, threads: int | None) -> Condition:
+    """Returns the objective condition: of networks in their inference form, as they are deployed, unless fields differ.
+
+    Args:
+        fields: Those given of the condition.
+        device: The device's name.
+        threads: What the device's threads are, where the fields do not say it.
+
+    Raises:
+        UsageError: A field cannot be what it is.
+    """
+    is_fused = fields.get("runtime", "torch") == "torch"
+    return Condition(**{"fused": is_fused, "threads": threads, **fields, "device": device})
+
+
 def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Condition:
     """Returns the objective condition as far as it is known before its device is read, which takes seconds.
 
@@ -43,7 +58,7 @@ def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Conditio
     Raises:
         UsageError: A field cannot be what it is.
     """
-    return Condition(**{**fields, "device": device or "cuda"})  # the kind that forbids no field
+    return build_objective(fields, device or "cuda", None)  # the kind that forbids no field
 
 
 def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None) -> Aims:
@@ -98,7 +113,7 @@ def _parse(text: str, objective: Condition) -> tuple[Condition, dict[str, float]
             faults.append(f"{name} cannot be {value!r}")
     if faults:
         raise UsageError("\n".join(faults))
-    return dataclasses.replace(objective, **fields), limits
+    return objective.vary(**fields), limits
 
 
 def _positive(text: str) -> float:

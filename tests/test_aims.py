@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from builders import build_condition
 
-from hilo_nas.aims import build_aims, foresee_objective
+from hilo_nas.aims import build_aims, build_objective, foresee_objective
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
 
@@ -38,6 +38,21 @@ def test_a_further_condition_differs_from_the_objective_only_in_what_it_says():
         dataclasses.replace(OBJECTIVE, batch_size=64, channels_last=True, env="default"),
     )
     assert found.limits == {}
+
+
+def test_networks_are_timed_in_their_inference_form_unless_told_otherwise():
+    assert build_objective({}, "cpu", 2) == Condition(device="cpu", threads=2, fused=True)
+    assert not build_objective({"fused": False}, "cpu", 2).fused
+    assert build_objective({"threads": 1}, "cpu", 2).threads == 1
+    assert not build_objective({"runtime": "openvino"}, "cpu", 2).fused
+
+
+def test_another_runtime_has_nothing_of_torchs_own():
+    objective = build_objective({"channels_last": True, "compile": True}, "cpu", 2)
+    found = build_aims(objective, ["runtime=onnxruntime"]).conditions[1]
+    assert found == Condition(device="cpu", threads=2, runtime="onnxruntime")
+    with pytest.raises(UsageError, match="compile is torch's own: it must be left out with runtime openvino"):
+        build_aims(objective, ["runtime=openvino,compile=yes"])
 
 
 def test_each_condition_has_limits_of_its_own():
@@ -104,7 +119,7 @@ def test_a_condition_must_not_repeat_the_objective_or_another():
 
 def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_on_every_device():
     fields = {"batch_size": 8, "cuda_graph": True}
-    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda:1", **fields)
+    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda:1", fused=True, **fields)
     assert foresee_objective(fields, None).cuda_graph  # there may be such a device
     with pytest.raises(UsageError, match="cuda_graph needs a cuda device, but got 'cpu'"):
         foresee_objective(fields, "cpu")

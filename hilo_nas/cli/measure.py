@@ -20,6 +20,7 @@ from hilo_nas.cli.options import (
     Device,
     Env,
     Format,
+    Fused,
     IdleTimeout,
     Output,
     PrecisionIfGiven,
@@ -62,9 +63,7 @@ def run(
     runtime: Runtime = None,
     env: Env = None,
     cuda_graph: CudaGraph = None,
-    fused: Annotated[
-        bool | None, typer.Option("--fused/--no-fused", help="Fold batch norms and re-parameterise first.")
-    ] = None,
+    fused: Fused = None,
     num_classes: Annotated[int, typer.Option(help="Outputs of the classifier.")] = 1000,
     seconds: Seconds = None,
     sample: Annotated[int | None, typer.Option(metavar="N", help="Time N networks of the SPACE named.")] = None,
@@ -138,8 +137,9 @@ class _Timing:
 
 
 def _measure_named(names: list[str], timing: _Timing, output: Format, studies_dir: Path | None) -> None:
+    from hilo_nas.aims import build_objective
     from hilo_nas.cli.display import build_display
-    from hilo_nas.measurement import Condition
+    from hilo_nas.measurement import TORCH_ONLY
     from hilo_nas.survey import find_network, time_networks
 
     networks = [find_network(name, studies_dir) for name in dict.fromkeys(names)]
@@ -148,6 +148,8 @@ def _measure_named(names: list[str], timing: _Timing, output: Format, studies_di
     fields = {"batch_size": _DEFAULT_BATCH_SIZE, "img_size": _DEFAULT_IMG_SIZE, **defaults, **timing.fields}
     if any("onnx" in network.subject for network in networks) and "runtime" not in timing.fields:
         fields["runtime"] = "onnxruntime"
+    if fields.get("runtime", "torch") != "torch":
+        fields = {name: value for name, value in fields.items() if name in timing.fields or name not in TORCH_ONLY}
     console = build_console() if output is Format.table else Console(stderr=True, highlight=False)
     with (
         tempfile.TemporaryDirectory() as logs,
@@ -155,7 +157,7 @@ def _measure_named(names: list[str], timing: _Timing, output: Format, studies_di
         timing.ruler(Path(logs), str(fields.get("env", "tuned"))) as ruler,
     ):
         device, _, threads = ruler.read_device(timing.device or studied.get("device"), display)
-        condition = Condition(**{"threads": threads, **fields, "device": device})
+        condition = build_objective(fields, device, threads)
         cohort = time_networks(
             networks, condition, ruler, display, num_classes=timing.num_classes, seconds_each=timing.seconds
         )
@@ -225,9 +227,8 @@ def _print_verdict(cohort: Cohort, console: Console) -> None:
 
 
 def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: tuple[str, ...], seed: int) -> None:
-    from hilo_nas.aims import build_aims, foresee_objective
+    from hilo_nas.aims import build_aims, build_objective, foresee_objective
     from hilo_nas.cli.display import build_display
-    from hilo_nas.measurement import Condition
     from hilo_nas.report import write_speed_table
     from hilo_nas.space import load_space
     from hilo_nas.speeds import SpeedFolder
@@ -245,7 +246,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
         timing.ruler(Path(logs), timing.env) as ruler,
     ):
         device, _, threads = ruler.read_device(timing.device, display)
-        objective = Condition(**{"threads": threads, **fields, "device": device})
+        objective = build_objective(fields, device, threads)
         records = sample_speeds(
             space,
             build_aims(objective, also).conditions,

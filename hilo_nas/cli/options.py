@@ -18,6 +18,7 @@ __all__ = [
     "Device",
     "Env",
     "Format",
+    "Fused",
     "IdleTimeout",
     "Output",
     "Precision",
@@ -60,6 +61,10 @@ Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Ti
 Runtime = Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino: what runs the networks.")]
 Env = Annotated[str | None, typer.Option("--env", help="tuned or default: thread and allocator settings while timing.")]
 CudaGraph = Annotated[bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")]
+Fused = Annotated[
+    bool | None,
+    typer.Option("--fused/--no-fused", help="Time networks in their inference form, as if left out; or as trained."),
+]
 Seconds = Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")]
 IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]
 

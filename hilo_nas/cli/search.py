@@ -14,6 +14,7 @@ from hilo_nas.cli.options import (
     CudaGraph,
     Device,
     Env,
+    Fused,
     PrecisionIfGiven,
     Runtime,
     Seconds,
@@ -67,6 +68,7 @@ def run(
     runtime: Runtime = None,
     env: Env = None,
     cuda_graph: CudaGraph = None,
+    fused: Fused = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -138,6 +140,7 @@ def run(
         runtime=runtime,
         env=env,
         cuda_graph=cuda_graph,
+        fused=fused,
         also=tuple(also or ()),
         min_images_per_s=min_images_per_s,
         max_latency_ms=max_latency_ms,

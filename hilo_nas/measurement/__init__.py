@@ -4,7 +4,7 @@ A `Measurement` is throughput, a `ProxyScore` is accuracy after a short training
 decide whether two of them may stand in one table.
 """
 
-from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, Condition, DeviceIdentity
+from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, TORCH_ONLY, Condition, DeviceIdentity
 from hilo_nas.measurement.proxy import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.measurement.timing import PROTOCOL, VERDICTS, Calibration, Measurement
 
@@ -14,6 +14,7 @@ __all__ = [
     "PROTOCOL",
     "RECIPE",
     "RUNTIMES",
+    "TORCH_ONLY",
     "VERDICTS",
     "Calibration",
     "Condition",

@@ -7,12 +7,14 @@ from typing import Any
 
 from hilo_nas.errors import UsageError
 
-__all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "Condition", "DeviceIdentity"]
+__all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity"]
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16")
 RUNTIMES = ("torch", "onnxruntime", "openvino")
 ENVIRONMENTS = ("tuned", "default")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
+TORCH_ONLY = ("compile", "cuda_graph", "channels_last", "fused")
+"""Fields that are torch's own: a network that another runtime runs has none of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class Condition:
     cuda_graph: bool = False
     """Whether calls are replays of a CUDA graph, which take the launches off a small batch."""
     fused: bool = False
-    """Whether the network is re-parameterised and its batch norms folded into its convolutions before it is timed."""
+    """Whether the network is timed in its inference form, as people deploy it: a LITv2 as `prepare_for_inference` makes
+    it, others re-parameterised and with batch norms folded into convolutions."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -59,7 +62,7 @@ class Condition:
         if self.runtime != "torch":
             if self.precision.startswith("amp-"):
                 faults.append(f"runtime {self.runtime} has no autocast: precision must be fp32, bf16 or fp16")
-            for name in ("compile", "cuda_graph", "channels_last", "fused"):
+            for name in TORCH_ONLY:
                 if getattr(self, name):
                     faults.append(f"{name} is torch's own: it must be left out with runtime {self.runtime}")
         if faults:
@@ -69,6 +72,15 @@ class Condition:
     def device_kind(self) -> str:
         """`cpu`, `cuda` or `mps`."""
         return self.device.partition(":")[0]
+
+    def vary(self, **fields: Any) -> Condition:
+        """Returns the condition with other values; for another runtime, without those that only torch has.
+
+        Raises:
+            UsageError: A field cannot be what it is.
+        """
+        left = dict.fromkeys(TORCH_ONLY, False) if fields.get("runtime", self.runtime) != "torch" else {}
+        return dataclasses.replace(self, **{**left, **fields})
 
     def label(self) -> str:
         """Returns the condition in one word, for tables and file names."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.aims import Aims, foresee_objective
+from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity
@@ -97,7 +97,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         foreseen = aims_of(request, foresee_objective(fields, request.device))
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
         device, identity, threads = executor.read_device(request.device, emit)
-        aims = aims_of(request, Condition(**{"threads": threads, **fields, "device": device}))
+        aims = aims_of(request, build_objective(fields, device, threads))
     described = executor.prepare_data(
         source, plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
     )

@@ -41,12 +41,12 @@ def test_aims_are_foreseen_kept_and_shown(home, capsys):
     bound = f"{speed(build_arch(4)):.0f}"
     options = ("--also", "batch_size=1,max_latency_ms=20", "--also", "batch_size=64", "--min-images-per-s", bound)
     out = search(capsys, *options, "--study", "aims", "--until-trials", "3")
-    law = f"images_per_s >= {bound} and latency_ms <= 20 at cpu-b1-32px-fp32-t2: kept by "
+    law = f"images_per_s >= {bound} and latency_ms <= 20 at cpu-b1-32px-fp32-fused-t2: kept by "
     assert law in out
     assert "3 networks will take about" in out
     assert "3 of 3 networks measured, all done" in out
     folder = StudyFolder(home / "studies" / "aims")
-    assert folder.load_manifest().limits == {"images_per_s": float(bound), "latency_ms@cpu-b1-32px-fp32-t2": 20.0}
+    assert folder.load_manifest().limits == {"images_per_s": float(bound), "latency_ms@cpu-b1-32px-fp32-fused-t2": 20.0}
     assert [condition.batch_size for condition in folder.load_manifest().conditions] == [32, 1, 64]
     records = folder.load_records()
     assert all(len({m.condition for m in record.measurements}) == 3 for record in records)
@@ -54,7 +54,7 @@ def test_aims_are_foreseen_kept_and_shown(home, capsys):
 
 def test_the_front_is_timed_at_the_end_unless_told_otherwise(home, machine, capsys):
     out = search(capsys, "--study", "a", "--until-trials", "3")
-    assert "networks timed side by side at cpu-b32-32px-fp32-t2 in" in out
+    assert "networks timed side by side at cpu-b32-32px-fp32-fused-t2 in" in out
     assert "timed side by side" not in search(capsys, "--study", "b", "--until-trials", "3", "--no-remeasure")
     assert len(machine.cohorts) == 1
 

@@ -17,8 +17,8 @@ from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 
 DIGITS = load_space("litv2_digits")
-OBJECTIVE = build_condition(threads=2)
-SINGLE = build_condition(threads=2, batch_size=1)
+OBJECTIVE = build_condition(threads=2, fused=True)
+SINGLE = build_condition(threads=2, fused=True, batch_size=1)
 
 
 def foresee(machine, *, space=DIGITS, **options):
@@ -133,8 +133,8 @@ def test_every_condition_is_timed_briefly_and_each_limit_judged_under_its_own(ma
         (SINGLE.label(), keys, 0.6),
     ]
     assert 0 < found.keeping < found.networks  # nothing but the second condition's limit is in the way
-    assert found.limits[1] == f"latency_ms <= {bound:g} at cpu-b1-32px-fp32-t2"
-    assert found.seen[1].startswith("latency_ms@cpu-b1-32px-fp32-t2: ")
+    assert found.limits[1] == f"latency_ms <= {bound:g} at cpu-b1-32px-fp32-fused-t2"
+    assert found.seen[1].startswith("latency_ms@cpu-b1-32px-fp32-fused-t2: ")
 
 
 def test_networks_that_cannot_be_timed_are_left_out(machine):

@@ -36,7 +36,7 @@ class OneDNNLinear(nn.Module):
         if residual is not None:
             y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
         else:
-            post = ("gelu", [], "none") if self.gelu else ("none", [], "")
+            post: tuple[str, list[float], str] = ("gelu", [], "none") if self.gelu else ("none", [], "")
             y = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *post)
         return y
 
