@@ -48,7 +48,8 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
     """Builds a network with weights as a trained one might have them, and returns it ready to be called.
 
     Args:
-        subject: What `build_subject` takes, or `{"onnx": FILE}`.
+        subject: What `build_subject` takes, or `{"onnx": FILE}`; or `{"training": SUBJECT}`, whose call is a training
+            step of that network without the optimiser.
         condition: How it is to run.
         num_classes: Outputs of the classifier.
 
@@ -60,6 +61,9 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
     device = check_device(condition.device)
     if "onnx" in subject:
         return _load_onnx(subject["onnx"], condition)
+    if "training" in subject:
+        with torch.inference_mode(False):  # what is built in it never learns
+            return _prepare_step(subject["training"], condition, device, num_classes)
     model = _build(subject, num_classes)
     if condition.runtime != "torch":
         from hilo_nas.models.convert import convert
@@ -117,14 +121,46 @@ def _prepare_torch(
         call = _capture(eager, device)
         form += " graph"
 
+    # Memory is that of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It
+    # reads and writes by address, so the network and its input must live as long as it does: by the eager call they do.
+    return Prepared(call=call, form=form, read_memory_mib=_memory_reader(eager, model, device))
+
+
+def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torch.device, num_classes: int) -> Prepared:
+    """Forward, loss and backward; the call returns the network with its gradients on it.
+
+    The loss is the mean of the outputs' squares: whatever a subject's outputs are, it costs next to nothing.
+    """
+    if condition.runtime != "torch" or condition.fused or condition.cuda_graph:
+        raise UsageError("a training step runs in torch alone: runtime, fused and cuda_graph must be left out")
+    model = _place(_build(subject, num_classes), condition, device).train()
+    image = _input(subject, condition, device)
+    form = f"{_form(model, condition)} training" + " compiled" * condition.compile
+    run: Any = _compile(model) if condition.compile else model
+    forward: Any = _autocast(lambda: run(image), condition, device)
+
+    def step() -> object:
+        with torch.inference_mode(False), torch.enable_grad():
+            model.zero_grad(set_to_none=True)
+            forward().float().square().mean().backward()
+        return model
+
+    read = _memory_reader(step, model, device)
+
     def read_memory_mib() -> float | None:
-        # Of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It reads and
-        # writes by address, so the network and its input must live as long as it does: here they do.
+        model.zero_grad(set_to_none=True)  # else the call would begin by giving memory back
+        return read()
+
+    return Prepared(call=step, form=form, read_memory_mib=read_memory_mib)
+
+
+def _memory_reader(call: Callable[[], object], model: nn.Module, device: torch.device) -> Callable[[], float | None]:
+    def read_memory_mib() -> float | None:
         with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
-            return peak_memory_mib(eager, model, device)
+            return peak_memory_mib(call, model, device)
         return None
 
-    return Prepared(call=call, form=form, read_memory_mib=read_memory_mib)
+    return read_memory_mib
 
 
 def _build(subject: Mapping[str, Any], num_classes: int) -> nn.Module:

@@ -25,8 +25,9 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
 
     Args:
         spec: `{"arch": ArchConfig.to_dict()}`; `{"timm": NAME}`, with `"arguments": {...}` for the network's own, or
-            `"timm:NAME"`; a preset's name; or a single layer, `{"layer": "module:Class", "arguments": {"dim": 384,
-            ...}}`, which has no head.
+            `"timm:NAME"`; a preset's name; a single layer, `{"layer": "module:Class", "arguments": {"dim": 384,
+            ...}}`, which has no head; or whatever a function builds, `{"function": "module:function", "arguments":
+            {...}}`, which is told `num_classes` and `in_chans`, too.
         num_classes: Classes of the head.
         in_chans: Channels of the image.
 
@@ -37,10 +38,11 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
     kind, value, arguments = _parsed(spec)
     if kind == "arch":
         return build_model(ArchConfig.from_dict(value), num_classes=num_classes, in_chans=in_chans)
-    if kind == "layer":
+    if kind in ("layer", "function"):
         module, _, name = value.partition(":")
-        layer: nn.Module = getattr(importlib.import_module(module), name)(**arguments)
-        return layer
+        ends = {"num_classes": num_classes, "in_chans": in_chans} if kind == "function" else {}
+        built: nn.Module = getattr(importlib.import_module(module), name)(**ends, **arguments)
+        return built
     if not timm.is_model(value):
         near = difflib.get_close_matches(value, timm.list_models(), n=3) or ["a name that timm.list_models() gives"]
         raise UsageError(f"timm {timm.__version__} has no model {value!r}. Use {' or '.join(near)}.")
@@ -54,9 +56,12 @@ def form_of(model: nn.Module, device: str | torch.device, precision: str) -> str
     """Returns which implementation of a network runs; see `LITv2.form`."""
     if isinstance(model, LITv2):
         return model.form(device, precision)
-    if type(model).__module__.startswith("timm."):
+    kind = type(model)
+    if kind.__module__.startswith("timm."):
         return f"timm/{timm.__version__} eager"
-    return f"layer/1 {type(model).__name__}"
+    if kind.__module__.startswith("hilo_nas."):
+        return f"layer/1 {kind.__name__}"
+    return f"{kind.__module__}.{kind.__name__} eager"
 
 
 def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int) -> tuple[int, int, int, int]:
@@ -78,7 +83,7 @@ def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any, Mapping[str, Any]]
         arguments = spec.get("arguments", {})
         if set(spec) == {"arch"} and isinstance(spec["arch"], Mapping):
             return "arch", spec["arch"], {}
-        for kind in ("layer", "timm"):
+        for kind in ("layer", "function", "timm"):
             if set(spec) <= {kind, "arguments"} and isinstance(spec.get(kind), str) and isinstance(arguments, Mapping):
                 return kind, spec[kind], arguments
     raise UsageError(f"a subject must name a network, but got {spec!r}. {_WAYS}")

@@ -168,6 +168,36 @@ def test_the_form_of_a_condition_is_that_of_its_networks():
         assert read_form(asked.to_dict(), emit=print) == network.form
 
 
+# Training steps.
+
+
+@pytest.mark.parametrize("condition", [{}, {"precision": "amp-bf16"}, {"compile": True}])
+def test_a_training_step_leaves_gradients_on_the_network_though_timing_wants_none(condition):
+    found = ready({"training": MIXER}, **condition)
+    model, gradients = output(found), {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.any(), name
+        gradients[name] = parameter.grad.clone()
+    assert model.training
+    output(found)  # nothing adds up from step to step
+    assert all(torch.equal(parameter.grad, gradients[name]) for name, parameter in model.named_parameters())
+    assert found.form == "measure.layers.Mixer eager training" + " compiled" * bool(condition.get("compile"))
+
+
+def test_a_steps_memory_is_the_same_after_other_steps():
+    found = ready({"training": MIXER})
+    first = found.read_memory_mib()
+    output(found)
+    assert found.read_memory_mib() == pytest.approx(first)
+    assert first > ready().read_memory_mib()
+
+
+@pytest.mark.parametrize("condition", [{"fused": True}, {"runtime": "onnxruntime"}])
+def test_a_training_step_is_refused_in_forms_that_do_not_learn(condition):
+    with pytest.raises(UsageError, match="a training step runs in torch alone"):
+        ready({"training": MIXER}, **condition)
+
+
 # Graphs; what needs no GPU first.
 
 
