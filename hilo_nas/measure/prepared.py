@@ -99,19 +99,10 @@ def _prepare_torch(
     model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
 ) -> Prepared:
     image = _input(subject, condition, device)
-    if condition.fused and isinstance(model, LITv2):
-        model = prepare_for_inference(
-            model, device=device, precision=condition.precision, for_compile=condition.compile
-        )
-        form = _form(model, condition)
+    if condition.fused:
+        model, form = _fused(model, subject, condition, device)
     else:
-        form = _form(model, condition)
-        if condition.fused:
-            model, how = fuse(
-                model, _input(subject, dataclasses.replace(condition, precision="fp32"), torch.device("cpu"))
-            )
-            form += f" {how}"
-        model = _place(model, condition, device)
+        model, form = _place(model, condition, device), _form(model, condition)
     run: Any = model
     if condition.compile:
         run = _compile(model)
@@ -124,6 +115,21 @@ def _prepare_torch(
     # Memory is that of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It
     # reads and writes by address, so the network and its input must live as long as it does: by the eager call they do.
     return Prepared(call=call, form=form, read_memory_mib=_memory_reader(eager, model, device))
+
+
+def _fused(
+    model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
+) -> tuple[nn.Module, str]:
+    """The network in its inference form, in place, and what was made of it in words."""
+    if isinstance(model, LITv2):
+        model = prepare_for_inference(
+            model, device=device, precision=condition.precision, for_compile=condition.compile
+        )
+        return model, _form(model, condition)
+    form = _form(model, condition)
+    image = _input(subject, dataclasses.replace(condition, precision="fp32"), torch.device("cpu"))
+    model, how = fuse(model, image)
+    return _place(model, condition, device), f"{form} {how}"
 
 
 def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torch.device, num_classes: int) -> Prepared:

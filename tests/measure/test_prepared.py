@@ -18,6 +18,7 @@ from hilo_nas.measure.device import peak_memory_mib
 from hilo_nas.measure.fuse import fuse
 from hilo_nas.measure.prepared import prepare, read_form
 from hilo_nas.measurement import Condition
+from hilo_nas.models import build_model
 
 MIXER = {"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}
 SMALL = Condition(batch_size=2, img_size=8)
@@ -80,6 +81,30 @@ def test_a_network_with_nothing_to_fold_stays_as_it_is_and_says_no_more(model):
     fused, how = fuse(model, image)
     assert how == "fused"
     assert torch.equal(fused(image), model(image))
+
+
+LITV2 = {"arch": ArchConfig(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4)).to_dict()}
+
+
+@pytest.mark.parametrize("condition", [{}, {"channels_last": True}, {"compile": True}, {"precision": "bf16"}])
+def test_a_litv2_is_timed_in_its_inference_form_and_the_record_says_which(condition, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    plain = ready(LITV2, img_size=32)
+    fused = ready(LITV2, img_size=32, fused=True, **condition)
+    tolerance = 1e-4 if condition.get("precision", "fp32") == "fp32" else 0.05
+    assert (output(fused).float() - output(plain)).abs().max() <= tolerance * output(plain).abs().max()
+    assert "norms=folded" in fused.form.split()
+    assert "norms=folded" not in plain.form.split()
+    assert ("compiled" in fused.form.split()) == ("compile" in condition)
+    assert read_form(dataclasses.replace(SMALL, fused=True, **condition).to_dict(), emit=print) == fused.form
+
+
+def test_weights_that_an_inference_form_packs_count_as_memory():
+    plain, fused = ready(LITV2, img_size=32), ready(LITV2, img_size=32, fused=True)
+    weights = sum(value.numel() * 4 for value in build_model(ArchConfig.from_dict(LITV2["arch"]), 10).parameters())
+    for prepared in (plain, fused):
+        with torch.inference_mode():
+            assert prepared.read_memory_mib() * 2**20 > weights
 
 
 def test_networks_built_in_inference_mode_can_be_fused():
