@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hilo_nas.arch import N_STAGES, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.layer_cost import layer_macs, layer_params
 
-__all__ = ["NetworkCost", "count_cost", "count_macs", "count_params", "map_sizes"]
+__all__ = ["PARTS", "NetworkCost", "count_cost", "count_macs", "count_params", "count_parts", "map_sizes"]
 
+_IN_CHANS = 3
 _OFFSET_CHANNELS = 8
 """Two coordinates for each of the four taps of a 2 x 2 deformable convolution."""
 
@@ -53,51 +54,82 @@ def _hidden_dims(arch: ArchConfig) -> Iterator[int]:
     return (int(dim * ratio) for dim, ratio in zip(arch.embed_dims, arch.mlp_ratios, strict=True))
 
 
-def count_params(arch: ArchConfig, *, num_classes: int = 1000, in_chans: int = 3) -> int:
+def count_params(arch: ArchConfig, *, num_classes: int = 1000, in_chans: int = _IN_CHANS) -> int:
     """Returns the number of trainable parameters, classifier included."""
-    dims = arch.embed_dims
-    total = (in_chans * arch.patch_size**2 + 1) * dims[0] + 2 * dims[0]
-    for i, hidden in enumerate(_hidden_dims(arch)):
-        dim = dims[i]
-        ffn = (dim + 1) * hidden + (9 + 1) * hidden + (hidden + 1) * dim
-        attention = layer_params(arch.attention[i], dim, **_knobs(arch, i))
-        norms = 2 * dim * (1 if arch.attention[i] == "none" else 2)
-        total += arch.depths[i] * (ffn + attention + norms)
-        if i + 1 < N_STAGES:  # deformable token merging: convolution, its offsets, batch norm
-            total += (4 * dim + 1) * dims[i + 1] + (4 * dim + 1) * _OFFSET_CHANNELS + 2 * dims[i + 1]
-    return total + 2 * dims[-1] + (dims[-1] + 1) * num_classes
+    return sum(_part_params(arch, num_classes, in_chans))
 
 
 def count_macs(
-    arch: ArchConfig, img_size: int, width: int | None = None, *, num_classes: int = 1000, in_chans: int = 3
+    arch: ArchConfig, img_size: int, width: int | None = None, *, num_classes: int = 1000, in_chans: int = _IN_CHANS
 ) -> int:
     """Returns the multiply-adds for one image of `img_size` x `width` pixels (square if `width` is left out).
 
     Raises:
         UsageError: The image is smaller than the network's total stride.
     """
-    sizes = map_sizes(arch, img_size, width)
+    return sum(_part_macs(arch, map_sizes(arch, img_size, width), num_classes, in_chans))
+
+
+def _part_params(arch: ArchConfig, num_classes: int, in_chans: int) -> list[int]:
+    """Of the patch embedding, of each stage with the merging that it begins with, and of the head."""
     dims = arch.embed_dims
-    total = sizes[0][0] * sizes[0][1] * in_chans * arch.patch_size**2 * dims[0]
+    stages = []
+    for i, hidden in enumerate(_hidden_dims(arch)):
+        dim = dims[i]
+        ffn = (dim + 1) * hidden + (9 + 1) * hidden + (hidden + 1) * dim
+        attention = layer_params(arch.attention[i], dim, **_knobs(arch, i))
+        norms = 2 * dim * (1 if arch.attention[i] == "none" else 2)
+        merging = 0
+        if i:  # deformable token merging: convolution, its offsets, batch norm
+            merging = (4 * dims[i - 1] + 1) * dim + (4 * dims[i - 1] + 1) * _OFFSET_CHANNELS + 2 * dim
+        stages.append(merging + arch.depths[i] * (ffn + attention + norms))
+    return [
+        (in_chans * arch.patch_size**2 + 1) * dims[0] + 2 * dims[0],
+        *stages,
+        2 * dims[-1] + (dims[-1] + 1) * num_classes,
+    ]
+
+
+def _part_macs(arch: ArchConfig, sizes: Sequence[tuple[int, int]], num_classes: int, in_chans: int) -> list[int]:
+    """As `_part_params`, for one image whose stages have maps of these sizes."""
+    dims = arch.embed_dims
+    stages = []
     for i, hidden in enumerate(_hidden_dims(arch)):
         tokens = sizes[i][0] * sizes[i][1]
         ffn = tokens * hidden * (2 * dims[i] + 9)
         attention = layer_macs(arch.attention[i], dims[i], *sizes[i], **_knobs(arch, i))
-        total += arch.depths[i] * (ffn + attention)
-        if i + 1 < N_STAGES:
-            merged = sizes[i + 1][0] * sizes[i + 1][1]
-            total += merged * 4 * dims[i] * (dims[i + 1] + _OFFSET_CHANNELS)
-    return total + dims[-1] * num_classes
+        merging = tokens * 4 * dims[i - 1] * (dims[i] + _OFFSET_CHANNELS) if i else 0
+        stages.append(merging + arch.depths[i] * (ffn + attention))
+    return [sizes[0][0] * sizes[0][1] * in_chans * arch.patch_size**2 * dims[0], *stages, dims[-1] * num_classes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkCost:
-    """What formulas tell of a network."""
+    """What formulas tell of a network, or of a part of one."""
 
     parameters: int
     """Trainable parameters, classifier included."""
     macs: int
     """Multiply-adds for one image."""
+
+
+PARTS = ("patches", *(f"stage {i + 1}" for i in range(N_STAGES)), "head")
+"""What a network consists of, in order; a stage begins with the merging that halves the map."""
+
+
+def count_parts(arch: ArchConfig, img_size: int, *, num_classes: int = 1000) -> dict[str, NetworkCost]:
+    """Returns both counts for each of `PARTS`; together they are the whole network's.
+
+    Raises:
+        UsageError: The image is smaller than the network's total stride.
+    """
+    counts = zip(
+        PARTS,
+        _part_params(arch, num_classes, _IN_CHANS),
+        _part_macs(arch, map_sizes(arch, img_size), num_classes, _IN_CHANS),
+        strict=True,
+    )
+    return {name: NetworkCost(parameters=parameters, macs=macs) for name, parameters, macs in counts}
 
 
 def count_cost(arch: ArchConfig, img_size: int, *, num_classes: int = 1000) -> NetworkCost:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PRESETS, ArchConfig, lofi_heads
-from hilo_nas.cost import count_macs, count_params, map_sizes
+from hilo_nas.cost import PARTS, count_cost, count_macs, count_params, count_parts, map_sizes
 from hilo_nas.errors import UsageError
 from hilo_nas.models import build_model
 
@@ -197,3 +197,22 @@ def test_spelling_does_not_change_the_cost(arch):
     canonical = arch.canonical()
     assert count_params(canonical) == count_params(arch)
     assert count_macs(canonical, 67, 45) == count_macs(arch, 67, 45)
+
+
+@given(archs())
+def test_the_parts_of_a_network_make_up_the_whole(arch):
+    size = arch.stride + 5
+    parts = count_parts(arch, size)
+    assert tuple(parts) == PARTS
+    whole = count_cost(arch, size)
+    assert sum(part.parameters for part in parts.values()) == whole.parameters == count_params(arch)
+    assert sum(part.macs for part in parts.values()) == whole.macs == count_macs(arch, size)
+
+
+def test_a_part_costs_what_its_module_holds():
+    arch = PRESETS["litv2_small"]
+    with torch.device("meta"):
+        model = build_model(arch)
+    modules = [model.patch_embed, *model.layers, torch.nn.ModuleList([model.norm, model.head])]
+    held = [sum(p.numel() for p in module.parameters()) for module in modules]
+    assert [part.parameters for part in count_parts(arch, 224).values()] == held
