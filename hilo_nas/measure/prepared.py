@@ -19,7 +19,7 @@ from hilo_nas.events import Emit
 from hilo_nas.measure.device import check_device, peak_memory_mib
 from hilo_nas.measure.fuse import fuse
 from hilo_nas.measurement import Condition
-from hilo_nas.models import LITv2, build_subject, form_of, input_shape_of, prepare_for_inference
+from hilo_nas.models import LITv2, build_subject, fill_zero_weights, form_of, input_shape_of, prepare_for_inference
 
 __all__ = ["Prepared", "prepare", "read_form"]
 
@@ -172,10 +172,7 @@ def _memory_reader(call: Callable[[], object], model: nn.Module, device: torch.d
 def _build(subject: Mapping[str, Any], num_classes: int) -> nn.Module:
     torch.manual_seed(0)
     model = build_subject(dict(subject), num_classes=num_classes, in_chans=3).eval()
-    for parameter in model.parameters():
-        # Weights that start at zero (sampling offsets) would make memory accesses more regular than in use.
-        if parameter.dim() > 1 and not parameter.any():
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    fill_zero_weights(model)
     return model
 
 

@@ -6,7 +6,7 @@ from hilo_nas.models.hilo import HiLo
 from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2, build_model
 from hilo_nas.models.subjects import build_subject, form_of, input_shape_of
-from hilo_nas.models.weights import checkpoint_filter_fn, official_state_dict
+from hilo_nas.models.weights import checkpoint_filter_fn, fill_zero_weights, official_state_dict
 
 __all__ = [
     "HiLo",
@@ -14,6 +14,7 @@ __all__ = [
     "build_model",
     "build_subject",
     "checkpoint_filter_fn",
+    "fill_zero_weights",
     "form_of",
     "input_shape_of",
     "official_state_dict",

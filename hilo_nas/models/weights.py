@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["checkpoint_filter_fn", "official_state_dict"]
+__all__ = ["checkpoint_filter_fn", "fill_zero_weights", "official_state_dict"]
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +55,16 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
         if not name.startswith(_DENSE_OUTPUT_NORMS):
             ours[_renamed(name, _NAMES)] = value
     return _with_own_end(ours, model)
+
+
+def fill_zero_weights(model: nn.Module) -> None:
+    """Gives random values to weights that start at zero, as training would: their scale is 1 / sqrt(fan in).
+
+    Sampling offsets at zero would make memory accesses more regular than in use.
+    """
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
 
 
 def official_state_dict(model: nn.Module) -> dict[str, Tensor]:

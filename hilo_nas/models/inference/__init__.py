@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hilo_nas.models.inference.prepare import prepare_for_inference
+from hilo_nas.models.inference.prepare import choose_operators, prepare_for_inference
 
-__all__ = ["prepare_for_inference"]
+__all__ = ["choose_operators", "prepare_for_inference"]

@@ -15,7 +15,7 @@ from hilo_nas.models.inference.operators import PLAIN, Operators
 from hilo_nas.models.inference.parts import FusedPatchEmbed, FusedStage
 from hilo_nas.models.litv2 import LITv2
 
-__all__ = ["prepare_for_inference"]
+__all__ = ["choose_operators", "prepare_for_inference"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SHARED_WORDS = ("patches=product", "merging=gather", "norms=folded", "projections=joint")
@@ -54,7 +54,7 @@ def prepare_for_inference(
     if precision.startswith("amp-"):
         dtype = torch.float32
     device = torch.device(device)
-    operators = dataclasses.replace(_choose_operators(device, precision, for_compile=for_compile), dtype=dtype)
+    operators = dataclasses.replace(choose_operators(device, precision, for_compile=for_compile), dtype=dtype)
     with torch.no_grad():
         prepared = copy.deepcopy(model).eval().requires_grad_(False)
         prepared.to(device)
@@ -68,7 +68,8 @@ def prepare_for_inference(
     return prepared
 
 
-def _choose_operators(device: torch.device, precision: str, *, for_compile: bool) -> Operators:
+def choose_operators(device: torch.device, precision: str, *, for_compile: bool = False) -> Operators:
+    """Returns the operators that an inference form has on a device; see `prepare_for_inference` for the arguments."""
     if device.type == "cpu" and precision in _DTYPES and not for_compile and onednn.is_available(_DTYPES[precision]):
         return Operators(
             words=("linear=onednn", "dwconv=onednn"),

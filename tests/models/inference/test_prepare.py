@@ -12,7 +12,7 @@ from torch import nn
 
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.errors import UsageError
-from hilo_nas.models import LITv2, build_model, prepare_for_inference
+from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import onednn
 
 ARCH = ArchConfig(
@@ -30,9 +30,7 @@ def trained(arch: ArchConfig) -> LITv2:
             for tensor in (module.running_mean, module.weight.data, module.bias.data):
                 tensor.normal_()
             module.running_var.uniform_(0.5, 2)
-    for parameter in model.parameters():
-        if parameter.dim() > 1 and not parameter.any():
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    fill_zero_weights(model)
     return model
 
 
