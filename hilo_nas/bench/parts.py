@@ -1,0 +1,105 @@
+"""Parts of a network on maps of their own, and what a device does at best: subjects that a timing process builds.
+
+Shape suffixes: B batch, C channels, H W map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hilo_nas.arch import ArchConfig
+from hilo_nas.cost import PARTS, map_sizes
+from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
+from hilo_nas.models.inference import choose_operators
+
+__all__ = ["build_copy", "build_part", "build_product"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class _OnItsOwn(nn.Module):
+    """Calls a part on a tensor of its own, whatever it is given."""
+
+    def __init__(self, part: nn.Module, own: Tensor) -> None:
+        super().__init__()
+        self.part = part
+        self.register_buffer("own", own, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns what comes of the part."""
+        y: Tensor = self.part(self.own)
+        return y
+
+
+class _Head(nn.Module):
+    """What follows the last stage."""
+
+    def __init__(self, network: LITv2) -> None:
+        super().__init__()
+        self.norm, self.head = network.norm, network.head
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y: Tensor = self.head(self.norm(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return y
+
+
+class _Copy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+def build_part(
+    *,
+    part: str,
+    arch: Mapping[str, Any],
+    batch_size: int,
+    img_size: int,
+    device: str,
+    precision: str,
+    num_classes: int,
+    in_chans: int,
+) -> nn.Module:
+    """Returns a part of a network in its inference form, which runs on a map as it meets in the network.
+
+    Args:
+        part: One of `hilo_nas.cost.PARTS`.
+        arch: The network, as plain data.
+        batch_size: Images of the map.
+        img_size: Side of the images in pixels.
+        device: Where the part is to run.
+        precision: As of a condition, but for autocast.
+        num_classes: Outputs of the network.
+        in_chans: Channels of the images.
+    """
+    config = ArchConfig.from_dict(arch)
+    network = build_model(config, num_classes=num_classes, in_chans=in_chans)
+    fill_zero_weights(network)
+    network = prepare_for_inference(network, device=device, precision=precision)
+    index = PARTS.index(part)
+    if index == 0:
+        return network.patch_embed
+    before = max(index - 2, 0)  # the stage whose map comes in; the first takes one of its own size
+    map_BHWC = _random((batch_size, *map_sizes(config, img_size)[before], config.embed_dims[before]), device, precision)
+    # Stages hand on NHWC maps as NCHW views.
+    return _OnItsOwn(_Head(network) if part == PARTS[-1] else network.layers[index - 1], map_BHWC.permute(0, 3, 1, 2))
+
+
+def build_product(*, side: int, device: str, precision: str, num_classes: int, in_chans: int) -> nn.Module:
+    """Returns a product of two square matrices, by the operator that inference forms have on the device."""
+    operators = choose_operators(torch.device(device), precision)
+    weight = _random((side, side), device, precision)
+    return _OnItsOwn(operators.linear(weight, None), _random((side, side), device, precision))
+
+
+def build_copy(*, size: int, device: str, num_classes: int, in_chans: int) -> nn.Module:
+    """Returns a copy of so many bytes of memory."""
+    return _OnItsOwn(_Copy(), _random((size // 4,), device, "fp32"))
+
+
+def _random(shape: tuple[int, ...], device: str, precision: str) -> Tensor:
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return value.to(device=device, dtype=_DTYPES.get(precision, torch.float32))
