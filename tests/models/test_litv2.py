@@ -11,7 +11,7 @@ from torch import nn
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, UsageError
 from hilo_nas.models import LITv2, build_model, build_subject, form_of
-from hilo_nas.models.dtm import DTM, DeformConv, merging_precision
+from hilo_nas.models.dtm import DTM, DeformConv
 
 FIELDS = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 4]}
 ARCH = ArchConfig(**FIELDS)
@@ -112,18 +112,10 @@ def test_every_precision_stays_near_float32(precision):
     assert (seen.float() - expected).abs().max() < 0.03 * expected.abs().max()
 
 
-def test_the_form_names_where_the_merging_runs_in_float32(model):
-    native, cast = "litv2/1 dcn=torchvision", "litv2/1 dcn=torchvision-fp32"
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_form_names_the_merging(model, precision):
     for device in ("cpu", torch.device("cuda", 0)):
-        forms = [model.form(device, precision) for precision in PRECISIONS]
-        assert forms == [native, cast, native, cast, cast]
-    assert model.form("mps", "fp16") == cast
-    with pytest.raises(UsageError, match="must be one of fp32, bf16, fp16, amp-bf16, amp-fp16, but got 'int8'"):
-        model.form("cpu", "int8")
-
-
-def test_double_precision_merges_natively():
-    assert merging_precision("cpu", torch.float64, autocast=False) == "native"
+        assert model.form(device, precision) == "litv2/2 dcn=gather"
 
 
 def test_merging_begins_as_an_ordinary_convolution():
@@ -268,7 +260,7 @@ def test_subjects_are_built_from_plain_data():
     ours = build_subject({"arch": ARCH.to_dict()}, num_classes=4, in_chans=1).eval()
     assert isinstance(ours, LITv2)
     assert ours(torch.randn(1, 1, 32, 32)).shape == (1, 4)
-    assert form_of(ours, "cpu", "fp32") == "litv2/1 dcn=torchvision"
+    assert form_of(ours, "cpu", "fp32") == "litv2/2 dcn=gather"
     with torch.device("meta"):
         assert build_subject("litv2_base", 10, 3).arch == PRESETS["litv2_base"]
         for spec in ({"timm": "resnet18"}, "timm:resnet18"):
