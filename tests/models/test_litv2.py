@@ -11,6 +11,7 @@ from torch import nn
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, UsageError
 from hilo_nas.models import LITv2, build_model, build_subject, form_of
+from hilo_nas.models.blocks import ConvFFN
 from hilo_nas.models.dtm import DTM, DeformConv
 
 FIELDS = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 4]}
@@ -116,6 +117,19 @@ def test_every_precision_stays_near_float32(precision):
 def test_the_form_names_the_merging(model, precision):
     for device in ("cpu", torch.device("cuda", 0)):
         assert model.form(device, precision) == "litv2/2 dcn=gather"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 5), (2, 3), (3, 2)])
+def test_tiny_maps_pass_the_same_convolution_in_training(size):
+    ffn = ConvFFN(4, 12).double()
+    x_BHWC = torch.randn(3, *size, 4, dtype=torch.float64)
+    seen, grads = [], []
+    for mode in (True, False):
+        y_BHWC = ffn.train(mode)(x_BHWC)
+        seen.append(y_BHWC)
+        grads.append(torch.autograd.grad(y_BHWC.square().sum(), list(ffn.parameters())))
+    torch.testing.assert_close(*seen, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
 
 
 def test_merging_begins_as_an_ordinary_convolution():
