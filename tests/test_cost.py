@@ -32,16 +32,9 @@ def build_meta(arch, **options):
         return build_model(arch, **options).eval()
 
 
-def _deform_flops(x, weight, offset, mask, bias, *args, out_shape=None, **options):
-    """torch counts no operator of torchvision's: two operations per multiply-add, as its other formulas give."""
-    batch, channels, height, width = out_shape
-    return 2 * batch * channels * height * width * weight[1] * weight[2] * weight[3]
-
-
 def counted_macs(module, *shape):
     """What torch's own counter sees while the module runs."""
-    formulas = {torch.ops.torchvision.deform_conv2d: _deform_flops}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.empty(shape, device="meta"))
     assert counter.get_total_flops() % 2 == 0
     return counter.get_total_flops() // 2

@@ -78,7 +78,7 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
             precision=condition.precision,
         )
         # What torch would run is not what runs here.
-        words = [word for word in _form(model, condition).split() if word != "eager" and not word.startswith("dcn=")]
+        words = [word for word in form_of(model).split() if word != "eager" and not word.startswith("merging=")]
         return Prepared(call=converted.call, form=f"{' '.join(words)} {converted.form}", read_memory_mib=_unseen)
     return _prepare_torch(model, subject, condition, device)
 
@@ -102,7 +102,7 @@ def _prepare_torch(
     if condition.fused:
         model, form = _fused(model, subject, condition, device)
     else:
-        model, form = _place(model, condition, device), _form(model, condition)
+        model, form = _place(model, condition, device), form_of(model)
     run: Any = model
     if condition.compile:
         run = _compile(model)
@@ -125,8 +125,8 @@ def _fused(
         model = prepare_for_inference(
             model, device=device, precision=condition.precision, for_compile=condition.compile
         )
-        return model, _form(model, condition)
-    form = _form(model, condition)
+        return model, form_of(model)
+    form = form_of(model)
     image = _input(subject, dataclasses.replace(condition, precision="fp32"), torch.device("cpu"))
     model, how = fuse(model, image)
     return _place(model, condition, device), f"{form} {how}"
@@ -141,7 +141,7 @@ def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torc
         raise UsageError("a training step runs in torch alone: runtime, fused and cuda_graph must be left out")
     model = _place(_build(subject, num_classes), condition, device).train()
     image = _input(subject, condition, device)
-    form = f"{_form(model, condition)} training" + " compiled" * condition.compile
+    form = f"{form_of(model)} training" + " compiled" * condition.compile
     run: Any = _compile(model) if condition.compile else model
     forward: Any = _autocast(lambda: run(image), condition, device)
 
@@ -174,10 +174,6 @@ def _build(subject: Mapping[str, Any], num_classes: int) -> nn.Module:
     model = build_subject(dict(subject), num_classes=num_classes, in_chans=3).eval()
     fill_zero_weights(model)
     return model
-
-
-def _form(model: nn.Module, condition: Condition) -> str:
-    return form_of(model, condition.device_kind, condition.precision)
 
 
 def _input(subject: Mapping[str, Any], condition: Condition, device: torch.device) -> torch.Tensor:

@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from hilo_nas.arch import N_STAGES, PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models.blocks import NORM_EPS, PatchEmbed, Stage
-from hilo_nas.models.dtm import merging_precision_of
 from hilo_nas.models.weights import checkpoint_filter_fn
 
 __all__ = ["LITv2", "build_model", "checkpoint_filter_fn"]
 
-_FORM_VERSION = "litv2/1"
+_FORM_VERSION = "litv2/2"
 """Raised with every change to this implementation that may change its speed."""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -85,20 +84,10 @@ class LITv2(nn.Module):
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
         self.apply(_init_linear)
 
-    def form(self, device: str | torch.device, precision: str) -> str:
-        """Returns which implementation runs on a device in a precision; measurements of two forms are never mixed.
-
-        Args:
-            device: The device, or its name.
-            precision: fp32, bf16, fp16, amp-bf16 or amp-fp16.
-
-        Raises:
-            UsageError: An unknown precision.
-        """
-        if self.choices:
-            return " ".join((_FORM_VERSION, *self.choices))
-        is_native = merging_precision_of(torch.device(device).type, precision) == "native"
-        return f"{_FORM_VERSION} dcn={'torchvision' if is_native else 'torchvision-fp32'}"
+    @property
+    def form(self) -> str:
+        """Which implementation runs; measurements of two forms are never mixed."""
+        return " ".join((_FORM_VERSION, *(self.choices or ("merging=gather",))))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns logits, shape (B, num_classes), for images of any size that is not smaller than the stride.

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
 from hilo_nas.arch import PRESETS, ArchConfig
@@ -52,10 +51,10 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
     return model
 
 
-def form_of(model: nn.Module, device: str | torch.device, precision: str) -> str:
+def form_of(model: nn.Module) -> str:
     """Returns which implementation of a network runs; see `LITv2.form`."""
     if isinstance(model, LITv2):
-        return model.form(device, precision)
+        return model.form
     kind = type(model)
     if kind.__module__.startswith("timm."):
         return f"timm/{timm.__version__} eager"

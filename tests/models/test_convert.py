@@ -122,6 +122,12 @@ def test_the_callers_model_is_left_as_it_is(runtime):
     assert_near(converted.read_output(), eager(model, converted.image))
 
 
+def test_merging_is_one_operator_in_a_captured_network_and_a_gather_in_torch():
+    model, image = build_merging(), torch.randn(1, 3, 16, 16)
+    assert capture.has_deform(capture.capture(model, image))
+    assert not capture.has_deform(torch.export.export(model, (image,), strict=False))
+
+
 @needs_onnxruntime
 def test_float16_is_checked_and_named():
     model, image = build_merging(), torch.randn(1, 3, 33, 33)

@@ -11,7 +11,8 @@ from torch import nn
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, UsageError
 from hilo_nas.models import LITv2, build_model, build_subject, form_of, input_shape_of
-from hilo_nas.models.dtm import DTM, DeformConv, merging_precision
+from hilo_nas.models.blocks import ConvFFN
+from hilo_nas.models.dtm import DTM, DeformConv
 
 FIELDS = {"embed_dims": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 4]}
 ARCH = ArchConfig(**FIELDS)
@@ -112,18 +113,21 @@ def test_every_precision_stays_near_float32(precision):
     assert (seen.float() - expected).abs().max() < 0.03 * expected.abs().max()
 
 
-def test_the_form_names_where_the_merging_runs_in_float32(model):
-    native, cast = "litv2/1 dcn=torchvision", "litv2/1 dcn=torchvision-fp32"
-    for device in ("cpu", torch.device("cuda", 0)):
-        forms = [model.form(device, precision) for precision in PRECISIONS]
-        assert forms == [native, cast, native, cast, cast]
-    assert model.form("mps", "fp16") == cast
-    with pytest.raises(UsageError, match="must be one of fp32, bf16, fp16, amp-bf16, amp-fp16, but got 'int8'"):
-        model.form("cpu", "int8")
+def test_the_form_names_the_merging(model):
+    assert model.form == "litv2/2 merging=gather"
 
 
-def test_double_precision_merges_natively():
-    assert merging_precision("cpu", torch.float64, autocast=False) == "native"
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 5), (2, 3), (3, 2)])
+def test_tiny_maps_pass_the_same_convolution_in_training(size):
+    ffn = ConvFFN(4, 12).double()
+    x_BHWC = torch.randn(3, *size, 4, dtype=torch.float64)
+    seen, grads = [], []
+    for mode in (True, False):
+        y_BHWC = ffn.train(mode)(x_BHWC)
+        seen.append(y_BHWC)
+        grads.append(torch.autograd.grad(y_BHWC.square().sum(), list(ffn.parameters())))
+    torch.testing.assert_close(*seen, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
 
 
 def test_merging_begins_as_an_ordinary_convolution():
@@ -268,13 +272,13 @@ def test_subjects_are_built_from_plain_data():
     ours = build_subject({"arch": ARCH.to_dict()}, num_classes=4, in_chans=1).eval()
     assert isinstance(ours, LITv2)
     assert ours(torch.randn(1, 1, 32, 32)).shape == (1, 4)
-    assert form_of(ours, "cpu", "fp32") == "litv2/1 dcn=torchvision"
+    assert form_of(ours) == "litv2/2 merging=gather"
     with torch.device("meta"):
         assert build_subject("litv2_base", 10, 3).arch == PRESETS["litv2_base"]
         for spec in ({"timm": "resnet18"}, "timm:resnet18"):
             neighbour = build_subject(spec, num_classes=4, in_chans=1)
             assert neighbour(torch.empty(2, 1, 32, 32)).shape == (2, 4)
-    assert form_of(neighbour, "cpu", "fp32") == f"timm/{timm.__version__} eager"
+    assert form_of(neighbour) == f"timm/{timm.__version__} eager"
 
 
 def test_a_subject_may_be_whatever_a_function_builds():

@@ -1,8 +1,8 @@
 """Networks leaving torch: captured as a graph, and written as ONNX or as OpenVINO's own format.
 
 Both ways begin with `torch.export`. ONNX is then written by torch's exporter for such graphs (the older one, of
-TorchScript, is deprecated); OpenVINO takes the graph as it is. The deformable convolution of the token merging is the
-one operator that torch's exporter does not know:
+TorchScript, is deprecated); OpenVINO takes the graph as it is. The deformable convolution of the token merging, in
+torch a gather and a product, is captured as torchvision's one operator, for the formats have better words for that:
 
 * In ONNX it becomes a GridSample and a plain convolution, which every runtime has, so that one file serves all. ONNX's
   own DeformConv is known to ONNX Runtime 1.32 but not to OpenVINO 2026.4, and brings nothing: LITv2-S at 224 px takes
@@ -17,8 +17,10 @@ Seen on one core of an AMD EPYC in float32, with torch 2.15, onnxruntime 1.32 an
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torchvision.ops import deform_conv2d
 
 from hilo_nas.errors import UsageError
 from hilo_nas.models.convert.libraries import import_library, refusals
+from hilo_nas.models.dtm import DeformConv
 
 __all__ = ["OPSET", "capture", "copy_of", "export_onnx", "export_openvino", "has_deform", "to_onnx", "to_openvino"]
 
@@ -69,8 +73,27 @@ def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -
             shapes = ({0: Dim("batch")},)
             if len(image) == 1:  # torch takes an axis of 1 for a fixed one
                 image = image.repeat(2, 1, 1, 1)
-        program = torch.export.export(model, (image,), dynamic_shapes=shapes, strict=False)
+        with _deformed_by_torchvision(model):
+            program = torch.export.export(model, (image,), dynamic_shapes=shapes, strict=False)
         return _rewrite(program, {torch.ops.aten.copysign.Tensor: _copysign})
+
+
+@contextlib.contextmanager
+def _deformed_by_torchvision(model: nn.Module) -> Iterator[None]:
+    """Lets the deformable convolutions of a network be one operator each, for a while."""
+    convs = [module for module in model.modules() if isinstance(module, DeformConv)]
+    for conv in convs:
+        conv.forward = functools.partial(_deform, conv)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for conv in convs:
+            del conv.forward
+
+
+def _deform(conv: DeformConv, x_BCHW: Tensor) -> Tensor:
+    y_BCHW: Tensor = deform_conv2d(x_BCHW, conv.conv_offset(x_BCHW), conv.weight, conv.bias, stride=(2, 2))
+    return y_BCHW
 
 
 def has_deform(program: ExportedProgram) -> bool:

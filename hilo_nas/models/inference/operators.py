@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hilo_nas.models.dtm import deformable_columns
 from hilo_nas.models.hilo import attend_windows
-from hilo_nas.models.sampling import TAPS, sampling_points
 
-__all__ = ["PLAIN", "DepthwiseGelu", "Linear", "Operators", "gather_columns"]
+__all__ = ["PLAIN", "DepthwiseGelu", "Linear", "Operators"]
 
 
 class Linear(nn.Module):
@@ -61,15 +61,6 @@ class DepthwiseGelu(nn.Module):
         return F.gelu(y_BCHW).permute(0, 2, 3, 1)
 
 
-def gather_columns(x_BHWC: Tensor, offset_BCHW: Tensor) -> Tensor:
-    """Returns what a 2x2 deformable convolution of stride 2 sees of a map, shape (B, H // 2, W // 2, 4 * C)."""
-    B, H, W, C = x_BHWC.shape
-    index_PK, weight_PK = sampling_points(offset_BCHW, H, W)
-    rows = x_BHWC.reshape(-1, C)
-    columns = F.embedding_bag(index_PK, rows, per_sample_weights=weight_PK.to(x_BHWC.dtype), mode="sum")
-    return columns.reshape(B, H // 2, W // 2, TAPS * C)
-
-
 class _BuildLinear(Protocol):
     def __call__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module: ...
 
@@ -84,8 +75,8 @@ class Operators:
     """What weights are stored in."""
     linear: _BuildLinear = Linear
     depthwise_gelu: Callable[[Tensor, Tensor], nn.Module] = DepthwiseGelu
-    columns: Callable[[Tensor, Tensor], Tensor] = gather_columns
-    """From a map and its offsets, as `gather_columns`."""
+    columns: Callable[[Tensor, Tensor], Tensor] = deformable_columns
+    """As `hilo_nas.models.dtm.deformable_columns`."""
     attend_windows: Callable[[Tensor, int, int], Tensor] = attend_windows
     """As `hilo_nas.models.hilo.attend_windows`."""
 
