@@ -354,7 +354,8 @@ class Other:
             condition = Condition(batch_size=2, img_size=4, env="default")
             entrants = {{"theirs": Entrant(subject={stamped(self.log, "theirs")!r}, condition=condition)}}
             with Ruler(Path({str(folder / "timing.log")!r}), purpose="study other", env="default") as ruler:
-                ruler.read_device("cpu", print)
+                ruler.read_device("cpu", lambda event: None)
+                print("ready", flush=True)
                 sys.stdin.readline()
                 found = ruler.measure_cohort(entrants, told.append, reference={LAYER!r}, seconds_each=0.01)
             print(json.dumps([
@@ -373,6 +374,8 @@ class Other:
         self.measurement = None
 
     def begin(self):
+        """Lets it time; it is ready by then, so that the two meet."""
+        assert self.process.stdout.readline() == "ready\n"
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
