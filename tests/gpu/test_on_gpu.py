@@ -20,7 +20,7 @@ from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import Event, Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.measurement.proxy import PROXY_PRECISIONS
-from hilo_nas.models import LITv2, build_model, build_subject
+from hilo_nas.models import LITv2, build_model, build_subject, prepare_for_inference
 from hilo_nas.models.dtm import DeformConv
 from hilo_nas.proxy import CachedData, prepare_data, run_training
 from hilo_nas.proxy.train import Training
@@ -138,12 +138,53 @@ def test_float32_gives_what_the_cpu_gives(exact_float32, size):
     assert (seen_P - expected_P).norm() < 1e-2 * expected_P.norm()
 
 
+@pytest.mark.parametrize("is_prepared", [False, True])
 @pytest.mark.parametrize("name", GOLDEN)
 @torch.no_grad()
-def test_the_classifier_gives_the_official_logits(exact_float32, name):
+def test_the_classifier_gives_the_official_logits(exact_float32, name, is_prepared):
     case = GOLDEN[name]
-    logits = golden_model(case).to(DEVICE)(golden_input(case).to(DEVICE))
-    assert distance(logits, torch.tensor(case["logits"])) < 1e-3
+    model = golden_model(case)
+    model = prepare_for_inference(model, device=DEVICE) if is_prepared else model.to(DEVICE)
+    assert distance(model(golden_input(case).to(DEVICE)), torch.tensor(case["logits"])) < 1e-4
+
+
+# Its inference form.
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@torch.no_grad()
+def test_the_inference_form_stays_near_float32_in_every_precision(exact_float32, precision, size):
+    dtype, autocast = PRECISIONS[precision]
+    model = wandering().eval()
+    x_BCHW = torch.randn(2, 3, *size)
+    prepared = prepare_for_inference(model, device=DEVICE, precision=precision)
+    with under(autocast):
+        seen = prepared(x_BCHW.to(device=DEVICE, dtype=dtype))
+    assert distance(seen, model(x_BCHW)) < (1e-3 if precision == "fp32" else 0.1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@torch.no_grad()
+def test_the_inference_form_compiles_whole_and_gives_the_same(exact_float32, precision):
+    dtype, _ = PRECISIONS[precision]
+    prepared = prepare_for_inference(wandering().eval(), device=DEVICE, precision=precision, for_compile=True)
+    x_BCHW = torch.randn(2, 3, 64, 64, device=DEVICE, dtype=dtype)
+    compiled = torch.compile(prepared, fullgraph=True, dynamic=False)
+    assert distance(compiled(x_BCHW), prepared(x_BCHW)) < (1e-3 if precision == "fp32" else 0.05)
+
+
+@torch.no_grad()
+def test_a_graph_holds_the_inference_form():
+    prepared = prepare_for_inference(wandering().eval(), device=DEVICE, precision="fp16")
+    x_BCHW = torch.randn(2, 3, 64, 64, device=DEVICE, dtype=torch.float16)
+    expected = prepared(x_BCHW)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        seen = prepared(x_BCHW)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert distance(seen, expected) < 1e-3
 
 
 # The proxy training.
