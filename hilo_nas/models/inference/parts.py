@@ -136,6 +136,7 @@ class FusedBlock(nn.Module):
             self.attn = FusedHiLo(attn, operators) if isinstance(attn, HiLo) else _PlainAttention(attn)
         mlp = source.mlp
         self.norm2 = source.norm2
+        self.hidden_dim = mlp.fc1.out_features
         self.fc1 = operators.from_linear(mlp.fc1)
         self.dwconv = operators.from_depthwise(mlp.dwconv)
         self.fc2 = operators.from_linear(mlp.fc2)
@@ -149,7 +150,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedStage(nn.Module):
-    """`Stage` with its parts in their inference form."""
+    """`Stage` in its inference form; where maps are large, its blocks run over slices of the batch."""
 
     def __init__(self, source: Stage, operators: Operators) -> None:
         super().__init__()
@@ -157,9 +158,19 @@ class FusedStage(nn.Module):
         self.downsample = FusedMerging(downsample, operators) if isinstance(downsample, DTM) else downsample
         blocks = [FusedBlock(block, operators) for block in source.blocks if isinstance(block, Block)]
         self.blocks = nn.Sequential(*blocks)
+        self.hidden_dim = blocks[0].hidden_dim
+        self.slice_mib = operators.slice_mib
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns the stage's features, as `Stage` does."""
         x_BHWC = self.downsample(x_BCHW).permute(0, 2, 3, 1).contiguous()
-        y_BHWC: Tensor = self.blocks(x_BHWC)
+        slices = x_BHWC.split(self._images_per_slice(x_BHWC))
+        y_BHWC: Tensor = self.blocks(x_BHWC) if len(slices) == 1 else torch.cat([self.blocks(part) for part in slices])
         return y_BHWC.permute(0, 3, 1, 2)
+
+    def _images_per_slice(self, x_BHWC: Tensor) -> int:
+        B, H, W, _ = x_BHWC.shape
+        if self.slice_mib is None:
+            return B
+        image_mib = H * W * self.hidden_dim * x_BHWC.element_size() / 2**20
+        return max(1, int(self.slice_mib / image_mib))

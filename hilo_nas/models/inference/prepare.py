@@ -20,6 +20,9 @@ __all__ = ["choose_operators", "prepare_for_inference"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SHARED_WORDS = ("patches=product", "merging=gather", "norms=folded", "projections=joint")
 """What every form has."""
+_SLICE_MIB = 4.0
+"""Keeps the maps of a perceptron in the cache: image by image, the blocks of LITv2-S's first two stages took 16 % and
+5 % less time at batch 8 and 32, those of the third as long, on AMD EPYC (Zen 4) with torch 2.15. It may change."""
 
 
 def prepare_for_inference(
@@ -72,8 +75,9 @@ def choose_operators(device: torch.device, precision: str, *, for_compile: bool 
     """Returns the operators that an inference form has on a device; see `prepare_for_inference` for the arguments."""
     if device.type == "cpu" and precision in _DTYPES and not for_compile and onednn.is_available(_DTYPES[precision]):
         return Operators(
-            words=("linear=onednn", "dwconv=onednn"),
+            words=("linear=onednn", "dwconv=onednn", f"slices={_SLICE_MIB:g}mib"),
             linear=onednn.OneDNNLinear,
             depthwise_gelu=onednn.OneDNNDepthwiseGelu,
+            slice_mib=_SLICE_MIB,
         )
     return PLAIN

@@ -13,7 +13,7 @@ from torch import nn
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
-from hilo_nas.models.inference import onednn
+from hilo_nas.models.inference import onednn, prepare
 
 ARCH = ArchConfig(
     embed_dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4), alpha=(0.9, 0.9, 0.5, 0.5), patch_size=2
@@ -85,6 +85,20 @@ def test_half_precision_stays_near_float32(precision, for_compile):
     with torch.autocast("cpu", dtype=half, enabled=is_autocast):
         found = prepared(images if is_autocast else images.to(half))
     assert difference(found, model(images)) <= (0.05 if half == torch.bfloat16 else 0.01)
+
+
+@torch.no_grad()
+def test_slices_of_the_batch_change_nothing(monkeypatch):
+    model = trained(ARCH)
+    images = torch.randn(5, 3, 32, 32)
+    whole = prepare_for_inference(model)(images)
+    monkeypatch.setattr(prepare, "_SLICE_MIB", 2 * 16 * 16 * 32 * 4 / 2**20)  # two images of the first stage
+    sliced = prepare_for_inference(model)
+    seen = []
+    sliced.layers[0].blocks[0].register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    assert difference(sliced(images), whole) <= 1e-6
+    if onednn.is_available(torch.float32):
+        assert seen == [2, 2, 1]
 
 
 @torch.no_grad()

@@ -1,0 +1,56 @@
+"""`hilo-nas bench stages`: where a network's time goes, beside what the device does at best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hilo_nas.cli.bench import SAVE, NoSave, Output, Save, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
+from hilo_nas.events import Emit
+
+if TYPE_CHECKING:
+    from hilo_nas.report import BenchReport  # pandas takes its time
+
+__all__ = ["EXAMPLES", "HELP", "run"]
+
+HELP = "Where the time of a LITv2 goes, part by part, and how far each part is from what the device does at best."
+EXAMPLES = "Example: hilo-nas bench stages --device cuda --precision fp16 --batch-size 64"
+
+
+def run(
+    network: Annotated[str, typer.Option(help="litv2_small, litv2_medium or litv2_base.")] = "litv2_small",
+    device: Device = None,
+    precision: Precision = "fp32",
+    batch_size: Annotated[int, typer.Option(help="Images per call.")] = 8,
+    img_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
+    seconds: Annotated[float, typer.Option(help="Seconds that a part is timed for at most.")] = 3.0,
+    threads: Threads = None,
+    output: Output = Format.table,
+    save: Save = SAVE,
+    no_save: NoSave = False,
+    idle_timeout: IdleTimeout = "10m",
+) -> None:
+    """Times the parts; the options are those of the command line."""
+    from hilo_nas.bench.stages import StagesPlan, bench_stages
+    from hilo_nas.bench.stages_report import report_stages
+
+    plan = StagesPlan(
+        network=network,
+        device=device,
+        batch_size=batch_size,
+        img_size=img_size,
+        precision=precision,
+        seconds=seconds,
+        threads=threads,
+    )
+
+    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_stages(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
+        condition = next(iter(findings.measurements.values())).condition
+        options = {"network": network, "img-size": img_size, "seconds": seconds, "threads": threads}
+        return [report_stages(findings, spell_command("stages", condition, options))]
+
+    run_bench(bench, output, None if no_save else save, idle_timeout)
