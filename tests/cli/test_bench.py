@@ -64,6 +64,8 @@ def test_attention_runs_and_prints_its_table(home, capsys):
         ("backbones --precision fp8", "precision must be one of fp32"),
         ("official", "Missing option '--checkout'"),
         ("official --checkout nowhere --network resnet50", "network must be one of litv2_small, litv2_medium"),
+        ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
+        ("releases --seconds 0", "seconds must be above 0, but got 0"),
         ("backbones --idle-timeout soon", "must be a duration above 0"),
         ("backbones --format xml", "Invalid value for '--format'"),
     ],
