@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bench.checkouts import write_checkout
 from builders import TINY, build_calibration, build_device, build_measurement, build_record, demo_records, write_study
 
 import hilo_nas.bench.attention
 import hilo_nas.bench.backbones
+import hilo_nas.bench.official
+import hilo_nas.bench.releases
 import hilo_nas.bench.ruler
 import hilo_nas.search
 from hilo_nas.cli import main
@@ -67,8 +70,11 @@ def home(tmp_path, monkeypatch):
         (hilo_nas.bench.ruler, "bench_ruler"),
         (hilo_nas.bench.attention, "bench_attention"),
         (hilo_nas.bench.backbones, "bench_backbones"),
+        (hilo_nas.bench.official, "bench_official"),
+        (hilo_nas.bench.releases, "bench_releases"),
     ):
         monkeypatch.setattr(module, name, bench)
+    write_checkout(tmp_path / "LITv2")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
     (tmp_path / "model.onnx").write_bytes(b"onnx")
@@ -93,7 +99,7 @@ def test_the_readme_shows_every_command():
         assert command in shown
     commands = {"search", "measure", "remeasure", "status", "front", "export", "space"}
     assert {line.split()[1] for line in COMMANDS} >= commands
-    assert shown >= {"bench ruler", "bench attention", "bench backbones"}
+    assert shown >= {"bench ruler", "bench attention", "bench backbones", "bench official", "bench releases"}
 
 
 def test_the_readmes_space_is_one(tmp_path):
@@ -106,7 +112,7 @@ def test_the_readmes_space_is_one(tmp_path):
 def test_every_option_that_the_readme_names_exists(capsys):
     main(["search", "--help"])
     known = capsys.readouterr().out
-    benches = ("bench ruler", "bench attention", "bench backbones")
+    benches = ("bench ruler", "bench attention", "bench backbones", "bench official", "bench releases")
     for command in ("export", "space check", "measure", "remeasure", *benches):
         main([*command.split(), "--help"])
         known += capsys.readouterr().out

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hilo_nas.bench.peers import BASE, PUBLISHED_SPEEDS, Peer
-from hilo_nas.bench.timing import advise
+from hilo_nas.bench.timing import advise, ratio_fields, speed_fields
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import Condition, Measurement
-from hilo_nas.report import build_cohort_frame
 
 __all__ = ["FORMS", "PLAIN", "BackbonesFindings", "Final", "Heat", "choose_form", "form_of"]
 
@@ -121,11 +120,11 @@ class BackbonesFindings:
         return {
             **row,
             "form": form_of(best.condition),
-            **_speed(best, "images_per_s"),
-            **_ratio(best, base_best, "ratio"),
-            **_speed(plain, "plain_images_per_s"),
-            **_ratio(plain, base_plain, "plain_ratio"),
-            **_ratio(best, plain, "gain"),
+            **speed_fields(best, "images_per_s"),
+            **ratio_fields(best, base_best, "ratio"),
+            **speed_fields(plain, "plain_images_per_s"),
+            **ratio_fields(plain, base_plain, "plain_ratio"),
+            **ratio_fields(best, plain, "gain"),
             "latency_ms_p50": best.latency_ms_p50,
             "memory_mib": best.memory_mib,
             "plain_memory_mib": None if plain is None else plain.memory_mib,
@@ -158,7 +157,7 @@ class BackbonesFindings:
             own, other = self._base(final), self._plain_and_best(rival, final)
             for form, a, b in zip((PLAIN, "best"), own, other, strict=True):
                 if a is not None and b is not None:
-                    found = _ratio(a, b, "ratio")
+                    found = ratio_fields(a, b, "ratio")
                     said.append(f"{found['ratio']:.2f} [{found['ratio_low']:.2f}, {found['ratio_high']:.2f}] {form}")
         return [f"LITv2-S over ResNet-50: {', '.join(said)} here; published {published}"] if said else []
 
@@ -172,20 +171,3 @@ class BackbonesFindings:
     def advise(self) -> list[str]:
         """Returns what to do about the machine, if it was not steady."""
         return advise(self.measurements)
-
-
-def _speed(measurement: Measurement | None, key: str) -> dict[str, float | None]:
-    return {
-        f"{key}{end}": None if measurement is None else getattr(measurement, f"images_per_s{end}")
-        for end in ("", "_low", "_high")
-    }
-
-
-def _ratio(own: Measurement | None, base: Measurement | None, key: str) -> dict[str, Any]:
-    """How many times as fast as the other a network is, its interval, and whether both shared their rounds."""
-    found: dict[Any, Any] = {}
-    if own is not None and base is not None:
-        found = build_cohort_frame({"base": base, "own": own}).to_dict("records")[1]
-    return {f"{key}{end}": found.get(f"ratio{end}") for end in ("", "_low", "_high")} | {
-        f"{key}_is_paired": found.get("is_paired")
-    }

@@ -15,9 +15,10 @@ from hilo_nas.cost import count_macs, count_params
 from hilo_nas.report import BenchReport, BenchTable, describe_arch
 from hilo_nas.report.benches import between, number, percent, word
 
-__all__ = ["report_attention", "report_backbones", "report_ruler"]
+__all__ = ["INTERVALS", "plan_settings", "report_attention", "report_backbones", "report_ruler"]
 
-_INTERVALS = "Intervals are of 95 %, from a bootstrap over rounds."
+INTERVALS = "Intervals are of 95 %, from a bootstrap over rounds."
+"""A sentence for the notes of every table that has some."""
 
 
 def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with_statistics: bool) -> BenchReport:
@@ -86,7 +87,7 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with
         bench="ruler",
         title="What this machine can resolve",
         command=command,
-        settings={**_settings(plan), "space": plan.space.name},
+        settings={**plan_settings(plan), "space": plan.space.name},
         measurements=[measurement for item in findings.passes for measurement in item.measurements.values()],
         tables=[*tables, _list_networks(plan, findings), timings],
         failures={key: str(error) for key, error in findings.failures.items()},
@@ -129,7 +130,7 @@ def report_attention(plan: AttentionPlan, findings: AttentionFindings, command: 
         ],
         notes=[
             "A shape is SIDE/DIM/HEADS, an image is one map. The ratio is to HiLo with alpha 0.9 and windows of 2 "
-            f"(LITv2's own), round by round at each shape; that layer is also the anchor. {_INTERVALS}",
+            f"(LITv2's own), round by round at each shape; that layer is also the anchor. {INTERVALS}",
             "published: the same ratio from the images/s that LITv2's authors published (i9-10900X, torch 1.8.1, batch "
             "64), where this table has the same layer, shape and batch. Theirs are 30 calls without warm-up, and "
             "attention written out; here every layer uses torch's scaled_dot_product_attention.",
@@ -144,7 +145,7 @@ def report_attention(plan: AttentionPlan, findings: AttentionFindings, command: 
         bench="attention",
         title="HiLo beside other attention layers",
         command=command,
-        settings=_settings(plan),
+        settings=plan_settings(plan),
         measurements=findings.measurements,
         tables=[table],
         failures={name: str(error) for name, error in findings.failures.items()},
@@ -177,7 +178,7 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
         ],
         notes=[
             "plain: eager, NCHW, as built. best: the fastest of the forms tried, in the second table; the simpler one "
-            f"where a timing cannot tell. Ratios are best to best and plain to plain. {_INTERVALS}",
+            f"where a timing cannot tell. Ratios are best to best and plain to plain. {INTERVALS}",
             "Networks of one cohort shared their rounds, and LITv2-S ran in every cohort: each ratio to it, and of a "
             "network's own forms, is measured round by round; two networks of different cohorts compare through it."
             + (f" {group_note}." if group_note else ""),
@@ -210,7 +211,7 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
         bench="backbones",
         title="LITv2 beside its peers",
         command=command,
-        settings=_settings(plan),
+        settings=plan_settings(plan),
         measurements=findings.measurements,
         tables=[table, forms],
         failures=findings.list_failures(),
@@ -225,7 +226,7 @@ def _top1(row: Mapping[str, Any]) -> str:
     return f"{100 * row['published_top1']:.1f}" + (f" ({size} px)" if size != 224 else "")
 
 
-def _settings(plan: Any) -> dict[str, Any]:
-    """A plan's fields, as its options say them."""
+def plan_settings(plan: Any) -> dict[str, Any]:
+    """Returns a plan's fields, as its options say them."""
     values = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
     return {name: [str(v) for v in value] if isinstance(value, tuple) else value for name, value in values.items()}

@@ -9,9 +9,10 @@ from hilo_nas.errors import HiloNasError, MeasurementError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measure import Cohort, Entrant, Ruler
 from hilo_nas.measurement import Calibration, Measurement
+from hilo_nas.report import build_cohort_frame
 from hilo_nas.rounds import judge_cohorts
 
-__all__ = ["advise", "time_together"]
+__all__ = ["advise", "ratio_fields", "speed_fields", "time_together"]
 
 
 def time_together(
@@ -56,3 +57,21 @@ def time_together(
 def advise(measurements: Iterable[Measurement]) -> list[str]:
     """Returns what to do about the machine, a sentence for each cohort that was not timed on a steady one."""
     return list(dict.fromkeys(item.text for item in judge_cohorts(measurements) if item.verdict != "steady"))
+
+
+def speed_fields(measurement: Measurement | None, key: str) -> dict[str, float | None]:
+    """Returns a network's images/s and the ends of its interval under `KEY`, `KEY_low` and `KEY_high`."""
+    return {
+        f"{key}{end}": None if measurement is None else getattr(measurement, f"images_per_s{end}")
+        for end in ("", "_low", "_high")
+    }
+
+
+def ratio_fields(own: Measurement | None, base: Measurement | None, key: str) -> dict[str, Any]:
+    """Returns how many times as fast as the other a network is, its interval, and whether both shared their rounds."""
+    found: dict[Any, Any] = {}
+    if own is not None and base is not None:
+        found = build_cohort_frame({"base": base, "own": own}).to_dict("records")[1]
+    return {f"{key}{end}": found.get(f"ratio{end}") for end in ("", "_low", "_high")} | {
+        f"{key}_is_paired": found.get("is_paired")
+    }

@@ -23,12 +23,12 @@ from hilo_nas.events import Emit
 if TYPE_CHECKING:
     from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
 
-__all__ = ["app"]
+__all__ = ["Format", "NoSave", "Output", "Save", "app", "run_bench", "spell_command"]
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Benches of this machine: what it resolves, attention layers, backbones. Results go to files in benchmarks/.",
+    help="Benches of this machine: what it resolves, layers, backbones, other code, releases; kept in benchmarks/.",
 )
 
 
@@ -37,6 +37,8 @@ Save = Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder for th
 NoSave = Annotated[bool, typer.Option("--no-save", help="Write no files.")]
 
 _SAVE = Path("benchmarks")
+_SWITCHES = ("compile", "training")
+"""Options that can be said with `--no-`."""
 _PIPE_WIDTH = 260
 """Columns of a line where nobody's screen ends it."""
 
@@ -87,10 +89,10 @@ def ruler(
         options = {"space": space, "networks": networks, "passes": passes, "seconds": seconds, "seed": seed}
         options |= {"alone": alone, "statistics": statistics, "img-size": plan.img_size, "threads": threads}
         first = findings.passes[0].measurements
-        command = _command("ruler", next(iter(first.values())).condition, options)
+        command = spell_command("ruler", next(iter(first.values())).condition, options)
         return [report_ruler(plan, findings, command, with_statistics=statistics)]
 
-    _run(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, output, None if no_save else save, idle_timeout)
 
 
 @app.command(epilog="Example: hilo-nas bench attention --device cpu --batch-size 64 --quick")
@@ -140,11 +142,11 @@ def attention(
         reports = []
         for findings in bench_attention(plan, emit, log=log, idle_timeout_s=idle_timeout_s):
             options = {"shape": shape, "layer": layer, "quick": quick, "seconds": seconds, "threads": threads}
-            command = _command("attention", findings.measurements[0].condition, options)
+            command = spell_command("attention", findings.measurements[0].condition, options)
             reports.append(report_attention(plan, findings, command))
         return reports
 
-    _run(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, output, None if no_save else save, idle_timeout)
 
 
 @app.command(epilog="Example: hilo-nas bench backbones --device cuda --precision fp16")
@@ -188,31 +190,46 @@ def backbones(
         findings = bench_backbones(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
         options = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
         options |= {"heat-seconds": heat_seconds, "threads": threads}
-        command = _command("backbones", findings.measurements[0].condition, options)
+        command = spell_command("backbones", findings.measurements[0].condition, options)
         return [report_backbones(plan, findings, command)]
 
-    _run(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, output, None if no_save else save, idle_timeout)
 
 
-def _command(bench: str, condition: Any, options: Mapping[str, Any]) -> str:
+def spell_command(bench: str, condition: Any, options: Mapping[str, Any]) -> str:
     """Returns the command line that does the same again, with what was left out spelled."""
     words = ["hilo-nas", "bench", bench]
     values = {"device": condition.device, "precision": condition.precision, "batch-size": condition.batch_size}
     for name, value in (values | dict(options)).items():
         if isinstance(value, bool):
-            words += [f"--{name}"] if value else [f"--no-{name}"] if name == "compile" else []
+            words += [f"--{name}"] if value else [f"--no-{name}"] if name in _SWITCHES else []
         elif value is not None:
             for item in value if isinstance(value, list) else [value]:
                 words += [f"--{name}", str(item)]
     return shlex.join(words)
 
 
-def _run(
-    bench: Callable[[Emit, Path, float], Sequence[BenchReport]], output: Format, save: Path | None, idle_timeout: str
+def run_bench(
+    bench: Callable[[Emit, Path, float], Sequence[BenchReport]],
+    output: Format,
+    save: Path | None,
+    idle_timeout: str,
+    *,
+    write: Callable[[BenchReport, Path], list[Path]] | None = None,
 ) -> None:
-    """Runs a bench, writes its files and prints its main tables; progress goes to standard error."""
+    """Runs a bench, writes its files and prints its main tables; progress goes to standard error.
+
+    Args:
+        bench: Told whom to emit to, the log, and the seconds of silence after which a process counts as hung.
+        output: How the main tables are printed.
+        save: Folder for the files; None for none.
+        idle_timeout: A duration, as the user types it.
+        write: Writes the files of a report and returns their paths; a CSV file per table and the report if left out.
+    """
     from hilo_nas.cli.display import build_display
     from hilo_nas.report import check_folder, write_report
+
+    write = write or write_report
 
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
@@ -234,7 +251,7 @@ def _run(
         else:
             shutil.rmtree(folder, ignore_errors=True)
     # Written before they are printed: whoever reads our output may leave.
-    written = [path for report in reports if save is not None for path in write_report(report, save)]
+    written = [path for report in reports if save is not None for path in write(report, save)]
     _print(reports, output)
     for path in written:
         progress.print(f"wrote {path}", markup=False, soft_wrap=True)

@@ -69,7 +69,7 @@ class BenchReport:
     """One bench under one condition."""
 
     bench: str
-    """`ruler`, `attention` or `backbones`."""
+    """`ruler`, `attention`, `backbones`, `official` or `releases`."""
     title: str
     command: str
     """What makes it again."""
@@ -87,11 +87,13 @@ class BenchReport:
     """Claims that were published, beside what was found."""
     is_part: bool = False
     """Whether less was timed than the bench's whole."""
+    condition: str = ""
+    """What its files' names say in the place of a precision and a batch, where more than one was timed."""
 
     @property
     def stem(self) -> str:
         """What its files' names begin with: the condition, in short."""
-        return name_results(self.bench, self.measurements[0], is_part=self.is_part)
+        return name_results(self.bench, self.measurements[0], is_part=self.is_part, condition=self.condition)
 
 
 # Columns.
@@ -132,15 +134,21 @@ def _figure(value: float | None, digits: int) -> str:
 # Files.
 
 
-def name_results(bench: str, measurement: Measurement, *, is_part: bool = False) -> str:
+def name_results(bench: str, measurement: Measurement, *, is_part: bool = False, condition: str = "") -> str:
     """Returns a file name's stem that says under which condition a bench was run.
 
     For instance `attention-cpu-fp32-b64-pt2.15-2026-11`; a GPU is named by its model.
+
+    Args:
+        bench: The bench.
+        measurement: One that it took.
+        is_part: Whether less was timed than the bench's whole.
+        condition: Stands in the place of the measurement's precision and batch.
     """
-    condition, device = measurement.condition, measurement.device
+    own, device = measurement.condition, measurement.device
     model = "" if device.kind == "cpu" else "".join(sign if sign.isalnum() else "-" for sign in device.model.lower())
-    parts = [bench, *["part"] * is_part, device.kind, *[model] * bool(model), condition.precision]
-    parts += [f"b{condition.batch_size}", *[f"t{condition.threads}"] * (condition.threads is not None)]
+    parts = [bench, *["part"] * is_part, device.kind, *[model] * bool(model)]
+    parts += [condition or f"{own.precision}-b{own.batch_size}", *[f"t{own.threads}"] * (own.threads is not None)]
     torch = ".".join(device.torch.split("+")[0].split(".")[:2])
     return "-".join([*parts, f"pt{torch}", measurement.measured_at[:7]])
 

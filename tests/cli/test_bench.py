@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hilo_nas.cli import main
-from hilo_nas.cli.bench import _command
+from hilo_nas.cli.bench import spell_command
 from hilo_nas.measurement import Condition
 
 
@@ -62,6 +62,10 @@ def test_attention_runs_and_prints_its_table(home, capsys):
         ("attention --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
         ("backbones --network vgg16", "a network must be one of litv2_small"),
         ("backbones --precision fp8", "precision must be one of fp32"),
+        ("official", "Missing option '--checkout'"),
+        ("official --checkout nowhere --network resnet50", "network must be one of litv2_small, litv2_medium"),
+        ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
+        ("releases --seconds 0", "seconds must be above 0, but got 0"),
         ("backbones --idle-timeout soon", "must be a duration above 0"),
         ("backbones --format xml", "Invalid value for '--format'"),
     ],
@@ -80,10 +84,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(hom
     assert "results must go to a folder that can be written, but taken" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_command_says_what_was_left_out_and_can_be_typed_again():
+def test_thespell_command_says_what_was_left_out_and_can_be_typed_again():
     condition = Condition(device="cpu", batch_size=8, precision="bf16")
     options = {"network": ["resnet50", "pvt_v2_b2"], "compile": False, "alone": False, "quick": True, "threads": None}
-    assert _command("backbones", condition, options) == (
+    assert spell_command("backbones", condition, options) == (
         "hilo-nas bench backbones --device cpu --precision bf16 --batch-size 8 "
         "--network resnet50 --network pvt_v2_b2 --no-compile --quick"
     )
@@ -99,7 +103,7 @@ except SystemExit:
     pass
 print("loaded", *[name for name in ("torch", "timm", "pandas", "optuna") if name in sys.modules])
 """
-    for arguments in (["bench", "--help"], ["bench", "ruler", "--help"]):
+    for arguments in (["bench", "--help"], ["bench", "ruler", "--help"], ["bench", "official", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", child, *arguments], capture_output=True, text=True, check=True, env=os.environ
         )

@@ -1,0 +1,78 @@
+"""`hilo-nas bench official`: LITv2 here beside the official code, from a checkout that the user has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hilo_nas.cli.bench import Device, Format, IdleTimeout, NoSave, Output, Save, Threads, run_bench, spell_command
+from hilo_nas.events import Emit
+
+if TYPE_CHECKING:
+    from hilo_nas.report import BenchReport  # pandas takes its time
+
+__all__ = ["EXAMPLES", "HELP", "run"]
+
+HELP = "LITv2 here beside the official code: outputs, images/s, training steps; with the same weights, side by side."
+EXAMPLES = "Example: hilo-nas bench official --checkout LITv2 --device cpu --batch-size 1 --batch-size 8"
+
+_SAVE = Path("benchmarks")
+
+
+def run(
+    checkout: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of a checkout of https://github.com/ziplab/LITv2.")
+    ],
+    device: Device = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="litv2_small, litv2_medium or litv2_base; may be given again. All if left out."),
+    ] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Images per call; may be given again. 1, 8, 32 and 64 if left out.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of our weights: fp32, bf16 or fp16, or amp- of these; may be given again. fp32 if left out."
+        ),
+    ] = None,
+    training: Annotated[bool, typer.Option("--training/--no-training", help="Time training steps, too.")] = True,
+    compile_: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Time compiled forms, too; if left out, on a CUDA device alone."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for at most; at least 12 rounds.")] = 5.0,
+    threads: Threads = None,
+    output: Output = Format.table,
+    save: Save = _SAVE,
+    no_save: NoSave = False,
+    idle_timeout: IdleTimeout = "30m",
+) -> None:
+    """Times the networks in both codes; the options are those of the command line."""
+    from hilo_nas.bench.official import BATCH_SIZES, NETWORKS, OfficialPlan, bench_official
+    from hilo_nas.bench.official_report import report_official
+
+    plan = OfficialPlan(
+        checkout=checkout,
+        device=device,
+        networks=tuple(network or NETWORKS),
+        batch_sizes=tuple(batch_size or BATCH_SIZES),
+        precisions=tuple(precision or ("fp32",)),
+        training=training,
+        compile=compile_,
+        seconds=seconds,
+        threads=threads,
+    )
+
+    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_official(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
+        condition = findings.measurements[0].condition
+        options = {"precision": list(plan.precisions), "batch-size": list(plan.batch_sizes), "network": network}
+        options |= {"checkout": checkout, "training": training, "compile": compile_}
+        options |= {"seconds": seconds, "threads": threads}
+        return [report_official(plan, findings, spell_command("official", condition, options))]
+
+    run_bench(bench, output, None if no_save else save, idle_timeout)

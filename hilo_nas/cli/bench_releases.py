@@ -1,0 +1,59 @@
+"""`hilo-nas bench releases`: a few speeds of this release, kept beside those of earlier ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hilo_nas.cli.bench import Device, Format, IdleTimeout, NoSave, Output, Threads, run_bench, spell_command
+from hilo_nas.events import Emit
+
+if TYPE_CHECKING:
+    from hilo_nas.bench.releases import ReleasesFindings  # pandas takes its time
+    from hilo_nas.report import BenchReport
+
+__all__ = ["EXAMPLES", "HELP", "run"]
+
+HELP = "Speeds of this release beside ResNet-18's and earlier releases'; kept in one file, releases.csv."
+EXAMPLES = "Example: hilo-nas bench releases --device cpu --check"
+
+_SAVE = Path("benchmarks")
+
+
+def run(
+    device: Device = None,
+    seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for at most; at least 12 rounds.")] = 5.0,
+    threads: Threads = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with exit code 1 where a speed fell, or could not be timed.")
+    ] = False,
+    output: Output = Format.table,
+    save: Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder of releases.csv.")] = _SAVE,
+    no_save: NoSave = False,
+    idle_timeout: IdleTimeout = "10m",
+) -> None:
+    """Times the networks and updates the file; the options are those of the command line."""
+    from hilo_nas.bench.history import FILE_NAME, read_history, write_history
+    from hilo_nas.bench.releases import ReleasesPlan, bench_releases, report_releases
+
+    plan = ReleasesPlan(device=device, seconds=seconds, threads=threads)
+    path = save / FILE_NAME
+    history = read_history(path)
+    found: list[ReleasesFindings] = []
+
+    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_releases(plan, emit, history=history, log=log, idle_timeout_s=idle_timeout_s)
+        found.append(findings)
+        options = {"precision": None, "batch-size": None, "seconds": seconds, "threads": threads, "check": check}
+        command = spell_command("releases", findings.measurements[0].condition, options)
+        return [report_releases(plan, findings, command)]
+
+    def write(report: BenchReport, folder: Path) -> list[Path]:
+        write_history(path, found[0].speeds)
+        return [path]
+
+    run_bench(bench, output, None if no_save else save, idle_timeout, write=write)
+    if check and (found[0].list_fallen() or found[0].failures):
+        raise typer.Exit(1)
