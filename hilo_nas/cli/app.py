@@ -16,8 +16,6 @@ from rich.markup import escape
 
 from hilo_nas.cli import (
     bench,
-    bench_official,
-    bench_releases,
     cache,
     export,
     front,
@@ -48,8 +46,6 @@ app.command("remeasure", help=remeasure.HELP, epilog=remeasure.EXAMPLES)(remeasu
 app.command("status", help=status.HELP)(status.run)
 app.command("front", help=front.HELP)(front.run)
 app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
-bench.app.command("official", help=bench_official.HELP, epilog=bench_official.EXAMPLES)(bench_official.run)
-bench.app.command("releases", help=bench_releases.HELP, epilog=bench_releases.EXAMPLES)(bench_releases.run)
 app.add_typer(space.app, name="space")
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")

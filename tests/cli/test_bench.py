@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hilo_nas.cli import main
-from hilo_nas.cli.bench import spell_command
+from hilo_nas.cli.bench.running import spell_command
 from hilo_nas.measurement import Condition
 
 

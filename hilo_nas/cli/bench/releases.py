@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench import Device, Format, IdleTimeout, NoSave, Output, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.running import SAVE, NoSave, Output, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, IdleTimeout, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = "Speeds of this release beside ResNet-18's and earlier releases'; kept in one file, releases.csv."
 EXAMPLES = "Example: hilo-nas bench releases --device cpu --check"
 
-_SAVE = Path("benchmarks")
-
 
 def run(
     device: Device = None,
@@ -30,7 +29,7 @@ def run(
         bool, typer.Option("--check", help="End with exit code 1 where a speed fell, or could not be timed.")
     ] = False,
     output: Output = Format.table,
-    save: Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder of releases.csv.")] = _SAVE,
+    save: Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder of releases.csv.")] = SAVE,
     no_save: NoSave = False,
     idle_timeout: IdleTimeout = "10m",
 ) -> None:

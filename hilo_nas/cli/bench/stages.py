@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench import SAVE, NoSave, Output, Save, run_bench, spell_command
+from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
 from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
 from hilo_nas.events import Emit
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench import Device, Format, IdleTimeout, NoSave, Output, Save, Threads, run_bench, spell_command
+from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, IdleTimeout, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "LITv2 here beside the official code: outputs, images/s, training steps; with the same weights, side by side."
 EXAMPLES = "Example: hilo-nas bench official --checkout LITv2 --device cpu --batch-size 1 --batch-size 8"
-
-_SAVE = Path("benchmarks")
 
 
 def run(
@@ -47,7 +46,7 @@ def run(
     seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for at most; at least 12 rounds.")] = 5.0,
     threads: Threads = None,
     output: Output = Format.table,
-    save: Save = _SAVE,
+    save: Save = SAVE,
     no_save: NoSave = False,
     idle_timeout: IdleTimeout = "30m",
 ) -> None:

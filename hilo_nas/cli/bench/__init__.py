@@ -1,0 +1,21 @@
+"""`hilo-nas bench`: claims about speed that anyone can make again on the machine at hand."""
+
+from __future__ import annotations
+
+import typer
+
+from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, stages
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Benches of this machine: what it resolves, layers, backbones, other code, releases; kept in benchmarks/.",
+)
+app.command("ruler", help=ruler.HELP, epilog=ruler.EXAMPLES)(ruler.run)
+app.command("attention", help=attention.HELP, epilog=attention.EXAMPLES)(attention.run)
+app.command("backbones", help=backbones.HELP, epilog=backbones.EXAMPLES)(backbones.run)
+app.command("stages", help=stages.HELP, epilog=stages.EXAMPLES)(stages.run)
+app.command("official", help=official.HELP, epilog=official.EXAMPLES)(official.run)
+app.command("releases", help=releases.HELP, epilog=releases.EXAMPLES)(releases.run)

@@ -1,0 +1,73 @@
+"""`hilo-nas bench attention`: HiLo beside the attention layers of the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
+from hilo_nas.events import Emit
+
+if TYPE_CHECKING:
+    from hilo_nas.report import BenchReport  # pandas takes its time
+
+__all__ = ["EXAMPLES", "HELP", "run"]
+
+HELP = "HiLo beside plain, reduced, windowed and linear attention, layer by layer, as in the LITv2 paper."
+EXAMPLES = "Example: hilo-nas bench attention --device cpu --batch-size 64 --quick"
+
+
+def run(
+    device: Device = None,
+    precision: Precision = "fp32",
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Maps per call; may be given again. 1 and 64 if left out.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SIDE/DIM/HEADS", help="A stage: 14/768/12; may be given again. Four if left out."),
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer to put beside HiLo; may be given again. All if left out.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The first stage alone, and HiLo with alpha 0.9 and windows of 2 alone.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds that a layer is timed for at most; at least 12 rounds.")
+    ] = 2.0,
+    threads: Threads = None,
+    output: Output = Format.table,
+    save: Save = SAVE,
+    no_save: NoSave = False,
+    idle_timeout: IdleTimeout = "10m",
+) -> None:
+    """Runs the bench; the options are those of the command line."""
+    from hilo_nas.bench.attention import AttentionPlan, bench_attention
+    from hilo_nas.bench.layers import KINDS, SHAPES, parse_shape
+    from hilo_nas.bench.reports import report_attention
+
+    shapes = tuple(parse_shape(text) for text in shape) if shape else SHAPES[:1] if quick else SHAPES
+    plan = AttentionPlan(
+        device=device,
+        precision=precision,
+        batch_sizes=tuple(batch_size or (1, 64)),
+        shapes=shapes,
+        kinds=tuple(layer or KINDS),
+        is_quick=quick,
+        seconds=seconds,
+        threads=threads,
+    )
+
+    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
+        reports = []
+        for findings in bench_attention(plan, emit, log=log, idle_timeout_s=idle_timeout_s):
+            options = {"shape": shape, "layer": layer, "quick": quick, "seconds": seconds, "threads": threads}
+            command = spell_command("attention", findings.measurements[0].condition, options)
+            reports.append(report_attention(plan, findings, command))
+        return reports
+
+    run_bench(bench, output, None if no_save else save, idle_timeout)

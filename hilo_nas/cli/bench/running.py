@@ -1,0 +1,138 @@
+"""What every bench does: options, files, tables on the screen, and the command that makes it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hilo_nas.cli.options import Format, parse_duration
+from hilo_nas.errors import UsageError
+from hilo_nas.events import Emit
+
+if TYPE_CHECKING:
+    from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
+
+__all__ = ["SAVE", "NoSave", "Output", "Save", "run_bench", "spell_command"]
+
+Output = Annotated[Format, typer.Option("--format", help="How to write the main table on the screen.")]
+Save = Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder for the CSV files and the report.")]
+NoSave = Annotated[bool, typer.Option("--no-save", help="Write no files.")]
+
+SAVE = Path("benchmarks")
+"""Where results go unless told otherwise."""
+_SWITCHES = ("compile", "training")
+"""Options that can be said with `--no-`."""
+_PIPE_WIDTH = 260
+"""Columns of a line where nobody's screen ends it."""
+
+
+def spell_command(bench: str, condition: Any, options: Mapping[str, Any]) -> str:
+    """Returns the command line that does the same again, with what was left out spelled."""
+    words = ["hilo-nas", "bench", bench]
+    values = {"device": condition.device, "precision": condition.precision, "batch-size": condition.batch_size}
+    for name, value in (values | dict(options)).items():
+        if isinstance(value, bool):
+            words += [f"--{name}"] if value else [f"--no-{name}"] if name in _SWITCHES else []
+        elif value is not None:
+            for item in value if isinstance(value, list) else [value]:
+                words += [f"--{name}", str(item)]
+    return shlex.join(words)
+
+
+def run_bench(
+    bench: Callable[[Emit, Path, float], Sequence[BenchReport]],
+    output: Format,
+    save: Path | None,
+    idle_timeout: str,
+    *,
+    write: Callable[[BenchReport, Path], list[Path]] | None = None,
+) -> None:
+    """Runs a bench, writes its files and prints its main tables; progress goes to standard error.
+
+    Args:
+        bench: Told whom to emit to, the log, and the seconds of silence after which a process counts as hung.
+        output: How the main tables are printed.
+        save: Folder for the files; None for none.
+        idle_timeout: A duration, as the user types it.
+        write: Writes the files of a report and returns their paths; a CSV file per table and the report if left out.
+    """
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.report import check_folder, write_report
+
+    write = write or write_report
+
+    idle_timeout_s = parse_duration(idle_timeout)
+    assert idle_timeout_s is not None
+    if save is not None:
+        check_folder(save)
+    progress = Console(stderr=True, highlight=False)
+    folder = Path(tempfile.mkdtemp(prefix="hilo-nas-bench-"))
+    is_log_wanted = True
+    try:
+        with build_display(progress) as display:
+            reports = bench(display, folder / "timing.log", idle_timeout_s)
+        is_log_wanted = any(report.failures for report in reports)
+    except (KeyboardInterrupt, UsageError):
+        is_log_wanted = False
+        raise
+    finally:
+        if is_log_wanted:
+            progress.print(f"what the timing process printed is in {folder}", markup=False, soft_wrap=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    # Written before they are printed: whoever reads our output may leave.
+    written = [path for report in reports if save is not None for path in write(report, save)]
+    _print(reports, output)
+    for path in written:
+        progress.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+def _print(reports: Sequence[BenchReport], output: Format) -> None:
+    from hilo_nas.report import render_csv, render_json
+
+    if output is Format.json:
+        typer.echo(render_json(reports))
+    elif output is Format.csv:
+        main = [report.tables[0] for report in reports]
+        rows = [row for table in main for row in table.rows]
+        typer.echo(render_csv(dataclasses.replace(main[0], rows=rows)), nl=False)
+    else:
+        for report in reports:
+            _print_report(report)
+
+
+def _print_report(report: BenchReport) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_WIDTH)
+    for table in report.tables:
+        if table.is_shown:
+            _print_table(table, console)
+    for line in report.headlines:
+        console.print(line, markup=False, soft_wrap=True)
+    for name, why in report.failures.items():
+        console.print(f"[yellow]not timed:[/] {escape(f'{name}: {why}')}", soft_wrap=True)
+    for line in report.advice:
+        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
+
+
+def _print_table(table: BenchTable, console: Console) -> None:
+    grid = Table(box=box.SIMPLE, pad_edge=False, title=table.title, title_justify="left")
+    for heading in table.headings:
+        grid.add_column(heading, overflow="fold")
+    for cells in table.cells():
+        grid.add_row(*(escape(cell) for cell in cells))
+    console.print(grid)
+    for note in table.notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
