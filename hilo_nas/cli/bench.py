@@ -24,7 +24,18 @@ from hilo_nas.events import Emit
 if TYPE_CHECKING:
     from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
 
-__all__ = ["Format", "NoSave", "Output", "Save", "app", "run_bench", "spell_command"]
+__all__ = [
+    "Device",
+    "Format",
+    "IdleTimeout",
+    "NoSave",
+    "Output",
+    "Save",
+    "Threads",
+    "app",
+    "run_bench",
+    "spell_command",
+]
 
 app = typer.Typer(
     no_args_is_help=True,
