@@ -10,7 +10,7 @@ from torch import nn
 
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, UsageError
-from hilo_nas.models import LITv2, build_model, build_subject, form_of, input_shape_of
+from hilo_nas.models import LITv2, build_model, build_subject, form_of
 from hilo_nas.models.blocks import ConvFFN
 from hilo_nas.models.dtm import DTM, DeformConv
 
@@ -279,12 +279,6 @@ def test_subjects_are_built_from_plain_data():
             neighbour = build_subject(spec, num_classes=4, in_chans=1)
             assert neighbour(torch.empty(2, 1, 32, 32)).shape == (2, 4)
     assert form_of(neighbour) == f"timm/{timm.__version__} eager"
-
-
-def test_a_subject_may_be_whatever_a_function_builds():
-    spec = {"function": "hilo_nas.models.litv2:litv2", "arguments": ARCH.to_dict()}
-    assert build_subject(spec, num_classes=4, in_chans=1)(torch.randn(2, 1, 32, 32)).shape == (2, 4)
-    assert input_shape_of(spec, 2, 32) == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
