@@ -14,10 +14,10 @@ def test_a_subject_may_be_whatever_a_function_builds():
 
 def test_a_form_says_whose_code_runs():
     with torch.device("meta"):
-        assert form_of(resnet18(), "cpu", "fp32").startswith("timm/")
-        assert form_of(torch.nn.Linear(2, 2), "cpu", "fp32") == "torch.nn.modules.linear.Linear eager"
+        assert form_of(resnet18()).startswith("timm/")
+        assert form_of(torch.nn.Linear(2, 2)) == "torch.nn.modules.linear.Linear eager"
         layer = {
             "layer": "hilo_nas.models.hilo:HiLo",
             "arguments": {"dim": 8, "num_heads": 2, "window_size": 2, "alpha": 0.5},
         }
-        assert form_of(build_subject(layer, 10, 3), "cpu", "fp32") == "layer/1 HiLo"
+        assert form_of(build_subject(layer, 10, 3)) == "layer/1 HiLo"
