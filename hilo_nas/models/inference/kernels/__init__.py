@@ -1,0 +1,1 @@
+"""Programs in Triton's language; they import triton, so they are imported where one is launched, and nowhere else."""

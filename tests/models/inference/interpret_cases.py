@@ -1,0 +1,27 @@
+"""Runs cases in Triton's interpreter, which a process uses for everything or not at all: `interpret_cases.py IN OUT`.
+
+IN holds {name: (function, tensors, settings)}; OUT gets {name: {way: result}}.
+"""
+
+import sys
+
+import torch
+
+from hilo_nas.models.inference import triton_kernels
+from hilo_nas.models.inference.kernels import deformable, depthwise
+
+assert triton_kernels.is_available("cpu")
+cases = torch.load(sys.argv[1])
+results: dict[str, dict[str, torch.Tensor]] = {name: {} for name in cases}
+# Tiny cases are cut as small batches are: then once more as the largest are.
+for way, n_programs in (("small batch", deformable._N_PROGRAMS), ("large batch", 0)):
+    deformable._N_PROGRAMS = depthwise._N_PROGRAMS = n_programs
+    for name, (function, tensors, settings) in cases.items():
+        results[name][way] = getattr(triton_kernels, function)(*tensors, **settings)
+for name in ("merging", "ffn", "attention"):
+    function, tensors, settings = cases[name]
+    compiled = torch.compile(getattr(triton_kernels, function), fullgraph=True, backend="aot_eager")
+    results[name]["compiled"] = compiled(*tensors, **settings)
+    operator = getattr(torch.ops.hilo_nas, function).default
+    torch.library.opcheck(operator, tensors, settings, test_utils=("test_schema", "test_faketensor"))
+torch.save(results, sys.argv[2])
