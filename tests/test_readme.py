@@ -14,6 +14,7 @@ import hilo_nas.bench.backbones
 import hilo_nas.bench.official
 import hilo_nas.bench.releases
 import hilo_nas.bench.ruler
+import hilo_nas.bench.stages
 import hilo_nas.search
 from hilo_nas.cli import main
 from hilo_nas.events import SearchFinished
@@ -70,6 +71,7 @@ def home(tmp_path, monkeypatch):
         (hilo_nas.bench.ruler, "bench_ruler"),
         (hilo_nas.bench.attention, "bench_attention"),
         (hilo_nas.bench.backbones, "bench_backbones"),
+        (hilo_nas.bench.stages, "bench_stages"),
         (hilo_nas.bench.official, "bench_official"),
         (hilo_nas.bench.releases, "bench_releases"),
     ):
@@ -99,7 +101,23 @@ def test_the_readme_shows_every_command():
         assert command in shown
     commands = {"search", "measure", "remeasure", "status", "front", "export", "space"}
     assert {line.split()[1] for line in COMMANDS} >= commands
-    assert shown >= {"bench ruler", "bench attention", "bench backbones", "bench official", "bench releases"}
+    assert shown >= {
+        "bench ruler",
+        "bench attention",
+        "bench backbones",
+        "bench stages",
+        "bench official",
+        "bench releases",
+    }
+
+
+def test_the_readmes_python_runs(capsys):
+    names = {}
+    for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(text, names)
+    form = capsys.readouterr().out.strip()
+    (shown,) = re.findall(r"print\(fast.form\)  # (.*) \.\.\.", README)
+    assert form.startswith(" ".join(shown.split()[:5]))
 
 
 def test_the_readmes_space_is_one(tmp_path):
@@ -112,7 +130,7 @@ def test_the_readmes_space_is_one(tmp_path):
 def test_every_option_that_the_readme_names_exists(capsys):
     main(["search", "--help"])
     known = capsys.readouterr().out
-    benches = ("bench ruler", "bench attention", "bench backbones", "bench official", "bench releases")
+    benches = ("bench ruler", "bench attention", "bench backbones", "bench stages", "bench official", "bench releases")
     for command in ("export", "space check", "measure", "remeasure", *benches):
         main([*command.split(), "--help"])
         known += capsys.readouterr().out

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hilo_nas.models.dtm import deformable_columns
 from hilo_nas.models.hilo import attend_windows
 
-__all__ = ["PLAIN", "DepthwiseGelu", "Linear", "Operators"]
+__all__ = ["PLAIN", "DepthwiseGelu", "Linear", "Operators", "attend_first_heads"]
 
 
 class Linear(nn.Module):
@@ -61,6 +61,18 @@ class DepthwiseGelu(nn.Module):
         return F.gelu(y_BCHW).permute(0, 2, 3, 1)
 
 
+def attend_first_heads(joint_BHWF: Tensor, window_size: int, heads: int, head_dim: int) -> Tensor:
+    """Returns attention inside windows (`hilo_nas.models.hilo.attend_windows`) from a product that begins with it.
+
+    Args:
+        joint_BHWF: Queries, keys and values of so many heads, then whatever else.
+        window_size: Side of a window in tokens; divides H and W.
+        heads: Attention heads.
+        head_dim: Channels of a head.
+    """
+    return attend_windows(joint_BHWF[..., : 3 * heads * head_dim], window_size, heads)
+
+
 class _BuildLinear(Protocol):
     def __call__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module: ...
 
@@ -77,8 +89,8 @@ class Operators:
     depthwise_gelu: Callable[[Tensor, Tensor], nn.Module] = DepthwiseGelu
     columns: Callable[[Tensor, Tensor], Tensor] = deformable_columns
     """As `hilo_nas.models.dtm.deformable_columns`."""
-    attend_windows: Callable[[Tensor, int, int], Tensor] = attend_windows
-    """As `hilo_nas.models.hilo.attend_windows`."""
+    attend_windows: Callable[[Tensor, int, int, int], Tensor] = attend_first_heads
+    """As `attend_first_heads`."""
 
     slice_mib: float | None = None
     """Mebibytes that the widest map of a slice of the batch may take; None for the whole batch at once."""

@@ -95,7 +95,7 @@ class FusedHiLo(nn.Module):
         hifi_dim = 3 * self.hifi_heads * self.head_dim
         parts = []
         if self.hifi_heads:
-            y = self.attend_windows(joint[..., :hifi_dim], self.window_size, self.hifi_heads)
+            y = self.attend_windows(joint, self.window_size, self.hifi_heads, self.head_dim)
             parts.append(self.h_proj(y))
         if self.lofi_heads:
             lofi_dim = self.lofi_heads * self.head_dim

@@ -10,7 +10,8 @@ from torch import nn
 
 from hilo_nas.errors import UsageError
 from hilo_nas.models.blocks import PatchEmbed, Stage
-from hilo_nas.models.inference import onednn
+from hilo_nas.models.inference import onednn, triton_kernels
+from hilo_nas.models.inference.cuda import TRITON
 from hilo_nas.models.inference.operators import PLAIN, Operators
 from hilo_nas.models.inference.parts import FusedPatchEmbed, FusedStage
 from hilo_nas.models.litv2 import LITv2
@@ -80,4 +81,6 @@ def choose_operators(device: torch.device, precision: str, *, for_compile: bool 
             depthwise_gelu=onednn.OneDNNDepthwiseGelu,
             slice_mib=_SLICE_MIB,
         )
+    if device.type == "cuda" and triton_kernels.is_available(device):
+        return TRITON
     return PLAIN

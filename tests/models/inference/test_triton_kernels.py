@@ -88,11 +88,22 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     folder = tmp_path_factory.mktemp("interpreted")
     torch.save(CASES, folder / "cases.pt")
     script = Path(__file__).with_name("interpret_cases.py")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, str(script), str(folder / "cases.pt"), str(folder / "results.pt")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_interpreted(script, str(folder / "cases.pt"), str(folder / "results.pt"))
     return torch.load(folder / "results.pt")
+
+
+def run_interpreted(script: Path, *arguments: str) -> None:
+    """Runs a script with Triton's interpreter in the place of its compiler."""
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(
+        command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_a_whole_network_on_the_kernels_gives_what_the_trained_one_gives():
+    pytest.importorskip("triton", reason="triton is not installed")
+    run_interpreted(Path(__file__).with_name("interpret_network.py"))
 
 
 @pytest.mark.parametrize("name", CASES)
