@@ -25,6 +25,7 @@ from hilo_nas.study import find_study
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CONSOLE = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+BENCHES = tuple(f"bench {name}" for name in ("ruler", "attention", "backbones", "stages", "official", "releases"))
 COMMANDS = [line for line in CONSOLE if line.startswith("hilo-nas ")]
 
 
@@ -130,8 +131,7 @@ def test_the_readmes_space_is_one(tmp_path):
 def test_every_option_that_the_readme_names_exists(capsys):
     main(["search", "--help"])
     known = capsys.readouterr().out
-    benches = ("bench ruler", "bench attention", "bench backbones", "bench stages", "bench official", "bench releases")
-    for command in ("export", "space check", "measure", "remeasure", *benches):
+    for command in ("export", "space check", "measure", "remeasure", *BENCHES):
         main([*command.split(), "--help"])
         known += capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):

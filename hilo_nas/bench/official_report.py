@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hilo_nas.bench.official import OfficialFindings, OfficialPlan
+from hilo_nas.bench.official import BATCH_SIZES, NETWORKS, OfficialFindings, OfficialPlan
 from hilo_nas.bench.reports import INTERVALS, plan_settings
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import Column, between, number, word
@@ -55,8 +55,15 @@ def report_official(plan: OfficialPlan, findings: OfficialFindings, command: str
         failures=findings.failures,
         advice=findings.advise(),
         is_part=plan.is_part,
-        condition="-".join(plan.precisions),
+        condition="-".join(_what_was_timed(plan)),
     )
+
+
+def _what_was_timed(plan: OfficialPlan) -> list[str]:
+    """Precisions, after the networks and batches that a part of the bench was run for: two parts have two names."""
+    part = [] if {*NETWORKS} <= {*plan.networks} else [*plan.networks]
+    part += [] if {*BATCH_SIZES} <= {*plan.batch_sizes} else [f"b{size}" for size in plan.batch_sizes]
+    return [*part, *plan.precisions]
 
 
 def _settings(plan: OfficialPlan) -> dict[str, Any]:
