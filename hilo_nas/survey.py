@@ -193,6 +193,7 @@ def _open_table(
         stored = folder.load_setting()
         differing = _differences(stored, space, conditions, num_classes)
         differing |= {f"device {name}": pair for name, pair in stored.device.differences(device).items()}
+        differing = differing or _differing_forms(folder, conditions, ruler, emit)
         if differing:
             lines = [f"  {name}: {theirs!r} in the table, {ours!r} now" for name, (theirs, ours) in differing.items()]
             raise StudyMismatchError(
@@ -227,6 +228,20 @@ def _differences(
         "timing protocol": (max((c.protocol for c in stored.calibrations.values()), default=None), PROTOCOL),
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _differing_forms(
+    folder: SpeedFolder, conditions: Sequence[Condition], ruler: Ruler, emit: Emit
+) -> dict[str, tuple[Any, Any]]:
+    """The implementations of LITv2 that the table's networks were timed in, where this version runs another."""
+    found: dict[str, tuple[Any, Any]] = {}
+    records = folder.load_all()
+    for condition in conditions:
+        measured = [record.measurements_by_condition().get(condition.label()) for record in records]
+        stored = {measurement.form for measurement in measured if measurement is not None}
+        if stored and (other := sorted(stored - {now := ruler.read_form(condition, emit)})):
+            found[f"form under {condition.label()}"] = (other[0], now)
+    return found
 
 
 def _draw(space: SearchSpace, setting: SpeedSetting, networks: int, seed: int) -> dict[str, Subject]:

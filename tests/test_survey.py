@@ -23,12 +23,15 @@ from hilo_nas.survey import find_network, sample_speeds, time_networks
 class FakeRuler:
     """Every network has the speed that its number of parameters gives; `happen` may raise before a cohort is timed."""
 
-    def __init__(self, happen=lambda cohort: None, misfits=()):
-        self.happen, self.misfits = happen, misfits
+    def __init__(self, happen=lambda cohort: None, misfits=(), form=None):
+        self.happen, self.misfits, self.form = happen, misfits, form or build_measurement().form
         self.cohorts = []
 
     def read_device(self, device, emit):
         return device, build_device(), 2
+
+    def read_form(self, condition, emit):
+        return self.form
 
     def calibrate(self, condition, emit):
         return Calibration(
@@ -159,6 +162,16 @@ def test_a_small_space_is_timed_whole(tmp_path):
     )
     records = sample(SpeedFolder(tmp_path / "speeds"), space=load_space(str(tmp_path / "space.yaml")), networks=50)
     assert len(records) == 4
+
+
+def test_a_table_is_not_gone_on_with_in_another_form_of_the_networks(tmp_path):
+    folder = SpeedFolder(tmp_path)
+    sample(folder, networks=2)
+    with pytest.raises(
+        StudyMismatchError, match=r"form under cpu-b32-32px-fp32: 'litv2/1 .*' in the table, 'litv2/9' now"
+    ):
+        sample(folder, FakeRuler(form="litv2/9"), networks=4)
+    assert len(sample(folder, networks=4)) == 4
 
 
 def test_a_table_of_other_conditions_is_refused_with_both_values(tmp_path):

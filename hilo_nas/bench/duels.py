@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.arch import PRESETS, ArchConfig
-from hilo_nas.bench.forms import form_of
+from hilo_nas.bench.forms import name_form
 from hilo_nas.bench.networks import SMALL, SMALL_CLASSES, SMALL_PX
 from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition
@@ -69,7 +69,7 @@ class Duellist:
     @property
     def name(self) -> str:
         """What tells it from the others of a case."""
-        return f"{self.code} {form_of(self.condition)} {self.condition.precision}"
+        return f"{self.code} {name_form(self.condition)} {self.condition.precision}"
 
     @property
     def rival(self) -> str:

@@ -11,7 +11,7 @@ from hilo_nas.bench.timing import advise, ratio_fields, speed_fields
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import Condition, Measurement
 
-__all__ = ["FORMS", "PLAIN", "BackbonesFindings", "Final", "Heat", "choose_form", "form_of"]
+__all__ = ["FORMS", "PLAIN", "BackbonesFindings", "Final", "Heat", "choose_form", "name_form"]
 
 FORMS = ((False, False), (False, True), (True, False), (True, True))
 """Forms of a network before compilation, the simplest first: whether it is fused, whether it runs channels-last."""
@@ -26,7 +26,7 @@ Final = Mapping[str, Mapping[str, Measurement]]
 """Networks that shared their rounds: by name, then by form."""
 
 
-def form_of(condition: Condition) -> str:
+def name_form(condition: Condition) -> str:
     """Returns the name of the form that a network has under a condition."""
     parts = ["fused"] * condition.fused + ["channels_last"] * condition.channels_last + ["compiled"] * condition.compile
     return " ".join(parts) or PLAIN
@@ -92,7 +92,7 @@ class BackbonesFindings:
                 "form": form,
                 **({name: getattr(heat.forms[form], name) for name in names} if form in heat.forms else {}),
                 "implementation": heat.forms[form].form if form in heat.forms else None,
-                "is_best": heat.best is not None and form_of(heat.best) == form,
+                "is_best": heat.best is not None and name_form(heat.best) == form,
                 "failure": str(heat.failures[form]) if form in heat.failures else None,
             }
             for heat in self.heats
@@ -119,7 +119,7 @@ class BackbonesFindings:
         base_plain, base_best = self._base(self.finals[group])
         return {
             **row,
-            "form": form_of(best.condition),
+            "form": name_form(best.condition),
             **speed_fields(best, "images_per_s"),
             **ratio_fields(best, base_best, "ratio"),
             **speed_fields(plain, "plain_images_per_s"),

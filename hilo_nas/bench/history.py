@@ -20,6 +20,9 @@ __all__ = ["FILE_NAME", "Speed", "find_earlier", "read_history", "write_history"
 
 FILE_NAME = "releases.csv"
 _FIGURES = ("ratio", "ratio_low", "ratio_high")
+_LEAST_FALL = 0.03
+"""Smallest share of a speed that counts as a fall: intervals do not know what changes from one timing to the next,
+which `bench ruler` found to be 1 to 2 %."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,8 @@ class Speed:
         return self.device, self.condition, self.network, self.form
 
     def has_fallen_from(self, earlier: Speed) -> bool:
-        """Returns whether it is slower than an earlier release was, by more than both intervals."""
-        return self.ratio_high < earlier.ratio_low
+        """Returns whether it is slower than before by more than both intervals, and by more than timings vary by."""
+        return self.ratio_high < earlier.ratio_low and self.ratio < earlier.ratio * (1 - _LEAST_FALL)
 
     def text(self) -> str:
         """Returns the ratio with its interval."""
@@ -64,11 +67,15 @@ _COLUMNS = tuple(field.name for field in dataclasses.fields(Speed))
 
 
 def find_earlier(speed: Speed, history: Iterable[Speed]) -> Speed | None:
-    """Returns the same of the newest release before this one; None where no earlier one was timed on such a device."""
-    before = [
-        item for item in history if item.subject == speed.subject and _order_of(item.version) < _order_of(speed.version)
-    ]
-    return max(before, key=lambda item: _order_of(item.version), default=None)
+    """Returns the same of the newest release before this one, or else of this one as it was timed before.
+
+    None where neither was timed on such a device.
+    """
+    same = [item for item in history if item.subject == speed.subject]
+    before = [item for item in same if _order_of(item.version) < _order_of(speed.version)]
+    return max(before, key=lambda item: _order_of(item.version), default=None) or next(
+        (item for item in same if item.version == speed.version), None
+    )
 
 
 def read_history(path: Path) -> list[Speed]:

@@ -14,7 +14,7 @@ from typing import Any
 from hilo_nas.arch import PRESETS
 from hilo_nas.bench.checkout import find_fault, read_state
 from hilo_nas.bench.duels import OURS, Case, Duellist, list_cases, list_duellists
-from hilo_nas.bench.forms import form_of
+from hilo_nas.bench.forms import name_form
 from hilo_nas.bench.timing import advise, ratio_fields, speed_fields, time_together
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Emit, Notice
@@ -29,6 +29,8 @@ _SAME = {"cpu": 1e-3}
 """Largest difference, as a share, up to which fp32 outputs are the same but for the order of sums."""
 _SAME_ELSEWHERE = 1e-2
 """The same on devices whose convolutions round their inputs (TF32)."""
+_SAME_IN_HALF = 0.1
+"""The same in half precision, or twice what the official code differs by under autocast."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class Timed:
             "img_size": self.case.img_size,
             "batch_size": self.case.batch_size,
             "code": item.code,
-            "form": form_of(item.condition),
+            "form": name_form(item.condition),
             "precision": item.condition.precision,
             **speed_fields(own, "images_per_s"),
             **ratio_fields(own, rival, "ratio"),
@@ -127,12 +129,16 @@ class Timed:
         }
 
     def find_stranger(self) -> str | None:
-        """Returns which fp32 form of ours gives something else than the official network, in words; None for none."""
+        """Returns which form of ours gives something else than the official network, in words; None for none."""
         for item in self.duellists:
             difference = self.differences.get(item.name)
-            if item.code != OURS or item.condition.precision != "fp32" or difference is None:
+            if item.code != OURS or difference is None:
                 continue
-            if not difference <= _SAME.get(item.condition.device_kind, _SAME_ELSEWHERE):
+            same = _SAME.get(item.condition.device_kind, _SAME_ELSEWHERE)
+            if item.condition.precision != "fp32":
+                theirs = self.differences.get(item.rival)  # what the official code itself loses, at that precision
+                same = max(_SAME_IN_HALF, 2 * (theirs or 0.0))
+            if not difference <= same:
                 what = "gradients" if self.case.is_training else "outputs"
                 return f"{self.case}: {what} of {item.name} differ by {difference:.1e} of the largest: another network"
         return None

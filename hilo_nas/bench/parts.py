@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H W map.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,12 +22,21 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _OnItsOwn(nn.Module):
-    """Calls a part on a tensor of its own, whatever it is given."""
+    """Calls a part on a tensor of its own, whatever it is given; where and how both lie is settled.
 
-    def __init__(self, part: nn.Module, own: Tensor) -> None:
+    Args:
+        part: What is called.
+        own: What it is called on.
+        form: Which implementation runs.
+    """
+
+    def __init__(self, part: nn.Module, own: Tensor, form: str) -> None:
         super().__init__()
-        self.part = part
-        self.register_buffer("own", own, persistent=False)
+        self.part, self.own, self.form = part, own, form
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _OnItsOwn:
+        """Leaves all as it lies: `to` would turn maps and weights from NHWC, in which the network has them."""
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns what comes of the part."""
@@ -81,23 +90,26 @@ def build_part(
     network = prepare_for_inference(network, device=device, precision=precision)
     index = PARTS.index(part)
     if index == 0:
-        return network.patch_embed
+        images_BCHW = _random((batch_size, in_chans, img_size, img_size), device, precision)
+        return _OnItsOwn(network.patch_embed, images_BCHW, network.form)
     before = max(index - 2, 0)  # the stage whose map comes in; the first takes one of its own size
     map_BHWC = _random((batch_size, *map_sizes(config, img_size)[before], config.embed_dims[before]), device, precision)
     # Stages hand on NHWC maps as NCHW views.
-    return _OnItsOwn(_Head(network) if part == PARTS[-1] else network.layers[index - 1], map_BHWC.permute(0, 3, 1, 2))
+    module = _Head(network) if part == PARTS[-1] else network.layers[index - 1]
+    return _OnItsOwn(module, map_BHWC.permute(0, 3, 1, 2), network.form)
 
 
 def build_product(*, side: int, device: str, precision: str, num_classes: int, in_chans: int) -> nn.Module:
     """Returns a product of two square matrices, by the operator that inference forms have on the device."""
     operators = choose_operators(torch.device(device), precision)
     weight = _random((side, side), device, precision)
-    return _OnItsOwn(operators.linear(weight, None), _random((side, side), device, precision))
+    product = operators.linear(weight, None)
+    return _OnItsOwn(product, _random((side, side), device, precision), f"product {type(product).__name__}")
 
 
-def build_copy(*, size: int, device: str, num_classes: int, in_chans: int) -> nn.Module:
+def build_copy(*, n_bytes: int, device: str, num_classes: int, in_chans: int) -> nn.Module:
     """Returns a copy of so many bytes of memory."""
-    return _OnItsOwn(_Copy(), _random((size // 4,), device, "fp32"))
+    return _OnItsOwn(_Copy(), _random((n_bytes // 4,), device, "fp32"), "copy")
 
 
 def _random(shape: tuple[int, ...], device: str, precision: str) -> Tensor:

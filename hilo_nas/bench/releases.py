@@ -94,13 +94,17 @@ class ReleasesFindings:
     """What was known before."""
 
     def list_fallen(self) -> list[str]:
-        """Returns, in words, what is slower than in the newest earlier release, by more than both intervals."""
+        """Returns, in words, what is slower than it was; see `Speed.has_fallen_from`."""
         return [
             f"{speed.network} {speed.form} ({speed.condition}) fell from {earlier.text()} times the reference in "
-            f"{earlier.version} to {speed.text()}"
+            f"{earlier.version} (torch {earlier.torch}, {earlier.date[:10]}) to {speed.text()}"
             for speed in self.speeds
             if (earlier := find_earlier(speed, self.history)) and speed.has_fallen_from(earlier)
         ]
+
+    def count_compared(self) -> int:
+        """Returns how many speeds can be compared with earlier ones."""
+        return sum(find_earlier(speed, self.history) is not None for speed in self.speeds)
 
     def list_rows(self) -> list[dict[str, Any]]:
         """Returns a row for each speed, with that of the newest earlier release."""
@@ -195,7 +199,8 @@ def report_releases(plan: ReleasesPlan, findings: ReleasesFindings, command: str
         notes=[
             "The ratio is of images/s, to timm's resnet18 in inference, in the same rounds. training: a step without "
             f"the optimiser. {INTERVALS}",
-            "earlier: the newest earlier release that was timed on a device of the same model.",
+            "earlier: the newest earlier release that was timed on a device of the same model, or else this one as it "
+            f"was timed before. {findings.count_compared()} of {len(findings.speeds)} speeds have one.",
         ],
     )
     return BenchReport(

@@ -28,7 +28,7 @@ _WHOLE, _PRODUCT, _COPY = "whole", "product", "copy"
 _SIDE, _CUDA_SIDE = 2048, 8192
 """Side of the square matrices whose product shows the rate of multiply-adds."""
 _COPIED_BYTES = 2**27
-"""Read, and as many written: too many for any cache."""
+"""Read, and as many written: more than most caches hold."""
 _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _IN_CHANS, _NUM_CLASSES = 3, 1000
 
@@ -104,24 +104,22 @@ class StagesFindings:
         """Returns a row for each part, one for their sum, and one for the whole network."""
         costs = count_parts(self.plan.arch, self.plan.img_size, num_classes=_NUM_CLASSES)
         rows = [self._row(part, costs[part].macs, self._part_bytes(part, costs[part].parameters)) for part in PARTS]
-        timed = [row for row in rows if row["milliseconds"] is not None]
-        total = {
-            name: sum(row[name] for row in timed) for name in ("milliseconds", "floor_milliseconds", "mmacs", "mib")
-        }
+        total = {name: sum(row[name] for row in rows) for name in ("floor_ms", "mmacs", "mib")}
+        times_ms = [row["time_ms"] for row in rows if row["time_ms"] is not None]
+        for row in rows:
+            row["share_of_time"] = row["time_ms"] / sum(times_ms) if len(times_ms) == len(rows) else None
         whole = self.measurements.get(_WHOLE)
-        milliseconds = None if whole is None else 1e3 * fast_seconds(whole.call_seconds)
-        for row in timed:
-            row["share_of_time"] = row["milliseconds"] / total["milliseconds"]
-        rows.append({"part": "all parts", **total, "share_of_floor": _share(total)})
-        rows.append(
-            {
-                "part": "the network",
-                **{**total, "milliseconds": milliseconds},
-                "share_of_floor": _share({**total, "milliseconds": milliseconds}),
-                "implementation": None if whole is None else whole.form,
-                "verdict": "failed" if whole is None else whole.verdict,
-            }
-        )
+        ends: dict[str, float | None] = {
+            "all parts": sum(times_ms) if len(times_ms) == len(rows) else None,
+            "the network": None if whole is None else 1e3 * fast_seconds(whole.call_seconds),
+        }
+        for name, time_ms in ends.items():
+            share = None if time_ms is None else total["floor_ms"] / time_ms
+            rows.append({"part": name, **total, "time_ms": time_ms, "share_of_floor": share})
+        rows[-1] |= {
+            "implementation": None if whole is None else whole.form,
+            "verdict": "failed" if whole is None else whole.verdict,
+        }
         return rows
 
     def advise(self) -> list[str]:
@@ -144,17 +142,17 @@ class StagesFindings:
         elements = parameters + plan.batch_size * (steps[index] + steps[index + 1])
         return elements * _ELEMENT_BYTES[plan.precision]
 
-    def _row(self, part: str, macs: int, size: int) -> dict[str, Any]:
+    def _row(self, part: str, macs: int, n_bytes: int) -> dict[str, Any]:
         """The floor is the later of two ends: of the products, and of the traffic."""
         macs *= self.plan.batch_size
-        ends = {_PRODUCT: macs / self.macs_per_s, _COPY: size / self.bytes_per_s}
+        ends = {_PRODUCT: macs / self.macs_per_s, _COPY: n_bytes / self.bytes_per_s}
         bound = max(ends, key=ends.__getitem__)
         row: dict[str, Any] = {
             "part": part,
-            "milliseconds": None,
-            "floor_milliseconds": 1e3 * ends[bound],
+            "time_ms": None,
+            "floor_ms": 1e3 * ends[bound],
             "mmacs": macs / 1e6,
-            "mib": size / 2**20,
+            "mib": n_bytes / 2**20,
             "bound": {_PRODUCT: "products", _COPY: "memory"}[bound],
             "verdict": "failed",
         }
@@ -167,7 +165,7 @@ class StagesFindings:
         low, high = interval(own.call_seconds, best.call_seconds)
         return {
             **row,
-            "milliseconds": 1e3 * fast_seconds(own.call_seconds),
+            "time_ms": 1e3 * fast_seconds(own.call_seconds),
             "share_of_floor": amount * ratio(own.call_seconds, best.call_seconds),
             "share_of_floor_low": amount * low,
             "share_of_floor_high": amount * high,
@@ -214,7 +212,7 @@ def _entrants(plan: StagesPlan, device: str) -> dict[str, Entrant]:
     }
     subjects[_COPY] = {
         "function": "hilo_nas.bench.parts:build_copy",
-        "arguments": {"device": device, "size": _COPIED_BYTES},
+        "arguments": {"device": device, "n_bytes": _COPIED_BYTES},
     }
     entrants = {
         name: Entrant(subject=subject, condition=condition, num_classes=_NUM_CLASSES)
@@ -226,7 +224,3 @@ def _entrants(plan: StagesPlan, device: str) -> dict[str, Entrant]:
 
 def _side(device_kind: str) -> int:
     return _CUDA_SIDE if device_kind == "cuda" else _SIDE
-
-
-def _share(row: Mapping[str, Any]) -> float | None:
-    return row["floor_milliseconds"] / row["milliseconds"] if row["milliseconds"] else None

@@ -23,9 +23,9 @@ def report_stages(findings: StagesFindings, command: str) -> BenchReport:
         rows=findings.list_rows(),
         columns=[
             word("part", "part"),
-            number("ms", "milliseconds", 4),
+            number("ms", "time_ms", 4),
             percent("time %", "share_of_time", 1),
-            number("floor ms", "floor_milliseconds", 4),
+            number("floor ms", "floor_ms", 4),
             word("bound by", "bound"),
             between("share of the floor", "share_of_floor", 2),
             number("MMACs", "mmacs", 4),
@@ -52,5 +52,5 @@ def report_stages(findings: StagesFindings, command: str) -> BenchReport:
         tables=[table],
         failures={name: str(error) for name, error in findings.failures.items()},
         advice=findings.advise(),
-        is_part=plan.network != "litv2_small",
+        condition=f"{plan.network}-{plan.img_size}px-{plan.precision}-b{plan.batch_size}",
     )

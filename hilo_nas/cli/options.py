@@ -63,7 +63,7 @@ Env = Annotated[str | None, typer.Option("--env", help="tuned or default: thread
 CudaGraph = Annotated[bool | None, typer.Option("--cuda-graph/--no-cuda-graph", help="Time replays of a CUDA graph.")]
 Fused = Annotated[
     bool | None,
-    typer.Option("--fused/--no-fused", help="Time networks in their inference form, as if left out; or as trained."),
+    typer.Option("--fused/--no-fused", help="Time networks in their inference form (the default), or as trained."),
 ]
 Seconds = Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")]
 IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]

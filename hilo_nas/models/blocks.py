@@ -92,8 +92,8 @@ class ConvFFN(nn.Module):
         x_BHWC = self.fc1(x_BHWC)
         if self.training and x_BHWC.is_cpu and x_BHWC.shape[1] <= 2:
             # The same, padded by hand: for maps of one or two rows, forward and backward took a quarter to a half of
-            # the time, in bfloat16 a twentieth, and a step at 32 px up to a tenth less. Seen on a CPU with torch 2.15;
-            # it may change.
+            # the time, in bfloat16 a twentieth, and a step at 32 px up to a tenth less. Seen on AMD EPYC (Zen 4) with
+            # torch 2.15; it may change.
             padded_BCHW = F.pad(x_BHWC, (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
             x_BCHW = F.conv2d(padded_BCHW, self.dwconv.weight, self.dwconv.bias, groups=self.dwconv.groups)
         else:

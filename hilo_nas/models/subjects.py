@@ -12,7 +12,7 @@ from torch import nn
 
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
-from hilo_nas.models.litv2 import LITv2, build_model
+from hilo_nas.models.litv2 import build_model
 
 __all__ = ["build_subject", "form_of", "input_shape_of"]
 
@@ -52,9 +52,9 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
 
 
 def form_of(model: nn.Module) -> str:
-    """Returns which implementation of a network runs; see `LITv2.form`."""
-    if isinstance(model, LITv2):
-        return model.form
+    """Returns which implementation of a network runs: what it says of itself (`LITv2.form`), else whose code it is."""
+    if isinstance(form := getattr(model, "form", None), str):
+        return form
     kind = type(model)
     if kind.__module__.startswith("timm."):
         return f"timm/{timm.__version__} eager"

@@ -69,7 +69,7 @@ class BenchReport:
     """One bench under one condition."""
 
     bench: str
-    """`ruler`, `attention`, `backbones`, `official` or `releases`."""
+    """`ruler`, `attention`, `backbones`, `stages`, `official` or `releases`."""
     title: str
     command: str
     """What makes it again."""

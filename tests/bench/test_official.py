@@ -361,14 +361,15 @@ def test_outputs_that_cannot_be_compared_do_not_keep_speeds_from_being_taken(run
     )
 
 
-def test_files_are_named_by_their_precisions_and_say_which_code_was_run(run, tmp_path, checkout):
+def test_files_are_named_by_what_was_timed_and_say_which_code_was_run(run, tmp_path, checkout):
     whole = {"networks": NETWORKS, "batch_sizes": (1, 8, 32, 64)}
     names = []
     for fields in (whole, {"precisions": ("fp32", "bf16"), "threads": 2}):
         plan, findings, _ = run(**fields)
         report = report_official(plan, findings, "hilo-nas bench official --checkout LITv2")
         names += [path.name for path in write_report(report, tmp_path / "results")]
-    stem, some = "official-cpu-fp32-pt2.9-2026-07", "official-part-cpu-fp32-bf16-t2-pt2.9-2026-07"
+    stem = "official-cpu-fp32-pt2.9-2026-07"
+    some = "official-part-cpu-litv2_small-b1-b8-fp32-bf16-t2-pt2.9-2026-07"
     assert names == [f"{name}{end}" for name in (stem, some) for end in (".csv", "-training.csv", ".md")]
     text = (tmp_path / "results" / f"{stem}.md").read_text()
     assert f'official code "{read_state(checkout)}"' in text

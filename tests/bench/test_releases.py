@@ -79,7 +79,7 @@ def test_every_row_that_is_none_is_told(tmp_path):
         read_history(path)
 
 
-def test_a_release_is_compared_with_the_newest_before_it_on_such_a_device():
+def test_a_release_is_compared_with_the_newest_before_it_on_such_a_device_or_with_itself():
     history = [
         build_speed("0.2.0", 3.0),
         build_speed("0.9.0", 5.0),
@@ -89,13 +89,16 @@ def test_a_release_is_compared_with_the_newest_before_it_on_such_a_device():
         build_speed("0.10.2", 13.0, condition="cpu-b8-224px-fp32"),
     ]
     assert find_earlier(build_speed("0.11.0"), history).version == "0.10.0"
-    assert find_earlier(build_speed("0.2.0"), history) is None
+    assert find_earlier(build_speed("0.2.0"), history).ratio == 3.0  # itself, as it was timed before
+    assert find_earlier(build_speed("0.1.0"), history) is None
 
 
 def test_a_speed_has_fallen_where_the_intervals_lie_apart():
     earlier = build_speed(ratio=1.0)
     assert build_speed(ratio=0.95).has_fallen_from(earlier)
     assert not build_speed(ratio=0.97).has_fallen_from(earlier)
+    sharp = build_speed(ratio=0.98, ratio_low=0.979, ratio_high=0.981)
+    assert not sharp.has_fallen_from(build_speed(ratio=1.0, ratio_low=0.999, ratio_high=1.001))  # as timings vary
     assert not build_speed(ratio=1.5).has_fallen_from(earlier)
 
 
@@ -175,7 +178,7 @@ def test_what_fell_is_told_with_both_figures(run):
     first, then = findings.speeds[0], history[0]
     assert again.list_fallen() == [
         f"{first.network} {first.form} ({first.condition}) fell from {then.text()} times the reference in {before} "
-        f"to {first.text()}"
+        f"(torch {then.torch}, {then.date[:10]}) to {first.text()}"
     ]
     rows = again.list_rows()
     assert rows[0]["change"] == pytest.approx(1 / 1.2, rel=0.02)

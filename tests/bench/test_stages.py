@@ -10,6 +10,8 @@ from hilo_nas.bench.stages import StagesPlan, bench_stages
 from hilo_nas.bench.stages_report import report_stages
 from hilo_nas.cost import PARTS, count_macs, count_parts
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
+from hilo_nas.measure.prepared import prepare
+from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights
 from hilo_nas.report import render_csv, render_markdown
 
@@ -68,6 +70,9 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, ruler):
     assert rows["stage 3"]["verdict"] == "failed"
     assert rows["stage 3"]["failure"] == "does not fit"
     assert rows["stage 2"]["share_of_floor"] == pytest.approx(0.5)
+    assert rows["all parts"]["time_ms"] is None
+    # Half of the rate, but for the head's time: the failed part's floor is the network's all the same.
+    assert rows["the network"]["share_of_floor"] == pytest.approx(0.5, rel=0.01)
     report = report_stages(findings, "hilo-nas bench stages")
     assert report.failures == {"stage 3": "does not fit"}
 
@@ -111,10 +116,9 @@ def test_parts_put_together_are_the_network():
     for part in PARTS:
         torch.manual_seed(1)
         module = build_part(part=part, num_classes=10, in_chans=3, **common)
-        if part != "patches":
-            assert module.own.shape == y.shape
-            module.own = y
-        y = module(images)
+        assert module.own.shape == y.shape
+        module.own = y
+        y = module(None)
     expected = network(images)
     assert (y - expected).abs().max() <= 1e-4 * expected.abs().max()
 
@@ -123,6 +127,29 @@ def test_parts_put_together_are_the_network():
 def test_the_product_and_the_copy_do_what_they_say():
     product = build_product(side=64, device="cpu", precision="fp32", num_classes=10, in_chans=3)
     assert product(None).shape == (64, 64)
-    copy = build_copy(size=4096, device="cpu", num_classes=10, in_chans=3)
+    copy = build_copy(n_bytes=4096, device="cpu", num_classes=10, in_chans=3)
     assert torch.equal(copy(None), copy.own)
     assert copy.own.numel() * 4 == 4096
+
+
+def test_parts_are_timed_in_the_layout_that_the_network_has_them_in():
+    subject = {
+        "function": "hilo_nas.bench.parts:build_part",
+        "arguments": {
+            "part": "stage 2",
+            "arch": PRESETS["litv2_small"].to_dict(),
+            "batch_size": 2,
+            "img_size": 32,
+            "device": "cpu",
+            "precision": "fp32",
+        },
+    }
+    with torch.inference_mode():
+        found = prepare(subject, Condition(batch_size=2, img_size=32), num_classes=10)
+        assert found.call().is_contiguous(memory_format=torch.channels_last)
+    assert "batchnorms=folded" in found.form.split()
+    module = build_part(num_classes=10, in_chans=3, **subject["arguments"])
+    moved = module.to(memory_format=torch.contiguous_format)
+    assert moved.own.is_contiguous(memory_format=torch.channels_last)
+    offsets = moved.part.downsample.conv_offset.weight
+    assert offsets.is_contiguous(memory_format=torch.channels_last)

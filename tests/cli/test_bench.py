@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(hom
     assert "results must go to a folder that can be written, but taken" in " ".join(capsys.readouterr().err.split())
 
 
-def test_thespell_command_says_what_was_left_out_and_can_be_typed_again():
+def test_the_command_says_what_was_left_out_and_can_be_typed_again():
     condition = Condition(device="cpu", batch_size=8, precision="bf16")
     options = {"network": ["resnet50", "pvt_v2_b2"], "compile": False, "alone": False, "quick": True, "threads": None}
     assert spell_command("backbones", condition, options) == (

@@ -22,6 +22,7 @@ from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.measurement.proxy import PROXY_PRECISIONS
 from hilo_nas.models import LITv2, build_model, build_subject, prepare_for_inference
 from hilo_nas.models.dtm import DeformConv
+from hilo_nas.models.inference import triton_kernels
 from hilo_nas.proxy import CachedData, prepare_data, run_training
 from hilo_nas.proxy.train import Training
 
@@ -159,6 +160,7 @@ def test_the_inference_form_stays_near_float32_in_every_precision(exact_float32,
     model = wandering().eval()
     x_BCHW = torch.randn(2, 3, *size)
     prepared = prepare_for_inference(model, device=DEVICE, precision=precision)
+    assert ("columns=triton/1" in prepared.choices) == triton_kernels.is_available(DEVICE)
     with under(autocast):
         seen = prepared(x_BCHW.to(device=DEVICE, dtype=dtype))
     assert distance(seen, model(x_BCHW)) < (1e-3 if precision == "fp32" else 0.1)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hilo_nas.errors import UsageError
 from hilo_nas.layer_cost import POOLED_SIDE
 from hilo_nas.models.attentions.heads import HeadedLayer, join_heads, split_heads
-from hilo_nas.models.attentions.windows import pad_to_windows
+from hilo_nas.models.hilo import pad_map
 
 __all__ = ["SRA", "Linformer", "PooledAttention"]
 
@@ -78,7 +78,7 @@ class SRA(_ReducedAttention):
         if self.window_size == 1:
             return x_BHWC.flatten(1, 2)
         s = self.window_size
-        x_BHWC = pad_to_windows(x_BHWC, s)
+        x_BHWC = pad_map(x_BHWC, s)
         B, H, W, C = x_BHWC.shape
         patches = x_BHWC.reshape(B, H // s, s, W // s, s, C).transpose(2, 3).reshape(B, -1, s * s * C)
         x_BMC: Tensor = self.norm(self.sr(patches))

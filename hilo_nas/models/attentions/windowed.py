@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from hilo_nas.models.attentions.heads import HeadedLayer
-from hilo_nas.models.attentions.windows import attend_windows, cut_windows, join_windows, pad_to_windows
+from hilo_nas.models.attentions.windows import attend_windows, cut_windows, join_windows
+from hilo_nas.models.hilo import pad_map
 
 __all__ = ["ShiftedWindowAttention", "WindowAttention"]
 
@@ -75,7 +76,7 @@ class ShiftedWindowAttention(WindowAttention):
         shifts = tuple(s // 2 if side > s else 0 for side in (H, W))
         if not any(shifts):
             return self._attend(x_BHWC, None)
-        x_BHWC = torch.roll(pad_to_windows(x_BHWC, s), [-shift for shift in shifts], dims=(1, 2))
+        x_BHWC = torch.roll(pad_map(x_BHWC, s), [-shift for shift in shifts], dims=(1, 2))
         build = _build_mask if torch.compiler.is_compiling() else _cached_mask
         mask = build(x_BHWC.shape[1] // s, x_BHWC.shape[2] // s, s, shifts, self.num_heads, x_BHWC.device)
         return torch.roll(self._attend(x_BHWC, mask), shifts, dims=(1, 2))[:, :H, :W]

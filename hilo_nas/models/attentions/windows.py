@@ -13,20 +13,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["attend_windows", "cut_windows", "join_windows", "pad_to_windows", "split_window_heads"]
+from hilo_nas.models.hilo import pad_map
 
-
-def pad_to_windows(x_BHWC: Tensor, window_size: int) -> Tensor:
-    """Returns the map padded at the bottom and right with zeros to whole windows."""
-    _, H, W, _ = x_BHWC.shape
-    pad_h, pad_w = -H % window_size, -W % window_size
-    return F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h)) if pad_h or pad_w else x_BHWC
+__all__ = ["attend_windows", "cut_windows", "join_windows", "split_window_heads"]
 
 
 def cut_windows(x_BHWC: Tensor, window_size: int) -> Tensor:
     """Returns the windows of a map, padded to whole ones first; shape (B, S, G, C)."""
     s = window_size
-    x_BHWC = pad_to_windows(x_BHWC, s)
+    x_BHWC = pad_map(x_BHWC, s)
     B, H, W, C = x_BHWC.shape
     x = x_BHWC.reshape(B, H // s, s, W // s, s, C).permute(0, 2, 4, 1, 3, 5)
     return x.reshape(B, s * s, (H // s) * (W // s), C)

@@ -5,12 +5,16 @@ Shape suffixes: B batch, H W map, C channels, F features of the joint product.
 
 from __future__ import annotations
 
+import functools
+import warnings
+
+import torch
 from torch import Tensor, nn
 
 from hilo_nas.models.inference import triton_kernels
-from hilo_nas.models.inference.operators import Operators, attend_first_heads
+from hilo_nas.models.inference.operators import PLAIN, Operators, attend_first_heads
 
-__all__ = ["TRITON", "TritonDepthwiseGelu"]
+__all__ = ["TRITON", "TritonDepthwiseGelu", "is_right"]
 
 
 class TritonDepthwiseGelu(nn.Module):
@@ -32,9 +36,40 @@ def _attend_windows(joint_BHWF: Tensor, window_size: int, heads: int, head_dim: 
     return attend_first_heads(joint_BHWF, window_size, heads, head_dim)
 
 
+# A word's number is raised with every change to a kernel, or to which windows it takes, that may change its speed.
 TRITON = Operators(
-    words=("columns=triton", "dwconv=triton", "windows=triton"),
+    words=("columns=triton/1", "dwconv=triton/1", "windows=triton/1"),
     depthwise_gelu=TritonDepthwiseGelu,
     columns=triton_kernels.deformable_columns,
     attend_windows=_attend_windows,
 )
+
+
+@functools.cache
+def is_right(device: torch.device, dtype: torch.dtype) -> bool:
+    """Returns whether the kernels compile on a device and give what plain torch gives; warns where they do not.
+
+    A compiler that is missing, or refuses, must not cost a search its networks: they run in plain torch then.
+    """
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
+
+    x_BHWC, offset_BCHW, joint_BHWF = draw(2, 4, 4, 32), draw(2, 8, 2, 2), draw(2, 4, 4, 3 * 32)
+    weight, bias = draw(32, 1, 3, 3), draw(32)
+    try:
+        with torch.no_grad():
+            for own, plain in (
+                (TRITON.columns(x_BHWC, offset_BCHW), PLAIN.columns(x_BHWC, offset_BCHW)),
+                (TRITON.depthwise_gelu(weight, bias)(x_BHWC), PLAIN.depthwise_gelu(weight, bias)(x_BHWC)),
+                (TRITON.attend_windows(joint_BHWF, 2, 2, 16), PLAIN.attend_windows(joint_BHWF, 2, 2, 16)),
+            ):
+                difference = float((own.float() - plain.float()).abs().max() / plain.float().abs().max())
+                if not difference <= tolerance:
+                    raise RuntimeError(f"their result differs by {difference:.1e} of the largest")
+    except Exception as error:  # whatever a compiler or a driver does
+        warnings.warn(f"Triton's kernels do not run on {device}, so plain torch does: {error}", stacklevel=2)
+        return False
+    return True

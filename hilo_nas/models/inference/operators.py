@@ -92,9 +92,6 @@ class Operators:
     attend_windows: Callable[[Tensor, int, int, int], Tensor] = attend_first_heads
     """As `attend_first_heads`."""
 
-    slice_mib: float | None = None
-    """Mebibytes that the widest map of a slice of the batch may take; None for the whole batch at once."""
-
     def build_linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module:
         """Returns the product with weights of any precision."""
         bias = None if bias is None else bias.detach().to(self.dtype)

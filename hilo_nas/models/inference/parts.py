@@ -3,8 +3,7 @@
 Each is built from the part that it stands for (`hilo_nas.models.blocks`, `dtm`, `hilo`) and a kit of operators; maps
 are NHWC throughout.
 
-Shape suffixes: B batch, H W map, C channels, A heads, D head dimension, N tokens of the map, M tokens of the pooled
-map.
+Shape suffixes: B batch, H W map, C channels, F features of a joint product.
 """
 
 from __future__ import annotations
@@ -91,15 +90,15 @@ class FusedHiLo(nn.Module):
         """Returns the attended map plus the residual, shape (B, H, W, C)."""
         _, H, W, _ = x_BHWC.shape
         x_BHWC = pad_map(x_BHWC, self.window_size)
-        joint = self.joint(x_BHWC)
+        joint_BHWF = self.joint(x_BHWC)
         hifi_dim = 3 * self.hifi_heads * self.head_dim
         parts = []
         if self.hifi_heads:
-            y = self.attend_windows(joint, self.window_size, self.hifi_heads, self.head_dim)
+            y = self.attend_windows(joint_BHWF, self.window_size, self.hifi_heads, self.head_dim)
             parts.append(self.h_proj(y))
         if self.lofi_heads:
             lofi_dim = self.lofi_heads * self.head_dim
-            q, kv = joint[..., hifi_dim : hifi_dim + lofi_dim], joint[..., hifi_dim + lofi_dim :]
+            q, kv = joint_BHWF[..., hifi_dim : hifi_dim + lofi_dim], joint_BHWF[..., hifi_dim + lofi_dim :]
             if self.is_pooling:
                 kv = self.l_kv(pool_windows(x_BHWC, self.window_size))
             y = attend_far(q, kv, self.lofi_heads)
@@ -136,7 +135,6 @@ class FusedBlock(nn.Module):
             self.attn = FusedHiLo(attn, operators) if isinstance(attn, HiLo) else _PlainAttention(attn)
         mlp = source.mlp
         self.norm2 = source.norm2
-        self.hidden_dim = mlp.fc1.out_features
         self.fc1 = operators.from_linear(mlp.fc1)
         self.dwconv = operators.from_depthwise(mlp.dwconv)
         self.fc2 = operators.from_linear(mlp.fc2)
@@ -150,7 +148,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedStage(nn.Module):
-    """`Stage` in its inference form; where maps are large, its blocks run over slices of the batch."""
+    """`Stage` in its inference form."""
 
     def __init__(self, source: Stage, operators: Operators) -> None:
         super().__init__()
@@ -158,19 +156,9 @@ class FusedStage(nn.Module):
         self.downsample = FusedMerging(downsample, operators) if isinstance(downsample, DTM) else downsample
         blocks = [FusedBlock(block, operators) for block in source.blocks if isinstance(block, Block)]
         self.blocks = nn.Sequential(*blocks)
-        self.hidden_dim = blocks[0].hidden_dim
-        self.slice_mib = operators.slice_mib
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns the stage's features, as `Stage` does."""
         x_BHWC = self.downsample(x_BCHW).permute(0, 2, 3, 1).contiguous()
-        slices = x_BHWC.split(self._images_per_slice(x_BHWC))
-        y_BHWC: Tensor = self.blocks(x_BHWC) if len(slices) == 1 else torch.cat([self.blocks(part) for part in slices])
+        y_BHWC: Tensor = self.blocks(x_BHWC)
         return y_BHWC.permute(0, 3, 1, 2)
-
-    def _images_per_slice(self, x_BHWC: Tensor) -> int:
-        B, H, W, _ = x_BHWC.shape
-        if self.slice_mib is None:
-            return B
-        image_mib = H * W * self.hidden_dim * x_BHWC.element_size() / 2**20
-        return max(1, int(self.slice_mib / image_mib))

@@ -1,4 +1,4 @@
-"""A trained LITv2 in the fastest equal form that is known for a device and a precision."""
+"""A trained LITv2 in its inference form for a device and a precision: equal outputs from fewer operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from hilo_nas.errors import UsageError
 from hilo_nas.models.blocks import PatchEmbed, Stage
 from hilo_nas.models.inference import onednn, triton_kernels
-from hilo_nas.models.inference.cuda import TRITON
+from hilo_nas.models.inference.cuda import TRITON, is_right
 from hilo_nas.models.inference.operators import PLAIN, Operators
 from hilo_nas.models.inference.parts import FusedPatchEmbed, FusedStage
 from hilo_nas.models.litv2 import LITv2
@@ -19,11 +19,8 @@ from hilo_nas.models.litv2 import LITv2
 __all__ = ["choose_operators", "prepare_for_inference"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_SHARED_WORDS = ("patches=product", "merging=gather", "norms=folded", "projections=joint")
+_SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
 """What every form has."""
-_SLICE_MIB = 4.0
-"""Keeps the maps of a perceptron in the cache: image by image, the blocks of LITv2-S's first two stages took 16 % and
-5 % less time at batch 8 and 32, those of the third as long, on AMD EPYC (Zen 4) with torch 2.15. It may change."""
 
 
 def prepare_for_inference(
@@ -34,7 +31,8 @@ def prepare_for_inference(
     Batch norms are folded into the merging's product, the merging is a gather and a product, a HiLo layer's projections
     of the map are one product, patches are cut before their product. On a CPU, oneDNN's operators with packed weights
     run the products with what follows them, where this torch has them; on a CUDA device, Triton's kernels run the
-    gather, the depthwise convolutions and small windows, where Triton is installed; elsewhere plain torch does.
+    gather, the depthwise convolutions and small windows, where Triton is installed and gives what torch gives in a
+    first try; elsewhere plain torch does.
     `form` of the result says which. Features, `forward_intermediates` and any image size work as before; it cannot be
     trained, and packed weights stand in no state dict: keep the model given for that.
 
@@ -76,11 +74,14 @@ def choose_operators(device: torch.device, precision: str, *, for_compile: bool 
     """Returns the operators that an inference form has on a device; see `prepare_for_inference` for the arguments."""
     if device.type == "cpu" and precision in _DTYPES and not for_compile and onednn.is_available(_DTYPES[precision]):
         return Operators(
-            words=("linear=onednn", "dwconv=onednn", f"slices={_SLICE_MIB:g}mib"),
+            words=("linear=onednn", "dwconv=onednn"),
             linear=onednn.OneDNNLinear,
             depthwise_gelu=onednn.OneDNNDepthwiseGelu,
-            slice_mib=_SLICE_MIB,
         )
-    if device.type == "cuda" and triton_kernels.is_available(device):
+    if (
+        device.type == "cuda"
+        and triton_kernels.is_available(device)
+        and is_right(device, _DTYPES[precision.removeprefix("amp-")])
+    ):
         return TRITON
     return PLAIN

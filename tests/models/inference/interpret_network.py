@@ -6,9 +6,11 @@ from torch import nn
 from hilo_nas.arch import ArchConfig
 from hilo_nas.models import build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import prepare, triton_kernels
-from hilo_nas.models.inference.cuda import TRITON
+from hilo_nas.models.inference.cuda import TRITON, is_right
 
 assert triton_kernels.is_available("cpu")
+assert is_right(torch.device("cpu"), torch.float32)
+assert is_right(torch.device("cpu"), torch.float16)
 prepare.choose_operators = lambda device, precision, *, for_compile=False: TRITON
 arch = ArchConfig(
     embed_dims=(8, 16, 24, 32),
@@ -30,7 +32,7 @@ images = torch.randn(2, 3, 22, 16)
 with torch.no_grad():
     expected = model(images)
     prepared = prepare_for_inference(model)
-    assert "windows=triton" in prepared.form.split(), prepared.form
+    assert "windows=triton/1" in prepared.form.split(), prepared.form
     for found, tolerance in (
         (prepared(images), 1e-4),
         (prepare_for_inference(model, precision="fp16")(images.half()), 1e-2),

@@ -13,7 +13,9 @@ from torch import nn
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
-from hilo_nas.models.inference import onednn, prepare
+from hilo_nas.models.inference import choose_operators, cuda, onednn, prepare, triton_kernels
+from hilo_nas.models.inference.cuda import TRITON
+from hilo_nas.models.inference.operators import PLAIN
 
 ARCH = ArchConfig(
     embed_dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4), alpha=(0.9, 0.9, 0.5, 0.5), patch_size=2
@@ -88,20 +90,6 @@ def test_half_precision_stays_near_float32(precision, for_compile):
 
 
 @torch.no_grad()
-def test_slices_of_the_batch_change_nothing(monkeypatch):
-    model = trained(ARCH)
-    images = torch.randn(5, 3, 32, 32)
-    whole = prepare_for_inference(model)(images)
-    monkeypatch.setattr(prepare, "_SLICE_MIB", 2 * 16 * 16 * 32 * 4 / 2**20)  # two images of the first stage
-    sliced = prepare_for_inference(model)
-    seen = []
-    sliced.layers[0].blocks[0].register_forward_hook(lambda module, args, output: seen.append(len(output)))
-    assert difference(sliced(images), whole) <= 1e-6
-    if onednn.is_available(torch.float32):
-        assert seen == [2, 2, 1]
-
-
-@torch.no_grad()
 def test_features_of_the_prepared_network_are_those_of_the_trained():
     model = trained(ARCH)
     images = torch.randn(2, 3, 35, 64)
@@ -131,9 +119,7 @@ def test_the_form_says_what_was_chosen():
     prepared = prepare_for_inference(model)
     assert model.choices == ()
     assert prepared.form != model.form
-    for word in prepared.choices:
-        assert word in prepared.form.split()
-    assert {"merging=gather", "norms=folded", "projections=joint"} <= set(prepared.choices)
+    assert {"merging=gather", "batchnorms=folded", "projections=joint"} <= set(prepared.choices)
 
 
 def test_what_cannot_be_prepared_is_refused():
@@ -156,5 +142,25 @@ def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch):
     monkeypatch.setattr(torch.ops, "mkldnn", Nothing())
     try:
         assert not onednn.is_available(torch.float32)
+        assert not [word for word in prepare_for_inference(trained(ARCH)).form.split() if word.endswith("=onednn")]
     finally:
         onednn.is_available.cache_clear()
+
+
+@pytest.mark.parametrize("has_triton", [True, False])
+@pytest.mark.parametrize("is_right", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "amp-bf16"])
+def test_a_cuda_device_gets_tritons_kernels_where_they_run(monkeypatch, has_triton, is_right, precision):
+    monkeypatch.setattr(triton_kernels, "is_available", lambda device: has_triton)
+    monkeypatch.setattr(prepare, "is_right", lambda device, dtype: is_right)
+    chosen = choose_operators(torch.device("cuda", 0), precision)
+    assert chosen is (TRITON if has_triton and is_right else PLAIN)
+
+
+def test_kernels_that_do_not_run_are_told_of_and_left_aside():
+    cuda.is_right.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="do not run on cpu, so plain torch does: these kernels need"):
+            assert not cuda.is_right(torch.device("cpu"), torch.float32)
+    finally:
+        cuda.is_right.cache_clear()
