@@ -508,7 +508,7 @@ def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_near(shor
 
 def test_an_unequal_form_is_refused(short):
     subject = {"layer": "measure.layers:Lying", "arguments": {"dim": 8}}
-    with pytest.raises(ConversionError, match=r"Lying's differs by .* Time it without --fused"):
+    with pytest.raises(ConversionError, match=r"Lying's differs by .* Time it with --no-fused"):
         measured(subject, fused=True)
 
 
