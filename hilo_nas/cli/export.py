@@ -42,3 +42,5 @@ def run(
     for path in export_trial(folder.load_manifest(), record, output, batch_size=batch_size, epochs=epochs):
         typer.echo(f"wrote {path}")
     typer.echo(f"Train it with timm's train.py: python train.py -c {output / 'train.yaml'} --data-dir DATA")
+    if record.measurement is not None and record.measurement.condition.fused:
+        typer.echo("Its speed is that of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
