@@ -43,4 +43,4 @@ def run(
         typer.echo(f"wrote {path}")
     typer.echo(f"Train it with timm's train.py: python train.py -c {output / 'train.yaml'} --data-dir DATA")
     if record.measurement is not None and record.measurement.condition.fused:
-        typer.echo("Its speed is that of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
+        typer.echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
