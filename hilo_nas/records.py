@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "STATES",
     "Subject",
     "TrialRecord",
+    "forms_under",
     "load_records",
     "write_atomically",
     "write_record",
@@ -227,6 +228,12 @@ def load_records(folder: Path) -> list[TrialRecord]:
     """
     records = [_load_record(path) for path in _record_paths(folder)]
     return sorted(records, key=lambda record: record.number)
+
+
+def forms_under(label: str, records: Iterable[TrialRecord]) -> set[str]:
+    """Returns the implementations that the LITv2 networks of some records were timed in, under a condition's label."""
+    measured = [record.measurements_by_condition().get(label) for record in records if record.subject.arch]
+    return {measurement.form for measurement in measured if measurement is not None}
 
 
 def _record_paths(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError
 from hilo_nas.events import Emit, NetworksTimed
 from hilo_nas.measure import Cohort, Entrant, Ruler
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
-from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.records import Subject, TrialRecord, forms_under
 from hilo_nas.space import SearchSpace, draw_networks
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study
@@ -237,8 +237,7 @@ def _differing_forms(
     found: dict[str, tuple[Any, Any]] = {}
     records = folder.load_all()
     for condition in conditions:
-        measured = [record.measurements_by_condition().get(condition.label()) for record in records]
-        stored = {measurement.form for measurement in measured if measurement is not None}
+        stored = forms_under(condition.label(), records)
         if stored and (other := sorted(stored - {now := ruler.read_form(condition, emit)})):
             found[f"form under {condition.label()}"] = (other[0], now)
     return found

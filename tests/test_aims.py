@@ -51,6 +51,9 @@ def test_another_runtime_has_nothing_of_torchs_own():
     objective = build_objective({"channels_last": True, "compile": True}, "cpu", 2)
     found = build_aims(objective, ["runtime=onnxruntime"]).conditions[1]
     assert found == Condition(device="cpu", threads=2, runtime="onnxruntime")
+    other = build_objective({"runtime": "openvino"}, "cpu", 2)
+    assert build_aims(other, ["runtime=torch"]).conditions[1] == Condition(device="cpu", threads=2, fused=True)
+    assert not build_aims(other, ["runtime=torch,fused=no"]).conditions[1].fused
     with pytest.raises(UsageError, match="compile is torch's own: it must be left out with runtime openvino"):
         build_aims(objective, ["runtime=openvino,compile=yes"])
 

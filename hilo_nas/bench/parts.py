@@ -15,10 +15,9 @@ from hilo_nas.arch import ArchConfig
 from hilo_nas.cost import PARTS, map_sizes
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import choose_operators
+from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["build_copy", "build_part", "build_product"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class _OnItsOwn(nn.Module):
@@ -114,4 +113,4 @@ def build_copy(*, n_bytes: int, device: str, num_classes: int, in_chans: int) ->
 
 def _random(shape: tuple[int, ...], device: str, precision: str) -> Tensor:
     value = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return value.to(device=device, dtype=_DTYPES.get(precision, torch.float32))
+    return value.to(device=device, dtype=DTYPES[precision])

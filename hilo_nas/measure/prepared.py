@@ -20,10 +20,10 @@ from hilo_nas.measure.device import check_device, peak_memory_mib
 from hilo_nas.measure.fuse import fuse
 from hilo_nas.measurement import Condition
 from hilo_nas.models import LITv2, build_subject, fill_zero_weights, form_of, input_shape_of, prepare_for_inference
+from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["Prepared", "prepare", "read_form"]
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _GRAPH_WARM_UP_CALLS = 3
 _COMPILATIONS = 4096
 """Compilations that torch is to keep, whatever networks they are of."""
@@ -188,7 +188,7 @@ def _input(subject: Mapping[str, Any], condition: Condition, device: torch.devic
 
 def _place(thing: Any, condition: Condition, device: torch.device) -> Any:
     """The input or the network, on the device and in the condition's precision and layout."""
-    dtype = _DTYPES.get(condition.precision, torch.float32)
+    dtype = DTYPES.get(condition.precision, torch.float32)
     layout = torch.channels_last if condition.channels_last else torch.contiguous_format
     return thing.to(device=device, dtype=dtype, memory_format=layout)
 
@@ -196,7 +196,7 @@ def _place(thing: Any, condition: Condition, device: torch.device) -> Any:
 def _autocast(call: Callable[[], object], condition: Condition, device: torch.device) -> Callable[[], object]:
     if not condition.precision.startswith("amp-"):
         return call
-    dtype = _DTYPES[condition.precision.removeprefix("amp-")]
+    dtype = DTYPES[condition.precision.removeprefix("amp-")]
 
     def under_autocast() -> object:
         with torch.autocast(device.type, dtype=dtype):

@@ -74,13 +74,19 @@ class Condition:
         return self.device.partition(":")[0]
 
     def vary(self, **fields: Any) -> Condition:
-        """Returns the condition with other values; for another runtime, without those that only torch has.
+        """Returns the condition with other values; for another runtime without those that only torch has, for torch instead
+        of another in its inference form.
 
         Raises:
             UsageError: A field cannot be what it is.
         """
-        left = dict.fromkeys(TORCH_ONLY, False) if fields.get("runtime", self.runtime) != "torch" else {}
-        return dataclasses.replace(self, **{**left, **fields})
+        runtime = fields.get("runtime", self.runtime)
+        implied: dict[str, Any] = {}
+        if runtime != "torch":
+            implied = dict.fromkeys(TORCH_ONLY, False)
+        elif self.runtime != "torch":
+            implied = {"fused": True}
+        return dataclasses.replace(self, **{**implied, **fields})
 
     def label(self) -> str:
         """Returns the condition in one word, for tables and file names."""

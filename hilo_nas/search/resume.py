@@ -11,7 +11,7 @@ from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, RECIPE, Condition, DeviceIdentity
-from hilo_nas.records import TrialRecord
+from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import SearchRequest, aims_of, condition_options
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
@@ -176,8 +176,7 @@ def _differing_forms(
     found: Differences = {}
     for condition in manifest.conditions:
         label = condition.label()
-        measured = [record.measurements_by_condition().get(label) for record in records if record.subject.arch]
-        stored = {measurement.form for measurement in measured if measurement is not None}
+        stored = forms_under(label, records)
         if not stored:
             continue
         now = executor.read_form(condition, emit)

@@ -58,12 +58,17 @@ def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -
     """Returns the graph of a network of `copy_of` for the shape of an example, shape (B, C, H, W).
 
     Raises:
-        UsageError: torch is too old.
+        UsageError: torch is too old, or the network is in its inference form already.
         ConversionError: torch cannot capture the network.
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         oldest = ".".join(map(str, _OLDEST_TORCH))
         raise UsageError(f"converting a network needs torch {oldest} or newer, but this is {torch.__version__}")
+    if getattr(model, "choices", ()):
+        raise UsageError(
+            f"a {type(model).__name__} to convert must be as it was trained, but this one was prepared for inference in "
+            "torch. Convert the one that it was made from."
+        )
     what = f"torch {torch.__version__} must be able to capture {type(model).__name__}"
     with torch.inference_mode(False), torch.no_grad(), refusals(what, "Use torch itself."):
         dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)

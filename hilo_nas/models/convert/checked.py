@@ -14,6 +14,7 @@ from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import OPSET, capture, copy_of, has_deform, to_onnx, to_openvino
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
+from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["BOUNDS", "convert", "load_onnx"]
 
@@ -23,7 +24,6 @@ BOUNDS = {"fp32": (1e-4, 1e-2), "fp16": (1e-2, 0.3), "bf16": (0.1, 0.3)}
 Fresh weights can amplify rounding a thousandfold. Where an output is further off than the rule, ten times what torch
 itself loses by the precision is allowed, float32 being held against float64, but never more than the second figure."""
 _MARGIN = 10
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def convert(
@@ -63,7 +63,7 @@ def convert(
         opened = open_openvino(to_openvino(program), image, name=name, threads=threads, precision=precision)
         form, merging = opened.form, "DeformableConvolution"
     else:
-        dtype = _DTYPES[precision]
+        dtype = DTYPES[precision]
         program = capture(copy_of(model, dtype), image)
         with refusals(f"{name} must fit into one ONNX file", "Use torch itself as the runtime."):
             source = to_onnx(program).model_proto.SerializeToString()
@@ -102,7 +102,7 @@ def _check_output(seen: Tensor, expected: Tensor, name: str, precision: str, mod
         raise ConversionError(f"an output must have torch's shape {tuple(expected.shape)}, but got {tuple(seen.shape)}")
     share, (bound, most) = _share(seen, expected), BOUNDS[precision]
     if share > bound:
-        dtype = torch.float64 if precision == "fp32" else _DTYPES[precision]
+        dtype = torch.float64 if precision == "fp32" else DTYPES[precision]
         with torch.inference_mode(), refusals(f"torch must be able to run the network in {dtype}", "Use fp32."):
             own = _share(copy_of(model, dtype)(image.to(dtype)), expected)
         bound = min(max(bound, _MARGIN * own), most)

@@ -12,7 +12,9 @@ import functools
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OneDNNDepthwiseGelu", "OneDNNLinear", "is_available"]
+from hilo_nas.models.inference.operators import Operators
+
+__all__ = ["ONEDNN", "OneDNNDepthwiseGelu", "OneDNNLinear", "is_available"]
 
 _SIDE = 14
 """Side of the map that depthwise weights are packed for; packed weights fit any size."""
@@ -59,6 +61,9 @@ class OneDNNDepthwiseGelu(nn.Module):
             x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, ones, ones, ones, self.groups, "gelu", [], "none"
         )
         return y_BCHW.permute(0, 2, 3, 1)
+
+
+ONEDNN = Operators(words=("linear=onednn", "dwconv=onednn"), linear=OneDNNLinear, depthwise_gelu=OneDNNDepthwiseGelu)
 
 
 @functools.cache

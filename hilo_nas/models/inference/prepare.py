@@ -15,10 +15,10 @@ from hilo_nas.models.inference.cuda import TRITON, is_right
 from hilo_nas.models.inference.operators import PLAIN, Operators
 from hilo_nas.models.inference.parts import FusedPatchEmbed, FusedStage
 from hilo_nas.models.litv2 import LITv2
+from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["choose_operators", "prepare_for_inference"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
 """What every form has."""
 
@@ -46,7 +46,7 @@ def prepare_for_inference(
     Raises:
         UsageError: `model` is no LITv2, is prepared already, or the precision is unknown.
     """
-    dtype = _DTYPES.get(precision.removeprefix("amp-"))
+    dtype = DTYPES.get(precision.removeprefix("amp-"))
     if dtype is None or precision == "amp-fp32":
         raise UsageError(f"precision must be fp32, bf16, fp16, amp-bf16 or amp-fp16, but got {precision!r}")
     if not isinstance(model, LITv2):
@@ -72,16 +72,9 @@ def prepare_for_inference(
 
 def choose_operators(device: torch.device, precision: str, *, for_compile: bool = False) -> Operators:
     """Returns the operators that an inference form has on a device; see `prepare_for_inference` for the arguments."""
-    if device.type == "cpu" and precision in _DTYPES and not for_compile and onednn.is_available(_DTYPES[precision]):
-        return Operators(
-            words=("linear=onednn", "dwconv=onednn"),
-            linear=onednn.OneDNNLinear,
-            depthwise_gelu=onednn.OneDNNDepthwiseGelu,
-        )
-    if (
-        device.type == "cuda"
-        and triton_kernels.is_available(device)
-        and is_right(device, _DTYPES[precision.removeprefix("amp-")])
-    ):
+    dtype = DTYPES[precision.removeprefix("amp-")]
+    if device.type == "cpu" and precision in DTYPES and not for_compile and onednn.is_available(dtype):
+        return onednn.ONEDNN
+    if device.type == "cuda" and triton_kernels.is_available(device) and is_right(device, dtype):
         return TRITON
     return PLAIN
