@@ -74,8 +74,9 @@ class Condition:
         return self.device.partition(":")[0]
 
     def vary(self, **fields: Any) -> Condition:
-        """Returns the condition with other values; for another runtime without those that only torch has, for torch instead
-        of another in its inference form.
+        """Returns the condition with other values; a change of runtime brings its own with it.
+
+        Another runtime has none of what only torch has; torch instead of another runs the inference form.
 
         Raises:
             UsageError: A field cannot be what it is.

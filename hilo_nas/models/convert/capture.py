@@ -66,8 +66,8 @@ def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -
         raise UsageError(f"converting a network needs torch {oldest} or newer, but this is {torch.__version__}")
     if getattr(model, "choices", ()):
         raise UsageError(
-            f"a {type(model).__name__} to convert must be as it was trained, but this one was prepared for inference in "
-            "torch. Convert the one that it was made from."
+            f"a {type(model).__name__} to convert must be as it was trained, but this one was prepared for inference "
+            "in torch. Convert the one that it was made from."
         )
     what = f"torch {torch.__version__} must be able to capture {type(model).__name__}"
     with torch.inference_mode(False), torch.no_grad(), refusals(what, "Use torch itself."):
