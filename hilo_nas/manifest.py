@@ -143,7 +143,7 @@ def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
         "device": DeviceIdentity(**fields["device"]),
         "calibrations": {label: Calibration.from_dict(item) for label, item in fields["calibrations"].items()},
         "data": DataIdentity(**fields["data"]),
-        "plan": ProxyPlan(**plan),
+        "plan": ProxyPlan.from_dict(plan),
     }
     if not values["conditions"]:
         raise RecordError("conditions must hold at least one condition, the objective, but the list is empty")

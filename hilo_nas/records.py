@@ -12,7 +12,7 @@ from typing import Any
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
-from hilo_nas.measurement import Measurement, ProxyScore
+from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 
 __all__ = [
     "INTERRUPTED",
@@ -29,7 +29,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 INTERRUPTED = "interrupted before it finished"
 """Begins the reason of a trial that was cut off through no fault of its network, which is queued again."""
-STATES = ("running", "timed", "complete", "infeasible", "failed")
+STATES = ("running", "timed", "complete", "stopped", "infeasible", "failed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,8 @@ class TrialRecord:
     number: int
     subject: Subject
     state: str
-    """One of `STATES`; `running` is left behind by a killed search and closed by the next; `timed` has a place
-    only in a table of speeds (`hilo_nas.speeds`)."""
+    """One of `STATES`; `running` is left behind by a killed search and closed by the next; `stopped` was timed and
+    trained up to a rung where others did better; `timed` has a place only in a table of speeds (`hilo_nas.speeds`)."""
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = "sampler"
@@ -87,6 +87,7 @@ class TrialRecord:
     """What the sampler noted with its proposal (NSGA-II: the generation), so that it remembers after a rebuild."""
     measurements: tuple[Measurement, ...] = ()
     scores: tuple[ProxyScore, ...] = ()
+    """Of the study's proxy: at each rung reached, at the full budget, and there of further seeds that confirm it."""
     started_at: str | None = None
     finished_at: str | None = None
     seconds: float = 0.0
@@ -101,7 +102,7 @@ class TrialRecord:
     @property
     def is_measured(self) -> bool:
         """Whether the trial counts towards the number asked for: it ended, and not by failing."""
-        return self.state in ("complete", "infeasible")
+        return self.state in ("complete", "stopped", "infeasible")
 
     @property
     def is_interrupted(self) -> bool:
@@ -122,8 +123,13 @@ class TrialRecord:
 
     @property
     def score(self) -> ProxyScore | None:
-        """The first score."""
-        return self.scores[0] if self.scores else None
+        """The score that counts: after the most images, the mean of the seeds that saw so many."""
+        return self.score_at(max((score.images_seen for score in self.scores), default=0))
+
+    def score_at(self, images_seen: int) -> ProxyScore | None:
+        """The score after so many images, the mean over seeds; None where there is none."""
+        found = [score for score in self.scores if score.images_seen == images_seen]
+        return mean_score(found) if found else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data, fit for JSON."""

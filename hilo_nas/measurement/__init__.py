@@ -5,7 +5,7 @@ decide whether two of them may stand in one table.
 """
 
 from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, TORCH_ONLY, Condition, DeviceIdentity
-from hilo_nas.measurement.proxy import RECIPE, ProxyPlan, ProxyScore
+from hilo_nas.measurement.proxy import RECIPE, ProxyPlan, ProxyScore, mean_score
 from hilo_nas.measurement.timing import PROTOCOL, VERDICTS, Calibration, Measurement
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Measurement",
     "ProxyPlan",
     "ProxyScore",
+    "mean_score",
 ]

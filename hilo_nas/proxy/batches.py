@@ -97,14 +97,15 @@ class Sampler:
     def __init__(self, places: np.ndarray, generator: torch.Generator) -> None:
         self._places_N = torch.from_numpy(places)
         self._generator = generator
-        self._left = self._places_N[:0]
+        self.left = self._places_N[:0]
+        """The rest of the order under way, (N; int64)."""
 
     def draw(self, count: int) -> Tensor:
         """Returns the next `count` places; they may reach over the end of an epoch."""
-        while len(self._left) < count:
+        while len(self.left) < count:
             order_N = torch.randperm(len(self._places_N), generator=self._generator)
-            self._left = torch.cat([self._left, self._places_N[order_N]])
-        drawn, self._left = self._left[:count], self._left[count:]
+            self.left = torch.cat([self.left, self._places_N[order_N]])
+        drawn, self.left = self.left[:count], self.left[count:]
         return drawn
 
 

@@ -8,6 +8,7 @@ import datetime
 import functools
 import gc
 import importlib.metadata
+import json
 import math
 import time
 import traceback
@@ -25,16 +26,10 @@ from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
+from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
 from hilo_nas.proxy.data import CachedData, split_held_out
 from hilo_nas.proxy.memory import MicroBatch
-from hilo_nas.proxy.recipe import (
-    CLIP_NORM,
-    autocast,
-    build_loss,
-    build_optimizer,
-    build_schedule,
-    learning_rate,
-)
+from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_top1
 
 __all__ = ["Training", "run_training"]
@@ -54,8 +49,13 @@ def run_training(
     data: Mapping[str, Any],
     seed: int,
     device: str,
+    until: int | None = None,
+    checkpoint: str | None = None,
 ) -> dict[str, Any]:
-    """Trains a network from fresh weights and returns its `ProxyScore` as plain data.
+    """Trains a network up to one of its plan's budgets and returns its `ProxyScore` there as plain data.
+
+    A training may be done in legs: each goes on from the checkpoint that the one before left, and the legs give what the
+    whole gives. The score's seconds are those of its leg.
 
     The same arguments give the same score on one device and version of torch, as far as its kernels are
     deterministic (on the CPU they are). It seeds torch's own generator, for the weights. Memory that torch keeps on a
@@ -68,22 +68,26 @@ def run_training(
         data: `CachedData.to_dict()`.
         seed: Seed of the weights, the order of the images and their augmentation.
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
+        until: Images seen at which to score, in whole batches; the plan's full budget if left out.
+        checkpoint: File that the training goes on from, where it is there and of this very training, and that is
+            written when the leg is done.
 
     Raises:
         UsageError: The plan asks for a recipe or an image size that is not there.
         OutOfMemoryError: The network does not fit, even with one image at a time.
         HiloNasError: The training diverged.
-        StorageError: The image cache is gone.
+        StorageError: The image cache is gone, or the checkpoint cannot be written.
     """
     began = time.monotonic()
-    the_plan, the_data = ProxyPlan(**plan), CachedData.from_dict(data)
+    the_plan, the_data = ProxyPlan.from_dict(plan), CachedData.from_dict(data)
     if the_plan.recipe != RECIPE:
         raise UsageError(f"this version trains by recipe {RECIPE!r}, but the plan asks for {the_plan.recipe!r}")
     if the_plan.img_size != the_data.img_size:
         raise UsageError(f"the images were prepared at {the_data.img_size} pixels, the plan says {the_plan.img_size}")
     where = torch.device(device)
+    path = None if checkpoint is None else Path(checkpoint)
     try:
-        trained = _train(subject, the_plan, the_data, seed, where, emit)
+        trained = _train(subject, the_plan, the_data, seed, where, emit, until or the_plan.budgets[-1], path)
     except Exception as error:
         traceback.clear_frames(error.__traceback__)  # else they hold the network and the images
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
@@ -120,14 +124,27 @@ class _Trained(NamedTuple):
 
 
 def _train(
-    subject: str | Mapping[str, Any], plan: ProxyPlan, data: CachedData, seed: int, device: torch.device, emit: Emit
+    subject: str | Mapping[str, Any],
+    plan: ProxyPlan,
+    data: CachedData,
+    seed: int,
+    device: torch.device,
+    emit: Emit,
+    until: int,
+    checkpoint: Path | None,
 ) -> _Trained:
     torch.manual_seed(seed)
     model = build_subject(subject, data.num_classes, 3)
     training = Training(model, plan, data, seed=seed, device=device, emit=emit)
-    for _ in training.steps():
+    name = {"subject": json.dumps(subject, sort_keys=True), "plan": plan.hash(data.content_hash), "seed": seed}
+    if checkpoint is not None and checkpoint.exists():
+        training.load_state(load_checkpoint(checkpoint, name, until, emit))
+    for _ in training.steps(until):
         pass
-    return _Trained(training.evaluate(), training.images_seen, training.micro_batch.size)
+    result = training.evaluate()
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, name, training.state())
+    return _Trained(result, training.images_seen, training.micro_batch.size)
 
 
 def _give_memory_back(device: torch.device) -> None:
@@ -142,7 +159,7 @@ class Training:
 
     Args:
         model: The network, with fresh weights; it is moved to the device.
-        plan: The budget and the rest of the training's conditions.
+        plan: The training's conditions; of its budget, only what a full batch is.
         data: The prepared images.
         seed: Seed of the images' order and augmentation.
         device: Where to train.
@@ -158,8 +175,7 @@ class Training:
         self.plan, self.device, self._emit = plan, device, emit
         self._autocast = autocast(device, plan.precision)
         self.images_seen = 0
-        self.updates = -(-plan.images // plan.batch_size)
-        self.micro_batch = MicroBatch(min(plan.batch_size, plan.images), emit)
+        self.micro_batch = MicroBatch(plan.batch_size, emit)
         self._images = ImageSet(Path(data.path), device, data.class_names)
         if data.val_path is None:
             self._val_images = self._images
@@ -169,46 +185,49 @@ class Training:
         else:
             self._val_images = ImageSet(Path(data.val_path), device, data.class_names)
             places, self._val_places = (np.arange(len(images.labels)) for images in (self._images, self._val_images))
-        generator = torch.Generator().manual_seed(seed)
-        self._sampler = Sampler(places, generator)
-        self._augmenter = Augmenter(*image_statistics(self._images, places), hflip=plan.hflip, generator=generator)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._sampler = Sampler(places, self._generator)
+        self._augmenter = Augmenter(
+            *image_statistics(self._images, places), hflip=plan.hflip, generator=self._generator
+        )
         # Convolutions in reduced precision are faster with channels last on CUDA.
         if device.type == "cuda" and plan.precision != "fp32":
             model = model.to(memory_format=torch.channels_last)
         self.model = model.to(device)
+        self._average = build_average(self.model)
         self._loss = build_loss()
-        self._optimizer = build_optimizer(self.model, learning_rate(self.model, plan.batch_size))
-        self._schedule = build_schedule(self._optimizer, self.updates)
+        self._optimizer = build_optimizer(self.model, plan.batch_size)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "amp-fp16")
         self._latest_loss = torch.zeros((), device=device)
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
         self._told = time.monotonic()
 
-    def steps(self) -> Iterator[int]:
-        """Trains on, and yields the images seen so far after each update, up to the plan's budget exactly.
+    def steps(self, until: int) -> Iterator[int]:
+        """Trains on, and yields the images seen so far after each update, until they are at least so many.
 
-        The budget is shared out evenly: batches differ by one image at most and never exceed the plan's batch.
+        Every batch is a full one: what a network learns does not depend on where it is scored.
 
         Raises:
             OutOfMemoryError: One image at a time is too many.
             HiloNasError: The loss is not finite any more.
         """
         self.model.train()
-        for update in range(1, self.updates + 1):
-            batch_size = self.plan.images * update // self.updates - self.images_seen
-            images, labels = self._images.take(self._sampler.draw(batch_size))
+        while self.images_seen < until:
+            images, labels = self._images.take(self._sampler.draw(self.plan.batch_size))
             inputs = self._augmenter.train(images)
-            self._schedule.step_update(update)
+            self.images_seen += self.plan.batch_size
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * warmup_share(self.images_seen)
             work = functools.partial(self._backward, inputs, labels)
             self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_EFFECT_OF_PIECES)
             self._is_finite &= self._latest_loss.isfinite()
             self._update_weights()
-            self.images_seen += batch_size
-            self._tell(is_due=self.images_seen == self.plan.images)
+            self._tell(until, is_due=self.images_seen >= until)
             yield self.images_seen
 
     def evaluate(self) -> HeldOutResult:
-        """Returns what the network says about the held-out images now.
+        """Returns what the averaged network says about the held-out images now; the training is left as it was.
 
         Raises:
             OutOfMemoryError: One image at a time is too many.
@@ -217,13 +236,40 @@ class Training:
 
         def infer(images: Tensor) -> Tensor:
             with self._autocast:
-                logits: Tensor = self.model(self._augmenter.plain(images))
-            self._tell()
+                logits: Tensor = self._average.module(self._augmenter.plain(images))
+            self._tell(self.images_seen)
             return logits
 
-        result = predict(self.model, infer, self._val_images, self._val_places, self.micro_batch)
+        result = predict(self._average.module, infer, self._val_images, self._val_places, self.micro_batch)
         self._check_finite(result.loss)
         return result
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that the training needs to go on as if it had not paused."""
+        return {
+            "images_seen": self.images_seen,
+            "micro_batch_size": self.micro_batch.size,
+            "model": self.model.state_dict(),
+            "average": self._average.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "sampler": self._sampler.left,
+            "generator": self._generator.get_state(),
+            "torch": torch.get_rng_state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the training where `state` was taken; an empty state leaves it at its beginning."""
+        if not state:
+            return
+        self.images_seen, self.micro_batch.size = state["images_seen"], state["micro_batch_size"]
+        self.model.load_state_dict(state["model"])
+        self._average.module.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._sampler.left = state["sampler"]
+        self._generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
 
     def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
         """Leaves the batch's gradient in the parameters and returns its loss.
@@ -247,20 +293,21 @@ class Training:
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._average.update(self.model, step=self.images_seen // self.plan.batch_size)
 
-    def _tell(self, is_due: bool = False) -> None:
+    def _tell(self, until: int, is_due: bool = False) -> None:
         """Emits progress a few times a second, or where it is due anyway; only then is the device waited for."""
         if not is_due and time.monotonic() - self._told < _SECONDS_BETWEEN_EVENTS:
             return
         loss = float(self._latest_loss)
         self._check_finite(loss)
         self._told = time.monotonic()
-        self._emit(TrainingProgressed(images_seen=self.images_seen, images_total=self.plan.images, loss=loss))
+        self._emit(TrainingProgressed(images_seen=self.images_seen, images_total=until, loss=loss))
 
     def _check_finite(self, loss: float) -> None:
         if not (math.isfinite(loss) and self._is_finite):
             raise HiloNasError(
-                f"the training diverged: its loss was not finite after {self.images_seen} of {self.plan.images} images"
+                f"the training diverged: its loss was not finite after {self.images_seen} images"
             )
 
 

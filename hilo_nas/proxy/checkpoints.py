@@ -1,0 +1,63 @@
+"""Trainings set aside on disk, so that they go on where they paused: between rungs, after a kill, under a raised budget."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hilo_nas.errors import StorageError
+from hilo_nas.events import Emit, Notice
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Writes a training's state, wholly or not at all.
+
+    Args:
+        path: The file; its folder is made where it is absent.
+        name: What the training is, as plain values; `load_checkpoint` asks for the same.
+        state: Tensors and plain values.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"name": dict(name), "state": dict(state)}, file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StorageError(f"cannot write the checkpoint {path}: {error}. Free some space.") from error
+
+
+def load_checkpoint(path: Path, name: Mapping[str, Any], until: int, emit: Emit) -> dict[str, Any]:
+    """Returns the state of a training that has not gone beyond `until` images, or nothing where the file has none.
+
+    A file that is torn or of another training costs the time to train again, told as a warning, and nothing else.
+
+    Args:
+        path: The file.
+        name: What the training is.
+        until: Images seen at most.
+        emit: Takes the warning.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = content["state"]
+        if content["name"] == dict(name) and state["images_seen"] <= until:
+            return state
+        why = "is of another training"
+    except Exception as error:  # torch raises what it meets: EOFError, RuntimeError, UnpicklingError, KeyError
+        why = f"cannot be read ({type(error).__name__})"
+    emit(Notice(level="warning", text=f"the checkpoint {path.name} {why}: the network is trained from its start"))
+    return {}
