@@ -11,6 +11,7 @@ __all__ = [
     "Calibrated",
     "CalibrationStarted",
     "CohortTimed",
+    "ConfirmationForeseen",
     "CostForeseen",
     "DataPrepared",
     "DeviceAwaited",
@@ -21,8 +22,10 @@ __all__ = [
     "NetworksTimed",
     "Notice",
     "RoundTimed",
+    "RungReached",
     "SearchFinished",
     "SearchStarted",
+    "SeedScored",
     "TrainingProgressed",
     "TrialFinished",
     "TrialStarted",
@@ -198,13 +201,49 @@ class TrainingProgressed(Event):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RungReached(Event):
+    """A network under training was scored; that score is in its record."""
+
+    number: int
+    """The trial's."""
+    images_seen: int
+    images_total: int
+    """The full budget."""
+    proxy_top1: float
+    goes_on: bool
+    """Whether it is trained further; of the full budget, false."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfirmationForeseen(Event):
+    """Networks on the front or near it are to be trained with further seeds."""
+
+    networks: int
+    trainings: int
+    seconds: float
+    """What the trainings will take, from what their networks took before."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedScored(Event):
+    """A network was trained with a further seed; that score is in its record."""
+
+    number: int
+    """The trial's."""
+    seed: int
+    proxy_top1: float
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialFinished(Event):
     """A trial's record is written."""
 
     number: int
     key: str
     state: str
-    """`complete`, `infeasible` or `failed`."""
+    """`complete`, `stopped`, `infeasible` or `failed`."""
     reason: str | None
     images_per_s: float | None
     proxy_top1: float | None

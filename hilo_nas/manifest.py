@@ -10,6 +10,7 @@ import yaml
 
 from hilo_nas.errors import HiloNasError, RecordError
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
+from hilo_nas.records import TrialRecord
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
 
@@ -54,6 +55,10 @@ class Manifest:
     """Limits that the command line set beside the space's own; see `hilo_nas.space.limits` for their names."""
     speeds: str | None = None
     """Name and hash of the table of speeds that stands in for timing, where another machine timed the networks."""
+    eta: float | None = 3.0
+    """One of how many networks goes on at each rung of the plan; None where all are fully trained."""
+    peers: tuple[str, ...] = ()
+    """Networks of others that are timed and trained beside the space's, as `timm:NAME`."""
     schema_version: int = _SCHEMA_VERSION
 
     @property
@@ -70,6 +75,10 @@ class Manifest:
     def plan_hash(self) -> str:
         """The name of the study's training; see `ProxyPlan.hash`."""
         return self.plan.hash(self.data.hash)
+
+    def is_reference(self, record: TrialRecord) -> bool:
+        """Returns whether a record is of a network that the search compares with: an anchor or a peer."""
+        return record.subject.arch is None or record.key in {anchor.arch.key() for anchor in self.space.anchors}
 
     def is_comparable(self, measurement: Measurement) -> bool:
         """Returns whether a measurement was taken under a condition of the study, on its device, by its protocol."""
@@ -105,6 +114,8 @@ class Manifest:
             "created_at": self.created_at,
             "limits": self.limits,
             "speeds": self.speeds,
+            "eta": self.eta,
+            "peers": list(self.peers),
         }
         return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=110)
 
@@ -144,6 +155,7 @@ def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
         "calibrations": {label: Calibration.from_dict(item) for label, item in fields["calibrations"].items()},
         "data": DataIdentity(**fields["data"]),
         "plan": ProxyPlan.from_dict(plan),
+        "peers": tuple(fields.get("peers", ())),
     }
     if not values["conditions"]:
         raise RecordError("conditions must hold at least one condition, the objective, but the list is empty")

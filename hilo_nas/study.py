@@ -55,6 +55,11 @@ class StudyFolder:
         return self.path / ".lock"
 
     @property
+    def checkpoints_path(self) -> Path:
+        """Trainings that may be gone on with; may be deleted at any time."""
+        return self.path / "checkpoints"
+
+    @property
     def logs_path(self) -> Path:
         """What happened, and what the workers printed."""
         return self.path / "logs"

@@ -10,6 +10,7 @@ from builders import (
     build_device,
     build_manifest,
     build_measurement,
+    build_plan,
     build_record,
     build_score,
     build_speed_setting,
@@ -22,9 +23,12 @@ from hilo_nas.events import RoundTimed
 from hilo_nas.measure import Cohort
 from hilo_nas.speeds import SpeedFolder
 
+FULL = build_plan().budgets[-1]
+"""Images at which a training of `build_plan` ends."""
+
 
 class FakeExecutor:
-    """Speed falls with multiply-adds, top-1 rises with parameters; `happen` may raise before either.
+    """Speed falls with multiply-adds, top-1 rises with parameters and images seen; `happen` may raise before either.
 
     Args:
         happen: Called with `("measure" | "score", call number of that verb)`.
@@ -33,6 +37,9 @@ class FakeExecutor:
     def __init__(self, happen=lambda verb, count: None):
         self.happen = happen
         self.measured, self.scored, self.rivals = [], [], []
+        self.legs = []
+        """(key, seed, images) of each leg of a training."""
+        self.checkpoint_bytes = 100
         self.closed = False
 
     def measure(self, subject, emit, *, rivals=()):
@@ -42,10 +49,14 @@ class FakeExecutor:
         emit(RoundTimed(condition="fake", round=1, rounds=1, images_per_s=1.0))
         return (build_measurement(speed(subject.arch)),)
 
-    def score(self, subject, seed, emit):
+    def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
         self.happen("score", len(self.scored))
         self.scored.append(subject.key)
-        return build_score(top1(subject.arch))
+        self.legs.append((subject.key, seed, until))
+        if checkpoint is not None:
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.write_bytes(bytes(self.checkpoint_bytes))
+        return build_score(top1(subject.arch) * (until / FULL) ** 0.1, seed=seed, images_seen=until)
 
     def close(self):
         self.closed = True
@@ -122,11 +133,11 @@ class FakeMachine(FakeExecutor):
             failures={key: self.failures[key] for key in subjects if key in self.failures},
         )
 
-    def score(self, subject, seed, emit):
-        score = super().score(subject, seed, emit)
+    def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
+        score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
         return dataclasses.replace(score, plan_hash=self.plan.hash(self.data["content_hash"]))
 
-    def train(self, subject, plan, seed, emit):
+    def train(self, subject, plan, seed, emit, *, until=None, checkpoint=None):
         return build_score(top1(subject.arch))
 
     def time(self, arch, condition):

@@ -20,6 +20,7 @@ from hilo_nas.events import (
     Calibrated,
     CalibrationStarted,
     CohortTimed,
+    ConfirmationForeseen,
     CostForeseen,
     DataPrepared,
     DeviceAwaited,
@@ -29,7 +30,9 @@ from hilo_nas.events import (
     NetworksTimed,
     Notice,
     RoundTimed,
+    RungReached,
     SearchStarted,
+    SeedScored,
     TrainingProgressed,
     TrialFinished,
     TrialStarted,
@@ -86,6 +89,15 @@ def _line(event: Event) -> str | None:
         return f"{event.done} of {event.total} networks timed"
     if isinstance(event, CostForeseen):
         return f"{event.trials} networks will take about {duration(event.total_s)}"
+    if isinstance(event, ConfirmationForeseen):
+        return (
+            f"confirming {event.networks} networks on the front or near it: {event.trainings} trainings, "
+            f"about {duration(event.seconds)}"
+        )
+    if isinstance(event, SeedScored):
+        return (
+            f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: top-1 {100 * event.proxy_top1:.1f} %"
+        )
     if isinstance(event, CohortTimed):
         text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
         return f"{text}: {escape(event.verdict)}" + (
@@ -96,10 +108,13 @@ def _line(event: Event) -> str | None:
     if isinstance(event, TrialFinished):
         count = f"{event.measured}/{event.total}"
         head = f"trial {event.number:>3} ({count}) {event.key}"
-        if event.state == "complete":
+        if event.state in ("complete", "stopped"):
             speed, top1 = event.images_per_s or 0.0, event.proxy_top1 or 0.0
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
-            return f"{head}  {figure(speed):>8} images/s{verdict}  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
+            return (
+                f"{head}  {figure(speed):>8} images/s{verdict}  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
+                + (f"  stopped: {escape(event.reason or '')}" * (event.state == "stopped"))
+            )
         return f"{head}  {event.state}: {escape(event.reason or '')}"
     return None
 
@@ -164,6 +179,9 @@ class _LiveDisplay:
         elif isinstance(event, TrainingProgressed):
             self._phase = f"training: {event.images_seen:,} images, loss {event.loss:.3f}"
             self._share = event.images_seen / event.images_total
+        elif isinstance(event, RungReached):
+            self._phase = f"scored after {event.images_seen:,} images: {100 * event.proxy_top1:.1f} %"
+            self._share = None
 
     def render(self) -> RenderableType:
         """Returns the picture of this moment."""

@@ -108,6 +108,25 @@ def run(
     proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
     proxy_images: Annotated[int | None, typer.Option(help="Training images seen per network.")] = None,
     proxy_precision: Annotated[str | None, typer.Option(help="fp32, amp-bf16 or amp-fp16.")] = None,
+    rungs: Annotated[
+        int | None,
+        typer.Option(help="How often a training is scored; at each, only the best go on. 1 for no stopping."),
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="One of how many networks goes on at a rung; 0 trains all of them fully.")
+    ] = None,
+    raise_budget: Annotated[
+        int | None,
+        typer.Option(
+            metavar="IMAGES", help="A larger budget for a stored study; its trainings go on from their rungs."
+        ),
+    ] = None,
+    confirm: Annotated[
+        int | None, typer.Option(metavar="N", help="Train the front and those near it with N further seeds at the end.")
+    ] = None,
+    checkpoint_mib: Annotated[
+        float, typer.Option(help="Disk for trainings that may be gone on with, in MiB; 0 keeps none.")
+    ] = 2048.0,
     metric: Annotated[str | None, typer.Option(help="top1, or balanced: the mean of the classes' recalls.")] = None,
     sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2 or random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of the trainings.")] = None,
@@ -156,6 +175,11 @@ def run(
         proxy_batch_size=proxy_batch_size,
         proxy_images=proxy_images,
         proxy_precision=proxy_precision,
+        rungs=rungs,
+        eta=eta,
+        raise_budget=raise_budget,
+        confirm=confirm,
+        checkpoint_mib=checkpoint_mib,
         metric=metric,
         idle_timeout_s=idle_timeout_s,
     )

@@ -111,8 +111,8 @@ class ProxyScore:
     """Share of held-out images whose class was found, in [0, 1] (with `balanced`, the classes' mean); of another proxy
     its value, the higher the better."""
     proxy_top1_se: float
-    """Standard error of it from the finite number of held-out images; the seed's own noise is not in it where `seeds` is
-    1."""
+    """Standard error of it from the finite number of held-out images; where `seeds` is 1, the seed's own noise is not
+    in it."""
     loss: float | None
     """Mean cross-entropy on the held-out images; None of a proxy that has none."""
     n_val: int

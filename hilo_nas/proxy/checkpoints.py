@@ -1,4 +1,4 @@
-"""Trainings set aside on disk, so that they go on where they paused: between rungs, after a kill, under a raised budget."""
+"""Trainings set aside on disk, to go on where they paused: between rungs, after a kill, under a raised budget."""
 
 from __future__ import annotations
 

@@ -3,11 +3,12 @@
 LITv2's own (github ziplab/LITv2) is the start: AdamW, weight decay 0.05, label smoothing 0.1, and the deformable
 merging's offset convolutions learn at 0.01 of the rate. Own changes for trainings of minutes:
 
-* The rate of a weight matrix falls with its inputs (as in muP, arXiv 2203.03466), so that one base rate serves narrow and
-  wide networks; a single rate for all widths ranks the rate instead of the networks.
-* The rate is constant after a warm-up of a fixed number of images, and what is scored are weights averaged over the last
-  part of the way so far (a power-law average, arXiv 2312.02696, section 3). No schedule knows how long the training will
-  be: a score may be taken at any point, scores at one point are comparable whatever the budget, and a budget can be raised.
+* The rate of a weight matrix falls with its inputs (as in muP, arXiv 2203.03466), so that one base rate serves narrow
+  and wide networks; a single rate for all widths ranks the rate instead of the networks.
+* The rate is constant after a warm-up of a fixed number of images, and what is scored are weights averaged over the
+  last part of the way so far (a power-law average, arXiv 2312.02696, section 3). No schedule knows how long the
+  training will be: a score may be taken at any point, scores at one point are comparable whatever the budget, and a
+  budget can be raised.
 * Gradients are clipped at norm 1; no drop path, mixup, cutmix, RandAugment or erasing, which slow the first epochs down.
 
 Chosen by experiment on CIFAR-10 at 32 px: see `BASE_LR` and `AVERAGE_POWER`.

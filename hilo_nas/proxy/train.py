@@ -306,9 +306,7 @@ class Training:
 
     def _check_finite(self, loss: float) -> None:
         if not (math.isfinite(loss) and self._is_finite):
-            raise HiloNasError(
-                f"the training diverged: its loss was not finite after {self.images_seen} images"
-            )
+            raise HiloNasError(f"the training diverged: its loss was not finite after {self.images_seen} images")
 
 
 @contextlib.contextmanager

@@ -37,8 +37,17 @@ class Executor(Protocol):
             WorkerError: The worker crashed or hung.
         """
 
-    def score(self, subject: Subject, seed: int, emit: Emit) -> ProxyScore:
-        """Returns the network's score after one short training.
+    def score(
+        self, subject: Subject, seed: int, emit: Emit, *, until: int, checkpoint: Path | None = None
+    ) -> ProxyScore:
+        """Returns the network's score at one of the plan's budgets.
+
+        Args:
+            subject: The network.
+            seed: Of its training.
+            emit: Told of its progress.
+            until: Images seen at which it is scored.
+            checkpoint: File that the training goes on from, if it is there, and leaves behind.
 
         Raises:
             HiloNasError: The training failed.
@@ -201,19 +210,32 @@ class LocalExecutor:
             self._advised.add(measurement.verdict)
             emit(Notice(level="warning", text=judge_cohort([measurement]).text))
 
-    def score(self, subject: Subject, seed: int, emit: Emit) -> ProxyScore:
+    def score(
+        self, subject: Subject, seed: int, emit: Emit, *, until: int, checkpoint: Path | None = None
+    ) -> ProxyScore:
         """See `Executor.score`."""
         assert self._plan is not None, "set_up comes first"
-        return self.train(subject, self._plan, seed, emit)
+        return self.train(subject, self._plan, seed, emit, until=until, checkpoint=checkpoint)
 
-    def train(self, subject: Subject, plan: ProxyPlan, seed: int, emit: Emit) -> ProxyScore:
-        """Returns the score of a training by another plan than the study's, for estimating its cost."""
+    def train(
+        self,
+        subject: Subject,
+        plan: ProxyPlan,
+        seed: int,
+        emit: Emit,
+        *,
+        until: int | None = None,
+        checkpoint: Path | None = None,
+    ) -> ProxyScore:
+        """Returns the score of a training that need not be by the study's plan; see `score`."""
         arguments = {
             "subject": subject.to_dict(),
             "plan": plan.to_dict(),
             "data": dict(self._data),
             "seed": seed,
             "device": self._training_device,
+            "until": until,
+            "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
         }
         if self._training_device not in self._identities:
             self.read_device(self._training_device, emit)

@@ -27,7 +27,10 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
+from hilo_nas.search.ladder import Ladder, extrapolate
+from hilo_nas.search.raising import NO_CHECKPOINT, RAISED
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
@@ -65,6 +68,8 @@ class SearchLoop:
         emit: Takes the events.
         speeds: A table that stands in for timing: only its networks are tried.
         reused: Networks of another study that come first, with their scores.
+        checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
+        prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
         clock: Returns seconds, monotonic.
     """
 
@@ -77,6 +82,8 @@ class SearchLoop:
         *,
         speeds: SpeedFolder | None = None,
         reused: Sequence[Scored] = (),
+        checkpoint_mib: float = 0.0,
+        prune: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timed = None if speeds is None else speeds.load_records()
@@ -84,6 +91,8 @@ class SearchLoop:
         self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
         self._space, self._limits = manifest.space, manifest.limits_in_force
+        self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
+        self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
         self.records = self._close_leftovers(folder.load_records())
         self._known = {record.key for record in self.records if not record.is_interrupted}
         # The storage keeps no sampler's state: with the same seed after a resume, draws would repeat.
@@ -96,7 +105,7 @@ class SearchLoop:
             seed=seed,
             pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
-        self._memory = Memory(folder.storage_path, self._space, sampler, self.records, limits=self._limits)
+        self._memory = Memory(folder.storage_path, self._space, sampler, self.records, limits=self._limits, prune=prune)
         if self._memory.fault:
             text = f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records: {self._memory.fault}"
             emit(Notice(text=text))
@@ -117,6 +126,7 @@ class SearchLoop:
         stopped_by = "total"
         failures = 0
         try:
+            self._go_on_with_raised()
             while self.measured < self._manifest.trials:
                 if timeout_s is not None and self._clock() - start >= timeout_s:
                     stopped_by = "timeout"
@@ -139,6 +149,42 @@ class SearchLoop:
             stopped_by=stopped_by,
             seconds=self._clock() - start,
         )
+
+    def _go_on_with_raised(self) -> None:
+        """Trains on, rung by rung, what was due again when the budget was raised; each network keeps its record."""
+        due = [i for i, record in enumerate(self.records) if record.reason == RAISED]
+        if not due:
+            return
+        # The lowest rung first: who comes from there competes with those above.
+        for i in sorted(due, key=lambda i: self._reached(self.records[i])):
+            record, start = self.records[i], self._clock()
+            if self._checkpoints.holds(record.key):
+                for record in self._ladder.climb(record, self.records):
+                    self.records[i] = self._write(record)
+                outcome = self._ending(record)
+            else:
+                outcome = {**self._ending(record), "reason": NO_CHECKPOINT}
+            seconds = record.seconds + self._clock() - start
+            self.records[i] = self._write(dataclasses.replace(record, seconds=seconds, **outcome))
+        lost = sum(record.reason == NO_CHECKPOINT for record in self.records)
+        if lost:
+            text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"
+            self._emit(Notice(level="warning", text=text))
+        self._memory.refresh(self.records)
+
+    def _reached(self, record: TrialRecord) -> int:
+        return record.score.images_seen if record.score else 0
+
+    def _ending(self, record: TrialRecord) -> dict[str, Any]:
+        """Returns how a trained network's trial ends: complete with its budget full, else stopped."""
+        budget = self._manifest.plan.budgets[-1]
+        if record.score_at(budget) is not None:
+            return {"state": "complete", "reason": None, "imputed": {}}
+        return {
+            "state": "stopped",
+            "reason": f"others did better after {self._reached(record):,} of {budget:,} images",
+            "imputed": {"proxy_top1": extrapolate(record, self.records, budget)},
+        }
 
     def _give_up(self, failures: int) -> NoReturn:
         """Marks the last trials as due again and ends the search."""
@@ -286,16 +332,17 @@ class SearchLoop:
                 "imputed": self._impute(record.measurement),
             }
         scores = self._scores.get(record.key) or self._scored_before(record.key)
-        if not scores:
-            scores = (self._executor.score(record.subject, self._manifest.seed, self._emit),)
-        return {"state": "complete", "scores": scores}
+        record = dataclasses.replace(record, scores=scores)
+        for record in self._ladder.climb(record, self.records):
+            self._rewrite(record)
+        return {**self._ending(record), "scores": record.scores}
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:
         """What a trial that was cut off had measured of the same network."""
         return next((r.measurements for r in reversed(self.records) if r.key == key and r.measurements), ())
 
     def _scored_before(self, key: str) -> tuple[ProxyScore, ...]:
-        """The scores of the same network where only its timing failed, when the study was timed again."""
+        """The scores of the same network where its trial was cut off, or its timing failed in a re-timing."""
         return next((r.scores for r in reversed(self.records) if r.key == key and r.scores), ())
 
     def _is_timed(self, record: TrialRecord) -> bool:

@@ -321,4 +321,6 @@ def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
     if record.state == "infeasible" and not record.scores:
         reason = f"{INTERRUPTED}: it keeps the limits since it was timed again, and is still to be trained"
         return dataclasses.replace(record, state="failed", reason=reason)
+    if record.state == "stopped" or "proxy_top1" in record.imputed:  # its training ended at a rung
+        return dataclasses.replace(record, state="stopped")
     return dataclasses.replace(record, state="complete", reason=None)

@@ -10,11 +10,14 @@ from typing import Any
 from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.search.rungs import rungs_of
 from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "plan_of"]
+__all__ = ["DEFAULT_ETA", "DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "plan_of"]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
+DEFAULT_RUNGS = 3
+DEFAULT_ETA = 3.0
 DEFAULT_SPACE = "litv2_digits"
 
 
@@ -70,6 +73,16 @@ class SearchRequest:
     proxy_batch_size: int | None = None
     proxy_images: int | None = None
     proxy_precision: str | None = None
+    rungs: int | None = None
+    """How often a training is scored, the full budget included."""
+    eta: float | None = None
+    """One of how many networks goes on at a rung; 0 for all of them."""
+    raise_budget: int | None = None
+    """A larger full budget for a stored study, in training images."""
+    confirm: int | None = None
+    """Further seeds that confirm the front's top-1 at the end."""
+    checkpoint_mib: float = 2048.0
+    """What trainings that may be gone on with may take on disk; 0 keeps none."""
     metric: str | None = None
     idle_timeout_s: float = 600.0
     """Seconds of silence after which a worker counts as hung."""
@@ -81,6 +94,13 @@ class SearchRequest:
             for name in ("trials", "until_trials", *sizes)
             if (value := getattr(self, name)) is not None and value < 1
         ]
+        for name, least in (("rungs", 1), ("confirm", 0), ("raise_budget", 1)):
+            if (count := getattr(self, name)) is not None and count < least:
+                faults.append(f"{name} must be at least {least}, but got {count}")
+        if self.eta is not None and not (self.eta == 0 or 1 < self.eta < math.inf):
+            faults.append(f"eta must be a number above 1, or 0 to train all networks fully, but got {self.eta:g}")
+        if not self.checkpoint_mib >= 0:
+            faults.append(f"checkpoint_mib must be at least 0, but got {self.checkpoint_mib:g}")
         for name in ("min_images_per_s", "max_latency_ms", "max_memory_mib", "timing_s"):
             if (limit := getattr(self, name)) is not None and not 0 < limit < math.inf:
                 option = name.replace("timing_s", "seconds")
@@ -119,10 +139,12 @@ def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:
     """
     defaults = space.defaults
     img_size = request.img_size or defaults.get("img_size", 224)
+    images = request.proxy_images or defaults.get("proxy_images", 100_000)
     return ProxyPlan(
         img_size=request.proxy_img_size or defaults.get("proxy_img_size", img_size),
         batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
-        images=request.proxy_images or defaults.get("proxy_images", 100_000),
+        images=images,
+        rungs=rungs_of(images, count=request.rungs or DEFAULT_RUNGS, eta=request.eta or DEFAULT_ETA),
         precision=request.proxy_precision or "fp32",
         metric=request.metric or "top1",
     )

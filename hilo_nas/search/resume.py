@@ -207,6 +207,10 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
     if request.speeds is not None and manifest.speeds is None:
         pairs["speeds"] = (None, str(request.speeds))
+    if request.rungs is not None:
+        pairs["rungs"] = (len(manifest.plan.rungs) + 1, request.rungs)
+    if request.eta is not None:
+        pairs["eta"] = (manifest.eta or 0.0, request.eta)
     pairs["sampler"] = (manifest.sampler, request.sampler)
     pairs["seed"] = (manifest.seed, request.seed)
     return {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}

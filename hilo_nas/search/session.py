@@ -7,17 +7,19 @@ import datetime
 import time
 from pathlib import Path
 
-from hilo_nas.errors import HiloNasError
+from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
+from hilo_nas.search.confirm import confirm_front
 from hilo_nas.search.dry_run import price_search, share_of
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import foresee_limits
+from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
-from hilo_nas.search.request import SearchRequest, plan_of
+from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, plan_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
@@ -39,6 +41,8 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         KeyboardInterrupt: The user stopped it; everything finished is kept.
     """
     space, folder = find_folder(request)
+    if request.raise_budget is not None and not folder.exists:
+        raise UsageError(f"a budget can be raised of a stored study alone, and there is no study {folder.name} yet")
     start = time.monotonic()
     with (
         locked(folder),
@@ -56,7 +60,15 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
             assert space is not None
             manifest, setting = _create(request, folder, space, executor, journal)
         reused = _load_reused(folder, setting, journal)
-        loop = SearchLoop(folder, manifest, executor, journal, speeds=setting.speeds, reused=reused)
+        loop = SearchLoop(
+            folder,
+            manifest,
+            executor,
+            journal,
+            speeds=setting.speeds,
+            reused=reused,
+            checkpoint_mib=request.checkpoint_mib,
+        )
         journal(
             SearchStarted(
                 study=folder.name,
@@ -66,12 +78,14 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 points=tuple(
                     (record.number, record.measurement.images_per_s, record.score.proxy_top1)
                     for record in loop.records
-                    if record.measurement and record.score
+                    if record.state == "complete" and record.measurement and record.score
                 ),
             )
         )
         left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
+        if request.confirm:
+            confirm_front(folder, manifest, executor, journal, further_seeds=request.confirm)
         if request.remeasure and setting.speeds is None:
             _time_front(folder, manifest, executor, journal)
         journal(finished)
@@ -105,6 +119,7 @@ def _create(
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         limits=setting.limits,
         speeds=None if setting.speeds is None else setting.speeds.identity(),
+        eta=None if request.eta == 0 else request.eta or DEFAULT_ETA,
     )
     local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
     folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
@@ -140,6 +155,8 @@ def _resume(
     source = find_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
         load_scored(source, manifest.space, manifest.plan, manifest.data)  # raises before a device is read
+    if request.raise_budget is not None:
+        raised(manifest, request.raise_budget)  # likewise
     setting = reopen(request, folder, manifest, space, executor, emit)
     local = {name: value for name, value in local_of(request).items() if value is not None}
     if source is not None:
@@ -150,6 +167,10 @@ def _resume(
     if total != manifest.trials:
         manifest = dataclasses.replace(manifest, trials=total)
         folder.write_manifest(manifest)
+    if request.raise_budget is not None:
+        manifest = raise_budget(folder, manifest, request.raise_budget)
+        setting = dataclasses.replace(setting, plan=manifest.plan)
+        setting.hand_to(executor)
     return manifest, setting
 
 

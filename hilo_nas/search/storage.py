@@ -32,7 +32,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     The constraint tells it to keep away; a middling top-1 keeps the model of accuracy from bending. Before any score is
     there, chance stands in.
     """
-    scores = [record.score.proxy_top1 for record in records if record.score]
+    scores = [score.proxy_top1 for record in records if record.state != "stopped" and (score := record.score)]
     speeds = [record.measurement.images_per_s for record in records if record.measurement]
     return {
         "proxy_top1": statistics.median(scores) if scores else chance_top1,
@@ -49,6 +49,7 @@ class Memory:
         sampler: What proposes.
         records: All records of the study.
         limits: The limits in force; the space's if left out.
+        prune: Whether stopped networks are told as pruned, without values, not with what they would have reached.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Memory:
         records: Sequence[TrialRecord],
         *,
         limits: Mapping[str, float] | None = None,
+        prune: bool = False,
     ) -> None:
+        self._prune = prune
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._path = path
         self._limits = tuple(space.limits if limits is None else limits)
@@ -109,7 +112,12 @@ class Memory:
                 trial.set_constraint(key, value)
             for key, value in want.user_attrs.items():
                 trial.set_user_attr(key, value)
-            self._study.tell(trial, want.values, state=want.state)
+            self._study.tell(trial, want.values or None, state=want.state)
+
+    def refresh(self, records: Sequence[TrialRecord]) -> None:
+        """Tells Optuna anew of all records, some of which have changed."""
+        with self._guarded():
+            self._rebuild(records)
 
     def close(self) -> None:
         """Lets go of the database file."""
@@ -183,13 +191,22 @@ class Memory:
             attributes["reason"] = record.reason
         measurement, score = record.measurement, record.score
         speed = measurement.images_per_s if measurement else record.imputed.get("images_per_s")
-        top1 = score.proxy_top1 if score else record.imputed.get("proxy_top1")
+        top1 = record.imputed.get("proxy_top1", score.proxy_top1 if score else None)
         if record.params is None or not record.is_measured or speed is None or top1 is None:
             return create_trial(state=TrialState.FAIL, user_attrs=attributes)
         # What was not measured, because the network did not fit, is told as lying on the limit's edge.
         constraints = {key: record.violations.get(key, -1.0 if key == FITS else 0.0) for key in self._constraints}
         # optuna-dashboard does not know constraints by key.
         attributes["constraints"] = json.dumps(constraints)
+        if self._prune and record.state == "stopped":
+            return create_trial(
+                state=TrialState.PRUNED,
+                params=record.params,
+                distributions=self._distributions,
+                user_attrs=attributes,
+                system_attrs=record.sampler_memory,
+                constraints=constraints,
+            )
         return create_trial(
             state=TrialState.COMPLETE,
             values=[math.log(speed), top1],

@@ -41,7 +41,7 @@ def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
 
 
 def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
-    """Returns a study's complete trials for another study, those on its front first.
+    """Returns a study's trained networks for another study, those on its front first.
 
     Raises:
         StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
@@ -49,7 +49,7 @@ def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: 
     _check_same(source, source.load_manifest(), plan, data)
     records = source.load_records()
     front = [record.number for record in front_of(records)]
-    complete = [record for record in records if record.state == "complete" and record.scores]
+    complete = [record for record in records if record.state in ("complete", "stopped") and record.scores]
     complete.sort(key=lambda record: (record.number not in front, record.number))
     return [
         Scored(
@@ -78,7 +78,10 @@ def _differences(
     found: dict[str, tuple[Any, Any]] = {}
     if their_data.hash != data.hash:
         found["data"] = (f"{their_data.name} ({their_data.hash[:12]})", f"{data.name} ({data.hash[:12]})")
+    of_budget = ("images", "rungs")  # a training without a horizon is the same up to any budget
     for name, ours in plan.to_dict().items():
+        if name in of_budget:
+            continue
         theirs = getattr(their_plan, name)
         if theirs != ours:
             found[f"proxy {name}"] = (theirs, ours)

@@ -1,0 +1,115 @@
+"""The way up: a network is trained from rung to rung, and scored at each, until others do better or its budget is full."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Sequence
+
+from hilo_nas.events import Emit, RungReached
+from hilo_nas.manifest import Manifest
+from hilo_nas.records import TrialRecord
+from hilo_nas.search.checkpoints import Checkpoints
+from hilo_nas.search.executors import Executor
+from hilo_nas.search.rungs import RungEntry, RungTable
+
+__all__ = ["Ladder", "extrapolate"]
+
+
+class Ladder:
+    """Trains networks of one study; the table of who reached which rung is rebuilt from its records each time.
+
+    Args:
+        manifest: The study's: its plan says where to score, its `eta` how many go on.
+        executor: Who trains.
+        checkpoints: Where trainings pause.
+        emit: Takes `RungReached`.
+    """
+
+    def __init__(self, manifest: Manifest, executor: Executor, checkpoints: Checkpoints, emit: Emit) -> None:
+        self._manifest, self._executor, self._checkpoints, self._emit = manifest, executor, checkpoints, emit
+        self._budgets = manifest.plan.budgets
+
+    def climb(self, record: TrialRecord, others: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
+        """Yields the record with each score that it gains; ends where the network is stopped or fully trained.
+
+        Scores that the record has already are not paid for again.
+
+        Args:
+            record: A network with its speed.
+            others: The study's records, with or without this one.
+
+        Raises:
+            HiloNasError: The training failed.
+        """
+        reached = max((score.images_seen for score in record.scores), default=0)
+        for images in self._budgets:
+            if images < reached:
+                continue  # what was scored beyond was allowed to go on
+            if images > reached:
+                score = self._executor.score(
+                    record.subject,
+                    self._manifest.seed,
+                    self._emit,
+                    until=images,
+                    checkpoint=self._checkpoints.path_of(record.key, self._manifest.seed),
+                )
+                record = dataclasses.replace(record, scores=(*record.scores, score))
+                yield record
+                self._checkpoints.prune([*(other for other in others if other.number != record.number), record])
+            goes_on = images < self._budgets[-1] and self.goes_on(record, images, others)
+            told = record.score_at(images)
+            if told is not None:
+                self._emit(
+                    RungReached(
+                        number=record.number,
+                        images_seen=images,
+                        images_total=self._budgets[-1],
+                        proxy_top1=told.proxy_top1,
+                        goes_on=goes_on,
+                    )
+                )
+            if not goes_on:
+                return
+
+    def goes_on(self, record: TrialRecord, images: int, others: Sequence[TrialRecord]) -> bool:
+        """Returns whether a network is trained beyond a rung that it has reached."""
+        if self._manifest.eta is None:
+            return True
+        entries = [self._entry(other, images) for other in others if other.key != record.key]
+        own = self._entry(record, images)
+        assert own is not None, "asked once the rung is reached"
+        table = RungTable((images,), self._manifest.eta, [*(entry for entry in entries if entry is not None), own])
+        return table.goes_on(record.key, images)
+
+    def _entry(self, record: TrialRecord, images: int) -> RungEntry | None:
+        score, measurement = record.score_at(images), record.measurement
+        if score is None or measurement is None or record.state == "infeasible":
+            return None
+        return RungEntry(
+            key=record.key,
+            images=images,
+            images_per_s=measurement.images_per_s,
+            top1=score.proxy_top1,
+            always=self._manifest.is_reference(record),
+        )
+
+
+def extrapolate(record: TrialRecord, records: Sequence[TrialRecord], images: int) -> float:
+    """Returns what a stopped network's top-1 would hardly have missed at a full budget: for the sampler alone.
+
+    Its top-1 at its last rung and the median gain from there of those that were fully trained; without any, no gain.
+
+    Args:
+        record: A network that was stopped.
+        records: The study's.
+        images: The full budget in images seen.
+    """
+    last = record.score
+    assert last is not None
+    gains = [
+        full.proxy_top1 - rung.proxy_top1
+        for other in records
+        if (full := other.score_at(images)) and (rung := other.score_at(last.images_seen))
+    ]
+    return last.proxy_top1 + (statistics.median(gains) if gains else 0.0)
