@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilo_nas.pareto import dominates, hypervolume, is_non_dominated, knee
+from hilo_nas.pareto import (
+    dominates,
+    epsilon_net_order,
+    hypervolume,
+    is_non_dominated,
+    knee,
+    non_dominated_ranks,
+    promotion_order,
+)
 
 small = st.integers(0, 8)
 points = st.lists(st.tuples(small, small), max_size=12)
@@ -135,3 +143,112 @@ def test_a_front_without_points_has_no_knee():
 @given(points.filter(bool))
 def test_the_knee_lies_on_the_front(some):
     assert is_non_dominated(some)[knee(some)]
+
+
+def shuffled(some, shuffler):
+    """The same points in another order, and where each of them was."""
+    places = list(range(len(some)))
+    shuffler.shuffle(places)
+    return [some[place] for place in places], places
+
+
+def fronts_by_peeling(some):
+    """The definition, slowly: take the front away, look for the front of what is left."""
+    ranks, left, rank = [None] * len(some), list(range(len(some))), 0
+    while left:
+        keep = is_non_dominated([some[i] for i in left])
+        front = [i for i, kept in zip(left, keep, strict=True) if kept] or left  # only points with a NaN are left
+        for i in front:
+            ranks[i] = rank
+        left, rank = [i for i in left if i not in front], rank + 1
+    return ranks
+
+
+@given(any_points)
+def test_the_points_of_rank_0_are_the_front(some):
+    keep = is_non_dominated(some)
+    if any(keep):  # else all have a NaN, and share the only rank
+        assert [rank == 0 for rank in non_dominated_ranks(some)] == keep
+
+
+@given(any_points | points | st.lists(st.tuples(small, small, small), max_size=12))
+def test_ranks_are_the_fronts_that_peeling_finds(some):
+    assert non_dominated_ranks(some) == fronts_by_peeling(some)
+
+
+@given(points, st.randoms(use_true_random=False))
+def test_ranks_do_not_depend_on_the_order(some, shuffler):
+    other, places = shuffled(some, shuffler)
+    ranks = non_dominated_ranks(some)
+    assert non_dominated_ranks(other) == [ranks[place] for place in places]
+
+
+def test_a_point_with_a_nan_ranks_behind_the_worst():
+    assert non_dominated_ranks([(nan, 9), (2, 2), (1, 1), (9, nan)]) == [2, 0, 1, 2]
+    assert promotion_order([(nan, 9), (2, 2), (1, 1)]) == [1, 2, 0]
+    assert non_dominated_ranks([]) == promotion_order([]) == epsilon_net_order([]) == []
+
+
+@given(any_points)
+def test_orders_are_permutations_of_whatever_they_are_given(some):
+    assert sorted(promotion_order(some)) == list(range(len(some)))
+    assert sorted(epsilon_net_order(some)) == list(range(len(some)))
+
+
+@given(any_points)
+def test_no_point_is_carried_on_before_one_of_a_better_rank(some):
+    ranks = non_dominated_ranks(some)
+    in_order = [ranks[i] for i in promotion_order(some)]
+    assert in_order == sorted(in_order)
+
+
+@given(points, st.randoms(use_true_random=False))
+def test_the_order_depends_on_the_points_alone(some, shuffler):
+    other, _ = shuffled(some, shuffler)
+    assert [other[i] for i in promotion_order(other)] == [some[i] for i in promotion_order(some)]
+
+
+@given(points.filter(bool))
+def test_each_rank_begins_with_its_most_accurate_point_and_its_fastest(some):
+    ranks, order = non_dominated_ranks(some), promotion_order(some)
+    for rank in set(ranks):
+        front = [some[i] for i in order if ranks[i] == rank]
+        accurate, fast = max(front, key=lambda point: point[1]), max(front)
+        assert front[0] == accurate
+        if accurate != fast:
+            assert front[1] == fast
+
+
+def test_an_epsilon_net_halves_the_widest_gap():
+    # Along a straight front of nine: the ends, the middle, the quarters, the rest; of equal gaps the more accurate one.
+    assert epsilon_net_order([(i, 8 - i) for i in range(9)]) == [0, 8, 4, 2, 6, 1, 3, 5, 7]
+
+
+def test_an_epsilon_net_takes_a_crowd_last():
+    crowd = [(5.0, 5.0), (5.1, 4.9), (4.9, 5.1)]
+    assert epsilon_net_order([*crowd, (0, 10), (10, 0), (2, 7)])[:4] == [3, 4, 0, 5]
+
+
+def test_copies_of_a_point_come_last_in_their_rank():
+    assert epsilon_net_order([(1, 9), (1, 9), (9, 1), (5, 5), (9, 1)]) == [0, 2, 3, 1, 4]
+    assert epsilon_net_order([(3, 3)] * 4) == [0, 1, 2, 3]
+    assert promotion_order([(0, 0), (9, 1), (9, 1), (1, 9)]) == [3, 1, 2, 0]
+
+
+def test_scales_do_not_matter_to_the_order():
+    # The widest gap is one in top-1; on no common scale, thousands of images/s would drown its hundredths.
+    front = [(1000, 0.90), (1050, 0.50), (1600, 0.48), (2000, 0.30)]
+    assert epsilon_net_order(front) == [0, 3, 1, 2]
+    assert epsilon_net_order([(x / 1e3, y * 1e3) for x, y in front]) == [0, 3, 1, 2]
+
+
+def test_a_front_is_spread_on_the_scale_of_all_the_points():
+    # Two thousandths of top-1 are a wide gap among four good networks, and none beside one that failed.
+    front = [(10, 0.902), (15, 0.9005), (60, 0.9003), (100, 0.9)]
+    assert promotion_order(front) == [0, 3, 1, 2]
+    assert promotion_order([*front, (9, 0.1)]) == [0, 3, 2, 1, 4]
+
+
+def test_infinite_values_lie_at_the_ends_of_the_scale():
+    infinite = float("inf")
+    assert promotion_order([(1, 9), (infinite, 1), (5, 5), (4, -infinite)]) == [0, 1, 2, 3]
