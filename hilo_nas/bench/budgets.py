@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hilo_nas.bench.agreement import Agreement, ProxyAgreement
+from hilo_nas.bench.agreement import Agreement, Estimate, ProxyAgreement
 
 __all__ = ["advise_budget"]
 
@@ -46,10 +46,10 @@ def advise_budget(agreement: Agreement) -> str:
         )
     reaching = [budget for budget in ranking if budget.tau.like_speed.high >= ceiling.value - _NEAR]
     if reaching:
-        advised = f"{_describe(reaching[0])}: the cheapest whose interval reaches the ceiling of {ceiling.value:.2f}"
+        advised = f"{_describe(reaching[0])}: the cheapest whose interval reaches {_near(ceiling)}"
         most = f"; the highest tau is {best.tau.like_speed.value:.2f}, of {best.name} at {_cost(best)}"
         return advised + (most if best is not reaching[0] else "")
-    return f"{_describe(best)}, which is the most, but no budget reaches the ceiling of {ceiling.value:.2f}"
+    return f"{_describe(best)}, which is the most, but no budget's interval reaches {_near(ceiling)}"
 
 
 def _describe(budget: ProxyAgreement) -> str:
@@ -58,6 +58,10 @@ def _describe(budget: ProxyAgreement) -> str:
         f"use {budget.name}: among networks of like speed it agrees with the long training by a tau of "
         f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] at {_cost(budget)}"
     )
+
+
+def _near(ceiling: Estimate) -> str:
+    return f"within {_NEAR:g} of the ceiling ({ceiling.value:.2f})"
 
 
 def _cost(budget: ProxyAgreement) -> str:

@@ -238,13 +238,13 @@ def test_the_cheapest_budget_that_reaches_the_ceiling_is_advised_and_the_best_on
 def test_a_budget_that_stays_more_than_a_twentieth_below_the_ceiling_does_not_reach_it(agreement):
     text = advised(agreement, [taus(0.58), taus(0.7)], taus(0.74))
     assert text.startswith("use top1@4000: ")
-    assert text.endswith("the cheapest whose interval reaches the ceiling of 0.74")
+    assert text.endswith("the cheapest whose interval reaches within 0.05 of the ceiling (0.74)")
 
 
 def test_where_no_budget_reaches_the_ceiling_the_best_one_is_advised(agreement):
     text = advised(agreement, [taus(0.6, half=0.02), taus(0.5, half=0.02)], taus(0.9))
     assert text.startswith("use top1@1000: ")
-    assert text.endswith("no budget reaches the ceiling of 0.90")
+    assert text.endswith("no budget's interval reaches within 0.05 of the ceiling (0.90)")
 
 
 def test_with_few_pairs_of_like_speed_nothing_is_said(agreement):
