@@ -49,7 +49,14 @@ FLOORS = {
 }
 PLAIN = {"yaml"}
 """What floors 0 and 1 may import beside the standard library."""
-RESERVED = {"optuna": "search", "pandas": "report", "rich": "cli", "typer": "cli", "click": "cli"}
+RESERVED = {
+    "optuna": "search",
+    "pandas": "report",
+    "matplotlib": "report",
+    "rich": "cli",
+    "typer": "cli",
+    "click": "cli",
+}
 """Libraries that one room alone imports."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -151,7 +158,7 @@ def test_a_library_that_is_reserved_stays_in_its_room():
 
 
 def test_reserved_libraries_are_used_at_all():
-    for library in ("optuna", "pandas", "rich", "typer"):
+    for library in ("optuna", "pandas", "matplotlib", "rich", "typer"):
         homes = {room_of(module_of(path)) for path in FILES if library in outside_imports(path)}
         assert homes == {RESERVED[library]}
 

@@ -11,18 +11,23 @@ from hilo_nas.report.benches import (
     write_report,
 )
 from hilo_nas.report.cohorts import build_cohort_frame
+from hilo_nas.report.pictures import Cloud, TauBar, check_pictures, render_agreement
 from hilo_nas.report.tables import build_front_frame, build_trials_frame, describe_arch, write_speed_table, write_tables
 
 __all__ = [
     "AnchorStanding",
     "BenchReport",
     "BenchTable",
+    "Cloud",
+    "TauBar",
     "build_cohort_frame",
     "build_front_frame",
     "build_trials_frame",
     "check_folder",
+    "check_pictures",
     "compare_anchors",
     "describe_arch",
+    "render_agreement",
     "render_csv",
     "render_json",
     "render_markdown",

@@ -69,7 +69,7 @@ class BenchReport:
     """One bench under one condition."""
 
     bench: str
-    """`ruler`, `attention`, `backbones`, `stages`, `official` or `releases`."""
+    """`ruler`, `attention`, `backbones`, `stages`, `official`, `releases` or `proxy-check`."""
     title: str
     command: str
     """What makes it again."""
@@ -84,11 +84,13 @@ class BenchReport:
     advice: Sequence[str] = ()
     """What the machine did that it should not have, and what to do about it."""
     headlines: Sequence[str] = ()
-    """Claims that were published, beside what was found."""
+    """What was found, in a sentence each; beside the claim where one was published."""
     is_part: bool = False
     """Whether less was timed than the bench's whole."""
     condition: str = ""
     """What its files' names say in the place of a precision and a batch, where more than one was timed."""
+    picture: str = ""
+    """The main table drawn, as SVG; empty for none."""
 
     @property
     def stem(self) -> str:
@@ -169,13 +171,15 @@ def check_folder(folder: Path) -> None:
 
 
 def write_report(report: BenchReport, folder: Path) -> list[Path]:
-    """Writes a CSV file for each table, and the report; files of the same names are replaced.
+    """Writes a CSV file for each table, the picture, and the report; files of the same names are replaced.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     check_folder(folder)
     files = {f"{report.stem}{table.name and '-'}{table.name}.csv": render_csv(table) for table in report.tables}
+    if report.picture:
+        files[f"{report.stem}.svg"] = report.picture
     files[f"{report.stem}.md"] = render_markdown(report)
     for name, text in files.items():
         write_atomically(folder / name, text)
@@ -214,6 +218,7 @@ def render_markdown(report: BenchReport) -> str:
     lines += ["The machine while it timed: " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()), ""]
     lines += [f"* {text}" for text in report.advice] + [""] * bool(report.advice)
     lines += [f"* {text}" for text in report.headlines] + [""] * bool(report.headlines)
+    lines += [f"![{report.tables[0].title}]({report.stem}.svg)", ""] * bool(report.picture)
     for table in report.tables:
         if table.is_shown:
             lines += [f"## {table.title}", "", *_grid(table), "", *(f"* {note}" for note in table.notes)]
