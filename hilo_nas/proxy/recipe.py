@@ -9,7 +9,8 @@ merging's offset convolutions learn at 0.01 of the rate. Own changes for trainin
   last part of the way so far (a power-law average, arXiv 2312.02696, section 3). No schedule knows how long the
   training will be: a score may be taken at any point, scores at one point are comparable whatever the budget, and a
   budget can be raised.
-* Gradients are clipped at norm 1; no drop path, mixup, cutmix, RandAugment or erasing, which slow the first epochs down.
+* Gradients are clipped at norm 1; no drop path, mixup, cutmix, RandAugment or erasing, which slow the first epochs
+  down.
 
 Chosen by experiment on CIFAR-10 at 32 px: see `BASE_LR` and `AVERAGE_POWER`.
 """
@@ -41,7 +42,7 @@ AVERAGE_POWER = 7.0
 
 
 def rate_share(name: str, parameter: nn.Parameter) -> float:
-    """Returns a parameter's share of the base rate: 1 for vectors, less for weights of more than `BASE_FAN_IN` inputs."""
+    """Returns a parameter's share of the base rate: 1 for vectors, less for weights of many inputs."""
     if name.endswith(".bias") or parameter.ndim <= 1:
         return 1.0
     share = min(1.0, BASE_FAN_IN / parameter[0].numel())

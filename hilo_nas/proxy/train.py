@@ -54,7 +54,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Trains a network up to one of its plan's budgets and returns its `ProxyScore` there as plain data.
 
-    A training may be done in legs: each goes on from the checkpoint that the one before left, and the legs give what the
+    A training may be done in legs: each goes on from the checkpoint that the one before left, and they give what the
     whole gives. The score's seconds are those of its leg.
 
     The same arguments give the same score on one device and version of torch, as far as its kernels are

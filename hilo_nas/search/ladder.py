@@ -1,4 +1,4 @@
-"""The way up: a network is trained from rung to rung, and scored at each, until others do better or its budget is full."""
+"""The way up: a network is trained from rung to rung and scored at each, until others do better or it is at the top."""
 
 from __future__ import annotations
 

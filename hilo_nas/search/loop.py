@@ -159,8 +159,8 @@ class SearchLoop:
         for i in sorted(due, key=lambda i: self._reached(self.records[i])):
             record, start = self.records[i], self._clock()
             if self._checkpoints.holds(record.key):
-                for record in self._ladder.climb(record, self.records):
-                    self.records[i] = self._write(record)
+                for scored in self._ladder.climb(record, self.records):
+                    record = self.records[i] = self._write(scored)
                 outcome = self._ending(record)
             else:
                 outcome = {**self._ending(record), "reason": NO_CHECKPOINT}
@@ -333,8 +333,8 @@ class SearchLoop:
             }
         scores = self._scores.get(record.key) or self._scored_before(record.key)
         record = dataclasses.replace(record, scores=scores)
-        for record in self._ladder.climb(record, self.records):
-            self._rewrite(record)
+        for scored in self._ladder.climb(record, self.records):
+            self._rewrite(record := scored)
         return {**self._ending(record), "scores": record.scores}
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:
