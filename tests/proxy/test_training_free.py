@@ -120,9 +120,11 @@ def test_images_of_one_code_leave_naswot_finite():
     assert 0 < score_naswot(litv2(NARROW), images) < distinct
 
 
-def test_naswot_takes_the_batchs_statistics_whatever_mode_it_is_given():
+def test_naswot_takes_the_batchs_statistics_whatever_was_seen_before():
     images = batches(1)[0][0]
-    assert score_naswot(litv2(NARROW).eval(), images) == score_naswot(litv2(NARROW).train(), images)
+    used = litv2(NARROW).train()
+    used(3 + 5 * images)
+    assert score_naswot(used.eval(), images) == score_naswot(litv2(NARROW), images)
 
 
 def test_naswot_refuses_a_network_without_activations():
@@ -235,6 +237,17 @@ def test_without_perceptrons_all_layers_outside_attention_are_salient():
     output = float(mixed @ into)
     diversity = nuclear_norm(torch.outer(into, seen)) * nuclear_norm(attn[:, :, 0, 0])
     assert score_dss(model, 4) == pytest.approx(math.log(2 * output + diversity), abs=1e-12)
+
+
+def test_of_a_perceptron_only_what_multiplies_every_position_by_one_matrix_is_salient():
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("mlp", nn.Sequential(*(nn.Conv2d(3, 3, side, bias=False) for side in (1, 3, 1))))
+    positive = copy.deepcopy(model).double()
+    for parameter in positive.parameters():
+        parameter.data = parameter.data.abs()
+    output = float(positive(torch.ones(1, 3, 4, 4, dtype=torch.float64)).sum().detach())
+    assert score_dss(model, 4) == pytest.approx(math.log(2 * output), abs=1e-12)
 
 
 def test_a_deep_network_without_norms_does_not_overflow():
