@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.cache import load_arrays
+from hilo_nas.proxy.data import CachedData, split_held_out
 
-__all__ = ["Augmenter", "ImageSet", "Sampler", "image_statistics"]
+__all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]
 
 ON_DEVICE_MIB = 2048
 """Sets up to this size are moved to the device whole; of larger ones each batch is."""
@@ -54,6 +57,33 @@ class ImageSet:
         if self.device.type == "cuda" and batch.device.type == "cpu":
             batch = batch.pin_memory()
         return batch.to(self.device, non_blocking=True)
+
+
+class Split(NamedTuple):
+    """The images of a proxy, opened, and which of them may be learned from."""
+
+    images: ImageSet
+    places: np.ndarray
+    """Training images, (N; int64)."""
+    val_images: ImageSet
+    """The same set where images are held out of it."""
+    val_places: np.ndarray
+    """Held-out images, (N; int64)."""
+
+
+def open_split(data: CachedData, plan: ProxyPlan, device: torch.device) -> Split:
+    """Opens prepared images; without validation images of their own, the plan says how many are held out.
+
+    Raises:
+        StorageError: The image cache is gone or damaged.
+    """
+    images = ImageSet(Path(data.path), device, data.class_names)
+    if data.val_path is None:
+        share = min(plan.val_fraction, plan.val_images / len(images.labels))
+        places, val_places = split_held_out(images.labels, images.digests, share)
+        return Split(images, places, images, val_places)
+    val_images = ImageSet(Path(data.val_path), device, data.class_names)
+    return Split(images, np.arange(len(images.labels)), val_images, np.arange(len(val_images.labels)))
 
 
 def image_statistics(

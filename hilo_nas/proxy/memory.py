@@ -7,8 +7,10 @@ other statistics, which a score's `micro_batch_size` tells.
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -16,7 +18,7 @@ import torch
 from hilo_nas.errors import OutOfMemoryError, is_out_of_memory
 from hilo_nas.events import Emit, Notice
 
-__all__ = ["MicroBatch"]
+__all__ = ["MicroBatch", "memory_given_back"]
 
 Result = TypeVar("Result")
 
@@ -65,3 +67,27 @@ class MicroBatch:
         self.size //= 2
         text = f"memory ran out in {what}; going on with {self.size} images at a time. {effect}"
         self._emit(Notice(text=text, level="warning"))
+
+
+@contextlib.contextmanager
+def memory_given_back(device: torch.device, *, what: str) -> Iterator[None]:
+    """Frees what torch's allocator keeps on a CUDA device at the end; nothing outside may hold a network by then.
+
+    Args:
+        device: Where the work inside the `with` is done.
+        what: What the memory is for, for messages.
+
+    Raises:
+        OutOfMemoryError: The work lacked memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # else they hold the network and the images
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"memory ran out in {what}: {str(error).partition(chr(10))[0]}") from error
+    finally:
+        if device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()

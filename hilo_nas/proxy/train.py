@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,9 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError, is_out_o
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
-from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
+from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
-from hilo_nas.proxy.data import CachedData, split_held_out
+from hilo_nas.proxy.data import CachedData
 from hilo_nas.proxy.memory import MicroBatch
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_top1
@@ -176,15 +175,7 @@ class Training:
         self._autocast = autocast(device, plan.precision)
         self.images_seen = 0
         self.micro_batch = MicroBatch(plan.batch_size, emit)
-        self._images = ImageSet(Path(data.path), device, data.class_names)
-        if data.val_path is None:
-            self._val_images = self._images
-            labels = self._images.labels
-            share = min(plan.val_fraction, plan.val_images / len(labels))
-            places, self._val_places = split_held_out(labels, self._images.digests, share)
-        else:
-            self._val_images = ImageSet(Path(data.val_path), device, data.class_names)
-            places, self._val_places = (np.arange(len(images.labels)) for images in (self._images, self._val_images))
+        self._images, places, self._val_images, self._val_places = open_split(data, plan, device)
         self._generator = torch.Generator().manual_seed(seed)
         self._sampler = Sampler(places, self._generator)
         self._augmenter = Augmenter(
