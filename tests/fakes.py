@@ -108,7 +108,7 @@ class FakeMachine(FakeExecutor):
         self.calibrated.append(condition.label())
         return build_calibration(device=self.devices[condition.device])
 
-    def prepare_data(self, source, img_size, *, cache_dir, val_data, emit):
+    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, emit):
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
 
     def set_up(self, conditions, calibrations, plan, data, *, training_device=None, speeds=None):

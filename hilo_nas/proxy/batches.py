@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hilo_nas.proxy.cache import load_arrays
+from hilo_nas.proxy.cache import load_arrays, load_members
+from hilo_nas.proxy.data import split_held_out
+from hilo_nas.proxy.groups import group_images
 
 __all__ = ["Augmenter", "ImageSet", "Sampler", "image_statistics"]
 
@@ -36,6 +38,7 @@ class ImageSet:
     def __init__(
         self, path: Path, device: torch.device, class_names: Sequence[str], max_mib: float = ON_DEVICE_MIB
     ) -> None:
+        self.path, self.class_names = path, class_names
         entry, images, labels, self.digests = load_arrays(path)
         self.labels = np.array([class_names.index(name) for name in entry.class_names], dtype=np.int64)[labels]
         self.device = device
@@ -44,6 +47,19 @@ class ImageSet:
         if images.nbytes <= max_mib * 2**20:
             self._images_NSSC = self._images_NSSC.to(device)
             self._labels_N = self._labels_N.to(device)
+
+    def split(self, fraction: float, group_by: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the places of training and held-out images; see `split_held_out`.
+
+        Args:
+            fraction: Share of each class to hold out, in (0, 1).
+            group_by: `ProxyPlan.group_by`.
+
+        Raises:
+            DataError: A class cannot have whole groups on both sides.
+        """
+        groups = None if group_by is None else group_images(load_members(self.path), group_by)[0]
+        return split_held_out(self.labels, self.digests, fraction, groups=groups, class_names=self.class_names)
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device, for places (B; int64) on the CPU."""

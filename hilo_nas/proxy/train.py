@@ -27,7 +27,7 @@ from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
-from hilo_nas.proxy.data import CachedData, split_held_out
+from hilo_nas.proxy.data import CachedData
 from hilo_nas.proxy.memory import MicroBatch
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_top1
@@ -179,9 +179,8 @@ class Training:
         self._images = ImageSet(Path(data.path), device, data.class_names)
         if data.val_path is None:
             self._val_images = self._images
-            labels = self._images.labels
-            share = min(plan.val_fraction, plan.val_images / len(labels))
-            places, self._val_places = split_held_out(labels, self._images.digests, share)
+            share = min(plan.val_fraction, plan.val_images / len(self._images.labels))
+            places, self._val_places = self._images.split(share, plan.group_by)
         else:
             self._val_images = ImageSet(Path(data.val_path), device, data.class_names)
             places, self._val_places = (np.arange(len(images.labels)) for images in (self._images, self._val_images))
