@@ -26,7 +26,8 @@ from hilo_nas.proxy.sources import Sample, Source, SourceSpec
 
 __all__ = ["build_set", "check_classes", "decode_image"]
 
-_CHUNK = 256
+_CHUNK = 64
+"""Images in memory at once, in full size where the source gives them decoded."""
 _BROKEN_SHOWN = 5
 
 
