@@ -72,7 +72,7 @@ class FileFaultsError(UsageError):
 
 
 class NotFoundError(UsageError):
-    """A study, a trial or a space of that name does not exist."""
+    """A study, a trial, a space or a function of that name does not exist."""
 
 
 class DeviceError(UsageError):

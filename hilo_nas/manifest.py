@@ -29,6 +29,9 @@ class DataIdentity:
     num_classes: int
     n_images: int
     """Images of the training source."""
+    source_hash: str | None = None
+    """SHA-256 of the file whose function gave the training images, to tell whether it was edited; None without one.
+    The images' own hash decides whether a study may go on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

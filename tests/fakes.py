@@ -80,7 +80,7 @@ class FakeMachine(FakeExecutor):
         """By key, why a network cannot be timed."""
         self.data = {"name": "digits", "content_hash": "0123456789abcdef", "n_images": 1797, "hflip": False}
         self.num_classes = 10
-        self.cohorts, self.calibrated, self.training_devices = [], [], []
+        self.cohorts, self.calibrated, self.training_devices, self.grouped_by = [], [], [], []
         self.speeds = None
 
     def __call__(self, logs, *, purpose, idle_timeout_s, timing_s=None):
@@ -108,7 +108,8 @@ class FakeMachine(FakeExecutor):
         self.calibrated.append(condition.label())
         return build_calibration(device=self.devices[condition.device])
 
-    def prepare_data(self, source, img_size, *, cache_dir, val_data, emit):
+    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, emit):
+        self.grouped_by.append(group_by)
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
 
     def set_up(self, conditions, calibrations, plan, data, *, training_device=None, speeds=None):

@@ -223,3 +223,10 @@ def test_spaces_of_equal_content_are_one_search():
     assert again.hash() == space.hash()
     assert again.anchors == space.anchors
     assert again.defaults == space.defaults
+
+
+def test_a_manifest_names_the_function_that_gave_the_images_and_older_ones_do_not():
+    manifest = build_manifest(data=build_data(name="scans.py:load", source_hash="a" * 64))
+    assert Manifest.from_yaml(manifest.to_yaml()) == manifest
+    older = changed(lambda content: (content["data"].pop("source_hash"), content["plan"].pop("group_by")))
+    assert Manifest.from_yaml(older) == build_manifest()

@@ -95,11 +95,18 @@ def run(
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Training images: digits, a folder of class folders, a .tar, torch/NAME, hfds/NAME, wds/...",
+            help="Training images: digits, a folder of class folders, a .tar, torch/NAME, hfds/NAME, wds/..., "
+            "module:function.",
         ),
     ] = None,
     val_data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Images to score on; a part of --data is held out if left out.")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Hold images out together whose paths it matches alike (its first group, if any)."
+        ),
     ] = None,
     cache_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Cache of decoded images; $HILO_NAS_CACHE_DIR.")
@@ -170,6 +177,7 @@ def run(
         remeasure=remeasure,
         data=data,
         val_data=val_data,
+        group_by=group_by,
         cache_dir=cache_dir,
         proxy_img_size=proxy_img_size,
         proxy_batch_size=proxy_batch_size,

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,6 +50,9 @@ class ProxyPlan:
     """Whether images may be mirrored; false for digits and letters."""
     recipe: str = RECIPE
     """Version of the training's recipe."""
+    group_by: str | None = None
+    """Regular expression, searched in each image's path inside the source: images for which it captures the same (or
+    matches the same, where it captures nothing) are held out together or not at all."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -67,6 +71,11 @@ class ProxyPlan:
             faults.append(f"rungs must ascend from 1 to less than the {self.images} images in all, but got {given}")
         if not 0.0 < self.val_fraction < 1.0:
             faults.append(f"val_fraction must lie between 0 and 1, but got {self.val_fraction}")
+        if self.group_by is not None:
+            try:
+                re.compile(self.group_by)
+            except (re.error, OverflowError, RecursionError) as error:  # the first says at which position
+                faults.append(f"group_by must be a regular expression, but got {self.group_by!r}: {error}")
         if faults:
             raise UsageError("\n".join(faults))
 
@@ -95,6 +104,8 @@ class ProxyPlan:
         del fields["rungs"]
         if self.recipe not in _WITH_HORIZON:
             del fields["images"]
+        if self.group_by is None:
+            del fields["group_by"]  # which older plans do not have
         text = json.dumps({**fields, "data": data_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.proxy.cache import load_arrays
+from hilo_nas.proxy.cache import load_arrays, load_members
 from hilo_nas.proxy.data import CachedData, split_held_out
+from hilo_nas.proxy.groups import group_images
 
 __all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]
 
@@ -39,6 +40,7 @@ class ImageSet:
     def __init__(
         self, path: Path, device: torch.device, class_names: Sequence[str], max_mib: float = ON_DEVICE_MIB
     ) -> None:
+        self.path, self.class_names = path, class_names
         entry, images, labels, self.digests = load_arrays(path)
         self.labels = np.array([class_names.index(name) for name in entry.class_names], dtype=np.int64)[labels]
         self.device = device
@@ -47,6 +49,19 @@ class ImageSet:
         if images.nbytes <= max_mib * 2**20:
             self._images_NSSC = self._images_NSSC.to(device)
             self._labels_N = self._labels_N.to(device)
+
+    def split(self, fraction: float, group_by: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the places of training and held-out images; see `split_held_out`.
+
+        Args:
+            fraction: Share of each class to hold out, in (0, 1).
+            group_by: `ProxyPlan.group_by`.
+
+        Raises:
+            DataError: A class cannot have whole groups on both sides.
+        """
+        groups = None if group_by is None else group_images(load_members(self.path), group_by)[0]
+        return split_held_out(self.labels, self.digests, fraction, groups=groups, class_names=self.class_names)
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device, for places (B; int64) on the CPU."""
@@ -80,7 +95,7 @@ def open_split(data: CachedData, plan: ProxyPlan, device: torch.device) -> Split
     images = ImageSet(Path(data.path), device, data.class_names)
     if data.val_path is None:
         share = min(plan.val_fraction, plan.val_images / len(images.labels))
-        places, val_places = split_held_out(images.labels, images.digests, share)
+        places, val_places = images.split(share, plan.group_by)
         return Split(images, places, images, val_places)
     val_images = ImageSet(Path(data.val_path), device, data.class_names)
     return Split(images, np.arange(len(images.labels)), val_images, np.arange(len(val_images.labels)))

@@ -2,10 +2,12 @@
 
 Below the cache's folder:
 
-    data/sets/<content hash>-<size>px/   images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), meta.json
-    data/index/<fingerprint>.json        which content a path held when it was last read
-    data/building/, data/locks/          work under way, and the lock that its builder holds while it lives
+    data/sets/<key>-<size>px/        images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), members.npy
+                                     (the images' names, parted by NUL), meta.json
+    data/index/<fingerprint>.json    which set's key a path held when it was last read
+    data/building/, data/locks/      work under way, and the lock that its builder holds while it lives
 
+A key is of the content and of the images' names, which tell groups: the same images under other names are another set.
 A set appears by one rename, so that it is there wholly or not at all. This file does not import torch.
 """
 
@@ -35,9 +37,10 @@ __all__ = [
     "list_caches",
     "load_arrays",
     "load_entry",
+    "load_members",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files in a set; a set of another version is built anew."""
 
 _HEARTBEAT_S = 10.0
@@ -75,6 +78,7 @@ def load_entry(path: Path) -> CacheEntry | None:
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         images, labels, digests = (np.load(path / f"{part}.npy", mmap_mode="r") for part in _PARTS)
+        np.load(path / "members.npy", mmap_mode="r")
         n, side = meta["n_images"], meta["img_size"]
         shapes = (images.shape, labels.shape, digests.shape)
         if meta["format"] != FORMAT or shapes != ((n, side, side, 3), (n,), (n, 2)):
@@ -111,6 +115,19 @@ def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndar
     return entry, images, np.load(path / "labels.npy"), np.load(path / "digests.npy")
 
 
+def load_members(path: Path) -> list[str]:
+    """Returns the images' names, each its path inside the source that the set was read from.
+
+    Raises:
+        StorageError: The set is gone or damaged.
+    """
+    entry = load_entry(path)
+    members = np.load(path / "members.npy").tobytes().decode(errors="surrogateescape").split("\0") if entry else []
+    if entry is None or len(members) != entry.n_images:
+        raise StorageError(f"the image cache {path} is gone or damaged. Run the search again: it is rebuilt.")
+    return members
+
+
 def find_or_build(
     cache_dir: Path, fingerprint: str, img_size: int, build: Callable[[Path], tuple[str, str]], emit: Emit
 ) -> CacheEntry:
@@ -123,7 +140,7 @@ def find_or_build(
         cache_dir: The cache's folder; made where it is absent.
         fingerprint: `read_fingerprint` of the source.
         img_size: Side of the images in pixels.
-        build: Writes the files of a set into an empty folder and returns the content hash and the set's name.
+        build: Writes the files of a set into an empty folder and returns the content hash and the set's key.
         emit: Takes a `Notice` where another process builds already, and while it does, `DataPrepared` with nothing done
             every few seconds, so that waiting is not taken for hanging.
 
@@ -146,11 +163,11 @@ def find_or_build(
             shutil.rmtree(workshop, ignore_errors=True)
             workshop.mkdir()
             try:
-                content_hash, folder_name = build(workshop)
-                entry = _publish(workshop, root / "sets" / folder_name)
+                content_hash, key = build(workshop)
+                entry = _publish(workshop, _place(root, key, img_size))
             finally:
                 shutil.rmtree(workshop, ignore_errors=True)
-            _write_index(root, fingerprint, content_hash)
+            _write_index(root, fingerprint, content_hash, key)
             return entry
 
 
@@ -190,7 +207,7 @@ def clear_caches(cache_dir: Path | None = None, names: Sequence[str] = ()) -> li
             shutil.rmtree(path)
         left = {e.content_hash for e in entries} - {e.content_hash for e in chosen}
         for file in (root / "index").glob("*.json"):
-            if _read_index(file) not in left:
+            if _read_index(file, "content_hash") not in left:
                 file.unlink(missing_ok=True)
         _sweep(root)
     return chosen
@@ -201,21 +218,25 @@ def _is_named(entry: CacheEntry, name: str) -> bool:
 
 
 def _find(root: Path, fingerprint: str, img_size: int) -> CacheEntry | None:
-    content_hash = _read_index(root / "index" / f"{fingerprint}.json")
-    return load_entry(root / "sets" / f"{content_hash[:16]}-{img_size}px") if content_hash else None
+    key = _read_index(root / "index" / f"{fingerprint}.json", "key")
+    return load_entry(_place(root, key, img_size)) if key else None
 
 
-def _read_index(file: Path) -> str | None:
+def _place(root: Path, key: str, img_size: int) -> Path:
+    return root / "sets" / f"{key}-{img_size}px"
+
+
+def _read_index(file: Path, field: str) -> str | None:
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["content_hash"])
+        return str(json.loads(file.read_text(encoding="utf-8"))[field])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_index(root: Path, fingerprint: str, content_hash: str) -> None:
+def _write_index(root: Path, fingerprint: str, content_hash: str, key: str) -> None:
     target = root / "index" / f"{fingerprint}.json"
     draft = target.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"content_hash": content_hash}), encoding="utf-8")
+    draft.write_text(json.dumps({"content_hash": content_hash, "key": key}), encoding="utf-8")
     draft.replace(target)
 
 

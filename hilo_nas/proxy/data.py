@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hilo_nas.errors import DataError
+from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.proxy.cache import CacheEntry, default_cache_dir, find_or_build
+from hilo_nas.measurement import ProxyPlan
+from hilo_nas.proxy import plugins
+from hilo_nas.proxy.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
 from hilo_nas.proxy.decode import build_set
+from hilo_nas.proxy.groups import group_images, hash_groups, hold_out_groups
 from hilo_nas.proxy.sources import SourceSpec, parse_source, read_fingerprint
 
 __all__ = ["CachedData", "prepare_data", "split_held_out"]
@@ -27,7 +30,8 @@ class CachedData:
     name: str
     """What the user named, without its folder."""
     content_hash: str
-    """SHA-256 of what is trained on and scored on; independent of machine, folder and image size."""
+    """SHA-256 of what is trained on and scored on, and of which images are held together where groups are made;
+    independent of machine, folder and image size."""
     class_names: tuple[str, ...]
     img_size: int
     """Side of the square images in pixels."""
@@ -40,6 +44,8 @@ class CachedData:
     n_val_images: int | None = None
     hflip: bool = True
     """Whether mirrored images keep their class, as far as the source's name tells; a default for `ProxyPlan.hflip`."""
+    source_hash: str | None = None
+    """SHA-256 of the file whose function gives the training images; None where no function does."""
 
     @property
     def num_classes(self) -> int:
@@ -57,22 +63,33 @@ class CachedData:
 
 
 def prepare_data(
-    source: str, img_size: int, *, cache_dir: Path | None = None, val_data: str | None = None, emit: Emit
+    source: str,
+    img_size: int,
+    *,
+    cache_dir: Path | None = None,
+    val_data: str | None = None,
+    group_by: str | None = None,
+    emit: Emit,
 ) -> CachedData:
     """Returns the source's images, decoded and resized in the cache; read only where the cache lacks them.
 
     Args:
         source: `digits`, a folder with one subfolder per class (or with `train`, which holds them), a .tar, a folder of
-            .tar files, `torch/NAME[:DIR]`, `hfds/NAME` or `wds/DIR`. Test and validation splits are never read.
+            .tar files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or `path/to/file.py:function` (see
+            `hilo_nas.proxy.functions`). Test and validation splits are never read.
         img_size: Side of the square images in pixels.
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.
+        group_by: `ProxyPlan.group_by`: whether whole groups can be held out is looked at now, and part of the hash.
         emit: Takes `DataPrepared` and `Notice`.
 
     Raises:
         DataError: The data is not there, is broken, or cannot serve.
+        UsageError: A function is not there, is none, or cannot be imported; or `group_by` and `val_data` are given.
         StorageError: The cache cannot be written.
     """
+    if group_by is not None and val_data is not None:
+        raise UsageError("--group-by is for a split, but with --val-data nothing is split. Leave out one of them.")
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
@@ -85,9 +102,12 @@ def prepare_data(
         "n_images": entry.n_images,
         "path": str(entry.path),
         "hflip": spec.hflip,
+        "source_hash": plugins.hash_source(spec.text) if spec.kind == "function" else None,
     }
     if val_spec is None:
         _check_splittable(entry, spec)
+        if group_by is not None:
+            fields["content_hash"] = _hash_grouped(entry, group_by, emit)
         return CachedData(**fields)
     val = _prepare(val_spec, img_size, folder, emit)
     _check_validation(entry, val, spec, val_spec)
@@ -135,7 +155,31 @@ def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_
         )
 
 
-def split_held_out(labels: np.ndarray, digests: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def _hash_grouped(entry: CacheEntry, group_by: str, emit: Emit) -> str:
+    """Returns the hash of the images and of which are together, once it is sure that whole groups can be held out.
+
+    It is of the grouping itself: the same images under names that are grouped otherwise give another split.
+    """
+    _, _, labels, digests = load_arrays(entry.path)
+    groups, alone = group_images(load_members(entry.path), group_by)
+    split_held_out(labels, digests, ProxyPlan.val_fraction, groups=groups, class_names=entry.class_names)
+    emit(Notice(text=f"{entry.n_images:,} images in {len(np.unique(groups)):,} groups by {group_by!r}"))
+    if alone:
+        text = (
+            f"{alone:,} of {entry.n_images:,} images do not match --group-by {group_by!r}: each is a group of its own"
+        )
+        emit(Notice(level="warning", text=text))
+    return hashlib.sha256(f"{entry.content_hash} {hash_groups(digests, groups)}".encode()).hexdigest()
+
+
+def split_held_out(
+    labels: np.ndarray,
+    digests: np.ndarray,
+    fraction: float,
+    *,
+    groups: np.ndarray | None = None,
+    class_names: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places of training and held-out images: of each class, the share with the lowest digests is held out.
 
     The rule depends on the images alone, so every network, seed and machine is scored on the same ones, in the same
@@ -145,8 +189,16 @@ def split_held_out(labels: np.ndarray, digests: np.ndarray, fraction: float) -> 
         labels: Classes, (N).
         digests: The images' hashes, (N, 2).
         fraction: Share of each class to hold out, in (0, 1).
+        groups: Which images stay on one side, (N); then whole groups are held out, see `hold_out_groups`.
+        class_names: For messages about groups.
+
+    Raises:
+        DataError: A class cannot have whole groups on both sides.
     """
     order = np.lexsort((digests[:, 1], digests[:, 0], labels))
+    if groups is not None:
+        is_held_out = hold_out_groups(labels, digests, groups, fraction, class_names)[order]
+        return order[~is_held_out], order[is_held_out]
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     training, held_out = [], []
     for members in np.split(order, starts[1:]):
@@ -157,8 +209,9 @@ def split_held_out(labels: np.ndarray, digests: np.ndarray, fraction: float) -> 
 
 
 def describe_data(
-    source: str, img_size: int, cache_dir: str | None, val_data: str | None, *, emit: Emit
+    source: str, img_size: int, cache_dir: str | None, val_data: str | None, group_by: str | None = None, *, emit: Emit
 ) -> dict[str, Any]:
     """Returns `prepare_data`'s answer as plain data, for a caller in another process; see there."""
     folder = Path(cache_dir) if cache_dir else None
-    return prepare_data(source, img_size, cache_dir=folder, val_data=val_data, emit=emit).to_dict()
+    data = prepare_data(source, img_size, cache_dir=folder, val_data=val_data, group_by=group_by, emit=emit)
+    return data.to_dict()

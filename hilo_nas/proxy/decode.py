@@ -26,7 +26,8 @@ from hilo_nas.proxy.sources import Sample, Source, SourceSpec
 
 __all__ = ["build_set", "check_classes", "decode_image"]
 
-_CHUNK = 256
+_CHUNK = 64
+"""Images in memory at once, in full size where the source gives them decoded."""
 _BROKEN_SHOWN = 5
 
 
@@ -66,16 +67,17 @@ def check_classes(counts: dict[str, int], spec: SourceSpec) -> None:
         DataError: No image, or one class only.
     """
     if not counts:
-        raise DataError(f"no images in {spec.text}: .png, .jpg or .jpeg files must lie in one subfolder per class")
+        way_out = ".png, .jpg or .jpeg files must lie in one subfolder per class"
+        raise DataError(f"no images in {spec.text}" + (f": {way_out}" if spec.kind != "function" else ""))
     if len(counts) == 1:
+        way_out = " Images must lie in one subfolder per class." if spec.kind != "function" else ""
         raise DataError(
-            f"a classification needs two classes or more, but {spec.text} holds one: {next(iter(counts))!r}. "
-            "Images must lie in one subfolder per class."
+            f"a classification needs two classes or more, but {spec.text} holds one: {next(iter(counts))!r}.{way_out}"
         )
 
 
 def build_set(workshop: Path, spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> tuple[str, str]:
-    """Writes the source's images into an empty folder; returns their content hash and the name for the folder.
+    """Writes the source's images into an empty folder; returns their content hash and the set's key.
 
     Images are decoded by as many threads as there are cores, at most eight.
 
@@ -88,12 +90,14 @@ def build_set(workshop: Path, spec: SourceSpec, source: Source, img_size: int, e
         check_classes(source.class_counts, spec)
     _check_room(workshop, source.total, img_size)
     names: list[str] = []
+    members: list[str] = []
     digests: list[bytes] = []
     with open(workshop / "images.npy", "wb") as file:
         _write_header(file, 0, img_size)
-        for class_name, pixels, digest in _decoded(spec, source, img_size, emit):
+        for sample, pixels, digest in _decoded(spec, source, img_size, emit):
             file.write(pixels.tobytes())
-            names.append(class_name)
+            names.append(sample.class_name)
+            members.append(sample.member)
             digests.append(digest)
         file.seek(0)
         _write_header(file, len(names), img_size)
@@ -115,10 +119,11 @@ def build_set(workshop: Path, spec: SourceSpec, source: Source, img_size: int, e
     halves = np.frombuffer(b"".join(d[:16] for d in digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
     _save(workshop / "labels.npy", np.array([label[name] for name in names], dtype=np.int64))
     _save(workshop / "digests.npy", halves)
+    _save(workshop / "members.npy", np.frombuffer("\0".join(members).encode(errors="surrogateescape"), dtype=np.uint8))
     with open(workshop / "meta.json", "wb") as file:
         file.write(json.dumps(meta, indent=1).encode())
         _sync(file)
-    return content_hash, f"{content_hash[:16]}-{img_size}px"
+    return content_hash, f"{content_hash[:16]}-{_members_hash(digests, members)[:8]}"
 
 
 def _runs(name: str) -> list[str]:
@@ -126,8 +131,8 @@ def _runs(name: str) -> list[str]:
     return re.split(r"(\d+)", name.lower())
 
 
-def _decoded(spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> Iterator[tuple[str, np.ndarray, bytes]]:
-    """Yields class name, pixels and digest of each image, and tells how far it has come up to four times a second."""
+def _decoded(spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> Iterator[tuple[Sample, np.ndarray, bytes]]:
+    """Yields each image with its pixels and digest, and tells how far it has come up to four times a second."""
     broken: list[str] = []
     done, told = 0, time.monotonic()
 
@@ -143,7 +148,7 @@ def _decoded(spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> Ite
                 if isinstance(result, str):
                     broken.append(result)
                 else:
-                    yield (sample.class_name, *result)
+                    yield (sample, *result)
             done += len(chunk)
             if len(broken) >= _BROKEN_SHOWN:
                 break
@@ -167,6 +172,14 @@ def _content_hash(names: list[str], digests: list[bytes]) -> str:
     total = hashlib.sha256()
     for name, digest in sorted(zip(names, digests, strict=True)):
         total.update(hashlib.sha256(name.encode(errors="surrogateescape")).digest() + digest)
+    return total.hexdigest()
+
+
+def _members_hash(digests: list[bytes], members: list[str]) -> str:
+    """Returns a hash of which image bears which name, in whichever order they come."""
+    total = hashlib.sha256()
+    for digest, member in sorted(zip(digests, members, strict=True)):
+        total.update(digest + hashlib.sha256(member.encode(errors="surrogateescape")).digest())
     return total.hexdigest()
 
 

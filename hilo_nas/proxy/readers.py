@@ -21,6 +21,7 @@ from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from hilo_nas.errors import DataError
+from hilo_nas.proxy.functions import open_function
 from hilo_nas.proxy.sources import Sample, Source, SourceSpec
 from hilo_nas.proxy.splits import TRAIN_NAMES, choose_shards, choose_training
 
@@ -34,6 +35,7 @@ def open_source(spec: SourceSpec) -> Source:
 
     Raises:
         DataError: It cannot be read, holds no training images, or needs a package that is not installed.
+        UsageError: A function is not there, is none, or cannot be imported.
     """
     return _OPENERS[spec.kind](spec)
 
@@ -194,6 +196,7 @@ _OPENERS: dict[str, Callable[[SourceSpec], Source]] = {
     "torch": _open_torch,
     "hfds": _open_hfds,
     "wds": _open_wds,
+    "function": open_function,
 }
 
 

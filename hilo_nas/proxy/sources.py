@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hilo_nas.errors import DataError
+from hilo_nas.proxy import plugins
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +23,10 @@ TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qm
 """Names that `torch/` takes; each has a training split and a list of class names in torchvision."""
 
 _GLYPHS = ("digits", "torch/mnist", "torch/kmnist", "torch/qmnist")
-_FORMS = "digits, a folder with one subfolder per class, a .tar, a folder of .tars, torch/NAME, hfds/NAME or wds/DIR"
+_FORMS = (
+    "digits, a folder with one subfolder per class, a .tar, a folder of .tars, torch/NAME, hfds/NAME, wds/DIR or "
+    "path/to/file.py:function"
+)
 
 
 class Sample(NamedTuple):
@@ -30,7 +34,7 @@ class Sample(NamedTuple):
 
     class_name: str
     member: str
-    """Where the image lies inside the source; what an error message names."""
+    """Where the image lies inside the source; what an error message names, and what groups are told by."""
     content: bytes | Image.Image
     """The file's bytes, or the decoded image where the source does not give them."""
 
@@ -58,17 +62,19 @@ class SourceSpec:
     """A source as the user named it."""
 
     kind: str
-    """`digits`, `folder`, `tar`, `tars`, `torch`, `hfds` or `wds`."""
+    """`digits`, `folder`, `tar`, `tars`, `torch`, `hfds`, `wds` or `function`."""
     text: str
     """The user's own words."""
     path: Path | None = None
-    """The file or folder that holds it; None where it has no place of its own."""
+    """The file or folder that holds it, or defines its function; None where it has no place of its own."""
     dataset: str | None = None
-    """The data set's name after the prefix."""
+    """The data set's name after the prefix, or the function's."""
 
     @property
     def name(self) -> str:
         """The name for tables and records; never a local path."""
+        if self.kind == "function":
+            return plugins.name_of(self.text)
         if self.kind == "torch" or (self.kind == "hfds" and self.path is None):
             return f"{self.kind}/{self.dataset}"
         base = self.path.name if self.path else self.kind
@@ -85,7 +91,12 @@ def parse_source(text: str) -> SourceSpec:
 
     Raises:
         DataError: Nothing of that name exists.
+        NotFoundError: There is no such file or module, for a function.
+        UsageError: The function's module has no file of Python.
     """
+    if plugins.is_plugin(text) and not _exists(Path(text), text):
+        function = text.rpartition(":")[2]
+        return SourceSpec(kind="function", text=text, path=plugins.find_file(text), dataset=function)
     prefix, slash, rest = text.partition("/")
     prefix = prefix.lower() if slash else ""
     if text == "digits":
@@ -112,15 +123,21 @@ def parse_source(text: str) -> SourceSpec:
 def absolute_source(text: str) -> str:
     """Returns words that name the same source from any working directory: its file or folder in full, links resolved.
 
+    For a function, see `hilo_nas.proxy.plugins.absolute`.
+
     A name that is no path (`digits`, `hfds/NAME`) stays as it is, and means what `parse_source` takes it for, whatever
     lies in the working directory: `digits` is built in (a folder is `./digits`), `hfds/DIR` a folder where it exists.
 
     Raises:
         DataError: Nothing of that name exists.
+        NotFoundError: There is no such file or module, for a function.
+        UsageError: The function's module has no file of Python.
     """
     spec = parse_source(text)
     if spec.path is None:
         return text
+    if spec.kind == "function":
+        return plugins.absolute(text)
     if spec.kind == "torch":
         return f"torch/{spec.dataset}:{spec.path}"
     return f"{spec.kind}/{spec.path}" if spec.kind in ("hfds", "wds") else str(spec.path)
@@ -135,6 +152,8 @@ def _parse_path(text: str) -> SourceSpec:
             raise DataError(f"{text} cannot be read: {error}") from error
         tars = any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
         return SourceSpec(kind="tars" if tars else "folder", text=text, path=path)
+    if path.suffix == ".py":
+        raise DataError(f"a file of Python must be given with a function in it, {text}:FUNCTION, but got {text}")
     if path.suffix != ".tar":
         raise DataError(
             f"a data file must be an uncompressed .tar, but got {text}. Unpack it, and give the folder; "
@@ -179,14 +198,18 @@ def _near(name: str, known: list[str] | tuple[str, ...], prefix: str = "") -> st
 def read_fingerprint(spec: SourceSpec) -> str:
     """Returns a hash of what the file system says: absolute path, and every file's size and time of change.
 
-    Reads no image; one `stat` per file. A data set of the Hugging Face hub is known by its name alone.
+    Reads no image; one `stat` per file. A data set of the Hugging Face hub is known by its name alone, a function by
+    its file's content; what it reads is not looked at.
 
     Raises:
         DataError: The folder cannot be listed.
+        UsageError: A function's file cannot be read.
     """
     lines = [spec.kind, spec.dataset or "", str(spec.path or "")]
     if spec.kind == "digits":
         lines.append(importlib.metadata.version("scikit-learn"))
+    elif spec.kind == "function":
+        lines.append(plugins.hash_source(spec.text))
     elif spec.path is not None:
         try:
             lines += sorted(_stat_lines(spec.path))

@@ -113,12 +113,20 @@ class LocalExecutor:
         return self.ruler(condition.env).calibrate(condition, emit, seconds=self._timing_s)
 
     def prepare_data(
-        self, source: str, img_size: int, *, cache_dir: Path | None, val_data: str | None, emit: Emit
+        self,
+        source: str,
+        img_size: int,
+        *,
+        cache_dir: Path | None,
+        val_data: str | None,
+        group_by: str | None = None,
+        emit: Emit,
     ) -> dict[str, Any]:
         """Returns the prepared images' description, a `CachedData` as plain data.
 
         Raises:
             DataError: The data cannot serve.
+            UsageError: A function that is to give the images is not there, is none, or cannot be imported.
             StorageError: The cache cannot be written.
         """
         arguments = {
@@ -126,6 +134,7 @@ class LocalExecutor:
             "img_size": img_size,
             "cache_dir": str(cache_dir) if cache_dir else None,
             "val_data": val_data,
+            "group_by": group_by,
         }
         described: dict[str, Any] = self._training.call("hilo_nas.proxy.data:describe_data", arguments, emit)
         return described

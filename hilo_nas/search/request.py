@@ -68,6 +68,8 @@ class SearchRequest:
     """Whether the front is timed again, side by side, at the end."""
     data: str | None = None
     val_data: str | None = None
+    group_by: str | None = None
+    """Regular expression; see `ProxyPlan.group_by`."""
     cache_dir: Path | None = None
     proxy_img_size: int | None = None
     proxy_batch_size: int | None = None
@@ -110,6 +112,8 @@ class SearchRequest:
                 faults.append(f"{name.removesuffix('_s')} must be more than 0 seconds, but got {seconds:g}")
         if self.trials is not None and self.until_trials is not None:
             faults.append("give either trials (more) or until_trials (a total), not both")
+        if self.group_by is not None and self.val_data is not None:
+            faults.append("give either group_by or val_data, not both: with validation data nothing is split")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             faults.append(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
         if faults:
@@ -147,4 +151,5 @@ def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:
         rungs=rungs_of(images, count=request.rungs or DEFAULT_RUNGS, eta=request.eta or DEFAULT_ETA),
         precision=request.proxy_precision or "fp32",
         metric=request.metric or "top1",
+        group_by=request.group_by,
     )

@@ -27,6 +27,7 @@ _PLAN_OPTIONS = {
     "proxy_images": "images",
     "proxy_precision": "precision",
     "metric": "metric",
+    "group_by": "group_by",
 }
 
 Differences = dict[str, tuple[Any, Any]]
@@ -72,6 +73,8 @@ def reopen(
     if data.hash != manifest.data.hash:
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
         raise _mismatch(folder, {"data": (stored, f"{data.name} ({data.hash[:12]})")}, {})
+    if manifest.data.source_hash and data.source_hash not in (None, manifest.data.source_hash):
+        emit(Notice(text=f"{data.name} was edited since this study was made; the images that it gives are the same"))
     made_by = manifest.versions.get("hilo-nas")
     if made_by != hilo_nas.__version__:
         emit(Notice(text=f"this study was made by hilo-nas {made_by}; this is {hilo_nas.__version__}"))
@@ -125,7 +128,14 @@ def _prepare_data(
         )
     cache_dir = request.cache_dir or (Path(local["cache_dir"]) if local.get("cache_dir") else None)
     val_data = request.val_data or local.get("val_data")
-    return executor.prepare_data(source, manifest.plan.img_size, cache_dir=cache_dir, val_data=val_data, emit=emit)
+    return executor.prepare_data(
+        source,
+        manifest.plan.img_size,
+        cache_dir=cache_dir,
+        val_data=val_data,
+        group_by=manifest.plan.group_by,
+        emit=emit,
+    )
 
 
 def _mismatch(folder: StudyFolder, options: Differences, facts: Differences) -> StudyMismatchError:

@@ -99,7 +99,12 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         device, identity, threads = executor.read_device(request.device, emit)
         aims = aims_of(request, build_objective(fields, device, threads))
     described = executor.prepare_data(
-        source, plan.img_size, cache_dir=request.cache_dir, val_data=request.val_data, emit=emit
+        source,
+        plan.img_size,
+        cache_dir=request.cache_dir,
+        val_data=request.val_data,
+        group_by=plan.group_by,
+        emit=emit,
     )
     data = identify_data(described)
     if taken is not None and taken.num_classes != data.num_classes:
@@ -191,7 +196,7 @@ def _source(request: SearchRequest, space: SearchSpace) -> str:
     if space.name != DEFAULT_SPACE:
         raise UsageError(
             f"the search in {space.name} needs images to train on. Give --data: a folder with a subfolder per class, a "
-            ".tar, torch/NAME, hfds/NAME, or `digits` for scikit-learn's digits."
+            ".tar, torch/NAME, hfds/NAME, path/to/file.py:function, or `digits` for scikit-learn's digits."
         )
     return DEFAULT_DATA
 
@@ -217,6 +222,7 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
         hash=described["content_hash"],
         num_classes=len(described["class_names"]),
         n_images=described["n_images"],
+        source_hash=described.get("source_hash"),
     )
 
 

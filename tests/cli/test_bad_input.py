@@ -139,6 +139,52 @@ def test_data_of_one_class_is_refused(refused, home):
     assert no_study_was_made(home)
 
 
+def write_function(home, body):
+    (home / "scans.py").write_text("def load():\n" + "".join(f"    {line}\n" for line in body.splitlines()))
+
+
+def test_a_function_that_is_not_there_is_refused_with_the_nearest_name(refused, home):
+    write_function(home, "pass")
+    assert "there is no file scan.py. Did you mean scans.py?" in refused("search", "--data", "scan.py:load", code=2)
+    assert "has no function 'laod'. Did you mean load?" in refused("search", "--data", "scans.py:laod", code=2)
+    assert no_study_was_made(home)
+
+
+def test_what_a_function_of_images_raises_is_told_with_its_place(refused, home):
+    write_function(home, "yield b'', 'a'\nraise LookupError('the disk is gone')")
+    said = refused("search", "--data", "scans:load", code=1)
+    assert "scans:load raised LookupError: the disk is gone (scans.py, line 3)" in said
+    assert no_study_was_made(home)
+
+
+def test_what_a_function_of_images_gives_is_checked(refused, home):
+    write_function(home, "return [('cat.png', 'cat')]")
+    said = refused("search", "--data", "scans.py:load", code=1)
+    assert "item 0 of scans.py:load: image must be a PIL image" in said
+    assert "but is 'cat.png' (str)" in said
+    assert no_study_was_made(home)
+
+
+def test_a_group_that_is_no_regular_expression_is_refused_with_the_position(refused, home):
+    said = refused("search", "--group-by", "patient(", code=2)
+    assert "group_by must be a regular expression, but got 'patient('" in said
+    assert "at position 7" in said
+    assert no_study_was_made(home)
+
+
+def test_groups_without_a_split_are_refused(refused, home):
+    said = refused("search", "--data", "digits", "--val-data", "digits", "--group-by", "p", code=2)
+    assert "give either group_by or val_data, not both: with validation data nothing is split" in said
+    assert no_study_was_made(home)
+
+
+def test_groups_that_leave_a_class_on_one_side_are_refused_with_the_class(refused, home):
+    images(home / "data", ["a", "b"])
+    said = refused("search", "--data", "data", "--group-by", "^[^/]+", code=1)
+    assert "the 6 of 'a' are all of one group. Make the groups smaller with another --group-by" in said
+    assert no_study_was_made(home)
+
+
 def test_a_broken_image_is_named(refused, home):
     images(home / "data", ["a", "b"])
     (home / "data" / "b" / "3.png").write_bytes(b"\x89PNG not at all")

@@ -67,7 +67,7 @@ def test_a_changed_file_is_noticed(prepare, images):
     assert prepare(folder).n_images == 6
 
 
-@pytest.mark.parametrize("part", ["images.npy", "labels.npy", "digests.npy", "meta.json"])
+@pytest.mark.parametrize("part", ["images.npy", "labels.npy", "digests.npy", "members.npy", "meta.json"])
 def test_a_cut_off_cache_is_noticed_and_rebuilt(prepare, images, events, part):
     folder = images.folder("pets", TWO)
     first = prepare(folder)

@@ -97,6 +97,7 @@ def test_options_that_are_the_studys_own_are_accepted(study, machine):
         ({"seed": 3}, "seed: 0 in the study, 3 now"),
         ({"metric": "balanced"}, "metric: 'top1' in the study, 'balanced' now"),
         ({"proxy_img_size": 16}, "proxy_img_size: 32 in the study, 16 now"),
+        ({"group_by": "p[0-9]"}, "group_by: None in the study, 'p[0-9]' now"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -217,3 +218,35 @@ def test_a_study_that_was_copied_is_the_same_study(study, machine, tmp_path):
 def test_manifests_hold_what_a_resumed_search_is_held_to():
     manifest = build_manifest(conditions=(build_condition(), SINGLE), limits={f"latency_ms@{SINGLE.label()}": 2.0})
     assert type(manifest).from_yaml(manifest.to_yaml()) == manifest
+
+
+def test_the_images_are_grouped_as_the_study_says(study, machine):
+    manifest = study.load_manifest()
+    study.write_manifest(dataclasses.replace(manifest, plan=build_plan(group_by="p[0-9]")))
+    assert refusal(study, machine, group_by="q")[0] == "  group_by: 'p[0-9]' in the study, 'q' now"
+    assert go_on(study, group_by="p[0-9]")[1].measured == go_on(study)[1].measured == 2
+    assert machine.grouped_by == ["p[0-9]", "p[0-9]"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "now", "is_told"), [("a" * 64, "b" * 64, True), ("a" * 64, "a" * 64, False), ("a" * 64, None, False)]
+)
+def test_an_edited_function_that_gives_the_same_images_is_told_and_accepted(study, machine, stored, now, is_told):
+    manifest = study.load_manifest()
+    data = dataclasses.replace(manifest.data, name="scans.py:load", source_hash=stored)
+    study.write_manifest(dataclasses.replace(manifest, data=data))
+    machine.data |= {"name": "scans.py:load", "source_hash": now}
+    events = []
+    assert go_on(study, events.append, data="digits")[1].measured == 2
+    text = "scans.py:load was edited since this study was made; the images that it gives are the same"
+    assert (Notice(text=text) in events) == is_told
+    assert study.load_manifest().data == data
+
+
+def test_a_function_that_gives_other_images_is_refused(study, machine):
+    manifest = study.load_manifest()
+    data = dataclasses.replace(manifest.data, name="scans.py:load", source_hash="a" * 64)
+    study.write_manifest(dataclasses.replace(manifest, data=data))
+    machine.data |= {"name": "scans.py:load", "source_hash": "a" * 64, "content_hash": "f" * 16}
+    with pytest.raises(StudyMismatchError, match=r"data: 'scans.py:load \(0123456789ab\)' in the study"):
+        go_on(study, data="digits")

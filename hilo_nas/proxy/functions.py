@@ -1,0 +1,127 @@
+"""Training images from a function of the user's own: `--data module:function` or `--data path/to/file.py:function`.
+
+The function is called without arguments, in the training process, and returns an iterable (a list, a generator) of
+`(image, class_name)` or `(image, class_name, member)`:
+
+* `image` is a PIL image, a numpy array (H, W, 3) or (H, W) of uint8, or the bytes of an image file;
+* `class_name` is a text; there must be two classes or more;
+* `member` is a text that names the image, in messages and for `--group-by`; `item 0`, `item 1` ... if left out.
+
+For instance, in `scans.py`:
+
+    from pathlib import Path
+
+    def load():
+        for file in sorted(Path("/data/scans").glob("*/*.png")):
+            patient, kind = file.stem.split("_")[:2]
+            if kind != "blurred":
+                yield file.read_bytes(), kind, f"{patient}/{file.name}"
+
+    hilo-nas search litv2_cifar --data scans.py:load --group-by '^[^/]+'
+
+Images are read once, into the cache. They are read again when the function's file changes, and only then: what the file
+imports or reads is not watched, but `hilo-nas cache clear scans.py:load` forgets what was read. Images may be mirrored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hilo_nas.errors import DataError
+from hilo_nas.proxy.plugins import describe_exception, load_function
+from hilo_nas.proxy.sources import Sample, Source, SourceSpec
+
+__all__ = ["open_function"]
+
+_ITEM = "(image, class_name) or (image, class_name, member)"
+
+
+def open_function(spec: SourceSpec) -> Source:
+    """Calls the function and returns what it gives as a source; its items are checked as they come.
+
+    Raises:
+        NotFoundError: There is no such file, module or function.
+        UsageError: It is no function, or cannot be imported.
+        DataError: It raised, or returned nothing that can be iterated over.
+    """
+    function = load_function(spec.text)
+    with _running(spec):
+        items = function()
+    if not isinstance(items, Iterable):
+        raise DataError(f"{spec.text} must return an iterable of {_ITEM}, but returned {_told(items)}")
+
+    def samples() -> Iterator[Sample]:
+        with _running(spec):
+            iterator = iter(items)
+        for index in itertools.count():
+            with _running(spec):
+                item = next(iterator, _END)
+            if item is _END:
+                return
+            yield _sample(spec, index, item)
+
+    return Source(samples=samples, total=len(items) if isinstance(items, Sized) else None, class_counts=None)
+
+
+_END = object()
+
+
+@contextlib.contextmanager
+def _running(spec: SourceSpec) -> Iterator[None]:
+    """Turns what the function raises into a DataError; the worker's log has the whole traceback."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{spec.text} raised {describe_exception(error, spec.text)}") from error
+
+
+def _sample(spec: SourceSpec, index: int, item: Any) -> Sample:
+    """Checks an item.
+
+    Raises:
+        DataError: It is not what the function should give; names the item and what was expected.
+    """
+    where = f"item {index} of {spec.text}"
+    if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+        raise DataError(f"{where} must be {_ITEM}, but is {_told(item)}")
+    image, class_name = item[:2]
+    member = item[2] if len(item) == 3 else f"item {index}"
+    for name, value in (("class_name", class_name), ("member", member)):
+        # NUL parts the names that the cache keeps.
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise DataError(f"{where}: {name} must be a text, not empty and without NUL, but is {_told(value)}")
+    return Sample(str(class_name), str(member), _content(where, image))
+
+
+def _content(where: str, image: Any) -> bytes | Image.Image:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3):
+            return Image.fromarray(image.copy())  # the function may fill the same array again
+    elif isinstance(image, Image.Image):
+        try:
+            image.load()  # the function may close it when it goes on
+        except Exception as error:  # Pillow's plugins raise what they like for a broken file.
+            raise DataError(f"{where} is a broken image: {error}") from error
+        return image
+    raise DataError(
+        f"{where}: image must be a PIL image, a numpy array (H, W, 3) or (H, W) of uint8, or the bytes of an image "
+        f"file, but is {_told(image)}"
+    )
+
+
+def _told(value: Any) -> str:
+    """Returns a value in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} of {value.dtype}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return "None" if value is None else f"{text if len(text) <= 60 else f'{text[:60]}...'} ({type(value).__name__})"
