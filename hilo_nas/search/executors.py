@@ -100,6 +100,16 @@ class LocalExecutor:
         self._identities[found[0]] = found[1]
         return found
 
+    def identity_of(self, device: str, emit: Emit) -> DeviceIdentity:
+        """Returns who a device is; read once.
+
+        Raises:
+            DeviceError: This machine does not have it.
+        """
+        if device not in self._identities:
+            self.read_device(device, emit)
+        return self._identities[device]
+
     def read_form(self, condition: Condition, emit: Emit) -> str:
         """Returns the implementation that a LITv2 is timed in under a condition; see `Measurement.form`."""
         return self.ruler(condition.env).read_form(condition, emit)
@@ -246,9 +256,7 @@ class LocalExecutor:
             "until": until,
             "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
         }
-        if self._training_device not in self._identities:
-            self.read_device(self._training_device, emit)
-        claims = claims_of(self._identities[self._training_device], timing=False)
+        claims = claims_of(self.identity_of(self._training_device, emit), timing=False)
         with hold(claims, f"training for {self._purpose}", emit):
             return ProxyScore.from_dict(self._training.call("hilo_nas.proxy.train:run_training", arguments, emit))
 

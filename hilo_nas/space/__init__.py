@@ -1,7 +1,7 @@
 """Search spaces: which knobs, which values, which limits; read from YAML, searched as flat integers."""
 
 from hilo_nas.space.census import Census, count_space, report_dead_knobs
-from hilo_nas.space.draw import draw_networks, is_within
+from hilo_nas.space.draw import draw_networks, is_within, list_networks
 from hilo_nas.space.file import find_space, list_shipped, load_space
 from hilo_nas.space.limits import (
     LIMITS,
@@ -26,6 +26,7 @@ __all__ = [
     "free_violations",
     "is_within",
     "limit_text",
+    "list_networks",
     "list_shipped",
     "load_space",
     "measured_values",

@@ -7,15 +7,19 @@ knobs that do nothing in it) comes sooner than one that few spell.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from random import Random
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.cost import NetworkCost, count_cost
+from hilo_nas.errors import UsageError
 from hilo_nas.space.limits import free_violations
 from hilo_nas.space.space import SearchSpace
 
-__all__ = ["draw_networks", "is_within"]
+__all__ = ["draw_networks", "is_within", "list_networks"]
+
+_ENUMERATE_UP_TO = 20_000
 
 
 def draw_networks(
@@ -54,6 +58,45 @@ def draw_networks(
         if is_within(limits, cost) and arch.key() not in seen:
             seen.add(arch.key())
             yield arch, cost
+
+
+def list_networks(
+    space: SearchSpace, *, img_size: int, num_classes: int, count: int | None = None, seed: int = 0
+) -> list[tuple[ArchConfig, dict[str, int]]]:
+    """Returns networks of a space within its limits, each once, with settings that spell them, in a random order.
+
+    The first networks of a longer list are those of a shorter one. A small space (up to 20,000 settings) is enumerated:
+    then each network is as likely as any other, however many settings spell it.
+
+    Args:
+        space: The space.
+        img_size: Side of the images in pixels, at which MACs are counted.
+        num_classes: Outputs of the networks' classifiers.
+        count: How many to return at most; None for all.
+        seed: Of the order.
+
+    Raises:
+        UsageError: All are asked for of a space that is too large.
+    """
+    if space.n_configs > _ENUMERATE_UP_TO:
+        if count is None:
+            raise UsageError(
+                f"only a space of up to {_ENUMERATE_UP_TO:,} settings can be gone through wholly, but {space.name} has "
+                f"{space.n_configs:,}. Give a number of networks, or a space with fewer choices."
+            )
+        drawn = draw_networks(
+            space, space.limits, img_size=img_size, num_classes=num_classes, draws=100 * count, seed=seed
+        )
+        return [(arch, space.encode(arch)) for arch, _ in itertools.islice(drawn, count)]
+    found: dict[str, tuple[ArchConfig, dict[str, int]]] = {}
+    for values in itertools.product(*(range(n) for n in space.dimensions.values())):
+        params = dict(zip(space.dimensions, values, strict=True))
+        arch = space.decode(params)
+        if is_within(space.limits, count_cost(arch, img_size, num_classes=num_classes)):
+            found.setdefault(arch.key(), (arch, params))
+    networks = list(found.values())
+    Random(seed).shuffle(networks)
+    return networks[:count]
 
 
 def is_within(limits: Mapping[str, float], cost: NetworkCost) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, stages
+from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, stages, table
 
 __all__ = ["app"]
 
@@ -18,4 +18,5 @@ app.command("attention", help=attention.HELP, epilog=attention.EXAMPLES)(attenti
 app.command("backbones", help=backbones.HELP, epilog=backbones.EXAMPLES)(backbones.run)
 app.command("stages", help=stages.HELP, epilog=stages.EXAMPLES)(stages.run)
 app.command("official", help=official.HELP, epilog=official.EXAMPLES)(official.run)
+app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.run)
 app.command("releases", help=releases.HELP, epilog=releases.EXAMPLES)(releases.run)
