@@ -14,8 +14,9 @@ from hilo_nas.events import Emit, Event, LimitsForeseen, Notice, TrainingProgres
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.outlook import foresee_limits
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.request import SearchRequest, eta_of
 from hilo_nas.search.resume import reopen
+from hilo_nas.search.rungs import expected_share
 from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
 
 __all__ = ["Cost", "estimate_cost", "price_search", "share_of"]
@@ -37,7 +38,7 @@ class Cost:
     timing_s: float
     """Seconds of measuring per trial, median."""
     training_s: float
-    """Seconds of training per trial, median."""
+    """Seconds of a whole training, median."""
     trial_s: tuple[float, float]
     """Seconds of the cheapest and the dearest trial seen."""
     trials: int
@@ -70,14 +71,22 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
             setting = reopen(request, folder, manifest, space, executor, emit)
             measured = sum(record.is_measured for record in folder.load_records())
             trials = max(total_asked(request, manifest.trials, measured) - measured, 0)
+            eta = manifest.eta
         else:
             assert space is not None
             setting = set_up(request, space, executor, emit)
-            trials = trials_asked(request, space)
+            trials, eta = trials_asked(request, space), eta_of(request)
         set_up_s = time.monotonic() - start
         foreseen = foresee_limits(setting, executor, emit)
         return price_search(
-            request, setting, executor, emit, trials=trials, set_up_s=set_up_s, share_trained=share_of(foreseen)
+            request,
+            setting,
+            executor,
+            emit,
+            trials=trials,
+            set_up_s=set_up_s,
+            share_trained=share_of(foreseen),
+            eta=eta,
         )
 
 
@@ -95,6 +104,7 @@ def price_search(
     trials: int,
     set_up_s: float,
     share_trained: float,
+    eta: float | None,
 ) -> Cost:
     """Returns what a search that is set up would cost, from a few of its space's networks tried for a moment.
 
@@ -106,10 +116,13 @@ def price_search(
         trials: Networks still to be measured.
         set_up_s: Seconds that went before the first trial.
         share_trained: Share of the networks that keep the limits; the others are only timed.
+        eta: `Manifest.eta`.
     """
     timings, trainings = _try_networks(executor, setting, emit)
     each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
-    trial_s = statistics.fmean(timings) + share_trained * statistics.fmean(trainings)
+    # As a rule a network is stopped at a rung; the first ones, which meet few others there, go on more often.
+    share = share_trained * expected_share(setting.plan.budgets, eta)
+    trial_s = statistics.fmean(timings) + share * statistics.fmean(trainings)
     fits = None
     if request.timeout_s is not None:
         fits = min(trials, max(0, int((request.timeout_s - set_up_s) / trial_s)))
@@ -157,7 +170,7 @@ def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Settin
     """Seconds that the whole training of a network would take: a fixed part, and one in proportion to its images."""
     plan = setting.plan
     for batches in _PROBE_BATCHES:
-        images = min(batches * plan.batch_size, plan.images)
+        images = min(batches * plan.batch_size, plan.budgets[-1])
         seen: list[tuple[int, float]] = []
 
         def watch(event: Event, seen: list[tuple[int, float]] = seen) -> None:
@@ -165,11 +178,11 @@ def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Settin
                 seen.append((event.images_seen, time.monotonic()))
             emit(event)
 
-        whole = executor.train(subject, dataclasses.replace(plan, images=images), 0, watch).seconds
-        if images == plan.images:
+        whole = executor.train(subject, dataclasses.replace(plan, images=images, rungs=()), 0, watch).seconds
+        if images == plan.budgets[-1]:
             return whole
         if len(seen) > 2:
             (first, start), (last, end) = seen[0], seen[-1]
             per_image = (end - start) / (last - first)
-            return max(whole - per_image * images, 0.0) + per_image * plan.images
-    return whole / images * plan.images
+            return max(whole - per_image * images, 0.0) + per_image * plan.budgets[-1]
+    return whole / images * plan.budgets[-1]

@@ -334,7 +334,9 @@ class SearchLoop:
         scores = self._scores.get(record.key) or self._scored_before(record.key)
         record = dataclasses.replace(record, scores=scores)
         for scored in self._ladder.climb(record, self.records):
-            self._rewrite(record := scored)
+            record = scored
+            if self._reached(record) < self._manifest.plan.budgets[-1]:  # the last score is written with the ending
+                self._rewrite(record)
         return {**self._ending(record), "scores": record.scores}
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:

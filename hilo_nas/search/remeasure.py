@@ -294,12 +294,15 @@ def _failed(
     """The record of a network that cannot be timed under the new facts; under these, what it had is no speed."""
     record = dataclasses.replace(record, measurements=())
     if isinstance(error, OutOfMemoryError):
+        imputed = impute(records, chance_top1=1 / manifest.data.num_classes)
+        if record.scores:
+            del imputed["proxy_top1"]
         return dataclasses.replace(
             record,
             state="infeasible",
             reason=f"out of memory while timing: {error}",
             violations={**record.violations, FITS: 1.0},
-            imputed=impute(records, chance_top1=1 / manifest.data.num_classes),
+            imputed={**imputed, **record.imputed},
         )
     return dataclasses.replace(record, state="failed", reason=f"{INTERRUPTED}: {error}")
 

@@ -13,7 +13,7 @@ from hilo_nas.measurement import Condition, ProxyPlan
 from hilo_nas.search.rungs import rungs_of
 from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_ETA", "DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "plan_of"]
+__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "eta_of", "plan_of"]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
 DEFAULT_RUNGS = 3
@@ -133,6 +133,11 @@ def aims_of(request: SearchRequest, objective: Condition) -> Aims:
     """
     limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(request, name)) is not None}
     return build_aims(objective, request.also, limits=limits)
+
+
+def eta_of(request: SearchRequest) -> float | None:
+    """Returns one of how many networks goes on at a rung of a new study; None for all of them."""
+    return None if request.eta == 0 else request.eta or DEFAULT_ETA
 
 
 def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:

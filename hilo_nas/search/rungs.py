@@ -10,13 +10,14 @@ would throw away the whole fast end of a front.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
 from hilo_nas.errors import UsageError
 from hilo_nas.pareto import Point, promotion_order
 
-__all__ = ["RungEntry", "RungTable", "goes_on", "rungs_of"]
+__all__ = ["RungEntry", "RungTable", "expected_share", "goes_on", "rungs_of"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,3 +116,16 @@ def rungs_of(budget: int, *, count: int = 3, eta: float = 3) -> tuple[int, ...]:
         raise UsageError(f"eta must be a number above 1, but got {eta:g}. Use 3, to carry on the best third.")
     found = {max(1, round(budget / eta**power)) for power in range(1, count)}
     return tuple(sorted(images for images in found if images < budget))
+
+
+def expected_share(budgets: Sequence[int], eta: float | None) -> float:
+    """Returns what training costs on average where one of `eta` networks goes on at each rung, as share of all of it.
+
+    Args:
+        budgets: Images seen at each scoring, the full budget last.
+        eta: None where all go on.
+    """
+    if eta is None:
+        return 1.0
+    legs = [high - low for low, high in itertools.pairwise((0, *budgets))]
+    return sum(leg / eta**rung for rung, leg in enumerate(legs)) / budgets[-1]

@@ -19,7 +19,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import foresee_limits
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
-from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, plan_of
+from hilo_nas.search.request import SearchRequest, eta_of, plan_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
@@ -119,7 +119,7 @@ def _create(
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         limits=setting.limits,
         speeds=None if setting.speeds is None else setting.speeds.identity(),
-        eta=None if request.eta == 0 else request.eta or DEFAULT_ETA,
+        eta=eta_of(request),
     )
     local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
     folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
@@ -142,7 +142,14 @@ def _foresee(request: SearchRequest, setting: Setting, executor: LocalExecutor, 
     foreseen = foresee_limits(setting, executor, emit)
     if foreseen is not None:
         cost = price_search(
-            request, setting, executor, emit, trials=trials, set_up_s=0.0, share_trained=share_of(foreseen)
+            request,
+            setting,
+            executor,
+            emit,
+            trials=trials,
+            set_up_s=0.0,
+            share_trained=share_of(foreseen),
+            eta=eta_of(request),
         )
         emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
 

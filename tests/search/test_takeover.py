@@ -38,7 +38,12 @@ def source(tmp_path, machine):
 def search(source, events=None, **options):
     """Searches on the GPU in the space of the digits, without timing the front again."""
     request = SearchRequest(
-        space="litv2_digits", study="new", studies_dir=source.path.parent, remeasure=False, sampler="random", **options
+        space="litv2_digits",
+        study="new",
+        studies_dir=source.path.parent,
+        remeasure=False,
+        sampler="random",
+        **{"rungs": 1, **options},
     )
     folder, finished = run_search(request, (events if events is not None else []).append)
     return folder, finished, folder.load_records()
@@ -117,7 +122,7 @@ def test_another_study_that_has_gone_is_told_and_the_search_goes_on(source, mach
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
-        ({"proxy_images": 64}, ["proxy images: 3000 there, 64 here"]),
+        ({"proxy_batch_size": 16}, ["proxy batch_size: 64 there, 16 here"]),
         (
             {"proxy_img_size": 16, "proxy_precision": "amp-bf16", "metric": "balanced", "proxy_batch_size": 8},
             [
@@ -140,6 +145,14 @@ def test_scores_of_another_training_are_refused_with_each_difference(source, opt
     assert [path.name for path in source.path.parent.iterdir()] == ["source"]  # no study came of it
 
 
+def test_a_larger_budget_goes_on_from_the_scores_of_a_smaller_one(source, machine):
+    """The training is the same without a horizon: what the other study paid for is a rung here."""
+    _, _, records = search(source, reuse="source", proxy_images=9024, rungs=2, until_trials=5)
+    assert records[1].origin == "reuse:source/0"
+    assert [score.images_seen for score in records[1].scores] == [3008, 9024]
+    assert [leg for leg in machine.legs if leg[0] == records[1].key] == [(records[1].key, 0, 9024)]
+
+
 def test_scores_on_other_images_are_refused(source, machine):
     machine.data["content_hash"] = "f" * 16
     with pytest.raises(StudyMismatchError) as caught:
@@ -151,10 +164,10 @@ def test_scores_on_other_images_are_refused(source, machine):
 
 def test_scores_of_another_training_are_refused_before_a_device_is_read(source, machine):
     """Neither a device nor the images are looked at: the one named is not there."""
-    with pytest.raises(StudyMismatchError, match="proxy images: 3000 there, 64 here"):
-        search(source, reuse="source", device="mps", proxy_images=64)
+    with pytest.raises(StudyMismatchError, match="proxy batch_size: 64 there, 16 here"):
+        search(source, reuse="source", device="mps", proxy_batch_size=16)
     search(source, until_trials=1)
-    source.write_manifest(dataclasses.replace(source.load_manifest(), plan=build_plan(images=64)))
+    source.write_manifest(dataclasses.replace(source.load_manifest(), plan=build_plan(batch_size=16)))
     machine.devices.clear()
     for name, error in (("source", StudyMismatchError), ("sauce", NotFoundError)):
         with pytest.raises(error):
@@ -169,9 +182,9 @@ def test_whether_images_may_be_mirrored_is_told_by_the_images(source, machine):
 
 def test_a_study_of_another_training_is_refused_on_resume_too(source, machine):
     search(source, until_trials=1)
-    plan = build_plan(images=64)
+    plan = build_plan(batch_size=16)
     source.write_manifest(dataclasses.replace(source.load_manifest(), plan=plan))
-    with pytest.raises(StudyMismatchError, match="proxy images: 64 there, 3000 here"):
+    with pytest.raises(StudyMismatchError, match="proxy batch_size: 16 there, 64 here"):
         search(source, reuse="source", until_trials=2)
 
 
@@ -209,6 +222,7 @@ def test_a_network_that_the_space_cannot_spell_is_tried_all_the_same(source, mac
         sampler="random",
         remeasure=False,
         batch_size=32,
+        rungs=1,
     )
     folder, finished = run_search(request, lambda event: None)
     assert finished.measured == 3
