@@ -190,7 +190,7 @@ def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, t
 def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(dry_run, "_NETWORKS", 1)
     whole, cheap = (
-        estimate_cost(SearchRequest(studies_dir=tmp_path, trials=10, **limits), lambda event: None)
+        estimate_cost(SearchRequest(studies_dir=tmp_path, trials=10, rungs=1, **limits), lambda event: None)
         for limits in ({}, {"min_images_per_s": 1e9})
     )
     assert whole.total_s > 10 * whole.training_s

@@ -31,7 +31,7 @@ def table(tmp_path, machine):
 
 
 def search(table, events=None, **options):
-    options = {"speeds": table.path, "space": "litv2_digits", "sampler": "random", **options}
+    options = {"speeds": table.path, "space": "litv2_digits", "sampler": "random", "rungs": 1, **options}
     request = SearchRequest(study="new", studies_dir=table.path.parent / "studies", **options)
     folder, finished = run_search(request, (events if events is not None else []).append)
     return folder, finished

@@ -396,7 +396,13 @@ def test_spaces_are_found_by_name_or_path(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD)
     assert find_space(str(path)) == path
-    assert set(list_shipped()) == {"litv2_cifar", "litv2_digits", "litv2_free", "litv2_imagenet"}
+    assert set(list_shipped()) == {
+        "litv2_cifar",
+        "litv2_digits",
+        "litv2_free",
+        "litv2_imagenet",
+        "litv2_tabular",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,249 @@
+"""Trainings rung by rung in a real loop with a fake evaluator: who is stopped, what is paid, what survives."""
+
+import dataclasses
+
+import pytest
+from builders import TINY, build_arch, build_manifest, build_plan, build_record, build_score, write_study
+from fakes import FakeExecutor
+
+from hilo_nas.errors import UsageError, WorkerDiedError
+from hilo_nas.events import Notice, RungReached
+from hilo_nas.front import front_of
+from hilo_nas.search.checkpoints import Checkpoints
+from hilo_nas.search.ladder import extrapolate
+from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.raising import NO_CHECKPOINT, RAISED, raise_budget, raised
+from hilo_nas.search.storage import Memory
+
+PLAN = build_plan(images=9 * 64, rungs=(64, 3 * 64))
+LOW, MIDDLE, FULL = PLAN.budgets
+
+
+def run(folder, executor=None, *, trials=None, events=None, checkpoint_mib=1.0, **options):
+    """Runs the study's loop as another process would: from what is on disk."""
+    manifest = folder.load_manifest()
+    if trials is not None:
+        manifest = dataclasses.replace(manifest, trials=trials)
+        folder.write_manifest(manifest)
+    executor = executor or FakeExecutor()
+    emit = events.append if events is not None else (lambda event: None)
+    loop = SearchLoop(folder, manifest, executor, emit, checkpoint_mib=checkpoint_mib, **options)
+    loop.run()
+    return folder.load_records(), executor
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_study(tmp_path, manifest=build_manifest(plan=PLAN, sampler="random"))
+
+
+def images_of(record):
+    return [score.images_seen for score in record.scores]
+
+
+def test_some_are_trained_fully_and_the_others_are_stopped_at_a_rung_with_their_scores(folder):
+    events = []
+    records, executor = run(folder, trials=20, events=events)
+    states = {record.state for record in records}
+    assert states == {"complete", "stopped"}
+    for record in records:
+        assert images_of(record) == list(PLAN.budgets)[: len(record.scores)]
+        assert (record.state == "complete") == (images_of(record)[-1] == FULL)
+    stopped = [record for record in records if record.state == "stopped"]
+    assert all(record.is_measured and "others did better after" in record.reason for record in stopped)
+    assert len([leg for leg in executor.legs if leg[2] == FULL]) == len(records) - len(stopped)
+    reached = [event for event in events if isinstance(event, RungReached)]
+    assert len(reached) == len(executor.legs)
+    assert [event.goes_on for event in reached if event.images_seen == FULL] == [False] * (20 - len(stopped))
+
+
+def test_a_stopped_network_never_stands_on_the_front(folder):
+    records, _ = run(folder, trials=20)
+    star = next(record for record in records if record.state == "stopped")
+    best = dataclasses.replace(star.scores[-1], proxy_top1=0.999)
+    folder.write_record(dataclasses.replace(star, scores=(*star.scores[:-1], best)))
+    assert star.number not in {record.number for record in front_of(folder.load_records())}
+
+
+def test_anchors_are_trained_fully_however_they_do(folder):
+    class AnchorsAreBad(FakeExecutor):
+        def score(self, subject, seed, emit, *, until, checkpoint=None):
+            score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
+            return dataclasses.replace(score, proxy_top1=0.01) if subject.key == TINY.key() else score
+
+    records = [build_record(i, 1e6, None, arch=build_arch(i), state="stopped") for i in range(8, 16)]
+    for i, record in enumerate(records):
+        score = build_score(0.9, images_seen=LOW)
+        folder.write_record(dataclasses.replace(record, number=i, scores=(score,), imputed={"proxy_top1": 0.9}))
+    found, _ = run(folder, AnchorsAreBad(), trials=9)
+    assert (found[-1].origin, found[-1].state) == ("anchor:litv2_tiny", "complete")
+
+
+def test_without_stopping_all_are_trained_fully_and_scored_on_the_way(tmp_path):
+    folder = write_study(tmp_path, manifest=build_manifest(plan=PLAN, sampler="random", eta=None))
+    records, _ = run(folder, trials=8)
+    assert [images_of(record) for record in records] == [[LOW, MIDDLE, FULL]] * 8
+
+
+def test_a_training_that_is_cut_off_goes_on_from_its_last_rung(folder):
+    def die(verb, count):
+        if verb == "score" and count == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, FakeExecutor(die), trials=1)
+    first = folder.load_records()[0]
+    assert (first.state, images_of(first)) == ("failed", [LOW, MIDDLE])
+    records, executor = run(folder, trials=1)
+    assert (records[1].key, images_of(records[1])) == (first.key, [LOW, MIDDLE, FULL])
+    assert executor.legs == [(first.key, 0, FULL)]
+    assert executor.measured == []
+
+
+def test_the_rung_table_is_rebuilt_from_the_records(tmp_path):
+    """In one go or in many processes, the same networks go on."""
+    whole = write_study(tmp_path / "whole", manifest=build_manifest(plan=PLAN, sampler="random"))
+    pieces = write_study(tmp_path / "pieces", manifest=build_manifest(plan=PLAN, sampler="random"))
+    run(whole, trials=1)
+    run(pieces, trials=1)
+    for trials in range(2, 13):
+        run(pieces, trials=trials)
+    for trials in (5, 12):
+        run(whole, trials=trials)
+    networks = {record.key: record.state for record in pieces.load_records()}
+    common = [record for record in whole.load_records() if record.key in networks]
+    assert len(common) >= 3  # draws depend on where a search was resumed; who meets the same rivals fares the same
+    assert {record.state for record in common} <= {"complete", "stopped"}
+
+
+def test_a_failed_leg_fails_the_trial_and_keeps_its_scores(folder):
+    def die(verb, count):
+        if verb == "score" and count == 1 and not died:
+            died.append(1)
+            raise WorkerDiedError("it was killed by signal 11")
+
+    died = []
+    records, _ = run(folder, FakeExecutor(die), trials=1)
+    assert (records[0].state, images_of(records[0])) == ("failed", [LOW])
+
+
+# What the sampler is told.
+
+
+def test_the_sampler_hears_what_a_stopped_network_would_have_reached(folder):
+    records, _ = run(folder, trials=20)
+    loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
+    told = {trial.user_attrs["key"]: trial for trial in loop._memory._study.get_trials()}
+    for record in records:
+        values = told[record.key].values
+        if record.state == "stopped":
+            assert values[1] == record.imputed["proxy_top1"] > record.score.proxy_top1
+        else:
+            assert values[1] == record.score.proxy_top1
+    loop._memory.close()
+
+
+def test_extrapolation_adds_the_median_gain_of_those_that_were_trained_fully():
+    def scored(number, low, full=None):
+        scores = [build_score(low, images_seen=LOW)] + ([] if full is None else [build_score(full, images_seen=FULL)])
+        return build_record(number, scores=tuple(scores), state="complete" if full else "stopped")
+
+    stopped = scored(0, 0.2)
+    assert extrapolate(stopped, [stopped], FULL) == 0.2
+    others = [scored(1, 0.3, 0.5), scored(2, 0.3, 0.6), scored(3, 0.3, 0.4)]
+    assert extrapolate(stopped, [stopped, *others], FULL) == pytest.approx(0.4)
+
+
+def test_pruned_networks_can_be_told_as_such(folder):
+    records, _ = run(folder, trials=12, prune=True)
+    loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None, prune=True)
+    told = {trial.user_attrs["key"]: trial.state.name for trial in loop._memory._study.get_trials()}
+    assert loop._memory.fault is None
+    loop._memory.close()
+    names = {"complete": "COMPLETE", "stopped": "PRUNED"}
+    assert told == {record.key: names[record.state] for record in records}
+    assert "PRUNED" in told.values()
+
+
+def test_a_memory_of_stopped_networks_is_not_taken_for_a_damaged_one(folder):
+    records, _ = run(folder, trials=12)
+    loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
+    assert isinstance(loop._memory, Memory)
+    assert loop._memory.fault is None
+    loop._memory.close()
+
+
+# A larger budget.
+
+
+def test_a_raised_budget_keeps_the_old_ones_as_rungs():
+    manifest = raised(build_manifest(plan=PLAN), 81 * 64)
+    assert manifest.plan.budgets == (64, 3 * 64, 9 * 64, 27 * 64, 81 * 64)
+    assert manifest.plan_hash == build_manifest(plan=PLAN).plan_hash
+    with pytest.raises(UsageError, match="must be raised above 576 images, but got 100"):
+        raised(build_manifest(plan=PLAN), 100)
+
+
+def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_records(folder):
+    before, _ = run(folder, trials=20)
+    manifest = raise_budget(folder, folder.load_manifest(), 27 * 64)
+    assert {record.reason for record in folder.load_records()} == {RAISED}
+    assert front_of(folder.load_records()) == []
+    after, executor = run(folder)
+    assert [record.key for record in after] == [record.key for record in before]
+    assert executor.measured == []
+    assert {until for _, _, until in executor.legs} <= {MIDDLE, FULL, 27 * 64}
+    complete = [record for record in after if record.state == "complete"]
+    assert 0 < len(complete) < sum(record.state == "complete" for record in before)
+    assert all(images_of(record)[-1] == manifest.plan.budgets[-1] for record in complete)
+    for old, new in zip(before, after, strict=True):
+        assert new.scores[: len(old.scores)] == old.scores  # nothing paid for is lost
+
+
+def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
+    run(folder, trials=12)
+    raise_budget(folder, folder.load_manifest(), 27 * 64)
+
+    def stop(verb, count):
+        if count == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, FakeExecutor(stop))
+    assert any(record.reason == RAISED for record in folder.load_records())
+    records, _ = run(folder)
+    assert not any(record.reason == RAISED for record in records)
+    assert any(record.state == "complete" for record in records)
+
+
+def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(folder):
+    run(folder, trials=8, checkpoint_mib=0)
+    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    events = []
+    records, executor = run(folder, events=events, checkpoint_mib=0)
+    assert executor.legs == []
+    assert {record.reason for record in records} == {NO_CHECKPOINT}
+    (text,) = [event.text for event in events if isinstance(event, Notice) and event.level == "warning"]
+    assert text == "8 networks stay where they were: of their trainings no checkpoint was kept"
+
+
+# Disk.
+
+
+def test_checkpoints_beyond_the_disk_budget_go_the_worst_first(tmp_path):
+    records = [build_record(i, 1000.0 + i, 0.5 + 0.1 * i) for i in range(4)]  # each beats the one before
+    kept = Checkpoints(tmp_path / "checkpoints", budget_mib=2.5e-4, seed=0)  # 262 bytes: two of them
+    for record in records:
+        path = kept.path_of(record.key, 0)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+    kept.prune(records)
+    assert [kept.holds(record.key) for record in records] == [False, False, True, True]
+
+
+def test_the_training_under_way_keeps_its_checkpoint_however_small_the_budget(tmp_path):
+    kept = Checkpoints(tmp_path, budget_mib=1e-6, seed=0)
+    kept.path_of("timm:vit/x", 0).write_bytes(bytes(100))
+    kept.prune([])
+    assert kept.holds("timm:vit/x")
+    assert Checkpoints(tmp_path, budget_mib=0, seed=0).path_of("k", 0) is None
