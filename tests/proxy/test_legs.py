@@ -30,7 +30,8 @@ NAME = {"subject": "one", "plan": "two", "seed": 3}
 
 
 def plan(**changes):
-    return ProxyPlan(**{"img_size": 16, "batch_size": BATCH, "images": END, "hflip": False, **changes})
+    fields = {"img_size": 16, "batch_size": BATCH, "images": END, "hflip": False, "val_images": 60}
+    return ProxyPlan(**{**fields, **changes})
 
 
 def leg(data, *, until=None, checkpoint=None, subject="litv2", seed=0, emit=lambda event: None, **changes):
