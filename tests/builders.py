@@ -18,7 +18,7 @@ from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
-from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.records import STATES, Subject, TrialRecord
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedSetting
 from hilo_nas.study import StudyFolder
@@ -353,7 +353,7 @@ scores = st.builds(
     metric=st.sampled_from(["top1", "balanced"]),
     proxy_top1=st.floats(0, 1),
     proxy_top1_se=st.floats(0, 1),
-    loss=_positive,
+    loss=st.none() | _positive,
     n_val=st.integers(1, 10**6),
     images_seen=st.integers(1, 10**9),
     seconds=_positive,
@@ -362,12 +362,13 @@ scores = st.builds(
     device=_text,
     versions=_versions,
     scored_at=_text,
+    seeds=st.integers(1, 9),
 )
 records = st.builds(
     TrialRecord,
     number=st.integers(0, 10**6),
     subject=st.one_of(archs().map(lambda arch: Subject(arch=arch)), _text.map(lambda name: Subject(timm=name))),
-    state=st.sampled_from(["running", "timed", "complete", "infeasible", "failed"]),
+    state=st.sampled_from(STATES),
     params=st.none() | st.dictionaries(_text, st.integers(0, 20), max_size=4),
     origin=_text,
     reason=st.none() | _text,

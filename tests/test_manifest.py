@@ -12,6 +12,7 @@ from builders import (
     build_manifest,
     build_measurement,
     build_plan,
+    build_record,
     conditions,
     devices,
 )
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from hilo_nas.errors import RecordError
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, Calibration
+from hilo_nas.records import Subject
 from hilo_nas.space import SearchSpace, list_shipped, load_space
 
 
@@ -102,6 +104,35 @@ def test_what_was_stored_before_there_were_limits_and_tables_has_neither():
     assert Manifest.from_yaml(changed(change)) == build_manifest()
 
 
+@pytest.mark.parametrize("eta", [None, 2.0, 4.0])
+@pytest.mark.parametrize("peers", [(), ("timm:resnet18", "timm:test_vit")])
+def test_eta_rungs_and_peers_survive_yaml(eta, peers):
+    manifest = build_manifest(eta=eta, peers=peers, plan=build_plan(rungs=(320, 1000)))
+    again = Manifest.from_yaml(manifest.to_yaml())
+    assert again == manifest
+    assert (again.eta, again.peers, again.plan.rungs) == (eta, peers, (320, 1000))
+
+
+def test_what_was_stored_before_there_were_rungs_and_peers_has_the_defaults():
+    def change(content):
+        del content["eta"], content["peers"], content["plan"]["rungs"]
+
+    manifest = Manifest.from_yaml(changed(change))
+    assert manifest == build_manifest()
+    assert (manifest.eta, manifest.peers, manifest.plan.rungs) == (3.0, (), ())
+
+
+def test_anchors_and_networks_of_others_are_references_and_no_other_is():
+    manifest = build_manifest(peers=("timm:resnet18",))
+    anchor = build_record(0, arch=manifest.space.anchors[0].arch)
+    assert manifest.is_reference(anchor)
+    assert manifest.is_reference(dataclasses.replace(anchor, origin="sampler"))  # whoever proposed it
+    peer = build_record(1, origin="peer:timm:resnet18")
+    assert manifest.is_reference(dataclasses.replace(peer, subject=Subject(timm="resnet18")))
+    assert not manifest.is_reference(peer)
+    assert not manifest.is_reference(build_record(1))
+
+
 def test_limits_and_the_tables_name_survive_yaml():
     limits = {"images_per_s": 900.0, "latency_ms@cpu-b1-32px-fp32": 20.5}
     manifest = build_manifest(limits=limits, speeds="edge (0123456789ab)")
@@ -141,7 +172,8 @@ def test_the_plan_is_named_by_itself_and_its_data():
     manifest = build_manifest()
     assert manifest.plan_hash == build_plan().hash(build_data().hash)
     assert dataclasses.replace(manifest, data=build_data(hash="other")).plan_hash != manifest.plan_hash
-    assert dataclasses.replace(manifest, plan=build_plan(images=1)).plan_hash != manifest.plan_hash
+    assert dataclasses.replace(manifest, plan=build_plan(batch_size=1)).plan_hash != manifest.plan_hash
+    assert dataclasses.replace(manifest, plan=build_plan(images=1)).plan_hash == manifest.plan_hash
     assert dataclasses.replace(manifest, device=build_device(model="other")).plan_hash == manifest.plan_hash
 
 
@@ -151,7 +183,7 @@ def test_the_plan_is_named_by_itself_and_its_data():
         (lambda c: c["space"].update(embed_dims=[8, 16]), "space"),
         (lambda c: c["space"].update(limits={"params_m": 1}), "space"),
         (lambda c: c["space"]["anchors"].clear(), "space"),
-        (lambda c: c["plan"].update(images=9), "plan"),
+        (lambda c: c["plan"].update(val_images=9), "plan"),
         (lambda c: c["plan"].update(hflip=True), "plan"),
         (lambda c: c["data"].update(hash="0" * 16), "plan"),
     ],
@@ -169,6 +201,13 @@ def test_raising_the_total_is_no_tampering():
         content["trials"] = 99
 
     assert Manifest.from_yaml(changed(change)).trials == 99
+
+
+def test_raising_the_budget_and_adding_rungs_is_no_tampering():
+    def change(content):
+        content["plan"].update(images=9000, rungs=[1000, 3000])
+
+    assert Manifest.from_yaml(changed(change)).plan == build_plan(images=9000, rungs=(1000, 3000))
 
 
 def test_a_manifest_of_a_newer_version_is_refused():

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import build_arch, build_failed, build_infeasible, build_record, records
+from builders import build_arch, build_failed, build_infeasible, build_record, build_score, records
 from hypothesis import HealthCheck, given, settings
 
 from hilo_nas.errors import RecordError, StorageError
+from hilo_nas.measurement import mean_score
 from hilo_nas.records import (
     INTERRUPTED,
     SCHEMA_VERSION,
@@ -108,7 +109,10 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
         ({"schema_version": None}, "schema_version is missing: this is not a trial record"),
         ({"key": "0" * 12}, "the key must be "),
         ({"key": None}, "the key must be .* but got None"),
-        ({"state": "done"}, "state must be one of running, timed, complete, infeasible, failed, but got 'done'"),
+        (
+            {"state": "done"},
+            "state must be one of running, timed, complete, stopped, infeasible, failed, but got 'done'",
+        ),
         ({"colour": "red"}, "unknown field colour"),
         ({"subject": None}, "the record is not complete: KeyError"),
         ({"subject": {}}, "a subject must be either an architecture or a timm name"),
@@ -145,7 +149,7 @@ def test_a_subject_is_an_architecture_or_a_timm_network():
 
 def test_only_trials_that_ended_without_failing_count_as_measured():
     measured = {state for state in STATES if build_record(0, state=state).is_measured}
-    assert measured == {"complete", "infeasible"}
+    assert measured == {"complete", "stopped", "infeasible"}
 
 
 def test_an_interrupted_trial_is_told_from_a_failed_one():
@@ -158,6 +162,44 @@ def test_a_record_without_results_has_none():
     record = build_failed(0)
     assert record.measurement is None
     assert record.score is None
+
+
+def test_the_score_that_counts_is_the_one_after_the_most_images_whatever_the_order():
+    rungs = [build_score(top1, images_seen=images) for images, top1 in ((320, 0.3), (3008, 0.6), (1024, 0.7))]
+    record = build_record(0, scores=tuple(rungs))
+    assert record.score == rungs[1]
+    assert [record.score_at(images) for images in (320, 1024, 3008)] == [rungs[0], rungs[2], rungs[1]]
+    assert record.score_at(1000) is None
+
+
+def test_seeds_count_together_where_they_saw_as_many_images():
+    scores = (
+        build_score(0.1, images_seen=320),
+        build_score(0.50, images_seen=3008, seed=0),
+        build_score(0.54, images_seen=3008, seed=1),
+        build_score(0.9, images_seen=320, seed=1),
+    )
+    record = build_record(0, scores=scores)
+    assert record.score == mean_score(scores[1:3])
+    assert (record.score.proxy_top1, record.score.seeds) == (pytest.approx(0.52), 2)
+    assert record.score_at(320) == mean_score([scores[0], scores[3]])
+    assert record.scores == scores  # single ones are what is kept
+    assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_a_stopped_trial_has_the_score_of_its_last_rung():
+    record = build_record(0, state="stopped", scores=(build_score(0.2, images_seen=320),))
+    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert record.is_measured
+    assert record.score.images_seen == 320
+
+
+def test_a_score_stored_before_there_were_seeds_is_of_one(tmp_path):
+    scores = build_record(3).to_dict()["scores"]
+    del scores[0]["seeds"]
+    stored(tmp_path, scores=scores)
+    (record,) = load_records(tmp_path)
+    assert record.score.seeds == 1
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):

@@ -66,7 +66,7 @@ class ProxyPlan:
         if self.metric not in METRICS:
             faults.append(f"metric must be one of {', '.join(METRICS)}, but got {self.metric!r}")
         steps = (0, *self.rungs, self.images)
-        if any(low >= high for low, high in itertools.pairwise(steps)):
+        if self.rungs and any(low >= high for low, high in itertools.pairwise(steps)):
             given = ", ".join(map(str, self.rungs))
             faults.append(f"rungs must ascend from 1 to less than the {self.images} images in all, but got {given}")
         if not 0.0 < self.val_fraction < 1.0:

@@ -65,13 +65,21 @@ class ImageSet:
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device, for places (B; int64) on the CPU."""
-        places = places.to(self._images_NSSC.device, non_blocking=True)
-        return self._moved(self._images_NSSC[places]), self._moved(self._labels_N[places])
+        places = _moved(places, self._images_NSSC.device)
+        return self._fetched(self._images_NSSC[places]), self._fetched(self._labels_N[places])
 
-    def _moved(self, batch: Tensor) -> Tensor:
+    def _fetched(self, batch: Tensor) -> Tensor:
         if self.device.type == "cuda" and batch.device.type == "cpu":
             batch = batch.pin_memory()
-        return batch.to(self.device, non_blocking=True)
+        return _moved(batch, self.device)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor on the device; the CPU goes on meanwhile, where that is CUDA.
+
+    On mps a copy under way may read what was freed (github pytorch/pytorch issue 189690).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 class Split(NamedTuple):
@@ -184,7 +192,7 @@ class Augmenter:
         if self._hflip:
             mirrored_B1 = torch.rand((B, 1), generator=self._generator) < 0.5
             columns_BS = torch.where(mirrored_B1, columns_BS.flip(1), columns_BS)
-        rows_BS, columns_BS = rows_BS.to(device, non_blocking=True), columns_BS.to(device, non_blocking=True)
+        rows_BS, columns_BS = _moved(rows_BS, device), _moved(columns_BS, device)
         each_B = torch.arange(B, device=device)
         return self.plain(images_BSSC[each_B[:, None, None], rows_BS[:, :, None], columns_BS[:, None, :]])
 

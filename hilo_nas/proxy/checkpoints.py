@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hilo_nas.errors import StorageError
 from hilo_nas.events import Emit, Notice
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "read_generators", "save_checkpoint", "set_generators"]
 
 
 def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -34,9 +35,11 @@ def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any
         with os.fdopen(handle, "wb") as file:
             torch.save({"name": dict(name), "state": dict(state)}, file)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+    except BaseException as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+        if not isinstance(error, OSError | RuntimeError):  # torch tells of a full disk by the latter
+            raise
         raise StorageError(f"cannot write the checkpoint {path}: {error}. Free some space.") from error
 
 
@@ -54,10 +57,37 @@ def load_checkpoint(path: Path, name: Mapping[str, Any], until: int, emit: Emit)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, Any] = content["state"]
-        if content["name"] == dict(name) and state["images_seen"] <= until:
+        if content["name"] != dict(name):
+            why = "is of another training"
+        elif state["images_seen"] > until:
+            why = f"is of {state['images_seen']} images, {until} were asked for"
+        else:
             return state
-        why = "is of another training"
     except Exception as error:  # torch raises what it meets: EOFError, RuntimeError, UnpicklingError, KeyError
         why = f"cannot be read ({type(error).__name__})"
     emit(Notice(level="warning", text=f"the checkpoint {path.name} {why}: the network is trained from its start"))
     return {}
+
+
+def read_generators(device: torch.device) -> dict[str, Tensor]:
+    """Returns the states of torch's own generators, which dropout draws from: the CPU's, and the device's own."""
+    states = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_generators(device: torch.device, states: Mapping[str, Any]) -> None:
+    """Puts back what `read_generators` returned; a device whose state is not there goes on as it is.
+
+    Args:
+        device: Where the training goes on.
+        states: By name, as they were read; other entries are left alone.
+    """
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

@@ -38,12 +38,17 @@ BASE_FAN_IN = 128
 """Inputs up to which a weight matrix learns at the whole rate; beyond, at `BASE_FAN_IN` over its inputs."""
 BASE_BATCH = 128
 AVERAGE_POWER = 7.0
-"""The averaged weights after n updates give the update k a weight that grows with (k / n) to about this power."""
+"""The average of n updates gives the update k a weight that grows with k to this power less one; half of all weight
+lies in the last tenth of the way."""
 
 
 def rate_share(name: str, parameter: nn.Parameter) -> float:
-    """Returns a parameter's share of the base rate: 1 for vectors, less for weights of many inputs."""
-    if name.endswith(".bias") or parameter.ndim <= 1:
+    """Returns a parameter's share of the base rate: 1 for vectors, less for weights of many inputs.
+
+    What is added to every image's tokens (position embeddings, class tokens: one entry along the first axis, and not
+    called a weight) is no matrix and learns at the whole rate.
+    """
+    if name.endswith(".bias") or parameter.ndim <= 1 or (len(parameter) == 1 and not name.endswith("weight")):
         return 1.0
     share = min(1.0, BASE_FAN_IN / parameter[0].numel())
     return share * OFFSET_SCALE if "offset" in name else share

@@ -6,13 +6,11 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import gc
 import importlib.metadata
 import json
 import math
 import time
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +18,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError, is_out_of_memory
+from hilo_nas.errors import HiloNasError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
-from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
+from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, save_checkpoint, set_generators
 from hilo_nas.proxy.data import CachedData
-from hilo_nas.proxy.memory import MicroBatch
+from hilo_nas.proxy.memory import MicroBatch, memory_given_back
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_top1
 
@@ -85,15 +83,9 @@ def run_training(
         raise UsageError(f"the images were prepared at {the_data.img_size} pixels, the plan says {the_plan.img_size}")
     where = torch.device(device)
     path = None if checkpoint is None else Path(checkpoint)
-    try:
-        trained = _train(subject, the_plan, the_data, seed, where, emit, until or the_plan.budgets[-1], path)
-    except Exception as error:
-        traceback.clear_frames(error.__traceback__)  # else they hold the network and the images
-        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(f"memory ran out in the proxy training: {str(error).partition(chr(10))[0]}") from error
-    finally:
-        _give_memory_back(where)
+    end = the_plan.budgets[-1] if until is None else until
+    with memory_given_back(where, what="the proxy training"):
+        trained = _train(subject, the_plan, the_data, seed, where, emit, end, path)
     result = trained.result
     top1, standard_error = _METRICS[the_plan.metric](result)
     score = ProxyScore(
@@ -146,13 +138,6 @@ def _train(
     return _Trained(result, training.images_seen, training.micro_batch.size)
 
 
-def _give_memory_back(device: torch.device) -> None:
-    """Frees what torch's allocator keeps on a CUDA device; nothing may hold the training any more."""
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
 class Training:
     """A training under way; `steps` moves it on, `evaluate` may be called whenever that pauses.
 
@@ -163,15 +148,25 @@ class Training:
         seed: Seed of the images' order and augmentation.
         device: Where to train.
         emit: Takes `TrainingProgressed` and `Notice`.
+        watch: Opens a context around each part of a step (`batch`, `forward`, `backward`, `update`), for whoever times
+            them.
 
     Raises:
         StorageError: The image cache is gone.
     """
 
     def __init__(
-        self, model: nn.Module, plan: ProxyPlan, data: CachedData, *, seed: int, device: torch.device, emit: Emit
+        self,
+        model: nn.Module,
+        plan: ProxyPlan,
+        data: CachedData,
+        *,
+        seed: int,
+        device: torch.device,
+        emit: Emit,
+        watch: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
-        self.plan, self.device, self._emit = plan, device, emit
+        self.plan, self.device, self._emit, self._watch = plan, device, emit, watch
         self._autocast = autocast(device, plan.precision)
         self.images_seen = 0
         self.micro_batch = MicroBatch(plan.batch_size, emit)
@@ -205,20 +200,25 @@ class Training:
         """
         self.model.train()
         while self.images_seen < until:
-            images, labels = self._images.take(self._sampler.draw(self.plan.batch_size))
-            inputs = self._augmenter.train(images)
+            with self._watch("batch"):
+                images, labels = self._images.take(self._sampler.draw(self.plan.batch_size))
+                inputs = self._augmenter.train(images)
             self.images_seen += self.plan.batch_size
             for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * warmup_share(self.images_seen)
             work = functools.partial(self._backward, inputs, labels)
             self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_EFFECT_OF_PIECES)
             self._is_finite &= self._latest_loss.isfinite()
-            self._update_weights()
+            with self._watch("update"):
+                self._update_weights()
             self._tell(until, is_due=self.images_seen >= until)
             yield self.images_seen
 
     def evaluate(self) -> HeldOutResult:
         """Returns what the averaged network says about the held-out images now; the training is left as it was.
+
+        Where memory runs out here, the images are cut for this once: a training step's pieces, and so batch norm's
+        statistics, are as before.
 
         Raises:
             OutOfMemoryError: One image at a time is too many.
@@ -231,7 +231,8 @@ class Training:
             self._tell(self.images_seen)
             return logits
 
-        result = predict(self._average.module, infer, self._val_images, self._val_places, self.micro_batch)
+        pieces = MicroBatch(self.micro_batch.size, self._emit)
+        result = predict(self._average.module, infer, self._val_images, self._val_places, pieces)
         self._check_finite(result.loss)
         return result
 
@@ -244,9 +245,9 @@ class Training:
             "average": self._average.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "sampler": self._sampler.left,
+            "sampler": self._sampler.left.clone(),  # a view would bring the whole order along
             "generator": self._generator.get_state(),
-            "torch": torch.get_rng_state(),
+            **read_generators(self.device),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -260,7 +261,7 @@ class Training:
         self._scaler.load_state_dict(state["scaler"])
         self._sampler.left = state["sampler"]
         self._generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch"])
+        set_generators(self.device, state)
 
     def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
         """Leaves the batch's gradient in the parameters and returns its loss.
@@ -273,9 +274,10 @@ class Training:
         chunks = zip(torch.split(inputs, micro_batch_size), torch.split(labels, micro_batch_size), strict=True)
         with _buffers_kept(self.model):
             for chunk, chunk_labels in chunks:
-                with self._autocast:
+                with self._watch("forward"), self._autocast:
                     loss = self._loss(self.model(chunk), chunk_labels) * (len(chunk_labels) / len(labels))
-                self._scaler.scale(loss).backward()
+                with self._watch("backward"):
+                    self._scaler.scale(loss).backward()
                 total += loss.detach()
         return total
 

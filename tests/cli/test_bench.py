@@ -50,6 +50,19 @@ def test_attention_runs_and_prints_its_table(home, capsys):
     assert not list(home.glob("benchmarks/*"))
 
 
+def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
+    arguments = "timm:test_resnet --space litv2_digits --device cpu --batch-size 16 --img-size 16 --steps 3"
+    assert main(["bench", "training", *arguments.split(), "--cache-dir", "cache", "--format", "json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["network"], content["batch_size"], content["device"]) == ("timm:test_resnet", 16, "cpu")
+    assert [row["part"] for row in content["parts"]] == ["batch", "forward", "backward", "update"]
+    assert all(row["ms"] > 0 for row in content["parts"])
+    assert sum(row["share"] for row in content["parts"]) == pytest.approx(1)
+    assert content["images_per_s"] == pytest.approx(16 / (content["step_ms"] / 1e3))
+    assert content["scored_images_per_s"] > 0
+    assert content["micro_batch_size"] == 16
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,6 +77,9 @@ def test_attention_runs_and_prints_its_table(home, capsys):
         ("backbones --precision fp8", "precision must be one of fp32"),
         ("official", "Missing option '--checkout'"),
         ("official --checkout nowhere --network resnet50", "network must be one of litv2_small, litv2_medium"),
+        ("training --steps 0", "steps must be at least 1, but got 0"),
+        ("training --batch-size -1", "batch_size must be at least 1, but got -1"),
+        ("training --space litv2_tabular", "litv2_tabular has no anchor to train. Name a NETWORK."),
         ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
         ("releases --seconds 0", "seconds must be above 0, but got 0"),
         ("backbones --idle-timeout soon", "must be a duration above 0"),

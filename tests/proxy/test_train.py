@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import math
 import weakref
@@ -17,11 +16,11 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
+from hilo_nas.proxy import memory as memory_module
 from hilo_nas.proxy import run_training
 from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
-from hilo_nas.proxy.memory import MicroBatch
-from hilo_nas.proxy.recipe import MAX_LR, build_optimizer, build_schedule, learning_rate
+from hilo_nas.proxy.memory import MicroBatch, memory_given_back
 from hilo_nas.proxy.score import HeldOutResult, score_balanced, score_top1
 from hilo_nas.proxy.train import Training
 
@@ -46,17 +45,23 @@ def comparable(fields):
 
 
 class Linear(nn.Module):
-    """A linear classifier in double precision that runs out of memory beyond a number of images."""
+    """A linear classifier in double precision that runs out of memory beyond a number of images; scored, of another."""
 
-    def __init__(self, limit: int = 10**9, message: str = "CUDA out of memory. Tried to allocate 2 GiB") -> None:
+    def __init__(
+        self,
+        limit: int = 10**9,
+        message: str = "CUDA out of memory. Tried to allocate 2 GiB",
+        limit_in_scoring: int | None = None,
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.fc = nn.Linear(3 * 16 * 16, 10, dtype=torch.float64)
         self.limit, self.message = limit, message
+        self.limit_in_scoring = limit if limit_in_scoring is None else limit_in_scoring
         self.seen_in_training: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) > self.limit:
+        if len(x) > (self.limit if self.training else self.limit_in_scoring):
             raise RuntimeError(self.message)
         if self.training:
             self.seen_in_training.append(len(x))
@@ -65,7 +70,7 @@ class Linear(nn.Module):
 
 def train(model, data, the_plan, emit=lambda event: None):
     training = Training(model, the_plan, data, seed=0, device=CPU, emit=emit)
-    seen = list(training.steps())
+    seen = list(training.steps(the_plan.budgets[-1]))
     return training, seen
 
 
@@ -84,7 +89,8 @@ def test_a_score_is_plain_data_with_everything_that_it_must_tell(digits16):
     fields = json.loads(json.dumps(score(digits16, the_plan, seed=3), allow_nan=False))
     result = ProxyScore.from_dict(fields)
     assert result.plan_hash == the_plan.hash(digits16.content_hash)
-    assert (result.images_seen, result.seed, result.device, result.micro_batch_size) == (100, 3, "cpu", 32)
+    assert (result.images_seen, result.seed, result.device, result.micro_batch_size) == (128, 3, "cpu", 32)
+    assert result.seeds == 1
     assert {"torch", "timm"} <= set(result.versions)
     assert result.scored_at.endswith("+00:00")
 
@@ -133,9 +139,9 @@ def test_progress_is_told_up_to_the_end(digits16):
     events = []
     score(digits16, plan(images=300), emit=events.append)
     seen = [event.images_seen for event in events]
-    assert all(isinstance(event, TrainingProgressed) and event.images_total == 300 for event in events)
+    assert all(isinstance(event, TrainingProgressed) and event.images_total == 320 for event in events)
     assert seen == sorted(seen)
-    assert 300 in seen
+    assert seen[-1] == 320
 
 
 def test_a_diverged_training_is_an_error_and_no_score(digits16):
@@ -149,12 +155,13 @@ def test_a_diverged_training_is_an_error_and_no_score(digits16):
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(1, 32), (31, 32), (33, 32), (100, 7), (3000, 64)])
-def test_the_budget_is_kept_exactly_in_even_batches(digits16, images, batch_size):
+def test_every_batch_is_full_and_none_is_drawn_beyond_the_budget(digits16, images, batch_size):
     model = Linear()
     training, seen = train(model, digits16, plan(images=images, batch_size=batch_size))
-    assert seen[-1] == training.images_seen == sum(model.seen_in_training) == images
-    assert max(model.seen_in_training) <= batch_size
-    assert max(model.seen_in_training) - min(model.seen_in_training) <= 1
+    assert set(model.seen_in_training) == {batch_size}
+    assert seen == [batch_size * (i + 1) for i in range(len(model.seen_in_training))]
+    assert seen[-1] == training.images_seen == sum(model.seen_in_training)
+    assert 0 <= seen[-1] - images < batch_size
 
 
 def test_every_image_is_drawn_once_before_any_comes_again():
@@ -246,12 +253,12 @@ def test_scored_images_are_normalised_and_nothing_else():
 @pytest.mark.parametrize("message", ["CUDA out of memory.", "DefaultCPUAllocator: can't allocate memory: 3 bytes"])
 def test_smaller_pieces_after_out_of_memory_give_the_same_weights(digits16, message):
     events = []
-    the_plan = plan(images=100, batch_size=30)
+    the_plan = plan(images=120, batch_size=30)
     roomy, cramped = Linear(), Linear(limit=8, message=message)
     train(roomy, digits16, the_plan)
     training, seen = train(cramped, digits16, the_plan, emit=events.append)
     assert training.micro_batch.size == 7
-    assert seen[-1] == 100
+    assert seen[-1] == 120
     assert max(cramped.seen_in_training) == 7
     notices = [event for event in events if isinstance(event, Notice)]
     assert [notice.level for notice in notices] == ["warning", "warning"]
@@ -261,6 +268,22 @@ def test_smaller_pieces_after_out_of_memory_give_the_same_weights(digits16, mess
     )
     assert torch.allclose(roomy.fc.weight, cramped.fc.weight, rtol=0, atol=1e-10)
     assert training.evaluate().loss == pytest.approx(train(Linear(), digits16, the_plan)[0].evaluate().loss, abs=1e-6)
+
+
+def test_a_lack_of_memory_in_scoring_leaves_the_steps_as_they_were(digits16):
+    events = []
+    the_plan = plan(images=96)
+    training = Training(Linear(limit_in_scoring=5), the_plan, digits16, seed=0, device=CPU, emit=events.append)
+    for _ in training.steps(64):
+        assert training.evaluate().loss > 0
+    assert list(training.steps(96)) == [96]
+    assert training.model.seen_in_training == [32, 32, 32]
+    assert training.micro_batch.size == 32
+    texts = [event.text for event in events if isinstance(event, Notice)]
+    assert texts[:3] == [
+        f"memory ran out in scoring; going on with {size} images at a time. The score is the same."
+        for size in (16, 8, 4)
+    ]
 
 
 def test_out_of_memory_with_a_single_image_is_the_end(digits16):
@@ -278,7 +301,7 @@ def one_step(data, *, fail_in_call: int | None, micro_batch_size: int) -> Traini
     """A training after one update of 24 images; memory runs out once, behind the batch norms of one forward pass."""
     torch.manual_seed(0)
     model = build_subject(TINY, data.num_classes, 3)
-    training = Training(model, plan(images=24), data, seed=0, device=CPU, emit=lambda event: None)
+    training = Training(model, plan(images=24, batch_size=24), data, seed=0, device=CPU, emit=lambda event: None)
     training.micro_batch.size = micro_batch_size
     calls = []
 
@@ -288,7 +311,7 @@ def one_step(data, *, fail_in_call: int | None, micro_batch_size: int) -> Traini
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     model.register_forward_hook(fail)
-    assert list(training.steps()) == [24]
+    assert list(training.steps(24)) == [24]
     return training
 
 
@@ -317,12 +340,16 @@ def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, 
         models.append(weakref.ref(model))
         return model
 
-    def look(device):
-        gc.collect()
+    def look():
         alive.append(models[0]() is not None)
 
+    def given_back(device, *, what):
+        return memory_given_back(torch.device("cuda"), what=what)
+
     monkeypatch.setattr(train_module, "build_subject", build)
-    monkeypatch.setattr(train_module, "_give_memory_back", look)
+    monkeypatch.setattr(train_module, "memory_given_back", given_back)
+    monkeypatch.setattr(memory_module.torch.cuda, "empty_cache", look)
+    monkeypatch.setattr(memory_module.torch.cuda, "is_available", lambda: False)  # else pieces give back, too
     with pytest.raises(HiloNasError, match=error) if error else contextlib.nullcontext():
         score(digits16, plan())
     assert alive == [False]
@@ -334,56 +361,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="mat1"):
         MicroBatch(8, lambda event: None).run(work, what="a test", effect="None.")
-
-
-# The recipe.
-
-
-def test_offset_weights_learn_slowly_and_biases_do_not_decay():
-    model = nn.ModuleDict({"conv_offset": nn.Conv2d(4, 8, 2), "fc": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
-    optimizer = build_optimizer(model, lr=1.0)
-    build_schedule(optimizer, updates=100).step_update(10)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    rules = {
-        names[id(parameter)]: (group["weight_decay"], group["lr"] / optimizer.param_groups[-1]["lr"])
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    reference = rules["fc.weight"][1]
-    assert {name: (decay, rate / reference) for name, (decay, rate) in rules.items()} == {
-        "conv_offset.weight": (0.05, pytest.approx(0.01)),
-        "conv_offset.bias": (0.0, 1.0),
-        "fc.weight": (0.05, 1.0),
-        "fc.bias": (0.0, 1.0),
-        "norm.weight": (0.0, 1.0),
-        "norm.bias": (0.0, 1.0),
-    }
-
-
-@pytest.mark.parametrize("updates", [1, 2, 10, 100])
-def test_the_rate_rises_to_its_peak_falls_and_is_never_zero(updates):
-    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2, 2))], lr=0.5)
-    schedule = build_schedule(optimizer, updates)
-    rates = []
-    for update in range(1, updates + 1):
-        schedule.step_update(update)
-        rates.append(optimizer.param_groups[0]["lr"])
-    peak = rates.index(max(rates))
-    assert min(rates) > 0
-    assert max(rates) <= 0.5
-    assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
-    assert updates < 10 or max(rates) > 0.45
-
-
-def test_wider_networks_learn_at_a_lower_rate():
-    def rate(width, batch_size=64):
-        model = nn.Identity()
-        model.num_features = width
-        return learning_rate(model, batch_size)
-
-    assert rate(768) == pytest.approx(rate(384) / 2) == pytest.approx(5e-4)
-    assert rate(384, batch_size=256) == pytest.approx(2 * rate(384))
-    assert rate(16) == MAX_LR
 
 
 # Scores.

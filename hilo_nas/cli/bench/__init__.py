@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, stages, table
+from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, stages, table, training
 
 __all__ = ["app"]
 
@@ -19,4 +19,5 @@ app.command("backbones", help=backbones.HELP, epilog=backbones.EXAMPLES)(backbon
 app.command("stages", help=stages.HELP, epilog=stages.EXAMPLES)(stages.run)
 app.command("official", help=official.HELP, epilog=official.EXAMPLES)(official.run)
 app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.run)
+app.command("training", help=training.HELP, epilog=training.EXAMPLES)(training.run)
 app.command("releases", help=releases.HELP, epilog=releases.EXAMPLES)(releases.run)

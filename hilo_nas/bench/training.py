@@ -1,0 +1,140 @@
+"""Where a proxy training's time goes: what a step spends on its batch, and what the device computes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hilo_nas.errors import UsageError
+from hilo_nas.events import BenchStepped, Emit
+from hilo_nas.measure import TUNED_ENVIRONMENT, Worker, claims_of, hold
+from hilo_nas.measure.device import synchronizer
+from hilo_nas.measurement import DeviceIdentity, ProxyPlan
+from hilo_nas.models import build_subject
+from hilo_nas.proxy import CachedData
+from hilo_nas.proxy.train import Training
+
+__all__ = ["PARTS", "bench_training", "time_training"]
+
+PARTS = ("batch", "forward", "backward", "update")
+"""A step's parts, as `Training` calls them."""
+_WARM_UP = 5
+"""Steps before any is timed."""
+_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
+"""As searches train."""
+
+
+def bench_training(
+    subject: str | Mapping[str, Any],
+    plan: ProxyPlan,
+    data: str,
+    device: str | None,
+    emit: Emit,
+    *,
+    steps: int,
+    cache_dir: Path | None,
+    log: Path,
+    idle_timeout_s: float,
+) -> dict[str, Any]:
+    """Returns where the time of a network's training goes, as `time_training` does, and the device's name.
+
+    Args:
+        subject: The network, as `build_subject` takes it.
+        plan: The training; of its budget nothing.
+        data: Training images, as a search takes them.
+        device: None for the fastest kind that this machine has.
+        emit: Told of what happens.
+        steps: How many are timed, twice.
+        cache_dir: The cache of decoded images; None for the default.
+        log: File for what the worker prints.
+        idle_timeout_s: Seconds of silence after which the worker counts as hung.
+
+    Raises:
+        UsageError: There is nothing to time.
+        HiloNasError: What `prepare_data` and `run_training` raise.
+    """
+    if steps < 1:
+        raise UsageError(f"steps must be at least 1, but got {steps}")
+    with Worker("training", log, idle_timeout_s=idle_timeout_s, environment=_ENVIRONMENT) as worker:
+        found = worker.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
+        source = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
+        images = worker.call("hilo_nas.proxy.data:describe_data", {**source, "val_data": None}, emit)
+        arguments = {"subject": subject, "plan": plan.to_dict(), "data": images, "steps": steps}
+        arguments["device"] = found["device"]
+        emit(BenchStepped(text=f"{steps} steps of {plan.batch_size} images", done=0, total=1))
+        with hold(claims_of(DeviceIdentity(**found["identity"]), timing=True), "bench training", emit):
+            timed: dict[str, Any] = worker.call("hilo_nas.bench.training:time_training", arguments, emit)
+    return {"device": found["device"], "model": found["identity"]["model"], **timed}
+
+
+def time_training(
+    *,
+    emit: Emit,
+    subject: str | Mapping[str, Any],
+    plan: Mapping[str, Any],
+    data: Mapping[str, Any],
+    steps: int,
+    device: str,
+) -> dict[str, Any]:
+    """Returns a training's speed as it runs, and its parts' seconds, timed with the device waited for around each.
+
+    On a GPU the CPU prepares and launches while the device computes, so the parts may sum to more than a step takes.
+
+    Args:
+        emit: Takes `Notice`.
+        subject: The network.
+        plan: `ProxyPlan.to_dict()`.
+        data: `CachedData.to_dict()`.
+        steps: How many to time as they run, and as many with the parts apart.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
+    """
+    wait = synchronizer(torch.device(device))
+    seconds: dict[str, float] = defaultdict(float)
+    is_watching = False
+
+    @contextlib.contextmanager
+    def watch(part: str) -> Iterator[None]:
+        if not is_watching:
+            yield
+            return
+        wait()
+        began = time.perf_counter()
+        yield
+        wait()
+        seconds[part] += time.perf_counter() - began
+
+    def run(count: int) -> float:
+        wait()
+        began = time.perf_counter()
+        for _ in training.steps(training.images_seen + count * training.plan.batch_size):
+            pass
+        wait()
+        return time.perf_counter() - began
+
+    the_data = CachedData.from_dict(data)
+    torch.manual_seed(0)
+    model = build_subject(subject, the_data.num_classes, 3)
+    training = Training(
+        model, ProxyPlan.from_dict(plan), the_data, seed=0, device=torch.device(device), emit=emit, watch=watch
+    )
+    run(_WARM_UP)
+    step_s = run(steps) / steps
+    is_watching = True
+    run(steps)
+    is_watching = False
+    training.evaluate()
+    began = time.perf_counter()
+    n_val = len(training.evaluate().labels)
+    return {
+        "images_per_s": training.plan.batch_size / step_s,
+        "step_ms": 1e3 * step_s,
+        "parts_ms": {part: 1e3 * seconds[part] / steps for part in PARTS},
+        "scored_images_per_s": n_val / (time.perf_counter() - began),
+        "micro_batch_size": training.micro_batch.size,
+    }

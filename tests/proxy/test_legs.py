@@ -1,0 +1,252 @@
+"""Trainings in legs: from checkpoint to checkpoint, and bit for bit what the whole gives."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hilo_nas.errors import StorageError
+from hilo_nas.events import Notice
+from hilo_nas.measurement import ProxyPlan
+from hilo_nas.models import build_subject
+from hilo_nas.proxy import checkpoints as checkpoints_module
+from hilo_nas.proxy import run_training
+from hilo_nas.proxy import train as train_module
+from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
+from hilo_nas.proxy.train import Training
+
+BATCH, END = 32, 320
+# Both have batch norm; one draws dropout from torch's own generator.
+SUBJECTS = {
+    "litv2": {
+        "arch": {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
+    },
+    "dropout": {"timm": "test_resnet", "arguments": {"drop_rate": 0.5}},
+}
+NAME = {"subject": "one", "plan": "two", "seed": 3}
+
+
+def plan(**changes):
+    fields = {"img_size": 16, "batch_size": BATCH, "images": END, "hflip": False, "val_images": 60}
+    return ProxyPlan(**{**fields, **changes})
+
+
+def leg(data, *, until=None, checkpoint=None, subject="litv2", seed=0, emit=lambda event: None, **changes):
+    return run_training(
+        emit=emit,
+        subject=SUBJECTS[subject],
+        plan=plan(**changes).to_dict(),
+        data=data.to_dict(),
+        seed=seed,
+        device="cpu",
+        until=until,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+    )
+
+
+def comparable(fields):
+    return {name: value for name, value in fields.items() if name not in ("seconds", "scored_at")}
+
+
+def assert_equal(ours, theirs, where="state"):
+    """Bit for bit, through dictionaries and lists."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert list(ours) == list(theirs), where
+        for name in ours:
+            assert_equal(ours[name], theirs[name], f"{where}.{name}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for i in range(len(ours)):
+            assert_equal(ours[i], theirs[i], f"{where}[{i}]")
+    else:
+        assert ours == theirs, where
+
+
+def content(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module", params=list(SUBJECTS))
+def whole(request, digits16, tmp_path_factory):
+    """A training in one go: its network, its score and its state."""
+    path = tmp_path_factory.mktemp("whole") / "a.pt"
+    return request.param, leg(digits16, subject=request.param, checkpoint=path), content(path)
+
+
+@pytest.mark.parametrize("ends", [(160,), (32, 96, 288), (100, 200, 320), tuple(range(BATCH, END, BATCH))])
+def test_legs_give_exactly_what_the_whole_gives(digits16, tmp_path, whole, ends):
+    subject, score, state = whole
+    path = tmp_path / "a.pt"
+    for end in ends:
+        part = leg(digits16, subject=subject, until=end, checkpoint=path)
+        assert part["images_seen"] == -(-end // BATCH) * BATCH
+        torch.rand(3)  # between legs, others draw from torch's generator
+    last = leg(digits16, subject=subject, checkpoint=path)
+    assert comparable(last) == comparable(score)
+    assert_equal(content(path), state)
+
+
+def test_a_score_on_the_way_is_that_of_a_training_that_ends_there(digits16, tmp_path):
+    on_the_way = leg(digits16, until=96, checkpoint=tmp_path / "a.pt")
+    short = leg(digits16, images=96)
+    assert comparable(on_the_way) == comparable(short)  # the plan's name included
+
+
+def test_a_budget_can_be_raised_after_the_end(digits16, tmp_path):
+    leg(digits16, images=160, checkpoint=tmp_path / "a.pt")
+    raised = leg(digits16, images=320, rungs=(160,), checkpoint=tmp_path / "a.pt")
+    assert comparable(raised) == comparable(leg(digits16))
+
+
+def test_a_leg_that_is_done_is_scored_again_and_not_trained_on(digits16, tmp_path):
+    path = tmp_path / "a.pt"
+    first = leg(digits16, until=96, checkpoint=path)
+    before = content(path)
+    assert comparable(leg(digits16, until=96, checkpoint=path)) == comparable(first)
+    assert_equal(content(path), before)
+
+
+def training(data, subject="litv2", **changes):
+    torch.manual_seed(0)
+    model = build_subject(SUBJECTS[subject], data.num_classes, 3)
+    return Training(model, plan(**changes), data, seed=0, device=torch.device("cpu"), emit=lambda event: None)
+
+
+@pytest.mark.parametrize("subject", list(SUBJECTS))
+def test_scoring_on_the_way_changes_nothing(digits16, subject):
+    watched = training(digits16, subject)
+    for _ in watched.steps(160):
+        watched.evaluate()
+    assert watched.model.training
+    watched = watched.state()
+    unwatched = training(digits16, subject)
+    assert list(unwatched.steps(160))[-1] == 160
+    assert_equal(watched, unwatched.state())
+
+
+class Cramped(nn.Module):
+    """Runs out of memory beyond so many images."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.fc, self.limit = nn.Linear(3 * 16 * 16, 10), limit
+
+    def forward(self, x):
+        if len(x) > self.limit:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.fc(x.flatten(1))
+
+
+def test_the_pieces_that_fitted_survive(digits16, tmp_path, monkeypatch):
+    """Elsewhere more may fit, but batch norm would then see other statistics from one leg to the next."""
+    events = []
+    for limit, until in ((12, 96), (10**9, 192)):
+        monkeypatch.setattr(train_module, "build_subject", lambda *args, limit=limit: Cramped(limit))
+        score = leg(digits16, until=until, checkpoint=tmp_path / "a.pt", emit=events.append)
+        assert (score["images_seen"], score["micro_batch_size"]) == (until, 8)
+    assert sum("a training step" in event.text for event in events if isinstance(event, Notice)) == 2
+
+
+# Files that cannot be gone on with.
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"hflip": True}, {"batch_size": 16}, {"metric": "balanced"}, {"subject": "dropout"}]
+)
+def test_a_checkpoint_of_another_training_costs_a_warning_and_a_start_from_scratch(digits16, tmp_path, other):
+    path, events = tmp_path / "a.pt", []
+    leg(digits16, until=64, checkpoint=path, **other)
+    score = leg(digits16, until=96, checkpoint=path, emit=events.append)
+    assert comparable(score) == comparable(leg(digits16, until=96))
+    assert [(event.level, event.text) for event in events if isinstance(event, Notice)] == [
+        ("warning", "the checkpoint a.pt is of another training: the network is trained from its start")
+    ]
+    assert content(path)["state"]["images_seen"] == 96
+
+
+def test_a_checkpoint_that_is_too_far_on_costs_a_warning_and_a_start_from_scratch(digits16, tmp_path):
+    path, events = tmp_path / "a.pt", []
+    leg(digits16, until=96, checkpoint=path)
+    score = leg(digits16, until=64, checkpoint=path, emit=events.append)
+    assert comparable(score) == comparable(leg(digits16, until=64))
+    assert [event.text for event in events if isinstance(event, Notice)] == [
+        "the checkpoint a.pt is of 96 images, 64 were asked for: the network is trained from its start"
+    ]
+
+
+@pytest.mark.parametrize("tear", [lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"", lambda b: b"\0" * 999])
+def test_a_torn_checkpoint_costs_a_warning_and_a_start_from_scratch(digits16, tmp_path, tear):
+    path, events = tmp_path / "a.pt", []
+    leg(digits16, until=64, checkpoint=path)
+    path.write_bytes(tear(path.read_bytes()))
+    score = leg(digits16, until=96, checkpoint=path, emit=events.append)
+    assert comparable(score) == comparable(leg(digits16, until=96))
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert notice.level == "warning"
+    assert notice.text.startswith("the checkpoint a.pt cannot be read (")
+
+
+def test_a_file_that_is_no_checkpoint_of_ours_is_not_run(tmp_path):
+    """Pickles may run code; only tensors and plain values are read."""
+
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("sprung").touch, ())
+
+    events = []
+    torch.save({"name": NAME, "state": Trap()}, tmp_path / "a.pt")
+    assert load_checkpoint(tmp_path / "a.pt", NAME, 10, events.append) == {}
+    assert not (tmp_path / "sprung").exists()
+    assert len(events) == 1
+
+
+# Files that cannot be written.
+
+
+def test_a_checkpoint_in_a_folder_that_is_not_there_yet_is_written(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.pt"
+    save_checkpoint(path, NAME, {"images_seen": 5})
+    assert load_checkpoint(path, NAME, 5, lambda event: None) == {"images_seen": 5}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_with_the_way_out(digits16, tmp_path):
+    (tmp_path / "file").write_text("I am no folder")
+    path = tmp_path / "file" / "a.pt"
+    with pytest.raises(StorageError) as caught:
+        leg(digits16, until=32, checkpoint=path)
+    assert str(caught.value).startswith(f"cannot write the checkpoint {path}: ")
+    assert str(caught.value).endswith("Free some space.")
+    assert [file.name for file in tmp_path.rglob("*") if file.name.endswith((".pt", ".tmp"))] == []
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_rest(tmp_path):
+    """This process may write no more than 4 KiB to a file, which the kernel refuses as it refuses a full disk."""
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, NAME, {"images_seen": 5})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StorageError, match="cannot write the checkpoint"):
+            save_checkpoint(path, NAME, {"images_seen": 6, "model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_checkpoint(path, NAME, 5, lambda event: None) == {"images_seen": 5}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_leaves_no_rest(tmp_path, monkeypatch):
+    def save(content, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints_module.torch, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "a.pt", NAME, {"images_seen": 5})
+    assert list(tmp_path.iterdir()) == []
