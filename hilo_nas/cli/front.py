@@ -74,7 +74,7 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
     if stopped := sum(record.state == "stopped" for record in records):
-        text += f"; {stopped} more were stopped at a rung"
+        text += f"; {stopped} more stopped at a rung"
     console.print(text, markup=False)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     by_number = {record.number: record for record in records}
