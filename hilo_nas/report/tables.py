@@ -82,7 +82,8 @@ def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
         }
         for record in records
     ]
-    return pd.DataFrame(rows, columns=[*COLUMNS, *_further_columns(records)])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *_further_columns(records)])
+    return frame.astype(dict.fromkeys(("images_seen", "seeds"), "Int64"))  # whole, though some are missing
 
 
 def _further_columns(records: Sequence[TrialRecord]) -> list[str]:
