@@ -138,6 +138,8 @@ class SearchStarted(Event):
     device: str
     points: tuple[tuple[int, float, float], ...] = ()
     """Number, images/s and proxy top-1 of each trial that is complete already."""
+    stopped: int = 0
+    """Networks stopped at a rung before this run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

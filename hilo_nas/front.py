@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
+from collections import Counter
 from collections.abc import Sequence
+from random import Random
 
-from hilo_nas.measurement import Measurement
+from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 from hilo_nas.pareto import dominates, is_non_dominated
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import normal_above_zero, probability_faster
 
-__all__ = ["SURE", "front_of", "near_front", "probability_beats", "probability_of_speed", "ties_of"]
+__all__ = [
+    "SURE",
+    "front_of",
+    "near_front",
+    "probability_beats",
+    "probability_of_speed",
+    "probability_on_front",
+    "seed_noise",
+    "ties_of",
+    "top1_errors",
+]
 
 SURE = 0.95
 """A network is beaten when another is better in both objectives with at least this probability."""
@@ -25,6 +38,8 @@ _BETWEEN_TIMINGS = 0.02
 Between passes, anchored images/s varied by 1.1 % on a quiet machine and by 2.4 % on a bursty one (two shared CPU cores,
 `hilo-nas bench ruler`, report in benchmarks/).
 """
+_DRAWS = 1000
+"""A probability of 0.5 is then known to 0.016 (standard error), one of 0.05 to 0.007."""
 _Z95 = 1.96
 _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
 """Rounds do not change, and a running search asks for the same pairs after each trial."""
@@ -43,11 +58,11 @@ def ties_of(records: Sequence[TrialRecord]) -> dict[int, tuple[int, ...]]:
 
     By number, the front's members that beat such a trial by their values alone: it is tied with those.
     """
-    front = front_of(records)
+    front, noise = front_of(records), seed_noise(records)
     members = {record.number for record in front}
     tied = {}
     for record in sorted(_scored(records), key=lambda record: -_point(record)[0]):
-        if record.number in members or any(_surely_beats(rival, record) for rival in front):
+        if record.number in members or any(_surely_beats(rival, record, noise) for rival in front):
             continue
         tied[record.number] = tuple(rival.number for rival in front if dominates(_point(rival), _point(record)))
     return tied
@@ -61,20 +76,92 @@ def near_front(records: Sequence[TrialRecord], *, at_most: int) -> list[TrialRec
         at_most: How many to return, the front included, which is never cut; the ties that are hardest to tell from it
             come first. Those left out are tied all the same: `ties_of` names every one.
     """
-    front = front_of(records)
+    front, noise = front_of(records), seed_noise(records)
     by_number = {record.number: record for record in records}
     tied = [by_number[number] for number in ties_of(records)]
-    tied.sort(key=lambda record: max(probability_beats(rival, record) for rival in front))
+    tied.sort(key=lambda record: max(probability_beats(rival, record, noise=noise) for rival in front))
     return sorted([*front, *tied][: max(at_most, len(front))], key=lambda record: -_point(record)[0])
 
 
-def probability_beats(own: TrialRecord, other: TrialRecord) -> float:
+def probability_on_front(records: Sequence[TrialRecord], *, draws: int = _DRAWS, seed: int = 0) -> dict[int, float]:
+    """Returns by number how probable it is that no other complete trial is both faster and more accurate.
+
+    Speeds and top-1s of all are drawn together, again and again, each around its value by its own error, and fronts are
+    counted: a network of the point front with a near rival may have less than 0.5, and one that misses it a good
+    chance. Networks that were timed in the same rounds share what differs from one timing to the next.
+
+    Args:
+        records: The study's.
+        draws: How many; a probability p comes out with a standard error of sqrt(p * (1 - p) / draws). 1,000 draws of
+            200 trials take a fraction of a second.
+        seed: Of the draws; the same records give the same probabilities, in any order.
+    """
+    scored = sorted(_scored(records), key=lambda record: record.number)
+    errors, gauss = top1_errors(records), Random(seed).gauss
+    sizes = Counter(record.measurement.cohort for record in scored if record.measurement)
+    together = [cohort for cohort, size in sizes.items() if cohort and size > 1]
+    entries = []
+    for record in scored:
+        (images_per_s, top1), measurement = _point(record), record.measurement
+        assert measurement is not None
+        cohort = measurement.cohort if measurement.cohort in together else ""
+        own = _interval_error(measurement) if cohort else _relative_error(measurement)
+        entries.append((math.log(images_per_s), own, cohort, top1, errors[record.number], record.number))
+    wins = {record.number: 0 for record in scored}
+    for _ in range(draws):
+        shared = {"": 0.0, **{cohort: gauss(0.0, _BETWEEN_TIMINGS) for cohort in together}}
+        drawn = [
+            (gauss(speed + shared[cohort], own), gauss(top1, error), number)
+            for speed, own, cohort, top1, error, number in entries
+        ]
+        drawn.sort(reverse=True)
+        best = -math.inf
+        for _, top1, number in drawn:  # the fastest first: who is more accurate than all before is beaten by none
+            if top1 > best:
+                wins[number] += 1
+                best = top1
+    return {number: count / draws for number, count in wins.items()}
+
+
+def seed_noise(records: Sequence[TrialRecord]) -> float:
+    """Returns the standard deviation of top-1 from one training seed to another; 0.0 where no network has two seeds.
+
+    Pooled over all complete networks with several seeds, each about its own mean. The seed that brought a network onto
+    the front is among its own, and was a lucky one more often than not: the estimate errs on the wide side.
+    """
+    squares, freedom = 0.0, 0
+    for record in _scored(records):
+        top1s = [score.proxy_top1 for score in _counted(record)]
+        if len(top1s) > 1:
+            squares += statistics.variance(top1s) * (len(top1s) - 1)
+            freedom += len(top1s) - 1
+    return math.sqrt(squares / freedom) if freedom else 0.0
+
+
+def top1_errors(records: Sequence[TrialRecord]) -> dict[int, float]:
+    """Returns by number the standard error of each complete trial's top-1, the noise between seeds included.
+
+    That noise is the pooled one (`seed_noise`) for all, for networks with several seeds too: two or three values of a
+    network's own tell its spread within a factor of two or worse, and those that agree by chance would make it look
+    certain. Where one network alone has several seeds, the pooled noise is its own. Until there are some, the errors
+    are those of the held-out images alone.
+    """
+    noise = seed_noise(records)
+    return {r.number: _top1_error(r, noise) for r in records if r.state == "complete" and r.score}
+
+
+def probability_beats(own: TrialRecord, other: TrialRecord, *, noise: float = 0.0) -> float:
     """Returns how probable it is that a complete trial is both faster and more accurate than another.
 
     Speed from paired rounds where the two were timed side by side, top-1 from its standard errors; the two are
     independent of each other.
+
+    Args:
+        own: The one.
+        other: The other.
+        noise: Their study's `seed_noise`.
     """
-    return _probability_of_top1(own, other) * probability_of_speed(own, other)
+    return _probability_of_top1(own, other, noise) * probability_of_speed(own, other)
 
 
 def probability_of_speed(own: TrialRecord, other: TrialRecord) -> float:
@@ -92,20 +179,35 @@ def probability_of_speed(own: TrialRecord, other: TrialRecord) -> float:
     return normal_above_zero(difference, math.hypot(_relative_error(ours), _relative_error(theirs)))
 
 
-def _surely_beats(own: TrialRecord, other: TrialRecord) -> bool:
+def _surely_beats(own: TrialRecord, other: TrialRecord, noise: float) -> bool:
     """Whether `probability_beats` is at least `SURE`; the rounds are looked at only where the top-1 leaves it open."""
-    return _probability_of_top1(own, other) >= SURE and probability_beats(own, other) >= SURE
+    return _probability_of_top1(own, other, noise) >= SURE and probability_beats(own, other, noise=noise) >= SURE
 
 
-def _probability_of_top1(own: TrialRecord, other: TrialRecord) -> float:
+def _probability_of_top1(own: TrialRecord, other: TrialRecord, noise: float) -> float:
     assert own.score
     assert other.score
     gain = own.score.proxy_top1 - other.score.proxy_top1
-    return normal_above_zero(gain, math.hypot(own.score.proxy_top1_se, other.score.proxy_top1_se))
+    return normal_above_zero(gain, math.hypot(_top1_error(own, noise), _top1_error(other, noise)))
+
+
+def _top1_error(record: TrialRecord, noise: float) -> float:
+    return mean_score(_counted(record), seed_noise=noise).proxy_top1_se
+
+
+def _counted(record: TrialRecord) -> list[ProxyScore]:
+    """The scores that a record's `score` is the mean of."""
+    assert record.score
+    return [score for score in record.scores if score.images_seen == record.score.images_seen]
 
 
 def _relative_error(measurement: Measurement) -> float:
-    return math.hypot(measurement.half_width / _Z95 / measurement.images_per_s, _BETWEEN_TIMINGS)
+    return math.hypot(_interval_error(measurement), _BETWEEN_TIMINGS)
+
+
+def _interval_error(measurement: Measurement) -> float:
+    """The relative standard error that a timing's own rounds tell."""
+    return measurement.half_width / _Z95 / measurement.images_per_s
 
 
 def _scored(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -107,7 +107,7 @@ class StudyFolder:
 
         Raises:
             NotFoundError: The study has no such trial.
-            TrialStateError: The trial failed, is infeasible or is still running.
+            TrialStateError: The trial failed, is infeasible, was stopped at a rung or is still running.
         """
         records = {record.number: record for record in self.load_records()}
         if number not in records:
@@ -118,7 +118,14 @@ class StudyFolder:
             why = f" ({record.reason})" if record.reason else ""
             good = [other.number for other in front_of(list(records.values()))]
             way = f" Trials on the front: {', '.join(map(str, good))}." if good else ""
-            raise TrialStateError(f"trial {number} of study {self.name} is {record.state}{why}.{way}")
+            state = f"is {record.state}"
+            if record.state == "stopped":
+                state = f"was stopped after {record.score.images_seen if record.score else 0:,} images"
+                way += (
+                    " To train it to the end, and all the others that were stopped, make a new study of the same space "
+                    f"and data with --reuse {self.name} --eta 0."
+                )
+            raise TrialStateError(f"trial {number} of study {self.name} {state}{why}.{way}")
         return record
 
     def write_record(self, record: TrialRecord) -> None:

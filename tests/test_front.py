@@ -17,7 +17,17 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.front import SURE, front_of, near_front, probability_beats, probability_of_speed, ties_of
+from hilo_nas.front import (
+    SURE,
+    front_of,
+    near_front,
+    probability_beats,
+    probability_of_speed,
+    probability_on_front,
+    seed_noise,
+    ties_of,
+    top1_errors,
+)
 from hilo_nas.pareto import dominates
 from hilo_nas.rounds import normal_above_zero
 
@@ -207,3 +217,102 @@ def test_with_too_many_near_the_front_the_hardest_to_tell_are_kept():
 def test_a_long_front_is_never_cut_and_leaves_no_room_for_ties():
     some = cohort((1000.0, 0.50), (900.0, 0.60), (800.0, 0.70), (999.0, 0.499), se=0.05)
     assert numbers(near_front(some, at_most=2)) == [0, 1, 2]
+
+
+def seeded(number, images_per_s, *top1s, se=0.0, **fields):
+    """A complete trial of so many seeds, timed alone and without an interval."""
+    some = tuple(build_score(top1, proxy_top1_se=se, seed=seed) for seed, top1 in enumerate(top1s))
+    values = {"arch": build_arch(number), "measurements": (exactly(images_per_s),), "scores": some}
+    return build_record(number, **{**values, **fields})
+
+
+def test_clear_cut_networks_are_surely_on_the_front_or_surely_not():
+    some = [seeded(0, 1000.0, 0.5), seeded(1, 500.0, 0.8), seeded(2, 400.0, 0.4)]
+    assert probability_on_front(some) == {0: 1.0, 1: 1.0, 2: 0.0}
+
+
+@pytest.mark.parametrize(("faster", "gain", "se"), [(1.0, 0.0, 0.01), (1.02, 0.01, 0.01), (1.03, 0.0, 0.02)])
+def test_of_two_networks_the_probability_is_that_the_other_does_not_beat_it(faster, gain, se):
+    pair = trial(0, exactly(1000.0 * faster), 0.5 + gain, se), trial(1, exactly(1000.0), 0.5, se)
+    found = probability_on_front(pair, draws=20_000)
+    assert found[0] == pytest.approx(1 - probability_beats(*reversed(pair)), abs=0.015)
+    assert found[1] == pytest.approx(1 - probability_beats(*pair), abs=0.015)
+
+
+def test_draws_spread_by_no_more_than_they_are_said_to():
+    pair = trial(0, exactly(1000.0), 0.5, 0.01), trial(1, exactly(1000.0), 0.5, 0.01)
+    several = [probability_on_front(pair, seed=seed)[0] - 0.75 for seed in range(40)]
+    assert 0.5 < math.sqrt(sum(e * e for e in several) / 40) / math.sqrt(0.75 * 0.25 / 1000) < 1.5
+
+
+def test_networks_of_shared_rounds_share_what_differs_between_timings():
+    """Two per cent that hit both change nothing of who is faster."""
+    pair = cohort((1020.0, 0.52), (1000.0, 0.50), se=0.001)
+    quiet = [
+        dataclasses.replace(
+            r,
+            measurements=(
+                dataclasses.replace(
+                    r.measurement,
+                    images_per_s_low=r.measurement.images_per_s * 0.999,
+                    images_per_s_high=r.measurement.images_per_s * 1.001,
+                ),
+            ),
+        )
+        for r in pair
+    ]
+    assert probability_on_front(quiet)[1] == 0.0
+    assert probability_on_front(apart(quiet))[1] == pytest.approx(0.24, abs=0.05)
+
+
+def test_probabilities_do_not_depend_on_the_order_of_records_and_leave_out_what_has_none():
+    some = cohort((1000.0, 0.50), (990.0, 0.51), (900.0, 0.52), (985.0, 0.49), se=0.02)
+    others = [build_infeasible(7), build_failed(8), build_record(9, 5000.0, 0.9, state="stopped")]
+    found = probability_on_front(some)
+    assert probability_on_front([*others, *reversed(some)]) == found
+    assert set(found) == {0, 1, 2, 3}
+    assert 0 < min(found.values()) < max(found.values()) < 1
+    assert probability_on_front(others) == {}
+
+
+def test_the_noise_of_seeds_is_pooled_over_all_networks_that_have_several():
+    some = [seeded(0, 1000.0, 0.50, 0.52), seeded(1, 900.0, 0.60, 0.61, 0.62), seeded(2, 800.0, 0.7)]
+    assert seed_noise(some) == pytest.approx(math.sqrt((0.0002 + 0.0002) / 3))
+    assert seed_noise([*some, seeded(3, 700.0, 0.1, 0.9, state="stopped")]) == seed_noise(some)
+    assert seed_noise(some[2:]) == seed_noise([]) == 0.0
+
+
+def test_seeds_of_a_lower_rung_tell_nothing_of_the_full_budget():
+    rungs = tuple(build_score(top1, seed=seed, images_seen=1024) for seed, top1 in enumerate((0.1, 0.3)))
+    record = seeded(0, 1000.0, 0.5)
+    assert seed_noise([dataclasses.replace(record, scores=(*rungs, *record.scores))]) == 0.0
+
+
+def test_a_single_seeds_error_has_the_noise_that_others_told_and_several_seeds_their_share_of_it():
+    some = [
+        seeded(0, 1000.0, 0.50, 0.52, se=0.003),
+        seeded(1, 900.0, 0.6, 0.6, se=0.003),
+        seeded(2, 800.0, 0.7, se=0.004),
+    ]
+    noise = 0.01
+    assert seed_noise(some) == pytest.approx(noise)
+    assert top1_errors(some) == {
+        0: pytest.approx(math.hypot(0.003, noise / math.sqrt(2))),
+        1: pytest.approx(math.hypot(0.003, noise / math.sqrt(2))),  # not certain because two seeds agreed by chance
+        2: pytest.approx(math.hypot(0.004, noise)),
+    }
+
+
+def test_without_further_seeds_or_with_one_network_alone_errors_are_the_scores_own():
+    single = [seeded(0, 1000.0, 0.5, se=0.003), seeded(1, 900.0, 0.6, se=0.004)]
+    assert top1_errors(single) == {0: 0.003, 1: 0.004}
+    alone = seeded(0, 1000.0, 0.50, 0.53, 0.51, se=0.003)
+    assert top1_errors([alone])[0] == pytest.approx(alone.score.proxy_top1_se)
+
+
+def test_the_noise_of_seeds_makes_ties_of_what_one_seed_seemed_to_decide():
+    beaten = [seeded(0, 1200.0, 0.55, se=0.005), seeded(1, 800.0, 0.53, se=0.005)]
+    assert ties_of(beaten) == {}
+    noisy = seeded(2, 600.0, 0.90, 0.96, se=0.005)
+    assert ties_of([*beaten, noisy]) == {1: (0,)}
+    assert probability_on_front([*beaten, noisy])[1] > 10 * probability_on_front(beaten)[1] > 0

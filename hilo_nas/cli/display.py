@@ -143,7 +143,7 @@ class _LiveDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._measured = self._total = self._done_before = 0
+        self._measured = self._total = self._done_before = self._stopped = 0
         self._started = self._finished = time.monotonic()
         self._trial: TrialStarted | None = None
         self._phase = "starting"
@@ -156,12 +156,14 @@ class _LiveDisplay:
             self._console.print(text)
         if isinstance(event, SearchStarted):
             self._measured, self._total, self._done_before = event.done, event.total, event.done
+            self._stopped = event.stopped
             self._started = self._finished = time.monotonic()
             self._points = {number: (speed, top1) for number, speed, top1 in event.points}
         elif isinstance(event, TrialStarted):
             self._trial, self._phase, self._share = event, "building", None
         elif isinstance(event, TrialFinished):
             self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
+            self._stopped += event.state == "stopped"
             if event.state == "complete" and event.images_per_s and event.proxy_top1 is not None:
                 self._points[event.number] = (event.images_per_s, event.proxy_top1)
         elif isinstance(event, CalibrationStarted):
@@ -189,7 +191,8 @@ class _LiveDisplay:
         if self._total:
             grid = Table.grid(padding=(0, 1))
             bar = ProgressBar(total=self._total, completed=self._measured, width=30)
-            grid.add_row("trials", bar, f"{self._measured}/{self._total}", self._time_left())
+            stopped = f"({self._stopped} stopped)" if self._stopped else ""
+            grid.add_row("trials", bar, f"{self._measured}/{self._total}", stopped, self._time_left())
             rows.append(grid)
         what = f"trial {self._trial.number} ({self._trial.params_m:.2f} M params): " if self._trial else ""
         grid = Table.grid(padding=(0, 1))

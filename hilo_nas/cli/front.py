@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.tables import build_console, print_front_table
-from hilo_nas.front import front_of, ties_of
+from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
@@ -36,10 +36,22 @@ def run(
             {"anchor": standing.name, "trial": standing.number, "verdict": standing.verdict, "by": standing.by}
             for standing in compare_anchors(records)
         ]
+        probabilities = probability_on_front(records)
         content = {
             "study": folder.name,
-            "front": [record.to_dict() for record in front_of(records)],
-            "tied": [{"trial": number, "tied_with": list(rivals)} for number, rivals in ties_of(records).items()],
+            "seed_noise": seed_noise(records),
+            "front": [
+                {
+                    **record.to_dict(),
+                    "seeds": record.score.seeds if record.score else 0,
+                    "on_front_probability": probabilities[record.number],
+                }
+                for record in front_of(records)
+            ],
+            "tied": [
+                {"trial": number, "tied_with": list(rivals), "on_front_probability": probabilities[number]}
+                for number, rivals in ties_of(records).items()
+            ],
             "anchors": standings,
         }
         typer.echo(json.dumps(content, indent=1))
@@ -61,21 +73,34 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     text = f"{folder.name}: {len(front)} of {scored} scored networks are on the front"
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
+    if stopped := sum(record.state == "stopped" for record in records):
+        text += f"; {stopped} more stopped at a rung"
     console.print(text, markup=False)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     by_number = {record.number: record for record in records}
-    print_front_table([*front, *(by_number[number] for number in ties)], anchors, console, ties=ties)
+    print_front_table(
+        [*front, *(by_number[number] for number in ties)],
+        anchors,
+        console,
+        ties=ties,
+        errors=top1_errors(records),
+        probabilities=probability_on_front(records),
+    )
     condition, device = manifest.objective, manifest.device
     plan = manifest.plan
     metric = "top-1" if plan.metric == "top1" else "top-1 (balanced)"
     fastest = front[0].measurement
     has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
     spread = "half of the 95 % interval" if has_interval else "robust spread of a timing round"
+    noise = seed_noise(records)
+    of_seeds = f", with the noise of a seed in it ({100 * noise:.2g} points)" if noise else ""
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± {spread}\n"
         "p50 ms, MiB: time of one call, peak memory of one call\n"
         f"{metric}: after {plan.images:,} images of {manifest.data.name} at {plan.img_size} px, on held-out images of "
-        "the training split; ± standard error\n"
+        f"the training split; ± standard error{of_seeds}\n"
+        "n: trainings with different seeds that top-1 is the mean of\n"
+        "P(front): how probable it is, by these errors, that no other network is both faster and more accurate\n"
         "* anchor   ~ beaten by the trials named, but with a probability below 95 %",
         style="dim",
         soft_wrap=True,
@@ -88,3 +113,10 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         )
     for standing in compare_anchors(records):
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
+    scores = [record.score for record in front if record.score]
+    if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
+        console.print(
+            f"One seed each, and some may have been lucky: hilo-nas search --study {folder.name} --confirm 2",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -237,6 +237,7 @@ def _search(request: SearchRequest, console: Console) -> None:
 def _print_cost(request: SearchRequest, console: Console) -> None:
     from hilo_nas.cli.display import build_display
     from hilo_nas.search import estimate_cost
+    from hilo_nas.search.dry_run import CONFIRMED
 
     with build_display(console) as display:
         cost = estimate_cost(request, display)
@@ -249,4 +250,8 @@ def _print_cost(request: SearchRequest, console: Console) -> None:
     )
     if cost.trials_by_timeout is not None:
         console.print(f"about {cost.trials_by_timeout} of them within the timeout")
+    if cost.confirmation_s is not None:
+        console.print(
+            f"confirming the front comes on top: about {duration(cost.confirmation_s)} per {CONFIRMED} networks"
+        )
     console.print(f"disk: {cost.disk_mib:,.0f} MiB (decoded images and records)")

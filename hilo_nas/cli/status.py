@@ -37,7 +37,11 @@ def run(
     timing = sum(
         {(r.key, m.measured_at, m.condition.label()): m.seconds for r in records for m in r.measurements}.values()
     )
-    training = sum(s.seconds for record in records for s in record.scores)
+    training = sum({(r.key, s.seed, s.images_seen): s.seconds for r in records for s in r.scores}.values())
+    images = _images_trained(records)
+    searching = sum(next(iter(seen.values())) for seen in images.values())
+    confirming = sum(sum(seen.values()) for seen in images.values()) - searching
+    in_full = len(images) * manifest.plan.budgets[-1]
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
     verdicts = Counter(record.measurement.verdict for record in records if record.measurement)
@@ -53,6 +57,9 @@ def run(
             "timing_s": timing,
             "training_s": training,
             "trials_s": in_trials,
+            "images_trained": searching,
+            "images_in_full": in_full,
+            "images_of_further_seeds": confirming,
         }
         typer.echo(json.dumps(content, indent=1))
         return
@@ -70,6 +77,12 @@ def run(
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
         "spent": f"{duration(in_trials)} in trials, of which {duration(timing)} timing, {duration(training)} training",
     }
+    if images:
+        rows["trained"] = (
+            f"{searching:,} images, {searching / in_full:.0%} of the full trainings of these {len(images)} networks"
+        )
+        if confirming:
+            rows["trained"] += f"; {confirming:,} more with further seeds"
     if verdicts:
         rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
     if limits := manifest.limits_in_force:
@@ -83,6 +96,16 @@ def run(
     if measured < manifest.trials:
         where = f" --studies-dir {studies_dir}" if studies_dir else ""
         console.print(f"Go on with: hilo-nas search --study {study}{where}", markup=False)
+
+
+def _images_trained(records: list[TrialRecord]) -> dict[str, dict[int, int]]:
+    """Images seen by key and seed, a network's first seed first; a training's last score tells all that it has seen."""
+    images: dict[str, dict[int, int]] = {}
+    for record in records:
+        for score in record.scores:
+            seen = images.setdefault(record.key, {})
+            seen[score.seed] = max(seen.get(score.seed, 0), score.images_seen)
+    return images
 
 
 def _reasons(records: list[TrialRecord]) -> dict[str, list[int]]:

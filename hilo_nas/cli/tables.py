@@ -31,6 +31,8 @@ def print_front_table(
     console: Console,
     *,
     ties: Mapping[int, Sequence[int]] | None = None,
+    errors: Mapping[int, float],
+    probabilities: Mapping[int, float],
 ) -> None:
     """Prints a row per trial of a front; those whose key is an anchor's are marked with a star, ties with a tilde.
 
@@ -39,13 +41,15 @@ def print_front_table(
         anchors: Keys of the anchors.
         console: Where to print.
         ties: By number, the members of the front that a trial is tied with.
+        errors: By number, the standard error of its top-1.
+        probabilities: By number, how probable it is that the trial belongs on the front.
     """
     ties = ties or {}
     from hilo_nas.report import describe_arch  # pandas takes its time
 
     wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("trial", "images/s", "top-1 %", "p50 ms", "MiB", "params M", "GMACs"):
+    for name in ("trial", "images/s", "top-1 %", "n", "P(front)", "p50 ms", "MiB", "params M", "GMACs"):
         table.add_column(name, justify="right", no_wrap=True)
     further = list(dict.fromkeys(label for record in front for label in list(record.measurements_by_condition())[1:]))
     for label in further:
@@ -62,7 +66,9 @@ def print_front_table(
         table.add_row(
             f"{tie}{record.number}{star}",
             with_spread(measurement.images_per_s, measurement.half_width),
-            with_spread(score.proxy_top1, score.proxy_top1_se, scale=100, decimals=1),
+            with_spread(score.proxy_top1, errors[record.number], scale=100, decimals=1),
+            str(score.seeds),
+            f"{probabilities[record.number]:.0%}",
             figure(measurement.latency_ms_p50, 3),
             figure(measurement.memory_mib, 3),
             figure((record.parameters or 0) / 1e6, 3),

@@ -50,6 +50,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
             "plan": {**manifest.plan.to_dict(), "hash": score.plan_hash},
             "data": dataclasses.asdict(manifest.data),
             "seed": score.seed,
+            "seeds": score.seeds,
             "versions": dict(score.versions),
         },
         "versions": dict(manifest.versions),

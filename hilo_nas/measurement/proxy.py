@@ -147,7 +147,7 @@ class ProxyScore:
         return build_value(cls, fields)
 
 
-def mean_score(scores: Sequence[ProxyScore]) -> ProxyScore:
+def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None) -> ProxyScore:
     """Returns one score in the place of several seeds' at one budget; of one seed, its own.
 
     All seeds are scored on the same images, so more of them do not narrow what the images leave open: the standard
@@ -155,12 +155,16 @@ def mean_score(scores: Sequence[ProxyScore]) -> ProxyScore:
 
     Args:
         scores: One for each seed, comparable with each other; at least one.
+        seed_noise: Standard deviation from one seed to another, where more is known of it than these scores tell (see
+            `hilo_nas.front.seed_noise`); it then counts for one seed, too.
     """
-    if len(scores) == 1:
+    if len(scores) == 1 and not seed_noise:
         return scores[0]
     top1s = [score.proxy_top1 for score in scores]
+    if seed_noise is None:
+        seed_noise = statistics.stdev(top1s)
     of_images = math.sqrt(statistics.fmean(score.proxy_top1_se**2 for score in scores))
-    of_seeds = statistics.stdev(top1s) / math.sqrt(len(top1s))
+    of_seeds = seed_noise / math.sqrt(len(top1s))
     losses = [score.loss for score in scores if score.loss is not None]
     return dataclasses.replace(
         scores[0],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
-from hilo_nas.front import front_of
+from hilo_nas.front import front_of, top1_errors
 from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
 
@@ -28,7 +29,7 @@ class AnchorStanding:
     top1_gain: float | None = None
     """That trial's proxy top-1 less the anchor's."""
     top1_gain_se: float | None = None
-    """Standard error of the gain, from the finite number of held-out images."""
+    """Standard error of the gain; see `hilo_nas.front.top1_errors`."""
 
     def sentence(self) -> str:
         """Returns the standing in words."""
@@ -44,7 +45,7 @@ class AnchorStanding:
 
 def compare_anchors(records: Sequence[TrialRecord]) -> list[AnchorStanding]:
     """Returns the standing of each anchor of a study, in the order of their trials."""
-    front = [(record, _point(record)) for record in front_of(records)]
+    front, errors = [(record, _point(record)) for record in front_of(records)], top1_errors(records)
     latest = {record.origin: record for record in records if record.origin.startswith("anchor:")}
     keys = {record.key: name for name, record in latest.items()}
     for record in records:  # an anchor that was cut off lives on under its retry
@@ -62,8 +63,6 @@ def compare_anchors(records: Sequence[TrialRecord]) -> list[AnchorStanding]:
             standings.append(AnchorStanding(name=name, number=record.number, verdict="on the front"))
             continue
         best = max(better, key=_point)
-        assert best.score is not None
-        assert record.score is not None
         standings.append(
             AnchorStanding(
                 name=name,
@@ -72,7 +71,7 @@ def compare_anchors(records: Sequence[TrialRecord]) -> list[AnchorStanding]:
                 by=best.number,
                 speed_ratio=_point(best)[0] / point[0],
                 top1_gain=_point(best)[1] - point[1],
-                top1_gain_se=(best.score.proxy_top1_se**2 + record.score.proxy_top1_se**2) ** 0.5,
+                top1_gain_se=math.hypot(errors[best.number], errors[record.number]),
             )
         )
     return standings

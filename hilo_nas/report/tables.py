@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
-from hilo_nas.front import front_of, ties_of
+from hilo_nas.front import front_of, probability_on_front, ties_of, top1_errors
 from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
@@ -36,6 +36,7 @@ COLUMNS = (
     "proxy_top1_se",
     "loss",
     "images_seen",
+    "seeds",
     "params_m",
     "gmacs",
     "patch_size",
@@ -47,13 +48,16 @@ COLUMNS = (
     "window_size",
     "mlp_ratios",
     "on_front",
+    "on_front_probability",
     "tied_with",
     "form",
     "condition",
     "seconds",
     "reason",
 )
-"""The columns of `trials.csv`; `front.csv` has the same. `images_per_s_low` and `_high` are a 95 % interval."""
+"""The columns of `trials.csv`; `front.csv` has the same. `images_per_s_low` and `_high` are a 95 % interval.
+The top-1 is the mean of `seeds` trainings of `images_seen` images; `proxy_top1_se` and `on_front_probability` are those
+of `hilo_nas.front.top1_errors` and `probability_on_front`."""
 
 
 _FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")
@@ -67,12 +71,19 @@ def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     `tied_with`: the members of the front that a trial cannot be told from (`hilo_nas.front.ties_of`).
     """
     front = {record.number for record in front_of(records)}
-    ties = ties_of(records)
+    ties, errors, probabilities = ties_of(records), top1_errors(records), probability_on_front(records)
     rows = [
-        {**_row(record), "on_front": record.number in front, "tied_with": _join(ties.get(record.number, ())) or None}
+        {
+            **(row := _row(record)),
+            "proxy_top1_se": errors.get(record.number, row.get("proxy_top1_se")),
+            "on_front": record.number in front,
+            "on_front_probability": probabilities.get(record.number),
+            "tied_with": _join(ties.get(record.number, ())) or None,
+        }
         for record in records
     ]
-    return pd.DataFrame(rows, columns=[*COLUMNS, *_further_columns(records)])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *_further_columns(records)])
+    return frame.astype(dict.fromkeys(("images_seen", "seeds"), "Int64"))  # whole, though some are missing
 
 
 def _further_columns(records: Sequence[TrialRecord]) -> list[str]:
@@ -159,7 +170,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
-        names = ("proxy_top1", "proxy_top1_se", "loss", "images_seen")
+        names = ("proxy_top1", "proxy_top1_se", "loss", "images_seen", "seeds")
         row |= {name: getattr(record.score, name) for name in names}
     return row
 

@@ -1,13 +1,19 @@
-"""Lucky scores climb onto a front: further seeds say which networks belong there."""
+"""Lucky scores climb onto a front: further seeds say which networks belong there.
+
+A network that was dethroned by them keeps its seeds and its record; those that move up are trained in turn, so that no
+front is left that stands on luck alone. The seed that brought a network there stays in its mean: of its luck, one part
+in 1 + N is left.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 
 from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
-from hilo_nas.front import front_of, ties_of
+from hilo_nas.front import front_of, near_front, ties_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.executors import Executor
@@ -15,39 +21,48 @@ from hilo_nas.study import StudyFolder
 
 __all__ = ["confirm_front"]
 
+_NETWORKS = 16
+"""Networks up to which those near the front are trained beside its members. The more seeds tell of their noise, the
+more networks cannot be told from a front; without a bound, a confirmation may cost more than its search."""
+
 
 def confirm_front(
     folder: StudyFolder, manifest: Manifest, executor: Executor, emit: Emit, *, further_seeds: int
 ) -> None:
-    """Trains the front, and all that cannot be told from it, with further seeds at the full budget.
+    """Trains the front, and those that are hard to tell from it, with further seeds at the full budget.
 
-    Each score goes into its network's record at once. A front moves when its scores do, so this ends only when everyone
-    on the front of the moment or near it has its seeds; scores that are there are not paid for again.
+    Each score goes into its network's record at once. A front moves when its scores do, so this ends only when each
+    member of the front of the moment has its seeds, beside those near it until 16 networks have theirs. Scores that are
+    there are not paid for again, also where another search was ended on the way.
 
     Args:
         folder: The study's; this process holds its lock.
         manifest: The study's.
         executor: Set up for the study.
         emit: Takes `ConfirmationForeseen` before each round of trainings, and `SeedScored`.
-        further_seeds: How many, beside the study's own.
+        further_seeds: How many, beside the one that each network has.
 
     Raises:
-        HiloNasError: The device, the data or the disk cannot serve; a training that fails is a warning.
+        HiloNasError: The device, the data or the disk cannot serve; a training that fails is a warning, and is not
+            tried again before the next call.
     """
     budget = manifest.plan.budgets[-1]
     failed: set[tuple[int, int]] = set()
     while True:
         records = {record.number: record for record in folder.load_records()}
-        seeds = range(manifest.seed + 1, manifest.seed + 1 + further_seeds)
+        missing = {
+            number: _missing_seeds(record, budget, manifest.seed, 1 + further_seeds)
+            for number, record in records.items()
+        }
         due = [
             (record.number, seed)
-            for record in _candidates(list(records.values()))
-            for seed in seeds
-            if seed not in _seeds_at(record, budget) and (record.number, seed) not in failed
+            for record in _candidates(list(records.values()), [n for n, seeds in missing.items() if not seeds])
+            for seed in missing[record.number]
+            if (record.number, seed) not in failed
         ]
         if not due:
-            return
-        seconds = sum(_training_seconds(records[number], manifest.seed) for number, _ in due)
+            break
+        seconds = sum(_training_seconds(records[number], budget) for number, _ in due)
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
         for done, (number, seed) in enumerate(due, start=1):
             record = records[number]
@@ -59,20 +74,42 @@ def confirm_front(
                 failed.add((number, seed))
                 emit(Notice(level="warning", text=f"trial {number} could not be confirmed by seed {seed}: {error}"))
                 continue
-            records[number] = dataclasses.replace(record, scores=(*record.scores, score))
+            records[number] = dataclasses.replace(
+                record, scores=(*record.scores, score), seconds=record.seconds + score.seconds
+            )
             folder.write_record(records[number])
             emit(SeedScored(number=number, seed=seed, proxy_top1=score.proxy_top1, done=done, total=len(due)))
+    left = [number for number in ties_of(list(records.values())) if missing[number]]
+    if left:
+        text = f"{len(left)} networks that cannot be told from the front were not trained with further seeds"
+        emit(Notice(text=f"{text}: trial {', '.join(map(str, sorted(left)))}"))
 
 
-def _candidates(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    by_number = {record.number: record for record in records}
-    return [*front_of(records), *(by_number[number] for number in ties_of(records))]
+def _candidates(records: Sequence[TrialRecord], confirmed: Collection[int]) -> list[TrialRecord]:
+    """Returns who should have further seeds and has not: members of the front, then those near it while there is room.
+
+    Args:
+        records: The study's.
+        confirmed: Numbers of those that have theirs.
+    """
+    front = [record for record in front_of(records) if record.number not in confirmed]
+    members = {record.number for record in front}
+    near = [
+        record
+        for record in near_front(records, at_most=_NETWORKS)
+        if record.number not in members and record.number not in confirmed
+    ]
+    return [*front, *near[: max(_NETWORKS - len(confirmed) - len(front), 0)]]
 
 
-def _seeds_at(record: TrialRecord, images: int) -> set[int]:
-    return {score.seed for score in record.scores if score.images_seen == images}
+def _missing_seeds(record: TrialRecord, budget: int, first: int, wanted: int) -> list[int]:
+    """Returns the seeds, from the study's own upwards, that a network lacks; it may have others from another study."""
+    has = {score.seed for score in record.scores if score.images_seen == budget}
+    free = (seed for seed in itertools.count(first) if seed not in has)
+    return list(itertools.islice(free, max(wanted - len(has), 0)))
 
 
-def _training_seconds(record: TrialRecord, seed: int) -> float:
-    """What the study's own training of the network took, all legs together."""
-    return sum(score.seconds for score in record.scores if score.seed == seed)
+def _training_seconds(record: TrialRecord, budget: int) -> float:
+    """What a full training of the network took before, all legs together."""
+    full = {score.seed for score in record.scores if score.images_seen == budget}
+    return sum(score.seconds for score in record.scores if score.seed in full) / max(len(full), 1)

@@ -19,12 +19,14 @@ from hilo_nas.search.resume import reopen
 from hilo_nas.search.rungs import expected_share
 from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
 
-__all__ = ["Cost", "estimate_cost", "price_search", "share_of"]
+__all__ = ["CONFIRMED", "Cost", "estimate_cost", "price_search", "share_of"]
 
 _NETWORKS = 3
 _PROBE_BATCHES = (6, 60)
 """Batches of the short training that is extrapolated from, and of the longer one for networks too quick for that."""
 _RECORD_BYTES = 12_000
+CONFIRMED = 5
+"""Networks that a confirmation is priced for: how many will stand on the front or near it, nobody knows before."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class Cost:
     """Trials that fit into the timeout, where one is given."""
     disk_mib: float
     """Image cache and study, in MiB."""
+    confirmation_s: float | None = None
+    """Seconds of training `CONFIRMED` networks with the further seeds asked for, which comes on top; None without."""
 
 
 def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
@@ -137,6 +141,7 @@ def price_search(
         total_s=set_up_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
+        confirmation_s=CONFIRMED * request.confirm * statistics.fmean(trainings) if request.confirm else None,
     )
 
 

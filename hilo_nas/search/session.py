@@ -80,6 +80,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                     for record in loop.records
                     if record.state == "complete" and record.measurement and record.score
                 ),
+                stopped=sum(record.state == "stopped" for record in loop.records),
             )
         )
         left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)

@@ -43,22 +43,29 @@ def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
 def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
     """Returns a study's trained networks for another study, those on its front first.
 
+    Scores beyond the other study's budget stay behind: nothing there would be comparable with them.
+
     Raises:
         StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
     """
     _check_same(source, source.load_manifest(), plan, data)
     records = source.load_records()
     front = [record.number for record in front_of(records)]
-    complete = [record for record in records if record.state in ("complete", "stopped") and record.scores]
-    complete.sort(key=lambda record: (record.number not in front, record.number))
+    scores = {
+        record.number: tuple(score for score in record.scores if score.images_seen <= plan.budgets[-1])
+        for record in records
+        if record.state in ("complete", "stopped")
+    }
+    trained = [record for record in records if scores.get(record.number)]
+    trained.sort(key=lambda record: (record.number not in front, record.number))
     return [
         Scored(
             subject=record.subject,
             params=_encode(space, record.subject),
             origin=f"reuse:{source.name}/{record.number}",
-            scores=record.scores,
+            scores=scores[record.number],
         )
-        for record in complete
+        for record in trained
         if record.subject.arch is not None
     ]
 

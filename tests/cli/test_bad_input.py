@@ -3,7 +3,15 @@
 import json
 
 import pytest
-from builders import build_failed, build_infeasible, build_manifest, build_record, demo_records, write_study
+from builders import (
+    build_failed,
+    build_infeasible,
+    build_manifest,
+    build_record,
+    build_score,
+    demo_records,
+    write_study,
+)
 from PIL import Image
 
 from hilo_nas.cli import main
@@ -216,6 +224,17 @@ def test_a_trial_that_cannot_be_exported_says_why(refused, home, number, message
     write_study(home / "studies", "demo", demo_records())
     said = refused("export", "demo", "--trial", number, "-o", "out", code=2)
     assert message in said
+    assert not (home / "out").exists()
+
+
+def test_a_stopped_trial_is_not_exported_and_the_way_to_train_it_is_told(refused, home):
+    reason = "others did better after 1,024 of 3,008 images"
+    rung = (build_score(0.9, images_seen=1024),)
+    stopped = build_record(7, 2000.0, state="stopped", reason=reason, scores=rung)
+    write_study(home / "studies", "demo", [*demo_records(), stopped])
+    said = refused("export", "demo", "--trial", "7", "-o", "out", code=2)
+    assert f"trial 7 of study demo was stopped after 1,024 images ({reason}). Trials on the front: 4, 3, 2." in said
+    assert "make a new study of the same space and data with --reuse demo --eta 0" in said
     assert not (home / "out").exists()
 
 

@@ -9,6 +9,7 @@ from hilo_nas.cli.display import build_display
 from hilo_nas.events import (
     CalibrationStarted,
     CohortTimed,
+    ConfirmationForeseen,
     CostForeseen,
     DeviceAwaited,
     LimitsForeseen,
@@ -18,6 +19,7 @@ from hilo_nas.events import (
     RoundTimed,
     SearchFinished,
     SearchStarted,
+    SeedScored,
     TrainingProgressed,
     TrialFinished,
     TrialStarted,
@@ -145,3 +147,25 @@ def test_a_terminal_sees_the_phase_under_way():
         "4/9",
     ):
         assert text in shown
+
+
+def test_a_terminal_counts_the_networks_that_were_stopped():
+    shown = say(
+        SearchStarted(study="s", done=3, total=9, device="cpu", stopped=1),
+        finished(state="stopped", reason="others did better after 334 of 3,008 images"),
+        finished(measured=5),
+        is_terminal=True,
+    )
+    assert "3/9 (1 stopped)" in shown
+    assert "4/9 (2 stopped)" in shown
+    assert "5/9 (2 stopped)" in shown
+    assert "stopped)" not in say(SearchStarted(study="s", done=3, total=9, device="cpu"), is_terminal=True)
+
+
+def test_a_confirmation_is_priced_and_told_seed_by_seed():
+    assert say(ConfirmationForeseen(networks=4, trainings=8, seconds=480.0)) == (
+        "confirming 4 networks on the front or near it: 8 trainings, about 8 min 0 s\n"
+    )
+    assert say(SeedScored(number=3, seed=1, proxy_top1=0.75, done=2, total=8)) == (
+        "2/8 trial 3, seed 1: top-1 75.0 %\n"
+    )

@@ -9,6 +9,7 @@ import pytest
 from builders import build_arch, build_manifest, build_record, build_score, demo_records, write_study
 
 from hilo_nas.cli import main
+from hilo_nas.front import probability_on_front
 
 TIE = build_record(7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), proxy_top1_se=0.02),))
 """By its values trial 3 of the demo (900 images/s, 75 %) beats it, but hardly."""
@@ -51,7 +52,8 @@ def test_a_tie_with_several_members_names_them_all(capsys, studies):
 def test_json_tells_the_front_apart_from_its_ties(capsys):
     content = json.loads(front(capsys, "demo", "--format", "json"))
     assert [record["number"] for record in content["front"]] == [4, 3, 2]
-    assert content["tied"] == [{"trial": 7, "tied_with": [3]}]
+    (tie,) = content["tied"]
+    assert (tie["trial"], tie["tied_with"]) == (7, [3])
 
 
 def test_csv_has_the_ties_after_the_front(capsys):
@@ -83,3 +85,69 @@ def test_a_study_without_a_complete_trial_says_so(capsys, studies):
     write_study(studies, "begun", demo_records()[5:])
     assert front(capsys, "begun") == "study begun has no complete trial yet\n"
     assert json.loads(front(capsys, "begun", "--format", "json"))["tied"] == []
+
+
+SEEDS = build_record(3, 900.0, scores=tuple(build_score(top1, seed=seed) for seed, top1 in enumerate((0.75, 0.77))))
+"""Trial 3 of the demo with a second seed; the noise of a seed is then 1.4 points."""
+
+
+def confirmed():
+    return [SEEDS if record.number == 3 else record for record in [*demo_records(), TIE]]
+
+
+def test_the_table_shows_seeds_and_how_probably_each_belongs_on_the_front(capsys, studies):
+    write_study(studies, "seeds", confirmed())
+    text = front(capsys, "seeds")
+    rows = {line.split("±")[0].split()[-2]: line.split() for line in text.splitlines() if "p2 " in line}
+    probabilities = probability_on_front(confirmed())
+    assert {number: row[row.index("±", 4) + 2] for number, row in rows.items()} == {
+        "4": "1",
+        "3": "2",
+        "2": "1",
+        "7": "1",
+    }
+    for number, row in rows.items():
+        assert row[row.index("±", 4) + 3] == f"{probabilities[int(number)]:.0%}"
+    assert (
+        "top-1: after 3,000 images of digits at 32 px, on held-out images of the training split; ± standard error, "
+        in text
+    )
+    assert "with the noise of a seed in it (1.4 points)" in text
+    assert "76.0 ± 2.4" in text  # 2.2 points by the images and 1.4 / sqrt(2) by the seeds
+    assert "P(front): how probable it is, by these errors, that no other network is both faster and more acc" in text
+
+
+def test_json_and_csv_carry_seeds_and_probabilities(capsys, studies):
+    write_study(studies, "seeds", confirmed())
+    probabilities = probability_on_front(confirmed())
+    content = json.loads(front(capsys, "seeds", "--format", "json"))
+    assert content["seed_noise"] == pytest.approx(0.02 / 2**0.5)
+    assert [(record["number"], record["seeds"]) for record in content["front"]] == [(4, 1), (3, 2), (2, 1)]
+    rows = list(csv.DictReader(io.StringIO(front(capsys, "seeds", "--format", "csv"))))
+    assert [(row["number"], row["seeds"]) for row in rows] == [("4", "1"), ("3", "2"), ("2", "1"), ("7", "1")]
+    told = {record["number"]: record["on_front_probability"] for record in content["front"]}
+    told |= {tie["trial"]: tie["on_front_probability"] for tie in content["tied"]}
+    assert told == {int(row["number"]): float(row["on_front_probability"]) for row in rows}
+    assert told == {number: probabilities[number] for number in told}
+    assert 0 < told[7] < told[3] < 1
+
+
+def test_a_front_of_one_seed_each_ends_with_how_to_confirm_it(capsys, studies):
+    hint = "One seed each, and some may have been lucky: hilo-nas search --study demo --confirm 2"
+    assert front(capsys, "demo").splitlines()[-1] == hint
+    write_study(studies, "seeds", confirmed())
+    assert "--confirm" not in front(capsys, "seeds")
+
+
+def test_a_front_that_was_scored_without_training_asks_for_no_seeds(capsys, studies):
+    scores = (build_score(12.0, proxy_top1_se=0.1, metric="naswot", loss=None),)
+    write_study(studies, "free", [build_record(0, scores=scores)])
+    assert "--confirm" not in front(capsys, "free")
+
+
+def test_stopped_networks_are_counted_beside_the_scored(capsys, studies):
+    rung = (build_score(0.9, images_seen=1024),)
+    write_study(studies, "rungs", [*demo_records(), build_record(7, 990.0, state="stopped", scores=rung)])
+    assert front(capsys, "rungs").splitlines()[0] == (
+        "rungs: 3 of 5 scored networks are on the front; 1 more stopped at a rung"
+    )

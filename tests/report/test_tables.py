@@ -19,6 +19,7 @@ from builders import (
 
 from hilo_nas.arch import PRESETS
 from hilo_nas.errors import StorageError
+from hilo_nas.front import probability_on_front, top1_errors
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.report import (
     AnchorStanding,
@@ -50,6 +51,7 @@ COLUMNS = [
     "proxy_top1_se",
     "loss",
     "images_seen",
+    "seeds",
     "params_m",
     "gmacs",
     "patch_size",
@@ -61,6 +63,7 @@ COLUMNS = [
     "window_size",
     "mlp_ratios",
     "on_front",
+    "on_front_probability",
     "tied_with",
     "form",
     "condition",
@@ -77,7 +80,7 @@ def test_there_is_a_row_per_trial_with_every_value_and_its_spread():
     row, record = frame.loc[2], demo_records()[2]
     for name in ("images_per_s", "images_per_s_spread", "images_per_s_raw", "latency_ms_p95", "memory_mib", "form"):
         assert row[name] == getattr(record.measurement, name)
-    for name in ("proxy_top1", "proxy_top1_se", "loss", "images_seen"):
+    for name in ("proxy_top1", "proxy_top1_se", "loss", "images_seen", "seeds"):
         assert row[name] == getattr(record.score, name)
     assert row["key"] == record.key
     assert row["params_m"] == record.parameters / 1e6
@@ -112,6 +115,35 @@ def test_what_was_not_taken_is_missing_and_reasons_are_told():
 def test_what_the_sampler_was_told_instead_is_no_result():
     record = build_infeasible(0, imputed={"proxy_top1": 0.123})
     assert pd.isna(build_trials_frame([record]).loc[0, "proxy_top1"])
+
+
+def test_a_stopped_network_has_its_rungs_score_and_no_place_on_the_front():
+    rung = build_score(0.9, images_seen=1024)
+    row = build_trials_frame([build_record(0), build_record(1, 2000.0, state="stopped", scores=(rung,))]).loc[1]
+    assert (row["state"], row["images_seen"], row["proxy_top1"], row["seeds"]) == ("stopped", 1024, 0.9, 1)
+    assert row["proxy_top1_se"] == rung.proxy_top1_se
+    assert not row["on_front"]
+    assert pd.isna(row["on_front_probability"])
+
+
+def test_seeds_and_what_they_told_of_their_noise_are_in_the_table():
+    seeds = tuple(build_score(top1, seed=seed) for seed, top1 in enumerate((0.79, 0.81)))
+    records = [*demo_records()[:2], build_record(2, 500.0, scores=seeds), *demo_records()[3:]]
+    frame, errors = build_trials_frame(records), top1_errors(records)
+    assert frame["seeds"].tolist()[:5] == [1, 1, 2, 1, 1]
+    assert frame["proxy_top1_se"].tolist()[:5] == [errors[number] for number in range(5)]
+    assert errors[0] > records[0].score.proxy_top1_se
+    probabilities = probability_on_front(records)
+    assert frame["on_front_probability"].tolist()[:5] == [probabilities[number] for number in range(5)]
+    assert frame["on_front_probability"].isna().tolist()[5:] == [True, True]
+
+
+def test_numbers_of_images_and_seeds_are_written_whole(tmp_path):
+    folder = write_study(tmp_path, records=demo_records())
+    write_tables(folder)
+    with (folder.path / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["images_seen"], row["seeds"]) for row in rows[4:6]] == [("3008", "1"), ("", "")]
 
 
 def test_the_front_has_the_same_columns_the_fastest_first():
@@ -227,6 +259,14 @@ def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
     assert standing.sentence() == (
         "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1"
     )
+
+
+def test_the_noise_of_seeds_is_in_the_error_of_a_gain():
+    seeds = tuple(build_score(top1, seed=seed, proxy_top1_se=0.0) for seed, top1 in enumerate((0.74, 0.76)))
+    anchor = build_record(0, 800.0, origin="anchor:a", scores=(build_score(0.6, proxy_top1_se=0.0),))
+    (standing,) = compare_anchors([anchor, build_record(1, 900.0, scores=seeds)])
+    noise = 0.02 / 2**0.5
+    assert standing.top1_gain_se == pytest.approx((noise**2 + noise**2 / 2) ** 0.5)
 
 
 def test_of_several_that_beat_an_anchor_the_fastest_is_named():

@@ -199,3 +199,13 @@ def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(mach
     assert share_of(found) == (found.share_low + found.share_high) / 2 < 0.2
     assert cheap.total_s < 0.3 * whole.total_s
     assert list(tmp_path.iterdir()) == []
+
+
+def test_confirming_a_front_is_priced_apart_from_the_search(machine, tmp_path):
+    def cost(confirm):
+        return estimate_cost(SearchRequest(studies_dir=tmp_path, trials=1, confirm=confirm), lambda event: None)
+
+    plain, confirmed = cost(None), cost(2)
+    assert plain.confirmation_s is None
+    assert confirmed.confirmation_s == pytest.approx(2 * dry_run.CONFIRMED * confirmed.training_s)
+    assert confirmed.total_s == pytest.approx(plain.total_s, abs=1)
