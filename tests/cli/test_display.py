@@ -145,3 +145,15 @@ def test_a_terminal_sees_the_phase_under_way():
         "4/9",
     ):
         assert text in shown
+
+
+def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():
+    started = TrialStarted(number=1, key="timm:swift", params_m=None, gmacs=None, origin="peer:swift")
+    finished = {"key": "timm:swift", "state": "complete", "reason": None, "images_per_s": 5000.0, "proxy_top1": 0.9}
+    finished |= {"seconds": 3.0, "measured": 1, "total": 4}
+    begun = SearchStarted(study="demo", done=1, total=4, device="cpu", points=((0, 800.0, 0.5),))
+    text = say(begun, started, TrialFinished(number=1, is_peer=True, **finished), is_terminal=True)
+    assert "trial 1 (timm:swift): building" in text
+    assert "front: 800/s 50.0 %" in text
+    assert "/s 90.0 %" not in text
+    assert "/s 90.0 %" in say(begun, started, TrialFinished(number=1, **finished), is_terminal=True)

@@ -23,7 +23,7 @@ from hilo_nas.events import CohortTimed, Notice, SearchFinished
 from hilo_nas.front import front_of
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import INTERRUPTED
-from hilo_nas.report import compare_anchors
+from hilo_nas.report import compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.holding import locked
 from hilo_nas.search.remeasure import time_front
@@ -472,7 +472,7 @@ def test_another_device_makes_a_new_study_that_takes_over_the_scores(study, two_
         "anchor:litv2_tiny",
         *(f"reuse:demo/{number}" for number in range(1, 6)),
     ]
-    assert [standing.name for standing in compare_anchors(folder.load_records())] == ["litv2_tiny"]
+    assert [standing.name for standing in compare_references(folder.load_records())] == ["litv2_tiny"]
 
 
 def test_a_search_goes_on_in_the_study_of_another_device(pair, two_devices):
