@@ -47,7 +47,8 @@ def build_subject(
         built: nn.Module = getattr(importlib.import_module(module), name)(**ends, **arguments)
         return built
     check_timm_names([value])
-    if img_size is not None and timm.get_pretrained_cfg_value(value, "fixed_input_size"):
+    config = timm.get_pretrained_cfg(value)
+    if config is not None and config.fixed_input_size and img_size not in (None, config.input_size[-1]):
         arguments = {"img_size": img_size, **arguments}
     model: nn.Module = timm.create_model(
         value, pretrained=False, num_classes=num_classes, in_chans=in_chans, **arguments

@@ -68,7 +68,9 @@ def compared(studies):
 def test_peers_stand_below_the_front_with_a_plus_and_a_sentence_each(capsys, compared):
     lines = front(capsys, "compared").splitlines()
     assert lines[0] == "compared: 3 of 5 scored networks are on the front"
-    rows = [line.split() for line in lines if "±" in line and ("p2 " in line or line.endswith(("swift", "clever")))]
+    rows = [
+        line.split() for line in lines if "±" in line and ("p2 " in line or line.rstrip().endswith(("swift", "clever")))
+    ]
     assert [(row[0], row[-1]) for row in rows[3:]] == [("7+", "timm:clever"), ("8+", "timm:swift")]
     assert [row[0] for row in rows[:3]] == ["4", "3", "2"]
     assert "+ peer, no candidate of the search" in lines

@@ -28,13 +28,13 @@ def test_a_form_says_whose_code_runs():
 
 
 def test_a_network_made_for_one_image_size_is_built_for_the_one_at_hand():
-    images = torch.zeros(1, 3, 32, 32)
-    spec = {"timm": "test_vit"}
+    images = torch.zeros(2, 3, 32, 32)
+    spec = {"timm": "deit_tiny_patch16_224"}
     with pytest.raises(AssertionError):
         build_subject(spec, 10, 3)(images)
-    assert build_subject(spec, 10, 3, 32)(images).shape == (1, 10)
-    assert build_subject({**spec, "arguments": {"img_size": 32}}, 10, 3, 64)(images).shape == (1, 10)
-    assert build_subject("timm:test_resnet", 10, 3, 32)(images).shape == (1, 10)  # takes no such argument
+    assert build_subject(spec, 10, 3, 32)(images).shape == (2, 10)
+    assert build_subject({**spec, "arguments": {"img_size": 32}}, 10, 3, 64)(images).shape == (2, 10)
+    assert build_subject("timm:test_resnet", 10, 3, 32)(images).shape == (2, 10)  # takes no such argument
 
 
 def test_names_that_timm_does_not_know_are_told_with_those_nearest_to_them():
