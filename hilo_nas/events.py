@@ -148,10 +148,11 @@ class TrialStarted(Event):
 
     number: int
     key: str
-    params_m: float
-    gmacs: float
+    params_m: float | None
+    """None for a peer, whose parameters and multiply-adds are still to be counted."""
+    gmacs: float | None
     origin: str
-    """`sampler`, `anchor:NAME` or `retry:NUMBER`."""
+    """`sampler`, `anchor:NAME`, `peer:NAME` or `retry:NUMBER`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,6 +256,8 @@ class TrialFinished(Event):
     total: int
     verdict: str | None = None
     """How the machine behaved while the network was timed; see `Measurement.verdict`."""
+    is_peer: bool = False
+    """Whether the network is one of others, which fronts leave out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

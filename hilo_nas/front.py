@@ -2,6 +2,9 @@
 
 A point front takes every value at its word. But speeds and scores are measured, so a network may miss the front by less
 than both can be told apart: it is then tied with the members that beat it, until more samples decide.
+
+Networks of others (`TrialRecord.is_peer`) are marked points beside the search: no front here holds one, nor is any
+network beaten or tied by them.
 """
 
 from __future__ import annotations
@@ -211,7 +214,7 @@ def _interval_error(measurement: Measurement) -> float:
 
 
 def _scored(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return [record for record in records if record.state == "complete" and record.measurement and record.score]
+    return [r for r in records if r.state == "complete" and not r.is_peer and r.measurement and r.score]
 
 
 def _point(record: TrialRecord) -> tuple[float, float]:

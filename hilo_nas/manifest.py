@@ -50,7 +50,7 @@ class Manifest:
     sampler: str
     seed: int
     trials: int
-    """Networks to be measured in all; the only value that a later call may change."""
+    """Networks to be measured in all, without peers; a later call may change it."""
     versions: dict[str, str]
     """Of the tool and its libraries when the study was made."""
     created_at: str
@@ -61,7 +61,7 @@ class Manifest:
     eta: float | None = 3.0
     """One of how many networks goes on at each rung of the plan; None where all are fully trained."""
     peers: tuple[str, ...] = ()
-    """Networks of others that are timed and trained beside the space's, as `timm:NAME`."""
+    """Networks of others that are timed and trained beside the space's, as `timm:NAME`; a later call may add some."""
     schema_version: int = _SCHEMA_VERSION
 
     @property
@@ -81,7 +81,7 @@ class Manifest:
 
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns whether a record is of a network that the search compares with: an anchor or a peer."""
-        return record.subject.arch is None or record.key in {anchor.arch.key() for anchor in self.space.anchors}
+        return record.is_peer or record.key in {anchor.arch.key() for anchor in self.space.anchors}
 
     def is_comparable(self, measurement: Measurement) -> bool:
         """Returns whether a measurement was taken under a condition of the study, on its device, by its protocol."""

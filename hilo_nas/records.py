@@ -72,13 +72,13 @@ class TrialRecord:
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = "sampler"
-    """`sampler`, `anchor:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
+    """`sampler`, `anchor:NAME`, `peer:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
     reason: str | None = None
     """Why the trial failed or is infeasible."""
     parameters: int | None = None
-    """Trainable parameters, by formula."""
+    """Trainable parameters, by formula; a peer's are counted."""
     macs: int | None = None
-    """Multiply-adds at the timing size, by formula."""
+    """Multiply-adds at the timing size, by formula; a peer's are counted."""
     violations: dict[str, float] = dataclasses.field(default_factory=dict)
     """Per limit of the study, the logarithm of how far the value lies beyond it; at most 0 is within."""
     imputed: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -101,8 +101,13 @@ class TrialRecord:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the trial counts towards the number asked for: it ended, and not by failing."""
-        return self.state in ("complete", "stopped", "infeasible")
+        """Whether the trial counts towards the number asked for: it ended, and not by failing; peers never count."""
+        return self.state in ("complete", "stopped", "infeasible") and not self.is_peer
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether the network is one of others, a marked point beside the search: no candidate, never on its front."""
+        return self.subject.arch is None
 
     @property
     def is_interrupted(self) -> bool:

@@ -17,10 +17,11 @@ from builders import (
     write_study,
 )
 
-from hilo_nas.cost import count_macs, count_params
+from hilo_nas.cost import NetworkCost, count_macs, count_params
 from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import RoundTimed
 from hilo_nas.measure import Cohort
+from hilo_nas.records import Subject
 from hilo_nas.speeds import SpeedFolder
 
 FULL = build_plan().budgets[-1]
@@ -31,7 +32,7 @@ class FakeExecutor:
     """Speed falls with multiply-adds, top-1 rises with parameters and images seen; `happen` may raise before either.
 
     Args:
-        happen: Called with `("measure" | "score", call number of that verb)`.
+        happen: Called with `("measure" | "score" | "count", call number of that verb)`.
     """
 
     def __init__(self, happen=lambda verb, count: None):
@@ -40,6 +41,9 @@ class FakeExecutor:
         self.legs = []
         """(key, seed, images) of each leg of a training."""
         self.checkpoint_bytes = 100
+        self.peers = {}
+        """By timm's name, a peer's (images/s, top-1); (500, 0.5) for others."""
+        self.counted = []
         self.closed = False
 
     def measure(self, subject, emit, *, rivals=()):
@@ -47,7 +51,7 @@ class FakeExecutor:
         self.measured.append(subject.key)
         self.rivals.append([rival.key for rival in rivals])
         emit(RoundTimed(condition="fake", round=1, rounds=1, images_per_s=1.0))
-        return (build_measurement(speed(subject.arch)),)
+        return (build_measurement(self.law(subject)[0]),)
 
     def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
         self.happen("score", len(self.scored))
@@ -56,7 +60,18 @@ class FakeExecutor:
         if checkpoint is not None:
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_bytes(bytes(self.checkpoint_bytes))
-        return build_score(top1(subject.arch) * (until / FULL) ** 0.1, seed=seed, images_seen=until)
+        return build_score(self.law(subject)[1] * (until / FULL) ** 0.1, seed=seed, images_seen=until)
+
+    def count(self, subject, emit):
+        self.happen("count", len(self.counted))
+        self.counted.append(subject.key)
+        return NetworkCost(parameters=5_000_000, macs=70_000_000)
+
+    def law(self, subject):
+        """A network's speed and top-1."""
+        if subject.arch is None:
+            return self.peers.get(subject.timm, (500.0, 0.5))
+        return speed(subject.arch), top1(subject.arch)
 
     def close(self):
         self.closed = True
@@ -120,14 +135,14 @@ class FakeMachine(FakeExecutor):
         if self.speeds is not None:
             return self.speeds.measurements_of(subject.key)
         super().measure(subject, emit, rivals=rivals)
-        return tuple(self.time(subject.arch, condition) for condition in self.conditions)
+        return tuple(self.time(subject, condition) for condition in self.conditions)
 
     def measure_cohort(self, subjects, condition, calibration, num_classes, emit, *, seconds_each=None):
         self.happen("cohort", len(self.cohorts))
         name = f"cohort-{len(self.cohorts)}"
         self.cohorts.append((condition.label(), sorted(subjects), seconds_each))
         speeds = {
-            key: self.speed_of(subject.arch, condition) for key, subject in subjects.items() if key not in self.failures
+            key: self.speed_of(subject, condition) for key, subject in subjects.items() if key not in self.failures
         }
         return Cohort(
             measurements=build_cohort(speeds, cohort=name, condition=condition, **self.facts(condition)),
@@ -139,17 +154,21 @@ class FakeMachine(FakeExecutor):
         return dataclasses.replace(score, plan_hash=self.plan.hash(self.data["content_hash"]))
 
     def train(self, subject, plan, seed, emit, *, until=None, checkpoint=None):
-        return build_score(top1(subject.arch))
+        return build_score(self.law(subject)[1])
 
-    def time(self, arch, condition):
-        return build_measurement(self.speed_of(arch, condition), condition=condition, **self.facts(condition))
+    def check_timm_names(self, names, emit):
+        if unknown := [name for name in names if name not in self.peers]:
+            raise UsageError(f"timm has no model {unknown[0]!r}. Use {' or '.join(self.peers)}.")
+
+    def time(self, subject, condition):
+        return build_measurement(self.speed_of(subject, condition), condition=condition, **self.facts(condition))
 
     def facts(self, condition):
         return {"device": self.devices[condition.device], "form": self.form}
 
-    def speed_of(self, arch, condition):
-        factor = self.factors.get(arch.key(), 1.0) * self.factors.get(condition.label(), 1.0)
-        return speed(arch) * factor * (condition.batch_size / 32) ** 0.5
+    def speed_of(self, subject, condition):
+        factor = self.factors.get(subject.key, 1.0) * self.factors.get(condition.label(), 1.0)
+        return self.law(subject)[0] * factor * (condition.batch_size / 32) ** 0.5
 
 
 def speed(arch):
@@ -206,7 +225,7 @@ def write_timed_study(studies_dir, machine, archs, name="demo", *, top1s=None, *
     for number, arch in enumerate(archs):
         measurements = tuple(
             dataclasses.replace(
-                machine.time(arch, condition), protocol=manifest.calibrations[condition.label()].protocol
+                machine.time(Subject(arch=arch), condition), protocol=manifest.calibrations[condition.label()].protocol
             )
             for condition in conditions
         )

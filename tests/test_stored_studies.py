@@ -14,7 +14,7 @@ from hilo_nas.errors import StudyMismatchError
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.report import build_trials_frame, compare_anchors
+from hilo_nas.report import build_trials_frame, compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.search.storage import Memory
@@ -42,7 +42,7 @@ def test_a_stored_study_is_read_as_it_was_written(path):
     stored = (path / "front.csv").read_text().splitlines()[1:]
     assert front == [int(line.split(",")[0]) for line in stored]
     assert len(build_trials_frame(records)) == len(records)
-    assert len(compare_anchors(records)) == len(manifest.space.anchors)
+    assert len(compare_references(records)) == len(manifest.space.anchors)
 
 
 def _common(stored, written):

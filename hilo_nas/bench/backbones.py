@@ -134,7 +134,7 @@ def _count(peers: Sequence[Peer], img_size: int, log: Path, emit: Emit) -> dict[
                     arch = PRESETS[peer.name]
                     found[peer.name] = {"macs": count_macs(arch, img_size), "params": count_params(arch)}
                 else:
-                    found[peer.name] = worker.call("hilo_nas.bench.macs:count_subject", arguments, emit)
+                    found[peer.name] = worker.call("hilo_nas.models.macs:count_subject", arguments, emit)
             except (OutOfMemoryError, WorkerError) as error:
                 emit(Notice(level="warning", text=f"multiply-adds of {peer.name} could not be counted: {error}"))
                 found[peer.name] = {}

@@ -138,6 +138,11 @@ def _foreseen(event: LimitsForeseen) -> str:
     )
 
 
+def _name(event: TrialStarted) -> str:
+    """Returns what a network under way is called: its size where a formula tells it, else its name."""
+    return event.key if event.params_m is None else f"{event.params_m:.2f} M params"
+
+
 class _LiveDisplay:
     """Trials, time left, the phase under way, and the front so far."""
 
@@ -164,7 +169,8 @@ class _LiveDisplay:
         elif isinstance(event, TrialFinished):
             self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
             self._stopped += event.state == "stopped"
-            if event.state == "complete" and event.images_per_s and event.proxy_top1 is not None:
+            is_point = event.state == "complete" and not event.is_peer
+            if is_point and event.images_per_s and event.proxy_top1 is not None:
                 self._points[event.number] = (event.images_per_s, event.proxy_top1)
         elif isinstance(event, CalibrationStarted):
             self._phase, self._share = f"timing the reference at {event.condition}", None
@@ -194,7 +200,7 @@ class _LiveDisplay:
             stopped = f"({self._stopped} stopped)" if self._stopped else ""
             grid.add_row("trials", bar, f"{self._measured}/{self._total}", stopped, self._time_left())
             rows.append(grid)
-        what = f"trial {self._trial.number} ({self._trial.params_m:.2f} M params): " if self._trial else ""
+        what = f"trial {self._trial.number} ({_name(self._trial)}): " if self._trial else ""
         grid = Table.grid(padding=(0, 1))
         if self._share is None:
             grid.add_row(Text(what + self._phase))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -25,17 +27,19 @@ def run(
     studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the front."""
-    from hilo_nas.report import build_front_frame, compare_anchors  # pandas takes its time
+    from hilo_nas.report import build_front_frame, compare_references  # pandas takes its time
 
     folder = find_study(study, studies_dir)
     records = folder.load_records()
     if output is Format.csv:
         typer.echo(build_front_frame(records, ties=True).to_csv(index=False), nl=False)
     elif output is Format.json:
-        standings = [
-            {"anchor": standing.name, "trial": standing.number, "verdict": standing.verdict, "by": standing.by}
-            for standing in compare_anchors(records)
-        ]
+        standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "peer": []}
+        for standing in compare_references(records):
+            fields = dataclasses.asdict(standing)
+            name, number = fields.pop("name"), fields.pop("number")
+            row = {standing.kind: name, "trial": number, **fields, "sentence": standing.sentence()}
+            standings[standing.kind].append(row)
         probabilities = probability_on_front(records)
         content = {
             "study": folder.name,
@@ -52,7 +56,8 @@ def run(
                 {"trial": number, "tied_with": list(rivals), "on_front_probability": probabilities[number]}
                 for number, rivals in ties_of(records).items()
             ],
-            "anchors": standings,
+            "anchors": standings["anchor"],
+            "peers": standings["peer"],
         }
         typer.echo(json.dumps(content, indent=1))
     else:
@@ -60,15 +65,15 @@ def run(
 
 
 def print_front(folder: StudyFolder, console: Console) -> None:
-    """Prints the front as a table, with the conditions of its figures and how it stands to each anchor."""
-    from hilo_nas.report import compare_anchors
+    """Prints the front as a table, with the conditions of its figures and how it stands to each anchor and peer."""
+    from hilo_nas.report import compare_references
 
     manifest, records = folder.load_manifest(), folder.load_records()
     front = front_of(records)
     if not front:
         console.print(f"study {folder.name} has no complete trial yet", highlight=False)
         return
-    scored = sum(record.state == "complete" for record in records)
+    scored = sum(record.state == "complete" and not record.is_peer for record in records)
     ties = ties_of(records)
     text = f"{folder.name}: {len(front)} of {scored} scored networks are on the front"
     if ties:
@@ -78,8 +83,10 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     console.print(text, markup=False)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     by_number = {record.number: record for record in records}
+    tied = [by_number[number] for number in ties]
+    peers = [record for record in records if record.is_peer and record.state == "complete"]
     print_front_table(
-        [*front, *(by_number[number] for number in ties)],
+        [*front, *tied, *peers],
         anchors,
         console,
         ties=ties,
@@ -101,7 +108,9 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         f"the training split; ± standard error{of_seeds}\n"
         "n: trainings with different seeds that top-1 is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and more accurate\n"
-        "* anchor   ~ beaten by the trials named, but with a probability below 95 %",
+        "* anchor   ~ beaten by the trials named, but with a probability below 95 %"
+        + "\n+ peer, no candidate of the search"
+        * bool(peers),
         style="dim",
         soft_wrap=True,
     )
@@ -111,7 +120,7 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         console.print(
             f"These speeds were not all taken in the same way: hilo-nas remeasure {folder.name}", soft_wrap=True
         )
-    for standing in compare_anchors(records):
+    for standing in compare_references(records):
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
     scores = [record.score for record in front if record.score]
     if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training

@@ -88,6 +88,13 @@ def run(
     reuse: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Try this study's networks first and take over their scores.")
     ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="timm:NAME,...",
+            help="Networks of others to time and train beside the space's; a stored study takes on further ones.",
+        ),
+    ] = None,
     remeasure: Annotated[
         bool, typer.Option("--remeasure/--no-remeasure", help="Time the front again, side by side, at the end.")
     ] = True,
@@ -174,6 +181,7 @@ def run(
         timing_s=seconds,
         speeds=speeds,
         reuse=reuse,
+        peers=() if peers is None else tuple(peer.strip() for peer in peers.split(",")),
         remeasure=remeasure,
         data=data,
         val_data=val_data,
@@ -248,6 +256,8 @@ def _print_cost(request: SearchRequest, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if cost.peers:
+        console.print(f"peers ({cost.peers}): about {duration(cost.peers_s)} of that")
     if cost.trials_by_timeout is not None:
         console.print(f"about {cost.trials_by_timeout} of them within the timeout")
     if cost.confirmation_s is not None:

@@ -31,7 +31,9 @@ def run(
     """Prints the state of a study."""
     folder = find_study(study, studies_dir)
     manifest, records = folder.load_manifest(), folder.load_records()
-    states = Counter(record.state for record in records)
+    states = Counter(record.state for record in records if not record.is_peer)
+    peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
+    peers |= {record.key: record.state for record in records if record.is_peer}
     measured = sum(record.is_measured for record in records)
     # A retry takes over what its network had measured, so that a measurement may stand in two records.
     timing = sum(
@@ -54,6 +56,7 @@ def run(
             "states": dict(states),
             "verdicts": dict(verdicts),
             "front": front,
+            "peers": peers,
             "timing_s": timing,
             "training_s": training,
             "trials_s": in_trials,
@@ -83,6 +86,8 @@ def run(
         )
         if confirming:
             rows["trained"] += f"; {confirming:,} more with further seeds"
+    if peers:
+        rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in peers.items())
     if verdicts:
         rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
     if limits := manifest.limits_in_force:

@@ -34,7 +34,7 @@ def print_front_table(
     errors: Mapping[int, float],
     probabilities: Mapping[int, float],
 ) -> None:
-    """Prints a row per trial of a front; those whose key is an anchor's are marked with a star, ties with a tilde.
+    """Prints a row per trial of a front and around it: anchors are marked with a star, peers with a plus, ties with ~.
 
     Args:
         front: The trials, in the order of the rows.
@@ -47,6 +47,9 @@ def print_front_table(
     ties = ties or {}
     from hilo_nas.report import describe_arch  # pandas takes its time
 
+    def describe(record: TrialRecord) -> str:
+        return record.key if record.subject.arch is None else describe_arch(record.subject.arch)
+
     wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE, pad_edge=False)
     for name in ("trial", "images/s", "top-1 %", "n", "P(front)", "p50 ms", "MiB", "params M", "GMACs"):
@@ -58,13 +61,13 @@ def print_front_table(
         table.add_column("architecture")
     for record in front:
         measurement, score = record.measurement, record.score
-        if measurement is None or score is None or record.subject.arch is None:
+        if measurement is None or score is None:
             continue
-        star = "*" if record.key in anchors else ""
+        mark = "+" if record.is_peer else "*" if record.key in anchors else ""
         rivals = ties.get(record.number)
         tie = f"~{','.join(map(str, rivals))} " if rivals else ""
         table.add_row(
-            f"{tie}{record.number}{star}",
+            f"{tie}{record.number}{mark}",
             with_spread(measurement.images_per_s, measurement.half_width),
             with_spread(score.proxy_top1, errors[record.number], scale=100, decimals=1),
             str(score.seeds),
@@ -74,12 +77,11 @@ def print_front_table(
             figure((record.parameters or 0) / 1e6, 3),
             figure((record.macs or 0) / 1e9, 3),
             *(_further(record.measurements_by_condition().get(label)) for label in further),
-            *([describe_arch(record.subject.arch)] if wide else []),
+            *([describe(record)] if wide else []),
         )
     console.print(table)
     for record in () if wide else front:
-        if record.subject.arch is not None:
-            console.print(f"{record.number:>5}  {describe_arch(record.subject.arch)}", markup=False, soft_wrap=True)
+        console.print(f"{record.number:>5}  {describe(record)}", markup=False, soft_wrap=True)
 
 
 def _further(measurement: Measurement | None) -> str:

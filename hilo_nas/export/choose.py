@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.front import front_of
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
@@ -19,12 +19,19 @@ def choose_trial(
     Raises:
         UsageError: Not exactly one way of choosing is given.
         NotFoundError: There is no such trial.
-        TrialStateError: The trial of that number failed, is infeasible or is still running.
+        TrialStateError: The trial of that number failed, is infeasible or is still running, or is of a peer.
     """
     if [number is not None, min_images_per_s is not None, at_knee].count(True) != 1:
         raise UsageError("give exactly one of --trial N, --min-images-per-s X and --knee")
     if number is not None:
-        return folder.load_record(number)
+        record = folder.load_record(number)
+        if record.is_peer:
+            name = record.subject.timm
+            raise TrialStateError(
+                f"a trial must be of a network of the search, but trial {number} of study {folder.name} is of the peer "
+                f"{record.key}. Train that by its name: timm's train.py --model {name}."
+            )
+        return record
     front = front_of(folder.load_records())
     if not front:
         raise NotFoundError(f"study {folder.name} has no complete trial yet: see `hilo-nas status {folder.name}`")

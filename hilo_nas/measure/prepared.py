@@ -64,7 +64,7 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
     if "training" in subject:
         with torch.inference_mode(False):  # what is built in it never learns
             return _prepare_step(subject["training"], condition, device, num_classes)
-    model = _build(subject, num_classes)
+    model = _build(subject, num_classes, condition.img_size)
     if condition.runtime != "torch":
         from hilo_nas.models.convert import convert
 
@@ -141,7 +141,7 @@ def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torc
     """
     if condition.runtime != "torch" or condition.fused or condition.cuda_graph:
         raise UsageError("a training step runs in torch alone: runtime, fused and cuda_graph must be left out")
-    model = _place(_build(subject, num_classes), condition, device).train()
+    model = _place(_build(subject, num_classes, condition.img_size), condition, device).train()
     image = _input(subject, condition, device)
     form = f"{form_of(model)} training" + " compiled" * condition.compile
     run: Any = _compile(model) if condition.compile else model
@@ -171,9 +171,9 @@ def _memory_reader(call: Callable[[], object], model: nn.Module, device: torch.d
     return read_memory_mib
 
 
-def _build(subject: Mapping[str, Any], num_classes: int) -> nn.Module:
+def _build(subject: Mapping[str, Any], num_classes: int, img_size: int) -> nn.Module:
     torch.manual_seed(0)
-    model = build_subject(dict(subject), num_classes=num_classes, in_chans=3).eval()
+    model = build_subject(dict(subject), num_classes=num_classes, in_chans=3, img_size=img_size).eval()
     fill_zero_weights(model)
     return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -12,14 +12,17 @@ from torch import nn
 
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
+from hilo_nas.events import Emit
 from hilo_nas.models.litv2 import build_model
 
-__all__ = ["build_subject", "form_of", "input_shape_of"]
+__all__ = ["build_subject", "check_timm_names", "form_of", "input_shape_of"]
 
 _WAYS = f'Use {{"arch": {{...}}}}, {{"timm": NAME}}, "timm:NAME" or one of {", ".join(PRESETS)}.'
 
 
-def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int) -> nn.Module:
+def build_subject(
+    spec: str | Mapping[str, Any], num_classes: int, in_chans: int, img_size: int | None = None
+) -> nn.Module:
     """Builds the network that a plain value names, with fresh weights.
 
     Args:
@@ -29,6 +32,7 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
             {...}}`, which is told `num_classes` and `in_chans`, too.
         num_classes: Classes of the head.
         in_chans: Channels of the image.
+        img_size: Side of the images in pixels; those of timm's networks that are made for one size are built for it.
 
     Raises:
         UsageError: The value names no network, or timm does not know the name.
@@ -42,13 +46,33 @@ def build_subject(spec: str | Mapping[str, Any], num_classes: int, in_chans: int
         ends = {"num_classes": num_classes, "in_chans": in_chans} if kind == "function" else {}
         built: nn.Module = getattr(importlib.import_module(module), name)(**ends, **arguments)
         return built
-    if not timm.is_model(value):
-        near = difflib.get_close_matches(value, timm.list_models(), n=3) or ["a name that timm.list_models() gives"]
-        raise UsageError(f"timm {timm.__version__} has no model {value!r}. Use {' or '.join(near)}.")
+    check_timm_names([value])
+    config = timm.get_pretrained_cfg(value)
+    if config is not None and config.fixed_input_size and img_size not in (None, config.input_size[-1]):
+        arguments = {"img_size": img_size, **arguments}
     model: nn.Module = timm.create_model(
         value, pretrained=False, num_classes=num_classes, in_chans=in_chans, **arguments
     )
     return model
+
+
+def check_timm_names(names: Sequence[str], *, emit: Emit | None = None) -> None:
+    """Checks that timm knows networks of these names; builds none.
+
+    Args:
+        names: The names, without `timm:`.
+        emit: Unused; every worker function takes it.
+
+    Raises:
+        UsageError: It does not; tells each such name with those nearest to it.
+    """
+    faults = []
+    for name in names:
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=3) or ["a name that timm.list_models() gives"]
+            faults.append(f"timm {timm.__version__} has no model {name!r}. Use {' or '.join(near)}.")
+    if faults:
+        raise UsageError("\n".join(faults))
 
 
 def form_of(model: nn.Module) -> str:

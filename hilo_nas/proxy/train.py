@@ -125,7 +125,7 @@ def _train(
     checkpoint: Path | None,
 ) -> _Trained:
     torch.manual_seed(seed)
-    model = build_subject(subject, data.num_classes, 3)
+    model = build_subject(subject, data.num_classes, 3, plan.img_size)
     training = Training(model, plan, data, seed=seed, device=device, emit=emit)
     name = {"subject": json.dumps(subject, sort_keys=True), "plan": plan.hash(data.content_hash), "seed": seed}
     if checkpoint is not None and checkpoint.exists():

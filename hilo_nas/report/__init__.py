@@ -1,6 +1,5 @@
 """Reading a study: tables and fronts from its records. Nothing here times or trains, or imports torch."""
 
-from hilo_nas.report.anchors import AnchorStanding, compare_anchors
 from hilo_nas.report.benches import (
     BenchReport,
     BenchTable,
@@ -12,20 +11,21 @@ from hilo_nas.report.benches import (
 )
 from hilo_nas.report.cohorts import build_cohort_frame
 from hilo_nas.report.pictures import Cloud, TauBar, check_pictures, render_agreement
+from hilo_nas.report.standings import Standing, compare_references
 from hilo_nas.report.tables import build_front_frame, build_trials_frame, describe_arch, write_speed_table, write_tables
 
 __all__ = [
-    "AnchorStanding",
     "BenchReport",
     "BenchTable",
     "Cloud",
+    "Standing",
     "TauBar",
     "build_cohort_frame",
     "build_front_frame",
     "build_trials_frame",
     "check_folder",
     "check_pictures",
-    "compare_anchors",
+    "compare_references",
     "describe_arch",
     "render_agreement",
     "render_csv",

@@ -68,7 +68,8 @@ def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     """Returns a row per trial in the order of their numbers; what was not taken is missing.
 
     The per-stage knobs are text, four values joined by a hyphen (`96-192-384-768`), and so are the numbers in
-    `tied_with`: the members of the front that a trial cannot be told from (`hilo_nas.front.ties_of`).
+    `tied_with`: the members of the front that a trial cannot be told from (`hilo_nas.front.ties_of`). A peer has no
+    knobs, and its `key` is its name, `timm:NAME`.
     """
     front = {record.number for record in front_of(records)}
     ties, errors, probabilities = ties_of(records), top1_errors(records), probability_on_front(records)

@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from hilo_nas.events import Emit, Event, LimitsForeseen, Notice, TrainingProgres
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.outlook import foresee_limits
+from hilo_nas.search.peers import check_peers, due_peers
 from hilo_nas.search.request import SearchRequest, eta_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.rungs import expected_share
@@ -44,8 +46,12 @@ class Cost:
     trial_s: tuple[float, float]
     """Seconds of the cheapest and the dearest trial seen."""
     trials: int
+    peers: int
+    """Networks of others that are timed and fully trained beside the trials."""
+    peers_s: float
+    """Seconds of all of them, those left out that could not be tried."""
     total_s: float
-    """Seconds of the whole search."""
+    """Seconds of the whole search, peers included."""
     trials_by_timeout: int | None
     """Trials that fit into the timeout, where one is given."""
     disk_mib: float
@@ -70,6 +76,7 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
             Path(logs), purpose="a dry run", idle_timeout_s=request.idle_timeout_s, timing_s=request.timing_s
         ) as executor,
     ):
+        check_peers(request, folder, executor, emit)
         if folder.exists:
             manifest = folder.load_manifest()
             setting = reopen(request, folder, manifest, space, executor, emit)
@@ -91,6 +98,7 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
             set_up_s=set_up_s,
             share_trained=share_of(foreseen),
             eta=eta,
+            peers=due_peers(request, folder),
         )
 
 
@@ -109,6 +117,7 @@ def price_search(
     set_up_s: float,
     share_trained: float,
     eta: float | None,
+    peers: Sequence[str] = (),
 ) -> Cost:
     """Returns what a search that is set up would cost, from a few of its space's networks tried for a moment.
 
@@ -121,15 +130,20 @@ def price_search(
         set_up_s: Seconds that went before the first trial.
         share_trained: Share of the networks that keep the limits; the others are only timed.
         eta: `Manifest.eta`.
+        peers: Those still to be tried; each is, for they differ more than the networks of a space do.
     """
-    timings, trainings = _try_networks(executor, setting, emit)
+    timings, trainings = _try_networks(executor, setting, _draw_networks(setting), emit)
+    if not timings:
+        raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
+    tried = _try_networks(executor, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
+    peers_s = sum(map(sum, tried))
     each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
     # As a rule a network is stopped at a rung; the first ones, which meet few others there, go on more often.
     share = share_trained * expected_share(setting.plan.budgets, eta)
     trial_s = statistics.fmean(timings) + share * statistics.fmean(trainings)
     fits = None
     if request.timeout_s is not None:
-        fits = min(trials, max(0, int((request.timeout_s - set_up_s) / trial_s)))
+        fits = min(trials, max(0, int((request.timeout_s - set_up_s - peers_s) / trial_s)))
     pixels = setting.data.n_images * 3 * setting.plan.img_size**2
     return Cost(
         networks=len(each),
@@ -138,22 +152,28 @@ def price_search(
         training_s=statistics.median(trainings),
         trial_s=(min(each), max(each)),
         trials=trials,
-        total_s=set_up_s + trials * trial_s,
+        peers=len(peers),
+        peers_s=peers_s,
+        total_s=set_up_s + peers_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
         confirmation_s=CONFIRMED * request.confirm * statistics.fmean(trainings) if request.confirm else None,
     )
 
 
-def _try_networks(executor: LocalExecutor, setting: Setting, emit: Emit) -> tuple[list[float], list[float]]:
-    """Returns the seconds of timing and of training of a few networks; those that fail are told and left out."""
-    random = Random(0)
-    space = setting.space
+def _draw_networks(setting: Setting) -> list[Subject]:
+    """Returns a few of the space's networks, an anchor first, or of those that a table has speeds of."""
     if setting.speeds is not None:
-        subjects = [record.subject for record in setting.speeds.load_records().values()][:_NETWORKS]
-    else:
-        subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
-        subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+        return [record.subject for record in setting.speeds.load_records().values()][:_NETWORKS]
+    random, space = Random(0), setting.space
+    subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
+    return subjects + [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+
+
+def _try_networks(
+    executor: LocalExecutor, setting: Setting, subjects: Sequence[Subject], emit: Emit
+) -> tuple[list[float], list[float]]:
+    """Returns the seconds of timing and of training of some networks; those that fail are told and left out."""
     timings, trainings = [], []
     for subject in subjects:
         try:
@@ -162,12 +182,11 @@ def _try_networks(executor: LocalExecutor, setting: Setting, emit: Emit) -> tupl
             timed = time.monotonic() - begun
             trained = _training_seconds(executor, subject, setting, emit)
         except HiloNasError as error:
-            emit(Notice(level="warning", text=f"one network could not be tried: {error}"))
+            name = "one network" if subject.arch else subject.key
+            emit(Notice(level="warning", text=f"{name} could not be tried: {error}"))
             continue
         timings.append(timed)
         trainings.append(trained)
-    if not timings:
-        raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
     return timings, trainings
 
 

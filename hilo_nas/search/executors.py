@@ -1,4 +1,4 @@
-"""Who evaluates a candidate: an interface with two verbs, and the one that uses this machine's workers."""
+"""Who evaluates a candidate: an interface with three verbs, and the one that uses this machine's workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, claims_of, hold
@@ -51,6 +52,13 @@ class Executor(Protocol):
 
         Raises:
             HiloNasError: The training failed.
+        """
+
+    def count(self, subject: Subject, emit: Emit) -> NetworkCost:
+        """Returns what no formula knows: the parameters and multiply-adds of a peer, at the objective's image size.
+
+        Raises:
+            HiloNasError: The network cannot be built, or not be run at that size.
         """
 
     def close(self) -> None:
@@ -259,6 +267,24 @@ class LocalExecutor:
         claims = claims_of(self.identity_of(self._training_device, emit), timing=False)
         with hold(claims, f"training for {self._purpose}", emit):
             return ProxyScore.from_dict(self._training.call("hilo_nas.proxy.train:run_training", arguments, emit))
+
+    def count(self, subject: Subject, emit: Emit) -> NetworkCost:
+        """See `Executor.count`."""
+        arguments = {
+            "subject": subject.to_dict(),
+            "img_size": self._conditions[0].img_size,
+            "num_classes": len(self._data["class_names"]),
+        }
+        found = self._training.call("hilo_nas.models.macs:count_subject", arguments, emit)
+        return NetworkCost(parameters=found["params"], macs=found["macs"])
+
+    def check_timm_names(self, names: Sequence[str], emit: Emit) -> None:
+        """Checks in a worker, for timm takes its time to import, that it knows networks of these names.
+
+        Raises:
+            UsageError: It does not; tells the nearest names.
+        """
+        self._training.call("hilo_nas.models.subjects:check_timm_names", {"names": list(names)}, emit)
 
     def close(self) -> None:
         """See `Executor.close`."""

@@ -73,8 +73,11 @@ class Ladder:
                 return
 
     def goes_on(self, record: TrialRecord, images: int, others: Sequence[TrialRecord]) -> bool:
-        """Returns whether a network is trained beyond a rung that it has reached."""
-        if self._manifest.eta is None:
+        """Returns whether a network is trained beyond a rung that it has reached.
+
+        Peers always are, and are not compared there: they would take the places of the space's networks.
+        """
+        if self._manifest.eta is None or record.is_peer:
             return True
         entries = [self._entry(other, images) for other in others if other.key != record.key]
         own = self._entry(record, images)
@@ -84,7 +87,7 @@ class Ladder:
 
     def _entry(self, record: TrialRecord, images: int) -> RungEntry | None:
         score, measurement = record.score_at(images), record.measurement
-        if score is None or measurement is None or record.state == "infeasible":
+        if score is None or measurement is None or record.state == "infeasible" or record.is_peer:
             return None
         return RungEntry(
             key=record.key,
@@ -110,6 +113,6 @@ def extrapolate(record: TrialRecord, records: Sequence[TrialRecord], images: int
     gains = [
         full.proxy_top1 - rung.proxy_top1
         for other in records
-        if (full := other.score_at(images)) and (rung := other.score_at(last.images_seen))
+        if not other.is_peer and (full := other.score_at(images)) and (rung := other.score_at(last.images_seen))
     ]
     return last.proxy_top1 + (statistics.median(gains) if gains else 0.0)

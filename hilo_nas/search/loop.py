@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, NoReturn
 
+from hilo_nas.arch import ArchConfig
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import (
     DataError,
@@ -42,7 +43,7 @@ __all__ = ["SearchLoop", "beyond", "explain"]
 
 _FAILURES_IN_A_ROW = 5
 """Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
-the fault is hardly the networks'."""
+the fault is hardly the networks'. Peers do not count here: that some cannot run on small images is their own."""
 
 
 def _now() -> str:
@@ -51,7 +52,7 @@ def _now() -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A network that is due before the sampler is asked: an anchor, or one that was cut off."""
+    """A network that is due before the sampler is asked: an anchor, a peer, or one that was cut off."""
 
     subject: Subject
     origin: str
@@ -116,7 +117,7 @@ class SearchLoop:
         return sum(record.is_measured for record in self.records)
 
     def run(self, *, timeout_s: float | None = None) -> SearchFinished:
-        """Runs trials up to the manifest's total; returns how it ended.
+        """Runs trials up to the manifest's total, and its peers whatever that is; returns how it ended.
 
         Raises:
             HiloNasError: The device, the data or the disk cannot serve, or trials fail one after the other.
@@ -124,10 +125,10 @@ class SearchLoop:
         """
         start = self._clock()
         stopped_by = "total"
-        failures = 0
+        failures: list[int] = []
         try:
             self._go_on_with_raised()
-            while self.measured < self._manifest.trials:
+            while self.measured < self._manifest.trials or self._due_peer() is not None:
                 if timeout_s is not None and self._clock() - start >= timeout_s:
                     stopped_by = "timeout"
                     break
@@ -137,8 +138,10 @@ class SearchLoop:
                     stopped_by = "exhausted"
                     break
                 record = self._run_trial(record)
-                failures = failures + 1 if record.state == "failed" else 0
-                if failures >= _FAILURES_IN_A_ROW:
+                if record.is_peer:
+                    continue
+                failures = [*failures, len(self.records) - 1] if record.state == "failed" else []
+                if len(failures) >= _FAILURES_IN_A_ROW:
                     self._give_up(failures)
         finally:
             self._memory.close()
@@ -186,14 +189,14 @@ class SearchLoop:
             "imputed": {"proxy_top1": extrapolate(record, self.records, budget)},
         }
 
-    def _give_up(self, failures: int) -> NoReturn:
-        """Marks the last trials as due again and ends the search."""
-        reason = self.records[-1].reason
-        for i in range(len(self.records) - failures, len(self.records)):
+    def _give_up(self, failures: Sequence[int]) -> NoReturn:
+        """Marks failed trials, given by their places, as due again and ends the search."""
+        reason = self.records[failures[-1]].reason
+        for i in failures:
             record = self.records[i]
             self.records[i] = self._write(dataclasses.replace(record, reason=f"{INTERRUPTED}: {record.reason}"))
         raise HiloNasError(
-            f"{failures} trials failed one after the other, the last one because: {reason}. What the workers "
+            f"{len(failures)} trials failed one after the other, the last one because: {reason}. What the workers "
             f"printed is in {self._folder.logs_path}. The next search in this study tries these networks again."
         )
 
@@ -207,18 +210,28 @@ class SearchLoop:
         return records
 
     def _due(self) -> _Candidate | None:
-        """Returns the next network that does not wait for the sampler: anchors, those cut off, those taken over."""
-        for anchor in self._space.anchors:
+        """Returns the next network that does not wait for the sampler: anchors, peers, those cut off or taken over."""
+        for anchor in self._space.anchors if self.measured < self._manifest.trials else ():
             subject = Subject(arch=anchor.arch)
             if self._is_due(subject):
                 params = None if anchor.outside else self._space.encode(anchor.arch)
                 return _Candidate(subject=subject, origin=f"anchor:{anchor.name}", params=params)
+        if (peer := self._due_peer()) is not None:
+            return peer
         for record in self.records:
             if record.is_interrupted and record.key not in self._known:
                 return _Candidate(subject=record.subject, origin=f"retry:{record.number}", params=record.params)
         for item in self._reused:
             if self._is_due(item.subject):
                 return _Candidate(subject=item.subject, origin=item.origin, params=item.params)
+        return None
+
+    def _due_peer(self) -> _Candidate | None:
+        """Returns the next network of others; one that was cut off comes again, one that failed does not."""
+        for peer in self._manifest.peers:
+            subject = Subject(timm=peer.removeprefix("timm:"))
+            if self._is_due(subject):
+                return _Candidate(subject=subject, origin=f"peer:{subject.timm}", params=None)
         return None
 
     def _is_due(self, subject: Subject) -> bool:
@@ -241,16 +254,16 @@ class SearchLoop:
             subject, origin, params = due.subject, due.origin, due.params
             if params is not None:
                 self._memory.ask(params)
-        cost = self._cost(subject)
+        cost = None if subject.arch is None else self._cost(subject.arch)
         record = TrialRecord(
             number=self.records[-1].number + 1 if self.records else 0,
             subject=subject,
             state="running",
             params=params,
             origin=origin,
-            parameters=cost.parameters,
-            macs=cost.macs,
-            violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs),
+            parameters=None if cost is None else cost.parameters,
+            macs=None if cost is None else cost.macs,
+            violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
             sampler_memory=memory,
             measurements=self._measured_before(subject.key),
             started_at=_now(),
@@ -261,8 +274,8 @@ class SearchLoop:
             TrialStarted(
                 number=record.number,
                 key=record.key,
-                params_m=cost.parameters / 1e6,
-                gmacs=cost.macs / 1e9,
+                params_m=None if cost is None else cost.parameters / 1e6,
+                gmacs=None if cost is None else cost.macs / 1e9,
                 origin=origin,
             )
         )
@@ -274,12 +287,12 @@ class SearchLoop:
         try:
             outcome = self._evaluate(record)
         except NotEnoughMemoryError as error:
-            outcome = {
-                "state": "infeasible",
-                "reason": f"out of memory while timing: {error}",
-                "violations": {**record.violations, FITS: 1.0},
-                "imputed": self._impute(None),
-            }
+            outcome = {"reason": f"out of memory while timing: {error}"}
+            if record.is_peer:
+                outcome["state"] = "failed"
+            else:
+                violations = {**record.violations, FITS: 1.0}
+                outcome |= {"state": "infeasible", "violations": violations, "imputed": self._impute(None)}
         except (DeviceError, MeasurementError, DataError, StorageError):
             self._close({"state": "failed", "reason": INTERRUPTED}, start)  # the world's fault
             raise
@@ -290,6 +303,9 @@ class SearchLoop:
             raise
         closed = self._close(outcome, start)
         self._memory.tell(closed, self.records)
+        if closed.is_peer and closed.state == "failed":
+            text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
+            self._emit(Notice(level="warning", text=text))
         return closed
 
     def _close(self, outcome: Mapping[str, Any], start: float) -> TrialRecord:
@@ -310,19 +326,27 @@ class SearchLoop:
                 seconds=closed.seconds,
                 measured=self.measured,
                 total=self._manifest.trials,
+                is_peer=closed.is_peer,
             )
         )
         return closed
 
     def _evaluate(self, record: TrialRecord) -> dict[str, Any]:
-        """Returns how the trial ends, in the order of cost; what was measured is written before the training begins."""
+        """Returns how the trial ends, in the order of cost; what was measured is written before the training begins.
+
+        A peer has no limits to keep: it is never proposed, and where it stands is worth knowing all the same.
+        """
+        if record.is_peer:
+            cost = self._executor.count(record.subject, self._emit)
+            record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
         if over := beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
             return {"state": "infeasible", "reason": self._explain(over, record)}
         if not self._is_timed(record):
             measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
             record = dataclasses.replace(record, measurements=measurements)
-        violations = {**record.violations, **measured_violations(self._limits, record.measurements)}
+        limits = {} if record.is_peer else self._limits
+        violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
         self._rewrite(record)
         if over := beyond(violations):
@@ -360,13 +384,12 @@ class SearchLoop:
         found = impute(self.records, chance_top1=1 / self._manifest.data.num_classes)
         return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
 
-    def _cost(self, subject: Subject) -> NetworkCost:
-        assert subject.arch is not None
+    def _cost(self, arch: ArchConfig) -> NetworkCost:
         classes = self._manifest.data.num_classes
-        return count_cost(subject.arch, self._manifest.objective.img_size, num_classes=classes)
+        return count_cost(arch, self._manifest.objective.img_size, num_classes=classes)
 
     def _excess(self, params: Mapping[str, int]) -> float:
-        cost = self._cost(Subject(arch=self._space.decode(params)))
+        cost = self._cost(self._space.decode(params))
         found = free_violations(self._limits, parameters=cost.parameters, macs=cost.macs)
         return sum(max(value, 0.0) for value in found.values())
 

@@ -106,7 +106,9 @@ def time_front(
 ) -> None:
     """Times a study's front and the networks near it in the same rounds, unless that was done; the lock is held.
 
-    As many as share their rounds: only a front that is longer than that, which is never cut, takes several cohorts.
+    The anchors and peers that they are compared with are among them, so that who beats whom is judged by rounds that
+    all shared. As many as share their rounds: only a front that is longer than that, which is never cut, takes several
+    cohorts.
 
     Args:
         folder: The study.
@@ -115,12 +117,15 @@ def time_front(
         emit: Told of the timing.
         again: Whether to do it even where they share their rounds already.
     """
-    near = near_front(folder.load_records(), at_most=TOGETHER)
-    cohorts = {record.measurement.cohort for record in near if record.measurement}
-    is_done = "" not in cohorts and len(cohorts) <= -(-len(near) // TOGETHER)
-    if len(near) < 2 or (is_done and not again):
+    records = folder.load_records()
+    references = [record for record in records if manifest.is_reference(record) and record.state == "complete"]
+    near = near_front(records, at_most=TOGETHER - len(references))
+    compared = [*near, *(record for record in references if record not in near)]
+    cohorts = {record.measurement.cohort for record in compared if record.measurement}
+    is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
+    if not near or len(compared) < 2 or (is_done and not again):
         return
-    _time_again(folder, manifest, near, manifest.objective, executor, emit)
+    _time_again(folder, manifest, compared, manifest.objective, executor, emit)
 
 
 def _time_again(
@@ -177,7 +182,11 @@ def _time_elsewhere(
     conditions = tuple(dict.fromkeys(moved))
     anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
     with locked(target), Journal(target.logs_path / "events.jsonl", emit) as journal:
-        records = [record for record in source.load_records() if record.is_measured and _was_timed(record)]
+        records = [
+            record
+            for record in source.load_records()
+            if _was_timed(record) and (record.is_measured or (record.is_peer and record.scores))
+        ]
         manifest = dataclasses.replace(
             manifest,
             name=target.name,
@@ -198,7 +207,8 @@ def _time_elsewhere(
                 timed_here = _judged(_join(dataclasses.replace(record, measurements=()), timed[record.key]), manifest)
             else:
                 continue
-            origin = anchors.get(record.key, f"reuse:{source.name}/{record.number}")
+            origin = record.origin if record.is_peer else f"reuse:{source.name}/{record.number}"
+            origin = anchors.get(record.key, origin)
             target.write_record(dataclasses.replace(timed_here, origin=origin))
     return target
 
@@ -293,7 +303,7 @@ def _failed(
 ) -> TrialRecord:
     """The record of a network that cannot be timed under the new facts; under these, what it had is no speed."""
     record = dataclasses.replace(record, measurements=())
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError) and not record.is_peer:
         imputed = impute(records, chance_top1=1 / manifest.data.num_classes)
         if record.scores:
             del imputed["proxy_top1"]
@@ -308,7 +318,9 @@ def _failed(
 
 
 def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
-    """The record in the state that its newest values give it: the winner must really keep its limits."""
+    """The record in the state its newest values give: the winner must really keep its limits. Peers have none."""
+    if record.is_peer:
+        return record
     ordered = dataclasses.replace(record, measurements=tuple(sorted(record.measurements, key=manifest.rank_of)))
     limits = manifest.limits_in_force
     free = [name for name in limits if LIMITS[name.partition("@")[0]].is_free and name in record.violations]

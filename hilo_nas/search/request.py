@@ -64,6 +64,8 @@ class SearchRequest:
     """A study whose scores are taken over."""
     timing_s: float | None = None
     """Seconds that a network is timed for at most; a shorter time gives wider intervals, never another value."""
+    peers: tuple[str, ...] = ()
+    """Networks of others to compare with, as `timm:NAME`; a stored study takes them on top of its own."""
     remeasure: bool = True
     """Whether the front is timed again, side by side, at the end."""
     data: str | None = None
@@ -107,6 +109,15 @@ class SearchRequest:
             if (limit := getattr(self, name)) is not None and not 0 < limit < math.inf:
                 option = name.replace("timing_s", "seconds")
                 faults.append(f"{option} must be a number above 0, but got {limit:g}")
+        faults += [
+            f"a peer must be timm:NAME, but got {peer!r}" + f". Use timm:{peer}." * (bool(peer) and ":" not in peer)
+            for peer in self.peers
+            if not peer.startswith("timm:") or peer == "timm:"
+        ]
+        if self.peers and self.speeds is not None:
+            faults.append(
+                "give either peers or speeds, not both: where speeds were taken on another machine, peers have none"
+            )
         for name in ("timeout_s", "idle_timeout_s"):
             if (seconds := getattr(self, name)) is not None and not seconds > 0:
                 faults.append(f"{name.removesuffix('_s')} must be more than 0 seconds, but got {seconds:g}")

@@ -32,7 +32,7 @@ class RungEntry:
     top1: float
     """The proxy's value at this rung."""
     always: bool = False
-    """Whether the network goes on whatever its values are, as anchors and peers do; it is compared all the same."""
+    """Whether the network goes on whatever its values are, as anchors do; it is compared all the same."""
 
     @property
     def point(self) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import foresee_limits
+from hilo_nas.search.peers import check_peers, join_peers
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
 from hilo_nas.search.request import SearchRequest, eta_of, plan_of
@@ -54,6 +55,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
             timing_s=request.timing_s,
         ) as executor,
     ):
+        check_peers(request, folder, executor, journal)
         if folder.exists:
             manifest, setting = _resume(request, folder, space, executor, journal)
         else:
@@ -78,7 +80,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 points=tuple(
                     (record.number, record.measurement.images_per_s, record.score.proxy_top1)
                     for record in loop.records
-                    if record.state == "complete" and record.measurement and record.score
+                    if record.state == "complete" and not record.is_peer and record.measurement and record.score
                 ),
                 stopped=sum(record.state == "stopped" for record in loop.records),
             )
@@ -121,6 +123,7 @@ def _create(
         limits=setting.limits,
         speeds=None if setting.speeds is None else setting.speeds.identity(),
         eta=eta_of(request),
+        peers=join_peers((), request),
     )
     local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
     folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
@@ -171,9 +174,10 @@ def _resume(
         local["reuse"] = str(source.path.absolute())
     if local:
         folder.write_local({**folder.load_local(), **local})
-    total = total_asked(request, manifest.trials, measured)
-    if total != manifest.trials:
-        manifest = dataclasses.replace(manifest, trials=total)
+    # Peers are points beside the search: with more of them, nothing becomes incomparable.
+    total, peers = total_asked(request, manifest.trials, measured), join_peers(manifest.peers, request)
+    if (total, peers) != (manifest.trials, manifest.peers):
+        manifest = dataclasses.replace(manifest, trials=total, peers=peers)
         folder.write_manifest(manifest)
     if request.raise_budget is not None:
         manifest = raise_budget(folder, manifest, request.raise_budget)

@@ -32,6 +32,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     The constraint tells it to keep away; a middling top-1 keeps the model of accuracy from bending. Before any score is
     there, chance stands in.
     """
+    records = [record for record in records if not record.is_peer]
     scores = [score.proxy_top1 for record in records if record.state != "stopped" and (score := record.score)]
     speeds = [record.measurement.images_per_s for record in records if record.measurement]
     return {

@@ -43,7 +43,7 @@ class FakeWorker:
         return None
 
     def call(self, function, arguments, emit):
-        assert function == "hilo_nas.bench.macs:count_subject"
+        assert function == "hilo_nas.models.macs:count_subject"
         if arguments["subject"]["timm"] == "repvit_m1_1":
             raise OutOfMemoryError("no room to count")
         return {"macs": 4_089_184_256, "params": 25_557_032}
@@ -241,7 +241,7 @@ def test_timm_knows_every_peer_and_the_weights_that_its_top1_is_of():
 
 
 def test_counting_agrees_with_the_formulas():
-    from hilo_nas.bench.macs import count_subject
+    from hilo_nas.models.macs import count_subject
 
     knobs = {"num_heads": 4, "window_size": 2, "alpha": 0.5}
     layer = {"layer": "hilo_nas.models.hilo:HiLo", "arguments": {"dim": 32, **knobs}}

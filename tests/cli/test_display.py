@@ -169,3 +169,15 @@ def test_a_confirmation_is_priced_and_told_seed_by_seed():
     assert say(SeedScored(number=3, seed=1, proxy_top1=0.75, done=2, total=8)) == (
         "2/8 trial 3, seed 1: top-1 75.0 %\n"
     )
+
+
+def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():
+    started = TrialStarted(number=1, key="timm:swift", params_m=None, gmacs=None, origin="peer:swift")
+    finished = {"key": "timm:swift", "state": "complete", "reason": None, "images_per_s": 5000.0, "proxy_top1": 0.9}
+    finished |= {"seconds": 3.0, "measured": 1, "total": 4}
+    begun = SearchStarted(study="demo", done=1, total=4, device="cpu", points=((0, 800.0, 0.5),))
+    text = say(begun, started, TrialFinished(number=1, is_peer=True, **finished), is_terminal=True)
+    assert "trial 1 (timm:swift): building" in text
+    assert "front: 800/s 50.0 %" in text
+    assert "/s 90.0 %" not in text
+    assert "/s 90.0 %" in say(begun, started, TrialFinished(number=1, **finished), is_terminal=True)

@@ -7,9 +7,13 @@ import json
 
 import pytest
 from builders import build_arch, build_manifest, build_record, build_score, demo_records, write_study
+from rich.console import Console
 
 from hilo_nas.cli import main
+from hilo_nas.cli.front import print_front
 from hilo_nas.front import probability_on_front
+from hilo_nas.records import Subject
+from hilo_nas.study import StudyFolder
 
 TIE = build_record(7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), proxy_top1_se=0.02),))
 """By its values trial 3 of the demo (900 images/s, 75 %) beats it, but hardly."""
@@ -47,6 +51,76 @@ def test_a_tie_with_several_members_names_them_all(capsys, studies):
     some = [build_record(i, 1000.0 - i, 0.5 + i / 1000) for i in range(3)]
     write_study(studies, "close", [*some, build_record(3, 997.0, 0.5)])
     assert "~0,1,2 3" in front(capsys, "close")
+
+
+def build_peer(number, images_per_s, top1, name):
+    subject = Subject(timm=name)
+    return build_record(number, images_per_s, top1, origin=f"peer:{name}", subject=subject)
+
+
+@pytest.fixture
+def compared(studies):
+    """The demo with a peer that trial 3 beats and one that none beats."""
+    peers = [build_peer(7, 450.0, 0.70, "clever"), build_peer(8, 5000.0, 0.90, "swift")]
+    manifest = build_manifest("compared", peers=("timm:clever", "timm:swift", "timm:late"))
+    write_study(studies, "compared", [*demo_records(), *peers], manifest)
+
+
+def test_peers_stand_below_the_front_with_a_plus_and_a_sentence_each(capsys, compared):
+    lines = front(capsys, "compared").splitlines()
+    assert lines[0] == "compared: 3 of 5 scored networks are on the front"
+    rows = [
+        line.split() for line in lines if "±" in line and ("p2 " in line or line.rstrip().endswith(("swift", "clever")))
+    ]
+    assert [(row[0], row[-1]) for row in rows[3:]] == [("7+", "timm:clever"), ("8+", "timm:swift")]
+    assert [row[0] for row in rows[:3]] == ["4", "3", "2"]
+    assert "+ peer, no candidate of the search" in lines
+    assert lines[-3:] == [
+        "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1",
+        "trial 3 beats timm:clever (trial 7): 2.00 x its images/s, +5.0 ± 3.2 points of proxy top-1, with a "
+        "probability of 94%",
+        "no trial beats timm:swift (trial 8): none is as fast and as accurate",
+    ]
+
+
+def test_json_has_a_standing_for_each_peer(capsys, compared):
+    content = json.loads(front(capsys, "compared", "--format", "json"))
+    assert [(row["anchor"], row["by"]) for row in content["anchors"]] == [("litv2_tiny", 3)]
+    clever, swift = content["peers"]
+    assert (clever["peer"], clever["trial"], clever["verdict"], clever["by"]) == ("timm:clever", 7, "beaten", 3)
+    assert clever["speed_ratio"] == pytest.approx(2.0)
+    assert clever["sentence"].startswith("trial 3 beats timm:clever")
+    assert (swift["verdict"], swift["by"]) == ("not beaten", None)
+    assert [record["number"] for record in content["front"]] == [4, 3, 2]
+
+
+def test_a_study_without_peers_does_not_explain_their_mark(capsys):
+    assert "+ peer" not in front(capsys, "demo")
+
+
+def test_status_tells_how_far_each_peer_is(capsys, compared):
+    assert main(["status", "compared"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "compared: 6 of 12 networks measured, 3 on the front" in text
+    assert "peers: timm:clever (complete), timm:swift (complete), timm:late (not tried yet)" in text
+    assert "trials: 5 complete, 1 failed, 1 infeasible" in text
+    assert main(["status", "compared", "--json"]) == 0
+    peers = json.loads(capsys.readouterr().out)["peers"]
+    assert peers == {"timm:clever": "complete", "timm:swift": "complete", "timm:late": None}
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_a_narrow_terminal_names_the_peers_too(compared, studies, columns, monkeypatch):
+    console = Console(file=io.StringIO(), width=int(columns), highlight=False)
+    print_front(StudyFolder(studies / "compared"), console)
+    assert console.file.getvalue().count("timm:swift") == 2  # in the table or below it, and in its sentence
+
+
+def test_a_peer_is_not_exported(capsys, compared, tmp_path):
+    assert main(["export", "compared", "--trial", "8", "--format", "timm", "-o", str(tmp_path / "out")]) == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "trial 8 of study compared is of the peer timm:swift" in said
+    assert main(["export", "compared", "--knee", "--format", "timm", "-o", str(tmp_path / "out")]) == 0
 
 
 def test_json_tells_the_front_apart_from_its_ties(capsys):

@@ -329,3 +329,20 @@ def test_the_same_commands_in_this_process_return_their_codes(killed, monkeypatc
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(killed[0].path.parent))
     assert main(["status", "killed"]) == 0
     assert "networks measured" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment):
+    peers = ("--peers", "timm:test_resnet,timm:inception_v3")
+    code, out, err = finish(
+        home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "peers", "--until-trials", "1", *peers
+    )
+    assert (code, err) == (0, "")
+    good, bad, own = StudyFolder(home / "studies" / "peers").load_records()
+    assert (good.key, good.state, good.score.images_seen) == ("timm:test_resnet", "complete", 1280)
+    assert (bad.key, bad.state) == ("timm:inception_v3", "failed")  # its kernels are larger than what is left of 32 px
+    assert good.parameters > 1e5
+    assert good.measurement.cohort == own.measurement.cohort
+    assert "timm:inception_v3 is left out of the comparison and not tried again here: worker failed" in out
+    assert "1 of 1 networks measured, all done" in out
+    assert " timm:test_resnet (trial 0): " in out

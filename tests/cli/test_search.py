@@ -19,6 +19,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     machine = FakeMachine()
+    machine.peers = {"swift": (9e9, 0.99), "dull": (1.0, 0.1)}
     for module in (dry_run, session):
         monkeypatch.setattr(module, "LocalExecutor", machine)
     monkeypatch.setattr(dry_run, "_NETWORKS", 1)
@@ -59,6 +60,15 @@ def test_the_front_is_timed_at_the_end_unless_told_otherwise(home, machine, caps
     assert len(machine.cohorts) == 1
 
 
+def test_peers_are_compared_with_and_priced(home, machine, capsys):
+    out = search(capsys, "--study", "a", "--until-trials", "2", "--peers", " timm:swift , timm:dull")
+    assert "2 of 2 networks measured, all done" in out
+    assert "no trial beats timm:swift (trial 1): none is as fast and as accurate" in out
+    assert " beats timm:dull (trial 2): " in out
+    out = search(capsys, "--study", "b", "--dry-run", "--trials", "2", "--peers", "timm:swift")
+    assert "peers (1): about" in out
+
+
 def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
     archs = [build_arch(i) for i in (0, 3, 7)]
     write_timed_study(home / "studies", machine, archs[:2], "source")
@@ -82,6 +92,10 @@ def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
         (("--speeds", "nowhere"), "nowhere holds no table of speeds (speeds.yaml). Make one with `hilo-nas measure"),
         (("--reuse", "ghost"), "no study 'ghost'"),
         (("--also", "img_size=8"), "img_size must be at least"),
+        (("--peers", "timm:resnet18,convnext_tiny"), "a peer must be timm:NAME, but got 'convnext_tiny'"),
+        (("--peers", "timm:resnet18,"), "a peer must be timm:NAME, but got ''"),
+        (("--peers", "timm:swoft"), "timm has no model 'swoft'. Use swift or dull."),
+        (("--peers", "timm:swift", "--speeds", "edge"), "give either peers or speeds, not both"),
         (("--runtime", "tensorrt"), "runtime must be one of torch, onnxruntime, openvino, but got 'tensorrt'"),
         (("--cuda-graph",), "cuda_graph needs a cuda device, but got 'cpu'"),
     ],

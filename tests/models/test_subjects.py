@@ -1,8 +1,12 @@
+import pytest
 import torch
 from builders import TINY
 from timm.models.resnet import resnet18
 
+from hilo_nas.errors import UsageError
 from hilo_nas.models import build_subject, form_of, input_shape_of
+from hilo_nas.models.macs import count_subject
+from hilo_nas.models.subjects import check_timm_names
 
 
 def test_a_subject_may_be_whatever_a_function_builds():
@@ -21,3 +25,28 @@ def test_a_form_says_whose_code_runs():
             "arguments": {"dim": 8, "num_heads": 2, "window_size": 2, "alpha": 0.5},
         }
         assert form_of(build_subject(layer, 10, 3)) == "layer/1 HiLo"
+
+
+def test_a_network_made_for_one_image_size_is_built_for_the_one_at_hand():
+    images = torch.zeros(2, 3, 32, 32)
+    spec = {"timm": "deit_tiny_patch16_224"}
+    with pytest.raises(AssertionError):
+        build_subject(spec, 10, 3)(images)
+    assert build_subject(spec, 10, 3, 32)(images).shape == (2, 10)
+    assert build_subject({**spec, "arguments": {"img_size": 32}}, 10, 3, 64)(images).shape == (2, 10)
+    assert build_subject("timm:test_resnet", 10, 3, 32)(images).shape == (2, 10)  # takes no such argument
+
+
+def test_names_that_timm_does_not_know_are_told_with_those_nearest_to_them():
+    check_timm_names(["resnet18", "resnet18.a1_in1k"])
+    with pytest.raises(UsageError) as caught:
+        check_timm_names(["resnet18", "convnext_tinny", "resnet5"])
+    first, second = str(caught.value).split("\n")
+    assert "has no model 'convnext_tinny'. Use convnext_tiny" in first
+    assert "has no model 'resnet5'. Use resnet50" in second
+
+
+def test_counting_a_peer_is_for_its_classes_and_its_images():
+    small, large = (count_subject({"timm": "test_vit"}, size, num_classes=10, emit=print) for size in (32, 64))
+    assert small["macs"] < large["macs"]
+    assert count_subject({"timm": "test_vit"}, 32, emit=print)["params"] > small["params"]

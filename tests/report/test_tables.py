@@ -22,10 +22,10 @@ from hilo_nas.errors import StorageError
 from hilo_nas.front import probability_on_front, top1_errors
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.report import (
-    AnchorStanding,
+    Standing,
     build_front_frame,
     build_trials_frame,
-    compare_anchors,
+    compare_references,
     describe_arch,
     write_tables,
 )
@@ -247,11 +247,11 @@ def test_an_architecture_is_described_in_one_line(arch, text):
 
 
 def sentences(*records) -> list[str]:
-    return [standing.sentence() for standing in compare_anchors(records)]
+    return [standing.sentence() for standing in compare_references(records)]
 
 
 def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
-    (standing,) = compare_anchors(demo_records())
+    (standing,) = compare_references(demo_records())
     assert (standing.name, standing.number, standing.verdict, standing.by) == ("litv2_tiny", 0, "beaten", 3)
     assert standing.speed_ratio == pytest.approx(900 / 800)
     assert standing.top1_gain == pytest.approx(0.15)
@@ -272,8 +272,8 @@ def test_the_noise_of_seeds_is_in_the_error_of_a_gain():
 def test_of_several_that_beat_an_anchor_the_fastest_is_named():
     anchor = build_record(0, 800.0, 0.6, origin="anchor:a")
     rivals = [build_record(1, 900.0, 0.9), build_record(2, 1000.0, 0.7), build_record(3, 1100.0, 0.5)]
-    assert [standing.by for standing in compare_anchors([anchor, *rivals])] == [2]
-    assert [standing.by for standing in compare_anchors([anchor, *reversed(rivals)])] == [2]
+    assert [standing.by for standing in compare_references([anchor, *rivals])] == [2]
+    assert [standing.by for standing in compare_references([anchor, *reversed(rivals)])] == [2]
 
 
 def test_an_anchor_that_none_beats_stands_on_the_front():
@@ -281,7 +281,7 @@ def test_an_anchor_that_none_beats_stands_on_the_front():
     assert sentences(anchor, build_record(1, 900.0, 0.5)) == [
         "no trial beats a (trial 0): it stands on the front itself"
     ]
-    assert compare_anchors([anchor, build_record(1, 800.0, 0.6)])[0].verdict == "on the front"
+    assert compare_references([anchor, build_record(1, 800.0, 0.6)])[0].verdict == "on the front"
 
 
 def test_an_anchor_that_failed_has_nothing_to_compare_with():
@@ -296,25 +296,70 @@ def test_an_anchor_that_failed_has_nothing_to_compare_with():
 def test_an_anchor_that_was_cut_off_lives_on_under_its_retry():
     cut = build_failed(0, INTERRUPTED, origin="anchor:a", arch=TINY)
     retry = build_record(1, 800.0, 0.6, origin="retry:0", arch=TINY)
-    (standing,) = compare_anchors([cut, retry, build_record(2, 900.0, 0.7)])
+    (standing,) = compare_references([cut, retry, build_record(2, 900.0, 0.7)])
     assert (standing.name, standing.number, standing.verdict, standing.by) == ("a", 1, "beaten", 2)
 
 
 def test_anchors_stand_in_the_order_of_their_trials():
     some = [build_record(i, 100.0 * (i + 1), 0.5, origin=f"anchor:{name}") for i, name in enumerate("abc")]
-    assert [standing.name for standing in compare_anchors(some)] == ["a", "b", "c"]
-    assert [standing.by for standing in compare_anchors(some)] == [2, 2, None]
+    assert [standing.name for standing in compare_references(some)] == ["a", "b", "c"]
+    assert [standing.by for standing in compare_references(some)] == [2, 2, None]
+
+
+def build_peer(number, images_per_s, proxy_top1, name="swift", **fields):
+    """A trial of timm's network of that name."""
+    subject = Subject(timm=name)
+    return build_record(number, images_per_s, proxy_top1, origin=f"peer:{name}", subject=subject, **fields)
+
+
+def test_a_peer_is_beaten_as_an_anchor_is():
+    (standing,) = compare_references([build_peer(0, 800.0, 0.6), build_record(1, 900.0, 0.75)])
+    assert (standing.kind, standing.name, standing.verdict, standing.by) == ("peer", "timm:swift", "beaten", 1)
+    assert standing.sentence() == (
+        "trial 1 beats timm:swift (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1"
+    )
+
+
+def test_a_peer_that_none_beats_is_not_on_the_front_all_the_same():
+    peer = build_peer(0, 2000.0, 0.9)
+    assert sentences(peer, build_record(1)) == ["no trial beats timm:swift (trial 0): none is as fast and as accurate"]
+    assert compare_references([peer, build_record(1)])[0].verdict == "not beaten"
+    frame = build_trials_frame([peer, build_record(1)])
+    assert frame.on_front.tolist() == [False, True]
+    assert frame.key[0] == "timm:swift"
+    assert frame.patch_size.isna().tolist() == [True, False]
+    assert build_front_frame([peer, build_record(1)], ties=True).number.tolist() == [1]
+
+
+def test_a_peer_that_failed_has_nothing_to_compare_with():
+    failed = build_peer(0, None, None, state="failed", reason="the worker died")
+    assert sentences(failed, build_record(1)) == ["timm:swift (trial 0) has no speed and score to compare with"]
+
+
+def test_a_peer_that_was_cut_off_is_compared_by_its_second_trial():
+    cut = build_peer(0, 800.0, None, state="failed", reason=INTERRUPTED)
+    (standing,) = compare_references([cut, build_peer(1, 800.0, 0.6), build_record(2, 900.0, 0.7)])
+    assert (standing.number, standing.by) == (1, 2)
+
+
+def test_who_hardly_beats_a_reference_is_told_with_the_probability():
+    (standing,) = compare_references([build_peer(0, 880.0, 0.60), build_record(1, 900.0, 0.61)])
+    assert 0.3 < standing.probability < 0.95
+    assert standing.sentence().endswith(f"points of proxy top-1, with a probability of {standing.probability:.0%}")
+
+
+def test_peers_do_not_beat_one_another():
+    some = [build_peer(0, 800.0, 0.6, "slow"), build_peer(1, 900.0, 0.7, "swift"), build_record(2, 700.0, 0.5)]
+    assert [standing.verdict for standing in compare_references(some)] == ["not beaten", "not beaten"]
 
 
 def test_a_study_without_anchors_has_no_standings():
-    assert compare_anchors([build_record(0)]) == []
-    assert compare_anchors([]) == []
+    assert compare_references([build_record(0)]) == []
+    assert compare_references([]) == []
 
 
 def test_a_loss_of_accuracy_is_told_with_its_sign():
-    standing = AnchorStanding(
-        name="a", number=0, verdict="beaten", by=1, speed_ratio=2.0, top1_gain=0.0, top1_gain_se=0.01
-    )
+    standing = Standing(name="a", number=0, verdict="beaten", by=1, speed_ratio=2.0, top1_gain=0.0, top1_gain_se=0.01)
     assert standing.sentence().endswith("2.00 x its images/s, +0.0 ± 1.0 points of proxy top-1")
 
 

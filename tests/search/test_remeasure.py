@@ -23,7 +23,7 @@ from hilo_nas.events import CohortTimed, Notice, SearchFinished
 from hilo_nas.front import front_of
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import INTERRUPTED
-from hilo_nas.report import compare_anchors
+from hilo_nas.report import compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.holding import locked
 from hilo_nas.search.remeasure import time_front
@@ -36,6 +36,8 @@ ARCHS = [TINY, *(build_arch(i) for i in (0, 3, 7, 27, 29))]
 """By the fake's law: 1645, 1876, 1515, 1361, 1123 and 1104 images/s."""
 TOP1S = [0.30, 0.50, 0.60, 0.70, 0.90, 0.59]
 FRONT = [1, 2, 3, 4]
+ANCHOR = 0
+"""Timed beside the front, which is compared with it."""
 OBJECTIVE, SINGLE = build_condition(), build_condition(batch_size=1)
 PLAIN = build_space("digits", {**load_space("litv2_digits").to_dict(), "anchors": {}})
 """Without an anchor, which a search would try first."""
@@ -80,21 +82,21 @@ def test_the_front_and_what_is_near_it_share_their_rounds_afterwards(study, mach
     events = []
     assert remeasure(study, events) == study
     after = study.load_records()
-    (cohort,) = {after[number].measurement.cohort for number in FRONT}
+    (cohort,) = {after[number].measurement.cohort for number in (ANCHOR, *FRONT)}
     assert cohort
     for old, new in zip(before, after, strict=True):
-        if new.number in FRONT:
+        if new.number in (ANCHOR, *FRONT):
             assert new.measurements[1:] == old.measurements
             assert dataclasses.replace(new, measurements=old.measurements) == old
         else:
             assert new == old
     (timed,) = [event for event in events if isinstance(event, CohortTimed)]
-    assert (timed.networks, timed.condition, timed.verdict) == (4, "cpu-b32-32px-fp32", "steady")
+    assert (timed.networks, timed.condition, timed.verdict) == (5, "cpu-b32-32px-fp32", "steady")
     assert machine.closed
 
 
 def test_a_tie_is_timed_with_the_front(tmp_path, machine):
-    study = write_timed_study(tmp_path, machine, ARCHS, top1s=[*TOP1S[:5], 0.895])
+    study = write_timed_study(tmp_path, machine, ARCHS, top1s=[*TOP1S[:5], 0.895], space=PLAIN)
     remeasure(study)
     assert machine.cohorts == [(OBJECTIVE.label(), sorted(ARCHS[i].key() for i in (1, 2, 3, 4, 5)), None)]
 
@@ -472,7 +474,7 @@ def test_another_device_makes_a_new_study_that_takes_over_the_scores(study, two_
         "anchor:litv2_tiny",
         *(f"reuse:demo/{number}" for number in range(1, 6)),
     ]
-    assert [standing.name for standing in compare_anchors(folder.load_records())] == ["litv2_tiny"]
+    assert [standing.name for standing in compare_references(folder.load_records())] == ["litv2_tiny"]
 
 
 def test_a_search_goes_on_in_the_study_of_another_device(pair, two_devices):

@@ -110,7 +110,7 @@ def test_a_training_that_came_to_nothing_never_goes_on():
     assert arrive([(1000.0, nan), (900.0, 0.5), (800.0, nan), (700.0, 0.6)]) == [False, True, False, True]
 
 
-def test_anchors_and_peers_go_on_and_are_compared_all_the_same():
+def test_anchors_go_on_and_are_compared_all_the_same():
     table = RungTable(RUNGS, 3, entries_of(FRONT))
     beaten = RungEntry(key="anchor", images=100, images_per_s=50.0, top1=0.2, always=True)
     table.add(beaten)

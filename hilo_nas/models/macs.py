@@ -12,13 +12,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hilo_nas.events import Emit
-from hilo_nas.models import build_subject, input_shape_of
+from hilo_nas.models.subjects import build_subject, input_shape_of
 
 __all__ = ["count_subject"]
 
 
-def count_subject(subject: Mapping[str, Any], img_size: int, *, emit: Emit) -> dict[str, int]:
-    """Returns `macs` and `params` of a network with 1,000 classes at batch 1.
+def count_subject(subject: Mapping[str, Any], img_size: int, *, num_classes: int = 1000, emit: Emit) -> dict[str, int]:
+    """Returns `macs` and `params` of a network at batch 1.
 
     Products and convolutions are counted, attention's own among them; softmax, normalisation, activations and
     additions are not, as in `hilo_nas.cost`.
@@ -26,9 +26,10 @@ def count_subject(subject: Mapping[str, Any], img_size: int, *, emit: Emit) -> d
     Args:
         subject: What `build_subject` takes.
         img_size: Side of the image in pixels.
+        num_classes: Classes of the head.
         emit: Unused; every worker function takes it.
     """
-    model = build_subject(dict(subject), num_classes=1000, in_chans=3).eval()
+    model = build_subject(dict(subject), num_classes=num_classes, in_chans=3, img_size=img_size).eval()
     model.requires_grad_(False)  # the counter looks for gradient functions of outputs whose inputs want them
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(input_shape_of(subject, 1, img_size)))
