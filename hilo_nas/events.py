@@ -138,6 +138,8 @@ class SearchStarted(Event):
     device: str
     points: tuple[tuple[int, float, float], ...] = ()
     """Number, images/s and proxy top-1 of each trial that is complete already."""
+    metric: str = "top1"
+    """Of the study's scores; see `ProxyScore.metric`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,10 @@ class TrainingProgressed(Event):
 
     images_seen: int
     images_total: int
-    loss: float
+    loss: float | None = None
+    """The latest; None of a proxy that is not ours."""
+    score: float | None = None
+    """What such a proxy says of its score so far."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,6 +217,7 @@ class RungReached(Event):
     proxy_top1: float
     goes_on: bool
     """Whether it is trained further; of the full budget, false."""
+    metric: str = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,6 +240,7 @@ class SeedScored(Event):
     proxy_top1: float
     done: int
     total: int
+    metric: str = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,6 +260,7 @@ class TrialFinished(Event):
     total: int
     verdict: str | None = None
     """How the machine behaved while the network was timed; see `Measurement.verdict`."""
+    metric: str = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,13 @@ from rich.console import Console
 
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.tables import build_console, print_front_table
+from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, ties_of
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
 
-HELP = """Show the front of a study: measured speed and proxy top-1, each with its spread.
+HELP = """Show the front of a study: measured speed and proxy score, each with its spread.
 
 Example: hilo-nas front my-gpu --format csv > front.csv"""
 
@@ -66,16 +67,13 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     by_number = {record.number: record for record in records}
     print_front_table([*front, *(by_number[number] for number in ties)], anchors, console, ties=ties)
     condition, device = manifest.objective, manifest.device
-    plan = manifest.plan
-    metric = "top-1" if plan.metric == "top1" else "top-1 (balanced)"
     fastest = front[0].measurement
     has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
     spread = "half of the 95 % interval" if has_interval else "robust spread of a timing round"
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± {spread}\n"
         "p50 ms, MiB: time of one call, peak memory of one call\n"
-        f"{metric}: after {plan.images:,} images of {manifest.data.name} at {plan.img_size} px, on held-out images of "
-        "the training split; ± standard error\n"
+        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error\n"
         "* anchor   ~ beaten by the trials named, but with a probability below 95 %",
         style="dim",
         soft_wrap=True,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from hilo_nas.front import front_of
+from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
 
@@ -26,17 +27,21 @@ class AnchorStanding:
     speed_ratio: float | None = None
     """That trial's images/s over the anchor's."""
     top1_gain: float | None = None
-    """That trial's proxy top-1 less the anchor's."""
+    """That trial's proxy score less the anchor's."""
     top1_gain_se: float | None = None
-    """Standard error of the gain, from the finite number of held-out images."""
+    """Standard error of the gain, from those of the two scores."""
+    metric: str = "top1"
+    """Of the scores; see `ProxyScore.metric`."""
 
     def sentence(self) -> str:
         """Returns the standing in words."""
         if self.verdict == "beaten":
-            return (
-                f"trial {self.by} beats {self.name} (trial {self.number}): {self.speed_ratio:.2f} x its images/s, "
-                f"{100 * (self.top1_gain or 0):+.1f} ± {100 * (self.top1_gain_se or 0):.1f} points of proxy top-1"
-            )
+            gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
+            gained = f"{gain:+.4g} ± {gain_se:.2g} of {self.metric}"
+            if self.metric in METRICS:
+                gained = f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points of proxy top-1"
+            beaten = f"trial {self.by} beats {self.name} (trial {self.number})"
+            return f"{beaten}: {self.speed_ratio:.2f} x its images/s, {gained}"
         if self.verdict == "on the front":
             return f"no trial beats {self.name} (trial {self.number}): it stands on the front itself"
         return f"{self.name} (trial {self.number}) has no speed and score to compare with"
@@ -73,6 +78,7 @@ def compare_anchors(records: Sequence[TrialRecord]) -> list[AnchorStanding]:
                 speed_ratio=_point(best)[0] / point[0],
                 top1_gain=_point(best)[1] - point[1],
                 top1_gain_se=(best.score.proxy_top1_se**2 + record.score.proxy_top1_se**2) ** 0.5,
+                metric=record.score.metric,
             )
         )
     return standings

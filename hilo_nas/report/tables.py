@@ -34,6 +34,7 @@ COLUMNS = (
     "verdict",
     "proxy_top1",
     "proxy_top1_se",
+    "metric",
     "loss",
     "images_seen",
     "params_m",
@@ -159,7 +160,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
-        names = ("proxy_top1", "proxy_top1_se", "loss", "images_seen")
+        names = ("proxy_top1", "proxy_top1_se", "metric", "loss", "images_seen")
         row |= {name: getattr(record.score, name) for name in names}
     return row
 

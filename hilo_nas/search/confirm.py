@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError
+from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError, StudyMismatchError
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
 from hilo_nas.front import front_of, ties_of
 from hilo_nas.manifest import Manifest
@@ -53,7 +53,7 @@ def confirm_front(
             record = records[number]
             try:
                 score = executor.score(record.subject, seed, emit, until=budget)
-            except (DeviceError, DataError, StorageError):
+            except (DeviceError, DataError, StorageError, StudyMismatchError):
                 raise
             except HiloNasError as error:
                 failed.add((number, seed))
@@ -61,7 +61,16 @@ def confirm_front(
                 continue
             records[number] = dataclasses.replace(record, scores=(*record.scores, score))
             folder.write_record(records[number])
-            emit(SeedScored(number=number, seed=seed, proxy_top1=score.proxy_top1, done=done, total=len(due)))
+            emit(
+                SeedScored(
+                    number=number,
+                    seed=seed,
+                    proxy_top1=score.proxy_top1,
+                    done=done,
+                    total=len(due),
+                    metric=score.metric,
+                )
+            )
 
 
 def _candidates(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -48,6 +48,7 @@ COLUMNS = [
     "verdict",
     "proxy_top1",
     "proxy_top1_se",
+    "metric",
     "loss",
     "images_seen",
     "params_m",
