@@ -79,7 +79,7 @@ def _differences(
     if their_data.hash != data.hash:
         found["data"] = (f"{their_data.name} ({their_data.hash[:12]})", f"{data.name} ({data.hash[:12]})")
     # A training without a horizon is the same up to any budget.
-    of_budget = ("images", "rungs") if plan.proxy == TRAINING else ()
+    of_budget = ("images", "rungs") if plan.proxy == TRAINING else ("rungs",)
     for name, ours in plan.to_dict().items():
         if name in of_budget:
             continue

@@ -87,7 +87,7 @@ def test_a_study_without_a_complete_trial_says_so(capsys, studies):
 
 def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, studies):
     def scored(number, speed, value, **fields):
-        score = build_score(0.5, metric="mine.py:score", proxy_top1=value, proxy_top1_se=2.0)
+        score = dataclasses.replace(build_score(), metric="mine.py:score", proxy_top1=value, proxy_top1_se=2.0)
         return build_record(number, speed, scores=(score,), **fields)
 
     plan = build_plan(proxy="mine.py:score", source_hash="a" * 64, images=1000)
