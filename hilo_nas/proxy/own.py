@@ -2,7 +2,7 @@
 
 The function is called for each network, in the training process, as `score(arch, build_model, budget, seed, callback)`
 and returns `(score, standard_error)`: two finite numbers, a higher score being better; 0 as standard error says that
-the score is exact.
+the score is exact. Which images it looks at is its own affair: of `--data` it is told the number of classes alone.
 
 * `arch` is the architecture, a dict with the fields of `hilo_nas.arch.ArchConfig`; None for a network of timm's;
 * `build_model()` returns the network, a torch module with fresh weights, the same at each call, on the device that the

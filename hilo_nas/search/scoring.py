@@ -59,7 +59,8 @@ def unused_options(proxy: str) -> dict[str, str]:
     if not has_budget(proxy):
         found["proxy_images"] = "it has no budget"
     if proxy not in NAMES:
-        found["proxy_batch_size"] = "it has no batch"
+        unseen = ("proxy_img_size", "proxy_batch_size", "val_data", "group_by")
+        found |= dict.fromkeys(unseen, "it is not given the images")
     if proxy in FORMULAS:
         found["confirm"] = "no seed changes it"
     return found
