@@ -22,6 +22,7 @@ __all__ = [
     "NotEnoughMemoryError",
     "NotFoundError",
     "OutOfMemoryError",
+    "ProxyError",
     "RecordError",
     "SpaceExhaustedError",
     "StorageError",
@@ -120,6 +121,10 @@ class OutOfMemoryError(HiloNasError):
 
 class NotEnoughMemoryError(OutOfMemoryError):
     """The network did not fit into memory while it was timed, which makes it infeasible."""
+
+
+class ProxyError(HiloNasError):
+    """A proxy of the user's own raised, or returned no score."""
 
 
 class SpaceExhaustedError(HiloNasError):

@@ -140,6 +140,8 @@ class SearchStarted(Event):
     """Number, images/s and proxy top-1 of each trial that is complete already."""
     stopped: int = 0
     """Networks stopped at a rung before this run."""
+    metric: str = "top1"
+    """Of the study's scores; see `ProxyScore.metric`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,7 +202,10 @@ class TrainingProgressed(Event):
 
     images_seen: int
     images_total: int
-    loss: float
+    loss: float | None = None
+    """The latest; None of a proxy that is not ours."""
+    score: float | None = None
+    """What such a proxy says of its score so far."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,6 +220,7 @@ class RungReached(Event):
     proxy_top1: float
     goes_on: bool
     """Whether it is trained further; of the full budget, false."""
+    metric: str = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,6 +243,7 @@ class SeedScored(Event):
     proxy_top1: float
     done: int
     total: int
+    metric: str = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -258,6 +265,7 @@ class TrialFinished(Event):
     """How the machine behaved while the network was timed; see `Measurement.verdict`."""
     is_peer: bool = False
     """Whether the network is one of others, which fronts leave out."""
+    metric: str = "top1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

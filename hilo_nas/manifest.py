@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hilo_nas.errors import HiloNasError, RecordError
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
+from hilo_nas.measurement import TRAINING, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
@@ -78,6 +78,11 @@ class Manifest:
     def plan_hash(self) -> str:
         """The name of the study's training; see `ProxyPlan.hash`."""
         return self.plan.hash(self.data.hash)
+
+    @property
+    def chance(self) -> float:
+        """What a network scores that knows nothing, as far as that is known: 0 where the proxy is no training."""
+        return 1 / self.data.num_classes if self.plan.proxy == TRAINING else 0.0
 
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns whether a record is of a network that the search compares with: an anchor or a peer."""

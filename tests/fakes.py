@@ -97,6 +97,8 @@ class FakeMachine(FakeExecutor):
         self.num_classes = 10
         self.cohorts, self.calibrated, self.training_devices, self.grouped_by = [], [], [], []
         self.speeds = None
+        self.loaded = []
+        """Functions of the user's own that were to score."""
 
     def __call__(self, logs, *, purpose, idle_timeout_s, timing_s=None):
         self.timing_s = timing_s
@@ -127,6 +129,9 @@ class FakeMachine(FakeExecutor):
         self.grouped_by.append(group_by)
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
 
+    def load_proxy(self, function, emit):
+        self.loaded.append(function)
+
     def set_up(self, conditions, calibrations, plan, data, *, training_device=None, speeds=None):
         self.conditions, self.plan, self.speeds = conditions, plan, speeds
         self.training_devices.append(training_device)
@@ -151,7 +156,9 @@ class FakeMachine(FakeExecutor):
 
     def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
         score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
-        return dataclasses.replace(score, plan_hash=self.plan.hash(self.data["content_hash"]))
+        return dataclasses.replace(
+            score, plan_hash=self.plan.hash(self.data["content_hash"]), metric=self.plan.score_metric
+        )
 
     def train(self, subject, plan, seed, emit, *, until=None, checkpoint=None):
         return build_score(self.law(subject)[1])

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hilo_nas.cli.text import duration, figure
+from hilo_nas.cli.text import duration, figure, score_label, score_text
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
@@ -37,6 +37,7 @@ from hilo_nas.events import (
     TrialFinished,
     TrialStarted,
 )
+from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import is_non_dominated
 
 __all__ = ["build_display"]
@@ -96,7 +97,8 @@ def _line(event: Event) -> str | None:
         )
     if isinstance(event, SeedScored):
         return (
-            f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: top-1 {100 * event.proxy_top1:.1f} %"
+            f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: "
+            f"{_scored(event.metric, event.proxy_top1)}"
         )
     if isinstance(event, CohortTimed):
         text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
@@ -109,14 +111,19 @@ def _line(event: Event) -> str | None:
         count = f"{event.measured}/{event.total}"
         head = f"trial {event.number:>3} ({count}) {event.key}"
         if event.state in ("complete", "stopped"):
-            speed, top1 = event.images_per_s or 0.0, event.proxy_top1 or 0.0
+            speed, score = event.images_per_s or 0.0, _scored(event.metric, event.proxy_top1 or 0.0, width=7)
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
-            return (
-                f"{head}  {figure(speed):>8} images/s{verdict}  top-1 {100 * top1:5.1f} %  {duration(event.seconds)}"
-                + (f"  stopped: {escape(event.reason or '')}" * (event.state == "stopped"))
+            return f"{head}  {figure(speed):>8} images/s{verdict}  {score}  {duration(event.seconds)}" + (
+                f"  stopped: {escape(event.reason or '')}" * (event.state == "stopped")
             )
         return f"{head}  {event.state}: {escape(event.reason or '')}"
     return None
+
+
+def _scored(metric: str, score: float, width: int = 0) -> str:
+    """Returns a score with its name, as markup; of a training the name is short, whatever its metric."""
+    name = "top-1" if metric in METRICS else escape(score_label(metric))
+    return f"{name} {score_text(metric, score):>{width}}"
 
 
 def _foreseen(event: LimitsForeseen) -> str:
@@ -154,6 +161,7 @@ class _LiveDisplay:
         self._phase = "starting"
         self._share: float | None = None
         self._points: dict[int, tuple[float, float]] = {}
+        self._metric = "top1"
 
     def __call__(self, event: Event) -> None:
         text = _line(event)
@@ -163,6 +171,7 @@ class _LiveDisplay:
             self._measured, self._total, self._done_before = event.done, event.total, event.done
             self._stopped = event.stopped
             self._started = self._finished = time.monotonic()
+            self._metric = event.metric
             self._points = {number: (speed, top1) for number, speed, top1 in event.points}
         elif isinstance(event, TrialStarted):
             self._trial, self._phase, self._share = event, "building", None
@@ -185,10 +194,13 @@ class _LiveDisplay:
             self._phase = f"timing: {event.images_per_s:,.0f} images/s"
             self._share = event.round / event.rounds
         elif isinstance(event, TrainingProgressed):
-            self._phase = f"training: {event.images_seen:,} images, loss {event.loss:.3f}"
-            self._share = event.images_seen / event.images_total
+            said = f", loss {event.loss:.3f}" if event.loss is not None else ""
+            said += f", score {figure(event.score)}" if event.score is not None else ""
+            self._phase = f"training: {event.images_seen:,} images{said}"
+            self._share = min(event.images_seen / event.images_total, 1.0)
         elif isinstance(event, RungReached):
-            self._phase = f"scored after {event.images_seen:,} images: {100 * event.proxy_top1:.1f} %"
+            after = f" after {event.images_seen:,} images" if event.metric in METRICS else ""
+            self._phase = f"scored{after}: {score_text(event.metric, event.proxy_top1)}"
             self._share = None
 
     def render(self) -> RenderableType:
@@ -221,4 +233,4 @@ class _LiveDisplay:
     def _front(self) -> str:
         points = list(self._points.values())
         front = sorted(point for point, keep in zip(points, is_non_dominated(points), strict=True) if keep)
-        return "   ".join(f"{figure(speed)}/s {100 * top1:.1f} %" for speed, top1 in front)
+        return "   ".join(f"{figure(speed)}/s {score_text(self._metric, score)}" for speed, score in front)

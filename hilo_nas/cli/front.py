@@ -11,12 +11,13 @@ from rich.console import Console
 
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.tables import build_console, print_front_table
+from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
 
-HELP = """Show the front of a study: measured speed and proxy top-1, each with its spread.
+HELP = """Show the front of a study: measured speed and proxy score, each with its spread.
 
 Example: hilo-nas front my-gpu --format csv > front.csv"""
 
@@ -94,8 +95,6 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         probabilities=probability_on_front(records),
     )
     condition, device = manifest.objective, manifest.device
-    plan = manifest.plan
-    metric = "top-1" if plan.metric == "top1" else "top-1 (balanced)"
     fastest = front[0].measurement
     has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
     spread = "half of the 95 % interval" if has_interval else "robust spread of a timing round"
@@ -104,10 +103,9 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± {spread}\n"
         "p50 ms, MiB: time of one call, peak memory of one call\n"
-        f"{metric}: after {plan.images:,} images of {manifest.data.name} at {plan.img_size} px, on held-out images of "
-        f"the training split; ± standard error{of_seeds}\n"
-        "n: trainings with different seeds that top-1 is the mean of\n"
-        "P(front): how probable it is, by these errors, that no other network is both faster and more accurate\n"
+        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error{of_seeds}\n"
+        "n: trainings with different seeds that the score is the mean of\n"
+        "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
         "* anchor   ~ beaten by the trials named, but with a probability below 95 %"
         + "\n+ peer, no candidate of the search"
         * bool(peers),

@@ -37,7 +37,8 @@ Without arguments: the shipped space litv2_digits on scikit-learn's digits, on t
 on. With --study alone: goes on with that study."""
 EXAMPLES = """Examples: hilo-nas search
 hilo-nas search litv2_cifar --device cuda --data cifar10/train.tar --study my-gpu --trials 60
-hilo-nas search --study my-gpu --trials 40"""
+hilo-nas search --study my-gpu --trials 40
+hilo-nas search --proxy mine.py:score --proxy-images 2000 --study mine"""
 
 _TARGET, _PROXY, _STUDY = "What is measured", "What is trained", "The study"
 
@@ -118,6 +119,13 @@ def run(
     cache_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Cache of decoded images; $HILO_NAS_CACHE_DIR.")
     ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROXY",
+            help="What scores a network: training, params, macs, images_per_s, naswot, zico, dss or module:function.",
+        ),
+    ] = None,
     proxy_img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
     proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
     proxy_images: Annotated[int | None, typer.Option(help="Training images seen per network.")] = None,
@@ -187,6 +195,7 @@ def run(
         val_data=val_data,
         group_by=group_by,
         cache_dir=cache_dir,
+        proxy=proxy,
         proxy_img_size=proxy_img_size,
         proxy_batch_size=proxy_batch_size,
         proxy_images=proxy_images,

@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from hilo_nas.cli.options import StudiesDir, StudyArgument
-from hilo_nas.cli.text import duration
+from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.front import front_of
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text
 from hilo_nas.study import find_study
@@ -74,8 +76,7 @@ def run(
     rows = {
         "space": f"{manifest.space.name} ({manifest.space.n_configs:,} settings)",
         "target": f"{condition.label()} on {manifest.device.model} (torch {manifest.device.torch})",
-        "proxy": f"{manifest.plan.images:,} images of {manifest.data.name} at {manifest.plan.img_size} px, "
-        f"batch {manifest.plan.batch_size}, {manifest.plan.metric}",
+        "proxy": _proxy_text(manifest),
         "sampler": f"{manifest.sampler}, seed {manifest.seed}",
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
         "spent": f"{duration(in_trials)} in trials, of which {duration(timing)} timing, {duration(training)} training",
@@ -111,6 +112,14 @@ def _images_trained(records: list[TrialRecord]) -> dict[str, dict[int, int]]:
             seen = images.setdefault(record.key, {})
             seen[score.seed] = max(seen.get(score.seed, 0), score.images_seen)
     return images
+
+
+def _proxy_text(manifest: Manifest) -> str:
+    plan = manifest.plan
+    if plan.proxy != TRAINING:
+        return f"{plan.proxy}: {describe_proxy(manifest)}"
+    data = manifest.data.name
+    return f"{plan.images:,} images of {data} at {plan.img_size} px, batch {plan.batch_size}, {plan.metric}"
 
 
 def _reasons(records: list[TrialRecord]) -> dict[str, list[int]]:

@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hilo_nas.cli.text import figure, with_spread
-from hilo_nas.measurement import Measurement
+from hilo_nas.cli.text import figure, score_label, with_spread
+from hilo_nas.measurement import METRICS, Measurement
 from hilo_nas.records import TrialRecord
 
 __all__ = ["build_console", "print_front_table"]
@@ -52,7 +52,10 @@ def print_front_table(
 
     wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("trial", "images/s", "top-1 %", "n", "P(front)", "p50 ms", "MiB", "params M", "GMACs"):
+    metric = next((record.score.metric for record in front if record.score), "top1")
+    is_share = metric in METRICS
+    score_name = "top-1 %" if is_share else score_label(metric)
+    for name in ("trial", "images/s", score_name, "n", "P(front)", "p50 ms", "MiB", "params M", "GMACs"):
         table.add_column(name, justify="right", no_wrap=True)
     further = list(dict.fromkeys(label for record in front for label in list(record.measurements_by_condition())[1:]))
     for label in further:
@@ -69,9 +72,14 @@ def print_front_table(
         table.add_row(
             f"{tie}{record.number}{mark}",
             with_spread(measurement.images_per_s, measurement.half_width),
-            with_spread(score.proxy_top1, errors[record.number], scale=100, decimals=1),
+            with_spread(
+                score.proxy_top1,
+                errors[record.number],
+                scale=100 if is_share else 1,
+                decimals=1 if is_share else 0,
+            ),
             str(score.seeds),
-            f"{probabilities[record.number]:.0%}",
+            f"{probabilities[record.number]:.0%}" if record.number in probabilities else "",
             figure(measurement.latency_ms_p50, 3),
             figure(measurement.memory_mib, 3),
             figure((record.parameters or 0) / 1e6, 3),

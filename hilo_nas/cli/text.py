@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "figure", "with_spread"]
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import FORMULAS, METRICS, TRAINING
+
+__all__ = ["describe_proxy", "duration", "figure", "score_label", "score_text", "with_spread"]
+
+_LABELS = {
+    "top1": "top-1",
+    "balanced": "top-1 (balanced)",
+    "params": "score (params M)",
+    "macs": "score (GMACs)",
+    "images_per_s": "score (images/s)",
+}
 
 
 def figure(value: float | None, digits: int = 4) -> str:
@@ -22,6 +33,28 @@ def with_spread(value: float | None, spread: float | None, *, scale: float = 1.0
     decimals = max(decimals, 3 - len(str(int(abs(value * scale)))) + (abs(value * scale) < 1))
     text = f"{value * scale:,.{decimals}f}"
     return text if spread is None else f"{text} ± {spread * scale:,.{decimals}f}"
+
+
+def score_label(metric: str) -> str:
+    """Returns what a proxy's scores are called: `top-1` of a training, else the proxy's name, with its unit if any."""
+    return _LABELS.get(metric, metric)
+
+
+def score_text(metric: str, score: float) -> str:
+    """Returns a score with its unit: a training's in percent, another proxy's as it is."""
+    return f"{100 * score:.1f} %" if metric in METRICS else figure(score)
+
+
+def describe_proxy(manifest: Manifest) -> str:
+    """Returns what a study's proxy does, for one who knows its name."""
+    plan, data = manifest.plan, manifest.data.name
+    if plan.proxy == TRAINING:
+        return f"after {plan.images:,} images of {data} at {plan.img_size} px, on held-out images of the training split"
+    if plan.proxy in FORMULAS:
+        return "of the network, without training"
+    if plan.source_hash is not None:
+        return f"a function of your own, given {plan.images:,} images"
+    return f"without training, on images of {data} at {plan.img_size} px"
 
 
 def duration(seconds: float) -> str:

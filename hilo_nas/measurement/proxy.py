@@ -15,7 +15,12 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement.plain import build_value
 
-__all__ = ["PROXY_PRECISIONS", "RECIPE", "ProxyPlan", "ProxyScore", "mean_score"]
+__all__ = ["FORMULAS", "METRICS", "PROXY_PRECISIONS", "RECIPE", "TRAINING", "ProxyPlan", "ProxyScore", "mean_score"]
+
+TRAINING = "training"
+"""The proxy that is a short training; the others are told by `ProxyPlan.proxy`."""
+FORMULAS = ("params", "macs", "images_per_s")
+"""Proxies that need no work: millions of parameters, billions of multiply-adds, the measured speed."""
 
 RECIPE = "adamw-2"
 """Version of the proxy training's recipe; it changes with anything that may change a score (`proxy/recipe.py`,
@@ -25,23 +30,24 @@ _WITH_HORIZON = ("adamw-1",)
 
 PROXY_PRECISIONS = ("fp32", "amp-bf16", "amp-fp16")
 METRICS = ("top1", "balanced")
+"""Of a training, each a share of images."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyPlan:
-    """A short training, apart from its architecture, its data, its seed and the device that runs it."""
+    """A short training, or what stands in for it, apart from its architecture, its data, its seed and its device."""
 
     img_size: int
     """Side of the square training images in pixels."""
     batch_size: int
     images: int
-    """The full budget: training images seen in all, repeats included."""
+    """The full budget: training images seen in all, repeats included; 1 for a proxy that has no budget."""
     rungs: tuple[int, ...] = ()
     """Images seen at which the network is scored on the way, ascending; see `budgets`."""
     precision: str = "fp32"
     """`fp32`, or autocast over float32 weights: `amp-bf16` or `amp-fp16`."""
     metric: str = "top1"
-    """`top1`, or `balanced` for the mean of the classes' recalls."""
+    """Of a training: `top1`, or `balanced` for the mean of the classes' recalls; see `score_metric`."""
     val_fraction: float = 0.2
     """Share of the training split held out for scoring, stratified; unused with validation data of its own."""
     val_images: int = 4000
@@ -49,10 +55,15 @@ class ProxyPlan:
     hflip: bool = True
     """Whether images may be mirrored; false for digits and letters."""
     recipe: str = RECIPE
-    """Version of the training's recipe."""
+    """Version of how scores are taken: of a training, its recipe."""
     group_by: str | None = None
     """Regular expression, searched in each image's path inside the source: images for which it captures the same (or
     matches the same, where it captures nothing) are held out together or not at all."""
+    proxy: str = TRAINING
+    """What scores: `training`, one of `FORMULAS`, a score without training (`hilo_nas.proxy.training_free`), or a
+    function of the user's own, `module:function`, without the folder that it lies in."""
+    source_hash: str | None = None
+    """SHA-256 of the file that defines that function; None of other proxies."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -69,6 +80,10 @@ class ProxyPlan:
         if self.rungs and any(low >= high for low, high in itertools.pairwise(steps)):
             given = ", ".join(map(str, self.rungs))
             faults.append(f"rungs must ascend from 1 to less than the {self.images} images in all, but got {given}")
+        if self.rungs and self.proxy != TRAINING:
+            faults.append(f"rungs are of a training, but the proxy is {self.proxy}")
+        if (":" in self.proxy) != (self.source_hash is not None):
+            faults.append(f"a proxy has a source_hash where it is module:function, but got {self.proxy!r}")
         if not 0.0 < self.val_fraction < 1.0:
             faults.append(f"val_fraction must lie between 0 and 1, but got {self.val_fraction}")
         if self.group_by is not None:
@@ -81,9 +96,16 @@ class ProxyPlan:
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """Images seen at each scoring, the full budget last: rungs and budget in whole batches, rounded up."""
+        """Images seen at each scoring, the full budget last: of a training in whole batches, rounded up."""
+        if self.proxy != TRAINING:
+            return (self.images,)
         batches = sorted({-(-images // self.batch_size) for images in (*self.rungs, self.images)})
         return tuple(self.batch_size * count for count in batches)
+
+    @property
+    def score_metric(self) -> str:
+        """The metric of its scores: `metric` of a training, else the proxy's name."""
+        return self.metric if self.proxy == TRAINING else self.proxy
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data; building a plan from it gives an equal one."""
@@ -98,14 +120,17 @@ class ProxyPlan:
         """Returns the name of this training on that data: scores of one name, after as many images, are comparable.
 
         A schedule without a horizon runs the same whatever its budget, and scoring on the way changes nothing; so
-        neither counts, unless the recipe is an old one.
+        neither counts, unless the recipe is an old one. Of a function of the user's own its source counts: another
+        source is another score.
         """
         fields = self.to_dict()
         del fields["rungs"]
         if self.recipe not in _WITH_HORIZON:
             del fields["images"]
-        if self.group_by is None:
-            del fields["group_by"]  # which older plans do not have
+        # What older plans do not have counts only where it says something.
+        for name, unsaid in (("group_by", None), ("proxy", TRAINING), ("source_hash", None)):
+            if fields[name] == unsaid:
+                del fields[name]
         text = json.dumps({**fields, "data": data_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -129,6 +154,7 @@ class ProxyScore:
     n_val: int
     """Held-out images looked at."""
     images_seen: int
+    """Of a proxy that is no training, its plan's whole budget, whatever it did with that."""
     seconds: float
     seed: int
     micro_batch_size: int

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hilo_nas.front import SURE, front_of, probability_beats, seed_noise, top1_errors
+from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
 
@@ -28,9 +29,11 @@ class Standing:
     speed_ratio: float | None = None
     """That trial's images/s over the network's."""
     top1_gain: float | None = None
-    """That trial's proxy top-1 less the network's."""
+    """That trial's proxy score less the network's."""
     top1_gain_se: float | None = None
     """Standard error of the gain; see `hilo_nas.front.top1_errors`."""
+    metric: str = "top1"
+    """Of the scores; see `ProxyScore.metric`."""
     probability: float | None = None
     """How probable it is that that trial really is both faster and more accurate; see `probability_beats`."""
 
@@ -43,10 +46,11 @@ class Standing:
         """Returns the standing in words."""
         who = f"{self.name} (trial {self.number})"
         if self.verdict == "beaten":
-            text = (
-                f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, "
-                f"{100 * (self.top1_gain or 0):+.1f} ± {100 * (self.top1_gain_se or 0):.1f} points of proxy top-1"
-            )
+            gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
+            gained = f"{gain:+.4g} ± {gain_se:.2g} of {self.metric}"
+            if self.metric in METRICS:
+                gained = f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points of proxy top-1"
+            text = f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {gained}"
             is_unsure = self.probability is not None and self.probability < SURE
             return f"{text}, with a probability of {self.probability:.0%}" if is_unsure else text
         if self.verdict == "on the front":
@@ -87,6 +91,7 @@ def _stand(
         speed_ratio=_point(best)[0] / point[0],
         top1_gain=_point(best)[1] - point[1],
         top1_gain_se=math.hypot(errors[best.number], errors[record.number]),
+        metric=record.score.metric if record.score else "top1",
         probability=probability_beats(best, record, noise=noise),
     )
 

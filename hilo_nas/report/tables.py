@@ -34,6 +34,7 @@ COLUMNS = (
     "verdict",
     "proxy_top1",
     "proxy_top1_se",
+    "metric",
     "loss",
     "images_seen",
     "seeds",
@@ -171,7 +172,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
-        names = ("proxy_top1", "proxy_top1_se", "loss", "images_seen", "seeds")
+        names = ("proxy_top1", "proxy_top1_se", "metric", "loss", "images_seen", "seeds")
         row |= {name: getattr(record.score, name) for name in names}
     return row
 

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Sequence
 
-from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError
+from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError, StudyMismatchError
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
 from hilo_nas.front import front_of, near_front, ties_of
 from hilo_nas.manifest import Manifest
@@ -68,7 +68,7 @@ def confirm_front(
             record = records[number]
             try:
                 score = executor.score(record.subject, seed, emit, until=budget)
-            except (DeviceError, DataError, StorageError):
+            except (DeviceError, DataError, StorageError, StudyMismatchError):
                 raise
             except HiloNasError as error:
                 failed.add((number, seed))
@@ -78,7 +78,16 @@ def confirm_front(
                 record, scores=(*record.scores, score), seconds=record.seconds + score.seconds
             )
             folder.write_record(records[number])
-            emit(SeedScored(number=number, seed=seed, proxy_top1=score.proxy_top1, done=done, total=len(due)))
+            emit(
+                SeedScored(
+                    number=number,
+                    seed=seed,
+                    proxy_top1=score.proxy_top1,
+                    done=done,
+                    total=len(due),
+                    metric=score.metric,
+                )
+            )
     left = [number for number in ties_of(list(records.values())) if missing[number]]
     if left:
         text = f"{len(left)} networks that cannot be told from the front were not trained with further seeds"

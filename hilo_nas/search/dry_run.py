@@ -12,6 +12,7 @@ from random import Random
 
 from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit, Event, LimitsForeseen, Notice, TrainingProgressed
+from hilo_nas.measurement import FORMULAS, TRAINING, ProxyPlan
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.outlook import foresee_limits
@@ -19,6 +20,7 @@ from hilo_nas.search.peers import check_peers, due_peers
 from hilo_nas.search.request import SearchRequest, eta_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.rungs import expected_share
+from hilo_nas.search.scoring import has_budget
 from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
 
 __all__ = ["CONFIRMED", "Cost", "estimate_cost", "price_search", "share_of"]
@@ -193,6 +195,12 @@ def _try_networks(
 def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:
     """Seconds that the whole training of a network would take: a fixed part, and one in proportion to its images."""
     plan = setting.plan
+    if plan.proxy in FORMULAS:
+        return 0.0
+    if not has_budget(plan.proxy):
+        return executor.train(subject, plan, 0, emit).seconds
+    if plan.proxy != TRAINING:
+        return _own_seconds(executor, subject, plan, emit)
     for batches in _PROBE_BATCHES:
         images = min(batches * plan.batch_size, plan.budgets[-1])
         seen: list[tuple[int, float]] = []
@@ -210,3 +218,15 @@ def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Settin
             per_image = (end - start) / (last - first)
             return max(whole - per_image * images, 0.0) + per_image * plan.budgets[-1]
     return whole / images * plan.budgets[-1]
+
+
+def _own_seconds(executor: LocalExecutor, subject: Subject, plan: ProxyPlan, emit: Emit) -> float:
+    """Seconds of a function of the user's own at its full budget, from two smaller ones, whatever it makes of them."""
+    small, large = (min(batches * plan.batch_size, plan.images) for batches in _PROBE_BATCHES)
+    seconds = [
+        executor.train(subject, dataclasses.replace(plan, images=images), 0, emit).seconds for images in (small, large)
+    ]
+    if large == plan.images:
+        return seconds[1]
+    per_image = max(seconds[1] - seconds[0], 0.0) / (large - small)
+    return seconds[1] + per_image * (plan.images - large)

@@ -14,6 +14,7 @@ from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, 
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import judge_cohort
+from hilo_nas.search.scoring import settled, worker_call
 from hilo_nas.speeds import SpeedFolder
 
 __all__ = ["Executor", "LocalExecutor"]
@@ -88,6 +89,7 @@ class LocalExecutor:
         self._plan: ProxyPlan | None = None
         self._data: Mapping[str, Any] = {}
         self._training_device = "cpu"
+        self._own_proxy: str | None = None
         self._speeds: SpeedFolder | None = None
         self._advised: set[str | None] = {"steady", None}
 
@@ -156,6 +158,19 @@ class LocalExecutor:
         }
         described: dict[str, Any] = self._training.call("hilo_nas.proxy.data:describe_data", arguments, emit)
         return described
+
+    def load_proxy(self, function: str, emit: Emit) -> None:
+        """Has networks scored by a function of the user's own from now on, once it was imported in a worker.
+
+        Args:
+            function: `module:function` or a file's, as it is found from any folder (`plugins.absolute`).
+            emit: Told of nothing.
+
+        Raises:
+            UsageError: It is not there, is none, or cannot be imported.
+        """
+        self._training.call("hilo_nas.proxy.own:check_function", {"function": function}, emit)
+        self._own_proxy = function
 
     def set_up(
         self,
@@ -255,18 +270,20 @@ class LocalExecutor:
         checkpoint: Path | None = None,
     ) -> ProxyScore:
         """Returns the score of a training that need not be by the study's plan; see `score`."""
-        arguments = {
-            "subject": subject.to_dict(),
-            "plan": plan.to_dict(),
-            "data": dict(self._data),
-            "seed": seed,
-            "device": self._training_device,
-            "until": until,
-            "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
-        }
+        function, arguments = worker_call(
+            plan,
+            subject,
+            self._data,
+            seed,
+            self._training_device,
+            until=until,
+            checkpoint=checkpoint,
+            own=self._own_proxy,
+        )
         claims = claims_of(self.identity_of(self._training_device, emit), timing=False)
         with hold(claims, f"training for {self._purpose}", emit):
-            return ProxyScore.from_dict(self._training.call("hilo_nas.proxy.train:run_training", arguments, emit))
+            score = ProxyScore.from_dict(self._training.call(function, arguments, emit))
+        return settled(score, plan, self._data["content_hash"])
 
     def count(self, subject: Subject, emit: Emit) -> NetworkCost:
         """See `Executor.count`."""

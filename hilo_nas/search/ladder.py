@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from hilo_nas.events import Emit, RungReached
 from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import FORMULAS, ProxyScore
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.rungs import RungEntry, RungTable
+from hilo_nas.search.scoring import score_by_formula
 
 __all__ = ["Ladder", "extrapolate"]
 
@@ -47,14 +49,7 @@ class Ladder:
             if images < reached:
                 continue  # what was scored beyond was allowed to go on
             if images > reached:
-                score = self._executor.score(
-                    record.subject,
-                    self._manifest.seed,
-                    self._emit,
-                    until=images,
-                    checkpoint=self._checkpoints.path_of(record.key, self._manifest.seed),
-                )
-                record = dataclasses.replace(record, scores=(*record.scores, score))
+                record = dataclasses.replace(record, scores=(*record.scores, self._score(record, images)))
                 yield record
                 self._checkpoints.prune([*(other for other in others if other.number != record.number), record])
             goes_on = images < self._budgets[-1] and self.goes_on(record, images, others)
@@ -67,10 +62,18 @@ class Ladder:
                         images_total=self._budgets[-1],
                         proxy_top1=told.proxy_top1,
                         goes_on=goes_on,
+                        metric=told.metric,
                     )
                 )
             if not goes_on:
                 return
+
+    def _score(self, record: TrialRecord, images: int) -> ProxyScore:
+        seed = self._manifest.seed
+        if self._manifest.plan.proxy in FORMULAS:
+            return score_by_formula(record, self._manifest)
+        checkpoint = self._checkpoints.path_of(record.key, seed)
+        return self._executor.score(record.subject, seed, self._emit, until=images, checkpoint=checkpoint)
 
     def goes_on(self, record: TrialRecord, images: int, others: Sequence[TrialRecord]) -> bool:
         """Returns whether a network is trained beyond a rung that it has reached.

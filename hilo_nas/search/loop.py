@@ -22,6 +22,7 @@ from hilo_nas.errors import (
     NotEnoughMemoryError,
     SpaceExhaustedError,
     StorageError,
+    StudyMismatchError,
 )
 from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.front import front_of
@@ -293,7 +294,7 @@ class SearchLoop:
             else:
                 violations = {**record.violations, FITS: 1.0}
                 outcome |= {"state": "infeasible", "violations": violations, "imputed": self._impute(None)}
-        except (DeviceError, MeasurementError, DataError, StorageError):
+        except (DeviceError, MeasurementError, DataError, StorageError, StudyMismatchError):
             self._close({"state": "failed", "reason": INTERRUPTED}, start)  # the world's fault
             raise
         except HiloNasError as error:
@@ -327,6 +328,7 @@ class SearchLoop:
                 measured=self.measured,
                 total=self._manifest.trials,
                 is_peer=closed.is_peer,
+                metric=self._manifest.plan.score_metric,
             )
         )
         return closed
@@ -381,7 +383,7 @@ class SearchLoop:
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
         """What the sampler is told in place of what was not taken."""
-        found = impute(self.records, chance_top1=1 / self._manifest.data.num_classes)
+        found = impute(self.records, chance_top1=self._manifest.chance)
         return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
 
     def _cost(self, arch: ArchConfig) -> NetworkCost:

@@ -6,6 +6,7 @@ import dataclasses
 
 from hilo_nas.errors import UsageError
 from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import TRAINING
 from hilo_nas.study import StudyFolder
 
 __all__ = ["NO_CHECKPOINT", "RAISED", "raise_budget", "raised"]
@@ -22,6 +23,10 @@ def raised(manifest: Manifest, images: int) -> Manifest:
         UsageError: The budget is not larger, or the study's training cannot go on.
     """
     plan = manifest.plan
+    if plan.proxy != TRAINING:
+        raise UsageError(
+            f"the budget of a training alone can be raised, but study {manifest.name} is scored by {plan.proxy}"
+        )
     if images <= plan.images:
         raise UsageError(f"the budget must be raised above {plan.images:,} images, but got {images:,}")
     rungs, eta = [*plan.rungs, plan.images], manifest.eta or 3.0

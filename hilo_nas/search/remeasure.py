@@ -304,7 +304,7 @@ def _failed(
     """The record of a network that cannot be timed under the new facts; under these, what it had is no speed."""
     record = dataclasses.replace(record, measurements=())
     if isinstance(error, OutOfMemoryError) and not record.is_peer:
-        imputed = impute(records, chance_top1=1 / manifest.data.num_classes)
+        imputed = impute(records, chance_top1=manifest.chance)
         if record.scores:
             del imputed["proxy_top1"]
         return dataclasses.replace(

@@ -9,11 +9,22 @@ from typing import Any
 
 from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.measurement import TRAINING, Condition, ProxyPlan
+from hilo_nas.proxy.plugins import hash_source, is_plugin
 from hilo_nas.search.rungs import rungs_of
+from hilo_nas.search.scoring import PROXIES, has_budget, proxy_name, recipe_of, unused_options
 from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "eta_of", "plan_of"]
+__all__ = [
+    "DEFAULT_SPACE",
+    "SAMPLERS",
+    "SearchRequest",
+    "aims_of",
+    "check_proxy_options",
+    "condition_options",
+    "eta_of",
+    "plan_of",
+]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
 DEFAULT_RUNGS = 3
@@ -72,6 +83,8 @@ class SearchRequest:
     val_data: str | None = None
     group_by: str | None = None
     """Regular expression; see `ProxyPlan.group_by`."""
+    proxy: str | None = None
+    """What scores networks: one of `scoring.PROXIES`, or a function of the user's own."""
     cache_dir: Path | None = None
     proxy_img_size: int | None = None
     proxy_batch_size: int | None = None
@@ -127,8 +140,24 @@ class SearchRequest:
             faults.append("give either group_by or val_data, not both: with validation data nothing is split")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             faults.append(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
+        if self.proxy is not None and self.proxy not in PROXIES and not is_plugin(self.proxy):
+            faults.append(
+                f"proxy must be one of {', '.join(PROXIES)}, or module:function or path/to/file.py:function, but got "
+                f"{self.proxy!r}"
+            )
         if faults:
             raise UsageError("\n".join(faults))
+
+
+def check_proxy_options(request: SearchRequest, proxy: str) -> None:
+    """Raises UsageError where a request has options that mean nothing to a proxy: no wish is skipped in silence."""
+    faults = [
+        f"{name} means nothing to the proxy {proxy_name(proxy)}: {why}. Leave it out."
+        for name, why in unused_options(proxy).items()
+        if getattr(request, name)  # 0 asks for nothing
+    ]
+    if faults:
+        raise UsageError("\n".join(faults))
 
 
 def condition_options(request: SearchRequest) -> dict[str, Any]:
@@ -155,17 +184,24 @@ def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:
     """Returns a new study's short training, but for what its images say of themselves.
 
     Raises:
-        UsageError: An option of the training cannot be what it is.
+        UsageError: An option of the training cannot be what it is, or means nothing to the proxy asked for.
+        NotFoundError: There is no file of the function that is to score.
     """
     defaults = space.defaults
     img_size = request.img_size or defaults.get("img_size", 224)
-    images = request.proxy_images or defaults.get("proxy_images", 100_000)
+    proxy = request.proxy or TRAINING
+    check_proxy_options(request, proxy)
+    images = (request.proxy_images or defaults.get("proxy_images", 100_000)) if has_budget(proxy) else 1
+    rungs = rungs_of(images, count=request.rungs or DEFAULT_RUNGS, eta=request.eta or DEFAULT_ETA)
     return ProxyPlan(
         img_size=request.proxy_img_size or defaults.get("proxy_img_size", img_size),
         batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
         images=images,
-        rungs=rungs_of(images, count=request.rungs or DEFAULT_RUNGS, eta=request.eta or DEFAULT_ETA),
+        rungs=rungs if proxy == TRAINING else (),
         precision=request.proxy_precision or "fp32",
         metric=request.metric or "top1",
         group_by=request.group_by,
+        recipe=recipe_of(proxy),
+        proxy=proxy_name(proxy),
+        source_hash=hash_source(proxy) if is_plugin(proxy) else None,
     )

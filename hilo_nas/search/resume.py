@@ -10,10 +10,12 @@ import hilo_nas
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL, RECIPE, Condition, DeviceIdentity
+from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity
+from hilo_nas.proxy.plugins import absolute, hash_source
 from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import SearchRequest, aims_of, condition_options
+from hilo_nas.search.request import SearchRequest, aims_of, check_proxy_options, condition_options
+from hilo_nas.search.scoring import proxy_name, recipe_of
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
@@ -53,8 +55,10 @@ def reopen(
     if name is not None:
         Condition(device=name)
     differing = _differing_options(request, manifest, space)
-    if manifest.plan.recipe != RECIPE:
-        differing["proxy recipe"] = (manifest.plan.recipe, RECIPE)  # no timing mends that
+    if "proxy" not in differing:
+        check_proxy_options(request, manifest.plan.proxy)
+    if manifest.plan.recipe != (recipe := recipe_of(manifest.plan.proxy)):
+        differing["proxy recipe"] = (manifest.plan.recipe, recipe)  # no timing mends that
     device, identity, _ = executor.read_device(name, emit)
     speeds = None
     if manifest.speeds is not None:
@@ -68,6 +72,8 @@ def reopen(
         facts = differing_facts(manifest, identity, records, executor, emit)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
+    if manifest.plan.source_hash is not None:
+        executor.load_proxy(_find_proxy(request, folder, manifest), emit)
     described = _prepare_data(request, folder, manifest, executor, emit)
     data = identify_data(described)
     if data.hash != manifest.data.hash:
@@ -112,6 +118,29 @@ def _find_speeds(request: SearchRequest, folder: StudyFolder, manifest: Manifest
     if not speeds.is_named_by(manifest.speeds):
         raise _mismatch(folder, {"speeds": (manifest.speeds, speeds.identity())}, {})
     return speeds
+
+
+def _find_proxy(request: SearchRequest, folder: StudyFolder, manifest: Manifest) -> str:
+    """Returns where the function lies that scores the study's networks.
+
+    Raises:
+        StudyMismatchError: It was edited since.
+        NotFoundError: It is gone.
+        UsageError: This machine does not know where it lies.
+    """
+    name = manifest.plan.proxy
+    function = absolute(request.proxy) if request.proxy else folder.load_local().get("proxy")
+    if function is None:
+        raise UsageError(
+            f"the networks of study {folder.name} are scored by {name}, and this machine does not know where that "
+            "lies. Say so with --proxy."
+        )
+    if hash_source(function) != manifest.plan.source_hash:
+        raise StudyMismatchError(
+            f"{name} was edited since study {folder.name} was made, so its scores could not be compared. Undo the "
+            "edit, or make a new study with --study NAME."
+        )
+    return function
 
 
 def _prepare_data(
@@ -213,6 +242,8 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         pairs["also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
     for limit, bound in aims.limits.items():
         pairs[limit] = (manifest.limits_in_force.get(limit), bound)
+    if request.proxy is not None:
+        pairs["proxy"] = (manifest.plan.proxy, proxy_name(request.proxy))
     for option, field in _PLAN_OPTIONS.items():
         pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
     if request.speeds is not None and manifest.speeds is None:

@@ -77,6 +77,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 done=loop.measured,
                 total=manifest.trials,
                 device=f"{manifest.objective.device} ({manifest.device.model})",
+                metric=manifest.plan.score_metric,
                 points=tuple(
                     (record.number, record.measurement.images_per_s, record.score.proxy_top1)
                     for record in loop.records

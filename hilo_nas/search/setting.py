@@ -13,6 +13,7 @@ from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.proxy.plugins import absolute, is_plugin
 from hilo_nas.proxy.sources import absolute_source
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of
@@ -98,6 +99,8 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
         device, identity, threads = executor.read_device(request.device, emit)
         aims = aims_of(request, build_objective(fields, device, threads))
+    if request.proxy is not None and is_plugin(request.proxy):
+        executor.load_proxy(absolute(request.proxy), emit)
     described = executor.prepare_data(
         source,
         plan.img_size,
@@ -256,6 +259,7 @@ def local_of(request: SearchRequest) -> dict[str, Any]:
     return {
         "data": absolute_source(request.data) if request.data else None,
         "val_data": absolute_source(request.val_data) if request.val_data else None,
+        "proxy": absolute(request.proxy) if request.proxy and is_plugin(request.proxy) else None,
         "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
         "speeds": str(request.speeds.absolute()) if request.speeds else None,
     }

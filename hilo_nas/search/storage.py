@@ -30,7 +30,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     """Returns what the sampler is told for a network that broke a limit: the study's median top-1 and lowest speed.
 
     The constraint tells it to keep away; a middling top-1 keeps the model of accuracy from bending. Before any score is
-    there, chance stands in.
+    there, chance stands in (`Manifest.chance`).
     """
     records = [record for record in records if not record.is_peer]
     scores = [score.proxy_top1 for record in records if record.state != "stopped" and (score := record.score)]

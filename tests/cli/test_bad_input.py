@@ -348,3 +348,25 @@ def test_reading_works_in_every_format_where_nothing_can_be_written(home, capsys
     assert main(["status", "demo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["states"] == {"complete": 5, "infeasible": 1, "failed": 1}
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--proxy", "flops"), "proxy must be one of training, params, macs, images_per_s, naswot, zico, dss, or"),
+        (("--proxy", "naswot", "--rungs", "2"), "rungs means nothing to the proxy naswot"),
+        (("--proxy", "params", "--confirm", "2"), "confirm means nothing to the proxy params: no seed changes it"),
+        (("--proxy", "nowhere.py:score"), "no function nowhere.py:score: there is no file nowhere.py"),
+        (("--proxy", "nowhere:score"), "no function nowhere:score: neither the current directory nor Python's path"),
+    ],
+)
+def test_a_proxy_that_cannot_be_is_refused(refused, home, arguments, message):
+    assert message in refused("search", *arguments, code=2)
+    assert no_study_was_made(home)
+
+
+def test_a_proxy_whose_file_cannot_be_imported_is_refused_before_a_study_is_made(refused, home):
+    (home / "mine.py").write_text("import nowhere_at_all\n")
+    said = refused("search", "--device", "cpu", "--proxy", "mine.py:score", code=2)
+    assert "mine.py:score cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'" in said
+    assert no_study_was_made(home)

@@ -17,6 +17,7 @@ from hilo_nas.events import (
     NetworksTimed,
     Notice,
     RoundTimed,
+    RungReached,
     SearchFinished,
     SearchStarted,
     SeedScored,
@@ -181,3 +182,20 @@ def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():
     assert "front: 800/s 50.0 %" in text
     assert "/s 90.0 %" not in text
     assert "/s 90.0 %" in say(begun, started, TrialFinished(number=1, **finished), is_terminal=True)
+
+
+def test_a_score_that_is_no_share_of_images_is_shown_as_it_is():
+    line = say(finished(metric="mine.py:score", proxy_top1=-1234.56))
+    assert line == "trial   3 (4/9) 0123456789ab     950.4 images/s  mine.py:score   -1235  12 s\n"
+    seed = SeedScored(number=1, seed=2, proxy_top1=31.25, done=1, total=6, metric="zico")
+    assert say(seed) == "1/6 trial 1, seed 2: zico 31.25\n"
+    shown = say(
+        SearchStarted(study="s", done=1, total=9, device="cpu", points=[[0, 900.0, 12.5]], metric="zico"),
+        TrialStarted(number=1, key="k", params_m=1.25, gmacs=0.1, origin="sampler"),
+        TrainingProgressed(images_seen=3000, images_total=2000, score=7.5),
+        RungReached(number=1, images_seen=1, images_total=1, proxy_top1=12.5, goes_on=False, metric="zico"),
+        is_terminal=True,
+    )
+    for text in ("training: 3,000 images, score 7.5", "scored: 12.5", "front: 900/s 12.5"):
+        assert text in shown
+    assert "%" not in shown.split("front: ")[-1]

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from builders import build_arch, build_manifest, build_record, build_score, demo_records, write_study
+from builders import TINY, build_arch, build_manifest, build_plan, build_record, build_score, demo_records, write_study
 from rich.console import Console
 
 from hilo_nas.cli import main
@@ -225,3 +225,44 @@ def test_stopped_networks_are_counted_beside_the_scored(capsys, studies):
     assert front(capsys, "rungs").splitlines()[0] == (
         "rungs: 3 of 5 scored networks are on the front; 1 more stopped at a rung"
     )
+
+
+def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, studies):
+    def scored(number, speed, value, **fields):
+        score = dataclasses.replace(build_score(), metric="mine.py:score", proxy_top1=value, proxy_top1_se=2.0)
+        return build_record(number, speed, scores=(score,), **fields)
+
+    plan = build_plan(proxy="mine.py:score", source_hash="a" * 64, images=1000)
+    records = [scored(0, 800.0, 300.25, origin="anchor:litv2_tiny", arch=TINY), scored(1, 900.0, 320.5)]
+    write_study(studies, "own", records, build_manifest("own", plan=plan))
+    text = front(capsys, "own")
+    assert "mine.py:score" in text.splitlines()[2]
+    assert "320 ± 2" in text
+    assert "mine.py:score: a function of your own, given 1,000 images; ± standard error" in text
+    assert "1.12 x its images/s, +20.25 ± 2.8 of mine.py:score" in text
+    assert "top-1" not in text
+    assert main(["status", "own"]) == 0
+    assert "proxy:    mine.py:score: a function of your own, given 1,000 images" in capsys.readouterr().out
+    (row,) = csv.DictReader(io.StringIO(front(capsys, "own", "--format", "csv")))
+    assert (row["metric"], row["proxy_top1"]) == ("mine.py:score", "320.5")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "heading", "line"),
+    [
+        ("params", "score (params M)", "score (params M): of the network, without training; ± standard error"),
+        ("zico", "zico", "zico: without training, on images of digits at 32 px; ± standard error"),
+        (
+            "training",
+            "top-1 %",
+            "top-1: after 3,000 images of digits at 32 px, on held-out images of the training split",
+        ),
+    ],
+)
+def test_the_front_says_what_its_scores_are(capsys, studies, proxy, heading, line):
+    plan = build_plan(proxy=proxy)
+    records = [build_record(0, scores=(build_score(0.5, metric=plan.score_metric),))]
+    write_study(studies, "other", records, build_manifest("other", plan=plan))
+    text = front(capsys, "other")
+    assert heading in text.splitlines()[2]
+    assert line in text

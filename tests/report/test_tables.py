@@ -49,6 +49,7 @@ COLUMNS = [
     "verdict",
     "proxy_top1",
     "proxy_top1_se",
+    "metric",
     "loss",
     "images_seen",
     "seeds",
@@ -264,7 +265,7 @@ def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
 def test_the_noise_of_seeds_is_in_the_error_of_a_gain():
     seeds = tuple(build_score(top1, seed=seed, proxy_top1_se=0.0) for seed, top1 in enumerate((0.74, 0.76)))
     anchor = build_record(0, 800.0, origin="anchor:a", scores=(build_score(0.6, proxy_top1_se=0.0),))
-    (standing,) = compare_anchors([anchor, build_record(1, 900.0, scores=seeds)])
+    (standing,) = compare_references([anchor, build_record(1, 900.0, scores=seeds)])
     noise = 0.02 / 2**0.5
     assert standing.top1_gain_se == pytest.approx((noise**2 + noise**2 / 2) ** 0.5)
 

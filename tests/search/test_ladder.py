@@ -166,7 +166,7 @@ def test_pruned_networks_can_be_told_as_such(folder):
 
 
 def test_a_memory_of_stopped_networks_is_not_taken_for_a_damaged_one(folder):
-    records, _ = run(folder, trials=12)
+    run(folder, trials=12)
     loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
     assert isinstance(loop._memory, Memory)
     assert loop._memory.fault is None

@@ -7,7 +7,7 @@ import json
 
 from hilo_nas.measurement import ProxyPlan
 
-__all__ = ["NAMES", "REPEATS", "hash_training_free"]
+__all__ = ["NAMES", "REPEATS", "VERSION", "hash_training_free"]
 
 NAMES = ("naswot", "zico", "dss")
 """As `--proxy` takes them."""
@@ -15,7 +15,7 @@ NAMES = ("naswot", "zico", "dss")
 REPEATS = 3
 """Fresh networks, on images of their own, that a score is the mean of."""
 
-_VERSION = "training-free-1"
+VERSION = "training-free-1"
 """Raised with every change to this room that may change a score."""
 
 
@@ -36,7 +36,7 @@ def hash_training_free(name: str, plan: ProxyPlan, data_hash: str) -> str:
         "val_fraction": plan.val_fraction,
         "val_images": plan.val_images,
         "data": data_hash,
-        "version": _VERSION,
+        "version": VERSION,
         "repeats": REPEATS,
     }
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

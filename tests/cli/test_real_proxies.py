@@ -1,0 +1,98 @@
+"""Searches with real processes that are scored by something else than a training."""
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+
+import pytest
+
+from hilo_nas.cli import main
+from hilo_nas.proxy import own
+from hilo_nas.study import find_study
+
+SPACE = """
+patch_size: [2]
+embed_dims: [8, 16]
+depths: [[1, 2], [1], [1, 2, 3], [1]]
+head_dim: [8]
+attention: [[none], [none], [hilo], [hilo]]
+alpha: [0.0, 0.5, 1.0]
+window_size: [[1], [1], [2], [1]]
+mlp_ratios: [2]
+defaults: {img_size: 32, batch_size: 4, proxy_img_size: 16, proxy_batch_size: 32, proxy_images: 320, trials: 2}
+"""
+
+
+def example():
+    """The function in the docstring that the README points to."""
+    (text,) = re.findall(r"in `mine.py`.*?\n\n(    import torch\n.*?)\n\n    hilo-nas search", own.__doc__, re.DOTALL)
+    return textwrap.dedent(text) + "\n"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+def search(*arguments):
+    fixed = ("--data", "digits", "--device", "cpu", "--sampler", "random", "--seconds", "0.2", "--no-remeasure")
+    return main(["search", "tiny.yaml", *fixed, "--study", "demo", *arguments])
+
+
+def scores():
+    return [record.score for record in find_study("demo").load_records() if record.state == "complete"]
+
+
+def test_the_example_is_a_dozen_lines_that_take_what_the_contract_gives():
+    (function,) = [node for node in ast.parse(example()).body if isinstance(node, ast.FunctionDef)]
+    assert [argument.arg for argument in function.args.args] == ["arch", "build_model", "budget", "seed", "callback"]
+    assert len(function.body) <= 10
+    assert "score(arch, build_model, budget, seed, callback)" in inspect.getdoc(own)
+
+
+def test_the_example_scores_a_search(home, capsys):
+    (home / "mine.py").write_text(example())
+    assert search("--proxy", "mine.py:score", "--proxy-images", "384") == 0
+    shown = capsys.readouterr().out
+    assert "mine.py:score: a function of your own, given 384 images" in shown
+    first, second = scores()
+    assert {first.metric, second.metric} == {"mine.py:score"}
+    assert all(0 <= score.proxy_top1 <= 1 and 0 < score.proxy_top1_se < 0.05 for score in (first, second))
+    assert first.plan_hash == second.plan_hash == find_study("demo").load_manifest().plan_hash
+    assert main(["front", "demo", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["front"]
+
+
+@pytest.mark.slow
+def test_a_function_that_raises_fails_its_trial_with_the_line(home, capsys):
+    body = "def score(arch, build_model, budget, seed, callback):\n    if sum(arch['depths']) < 99:\n"
+    (home / "mine.py").write_text(body + "        raise LookupError('no images of mine')\n    return 1, 0\n")
+    assert search("--proxy", "mine.py:score") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "proxy: mine.py:score raised LookupError: no images of mine (mine.py, line 3)" in said
+    assert "5 trials failed one after the other" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["params", "macs", "images_per_s", "naswot", "zico", "dss"])
+def test_every_proxy_scores_a_search(home, capsys, proxy):
+    assert search("--proxy", proxy) == 0
+    found = scores()
+    assert len(found) == 2
+    assert {score.metric for score in found} == {proxy}
+    assert "top-1" not in capsys.readouterr().out
+    assert main(["status", "demo"]) == 0
+    assert f"proxy:    {proxy}:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_dry_run_prices_a_function_of_the_users_own(home, capsys):
+    (home / "mine.py").write_text(example())
+    assert search("--proxy", "mine.py:score", "--proxy-images", "128", "--dry-run") == 0
+    assert re.search(r"\d+ s training per trial", capsys.readouterr().out)

@@ -1,0 +1,166 @@
+"""Which proxy is scored how, under which name, and what it has no use for."""
+
+import dataclasses
+import importlib
+import inspect
+
+import pytest
+from builders import build_data, build_manifest, build_measurement, build_plan, build_record, build_score
+
+from hilo_nas.errors import HiloNasError, UsageError
+from hilo_nas.measurement import FORMULAS, TRAINING, ProxyPlan
+from hilo_nas.records import Subject
+from hilo_nas.search import SearchRequest
+from hilo_nas.search.request import check_proxy_options, plan_of
+from hilo_nas.search.scoring import PROXIES, recipe_of, score_by_formula, settled, worker_call
+from hilo_nas.space import load_space
+
+SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
+DIGITS = load_space("litv2_digits")
+HASH_BEFORE, OLDER_HASH_BEFORE = "40e34c6b8b57", "4619eb07c4a2"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores/mine.py").write_text(SOURCE)
+    return "scores/mine.py:score"
+
+
+def manifest_of(proxy, **fields):
+    return build_manifest(plan=build_plan(proxy=proxy, images=1, recipe=recipe_of(proxy), **fields))
+
+
+def test_the_hash_of_a_trainings_plan_does_not_know_of_other_proxies():
+    """As stored by the version before there were any."""
+    plan = ProxyPlan(img_size=32, batch_size=64, images=3000, hflip=False, recipe="adamw-2")
+    assert plan.hash("0123456789abcdef") == HASH_BEFORE
+    older = dataclasses.replace(plan, recipe="adamw-1")
+    assert older.hash("0123456789abcdef") == OLDER_HASH_BEFORE
+    stored = {name: value for name, value in plan.to_dict().items() if name not in ("proxy", "source_hash")}
+    assert ProxyPlan.from_dict(stored) == plan
+
+
+def test_every_proxy_and_every_source_has_a_hash_of_its_own():
+    plans = [build_plan(proxy=proxy) for proxy in PROXIES]
+    plans += [build_plan(proxy="mine.py:score", source_hash=digit * 64) for digit in "ab"]
+    plans.append(build_plan(proxy="mine.py:other", source_hash="a" * 64))
+    assert len({plan.hash(build_data().hash) for plan in plans}) == len(plans) == len(PROXIES) + 3
+
+
+def test_scores_are_called_after_the_metric_of_the_training_or_the_proxy():
+    assert build_plan(metric="balanced").score_metric == "balanced"
+    assert build_plan(proxy="zico").score_metric == "zico"
+
+
+def test_a_proxy_that_is_no_training_has_one_budget_and_no_rungs():
+    assert build_plan(proxy="mine.py:score", source_hash="a" * 64, images=1000).budgets == (1000,)
+    with pytest.raises(UsageError, match="rungs are of a training, but the proxy is naswot"):
+        build_plan(proxy="naswot", rungs=(100,))
+
+
+@pytest.mark.parametrize("fields", [{"proxy": "mine.py:score"}, {"proxy": "zico", "source_hash": "a" * 64}])
+def test_a_source_belongs_to_a_function_and_to_nothing_else(fields):
+    with pytest.raises(UsageError, match="source_hash"):
+        build_plan(**fields)
+
+
+def test_the_formulas_give_what_the_record_says_with_its_unit():
+    record = build_record(3, 900.0)
+    values = {proxy: score_by_formula(record, manifest_of(proxy)) for proxy in FORMULAS}
+    assert values["params"].proxy_top1 == record.parameters / 1e6
+    assert values["macs"].proxy_top1 == record.macs / 1e9
+    assert values["images_per_s"].proxy_top1 == 900.0
+    assert [values[proxy].metric for proxy in FORMULAS] == list(FORMULAS)
+    for proxy, score in values.items():
+        assert score.plan_hash == manifest_of(proxy).plan_hash
+        assert dataclasses.replace(record, scores=(score,)).score_at(manifest_of(proxy).plan.budgets[-1]) == score
+
+
+def test_counts_are_exact_and_a_speed_has_the_error_of_its_interval():
+    timed = build_measurement(900.0, images_per_s_low=880.4, images_per_s_high=919.6)
+    record = build_record(measurements=(timed,))
+    assert score_by_formula(record, manifest_of("params")).proxy_top1_se == 0.0
+    assert score_by_formula(record, manifest_of("images_per_s")).proxy_top1_se == pytest.approx(10.0)
+
+
+def test_a_network_without_a_count_is_told():
+    record = build_record(parameters=None)
+    with pytest.raises(HiloNasError, match="params cannot score"):
+        score_by_formula(record, manifest_of("params"))
+
+
+def test_each_proxy_has_a_worker_function_that_takes_what_it_is_called_with():
+    plans = [build_plan(), *(build_plan(proxy=name) for name in ("naswot", "zico", "dss"))]
+    plans.append(build_plan(proxy="mine.py:score", source_hash="a" * 64))
+    found = set()
+    for plan in plans:
+        text, arguments = worker_call(plan, Subject(timm="resnet18"), {}, 0, "cpu", own="/scores/mine.py:score")
+        module, _, name = text.partition(":")
+        inspect.signature(getattr(importlib.import_module(module), name)).bind(emit=print, **arguments)
+        found.add(text)
+    assert len(found) == 3
+
+
+def test_a_workers_score_is_kept_under_the_plan_and_its_budget():
+    plan = build_plan(proxy="zico", images=1)
+    score = build_score(12.5, metric="zico", images_seen=384, plan_hash="of its own")
+    kept = settled(score, plan, "data")
+    assert (kept.plan_hash, kept.images_seen, kept.proxy_top1) == (plan.hash("data"), 1, 12.5)
+    assert settled(score, build_plan(), "data") is score
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_plan_is_made_for_every_proxy(proxy):
+    plan = plan_of(SearchRequest(proxy=proxy), DIGITS)
+    assert (plan.proxy, plan.source_hash) == (proxy, None)
+    assert bool(plan.rungs) == (proxy == TRAINING)
+    assert plan.recipe == recipe_of(proxy)
+    assert plan_of(SearchRequest(), DIGITS) == plan_of(SearchRequest(proxy=TRAINING), DIGITS)
+
+
+def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):
+    plan = plan_of(SearchRequest(proxy=own, proxy_images=512), DIGITS)
+    assert (plan.proxy, plan.images, plan.budgets, plan.rungs) == ("mine.py:score", 512, (512,), ())
+    assert len(plan.source_hash) == 64
+
+
+USELESS = [
+    ("naswot", {"rungs": 2}, "rungs means nothing to the proxy naswot: it is of a training. Leave it out."),
+    ("naswot", {"proxy_images": 9}, "proxy_images means nothing to the proxy naswot: it has no budget. Leave it out."),
+    ("params", {"confirm": 2}, "confirm means nothing to the proxy params: no seed changes it. Leave it out."),
+    (
+        "macs",
+        {"proxy_batch_size": 8},
+        "proxy_batch_size means nothing to the proxy macs: it is not given the images. Leave it",
+    ),
+    ("m.py:f", {"val_data": "d"}, "val_data means nothing to the proxy m.py:f: it is not given the images. Leave it"),
+    ("dir/m.py:f", {"metric": "balanced"}, "metric means nothing to the proxy m.py:f: it is of a training. Leave it"),
+]
+
+
+@pytest.mark.parametrize(("proxy", "options", "message"), USELESS)
+def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, message):
+    with pytest.raises(UsageError) as caught:
+        check_proxy_options(SearchRequest(proxy=proxy, **options), proxy)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "options"),
+    [
+        ("training", {"rungs": 2, "confirm": 1, "metric": "balanced", "proxy_images": 9}),
+        ("zico", {"confirm": 1, "proxy_batch_size": 8, "group_by": "a", "eta": 0}),
+        ("m.py:f", {"confirm": 1, "proxy_images": 9}),
+        ("params", {"confirm": 0}),
+    ],
+)
+def test_options_that_mean_something_or_ask_for_nothing_are_taken(proxy, options):
+    check_proxy_options(SearchRequest(proxy=proxy, **options), proxy)
+
+
+@pytest.mark.parametrize("proxy", ["flops", "mine.py", ":score", ""])
+def test_an_unknown_proxy_is_refused_with_those_that_are_known(proxy):
+    with pytest.raises(UsageError, match=r"proxy must be one of training, params, .* dss, or module:function"):
+        SearchRequest(proxy=proxy)
