@@ -21,6 +21,7 @@ __all__ = [
     "NetworkPrepared",
     "NetworksTimed",
     "Notice",
+    "OtherProxyScored",
     "RoundTimed",
     "RungReached",
     "SearchFinished",
@@ -233,6 +234,19 @@ class SeedScored(Event):
     seed: int
     proxy_top1: float
     done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherProxyScored(Event):
+    """A network was judged by a further proxy, for comparison; that score is in its record."""
+
+    number: int
+    """The trial's."""
+    proxy: str
+    value: float
+    done: int
+    """Scores and trainings that are over, of those due."""
     total: int
 
 

@@ -29,6 +29,7 @@ from hilo_nas.events import (
     NetworkPrepared,
     NetworksTimed,
     Notice,
+    OtherProxyScored,
     RoundTimed,
     RungReached,
     SearchStarted,
@@ -98,6 +99,8 @@ def _line(event: Event) -> str | None:
         return (
             f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: top-1 {100 * event.proxy_top1:.1f} %"
         )
+    if isinstance(event, OtherProxyScored):
+        return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"
     if isinstance(event, CohortTimed):
         text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
         return f"{text}: {escape(event.verdict)}" + (
