@@ -145,7 +145,7 @@ def check_proxy(
         agreement=agree(found, budgets=names),
         measurements=tuple(record.measurement for record in records if record.measurement),
         failures={
-            record.key: record.reason or f"it was not trained to {long:,} images; {folder.logs_path} says why"
+            record.key: record.reason or f"it was not trained to {long:,} images; the study's log says why"
             for record, network in zip(records, found, strict=True)
             if not network.long
         },

@@ -1,6 +1,7 @@
 """A given list of networks, all timed and all trained: what is done once, what goes on, and what is refused."""
 
 import dataclasses
+import functools
 
 import pytest
 from builders import build_plan, digits
@@ -19,6 +20,12 @@ BUDGETS = (512, 1024, 3008)
 """In whole batches of 64."""
 
 
+@functools.cache
+def listed():
+    """Five networks; to find them, the whole space is gone through."""
+    return list_swept(digits(), SearchRequest(), 5)
+
+
 class Desk:
     """A study folder, a fake machine and fake workers, and what was told."""
 
@@ -28,12 +35,11 @@ class Desk:
 
     def sweep(self, count, courses, plan=TABLE, *, proxies=(), jobs=1, **options):
         request = SearchRequest(data="digits", device="cpu", **options)
-        networks = list_swept(digits(), request, count)
         return run_sweep(
             request,
             digits(),
             self.folder,
-            networks,
+            listed()[:count],
             plan,
             courses,
             self.told.append,
@@ -182,7 +188,7 @@ def test_a_network_that_cannot_be_trained_is_a_warning_and_tried_again_by_the_ne
         if arguments.get("until") == 1024 and arguments["subject"] == broken:
             raise HiloNasError("the training diverged")
 
-    broken = list_swept(digits(), SearchRequest(), 3)[1].subject.to_dict()
+    broken = listed()[1].subject.to_dict()
     desk.workers.happen = fail
     records = desk.table(3)
     assert desk.warnings == ["network 1, seed 0: the training diverged"]
@@ -225,8 +231,7 @@ def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch)
 
 
 def test_a_network_that_cannot_be_timed_has_failed_and_is_not_trained(desk):
-    networks = list_swept(digits(), SearchRequest(), 3)
-    desk.machine.failures[networks[1].subject.key] = "it does not fit"
+    desk.machine.failures[listed()[1].subject.key] = "it does not fit"
     records = desk.table(3, proxies=("naswot",))
     assert [record.state for record in records] == ["complete", "failed", "complete"]
     assert (records[1].reason, records[1].scores, records[1].other_scores) == ("it does not fit", (), ())

@@ -138,7 +138,7 @@ def _print_report(report: BenchReport) -> None:
     for line in report.headlines:
         console.print(line, markup=False, soft_wrap=True)
     for name, why in report.failures.items():
-        console.print(f"[yellow]not timed:[/] {escape(f'{name}: {why}')}", soft_wrap=True)
+        console.print(f"[yellow]left out:[/] {escape(f'{name}: {why}')}", soft_wrap=True)
     for line in report.advice:
         console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
 
