@@ -21,6 +21,7 @@ __all__ = [
     "NetworkPrepared",
     "NetworksTimed",
     "Notice",
+    "OtherProxyScored",
     "RoundTimed",
     "RungReached",
     "SearchFinished",
@@ -244,6 +245,19 @@ class SeedScored(Event):
     done: int
     total: int
     metric: str = "top1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherProxyScored(Event):
+    """A network was judged by a further proxy, for comparison; that score is in its record."""
+
+    number: int
+    """The trial's."""
+    proxy: str
+    value: float
+    done: int
+    """Scores and trainings that are over, of those due."""
+    total: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

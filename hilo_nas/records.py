@@ -88,6 +88,8 @@ class TrialRecord:
     measurements: tuple[Measurement, ...] = ()
     scores: tuple[ProxyScore, ...] = ()
     """Of the study's proxy: at each rung reached, at the full budget, and there of further seeds that confirm it."""
+    other_scores: tuple[ProxyScore, ...] = ()
+    """Of other proxies, for comparison; a search looks at none of them."""
     started_at: str | None = None
     finished_at: str | None = None
     seconds: float = 0.0
@@ -147,6 +149,7 @@ class TrialRecord:
             "subject": self.subject.to_dict(),
             "measurements": [dataclasses.asdict(item) for item in self.measurements],
             "scores": [dataclasses.asdict(item) for item in self.scores],
+            "other_scores": [dataclasses.asdict(item) for item in self.other_scores],
         }
 
     @classmethod
@@ -174,7 +177,8 @@ class TrialRecord:
         try:
             values["subject"] = Subject.from_dict(values["subject"])
             values["measurements"] = tuple(Measurement.from_dict(item) for item in values.get("measurements", ()))
-            values["scores"] = tuple(ProxyScore.from_dict(item) for item in values.get("scores", ()))
+            for name in ("scores", "other_scores"):
+                values[name] = tuple(ProxyScore.from_dict(item) for item in values.get(name, ()))
             record = cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"the record is not complete: {error!r}") from error

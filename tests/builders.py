@@ -379,6 +379,7 @@ records = st.builds(
     sampler_memory=st.dictionaries(_text, st.integers() | _text, max_size=2),
     measurements=st.lists(measurements, max_size=2).map(tuple),
     scores=st.lists(scores, max_size=2).map(tuple),
+    other_scores=st.lists(scores, max_size=1).map(tuple),
     started_at=st.none() | _text,
     finished_at=st.none() | _text,
     seconds=st.floats(0, 1e6),

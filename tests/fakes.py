@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 from builders import (
     build_calibration,
@@ -21,6 +22,8 @@ from hilo_nas.cost import NetworkCost, count_macs, count_params
 from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import RoundTimed
 from hilo_nas.measure import Cohort
+from hilo_nas.measurement import ProxyPlan
+from hilo_nas.proxy.training_free.plan import hash_training_free
 from hilo_nas.records import Subject
 from hilo_nas.speeds import SpeedFolder
 
@@ -117,6 +120,9 @@ class FakeMachine(FakeExecutor):
         identity = self.devices[name]
         return name, identity, 2 if identity.kind == "cpu" else None
 
+    def identity_of(self, device, emit):
+        return self.devices[device]
+
     def read_form(self, condition, emit):
         return self.form
 
@@ -176,6 +182,47 @@ class FakeMachine(FakeExecutor):
     def speed_of(self, subject, condition):
         factor = self.factors.get(subject.key, 1.0) * self.factors.get(condition.label(), 1.0)
         return self.law(subject)[0] * factor * (condition.batch_size / 32) ** 0.5
+
+
+class FakeWorkers:
+    """Makes workers that train nothing: stands in for `hilo_nas.measure.Worker` in a sweep.
+
+    Args:
+        happen: Called with the function's name and its arguments before anything else; may raise.
+    """
+
+    def __init__(self, happen=lambda function, arguments: None):
+        self.happen = happen
+        self.legs, self.others = [], []
+        """(key, seed, images) of each leg of a training, and (key, name) of each other score."""
+        self.made = []
+
+    def __call__(self, name, log, *, idle_timeout_s, environment):
+        self.made.append((name, environment["OMP_NUM_THREADS"]))
+        return self
+
+    def call(self, function, arguments, emit):
+        self.happen(function, arguments)
+        subject, plan = Subject.from_dict(arguments["subject"]), ProxyPlan.from_dict(arguments["plan"])
+        data_hash, seed = arguments["data"]["content_hash"], arguments["seed"]
+        if function == "hilo_nas.proxy.training_free.run:run_training_free":
+            name = arguments["name"]
+            self.others.append((subject.key, name))
+            value, seen, metric = 1000 * top1(subject.arch), 64, name
+            plan_hash = hash_training_free(name, plan, data_hash)
+        else:
+            assert function == "hilo_nas.proxy.train:run_training"
+            seen = arguments["until"]
+            self.legs.append((subject.key, seed, seen))
+            Path(arguments["checkpoint"]).parent.mkdir(exist_ok=True)
+            Path(arguments["checkpoint"]).write_text(str(seen))
+            noise = int(subject.key[:4], 16) % 7 * seed / 1000
+            value, metric, plan_hash = top1(subject.arch) * (seen / 1e5) ** 0.1 + noise, "top1", plan.hash(data_hash)
+        score = build_score(value, seed=seed, images_seen=seen, metric=metric, plan_hash=plan_hash)
+        return dataclasses.asdict(dataclasses.replace(score, proxy_top1_se=0.01))
+
+    def close(self):
+        pass
 
 
 def speed(arch):

@@ -132,6 +132,14 @@ def test_a_record_that_was_changed_is_refused_by_name(tmp_path, changes, fault):
         load_records(tmp_path)
 
 
+def test_a_record_of_a_version_that_knew_no_other_proxies_has_no_scores_of_them(tmp_path):
+    stored(tmp_path)
+    fields = json.loads((tmp_path / "0003.json").read_text())
+    del fields["other_scores"]
+    (tmp_path / "0003.json").write_text(json.dumps(fields))
+    assert load_records(tmp_path) == [build_record(3)]
+
+
 def test_an_unchanged_record_is_accepted(tmp_path):
     stored(tmp_path)
     assert load_records(tmp_path) == [build_record(3)]

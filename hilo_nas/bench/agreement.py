@@ -88,7 +88,7 @@ class ProxyAgreement:
     """To the first long training of each network."""
     gains: Mapping[str, Taus]
     """By baseline, how much more its tau is than the baseline's: on the networks that have both, in the same resamples;
-    a baseline has none over itself."""
+    a baseline has none over itself. Of a budget, over each other budget, too."""
     tau_to_mean: Taus | None
     """To the mean of the first two long trainings, on the networks that have both; None where none has."""
     tau_to_target: Taus | None
@@ -166,9 +166,9 @@ def agree(
             networks=int((~np.isnan(own)).sum()),
             tau=resampled.taus(own, first),
             gains={
-                baseline: resampled.gains(own, values[baseline], first)
-                for baseline in BASELINES
-                if baseline in values and baseline != name
+                other: resampled.gains(own, values[other], first)
+                for other in (*BASELINES, *(budgets if name in budgets else ()))
+                if other in values and other != name
             },
             tau_to_mean=resampled.taus_if_any(own, (first + second) / 2),
             tau_to_target=resampled.taus_if_any(own, target),

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hilo_nas.bench.agreement import Agreement, Estimate, ProxyAgreement
+from hilo_nas.bench.agreement import Agreement, ProxyAgreement
 
 __all__ = ["advise_budget"]
 
-_NEAR = 0.05
-"""How far below the noise ceiling a tau may stay and still count as having reached it."""
 _ENOUGH_PAIRS = 30
 """Pairs of like speed without which nothing is said."""
 
@@ -17,9 +15,9 @@ _ENOUGH_PAIRS = 30
 def advise_budget(agreement: Agreement) -> str:
     """Returns in a sentence which budget the agreement among networks of like speed speaks for.
 
-    It is the cheapest whose interval reaches within 0.05 of the noise ceiling, else that with the highest tau; a budget
-    whose interval holds 0 ranks no better than chance for all that is known, and is never advised. With fewer than 30
-    pairs of like speed nothing is said of a budget, nor of the ceiling.
+    It is the cheapest that cannot be told from the one with the highest tau: the interval of their difference, in the
+    same resamples, holds 0. A budget whose own interval holds 0 ranks no better than chance for all that is known, and
+    is never advised. With fewer than 30 pairs of like speed nothing is said of a budget.
     """
     if not agreement.budgets:
         return "nothing can be said of a budget, for none was tried"
@@ -37,19 +35,22 @@ def advise_budget(agreement: Agreement) -> str:
             "Use longer budgets, or more --networks."
         )
     best = max(ranking, key=lambda budget: budget.tau.like_speed.value)
-    ceiling = agreement.ceiling.like_speed if agreement.ceiling else None
-    if ceiling is None or ceiling.pairs < _ENOUGH_PAIRS or math.isnan(ceiling.value):
-        return (
-            f"{_describe(best)}, which is the most; how much more there is to gain is not known, for the ceiling "
-            f"needs {_ENOUGH_PAIRS} pairs of like speed with two long trainings, but there were "
-            f"{ceiling.pairs if ceiling else 0}"
-        )
-    reaching = [budget for budget in ranking if budget.tau.like_speed.high >= ceiling.value - _NEAR]
-    if reaching:
-        advised = f"{_describe(reaching[0])}: the cheapest whose interval reaches {_near(ceiling)}"
-        most = f"; the highest tau is {best.tau.like_speed.value:.2f}, of {best.name} at {_cost(best)}"
-        return advised + (most if best is not reaching[0] else "")
-    return f"{_describe(best)}, which is the most, but no budget's interval reaches {_near(ceiling)}"
+    near = [budget for budget in ranking if budget is best or _is_as_good(budget, best)]
+    advised = near[0]
+    if advised is best:
+        cheaper = "; cheaper ones are behind it by more than chance" if best is not ranking[0] else ""
+        return f"{_describe(best)}, the highest of all budgets{cheaper}"
+    behind = advised.gains[best.name].like_speed
+    return (
+        f"{_describe(advised)}: the cheapest that cannot be told from the best, {best.name} at {_cost(best)}, whose "
+        f"tau is {best.tau.like_speed.value:.2f} (difference {behind.value:.2f} [{behind.low:.2f}, {behind.high:.2f}])"
+    )
+
+
+def _is_as_good(budget: ProxyAgreement, best: ProxyAgreement) -> bool:
+    """Whether a budget's tau may be that of the best; where their difference has no interval, it is not known to be."""
+    behind = best.name in budget.gains and budget.gains[best.name].like_speed
+    return bool(behind) and behind.high >= 0
 
 
 def _describe(budget: ProxyAgreement) -> str:
@@ -58,10 +59,6 @@ def _describe(budget: ProxyAgreement) -> str:
         f"use {budget.name}: among networks of like speed it agrees with the long training by a tau of "
         f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] at {_cost(budget)}"
     )
-
-
-def _near(ceiling: Estimate) -> str:
-    return f"within {_NEAR:g} of the ceiling ({ceiling.value:.2f})"
 
 
 def _cost(budget: ProxyAgreement) -> str:

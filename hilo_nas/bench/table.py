@@ -13,7 +13,7 @@ __all__ = ["list_swept", "make_table"]
 
 
 def make_table(
-    request: SearchRequest, space: SearchSpace, folder: StudyFolder, emit: Emit, *, jobs: int
+    request: SearchRequest, space: SearchSpace, folder: StudyFolder, emit: Emit, *, jobs: int | None = None
 ) -> list[TrialRecord]:
     """Times and trains all networks of a space, and returns their records; goes on where it stopped.
 
@@ -22,7 +22,7 @@ def make_table(
         space: A space of up to 20,000 settings.
         folder: The study that keeps the records.
         emit: Told of all of it.
-        jobs: Trainings at once.
+        jobs: Trainings at once; see `run_sweep`.
 
     Raises:
         UsageError: The space is too large.

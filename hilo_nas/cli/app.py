@@ -20,6 +20,7 @@ from hilo_nas.cli import (
     export,
     front,
     measure,
+    proxy,
     remeasure,
     search,
     space,
@@ -48,6 +49,7 @@ app.command("front", help=front.HELP)(front.run)
 app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
 app.add_typer(space.app, name="space")
 app.add_typer(bench.app, name="bench")
+app.add_typer(proxy.app, name="proxy")
 app.add_typer(cache.app, name="cache")
 
 

@@ -29,6 +29,7 @@ from hilo_nas.events import (
     NetworkPrepared,
     NetworksTimed,
     Notice,
+    OtherProxyScored,
     RoundTimed,
     RungReached,
     SearchStarted,
@@ -100,6 +101,8 @@ def _line(event: Event) -> str | None:
             f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: "
             f"{_scored(event.metric, event.proxy_top1)}"
         )
+    if isinstance(event, OtherProxyScored):
+        return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"
     if isinstance(event, CohortTimed):
         text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
         return f"{text}: {escape(event.verdict)}" + (

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import UsageError
@@ -106,6 +106,15 @@ class ProxyPlan:
     def score_metric(self) -> str:
         """The metric of its scores: `metric` of a training, else the proxy's name."""
         return self.metric if self.proxy == TRAINING else self.proxy
+
+    def with_budgets(self, images: Iterable[int]) -> ProxyPlan:
+        """Returns the plan that is scored at further budgets, too; the largest of all is its full one.
+
+        Of budgets that are the same in whole batches one stays, the plan's own if it has it.
+        """
+        found = {-(-count // self.batch_size): count for count in (*images, *self.rungs, self.images)}
+        *rungs, full = (found[batches] for batches in sorted(found))
+        return dataclasses.replace(self, images=full, rungs=tuple(rungs))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data; building a plan from it gives an equal one."""

@@ -80,7 +80,7 @@ class BenchReport:
     tables: Sequence[BenchTable]
     """The main one first."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """By name, why a network could not be timed."""
+    """By name, why a network could not be timed, or was left out for another reason."""
     advice: Sequence[str] = ()
     """What the machine did that it should not have, and what to do about it."""
     headlines: Sequence[str] = ()
@@ -224,7 +224,7 @@ def render_markdown(report: BenchReport) -> str:
             lines += [f"## {table.title}", "", *_grid(table), "", *(f"* {note}" for note in table.notes)]
             lines += [""] * bool(table.notes)
     if report.failures:
-        lines += ["## Could not be timed", "", *(f"* {name}: {why}" for name, why in report.failures.items()), ""]
+        lines += ["## Left out", "", *(f"* {name}: {why}" for name, why in report.failures.items()), ""]
     lines += ["## Conditions", "", *(f"* {name}: {text}" for name, text in _conditions(report).items()), ""]
     lines += ["## Make it again", "", "```console", report.command, "```"]
     return "\n".join(lines) + "\n"

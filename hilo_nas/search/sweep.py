@@ -10,21 +10,18 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-import queue
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from hilo_nas.cost import count_cost
-from hilo_nas.errors import DataError, DeviceError, HiloNasError, NotFoundError, StorageError, StudyMismatchError
-from hilo_nas.events import Emit, Event, NetworksTimed, Notice, SeedScored
+from hilo_nas.errors import StudyMismatchError
+from hilo_nas.events import Emit, NetworksTimed
 from hilo_nas.manifest import Manifest
-from hilo_nas.measure import TUNED_ENVIRONMENT, Worker, claims_of, hold
-from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.measure import Worker, claims_of, hold
+from hilo_nas.measurement import ProxyPlan
+from hilo_nas.proxy.training_free.plan import hash_training_free
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
+from hilo_nas.search.errands import Errand, ProxyErrand, StartWorker, TrainingErrand, run_errands
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
@@ -63,26 +60,6 @@ class Course:
     """How many of the list, from its beginning."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Errand:
-    number: int
-    subject: Subject
-    course: Course
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Scored:
-    errand: _Errand
-    score: ProxyScore
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Ended:
-    errand: _Errand | None
-    """None where a worker has nothing left to do."""
-    error: Exception | None = None
-
-
 def run_sweep(
     request: SearchRequest,
     space: SearchSpace,
@@ -92,7 +69,9 @@ def run_sweep(
     courses: Sequence[Course],
     emit: Emit,
     *,
-    jobs: int,
+    jobs: int | None,
+    proxies: Sequence[str] = (),
+    start_worker: StartWorker = Worker,
 ) -> list[TrialRecord]:
     """Times and trains every network of the list and returns the records; goes on with what was begun.
 
@@ -100,11 +79,14 @@ def run_sweep(
         request: Device, conditions and data.
         space: What the networks are of.
         folder: The study's.
-        networks: The list; a longer one, with the stored one at its head, goes on with that.
-        plan: The training's conditions and every budget at which it is scored.
+        networks: The list. A stored list is gone on with where one of both begins with the other; of a longer stored
+            one, the networks beyond this list are left alone.
+        plan: The training's conditions and every budget at which it is scored; those of a stored study stay.
         courses: The trainings.
         emit: Told of all of it.
-        jobs: Trainings at once.
+        jobs: Trainings at once; as many as there are cores on a CPU, one elsewhere, if left out.
+        proxies: Training-free scores to be taken for comparison, too (`hilo_nas.proxy.training_free.NAMES`).
+        start_worker: Makes what trains.
 
     Raises:
         StudyMismatchError: The stored study is of other networks, conditions or data.
@@ -120,21 +102,37 @@ def run_sweep(
             timing_s=request.timing_s,
         ) as executor,
     ):
-        manifest, setting = _open(request, space, folder, len(networks), plan, executor, journal)
+        manifest, setting = _open(request, space, folder, networks, plan, executor, journal)
         records = _timed(folder, manifest, networks, executor, journal, request.timing_s)
         executor.close()
-        todo = _errands(records, manifest, courses)
+        errands = _errands(records, folder, manifest, courses, proxies)
+
+        def write(record: TrialRecord) -> TrialRecord:
+            record = _closed(record, manifest, courses)
+            folder.write_record(record)
+            return record
+
         claims = claims_of(executor.identity_of(setting.training_device, journal), timing=False)
         with hold(claims, f"training for study {folder.name}", journal):
-            _train(folder, records, manifest, setting, todo, courses, journal, jobs, request.idle_timeout_s)
-        return folder.load_records()
+            run_errands(
+                errands,
+                records,
+                setting,
+                write,
+                journal,
+                logs=folder.logs_path,
+                jobs=jobs or ((os.cpu_count() or 1) if setting.training_device == "cpu" else 1),
+                idle_timeout_s=request.idle_timeout_s,
+                start_worker=start_worker,
+            )
+        return folder.load_records()[: len(networks)]
 
 
 def _open(
     request: SearchRequest,
     space: SearchSpace,
     folder: StudyFolder,
-    count: int,
+    networks: Sequence[Swept],
     plan: ProxyPlan,
     executor: LocalExecutor,
     emit: Emit,
@@ -145,9 +143,15 @@ def _open(
             raise StudyMismatchError(
                 f"study {folder.name} was made by a search, not by this command. Use another --study."
             )
-        setting = reopen(request, folder, manifest, space, executor, emit)
+        _check_networks(folder, networks)
+        # Budgets may grow from one call to the next, for a training without a horizon goes on; none is ever dropped.
+        unbudgeted = dataclasses.replace(request, proxy_images=None, rungs=None, eta=None)
+        setting = reopen(unbudgeted, folder, manifest, space, executor, emit)
+        plan = manifest.plan.with_budgets((*plan.rungs, plan.images))
+        manifest = dataclasses.replace(manifest, trials=max(len(networks), manifest.trials))
     else:
         setting = set_up(request, space, executor, emit)
+        plan = dataclasses.replace(setting.plan, images=plan.images, rungs=plan.rungs)
         manifest = Manifest(
             name=folder.name,
             space=space,
@@ -158,17 +162,27 @@ def _open(
             plan=setting.plan,
             sampler=ALL,
             seed=0,
-            trials=count,
+            trials=len(networks),
             versions=versions(),
             created_at=_now(),
             eta=None,
         )
         folder.write_local(local_of(request))
-    # The budgets may grow from one call to the next: a training without a horizon goes on.
-    wider = dataclasses.replace(manifest.plan, images=plan.images, rungs=plan.rungs)
-    manifest = dataclasses.replace(manifest, plan=wider, trials=count)
+    manifest = dataclasses.replace(manifest, plan=plan)
     folder.write_manifest(manifest)
-    return manifest, dataclasses.replace(setting, plan=wider)
+    return manifest, dataclasses.replace(setting, plan=plan)
+
+
+def _check_networks(folder: StudyFolder, networks: Sequence[Swept]) -> None:
+    """Raises StudyMismatchError unless of the stored networks and those asked for one begins with the other."""
+    asked = [network.subject.key for network in networks]
+    stored = [record.key for record in folder.load_records()]
+    count = min(len(asked), len(stored))
+    if stored[:count] != asked[:count]:
+        raise StudyMismatchError(
+            f"study {folder.name} must begin with the networks asked for, but holds others. Ask for networks of the "
+            "same space and sizes, or use another --study."
+        )
 
 
 def _timed(
@@ -179,17 +193,11 @@ def _timed(
     emit: Emit,
     seconds_each: float | None,
 ) -> list[TrialRecord]:
-    """Returns a record with its speed for each network that can be timed; those that cannot are infeasible."""
-    records = folder.load_records()
-    stored = [record.key for record in records]
-    if stored != [network.subject.key for network in networks[: len(stored)]]:
-        raise StudyMismatchError(
-            f"study {folder.name} holds other networks than those asked for. Ask for the same (space, number, seed) or "
-            "more, or use another --study."
-        )
+    """Returns a record with its speed for each network that can be timed; those that cannot have failed."""
+    records = folder.load_records()[: len(networks)]
     condition, classes = manifest.objective, manifest.data.num_classes
     calibration = manifest.calibrations[condition.label()]
-    for first in range(len(stored), len(networks), _TIMED_TOGETHER):
+    for first in range(len(records), len(networks), _TIMED_TOGETHER):
         group = networks[first : first + _TIMED_TOGETHER]
         subjects = {network.subject.key: network.subject for network in group}
         cohort = executor.measure_cohort(subjects, condition, calibration, classes, emit, seconds_each=seconds_each)
@@ -215,116 +223,45 @@ def _timed(
     return records
 
 
-def _errands(records: Sequence[TrialRecord], manifest: Manifest, courses: Sequence[Course]) -> deque[_Errand]:
-    """Returns the trainings that are not done, course by course."""
-    return deque(
-        _Errand(number=record.number, subject=record.subject, course=course)
-        for course in courses
-        for record in records[: course.networks]
-        if record.measurements and _missing(record, manifest, course)
-    )
-
-
-def _missing(record: TrialRecord, manifest: Manifest, course: Course) -> list[int]:
-    """The budgets of a course that a network has no score for."""
-    done = {score.images_seen for score in record.scores if score.seed == course.seed}
-    wanted = [images for images in manifest.plan.budgets if images <= course.images]
-    return [images for images in wanted if images > max(done, default=0)]
-
-
-def _train(
+def _errands(
+    records: Sequence[TrialRecord],
     folder: StudyFolder,
-    records: list[TrialRecord],
     manifest: Manifest,
-    setting: Setting,
-    todo: deque[_Errand],
     courses: Sequence[Course],
-    emit: Emit,
-    jobs: int,
-    idle_timeout_s: float,
-) -> None:
-    """Runs the errands, several at once; every score is on disk before the next leg of its training is over."""
-    total, done = len(todo), 0
+    proxies: Sequence[str],
+) -> list[Errand]:
+    """Returns what is not done: the other proxies, which take seconds, then the trainings, course by course."""
+    timed = [record for record in records if record.measurements]
     checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=_FOREVER_MIB, seed=manifest.seed)
-    news: queue.Queue[Event | _Scored | _Ended] = queue.Queue()
-    jobs = max(1, min(jobs, total))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"], "OMP_NUM_THREADS": str(threads)}
-    workers = [
-        Worker(
-            f"training-{i}",
-            folder.logs_path / f"training-{i}.log",
-            idle_timeout_s=idle_timeout_s,
-            environment=environment,
-        )
-        for i in range(jobs)
+    errands: list[Errand] = [
+        ProxyErrand(number=record.number, subject=record.subject, seed=manifest.seed, name=name)
+        for name in proxies
+        for record in timed
+        if hash_training_free(name, manifest.plan, manifest.data.hash)
+        not in {score.plan_hash for score in record.other_scores}
     ]
-
-    def run(worker: Worker) -> None:
-        """A thread's life: one training after the other, its news to the main thread, which alone writes."""
-        while True:
-            try:
-                errand = todo.popleft()
-            except IndexError:
-                news.put(_Ended(errand=None))
-                return
-            try:
-                path = checkpoints.path_of(errand.subject.key, errand.course.seed)
-                for images in _missing(records[errand.number], manifest, errand.course):
-                    score = _score(worker, errand, images, path, setting, news.put)
-                    news.put(_Scored(errand=errand, score=score))
-                if path is not None:
-                    path.unlink(missing_ok=True)
-                news.put(_Ended(errand=errand))
-            except Exception as error:
-                news.put(_Ended(errand=errand, error=error))
-
-    running = [threading.Thread(target=run, args=(worker,), daemon=True) for worker in workers]
-    try:
-        for thread in running:
-            thread.start()
-        working = len(running)
-        while working:
-            item = news.get()
-            if isinstance(item, Event):
-                emit(item)
-            elif isinstance(item, _Scored):
-                record = records[item.errand.number]
-                record = dataclasses.replace(record, scores=(*record.scores, item.score))
-                records[record.number] = _closed(record, manifest, courses)
-                folder.write_record(records[record.number])
-            elif item.errand is None:
-                working -= 1
-            elif isinstance(item.error, HiloNasError) and not isinstance(
-                item.error, DataError | DeviceError | StorageError | NotFoundError
-            ):
-                done += 1
-                text = f"network {item.errand.number} with seed {item.errand.course.seed}: {item.error}"
-                emit(Notice(level="warning", text=text))
-            elif item.error is not None:
-                raise item.error
-            else:
-                done += 1
-                emit(_told(item.errand, records, done, total))
-    finally:
-        todo.clear()
-        for worker in workers:
-            worker.close()
+    for course in courses:
+        for record in timed:
+            missing = _missing(record, manifest, course)
+            if record.number < course.networks and missing:
+                checkpoint = checkpoints.path_of(record.key, course.seed)
+                assert checkpoint is not None
+                errands.append(
+                    TrainingErrand(
+                        number=record.number,
+                        subject=record.subject,
+                        seed=course.seed,
+                        budgets=missing,
+                        checkpoint=checkpoint,
+                    )
+                )
+    return errands
 
 
-def _score(
-    worker: Worker, errand: _Errand, images: int, checkpoint: Path | None, setting: Setting, emit: Callable[[Any], None]
-) -> ProxyScore:
-    arguments: Mapping[str, Any] = {
-        "subject": errand.subject.to_dict(),
-        "plan": setting.plan.to_dict(),
-        "data": setting.described,
-        "seed": errand.course.seed,
-        "device": setting.training_device,
-        "until": images,
-        "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
-    }
-    return ProxyScore.from_dict(worker.call("hilo_nas.proxy.train:run_training", arguments, emit))
+def _missing(record: TrialRecord, manifest: Manifest, course: Course) -> tuple[int, ...]:
+    """The budgets of a course that a network is still to reach; those that it went past unscored are not."""
+    reached = max((score.images_seen for score in record.scores if score.seed == course.seed), default=0)
+    return tuple(images for images in manifest.plan.budgets if reached < images <= course.images)
 
 
 def _closed(record: TrialRecord, manifest: Manifest, courses: Sequence[Course]) -> TrialRecord:
@@ -334,12 +271,6 @@ def _closed(record: TrialRecord, manifest: Manifest, courses: Sequence[Course]) 
         return record
     seconds = sum(score.seconds for score in record.scores)
     return dataclasses.replace(record, state="complete", finished_at=_now(), seconds=seconds)
-
-
-def _told(errand: _Errand, records: Sequence[TrialRecord], done: int, total: int) -> SeedScored:
-    mine = [score for score in records[errand.number].scores if score.seed == errand.course.seed]
-    best = max(mine, key=lambda score: score.images_seen)
-    return SeedScored(number=errand.number, seed=errand.course.seed, proxy_top1=best.proxy_top1, done=done, total=total)
 
 
 def _now() -> str:

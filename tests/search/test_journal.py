@@ -18,6 +18,7 @@ from hilo_nas.events import (
     NetworkPrepared,
     NetworksTimed,
     Notice,
+    OtherProxyScored,
     RoundTimed,
     RungReached,
     SearchFinished,
@@ -61,6 +62,7 @@ EVENTS = [
     RungReached(number=1, images_seen=1000, images_total=9000, proxy_top1=0.4, goes_on=True),
     ConfirmationForeseen(networks=3, trainings=6, seconds=90.0),
     SeedScored(number=1, seed=2, proxy_top1=0.5, done=1, total=6),
+    OtherProxyScored(number=1, proxy="zico", value=12.5, done=2, total=6),
     TrialFinished(
         number=1,
         key="k",

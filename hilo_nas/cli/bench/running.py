@@ -23,7 +23,7 @@ from hilo_nas.events import Emit
 if TYPE_CHECKING:
     from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
 
-__all__ = ["SAVE", "NoSave", "Output", "Save", "run_bench", "spell_command"]
+__all__ = ["SAVE", "NoSave", "Output", "Save", "deliver", "run_bench", "spell_command"]
 
 Output = Annotated[Format, typer.Option("--format", help="How to write the main table on the screen.")]
 Save = Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder for the CSV files and the report.")]
@@ -68,9 +68,7 @@ def run_bench(
         write: Writes the files of a report and returns their paths; a CSV file per table and the report if left out.
     """
     from hilo_nas.cli.display import build_display
-    from hilo_nas.report import check_folder, write_report
-
-    write = write or write_report
+    from hilo_nas.report import check_folder
 
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
@@ -91,6 +89,24 @@ def run_bench(
             progress.print(f"what the timing process printed is in {folder}", markup=False, soft_wrap=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    deliver(reports, output, save, progress, write=write)
+
+
+def deliver(
+    reports: Sequence[BenchReport],
+    output: Format,
+    save: Path | None,
+    progress: Console,
+    *,
+    write: Callable[[BenchReport, Path], list[Path]] | None = None,
+) -> None:
+    """Writes the files of reports and prints their main tables; what was written is told on `progress`.
+
+    The other arguments are those of `run_bench`.
+    """
+    from hilo_nas.report import write_report
+
+    write = write or write_report
     # Written before they are printed: whoever reads our output may leave.
     written = [path for report in reports if save is not None for path in write(report, save)]
     _print(reports, output)
@@ -122,7 +138,7 @@ def _print_report(report: BenchReport) -> None:
     for line in report.headlines:
         console.print(line, markup=False, soft_wrap=True)
     for name, why in report.failures.items():
-        console.print(f"[yellow]not timed:[/] {escape(f'{name}: {why}')}", soft_wrap=True)
+        console.print(f"[yellow]left out:[/] {escape(f'{name}: {why}')}", soft_wrap=True)
     for line in report.advice:
         console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
 

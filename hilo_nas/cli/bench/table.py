@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -70,11 +69,8 @@ def run(
     )
     folder = find_folder(request)[1]
     console = build_console()
-    on_cpu = device is None or device == "cpu"
     with build_display(console) as display:
-        records = make_table(
-            request, load_space(space), folder, display, jobs=jobs or ((os.cpu_count() or 1) if on_cpu else 1)
-        )
+        records = make_table(request, load_space(space), folder, display, jobs=jobs)
     write_tables(folder)
     complete = sum(record.state == "complete" for record in records)
     console.print(f"{complete} of {len(records)} networks timed and trained. Records: {folder.path}", markup=False)

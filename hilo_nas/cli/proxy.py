@@ -1,0 +1,148 @@
+"""`hilo-nas proxy`: whether what a search ranks by can be trusted."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
+from hilo_nas.cli.options import Device, Format, IdleTimeout, Seconds, StudiesDir, Threads, parse_duration
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="What a search ranks by, held against long trainings."
+)
+
+_CHECK = """Hold the short training, and proxies that train nothing, against long trainings of the same networks.
+
+Says how well each ranks (Kendall's tau, over all networks and among those of like speed), beside counting parameters
+and beside the long training's own noise, and which budget that speaks for. It makes a study like any other: a second
+call goes on where the first one stopped, and one that finds all done only writes the report again."""
+_EXAMPLE = (
+    "Example: hilo-nas proxy check litv2_tabular --data cifar10/train.tar --study cifar10-check --proxy-images 4500"
+)
+
+
+@app.command("check", help=_CHECK, epilog=_EXAMPLE)
+def check(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")],
+    data: Annotated[str, typer.Option(metavar="DATA", help="Training images, as `hilo-nas search` takes them.")],
+    study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
+    networks: Annotated[int, typer.Option(help="Networks of the space that are compared.")] = 40,
+    long_images: Annotated[
+        int | None, typer.Option(help="Training images of a long training; ten times the proxy's if left out.")
+    ] = None,
+    second_seed: Annotated[int, typer.Option(help="Networks that are trained long twice, for the noise ceiling.")] = 15,
+    training_free: Annotated[
+        str, typer.Option(metavar="NAMES", help="Proxies that train nothing, with commas; '' for none.")
+    ] = "naswot,zico,dss",
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="A check of the same networks at the image size that is to be shipped."),
+    ] = None,
+    device: Device = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per timed call.")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")] = None,
+    threads: Threads = None,
+    seconds: Seconds = None,
+    proxy_img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
+    proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    proxy_images: Annotated[int | None, typer.Option(help="Training images of the proxy's largest budget.")] = None,
+    rungs: Annotated[int | None, typer.Option(help="How many of the proxy's budgets are compared.")] = None,
+    eta: Annotated[float | None, typer.Option(help="The ratio from one budget to the next.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Trainings at once; as many as there are cores on a CPU, one elsewhere.")
+    ] = None,
+    no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no picture, which needs matplotlib.")] = False,
+    output: Output = Format.table,
+    save: Save = SAVE,
+    no_save: NoSave = False,
+    cache_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache of decoded images.")] = None,
+    studies_dir: StudiesDir = None,
+    idle_timeout: IdleTimeout = "10m",
+) -> None:
+    """Compares them."""
+    from hilo_nas.bench.agreement_report import report_agreement
+    from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.report import check_folder, check_pictures, write_tables
+    from hilo_nas.search.request import SearchRequest
+    from hilo_nas.search.setting import find_folder
+    from hilo_nas.space import load_space
+    from hilo_nas.study import find_study
+
+    with_picture = not (no_plot or no_save)
+    if with_picture:
+        check_pictures()
+    if not no_save:
+        check_folder(save)
+    idle_timeout_s = parse_duration(idle_timeout)
+    assert idle_timeout_s is not None
+    sizes = {
+        "device": device,
+        "batch_size": batch_size,
+        "img_size": img_size,
+        "threads": threads,
+        "proxy_img_size": proxy_img_size,
+        "proxy_batch_size": proxy_batch_size,
+        "proxy_images": proxy_images,
+        "rungs": rungs,
+        "eta": eta,
+    }
+    request = SearchRequest(
+        space=space,
+        study=study,
+        studies_dir=studies_dir,
+        timing_s=seconds,
+        data=data,
+        cache_dir=cache_dir,
+        idle_timeout_s=idle_timeout_s,
+        **sizes,  # type: ignore[arg-type]
+    )
+    asked = ProxyCheck(
+        networks=networks,
+        long_images=long_images,
+        second_seed=second_seed,
+        training_free=tuple(name.strip() for name in training_free.split(",") if name.strip()),
+        target=find_study(target, studies_dir) if target else None,
+    )
+    folder = find_folder(request)[1]
+    progress = Console(stderr=True, highlight=False)
+    with build_display(progress) as display:
+        checked = check_proxy(request, load_space(space), folder, asked, display, jobs=jobs)
+    write_tables(folder)
+    options: dict[str, Any] = {
+        "data": data,
+        "study": study,
+        "networks": networks,
+        "long_images": long_images,
+        "second_seed": second_seed,
+        "training_free": training_free,
+        "target": target,
+        **sizes,
+        "seconds": seconds,
+        "no_plot": no_plot,
+    }
+    report = report_agreement(
+        checked.agreement,
+        command=_spell(space, options),
+        settings=checked.settings,
+        measurements=checked.measurements,
+        failures=checked.failures,
+        with_picture=with_picture,
+    )
+    deliver([report], output, None if no_save else save, progress)
+
+
+def _spell(space: str, options: dict[str, Any]) -> str:
+    """Returns the command line that does the same again; what was left out, the space or the study say."""
+    words = ["hilo-nas", "proxy", "check", space]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *[str(value)] * (value is not True)]
+    return shlex.join(words)

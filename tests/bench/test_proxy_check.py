@@ -1,0 +1,264 @@
+"""What is trained for a check of proxies, in which study, and what its report is made of; nothing is trained here."""
+
+import dataclasses
+import functools
+import math
+
+import pytest
+from builders import build_manifest, build_plan, digits, write_study
+from fakes import FakeMachine, FakeWorkers
+
+from hilo_nas.bench import proxy_check, table
+from hilo_nas.bench.agreement import agree
+from hilo_nas.bench.agreement_report import report_agreement
+from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
+from hilo_nas.bench.table import list_swept, make_table
+from hilo_nas.errors import HiloNasError, MeasurementError, NotFoundError, StudyMismatchError, UsageError
+from hilo_nas.events import Notice
+from hilo_nas.report import render_markdown
+from hilo_nas.search import sweep
+from hilo_nas.search.request import SearchRequest
+from hilo_nas.study import StudyFolder
+
+
+@functools.cache
+def listed():
+    """Twelve networks; to find them, the whole space is gone through."""
+    return list_swept(digits(), SearchRequest(), 12)
+
+
+SIZES = {"proxy_batch_size": 64, "proxy_images": 3000, "rungs": 2}
+"""Budgets of 1,024 and 3,008 images."""
+
+
+class Desk:
+    """A folder of studies, a fake machine and fake workers, and what was told."""
+
+    def __init__(self, path):
+        self.path = path
+        self.machine, self.workers, self.told = FakeMachine(), FakeWorkers(), []
+
+    def folder(self, name="checked"):
+        return StudyFolder(self.path / name)
+
+    def check(self, name="checked", *, check=None, **options):
+        return check_proxy(
+            self.request(**options),
+            digits(),
+            self.folder(name),
+            check or ProxyCheck(networks=6, second_seed=3),
+            self.told.append,
+            jobs=1,
+            start_worker=self.workers,
+        )
+
+    def table(self, name="checked", **options):
+        return make_table(self.request(**options), digits(), self.folder(name), self.told.append, jobs=1)
+
+    def request(self, **options):
+        return SearchRequest(data="digits", device="cpu", **{**SIZES, **options})
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    desk = Desk(tmp_path)
+    monkeypatch.setattr(sweep, "LocalExecutor", desk.machine)
+    # Workers of a table of this process train nothing either.
+    monkeypatch.setattr(table, "run_sweep", functools.partial(sweep.run_sweep, start_worker=desk.workers))
+    monkeypatch.setattr(proxy_check, "agree", functools.partial(agree, resamples=50))
+    for module in (table, proxy_check):
+        monkeypatch.setattr(module, "list_swept", lambda space, request, count: listed()[: count or 12])
+    return desk
+
+
+def seen(record, seed):
+    return [score.images_seen for score in record.scores if score.seed == seed]
+
+
+def test_each_network_has_the_proxys_training_a_long_one_and_some_a_second(desk):
+    desk.check()
+    records = desk.folder().load_records()
+    assert [seen(record, 0) for record in records] == [[1024, 3008]] * 6
+    # 9,000 lie between, a third of the way to 30,000 at least.
+    assert [seen(record, 1) for record in records] == [[1024, 3008, 9024, 30_016]] * 6
+    assert [seen(record, 2) for record in records] == [[1024, 3008, 9024, 30_016]] * 3 + [[]] * 3
+    assert {score.metric for record in records for score in record.other_scores} == {"naswot", "zico", "dss"}
+
+
+def test_every_proxy_is_compared_with_the_first_long_training(desk):
+    agreement = desk.check().agreement
+    names = [proxy.name for proxy in agreement.proxies]
+    assert names == ["top1@1024", "top1@3008", "params", "macs", "naswot", "zico", "dss", "images_per_s"]
+    assert [proxy.name for proxy in agreement.budgets] == names[:2]
+    assert {proxy.networks for proxy in agreement.proxies} == {6}
+    assert agreement.ceiling.overall.pairs == 3
+    records = {record.key: record for record in desk.folder().load_records()}
+    for network in agreement.networks:
+        record = records[network.key]
+        values = {(score.seed, score.images_seen): score.proxy_top1 for score in record.scores}
+        assert network.long == tuple(values[seed, 30_016] for seed in (1, 2) if (seed, 30_016) in values)
+        assert network.proxies["top1@1024"] == values[0, 1024]
+        assert (network.proxies["params"], network.proxies["macs"]) == (record.parameters, record.macs)
+        assert network.proxies["zico"] == next(s.proxy_top1 for s in record.other_scores if s.metric == "zico")
+        assert network.images_per_s == record.measurement.images_per_s
+
+
+def test_a_budget_costs_all_legs_up_to_it_and_a_count_nothing(desk):
+    network = desk.check().agreement.networks[0]
+    # Each leg of the fake takes 7.5 s.
+    assert (network.seconds["top1@1024"], network.seconds["top1@3008"]) == (7.5, 15.0)
+    assert network.long_seconds == 30.0
+    assert (network.seconds["params"], network.seconds["naswot"]) == (0.0, 7.5)
+    assert network.seconds["images_per_s"] == desk.folder().load_records()[0].measurement.seconds
+
+
+def test_a_second_check_makes_the_same_report_and_trains_nothing(desk):
+    first = desk.check()
+    desk.workers.legs.clear()
+    desk.workers.others.clear()
+    assert repr(desk.check()) == repr(first)  # NaN is not equal to itself
+    assert (desk.workers.legs, desk.workers.others) == ([], [])
+
+
+def test_a_check_in_a_tables_study_takes_its_speeds_and_scores_and_leaves_the_table_as_it_was(desk):
+    made = desk.table(rungs=3)
+    desk.workers.legs.clear()
+    checked = desk.check(proxy_images=1000, check=ProxyCheck(networks=4, second_seed=0, long_images=9000))
+    assert {seed for _, seed, _ in desk.workers.legs} == {1}
+    assert len(desk.machine.cohorts) == 1
+    # The table's budgets: all up to the check's are compared.
+    assert [proxy.name for proxy in checked.agreement.budgets] == ["top1@384", "top1@1024"]
+    manifest, records = desk.folder().load_manifest(), desk.folder().load_records()
+    assert manifest.plan.budgets == (384, 1024, 3008, 9024)
+    assert manifest.trials == len(records) == 12
+    assert [record.scores[:3] for record in records] == [record.scores for record in made]
+    desk.workers.legs.clear()
+    desk.table(rungs=3)
+    assert desk.workers.legs == []
+    assert desk.folder().load_records() == records
+
+
+def test_a_table_in_a_checks_study_goes_on_with_its_networks(desk):
+    desk.check(check=ProxyCheck(networks=4, second_seed=0, long_images=9000, training_free=()))
+    desk.workers.legs.clear()
+    desk.table()
+    assert len({key for key, _, _ in desk.workers.legs}) == 8
+    assert {(seed, images) for _, seed, images in desk.workers.legs} == {(0, 1024), (0, 3008)}
+
+
+def test_a_batch_size_left_out_is_that_of_the_study(desk):
+    desk.check(proxy_batch_size=100)
+    desk.workers.legs.clear()
+    checked = desk.check(proxy_batch_size=None)
+    assert desk.workers.legs == []
+    assert [proxy.name for proxy in checked.agreement.budgets] == ["top1@1000", "top1@3000"]
+
+
+def test_a_budget_that_the_trainings_had_gone_past_is_left_out_with_a_warning(desk):
+    desk.check()
+    checked = desk.check(rungs=3)
+    assert [proxy.name for proxy in checked.agreement.budgets] == ["top1@1024", "top1@3008"]
+    warnings = [event.text for event in desk.told if isinstance(event, Notice) and event.level == "warning"]
+    assert warnings == ["no network was scored after 384 images: the study's trainings had gone past them"]
+
+
+def test_a_long_budget_that_the_study_has_gone_past_is_refused_with_those_it_has(desk):
+    desk.check()
+    with pytest.raises(UsageError, match=r"after 20,032 images, .* after 1,024, 3,008, 9,024, 30,016\. Give one of"):
+        desk.check(check=ProxyCheck(networks=6, long_images=20_000))
+    shorter = desk.check(check=ProxyCheck(networks=6, second_seed=3, long_images=9000))
+    assert shorter.settings["long_images"] == 9024
+
+
+def test_a_long_training_must_be_longer_than_the_proxys(desk):
+    for images in (2000, 3005):
+        with pytest.raises(UsageError, match=r"long_images must be more than the proxy's 3,000 images, but got"):
+            desk.check(check=ProxyCheck(long_images=images))
+    assert not desk.folder().exists
+
+
+def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
+    def fail(function, arguments):
+        if arguments["seed"] == 1 and arguments["subject"] == broken:
+            raise HiloNasError("the training diverged")
+
+    broken = listed()[1].subject.to_dict()
+    desk.workers.happen = fail
+    checked = desk.check()
+    key = desk.folder().load_records()[1].key
+    assert checked.failures == {key: "it was not trained to 30,016 images; the study's log says why"}
+    assert [network.key for network in checked.agreement.networks].count(key) == 0
+    assert len(checked.agreement.networks) == 5
+
+
+def test_where_no_long_training_ends_well_nothing_is_compared(desk):
+    def fail(function, arguments):
+        if arguments["seed"] == 1:
+            raise HiloNasError("the training diverged")
+
+    desk.workers.happen = fail
+    with pytest.raises(MeasurementError, match="at least two networks must have a long training"):
+        desk.check()
+
+
+def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
+    desk.check("target", check=ProxyCheck(networks=4, second_seed=0, training_free=()), proxy_img_size=48)
+    check = ProxyCheck(networks=6, second_seed=3, target=desk.folder("target"))
+    agreement = desk.check(check=check).agreement
+    top1 = {record.key: record.score_at(30_016).proxy_top1 for record in desk.folder("target").load_records()}
+    assert [network.target for network in agreement.networks] == [
+        top1.get(network.key) for network in agreement.networks
+    ]
+    assert agreement.long_to_target.overall.pairs == 6
+    assert repr(desk.check(check=check).agreement) == repr(agreement)
+
+
+def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_refused(desk):
+    desk.check("same")
+    with pytest.raises(StudyMismatchError, match="must train at another image size, but trains at 32 pixels, too"):
+        desk.check(check=ProxyCheck(target=desk.folder("same")))
+    large = build_manifest("large", plan=build_plan(img_size=48))
+    records = desk.folder("same").load_records()
+    turned = [dataclasses.replace(record, number=i) for i, record in enumerate(reversed(records))]
+    others = write_study(desk.path, "others", turned, large)
+    with pytest.raises(StudyMismatchError, match="must be of the networks that are checked, but is of others"):
+        desk.check(check=ProxyCheck(target=others))
+    bare = [dataclasses.replace(record, scores=()) for record in records]
+    untrained = write_study(desk.path, "untrained", bare, large)
+    with pytest.raises(NotFoundError, match="must hold long trainings, but has none"):
+        desk.check(check=ProxyCheck(target=untrained))
+    desk.machine.data["content_hash"] = "of other images"
+    desk.check("other-data", proxy_img_size=48)
+    with pytest.raises(StudyMismatchError, match="must be of the same data, digits, but is of digits"):
+        desk.check("same", check=ProxyCheck(target=desk.folder("other-data")))
+    assert not desk.folder().exists
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"networks": 1}, "networks must be at least 2, but got 1"),
+        ({"long_images": 0}, "long_images must be at least 1, but got 0"),
+        ({"second_seed": -1}, "second_seed must be at least 0, but got -1"),
+        ({"training_free": ("naswot", "luck")}, "training_free must be of naswot, zico, dss, but got luck"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(options, text):
+    with pytest.raises(UsageError, match=text):
+        ProxyCheck(**options)
+
+
+def test_its_report_says_what_was_compared_and_how(desk):
+    checked = desk.check()
+    report = report_agreement(
+        checked.agreement,
+        command="hilo-nas proxy check litv2_digits",
+        settings=checked.settings,
+        measurements=checked.measurements,
+        failures=checked.failures,
+        with_picture=False,
+    )
+    text = render_markdown(report)
+    assert "long_images 30016" in text
+    assert "budgets [1024, 3008]" in text
+    assert not math.isnan(checked.agreement.long_seconds)

@@ -1,0 +1,155 @@
+"""`hilo-nas proxy check` with real processes: killed, gone on with, and its report made again."""
+
+import contextlib
+import csv
+import io
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from hilo_nas.bench import proxy_check
+from hilo_nas.cli import main
+from hilo_nas.study import StudyFolder
+
+SPACE = """
+patch_size: [2]
+embed_dims: [8]
+depths: [[1], [1], [1, 2, 3], [1]]
+head_dim: [8]
+attention: [[none], [none], [hilo], [hilo]]
+alpha: [0.5]
+window_size: [[1], [1], [2], [1]]
+mlp_ratios: [2]
+defaults: {img_size: 32, batch_size: 4, proxy_img_size: 16, proxy_batch_size: 64, proxy_images: 256}
+"""
+CHECK = "tiny.yaml --data digits --study check --device cpu --networks 3 --rungs 2 --long-images 768 --second-seed 2"
+COMMAND = ["proxy", "check", *CHECK.split(), "--training-free", "naswot,dss", "--seconds", "0.3", "--jobs", "1"]
+BUDGETS = (128, 256, 768)
+HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sys.exit(main())"]
+
+
+def trainings(folder, seed):
+    """Every score of a seed, by network and images seen."""
+    records = folder.load_records() if folder.trials_path.is_dir() else []
+    return [(record.number, s.images_seen, s.proxy_top1) for record in records for s in record.scores if s.seed == seed]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A check that was killed in its long trainings, and then went on to its end."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "tiny.yaml").write_text(SPACE)
+    folder = StudyFolder(home / "studies" / "check")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("HILO_NAS_STUDIES_DIR", str(home / "studies"))
+        patch.setenv("HILO_NAS_CACHE_DIR", str(home / "cache"))
+        with subprocess.Popen([*HILO_NAS, *COMMAND], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 240
+            while not trainings(folder, 1) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, process.communicate()[1].decode()
+        before = folder.load_records()
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            assert main(COMMAND) == 0, err.getvalue()
+    return SimpleNamespace(path=home, folder=folder, before=before, out=out.getvalue(), err=err.getvalue())
+
+
+def test_a_killed_check_ends_with_each_training_done_once(home):
+    for seed, budgets, count in ((0, BUDGETS[:2], 3), (1, BUDGETS, 3), (2, BUDGETS, 2)):
+        found = [(number, images) for number, images, _ in trainings(home.folder, seed)]
+        assert found == [(number, images) for number in range(count) for images in budgets]
+    records = home.folder.load_records()
+    assert [record.state for record in records] == ["complete"] * 3
+    assert [[score.metric for score in record.other_scores] for record in records] == [["naswot", "dss"]] * 3
+    assert not list(home.folder.checkpoints_path.iterdir())
+
+
+def test_what_was_there_before_the_kill_is_there_after_it(home):
+    records = home.folder.load_records()
+    assert home.before[0].scores
+    for record, old in zip(records, home.before, strict=True):
+        assert record.scores[: len(old.scores)] == old.scores
+        assert (record.measurements, record.other_scores) == (old.measurements, old.other_scores)
+
+
+def test_its_report_compares_every_proxy_and_lies_in_the_benchmarks(home):
+    assert "3 networks; top-1 of the long training from" in home.out
+    assert "nothing can be said of a budget" in home.out  # of so few networks
+    assert "trial 2, seed 1: top-1" in home.err
+    (report,) = (home.path / "benchmarks").glob("proxy-check-cpu-*.md")
+    assert (
+        "hilo-nas proxy check tiny.yaml --data digits --study check --networks 3 --long-images 768"
+        in report.read_text()
+    )
+    table = report.with_suffix(".csv").read_text().splitlines()
+    assert [row["proxy"] for row in csv.DictReader(table)] == [
+        "long training, another seed",
+        "top1@128",
+        "top1@256",
+        "params",
+        "macs",
+        "naswot",
+        "dss",
+        "images_per_s",
+    ]
+    assert report.with_suffix(".svg").read_text().startswith("<?xml")
+
+
+def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys):
+    monkeypatch.chdir(home.path)
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
+    monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
+    before = home.folder.load_records()
+    assert main([*COMMAND, "--format", "csv", "--no-save"]) == 0
+    (table,) = (home.path / "benchmarks").glob("proxy-check-cpu-*b4*[0-9].csv")
+    assert capsys.readouterr().out == table.read_text()
+    assert home.folder.load_records() == before
+
+
+def test_other_networks_are_refused(home, monkeypatch, capsys):
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
+    assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "check", "--no-save"]) == 1
+    assert "holds others" in capsys.readouterr().err
+
+
+def test_a_stopped_check_ends_with_130_and_says_that_all_is_kept(tmp_path, monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(proxy_check, "check_proxy", stop)
+    assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new"]) == 130
+    assert capsys.readouterr().err == "stopped; everything finished is kept\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--networks", "1"], "networks must be at least 2"),
+        (["--training-free", "luck"], "training_free must be of naswot, zico, dss, but got luck"),
+        (["--target", "nowhere"], "no study 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_before_anything_is_made(tmp_path, monkeypatch, capsys, options, text):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
+    arguments = ["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new", "--no-save", *options]
+    assert main(arguments) in (1, 2)
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_before_anything_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new"]) == 2
+    assert "pip install 'hilo-nas[plot]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

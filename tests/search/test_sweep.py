@@ -1,0 +1,253 @@
+"""A given list of networks, all timed and all trained: what is done once, what goes on, and what is refused."""
+
+import dataclasses
+import functools
+
+import pytest
+from builders import build_plan, digits
+from fakes import FakeMachine, FakeWorkers
+
+from hilo_nas.bench.table import list_swept
+from hilo_nas.errors import DeviceError, HiloNasError, StudyMismatchError
+from hilo_nas.events import Notice, OtherProxyScored, SeedScored
+from hilo_nas.search import sweep
+from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.sweep import Course, run_sweep
+from hilo_nas.study import StudyFolder
+
+TABLE = build_plan(images=3000, rungs=(500, 1000))
+BUDGETS = (512, 1024, 3008)
+"""In whole batches of 64."""
+
+
+@functools.cache
+def listed():
+    """Five networks; to find them, the whole space is gone through."""
+    return list_swept(digits(), SearchRequest(), 5)
+
+
+class Desk:
+    """A study folder, a fake machine and fake workers, and what was told."""
+
+    def __init__(self, path):
+        self.folder = StudyFolder(path / "swept")
+        self.machine, self.workers, self.told = FakeMachine(), FakeWorkers(), []
+
+    def sweep(self, count, courses, plan=TABLE, *, proxies=(), jobs=1, **options):
+        request = SearchRequest(data="digits", device="cpu", **options)
+        return run_sweep(
+            request,
+            digits(),
+            self.folder,
+            listed()[:count],
+            plan,
+            courses,
+            self.told.append,
+            jobs=jobs,
+            proxies=proxies,
+            start_worker=self.workers,
+        )
+
+    def table(self, count=5, plan=TABLE, **options):
+        return self.sweep(count, [Course(seed=0, images=plan.budgets[-1], networks=count)], plan, **options)
+
+    @property
+    def warnings(self):
+        return [event.text for event in self.told if isinstance(event, Notice) and event.level == "warning"]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    desk = Desk(tmp_path)
+    monkeypatch.setattr(sweep, "LocalExecutor", desk.machine)
+    return desk
+
+
+def seen(record, seed=0):
+    return tuple(score.images_seen for score in record.scores if score.seed == seed)
+
+
+def test_every_network_is_timed_and_scored_at_each_budget(desk):
+    records = desk.table()
+    assert [record.state for record in records] == ["complete"] * 5
+    assert {seen(record) for record in records} == {BUDGETS}
+    assert all(record.measurement and record.parameters and record.macs for record in records)
+    assert desk.folder.load_records() == records
+    assert desk.folder.load_manifest().eta is None
+    news = [event for event in desk.told if isinstance(event, SeedScored)]
+    assert [(event.done, event.total) for event in news] == [(i, 5) for i in range(1, 6)]
+    assert news[0].proxy_top1 == records[0].scores[-1].proxy_top1
+
+
+def test_several_workers_share_the_cores_and_leave_the_same_records(desk, tmp_path, monkeypatch):
+    alone = [[(s.seed, s.images_seen, s.proxy_top1) for s in record.scores] for record in desk.table()]
+    desk.folder = StudyFolder(tmp_path / "together")
+    desk.workers.made.clear()
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    together = [[(s.seed, s.images_seen, s.proxy_top1) for s in record.scores] for record in desk.table(jobs=4)]
+    assert together == alone
+    assert desk.workers.made == [(f"training-{i}", "2") for i in range(4)]
+
+
+def test_jobs_left_out_are_the_cores_of_a_cpu(desk, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    desk.table(jobs=None)
+    assert [threads for _, threads in desk.workers.made] == ["1"] * 3
+
+
+def test_a_second_call_does_nothing_again(desk):
+    first = desk.table(proxies=("naswot",))
+    desk.workers.legs.clear()
+    desk.workers.others.clear()
+    assert desk.table(proxies=("naswot",)) == first
+    assert (desk.workers.legs, desk.workers.others) == ([], [])
+    assert len(desk.machine.cohorts) == 1
+
+
+def test_a_longer_list_goes_on_with_a_shorter_one(desk):
+    first = desk.table(3)
+    records = desk.table(5)
+    assert records[:3] == first
+    assert len(records) == 5
+    assert desk.folder.load_manifest().trials == 5
+
+
+def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_leaves_the_rest_alone(desk):
+    table = desk.table(5)
+    desk.workers.legs.clear()
+    records = desk.sweep(2, [Course(seed=1, images=3008, networks=2)], proxies=("zico",))
+    assert [record.key for record in records] == [record.key for record in table[:2]]
+    assert {seen(record, seed=1) for record in records} == {BUDGETS}
+    assert {key for key, _, _ in desk.workers.legs} == {record.key for record in records}
+    assert desk.folder.load_records()[2:] == table[2:]
+    assert desk.folder.load_manifest().trials == 5
+    assert len(desk.machine.cohorts) == 1
+
+
+def test_budgets_are_those_of_all_calls_and_old_scores_keep_theirs(desk):
+    table = desk.table(4)
+    long = build_plan(images=20_000, rungs=(1000, 3010, 9000))
+    desk.workers.legs.clear()
+    desk.sweep(4, [Course(seed=1, images=20_032, networks=1)], long)
+    manifest = desk.folder.load_manifest()
+    # 3,010 images are one batch more than 3,000; 1,000 are the same.
+    assert (manifest.plan.rungs, manifest.plan.images) == ((500, 1000, 3000, 3010, 9000), 20_000)
+    assert manifest.plan_hash == table[0].scores[0].plan_hash
+    assert [leg[1:] for leg in desk.workers.legs] == [(1, n) for n in (512, 1024, 3008, 3072, 9024, 20_032)]
+    desk.workers.legs.clear()
+    assert desk.table(4)[1:] == table[1:]
+    assert desk.workers.legs == []  # not even at budgets that came between
+    assert desk.folder.load_manifest() == manifest
+
+
+def test_budgets_asked_for_are_no_conflict_with_a_stored_study(desk):
+    desk.table(2, proxy_images=3000, rungs=3, eta=2.5)
+    desk.table(2, proxy_images=9000, rungs=4, eta=3)
+    with pytest.raises(StudyMismatchError, match="proxy_img_size: 32 in the study, 48 now"):
+        desk.table(2, proxy_img_size=48)
+
+
+def test_a_training_goes_on_at_a_larger_budget(desk):
+    desk.table(2)
+    desk.workers.legs.clear()
+    records = desk.table(2, build_plan(images=9000))
+    assert [leg[1:] for leg in desk.workers.legs] == [(0, 9024)] * 2
+    assert {seen(record) for record in records} == {(*BUDGETS, 9024)}
+
+
+def test_courses_are_gone_through_in_their_order_after_the_other_proxies(desk):
+    order = []
+    desk.workers.happen = lambda function, arguments: order.append((arguments.get("name"), arguments["seed"]))
+    courses = [Course(seed=seed, images=512, networks=count) for seed, count in ((0, 3), (1, 3), (2, 1))]
+    desk.sweep(3, courses, proxies=("naswot", "dss"))
+    assert order == [*[("naswot", 0)] * 3, *[("dss", 0)] * 3, *[(None, 0)] * 3, *[(None, 1)] * 3, (None, 2)]
+
+
+def test_scores_of_other_proxies_stand_beside_those_of_the_training(desk):
+    record = desk.table(1, proxies=("naswot", "zico"))[0]
+    assert [score.metric for score in record.other_scores] == ["naswot", "zico"]
+    assert [score.metric for score in record.scores] == ["top1"] * 3
+    told = [event for event in desk.told if isinstance(event, OtherProxyScored)]
+    assert [(event.proxy, event.value) for event in told] == [
+        (score.metric, score.proxy_top1) for score in record.other_scores
+    ]
+
+
+def test_scores_of_other_proxies_that_are_not_comparable_any_more_are_taken_again(desk):
+    record = desk.table(1, proxies=("naswot",))[0]
+    old = dataclasses.replace(record.other_scores[0], plan_hash="of an older version", proxy_top1=1.0)
+    desk.folder.write_record(dataclasses.replace(record, other_scores=(old,)))
+    again = desk.table(1, proxies=("naswot",))[0]
+    assert [(score.plan_hash, score.proxy_top1) for score in again.other_scores] == [
+        (score.plan_hash, score.proxy_top1) for score in record.other_scores
+    ]
+
+
+def test_a_network_that_cannot_be_trained_is_a_warning_and_tried_again_by_the_next_call(desk):
+    def fail(function, arguments):
+        if arguments.get("until") == 1024 and arguments["subject"] == broken:
+            raise HiloNasError("the training diverged")
+
+    broken = listed()[1].subject.to_dict()
+    desk.workers.happen = fail
+    records = desk.table(3)
+    assert desk.warnings == ["network 1, seed 0: the training diverged"]
+    assert [record.state for record in records] == ["complete", "running", "complete"]
+    assert seen(records[1]) == (512,)
+    desk.workers.happen = lambda function, arguments: None
+    desk.workers.legs.clear()
+    records = desk.table(3)
+    assert (records[1].state, seen(records[1])) == ("complete", BUDGETS)
+    assert [leg[2] for leg in desk.workers.legs] == [1024, 3008]
+
+
+def test_what_is_wrong_with_all_networks_ends_the_sweep_and_keeps_what_is_done(desk):
+    def fail(function, arguments):
+        if len(desk.workers.legs) == 4:
+            raise DeviceError("the device is gone")
+
+    desk.workers.happen = fail
+    with pytest.raises(DeviceError, match="the device is gone"):
+        desk.table(3)
+    assert [seen(record) for record in desk.folder.load_records()] == [BUDGETS, (512,), ()]
+    desk.workers.happen = lambda function, arguments: None
+    assert {seen(record) for record in desk.table(3)} == {BUDGETS}
+    assert len(desk.workers.legs) == len(set(desk.workers.legs)) == 9
+
+
+def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch):
+    kept = []
+
+    def write_record(folder, record):
+        write(folder, record)
+        if seen(record):
+            kept.append((seen(record)[-1], len(list(folder.checkpoints_path.iterdir()))))
+
+    write = StudyFolder.write_record
+    monkeypatch.setattr(StudyFolder, "write_record", write_record)
+    desk.table(1)
+    assert kept == [(images, 1) for images in BUDGETS]
+    assert list(desk.folder.checkpoints_path.iterdir()) == []
+
+
+def test_a_network_that_cannot_be_timed_has_failed_and_is_not_trained(desk):
+    desk.machine.failures[listed()[1].subject.key] = "it does not fit"
+    records = desk.table(3, proxies=("naswot",))
+    assert [record.state for record in records] == ["complete", "failed", "complete"]
+    assert (records[1].reason, records[1].scores, records[1].other_scores) == ("it does not fit", (), ())
+
+
+def test_a_study_of_other_networks_is_refused_and_left_as_it_was(desk):
+    desk.table(3)
+    manifest, records = desk.folder.load_manifest(), desk.folder.load_records()
+    desk.folder.write_record(dataclasses.replace(records[0], subject=records[1].subject))
+    with pytest.raises(StudyMismatchError, match="must begin with the networks asked for, but holds others"):
+        desk.table(5, build_plan(images=9000))
+    assert desk.folder.load_manifest() == manifest
+
+
+def test_a_study_of_a_search_is_refused(desk):
+    desk.table(2)
+    desk.folder.write_manifest(dataclasses.replace(desk.folder.load_manifest(), sampler="gp"))
+    with pytest.raises(StudyMismatchError, match="was made by a search"):
+        desk.table(2)
