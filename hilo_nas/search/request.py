@@ -13,9 +13,19 @@ from hilo_nas.measurement import Condition, ProxyPlan
 from hilo_nas.search.rungs import rungs_of
 from hilo_nas.space import SearchSpace
 
-__all__ = ["DEFAULT_ETA", "DEFAULT_SPACE", "SAMPLERS", "SearchRequest", "aims_of", "condition_options", "plan_of"]
+__all__ = [
+    "DEFAULT_ETA",
+    "DEFAULT_SAMPLER",
+    "DEFAULT_SPACE",
+    "SAMPLERS",
+    "SearchRequest",
+    "aims_of",
+    "condition_options",
+    "plan_of",
+]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
+DEFAULT_SAMPLER = "gp"
 DEFAULT_RUNGS = 3
 DEFAULT_ETA = 3.0
 DEFAULT_SPACE = "litv2_digits"
