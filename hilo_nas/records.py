@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ class Subject:
         if (self.arch is None) == (self.timm is None):
             raise RecordError("a subject must be either an architecture or a timm name")
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """The architecture's key, or `timm:NAME`."""
+        """The architecture's key, or `timm:NAME`; kept, for a search asks for it again and again."""
         return self.arch.key() if self.arch is not None else f"timm:{self.timm}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,21 +1,118 @@
-"""Every network of a small space, timed and trained at each rung: what searches are replayed on (`bench samplers`)."""
+"""Every network of a small space, timed and trained at each rung: what searches are replayed on (`bench samplers`).
+
+A table is made as a study. Stored for others it is two files: the study's `manifest.yaml`, and `table.csv` with a row
+per network, which hold all that a replay needs.
+"""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
 from hilo_nas.events import Emit
-from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.manifest import Manifest
+from hilo_nas.records import Subject, TrialRecord, write_atomically
 from hilo_nas.search.request import SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, Swept, run_sweep
 from hilo_nas.space import SearchSpace, list_networks
 from hilo_nas.study import StudyFolder
 
-__all__ = ["list_swept", "make_table"]
+__all__ = [
+    "TABLE_NAME",
+    "Table",
+    "TableRow",
+    "TableScore",
+    "collect_table",
+    "list_swept",
+    "load_table",
+    "make_table",
+    "write_table",
+]
+
+TABLE_NAME = "table.csv"
+"""The table's file, beside `manifest.yaml`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableScore:
+    """One network's score at one budget."""
+
+    top1: float
+    top1_se: float
+    """From the finite number of held-out images, as `ProxyScore.proxy_top1_se`."""
+    seconds: float
+    """Of the training from its beginning up to this budget, scoring on the way included."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One network of a table."""
+
+    key: str
+    params: dict[str, int]
+    """Optuna's flat integers."""
+    parameters: int
+    macs: int
+    images_per_s: float
+    images_per_s_low: float | None
+    """Ends of the 95 % interval, where the timing has one."""
+    images_per_s_high: float | None
+    verdict: str | None
+    """How the machine behaved while the network was timed."""
+    timing_seconds: float
+    scores: dict[int, TableScore]
+    """By images seen; of a table that is not finished, those that are there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """The networks of a space with their speeds and, at each budget, their scores."""
+
+    manifest: Manifest
+    rows: tuple[TableRow, ...]
+    """Of the networks that were timed."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """What the networks are of."""
+        return self.manifest.space
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Images seen at each score, the full budget last."""
+        return self.manifest.plan.budgets
+
+    @cached_property
+    def by_key(self) -> dict[str, TableRow]:
+        """The rows by their networks' keys."""
+        return {row.key: row for row in self.rows}
+
+    def check_whole(self) -> None:
+        """Checks that every network of the space has its speed and all its scores.
+
+        Raises:
+            UsageError: Some are missing.
+        """
+        whole = sum(row.scores.keys() >= set(self.budgets) for row in self.rows)
+        if whole < self.manifest.trials:
+            raise UsageError(
+                f"a search can be replayed on a whole table alone, but of the {self.manifest.trials} networks in "
+                f"{self.manifest.name} only {whole} have their speed and all their scores. Go on with it: "
+                f"hilo-nas bench table {self.space.name} --study {self.manifest.name} ..."
+            )
 
 
 def make_table(
     request: SearchRequest, space: SearchSpace, folder: StudyFolder, emit: Emit, *, jobs: int | None = None
 ) -> list[TrialRecord]:
     """Times and trains all networks of a space, and returns their records; goes on where it stopped.
+
+    However it ends, what is there is in the study's `table.csv`.
 
     Args:
         request: Device, conditions, data, budget and rungs.
@@ -31,7 +128,11 @@ def make_table(
     networks = list_swept(space, request, count=None)
     plan = plan_of(request, space)
     courses = [Course(seed=0, images=plan.budgets[-1], networks=len(networks))]
-    return run_sweep(request, space, folder, networks, plan, courses, emit, jobs=jobs)
+    try:
+        return run_sweep(request, space, folder, networks, plan, courses, emit, jobs=jobs)
+    finally:
+        if folder.exists:
+            write_table(collect_table(folder), folder.path / TABLE_NAME)
 
 
 def list_swept(space: SearchSpace, request: SearchRequest, count: int | None) -> list[Swept]:
@@ -48,3 +149,117 @@ def list_swept(space: SearchSpace, request: SearchRequest, count: int | None) ->
         count=count,
     )
     return [Swept(subject=Subject(arch=arch), params=params, origin="list") for arch, params in listed]
+
+
+def collect_table(folder: StudyFolder) -> Table:
+    """Returns the table that a study's records hold.
+
+    Raises:
+        RecordError: A file of the study cannot be understood.
+        StorageError: One cannot be read.
+    """
+    manifest = folder.load_manifest()
+    rows = [_row_of(record, manifest) for record in folder.load_records()]
+    return Table(manifest=manifest, rows=tuple(row for row in rows if row is not None))
+
+
+def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
+    measurement = record.measurement
+    if measurement is None or record.params is None or record.parameters is None or record.macs is None:
+        return None
+    scores: dict[int, TableScore] = {}
+    seconds = 0.0
+    for score in sorted(record.scores, key=lambda score: score.images_seen):
+        if score.seed == manifest.seed:
+            seconds += score.seconds  # a record's are those of a leg
+            scores[score.images_seen] = TableScore(top1=score.proxy_top1, top1_se=score.proxy_top1_se, seconds=seconds)
+    return TableRow(
+        key=record.key,
+        params=record.params,
+        parameters=record.parameters,
+        macs=record.macs,
+        images_per_s=measurement.images_per_s,
+        images_per_s_low=measurement.images_per_s_low,
+        images_per_s_high=measurement.images_per_s_high,
+        verdict=measurement.verdict,
+        timing_seconds=measurement.seconds,
+        scores={images: scores[images] for images in manifest.plan.budgets if images in scores},
+    )
+
+
+_VALUES = ("parameters", "macs", "images_per_s", "images_per_s_low", "images_per_s_high", "verdict", "timing_seconds")
+_OF_A_SCORE = {"top1": "top1", "se": "top1_se", "seconds": "seconds"}
+"""How a score's columns begin, before `@` and the images seen, and which field each is."""
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Writes the table as one CSV file; every figure comes back as it was.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    columns = ["key", *table.space.dimensions, *_VALUES]
+    columns += [f"{name}@{images}" for images in table.budgets for name in _OF_A_SCORE]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in table.rows:
+        values: dict[str, Any] = {"key": row.key, **row.params, **{name: getattr(row, name) for name in _VALUES}}
+        for images, score in row.scores.items():
+            values |= {f"{name}@{images}": getattr(score, field) for name, field in _OF_A_SCORE.items()}
+        writer.writerow(values)
+    write_atomically(path, text.getvalue())
+
+
+def load_table(path: Path) -> Table:
+    """Returns the table of a CSV file, whose manifest lies beside it; or of a study's folder without one, its records'.
+
+    Raises:
+        NotFoundError: There is no table.
+        RecordError: It is no table of its manifest's space.
+        StorageError: It cannot be read.
+    """
+    folder = StudyFolder(path if path.is_dir() else path.parent)
+    path = path / TABLE_NAME if path.is_dir() else path
+    if not folder.exists:
+        raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {folder.path} has none")
+    if not path.is_file() and folder.trials_path.is_dir():
+        return collect_table(folder)
+    manifest = folder.load_manifest()
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            read = list(csv.DictReader(file))
+        rows = tuple(_read_row(values, manifest) for values in read)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except KeyError as error:
+        raise RecordError(f"{path} is no table of the space {manifest.space.name}: it has no column {error}") from error
+    except (TypeError, ValueError, csv.Error, UsageError) as error:
+        raise RecordError(f"{path} is no table of the space {manifest.space.name}: {error}") from error
+    return Table(manifest=manifest, rows=rows)
+
+
+def _read_row(values: dict[str, str], manifest: Manifest) -> TableRow:
+    scores = {
+        images: TableScore(
+            **{field: float(values[f"{name}@{images}"]) for name, field in _OF_A_SCORE.items()},
+        )
+        for images in manifest.plan.budgets
+        if values[f"top1@{images}"]
+    }
+    params = {param: int(values[param]) for param in manifest.space.dimensions}
+    key = manifest.space.decode(params).key()
+    if values["key"] != key:
+        raise ValueError(f"the key must be {key} for a network's parameters, but got {values['key']!r}")
+    return TableRow(
+        key=key,
+        params=params,
+        parameters=int(values["parameters"]),
+        macs=int(values["macs"]),
+        images_per_s=float(values["images_per_s"]),
+        images_per_s_low=float(values["images_per_s_low"]) if values["images_per_s_low"] else None,
+        images_per_s_high=float(values["images_per_s_high"]) if values["images_per_s_high"] else None,
+        verdict=values["verdict"] or None,
+        timing_seconds=float(values["timing_seconds"]),
+        scores=scores,
+    )

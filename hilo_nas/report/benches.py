@@ -69,7 +69,7 @@ class BenchReport:
     """One bench under one condition."""
 
     bench: str
-    """`ruler`, `attention`, `backbones`, `stages`, `official`, `releases` or `proxy-check`."""
+    """`ruler`, `attention`, `backbones`, `stages`, `official`, `samplers`, `releases` or `proxy-check`."""
     title: str
     command: str
     """What makes it again."""

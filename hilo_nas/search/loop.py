@@ -72,6 +72,7 @@ class SearchLoop:
         reused: Networks of another study that come first, with their scores.
         checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
+        keep_memory: Whether the sampler's memory is kept in the folder, for a later process.
         clock: Returns seconds, monotonic.
     """
 
@@ -86,6 +87,7 @@ class SearchLoop:
         reused: Sequence[Scored] = (),
         checkpoint_mib: float = 0.0,
         prune: bool = False,
+        keep_memory: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timed = None if speeds is None else speeds.load_records()
@@ -107,7 +109,8 @@ class SearchLoop:
             seed=seed,
             pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
-        self._memory = Memory(folder.storage_path, self._space, sampler, self.records, limits=self._limits, prune=prune)
+        memory_path = folder.storage_path if keep_memory else None
+        self._memory = Memory(memory_path, self._space, sampler, self.records, limits=self._limits, prune=prune)
         if self._memory.fault:
             text = f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records: {self._memory.fault}"
             emit(Notice(text=text))

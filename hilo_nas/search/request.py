@@ -16,6 +16,7 @@ from hilo_nas.search.scoring import PROXIES, has_budget, proxy_name, recipe_of, 
 from hilo_nas.space import SearchSpace
 
 __all__ = [
+    "DEFAULT_SAMPLER",
     "DEFAULT_SPACE",
     "SAMPLERS",
     "SearchRequest",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
+DEFAULT_SAMPLER = "gp"
 DEFAULT_RUNGS = 3
 DEFAULT_ETA = 3.0
 DEFAULT_SPACE = "litv2_digits"

@@ -20,7 +20,7 @@ from hilo_nas.search.outlook import foresee_limits
 from hilo_nas.search.peers import check_peers, join_peers
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
-from hilo_nas.search.request import SearchRequest, eta_of, plan_of
+from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
@@ -116,7 +116,7 @@ def _create(
         calibrations=setting.calibrations,
         data=setting.data,
         plan=setting.plan,
-        sampler=request.sampler or "gp",
+        sampler=request.sampler or DEFAULT_SAMPLER,
         seed=request.seed if request.seed is not None else 0,
         trials=trials if request.until_trials else trials + taken_over,
         versions=versions(),

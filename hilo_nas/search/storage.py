@@ -45,7 +45,7 @@ class Memory:
     """The Optuna study behind a search.
 
     Args:
-        path: The SQLite file.
+        path: The SQLite file; None keeps everything in this process, for searches that nobody goes on with.
         space: The space; its parameters are Optuna's.
         sampler: What proposes.
         records: All records of the study.
@@ -55,7 +55,7 @@ class Memory:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         space: SearchSpace,
         sampler: optuna.samplers.BaseSampler,
         records: Sequence[TrialRecord],
@@ -130,7 +130,7 @@ class Memory:
             engine.dispose()
 
     def _open(self, records: Sequence[TrialRecord]) -> None:
-        was_there = self._path.exists()
+        was_there = self._path is not None and self._path.exists()
         fault = None
         with self._guarded():
             try:
@@ -145,8 +145,7 @@ class Memory:
                 self.fault = fault if records else None
 
     def _load(self) -> optuna.Study:
-        url = sqlalchemy.URL.create("sqlite", database=str(self._path))  # a path may hold signs that a URL may not
-        self._storage = optuna.storages.RDBStorage(url.render_as_string())
+        self._storage = _open_storage(self._path)
         return optuna.create_study(
             study_name="search",
             storage=self._storage,
@@ -158,8 +157,9 @@ class Memory:
     def _rebuild(self, records: Sequence[TrialRecord]) -> None:
         if hasattr(self, "_storage"):
             self.close()
-        for name in (self._path.name, f"{self._path.name}-journal", f"{self._path.name}-wal", f"{self._path.name}-shm"):
-            self._path.with_name(name).unlink(missing_ok=True)
+        if self._path is not None:
+            for ending in ("", "-journal", "-wal", "-shm"):
+                self._path.with_name(f"{self._path.name}{ending}").unlink(missing_ok=True)
         self._study = self._load()
         self._study.add_trials([self._told(record) for record in records])
 
@@ -228,6 +228,13 @@ class Memory:
                 f"cannot write {self._path}: {text}. Free some space or make the folder writable; the trials' records "
                 "are kept."
             ) from error
+
+
+def _open_storage(path: Path | None) -> optuna.storages.BaseStorage:
+    if path is None:
+        return optuna.storages.InMemoryStorage()
+    url = sqlalchemy.URL.create("sqlite", database=str(path))  # a path may hold signs that a URL may not
+    return optuna.storages.RDBStorage(url.render_as_string())
 
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, stages, table, training
+from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, samplers, stages, table, training
 
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Benches of this machine: what it resolves, layers, backbones, other code, releases; kept in benchmarks/.",
+    help="Benches of this machine: what it resolves, layers, backbones, other code, samplers; kept in benchmarks/.",
 )
 app.command("ruler", help=ruler.HELP, epilog=ruler.EXAMPLES)(ruler.run)
 app.command("attention", help=attention.HELP, epilog=attention.EXAMPLES)(attention.run)
@@ -19,5 +19,6 @@ app.command("backbones", help=backbones.HELP, epilog=backbones.EXAMPLES)(backbon
 app.command("stages", help=stages.HELP, epilog=stages.EXAMPLES)(stages.run)
 app.command("official", help=official.HELP, epilog=official.EXAMPLES)(official.run)
 app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.run)
+app.command("samplers", help=samplers.HELP, epilog=samplers.EXAMPLES)(samplers.run)
 app.command("training", help=training.HELP, epilog=training.EXAMPLES)(training.run)
 app.command("releases", help=releases.HELP, epilog=releases.EXAMPLES)(releases.run)

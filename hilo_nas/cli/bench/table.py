@@ -39,7 +39,7 @@ def run(
     idle_timeout: IdleTimeout = "10m",
 ) -> None:
     """Makes the table."""
-    from hilo_nas.bench.table import make_table
+    from hilo_nas.bench.table import TABLE_NAME, make_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.tables import build_console
     from hilo_nas.report import write_tables
@@ -73,4 +73,4 @@ def run(
         records = make_table(request, load_space(space), folder, display, jobs=jobs)
     write_tables(folder)
     complete = sum(record.state == "complete" for record in records)
-    console.print(f"{complete} of {len(records)} networks timed and trained. Records: {folder.path}", markup=False)
+    console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}", markup=False)

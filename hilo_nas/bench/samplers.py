@@ -1,0 +1,390 @@
+"""Searches replayed on a table: the real loop, with its sampler and its rungs, asks a file instead of a machine.
+
+What a search has found after a trial is the hypervolume of the networks that it has fully trained by then, at their
+true values: log images/s and full-budget top-1 as the table has them. Both are scaled to the table's own range, and the
+reference point is its worst of each, so nothing about the measure depends on a search. It is given as a share of the
+hypervolume of the whole table. A network that was stopped stands on no front and counts nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from hilo_nas.bench.table import Table, TableRow
+from hilo_nas.errors import UsageError
+from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
+from hilo_nas.measurement import Measurement, ProxyScore
+from hilo_nas.pareto import hypervolume
+from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.request import DEFAULT_ETA, SAMPLERS
+from hilo_nas.study import StudyFolder
+
+__all__ = [
+    "EXTRAPOLATED",
+    "FULL",
+    "PRUNED",
+    "Replay",
+    "SamplersPlan",
+    "Step",
+    "TableExecutor",
+    "Truth",
+    "bench_samplers",
+    "replay_search",
+]
+
+FULL = "none"
+"""No rungs: every network is fully trained."""
+EXTRAPOLATED = "extrapolated"
+"""Rungs; the sampler is told the top-1 that a stopped network would hardly have missed."""
+PRUNED = "pruned"
+"""Rungs; the sampler is told that a network was stopped, and no value."""
+_TELLS_PRUNED = ("gp", "tpe")
+"""Samplers with a model, which may make something of it or not."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplersPlan:
+    """Which searches to replay."""
+
+    samplers: tuple[str, ...] = ("random", "nsga2", "tpe", "gp")
+    seeds: int = 10
+    """Replays of each search, which differ in nothing else."""
+    trials_share: float = 0.12
+    """Share of the table that a search without rungs trains; results are also given at a half and a quarter of it."""
+    eta: float = DEFAULT_ETA
+    """One of how many networks goes on at each of the table's rungs."""
+    jobs: int = 1
+    """Replays at once, each in a process; 1 is this one."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"a sampler must be one of {', '.join(SAMPLERS)}, but got {name!r}"
+            for name in self.samplers
+            if name not in SAMPLERS
+        ]
+        if not self.samplers or len(set(self.samplers)) < len(self.samplers):
+            faults.append(f"samplers must be named, each once, but got {', '.join(self.samplers) or 'none'}")
+        for name in ("seeds", "jobs"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} must be at least 1, but got {getattr(self, name)}")
+        if not 0 < self.trials_share <= 1:
+            faults.append(f"trials_share must be above 0 and at most 1, but got {self.trials_share:g}")
+        if not 1 < self.eta < math.inf:
+            faults.append(f"eta must be a number above 1, but got {self.eta:g}")
+        if faults:
+            raise UsageError("\n".join(faults))
+
+    def trials_of(self, table: Table) -> int:
+        """Returns how many networks a search without rungs trains."""
+        return max(1, round(self.trials_share * len(table.rows)))
+
+    def list_cells(self) -> list[tuple[str, str]]:
+        """Returns the searches, each a sampler and what becomes of networks at rungs: `FULL` and so on."""
+        return [
+            (sampler, rungs)
+            for sampler in self.samplers
+            for rungs in (FULL, EXTRAPOLATED, *[PRUNED] * (sampler in _TELLS_PRUNED))
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """Where a replay stands after a trial."""
+
+    evaluations: int
+    """Networks measured so far, this one included."""
+    key: str
+    """This one."""
+    state: str
+    """`complete` or `stopped`."""
+    images: int
+    """Training images spent so far."""
+    seconds: float
+    """Training seconds spent so far, as they were when the table was made."""
+    timing_seconds: float
+    """The same of the timings, which are no part of the training cost."""
+    share: float
+    """Of the table's hypervolume, found so far."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """One search, replayed."""
+
+    sampler: str
+    rungs: str
+    """`FULL`, `EXTRAPOLATED` or `PRUNED`."""
+    seed: int
+    steps: tuple[Step, ...]
+    replay_seconds: float
+    """What the replay itself took."""
+
+
+class Truth:
+    """What there is to be found in a table.
+
+    Args:
+        table: A whole one.
+
+    Raises:
+        UsageError: Its networks do not differ in both objectives, so there is nothing to find.
+    """
+
+    def __init__(self, table: Table) -> None:
+        full = table.budgets[-1]
+        raw = {row.key: (math.log(row.images_per_s), row.scores[full].top1) for row in table.rows}
+        lows, highs = zip(*((min(column), max(column)) for column in zip(*raw.values(), strict=True)), strict=True)
+        if any(low == high for low, high in zip(lows, highs, strict=True)):
+            raise UsageError("the networks of a table must differ in both speed and top-1, but they do not")
+        self._points = {
+            key: (
+                (point[0] - lows[0]) / (highs[0] - lows[0]),
+                (point[1] - lows[1]) / (highs[1] - lows[1]),
+            )
+            for key, point in raw.items()
+        }
+
+    @cached_property
+    def whole(self) -> float:
+        """The whole table's hypervolume, of a square of 1."""
+        return self._volume(self._points)
+
+    def share_of(self, keys: Iterable[str]) -> float:
+        """Returns which share of the whole hypervolume these networks have."""
+        return self._volume(keys) / self.whole
+
+    def _volume(self, keys: Iterable[str]) -> float:
+        return hypervolume([self._points[key] for key in keys], (0.0, 0.0))
+
+
+class TableExecutor:
+    """An `Executor` that looks up what others measured, and counts what it would have cost.
+
+    Args:
+        table: Holds every network that will be asked for.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._reached: dict[str, int] = {}
+        self.images = 0
+        """Training images spent so far."""
+        self.seconds = 0.0
+        """Training seconds spent so far."""
+        self.timing_seconds = 0.0
+
+    def measure(self, subject: Subject, emit: Emit, *, rivals: Sequence[TrialRecord]) -> tuple[Measurement, ...]:
+        """See `Executor.measure`."""
+        row = self._table.by_key[subject.key]
+        self.timing_seconds += row.timing_seconds
+        return (build_measurement(row, self._table),)
+
+    def score(
+        self, subject: Subject, seed: int, emit: Emit, *, until: int, checkpoint: Path | None = None
+    ) -> ProxyScore:
+        """See `Executor.score`; a network is trained on from where it was scored last."""
+        row, manifest = self._table.by_key[subject.key], self._table.manifest
+        reached = self._reached.get(row.key, 0)
+        found = row.scores[until]
+        seconds = found.seconds - (row.scores[reached].seconds if reached else 0.0)
+        self._reached[row.key] = until
+        self.images += until - reached
+        self.seconds += seconds
+        return ProxyScore(
+            plan_hash=manifest.plan_hash,
+            metric=manifest.plan.metric,
+            proxy_top1=found.top1,
+            proxy_top1_se=found.top1_se,
+            loss=None,
+            n_val=manifest.plan.val_images,
+            images_seen=until,
+            seconds=seconds,
+            seed=seed,
+            micro_batch_size=manifest.plan.batch_size,
+            device=manifest.objective.device,
+            versions=manifest.versions,
+            scored_at=manifest.created_at,
+        )
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def build_measurement(row: TableRow, table: Table) -> Measurement:
+    """Returns a network's timing as far as the table has kept it: its figures, without the samples behind them."""
+    manifest = table.manifest
+    condition = manifest.objective
+    latency_ms = 1000 * condition.batch_size / row.images_per_s
+    return Measurement(
+        condition=condition,
+        device=manifest.device,
+        images_per_s=row.images_per_s,
+        images_per_s_spread=math.nan,
+        images_per_s_raw=row.images_per_s,
+        latency_ms_p50=latency_ms,
+        latency_ms_p95=latency_ms,
+        latency_ms_p99=latency_ms,
+        memory_mib=None,
+        call_seconds=(),
+        reference_seconds=(),
+        latency_seconds=(),
+        ratios=(),
+        steady=True,
+        warmup_calls=0,
+        seconds=row.timing_seconds,
+        form="from a table",
+        threads=condition.threads or 0,
+        environment={},
+        versions=manifest.versions,
+        measured_at=manifest.created_at,
+        images_per_s_low=row.images_per_s_low,
+        images_per_s_high=row.images_per_s_high,
+        verdict=row.verdict,
+        protocol=manifest.calibrations[condition.label()].protocol,
+    )
+
+
+class _NoFolder(StudyFolder):
+    """A study that leaves nothing behind."""
+
+    def load_records(self) -> list[TrialRecord]:
+        return []
+
+    def write_record(self, record: TrialRecord) -> None:
+        pass
+
+
+def replay_search(
+    table: Table, truth: Truth, *, sampler: str, rungs: str, seed: int, trials: int, eta: float = DEFAULT_ETA
+) -> Replay:
+    """Returns one search, until it has spent the training images of so many full trainings.
+
+    Without rungs that is after so many networks; with them after more, for most are stopped on the way.
+
+    Args:
+        table: A whole one.
+        truth: Of that table.
+        sampler: One of `SAMPLERS`.
+        rungs: `FULL`, `EXTRAPOLATED` or `PRUNED`.
+        seed: Of the search; the table's trainings have their own.
+        trials: Full trainings.
+        eta: One of how many networks goes on at each rung.
+    """
+    start = time.monotonic()
+    executor = TableExecutor(table)
+    steps: list[Step] = []
+    found: list[str] = []
+
+    def follow(event: Event) -> None:
+        if not isinstance(event, TrialFinished):
+            return
+        if event.state == "complete":
+            found.append(event.key)
+        steps.append(
+            Step(
+                evaluations=event.measured,
+                key=event.key,
+                state=event.state,
+                images=executor.images,
+                seconds=executor.seconds,
+                timing_seconds=executor.timing_seconds,
+                share=truth.share_of(found),
+            )
+        )
+
+    manifest = dataclasses.replace(
+        table.manifest, sampler=sampler, seed=seed, trials=len(table.rows), eta=None if rungs == FULL else eta
+    )
+    loop = SearchLoop(
+        _NoFolder(Path("replay")),
+        manifest,
+        executor,
+        follow,
+        prune=rungs == PRUNED,
+        keep_memory=False,
+        clock=lambda: executor.images,  # images are the time here, so that a limit on it is a budget
+    )
+    loop.run(timeout_s=trials * table.budgets[-1])
+    return Replay(sampler=sampler, rungs=rungs, seed=seed, steps=tuple(steps), replay_seconds=time.monotonic() - start)
+
+
+def bench_samplers(
+    table: Table, plan: SamplersPlan, emit: Emit, *, keep: Callable[[Sequence[Replay]], None] = lambda found: None
+) -> list[Replay]:
+    """Returns all replays of a plan, search by search and by seed.
+
+    Args:
+        table: The table.
+        plan: What to replay.
+        emit: Told when the next search's turn has come.
+        keep: Called with all replays so far whenever those of a search are whole.
+
+    Raises:
+        UsageError: The table is not whole.
+        KeyboardInterrupt: The user stopped it; what `keep` was given is all there is.
+    """
+    table.check_whole()
+    truth, cells = Truth(table), plan.list_cells()
+    errands = [(sampler, rungs, seed) for sampler, rungs in cells for seed in range(plan.seeds)]
+    found: dict[tuple[str, str, int], Replay] = {}
+    done = 0
+    emit(_stepped(cells, 0))
+    for replay in _run(table, truth, plan, errands):
+        found[replay.sampler, replay.rungs, replay.seed] = replay
+        while done < len(cells) and all((*cells[done], seed) in found for seed in range(plan.seeds)):
+            done += 1
+            keep([found[errand] for errand in errands[: done * plan.seeds]])
+            if done < len(cells):
+                emit(_stepped(cells, done))
+    return [found[errand] for errand in errands]
+
+
+def _stepped(cells: Sequence[tuple[str, str]], done: int) -> BenchStepped:
+    sampler, rungs = cells[done]
+    return BenchStepped(text=f"{sampler}, rungs: {rungs}", done=done, total=len(cells))
+
+
+def _run(table: Table, truth: Truth, plan: SamplersPlan, errands: Sequence[tuple[str, str, int]]) -> Iterator[Replay]:
+    """Yields the replays as they are done."""
+    if plan.jobs == 1:
+        _begin(table, truth, plan)
+        yield from map(_replay, errands)
+        return
+    with multiprocessing.get_context("spawn").Pool(
+        plan.jobs, initializer=_begin_process, initargs=(table, truth, plan)
+    ) as pool:
+        yield from pool.imap_unordered(_replay, errands)
+
+
+_given: tuple[Table, Truth, SamplersPlan]
+
+
+def _begin(table: Table, truth: Truth, plan: SamplersPlan) -> None:
+    """Gives a process what all its replays share, once."""
+    global _given
+    _given = table, truth, plan
+
+
+def _begin_process(table: Table, truth: Truth, plan: SamplersPlan) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    if "gp" in plan.samplers:
+        import torch
+
+        torch.set_num_threads(1)  # its matrices are small, and replays share the cores
+    _begin(table, truth, plan)
+
+
+def _replay(errand: tuple[str, str, int]) -> Replay:
+    table, truth, plan = _given
+    sampler, rungs, seed = errand
+    return replay_search(
+        table, truth, sampler=sampler, rungs=rungs, seed=seed, trials=plan.trials_of(table), eta=plan.eta
+    )

@@ -1,0 +1,238 @@
+"""Searches replayed on a table: what an executor of looked-up values gives, what is counted, and what is found."""
+
+import csv
+import dataclasses
+import math
+
+import pytest
+from bench.tables import build_table, cut_short
+
+from hilo_nas.bench.samplers import (
+    EXTRAPOLATED,
+    FULL,
+    PRUNED,
+    SamplersPlan,
+    TableExecutor,
+    Truth,
+    bench_samplers,
+    replay_search,
+)
+from hilo_nas.bench.samplers_report import report_samplers, summarize
+from hilo_nas.bench.table import TABLE_NAME, load_table, write_table
+from hilo_nas.cli import main
+from hilo_nas.errors import NotFoundError, RecordError, UsageError
+from hilo_nas.records import Subject
+from hilo_nas.report import render_csv, render_markdown
+from hilo_nas.study import StudyFolder
+
+FULL_IMAGES = 2304
+
+
+def replay(**fields):
+    table = build_table()
+    values = {"sampler": "random", "rungs": FULL, "seed": 0, "trials": 8}
+    return replay_search(table, Truth(table), **{**values, **fields})
+
+
+def store(folder, table):
+    folder.mkdir(parents=True)
+    StudyFolder(folder).write_manifest(table.manifest)
+    write_table(table, folder / TABLE_NAME)
+    return folder
+
+
+# The table's file.
+
+
+def test_a_table_comes_back_from_its_file_to_the_last_digit(tmp_path):
+    table = build_table()
+    folder = store(tmp_path / "table", table)
+    assert load_table(folder) == table
+    assert load_table(folder / TABLE_NAME) == table
+    assert load_table(store(tmp_path / "cut", cut_short(table))) == cut_short(table)
+
+
+def test_a_file_whose_networks_are_others_is_refused(tmp_path):
+    folder = store(tmp_path / "table", build_table())
+    path = folder / TABLE_NAME
+    first, second, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first, second.replace(",", ",9", 1), *rest]))
+    with pytest.raises(RecordError, match="is no table of the space small"):
+        load_table(folder)
+    path.write_text("\n".join([first, "0" * 12 + second[12:], *rest]))
+    with pytest.raises(RecordError, match="for a network's parameters, but got '000000000000'"):
+        load_table(folder)
+    path.write_text("key,top1\n1,2\n")
+    with pytest.raises(RecordError, match="is no table of the space small"):
+        load_table(folder)
+    with pytest.raises(NotFoundError, match=r"manifest\.yaml must lie beside it"):
+        load_table(tmp_path / "nowhere" / "table.csv")
+
+
+def test_a_table_that_is_still_being_made_is_refused():
+    with pytest.raises(UsageError, match="of the 24 networks in small-table only 23 have their speed and all"):
+        bench_samplers(cut_short(build_table()), SamplersPlan(), lambda event: None)
+
+
+# What a replay sees and counts.
+
+
+def test_the_executor_gives_what_the_table_says():
+    table = build_table()
+    row = table.rows[5]
+    subject = Subject(arch=table.space.decode(row.params))
+    executor = TableExecutor(table)
+    (measurement,) = executor.measure(subject, print, rivals=())
+    assert measurement.images_per_s == row.images_per_s
+    assert measurement.images_per_s_low == row.images_per_s_low
+    assert table.manifest.is_comparable(measurement)
+    for images in table.budgets:
+        score = executor.score(subject, 3, print, until=images)
+        assert (score.proxy_top1, score.proxy_top1_se) == (row.scores[images].top1, row.scores[images].top1_se)
+        assert (score.images_seen, score.seed, score.plan_hash) == (images, 3, table.manifest.plan_hash)
+        assert (executor.images, executor.seconds) == (images, pytest.approx(row.scores[images].seconds))
+    assert executor.timing_seconds == row.timing_seconds
+
+
+def test_a_stopped_network_costs_what_it_was_trained_and_is_not_found():
+    table = build_table()
+    found = replay(rungs=EXTRAPOLATED)
+    before = dataclasses.replace(found.steps[0], images=0, seconds=0.0, share=0.0)
+    seen = set()
+    for step in found.steps:
+        spent = step.images - before.images
+        assert spent == FULL_IMAGES if step.state == "complete" else spent in table.budgets[:-1]
+        score = table.by_key[step.key].scores[spent]
+        assert step.seconds - before.seconds == pytest.approx(score.seconds)
+        assert step.share == before.share or step.state == "complete"
+        assert step.key not in seen
+        seen.add(step.key)
+        before = step
+    assert {step.state for step in found.steps} == {"complete", "stopped"}
+
+
+def test_a_replay_without_rungs_trains_so_many_networks_and_one_with_rungs_spends_as_much():
+    assert [step.evaluations for step in replay().steps] == list(range(1, 9))
+    assert replay().steps[-1].images == 8 * FULL_IMAGES
+    steps = replay(rungs=EXTRAPOLATED).steps
+    assert len(steps) > 8
+    assert steps[-1].images >= 8 * FULL_IMAGES > steps[-2].images
+
+
+def test_the_whole_table_is_a_share_of_one_and_nothing_is_none():
+    table = build_table()
+    truth = Truth(table)
+    assert truth.share_of(table.by_key) == 1
+    assert truth.share_of([]) == 0
+    assert 0 < truth.whole < 1
+    speeds = {row.key: math.log(row.images_per_s) for row in table.rows}
+    tops = {row.key: row.scores[FULL_IMAGES].top1 for row in table.rows}
+    key = sorted(speeds, key=speeds.get)[12]
+
+    def unit(values):
+        return (values[key] - min(values.values())) / (max(values.values()) - min(values.values()))
+
+    assert truth.share_of([key]) == pytest.approx(unit(speeds) * unit(tops) / truth.whole)
+
+
+def test_a_table_without_any_difference_has_nothing_to_find():
+    table = build_table()
+    alike = tuple(dataclasses.replace(row, images_per_s=100.0) for row in table.rows)
+    with pytest.raises(UsageError, match="must differ in both speed and top-1"):
+        Truth(dataclasses.replace(table, rows=alike))
+
+
+def test_random_search_finds_everything_once_it_has_tried_everything():
+    steps = replay(trials=24).steps
+    assert len({step.key for step in steps}) == 24
+    assert steps[-1].share == 1
+    shares = [step.share for step in steps]
+    assert shares == sorted(shares)
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
+@pytest.mark.parametrize("rungs", [FULL, EXTRAPOLATED, PRUNED])
+def test_a_seed_gives_the_same_search_again(sampler, rungs):
+    first, second = (replay(sampler=sampler, rungs=rungs, seed=1, trials=6) for _ in range(2))
+    assert first.steps == second.steps
+    assert first.steps != replay(sampler=sampler, rungs=rungs, seed=2, trials=6).steps
+
+
+def test_the_model_is_asked_after_ten_networks_and_answers_alike_each_time():
+    first, second = (replay(sampler="gp", trials=12).steps for _ in range(2))
+    assert first == second
+    assert len({step.key for step in first}) == 12
+
+
+# All searches, and the report.
+
+
+def test_results_so_far_are_handed_over_search_by_search():
+    kept = []
+    plan = SamplersPlan(samplers=("random", "tpe"), seeds=2, trials_share=0.2)
+    found = bench_samplers(build_table(), plan, lambda event: None, keep=lambda so_far: kept.append(list(so_far)))
+    assert [len(so_far) for so_far in kept] == [2, 4, 6, 8, 10]
+    assert kept[-1] == found
+    assert [(item.sampler, item.rungs) for item in found[::2]] == plan.list_cells()
+    assert plan.trials_of(build_table()) == 5
+
+
+def test_a_process_each_gives_the_same():
+    plan = SamplersPlan(samplers=("random",), seeds=2, trials_share=0.2)
+    alone = bench_samplers(build_table(), plan, lambda event: None)
+    both = bench_samplers(build_table(), dataclasses.replace(plan, jobs=2), lambda event: None)
+    assert [item.steps for item in alone] == [item.steps for item in both]
+
+
+def test_the_report_says_what_rungs_save_and_what_they_find_for_the_same_money():
+    table, plan = build_table(), SamplersPlan(samplers=("random", "tpe"), seeds=3, trials_share=0.3)
+    replays = bench_samplers(table, plan, lambda event: None)
+    full, rungs, *_ = summarize(table, plan, replays)
+    assert (full["seconds"], full["images"], full["complete"]) == (1, 1, 7)
+    assert full["gain_at_cost"] == 0
+    assert full["same_images"] <= 1
+    assert rungs["images"] < 1
+    assert rungs["complete"] < 7
+    assert rungs["target"] == full["share_1"] == pytest.approx(sum(r.steps[-1].share for r in replays[:3]) / 3)
+    assert full["share_1_low"] <= full["share_1"] <= full["share_1_high"]
+    report = report_samplers(table, plan, replays, "hilo-nas bench samplers small-table")
+    assert report.stem == "samplers-cpu-small-table-pt2.9-2026-07"
+    text = render_markdown(report)
+    assert "tpe with rungs needs" in text
+    assert "tpe: stopped networks are better told as" in text
+    assert "hilo-nas bench samplers small-table" in text
+    steps = list(csv.DictReader(render_csv(report.tables[-1]).splitlines()))
+    assert len(steps) == sum(len(item.steps) for item in replays)
+
+
+def test_one_seed_has_no_interval():
+    table, plan = build_table(), SamplersPlan(samplers=("random",), seeds=1, trials_share=0.2)
+    report = report_samplers(table, plan, bench_samplers(table, plan, lambda event: None), "again")
+    assert "nan" not in render_markdown(report).lower()
+
+
+def test_all_faults_of_a_plan_are_told_at_once():
+    with pytest.raises(UsageError) as caught:
+        SamplersPlan(samplers=("gp", "cmaes"), seeds=0, trials_share=2, eta=1)
+    assert str(caught.value).splitlines() == [
+        "a sampler must be one of gp, tpe, nsga2, random, but got 'cmaes'",
+        "seeds must be at least 1, but got 0",
+        "trials_share must be above 0 and at most 1, but got 2",
+        "eta must be a number above 1, but got 1",
+    ]
+    with pytest.raises(UsageError, match="samplers must be named, each once, but got gp, gp"):
+        SamplersPlan(samplers=("gp", "gp"))
+
+
+def test_the_command_line_replays_a_stored_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = store(tmp_path / "tables" / "small-table", build_table())
+    arguments = ["bench", "samplers", str(folder), "--seeds", "2", "--samplers", "random,tpe", "--trials-share", "0.2"]
+    assert main([*arguments, "--jobs", "1", "--save", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "without rungs," in said.out
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    stem = "samplers-cpu-small-table-pt2.9-2026-07"
+    assert written == [f"{stem}-cost.csv", f"{stem}-curves.csv", f"{stem}.csv", f"{stem}.md"]
+    assert main([*arguments, "--eta", "0.5"]) == 2
+    assert main(["bench", "samplers", "nowhere", "--studies-dir", str(tmp_path / "tables")]) == 2
