@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hilo_nas.bench.table import Table, TableRow
+from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import UsageError
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
 from hilo_nas.measurement import Measurement, ProxyScore
@@ -180,6 +181,11 @@ class TableExecutor:
         self.seconds = 0.0
         """Training seconds spent so far."""
         self.timing_seconds = 0.0
+
+    def count(self, subject: Subject, emit: Emit) -> NetworkCost:
+        """See `Executor.count`."""
+        row = self._table.by_key[subject.key]
+        return NetworkCost(parameters=row.parameters, macs=row.macs)
 
     def measure(self, subject: Subject, emit: Emit, *, rivals: Sequence[TrialRecord]) -> tuple[Measurement, ...]:
         """See `Executor.measure`."""
