@@ -233,7 +233,7 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
         condition=condition,
         device=manifest.device,
         images_per_s=row.images_per_s,
-        images_per_s_spread=math.nan,
+        images_per_s_spread=row.images_per_s_spread,
         images_per_s_raw=row.images_per_s,
         latency_ms_p50=latency_ms,
         latency_ms_p95=latency_ms,

@@ -59,6 +59,7 @@ class TableRow:
     parameters: int
     macs: int
     images_per_s: float
+    images_per_s_spread: float
     images_per_s_low: float | None
     """Ends of the 95 % interval, where the timing has one."""
     images_per_s_high: float | None
@@ -179,6 +180,7 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
         parameters=record.parameters,
         macs=record.macs,
         images_per_s=measurement.images_per_s,
+        images_per_s_spread=measurement.images_per_s_spread,
         images_per_s_low=measurement.images_per_s_low,
         images_per_s_high=measurement.images_per_s_high,
         verdict=measurement.verdict,
@@ -187,7 +189,16 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
     )
 
 
-_VALUES = ("parameters", "macs", "images_per_s", "images_per_s_low", "images_per_s_high", "verdict", "timing_seconds")
+_VALUES = (
+    "parameters",
+    "macs",
+    "images_per_s",
+    "images_per_s_spread",
+    "images_per_s_low",
+    "images_per_s_high",
+    "verdict",
+    "timing_seconds",
+)
 _OF_A_SCORE = {"top1": "top1", "se": "top1_se", "seconds": "seconds"}
 """How a score's columns begin, before `@` and the images seen, and which field each is."""
 
@@ -257,6 +268,7 @@ def _read_row(values: dict[str, str], manifest: Manifest) -> TableRow:
         parameters=int(values["parameters"]),
         macs=int(values["macs"]),
         images_per_s=float(values["images_per_s"]),
+        images_per_s_spread=float(values["images_per_s_spread"]),
         images_per_s_low=float(values["images_per_s_low"]) if values["images_per_s_low"] else None,
         images_per_s_high=float(values["images_per_s_high"]) if values["images_per_s_high"] else None,
         verdict=values["verdict"] or None,

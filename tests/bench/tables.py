@@ -46,6 +46,7 @@ def build_table():
                 parameters=parameters,
                 macs=macs,
                 images_per_s=speed,
+                images_per_s_spread=speed / 50,
                 images_per_s_low=speed * 0.97,
                 images_per_s_high=None if len(rows) == 3 else speed * 1.03,
                 verdict="steady",

@@ -23,6 +23,7 @@ from hilo_nas.cli import main
 from hilo_nas.errors import NotFoundError, RecordError, UsageError
 from hilo_nas.records import Subject
 from hilo_nas.report import render_csv, render_markdown
+from hilo_nas.search.loop import SearchLoop
 from hilo_nas.study import StudyFolder
 
 FULL_IMAGES = 2304
@@ -162,6 +163,21 @@ def test_the_model_is_asked_after_ten_networks_and_answers_alike_each_time():
     first, second = (replay(sampler="gp", trials=12).steps for _ in range(2))
     assert first == second
     assert len({step.key for step in first}) == 12
+
+
+@pytest.mark.parametrize("rungs", [EXTRAPOLATED, PRUNED])
+def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
+    table = build_table()
+    replayed = replay(sampler="tpe", rungs=rungs, seed=4, trials=8).steps
+    assert len(replayed) > 10  # beyond those, the model proposes
+    executor, folder = TableExecutor(table), StudyFolder(tmp_path / "kept")
+    folder.trials_path.mkdir(parents=True)
+    manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=3.0)
+    loop = SearchLoop(folder, manifest, executor, lambda event: None, prune=rungs == PRUNED)
+    loop.run()
+    assert [(record.key, record.state) for record in loop.records] == [(step.key, step.state) for step in replayed]
+    assert (folder.path / "study.db").exists()
+    assert (executor.images, executor.seconds) == (replayed[-1].images, replayed[-1].seconds)
 
 
 # All searches, and the report.
