@@ -49,8 +49,8 @@ def advise_budget(agreement: Agreement) -> str:
 
 def _is_as_good(budget: ProxyAgreement, best: ProxyAgreement) -> bool:
     """Whether a budget's tau may be that of the best; where their difference has no interval, it is not known to be."""
-    behind = best.name in budget.gains and budget.gains[best.name].like_speed
-    return bool(behind) and behind.high >= 0
+    behind = budget.gains.get(best.name)
+    return behind is not None and behind.like_speed.high >= 0
 
 
 def _describe(budget: ProxyAgreement) -> str:
