@@ -55,6 +55,7 @@ def home(tmp_path_factory):
             process.kill()
             assert process.wait() == -signal.SIGKILL, process.communicate()[1].decode()
         before = folder.load_records()
+        assert trainings(folder, 1), "it never came to the long trainings"
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             assert main(COMMAND) == 0, err.getvalue()
