@@ -7,15 +7,21 @@ from pathlib import Path
 import pytest
 import yaml
 from bench.checkouts import write_checkout
+from bench.tables import build_table
 from builders import TINY, build_calibration, build_device, build_measurement, build_record, demo_records, write_study
 
 import hilo_nas.bench.attention
 import hilo_nas.bench.backbones
 import hilo_nas.bench.official
+import hilo_nas.bench.proxy_check
 import hilo_nas.bench.releases
 import hilo_nas.bench.ruler
+import hilo_nas.bench.samplers
 import hilo_nas.bench.stages
+import hilo_nas.bench.table
+import hilo_nas.bench.training
 import hilo_nas.search
+from hilo_nas.bench.table import TABLE_NAME, write_table
 from hilo_nas.cli import main
 from hilo_nas.events import SearchFinished
 from hilo_nas.measure import Cohort, Ruler
@@ -25,7 +31,11 @@ from hilo_nas.study import find_study
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CONSOLE = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-BENCHES = tuple(f"bench {name}" for name in ("ruler", "attention", "backbones", "stages", "official", "releases"))
+BENCH_NAMES = (
+    *("ruler", "attention", "backbones", "stages", "official", "releases"),
+    *("table", "samplers", "training"),
+)
+BENCHES = tuple(f"bench {name}" for name in BENCH_NAMES)
 COMMANDS = [line for line in CONSOLE if line.startswith("hilo-nas ")]
 
 
@@ -58,7 +68,7 @@ def home(tmp_path, monkeypatch):
         found = build_measurement(images_per_s_low=990.0, images_per_s_high=1010.0, verdict="steady", cohort="one")
         return Cohort(measurements=dict.fromkeys(names, found), failures={})
 
-    def bench(plan, emit, **options):
+    def bench(plan, *others, **options):
         asked.append(plan)
         raise KeyboardInterrupt  # what follows is tested beside the benches
 
@@ -75,9 +85,15 @@ def home(tmp_path, monkeypatch):
         (hilo_nas.bench.stages, "bench_stages"),
         (hilo_nas.bench.official, "bench_official"),
         (hilo_nas.bench.releases, "bench_releases"),
+        (hilo_nas.bench.table, "make_table"),
+        (hilo_nas.bench.samplers, "bench_samplers"),
+        (hilo_nas.bench.training, "bench_training"),
+        (hilo_nas.bench.proxy_check, "check_proxy"),
     ):
         monkeypatch.setattr(module, name, bench)
     write_checkout(tmp_path / "LITv2")
+    table = write_study(tmp_path / "studies", "my-table", manifest=build_table().manifest)
+    write_table(build_table(), table.path / TABLE_NAME)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
     (tmp_path / "model.onnx").write_bytes(b"onnx")
@@ -92,8 +108,8 @@ def test_the_readme_shows_the_two_commands_that_a_newcomer_types():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_is_accepted(home, command):
     arguments = shlex.split(command)[1:]
-    assert main(arguments) == (130 if arguments[0] == "bench" else 0)
-    assert bool(home) == (arguments[0] in ("search", "measure", "remeasure", "bench"))
+    assert main(arguments) == (130 if arguments[0] in ("bench", "proxy") else 0)
+    assert bool(home) == (arguments[0] in ("search", "measure", "remeasure", "bench", "proxy"))
 
 
 def test_the_readme_shows_every_command():
@@ -102,14 +118,7 @@ def test_the_readme_shows_every_command():
         assert command in shown
     commands = {"search", "measure", "remeasure", "status", "front", "export", "space"}
     assert {line.split()[1] for line in COMMANDS} >= commands
-    assert shown >= {
-        "bench ruler",
-        "bench attention",
-        "bench backbones",
-        "bench stages",
-        "bench official",
-        "bench releases",
-    }
+    assert shown >= {*BENCHES, "proxy check"}
 
 
 def test_the_readmes_python_runs(capsys):
@@ -131,7 +140,7 @@ def test_the_readmes_space_is_one(tmp_path):
 def test_every_option_that_the_readme_names_exists(capsys):
     main(["search", "--help"])
     known = capsys.readouterr().out
-    for command in ("export", "space check", "measure", "remeasure", *BENCHES):
+    for command in ("export", "space check", "measure", "remeasure", "proxy check", *BENCHES):
         main([*command.split(), "--help"])
         known += capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):

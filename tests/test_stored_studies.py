@@ -1,5 +1,6 @@
 """The studies that are committed stay readable, for they are what users have on their disks."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from hilo_nas.cli import main
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL
+from hilo_nas.measurement import PROTOCOL, RECIPE
 from hilo_nas.report import build_trials_frame, compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
 from hilo_nas.search.samplers import build_sampler
@@ -103,8 +104,13 @@ def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(c
     assert [[m.protocol for m in record.measurements] for record in after] == [[PROTOCOL, 1]] * len(before)
     assert [record.measurements[1:] for record in after] == [record.measurements for record in before]
     assert [record.scores for record in after] == [record.scores for record in before]
-    machine.data["content_hash"] = copy.load_manifest().data.hash
+    manifest = copy.load_manifest()
+    machine.data["content_hash"] = manifest.data.hash
     request = SearchRequest(study="old", studies_dir=copy.path.parent, data="digits", remeasure=False)
+    with pytest.raises(StudyMismatchError, match="proxy recipe: 'adamw-1' in the study, 'adamw-2' now"):
+        run_search(request, lambda event: None)
+    # Only the recipe of its trainings stood in the way.
+    copy.write_manifest(dataclasses.replace(manifest, plan=dataclasses.replace(manifest.plan, recipe=RECIPE)))
     assert run_search(request, lambda event: None)[1].measured == len(before)
 
 

@@ -315,7 +315,7 @@ def test_a_refused_search_writes_no_tables(refused, home):
 def test_a_tampered_manifest_is_refused(refused, home):
     folder = write_study(home / "studies", "demo", [build_record(0)], build_manifest("demo"))
     text = folder.manifest_path.read_text()
-    folder.manifest_path.write_text(text.replace("images: 3000", "images: 9000"))
+    folder.manifest_path.write_text(text.replace("val_images: 4000", "val_images: 9000"))
     assert "the plan was changed after the study was made" in refused("search", "--study", "demo", code=1)
 
 

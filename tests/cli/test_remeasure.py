@@ -85,7 +85,7 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "networks", "name"),
     [
-        ([], 3, "demo"),
+        ([], 4, "demo"),  # the front of three, and the anchor that it is compared with
         (["--all"], 6, "demo"),
         (["--device", "cuda"], 6, "demo-cuda"),
         (["--device", "cuda", "--study", "mine"], 6, "mine"),

@@ -73,7 +73,7 @@ def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
     archs = [build_arch(i) for i in (0, 3, 7)]
     write_timed_study(home / "studies", machine, archs[:2], "source")
     write_speeds(home / "edge", archs)
-    out = search(capsys, "--speeds", "edge", "--reuse", "source", "--study", "both", "--trials", "5")
+    out = search(capsys, "--speeds", "edge", "--reuse", "source", "--study", "both", "--trials", "5", "--rungs", "1")
     assert "3 of 7 networks measured, the space holds no further network within the limits" in out
     assert "speeds from the table edge (" in out
     assert machine.scored == [archs[2].key()]

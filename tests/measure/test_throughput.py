@@ -488,7 +488,7 @@ def test_offsets_are_not_zero_while_timing():
     from hilo_nas.measure.prepared import _build
 
     with torch.inference_mode():
-        model = _build(SUBJECT, 10)
+        model = _build(SUBJECT, 10, 32)
     offsets = [weight for name, weight in model.named_parameters() if "conv_offset.weight" in name]
     assert offsets
     assert all(weight.detach().any() for weight in offsets)

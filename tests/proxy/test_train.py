@@ -333,7 +333,7 @@ def test_an_attempt_that_ran_out_of_memory_leaves_no_trace_in_the_running_statis
 def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, error):
     models, alive = [], []
 
-    def build(subject, num_classes, in_chans):
+    def build(subject, num_classes, in_chans, img_size):
         model = Linear(limit=0 if error == "with a single image" else 10**9)
         if error == "diverged":
             nn.init.constant_(model.fc.weight, math.inf)
