@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hilo_nas.events import Emit, RungReached
 from hilo_nas.manifest import Manifest
@@ -74,6 +75,26 @@ class Ladder:
             return score_by_formula(record, self._manifest)
         checkpoint = self._checkpoints.path_of(record.key, seed)
         return self._executor.score(record.subject, seed, self._emit, until=images, checkpoint=checkpoint)
+
+    def is_at_top(self, record: TrialRecord) -> bool:
+        """Returns whether a network has its score at the full budget."""
+        return record.score_at(self._budgets[-1]) is not None
+
+    def ending(self, record: TrialRecord, records: Sequence[TrialRecord]) -> dict[str, Any]:
+        """Returns how a trained network's trial ends: complete with its budget full, else stopped.
+
+        Args:
+            record: The network's.
+            records: The study's.
+        """
+        if self.is_at_top(record):
+            return {"state": "complete", "reason": None, "imputed": {}}
+        assert record.score is not None, "a trial is stopped at a rung"
+        return {
+            "state": "stopped",
+            "reason": f"others did better after {record.score.images_seen:,} of {self._budgets[-1]:,} images",
+            "imputed": {"proxy_top1": extrapolate(record, records, self._budgets[-1])},
+        }
 
     def goes_on(self, record: TrialRecord, images: int, others: Sequence[TrialRecord]) -> bool:
         """Returns whether a network is trained beyond a rung that it has reached.

@@ -8,7 +8,7 @@ import datetime
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, NoReturn
 
@@ -31,16 +31,17 @@ from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
-from hilo_nas.search.ladder import Ladder, extrapolate
-from hilo_nas.search.raising import NO_CHECKPOINT, RAISED
+from hilo_nas.search.ladder import Ladder
+from hilo_nas.search.raising import climb_raised
+from hilo_nas.search.reasons import beyond, explain, kind_of
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
-from hilo_nas.space import free_violations, limit_text, measured_values, measured_violations
+from hilo_nas.space import free_violations, measured_violations
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["SearchLoop", "beyond", "explain"]
+__all__ = ["SearchLoop"]
 
 _FAILURES_IN_A_ROW = 5
 """Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
@@ -131,7 +132,8 @@ class SearchLoop:
         stopped_by = "total"
         failures: list[int] = []
         try:
-            self._go_on_with_raised()
+            if climb_raised(self.records, self._ladder, self._checkpoints, self._write, self._emit, self._clock):
+                self._memory.refresh(self.records)
             while self.measured < self._manifest.trials or self._due_peer() is not None:
                 if timeout_s is not None and self._clock() - start >= timeout_s:
                     stopped_by = "timeout"
@@ -156,42 +158,6 @@ class SearchLoop:
             stopped_by=stopped_by,
             seconds=self._clock() - start,
         )
-
-    def _go_on_with_raised(self) -> None:
-        """Trains on, rung by rung, what was due again when the budget was raised; each network keeps its record."""
-        due = [i for i, record in enumerate(self.records) if record.reason == RAISED]
-        if not due:
-            return
-        # The lowest rung first: who comes from there competes with those above.
-        for i in sorted(due, key=lambda i: self._reached(self.records[i])):
-            record, start = self.records[i], self._clock()
-            if self._checkpoints.holds(record.key):
-                for scored in self._ladder.climb(record, self.records):
-                    record = self.records[i] = self._write(scored)
-                outcome = self._ending(record)
-            else:
-                outcome = {**self._ending(record), "reason": NO_CHECKPOINT}
-            seconds = record.seconds + self._clock() - start
-            self.records[i] = self._write(dataclasses.replace(record, seconds=seconds, **outcome))
-        lost = sum(record.reason == NO_CHECKPOINT for record in self.records)
-        if lost:
-            text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"
-            self._emit(Notice(level="warning", text=text))
-        self._memory.refresh(self.records)
-
-    def _reached(self, record: TrialRecord) -> int:
-        return record.score.images_seen if record.score else 0
-
-    def _ending(self, record: TrialRecord) -> dict[str, Any]:
-        """Returns how a trained network's trial ends: complete with its budget full, else stopped."""
-        budget = self._manifest.plan.budgets[-1]
-        if record.score_at(budget) is not None:
-            return {"state": "complete", "reason": None, "imputed": {}}
-        return {
-            "state": "stopped",
-            "reason": f"others did better after {self._reached(record):,} of {budget:,} images",
-            "imputed": {"proxy_top1": extrapolate(record, self.records, budget)},
-        }
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
         """Marks failed trials, given by their places, as due again and ends the search."""
@@ -301,7 +267,7 @@ class SearchLoop:
             self._close({"state": "failed", "reason": INTERRUPTED}, start)  # the world's fault
             raise
         except HiloNasError as error:
-            outcome = {"state": "failed", "reason": f"{_kind(error)}: {error}"}
+            outcome = {"state": "failed", "reason": f"{kind_of(error)}: {error}"}
         except BaseException:
             self._close({"state": "failed", "reason": INTERRUPTED}, start)
             raise
@@ -364,9 +330,9 @@ class SearchLoop:
         record = dataclasses.replace(record, scores=scores)
         for scored in self._ladder.climb(record, self.records):
             record = scored
-            if self._reached(record) < self._manifest.plan.budgets[-1]:  # the last score is written with the ending
+            if not self._ladder.is_at_top(record):  # the last score is written with the ending
                 self._rewrite(record)
-        return {**self._ending(record), "scores": record.scores}
+        return {**self._ladder.ending(record, self.records), "scores": record.scores}
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:
         """What a trial that was cut off had measured of the same network."""
@@ -430,24 +396,3 @@ def _signals_held() -> Iterator[None]:
             signal.signal(number, handler)
     if held:
         signal.raise_signal(held[0])
-
-
-def explain(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
-    """Returns which limits a network broke, and by which values."""
-    values = {
-        "params_m": (record.parameters or 0) / 1e6,
-        "gmacs": (record.macs or 0) / 1e9,
-        **(measured_values(record.measurements) if record.measurements else {}),
-    }
-    return "; ".join(f"{limit_text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over)
-
-
-def beyond(violations: Mapping[str, float]) -> dict[str, float]:
-    """Returns the limits that are broken."""
-    return {name: value for name, value in violations.items() if value > 0}
-
-
-def _kind(error: HiloNasError) -> str:
-    """The error's class in plain words: `WorkerDiedError` is `worker died`."""
-    name = type(error).__name__.removesuffix("Error")
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError, StudyMismatchError, UsageError
+from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
+from hilo_nas.records import TrialRecord
+from hilo_nas.search.checkpoints import Checkpoints
+from hilo_nas.search.ladder import Ladder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["NO_CHECKPOINT", "RAISED", "raise_budget", "raised"]
+__all__ = ["NO_CHECKPOINT", "RAISED", "climb_raised", "raise_budget", "raised"]
 
 RAISED = "due again: the budget was raised"
 NO_CHECKPOINT = "stays at its rung after the budget was raised: no checkpoint was kept"
@@ -50,3 +55,51 @@ def raise_budget(folder: StudyFolder, manifest: Manifest, images: int) -> Manife
             folder.write_record(dataclasses.replace(record, state="stopped", reason=RAISED))
     folder.write_manifest(new)
     return new
+
+
+def climb_raised(
+    records: list[TrialRecord],
+    ladder: Ladder,
+    checkpoints: Checkpoints,
+    write: Callable[[TrialRecord], TrialRecord],
+    emit: Emit,
+    clock: Callable[[], float],
+) -> bool:
+    """Trains on, rung by rung, what was due again when the budget was raised; returns whether there was any.
+
+    Each network keeps its record, which gains scores. One without a checkpoint, or whose training fails, stays where it
+    was.
+
+    Args:
+        records: The study's, changed in place.
+        ladder: Trains.
+        checkpoints: Where the trainings paused.
+        write: Writes a record and returns it.
+        emit: Takes a warning for what stays behind.
+        clock: Returns seconds.
+
+    Raises:
+        HiloNasError: The device, the data or the disk cannot serve; the rest is still due.
+    """
+    due = [i for i, record in enumerate(records) if record.reason == RAISED]
+    # The lowest rung first: who comes from there competes with those above.
+    for i in sorted(due, key=lambda i: max(score.images_seen for score in records[i].scores)):
+        record, start = records[i], clock()
+        reason = None if checkpoints.holds(record.key) else NO_CHECKPOINT
+        if reason is None:
+            try:
+                for scored in ladder.climb(record, records):
+                    record = records[i] = write(scored)
+            except (DataError, DeviceError, StorageError, StudyMismatchError):
+                raise
+            except HiloNasError as error:
+                record, reason = records[i], f"stays at its rung after the budget was raised: {error}"
+                emit(Notice(level="warning", text=f"trial {record.number} {reason}"))
+        outcome = ladder.ending(record, records)
+        outcome["reason"] = reason or outcome["reason"]
+        records[i] = write(dataclasses.replace(record, seconds=record.seconds + clock() - start, **outcome))
+    lost = sum(records[i].reason == NO_CHECKPOINT for i in due)
+    if lost:
+        text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"
+        emit(Notice(level="warning", text=text))
+    return bool(due)

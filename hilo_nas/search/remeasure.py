@@ -25,7 +25,7 @@ from hilo_nas.rounds import judge_cohort
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
-from hilo_nas.search.loop import beyond, explain
+from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.search.resume import differing_facts
 from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute

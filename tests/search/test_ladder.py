@@ -216,6 +216,23 @@ def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
     assert any(record.state == "complete" for record in records)
 
 
+def test_a_training_that_fails_after_a_raise_leaves_its_network_where_it_was(folder):
+    run(folder, trials=12)
+    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    events = []
+
+    def die(verb, count):
+        raise WorkerDiedError("it was killed by signal 11")
+
+    records, _ = run(folder, FakeExecutor(die), events=events)
+    failed = [record for record in records if "killed by signal 11" in (record.reason or "")]
+    assert failed
+    assert {record.state for record in records} == {"stopped"}
+    told = [event.text for event in events if isinstance(event, Notice) and "killed by signal 11" in event.text]
+    assert len(told) == len(failed)
+    assert all(images_of(record)[-1] in PLAN.budgets for record in records)
+
+
 def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(folder):
     run(folder, trials=8, checkpoint_mib=0)
     raise_budget(folder, folder.load_manifest(), 27 * 64)

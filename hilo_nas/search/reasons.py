@@ -1,0 +1,32 @@
+"""Why a trial ended as it did, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from hilo_nas.errors import HiloNasError
+from hilo_nas.records import TrialRecord
+from hilo_nas.space import limit_text, measured_values
+
+__all__ = ["beyond", "explain", "kind_of"]
+
+
+def explain(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
+    """Returns which limits a network broke, and by which values."""
+    values = {
+        "params_m": (record.parameters or 0) / 1e6,
+        "gmacs": (record.macs or 0) / 1e9,
+        **(measured_values(record.measurements) if record.measurements else {}),
+    }
+    return "; ".join(f"{limit_text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over)
+
+
+def beyond(violations: Mapping[str, float]) -> dict[str, float]:
+    """Returns the limits that are broken."""
+    return {name: value for name, value in violations.items() if value > 0}
+
+
+def kind_of(error: HiloNasError) -> str:
+    """Returns the error's class in plain words: `WorkerDiedError` is `worker died`."""
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
