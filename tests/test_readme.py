@@ -56,7 +56,7 @@ def home(tmp_path, monkeypatch):
     def estimate_cost(request, emit):
         asked.append(request)
         seconds = {"set_up_s": 1.0, "timing_s": 1.0, "training_s": 1.0, "trial_s": (1.0, 2.0), "total_s": 60.0}
-        return Cost(networks=3, trials=60, trials_by_timeout=None, disk_mib=1.0, **seconds)
+        return Cost(networks=3, trials=60, trials_by_timeout=None, disk_mib=1.0, peers=0, peers_s=0.0, **seconds)
 
     def run_remeasure(request, emit):
         asked.append(request)
