@@ -70,6 +70,7 @@ def check(
     from hilo_nas.bench.agreement_report import report_agreement
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
+    from hilo_nas.proxy.sources import parse_source
     from hilo_nas.report import check_folder, check_pictures, write_tables
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
@@ -117,7 +118,7 @@ def check(
         checked = check_proxy(request, load_space(space), folder, asked, display, jobs=jobs)
     write_tables(folder)
     options: dict[str, Any] = {
-        "data": data,
+        "data": parse_source(data).name,  # reports are kept, and name no folder of this machine
         "study": study,
         "networks": networks,
         "long_images": long_images,
