@@ -226,7 +226,7 @@ class RungReached(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfirmationForeseen(Event):
-    """Networks on the front or near it are to be trained with further seeds."""
+    """Networks on the front, near it or compared with it are to be trained with further seeds."""
 
     networks: int
     trainings: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.clock import utc_now
 from hilo_nas.cost import count_cost
 from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, NetworksTimed
@@ -209,7 +209,7 @@ def _open_table(
         calibrations=calibrations,
         num_classes=num_classes,
         versions=versions(),
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created_at=utc_now(),
     )
     folder.write_setting(setting)
     return setting
@@ -309,6 +309,6 @@ def _record(
         parameters=cost.parameters,
         macs=cost.macs,
         measurements=measurements,
-        finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        finished_at=utc_now(),
         seconds=seconds,
     )

@@ -43,6 +43,8 @@ class FakeExecutor:
         self.measured, self.scored, self.rivals = [], [], []
         self.legs = []
         """(key, seed, images) of each leg of a training."""
+        self.resumed = []
+        """Those of them that found a checkpoint."""
         self.checkpoint_bytes = 100
         self.peers = {}
         """By timm's name, a peer's (images/s, top-1); (500, 0.5) for others."""
@@ -61,6 +63,8 @@ class FakeExecutor:
         self.scored.append(subject.key)
         self.legs.append((subject.key, seed, until))
         if checkpoint is not None:
+            if checkpoint.is_file():
+                self.resumed.append(self.legs[-1])
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_bytes(bytes(self.checkpoint_bytes))
         return build_score(self.law(subject)[1] * (until / FULL) ** 0.1, seed=seed, images_seen=until)
@@ -193,8 +197,8 @@ class FakeWorkers:
 
     def __init__(self, happen=lambda function, arguments: None):
         self.happen = happen
-        self.legs, self.others = [], []
-        """(key, seed, images) of each leg of a training, and (key, name) of each other score."""
+        self.legs, self.resumed, self.others = [], [], []
+        """(key, seed, images) of each leg of a training and of those that found a checkpoint; (key, name) of others."""
         self.made = []
 
     def __call__(self, name, log, *, idle_timeout_s, environment):
@@ -214,8 +218,11 @@ class FakeWorkers:
             assert function == "hilo_nas.proxy.train:run_training"
             seen = arguments["until"]
             self.legs.append((subject.key, seed, seen))
-            Path(arguments["checkpoint"]).parent.mkdir(exist_ok=True)
-            Path(arguments["checkpoint"]).write_text(str(seen))
+            checkpoint = Path(arguments["checkpoint"])
+            if checkpoint.is_file():
+                self.resumed.append(self.legs[-1])
+            checkpoint.parent.mkdir(exist_ok=True)
+            checkpoint.write_text(str(seen))
             noise = int(subject.key[:4], 16) % 7 * seed / 1000
             value, metric, plan_hash = top1(subject.arch) * (seen / 1e5) ** 0.1 + noise, "top1", plan.hash(data_hash)
         score = build_score(value, seed=seed, images_seen=seen, metric=metric, plan_hash=plan_hash)

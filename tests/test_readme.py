@@ -12,13 +12,13 @@ from builders import TINY, build_calibration, build_device, build_measurement, b
 
 import hilo_nas.bench.attention
 import hilo_nas.bench.backbones
+import hilo_nas.bench.making
 import hilo_nas.bench.official
 import hilo_nas.bench.proxy_check
 import hilo_nas.bench.releases
 import hilo_nas.bench.ruler
 import hilo_nas.bench.samplers
 import hilo_nas.bench.stages
-import hilo_nas.bench.table
 import hilo_nas.bench.training
 import hilo_nas.search
 from hilo_nas.bench.table import TABLE_NAME, write_table
@@ -85,7 +85,7 @@ def home(tmp_path, monkeypatch):
         (hilo_nas.bench.stages, "bench_stages"),
         (hilo_nas.bench.official, "bench_official"),
         (hilo_nas.bench.releases, "bench_releases"),
-        (hilo_nas.bench.table, "make_table"),
+        (hilo_nas.bench.making, "make_table"),
         (hilo_nas.bench.samplers, "bench_samplers"),
         (hilo_nas.bench.training, "bench_training"),
         (hilo_nas.bench.proxy_check, "check_proxy"),

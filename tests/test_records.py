@@ -2,14 +2,12 @@
 
 import json
 import os
-import resource
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from builders import build_arch, build_failed, build_infeasible, build_record, build_score, records
+from full_disk import run_on_full_disk
 from hypothesis import HealthCheck, given, settings
 
 from hilo_nas.errors import RecordError, StorageError
@@ -241,24 +239,23 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path, pla
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
-    """A child process may write no more than 4 KiB to a file, which the kernel refuses as it refuses a full disk."""
     path = tmp_path / "0000.json"
     path.write_text("old")
-    child = """
-import resource, signal, sys
-from pathlib import Path
-from hilo_nas.errors import StorageError
-from hilo_nas.records import write_atomically
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-try:
-    write_atomically(Path(sys.argv[1]), "x" * 100_000)
-except StorageError as error:
-    print(error)
-"""
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-    done = subprocess.run([sys.executable, "-c", child, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"cannot write {path}: File too large. Free some space")
+    said = run_on_full_disk(
+        """
+        import sys
+        from pathlib import Path
+        from hilo_nas.errors import StorageError
+        from hilo_nas.records import write_atomically
+        # full
+        try:
+            write_atomically(Path(sys.argv[1]), "x" * 100_000)
+        except StorageError as error:
+            print(error)
+        """,
+        path,
+    )
+    assert said.startswith(f"cannot write {path}: File too large. Free some space")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -26,10 +26,23 @@ from hilo_nas.bench.taus import (
 )
 from hilo_nas.errors import MeasurementError
 
-__all__ = ["BASELINES", "SPEED", "Agreement", "CheckedNetwork", "Estimate", "ProxyAgreement", "Taus", "agree"]
+__all__ = [
+    "BASELINES",
+    "LIKELIHOOD",
+    "SPEED",
+    "Agreement",
+    "CheckedNetwork",
+    "Estimate",
+    "ProxyAgreement",
+    "Taus",
+    "agree",
+]
 
 BASELINES = ("params", "macs")
 """Proxies that cost nothing, which every other is compared with."""
+LIKELIHOOD = "likelihood"
+"""What a training's loss on the held-out images says, with `@IMAGES`: the probability that it gives to the true class,
+the geometric mean, exp(-loss)."""
 SPEED = "images_per_s"
 """The proxy that is the measured speed."""
 
@@ -47,8 +60,8 @@ class CheckedNetwork:
     long_seconds: float
     """Of one long training."""
     proxies: Mapping[str, float]
-    """By name: a training's top-1 after a budget, or a cheap score. More is better (for params and macs, the value
-    itself). What is missing or NaN leaves the network out for that proxy alone."""
+    """By name: a training's top-1 or likelihood after a budget, or a cheap score. More is better (for params and macs,
+    the value itself). What is missing or NaN leaves the network out for that proxy alone."""
     seconds: Mapping[str, float]
     """What each proxy cost, by its name; missing where it was not taken."""
     target: float | None = None
@@ -81,7 +94,7 @@ class ProxyAgreement:
 
     name: str
     is_budget: bool
-    """Whether it is a training's top-1."""
+    """Whether it is the score of a short training."""
     networks: int
     """How many have a value of it."""
     tau: Taus
@@ -122,8 +135,19 @@ class Agreement:
 
     @property
     def budgets(self) -> tuple[ProxyAgreement, ...]:
-        """The proxies that are trainings, the cheapest first."""
+        """The proxies that are scores of short trainings, the cheapest first."""
         return tuple(proxy for proxy in self.proxies if proxy.is_budget)
+
+    def score_before(self, budget: ProxyAgreement) -> ProxyAgreement | None:
+        """Returns the score of the same training that comes before this one, if there is one."""
+        same = [other for other in self.budgets if images_of(other.name) == images_of(budget.name)]
+        place = same.index(budget)
+        return same[place - 1] if place else None
+
+
+def images_of(name: str) -> str:
+    """Returns what a budget's name says of its training: the images seen."""
+    return name.partition("@")[2]
 
 
 def agree(
@@ -137,7 +161,8 @@ def agree(
 
     Args:
         networks: What was found; those without a long training are left out.
-        budgets: The names of the proxies that are a training's top-1, the cheapest first.
+        budgets: The names of the proxies that are scores of short trainings, `METRIC@IMAGES`, the cheapest first; of
+            one training, the score that a search takes by itself first.
         seed: Draws the resamples.
         resamples: How many; 2,000 take a second or two with 100 networks and ten proxies.
 

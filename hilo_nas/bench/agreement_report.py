@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilo_nas.bench.agreement import BASELINES, Agreement, Estimate, Taus
+from hilo_nas.bench.agreement import BASELINES, LIKELIHOOD, Agreement, Estimate, Taus
 from hilo_nas.bench.budgets import advise_budget
 from hilo_nas.bench.taus import LIKE_SPEED
 from hilo_nas.bench.timing import advise
@@ -23,6 +23,7 @@ _TITLE = "How a proxy ranks beside a long training"
 def report_agreement(
     agreement: Agreement,
     *,
+    study: str,
     command: str,
     settings: Mapping[str, Any],
     measurements: Sequence[Measurement],
@@ -33,6 +34,7 @@ def report_agreement(
 
     Args:
         agreement: What was found.
+        study: The study's name, which the files' names carry, too: several checks may lie in one folder.
         command: What makes it again.
         settings: What was asked for, defaults included.
         measurements: The networks' speeds, as they were taken.
@@ -42,8 +44,10 @@ def report_agreement(
     Raises:
         UsageError: matplotlib is not installed, and a picture is wanted.
     """
+    condition = measurements[0].condition
     return BenchReport(
         bench="proxy-check",
+        condition=f"{study}-{condition.precision}-b{condition.batch_size}",
         title=_TITLE,
         command=command,
         settings=settings,
@@ -64,6 +68,8 @@ def plot_agreement(agreement: Agreement) -> str:
     """
     clouds = []
     for budget in agreement.budgets:
+        if agreement.score_before(budget):
+            continue  # a training is drawn once
         taken = [network for network in agreement.networks if budget.name in network.proxies]
         clouds.append(
             Cloud(
@@ -105,6 +111,8 @@ def _list_proxies(agreement: Agreement) -> BenchTable:
         f"{agreement.resamples:,} resamples of the networks, the same for all.",
         f"{_CEILING}: the noise ceiling, the same training's order beside itself, on the networks that were trained "
         "twice. A proxy that is less noisy than a long training may stand above it.",
+        f"{LIKELIHOOD}: what the same training's loss says, the probability that it gives to a held-out image's true "
+        "class (geometric mean).",
         "images_per_s keeps its sign: a negative tau says that the slower networks are the better ones.",
         "cost: seconds over those of one long training, on the same networks.",
     ]
@@ -204,6 +212,12 @@ def _list_headlines(agreement: Agreement) -> list[str]:
         lines.append("the noise ceiling is not known, for no network has two long trainings")
     if agreement.long_to_target:
         lines.append(f"tau from the long training to that at the target's size: {_say(agreement.long_to_target)}")
+    lines += [
+        f"{budget.name} ranks beside {other.name}, the same trainings, with a tau that is higher by "
+        f"{_say(budget.gains[other.name])}"
+        for budget in agreement.budgets
+        if (other := agreement.score_before(budget))
+    ]
     return [*lines, advise_budget(agreement)]
 
 

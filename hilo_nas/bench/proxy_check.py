@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilo_nas.bench.agreement import Agreement, CheckedNetwork, agree
-from hilo_nas.bench.table import list_swept
+from hilo_nas.bench.agreement import LIKELIHOOD, Agreement, CheckedNetwork, agree
+from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
@@ -21,7 +21,7 @@ from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.proxy.training_free.plan import NAMES
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.errands import StartWorker
-from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, plan_of
+from hilo_nas.search.request import DEFAULT_RATIO, SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder
@@ -107,11 +107,15 @@ def check_proxy(
     if stored is not None and request.proxy_batch_size is None:
         request = dataclasses.replace(request, proxy_batch_size=stored.plan.batch_size)
     proxy = plan_of(request, space)
-    plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, request.eta or DEFAULT_ETA)
+    plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, request.eta or DEFAULT_RATIO)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:
         _check_long(folder, long)
-    networks = list_swept(space, request, check.networks)
+    networks = list_swept(space, request, folder, check.networks, emit)
+    if len(networks) < 2:
+        raise UsageError(
+            f"at least two networks of {space.name} must be within its limits to be compared. Use wider ones."
+        )
     targets = {}
     if check.target is not None:
         targets = _load_target(check.target, stored, plan, [network.subject.key for network in networks])
@@ -140,9 +144,8 @@ def check_proxy(
         text = f"no network was scored after {', '.join(unscored)} images: the study's trainings had gone past them"
         emit(Notice(level="warning", text=text))
     found = [_gathered(record, manifest, budgets, long, targets.get(record.key)) for record in records]
-    names = [_name(manifest, images) for images in budgets]
     return Checked(
-        agreement=agree(found, budgets=names),
+        agreement=agree(found, budgets=_list_scores(manifest, budgets, found)),
         measurements=tuple(record.measurement for record in records if record.measurement),
         failures={
             record.key: record.reason or f"it was not trained to {long:,} images; the study's log says why"
@@ -151,6 +154,7 @@ def check_proxy(
         },
         settings={
             "space": space.name,
+            **({"limits": dict(space.limits)} if space.limits else {}),
             "networks": len(networks),
             "budgets": budgets,
             "long_images": long,
@@ -216,7 +220,7 @@ def _load_target(
     if [record.key for record in records[:count]] != list(keys[:count]):
         raise StudyMismatchError(
             f"the target's study {folder.name} must be of the networks that are checked, but is of others. Make it by "
-            "`hilo-nas proxy check` of the same space."
+            "`hilo-nas proxy check` of the same space, with the same limits and timed at the same size."
         )
     found = {record.key: [score for score in record.scores if score.seed == _LONG] for record in records[:count]}
     longest = max((score.images_seen for scores in found.values() for score in scores), default=None)
@@ -245,10 +249,17 @@ def _gathered(
     record: TrialRecord, manifest: Manifest, budgets: Sequence[int], long: int, target: float | None
 ) -> CheckedNetwork:
     """Returns all that a record says of its network."""
-    top1 = {(score.seed, score.images_seen): score.proxy_top1 for score in record.scores}
-    proxies = {_name(manifest, images): top1[_PROXY, images] for images in budgets if (_PROXY, images) in top1}
-    seconds = {_name(manifest, images): _paid(record, _PROXY, images) for images in budgets}
-    seconds = {name: paid for name, paid in seconds.items() if name in proxies}
+    found = {(score.seed, score.images_seen): score for score in record.scores}
+    top1 = {at: score.proxy_top1 for at, score in found.items()}
+    proxies: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for images in budgets:
+        if score := found.get((_PROXY, images)):
+            values = {_name(manifest, images): score.proxy_top1}
+            if score.loss is not None:
+                values[f"{LIKELIHOOD}@{images}"] = math.exp(-score.loss)
+            proxies |= values
+            seconds |= dict.fromkeys(values, _paid(record, _PROXY, images))
     for name, count in (("params", record.parameters), ("macs", record.macs)):
         if count is not None:
             proxies[name], seconds[name] = float(count), 0.0
@@ -273,6 +284,13 @@ def _gathered(
 def _paid(record: TrialRecord, seed: int, images: int) -> float:
     """Returns the seconds of a training up to a budget, all its legs."""
     return sum(score.seconds for score in record.scores if score.seed == seed and score.images_seen <= images)
+
+
+def _list_scores(manifest: Manifest, budgets: Sequence[int], networks: Sequence[CheckedNetwork]) -> list[str]:
+    """Returns the names of what was scored at each budget; older studies recorded no likelihood beside top-1."""
+    names = [name for images in budgets for name in (_name(manifest, images), f"{LIKELIHOOD}@{images}")]
+    scored = {name for network in networks for name in network.proxies}
+    return [name for name in dict.fromkeys(names) if name in scored]
 
 
 def _name(manifest: Manifest, images: int) -> str:

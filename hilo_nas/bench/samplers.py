@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import multiprocessing
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from hilo_nas.bench.table import Table, TableRow
+from hilo_nas.bench.processes import map_unordered
+from hilo_nas.bench.table import Table, TableRow, build_score
 from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import UsageError
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
@@ -197,28 +196,13 @@ class TableExecutor:
         self, subject: Subject, seed: int, emit: Emit, *, until: int, checkpoint: Path | None = None
     ) -> ProxyScore:
         """See `Executor.score`; a network is trained on from where it was scored last."""
-        row, manifest = self._table.by_key[subject.key], self._table.manifest
+        row = self._table.by_key[subject.key]
         reached = self._reached.get(row.key, 0)
-        found = row.scores[until]
-        seconds = found.seconds - (row.scores[reached].seconds if reached else 0.0)
+        score = build_score(row, until, self._table, since=reached, seed=seed)
         self._reached[row.key] = until
         self.images += until - reached
-        self.seconds += seconds
-        return ProxyScore(
-            plan_hash=manifest.plan_hash,
-            metric=manifest.plan.metric,
-            proxy_top1=found.top1,
-            proxy_top1_se=found.top1_se,
-            loss=None,
-            n_val=manifest.plan.val_images,
-            images_seen=until,
-            seconds=seconds,
-            seed=seed,
-            micro_batch_size=manifest.plan.batch_size,
-            device=manifest.objective.device,
-            versions=manifest.versions,
-            scored_at=manifest.created_at,
-        )
+        self.seconds += score.seconds
+        return score
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -335,6 +319,7 @@ def bench_samplers(
 
     Raises:
         UsageError: The table is not whole.
+        WorkerDiedError: One of several processes ended by itself.
         KeyboardInterrupt: The user stopped it; what `keep` was given is all there is.
     """
     table.check_whole()
@@ -343,7 +328,7 @@ def bench_samplers(
     found: dict[tuple[str, str, int], Replay] = {}
     done = 0
     emit(_stepped(cells, 0))
-    for replay in _run(table, truth, plan, errands):
+    for replay in map_unordered(_replay, errands, jobs=plan.jobs, begin=_begin, given=(table, truth, plan)):
         found[replay.sampler, replay.rungs, replay.seed] = replay
         while done < len(cells) and all((*cells[done], seed) in found for seed in range(plan.seeds)):
             done += 1
@@ -358,18 +343,6 @@ def _stepped(cells: Sequence[tuple[str, str]], done: int) -> BenchStepped:
     return BenchStepped(text=f"{sampler}, rungs: {rungs}", done=done, total=len(cells))
 
 
-def _run(table: Table, truth: Truth, plan: SamplersPlan, errands: Sequence[tuple[str, str, int]]) -> Iterator[Replay]:
-    """Yields the replays as they are done."""
-    if plan.jobs == 1:
-        _begin(table, truth, plan)
-        yield from map(_replay, errands)
-        return
-    with multiprocessing.get_context("spawn").Pool(
-        plan.jobs, initializer=_begin_process, initargs=(table, truth, plan)
-    ) as pool:
-        yield from pool.imap_unordered(_replay, errands)
-
-
 _given: tuple[Table, Truth, SamplersPlan]
 
 
@@ -377,15 +350,10 @@ def _begin(table: Table, truth: Truth, plan: SamplersPlan) -> None:
     """Gives a process what all its replays share, once."""
     global _given
     _given = table, truth, plan
-
-
-def _begin_process(table: Table, truth: Truth, plan: SamplersPlan) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    if "gp" in plan.samplers:
+    if plan.jobs > 1 and "gp" in plan.samplers:
         import torch
 
         torch.set_num_threads(1)  # its matrices are small, and replays share the cores
-    _begin(table, truth, plan)
 
 
 def _replay(errand: tuple[str, str, int]) -> Replay:

@@ -1,7 +1,7 @@
-"""Every network of a small space, timed and trained at each rung: what searches are replayed on (`bench samplers`).
+"""A table: the networks of a space with their speeds and scores, as a value, of a study's records or of a file.
 
-A table is made as a study. Stored for others it is two files: the study's `manifest.yaml`, and `table.csv` with a row
-per network, which hold all that a replay needs.
+It is made as a study (`making.py`). Stored for others it is two files: the study's `manifest.yaml`, and `table.csv`
+with a row per network, which hold all that a replay needs.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
-from hilo_nas.events import Emit
 from hilo_nas.manifest import Manifest
-from hilo_nas.records import Subject, TrialRecord, write_atomically
-from hilo_nas.search.request import SearchRequest, plan_of
-from hilo_nas.search.sweep import Course, Swept, run_sweep
+from hilo_nas.measurement import ProxyScore
+from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.search.sweep import ALL
 from hilo_nas.space import SearchSpace, list_networks
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import StudyFolder, find_study
 
 __all__ = [
     "TABLE_NAME",
     "Table",
     "TableRow",
     "TableScore",
+    "build_score",
     "collect_table",
-    "list_swept",
+    "find_table",
+    "folder_of",
+    "list_within",
     "load_table",
-    "make_table",
+    "refresh_table",
     "write_table",
 ]
 
@@ -94,62 +97,75 @@ class Table:
         return {row.key: row for row in self.rows}
 
     def check_whole(self) -> None:
-        """Checks that every network of the space has its speed and all its scores.
+        """Checks that every network of the space, within its limits, has its speed and all its scores.
 
         Raises:
-            UsageError: Some are missing.
+            UsageError: Some are missing, or the space is so large that some must be.
         """
-        whole = sum(row.scores.keys() >= set(self.budgets) for row in self.rows)
-        if whole < self.manifest.trials:
+        try:
+            listed = list_within(self.space, self.manifest.objective.img_size)
+        except UsageError:
             raise UsageError(
-                f"a search can be replayed on a whole table alone, but of the {self.manifest.trials} networks in "
-                f"{self.manifest.name} only {whole} have their speed and all their scores. Go on with it: "
+                f"a search can be replayed on a whole table alone, but {self.manifest.name} is of a sample of "
+                f"{self.space.name}, which has {self.space.n_configs:,} settings. Replay on a table of a small space: "
+                "hilo-nas bench table litv2_tabular ..."
+            ) from None
+        whole = {row.key for row in self.rows if row.scores.keys() >= set(self.budgets)}
+        if missing := {arch.key() for arch, _ in listed} - whole:
+            raise UsageError(
+                f"a search can be replayed on a whole table alone, but {len(missing)} of the {len(listed)} networks of "
+                f"{self.space.name} lack their speed or a score in {self.manifest.name}. Go on with it: "
                 f"hilo-nas bench table {self.space.name} --study {self.manifest.name} ..."
             )
 
 
-def make_table(
-    request: SearchRequest, space: SearchSpace, folder: StudyFolder, emit: Emit, *, jobs: int | None = None
-) -> list[TrialRecord]:
-    """Times and trains all networks of a space, and returns their records; goes on where it stopped.
+def refresh_table(folder: StudyFolder) -> None:
+    """Writes the `table.csv` of a study that is a table, from its records; of any other study, none.
 
-    However it ends, what is there is in the study's `table.csv`.
+    Raises:
+        RecordError: A file of the study cannot be understood.
+        StorageError: One cannot be read, or the folder cannot be written.
+    """
+    if folder.exists and folder.load_manifest().sampler == ALL and folder.trials_path.is_dir():
+        write_table(collect_table(folder), folder.path / TABLE_NAME)
+
+
+def build_score(row: TableRow, images: int, table: Table, *, since: int = 0, seed: int | None = None) -> ProxyScore:
+    """Returns a network's score as far as the table has kept it.
 
     Args:
-        request: Device, conditions, data, budget and rungs.
-        space: A space of up to 20,000 settings.
-        folder: The study that keeps the records.
-        emit: Told of all of it.
-        jobs: Trainings at once; see `run_sweep`.
-
-    Raises:
-        UsageError: The space is too large.
-        HiloNasError: See `run_sweep`.
+        row: The network's.
+        images: The budget, one of those it has a score at.
+        table: The row's.
+        since: The budget that its training goes on from; 0 where it begins. The seconds are those from there.
+        seed: Of the training; the table's own if left out.
     """
-    networks = list_swept(space, request, count=None)
-    plan = plan_of(request, space)
-    courses = [Course(seed=0, images=plan.budgets[-1], networks=len(networks))]
-    try:
-        return run_sweep(request, space, folder, networks, plan, courses, emit, jobs=jobs)
-    finally:
-        if folder.exists:
-            write_table(collect_table(folder), folder.path / TABLE_NAME)
-
-
-def list_swept(space: SearchSpace, request: SearchRequest, count: int | None) -> list[Swept]:
-    """Returns the networks of a table or a check, in the order that both share, so that one goes on with the other.
-
-    Raises:
-        UsageError: All networks of a large space are asked for.
-    """
-    defaults = space.defaults
-    listed = list_networks(
-        space,
-        img_size=request.img_size or defaults.get("img_size", 224),
-        num_classes=defaults.get("num_classes", 1000),
-        count=count,
+    manifest, score = table.manifest, row.scores[images]
+    return ProxyScore(
+        plan_hash=manifest.plan_hash,
+        metric=manifest.plan.metric,
+        proxy_top1=score.top1,
+        proxy_top1_se=score.top1_se,
+        loss=None,
+        n_val=manifest.plan.val_images,
+        images_seen=images,
+        seconds=score.seconds - (row.scores[since].seconds if since else 0.0),
+        seed=manifest.seed if seed is None else seed,
+        micro_batch_size=manifest.plan.batch_size,
+        device=manifest.objective.device,
+        versions=manifest.versions,
+        scored_at=manifest.created_at,
     )
-    return [Swept(subject=Subject(arch=arch), params=params, origin="list") for arch, params in listed]
+
+
+def list_within(space: SearchSpace, img_size: int, count: int | None = None) -> list[tuple[ArchConfig, dict[str, int]]]:
+    """Returns a space's networks within its limits, counted with the classifier that the space expects.
+
+    Raises:
+        UsageError: All networks of a space of more than 20,000 settings are asked for.
+    """
+    classes = space.defaults.get("num_classes", 1000)
+    return list_networks(space, img_size=img_size, num_classes=classes, count=count)
 
 
 def collect_table(folder: StudyFolder) -> Table:
@@ -222,20 +238,43 @@ def write_table(table: Table, path: Path) -> None:
     write_atomically(path, text.getvalue())
 
 
+def find_table(name: str, studies_dir: Path | None = None) -> Path:
+    """Returns the folder of the study with a name or path, or the table's file that is named itself.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    path = Path(name)
+    return path if path.suffix == ".csv" else find_study(name, studies_dir).path
+
+
+def folder_of(path: Path) -> StudyFolder:
+    """Returns the study that a table's folder or file belongs to.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    folder = StudyFolder(path if path.is_dir() else path.parent)
+    if not folder.exists:
+        raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {folder.path} has none")
+    return folder
+
+
 def load_table(path: Path) -> Table:
-    """Returns the table of a CSV file, whose manifest lies beside it; or of a study's folder without one, its records'.
+    """Returns the table of a study's folder: of its records, or, stored without them, of its file; or of a named file.
+
+    A file's manifest lies beside it.
 
     Raises:
         NotFoundError: There is no table.
         RecordError: It is no table of its manifest's space.
         StorageError: It cannot be read.
     """
-    folder = StudyFolder(path if path.is_dir() else path.parent)
-    path = path / TABLE_NAME if path.is_dir() else path
-    if not folder.exists:
-        raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {folder.path} has none")
-    if not path.is_file() and folder.trials_path.is_dir():
-        return collect_table(folder)
+    folder = folder_of(path)
+    if path.is_dir():
+        if folder.trials_path.is_dir():
+            return collect_table(folder)
+        path = path / TABLE_NAME
     manifest = folder.load_manifest()
     try:
         with open(path, encoding="utf-8", newline="") as file:

@@ -93,7 +93,7 @@ def _line(event: Event) -> str | None:
         return f"{event.trials} networks will take about {duration(event.total_s)}"
     if isinstance(event, ConfirmationForeseen):
         return (
-            f"confirming {event.networks} networks on the front or near it: {event.trainings} trainings, "
+            f"confirming {event.networks} networks by further seeds: {event.trainings} trainings, "
             f"about {duration(event.seconds)}"
         )
     if isinstance(event, SeedScored):
@@ -125,7 +125,7 @@ def _line(event: Event) -> str | None:
 
 def _scored(metric: str, score: float, width: int = 0) -> str:
     """Returns a score with its name, as markup; of a training the name is short, whatever its metric."""
-    name = "top-1" if metric in METRICS else escape(score_label(metric))
+    name = METRICS.get(metric) or escape(score_label(metric))
     return f"{name} {score_text(metric, score):>{width}}"
 
 

@@ -12,7 +12,10 @@ import typer
 from hilo_nas.study import STUDIES_VARIABLE
 
 __all__ = [
+    "BatchSize",
+    "CacheDir",
     "ChannelsLast",
+    "CheckpointMib",
     "Compile",
     "CudaGraph",
     "Device",
@@ -20,11 +23,18 @@ __all__ = [
     "Format",
     "Fused",
     "IdleTimeout",
+    "ImgSize",
+    "Jobs",
+    "MaxGmacs",
+    "MaxParamsM",
     "Output",
     "Precision",
     "PrecisionIfGiven",
+    "ProxyBatchSize",
+    "ProxyImgSize",
     "Runtime",
     "Seconds",
+    "SpaceArgument",
     "StudiesDir",
     "StudyArgument",
     "Threads",
@@ -40,6 +50,7 @@ class Format(enum.StrEnum):
     json = "json"
 
 
+SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")]
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.")]
 StudiesDir = Annotated[
     Path | None,
@@ -65,8 +76,24 @@ Fused = Annotated[
     bool | None,
     typer.Option("--fused/--no-fused", help="Time networks in their inference form (the default), or as trained."),
 ]
+BatchSize = Annotated[int | None, typer.Option(help="Images per timed call.")]
+ImgSize = Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")]
 Seconds = Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")]
 IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]
+
+ProxyImgSize = Annotated[int | None, typer.Option(help="Side of the training images in pixels.")]
+ProxyBatchSize = Annotated[int | None, typer.Option(help="Images per training step.")]
+CacheDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Cache of decoded images; $HILO_NAS_CACHE_DIR if left out.")
+]
+Jobs = Annotated[
+    int | None, typer.Option(help="Trainings at once; as many as there are cores on a CPU, one elsewhere.")
+]
+CheckpointMib = Annotated[
+    float, typer.Option(help="Disk for trainings that may be gone on with, in MiB; 0 keeps none.")
+]
+MaxGmacs = Annotated[float | None, typer.Option(help="Only networks of at most so many billion multiply-adds.")]
+MaxParamsM = Annotated[float | None, typer.Option(help="Only networks of at most so many million parameters.")]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

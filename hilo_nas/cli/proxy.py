@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Seconds, StudiesDir, Threads, parse_duration
+from hilo_nas.cli.options import (
+    BatchSize,
+    CacheDir,
+    CheckpointMib,
+    Device,
+    Format,
+    IdleTimeout,
+    ImgSize,
+    Jobs,
+    MaxGmacs,
+    MaxParamsM,
+    ProxyBatchSize,
+    ProxyImgSize,
+    Seconds,
+    SpaceArgument,
+    StudiesDir,
+    Threads,
+    parse_duration,
+)
 
 __all__ = ["app"]
 
@@ -30,7 +47,7 @@ _EXAMPLE = (
 
 @app.command("check", help=_CHECK, epilog=_EXAMPLE)
 def check(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")],
+    space: SpaceArgument,
     data: Annotated[str, typer.Option(metavar="DATA", help="Training images, as `hilo-nas search` takes them.")],
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
     networks: Annotated[int, typer.Option(help="Networks of the space that are compared.")] = 40,
@@ -45,29 +62,31 @@ def check(
         str | None,
         typer.Option(metavar="STUDY", help="A check of the same networks at the image size that is to be shipped."),
     ] = None,
+    max_gmacs: MaxGmacs = None,
+    max_params_m: MaxParamsM = None,
     device: Device = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per timed call.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")] = None,
+    batch_size: BatchSize = None,
+    img_size: ImgSize = None,
     threads: Threads = None,
     seconds: Seconds = None,
-    proxy_img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
-    proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    proxy_img_size: ProxyImgSize = None,
+    proxy_batch_size: ProxyBatchSize = None,
     proxy_images: Annotated[int | None, typer.Option(help="Training images of the proxy's largest budget.")] = None,
     rungs: Annotated[int | None, typer.Option(help="How many of the proxy's budgets are compared.")] = None,
     eta: Annotated[float | None, typer.Option(help="The ratio from one budget to the next.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Trainings at once; as many as there are cores on a CPU, one elsewhere.")
-    ] = None,
+    jobs: Jobs = None,
+    checkpoint_mib: CheckpointMib = 2048.0,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no picture, which needs matplotlib.")] = False,
     output: Output = Format.table,
     save: Save = SAVE,
     no_save: NoSave = False,
-    cache_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache of decoded images.")] = None,
+    cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
 ) -> None:
     """Compares them."""
     from hilo_nas.bench.agreement_report import report_agreement
+    from hilo_nas.bench.making import limit_space
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
     from hilo_nas.proxy.sources import parse_source
@@ -102,6 +121,7 @@ def check(
         timing_s=seconds,
         data=data,
         cache_dir=cache_dir,
+        checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
         **sizes,  # type: ignore[arg-type]
     )
@@ -113,9 +133,10 @@ def check(
         target=find_study(target, studies_dir) if target else None,
     )
     folder = find_folder(request)[1]
+    limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     progress = Console(stderr=True, highlight=False)
     with build_display(progress) as display:
-        checked = check_proxy(request, load_space(space), folder, asked, display, jobs=jobs)
+        checked = check_proxy(request, limited, folder, asked, display, jobs=jobs)
     write_tables(folder)
     options: dict[str, Any] = {
         "data": parse_source(data).name,  # reports are kept, and name no folder of this machine
@@ -125,12 +146,15 @@ def check(
         "second_seed": second_seed,
         "training_free": training_free,
         "target": target,
+        "max_gmacs": max_gmacs,
+        "max_params_m": max_params_m,
         **sizes,
         "seconds": seconds,
         "no_plot": no_plot,
     }
     report = report_agreement(
         checked.agreement,
+        study=folder.name,
         command=_spell(space, options),
         settings=checked.settings,
         measurements=checked.measurements,

@@ -31,6 +31,7 @@ def run(
     studies_dir: StudiesDir = None,
 ) -> None:
     """Times the networks again and prints the front."""
+    from hilo_nas.bench.table import refresh_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
     from hilo_nas.report import write_tables
@@ -51,5 +52,6 @@ def run(
     with build_display(console) as display:
         folder = run_remeasure(request, display)
     write_tables(folder)
+    refresh_table(folder)
     print_front(folder, console)
     console.print(f"Records: {folder.path}", markup=False, soft_wrap=True)

@@ -9,13 +9,19 @@ import typer
 from rich.console import Console
 
 from hilo_nas.cli.options import (
+    BatchSize,
+    CacheDir,
     ChannelsLast,
+    CheckpointMib,
     Compile,
     CudaGraph,
     Device,
     Env,
     Fused,
+    ImgSize,
     PrecisionIfGiven,
+    ProxyBatchSize,
+    ProxyImgSize,
     Runtime,
     Seconds,
     StudiesDir,
@@ -60,8 +66,8 @@ def run(
         bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
     ] = False,
     device: Device = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per timed call.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")] = None,
+    batch_size: BatchSize = None,
+    img_size: ImgSize = None,
     precision: PrecisionIfGiven = None,
     channels_last: ChannelsLast = None,
     compile_: Compile = None,
@@ -116,9 +122,7 @@ def run(
             metavar="REGEX", help="Hold images out together whose paths it matches alike (its first group, if any)."
         ),
     ] = None,
-    cache_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Cache of decoded images; $HILO_NAS_CACHE_DIR.")
-    ] = None,
+    cache_dir: CacheDir = None,
     proxy: Annotated[
         str | None,
         typer.Option(
@@ -126,8 +130,8 @@ def run(
             help="What scores a network: training, params, macs, images_per_s, naswot, zico, dss or module:function.",
         ),
     ] = None,
-    proxy_img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
-    proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    proxy_img_size: ProxyImgSize = None,
+    proxy_batch_size: ProxyBatchSize = None,
     proxy_images: Annotated[int | None, typer.Option(help="Training images seen per network.")] = None,
     proxy_precision: Annotated[str | None, typer.Option(help="fp32, amp-bf16 or amp-fp16.")] = None,
     rungs: Annotated[
@@ -135,7 +139,10 @@ def run(
         typer.Option(help="How often a training is scored; at each, only the best go on. 1 for no stopping."),
     ] = None,
     eta: Annotated[
-        float | None, typer.Option(help="One of how many networks goes on at a rung; 0 trains all of them fully.")
+        float | None,
+        typer.Option(
+            help="One of how many networks goes on at a rung, and the ratio of rungs: 2 and 3 by default; 0 stops none."
+        ),
     ] = None,
     raise_budget: Annotated[
         int | None,
@@ -144,12 +151,19 @@ def run(
         ),
     ] = None,
     confirm: Annotated[
-        int | None, typer.Option(metavar="N", help="Train the front and those near it with N further seeds at the end.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Train the front, anchors, peers and those near it with N further seeds at the end."
+        ),
     ] = None,
-    checkpoint_mib: Annotated[
-        float, typer.Option(help="Disk for trainings that may be gone on with, in MiB; 0 keeps none.")
-    ] = 2048.0,
-    metric: Annotated[str | None, typer.Option(help="top1, or balanced: the mean of the classes' recalls.")] = None,
+    checkpoint_mib: CheckpointMib = 2048.0,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="top1; balanced: the mean of the classes' recalls; or likelihood: the probability given to the true "
+            "class."
+        ),
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2 or random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of the trainings.")] = None,
     idle_timeout: Annotated[

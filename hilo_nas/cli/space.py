@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from hilo_nas.cli.options import SpaceArgument
 from hilo_nas.errors import UsageError
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
 
@@ -14,7 +15,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at search spaces.")
 
-SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")]
 ImgSize = Annotated[int | None, typer.Option(help="Timing size in pixels; the space's default if left out.")]
 ProxyImgSize = Annotated[int | None, typer.Option(help="Proxy size in pixels; the space's default if left out.")]
 NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier; the space's default if left out.")]

@@ -54,7 +54,7 @@ def print_front_table(
     table = Table(box=box.SIMPLE, pad_edge=False)
     metric = next((record.score.metric for record in front if record.score), "top1")
     is_share = metric in METRICS
-    score_name = "top-1 %" if is_share else score_label(metric)
+    score_name = f"{METRICS[metric]} %" if is_share else score_label(metric)
     for name in ("trial", "images/s", score_name, "n", "P(front)", "p50 ms", "MiB", "params M", "GMACs"):
         table.add_column(name, justify="right", no_wrap=True)
     further = list(dict.fromkeys(label for record in front for label in list(record.measurements_by_condition())[1:]))

@@ -10,6 +10,7 @@ __all__ = ["describe_proxy", "duration", "figure", "score_label", "score_text", 
 _LABELS = {
     "top1": "top-1",
     "balanced": "top-1 (balanced)",
+    "likelihood": "likelihood",
     "params": "score (params M)",
     "macs": "score (GMACs)",
     "images_per_s": "score (images/s)",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import fcntl
 import itertools
 import json
@@ -22,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import StorageError
 from hilo_nas.events import DeviceAwaited, Emit
 from hilo_nas.measurement import DeviceIdentity
@@ -88,7 +88,7 @@ def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]
                 while not _has_locked(handle, how, folder):
                     sleep(_POLL_S)
                     tell()
-        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        since = utc_now()
         try:
             with contextlib.suppress(OSError):  # who holds it is only told
                 card.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": since}))

@@ -22,6 +22,8 @@ _THROTTLE_REASONS = {
     0x80: "hardware power brake",
 }
 """Bits of NVML's clocks event reasons that mean a slower clock than the device could hold (nvml.h)."""
+_MIN_CPU_WATCH_S = 0.1
+"""The kernel counts CPU time in steps of 10 ms, and some of them late: over less than this, a count is chance."""
 
 
 class DeviceWatch:
@@ -36,7 +38,7 @@ class DeviceWatch:
         self._before = self._snapshot()
 
     def read(self) -> dict[str, Any]:
-        """Returns what was seen, as plain data; nothing where the system does not tell.
+        """Returns what was seen, as plain data; nothing where the system does not tell, or too little time went by.
 
         For a CPU `others_cores`: cores that other processes, or other guests of the host, kept busy on average. For a
         GPU, with nvidia-ml-py installed: `sm_clock_mhz`, `temperature_c` and `power_w` before and after,
@@ -71,10 +73,10 @@ def _read_cpu() -> dict[str, Any]:
 
 
 def _compare_cpu(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    if not before or not after or after["at"] <= before["at"]:
+    if not before or not after or (elapsed_s := after["at"] - before["at"]) < _MIN_CPU_WATCH_S:
         return {}
-    others = (after["busy_s"] - before["busy_s"]) - (after["own_s"] - before["own_s"])
-    return {"others_cores": round(max(others, 0.0) / (after["at"] - before["at"]), 2)}
+    others_s = (after["busy_s"] - before["busy_s"]) - (after["own_s"] - before["own_s"])
+    return {"others_cores": round(max(others_s, 0.0) / elapsed_s, 2)}
 
 
 def _read_gpu(uuid: str) -> dict[str, Any]:

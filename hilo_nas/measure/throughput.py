@@ -8,7 +8,6 @@ calibrated speed, so that a machine that slows down for both is divided out.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import statistics
 import time
 import uuid
@@ -19,6 +18,7 @@ from typing import Any
 import timm
 import torch
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
 from hilo_nas.measure.ready import REFERENCE, Bench, WarmNetwork, ready_reference
@@ -218,7 +218,7 @@ def _time(
             threads=torch.get_num_threads(),
             environment=bench.environment(),
             versions={"torch": torch.__version__, "timm": timm.__version__},
-            measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            measured_at=utc_now(),
             verdict=judge(
                 {name: rounds[name], _ANCHOR: own},
                 is_throttling=is_throttling(state),

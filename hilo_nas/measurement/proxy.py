@@ -29,8 +29,9 @@ _WITH_HORIZON = ("adamw-1",)
 """Recipes whose schedule knew its end: their budget is part of what the training is."""
 
 PROXY_PRECISIONS = ("fp32", "amp-bf16", "amp-fp16")
-METRICS = ("top1", "balanced")
-"""Of a training, each a share of images."""
+METRICS = {"top1": "top-1", "balanced": "top-1", "likelihood": "likelihood"}
+"""Of a training, with what people call its values in short: each is from 0 to 1, and one over the number of classes
+where a network only guesses."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class ProxyPlan:
     precision: str = "fp32"
     """`fp32`, or autocast over float32 weights: `amp-bf16` or `amp-fp16`."""
     metric: str = "top1"
-    """Of a training: `top1`, or `balanced` for the mean of the classes' recalls; see `score_metric`."""
+    """Of a training: `top1`; `balanced`, the mean of the classes' recalls; or `likelihood`, the probability given to
+    the true class (geometric mean). See `score_metric`."""
     val_fraction: float = 0.2
     """Share of the training split held out for scoring, stratified; unused with validation data of its own."""
     val_images: int = 4000
@@ -151,10 +153,10 @@ class ProxyScore:
     plan_hash: str
     """`ProxyPlan.hash` of the plan and the data; not of the device."""
     metric: str
-    """`top1`, `balanced`, or the name of a proxy that is no training."""
+    """One of `METRICS`, or the name of a proxy that is no training."""
     proxy_top1: float
-    """Share of held-out images whose class was found, in [0, 1] (with `balanced`, the classes' mean); of another proxy
-    its value, the higher the better."""
+    """Share of held-out images whose class was found, in [0, 1] (with `balanced`, the classes' mean; with `likelihood`,
+    the probability given to it); of another proxy its value, the higher the better."""
     proxy_top1_se: float
     """Standard error of it from the finite number of held-out images; where `seeds` is 1, the seed's own noise is not
     in it."""

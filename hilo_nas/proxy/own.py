@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import datetime
 import functools
 import math
 import time
@@ -53,6 +52,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import ProxyError, StudyMismatchError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
@@ -139,7 +139,7 @@ def run_own(
         micro_batch_size=1,
         device=device,
         versions=versions(),
-        scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        scored_at=utc_now(),
     )
     return dataclasses.asdict(score)
 

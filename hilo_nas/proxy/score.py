@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hilo_nas.proxy.batches import ImageSet
 from hilo_nas.proxy.memory import MicroBatch
 
-__all__ = ["HeldOutResult", "predict", "score_balanced", "score_top1"]
+__all__ = ["HeldOutResult", "predict", "score_balanced", "score_likelihood", "score_top1"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class HeldOutResult:
     """Classes of the highest logit, (N; int64)."""
     loss: float
     """Mean cross-entropy, without label smoothing; not finite after a diverged training."""
+    loss_se: float
+    """Standard error of it, from the spread between images."""
 
 
 def predict(
@@ -63,8 +65,13 @@ def predict(
     finally:
         model.train(mode)
     # In double precision on the CPU, for some devices have none.
-    loss = float(losses.cpu().double().mean())
-    return HeldOutResult(labels=labels.cpu().numpy(), predictions=predictions.cpu().numpy(), loss=loss)
+    losses = losses.cpu().double()
+    return HeldOutResult(
+        labels=labels.cpu().numpy(),
+        predictions=predictions.cpu().numpy(),
+        loss=float(losses.mean()),
+        loss_se=float(losses.std(correction=0)) / math.sqrt(len(losses)),
+    )
 
 
 def score_top1(result: HeldOutResult) -> tuple[float, float]:
@@ -84,3 +91,13 @@ def score_balanced(result: HeldOutResult) -> tuple[float, float]:
     recalls = hits[present] / counts[present]
     variances = recalls * (1 - recalls) / counts[present]
     return float(recalls.mean()), math.sqrt(variances.sum()) / len(recalls)
+
+
+def score_likelihood(result: HeldOutResult) -> tuple[float, float]:
+    """Returns the probability given to the true class, the geometric mean over images, and its standard error.
+
+    It is exp(-loss); guessing gives one over the number of classes, as it does for the share of images found. The error
+    is the loss's, carried over to first order.
+    """
+    likelihood = math.exp(-result.loss)
+    return likelihood, likelihood * result.loss_se

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import importlib.metadata
 import json
@@ -18,6 +17,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
@@ -27,11 +27,11 @@ from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, save_ch
 from hilo_nas.proxy.data import CachedData
 from hilo_nas.proxy.memory import MicroBatch, memory_given_back
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
-from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_top1
+from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
 
 __all__ = ["Training", "run_training"]
 
-_METRICS = {"top1": score_top1, "balanced": score_balanced}
+_METRICS = {"top1": score_top1, "balanced": score_balanced, "likelihood": score_likelihood}
 _SECONDS_BETWEEN_EVENTS = 0.25
 _EFFECT_OF_PIECES = (
     "Their gradients add up to the whole batch's, but batch norm takes its statistics from fewer images at once."
@@ -101,7 +101,7 @@ def run_training(
         micro_batch_size=trained.micro_batch_size,
         device=device,
         versions=_versions(),
-        scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        scored_at=utc_now(),
     )
     return dataclasses.asdict(score)
 

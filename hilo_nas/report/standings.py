@@ -49,7 +49,7 @@ class Standing:
             gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
             gained = f"{gain:+.4g} ± {gain_se:.2g} of {self.metric}"
             if self.metric in METRICS:
-                gained = f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points of proxy top-1"
+                gained = f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points of proxy {METRICS[self.metric]}"
             text = f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {gained}"
             is_unsure = self.probability is not None and self.probability < SURE
             return f"{text}, with a probability of {self.probability:.0%}" if is_unsure else text

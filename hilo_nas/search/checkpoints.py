@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hilo_nas.pareto import non_dominated_ranks
@@ -17,50 +17,54 @@ class Checkpoints:
 
     Args:
         folder: Where they lie.
-        budget_mib: What they may take on disk in all.
+        budget_mib: What they may take on disk in all, beside those that are needed; 0 keeps no other.
         seed: Of the study's trainings.
     """
 
     def __init__(self, folder: Path, *, budget_mib: float, seed: int) -> None:
         self._folder, self._budget, self._seed = folder, budget_mib * 2**20, seed
 
-    def path_of(self, key: str, seed: int) -> Path | None:
-        """Returns the file of a network's training; None where nothing is to be kept."""
-        if not self._budget:
-            return None
-        return self._folder / f"{key.replace(':', '-').replace('/', '-')}-{seed}.pt"
+    def path_of(self, key: str, seed: int | None = None) -> Path:
+        """Returns the file of a network's training, by the study's seed if no other is given."""
+        return self._folder / f"{_stem(key)}-{self._seed if seed is None else seed}.pt"
 
     def holds(self, key: str) -> bool:
         """Returns whether a network's training can be gone on with."""
-        path = self.path_of(key, self._seed)
-        return path is not None and path.is_file()
+        return self.path_of(key).is_file()
 
-    def prune(self, records: Sequence[TrialRecord]) -> None:
+    def prune(self, records: Sequence[TrialRecord], needed: Collection[Path] = ()) -> None:
         """Drops files until the rest fits the budget: of unknown networks, then the worst fronts, there the oldest.
 
-        The file written last stays, whatever its size: its training is under way.
+        Call it when the scores of what is not needed are on disk.
 
         Args:
             records: The study's.
+            needed: Files of trainings that are under way or to be gone on with, which stay, whatever their size.
         """
-        files = {path: path.stat() for path in self._folder.glob("*.pt")} if self._folder.is_dir() else {}
+        found = self._folder.glob("*.pt") if self._folder.is_dir() else ()
+        files = {path: path.stat() for path in found if path not in needed}
         size = sum(stat.st_size for stat in files.values())
-        if size <= self._budget:
-            return
-        ranks = self._ranks(records)
-        newest = max(files, key=lambda path: files[path].st_mtime_ns)
-        order = sorted(files, key=lambda path: (-ranks.get(path, len(ranks)), files[path].st_mtime_ns))
-        for path in order:
+        ranks = _ranks(records)
+        unknown = len(ranks)
+
+        def order(path: Path) -> tuple[int, int]:
+            return -ranks.get(path.stem.rpartition("-")[0], unknown), files[path].st_mtime_ns
+
+        for path in sorted(files, key=order):
             if size <= self._budget:
                 return
-            if path != newest:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    size -= files[path].st_size
+            with contextlib.suppress(OSError):
+                path.unlink()
+                size -= files[path].st_size
 
-    def _ranks(self, records: Sequence[TrialRecord]) -> dict[Path, int]:
-        """The front that each network would be on, by its last score; 0 is the best."""
-        found = [(r, m, s) for r in records if (m := r.measurement) and (s := r.score)]
-        ranks = non_dominated_ranks([(m.images_per_s, s.proxy_top1) for _, m, s in found])
-        pairs = ((self.path_of(r.key, self._seed), rank) for (r, _, _), rank in zip(found, ranks, strict=True))
-        return {path: rank for path, rank in pairs if path is not None}
+
+def _stem(key: str) -> str:
+    """A network's name in those of its files."""
+    return key.replace(":", "-").replace("/", "-")
+
+
+def _ranks(records: Sequence[TrialRecord]) -> dict[str, int]:
+    """The front that each network would be on, by its last score and the name of its files; 0 is the best."""
+    found = [(r, m, s) for r in records if (m := r.measurement) and (s := r.score)]
+    ranks = non_dominated_ranks([(m.images_per_s, s.proxy_top1) for _, m, s in found])
+    return {_stem(record.key): rank for (record, _, _), rank in zip(found, ranks, strict=True)}

@@ -1,4 +1,4 @@
-"""Lucky scores climb onto a front: further seeds say which networks belong there.
+"""Lucky scores climb onto a front: further seeds say which networks belong there, and whom they beat.
 
 A network that was dethroned by them keeps its seeds and its record; those that move up are trained in turn, so that no
 front is left that stands on luck alone. The seed that brought a network there stays in its mean: of its luck, one part
@@ -29,11 +29,11 @@ more networks cannot be told from a front; without a bound, a confirmation may c
 def confirm_front(
     folder: StudyFolder, manifest: Manifest, executor: Executor, emit: Emit, *, further_seeds: int
 ) -> None:
-    """Trains the front, and those that are hard to tell from it, with further seeds at the full budget.
+    """Trains the front, whom it is compared with, and those hard to tell from it with further seeds at the full budget.
 
     Each score goes into its network's record at once. A front moves when its scores do, so this ends only when each
-    member of the front of the moment has its seeds, beside those near it until 16 networks have theirs. Scores that are
-    there are not paid for again, also where another search was ended on the way.
+    member of the front of the moment, each anchor and each peer has its seeds, beside those near the front until 16
+    networks have theirs. Scores that are there are not paid for again, also where another search was ended on the way.
 
     Args:
         folder: The study's; this process holds its lock.
@@ -56,7 +56,9 @@ def confirm_front(
         }
         due = [
             (record.number, seed)
-            for record in _candidates(list(records.values()), [n for n, seeds in missing.items() if not seeds])
+            for record in _candidates(
+                manifest, list(records.values()), [n for n, seeds in missing.items() if not seeds]
+            )
             for seed in missing[record.number]
             if (record.number, seed) not in failed
         ]
@@ -94,21 +96,25 @@ def confirm_front(
         emit(Notice(text=f"{text}: trial {', '.join(map(str, sorted(left)))}"))
 
 
-def _candidates(records: Sequence[TrialRecord], confirmed: Collection[int]) -> list[TrialRecord]:
-    """Returns who should have further seeds and has not: members of the front, then those near it while there is room.
+def _candidates(manifest: Manifest, records: Sequence[TrialRecord], confirmed: Collection[int]) -> list[TrialRecord]:
+    """Returns who should have further seeds and has not.
+
+    These are the members of the front, the anchors and peers that they are compared with, then those near the front
+    while there is room.
 
     Args:
+        manifest: The study's.
         records: The study's.
         confirmed: Numbers of those that have theirs.
     """
-    front = [record for record in front_of(records) if record.number not in confirmed]
-    members = {record.number for record in front}
+    references = [record for record in records if manifest.is_reference(record) and record.state == "complete"]
+    due = {record.number: record for record in [*front_of(records), *references] if record.number not in confirmed}
     near = [
         record
         for record in near_front(records, at_most=_NETWORKS)
-        if record.number not in members and record.number not in confirmed
+        if record.number not in due and record.number not in confirmed
     ]
-    return [*front, *near[: max(_NETWORKS - len(confirmed) - len(front), 0)]]
+    return [*due.values(), *near[: max(_NETWORKS - len(confirmed) - len(due), 0)]]
 
 
 def _missing_seeds(record: TrialRecord, budget: int, first: int, wanted: int) -> list[int]:

@@ -7,13 +7,12 @@ of it.
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,9 +73,10 @@ class Errand(abc.ABC):
     def title(self) -> str:
         """What it finds out, in words."""
 
-    @abc.abstractmethod
-    def clean_up(self) -> None:
-        """Called when its last score is on disk."""
+    @property
+    def needs(self) -> Path | None:
+        """A file that must not be dropped before its last score is on disk."""
+        return None
 
     def _call(self, worker: Caller, function: str, setting: Setting, emit: Emit, **arguments: Any) -> ProxyScore:
         common = {
@@ -96,7 +96,7 @@ class TrainingErrand(Errand):
     budgets: tuple[int, ...]
     """Images seen at which it is scored, those that are to come."""
     checkpoint: Path
-    """Kept from leg to leg, until the last score is on disk."""
+    """What it goes on from where it is there, and leaves behind."""
 
     def scores(self, worker: Caller, setting: Setting, emit: Emit) -> Iterator[ProxyScore]:
         """See `Errand.scores`."""
@@ -118,10 +118,10 @@ class TrainingErrand(Errand):
         """See `Errand.title`."""
         return f"seed {self.seed}"
 
-    def clean_up(self) -> None:
-        """See `Errand.clean_up`."""
-        with contextlib.suppress(OSError):
-            self.checkpoint.unlink()
+    @property
+    def needs(self) -> Path:
+        """See `Errand.needs`."""
+        return self.checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,9 +150,6 @@ class ProxyErrand(Errand):
         """See `Errand.title`."""
         return self.name
 
-    def clean_up(self) -> None:
-        """See `Errand.clean_up`; it leaves nothing behind."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Scored:
@@ -172,6 +169,7 @@ def run_errands(
     records: list[TrialRecord],
     setting: Setting,
     write: Callable[[TrialRecord], TrialRecord],
+    tidy: Callable[[Collection[Path]], None],
     emit: Emit,
     *,
     logs: Path,
@@ -186,6 +184,7 @@ def run_errands(
         records: By number; replaced by what is written.
         setting: The plan, the data and the device.
         write: Stores a record that has a score more, and returns it as it is stored.
+        tidy: Called at the beginning and whenever one is over, with the files that others need.
         emit: Told of all of it.
         logs: Folder for what the workers print.
         jobs: Errands at once; each has its share of the cores.
@@ -223,7 +222,9 @@ def run_errands(
                 news.put(_Ended(errand=errand, error=error))
 
     last: dict[Errand, ProxyScore] = {}
+    needed = {errand.needs for errand in errands if errand.needs is not None}
     try:
+        tidy(needed)
         for worker in workers:
             threading.Thread(target=run, args=(worker,), daemon=True).start()
         working = len(workers)
@@ -237,17 +238,23 @@ def run_errands(
                 last[item.errand] = item.score
             elif item.errand is None:
                 working -= 1
-            elif isinstance(item.error, HiloNasError) and not isinstance(item.error, _FATAL):
-                done += 1
-                text = f"network {item.errand.number}, {item.errand.title}: {item.error}"
-                emit(Notice(level="warning", text=text))
-            elif item.error is not None:
+            elif item.error is not None and _is_fatal(item.error):
                 raise item.error
             else:
                 done += 1
-                item.errand.clean_up()
-                emit(item.errand.told(last.pop(item.errand), done, total))
+                if item.error is None:
+                    emit(item.errand.told(last.pop(item.errand), done, total))
+                else:
+                    text = f"network {item.errand.number}, {item.errand.title}: {item.error}"
+                    emit(Notice(level="warning", text=text))
+                needed.discard(item.errand.needs)
+                tidy(needed)
     finally:
         todo.clear()
         for worker in workers:
             worker.close()
+
+
+def _is_fatal(error: Exception) -> bool:
+    """Whether it is about more than the network that it met."""
+    return isinstance(error, _FATAL) or not isinstance(error, HiloNasError)

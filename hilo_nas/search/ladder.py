@@ -52,7 +52,6 @@ class Ladder:
             if images > reached:
                 record = dataclasses.replace(record, scores=(*record.scores, self._score(record, images)))
                 yield record
-                self._checkpoints.prune([*(other for other in others if other.number != record.number), record])
             goes_on = images < self._budgets[-1] and self.goes_on(record, images, others)
             told = record.score_at(images)
             if told is not None:
@@ -70,10 +69,9 @@ class Ladder:
                 return
 
     def _score(self, record: TrialRecord, images: int) -> ProxyScore:
-        seed = self._manifest.seed
         if self._manifest.plan.proxy in FORMULAS:
             return score_by_formula(record, self._manifest)
-        checkpoint = self._checkpoints.path_of(record.key, seed)
+        seed, checkpoint = self._manifest.seed, self._checkpoints.path_of(record.key)
         return self._executor.score(record.subject, seed, self._emit, until=images, checkpoint=checkpoint)
 
     def is_at_top(self, record: TrialRecord) -> bool:

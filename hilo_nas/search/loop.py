@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from random import Random
 from typing import Any, NoReturn
 
 from hilo_nas.arch import ArchConfig
+from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import (
     DataError,
@@ -48,10 +48,6 @@ _FAILURES_IN_A_ROW = 5
 the fault is hardly the networks'. Peers do not count here: that some cannot run on small images is their own."""
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Candidate:
     """A network that is due before the sampler is asked: an anchor, a peer, or one that was cut off."""
@@ -70,7 +66,7 @@ class SearchLoop:
         executor: Who measures and trains.
         emit: Takes the events.
         speeds: A table that stands in for timing: only its networks are tried.
-        reused: Networks of another study that come first, with their scores.
+        reused: Networks of another study that come first, with their scores; its peers only where they are asked for.
         checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
         keep_memory: Whether the sampler's memory is kept in the folder, for a later process.
@@ -92,7 +88,7 @@ class SearchLoop:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timed = None if speeds is None else speeds.load_records()
-        self._reused = reused
+        self._reused = [item for item in reused if not item.is_peer]
         self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
         self._space, self._limits = manifest.space, manifest.limits_in_force
@@ -175,7 +171,7 @@ class SearchLoop:
         for i, record in enumerate(records):
             if record.state == "running":
                 records[i] = self._write(
-                    dataclasses.replace(record, state="failed", reason=INTERRUPTED, finished_at=_now())
+                    dataclasses.replace(record, state="failed", reason=INTERRUPTED, finished_at=utc_now())
                 )
         return records
 
@@ -236,7 +232,7 @@ class SearchLoop:
             violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
             sampler_memory=memory,
             measurements=self._measured_before(subject.key),
-            started_at=_now(),
+            started_at=utc_now(),
         )
         self.records.append(self._write(record))
         self._known.add(record.key)
@@ -272,6 +268,7 @@ class SearchLoop:
             self._close({"state": "failed", "reason": INTERRUPTED}, start)
             raise
         closed = self._close(outcome, start)
+        self._checkpoints.prune(self.records)
         self._memory.tell(closed, self.records)
         if closed.is_peer and closed.state == "failed":
             text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
@@ -281,7 +278,7 @@ class SearchLoop:
     def _close(self, outcome: Mapping[str, Any], start: float) -> TrialRecord:
         """Writes how the trial under way ended, and tells of it."""
         seconds = self._clock() - start
-        closed = dataclasses.replace(self.records[-1], finished_at=_now(), seconds=seconds, **outcome)
+        closed = dataclasses.replace(self.records[-1], finished_at=utc_now(), seconds=seconds, **outcome)
         self._rewrite(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(

@@ -12,6 +12,7 @@ from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import Ladder
+from hilo_nas.search.request import DEFAULT_RATIO
 from hilo_nas.study import StudyFolder
 
 __all__ = ["NO_CHECKPOINT", "RAISED", "climb_raised", "raise_budget", "raised"]
@@ -34,8 +35,10 @@ def raised(manifest: Manifest, images: int) -> Manifest:
         )
     if images <= plan.images:
         raise UsageError(f"the budget must be raised above {plan.images:,} images, but got {images:,}")
-    rungs, eta = [*plan.rungs, plan.images], manifest.eta or 3.0
-    while (above := round(rungs[-1] * eta)) < images:
+    rungs = [*plan.rungs, plan.images]
+    # That of the first rungs, for the last one may lie at any budget that was asked for before.
+    ratio = rungs[1] / rungs[0] if plan.rungs else DEFAULT_RATIO
+    while (above := round(rungs[-1] * ratio)) < images:
         rungs.append(above)
     return dataclasses.replace(manifest, plan=dataclasses.replace(plan, images=images, rungs=tuple(rungs)))
 
@@ -98,6 +101,7 @@ def climb_raised(
         outcome = ladder.ending(record, records)
         outcome["reason"] = reason or outcome["reason"]
         records[i] = write(dataclasses.replace(record, seconds=record.seconds + clock() - start, **outcome))
+        checkpoints.prune(records, [checkpoints.path_of(other.key) for other in records if other.reason == RAISED])
     lost = sum(records[i].reason == NO_CHECKPOINT for i in due)
     if lost:
         text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"

@@ -8,12 +8,12 @@ so afterwards; for another device a new study is made, which takes over the scor
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.front import near_front
@@ -59,7 +59,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
 
     Raises:
         NotFoundError: There is no such study.
-        UsageError: Its speeds were taken elsewhere, or the new study's name is taken.
+        UsageError: It has no record of a timing, or its speeds were taken elsewhere, or the new study's name is taken.
         DeviceError: This machine does not have the device.
         StudyLockedError: A search is running in it.
         HiloNasError: The networks cannot be timed, or the disk cannot serve.
@@ -73,6 +73,11 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
         raise UsageError(
             f"study {source.name} takes its speeds from the table {manifest.speeds}. Time that again where it was "
             "made, with `hilo-nas measure`, and search with the new one."
+        )
+    if not any(_was_timed(record) for record in source.load_records()):
+        raise UsageError(
+            f"study {source.name} has no record of a network that was timed, so there is nothing to time again. Of a "
+            f"stored table, make one that is timed here: hilo-nas bench table ... --reuse {source.name}"
         )
     name = request.device or manifest.objective.device
     Condition(device=name)
@@ -195,7 +200,7 @@ def _time_elsewhere(
             calibrations=calibrate_all(conditions, executor, journal),
             limits=_limits_for(manifest, moved),
             versions=versions(),
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created_at=utc_now(),
         )
         timed, failures = _time_all(records, manifest, executor, journal)
         target.write_local(source.load_local())

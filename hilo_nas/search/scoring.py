@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import FORMULAS, RECIPE, TRAINING, ProxyPlan, ProxyScore
@@ -145,5 +145,5 @@ def score_by_formula(record: TrialRecord, manifest: Manifest) -> ProxyScore:
         micro_batch_size=1,
         device="cpu",
         versions=versions(),
-        scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        scored_at=utc_now(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import time
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder, find_study
-from hilo_nas.versions import versions
 
 __all__ = ["run_search"]
 
@@ -105,24 +103,14 @@ def _create(
     setting = set_up(request, space, executor, emit)
     scored = load_scored(source, space, setting.plan, setting.data) if source else []
     timed = None if setting.speeds is None else setting.speeds.load_records()
-    taken_over = sum(timed is None or item.subject.key in timed for item in scored)
+    taken_over = sum(not item.is_peer and (timed is None or item.subject.key in timed) for item in scored)
     trials = trials_asked(request, space)
     _foresee(request, setting, executor, emit, trials)
-    manifest = Manifest(
-        name=folder.name,
-        space=space,
-        conditions=setting.conditions,
-        device=setting.device,
-        calibrations=setting.calibrations,
-        data=setting.data,
-        plan=setting.plan,
+    manifest = setting.build_manifest(
+        folder.name,
         sampler=request.sampler or DEFAULT_SAMPLER,
         seed=request.seed if request.seed is not None else 0,
         trials=trials if request.until_trials else trials + taken_over,
-        versions=versions(),
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        limits=setting.limits,
-        speeds=None if setting.speeds is None else setting.speeds.identity(),
         eta=eta_of(request),
         peers=join_peers((), request),
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.aims import Aims, build_objective, foresee_objective
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
-from hilo_nas.manifest import DataIdentity
+from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
 from hilo_nas.proxy.plugins import absolute, is_plugin
 from hilo_nas.proxy.sources import absolute_source
@@ -20,6 +21,7 @@ from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condi
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.versions import versions
 
 __all__ = [
     "DEFAULT_DATA",
@@ -57,6 +59,34 @@ class Setting:
     training_device: str
     speeds: SpeedFolder | None = None
     """The table that stands in for timing."""
+
+    def build_manifest(self, name: str, *, sampler: str, seed: int, trials: int, **fields: Any) -> Manifest:
+        """Returns a new study's manifest.
+
+        Args:
+            name: Of the study.
+            sampler: See `Manifest`, like what follows.
+            seed: Of the sampler and the trainings.
+            trials: How many there are to be.
+            **fields: Further ones.
+        """
+        return Manifest(
+            name=name,
+            space=self.space,
+            conditions=self.conditions,
+            device=self.device,
+            calibrations=self.calibrations,
+            data=self.data,
+            plan=self.plan,
+            sampler=sampler,
+            seed=seed,
+            trials=trials,
+            versions=versions(),
+            created_at=utc_now(),
+            limits=self.limits,
+            speeds=None if self.speeds is None else self.speeds.identity(),
+            **fields,
+        )
 
     def hand_to(self, executor: LocalExecutor) -> None:
         """Makes an executor ready to measure and train as the setting says."""

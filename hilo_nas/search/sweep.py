@@ -8,13 +8,13 @@ little to do.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from hilo_nas.clock import utc_now
 from hilo_nas.cost import count_cost
 from hilo_nas.errors import StudyMismatchError
-from hilo_nas.events import Emit, NetworksTimed
+from hilo_nas.events import Emit, NetworksTimed, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import Worker, claims_of, hold
 from hilo_nas.measurement import ProxyPlan
@@ -28,16 +28,15 @@ from hilo_nas.search.journal import Journal
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import Setting, local_of, set_up
+from hilo_nas.search.takeover import Scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder
-from hilo_nas.versions import versions
 
 __all__ = ["ALL", "Course", "Swept", "run_sweep"]
 
 ALL = "all"
 """Stands for the sampler in the manifest of a study that a sweep made."""
 _TIMED_TOGETHER = 16
-_FOREVER_MIB = float("inf")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,7 @@ def run_sweep(
     *,
     jobs: int | None,
     proxies: Sequence[str] = (),
+    reuse: Callable[[Manifest], Sequence[Scored]] | None = None,
     start_worker: StartWorker = Worker,
 ) -> list[TrialRecord]:
     """Times and trains every network of the list and returns the records; goes on with what was begun.
@@ -86,6 +86,8 @@ def run_sweep(
         emit: Told of all of it.
         jobs: Trainings at once; as many as there are cores on a CPU, one elsewhere, if left out.
         proxies: Training-free scores to be taken for comparison, too (`hilo_nas.proxy.training_free.NAMES`).
+        reuse: Says which networks of the list were trained elsewhere, as this study's manifest has it: their scores are
+            taken over. What it raises leaves the study as it was.
         start_worker: Makes what trains.
 
     Raises:
@@ -102,16 +104,20 @@ def run_sweep(
             timing_s=request.timing_s,
         ) as executor,
     ):
-        manifest, setting = _open(request, space, folder, networks, plan, executor, journal)
+        manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, executor, journal)
         records = _timed(folder, manifest, networks, executor, journal, request.timing_s)
+        beyond = folder.load_records()[len(networks) :]
         executor.close()
-        errands = _errands(records, folder, manifest, courses, proxies)
+        _tell_of_disturbed(records, folder, journal)
+        checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=request.checkpoint_mib, seed=manifest.seed)
 
         def write(record: TrialRecord) -> TrialRecord:
             record = _closed(record, manifest, courses)
             folder.write_record(record)
             return record
 
+        records = _take_over(records, reused, write)
+        errands = _errands(records, checkpoints, manifest, courses, proxies)
         claims = claims_of(executor.identity_of(setting.training_device, journal), timing=False)
         with hold(claims, f"training for study {folder.name}", journal):
             run_errands(
@@ -119,6 +125,7 @@ def run_sweep(
                 records,
                 setting,
                 write,
+                lambda needed: checkpoints.prune([*records, *beyond], needed),
                 journal,
                 logs=folder.logs_path,
                 jobs=jobs or ((os.cpu_count() or 1) if setting.training_device == "cpu" else 1),
@@ -134,10 +141,12 @@ def _open(
     folder: StudyFolder,
     networks: Sequence[Swept],
     plan: ProxyPlan,
+    reuse: Callable[[Manifest], Sequence[Scored]] | None,
     executor: LocalExecutor,
     emit: Emit,
-) -> tuple[Manifest, Setting]:
-    if folder.exists:
+) -> tuple[Manifest, Setting, Sequence[Scored]]:
+    is_new = not folder.exists
+    if not is_new:
         manifest = folder.load_manifest()
         if manifest.sampler != ALL:
             raise StudyMismatchError(
@@ -152,25 +161,13 @@ def _open(
     else:
         setting = set_up(request, space, executor, emit)
         plan = dataclasses.replace(setting.plan, images=plan.images, rungs=plan.rungs)
-        manifest = Manifest(
-            name=folder.name,
-            space=space,
-            conditions=setting.conditions,
-            device=setting.device,
-            calibrations=setting.calibrations,
-            data=setting.data,
-            plan=setting.plan,
-            sampler=ALL,
-            seed=0,
-            trials=len(networks),
-            versions=versions(),
-            created_at=_now(),
-            eta=None,
-        )
-        folder.write_local(local_of(request))
+        manifest = setting.build_manifest(folder.name, sampler=ALL, seed=0, trials=len(networks), eta=None)
     manifest = dataclasses.replace(manifest, plan=plan)
+    reused = reuse(manifest) if reuse else ()
+    if is_new:
+        folder.write_local(local_of(request))
     folder.write_manifest(manifest)
-    return manifest, dataclasses.replace(setting, plan=plan)
+    return manifest, dataclasses.replace(setting, plan=plan), reused
 
 
 def _check_networks(folder: StudyFolder, networks: Sequence[Swept]) -> None:
@@ -181,7 +178,7 @@ def _check_networks(folder: StudyFolder, networks: Sequence[Swept]) -> None:
     if stored[:count] != asked[:count]:
         raise StudyMismatchError(
             f"study {folder.name} must begin with the networks asked for, but holds others. Ask for networks of the "
-            "same space and sizes, or use another --study."
+            "same space, limits and sizes, or use another --study."
         )
 
 
@@ -215,7 +212,7 @@ def _timed(
                 parameters=cost.parameters if cost else None,
                 macs=cost.macs if cost else None,
                 measurements=() if measurement is None else (measurement,),
-                started_at=_now(),
+                started_at=utc_now(),
             )
             folder.write_record(record)
             records.append(record)
@@ -223,16 +220,42 @@ def _timed(
     return records
 
 
+def _tell_of_disturbed(records: Sequence[TrialRecord], folder: StudyFolder, emit: Emit) -> None:
+    verdicts = [record.measurement.verdict for record in records if record.measurement]
+    if disturbed := sum(verdict not in (None, "steady") for verdict in verdicts):
+        text = (
+            f"{disturbed} of {len(verdicts)} networks were timed on a machine that was not steady: those that were not "
+            "timed in the same rounds may differ by more than their intervals say. Time all again when nothing else "
+            f"runs: hilo-nas remeasure {folder.name} --all"
+        )
+        emit(Notice(level="warning", text=text))
+
+
+def _take_over(
+    records: Sequence[TrialRecord], reused: Sequence[Scored], write: Callable[[TrialRecord], TrialRecord]
+) -> list[TrialRecord]:
+    """Returns the records with the scores that their networks were given elsewhere, where they lack them."""
+    given = {item.subject.key: item for item in reused}
+    found = []
+    for record in records:
+        if (item := given.get(record.key)) and record.measurements:
+            known = {(score.seed, score.images_seen) for score in record.scores}
+            if lacking := [score for score in item.scores if (score.seed, score.images_seen) not in known]:
+                origin = record.origin if known else item.origin
+                record = write(dataclasses.replace(record, origin=origin, scores=(*record.scores, *lacking)))
+        found.append(record)
+    return found
+
+
 def _errands(
     records: Sequence[TrialRecord],
-    folder: StudyFolder,
+    checkpoints: Checkpoints,
     manifest: Manifest,
     courses: Sequence[Course],
     proxies: Sequence[str],
 ) -> list[Errand]:
     """Returns what is not done: the other proxies, which take seconds, then the trainings, course by course."""
     timed = [record for record in records if record.measurements]
-    checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=_FOREVER_MIB, seed=manifest.seed)
     errands: list[Errand] = [
         ProxyErrand(number=record.number, subject=record.subject, seed=manifest.seed, name=name)
         for name in proxies
@@ -244,15 +267,13 @@ def _errands(
         for record in timed:
             missing = _missing(record, manifest, course)
             if record.number < course.networks and missing:
-                checkpoint = checkpoints.path_of(record.key, course.seed)
-                assert checkpoint is not None
                 errands.append(
                     TrainingErrand(
                         number=record.number,
                         subject=record.subject,
                         seed=course.seed,
                         budgets=missing,
-                        checkpoint=checkpoint,
+                        checkpoint=checkpoints.path_of(record.key, course.seed),
                     )
                 )
     return errands
@@ -270,8 +291,4 @@ def _closed(record: TrialRecord, manifest: Manifest, courses: Sequence[Course]) 
     if any(_missing(record, manifest, course) for course in mine):
         return record
     seconds = sum(score.seconds for score in record.scores)
-    return dataclasses.replace(record, state="complete", finished_at=_now(), seconds=seconds)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dataclasses.replace(record, state="complete", finished_at=utc_now(), seconds=seconds)

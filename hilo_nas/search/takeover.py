@@ -13,19 +13,24 @@ from hilo_nas.records import Subject
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StudyFolder
 
-__all__ = ["Scored", "check_plan", "load_scored"]
+__all__ = ["Scored", "check_plan", "check_same", "load_scored"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A network of another study with its score."""
+    """A network of another study with its scores."""
 
     subject: Subject
     params: dict[str, int] | None
-    """In the space of the study that takes it over; None where that cannot spell it."""
+    """In the space of the study that takes it over; None where that cannot spell it, and of a peer."""
     origin: str
     """`reuse:STUDY/NUMBER`."""
     scores: tuple[ProxyScore, ...]
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it was compared with there: its scores serve where it is a peer again, and nowhere else."""
+        return self.subject.arch is None
 
 
 def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
@@ -37,7 +42,7 @@ def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
         StudyMismatchError: They were others; names what differs.
     """
     manifest = source.load_manifest()
-    _check_same(source, manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
+    check_same(manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
 
 
 def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
@@ -48,7 +53,7 @@ def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: 
     Raises:
         StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
     """
-    _check_same(source, source.load_manifest(), plan, data)
+    check_same(source.load_manifest(), plan, data)
     records = source.load_records()
     front = [record.number for record in front_of(records)]
     scores = {
@@ -66,15 +71,24 @@ def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: 
             scores=scores[record.number],
         )
         for record in trained
-        if record.subject.arch is not None
     ]
 
 
-def _check_same(source: StudyFolder, manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:
+def check_same(manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:
+    """Checks that a study's trainings were those of a plan on the same data; its budgets may be others.
+
+    Args:
+        manifest: The study's.
+        plan: How the networks are trained that would take its scores over.
+        data: What they are trained on.
+
+    Raises:
+        StudyMismatchError: They were others; names what differs.
+    """
     if differing := _differences(manifest.plan, manifest.data, plan, data):
         lines = [f"  {name}: {theirs!r} there, {ours!r} here" for name, (theirs, ours) in differing.items()]
         raise StudyMismatchError(
-            f"the scores of study {source.name} come from another training, so they could not be compared:\n"
+            f"the scores of study {manifest.name} come from another training, so they could not be compared:\n"
             + "\n".join([*lines, "Give the options and the data of that study, or leave out --reuse."])
         )
 
@@ -97,7 +111,8 @@ def _differences(
 
 
 def _encode(space: SearchSpace, subject: Subject) -> dict[str, int] | None:
-    assert subject.arch is not None
+    if subject.arch is None:
+        return None
     try:
         return space.encode(subject.arch)
     except UsageError:

@@ -20,6 +20,8 @@ from hilo_nas.space.space import SearchSpace
 __all__ = ["draw_networks", "is_within", "list_networks"]
 
 _ENUMERATE_UP_TO = 20_000
+_DRAWS_AT_LEAST = 20_000
+"""Settings of a larger space that are looked at before a list stays short: those within narrow limits are rare."""
 
 
 def draw_networks(
@@ -84,9 +86,8 @@ def list_networks(
                 f"only a space of up to {_ENUMERATE_UP_TO:,} settings can be gone through wholly, but {space.name} has "
                 f"{space.n_configs:,}. Give a number of networks, or a space with fewer choices."
             )
-        drawn = draw_networks(
-            space, space.limits, img_size=img_size, num_classes=num_classes, draws=100 * count, seed=seed
-        )
+        draws = max(100 * count, _DRAWS_AT_LEAST)
+        drawn = draw_networks(space, space.limits, img_size=img_size, num_classes=num_classes, draws=draws, seed=seed)
         return [(arch, space.encode(arch)) for arch, _ in itertools.islice(drawn, count)]
     found: dict[str, tuple[ArchConfig, dict[str, int]]] = {}
     for values in itertools.product(*(range(n) for n in space.dimensions.values())):

@@ -203,6 +203,23 @@ def test_networks_without_a_long_training_do_not_count():
         agree([made[0], failed])
 
 
+def test_a_likelihood_is_compared_with_the_top1_of_the_same_training():
+    made = networks()
+    made = with_proxy(made, "likelihood@1000", [network.long[0] for network in made])
+    found = agree(made, budgets=[BUDGETS[0], "likelihood@1000", BUDGETS[1]], resamples=200)
+    gains = of(found, "likelihood@1000").gains
+    assert set(gains) == {"params", "macs", *BUDGETS}
+    assert gains["top1@1000"].overall.value == pytest.approx(1 - of(found, "top1@1000").tau.overall.value)
+    assert set(of(found, "lucky").gains) == {"params", "macs"}
+    report = report_agreement(
+        found, study="s", command="c", settings={}, measurements=[build_measurement()], failures={}, with_picture=False
+    )
+    (line,) = [line for line in report.headlines if line.startswith("likelihood@1000 ")]
+    assert f"a tau that is higher by {gains['top1@1000'].overall.value:.2f} [" in line
+    assert line.startswith("likelihood@1000 ranks beside top1@1000, the same trainings, ")
+    assert advise_budget(found).startswith("use likelihood@1000 (--metric likelihood): ")
+
+
 def test_the_seed_draws_the_resamples_and_changes_no_value():
     first, same, other = (agree(networks(), seed=seed, resamples=100) for seed in (0, 0, 1))
     assert first == same
@@ -241,7 +258,7 @@ def test_a_budget_that_is_surely_behind_the_best_is_not_advised(agreement):
     """However wide its own interval is: what the draw of networks does to both does nothing to their difference."""
     text = advised(agreement, [taus(0.5, half=0.4), taus(0.7, half=0.4)], behind=taus(-0.2, half=0.15))
     assert text.startswith("use top1@4000: ")
-    assert text.endswith("the highest of all budgets; cheaper ones are behind it by more than chance")
+    assert text.endswith("the highest of all budgets; those that cost no more are behind it by more than chance")
 
 
 def test_the_best_budget_is_advised_where_it_is_the_cheapest(agreement):
@@ -264,6 +281,23 @@ def test_budgets_are_compared_with_each_other_in_the_same_resamples(agreement):
     assert advise_budget(agreement).startswith("use top1@4000: ")
 
 
+def test_of_one_training_top1_is_advised_unless_the_likelihood_ranks_better(agreement):
+    top1 = dataclasses.replace(of(agreement, BUDGETS[0]), cost_share=0.01, gains={"likelihood@1000": taus(-0.05)})
+    other = dataclasses.replace(top1, name="likelihood@1000", tau=taus(0.65), gains={BUDGETS[0]: taus(0.05)})
+
+    def text(**changes):
+        scores = (dataclasses.replace(top1, **{"tau": taus(0.6), **changes}), other)
+        return advise_budget(dataclasses.replace(agreement, proxies=scores))
+
+    assert text().startswith("use top1@1000: ")
+    assert "the best, likelihood@1000 at 1 % of a long training, whose tau is 0.65" in text()
+    for behind in (
+        {"gains": {"likelihood@1000": taus(-0.2)}},
+        {"tau": taus(0.05)},
+    ):  # the second: no better than chance
+        assert text(**behind).startswith("use likelihood@1000 (--metric likelihood): ")
+
+
 def test_with_few_pairs_of_like_speed_nothing_is_said(agreement):
     text = advised(agreement, [taus(0.6, pairs=29), taus(0.7, pairs=20)])
     assert text.startswith("nothing can be said")
@@ -278,6 +312,25 @@ def test_a_budget_that_cannot_be_told_from_chance_is_not_advised(agreement):
     assert "told from chance" in advised(agreement, [taus(0.1, half=0.8), taus(-0.5)])
 
 
+@pytest.mark.parametrize(
+    ("over_macs", "said"),
+    [
+        (taus(0.2), "ranks them better than macs does (tau 0.55; difference 0.20 [0.10, 0.30])"),
+        (taus(-0.2), "ranks them worse than macs, which costs nothing (tau 0.55; difference -0.20 [-0.30, -0.10])"),
+        (taus(0.05), "cannot be told from macs, which costs nothing (tau 0.55; difference 0.05 [-0.05, 0.15])"),
+    ],
+)
+def test_the_budget_is_advised_beside_the_count_that_ranks_better(agreement, over_macs, said):
+    budget = dataclasses.replace(
+        of(agreement, BUDGETS[0]), tau=taus(0.7), cost_share=0.1, gains={"params": taus(0.3), "macs": over_macs}
+    )
+    counts = [
+        dataclasses.replace(of(agreement, name), tau=taus(value)) for name, value in (("params", 0.4), ("macs", 0.55))
+    ]
+    text = advise_budget(dataclasses.replace(agreement, proxies=(budget, *counts)))
+    assert text.endswith(f"at 10 % of a long training, the highest of all budgets. top1@1000 {said}")
+
+
 def test_without_budgets_there_is_no_advice():
     assert advise_budget(agree(networks(), resamples=10)) == "nothing can be said of a budget, for none was tried"
 
@@ -289,6 +342,7 @@ def test_without_budgets_there_is_no_advice():
 def report(agreement):
     return report_agreement(
         agreement,
+        study="mine",
         command="hilo-nas proxy check litv2_digits",
         settings={"networks": 80},
         measurements=[build_measurement()],
@@ -310,7 +364,7 @@ def test_the_report_tells_range_ceiling_advice_and_how_to_make_it_again(agreemen
 
 def test_its_files_hold_a_row_per_proxy_and_a_row_per_network(agreement, report, tmp_path):
     written = write_report(report, tmp_path)
-    stem = "proxy-check-cpu-fp32-b32-pt2.9-2026-07"
+    stem = "proxy-check-cpu-mine-fp32-b32-pt2.9-2026-07"
     ends = (".csv", "-gains.csv", "-networks.csv", ".svg", ".md")
     assert [path.name for path in written] == [stem + end for end in ends]
     proxies, gains, rows = (list(csv.DictReader(path.read_text().splitlines())) for path in written[:3])
@@ -341,7 +395,7 @@ def test_a_report_without_a_picture_writes_none(report, tmp_path):
 def test_a_report_without_a_ceiling_or_costs_has_dashes_in_their_place():
     found = agree(networks(8, twice=0, seconds={}), resamples=20)
     report = report_agreement(
-        found, command="c", settings={}, measurements=[build_measurement()], failures={}, with_picture=False
+        found, study="s", command="c", settings={}, measurements=[build_measurement()], failures={}, with_picture=False
     )
     text = render_markdown(report)
     assert "the noise ceiling is not known" in text

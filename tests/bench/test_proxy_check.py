@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 import math
+from pathlib import Path
 
 import pytest
 from builders import build_manifest, build_plan, digits, write_study
 from fakes import FakeMachine, FakeWorkers
 
-from hilo_nas.bench import proxy_check, table
+from hilo_nas.bench import making, proxy_check
 from hilo_nas.bench.agreement import agree
 from hilo_nas.bench.agreement_report import report_agreement
+from hilo_nas.bench.making import list_swept, make_table
 from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
-from hilo_nas.bench.table import list_swept, make_table
 from hilo_nas.errors import HiloNasError, MeasurementError, NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
@@ -24,7 +25,7 @@ from hilo_nas.study import StudyFolder
 @functools.cache
 def listed():
     """Twelve networks; to find them, the whole space is gone through."""
-    return list_swept(digits(), SearchRequest(), 12)
+    return list_swept(digits(), SearchRequest(), StudyFolder(Path("none")), 12, lambda event: None)
 
 
 SIZES = {"proxy_batch_size": 64, "proxy_images": 3000, "rungs": 2}
@@ -64,15 +65,19 @@ def desk(tmp_path, monkeypatch):
     desk = Desk(tmp_path)
     monkeypatch.setattr(sweep, "LocalExecutor", desk.machine)
     # Workers of a table of this process train nothing either.
-    monkeypatch.setattr(table, "run_sweep", functools.partial(sweep.run_sweep, start_worker=desk.workers))
+    monkeypatch.setattr(making, "run_sweep", functools.partial(sweep.run_sweep, start_worker=desk.workers))
     monkeypatch.setattr(proxy_check, "agree", functools.partial(agree, resamples=50))
-    for module in (table, proxy_check):
-        monkeypatch.setattr(module, "list_swept", lambda space, request, count: listed()[: count or 12])
+    for module in (making, proxy_check):
+        monkeypatch.setattr(module, "list_swept", lambda space, request, folder, count, emit: listed()[: count or 12])
     return desk
 
 
 def seen(record, seed):
     return [score.images_seen for score in record.scores if score.seed == seed]
+
+
+def scores(checked):
+    return [proxy.name for proxy in checked.agreement.budgets]
 
 
 def test_each_network_has_the_proxys_training_a_long_one_and_some_a_second(desk):
@@ -88,8 +93,9 @@ def test_each_network_has_the_proxys_training_a_long_one_and_some_a_second(desk)
 def test_every_proxy_is_compared_with_the_first_long_training(desk):
     agreement = desk.check().agreement
     names = [proxy.name for proxy in agreement.proxies]
-    assert names == ["top1@1024", "top1@3008", "params", "macs", "naswot", "zico", "dss", "images_per_s"]
-    assert [proxy.name for proxy in agreement.budgets] == names[:2]
+    scores = ["top1@1024", "likelihood@1024", "top1@3008", "likelihood@3008"]
+    assert names == [*scores, "params", "macs", "naswot", "zico", "dss", "images_per_s"]
+    assert [proxy.name for proxy in agreement.budgets] == scores
     assert {proxy.networks for proxy in agreement.proxies} == {6}
     assert agreement.ceiling.overall.pairs == 3
     records = {record.key: record for record in desk.folder().load_records()}
@@ -98,6 +104,8 @@ def test_every_proxy_is_compared_with_the_first_long_training(desk):
         values = {(score.seed, score.images_seen): score.proxy_top1 for score in record.scores}
         assert network.long == tuple(values[seed, 30_016] for seed in (1, 2) if (seed, 30_016) in values)
         assert network.proxies["top1@1024"] == values[0, 1024]
+        losses = {score.images_seen: score.loss for score in record.scores if score.seed == 0}
+        assert network.proxies["likelihood@1024"] == math.exp(-losses[1024])
         assert (network.proxies["params"], network.proxies["macs"]) == (record.parameters, record.macs)
         assert network.proxies["zico"] == next(s.proxy_top1 for s in record.other_scores if s.metric == "zico")
         assert network.images_per_s == record.measurement.images_per_s
@@ -108,6 +116,7 @@ def test_a_budget_costs_all_legs_up_to_it_and_a_count_nothing(desk):
     # Each leg of the fake takes 7.5 s.
     assert (network.seconds["top1@1024"], network.seconds["top1@3008"]) == (7.5, 15.0)
     assert network.long_seconds == 30.0
+    assert (network.seconds["likelihood@1024"], network.seconds["likelihood@3008"]) == (7.5, 15.0)
     assert (network.seconds["params"], network.seconds["naswot"]) == (0.0, 7.5)
     assert network.seconds["images_per_s"] == desk.folder().load_records()[0].measurement.seconds
 
@@ -127,7 +136,7 @@ def test_a_check_in_a_tables_study_takes_its_speeds_and_scores_and_leaves_the_ta
     assert {seed for _, seed, _ in desk.workers.legs} == {1}
     assert len(desk.machine.cohorts) == 1
     # The table's budgets: all up to the check's are compared.
-    assert [proxy.name for proxy in checked.agreement.budgets] == ["top1@384", "top1@1024"]
+    assert scores(checked) == ["top1@384", "likelihood@384", "top1@1024", "likelihood@1024"]
     manifest, records = desk.folder().load_manifest(), desk.folder().load_records()
     assert manifest.plan.budgets == (384, 1024, 3008, 9024)
     assert manifest.trials == len(records) == 12
@@ -151,13 +160,13 @@ def test_a_batch_size_left_out_is_that_of_the_study(desk):
     desk.workers.legs.clear()
     checked = desk.check(proxy_batch_size=None)
     assert desk.workers.legs == []
-    assert [proxy.name for proxy in checked.agreement.budgets] == ["top1@1000", "top1@3000"]
+    assert scores(checked) == ["top1@1000", "likelihood@1000", "top1@3000", "likelihood@3000"]
 
 
 def test_a_budget_that_the_trainings_had_gone_past_is_left_out_with_a_warning(desk):
     desk.check()
     checked = desk.check(rungs=3)
-    assert [proxy.name for proxy in checked.agreement.budgets] == ["top1@1024", "top1@3008"]
+    assert scores(checked) == ["top1@1024", "likelihood@1024", "top1@3008", "likelihood@3008"]
     warnings = [event.text for event in desk.told if isinstance(event, Notice) and event.level == "warning"]
     assert warnings == ["no network was scored after 384 images: the study's trainings had gone past them"]
 
@@ -252,6 +261,7 @@ def test_its_report_says_what_was_compared_and_how(desk):
     checked = desk.check()
     report = report_agreement(
         checked.agreement,
+        study="check",
         command="hilo-nas proxy check litv2_digits",
         settings=checked.settings,
         measurements=checked.measurements,

@@ -4,11 +4,11 @@ import statistics
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from random import Random
 
 import pytest
+from procs import is_alive, read_stat, wait_for
 
 from hilo_nas.bench import load as load_module
 from hilo_nas.bench import passes
@@ -213,23 +213,8 @@ def test_the_report_holds_what_makes_it_again(run):
 
 
 def cpu_seconds(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = read_stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def is_alive(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")

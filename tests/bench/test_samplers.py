@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import math
 
 import pytest
@@ -20,10 +21,12 @@ from hilo_nas.bench.samplers import (
 from hilo_nas.bench.samplers_report import report_samplers, summarize
 from hilo_nas.bench.table import TABLE_NAME, load_table, write_table
 from hilo_nas.cli import main
+from hilo_nas.cli.bench import samplers as samplers_command
 from hilo_nas.errors import NotFoundError, RecordError, UsageError
 from hilo_nas.records import Subject
 from hilo_nas.report import render_csv, render_markdown
 from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, eta_of
 from hilo_nas.study import StudyFolder
 
 FULL_IMAGES = 2304
@@ -71,7 +74,9 @@ def test_a_file_whose_networks_are_others_is_refused(tmp_path):
 
 
 def test_a_table_that_is_still_being_made_is_refused():
-    with pytest.raises(UsageError, match="of the 24 networks in small-table only 23 have their speed and all"):
+    with pytest.raises(
+        UsageError, match="but 1 of the 24 networks of small lack their speed or a score in small-table"
+    ):
         bench_samplers(cut_short(build_table()), SamplersPlan(), lambda event: None)
 
 
@@ -165,6 +170,14 @@ def test_the_model_is_asked_after_ten_networks_and_answers_alike_each_time():
     assert len({step.key for step in first}) == 12
 
 
+def test_the_command_replays_what_a_search_does_by_default():
+    options = {name: option.default for name, option in inspect.signature(samplers_command.run).parameters.items()}
+    plan = SamplersPlan()
+    assert (options["seeds"], options["trials_share"]) == (plan.seeds, plan.trials_share)
+    assert options["samplers"].split(",") == list(plan.samplers)
+    assert options["eta"] == plan.eta == eta_of(SearchRequest())
+
+
 @pytest.mark.parametrize("rungs", [EXTRAPOLATED, PRUNED])
 def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     table = build_table()
@@ -172,7 +185,7 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     assert len(replayed) > 10  # beyond those, the model proposes
     executor, folder = TableExecutor(table), StudyFolder(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
-    manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=3.0)
+    manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_ETA)
     loop = SearchLoop(folder, manifest, executor, lambda event: None, prune=rungs == PRUNED)
     loop.run()
     assert [(record.key, record.state) for record in loop.records] == [(step.key, step.state) for step in replayed]

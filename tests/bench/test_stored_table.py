@@ -4,9 +4,12 @@ from pathlib import Path
 
 from hilo_nas.bench.samplers import FULL, Truth, replay_search
 from hilo_nas.bench.table import load_table
-from hilo_nas.space import list_networks
+from hilo_nas.search.request import SearchRequest, plan_of
+from hilo_nas.space import list_networks, load_space
+from hilo_nas.study import StudyFolder
 
-TABLE = Path(__file__).parents[2] / "studies/cifar10-tabular"
+STUDIES = Path(__file__).parents[2] / "studies"
+TABLE = STUDIES / "cifar10-tabular"
 
 
 def test_the_stored_table_holds_every_network_of_its_space_with_all_its_scores():
@@ -24,3 +27,14 @@ def test_a_search_can_be_replayed_on_the_stored_table():
     replay = replay_search(table, Truth(table), sampler="random", rungs=FULL, seed=0, trials=6, eta=3.0)
     assert len(replay.steps) == 6
     assert 0 < replay.steps[-1].share < 1
+
+
+def test_the_stored_sample_is_of_the_default_first_rung_and_none_of_it_diverged():
+    folder = StudyFolder(STUDIES / "cifar10-sample")
+    manifest, records = folder.load_manifest(), folder.load_records()
+    plan = plan_of(SearchRequest(space="litv2_cifar"), load_space("litv2_cifar"))
+    assert manifest.plan.budgets == plan.budgets[:1]
+    trained = [record.score for record in records if record.state == "complete"]
+    assert len(trained) == 100
+    assert {score.images_seen for score in trained} == set(manifest.plan.budgets)
+    assert min(score.proxy_top1 for score in trained) > 3 / manifest.data.num_classes

@@ -3,13 +3,26 @@
 import dataclasses
 
 import pytest
-from bench.tables import build_table
+from bench.tables import build_table, cut_short
 from builders import build_measurement, build_score
+from fakes import FakeMachine
 
-from hilo_nas.bench import table as table_module
-from hilo_nas.bench.table import TABLE_NAME, collect_table, load_table, make_table
+from hilo_nas.bench import making as making_module
+from hilo_nas.bench.making import limit_space, list_swept, make_table
+from hilo_nas.bench.table import (
+    TABLE_NAME,
+    collect_table,
+    find_table,
+    load_table,
+    refresh_table,
+    write_table,
+)
+from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
+from hilo_nas.events import SeedScored
 from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.search import sweep as sweep_module
 from hilo_nas.search.request import SearchRequest
+from hilo_nas.space import list_networks, load_space
 from hilo_nas.study import StudyFolder
 
 
@@ -68,14 +81,14 @@ def test_records_make_the_table_that_its_file_holds(tmp_path):
 def test_the_file_is_written_however_the_making_ends(tmp_path, monkeypatch, end):
     table, folder = build_table(), StudyFolder(tmp_path / "small-table")
 
-    def sweep(request, space, folder, networks, plan, courses, emit, *, jobs):
-        assert len(networks) == 24
+    def sweep(request, space, folder, networks, plan, courses, emit, *, jobs, reuse):
+        assert (len(networks), reuse) == (24, None)
         write_records(folder, table, trained=2)
         if end:
             raise end
         return []
 
-    monkeypatch.setattr(table_module, "run_sweep", sweep)
+    monkeypatch.setattr(making_module, "run_sweep", sweep)
     request = SearchRequest(img_size=32)
     if end:
         with pytest.raises(end):
@@ -84,3 +97,193 @@ def test_the_file_is_written_however_the_making_ends(tmp_path, monkeypatch, end)
         make_table(request, table.space, folder, print, jobs=1)
     assert load_table(folder.path / TABLE_NAME) == collect_table(folder)
     assert sum(bool(row.scores) for row in collect_table(folder).rows) == 2
+
+
+def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
+    space, request, told = build_table().space, SearchRequest(img_size=32), []
+    folder = StudyFolder(tmp_path / "none")
+    whole = list_swept(space, request, folder, None, told.append)
+    assert list_swept(space, request, folder, 5, told.append) == whole[:5]
+    assert told == []
+    assert list_swept(space, request, folder, 25, told.append) == whole
+    (event,) = told
+    assert event.text == "25 networks of small were asked for, but only 24 were found within its limits"
+
+
+def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_which_limits(tmp_path):
+    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    costs = sorted(row.macs for row in table.rows)
+    space = dataclasses.replace(table.space, defaults={"num_classes": 10})
+    limited = space.limited({"gmacs": costs[10] / 1e9})
+    assert limit_space(table.space, folder, {"gmacs": None}) == table.space
+    folder.trials_path.mkdir(parents=True)
+    folder.write_manifest(dataclasses.replace(table.manifest, space=limited))
+    assert limit_space(table.space, folder, {"gmacs": None, "params_m": None}).limits == limited.limits
+    assert limit_space(table.space, folder, {"gmacs": 1e-4, "params_m": None}).limits == {"gmacs": 1e-4}
+    another = load_space("litv2_digits")
+    assert limit_space(another, folder, {"gmacs": None}) == another
+    # At the stored size of 32 pixels, not at the default of 224.
+    listed = list_swept(limited, SearchRequest(), folder, None, print)
+    assert len(listed) == sum(cost <= costs[10] for cost in costs)
+    with pytest.raises(UsageError, match="no network of small"):
+        list_swept(limited, SearchRequest(), StudyFolder(tmp_path / "none"), None, print)
+
+
+def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp_path):
+    space, request = build_table().space, SearchRequest(img_size=32)
+    with pytest.raises(UsageError, match="networks must be at least 1, but got 0"):
+        list_swept(space, request, StudyFolder(tmp_path), 0, print)
+    with pytest.raises(UsageError, match=r"no network of small was found within its limits \(gmacs <= 1e-06\)"):
+        list_swept(space.limited({"gmacs": 1e-6}), request, StudyFolder(tmp_path), None, print)
+
+
+@pytest.mark.parametrize("table", [cut_short(build_table()), dataclasses.replace(build_table(), rows=())])
+def test_searches_are_replayed_on_a_whole_table_alone(table):
+    build_table().check_whole()
+    with pytest.raises(UsageError, match=rf"but {24 - max(len(table.rows) - 1, 0)} of the 24 networks of small lack"):
+        table.check_whole()
+
+
+def test_no_search_is_replayed_on_a_sample_of_a_large_space():
+    table = build_table()
+    sample = dataclasses.replace(table, manifest=dataclasses.replace(table.manifest, space=load_space("litv2_cifar")))
+    with pytest.raises(UsageError, match=r"small-table is of a sample of litv2_cifar, which has 1,049,760 settings"):
+        sample.check_whole()
+
+
+def test_a_list_within_narrow_limits_is_not_cut_short_for_want_of_draws():
+    space = load_space("litv2_imagenet").limited({"gmacs": 0.35})
+    assert len(list_networks(space, img_size=224, num_classes=1000, count=1)) == 1
+
+
+# Trainings that are taken over.
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of another speed than the table's."""
+    machine = FakeMachine()
+    monkeypatch.setattr(sweep_module, "LocalExecutor", machine)
+    return machine
+
+
+def store(folder, table):
+    """The table as it is stored for others: its file, and the manifest with the identity of its data."""
+    folder.path.mkdir(parents=True)
+    folder.write_manifest(table.manifest)
+    write_table(table, folder.path / TABLE_NAME)
+
+
+def retime(tmp_path, source, told, **options):
+    """A table with the trainings of another."""
+    table = build_table()
+    request = SearchRequest(
+        data="digits", device="cpu", img_size=32, batch_size=4, proxy_img_size=table.manifest.plan.img_size,
+        proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
+    )  # fmt: skip
+    folder = StudyFolder(tmp_path / "new")
+    make_table(request, table.space, folder, told.append, jobs=1, reuse=source)
+    return folder
+
+
+def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, machine):
+    table, stored = build_table(), StudyFolder(tmp_path / "small-table")
+    store(stored, table)
+    folder = retime(tmp_path, stored.path, told := [])
+    found = load_table(folder.path)
+    found.check_whole()
+    assert len(found.rows) == 24
+    for row in found.rows:
+        before = table.by_key[row.key]
+        assert {n: (score.top1, score.top1_se) for n, score in row.scores.items()} == {
+            n: (score.top1, score.top1_se) for n, score in before.scores.items()
+        }
+        assert [row.scores[n].seconds for n in table.budgets] == pytest.approx(
+            [before.scores[n].seconds for n in table.budgets]
+        )
+        assert row.images_per_s != before.images_per_s
+    records = folder.load_records()
+    assert {record.state for record in records} == {"complete"}
+    assert {record.origin.partition("/")[0] for record in records} == {"reuse:small-table"}
+    assert not [event for event in told if isinstance(event, SeedScored)]
+    # The file itself can be named, and a study with records hands on all of theirs.
+    assert load_table(stored.path / TABLE_NAME) == load_table(stored.path) == table
+
+
+def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, machine):
+    table, source = build_table(), StudyFolder(tmp_path / "small-table")
+    store(source, table)
+    write_records(source, table, trained=4)
+    first, *_ = before = source.load_records()
+    another_seed = build_score(0.5, images_seen=256, seed=7)
+    # The fifth is still in training there, which keeps nothing from being taken over.
+    for number, row in enumerate(table.rows):
+        source.write_record(
+            dataclasses.replace(
+                before[number] if number < 5 else first,
+                number=number,
+                subject=Subject(arch=table.space.decode(row.params)),
+                params=row.params,
+                scores=(*first.scores, another_seed),
+            )
+        )
+    folder = retime(tmp_path, source.path, [])
+    for record in folder.load_records():
+        assert record.scores == (*[score for score in first.scores if score.images_seen <= 2304], another_seed)
+
+
+def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
+    table, stored = build_table(), StudyFolder(tmp_path / "small-table")
+    store(stored, table)
+    with pytest.raises(StudyMismatchError, match=r"small-table come from another training[^$]*proxy precision"):
+        retime(tmp_path, stored.path, [], proxy_precision="amp-bf16")
+    assert (machine.cohorts, machine.grouped_by) == ([], [])
+    machine.data["content_hash"] = "another"
+    with pytest.raises(StudyMismatchError, match=r"small-table come from another training.*\n  data: "):
+        retime(tmp_path, stored.path, [])
+    assert not StudyFolder(tmp_path / "new").exists
+
+
+def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, machine):
+    with pytest.raises(NotFoundError, match=r"a table's manifest\.yaml must lie beside it"):
+        retime(tmp_path, tmp_path / "some.csv", [])
+    assert (machine.cohorts, StudyFolder(tmp_path / "new").exists) == ([], False)
+
+
+def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machine):
+    table, stored = build_table(), StudyFolder(tmp_path / "small-table")
+    store(stored, table)
+    with pytest.raises(UsageError, match=r"it can be replayed, but not gone on with.*--reuse small-table"):
+        make_table(SearchRequest(data="digits", device="cpu", img_size=32), table.space, stored, print)
+    assert load_table(stored.path) == table
+
+
+def test_a_table_is_written_again_from_its_records_and_that_of_a_search_never(tmp_path):
+    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    refresh_table(folder)
+    assert not folder.path.exists()
+    write_records(folder, table, trained=4)
+    refresh_table(folder)
+    assert load_table(folder.path / TABLE_NAME) == collect_table(folder)
+    (folder.path / TABLE_NAME).unlink()
+    folder.write_manifest(dataclasses.replace(table.manifest, sampler="gp"))
+    refresh_table(folder)
+    assert not (folder.path / TABLE_NAME).exists()
+
+
+def test_records_are_the_truth_and_a_file_that_lags_behind_them_is_not(tmp_path):
+    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    store(folder, table)
+    assert load_table(folder.path) == table
+    write_records(folder, table, trained=4)
+    assert load_table(folder.path) == collect_table(folder) != table
+    assert load_table(folder.path / TABLE_NAME) == table  # who names the file gets it
+
+
+def test_a_table_is_found_by_its_studys_name_its_folder_and_its_file(tmp_path):
+    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    store(folder, table)
+    assert find_table("small-table", tmp_path) == find_table(str(folder.path)) == folder.path
+    assert find_table(str(folder.path / TABLE_NAME)) == folder.path / TABLE_NAME
+    with pytest.raises(NotFoundError):
+        find_table("another", tmp_path)

@@ -165,7 +165,7 @@ def test_a_terminal_counts_the_networks_that_were_stopped():
 
 def test_a_confirmation_is_priced_and_told_seed_by_seed():
     assert say(ConfirmationForeseen(networks=4, trainings=8, seconds=480.0)) == (
-        "confirming 4 networks on the front or near it: 8 trainings, about 8 min 0 s\n"
+        "confirming 4 networks by further seeds: 8 trainings, about 8 min 0 s\n"
     )
     assert say(SeedScored(number=3, seed=1, proxy_top1=0.75, done=2, total=8)) == (
         "2/8 trial 3, seed 1: top-1 75.0 %\n"

@@ -247,6 +247,23 @@ def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, st
     assert (row["metric"], row["proxy_top1"]) == ("mine.py:score", "320.5")
 
 
+def test_a_likelihood_is_called_so_and_shown_in_percent(capsys, studies):
+    plan = build_plan(metric="likelihood")
+    records = [
+        build_record(i, speed, scores=(build_score(value, metric="likelihood"),), **fields)
+        for i, speed, value, fields in (
+            (0, 800.0, 0.2, {"origin": "anchor:litv2_tiny", "arch": TINY}),
+            (1, 900.0, 0.25, {}),
+        )
+    ]
+    write_study(studies, "likely", records, build_manifest("likely", plan=plan))
+    text = front(capsys, "likely")
+    assert "likelihood %" in text.splitlines()[2]
+    assert "likelihood: after 3,000 images of digits" in text
+    assert "points of proxy likelihood" in text
+    assert "top-1" not in text
+
+
 @pytest.mark.parametrize(
     ("proxy", "heading", "line"),
     [

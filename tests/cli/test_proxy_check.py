@@ -6,10 +6,10 @@ import io
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
+from procs import wait_for
 
 from hilo_nas.bench import proxy_check
 from hilo_nas.cli import main
@@ -28,6 +28,7 @@ defaults: {img_size: 32, batch_size: 4, proxy_img_size: 16, proxy_batch_size: 64
 """
 CHECK = "tiny.yaml --data digits --study check --device cpu --networks 3 --rungs 2 --long-images 768 --second-seed 2"
 COMMAND = ["proxy", "check", *CHECK.split(), "--training-free", "naswot,dss", "--seconds", "0.3", "--jobs", "1"]
+LIMIT = ["--max-params-m", "0.5"]
 BUDGETS = (128, 256, 768)
 HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sys.exit(main())"]
 
@@ -48,10 +49,10 @@ def home(tmp_path_factory):
         patch.chdir(home)
         patch.setenv("HILO_NAS_STUDIES_DIR", str(home / "studies"))
         patch.setenv("HILO_NAS_CACHE_DIR", str(home / "cache"))
-        with subprocess.Popen([*HILO_NAS, *COMMAND], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            deadline = time.monotonic() + 240
-            while not trainings(folder, 1) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
+        with subprocess.Popen(
+            [*HILO_NAS, *COMMAND, *LIMIT], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            wait_for(lambda: trainings(folder, 1) or process.poll() is not None, seconds=240)
             process.kill()
             assert process.wait() == -signal.SIGKILL, process.communicate()[1].decode()
         before = folder.load_records()
@@ -69,7 +70,8 @@ def test_a_killed_check_ends_with_each_training_done_once(home):
     records = home.folder.load_records()
     assert [record.state for record in records] == ["complete"] * 3
     assert [[score.metric for score in record.other_scores] for record in records] == [["naswot", "dss"]] * 3
-    assert not list(home.folder.checkpoints_path.iterdir())
+    assert len(list(home.folder.checkpoints_path.glob("*.pt"))) == 3 + 3 + 2
+    assert home.folder.load_manifest().space.limits == {"params_m": 0.5}  # the second call left it out
 
 
 def test_what_was_there_before_the_kill_is_there_after_it(home):
@@ -84,7 +86,7 @@ def test_its_report_compares_every_proxy_and_lies_in_the_benchmarks(home):
     assert "3 networks; top-1 of the long training from" in home.out
     assert "nothing can be said of a budget" in home.out  # of so few networks
     assert "trial 2, seed 1: top-1" in home.err
-    (report,) = (home.path / "benchmarks").glob("proxy-check-cpu-*.md")
+    (report,) = (home.path / "benchmarks").glob("proxy-check-cpu-check-*.md")
     assert (
         "hilo-nas proxy check tiny.yaml --data digits --study check --networks 3 --long-images 768"
         in report.read_text()
@@ -93,7 +95,9 @@ def test_its_report_compares_every_proxy_and_lies_in_the_benchmarks(home):
     assert [row["proxy"] for row in csv.DictReader(table)] == [
         "long training, another seed",
         "top1@128",
+        "likelihood@128",
         "top1@256",
+        "likelihood@256",
         "params",
         "macs",
         "naswot",
@@ -109,7 +113,7 @@ def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
     before = home.folder.load_records()
     assert main([*COMMAND, "--format", "csv", "--no-save"]) == 0
-    (table,) = (home.path / "benchmarks").glob("proxy-check-cpu-*b4*[0-9].csv")
+    (table,) = (home.path / "benchmarks").glob("proxy-check-cpu-check-*b4*[0-9].csv")
     assert capsys.readouterr().out == table.read_text()
     assert home.folder.load_records() == before
 
@@ -118,6 +122,47 @@ def test_other_networks_are_refused(home, monkeypatch, capsys):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "check", "--no-save"]) == 1
     assert "holds others" in capsys.readouterr().err
+
+
+def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came(home, monkeypatch, capsys):
+    monkeypatch.chdir(home.path)
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
+    monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
+    before = home.folder.load_records()
+    options = (
+        "--data digits --study check --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --checkpoint-mib 0"
+    )
+    assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
+    scored = [[images for _, images, _ in trainings(home.folder, 0)].count(images) for images in BUDGETS[:2]]
+    assert scored == [3, 3]
+    top1 = [top1 for number, images, top1 in trainings(home.folder, 0) if images == 256 and number < 2]
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"after 256 images: 2 networks, top1 from {min(top1):.3g} to {max(top1):.3g}" in out
+    assert "after 768 images" not in out  # so far come other seeds alone
+    assert "2 of 2 networks timed and trained" in out
+    assert home.folder.load_records() == before
+    assert not list(home.folder.checkpoints_path.iterdir())
+
+
+def test_a_table_takes_its_trainings_over_is_timed_anew_and_timed_again(home, monkeypatch):
+    monkeypatch.chdir(home.path)
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
+    monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
+    folder = StudyFolder(home.path / "studies" / "anew")
+    options = "--data digits --study anew --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --reuse check"
+    assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
+    there, here = home.folder.load_records()[:2], folder.load_records()
+    assert [record.key for record in here] == [record.key for record in there]
+    for old, new in zip(there, here, strict=True):
+        assert new.scores == tuple(score for score in old.scores if score.images_seen <= 256)
+        assert (new.state, new.origin) == ("complete", f"reuse:check/{old.number}")
+        assert new.measurement.measured_at > old.measurement.measured_at
+    assert main(["remeasure", "anew", "--all", "--seconds", "0.3"]) == 0
+    again = folder.load_records()
+    assert [len(record.measurements) for record in again] == [2, 2]
+    with open(folder.path / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["images_per_s"]) for row in rows] == [record.measurement.images_per_s for record in again]
 
 
 def test_a_stopped_check_ends_with_130_and_says_that_all_is_kept(tmp_path, monkeypatch, capsys):

@@ -6,11 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import yaml
+from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
 from hilo_nas.records import INTERRUPTED
@@ -59,26 +58,10 @@ def finish(home, environment, *arguments):
     return process.returncode, out, err
 
 
-def descendants(pid):
-    """Every process below `pid`, by the kernel's own list."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[1] == str(pid) and fields[0] != "Z":
-            child = int(path.parent.name)
-            found += [child, *descendants(child)]
-    return found
-
-
-def wait_for(condition, process, what, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"the search ended before {what}: {process.communicate()}"
-        assert time.monotonic() < deadline, f"never saw {what}"
-        time.sleep(0.005)
+def wait_until(condition, process, what):
+    """Waits until the search has come so far, or fails with what it said when it ended before."""
+    assert wait_for(lambda: condition() or process.poll() is not None, seconds=120), f"never saw {what}"
+    assert process.poll() is None, f"the search ended before {what}: {process.communicate()}"
 
 
 def latest(folder):
@@ -88,15 +71,12 @@ def latest(folder):
 
 def kill_when(home, environment, folder, condition, what, *arguments, by=signal.SIGKILL):
     process = start(home, environment, *arguments)
-    wait_for(lambda: condition(latest(folder)), process, what)
-    children = descendants(process.pid)
+    wait_until(lambda: condition(latest(folder)), process, what)
+    children = list_descendants(process.pid)
     process.send_signal(by)
     process.communicate(timeout=60)
-    deadline = time.monotonic() + 10
-    while (alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert children, "there were no workers to leave behind"
-    assert not alive, "workers outlived their search"
+    assert wait_for(lambda: not any(map(is_alive, children))), "workers outlived their search"
     return process.returncode
 
 
@@ -241,7 +221,7 @@ def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home,
     folder = killed[0]
     total = sum(record.is_measured for record in folder.load_records())
     process = start(home, environment, "search", "--study", "killed", "--trials", "1")
-    wait_for(lambda: latest(folder).state == "running", process, "a trial")
+    wait_until(lambda: latest(folder).state == "running", process, "a trial")
     code, _, err = finish(home, environment, "search", "--study", "killed")
     assert (code, "is locked: another search is running in it" in err) == (1, True)
     assert finish(home, environment, "front", "killed")[0] == 0
@@ -255,7 +235,7 @@ def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, envir
     folder = killed[0]
     finished = [record for record in folder.load_records() if record.state in ENDED]
     process = start(home, environment, "search", "--study", "killed", "--trials", "2")
-    wait_for(lambda: latest(folder).state == "running", process, "a trial")
+    wait_until(lambda: latest(folder).state == "running", process, "a trial")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

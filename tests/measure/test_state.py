@@ -75,9 +75,12 @@ def test_counts_that_do_not_quite_agree_make_nobody_negative(monkeypatch):
     assert watch.read() == {"others_cores": 0.0}
 
 
-def test_a_watch_that_saw_no_time_pass_says_nothing(monkeypatch):
-    FakeKernel(monkeypatch)
-    assert DeviceWatch(CPU).read() == {}
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.09])
+def test_a_watch_over_a_few_of_the_kernels_ticks_says_nothing(monkeypatch, seconds):
+    kernel = FakeKernel(monkeypatch)
+    watch = DeviceWatch(CPU)
+    kernel.go_on(seconds, others=30.0)  # ticks that were booked late
+    assert watch.read() == {}
 
 
 @pytest.mark.parametrize("text", ["", "cpu", "cpu a b c d e f g h", "cpu 1 2 3"])

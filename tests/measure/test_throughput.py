@@ -41,7 +41,7 @@ def fresh(monkeypatch):
 
 
 class FakeNetworks:
-    """Stands in for `prepare` and for the clock: a subject says how long its calls take, and what happens to them.
+    """Stands in for `prepare`, the clock and the device: a subject says how long its calls take and what befalls them.
 
     A subject is `{"name": ..., "seconds": ...}`; `noise` is the greatest share that chance adds to a call, `disturbed`
     the share of calls that take twice as long, `fits` whether there is memory for it, `refusal` why it cannot run.
@@ -51,6 +51,7 @@ class FakeNetworks:
         self.now = 0.0
         self.prepared, self.order = [], []
         self.reference = {"name": "reference", "seconds": 0.04}
+        self.device_state, self.watched = {}, []  # what the device says of itself, and the kinds that were watched
         self.random = Random(1)
 
     def prepare(self, subject, condition, *, num_classes):
@@ -75,6 +76,16 @@ class FakeNetworks:
 
         return Prepared(call=call, form=f"form of {planted['name']}", read_memory_mib=lambda: 12.5)
 
+    def watch(self, identity):
+        self.watched.append(identity.kind)
+        began = self.now
+
+        def read():
+            assert self.now > began  # it watched while the rounds were timed
+            return self.device_state
+
+        return types.SimpleNamespace(read=read)
+
 
 @pytest.fixture
 def fake(monkeypatch):
@@ -83,6 +94,7 @@ def fake(monkeypatch):
     for module in (ready, throughput):
         monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: networks.now))
     monkeypatch.setattr(ready, "gc", types.SimpleNamespace(collect=lambda: None))
+    monkeypatch.setattr(throughput, "DeviceWatch", networks.watch)
     return networks
 
 
@@ -366,25 +378,22 @@ def test_a_calibration_on_a_disturbed_machine_tells_the_user_what_to_do(fake):
     assert "Time again on a quiet machine" in notice.text
 
 
-def test_what_the_device_said_is_kept_and_heard(fake, monkeypatch):
-    state = {"throttle_reasons": ["hardware thermal slowdown"], "temperature_c": [60, 91]}
-    watches = []
+def test_a_calibration_names_the_cores_that_others_kept_busy(fake):
+    fake.reference = planted("reference", 0.04, disturbed=0.4)
+    fake.device_state = {"others_cores": 1.52}
+    events = []
+    throughput.calibrate(CONDITION.to_dict(), emit=events.append)
+    assert "other work (1.5 cores) disturbed" in events[0].text
 
-    class Watch:
-        def __init__(self, identity):
-            watches.append((identity.kind, fake.now))
 
-        def read(self):
-            assert watches[-1][1] < fake.now  # it watched while the rounds were timed
-            return state
-
-    monkeypatch.setattr(throughput, "DeviceWatch", Watch)
+def test_what_the_device_said_is_kept_and_heard(fake):
+    fake.device_state = {"throttle_reasons": ["hardware thermal slowdown"], "temperature_c": [60, 91]}
     found = measure(planted())
-    assert found.device_state == state
+    assert found.device_state == fake.device_state
     assert found.verdict == "throttled"
-    state["throttle_reasons"] = ["software power cap"]
+    fake.device_state = {"throttle_reasons": ["software power cap"]}
     assert measure(planted()).verdict == "steady"
-    assert [kind for kind, _ in watches] == ["cpu", "cpu"]
+    assert fake.watched == ["cpu", "cpu"]
 
 
 def test_a_network_that_warms_up_restlessly_says_so(fake):

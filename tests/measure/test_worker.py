@@ -3,10 +3,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from procs import is_alive, wait_for
 
 from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Notice
@@ -22,21 +22,6 @@ def ignore(event):
 def worker(tmp_path):
     with Worker("timing", tmp_path / "logs" / "worker.log", idle_timeout_s=60) as worker:
         yield worker
-
-
-def is_alive(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def wait_until_gone(pid, seconds=10):
-    deadline = time.monotonic() + seconds
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not is_alive(pid)
 
 
 def test_a_result_comes_back_as_plain_data(worker):
@@ -84,7 +69,7 @@ def test_running_out_of_memory_is_told_apart_and_ends_the_process(worker):
         with pytest.raises(OutOfMemoryError):
             worker.call(f"worker_tasks:{task}", {}, ignore)
     assert worker.call("worker_tasks:who", {}, ignore)["pid"] != before
-    assert wait_until_gone(before)
+    assert wait_for(lambda: not is_alive(before))
 
 
 def test_a_crash_is_an_error_with_its_last_words_and_the_next_call_works(worker):
@@ -109,7 +94,7 @@ def test_a_silent_worker_is_ended(tmp_path):
     with Worker("timing", tmp_path / "w.log", idle_timeout_s=1.5) as worker:
         with pytest.raises(WorkerHungError, match=r"silent for 1\.5 s"):
             worker.call("worker_tasks:hang", {"pid_file": str(tmp_path / "pid")}, ignore)
-        assert wait_until_gone(int((tmp_path / "pid").read_text()))
+        assert wait_for(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 
 
 def test_an_error_of_the_listener_is_not_taken_for_the_workers_death(worker):
@@ -126,7 +111,7 @@ def test_closing_ends_what_the_worker_started(tmp_path):
     grandchild = worker.call("worker_tasks:start_grandchild", {}, ignore)
     assert is_alive(grandchild)
     worker.close()
-    assert wait_until_gone(grandchild)
+    assert wait_for(lambda: not is_alive(grandchild))
 
 
 def test_a_worker_dies_with_its_killed_parent(tmp_path):
@@ -138,12 +123,9 @@ def test_a_worker_dies_with_its_killed_parent(tmp_path):
             "worker_tasks:hang", {{"pid_file": {str(tmp_path / "pid")!r}}}, print)
     """)
     parent = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        assert time.monotonic() < deadline, "the worker never began"
-        time.sleep(0.05)
+    assert wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()), "the worker never began"
     child = int((tmp_path / "pid").read_text())
     assert is_alive(child)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    assert wait_until_gone(child)
+    assert wait_for(lambda: not is_alive(child))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import resource
+import json
 
 import pytest
 import torch
+from full_disk import run_on_full_disk
 from torch import Tensor, nn
 
 from hilo_nas.errors import StorageError
@@ -227,16 +228,27 @@ def test_a_checkpoint_that_cannot_be_written_is_told_with_the_way_out(digits16, 
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_no_rest(tmp_path):
-    """This process may write no more than 4 KiB to a file, which the kernel refuses as it refuses a full disk."""
     path = tmp_path / "a.pt"
     save_checkpoint(path, NAME, {"images_seen": 5})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(StorageError, match="cannot write the checkpoint"):
-            save_checkpoint(path, NAME, {"images_seen": 6, "model": torch.zeros(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = run_on_full_disk(
+        """
+        import json, sys
+        from pathlib import Path
+        import torch
+        from hilo_nas.errors import StorageError
+        from hilo_nas.proxy.checkpoints import save_checkpoint
+        # full
+        try:
+            save_checkpoint(
+                Path(sys.argv[1]), json.loads(sys.argv[2]), {"images_seen": 6, "model": torch.zeros(100_000)}
+            )
+        except StorageError as error:
+            print(error)
+        """,
+        path,
+        json.dumps(NAME),
+    )
+    assert said.startswith(f"cannot write the checkpoint {path}: ")
     assert load_checkpoint(path, NAME, 5, lambda event: None) == {"images_seen": 5}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -21,7 +21,7 @@ from hilo_nas.proxy import run_training
 from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.memory import MicroBatch, memory_given_back
-from hilo_nas.proxy.score import HeldOutResult, score_balanced, score_top1
+from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
 from hilo_nas.proxy.train import Training
 
 CPU = torch.device("cpu")
@@ -93,6 +93,13 @@ def test_a_score_is_plain_data_with_everything_that_it_must_tell(digits16):
     assert result.seeds == 1
     assert {"torch", "timm"} <= set(result.versions)
     assert result.scored_at.endswith("+00:00")
+
+
+def test_a_training_may_be_scored_by_its_likelihood(digits16):
+    found = score(digits16, plan(images=64, metric="likelihood"))
+    assert found["metric"] == "likelihood"
+    assert found["proxy_top1"] == math.exp(-found["loss"])
+    assert 0 < found["proxy_top1_se"] < 0.1
 
 
 def test_the_same_seed_gives_the_same_score_and_another_seed_another(digits16):
@@ -371,7 +378,7 @@ def test_the_balanced_score_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     labels = rng.choice(6, size=60, p=[0.5, 0.2, 0.1, 0.1, 0.1, 0.0])
     predictions = np.where(rng.random(60) < 0.6, labels, rng.integers(0, 5, 60))
-    result = HeldOutResult(labels=labels, predictions=predictions, loss=1.0)
+    result = HeldOutResult(labels=labels, predictions=predictions, loss=1.0, loss_se=0.1)
     assert score_balanced(result)[0] == pytest.approx(balanced_accuracy_score(labels, predictions))
 
 
@@ -381,9 +388,50 @@ def test_the_standard_error_is_what_repeated_draws_show(score_of):
     labels = np.repeat([0, 1], [150, 50])
     found = np.where(labels == 0, 0.9, 0.6)
     draws = [
-        score_of(HeldOutResult(labels=labels, predictions=np.where(rng.random(200) < found, labels, 2), loss=1.0))
+        score_of(
+            HeldOutResult(
+                labels=labels, predictions=np.where(rng.random(200) < found, labels, 2), loss=1.0, loss_se=0.1
+            )
+        )
         for _ in range(2000)
     ]
     scores, errors = np.array(draws).T
     # The binomial error of the pooled share counts the classes' difference in; it lies a little above the true spread.
     assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.12)
+
+
+class Stored:
+    """Images that are their own logits, (N, C)."""
+
+    def __init__(self, logits, labels):
+        self.logits, self.labels = logits, labels
+
+    def take(self, places):
+        return self.logits[places], self.labels[places]
+
+
+def look(logits, labels):
+    micro_batch = MicroBatch(7, lambda event: None)
+    places = np.arange(len(labels))
+    return predict(torch.nn.Identity(), lambda stored: stored, Stored(logits, labels), places, micro_batch)
+
+
+def test_the_likelihood_is_the_geometric_mean_of_the_true_classs_probability():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 4, generator=generator), torch.randint(4, (50,), generator=generator)
+    found = torch.softmax(logits.double(), 1)[torch.arange(50), labels]
+    value, _ = score_likelihood(look(logits, labels))
+    assert value == pytest.approx(float(found.prod() ** (1 / 50)))
+    guessing, error = score_likelihood(look(torch.zeros(50, 4), labels))
+    assert (guessing, error) == (pytest.approx(1 / 4), pytest.approx(0))
+
+
+def test_the_likelihoods_standard_error_is_what_repeated_draws_show():
+    generator = torch.Generator().manual_seed(0)
+    draws = []
+    for _ in range(500):
+        labels = torch.randint(4, (200,), generator=generator)
+        logits = torch.randn(200, 4, generator=generator) + 2 * torch.nn.functional.one_hot(labels, 4)
+        draws.append(score_likelihood(look(logits, labels)))
+    scores, errors = np.array(draws).T
+    assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.1)

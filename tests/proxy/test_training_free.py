@@ -307,7 +307,7 @@ def test_a_plainly_bigger_network_scores_higher(digits16, name):
 
 @pytest.mark.parametrize(
     "network",
-    [{"timm": "test_resnet"}, {"timm": "test_efficientnet"}, {"timm": "test_vit", "arguments": {"img_size": 16}}],
+    [{"timm": "test_resnet"}, {"timm": "test_efficientnet"}, {"timm": "test_vit"}],
     ids=lambda network: network["timm"],
 )
 @pytest.mark.parametrize("name", NAMES)

@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
-from builders import build_arch, build_manifest, build_measurement, build_record, build_score, write_study
+from builders import TINY, build_arch, build_manifest, build_measurement, build_record, build_score, write_study
 from fakes import FULL, FakeExecutor, top1, write_timed_study
 
 from hilo_nas.errors import DeviceError, StorageError, WorkerDiedError
 from hilo_nas.events import ConfirmationForeseen, Notice, SeedScored
 from hilo_nas.front import front_of
+from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.confirm import confirm_front
 
@@ -51,12 +52,12 @@ def study(tmp_path):
         trial(1, 1500.0, 0.75),
         trial(2, 1200.0, 0.68),
         trial(3, 800.0, 0.80),
-        trial(4, 700.0, 0.40),
+        trial(4, 700.0, 0.40, arch=build_arch(5)),  # build_arch(4) is the space's anchor
     ]
     return write_study(tmp_path, records=records, manifest=build_manifest(trials=5))
 
 
-TRUTH = {build_arch(i).key(): value for i, value in enumerate((0.60, 0.45, 0.68, 0.80, 0.40))}
+TRUTH = {build_arch(i).key(): value for i, value in {0: 0.60, 1: 0.45, 2: 0.68, 3: 0.80, 5: 0.40}.items()}
 
 
 def confirm(folder, executor, events=None, *, further_seeds=2):
@@ -193,13 +194,25 @@ def test_a_long_front_is_confirmed_whole(tmp_path):
     assert sorted(set(executor.trained)) == sorted((record.key, 1) for record in records)
 
 
+def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(study):
+    study.write_record(trial(5, 100.0, 0.1, arch=TINY, origin="anchor:litv2_tiny"))
+    for number, name in ((6, "resnet18"), (7, "resnet26")):
+        study.write_record(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"peer:{name}"))
+    study.write_record(dataclasses.replace(study.load_records()[7], state="failed", scores=()))
+    executor = LuckyExecutor({**TRUTH, TINY.key(): 0.1, "timm:resnet18": 0.3})
+    confirm(study, executor, further_seeds=1)
+    seeds = seeds_of(study)
+    assert (seeds[5], seeds[6], seeds[7]) == ([0, 1], [0, 1], [])
+    assert seeds[4] == [0]
+
+
 def test_networks_that_were_stopped_or_broke_a_limit_are_none_of_the_front(study):
     rung = (build_score(0.9, images_seen=1024),)
     study.write_record(trial(5, 3000.0, 0.9, state="stopped", scores=rung))
     study.write_record(trial(6, 3000.0, 0.9, state="infeasible"))
     executor = LuckyExecutor(TRUTH)
     confirm(study, executor)
-    assert not {key(5), key(6)} & {key for key, _ in executor.trained}
+    assert not {record.key for record in study.load_records()[5:]} & {key for key, _ in executor.trained}
 
 
 def test_rungs_are_part_of_what_a_training_cost_and_no_seeds_of_the_budget(tmp_path):

@@ -14,6 +14,7 @@ from hilo_nas.search.ladder import extrapolate
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.raising import NO_CHECKPOINT, RAISED, raise_budget, raised
 from hilo_nas.search.storage import Memory
+from hilo_nas.study import StudyFolder
 
 PLAN = build_plan(images=9 * 64, rungs=(64, 3 * 64))
 LOW, MIDDLE, FULL = PLAN.budgets
@@ -184,6 +185,13 @@ def test_a_raised_budget_keeps_the_old_ones_as_rungs():
         raised(build_manifest(plan=PLAN), 100)
 
 
+def test_rungs_above_an_old_budget_lie_as_far_apart_as_those_below_whatever_lay_between():
+    manifest = raised(raised(build_manifest(plan=PLAN, eta=2.0), 20 * 64), 170 * 64)
+    assert manifest.plan.budgets == tuple(64 * n for n in (1, 3, 9, 20, 60, 170))
+    without = raised(build_manifest(plan=build_plan(images=64)), 10 * 64)
+    assert without.plan.budgets == (64, 3 * 64, 9 * 64, 10 * 64)
+
+
 def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_records(folder):
     before, _ = run(folder, trials=20)
     manifest = raise_budget(folder, folder.load_manifest(), 27 * 64)
@@ -233,6 +241,16 @@ def test_a_training_that_fails_after_a_raise_leaves_its_network_where_it_was(fol
     assert all(images_of(record)[-1] in PLAN.budgets for record in records)
 
 
+def test_a_raise_within_a_small_disk_budget_keeps_what_is_still_due(folder):
+    run(folder, trials=8)
+    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    records, executor = run(folder, checkpoint_mib=0)
+    assert NO_CHECKPOINT not in {record.reason for record in records}
+    assert len(executor.legs) > 1
+    assert executor.legs == executor.resumed
+    assert list(folder.checkpoints_path.iterdir()) == []
+
+
 def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(folder):
     run(folder, trials=8, checkpoint_mib=0)
     raise_budget(folder, folder.load_manifest(), 27 * 64)
@@ -258,9 +276,43 @@ def test_checkpoints_beyond_the_disk_budget_go_the_worst_first(tmp_path):
     assert [kept.holds(record.key) for record in records] == [False, False, True, True]
 
 
-def test_the_training_under_way_keeps_its_checkpoint_however_small_the_budget(tmp_path):
-    kept = Checkpoints(tmp_path, budget_mib=1e-6, seed=0)
-    kept.path_of("timm:vit/x", 0).write_bytes(bytes(100))
-    kept.prune([])
-    assert kept.holds("timm:vit/x")
-    assert Checkpoints(tmp_path, budget_mib=0, seed=0).path_of("k", 0) is None
+def test_files_of_every_seed_are_ranked_by_their_networks(tmp_path):
+    records = [build_record(i, 1000.0 + i, 0.5 + 0.1 * i) for i in range(4)]  # each beats the one before
+    kept = Checkpoints(tmp_path, budget_mib=2.5e-4, seed=0)
+    paths = [kept.path_of(record.key, 1) for record in reversed(records)]
+    for path in paths:
+        path.write_bytes(bytes(100))
+    kept.prune(records)
+    assert [path.is_file() for path in paths] == [True, True, False, False]
+
+
+def test_a_search_drops_a_checkpoint_only_when_its_last_score_is_on_disk(folder, monkeypatch):
+    kept = []
+
+    def write_record(folder, record):
+        write(folder, record)
+        if record.scores and record.scores[-1].images_seen == PLAN.budgets[-1]:
+            kept.append(Checkpoints(folder.checkpoints_path, budget_mib=0, seed=0).holds(record.key))
+
+    write = StudyFolder.write_record
+    monkeypatch.setattr(StudyFolder, "write_record", write_record)
+    run(folder, trials=8, checkpoint_mib=0)
+    assert kept
+    assert all(kept)
+
+
+@pytest.mark.parametrize("budget_mib", [0, 1e-6])
+def test_a_checkpoint_that_is_needed_stays_however_small_the_budget(tmp_path, budget_mib):
+    kept = Checkpoints(tmp_path, budget_mib=budget_mib, seed=0)
+    for key in ("timm:vit/x", "k"):
+        kept.path_of(key, 0).write_bytes(bytes(100))
+    kept.prune([], needed=[kept.path_of("timm:vit/x", 0)])
+    assert (kept.holds("timm:vit/x"), kept.holds("k")) == (True, False)
+
+
+def test_a_climb_goes_on_from_its_checkpoint_though_none_is_kept_afterwards(folder):
+    _, executor = run(folder, trials=8, checkpoint_mib=0)
+    beyond = [leg for leg in executor.legs if leg[2] > PLAN.budgets[0]]
+    assert beyond
+    assert executor.resumed == beyond
+    assert list(folder.checkpoints_path.iterdir()) == []

@@ -113,11 +113,18 @@ def test_what_was_timed_side_by_side_is_timed_again_only_when_asked_for(study, m
     assert {len(record.measurements) for record in front} == {3}
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_networks_have_nothing_to_be_compared_with(tmp_path, machine, count):
-    study = write_timed_study(tmp_path, machine, ARCHS[:count])
+def test_one_network_alone_has_nothing_to_be_compared_with(tmp_path, machine):
+    study = write_timed_study(tmp_path, machine, ARCHS[:1])
     remeasure(study)
     assert machine.cohorts == []
+
+
+@pytest.mark.parametrize("options", [{}, {"everything": True}, {"into": "there"}])
+def test_a_study_without_a_timing_is_refused_with_the_way_out_of_a_stored_table(tmp_path, machine, options):
+    study = write_timed_study(tmp_path, machine, [])
+    with pytest.raises(UsageError, match=r"no record of a network that was timed.*bench table \.\.\. --reuse"):
+        remeasure(study, **options)
+    assert not StudyFolder(study.path.parent / "there").exists
 
 
 def test_a_search_times_its_front_at_the_end_once_and_goes_on_from_the_new_values(study, machine):

@@ -11,7 +11,7 @@ from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.measurement import FORMULAS, TRAINING, ProxyPlan
 from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest
-from hilo_nas.search.request import check_proxy_options, plan_of
+from hilo_nas.search.request import check_proxy_options, eta_of, plan_of
 from hilo_nas.search.scoring import PROXIES, recipe_of, score_by_formula, settled, worker_call
 from hilo_nas.space import load_space
 
@@ -118,6 +118,15 @@ def test_a_plan_is_made_for_every_proxy(proxy):
     assert bool(plan.rungs) == (proxy == TRAINING)
     assert plan.recipe == recipe_of(proxy)
     assert plan_of(SearchRequest(), DIGITS) == plan_of(SearchRequest(proxy=TRAINING), DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "rungs"),
+    [(None, 2.0, (1000, 3000)), (2.0, 2.0, (2250, 4500)), (3.0, 3.0, (1000, 3000)), (0, None, (1000, 3000))],
+)
+def test_by_default_half_go_on_at_rungs_that_lie_threefold_apart_and_eta_is_both(given, kept, rungs):
+    request = SearchRequest(proxy_images=9000, eta=given)
+    assert (eta_of(request), plan_of(request, DIGITS).rungs) == (kept, rungs)
 
 
 def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):

@@ -2,17 +2,19 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import pytest
-from builders import build_plan, digits
+from builders import build_plan, build_score, digits
 from fakes import FakeMachine, FakeWorkers
 
-from hilo_nas.bench.table import list_swept
+from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import DeviceError, HiloNasError, StudyMismatchError
 from hilo_nas.events import Notice, OtherProxyScored, SeedScored
 from hilo_nas.search import sweep
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.sweep import Course, run_sweep
+from hilo_nas.search.takeover import Scored
 from hilo_nas.study import StudyFolder
 
 TABLE = build_plan(images=3000, rungs=(500, 1000))
@@ -23,7 +25,7 @@ BUDGETS = (512, 1024, 3008)
 @functools.cache
 def listed():
     """Five networks; to find them, the whole space is gone through."""
-    return list_swept(digits(), SearchRequest(), 5)
+    return list_swept(digits(), SearchRequest(), StudyFolder(Path("none")), 5, lambda event: None)
 
 
 class Desk:
@@ -33,7 +35,7 @@ class Desk:
         self.folder = StudyFolder(path / "swept")
         self.machine, self.workers, self.told = FakeMachine(), FakeWorkers(), []
 
-    def sweep(self, count, courses, plan=TABLE, *, proxies=(), jobs=1, **options):
+    def sweep(self, count, courses, plan=TABLE, *, proxies=(), jobs=1, reuse=None, **options):
         request = SearchRequest(data="digits", device="cpu", **options)
         return run_sweep(
             request,
@@ -45,6 +47,7 @@ class Desk:
             self.told.append,
             jobs=jobs,
             proxies=proxies,
+            reuse=reuse,
             start_worker=self.workers,
         )
 
@@ -215,6 +218,19 @@ def test_what_is_wrong_with_all_networks_ends_the_sweep_and_keeps_what_is_done(d
     assert len(desk.workers.legs) == len(set(desk.workers.legs)) == 9
 
 
+def test_a_training_goes_on_from_its_checkpoint_and_later_from_those_kept_within_the_disk_budget(desk):
+    desk.table(4, checkpoint_mib=2.9 / 2**20)  # of the fake files of four bytes none
+    assert [leg[2] for leg in desk.workers.resumed] == [1024, 3008] * 4
+    assert list(desk.folder.checkpoints_path.iterdir()) == []
+    desk.workers.resumed.clear()
+    desk.sweep(4, [Course(seed=1, images=3008, networks=4)], checkpoint_mib=9 / 2**20)
+    kept = {path.name for path in desk.folder.checkpoints_path.iterdir()}
+    assert len(kept) == 2
+    desk.workers.resumed.clear()
+    desk.sweep(4, [Course(seed=1, images=9024, networks=4)], build_plan(images=9000), checkpoint_mib=9 / 2**20)
+    assert {f"{key}-{seed}.pt" for key, seed, _ in desk.workers.resumed} == kept
+
+
 def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch):
     kept = []
 
@@ -225,7 +241,7 @@ def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch)
 
     write = StudyFolder.write_record
     monkeypatch.setattr(StudyFolder, "write_record", write_record)
-    desk.table(1)
+    desk.table(1, checkpoint_mib=0)
     assert kept == [(images, 1) for images in BUDGETS]
     assert list(desk.folder.checkpoints_path.iterdir()) == []
 
@@ -251,3 +267,66 @@ def test_a_study_of_a_search_is_refused(desk):
     desk.folder.write_manifest(dataclasses.replace(desk.folder.load_manifest(), sampler="gp"))
     with pytest.raises(StudyMismatchError, match="was made by a search"):
         desk.table(2)
+
+
+def trained(number, budgets, *, seed=0, top1=0.9):
+    """A network of the list as it was trained elsewhere."""
+    scores = tuple(build_score(top1, images_seen=images, seed=seed) for images in budgets)
+    return Scored(subject=listed()[number].subject, params=None, origin=f"reuse:there/{number}", scores=scores)
+
+
+def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is_missing(desk):
+    def reuse(manifest):
+        assert manifest.plan.budgets == BUDGETS
+        assert manifest.device == desk.machine.devices["cpu"]
+        return [trained(0, BUDGETS), trained(1, BUDGETS[:2]), trained(2, BUDGETS, seed=5)]
+
+    records = desk.table(4, reuse=reuse)
+    assert [record.origin for record in records] == ["reuse:there/0", "reuse:there/1", "reuse:there/2", "list"]
+    assert [record.state for record in records] == ["complete"] * 4
+    assert [seen(record) for record in records] == [BUDGETS] * 4
+    assert [score.proxy_top1 == 0.9 for score in records[1].scores] == [True, True, False]
+    assert seen(records[2], seed=5) == BUDGETS
+    assert [leg for leg in desk.workers.legs if leg[0] == records[0].key] == []
+    assert [images for key, _, images in desk.workers.legs if key == records[1].key] == [3008]
+    assert all(record.measurement.cohort == "cohort-0" for record in records)
+    assert desk.folder.load_records() == records
+
+
+def test_own_scores_come_before_those_from_elsewhere(desk):
+    before = desk.table(2, build_plan(images=512))
+    desk.workers.legs.clear()
+    records = desk.table(2, reuse=lambda manifest: [trained(0, BUDGETS)])
+    assert records[0].scores[0] == before[0].scores[0]
+    assert [score.proxy_top1 for score in records[0].scores[1:]] == [0.9, 0.9]
+    assert records[0].origin == "list"
+    assert {key for key, _, _ in desk.workers.legs} == {records[1].key}
+
+
+def test_a_network_that_cannot_be_timed_takes_nothing_over(desk):
+    desk.machine.failures[listed()[0].subject.key] = "it does not fit"
+    (record,) = desk.table(1, reuse=lambda manifest: [trained(0, BUDGETS)])
+    assert (record.state, record.scores) == ("failed", ())
+
+
+def test_trainings_that_cannot_be_taken_over_leave_no_study_behind(desk):
+    def refuse(manifest):
+        raise StudyMismatchError("those were other images")
+
+    with pytest.raises(StudyMismatchError, match="those were other images"):
+        desk.table(2, reuse=refuse)
+    assert not desk.folder.exists
+    assert len(desk.table(2)) == 2
+
+
+@pytest.mark.parametrize("verdict", ["bursty", "throttled"])
+def test_a_machine_that_was_not_steady_is_told_of_with_the_way_out(desk, verdict):
+    records = desk.table(3)
+    assert desk.warnings == []
+    (measurement,) = records[1].measurements
+    disturbed = dataclasses.replace(measurement, verdict=verdict)
+    desk.folder.write_record(dataclasses.replace(records[1], measurements=(disturbed,)))
+    desk.table(3)
+    (warning,) = desk.warnings
+    assert "1 of 3 networks were timed on a machine that was not steady" in warning
+    assert "hilo-nas remeasure swept --all" in warning

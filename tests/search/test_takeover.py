@@ -79,6 +79,24 @@ def test_an_anchor_of_both_studies_keeps_its_name_and_takes_over_its_score(sourc
     assert machine.scored == []
 
 
+def test_a_peer_of_both_studies_is_not_trained_again_and_one_of_the_other_alone_is_none(source, machine):
+    theirs = [
+        dataclasses.replace(
+            source.load_records()[0], number=number, subject=Subject(timm=name), params=None, origin=f"peer:{name}"
+        )
+        for number, name in ((4, "resnet18"), (5, "resnet26"))
+    ]
+    for record in theirs:
+        source.write_record(record)
+    machine.peers = {"resnet18": (50.0, 0.2), "resnet26": (40.0, 0.1)}
+    _, finished, records = search(source, reuse="source", trials=1, peers=("timm:resnet18",))
+    assert finished.total == 5  # peers count for none of them
+    (peer,) = [record for record in records if record.is_peer]
+    assert (peer.key, peer.state, peer.origin) == ("timm:resnet18", "complete", "peer:resnet18")
+    assert peer.scores == theirs[0].scores
+    assert machine.scored == [TINY.key()]
+
+
 def test_more_networks_are_searched_after_those_taken_over(source, machine):
     _, finished, records = search(source, reuse="source", trials=2)
     assert finished.measured == 6
@@ -203,7 +221,6 @@ def test_only_complete_trials_are_taken_over(source):
     source.write_record(build_failed(4))
     source.write_record(build_infeasible(5))
     source.write_record(dataclasses.replace(source.load_records()[0], number=6, state="infeasible", reason="too slow"))
-    source.write_record(dataclasses.replace(source.load_records()[0], number=7, subject=Subject(timm="resnet18")))
     manifest = build_manifest()
     scored = load_scored(source, manifest.space, manifest.plan, manifest.data)
     assert [item.origin for item in scored] == [f"reuse:source/{number}" for number in (0, 2, 3, 1)]

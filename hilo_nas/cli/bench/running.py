@@ -85,7 +85,7 @@ def run_bench(
         is_log_wanted = False
         raise
     finally:
-        if is_log_wanted:
+        if is_log_wanted and any(folder.iterdir()):  # a bench that times nothing has no log
             progress.print(f"what the timing process printed is in {folder}", markup=False, soft_wrap=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)

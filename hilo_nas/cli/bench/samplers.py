@@ -35,7 +35,7 @@ def run(
         float,
         typer.Option(help="Share of the table that a search without rungs trains; also told at a half and a quarter."),
     ] = 0.12,
-    eta: Annotated[float, typer.Option(help="One of how many networks goes on at each rung.")] = 3.0,
+    eta: Annotated[float, typer.Option(help="One of how many networks goes on at each rung.")] = 2.0,
     jobs: Annotated[int | None, typer.Option(help="Replays at once; as many as there are cores if left out.")] = None,
     studies_dir: StudiesDir = None,
     output: Output = Format.table,
@@ -45,9 +45,8 @@ def run(
     """Replays the searches; the options are those of the command line."""
     from hilo_nas.bench.samplers import SamplersPlan, bench_samplers
     from hilo_nas.bench.samplers_report import report_samplers
-    from hilo_nas.bench.table import load_table
+    from hilo_nas.bench.table import find_table, load_table
     from hilo_nas.report import write_report
-    from hilo_nas.study import find_study
 
     plan = SamplersPlan(
         samplers=tuple(name.strip() for name in samplers.split(",") if name.strip()),
@@ -56,8 +55,7 @@ def run(
         eta=eta,
         jobs=(os.cpu_count() or 1) if jobs is None else jobs,
     )
-    path = Path(table)
-    loaded = load_table(path if path.suffix == ".csv" else find_study(table, studies_dir).path)
+    loaded = load_table(find_table(table, studies_dir))
     words = ["hilo-nas", "bench", "samplers", table, "--seeds", str(seeds), "--samplers", ",".join(plan.samplers)]
     words += ["--trials-share", f"{trials_share:g}", "--eta", f"{eta:g}"]
 

@@ -2,44 +2,69 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hilo_nas.cli.options import Device, IdleTimeout, Seconds, StudiesDir, Threads, parse_duration
+from hilo_nas.cli.options import (
+    BatchSize,
+    CacheDir,
+    CheckpointMib,
+    Device,
+    IdleTimeout,
+    ImgSize,
+    Jobs,
+    MaxGmacs,
+    MaxParamsM,
+    ProxyBatchSize,
+    ProxyImgSize,
+    Seconds,
+    SpaceArgument,
+    StudiesDir,
+    Threads,
+    parse_duration,
+)
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = """Time and train every network of a small space, at each rung: the table that `bench samplers` replays on.
 
-It is a study like any other, and a second call goes on where the first one stopped."""
+With --networks, as many at random of a space of any size: whether its networks train at all, and how far they get. It
+is a study like any other, and a second call goes on where the first one stopped. With --reuse, trainings done
+elsewhere, as far as they are the same, are taken over, and the networks are timed on the device at hand."""
 EXAMPLES = "Example: hilo-nas bench table litv2_tabular --device cpu --data cifar10/train.tar --study cifar10-table"
 
 
 def run(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")],
+    space: SpaceArgument,
     data: Annotated[str, typer.Option(metavar="DATA", help="Training images, as `hilo-nas search` takes them.")],
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
+    networks: Annotated[int | None, typer.Option(help="Only so many of the space's networks, at random.")] = None,
+    max_gmacs: MaxGmacs = None,
+    max_params_m: MaxParamsM = None,
     device: Device = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per timed call.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the timed images in pixels.")] = None,
+    batch_size: BatchSize = None,
+    img_size: ImgSize = None,
     threads: Threads = None,
     seconds: Seconds = None,
-    proxy_img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
-    proxy_batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    proxy_img_size: ProxyImgSize = None,
+    proxy_batch_size: ProxyBatchSize = None,
     proxy_images: Annotated[int | None, typer.Option(help="Training images seen per network.")] = None,
     rungs: Annotated[int | None, typer.Option(help="How often a training is scored.")] = None,
     eta: Annotated[float | None, typer.Option(help="The ratio from one rung's images to the next.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Trainings at once; as many as there are cores on a CPU, one elsewhere.")
+    reuse: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Take over the trainings of this study or table's file, and only time."),
     ] = None,
-    cache_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache of decoded images.")] = None,
+    jobs: Jobs = None,
+    checkpoint_mib: CheckpointMib = 2048.0,
+    cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
 ) -> None:
     """Makes the table."""
-    from hilo_nas.bench.table import TABLE_NAME, make_table
+    from hilo_nas.bench.making import limit_space, make_table
+    from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.tables import build_console
     from hilo_nas.report import write_tables
@@ -65,12 +90,28 @@ def run(
         rungs=rungs,
         eta=eta,
         cache_dir=cache_dir,
+        checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
     )
     folder = find_folder(request)[1]
+    limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     console = build_console()
     with build_display(console) as display:
-        records = make_table(request, load_space(space), folder, display, jobs=jobs)
+        records = make_table(
+            request,
+            limited,
+            folder,
+            display,
+            count=networks,
+            jobs=jobs,
+            reuse=None if reuse is None else find_table(reuse, studies_dir),
+        )
     write_tables(folder)
+    table, asked = collect_table(folder), {record.key for record in records}
+    for images in table.budgets:
+        top1 = [row.scores[images].top1 for row in table.rows if row.key in asked and images in row.scores]
+        if top1:
+            reached = f"{len(top1)} networks, {table.manifest.plan.metric} from {min(top1):.3g} to {max(top1):.3g}"
+            console.print(f"after {images:,} images: {reached}", markup=False)
     complete = sum(record.state == "complete" for record in records)
     console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}", markup=False)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.bench.running import Output
-from hilo_nas.cli.options import Device, Format, IdleTimeout, StudiesDir, parse_duration
+from hilo_nas.cli.options import CacheDir, Device, Format, IdleTimeout, StudiesDir, parse_duration
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure
 from hilo_nas.errors import UsageError
@@ -36,7 +36,7 @@ def run(
     precision: Annotated[str, typer.Option(help="fp32, amp-bf16 or amp-fp16.")] = "fp32",
     steps: Annotated[int, typer.Option(help="Steps timed as they run, and as many with their parts apart.")] = 50,
     output: Output = Format.table,
-    cache_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache of decoded images.")] = None,
+    cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
 ) -> None:

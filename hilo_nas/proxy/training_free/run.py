@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import statistics
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan, ProxyScore
@@ -84,7 +84,7 @@ def run_training_free(
         micro_batch_size=micro_batch_size,
         device=device,
         versions=versions(),
-        scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        scored_at=utc_now(),
     )
     return dataclasses.asdict(score)
 
@@ -131,7 +131,7 @@ def _score(
     values, images_seen, micro_batch_size = [], 0, 1
     for own_seed in range(REPEATS * seed, REPEATS * (seed + 1)):
         torch.manual_seed(own_seed)
-        model = build_subject(subject, data.num_classes, 3).to(device)
+        model = build_subject(subject, data.num_classes, 3, data.img_size).to(device)
         batches = _Minibatches(split, plan, own_seed)
         value = _SCORES[name](model, batches)
         if not math.isfinite(value):
