@@ -48,7 +48,9 @@ _EXAMPLE = (
 @app.command("check", help=_CHECK, epilog=_EXAMPLE)
 def check(
     space: SpaceArgument,
-    data: Annotated[str, typer.Option(metavar="DATA", help="Training images, as `hilo-nas search` takes them.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="DATA", help="Training images, as `hilo-nas search` takes them.")
+    ],
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
     networks: Annotated[int, typer.Option(help="Networks of the space that are compared.")] = 40,
     long_images: Annotated[

@@ -108,6 +108,7 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
+            "--data",
             metavar="DATA",
             help="Training images: digits, a folder of class folders, a .tar, torch/NAME, hfds/NAME, wds/..., "
             "module:function.",
@@ -126,6 +127,7 @@ def run(
     proxy: Annotated[
         str | None,
         typer.Option(
+            "--proxy",
             metavar="PROXY",
             help="What scores a network: training, params, macs, images_per_s, naswot, zico, dss or module:function.",
         ),

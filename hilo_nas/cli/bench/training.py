@@ -28,8 +28,12 @@ EXAMPLES = "Example: hilo-nas bench training --device cuda --data cifar10/train.
 
 def run(
     network: Annotated[str | None, typer.Argument(metavar="NETWORK", help="What to train.")] = None,
-    space: Annotated[str, typer.Option(metavar="SPACE", help="Gives network, size and batch.")] = "litv2_cifar",
-    data: Annotated[str, typer.Option(metavar="DATA", help="Images, as `hilo-nas search` takes them.")] = "digits",
+    space: Annotated[
+        str, typer.Option("--space", metavar="SPACE", help="Gives network, size and batch.")
+    ] = "litv2_cifar",
+    data: Annotated[
+        str, typer.Option("--data", metavar="DATA", help="Images, as `hilo-nas search` takes them.")
+    ] = "digits",
     device: Device = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the training images in pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
