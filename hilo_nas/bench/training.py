@@ -22,7 +22,7 @@ from hilo_nas.proxy.train import Training
 
 __all__ = ["PARTS", "bench_training", "time_training"]
 
-PARTS = ("batch", "forward", "backward", "update")
+PARTS = ("batch", "gradient", "update")
 """A step's parts, as `Training` calls them."""
 _WARM_UP = 5
 """Steps before any is timed."""

@@ -21,10 +21,11 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
-from hilo_nas.models import build_subject
+from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, save_checkpoint, set_generators
 from hilo_nas.proxy.data import CachedData
+from hilo_nas.proxy.graph import GradientGraph
 from hilo_nas.proxy.memory import MicroBatch, memory_given_back
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
@@ -148,8 +149,7 @@ class Training:
         seed: Seed of the images' order and augmentation.
         device: Where to train.
         emit: Takes `TrainingProgressed` and `Notice`.
-        watch: Opens a context around each part of a step (`batch`, `forward`, `backward`, `update`), for whoever times
-            them.
+        watch: Opens a context around each part of a step (`batch`, `gradient`, `update`), for whoever times them.
 
     Raises:
         StorageError: The image cache is gone.
@@ -185,6 +185,9 @@ class Training:
         self._optimizer = build_optimizer(self.model, plan.batch_size)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "amp-fp16")
+        # Of other networks it is not known whether a graph can hold them, nor whether they draw random numbers.
+        self._is_captured = device.type == "cuda" and isinstance(self.model, LITv2)
+        self._graph: GradientGraph | None = None
         self._latest_loss = torch.zeros((), device=device)
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
         self._told = time.monotonic()
@@ -206,9 +209,10 @@ class Training:
             self.images_seen += self.plan.batch_size
             for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * warmup_share(self.images_seen)
-            work = functools.partial(self._backward, inputs, labels)
-            self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_EFFECT_OF_PIECES)
-            self._is_finite &= self._latest_loss.isfinite()
+            with self._watch("gradient"):
+                work = functools.partial(self._compute_gradient, inputs, labels)
+                self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_EFFECT_OF_PIECES)
+                self._is_finite &= self._latest_loss.isfinite()
             with self._watch("update"):
                 self._update_weights()
             self._tell(until, is_due=self.images_seen >= until)
@@ -263,22 +267,31 @@ class Training:
         self._generator.set_state(state["generator"])
         set_generators(self.device, state)
 
-    def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
+    def _compute_gradient(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
         """Leaves the batch's gradient in the parameters and returns its loss.
 
         However the batch is cut, each image weighs the same; batch norm's statistics are those of each piece. Where
         memory runs out, the buffers (running statistics) are as they were before.
         """
+        if self._graph is not None:
+            return self._graph(inputs, labels)
+        if self._is_captured and micro_batch_size == len(labels):
+            whole = functools.partial(self._backward, micro_batch_size=micro_batch_size)
+            with _buffers_kept(self.model, in_any_case=True):
+                self._graph = GradientGraph(whole, inputs, labels)
+            return self._graph(inputs, labels)
+        with _buffers_kept(self.model):
+            return self._backward(inputs, labels, micro_batch_size)
+
+    def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         chunks = zip(torch.split(inputs, micro_batch_size), torch.split(labels, micro_batch_size), strict=True)
-        with _buffers_kept(self.model):
-            for chunk, chunk_labels in chunks:
-                with self._watch("forward"), self._autocast:
-                    loss = self._loss(self.model(chunk), chunk_labels) * (len(chunk_labels) / len(labels))
-                with self._watch("backward"):
-                    self._scaler.scale(loss).backward()
-                total += loss.detach()
+        for chunk, chunk_labels in chunks:
+            with self._autocast:
+                loss = self._loss(self.model(chunk), chunk_labels) * (len(chunk_labels) / len(labels))
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
         return total
 
     def _update_weights(self) -> None:
@@ -303,17 +316,20 @@ class Training:
 
 
 @contextlib.contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Puts a network's buffers back where memory runs out, so that a second attempt begins where the first did."""
+def _buffers_kept(model: nn.Module, *, in_any_case: bool = False) -> Iterator[None]:
+    """Puts a network's buffers back, in any case or where memory runs out: what follows begins where this began."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    is_undone = in_any_case
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        is_undone |= is_out_of_memory(error)
+        raise
+    finally:
+        if is_undone:
             with torch.no_grad():
                 for buffer, value in before:
                     buffer.copy_(value)
-        raise
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ import torch
 from models.test_conformance import GOLDEN, golden_input, golden_model
 from torch import Tensor, nn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import Event, Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
@@ -233,6 +234,47 @@ def test_a_training_begins_on_the_card_as_on_the_cpu(exact_float32, digits):
     # The same weights and images, shifted alike; then the same step.
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-3)
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-2)
+
+
+def trained(
+    data: CachedData, arch: ArchConfig, *, precision: str, is_captured: bool = True, steps: int = 4
+) -> Training:
+    torch.manual_seed(0)
+    model = build_subject({"arch": arch.to_dict()}, data.num_classes, 3)
+    the_plan = plan(precision=precision)
+    training = Training(model, the_plan, data, seed=0, device=torch.device(DEVICE), emit=lambda event: None)
+    assert training._is_captured
+    training._is_captured = is_captured
+    assert len(list(training.steps(steps * the_plan.batch_size))) == steps
+    assert (training._graph is not None) == is_captured
+    return training
+
+
+def gradient(training: Training) -> Tensor:
+    return torch.cat([p.grad.flatten().double() for p in training.model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("precision", PROXY_PRECISIONS)
+def test_a_captured_pass_trains_as_the_plain_one(exact_float32, digits, precision):
+    tolerance = 1e-3 if precision == "fp32" else 0.05
+    for steps in (1, 2):
+        plain, captured = (
+            trained(digits, TINY, precision=precision, is_captured=is_captured, steps=steps)
+            for is_captured in (False, True)
+        )
+        expected = gradient(plain)
+        assert (gradient(captured) - expected).norm() < steps * tolerance * expected.norm()
+    seen = dict(captured.model.named_buffers())
+    for name, value in plain.model.named_buffers():
+        assert distance(seen[name], value) < tolerance, name
+    assert captured.evaluate().loss == pytest.approx(plain.evaluate().loss, rel=tolerance)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ATTENTION_KINDS if kind != "none"])
+def test_a_graph_holds_a_pass_through_every_kind_of_attention(digits, kind):
+    arch = dataclasses.replace(TINY, attention=("none", "none", kind, kind), window_size=(1, 1, 2, 2))
+    training = trained(digits, arch, precision="amp-bf16")
+    assert math.isfinite(training.evaluate().loss)
 
 
 def test_the_loss_scale_comes_down_from_an_overflow_and_the_network_learns_after_it(digits):

@@ -336,6 +336,64 @@ def test_an_attempt_that_ran_out_of_memory_leaves_no_trace_in_the_running_statis
         assert torch.equal(ours, theirs)
 
 
+# A graph of the pass, for which a plain repetition stands here; tests/gpu has the real one.
+
+
+class Repetition:
+    """Calls the pass a few times for nothing, as a capture does, and again for every batch."""
+
+    made = 0
+
+    def __init__(self, backward, inputs, labels) -> None:
+        type(self).made += 1
+        self.backward = backward
+        for _ in range(3):
+            backward(torch.ones_like(inputs), labels)
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.backward(inputs, labels)
+
+
+def captured_training(data, monkeypatch, *, is_captured: bool, limit: int = 10**9, emit=lambda event: None) -> Training:
+    """A training after three updates of 24 images; no more than a number of images find room at once."""
+    monkeypatch.setattr(Repetition, "made", 0)
+    monkeypatch.setattr(train_module, "GradientGraph", Repetition)
+    torch.manual_seed(0)
+    model = build_subject(TINY, data.num_classes, 3)
+
+    def fail(module, args, output):
+        if len(args[0]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model.register_forward_hook(fail)
+    training = Training(model, plan(images=72, batch_size=24), data, seed=0, device=CPU, emit=emit)
+    assert not training._is_captured  # on a CPU nothing is
+    training._is_captured = is_captured
+    assert list(training.steps(72)) == [24, 48, 72]
+    return training
+
+
+def test_making_a_graph_leaves_no_trace(digits16, monkeypatch):
+    plain = captured_training(digits16, monkeypatch, is_captured=False)
+    assert Repetition.made == 0
+    captured = captured_training(digits16, monkeypatch, is_captured=True)
+    assert Repetition.made == 1
+    for name, value in captured.model.state_dict().items():
+        assert torch.equal(value, plain.model.state_dict()[name]), name
+
+
+def test_a_batch_for_which_there_is_no_room_is_cut_and_not_captured(digits16, monkeypatch):
+    events = []
+    plain = captured_training(digits16, monkeypatch, is_captured=False, limit=12)
+    captured = captured_training(digits16, monkeypatch, is_captured=True, limit=12, emit=events.append)
+    assert Repetition.made == 1  # tried once, with the whole batch
+    assert captured._graph is None
+    assert captured.micro_batch.size == 12
+    assert sum(isinstance(event, Notice) for event in events) == 1
+    for name, value in captured.model.state_dict().items():
+        assert torch.equal(value, plain.model.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("error", [None, "diverged", "with a single image"])
 def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, error):
     models, alive = [], []

@@ -20,7 +20,7 @@ from hilo_nas.errors import UsageError
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Train one network for some steps and say where their time goes: batch, forward, backward, update, scoring.
+HELP = """Train one network for some steps and say where their time goes: batch, gradient, update, scoring.
 
 A NETWORK is what `hilo-nas measure` takes; the first anchor of the space if left out."""
 EXAMPLES = "Example: hilo-nas bench training --device cuda --data cifar10/train.tar --precision amp-bf16"
