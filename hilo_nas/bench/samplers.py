@@ -29,6 +29,7 @@ from hilo_nas.study import StudyFolder
 
 __all__ = [
     "EXTRAPOLATED",
+    "FORESEEN",
     "FULL",
     "PRUNED",
     "Replay",
@@ -46,6 +47,9 @@ EXTRAPOLATED = "extrapolated"
 """Rungs; the sampler is told the top-1 that a stopped network would hardly have missed."""
 PRUNED = "pruned"
 """Rungs; the sampler is told that a network was stopped, and no value."""
+FORESEEN = "foreseen"
+"""Rungs that show what the full training will reach. No search has such: what these save is the most that better scores
+at rungs could."""
 _TELLS_PRUNED = ("gp", "tpe")
 """Samplers with a model, which may make something of it or not."""
 
@@ -91,7 +95,7 @@ class SamplersPlan:
         return [
             (sampler, rungs)
             for sampler in self.samplers
-            for rungs in (FULL, EXTRAPOLATED, *[PRUNED] * (sampler in _TELLS_PRUNED))
+            for rungs in (FULL, EXTRAPOLATED, *[PRUNED] * (sampler in _TELLS_PRUNED), FORESEEN)
         ]
 
 
@@ -121,7 +125,7 @@ class Replay:
 
     sampler: str
     rungs: str
-    """`FULL`, `EXTRAPOLATED` or `PRUNED`."""
+    """`FULL`, `EXTRAPOLATED`, `PRUNED` or `FORESEEN`."""
     seed: int
     steps: tuple[Step, ...]
     replay_seconds: float
@@ -170,10 +174,11 @@ class TableExecutor:
 
     Args:
         table: Holds every network that will be asked for.
+        foresees: Whether each score is that of the full budget, for the price of its own.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, *, foresees: bool = False) -> None:
+        self._table, self._foresees = table, foresees
         self._reached: dict[str, int] = {}
         self.images = 0
         """Training images spent so far."""
@@ -202,7 +207,10 @@ class TableExecutor:
         self._reached[row.key] = until
         self.images += until - reached
         self.seconds += score.seconds
-        return score
+        if not self._foresees:
+            return score
+        full = build_score(row, self._table.budgets[-1], self._table, since=reached, seed=seed)
+        return dataclasses.replace(full, images_seen=score.images_seen, seconds=score.seconds)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -263,13 +271,13 @@ def replay_search(
         table: A whole one.
         truth: Of that table.
         sampler: One of `SAMPLERS`.
-        rungs: `FULL`, `EXTRAPOLATED` or `PRUNED`.
+        rungs: `FULL`, `EXTRAPOLATED`, `PRUNED` or `FORESEEN`.
         seed: Of the search; the table's trainings have their own.
         trials: Full trainings.
         eta: One of how many networks goes on at each rung.
     """
     start = time.monotonic()
-    executor = TableExecutor(table)
+    executor = TableExecutor(table, foresees=rungs == FORESEEN)
     steps: list[Step] = []
     found: list[str] = []
 

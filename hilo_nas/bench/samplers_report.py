@@ -18,7 +18,7 @@ from hilo_nas.bench.curves import (
     spread,
 )
 from hilo_nas.bench.reports import plan_settings
-from hilo_nas.bench.samplers import EXTRAPOLATED, FULL, PRUNED, Replay, SamplersPlan, build_measurement
+from hilo_nas.bench.samplers import EXTRAPOLATED, FORESEEN, FULL, PRUNED, Replay, SamplersPlan, build_measurement
 from hilo_nas.bench.table import Table
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import Column, between, number, percent, word
@@ -67,7 +67,8 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             "share.",
             f"rungs: {FULL}, every network is fully trained; else one of {plan.eta:g} goes on at "
             f"{' and '.join(f'{images:,}' for images in table.budgets[:-1])} of {table.budgets[-1]:,} images, and of "
-            f"those stopped the sampler is told an {EXTRAPOLATED} top-1, or no value ({PRUNED}).",
+            f"those stopped the sampler is told an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {FORESEEN}: scores at "
+            "rungs are those of the full training, which no search has; it is the most that better ones could save.",
             f"at equal cost: once the training images of {trials} full trainings are spent. over random: at {trials} "
             "networks, to random search with the same rungs or without. mean over: the area under the curve of the "
             "share, over networks up to that number, and over training images up to that cost.",
@@ -160,7 +161,7 @@ def summarize(table: Table, plan: SamplersPlan, replays: Sequence[Replay]) -> li
         own_full = [_share(replay, trials) for replay in full]
         gains = [a - b for a, b in zip(at_cost, own_full, strict=True)]
         row |= _fields("gain_at_cost", spread(gains, weights_RS))
-        others = cells.get((_RANDOM, FULL if rungs == FULL else EXTRAPOLATED), [])
+        others = cells.get((_RANDOM, rungs if (_RANDOM, rungs) in cells else EXTRAPOLATED), [])
         if others and sampler != _RANDOM:
             gains = [a - _share(other, trials) for a, other in zip(found, others, strict=True)]
             row |= _fields("over_random", spread(gains, weights_RS))
@@ -230,6 +231,7 @@ def _list_headlines(rows: Sequence[Mapping[str, Any]], plan: SamplersPlan, trial
     return [
         *_say_samplers(by_cell, trials, plan.trials_share),
         *(line for sampler in plan.samplers for line in _say_rungs(by_cell, sampler, trials)),
+        *(line for sampler in plan.samplers for line in _say_foreseen(by_cell, sampler)),
         *(line for sampler in plan.samplers for line in _say_told(by_cell, sampler)),
     ]
 
@@ -263,6 +265,15 @@ def _say_rungs(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str,
         f"{sampler} with rungs needs, for what it finds without ({row['target']:.3f}), {costs}; at the cost of "
         f"{trials} full trainings it finds {_say(row, 'share_at_cost')}: {_judge(row, 'gain_at_cost')}"
     ]
+
+
+def _say_foreseen(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str) -> list[str]:
+    """What rungs would save if no score at them misled."""
+    row = cells.get((sampler, FORESEEN))
+    if row is None:
+        return []
+    costs = " and ".join(f"{_say_percent(_spread(row, f'same_{unit}'))} of the {unit}" for unit in _COSTS)
+    return [f"{sampler} would need {costs} if rungs showed what the full training reaches"]
 
 
 def _say_told(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str) -> list[str]:

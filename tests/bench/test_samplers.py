@@ -10,6 +10,7 @@ from bench.tables import build_table, cut_short
 
 from hilo_nas.bench.samplers import (
     EXTRAPOLATED,
+    FORESEEN,
     FULL,
     PRUNED,
     SamplersPlan,
@@ -100,6 +101,34 @@ def test_the_executor_gives_what_the_table_says():
     assert executor.timing_seconds == row.timing_seconds
 
 
+def test_an_executor_that_foresees_tells_the_end_for_the_price_of_a_rung():
+    table = build_table()
+    row = table.rows[5]
+    plain, foreseeing = TableExecutor(table), TableExecutor(table, foresees=True)
+    for images in table.budgets:
+        scores = [
+            executor.score(Subject(arch=table.space.decode(row.params)), 3, print, until=images)
+            for executor in (plain, foreseeing)
+        ]
+        assert (scores[1].images_seen, scores[1].seconds) == (scores[0].images_seen, scores[0].seconds)
+        assert scores[1].proxy_top1 == row.scores[FULL_IMAGES].top1
+    assert (plain.images, plain.seconds) == (foreseeing.images, foreseeing.seconds)
+
+
+def test_where_rungs_foresee_only_the_worst_are_stopped():
+    table = build_table()
+    steps = replay(rungs=FORESEEN, trials=12).steps
+    top1 = {key: row.scores[FULL_IMAGES].top1 for key, row in table.by_key.items()}
+    speed = {key: row.images_per_s for key, row in table.by_key.items()}
+    tried = [step.key for step in steps]
+    for step in steps[-4:]:
+        if step.state == "stopped":  # somebody was at least as good in both
+            assert any(
+                top1[key] >= top1[step.key] and speed[key] >= speed[step.key] for key in tried if key != step.key
+            )
+    assert {step.state for step in steps} == {"complete", "stopped"}
+
+
 def test_a_stopped_network_costs_what_it_was_trained_and_is_not_found():
     table = build_table()
     found = replay(rungs=EXTRAPOLATED)
@@ -157,7 +186,7 @@ def test_random_search_finds_everything_once_it_has_tried_everything():
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
-@pytest.mark.parametrize("rungs", [FULL, EXTRAPOLATED, PRUNED])
+@pytest.mark.parametrize("rungs", [FULL, EXTRAPOLATED, PRUNED, FORESEEN])
 def test_a_seed_gives_the_same_search_again(sampler, rungs):
     first, second = (replay(sampler=sampler, rungs=rungs, seed=1, trials=6) for _ in range(2))
     assert first.steps == second.steps
@@ -200,7 +229,7 @@ def test_results_so_far_are_handed_over_search_by_search():
     kept = []
     plan = SamplersPlan(samplers=("random", "tpe"), seeds=2, trials_share=0.2)
     found = bench_samplers(build_table(), plan, lambda event: None, keep=lambda so_far: kept.append(list(so_far)))
-    assert [len(so_far) for so_far in kept] == [2, 4, 6, 8, 10]
+    assert [len(so_far) for so_far in kept] == [2, 4, 6, 8, 10, 12, 14]
     assert kept[-1] == found
     assert [(item.sampler, item.rungs) for item in found[::2]] == plan.list_cells()
     assert plan.trials_of(build_table()) == 5
@@ -229,6 +258,7 @@ def test_the_report_says_what_rungs_save_and_what_they_find_for_the_same_money()
     assert report.stem == "samplers-cpu-small-table-pt2.9-2026-07"
     text = render_markdown(report)
     assert "tpe with rungs needs" in text
+    assert "tpe would need" in text
     assert "tpe: stopped networks are better told as" in text
     assert "hilo-nas bench samplers small-table" in text
     steps = list(csv.DictReader(render_csv(report.tables[-1]).splitlines()))
