@@ -25,8 +25,8 @@ class GradientGraph:
     set to None or replaced in between.
 
     Args:
-        backward: Leaves a batch's gradients in parameters that have none, for inputs and labels, and returns the loss.
-            It must not wait for the device, nor draw random numbers there. It is called a few times.
+        backward: For inputs and labels, sets the parameters' gradients to None, leaves the batch's there and returns
+            its loss. It must not wait for the device, nor draw random numbers there. It is called a few times.
         inputs: A batch on a CUDA device.
         labels: Its labels, there, too.
 
@@ -42,10 +42,12 @@ class GradientGraph:
         # Autograd goes on on the stream that saw a parameter first: passes and capture share one.
         stream = _side_stream(inputs.device)
         stream.wait_stream(here)
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_PASSES):
-                backward(self._inputs, self._labels)
-        here.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP_PASSES):
+                    backward(self._inputs, self._labels)
+        finally:
+            here.wait_stream(stream)  # or what is put back after a lack of memory might be written over
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(inputs.device), torch.cuda.graph(self._graph, stream=stream):
             self._loss = backward(self._inputs, self._labels)

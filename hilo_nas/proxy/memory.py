@@ -18,7 +18,7 @@ import torch
 from hilo_nas.errors import OutOfMemoryError, is_out_of_memory
 from hilo_nas.events import Emit, Notice
 
-__all__ = ["MicroBatch", "memory_given_back"]
+__all__ = ["MicroBatch", "free_cached_memory", "memory_given_back"]
 
 Result = TypeVar("Result")
 
@@ -59,9 +59,7 @@ class MicroBatch:
             self._halve(what, reason, effect)
 
     def _halve(self, what: str, reason: str, effect: str) -> None:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached_memory()
         if self.size == 1:
             raise OutOfMemoryError(f"memory ran out in {what} with a single image: {reason}")
         self.size //= 2
@@ -89,5 +87,10 @@ def memory_given_back(device: torch.device, *, what: str) -> Iterator[None]:
         raise OutOfMemoryError(f"memory ran out in {what}: {str(error).partition(chr(10))[0]}") from error
     finally:
         if device.type == "cuda":
-            gc.collect()
-            torch.cuda.empty_cache()
+            free_cached_memory()
+
+
+def free_cached_memory() -> None:
+    """Gives back what nobody holds any more, of this process and of torch's allocator on a CUDA device."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA was not begun

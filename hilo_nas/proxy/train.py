@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from hilo_nas.clock import utc_now
@@ -26,7 +27,7 @@ from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_sp
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, save_checkpoint, set_generators
 from hilo_nas.proxy.data import CachedData
 from hilo_nas.proxy.graph import GradientGraph
-from hilo_nas.proxy.memory import MicroBatch, memory_given_back
+from hilo_nas.proxy.memory import MicroBatch, free_cached_memory, memory_given_back
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
 
@@ -57,7 +58,8 @@ def run_training(
 
     The same arguments give the same score on one device and version of torch, as far as its kernels are
     deterministic (on the CPU they are). It seeds torch's own generator, for the weights. Memory that torch keeps on a
-    CUDA device is given back at the end, for another process times networks on the same device.
+    CUDA device is given back at the end (but for what cuBLAS works in), for another process times networks on the same
+    device.
 
     Args:
         emit: Takes `TrainingProgressed` and `Notice`.
@@ -185,8 +187,7 @@ class Training:
         self._optimizer = build_optimizer(self.model, plan.batch_size)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "amp-fp16")
-        # Of other networks it is not known whether a graph can hold them, nor whether they draw random numbers.
-        self._is_captured = device.type == "cuda" and isinstance(self.model, LITv2)
+        self._can_capture = device.type == "cuda" and _can_be_held(self.model)
         self._graph: GradientGraph | None = None
         self._latest_loss = torch.zeros((), device=device)
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
@@ -273,15 +274,35 @@ class Training:
         However the batch is cut, each image weighs the same; batch norm's statistics are those of each piece. Where
         memory runs out, the buffers (running statistics) are as they were before.
         """
+        if micro_batch_size < len(labels):
+            self._graph = None
+        elif self._graph is None:
+            self._graph = self._capture(inputs, labels)
         if self._graph is not None:
-            return self._graph(inputs, labels)
-        if self._is_captured and micro_batch_size == len(labels):
-            whole = functools.partial(self._backward, micro_batch_size=micro_batch_size)
-            with _buffers_kept(self.model, in_any_case=True):
-                self._graph = GradientGraph(whole, inputs, labels)
             return self._graph(inputs, labels)
         with _buffers_kept(self.model):
             return self._backward(inputs, labels, micro_batch_size)
+
+    def _capture(self, inputs: Tensor, labels: Tensor) -> GradientGraph | None:
+        """Returns the graph of a whole batch's pass, where there can be one; a lack of room for it costs nothing else.
+
+        Not before the optimizer has its state: the graph keeps what a pass needs, and whatever came after it would find
+        less room than in a plain training.
+        """
+        if not self._can_capture or not self._optimizer.state:
+            return None
+        whole = functools.partial(self._backward, micro_batch_size=len(labels))
+        try:
+            with _buffers_kept(self.model, in_any_case=True):
+                return GradientGraph(whole, inputs, labels)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._can_capture = False
+        # Only outside the handler are the failed capture's tensors free, which its traceback held.
+        self._optimizer.zero_grad(set_to_none=True)
+        free_cached_memory()
+        return None
 
     def _backward(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
@@ -313,6 +334,13 @@ class Training:
     def _check_finite(self, loss: float) -> None:
         if not (math.isfinite(loss) and self._is_finite):
             raise HiloNasError(f"the training diverged: its loss was not finite after {self.images_seen} images")
+
+
+def _can_be_held(model: nn.Module) -> bool:
+    """Whether a CUDA graph can hold a network's pass: a LITv2's, if it throws no dice. Of others that is not known."""
+    dice = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    dice += [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    return isinstance(model, LITv2) and not any(dice)
 
 
 @contextlib.contextmanager

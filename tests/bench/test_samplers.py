@@ -33,8 +33,8 @@ from hilo_nas.study import StudyFolder
 FULL_IMAGES = 2304
 
 
-def replay(**fields):
-    table = build_table()
+def replay(table=None, **fields):
+    table = table or build_table()
     values = {"sampler": "random", "rungs": FULL, "seed": 0, "trials": 8}
     return replay_search(table, Truth(table), **{**values, **fields})
 
@@ -115,18 +115,27 @@ def test_an_executor_that_foresees_tells_the_end_for_the_price_of_a_rung():
     assert (plain.images, plain.seconds) == (foreseeing.images, foreseeing.seconds)
 
 
-def test_where_rungs_foresee_only_the_worst_are_stopped():
+def test_where_rungs_foresee_their_own_scores_do_not_matter():
     table = build_table()
-    steps = replay(rungs=FORESEEN, trials=12).steps
-    top1 = {key: row.scores[FULL_IMAGES].top1 for key, row in table.by_key.items()}
-    speed = {key: row.images_per_s for key, row in table.by_key.items()}
-    tried = [step.key for step in steps]
-    for step in steps[-4:]:
-        if step.state == "stopped":  # somebody was at least as good in both
-            assert any(
-                top1[key] >= top1[step.key] and speed[key] >= speed[step.key] for key in tried if key != step.key
-            )
-    assert {step.state for step in steps} == {"complete", "stopped"}
+    reversed_rows = [
+        dataclasses.replace(
+            row,
+            scores={
+                images: dataclasses.replace(score, top1=score.top1 if images == FULL_IMAGES else 1 - score.top1)
+                for images, score in row.scores.items()
+            },
+        )
+        for row in table.rows
+    ]
+    misleading = dataclasses.replace(table, rows=tuple(reversed_rows))
+    found = {
+        (rungs, name): [(step.key, step.state) for step in replay(of, rungs=rungs, trials=12).steps]
+        for rungs in (EXTRAPOLATED, FORESEEN)
+        for name, of in (("table", table), ("misleading", misleading))
+    }
+    assert found[FORESEEN, "table"] == found[FORESEEN, "misleading"]
+    assert found[EXTRAPOLATED, "table"] != found[EXTRAPOLATED, "misleading"]
+    assert {state for _, state in found[FORESEEN, "table"]} == {"complete", "stopped"}
 
 
 def test_a_stopped_network_costs_what_it_was_trained_and_is_not_found():

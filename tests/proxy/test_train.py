@@ -12,10 +12,11 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
+from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
-from hilo_nas.models import build_subject
+from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.proxy import memory as memory_module
 from hilo_nas.proxy import run_training
 from hilo_nas.proxy import train as train_module
@@ -343,21 +344,29 @@ class Repetition:
     """Calls the pass a few times for nothing, as a capture does, and again for every batch."""
 
     made = 0
+    has_room = True
 
     def __init__(self, backward, inputs, labels) -> None:
         type(self).made += 1
         self.backward = backward
         for _ in range(3):
             backward(torch.ones_like(inputs), labels)
+        if not self.has_room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
         return self.backward(inputs, labels)
 
 
-def captured_training(data, monkeypatch, *, is_captured: bool, limit: int = 10**9, emit=lambda event: None) -> Training:
-    """A training after three updates of 24 images; no more than a number of images find room at once."""
+@pytest.fixture
+def repetition(monkeypatch) -> type[Repetition]:
     monkeypatch.setattr(Repetition, "made", 0)
     monkeypatch.setattr(train_module, "GradientGraph", Repetition)
+    return Repetition
+
+
+def train_captured(data, *, can_capture: bool, limit: int = 10**9) -> tuple[Training, list[Notice]]:
+    """A training after three updates of 24 images; no more than a number of images find room at once."""
     torch.manual_seed(0)
     model = build_subject(TINY, data.num_classes, 3)
 
@@ -366,32 +375,64 @@ def captured_training(data, monkeypatch, *, is_captured: bool, limit: int = 10**
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     model.register_forward_hook(fail)
-    training = Training(model, plan(images=72, batch_size=24), data, seed=0, device=CPU, emit=emit)
-    assert not training._is_captured  # on a CPU nothing is
-    training._is_captured = is_captured
-    assert list(training.steps(72)) == [24, 48, 72]
-    return training
-
-
-def test_making_a_graph_leaves_no_trace(digits16, monkeypatch):
-    plain = captured_training(digits16, monkeypatch, is_captured=False)
-    assert Repetition.made == 0
-    captured = captured_training(digits16, monkeypatch, is_captured=True)
-    assert Repetition.made == 1
-    for name, value in captured.model.state_dict().items():
-        assert torch.equal(value, plain.model.state_dict()[name]), name
-
-
-def test_a_batch_for_which_there_is_no_room_is_cut_and_not_captured(digits16, monkeypatch):
     events = []
-    plain = captured_training(digits16, monkeypatch, is_captured=False, limit=12)
-    captured = captured_training(digits16, monkeypatch, is_captured=True, limit=12, emit=events.append)
-    assert Repetition.made == 1  # tried once, with the whole batch
-    assert captured._graph is None
-    assert captured.micro_batch.size == 12
-    assert sum(isinstance(event, Notice) for event in events) == 1
-    for name, value in captured.model.state_dict().items():
-        assert torch.equal(value, plain.model.state_dict()[name]), name
+    training = Training(model, plan(images=72, batch_size=24), data, seed=0, device=CPU, emit=events.append)
+    assert not training._can_capture  # on a CPU nothing is
+    training._can_capture = can_capture
+    assert list(training.steps(72)) == [24, 48, 72]
+    return training, [event for event in events if isinstance(event, Notice)]
+
+
+def assert_same_network(ours: Training, theirs: Training) -> None:
+    expected = theirs.model.state_dict()
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_making_a_graph_leaves_no_trace(digits16, repetition):
+    plain, _ = train_captured(digits16, can_capture=False)
+    assert repetition.made == 0
+    captured, _ = train_captured(digits16, can_capture=True)
+    assert repetition.made == 1
+    assert_same_network(captured, plain)
+
+
+def test_a_graph_without_room_costs_nothing_else(digits16, repetition, monkeypatch):
+    monkeypatch.setattr(repetition, "has_room", False)
+    plain, _ = train_captured(digits16, can_capture=False)
+    captured, notices = train_captured(digits16, can_capture=True)
+    assert repetition.made == 1  # it is not tried again
+    assert (captured.micro_batch.size, notices) == (24, [])
+    assert_same_network(captured, plain)
+
+
+def test_a_batch_without_room_is_cut_and_not_captured(digits16, repetition):
+    plain, _ = train_captured(digits16, can_capture=False, limit=12)
+    captured, notices = train_captured(digits16, can_capture=True, limit=12)
+    assert repetition.made == 0
+    assert (captured.micro_batch.size, len(notices)) == (12, 1)
+    assert_same_network(captured, plain)
+
+
+def test_a_training_that_goes_on_with_smaller_pieces_lets_go_of_its_graph(digits16, repetition):
+    training, _ = train_captured(digits16, can_capture=True)
+    assert training._graph is not None
+    training.load_state({**training.state(), "micro_batch_size": 12})
+    assert list(training.steps(96)) == [96]
+    assert training._graph is None
+
+
+@pytest.mark.parametrize(
+    ("build", "can_be_held"),
+    [
+        (lambda: build_model(ArchConfig.from_dict(TINY["arch"])), True),
+        (lambda: build_model(ArchConfig.from_dict(TINY["arch"]), drop_path_rate=0.1), False),
+        (lambda: LITv2(**TINY["arch"], drop_rate=0.5), False),
+        (lambda: nn.Linear(2, 2), False),
+    ],
+)
+def test_a_graph_is_for_a_litv2_that_throws_no_dice(build, can_be_held):
+    assert train_module._can_be_held(build()) == can_be_held
 
 
 @pytest.mark.parametrize("error", [None, "diverged", "with a single image"])
@@ -414,10 +455,10 @@ def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, 
     monkeypatch.setattr(train_module, "build_subject", build)
     monkeypatch.setattr(train_module, "memory_given_back", given_back)
     monkeypatch.setattr(memory_module.torch.cuda, "empty_cache", look)
-    monkeypatch.setattr(memory_module.torch.cuda, "is_available", lambda: False)  # else pieces give back, too
     with pytest.raises(HiloNasError, match=error) if error else contextlib.nullcontext():
         score(digits16, plan())
-    assert alive == [False]
+    assert alive[-1:] == [False]  # smaller pieces give back before, when it is still there
+    assert len(alive) == 1 or error == "with a single image"
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

@@ -4,8 +4,8 @@ Each gives what the layer named in its docstring computes, with accumulation in 
 They have no gradients. This file and its operators need no triton before the first launch. A CUDA graph is captured
 after a first call with the same shapes, which compiles.
 
-Nothing here has been timed on a device yet: the sizes of blocks follow from counting bytes, instructions and registers
-in what the compiler makes for Hopper.
+The sizes of blocks follow from counting bytes, instructions and registers in what the compiler makes for Hopper; no
+others have been tried on a device yet.
 
 Shape suffixes: B batch, C channels, H W map, K the nine places of a 3x3 window, F features of a joint product.
 """

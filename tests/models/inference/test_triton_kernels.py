@@ -147,7 +147,9 @@ class Recorder:
 @pytest.mark.parametrize(
     ("dtype", "capability"), [(torch.float32, 80), (torch.float16, 80), (torch.bfloat16, 90)], ids=str
 )
-@pytest.mark.parametrize("name", ["merging", "ffn", "attention", "attention, 7 x 7"])
+@pytest.mark.parametrize(
+    "name", ["merging", "ffn", "ffn, one pixel", "attention", "attention, 4 x 4", "attention, 7 x 7"]
+)
 def test_a_kernel_compiles_for_a_card_that_is_not_here(monkeypatch, tmp_path, name, dtype, capability):
     """The interpreter takes much that the compiler refuses."""
     triton = pytest.importorskip("triton", reason="triton is not installed")
@@ -172,15 +174,31 @@ def test_a_kernel_compiles_for_a_card_that_is_not_here(monkeypatch, tmp_path, na
     options = {key: kwargs.pop(key) for key in ("num_warps", "enable_fp_fusion")}
     types = {Tensor: f"*{str(dtype).removeprefix('torch.').replace('float', 'fp').replace('bfp', 'bf')}"}
     types |= {int: "i32", float: "fp32"}
-    positions = {key: kernel.arg_names.index(key) for key in kwargs}
+    values = dict(zip(kernel.arg_names, args, strict=False))
+    constants = kwargs | {
+        key: value for key, value in values.items() if type(value) is int and value == 1
+    }  # as every launch has it
     source = triton.compiler.ASTSource(
         kernel,
-        {key: types[type(value)] for key, value in zip(kernel.arg_names, args, strict=False)}
-        | dict.fromkeys(kwargs, "constexpr"),
-        {(positions[key],): value for key, value in kwargs.items()},
+        {key: types[type(value)] for key, value in values.items()} | dict.fromkeys(constants, "constexpr"),
+        {(kernel.arg_names.index(key),): value for key, value in constants.items()},
     )
     compiled = triton.compile(source, target=compiler.GPUTarget("cuda", capability, 32), options=options)
     assert compiled.asm["cubin"]
+
+
+@pytest.mark.parametrize("size", [(1, 1, 9, 8), (2, 4, 1, 8)])
+def test_nothing_is_launched_for_a_map_that_merges_to_nothing(monkeypatch, size):
+    """To the compiler a side of 1 is a plain number, which the kernel cannot bear."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    from hilo_nas.models.inference.kernels import deformable
+
+    monkeypatch.setattr(deformable, "_columns", Recorder())
+    B, H, W, C = size
+    given = torch.empty(size), torch.empty(B, 8, H // 2, W // 2), torch.empty(B, H // 2, W // 2, 4 * C)
+    deformable.launch(*given)
+    with pytest.raises(Launched):
+        deformable.launch(torch.empty(B, 2, 2, C), torch.empty(B, 8, 1, 1), torch.empty(B, 1, 1, 4 * C))
 
 
 # What needs no triton.
