@@ -48,8 +48,8 @@ EXTRAPOLATED = "extrapolated"
 PRUNED = "pruned"
 """Rungs; the sampler is told that a network was stopped, and no value."""
 FORESEEN = "foreseen"
-"""Rungs that show what the full training will reach. No search has such: what these save is the most that better scores
-at rungs could."""
+"""Rungs that show what the full training will reach. No search has such: what these save is what perfect scores at the
+same rungs would."""
 _TELLS_PRUNED = ("gp", "tpe")
 """Samplers with a model, which may make something of it or not."""
 

@@ -68,7 +68,7 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             f"rungs: {FULL}, every network is fully trained; else one of {plan.eta:g} goes on at "
             f"{' and '.join(f'{images:,}' for images in table.budgets[:-1])} of {table.budgets[-1]:,} images, and of "
             f"those stopped the sampler is told an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {FORESEEN}: scores at "
-            "rungs are those of the full training, which no search has; it is the most that better ones could save.",
+            "rungs are those of the full training, which no search has: it says what perfect ones would save.",
             f"at equal cost: once the training images of {trials} full trainings are spent. over random: at {trials} "
             "networks, to random search with the same rungs or without. mean over: the area under the curve of the "
             "share, over networks up to that number, and over training images up to that cost.",
