@@ -18,6 +18,7 @@ __all__ = [
     "CheckpointMib",
     "Compile",
     "CudaGraph",
+    "Data",
     "Device",
     "Env",
     "Format",
@@ -81,6 +82,7 @@ ImgSize = Annotated[int | None, typer.Option(help="Side of the timed images in p
 Seconds = Annotated[float | None, typer.Option(help="Time each network for at most so many seconds; 2.5.")]
 IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]
 
+Data = Annotated[str, typer.Option("--data", metavar="DATA", help="Training images, as `hilo-nas search` takes them.")]
 ProxyImgSize = Annotated[int | None, typer.Option(help="Side of the training images in pixels.")]
 ProxyBatchSize = Annotated[int | None, typer.Option(help="Images per training step.")]
 CacheDir = Annotated[

@@ -13,6 +13,7 @@ from hilo_nas.cli.options import (
     BatchSize,
     CacheDir,
     CheckpointMib,
+    Data,
     Device,
     Format,
     IdleTimeout,
@@ -48,9 +49,7 @@ _EXAMPLE = (
 @app.command("check", help=_CHECK, epilog=_EXAMPLE)
 def check(
     space: SpaceArgument,
-    data: Annotated[
-        str, typer.Option("--data", metavar="DATA", help="Training images, as `hilo-nas search` takes them.")
-    ],
+    data: Data,
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
     networks: Annotated[int, typer.Option(help="Networks of the space that are compared.")] = 40,
     long_images: Annotated[

@@ -10,6 +10,7 @@ from hilo_nas.cli.options import (
     BatchSize,
     CacheDir,
     CheckpointMib,
+    Data,
     Device,
     IdleTimeout,
     ImgSize,
@@ -37,9 +38,7 @@ EXAMPLES = "Example: hilo-nas bench table litv2_tabular --device cpu --data cifa
 
 def run(
     space: SpaceArgument,
-    data: Annotated[
-        str, typer.Option("--data", metavar="DATA", help="Training images, as `hilo-nas search` takes them.")
-    ],
+    data: Data,
     study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
     networks: Annotated[int | None, typer.Option(help="Only so many of the space's networks, at random.")] = None,
     max_gmacs: MaxGmacs = None,
