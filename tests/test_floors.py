@@ -38,6 +38,8 @@ FLOORS = {
     "study": 1,
     "models": 2,
     "measure": 3,
+    "data": 2,
+    "plugins": 1,
     "proxy": 3,
     "search": 4,
     "report": 4,

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from hilo_nas.data import CachedData
 from hilo_nas.errors import UsageError
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measure import TUNED_ENVIRONMENT, Worker, claims_of, hold
 from hilo_nas.measure.device import synchronizer
 from hilo_nas.measurement import DeviceIdentity, ProxyPlan
 from hilo_nas.models import build_subject
-from hilo_nas.proxy import CachedData
 from hilo_nas.proxy.train import Training
 
 __all__ = ["PARTS", "bench_training", "time_training"]
@@ -64,7 +64,7 @@ def bench_training(
     with Worker("training", log, idle_timeout_s=idle_timeout_s, environment=_ENVIRONMENT) as worker:
         found = worker.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
         source = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
-        images = worker.call("hilo_nas.proxy.data:describe_data", {**source, "val_data": None}, emit)
+        images = worker.call("hilo_nas.data.prepare:describe_data", {**source, "val_data": None}, emit)
         arguments = {"subject": subject, "plan": plan.to_dict(), "data": images, "steps": steps}
         arguments["device"] = found["device"]
         emit(BenchStepped(text=f"{steps} steps of {plan.batch_size} images", done=0, total=1))

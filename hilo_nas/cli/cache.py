@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hilo_nas.proxy.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
+from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
 
 __all__ = ["app"]
 

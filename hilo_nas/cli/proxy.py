@@ -90,7 +90,7 @@ def check(
     from hilo_nas.bench.making import limit_space
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
-    from hilo_nas.proxy.sources import parse_source
+    from hilo_nas.data.sources import parse_source
     from hilo_nas.report import check_folder, check_pictures, write_tables
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder

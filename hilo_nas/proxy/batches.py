@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hilo_nas.data.cache import load_arrays, load_members
+from hilo_nas.data.groups import group_images
+from hilo_nas.data.prepare import CachedData, split_held_out
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.proxy.cache import load_arrays, load_members
-from hilo_nas.proxy.data import CachedData, split_held_out
-from hilo_nas.proxy.groups import group_images
 
 __all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]
 

@@ -53,13 +53,13 @@ import torch
 from torch import nn
 
 from hilo_nas.clock import utc_now
+from hilo_nas.data.prepare import CachedData
 from hilo_nas.errors import ProxyError, StudyMismatchError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
-from hilo_nas.proxy.data import CachedData
+from hilo_nas.plugins import describe_exception, hash_source, load_function
 from hilo_nas.proxy.memory import memory_given_back
-from hilo_nas.proxy.plugins import describe_exception, hash_source, load_function
 from hilo_nas.versions import versions
 
 __all__ = ["check_function", "run_own"]

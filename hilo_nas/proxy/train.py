@@ -19,13 +19,13 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from hilo_nas.clock import utc_now
+from hilo_nas.data.prepare import CachedData
 from hilo_nas.errors import HiloNasError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, save_checkpoint, set_generators
-from hilo_nas.proxy.data import CachedData
 from hilo_nas.proxy.graph import GradientGraph
 from hilo_nas.proxy.memory import MicroBatch, free_cached_memory, memory_given_back
 from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share

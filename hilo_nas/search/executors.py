@@ -156,7 +156,7 @@ class LocalExecutor:
             "val_data": val_data,
             "group_by": group_by,
         }
-        described: dict[str, Any] = self._training.call("hilo_nas.proxy.data:describe_data", arguments, emit)
+        described: dict[str, Any] = self._training.call("hilo_nas.data.prepare:describe_data", arguments, emit)
         return described
 
     def load_proxy(self, function: str, emit: Emit) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import TRAINING, Condition, ProxyPlan
-from hilo_nas.proxy.plugins import hash_source, is_plugin
+from hilo_nas.plugins import hash_source, is_plugin
 from hilo_nas.search.rungs import rungs_of
 from hilo_nas.search.scoring import PROXIES, has_budget, proxy_name, recipe_of, unused_options
 from hilo_nas.space import SearchSpace

@@ -11,7 +11,7 @@ from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity
-from hilo_nas.proxy.plugins import absolute, hash_source
+from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import SearchRequest, aims_of, check_proxy_options, condition_options

@@ -11,7 +11,7 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import FORMULAS, RECIPE, TRAINING, ProxyPlan, ProxyScore
-from hilo_nas.proxy.plugins import is_plugin, name_of
+from hilo_nas.plugins import is_plugin, name_of
 from hilo_nas.proxy.training_free.plan import NAMES, VERSION
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.versions import versions

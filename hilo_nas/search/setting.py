@@ -10,12 +10,12 @@ from typing import Any
 
 from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.clock import utc_now
+from hilo_nas.data.sources import absolute_source
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
-from hilo_nas.proxy.plugins import absolute, is_plugin
-from hilo_nas.proxy.sources import absolute_source
+from hilo_nas.plugins import absolute, is_plugin
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of
 from hilo_nas.space import SearchSpace, load_space

@@ -17,6 +17,7 @@ from models.test_conformance import GOLDEN, golden_input, golden_model
 from torch import Tensor, nn
 
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.data import CachedData, prepare_data
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import Event, Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
@@ -24,7 +25,7 @@ from hilo_nas.measurement.proxy import PROXY_PRECISIONS
 from hilo_nas.models import LITv2, build_model, build_subject, prepare_for_inference
 from hilo_nas.models.dtm import DeformConv
 from hilo_nas.models.inference import triton_kernels
-from hilo_nas.proxy import CachedData, prepare_data, run_training
+from hilo_nas.proxy import run_training
 from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.train import Training
 

@@ -8,9 +8,9 @@ import pytest
 from hilo_nas.errors import NotFoundError, OutOfMemoryError, ProxyError, StudyMismatchError, UsageError
 from hilo_nas.events import TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.plugins import absolute, hash_source, name_of
 from hilo_nas.proxy import own
 from hilo_nas.proxy.own import check_function, run_own
-from hilo_nas.proxy.plugins import absolute, hash_source, name_of
 
 ARCH = {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
 HEAD = "def score(arch, build_model, budget, seed, callback):\n"

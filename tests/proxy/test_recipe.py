@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hilo_nas.data import prepare_data
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import build_subject
-from hilo_nas.proxy import prepare_data
 from hilo_nas.proxy.recipe import (
     AVERAGE_POWER,
     BASE_BATCH,

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from hilo_nas.clock import utc_now
+from hilo_nas.data.prepare import CachedData
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, Split, image_statistics, open_split
-from hilo_nas.proxy.data import CachedData
 from hilo_nas.proxy.memory import memory_given_back
 from hilo_nas.proxy.training_free.dss import score_dss
 from hilo_nas.proxy.training_free.naswot import score_naswot

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from hilo_nas import plugins
+from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
+from hilo_nas.data.decode import build_set
+from hilo_nas.data.groups import group_images, hash_groups, hold_out_groups
+from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.proxy import plugins
-from hilo_nas.proxy.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
-from hilo_nas.proxy.decode import build_set
-from hilo_nas.proxy.groups import group_images, hash_groups, hold_out_groups
-from hilo_nas.proxy.sources import SourceSpec, parse_source, read_fingerprint
 
 __all__ = ["CachedData", "prepare_data", "split_held_out"]
 
@@ -38,7 +38,7 @@ class CachedData:
     n_images: int
     """Images of the training source; a share of them is held out unless `val_path` is set."""
     path: str
-    """Folder of the decoded training images; see `hilo_nas.proxy.cache`."""
+    """Folder of the decoded training images; see `hilo_nas.data.cache`."""
     val_path: str | None = None
     """Folder of the decoded validation images; None where they are held out of the training images."""
     n_val_images: int | None = None
@@ -76,7 +76,7 @@ def prepare_data(
     Args:
         source: `digits`, a folder with one subfolder per class (or with `train`, which holds them), a .tar, a folder of
             .tar files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or `path/to/file.py:function` (see
-            `hilo_nas.proxy.functions`). Test and validation splits are never read.
+            `hilo_nas.data.functions`). Test and validation splits are never read.
         img_size: Side of the square images in pixels.
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.
@@ -124,7 +124,7 @@ def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, emit: Emit) -> Ca
 
 def _build(spec: SourceSpec, img_size: int, emit: Emit, workshop: Path) -> tuple[str, str]:
     # timm and torch take seconds to import, and a source that is in the cache already does without them.
-    from hilo_nas.proxy.readers import open_source
+    from hilo_nas.data.readers import open_source
 
     source = open_source(spec)
     for sentence in source.left_out:

@@ -20,10 +20,10 @@ from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
+from hilo_nas.data.functions import open_function
+from hilo_nas.data.sources import Sample, Source, SourceSpec
+from hilo_nas.data.splits import TRAIN_NAMES, choose_shards, choose_training
 from hilo_nas.errors import DataError
-from hilo_nas.proxy.functions import open_function
-from hilo_nas.proxy.sources import Sample, Source, SourceSpec
-from hilo_nas.proxy.splits import TRAIN_NAMES, choose_shards, choose_training
 
 __all__ = ["open_source"]
 

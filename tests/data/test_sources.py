@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from hilo_nas.data.sources import absolute_source, parse_source, read_fingerprint
 from hilo_nas.errors import DataError
-from hilo_nas.proxy.sources import absolute_source, parse_source, read_fingerprint
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_folder_that_may_not_be_listed_is_refused_in_words(home, monkeypatch):
 
 def test_making_a_source_absolute_does_without_torch(home):
     script = (
-        "import sys; from hilo_nas.proxy.sources import absolute_source; absolute_source('pets');"
+        "import sys; from hilo_nas.data.sources import absolute_source; absolute_source('pets');"
         "assert not {'torch', 'torchvision', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from hilo_nas.errors import NotFoundError, UsageError
-from hilo_nas.proxy.plugins import (
+from hilo_nas.plugins import (
     absolute,
     describe_exception,
     find_file,

@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from hilo_nas.data.cache import FORMAT
+from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.errors import DataError, StorageError
 from hilo_nas.events import DataPrepared, Emit
-from hilo_nas.proxy.cache import FORMAT
-from hilo_nas.proxy.sources import Sample, Source, SourceSpec
 
 __all__ = ["build_set", "check_classes", "decode_image"]
 

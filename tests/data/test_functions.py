@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hilo_nas.data import clear_caches, list_caches
+from hilo_nas.data.cache import load_arrays, load_members
+from hilo_nas.data.sources import absolute_source, parse_source, read_fingerprint
 from hilo_nas.errors import DataError, NotFoundError
 from hilo_nas.events import DataPrepared
-from hilo_nas.proxy import clear_caches, list_caches
-from hilo_nas.proxy.cache import load_arrays, load_members
-from hilo_nas.proxy.sources import absolute_source, parse_source, read_fingerprint
 
 TWO = {"cats": 3, "dogs": 4}
 HEAD = "import io\nimport numpy as np\nfrom PIL import Image\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 import filelock
 import pytest
 
+from hilo_nas.data import cache, clear_caches, decode, default_cache_dir, list_caches, prepare_data
+from hilo_nas.data.cache import find_or_build, load_arrays, load_entry
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Notice
-from hilo_nas.proxy import cache, clear_caches, decode, default_cache_dir, list_caches, prepare_data
-from hilo_nas.proxy.cache import find_or_build, load_arrays, load_entry
 
 TWO = {"cats": 3, "dogs": 4}
 
@@ -23,7 +23,7 @@ BUILDER = """
     import json, sys
     from pathlib import Path
     from hilo_nas.events import event_to_dict
-    from hilo_nas.proxy import prepare_data
+    from hilo_nas.data import prepare_data
 
     seen = []
     sys.stdin.readline()
@@ -34,7 +34,7 @@ BUILDER = """
 CASUALTY = """
     import sys, time
     from pathlib import Path
-    from hilo_nas.proxy.cache import find_or_build
+    from hilo_nas.data.cache import find_or_build
 
     def build(workshop):
         (workshop / "images.npy").write_bytes(b"half")
@@ -261,7 +261,7 @@ def test_listing_and_a_prepared_source_do_without_torch(prepare, images, own_cac
     script = """
         import sys
         from pathlib import Path
-        from hilo_nas.proxy import list_caches, prepare_data
+        from hilo_nas.data import list_caches, prepare_data
         assert len(list_caches(Path(sys.argv[2]))) == 1
         prepare_data(sys.argv[1], 8, cache_dir=Path(sys.argv[2]), emit=print)
         assert not {"torch", "timm", "sklearn"} & set(sys.modules)

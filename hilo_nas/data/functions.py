@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.errors import DataError
-from hilo_nas.proxy.plugins import describe_exception, load_function
-from hilo_nas.proxy.sources import Sample, Source, SourceSpec
+from hilo_nas.plugins import describe_exception, load_function
 
 __all__ = ["open_function"]
 

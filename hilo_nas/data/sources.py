@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from hilo_nas import plugins
 from hilo_nas.errors import DataError
-from hilo_nas.proxy import plugins
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -123,7 +123,7 @@ def parse_source(text: str) -> SourceSpec:
 def absolute_source(text: str) -> str:
     """Returns words that name the same source from any working directory: its file or folder in full, links resolved.
 
-    For a function, see `hilo_nas.proxy.plugins.absolute`.
+    For a function, see `hilo_nas.plugins.absolute`.
 
     A name that is no path (`digits`, `hfds/NAME`) stays as it is, and means what `parse_source` takes it for, whatever
     lies in the working directory: `digits` is built in (a folder is `./digits`), `hfds/DIR` a folder where it exists.

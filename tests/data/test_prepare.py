@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hilo_nas.data import CachedData
+from hilo_nas.data.cache import load_arrays
+from hilo_nas.data.decode import decode_image
+from hilo_nas.data.prepare import split_held_out
+from hilo_nas.data.sources import parse_source
+from hilo_nas.data.splits import choose_shards
 from hilo_nas.errors import DataError
 from hilo_nas.events import DataPrepared, Notice
-from hilo_nas.proxy import CachedData
-from hilo_nas.proxy.cache import load_arrays
-from hilo_nas.proxy.data import split_held_out
-from hilo_nas.proxy.decode import decode_image
-from hilo_nas.proxy.sources import parse_source
-from hilo_nas.proxy.splits import choose_shards
 
 TWO = {"cats": 3, "dogs": 4}
 

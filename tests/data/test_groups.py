@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hilo_nas.data import prepare_data
+from hilo_nas.data.cache import load_arrays, load_members
+from hilo_nas.data.groups import group_images, hash_groups
+from hilo_nas.data.prepare import split_held_out
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.proxy import prepare_data
 from hilo_nas.proxy.batches import ImageSet
-from hilo_nas.proxy.cache import load_arrays, load_members
-from hilo_nas.proxy.data import split_held_out
-from hilo_nas.proxy.groups import group_images, hash_groups
 
 PATIENT = r"(p\d+)_"
 CPU = torch.device("cpu")

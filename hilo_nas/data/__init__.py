@@ -1,0 +1,34 @@
+"""Images: what a source holds, which of them train, decoded once into a cache."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
+    from hilo_nas.data.prepare import CachedData, prepare_data
+
+__all__ = [
+    "CacheEntry",
+    "CachedData",
+    "clear_caches",
+    "default_cache_dir",
+    "list_caches",
+    "prepare_data",
+]
+
+_HOMES = {
+    "CacheEntry": "cache",
+    "CachedData": "prepare",
+    "clear_caches": "cache",
+    "default_cache_dir": "cache",
+    "list_caches": "cache",
+    "prepare_data": "prepare",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
