@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hilo_nas.data.cache import FORMAT
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.errors import DataError, StorageError
 from hilo_nas.events import DataPrepared, Emit
@@ -76,7 +77,9 @@ def check_classes(counts: dict[str, int], spec: SourceSpec) -> None:
         )
 
 
-def build_set(workshop: Path, spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> tuple[str, str]:
+def build_set(
+    workshop: Path, spec: SourceSpec, source: Source, img_size: int, options: ReadOptions, emit: Emit
+) -> tuple[str, str]:
     """Writes the source's images into an empty folder; returns their content hash and the set's key.
 
     Images are decoded by as many threads as there are cores, at most eight.

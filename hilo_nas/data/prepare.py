@@ -15,6 +15,7 @@ from hilo_nas import plugins
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
 from hilo_nas.data.decode import build_set
 from hilo_nas.data.groups import group_images, hash_groups, hold_out_groups
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
@@ -69,6 +70,7 @@ def prepare_data(
     cache_dir: Path | None = None,
     val_data: str | None = None,
     group_by: str | None = None,
+    options: ReadOptions = DEFAULTS,
     emit: Emit,
 ) -> CachedData:
     """Returns the source's images, decoded and resized in the cache; read only where the cache lacks them.
@@ -81,6 +83,7 @@ def prepare_data(
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.
         group_by: `ProxyPlan.group_by`: whether whole groups can be held out is looked at now, and part of the hash.
+        options: How both sources are read.
         emit: Takes `DataPrepared` and `Notice`.
 
     Raises:
@@ -93,7 +96,7 @@ def prepare_data(
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
-    entry = _prepare(spec, img_size, folder, emit)
+    entry = _prepare(spec, img_size, folder, options, emit)
     fields: dict[str, Any] = {
         "name": spec.name,
         "content_hash": entry.content_hash,
@@ -109,27 +112,26 @@ def prepare_data(
         if group_by is not None:
             fields["content_hash"] = _hash_grouped(entry, group_by, emit)
         return CachedData(**fields)
-    val = _prepare(val_spec, img_size, folder, emit)
+    val = _prepare(val_spec, img_size, folder, options, emit)
     _check_validation(entry, val, spec, val_spec)
     both = hashlib.sha256(f"{entry.content_hash} {val.content_hash}".encode()).hexdigest()
     fields |= {"content_hash": both, "val_path": str(val.path), "n_val_images": val.n_images}
     return CachedData(**fields)
 
 
-def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, emit: Emit) -> CacheEntry:
-    return find_or_build(
-        cache_dir, read_fingerprint(spec), img_size, functools.partial(_build, spec, img_size, emit), emit
-    )
+def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
+    build = functools.partial(_build, spec, img_size, options, emit)
+    return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit)
 
 
-def _build(spec: SourceSpec, img_size: int, emit: Emit, workshop: Path) -> tuple[str, str]:
+def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, workshop: Path) -> tuple[str, str]:
     # timm and torch take seconds to import, and a source that is in the cache already does without them.
     from hilo_nas.data.readers import open_source
 
-    source = open_source(spec)
+    source = open_source(spec, options)
     for sentence in source.left_out:
         emit(Notice(text=sentence, level="warning"))
-    return build_set(workshop, spec, source, img_size, emit)
+    return build_set(workshop, spec, source, img_size, options, emit)
 
 
 def _check_splittable(entry: CacheEntry, spec: SourceSpec) -> None:
@@ -209,9 +211,24 @@ def split_held_out(
 
 
 def describe_data(
-    source: str, img_size: int, cache_dir: str | None, val_data: str | None, group_by: str | None = None, *, emit: Emit
+    source: str,
+    img_size: int,
+    cache_dir: str | None,
+    val_data: str | None,
+    group_by: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    emit: Emit,
 ) -> dict[str, Any]:
     """Returns `prepare_data`'s answer as plain data, for a caller in another process; see there."""
     folder = Path(cache_dir) if cache_dir else None
-    data = prepare_data(source, img_size, cache_dir=folder, val_data=val_data, group_by=group_by, emit=emit)
+    data = prepare_data(
+        source,
+        img_size,
+        cache_dir=folder,
+        val_data=val_data,
+        group_by=group_by,
+        options=ReadOptions.from_dict(options or {}),
+        emit=emit,
+    )
     return data.to_dict()

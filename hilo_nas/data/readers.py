@@ -21,6 +21,7 @@ from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from hilo_nas.data.functions import open_function
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.data.splits import TRAIN_NAMES, choose_shards, choose_training
 from hilo_nas.errors import DataError
@@ -30,7 +31,7 @@ __all__ = ["open_source"]
 _TarReader: Callable[..., Any] = ReaderImageInTar
 
 
-def open_source(spec: SourceSpec) -> Source:
+def open_source(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> Source:
     """Returns the source, ready to be read.
 
     Raises:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hilo_nas import plugins
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import DataError
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _near(name: str, known: list[str] | tuple[str, ...], prefix: str = "") -> st
     return f" Did you mean {prefix}{close[0]}?" if close else ""
 
 
-def read_fingerprint(spec: SourceSpec) -> str:
+def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
     """Returns a hash of what the file system says: absolute path, and every file's size and time of change.
 
     Reads no image; one `stat` per file. A data set of the Hugging Face hub is known by its name alone, a function by
@@ -206,6 +207,7 @@ def read_fingerprint(spec: SourceSpec) -> str:
         UsageError: A function's file cannot be read.
     """
     lines = [spec.kind, spec.dataset or "", str(spec.path or "")]
+    lines += [f"{name}={value}" for name, value in sorted(options.to_dict().items())]
     if spec.kind == "digits":
         lines.append(importlib.metadata.version("scikit-learn"))
     elif spec.kind == "function":
