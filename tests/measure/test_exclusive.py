@@ -318,9 +318,11 @@ def test_a_lock_that_is_no_regular_file_is_refused_and_what_it_leads_to_is_left_
         path.mkdir()
     else:
         path.symlink_to(private)
-    with pytest.raises(StorageError, match=rf"{path} must be writable, but .*{LOCKS_VARIABLE}"):
-        with hold(CPU_TIMING, "mine", print):
-            pass
+    with (
+        pytest.raises(StorageError, match=rf"{path} must be writable, but .*{LOCKS_VARIABLE}"),
+        hold(CPU_TIMING, "mine", print),
+    ):
+        pass
     assert private.exists() == (trap == "link")
     if trap == "link":
         assert (private.read_text(), private.stat().st_mode & 0o777) == ("mine alone", 0o600)
@@ -381,9 +383,11 @@ def test_an_unsafe_folder_of_another_user_is_refused_with_the_way_out_and_its_mo
     locks.mkdir()
     os.chown(locks, 4321, -1)
     locks.chmod(0o777)
-    with pytest.raises(StorageError, match=rf"user 4321 made it, open to all and .*{LOCKS_VARIABLE}"):
-        with hold(CPU_TIMING, "mine", print):
-            pass
+    with (
+        pytest.raises(StorageError, match=rf"user 4321 made it, open to all and .*{LOCKS_VARIABLE}"),
+        hold(CPU_TIMING, "mine", print),
+    ):
+        pass
     assert locks.stat().st_mode & 0o7777 == 0o777
 
 
