@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +16,7 @@ from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 __all__ = ["TORCH_DATASETS", "Sample", "Source", "SourceSpec", "absolute_source", "parse_source", "read_fingerprint"]
@@ -36,8 +37,8 @@ class Sample(NamedTuple):
     class_name: str
     member: str
     """Where the image lies inside the source; what an error message names, and what groups are told by."""
-    content: bytes | Image.Image
-    """The file's bytes, or the decoded image where the source does not give them."""
+    content: bytes | Image.Image | np.ndarray
+    """The file's bytes, or the decoded image where the source does not give them; an array is (H, W) or (H, W, 1|3)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,15 @@ class Source:
     class_counts: dict[str, int] | None
     """Images per class, where that is known before they are read."""
     left_out: tuple[str, ...] = ()
-    """One sentence for each thing that lies in the source and is not used."""
+    """Warnings: one sentence for each part of the source that is not used."""
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Number of files passed over because they are no images, by ending; `special` counts pipes, sockets and devices.
+
+    What the operating system leaves behind and hidden files are not counted."""
+    split: str = ""
+    """How the training images were chosen, in one sentence; empty where the source has one split."""
+    class_level: str = ""
+    """Which folders name a class, in one sentence; empty where no folder does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
