@@ -106,7 +106,7 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error{of_seeds}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
-        "* anchor   ~ beaten by the trials named, but with a probability below 95 %"
+        "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %"
         + "\n+ peer, no candidate of the search"
         * bool(peers),
         style="dim",
