@@ -31,8 +31,9 @@ from hilo_nas.events import Event  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees another's cache, or the user's."""
+    """No test sees another's cache or key, or the user's."""
     folder = tmp_path / "cache"
+    monkeypatch.setenv("HILO_NAS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(folder))
     return folder
 

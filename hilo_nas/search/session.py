@@ -162,7 +162,7 @@ def _resume(
     if source is not None:
         local["reuse"] = str(source.path.absolute())
     if local:
-        folder.write_local({**folder.load_local(), **local})
+        folder.write_local({**folder.load_local().values, **local})
     # Peers are points beside the search: with more of them, nothing becomes incomparable.
     total, peers = total_asked(request, manifest.trials, measured), join_peers(manifest.peers, request)
     if (total, peers) != (manifest.trials, manifest.peers):
@@ -177,7 +177,7 @@ def _resume(
 
 def _load_reused(folder: StudyFolder, setting: Setting, emit: Emit) -> list[Scored]:
     """Returns the networks whose scores this study takes over; told, not fatal, where the other study has gone."""
-    path = folder.load_local().get("reuse")
+    path = folder.load_local().values.get("reuse")
     if path is None:
         return []
     source = StudyFolder(Path(path))
