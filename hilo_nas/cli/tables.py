@@ -12,17 +12,10 @@ from hilo_nas.cli.text import figure, score_label, with_spread
 from hilo_nas.measurement import METRICS, Measurement
 from hilo_nas.records import TrialRecord
 
-__all__ = ["build_console", "print_front_table"]
+__all__ = ["print_front_table"]
 
-_PIPE_WIDTH = 160
 _WIDE = 130
 """Columns from which a table has room for architectures; below, they follow it line by line."""
-
-
-def build_console() -> Console:
-    """Returns the console for a command's output; a pipe gets lines wide enough for a table."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def print_front_table(
@@ -89,7 +82,7 @@ def print_front_table(
         )
     console.print(table)
     for record in () if wide else front:
-        console.print(f"{record.number:>5}  {describe(record)}", markup=False, soft_wrap=True)
+        console.print(f"{record.number:>5}  {describe(record)}", soft_wrap=True)
 
 
 def _further(measurement: Measurement | None) -> str:

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.bench.running import Output
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import CacheDir, Device, Format, IdleTimeout, StudiesDir, parse_duration
-from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure
 from hilo_nas.errors import UsageError
 
@@ -65,7 +64,7 @@ def run(
     )
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
-    progress = Console(stderr=True, highlight=False)
+    progress = build_console(stderr=True)
     with tempfile.TemporaryDirectory() as logs, build_display(progress) as display:
         found = bench_training(
             subject,
@@ -85,10 +84,10 @@ def _print(found: dict[str, Any], network: str, batch_size: int, output: Format)
     total = sum(found["parts_ms"].values())
     rows = [{"part": part, "ms": ms, "share": ms / total} for part, ms in found["parts_ms"].items()]
     if output is Format.json:
-        typer.echo(json.dumps({"network": network, "batch_size": batch_size, **found, "parts": rows}, indent=1))
+        echo(json.dumps({"network": network, "batch_size": batch_size, **found, "parts": rows}, indent=1))
         return
     if output is Format.csv:
-        typer.echo("\n".join(["part,ms,share", *(f"{row['part']},{row['ms']:.6g},{row['share']:.6g}" for row in rows)]))
+        echo("\n".join(["part,ms,share", *(f"{row['part']},{row['ms']:.6g},{row['share']:.6g}" for row in rows)]))
         return
     console = build_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
