@@ -17,6 +17,7 @@ from typing import Any
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 __all__ = ["Screen", "build_console", "echo", "plain", "prepare_streams"]
 
@@ -37,6 +38,10 @@ def plain(text: str) -> str:
 class Screen(Console):
     """A console on which no foreign text acts; a call that styles by markup says so and escapes the rest."""
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Returns a string as it is laid out."""
+        return super().render_str(plain(text), **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yields what is printed, with acting characters written out."""
         for segment in super().render(renderable, options):
@@ -46,7 +51,7 @@ class Screen(Console):
                 yield Segment(plain(segment.text), segment.style)
 
 
-def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: int = 160) -> Screen:
+def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: int = 400) -> Screen:
     """Returns the console for a command's output; a pipe gets lines wide enough for a table.
 
     Args:
@@ -80,4 +85,6 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 def _written_out(sign: str) -> str:
     code = ord(sign)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no text
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
+from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
@@ -31,6 +32,10 @@ def run(
     from hilo_nas.report import build_front_frame, compare_references  # pandas takes its time
 
     folder = find_study(study, studies_dir)
+    table = find_stored_table(folder)
+    if table is not None:
+        print_table_front(folder, table, output, build_console())
+        return
     records = folder.load_records()
     if output is Format.csv:
         echo(build_front_frame(records, ties=True).to_csv(index=False), nl=False)
@@ -106,7 +111,7 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error{of_seeds}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
-        "* anchor   ~ beaten by the trials named, but with a probability below 95 %"
+        "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %"
         + "\n+ peer, no candidate of the search"
         * bool(peers),
         style="dim",

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
@@ -34,6 +35,10 @@ def run(
     """Prints the state of a study."""
     folder = find_study(study, studies_dir)
     manifest, records = folder.load_manifest(), folder.load_records()
+    table = find_stored_table(folder)
+    if table is not None:
+        print_table_status(folder, table, as_json=as_json)
+        return
     states = Counter(record.state for record in records if not record.is_peer)
     peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
     peers |= {record.key: record.state for record in records if record.is_peer}
