@@ -10,9 +10,11 @@ from rich.console import Console
 
 from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
 from hilo_nas.cli.options import (
+    Background,
     BatchSize,
     CacheDir,
     CheckpointMib,
+    ClassFrom,
     Data,
     Device,
     Format,
@@ -24,10 +26,13 @@ from hilo_nas.cli.options import (
     ProxyBatchSize,
     ProxyImgSize,
     Seconds,
+    SkipBroken,
     SpaceArgument,
     StudiesDir,
     Threads,
+    ValueRange,
     parse_duration,
+    reading_fields,
 )
 
 __all__ = ["app"]
@@ -81,6 +86,10 @@ def check(
     output: Output = Format.table,
     save: Save = SAVE,
     no_save: NoSave = False,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
@@ -115,12 +124,14 @@ def check(
         "rungs": rungs,
         "eta": eta,
     }
+    reading = reading_fields(class_from, background, value_range, skip_broken)
     request = SearchRequest(
         space=space,
         study=study,
         studies_dir=studies_dir,
         timing_s=seconds,
         data=data,
+        **reading,
         cache_dir=cache_dir,
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
@@ -151,6 +162,10 @@ def check(
         "max_params_m": max_params_m,
         **sizes,
         "seconds": seconds,
+        "class_from": class_from,
+        "background": background,
+        "value_range": value_range,
+        "skip_broken": skip_broken,
         "no_plot": no_plot,
     }
     report = report_agreement(

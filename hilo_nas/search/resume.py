@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
@@ -15,7 +16,13 @@ from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.consent import Known
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import SearchRequest, aims_of, check_proxy_options, condition_options
+from hilo_nas.search.request import (
+    SearchRequest,
+    aims_of,
+    check_proxy_options,
+    condition_options,
+    reading_options,
+)
 from hilo_nas.search.scoring import proxy_name, recipe_of
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
@@ -168,6 +175,7 @@ def _prepare_data(
         cache_dir=Path(cache_dir) if cache_dir else None,
         val_data=val_data,
         group_by=manifest.plan.group_by,
+        options=ReadOptions.from_dict(manifest.data.reading),
         emit=emit,
     )
 
@@ -251,6 +259,9 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         pairs["proxy"] = (manifest.plan.proxy, proxy_name(request.proxy))
     for option, field in _PLAN_OPTIONS.items():
         pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
+    stored_reading = ReadOptions.from_dict(manifest.data.reading)
+    for option, value in reading_options(request).items():
+        pairs[option] = (getattr(stored_reading, option), value)
     if request.speeds is not None and manifest.speeds is None:
         pairs["speeds"] = (None, str(request.speeds))
     if request.rungs is not None:

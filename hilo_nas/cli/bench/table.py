@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from hilo_nas.cli.options import (
+    Background,
     BatchSize,
     CacheDir,
     CheckpointMib,
+    ClassFrom,
     Data,
     Device,
     IdleTimeout,
@@ -20,10 +22,13 @@ from hilo_nas.cli.options import (
     ProxyBatchSize,
     ProxyImgSize,
     Seconds,
+    SkipBroken,
     SpaceArgument,
     StudiesDir,
     Threads,
+    ValueRange,
     parse_duration,
+    reading_fields,
 )
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -59,6 +64,10 @@ def run(
     ] = None,
     jobs: Jobs = None,
     checkpoint_mib: CheckpointMib = 2048.0,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
@@ -85,6 +94,7 @@ def run(
         threads=threads,
         timing_s=seconds,
         data=data,
+        **reading_fields(class_from, background, value_range, skip_broken),
         proxy_img_size=proxy_img_size,
         proxy_batch_size=proxy_batch_size,
         proxy_images=proxy_images,

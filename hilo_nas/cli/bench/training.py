@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.bench.running import Output
-from hilo_nas.cli.options import CacheDir, Device, Format, IdleTimeout, StudiesDir, parse_duration
+from hilo_nas.cli.options import (
+    Background,
+    CacheDir,
+    ClassFrom,
+    Device,
+    Format,
+    IdleTimeout,
+    SkipBroken,
+    StudiesDir,
+    ValueRange,
+    parse_duration,
+    reading_fields,
+)
 from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure
 from hilo_nas.errors import UsageError
@@ -40,6 +52,10 @@ def run(
     precision: Annotated[str, typer.Option(help="fp32, amp-bf16 or amp-fp16.")] = "fp32",
     steps: Annotated[int, typer.Option(help="Steps timed as they run, and as many with their parts apart.")] = 50,
     output: Output = Format.table,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
@@ -47,6 +63,7 @@ def run(
     """Trains and times."""
     from hilo_nas.bench.training import bench_training
     from hilo_nas.cli.display import build_display
+    from hilo_nas.data.reading import ReadOptions
     from hilo_nas.measurement import ProxyPlan
     from hilo_nas.space import load_space
     from hilo_nas.survey import find_network
@@ -65,6 +82,8 @@ def run(
     )
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
+    reading = reading_fields(class_from, background, value_range, skip_broken)
+    options = ReadOptions(**{name: value for name, value in reading.items() if value is not None})
     progress = Console(stderr=True, highlight=False)
     with tempfile.TemporaryDirectory() as logs, build_display(progress) as display:
         found = bench_training(
@@ -75,6 +94,7 @@ def run(
             display,
             steps=steps,
             cache_dir=cache_dir,
+            options=options,
             log=Path(logs) / "training.log",
             idle_timeout_s=idle_timeout_s,
         )
