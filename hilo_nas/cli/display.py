@@ -90,7 +90,8 @@ def _line(event: Event) -> str | None:
     if isinstance(event, NetworksTimed):
         return f"{event.done} of {event.total} networks timed"
     if isinstance(event, CostForeseen):
-        return f"{event.trials} networks will take about {duration(event.total_s)}"
+        text = f"{event.trials} networks will take about {duration(event.total_s)}"
+        return text if event.tried is None else f"{text}: first estimate, from {event.tried} network"
     if isinstance(event, ConfirmationForeseen):
         return (
             f"confirming {event.networks} networks by further seeds: {event.trainings} trainings, "
