@@ -6,9 +6,9 @@ import shlex
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
     Background,
     BatchSize,
@@ -146,7 +146,7 @@ def check(
     )
     folder = find_folder(request)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
-    progress = Console(stderr=True, highlight=False)
+    progress = build_console(stderr=True)
     with build_display(progress) as display:
         checked = check_proxy(request, limited, folder, asked, display, jobs=jobs)
     write_tables(folder)

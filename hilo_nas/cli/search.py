@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
     Background,
     BatchSize,
@@ -33,7 +34,6 @@ from hilo_nas.cli.options import (
     parse_duration,
     reading_fields,
 )
-from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
 from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 

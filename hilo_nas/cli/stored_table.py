@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.cli.text import describe_proxy, duration, figure, score_label, with_spread
@@ -63,7 +64,7 @@ def print_table_front(folder: StudyFolder, table: Table, output: Format, console
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue()
-    console.file.write(text)
+    echo(text, nl=False)
 
 
 def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> None:
@@ -79,9 +80,9 @@ def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> N
         "timing_s": sum(row.timing_seconds for row in table.rows),
         "training_s": sum(score.seconds for score in scores),
     }
-    console = Console(highlight=False, soft_wrap=True)
+    console = build_console(soft_wrap=True)
     if as_json:
-        console.file.write(json.dumps(content, indent=1) + "\n")
+        echo(json.dumps(content, indent=1))
         return
     condition = manifest.objective
     console.print(f"{folder.name}: a table of {len(table.rows)} networks, stored without their records", markup=False)

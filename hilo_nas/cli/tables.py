@@ -11,23 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hilo_nas.cli.console import plain
 from hilo_nas.cli.text import figure, score_label, with_spread
 from hilo_nas.measurement import METRICS, Measurement
 from hilo_nas.records import TrialRecord
 
-__all__ = ["Column", "build_console", "print_columns", "print_front_table"]
+__all__ = ["Column", "print_columns", "print_front_table"]
 
-_PIPE_WIDTH = 400
 _UNBOUNDED = 10_000
 """Terminal columns that any table fits into."""
 _TIES = 5
 """Members of the front that a tie names at most."""
-
-
-def build_console() -> Console:
-    """Returns the console for a command's output; a pipe gets lines wide enough for a table."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def print_front_table(
@@ -135,9 +129,9 @@ def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
 def _build_table(columns: Sequence[Column]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column.name, justify=column.justify), no_wrap=True)
+        table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*(Text(cell, justify=column.justify) for cell, column in zip(cells, columns, strict=True)))
+        table.add_row(*(Text(plain(cell), justify=column.justify) for cell, column in zip(cells, columns, strict=True)))
     return table
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
     Background,
     BatchSize,
@@ -76,7 +77,6 @@ def run(
     from hilo_nas.bench.making import limit_space, make_table
     from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
-    from hilo_nas.cli.tables import build_console
     from hilo_nas.report import write_tables
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
@@ -123,6 +123,6 @@ def run(
         top1 = [row.scores[images].top1 for row in table.rows if row.key in asked and images in row.scores]
         if top1:
             reached = f"{len(top1)} networks, {table.manifest.plan.metric} from {min(top1):.3g} to {max(top1):.3g}"
-            console.print(f"after {images:,} images: {reached}", markup=False)
+            console.print(f"after {images:,} images: {reached}")
     complete = sum(record.state == "complete" for record in records)
-    console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}", markup=False)
+    console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}")

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.bench.running import Output
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import (
     Background,
     CacheDir,
@@ -26,7 +26,6 @@ from hilo_nas.cli.options import (
     parse_duration,
     reading_fields,
 )
-from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure
 from hilo_nas.errors import UsageError
 
@@ -84,7 +83,7 @@ def run(
     assert idle_timeout_s is not None
     reading = reading_fields(class_from, background, value_range, skip_broken)
     options = ReadOptions(**{name: value for name, value in reading.items() if value is not None})
-    progress = Console(stderr=True, highlight=False)
+    progress = build_console(stderr=True)
     with tempfile.TemporaryDirectory() as logs, build_display(progress) as display:
         found = bench_training(
             subject,
@@ -105,10 +104,10 @@ def _print(found: dict[str, Any], network: str, batch_size: int, output: Format)
     total = sum(found["parts_ms"].values())
     rows = [{"part": part, "ms": ms, "share": ms / total} for part, ms in found["parts_ms"].items()]
     if output is Format.json:
-        typer.echo(json.dumps({"network": network, "batch_size": batch_size, **found, "parts": rows}, indent=1))
+        echo(json.dumps({"network": network, "batch_size": batch_size, **found, "parts": rows}, indent=1))
         return
     if output is Format.csv:
-        typer.echo("\n".join(["part,ms,share", *(f"{row['part']},{row['ms']:.6g},{row['share']:.6g}" for row in rows)]))
+        echo("\n".join(["part,ms,share", *(f"{row['part']},{row['ms']:.6g},{row['share']:.6g}" for row in rows)]))
         return
     console = build_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
