@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
+    Background,
     BatchSize,
     CacheDir,
     ChannelsLast,
     CheckpointMib,
+    ClassFrom,
     Compile,
     CudaGraph,
     Device,
@@ -24,11 +27,13 @@ from hilo_nas.cli.options import (
     ProxyImgSize,
     Runtime,
     Seconds,
+    SkipBroken,
     StudiesDir,
     Threads,
+    ValueRange,
     parse_duration,
+    reading_fields,
 )
-from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
 from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 
@@ -123,6 +128,10 @@ def run(
             metavar="REGEX", help="Hold images out together whose paths it matches alike (its first group, if any)."
         ),
     ] = None,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     proxy: Annotated[
         str | None,
@@ -210,6 +219,7 @@ def run(
         data=data,
         val_data=val_data,
         group_by=group_by,
+        **reading_fields(class_from, background, value_range, skip_broken),
         cache_dir=cache_dir,
         proxy=proxy,
         proxy_img_size=proxy_img_size,

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from hilo_nas.cost import NetworkCost
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, call_twice, claims_of, hold
@@ -140,6 +141,7 @@ class LocalExecutor:
         cache_dir: Path | None,
         val_data: str | None,
         group_by: str | None = None,
+        options: ReadOptions = DEFAULTS,
         emit: Emit,
     ) -> dict[str, Any]:
         """Returns the prepared images' description, a `CachedData` as plain data.
@@ -155,6 +157,7 @@ class LocalExecutor:
             "cache_dir": str(cache_dir) if cache_dir else None,
             "val_data": val_data,
             "group_by": group_by,
+            "options": options.to_dict(),
         }
         function = "hilo_nas.data.prepare:describe_data"
         described: dict[str, Any] = call_twice(self._training, function, arguments, emit)

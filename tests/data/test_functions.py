@@ -20,6 +20,7 @@ from hilo_nas.events import DataPrepared
 TWO = {"cats": 3, "dogs": 4}
 HEAD = "import io\nimport numpy as np\nfrom PIL import Image\n"
 GREY = "np.full((6, 6), {}, dtype=np.uint8)"
+PAIRS = f"({GREY.format('i')}, c) for i, c in enumerate('aabb')"
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ file = io.BytesIO()
 Image.fromarray(colour).save(file, "png")
 return [
     (colour, "array"), ({GREY.format(9)}, "array"), [Image.fromarray(colour), "pil"],
-    (Image.new("L", (5, 4), 3), "pil", "a name"), (file.getvalue(), "file"), (file.getvalue(), "file"),
+    (Image.new("L", (5, 4), 3), "pil", "a name"), (file.getvalue(), "file"), (file.getvalue() + b"0", "file"),
 ]"""
     )
     data = prepare("scans.py:load")
@@ -80,7 +81,7 @@ return [
     assert (pixels[0] == pixels[2]).all()
     assert (pixels[3] == 3).all()
     assert (digests[0] == digests[2]).all()
-    assert events[-1] == DataPrepared(done=6, total=6)  # a list knows its length
+    assert DataPrepared(done=6, total=6) in events  # a list knows its length
 
 
 def test_arrays_of_more_than_eight_bits_and_of_one_channel_are_given_as_they_are(write):
@@ -111,7 +112,7 @@ array = np.zeros((6, 6), dtype=np.uint8)
 for i in range(4):
     array[:] = 10 * i
     yield array, "a"
-    with Image.open({str(folder / "cats" / "0.png")!r}) as image:
+    with Image.open({str(folder / "cats")!r} + f"/{{i % 2}}.png") as image:
         yield image, "b"
 """
     )
@@ -120,7 +121,7 @@ for i in range(4):
 
 
 def test_what_was_read_is_read_again_only_where_the_file_has_changed(prepare, write, home, events):
-    text = f"with open('calls', 'a') as calls:\n    calls.write('x')\nreturn [({GREY.format(1)}, c) for c in 'aabb']"
+    text = f"with open('calls', 'a') as calls:\n    calls.write('x')\nreturn [{PAIRS}]"
     path = write(text)
     first = prepare("scans.py:load")
     os.utime(path, (1, 1))
@@ -146,9 +147,9 @@ def test_what_the_function_reads_is_not_watched_but_can_be_forgotten(prepare, wr
 
 
 def test_an_edit_that_gives_the_same_images_leaves_their_hash(prepare, write):
-    write(f"return [({GREY.format(1)}, c) for c in 'aabb']")
+    write(f"return [{PAIRS}]")
     first = prepare("scans.py:load")
-    write(f"# a remark\nreturn [({GREY.format(1)}, c) for c in 'aabb']")
+    write(f"# a remark\nreturn [{PAIRS}]")
     second = prepare("scans.py:load")
     assert (first.content_hash, first.path) == (second.content_hash, second.path)
     assert first.source_hash != second.source_hash
@@ -166,7 +167,7 @@ def test_a_function_gives_validation_images_as_well(prepare, images, write):
 
 
 def test_a_function_is_named_in_full_from_everywhere_and_its_record_names_no_folder(write, home, monkeypatch, prepare):
-    write(f"return [({GREY.format(1)}, c) for c in 'aabb']", "sub/scans.py")
+    write(f"return [{PAIRS}]", "sub/scans.py")
     text = absolute_source("sub/scans.py:load")
     assert text == f"{home}/sub/scans.py:load"
     before = read_fingerprint(parse_source("sub/scans.py:load"))
