@@ -159,7 +159,7 @@ def _parse_path(text: str) -> SourceSpec:
     path = _existing(text, text)
     if path.is_dir():
         try:
-            next(path.iterdir(), None)
+            next(path.iterdir(), None)  # Refused here, where the folder may not be listed.
         except OSError as error:
             raise DataError(f"{text} cannot be read: {error}") from error
         return SourceSpec(kind="folder", text=text, path=path)

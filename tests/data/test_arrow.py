@@ -146,14 +146,10 @@ def test_only_held_out_rows_are_refused(tmp_path):
         read(tmp_path / "pets")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves metadata.csv open
 def test_a_folder_of_another_form_is_loaded_by_datasets_itself(tmp_path):
-    lines = ["file_name,label"]
-    for split in ("train", "test"):
-        files = {f"{split}/{name.replace('/', '-')}": content for name, content in PETS.items()}
-        write(tmp_path / "pets", files)
-        lines = ["file_name,label"] + [f"{name.replace('/', '-')},{name.split('/')[0]}" for name in PETS]
-        (tmp_path / "pets" / split / "metadata.csv").write_text("\n".join(lines))
+    write(
+        tmp_path / "pets", {f"{split}/{name}": content for split in ("train", "test") for name, content in PETS.items()}
+    )
     source, members = read(f"hfds/{tmp_path / 'pets'}")
     assert source.class_counts == {"cat": 3, "dog": 3}
     assert sorted(members.values()) == sorted(PETS.values())
