@@ -57,7 +57,8 @@ def find_faults(images: LabeledSet) -> list[Fault]:
         pairs = [(place, _other_place(numbers, place)) for place in first[repeated[:_SHOWN]].tolist()]
         shown = _shown([_joined(images.members_of(kept[list(pair)])) for pair in pairs], len(repeated))
         share = f"{copies:,} of {len(kept):,} images of {images.name} ({copies / len(kept):.1%})"
-        found.append(Fault(kind="copies", text=f"{share} are copies of another image: {shown}. Copies stay on one side of the split."))
+        text = f"{share} are copies of another image: {shown}. Copies stay on one side of the split."
+        found.append(Fault(kind="copies", text=text))
     if spans := spans_of(labels, digests):
         shown = _shown([_joined(images.members_of(kept[places[:3]])) for places in spans[:_SHOWN]], len(spans))
         text = f"{_count(len(spans), 'image')} of {images.name} {_verb(len(spans), 'lies', 'lie')} under several labels"
