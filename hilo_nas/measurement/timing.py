@@ -94,6 +94,9 @@ class Measurement:
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What the device said of itself while it timed: clocks, temperature, throttling, other processes."""
     protocol: int = PROTOCOL
+    calibration_error: float = dataclasses.field(default=0.0, compare=False)
+    """Relative standard error of the reference's calibrated speed. All timings of a study share it, so it is in no
+    comparison between them, and not in `images_per_s_low` and `_high`; `images_per_s_interval` holds it."""
 
     @property
     def half_width(self) -> float:
