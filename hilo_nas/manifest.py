@@ -32,6 +32,25 @@ class DataIdentity:
     source_hash: str | None = None
     """SHA-256 of the file whose function gave the training images, to tell whether it was edited; None without one.
     The images' own hash decides whether a study may go on."""
+    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of reading the images that differ from the defaults; see `hilo_nas.data.reading.ReadOptions`."""
+    val_name: str | None = None
+    """Name of the images of --val-data; None where images of the training source are held out."""
+    n_scored: int | None = None
+    """Images that networks are scored on; None in studies of earlier versions."""
+    chance: float | None = None
+    """Share of the largest class among those images: the top-1 of always guessing it. None in studies of earlier
+    versions."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain data, without those that a study of an earlier version lacks."""
+        later = {field.name for field in dataclasses.fields(self)} - {*_FIRST_FIELDS}
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in later or value not in (None, {})}
+
+
+_FIRST_FIELDS = ("name", "hash", "num_classes", "n_images", "source_hash")
+"""Fields of `DataIdentity` that every manifest has."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +135,7 @@ class Manifest:
             "conditions": [condition.to_dict() for condition in self.conditions],
             "device": dataclasses.asdict(self.device),
             "calibrations": {label: dataclasses.asdict(item) for label, item in self.calibrations.items()},
-            "data": dataclasses.asdict(self.data),
+            "data": self.data.to_dict(),
             "plan": {**self.plan.to_dict(), "hash": self.plan_hash},
             "versions": self.versions,
             "created_at": self.created_at,

@@ -17,6 +17,7 @@ from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 
 __all__ = [
     "INTERRUPTED",
+    "SAMPLED",
     "SCHEMA_VERSION",
     "STATES",
     "Subject",
@@ -30,6 +31,8 @@ __all__ = [
 SCHEMA_VERSION = 1
 INTERRUPTED = "interrupted before it finished"
 """Begins the reason of a trial that was cut off through no fault of its network, which is queued again."""
+SAMPLED = "sampler"
+"""Origin of a trial that the sampler proposed."""
 STATES = ("running", "timed", "complete", "stopped", "infeasible", "failed")
 
 
@@ -72,8 +75,8 @@ class TrialRecord:
     trained up to a rung where others did better; `timed` has a place only in a table of speeds (`hilo_nas.speeds`)."""
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
-    origin: str = "sampler"
-    """`sampler`, `anchor:NAME`, `peer:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
+    origin: str = SAMPLED
+    """`SAMPLED`, `anchor:NAME`, `peer:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
     reason: str | None = None
     """Why the trial failed or is infeasible."""
     parameters: int | None = None

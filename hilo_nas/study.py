@@ -8,19 +8,22 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
 from hilo_nas.front import front_of
+from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
 
 __all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "studies_folder"]
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
+_NAME = re.compile(r"[\w .+=@,][\w .+=@,-]*")
+"""Names that mean nothing else to a shell or a terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,23 +135,18 @@ class StudyFolder:
         """Writes a record atomically."""
         write_record(self.trials_path, record)
 
-    def load_local(self) -> dict[str, Any]:
-        """Returns what is true on this machine alone (where the data lies), empty where nothing is stored."""
-        path = self.path / "local.yaml"
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise StorageError(f"cannot read {path}: {error}") from error
-        return content if isinstance(content, dict) else {}
+    def load_local(self) -> Local:
+        """Returns what is true on this machine alone (where the data lies), as far as this user wrote it here."""
+        return load_local(self.path / "local.yaml")
 
-    def write_local(self, content: dict[str, Any]) -> None:
-        """Writes what is true on this machine alone."""
-        write_atomically(self.path / "local.yaml", yaml.safe_dump(content, sort_keys=False))
+    def write_local(self, values: Mapping[str, str | None]) -> None:
+        """Writes what is true on this machine alone, signed as this user's."""
+        write_local(self.path / "local.yaml", values)
 
 
 def studies_folder(given: Path | None = None) -> Path:
     """Returns the folder of all studies: the one given, else the environment's, else `studies` here."""
-    return given or Path(os.environ.get(STUDIES_VARIABLE) or "studies")
+    return given or Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
 
 
 def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
@@ -176,9 +174,9 @@ def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:
     Raises:
         UsageError: The name cannot be a folder's name.
     """
-    if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")) or name != name.strip():
+    if not _NAME.fullmatch(unicodedata.normalize("NFC", name)) or name in (".", "..") or name != name.strip():
         raise UsageError(
-            f"a new study's name must be one folder name without path separators, but got {name!r}. "
-            "Use --studies-dir to choose where studies lie."
+            "a new study's name must be one folder name of letters, digits, spaces and _ . + = @ , - (not the first), "
+            f"but got {name!r}. Use --studies-dir to choose where studies lie."
         )
     return StudyFolder(studies_folder(studies_dir) / name)

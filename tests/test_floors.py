@@ -36,6 +36,7 @@ FLOORS = {
     "records": 1,
     "manifest": 1,
     "study": 1,
+    "local": 1,
     "models": 2,
     "measure": 3,
     "data": 2,

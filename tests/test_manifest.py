@@ -269,3 +269,11 @@ def test_a_manifest_names_the_function_that_gave_the_images_and_older_ones_do_no
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest
     older = changed(lambda content: (content["data"].pop("source_hash"), content["plan"].pop("group_by")))
     assert Manifest.from_yaml(older) == build_manifest()
+
+
+def test_how_the_images_were_read_and_scored_survives_yaml_and_older_manifests_say_nothing_of_it():
+    fields = {"reading": {"value_range": [0.0, 4095.0]}, "val_name": "val.tar", "n_scored": 360, "chance": 0.1}
+    manifest = build_manifest(data=build_data(**fields))
+    assert Manifest.from_yaml(manifest.to_yaml()) == manifest
+    stored = yaml.safe_load(build_manifest().to_yaml())["data"]
+    assert [*stored] == ["name", "hash", "num_classes", "n_images", "source_hash"]

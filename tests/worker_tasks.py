@@ -69,3 +69,11 @@ def start_grandchild(*, emit):
     import subprocess
 
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+
+
+def die_once(*, emit, mark):
+    """Dies by SIGKILL the first time, and brings a result the second."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.errors import UsageError
 from hilo_nas.export import FORMATS, choose_trial, export_trial
@@ -40,7 +41,7 @@ def run(
     folder = find_study(study, studies_dir)
     record = choose_trial(folder, number=trial, min_images_per_s=min_images_per_s, at_knee=knee)
     for path in export_trial(folder.load_manifest(), record, output, batch_size=batch_size, epochs=epochs):
-        typer.echo(f"wrote {path}")
-    typer.echo(f"Train it with timm's train.py: python train.py -c {output / 'train.yaml'} --data-dir DATA")
+        echo(f"wrote {path}")
+    echo(f"Train it with timm's train.py: python train.py -c {output / 'train.yaml'} --data-dir DATA")
     if record.measurement is not None and record.measurement.condition.fused:
-        typer.echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
+        echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")

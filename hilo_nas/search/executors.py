@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from hilo_nas.cost import NetworkCost
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, claims_of, hold
+from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, call_twice, claims_of, hold
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import judge_cohort
@@ -140,6 +141,7 @@ class LocalExecutor:
         cache_dir: Path | None,
         val_data: str | None,
         group_by: str | None = None,
+        options: ReadOptions = DEFAULTS,
         emit: Emit,
     ) -> dict[str, Any]:
         """Returns the prepared images' description, a `CachedData` as plain data.
@@ -155,8 +157,10 @@ class LocalExecutor:
             "cache_dir": str(cache_dir) if cache_dir else None,
             "val_data": val_data,
             "group_by": group_by,
+            "options": options.to_dict(),
         }
-        described: dict[str, Any] = self._training.call("hilo_nas.data.prepare:describe_data", arguments, emit)
+        function = "hilo_nas.data.prepare:describe_data"
+        described: dict[str, Any] = call_twice(self._training, function, arguments, emit)
         return described
 
     def load_proxy(self, function: str, emit: Emit) -> None:
@@ -169,7 +173,7 @@ class LocalExecutor:
         Raises:
             UsageError: It is not there, is none, or cannot be imported.
         """
-        self._training.call("hilo_nas.proxy.own:check_function", {"function": function}, emit)
+        call_twice(self._training, "hilo_nas.proxy.own:check_function", {"function": function}, emit)
         self._own_proxy = function
 
     def set_up(
@@ -292,7 +296,7 @@ class LocalExecutor:
             "img_size": self._conditions[0].img_size,
             "num_classes": len(self._data["class_names"]),
         }
-        found = self._training.call("hilo_nas.models.macs:count_subject", arguments, emit)
+        found = call_twice(self._training, "hilo_nas.models.macs:count_subject", arguments, emit)
         return NetworkCost(parameters=found["params"], macs=found["macs"])
 
     def check_timm_names(self, names: Sequence[str], emit: Emit) -> None:
@@ -301,7 +305,7 @@ class LocalExecutor:
         Raises:
             UsageError: It does not; tells the nearest names.
         """
-        self._training.call("hilo_nas.models.subjects:check_timm_names", {"names": list(names)}, emit)
+        call_twice(self._training, "hilo_nas.models.subjects:check_timm_names", {"names": list(names)}, emit)
 
     def close(self) -> None:
         """See `Executor.close`."""

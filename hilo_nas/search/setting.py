@@ -17,7 +17,7 @@ from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
 from hilo_nas.plugins import absolute, is_plugin
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of
+from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
@@ -137,6 +137,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         cache_dir=request.cache_dir,
         val_data=request.val_data,
         group_by=plan.group_by,
+        options=reading_of(request),
         emit=emit,
     )
     data = identify_data(described)
@@ -256,6 +257,10 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
         num_classes=len(described["class_names"]),
         n_images=described["n_images"],
         source_hash=described.get("source_hash"),
+        reading=dict(described.get("reading") or {}),
+        val_name=described.get("val_name"),
+        n_scored=described.get("n_scored"),
+        chance=described.get("chance"),
     )
 
 

@@ -61,7 +61,7 @@ def test_the_study_knows_the_functions_name_and_source_but_its_folder_only_on_th
     plan = folder.load_manifest().plan
     assert (plan.proxy, plan.images, len(plan.source_hash)) == ("mine.py:score", 1000, 64)
     assert str(home) not in folder.manifest_path.read_text()
-    assert folder.load_local()["proxy"] == f"{home}/scores/mine.py:score"
+    assert folder.load_local().values["proxy"] == f"{home}/scores/mine.py:score"
     assert machine.loaded == [f"{home}/scores/mine.py:score"]
 
 
@@ -103,9 +103,9 @@ def test_a_function_that_has_gone_is_missed_and_one_that_moved_is_found_by_its_n
 
 def test_a_machine_that_does_not_know_where_the_function_lies_asks(home, machine):
     folder = begin(home)
-    local = folder.load_local()
+    local = folder.load_local().values
     folder.write_local({**local, "proxy": None})
-    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Say so with --proxy"):
+    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Name it with --proxy"):
         search(home, trials=1)
 
 
