@@ -39,6 +39,7 @@ __all__ = [
     "ratio",
     "robust_spread",
     "standard_error",
+    "verdict_name",
     "verdict_of",
 ]
 
@@ -206,17 +207,24 @@ def is_throttling(device_state: Mapping[str, Any]) -> bool:
 
 
 def verdict_of(measurement: Measurement) -> Judgement | None:
-    """Returns how the machine behaved while a network was timed, judged by what is stored; None of protocol 1.
+    """Returns how the machine behaved while a network was timed, judged by what is stored.
 
-    The stored `Measurement.verdict` is what the version that timed it knew. Costs about 50 us.
+    None of protocol 1, and where the rounds were not kept. The stored `Measurement.verdict` is what the version that
+    timed it knew. Costs about 50 us.
     """
-    if measurement.protocol < _JUDGED_SINCE:
+    if measurement.protocol < _JUDGED_SINCE or not measurement.reference_seconds:
         return None
     return judge(
         {"own": measurement.call_seconds, "reference": measurement.reference_seconds},
         device_state=measurement.device_state,
         contention=measurement.contention,
     )
+
+
+def verdict_name(measurement: Measurement) -> str | None:
+    """Returns the verdict of `verdict_of`, one of `VERDICTS`; without rounds the stored one, which may be None."""
+    judgement = verdict_of(measurement)
+    return measurement.verdict if judgement is None else judgement.verdict
 
 
 def judge_calibration(calibration: Calibration, *, threads: int) -> Judgement:
