@@ -163,6 +163,16 @@ class LocalExecutor:
         described: dict[str, Any] = call_twice(self._training, function, arguments, emit)
         return described
 
+    def draw_sheet(self, path: Path, emit: Emit) -> None:
+        """Writes the contact sheet of the images that `set_up` was given.
+
+        Raises:
+            StorageError: The image cache is gone, or the file cannot be written.
+        """
+        assert self._plan is not None
+        arguments = {"data": dict(self._data), "path": str(path), "group_by": self._plan.group_by}
+        self._training.call("hilo_nas.data.sheet:write_sheet", arguments, emit)
+
     def load_proxy(self, function: str, emit: Emit) -> None:
         """Has networks scored by a function of the user's own from now on, once it was imported in a worker.
 

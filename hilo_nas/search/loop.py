@@ -32,6 +32,7 @@ from hilo_nas.records import INTERRUPTED, SAMPLED, Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
+from hilo_nas.search.guessing import warn_of_guessing
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
@@ -298,6 +299,8 @@ class SearchLoop:
                 network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
             )
         )
+        if warning := warn_of_guessing(self._manifest, closed):
+            self._emit(warning)
         return closed
 
     def _evaluate(self, record: TrialRecord) -> dict[str, Any]:

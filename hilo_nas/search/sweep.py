@@ -106,6 +106,7 @@ def run_sweep(
         ) as executor,
     ):
         manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, executor, journal)
+        setting.draw_sheet(folder, executor, journal)
         records = _timed(folder, manifest, networks, executor, journal, request.timing_s)
         beyond = folder.load_records()[len(networks) :]
         executor.close()
