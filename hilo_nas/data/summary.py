@@ -120,16 +120,18 @@ def summarize_set(images: LabeledSet) -> SetSummary:
 
 
 def add_facts(folder: Path, source: Source) -> None:
-    """Adds to the files of a set what its source says of itself."""
+    """Adds to the files of a set what its source says of itself, unless it holds facts already."""
     file = folder / "meta.json"
     meta = json.loads(file.read_text(encoding="utf-8"))
+    if "facts" in meta:
+        return
     said = {
         "split": source.split,
         "class_level": source.class_level,
         "skipped": dict(source.skipped),
         "left_out": list(source.left_out),
     }
-    meta["facts"] = {**meta.get("facts", {}), **{name: value for name, value in said.items() if value}}
+    meta["facts"] = {name: value for name, value in said.items() if value}
     file.write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
