@@ -104,6 +104,14 @@ class Manifest:
         """What a network scores that knows nothing, as far as that is known: 0 where the proxy is no training."""
         return 1 / self.data.num_classes if self.plan.proxy == TRAINING else 0.0
 
+    @property
+    def guessing_score(self) -> float | None:
+        """The score of always guessing the largest class; None where the proxy is no training."""
+        if self.plan.proxy != TRAINING:
+            return None
+        evenly = 1 / self.data.num_classes
+        return (self.data.chance or evenly) if self.plan.metric == "top1" else evenly
+
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns whether a record is of a network that the search compares with: an anchor or a peer."""
         return record.is_peer or record.key in {anchor.arch.key() for anchor in self.space.anchors}

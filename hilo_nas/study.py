@@ -43,6 +43,11 @@ class StudyFolder:
         return self.path / "manifest.yaml"
 
     @property
+    def sheet_path(self) -> Path:
+        """Contact sheet of the images that networks are trained on."""
+        return self.path / "data.png"
+
+    @property
     def trials_path(self) -> Path:
         """The folder of the records: the truth."""
         return self.path / "trials"

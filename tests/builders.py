@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
+from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.records import STATES, Subject, TrialRecord
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedSetting
@@ -342,7 +342,7 @@ measurements = st.builds(
     measured_at=_text,
     images_per_s_low=st.none() | _positive,
     images_per_s_high=st.none() | _positive,
-    verdict=st.none() | st.sampled_from(["steady", "bursty", "throttled"]),
+    verdict=st.none() | st.sampled_from(VERDICTS),
     cohort=_text,
     beside=st.dictionaries(_text, _seconds, max_size=2),
     device_state=st.dictionaries(_text, _positive | st.lists(_text, max_size=2), max_size=2),

@@ -59,6 +59,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         else:
             assert space is not None
             manifest, setting = _create(request, folder, space, executor, journal)
+        setting.draw_sheet(folder, executor, journal)
         reused = _load_reused(folder, setting, journal)
         loop = SearchLoop(
             folder,

@@ -11,7 +11,7 @@ from typing import Any
 from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.clock import utc_now
 from hilo_nas.data.sources import absolute_source
-from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
@@ -87,6 +87,15 @@ class Setting:
             speeds=None if self.speeds is None else self.speeds.identity(),
             **fields,
         )
+
+    def draw_sheet(self, folder: StudyFolder, executor: LocalExecutor, emit: Emit) -> None:
+        """Writes the contact sheet of the images to a study's folder, unless it is there; a failure is a warning."""
+        if folder.sheet_path.exists() or "path" not in self.described:
+            return
+        try:
+            executor.draw_sheet(folder.sheet_path, emit)
+        except HiloNasError as error:
+            emit(Notice(level="warning", text=f"no contact sheet of the images was written: {error}"))
 
     def hand_to(self, executor: LocalExecutor) -> None:
         """Makes an executor ready to measure and train as the setting says."""
