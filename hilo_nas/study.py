@@ -78,6 +78,18 @@ class StudyFolder:
         """Whether there is a study here; a folder without a manifest is the rest of a search that never began."""
         return os.path.isfile(self.manifest_path)  # unlike Path.is_file, False for a name that no disk can hold
 
+    @property
+    def holds_trials(self) -> bool:
+        """Whether there are records, of a study or of what is left of one."""
+        return os.path.isdir(self.trials_path) and any(self.trials_path.glob("[0-9]*.json"))
+
+    def orphaned(self) -> RecordError:
+        """Returns the error for trials without a manifest."""
+        has = "its manifest.yaml is no file" if os.path.lexists(self.manifest_path) else "no manifest.yaml"
+        return RecordError(
+            f"{self.path} holds trials, but {has} to say what they are. Restore it from a copy, or use another --study."
+        )
+
     def load_manifest(self) -> Manifest:
         """Returns the manifest.
 
@@ -90,7 +102,11 @@ class StudyFolder:
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
         except (RecordError, UnicodeDecodeError) as error:
-            raise RecordError(f"{self.manifest_path}: {error}") from error
+            raise RecordError(
+                f"{self.manifest_path}: {error}. Restore it from a copy, or use another --study."
+                if isinstance(error, UnicodeDecodeError)
+                else f"{self.manifest_path}: {error}"
+            ) from error
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Writes the manifest atomically."""
@@ -160,6 +176,8 @@ def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
     for path in (folder / name, Path(name)):
         if StudyFolder(path).exists:
             return StudyFolder(path)
+        if StudyFolder(path).holds_trials:
+            raise StudyFolder(path).orphaned()
     try:
         known = sorted(path.parent.name for path in folder.glob("*/manifest.yaml"))
     except OSError as error:
