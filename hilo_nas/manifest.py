@@ -17,6 +17,7 @@ from hilo_nas.space.file import build_space
 __all__ = ["DataIdentity", "Manifest"]
 
 _SCHEMA_VERSION = 1
+_WAY = "Restore it from a copy, or use another --study."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,10 +170,10 @@ class Manifest:
         """
         try:
             fields = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecordError(f"not YAML: {error}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that never was, a depth without end
+            raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
-            raise RecordError("schema_version is missing: this is not a study's manifest")
+            raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY}")
         if fields["schema_version"] > _SCHEMA_VERSION:
             raise RecordError(
                 f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
@@ -180,10 +181,10 @@ class Manifest:
             )
         try:
             return cls(**{**fields, **_values(fields)})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"the manifest is not complete: {error!r}") from error
         except HiloNasError as error:
             raise RecordError(str(error)) from error
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise RecordError(f"the manifest is not complete: {error!r}. {_WAY}") from error
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,9 @@ class Contents(NamedTuple):
 class Archive(Protocol):
     """An open archive."""
 
+    is_sequential: bool
+    """Whether going back in it means reading it anew."""
+
     def list(self) -> Contents:
         """Returns what it holds."""
 
@@ -66,7 +69,7 @@ def open_archive(file: BinaryIO) -> Iterator[Archive]:
             yield _Zip(opened)
     else:
         with _decompressed(file, head) as stream:
-            yield _Tar(stream)
+            yield _Tar(stream, is_sequential=stream is not file)
 
 
 def _decompressed(file: BinaryIO, head: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -133,8 +136,8 @@ class _Zstandard(io.RawIOBase):
 
 
 class _Tar:
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, is_sequential: bool) -> None:
+        self._stream, self.is_sequential = stream, is_sequential
 
     def list(self) -> Contents:
         index = _Index()
@@ -178,6 +181,8 @@ class _Tar:
 
 
 class _Zip:
+    is_sequential = False
+
     def __init__(self, opened: zipfile.ZipFile) -> None:
         self._opened = opened
         self._members = {(info.header_offset, info.file_size): info for info in opened.infolist()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import PurePosixPath
+import posixpath
 
 __all__ = ["ARCHIVE_ENDINGS", "archive_stem", "ending_of", "image_endings", "is_image", "is_litter"]
 
@@ -64,7 +64,7 @@ def archive_stem(name: str) -> str | None:
 
 def ending_of(name: str) -> str:
     """Returns the last ending with its dot, in lower case; empty where there is none."""
-    return PurePosixPath(name).suffix.lower()
+    return posixpath.splitext(name)[1].lower()
 
 
 def is_litter(path: str) -> bool:

@@ -64,12 +64,6 @@ def own_words(name: str) -> frozenset[str]:
     return frozenset(word for word in _words(name) if word not in _ROLE_OF_WORD)
 
 
-def _are_classes(names: Sequence[str]) -> bool:
-    """Whether each of several names has words of its own beside those of a split: freight train, passenger train."""
-    own = [own_words(name) for name in names]
-    return len(own) > 1 and all(own) and len({*own}) == len(own)
-
-
 def choose_training(text: str, folders: Sequence[Folders], n_outer: Sequence[int], class_from: str = "first") -> Choice:
     """Returns the images that may be trained on, with their classes.
 
@@ -141,6 +135,8 @@ class _Descent:
         self._training: list[str] = []
         self._held: dict[str, int] = {}
         self._kept: list[str] = []
+        self._is_chosen = role_of(self.text.rpartition("/")[2]) == "held"
+        """Whether the user named a held-out split itself; then what lies in it is read."""
         if loose := len(folders) - len(self.rest):
             self.warnings.append(f"{loose:,} images of {text} lie in no class folder and are left out")
 
@@ -191,6 +187,8 @@ class _Descent:
         children = self._children()
         roles = {name: role_of(name) for name in children}
         chosen = [n for n in children if roles[n] == "train"] or [n for n in children if roles[n] not in _NEVER]
+        if not chosen and self._is_chosen:
+            chosen = [name for name in children if roles[name] == "held"]
         self._take(chosen, children, is_named=any(roles[n] == "train" for n in chosen))
         return True
 
@@ -200,7 +198,7 @@ class _Descent:
         if len(children) > 1 or not any(next(iter(children.values()))):
             return False
         (name,) = children
-        if not self._training and role_of(name) == "held":
+        if not self._training and not self._is_chosen and role_of(name) == "held":
             self._take([], children)
         elif not self._training and role_of(name) == "train":
             self._take([name], children, is_named=True)
@@ -217,7 +215,7 @@ class _Descent:
         train, held, aside, plain = (by_role.get(role, []) for role in ("train", "held", "aside", "plain"))
         others = [*by_role.get(None, []), *plain]
         deep = {name for name in children if any(children[name])}
-        if _are_classes([*train, *held]):
+        if self._are_classes(train, held, children):
             self._kept = [*train, *held]
             return False
         if train and not others:
@@ -229,7 +227,7 @@ class _Descent:
         elif train and deep & {*train} and (held or self._outweighs(train, others, children)):
             self._take(train, children, is_named=True)
         elif held and not others and not train:
-            self._take([], children)
+            self._take(held if self._is_chosen and deep & {*held} else [], children)
         elif held and not train and any(self._is_part(name, others, plain, children) for name in held):
             parts = [name for name in [*held, *aside] if self._is_part(name, others, plain, children)]
             self.warnings += [f"{self.text}/{name} looks like a held-out split and is never read" for name in parts]
@@ -239,6 +237,20 @@ class _Descent:
             self._kept = [*train, *held]
             return False
         return True
+
+    def _are_classes(self, train: list[str], held: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
+        """Whether folders named like splits are classes, as each has words of its own: freight train, passenger train.
+
+        Not where they hold class folders of the same names, or where some are for training and others for testing.
+        """
+        names = [*train, *held]
+        own = [own_words(name) for name in names]
+        if len(own) < 2 or not all(own) or len({*own}) < len(own):
+            return False
+        below = [{path[0] for path in children[name] if path} for name in names]
+        if train and held:
+            return not any(below)
+        return not any(_words(name) for name in set.intersection(*below))
 
     def _outweighs(self, train: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
         """Whether a folder named for training, amid others that no split's name, is a split rather than a class."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["walk_files"]
+__all__ = ["is_special", "walk_files"]
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -41,6 +42,14 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 entered.add(key)
             inner.append((entry.path, f"{path}/", above, is_linked or is_link))
         stack += reversed(inner)
+
+
+def is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a pipe, a socket or a device; a link that leads nowhere is none."""
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode) if not entry.is_file() else False
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

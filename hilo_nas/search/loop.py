@@ -29,6 +29,7 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import INTERRUPTED, SAMPLED, Subject, TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.guessing import warn_of_guessing
@@ -288,7 +289,7 @@ class SearchLoop:
                 state=closed.state,
                 reason=closed.reason,
                 images_per_s=measurement.images_per_s if measurement else None,
-                verdict=measurement.verdict if measurement else None,
+                verdict=verdict_name(measurement) if measurement else None,
                 proxy_top1=score.proxy_top1 if score else None,
                 seconds=closed.seconds,
                 measured=self.measured,
