@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from hilo_nas.calibration import read_timings
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
 from hilo_nas.front import front_of
 from hilo_nas.local import Local, load_local, write_local
@@ -112,19 +113,14 @@ class StudyFolder:
         write_atomically(self.manifest_path, manifest.to_yaml())
 
     def load_records(self) -> list[TrialRecord]:
-        """Returns the records in the order of their numbers.
+        """Returns the records in the order of their numbers, their timings as `read_timings` reads and orders them.
 
-        Of several measurements under one condition, those come first that were taken under what the manifest says
-        (device, software, protocol); a re-timing that was cut off before the manifest changed does not count.
+        A re-timing that was cut off before the manifest changed does not count.
         """
         records = load_records(self.trials_path)
-        if not any(len(record.measurements) > 1 for record in records):
+        if not any(record.measurements for record in records):
             return records
-        manifest = self.load_manifest()
-        return [
-            dataclasses.replace(record, measurements=tuple(sorted(record.measurements, key=manifest.rank_of)))
-            for record in records
-        ]
+        return read_timings(records, self.load_manifest())
 
     def load_record(self, number: int) -> TrialRecord:
         """Returns the record of a finished, feasible trial.

@@ -289,6 +289,8 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
         val_name=described.get("val_name"),
         n_scored=described.get("n_scored"),
         chance=described.get("chance"),
+        pixels=dict(described.get("pixels") or {}),
+        unlike_timm=list(described.get("unlike_timm") or ()),
     )
 
 
