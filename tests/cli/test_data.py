@@ -6,11 +6,12 @@ import dataclasses
 import shlex
 
 import pytest
-from builders import build_data, build_manifest, build_plan, demo_records, write_study
+from builders import build_data, build_manifest, build_plan
 from PIL import Image
 
 from hilo_nas.cli import main
 from hilo_nas.cli.writing import hint_of_writing
+from hilo_nas.study import StudyFolder
 
 
 def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
@@ -50,7 +51,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     reading = {"class_from": "path", "value_range": [0.0, 4095.0], "skip_broken": True}
     data = build_data(name="my scans", reading=reading, unlike_timm=["images of more than 8 bits are scaled"])
     manifest = build_manifest(data=data, plan=build_plan(group_by="^[^/]+"))
-    folder = write_study(tmp_path, demo_records()[:1])
+    folder = StudyFolder(tmp_path / "demo")
     why, command = hint_of_writing(folder, manifest)
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [
