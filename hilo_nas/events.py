@@ -14,6 +14,7 @@ __all__ = [
     "ConfirmationForeseen",
     "CostForeseen",
     "DataPrepared",
+    "DataRead",
     "DeviceAwaited",
     "Emit",
     "Event",
@@ -62,6 +63,14 @@ class DataPrepared(Event):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DataRead(Event):
+    """The images are ready: what they are, how they are split, and what was left out."""
+
+    summary: dict[str, Any]
+    """`DataSummary.to_dict()`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceAwaited(Event):
     """Others hold the device; this process waits until they let it go."""
 
@@ -106,12 +115,14 @@ class LimitsForeseen(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CostForeseen(Event):
-    """What the search that is about to begin will take, from a few networks tried for a moment."""
+    """Estimated cost of the search that is about to begin, from a few networks tried for a moment."""
 
     trials: int
     total_s: float
     seconds: float
-    """What finding that out took."""
+    """Seconds that the estimate took."""
+    tried: int | None = None
+    """Networks tried so far, where further ones will refine the estimate; None for the final one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -280,6 +291,8 @@ class TrialFinished(Event):
     is_peer: bool = False
     """Whether the network is one of others, which fronts leave out."""
     metric: str = "top1"
+    network: str = ""
+    """The architecture in one line; empty for a peer, whose key is its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

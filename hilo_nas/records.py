@@ -17,6 +17,7 @@ from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 
 __all__ = [
     "INTERRUPTED",
+    "SAMPLED",
     "SCHEMA_VERSION",
     "STATES",
     "Subject",
@@ -30,6 +31,8 @@ __all__ = [
 SCHEMA_VERSION = 1
 INTERRUPTED = "interrupted before it finished"
 """Begins the reason of a trial that was cut off through no fault of its network, which is queued again."""
+SAMPLED = "sampler"
+"""Origin of a trial that the sampler proposed."""
 STATES = ("running", "timed", "complete", "stopped", "infeasible", "failed")
 
 
@@ -72,8 +75,8 @@ class TrialRecord:
     trained up to a rung where others did better; `timed` has a place only in a table of speeds (`hilo_nas.speeds`)."""
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
-    origin: str = "sampler"
-    """`sampler`, `anchor:NAME`, `peer:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
+    origin: str = SAMPLED
+    """`SAMPLED`, `anchor:NAME`, `peer:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
     reason: str | None = None
     """Why the trial failed or is infeasible."""
     parameters: int | None = None
@@ -242,6 +245,8 @@ def load_records(folder: Path) -> list[TrialRecord]:
         RecordError: A file is torn, is no record, or was written by a newer version; names the file.
         StorageError: A file cannot be read.
     """
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder} must be the folder of the trials, but is a file. Restore it from a copy.")
     records = [_load_record(path) for path in _record_paths(folder)]
     return sorted(records, key=lambda record: record.number)
 
@@ -257,6 +262,8 @@ def _record_paths(folder: Path) -> Iterator[Path]:
 
 
 def _load_record(path: Path) -> TrialRecord:
+    if not path.is_file():  # a FIFO would hang
+        raise StorageError(f"{path} must be a trial's record, but is no file. Move it away.")
     try:
         record = TrialRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

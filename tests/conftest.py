@@ -20,19 +20,22 @@ import dataclasses  # noqa: E402
 import tarfile  # noqa: E402
 from collections.abc import Callable, Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from hilo_nas.data import CachedData, prepare_data  # noqa: E402
+from hilo_nas.data.reading import ReadOptions  # noqa: E402
 from hilo_nas.events import Event  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees another's cache, or the user's."""
+    """No test sees another's cache or key, or the user's."""
     folder = tmp_path / "cache"
+    monkeypatch.setenv("HILO_NAS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(folder))
     return folder
 
@@ -81,8 +84,9 @@ def digits16(tmp_path_factory: pytest.TempPathFactory) -> CachedData:
 def prepare(events: list[Event]) -> Callable[..., CachedData]:
     """Prepares a source at 8 pixels in the test's own cache; events are kept."""
 
-    def run(source: object, img_size: int = 8, val_data: object = None) -> CachedData:
+    def run(source: object, img_size: int = 8, val_data: object = None, **options: Any) -> CachedData:
         val = None if val_data is None else str(val_data)
-        return prepare_data(str(source), img_size, val_data=val, emit=events.append)
+        reading = ReadOptions(**options)
+        return prepare_data(str(source), img_size, val_data=val, options=reading, emit=events.append)
 
     return run

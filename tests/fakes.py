@@ -103,6 +103,8 @@ class FakeMachine(FakeExecutor):
         self.data = {"name": "digits", "content_hash": "0123456789abcdef", "n_images": 1797, "hflip": False}
         self.num_classes = 10
         self.cohorts, self.calibrated, self.training_devices, self.grouped_by = [], [], [], []
+        self.read_as = []
+        """Options of reading the images, of each call that prepared them."""
         self.speeds = None
         self.loaded = []
         """Functions of the user's own that were to score."""
@@ -135,8 +137,9 @@ class FakeMachine(FakeExecutor):
         self.calibrated.append(condition.label())
         return build_calibration(device=self.devices[condition.device])
 
-    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, emit):
+    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, options=None, emit):
         self.grouped_by.append(group_by)
+        self.read_as.append(options)
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
 
     def load_proxy(self, function, emit):

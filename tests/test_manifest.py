@@ -221,11 +221,15 @@ def test_a_manifest_of_a_newer_version_is_refused():
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "name: demo", "schema_version: one"])
 def test_what_is_no_manifest_is_refused(text):
-    assert refusal(text) == "schema_version is missing: this is not a study's manifest"
+    assert refusal(text) == (
+        "schema_version is missing: this is not a study's manifest. Restore it from a copy, or use another --study."
+    )
 
 
 def test_what_is_no_yaml_is_refused():
-    assert refusal("schema_version: [1").startswith("not YAML: ")
+    for text in ("schema_version: [1", "schema_version: 1\nwhen: 2026-99-99"):
+        assert refusal(text).startswith("it is not YAML (")
+        assert refusal(text).endswith("). Restore it from a copy, or use another --study.")
 
 
 @pytest.mark.parametrize(
@@ -269,3 +273,11 @@ def test_a_manifest_names_the_function_that_gave_the_images_and_older_ones_do_no
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest
     older = changed(lambda content: (content["data"].pop("source_hash"), content["plan"].pop("group_by")))
     assert Manifest.from_yaml(older) == build_manifest()
+
+
+def test_how_the_images_were_read_and_scored_survives_yaml_and_older_manifests_say_nothing_of_it():
+    fields = {"reading": {"value_range": [0.0, 4095.0]}, "val_name": "val.tar", "n_scored": 360, "chance": 0.1}
+    manifest = build_manifest(data=build_data(**fields))
+    assert Manifest.from_yaml(manifest.to_yaml()) == manifest
+    stored = yaml.safe_load(build_manifest().to_yaml())["data"]
+    assert [*stored] == ["name", "hash", "num_classes", "n_images", "source_hash"]

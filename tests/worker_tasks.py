@@ -25,8 +25,9 @@ def who(*, emit):
     return {"pid": os.getpid(), **{name: os.environ.get(name) for name in names}}
 
 
-def shout(*, emit):
-    print("a line that must not reach the user's screen")
+def shout(*, emit, times=1):
+    for _ in range(times):
+        print("a line that must not reach the user's screen")
     return True
 
 
@@ -69,3 +70,11 @@ def start_grandchild(*, emit):
     import subprocess
 
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+
+
+def die_once(*, emit, mark):
+    """Dies by SIGKILL the first time, and brings a result the second."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hilo_nas.data import CachedData
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import UsageError
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measure import TUNED_ENVIRONMENT, Worker, claims_of, hold
@@ -39,6 +40,7 @@ def bench_training(
     *,
     steps: int,
     cache_dir: Path | None,
+    options: ReadOptions = DEFAULTS,
     log: Path,
     idle_timeout_s: float,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def bench_training(
         emit: Told of what happens.
         steps: How many are timed, twice.
         cache_dir: The cache of decoded images; None for the default.
+        options: How the images are read.
         log: File for what the worker prints.
         idle_timeout_s: Seconds of silence after which the worker counts as hung.
 
@@ -63,8 +66,9 @@ def bench_training(
         raise UsageError(f"steps must be at least 1, but got {steps}")
     with Worker("training", log, idle_timeout_s=idle_timeout_s, environment=_ENVIRONMENT) as worker:
         found = worker.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
-        source = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
-        images = worker.call("hilo_nas.data.prepare:describe_data", {**source, "val_data": None}, emit)
+        source: dict[str, Any] = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
+        source |= {"val_data": None, "options": options.to_dict()}
+        images = worker.call("hilo_nas.data.prepare:describe_data", source, emit)
         arguments = {"subject": subject, "plan": plan.to_dict(), "data": images, "steps": steps}
         arguments["device"] = found["device"]
         emit(BenchStepped(text=f"{steps} steps of {plan.batch_size} images", done=0, total=1))

@@ -11,12 +11,12 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from hilo_nas.cli import (
     bench,
     cache,
+    data,
     export,
     front,
     measure,
@@ -26,6 +26,7 @@ from hilo_nas.cli import (
     space,
     status,
 )
+from hilo_nas.cli.console import build_console, echo, prepare_streams
 from hilo_nas.errors import HiloNasError
 
 __all__ = ["app", "main"]
@@ -50,6 +51,7 @@ app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
 app.add_typer(space.app, name="space")
 app.add_typer(bench.app, name="bench")
 app.add_typer(proxy.app, name="proxy")
+app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 
 
@@ -61,7 +63,7 @@ def _options(
     if version:
         import hilo_nas
 
-        typer.echo(f"hilo-nas {hilo_nas.__version__}")
+        echo(f"hilo-nas {hilo_nas.__version__}")
         raise typer.Exit
 
 
@@ -79,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--version" in arguments[:1]:
         arguments = ["--version", "space", "list"]  # a group wants a subcommand before it looks at its options
-    errors = Console(stderr=True)
+    prepare_streams()
+    errors = build_console(stderr=True)
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="hilo-nas", standalone_mode=False)
@@ -92,14 +95,20 @@ def main(arguments: list[str] | None = None) -> int:
     except HiloNasError as error:
         if "--debug" in arguments:
             raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, markup=True)
         return error.exit_code
     except BrokenPipeError:
         return 1  # whoever read our output has left
     except OSError as error:
         if "--debug" in arguments:
             raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, markup=True)
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        text = escape(f"{type(error).__name__}: {error}. This is a fault of hilo-nas: --debug shows where.")
+        errors.print(f"[bold red]error:[/] {text}", soft_wrap=True, markup=True)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.console import echo
 from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
 
 __all__ = ["app"]
@@ -22,9 +23,9 @@ CacheDir = Annotated[
 def list_(cache_dir: CacheDir = None) -> None:
     """List the cached data sets."""
     entries = list_caches(cache_dir)
-    typer.echo(f"{len(entries)} in {cache_dir or default_cache_dir()}")
+    echo(f"{len(entries)} in {cache_dir or default_cache_dir()}")
     for entry in entries:
-        typer.echo(f"  {_line(entry)}")
+        echo(f"  {_line(entry)}")
 
 
 @app.command()
@@ -38,8 +39,8 @@ def clear(
     """Delete cached data sets; the next search decodes the images again."""
     removed = clear_caches(cache_dir, names or ())
     for entry in removed:
-        typer.echo(f"removed {_line(entry)}")
-    typer.echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")
+        echo(f"removed {_line(entry)}")
+    echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")
 
 
 def _line(entry: CacheEntry) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hilo_nas.cli.text import duration, figure, score_label, score_text
+from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
@@ -23,6 +24,7 @@ from hilo_nas.events import (
     ConfirmationForeseen,
     CostForeseen,
     DataPrepared,
+    DataRead,
     DeviceAwaited,
     Event,
     LimitsForeseen,
@@ -71,26 +73,30 @@ class _Lines:
     def __call__(self, event: Event) -> None:
         text = _line(event)
         if text:
-            self._console.print(text, soft_wrap=True)
+            self._console.print(text, soft_wrap=True, markup=True)
 
 
 def _line(event: Event) -> str | None:
     """Returns the event as one line, with markup; None for what happens too often."""
     if isinstance(event, Notice):
         return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
+    if isinstance(event, DataRead):
+        first, *rest = DataSummary.from_dict(event.summary).to_lines()
+        return escape("\n".join([first, *(f"  {line}" for line in rest)]))
     if isinstance(event, DeviceAwaited):
         holders = "; ".join(event.holders) or "another process"
         return escape(f"waiting for {event.device}: {holders}")
     if isinstance(event, BenchStepped):
         return escape(f"{event.done + 1}/{event.total} {event.text}")
     if isinstance(event, Calibrated):
-        return f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s"
+        return escape(f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s")
     if isinstance(event, LimitsForeseen):
         return escape(_foreseen(event))
     if isinstance(event, NetworksTimed):
         return f"{event.done} of {event.total} networks timed"
     if isinstance(event, CostForeseen):
-        return f"{event.trials} networks will take about {duration(event.total_s)}"
+        text = f"{event.trials} networks will take about {duration(event.total_s)}"
+        return text if event.tried is None else f"{text}: first estimate, from {event.tried} network"
     if isinstance(event, ConfirmationForeseen):
         return (
             f"confirming {event.networks} networks by further seeds: {event.trainings} trainings, "
@@ -105,14 +111,14 @@ def _line(event: Event) -> str | None:
         return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"
     if isinstance(event, CohortTimed):
         text = f"{event.networks} networks timed side by side at {event.condition} in {duration(event.seconds)}"
-        return f"{text}: {escape(event.verdict)}" + (
+        return escape(f"{text}: {event.verdict}") + (
             f"\n[yellow]warning:[/] {escape(event.text)}" * (event.verdict != "steady")
         )
     if isinstance(event, SearchStarted):
         return escape(f"study {event.study} on {event.device}: {event.done} of {event.total} networks measured")
     if isinstance(event, TrialFinished):
         count = f"{event.measured}/{event.total}"
-        head = f"trial {event.number:>3} ({count}) {event.key}"
+        head = escape(f"trial {event.number:>3} ({count}) {event.network or event.key}")
         if event.state in ("complete", "stopped"):
             speed, score = event.images_per_s or 0.0, _scored(event.metric, event.proxy_top1 or 0.0, width=7)
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
@@ -169,7 +175,7 @@ class _LiveDisplay:
     def __call__(self, event: Event) -> None:
         text = _line(event)
         if text:
-            self._console.print(text)
+            self._console.print(text, markup=True)
         if isinstance(event, SearchStarted):
             self._measured, self._total, self._done_before = event.done, event.total, event.done
             self._stopped = event.stopped

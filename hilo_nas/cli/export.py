@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir
 from hilo_nas.cli.text import figure, score_label, score_text, with_spread
+from hilo_nas.cli.writing import hint_of_writing
 from hilo_nas.errors import UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, ExportSource, choose_trial, export, load_source, source_of_trial
 from hilo_nas.records import TrialRecord
@@ -58,25 +61,30 @@ def run(
     if source.endswith((".yaml", ".yml")):
         if trial is not None or min_images_per_s is not None or knee:
             raise UsageError(f"--trial, --min-images-per-s and --knee choose from a study, but got the file {source}")
+        hints: list[str] = []
         chosen = load_source(Path(source), num_classes=num_classes, img_size=img_size, weights=weights)
     else:
         if num_classes is not None or img_size is not None:
             raise UsageError("--num-classes and --img-size go with ARCH.yaml; a study has its own")
         folder = find_study(source, studies_dir)
         record = choose_trial(folder, number=trial, min_images_per_s=min_images_per_s, at_knee=knee)
-        chosen = source_of_trial(folder.load_manifest(), record, weights=weights)
-    typer.echo(_describe(chosen))
+        manifest = folder.load_manifest()
+        hints = hint_of_writing(folder, manifest)
+        chosen = source_of_trial(manifest, record, weights=weights)
+    echo(_describe(chosen))
     files, notes = export(exporter, chosen, output, ExportOptions(batch_size=batch_size, epochs=epochs), force=force)
     for path in files:
-        typer.echo(f"wrote {path}")
+        echo(f"wrote {path}")
     for note in notes:
-        typer.echo(note)
-    typer.echo(exporter.next_step(output))
+        echo(note)
+    echo(exporter.next_step(output))
     if format_ == "timm":
-        typer.echo(
-            f"Deploy it: hilo-nas export {output / 'arch.yaml'} --format onnx --weights CHECKPOINT -o DIR, or in torch "
-            "what hilo_nas.models.prepare_for_inference returns."
-        )
+        for line in hints:
+            echo(line)
+        arch = shlex.quote(str(output / "arch.yaml"))
+        echo(f"Deploy it: hilo-nas export {arch} --format onnx --weights CHECKPOINT -o DIR")
+        if chosen.record is not None and chosen.record.measurement and chosen.record.measurement.condition.fused:
+            echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
 
 
 def _describe(source: ExportSource) -> str:

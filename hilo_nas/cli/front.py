@@ -6,11 +6,12 @@ import dataclasses
 import json
 from typing import Any
 
-import typer
 from rich.console import Console
 
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
-from hilo_nas.cli.tables import build_console, print_front_table
+from hilo_nas.cli.stored_table import find_stored_table, print_table_front
+from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
 from hilo_nas.study import StudyFolder, find_study
@@ -31,9 +32,13 @@ def run(
     from hilo_nas.report import build_front_frame, compare_references  # pandas takes its time
 
     folder = find_study(study, studies_dir)
+    table = find_stored_table(folder)
+    if table is not None:
+        print_table_front(folder, table, output, build_console())
+        return
     records = folder.load_records()
     if output is Format.csv:
-        typer.echo(build_front_frame(records, ties=True).to_csv(index=False), nl=False)
+        echo(build_front_frame(records, ties=True).to_csv(index=False), nl=False)
     elif output is Format.json:
         standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "peer": []}
         for standing in compare_references(records):
@@ -60,7 +65,7 @@ def run(
             "anchors": standings["anchor"],
             "peers": standings["peer"],
         }
-        typer.echo(json.dumps(content, indent=1))
+        echo(json.dumps(content, indent=1))
     else:
         print_front(folder, build_console())
 
@@ -81,7 +86,7 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         text += f", {len(ties)} cannot be told from it (~)"
     if stopped := sum(record.state == "stopped" for record in records):
         text += f"; {stopped} more stopped at a rung"
-    console.print(text, markup=False)
+    console.print(text)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     by_number = {record.number: record for record in records}
     tied = [by_number[number] for number in ties]
@@ -106,7 +111,7 @@ def print_front(folder: StudyFolder, console: Console) -> None:
         f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error{of_seeds}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
-        "* anchor   ~ beaten by the trials named, but with a probability below 95 %"
+        "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %"
         + "\n+ peer, no candidate of the search"
         * bool(peers),
         style="dim",

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import (
     ChannelsLast,
     Compile,
@@ -30,7 +32,6 @@ from hilo_nas.cli.options import (
     Threads,
     parse_duration,
 )
-from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import figure, with_spread
 from hilo_nas.errors import UsageError
 
@@ -150,7 +151,7 @@ def _measure_named(names: list[str], timing: _Timing, output: Format, studies_di
         fields["runtime"] = "onnxruntime"
     if fields.get("runtime", "torch") != "torch":
         fields = {name: value for name, value in fields.items() if name in timing.fields or name not in TORCH_ONLY}
-    console = build_console() if output is Format.table else Console(stderr=True, highlight=False)
+    console = build_console() if output is Format.table else build_console(stderr=True)
     with (
         tempfile.TemporaryDirectory() as logs,
         build_display(console) as display,
@@ -171,7 +172,7 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
 
     frame = build_cohort_frame(cohort.measurements)
     if output is Format.csv:
-        typer.echo(frame.to_csv(index=False), nl=False)
+        echo(frame.to_csv(index=False), nl=False)
     elif output is Format.json:
         rows = json.loads(frame.to_json(orient="records"))
         measurements = {name: dataclasses.asdict(own) for name, own in cohort.measurements.items()}
@@ -180,7 +181,7 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
             "networks": [{**row, "measurement": measurements[row["name"]]} for row in rows],
             "failures": {name: str(error) for name, error in cohort.failures.items()},
         }
-        typer.echo(json.dumps(content, indent=1))
+        echo(json.dumps(content, indent=1))
     elif cohort.measurements:
         _print_cohort_table(frame, console)
         first = next(iter(cohort.measurements.values()))
@@ -193,9 +194,9 @@ def _print(cohort: Cohort, condition: Condition, output: Format, console: Consol
         )
         _print_verdict(cohort, console)
     if output is not Format.json:
-        errors = Console(stderr=True, highlight=False)
+        errors = build_console(stderr=True)
         for name, error in cohort.failures.items():
-            errors.print(f"{name} could not be timed: {error}", markup=False, soft_wrap=True)
+            errors.print(f"{name} could not be timed: {error}", soft_wrap=True)
 
 
 def _print_cohort_table(frame: Any, console: Console) -> None:
@@ -223,7 +224,8 @@ def _print_verdict(cohort: Cohort, console: Console) -> None:
 
     judgement = judge_cohort(cohort.measurements.values())
     if judgement.verdict != "steady":
-        console.print(f"[yellow]{judgement.verdict}:[/] {judgement.text}", soft_wrap=True)
+        text = f"[yellow]{escape(judgement.verdict)}:[/] {escape(judgement.text)}"
+        console.print(text, soft_wrap=True, markup=True)
 
 
 def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: tuple[str, ...], seed: int) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from hilo_nas.data.reading import parse_range
 from hilo_nas.study import STUDIES_VARIABLE
 
 __all__ = [
+    "Background",
     "BatchSize",
     "CacheDir",
     "ChannelsLast",
     "CheckpointMib",
+    "ClassFrom",
     "Compile",
     "CudaGraph",
     "Data",
@@ -35,11 +39,14 @@ __all__ = [
     "ProxyImgSize",
     "Runtime",
     "Seconds",
+    "SkipBroken",
     "SpaceArgument",
     "StudiesDir",
     "StudyArgument",
     "Threads",
+    "ValueRange",
     "parse_duration",
+    "reading_fields",
 ]
 
 
@@ -83,6 +90,23 @@ Seconds = Annotated[float | None, typer.Option(help="Time each network for at mo
 IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process silent for so long is ended.")]
 
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help="Training images, as `hilo-nas search` takes them.")]
+ClassFrom = Annotated[
+    str | None,
+    typer.Option(metavar="first|path", help="Folders that name a class: the first level (the default), or all levels."),
+]
+Background = Annotated[
+    str | None, typer.Option(metavar="COLOR", help="Color behind transparent images: white by default, or #RRGGBB.")
+]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH", help="Values of images above 8 bits that become black and white; the data's own by default."
+    ),
+]
+SkipBroken = Annotated[
+    bool | None,
+    typer.Option("--skip-broken", help="Leave out broken images, and classes of fewer than two distinct images."),
+]
 ProxyImgSize = Annotated[int | None, typer.Option(help="Side of the training images in pixels.")]
 ProxyBatchSize = Annotated[int | None, typer.Option(help="Images per training step.")]
 CacheDir = Annotated[
@@ -97,18 +121,40 @@ CheckpointMib = Annotated[
 MaxGmacs = Annotated[float | None, typer.Option(help="Only networks of at most so many billion multiply-adds.")]
 MaxParamsM = Annotated[float | None, typer.Option(help="Only networks of at most so many million parameters.")]
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+def reading_fields(
+    class_from: str | None, background: str | None, value_range: str | None, skip_broken: bool | None
+) -> dict[str, Any]:
+    """Returns the options that say how images are read, as fields of a request; None stays None.
+
+    Raises:
+        UsageError: The range is not two numbers.
+    """
+    return {
+        "class_from": class_from,
+        "background": background,
+        "value_range": None if value_range is None else parse_range(value_range),
+        "skip_broken": skip_broken,
+    }
+
+
+_UNITS = (86400, 3600, 60, 1)
+"""Seconds of a day, an hour, a minute and a second."""
 
 
 def parse_duration(text: str | None) -> float | None:
-    """Returns seconds of `90`, `90s`, `30m`, `2h` or `1d`; None stays None.
+    """Returns seconds of `90`, `90s`, `30m`, `1h30m` or `1d`; None stays None.
 
     Raises:
         typer.BadParameter: The text is no duration.
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if not found or float(found[1]) == 0:
-        raise typer.BadParameter(f"must be a duration above 0 such as 90s, 30m or 2h, but got {text!r}")
-    return float(found[1]) * _UNITS[found[2]]
+    text = text.strip()
+    number = r"(\d+(?:\.\d+)?)\s*"
+    form = rf"(?:{number}d\s*)?(?:{number}h\s*)?(?:{number}m\s*)?(?:{number}s)?"
+    parts = re.fullmatch(form, f"{text}s" if re.fullmatch(r"[\d.]+", text) else text)
+    seconds = sum(float(part or 0) * unit for part, unit in zip(parts.groups(), _UNITS, strict=True)) if parts else 0
+    if not seconds > 0 or math.isinf(seconds):
+        raise typer.BadParameter(f"must be a duration above 0 such as 90s, 30m or 1h30m, but got {text!r}")
+    return seconds

@@ -6,13 +6,15 @@ import shlex
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
+    Background,
     BatchSize,
     CacheDir,
     CheckpointMib,
+    ClassFrom,
     Data,
     Device,
     Format,
@@ -24,10 +26,13 @@ from hilo_nas.cli.options import (
     ProxyBatchSize,
     ProxyImgSize,
     Seconds,
+    SkipBroken,
     SpaceArgument,
     StudiesDir,
     Threads,
+    ValueRange,
     parse_duration,
+    reading_fields,
 )
 
 __all__ = ["app"]
@@ -81,6 +86,10 @@ def check(
     output: Output = Format.table,
     save: Save = SAVE,
     no_save: NoSave = False,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
@@ -115,12 +124,14 @@ def check(
         "rungs": rungs,
         "eta": eta,
     }
+    reading = reading_fields(class_from, background, value_range, skip_broken)
     request = SearchRequest(
         space=space,
         study=study,
         studies_dir=studies_dir,
         timing_s=seconds,
         data=data,
+        **reading,
         cache_dir=cache_dir,
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
@@ -135,7 +146,7 @@ def check(
     )
     folder = find_folder(request)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
-    progress = Console(stderr=True, highlight=False)
+    progress = build_console(stderr=True)
     with build_display(progress) as display:
         checked = check_proxy(request, limited, folder, asked, display, jobs=jobs)
     write_tables(folder)
@@ -151,6 +162,10 @@ def check(
         "max_params_m": max_params_m,
         **sizes,
         "seconds": seconds,
+        "class_from": class_from,
+        "background": background,
+        "value_range": value_range,
+        "skip_broken": skip_broken,
         "no_plot": no_plot,
     }
     report = report_agreement(

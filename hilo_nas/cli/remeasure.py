@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import IdleTimeout, Seconds, StudiesDir, StudyArgument, parse_duration
-from hilo_nas.cli.tables import build_console
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -54,4 +54,4 @@ def run(
     write_tables(folder)
     refresh_table(folder)
     print_front(folder, console)
-    console.print(f"Records: {folder.path}", markup=False, soft_wrap=True)
+    console.print(f"Records: {folder.path}", soft_wrap=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
+    Background,
     BatchSize,
     CacheDir,
     ChannelsLast,
     CheckpointMib,
+    ClassFrom,
     Compile,
     CudaGraph,
     Device,
@@ -24,16 +28,19 @@ from hilo_nas.cli.options import (
     ProxyImgSize,
     Runtime,
     Seconds,
+    SkipBroken,
     StudiesDir,
     Threads,
+    ValueRange,
     parse_duration,
+    reading_fields,
 )
-from hilo_nas.cli.tables import build_console
 from hilo_nas.cli.text import duration
 from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 
 if TYPE_CHECKING:
     from hilo_nas.search import SearchRequest  # Optuna takes its time
+    from hilo_nas.study import StudyFolder
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -60,7 +67,7 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Networks to measure, on top of those it has.")] = None,
     until_trials: Annotated[int | None, typer.Option(help="Networks to measure in all; safe to repeat.")] = None,
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Start no further trial after this: 90s, 30m, 2h.")
+        str | None, typer.Option(metavar="TIME", help="Start no further trial after this: 90s, 30m, 1h30m.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
@@ -123,6 +130,10 @@ def run(
             metavar="REGEX", help="Hold images out together whose paths it matches alike (its first group, if any)."
         ),
     ] = None,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     proxy: Annotated[
         str | None,
@@ -210,6 +221,7 @@ def run(
         data=data,
         val_data=val_data,
         group_by=group_by,
+        **reading_fields(class_from, background, value_range, skip_broken),
         cache_dir=cache_dir,
         proxy=proxy,
         proxy_img_size=proxy_img_size,
@@ -239,14 +251,21 @@ def _search(request: SearchRequest, console: Console) -> None:
     from hilo_nas.search.setting import find_folder
 
     folder = find_folder(request)[1]
-    with build_display(console) as display:
+    try:
+        with build_display(console) as display:
 
-        def emit(event: Event) -> None:
-            display(event)
-            if isinstance(event, SearchStarted | TrialFinished | SearchFinished):
-                write_tables(folder)  # while the search holds the study's lock
+            def emit(event: Event) -> None:
+                display(event)
+                if isinstance(event, SearchStarted | TrialFinished | SearchFinished):
+                    write_tables(folder)  # while the search holds the study's lock
 
-        folder, finished = run_search(request, emit)
+            folder, finished = run_search(request, emit)
+    except KeyboardInterrupt:
+        way = f"Resume with: {_resume_command(request, folder)}"
+        if not folder.exists:
+            way = "Nothing was measured yet: start it again with the same command."
+        build_console(stderr=True).print(way, soft_wrap=True)
+        raise
     console.print()
     print_front(folder, console)
     how = {
@@ -265,6 +284,13 @@ def _search(request: SearchRequest, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _resume_command(request: SearchRequest, folder: StudyFolder) -> str:
+    words = ["hilo-nas", "search", "--study", request.study or folder.name]
+    if request.studies_dir:
+        words += ["--studies-dir", str(request.studies_dir)]
+    return shlex.join(words)
 
 
 def _print_cost(request: SearchRequest, console: Console) -> None:

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import SpaceArgument
 from hilo_nas.errors import UsageError
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
@@ -23,9 +25,9 @@ NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier;
 @app.command("list")
 def list_() -> None:
     """List the spaces that come with the package."""
-    console = Console(highlight=False)
+    console = build_console()
     for name in list_shipped():
-        console.print(f"[bold]{name}[/]: {load_space(name).description}")
+        console.print(f"[bold]{name}[/]: {escape(load_space(name).description)}", markup=True)
 
 
 @app.command()
@@ -37,18 +39,18 @@ def show(
 ) -> None:
     """Show a space: its knobs, limits and anchors, how many networks it holds and how large they are."""
     found = load_space(space)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{found.name}[/]  {found.description}")
+    console = build_console(soft_wrap=True)
+    console.print(f"[bold]{escape(found.name)}[/]  {escape(found.description)}", markup=True)
     shown: dict[str, list[str]] = {}
     for knob in found.knobs:
         values = ", ".join(f"{choice:g}" if isinstance(choice, float) else str(choice) for choice in knob.choices)
         shown.setdefault(knob.name, []).append(values)
     for name, stages in shown.items():
-        console.print(f"  {name + ':':13} {'  |  '.join(stages)}", markup=False)
+        console.print(f"  {name + ':':13} {'  |  '.join(stages)}")
     for name, limit in found.limits.items():
-        console.print(f"  limit:        {LIMITS[name].text(name, limit)}", markup=False)
+        console.print(f"  limit:        {LIMITS[name].text(name, limit)}")
     for anchor in found.anchors:
-        console.print(f"  anchor:       {anchor.name}{' (outside the space)' if anchor.outside else ''}", markup=False)
+        console.print(f"  anchor:       {anchor.name}{' (outside the space)' if anchor.outside else ''}")
     _report(found, console, img_size, proxy_img_size, num_classes)
 
 
@@ -61,8 +63,8 @@ def check(
 ) -> None:
     """Check a space file: every fault at once, then dead knobs and windows that do not fit the maps."""
     found = load_space(space)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{space} has no faults", markup=False)
+    console = build_console(soft_wrap=True)
+    console.print(f"{space} has no faults")
     _report(found, console, img_size, proxy_img_size, num_classes)
 
 
@@ -82,18 +84,16 @@ def _report(
         networks = (
             f"about {_rounded(census.n_networks)} distinct networks (estimate, ± {_rounded(census.n_networks_se)})"
         )
-    console.print(f"{census.n_configs:,} configurations, {networks}", markup=False)
+    console.print(f"{census.n_configs:,} configurations, {networks}")
     console.print(
         f"params {census.params_m[0]:.3g} to {census.params_m[1]:.3g} M ({classes} classes), "
         f"{census.gmacs[0]:.3g} to {census.gmacs[1]:.3g} GMACs at {size} px",
         markup=False,
     )
     if space.limits:
-        console.print(
-            f"{census.within_limits:.0%} of the configurations keep the limits on params and MACs", markup=False
-        )
+        console.print(f"{census.within_limits:.0%} of the configurations keep the limits on params and MACs")
     for text in report_dead_knobs(space, img_size=size, proxy_img_size=proxy_size):
-        console.print(f"note: {text}", markup=False)
+        console.print(f"note: {text}")
 
 
 def _rounded(value: float) -> str:

@@ -7,14 +7,17 @@ from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.study import find_study
 
@@ -33,6 +36,10 @@ def run(
     """Prints the state of a study."""
     folder = find_study(study, studies_dir)
     manifest, records = folder.load_manifest(), folder.load_records()
+    table = find_stored_table(folder)
+    if table is not None:
+        print_table_status(folder, table, as_json=as_json)
+        return
     states = Counter(record.state for record in records if not record.is_peer)
     peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
     peers |= {record.key: record.state for record in records if record.is_peer}
@@ -48,7 +55,7 @@ def run(
     in_full = len(images) * manifest.plan.budgets[-1]
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
-    verdicts = Counter(record.measurement.verdict for record in records if record.measurement)
+    verdicts = Counter(verdict_name(record.measurement) for record in records if record.measurement)
     verdicts.pop(None, None)  # protocol 1 gave none
     if as_json:
         content = {
@@ -66,12 +73,13 @@ def run(
             "images_in_full": in_full,
             "images_of_further_seeds": confirming,
         }
-        typer.echo(json.dumps(content, indent=1))
+        echo(json.dumps(content, indent=1))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = build_console(soft_wrap=True)
     condition = manifest.objective
     console.print(
-        f"[bold]{folder.name}[/]: {measured} of {manifest.trials} networks measured, {len(front)} on the front"
+        f"[bold]{escape(folder.name)}[/]: {measured} of {manifest.trials} networks measured, {len(front)} on the front",
+        markup=True,
     )
     rows = {
         "space": f"{manifest.space.name} ({manifest.space.n_configs:,} settings)",
@@ -96,12 +104,12 @@ def run(
     if manifest.speeds:
         rows["speeds"] = f"from the table {manifest.speeds}"
     for name, value in rows.items():
-        console.print(f"  {name + ':':9} {value}", markup=False)
+        console.print(f"  {name + ':':9} {value}")
     for reason, numbers in _reasons(records).items():
-        console.print(f"  {reason}: trial {', '.join(map(str, numbers))}", markup=False)
+        console.print(f"  {reason}: trial {', '.join(map(str, numbers))}")
     if measured < manifest.trials:
         where = f" --studies-dir {studies_dir}" if studies_dir else ""
-        console.print(f"Go on with: hilo-nas search --study {study}{where}", markup=False)
+        console.print(f"Go on with: hilo-nas search --study {study}{where}")
 
 
 def _images_trained(records: list[TrialRecord]) -> dict[str, dict[int, int]]:

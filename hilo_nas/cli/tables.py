@@ -1,28 +1,28 @@
-"""The front as a table on the screen."""
+"""Tables on the screen, the front above all."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from hilo_nas.arch import describe_arch
+from hilo_nas.cli.console import plain
 from hilo_nas.cli.text import figure, score_label, with_spread
 from hilo_nas.measurement import METRICS, Measurement
 from hilo_nas.records import TrialRecord
 
-__all__ = ["build_console", "print_front_table"]
+__all__ = ["Column", "print_columns", "print_front_table"]
 
-_PIPE_WIDTH = 160
-_WIDE = 130
-"""Columns from which a table has room for architectures; below, they follow it line by line."""
-
-
-def build_console() -> Console:
-    """Returns the console for a command's output; a pipe gets lines wide enough for a table."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+_UNBOUNDED = 10_000
+"""Terminal columns that any table fits into."""
+_TIES = 5
+"""Members of the front that a tie names at most."""
 
 
 def print_front_table(
@@ -36,6 +36,8 @@ def print_front_table(
 ) -> None:
     """Prints a row per trial of a front and around it: anchors are marked with a star, peers with a plus, ties with ~.
 
+    Where the console is narrow, whole columns give way; no number is ever cut. Architectures then follow the table.
+
     Args:
         front: The trials, in the order of the rows.
         anchors: Keys of the anchors.
@@ -45,51 +47,116 @@ def print_front_table(
         probabilities: By number, how probable it is that the trial belongs on the front.
     """
     ties = ties or {}
-    from hilo_nas.report import describe_arch  # pandas takes its time
 
     def describe(record: TrialRecord) -> str:
         return record.key if record.subject.arch is None else describe_arch(record.subject.arch)
 
-    wide = console.width >= _WIDE
-    table = Table(box=box.SIMPLE, pad_edge=False)
     metric = next((record.score.metric for record in front if record.score), "top1")
     is_share = metric in METRICS
     score_name = f"{METRICS[metric]} %" if is_share else score_label(metric)
-    for name in ("trial", "images/s", score_name, "n", "P(front)", "p50 ms", "MiB", "params M", "GMACs"):
-        table.add_column(name, justify="right", no_wrap=True)
     further = list(dict.fromkeys(label for record in front for label in list(record.measurements_by_condition())[1:]))
-    for label in further:
-        table.add_column(f"images/s, p95 ms\n{label}", justify="right")
-    if wide:
-        table.add_column("architecture")
-    for record in front:
-        measurement, score = record.measurement, record.score
-        if measurement is None or score is None:
-            continue
-        mark = "+" if record.is_peer else "*" if record.key in anchors else ""
-        rivals = ties.get(record.number)
-        tie = f"~{','.join(map(str, rivals))} " if rivals else ""
-        table.add_row(
-            f"{tie}{record.number}{mark}",
-            with_spread(measurement.images_per_s, measurement.half_width),
-            with_spread(
-                score.proxy_top1,
-                errors[record.number],
-                scale=100 if is_share else 1,
-                decimals=1 if is_share else 0,
-            ),
-            str(score.seeds),
-            f"{probabilities[record.number]:.0%}" if record.number in probabilities else "",
-            figure(measurement.latency_ms_p50, 3),
-            figure(measurement.memory_mib, 3),
-            figure((record.parameters or 0) / 1e6, 3),
-            figure((record.macs or 0) / 1e9, 3),
-            *(_further(record.measurements_by_condition().get(label)) for label in further),
-            *([describe(record)] if wide else []),
-        )
-    console.print(table)
-    for record in () if wide else front:
-        console.print(f"{record.number:>5}  {describe(record)}", markup=False, soft_wrap=True)
+    shown = [record for record in front if record.measurement and record.score]
+    columns = [
+        Column("trial", [f"{record.number}{_mark(record, anchors, ties)}" for record in shown]),
+        Column("images/s", [_images_per_s(record.measurement) for record in shown]),
+        Column(
+            score_name,
+            [
+                with_spread(
+                    record.score.proxy_top1 if record.score else None,
+                    errors[record.number],
+                    scale=100 if is_share else 1,
+                    decimals=1 if is_share else 0,
+                )
+                for record in shown
+            ],
+        ),
+        Column("n", [str(record.score.seeds) for record in shown if record.score], rank=6),
+        Column(
+            "P(front)",
+            [f"{probabilities[r.number]:.0%}" if r.number in probabilities else "" for r in shown],
+            rank=1,
+        ),
+        Column("p50 ms", [_figure_of(record.measurement, "latency_ms_p50") for record in shown], rank=2),
+        Column("MiB", [_figure_of(record.measurement, "memory_mib") for record in shown], rank=5),
+        Column("params M", [figure((record.parameters or 0) / 1e6, 3) for record in shown], rank=3),
+        Column("GMACs", [figure((record.macs or 0) / 1e9, 3) for record in shown], rank=4),
+        *(
+            Column(
+                f"images/s, p95 ms\n{label}",
+                [_further(record.measurements_by_condition().get(label)) for record in shown],
+                rank=1,
+            )
+            for label in further
+        ),
+        Column("tied with", [_tied(ties.get(record.number, ())) for record in shown], rank=7),
+        Column("architecture", [describe(record) for record in shown], rank=8, justify="left"),
+    ]
+    hidden = print_columns([column for column in columns if column.rank < 7 or any(column.cells)], console)
+    if "architecture" in hidden:
+        hidden.remove("architecture")
+        for record in shown:
+            console.print(f"{record.number:>5}  {describe(record)}", markup=False, soft_wrap=True)
+    if hidden:
+        names = ", ".join(name.replace("\n", " ") for name in hidden)
+        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format csv has them."
+        console.print(text, markup=False, soft_wrap=True, style="dim")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table whose cells are never cut."""
+
+    name: str
+    cells: Sequence[str]
+    rank: int = 0
+    """Order in which columns give way where the terminal is narrow: the highest first; 0 always stays."""
+    justify: Literal["left", "right"] = "right"
+
+
+def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
+    """Prints the columns that fit the console and returns the names of the others, in their order."""
+    kept = list(columns)
+    while _width(table := _build_table(kept), console) > console.width:
+        last = max(kept, key=lambda column: column.rank)
+        if last.rank == 0:
+            break
+        kept.remove(last)
+    console.print(table, width=max(_width(table, console), console.width), crop=False, no_wrap=True)
+    return [column.name for column in columns if column not in kept]
+
+
+def _build_table(columns: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(plain(cell), justify=column.justify) for cell, column in zip(cells, columns, strict=True)))
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    """Terminal columns that a table needs, with no cell cut."""
+    return console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
+
+
+def _mark(record: TrialRecord, anchors: Collection[str], ties: Mapping[int, Sequence[int]]) -> str:
+    mark = "+" if record.is_peer else "*" if record.key in anchors else ""
+    return mark + "~" * bool(ties.get(record.number))
+
+
+def _tied(rivals: Sequence[int]) -> str:
+    """The trials that a network is tied with; of many, the first."""
+    named = ",".join(map(str, rivals[:_TIES]))
+    return named + (f" and {len(rivals) - _TIES} more" if len(rivals) > _TIES else "")
+
+
+def _images_per_s(measurement: Measurement | None) -> str:
+    return "-" if measurement is None else with_spread(measurement.images_per_s, measurement.half_width)
+
+
+def _figure_of(measurement: Measurement | None, name: str) -> str:
+    return figure(getattr(measurement, name, None), 3)
 
 
 def _further(measurement: Measurement | None) -> str:

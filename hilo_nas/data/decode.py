@@ -32,7 +32,7 @@ _CHUNK = 64
 _BROKEN_SHOWN = 5
 
 
-def decode_image(content: bytes | Image.Image, img_size: int) -> tuple[np.ndarray, bytes]:
+def decode_image(content: bytes | Image.Image | np.ndarray, img_size: int) -> tuple[np.ndarray, bytes]:
     """Returns pixels (img_size, img_size, 3; uint8) and the image's SHA-256.
 
     The shorter side is resized to `img_size` (bicubic) and the centre is kept. The hash is that of the file's bytes,
@@ -45,7 +45,7 @@ def decode_image(content: bytes | Image.Image, img_size: int) -> tuple[np.ndarra
             image.draft("RGB", (2 * img_size, 2 * img_size))
             rgb = _rgb(image)
     else:
-        rgb = _rgb(content)
+        rgb = _rgb(Image.fromarray(content) if isinstance(content, np.ndarray) else content)
         digest = hashlib.sha256(f"{rgb.width}x{rgb.height}".encode() + rgb.tobytes()).digest()
     if rgb.size != (img_size, img_size):
         rgb = ImageOps.fit(rgb, (img_size, img_size), Image.Resampling.BICUBIC)
@@ -140,6 +140,8 @@ def _decoded(spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> Ite
     done, told = 0, time.monotonic()
 
     def decode(sample: Sample) -> tuple[np.ndarray, bytes] | str:
+        if isinstance(sample.content, Exception):
+            return f"{sample.member} ({sample.content})"
         try:
             return decode_image(sample.content, img_size)
         except Exception as error:  # Pillow's plugins raise what they like for a broken file.

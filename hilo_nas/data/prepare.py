@@ -13,15 +13,20 @@ import numpy as np
 
 from hilo_nas import plugins
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
+from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.decode import build_set
-from hilo_nas.data.groups import group_images, hash_groups, hold_out_groups
+from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
+from hilo_nas.data.groups import group_images, hash_groups
+from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
+from hilo_nas.data.summary import DataSummary, add_facts, load_facts, summarize_set
+from hilo_nas.data.timm_reader import list_differences
 from hilo_nas.errors import DataError, UsageError
-from hilo_nas.events import Emit, Notice
+from hilo_nas.events import DataRead, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 
-__all__ = ["CachedData", "prepare_data", "split_held_out"]
+__all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class CachedData:
     img_size: int
     """Side of the square images in pixels."""
     n_images: int
-    """Images of the training source; a share of them is held out unless `val_path` is set."""
+    """Images of the training source, without classes left out; a share is held out unless `val_path` is set."""
     path: str
     """Folder of the decoded training images; see `hilo_nas.data.cache`."""
     val_path: str | None = None
@@ -47,6 +52,18 @@ class CachedData:
     """Whether mirrored images keep their class, as far as the source's name tells; a default for `ProxyPlan.hflip`."""
     source_hash: str | None = None
     """SHA-256 of the file whose function gives the training images; None where no function does."""
+    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """`ReadOptions.to_dict()` of the options that the images were read with."""
+    val_name: str | None = None
+    """Name of the validation source; None where images are held out."""
+    n_scored: int | None = None
+    """Images that networks are scored on."""
+    chance: float | None = None
+    """Share of the largest class among those."""
+    pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """See `DataIdentity.pixels`."""
+    unlike_timm: tuple[str, ...] = ()
+    """See `DataIdentity.unlike_timm`."""
 
     @property
     def num_classes(self) -> int:
@@ -55,12 +72,14 @@ class CachedData:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""
-        return {**dataclasses.asdict(self), "class_names": list(self.class_names)}
+        lists = {"class_names": list(self.class_names), "unlike_timm": list(self.unlike_timm)}
+        return {**dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CachedData:
         """Builds the value that `to_dict` described."""
-        return cls(**{**fields, "class_names": tuple(fields["class_names"])})
+        lists = {name: tuple(fields[name]) for name in ("class_names", "unlike_timm") if name in fields}
+        return cls(**{**fields, **lists})
 
 
 def prepare_data(
@@ -76,9 +95,9 @@ def prepare_data(
     """Returns the source's images, decoded and resized in the cache; read only where the cache lacks them.
 
     Args:
-        source: `digits`, a folder with one subfolder per class (or with `train`, which holds them), a .tar, a folder of
-            .tar files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or `path/to/file.py:function` (see
-            `hilo_nas.data.functions`). Test and validation splits are never read.
+        source: `digits`, a folder with one subfolder per class (or with splits that hold them), an archive or a folder
+            of archives, rows in Parquet files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or
+            `path/to/file.py:function` (see `hilo_nas.data.functions`). Test and validation splits are never read.
         img_size: Side of the square images in pixels.
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.
@@ -96,30 +115,84 @@ def prepare_data(
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
-    entry = _prepare(spec, img_size, folder, options, emit)
-    fields: dict[str, Any] = {
-        "name": spec.name,
-        "content_hash": entry.content_hash,
-        "class_names": entry.class_names,
-        "img_size": img_size,
-        "n_images": entry.n_images,
-        "path": str(entry.path),
-        "hflip": spec.hflip,
-        "source_hash": plugins.hash_source(spec.text) if spec.kind == "function" else None,
-    }
-    if val_spec is None:
-        _check_splittable(entry, spec)
-        if group_by is not None:
-            fields["content_hash"] = _hash_grouped(entry, group_by, emit)
-        return CachedData(**fields)
-    val = _prepare(val_spec, img_size, folder, options, emit)
-    _check_validation(entry, val, spec, val_spec)
-    both = hashlib.sha256(f"{entry.content_hash} {val.content_hash}".encode()).hexdigest()
-    fields |= {"content_hash": both, "val_path": str(val.path), "n_val_images": val.n_images}
-    return CachedData(**fields)
+    entry = read_set(spec, img_size, folder, options, emit)
+    val = None if val_spec is None else read_set(val_spec, img_size, folder, options, emit)
+    class_names = entry.class_names if val else _usable_classes(entry, spec, options, emit)
+    facts = load_facts(entry.path)
+    counts = dict(zip(entry.class_names, entry.class_counts, strict=True))
+    content_hash = entry.content_hash
+    if len(class_names) < len(entry.class_names):
+        content_hash = _hash_of(content_hash, "classes", *class_names)
+    if val is not None and val_spec is not None:
+        _check_validation(entry, val, spec, val_spec)
+        content_hash = _hash_of(content_hash, val.content_hash)
+    data = CachedData(
+        name=spec.name,
+        content_hash=content_hash,
+        class_names=class_names,
+        img_size=img_size,
+        n_images=sum(counts[name] for name in class_names),
+        path=str(entry.path),
+        val_path=None if val is None else str(val.path),
+        n_val_images=None if val is None else val.n_images,
+        hflip=spec.hflip,
+        source_hash=plugins.hash_source(spec.text) if spec.kind == "function" else None,
+        reading=options.to_dict(),
+        val_name=None if val_spec is None else val_spec.name,
+        pixels={name: facts[name] for name in ("background", "value_range") if name in facts},
+        unlike_timm=tuple(list_differences(spec, entry, class_names, facts)),
+    )
+    places = find_places(data, ProxyPlan, group_by)
+    scored = places.scored_labels[places.scored]
+    data = dataclasses.replace(
+        data,
+        content_hash=data.content_hash if val else _hash_split(data, places, group_by, emit),
+        n_scored=len(scored),
+        chance=float(np.bincount(scored).max() / len(scored)),
+    )
+    _tell(data, places, entry, val, emit)
+    return data
 
 
-def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
+def _tell(data: CachedData, places: Places, entry: CacheEntry, val: CacheEntry | None, emit: Emit) -> None:
+    """Tells what was read, and what its owner should know."""
+    images = LabeledSet(
+        name=data.name,
+        path=entry.path,
+        labels=places.labels,
+        digests=places.digests,
+        class_names=data.class_names,
+    )
+    sets, faults = [summarize_set(images)], find_faults(images)
+    if val is not None:
+        validation = dataclasses.replace(
+            images,
+            name=data.val_name or "",
+            path=val.path,
+            labels=places.scored_labels,
+            digests=places.scored_digests,
+        )
+        sets.append(summarize_set(validation))
+        faults += find_overlaps(images, validation)
+    summary = DataSummary(
+        train=sets[0],
+        validation=sets[1] if val else None,
+        n_training=len(places.training),
+        n_scored=len(places.scored),
+        img_size=data.img_size,
+    )
+    emit(DataRead(summary=summary.to_dict()))
+    for text in [*(sentence for part in sets for sentence in part.left_out), *(fault.text for fault in faults)]:
+        emit(Notice(level="warning", text=text))
+
+
+def read_set(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
+    """Returns a source's images in the cache; read only where the cache lacks them.
+
+    Raises:
+        DataError: The source cannot be read.
+        StorageError: The cache cannot be written.
+    """
     build = functools.partial(_build, spec, img_size, options, emit)
     return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit)
 
@@ -129,19 +202,36 @@ def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, wo
     from hilo_nas.data.readers import open_source
 
     source = open_source(spec, options)
-    for sentence in source.left_out:
-        emit(Notice(text=sentence, level="warning"))
-    return build_set(workshop, spec, source, img_size, options, emit)
+    found = build_set(workshop, spec, source, img_size, options, emit)
+    add_facts(workshop, source)
+    return found
 
 
-def _check_splittable(entry: CacheEntry, spec: SourceSpec) -> None:
-    small = [name for name, count in zip(entry.class_names, entry.class_counts, strict=True) if count < 2]
-    if small:
+def _usable_classes(entry: CacheEntry, spec: SourceSpec, options: ReadOptions, emit: Emit) -> tuple[str, ...]:
+    """Returns the classes that have images for both sides of a split.
+
+    Raises:
+        DataError: A class has fewer than two distinct images and `skip_broken` is not set, or one class is left.
+    """
+    _, _, labels, digests = load_arrays(entry.path)
+    scarce = {entry.class_names[label]: count for label, count in find_scarce(labels, digests).items()}
+    if not scarce:
+        return entry.class_names
+    named = ", ".join(
+        f"{name!r} (1 image)" if count == 1 else f"{name!r} ({count} copies of 1 image)"
+        for name, count in scarce.items()
+    )
+    law = "every class needs 2 distinct images or more, one to train on and one to score on"
+    if not options.skip_broken:
         raise DataError(
-            f"every class needs 2 images or more, one to train on and one to score on, but in {spec.text} "
-            f"{', '.join(map(repr, small[:5]))}{' and others have' if len(small) > 5 else ' has'} 1. "
-            "Add images, remove the class, or name validation images with --val-data."
+            f"{law}, but got {named}: in {spec.text}. Add images, remove these classes, leave them out with "
+            "--skip-broken, or name validation images with --val-data."
         )
+    usable = tuple(name for name in entry.class_names if name not in scarce)
+    if len(usable) < 2:
+        raise DataError(f"{law}, but without {named} fewer than two classes are left: in {spec.text}. Add images.")
+    emit(Notice(level="warning", text=f"--skip-broken leaves out classes without 2 distinct images: {named}"))
+    return usable
 
 
 def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_spec: SourceSpec) -> None:
@@ -157,57 +247,88 @@ def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_
         )
 
 
-def _hash_grouped(entry: CacheEntry, group_by: str, emit: Emit) -> str:
-    """Returns the hash of the images and of which are together, once it is sure that whole groups can be held out.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+    """Which images of a prepared set train and which score, with what tells copies."""
 
-    It is of the grouping itself: the same images under names that are grouped otherwise give another split.
-    """
-    _, _, labels, digests = load_arrays(entry.path)
-    groups, alone = group_images(load_members(entry.path), group_by)
-    split_held_out(labels, digests, ProxyPlan.val_fraction, groups=groups, class_names=entry.class_names)
-    emit(Notice(text=f"{entry.n_images:,} images in {len(np.unique(groups)):,} groups by {group_by!r}"))
-    if alone:
-        text = (
-            f"{alone:,} of {entry.n_images:,} images do not match --group-by {group_by!r}: each is a group of its own"
-        )
-        emit(Notice(level="warning", text=text))
-    return hashlib.sha256(f"{entry.content_hash} {hash_groups(digests, groups)}".encode()).hexdigest()
+    labels: np.ndarray
+    """Of the training source, (N; int64), as places in `CachedData.class_names`; -1 where a class is left out."""
+    digests: np.ndarray
+    """Hashes of the training source's images, (N, 2)."""
+    training: np.ndarray
+    """Places of training images."""
+    scored_labels: np.ndarray
+    """Like `labels`, of the set that is scored on."""
+    scored_digests: np.ndarray
+    scored: np.ndarray
+    """Places of scored images in that set."""
 
 
-def split_held_out(
-    labels: np.ndarray,
-    digests: np.ndarray,
-    fraction: float,
-    *,
-    groups: np.ndarray | None = None,
-    class_names: Sequence[str] = (),
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places of training and held-out images: of each class, the share with the lowest digests is held out.
-
-    The rule depends on the images alone, so every network, seed and machine is scored on the same ones, in the same
-    order; copies of one image stay together. Each class has at least one image on either side.
+def find_places(data: CachedData, plan: ProxyPlan | type[ProxyPlan], group_by: str | None) -> Places:
+    """Returns which images train and which score.
 
     Args:
-        labels: Classes, (N).
-        digests: The images' hashes, (N, 2).
-        fraction: Share of each class to hold out, in (0, 1).
-        groups: Which images stay on one side, (N); then whole groups are held out, see `hold_out_groups`.
-        class_names: For messages about groups.
+        data: The prepared images.
+        plan: Says how many images are held out.
+        group_by: `ProxyPlan.group_by`.
 
     Raises:
-        DataError: A class cannot have whole groups on both sides.
+        DataError: A class cannot be split.
+        StorageError: The image cache is gone or damaged.
     """
-    order = np.lexsort((digests[:, 1], digests[:, 0], labels))
-    if groups is not None:
-        is_held_out = hold_out_groups(labels, digests, groups, fraction, class_names)[order]
-        return order[~is_held_out], order[is_held_out]
-    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    training, held_out = [], []
-    for members in np.split(order, starts[1:]):
-        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        held_out.append(members[:count])
-        training.append(members[count:])
-    return np.concatenate(training), np.concatenate(held_out)
+    labels, digests = _load_labels(data.path, data.class_names)
+    if data.val_path is not None:
+        scored_labels, scored_digests = _load_labels(data.val_path, data.class_names)
+        training, scored = np.flatnonzero(labels >= 0), np.flatnonzero(scored_labels >= 0)
+    else:
+        scored_labels, scored_digests = labels, digests
+        training, scored = split_set(
+            Path(data.path),
+            labels,
+            digests,
+            share_of(plan, data.n_images),
+            group_by=group_by,
+            class_names=data.class_names,
+        )
+    return Places(
+        labels=labels,
+        digests=digests,
+        training=training,
+        scored_labels=scored_labels,
+        scored_digests=scored_digests,
+        scored=scored,
+    )
+
+
+def _load_labels(path: str, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    entry, _, labels, digests = load_arrays(Path(path))
+    return number_labels(labels, entry.class_names, class_names), digests
+
+
+def _hash_split(data: CachedData, places: Places, group_by: str | None, emit: Emit) -> str:
+    """Returns the hash of the images and of what else decides which of them are held out.
+
+    Of groups it is of who is together, because the same images under names that are grouped otherwise give another
+    split; of copies, of the rule that keeps them together, where that changes the split.
+    """
+    kept = np.flatnonzero(places.labels >= 0)
+    labels, digests = places.labels[kept], places.digests[kept]
+    if group_by is None:
+        held_out = np.searchsorted(kept, places.scored)
+        if is_changed_by_copies(labels, digests, share_of(ProxyPlan, data.n_images), held_out):
+            return _hash_of(data.content_hash, COPIES_RULE)
+        return data.content_hash
+    groups, alone = group_images([load_members(Path(data.path))[place] for place in kept], group_by)
+    groups = keep_together(labels, digests, groups, share_of(ProxyPlan, data.n_images), data.class_names)
+    emit(Notice(text=f"{data.n_images:,} images in {len(np.unique(groups)):,} groups by {group_by!r}"))
+    if alone:
+        text = f"{alone:,} of {data.n_images:,} images do not match --group-by {group_by!r}: each is a group of its own"
+        emit(Notice(level="warning", text=text))
+    return _hash_of(data.content_hash, hash_groups(digests, groups))
+
+
+def _hash_of(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def describe_data(

@@ -2,6 +2,6 @@
 
 from hilo_nas.measure.exclusive import claims_of, hold
 from hilo_nas.measure.ruler import TOGETHER, Cohort, Entrant, Ruler
-from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker
+from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker, call_twice
 
-__all__ = ["TOGETHER", "TUNED_ENVIRONMENT", "Cohort", "Entrant", "Ruler", "Worker", "claims_of", "hold"]
+__all__ = ["TOGETHER", "TUNED_ENVIRONMENT", "Cohort", "Entrant", "Ruler", "Worker", "call_twice", "claims_of", "hold"]

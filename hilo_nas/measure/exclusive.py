@@ -24,6 +24,7 @@ from pathlib import Path
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import StorageError
 from hilo_nas.events import DeviceAwaited, Emit
+from hilo_nas.measure import shared_files
 from hilo_nas.measurement import DeviceIdentity
 
 __all__ = ["LOCKS_VARIABLE", "Claim", "claims_of", "hold"]
@@ -78,37 +79,49 @@ def hold(
 
 @contextlib.contextmanager
 def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]) -> Iterator[None]:
-    folder = _folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
     kind = fcntl.LOCK_EX if claim.alone else fcntl.LOCK_SH
-    tell = _teller(claim.device, folder, emit)
-    card = folder / f"{os.getpid()}.json"
-    with _opened(folder, "lock") as lock:
-        with _opened(folder, "queue") as queue:
-            for handle, how in ((queue, fcntl.LOCK_EX), (lock, kind)):
-                while not _has_locked(handle, how, folder):
-                    sleep(_POLL_S)
-                    tell()
-        since = utc_now()
-        try:
-            with contextlib.suppress(OSError):  # who holds it is only told
-                card.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": since}))
-                card.chmod(0o644)
-            yield
-        finally:
-            _discard(card)
+    name = f"{os.getpid()}.json"
+    path = _folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
+    with _opened(path) as folder:
+        tell = _teller(claim.device, folder, emit)
+        with _opened_file(path, folder, "lock") as lock:
+            with _opened_file(path, folder, "queue") as queue:
+                for handle, how in ((queue, fcntl.LOCK_EX), (lock, kind)):
+                    while not _has_locked(handle, how, path):
+                        sleep(_POLL_S)
+                        tell()
+            try:
+                with contextlib.suppress(OSError):  # who holds it is only told
+                    card = {"pid": os.getpid(), "purpose": purpose, "since": utc_now()}
+                    shared_files.write_new(folder, name, json.dumps(card))
+                yield
+            finally:
+                shared_files.discard(folder, name)
 
 
 @contextlib.contextmanager
-def _opened(folder: Path, name: str) -> Iterator[int]:
+def _opened(path: Path) -> Iterator[int]:
+    """Opens a device's folder, below that of all locks."""
+    named = bool(os.environ.get(LOCKS_VARIABLE))
+    with contextlib.ExitStack() as stack:
+        try:
+            top = path.parent.resolve() if named else path.parent  # a folder that the user names may be a link
+            top.parent.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context(shared_files.open_folder(top, named=named))
+            folder = stack.enter_context(shared_files.open_folder(path.name, below=handle, named=named))
+        except OSError as error:
+            raise _refused(path, error) from error
+        yield folder
+
+
+@contextlib.contextmanager
+def _opened_file(path: Path, folder: int, name: str) -> Iterator[int]:
     """Opens a file that is locked; closing it lets the lock go."""
     try:
-        _make(folder)
-        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = shared_files.open_file(folder, name)
     except OSError as error:
-        raise _refused(folder, error) from error
+        raise _refused(path / name, error) from error
     try:
-        with contextlib.suppress(PermissionError):  # another user's file, open to all already
-            os.fchmod(handle, 0o666)
         yield handle
     finally:
         os.close(handle)
@@ -124,7 +137,7 @@ def _has_locked(handle: int, how: int, folder: Path) -> bool:
     return True
 
 
-def _teller(device: str, folder: Path, emit: Emit) -> Callable[[], None]:
+def _teller(device: str, folder: int, emit: Emit) -> Callable[[], None]:
     """Returns what tells for whom this process waits: from the second call on, and then every half minute.
 
     The first call is passed over, for whoever is next holds the queue for a moment even where nobody waits.
@@ -141,25 +154,20 @@ def _teller(device: str, folder: Path, emit: Emit) -> Callable[[], None]:
     return tell
 
 
-def _discard(card: Path) -> None:
-    with contextlib.suppress(OSError):
-        card.unlink(missing_ok=True)
-
-
-def _holders(folder: Path) -> list[str]:
+def _holders(folder: int) -> list[str]:
     """Who holds the device, in words; cards of processes that are gone are removed."""
     found = []
-    for card in sorted(folder.glob("*.json")):
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(".json")):
         try:
-            said = json.loads(card.read_text())
+            said = json.loads(shared_files.read_text(folder, name))
             words = f"{said['purpose']} (process {said['pid']}, since {said['since'][11:19]} UTC)"
             is_there = _is_there(int(said["pid"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # half written, or somebody else's
         if is_there:
             found.append(words)
         else:
-            _discard(card)
+            shared_files.discard(folder, name)
     return found
 
 
@@ -178,23 +186,16 @@ def _folder() -> Path:
     shared = Path("/tmp")  # and not TMPDIR, which may be one user's or one job's
     if not given:
         return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / "hilo-nas-devices"
-    if not os.path.isabs(given):
+    path = Path(given).expanduser()
+    if not path.is_absolute():
         raise StorageError(
             f"{LOCKS_VARIABLE} must be an absolute path, so that it is one folder for all, but got {given!r}"
         )
-    return Path(given)
+    return path
 
 
-def _refused(folder: Path, error: OSError) -> StorageError:
+def _refused(path: Path, error: OSError) -> StorageError:
     return StorageError(
-        f"the device locks in {folder} must be writable, but {error.strerror or error}. "
+        f"the device locks in {path} must be writable, but {error.strerror or error}. "
         f"Name another folder, the same for everyone, in {LOCKS_VARIABLE}."
     )
-
-
-def _make(folder: Path) -> None:
-    """Makes the folders open to every user of the host."""
-    for path in (folder.parent, folder):
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(parents=path == folder.parent)
-            path.chmod(0o777)

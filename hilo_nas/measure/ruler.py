@@ -14,12 +14,12 @@ from hilo_nas.errors import (
     MeasurementError,
     OutOfMemoryError,
     UsageError,
-    WorkerDiedError,
     WorkerError,
 )
 from hilo_nas.events import Emit, Notice
+from hilo_nas.measure.advice import advise, count_cores, read_cpu_flags
 from hilo_nas.measure.exclusive import claims_of, hold
-from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker
+from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker, call_twice
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 
 __all__ = ["TOGETHER", "Cohort", "Entrant", "Ruler"]
@@ -65,6 +65,7 @@ class Ruler:
             "timing", log, idle_timeout_s=idle_timeout_s, environment=TUNED_ENVIRONMENT if env == "tuned" else {}
         )
         self._identities: dict[str, DeviceIdentity] = {}
+        self._advised: set[Condition] = set()
 
     def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity, int | None]:
         """Returns the device's name (this machine's fastest kind for None), who it is, and a CPU's threads.
@@ -72,7 +73,7 @@ class Ruler:
         Raises:
             DeviceError: This machine does not have it.
         """
-        found = self._worker.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
+        found = call_twice(self._worker, "hilo_nas.measure.device:read_device", {"device": device}, emit)
         identity = DeviceIdentity(**found["identity"])
         self._identities[found["device"]] = identity
         return found["device"], identity, found["threads"]
@@ -86,7 +87,7 @@ class Ruler:
         arguments = {"condition": condition.to_dict()}
         claims = claims_of(self._identity(condition.device, emit), timing=False)
         with hold(claims, f"a look at the device for {self._purpose}", emit):
-            form: str = self._worker.call("hilo_nas.measure.prepared:read_form", arguments, emit)
+            form: str = call_twice(self._worker, "hilo_nas.measure.prepared:read_form", arguments, emit)
         return form
 
     def calibrate(self, condition: Condition, emit: Emit, *, seconds: float | None = None) -> Calibration:
@@ -213,14 +214,14 @@ class Ruler:
     def _call(self, function: str, condition: Condition, arguments: Mapping[str, Any], emit: Emit) -> Any:
         """Runs a function of `measure.throughput` while the device is locked; a worker that dies has a second try."""
         assert condition.env == self._env, f"this ruler times in the {self._env} environment"
+        if condition not in self._advised:
+            self._advised.add(condition)
+            for text in advise(condition, cores=count_cores(), flags=read_cpu_flags()):
+                emit(Notice(level="warning", text=text))
         claims = claims_of(self._identity(condition.device, emit), timing=True)
         name = f"hilo_nas.measure.throughput:{function}"
         with hold(claims, f"timing for {self._purpose}", emit):
-            try:
-                return self._worker.call(name, arguments, emit)
-            except WorkerDiedError as error:
-                emit(Notice(level="warning", text=f"{error}; it is started again and the timing repeated"))
-                return self._worker.call(name, arguments, emit)
+            return call_twice(self._worker, name, arguments, emit)
 
     def _identity(self, device: str, emit: Emit) -> DeviceIdentity:
         if device not in self._identities:

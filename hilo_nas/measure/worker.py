@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import io
 import json
 import os
 import signal
@@ -26,9 +27,12 @@ from typing import Any, NoReturn
 
 from hilo_nas import errors
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
-from hilo_nas.events import Emit, Event, event_from_dict, event_to_dict
+from hilo_nas.events import Emit, Event, Notice, event_from_dict, event_to_dict
 
-__all__ = ["TUNED_ENVIRONMENT", "Worker"]
+__all__ = ["TUNED_ENVIRONMENT", "Worker", "call_twice"]
+
+START_UP_S = 900.0
+"""Seconds that a child may take to start and to import what it runs: minutes where a network disk is cold."""
 
 TUNED_ENVIRONMENT = {
     # Spinning threads collapse as soon as another process wants the core.
@@ -49,7 +53,8 @@ class Worker:
     Args:
         name: What it does, for messages: `timing`, `training`.
         log: File that takes what the child and its libraries print.
-        idle_timeout_s: Seconds of silence (no event, no result) after which a call counts as hung.
+        idle_timeout_s: Seconds of silence (no event, no result) after which a call counts as hung; they begin once the
+            child has started and has imported the function.
         environment: Variables set on top of this process's own before the child starts.
     """
 
@@ -72,7 +77,7 @@ class Worker:
         """Runs `module:function` in the child and returns its result, plain data; its events go to `emit`.
 
         The function is called with the arguments as keywords and `emit`. Whatever interrupts the call, an exception of
-        `emit` included, ends the child.
+        `emit` included, ends the child. A child that dies before it begins is started once more.
 
         Raises:
             OutOfMemoryError: The function ran out of memory, or the kernel killed the child for it.
@@ -81,13 +86,16 @@ class Worker:
             WorkerHungError: The child was silent for too long and was killed.
             HiloNasError: What the function raised on purpose, as it raised it.
         """
-        connection = self._start()
+        task = {"function": function, "arguments": dict(arguments)}
         kills_before = _count_oom_kills()
         try:
-            message = self._converse(connection, kills_before, {"function": function, "arguments": dict(arguments)})
-            while "event" in message:
+            try:
+                self._begin(task, kills_before)
+            except WorkerDiedError as error:
+                emit(Notice(level="warning", text=f"{error}; it is started again"))
+                self._begin(task, kills_before)
+            while "event" in (message := self._receive(self._idle_timeout_s, kills_before)):
                 emit(event_from_dict(message))
-                message = self._converse(connection, kills_before)
         except BaseException:
             self.close()  # the child is in the middle of something
             raise
@@ -95,19 +103,25 @@ class Worker:
             self._raise(message["error"])
         return message["result"]
 
-    def _converse(
-        self, connection: Connection[Any, Any], kills_before: int | None, task: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Sends the task, if one is given, and returns the child's next message."""
+    def _begin(self, task: Mapping[str, Any], kills_before: int | None) -> None:
+        """Sends the task to the child, which is started where it is not there, and waits until it has begun."""
+        connection = self._start()
         try:
-            if task is not None:
-                connection.send_bytes(json.dumps(task).encode())
-            if not connection.poll(self._idle_timeout_s):
+            connection.send_bytes(json.dumps(task).encode())
+        except ConnectionError as error:
+            raise self._obituary(kills_before) from error
+        self._receive(max(self._idle_timeout_s, START_UP_S), kills_before)
+
+    def _receive(self, timeout_s: float, kills_before: int | None) -> dict[str, Any]:
+        """Returns the child's next message."""
+        assert self._connection is not None
+        try:
+            if not self._connection.poll(timeout_s):
                 raise WorkerHungError(
-                    f"{self._name} was silent for {self._idle_timeout_s:g} s and was ended. "
+                    f"{self._name} was silent for {timeout_s:g} s and was ended. "
                     f"See {self._log.name} for what it printed, or raise --idle-timeout."
                 )
-            message: dict[str, Any] = json.loads(connection.recv_bytes())
+            message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, ConnectionError) as error:
             raise self._obituary(kills_before) from error
         return message
@@ -177,6 +191,18 @@ class Worker:
         return WorkerDiedError(f"{self._name} {how}" + (f"; its last words: {tail}" if tail and code != -9 else ""))
 
 
+def call_twice(worker: Worker, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
+    """As `Worker.call`, but where the child dies, it is started again and the call repeated, once.
+
+    For calls that leave nothing half done behind: set-up and timings.
+    """
+    try:
+        return worker.call(function, arguments, emit)
+    except WorkerDiedError as error:
+        emit(Notice(level="warning", text=f"{error}; it is started again and its work repeated"))
+        return worker.call(function, arguments, emit)
+
+
 def _count_oom_kills() -> int | None:
     """Returns the kernel's count of processes killed for memory so far, or None where it does not tell."""
     with contextlib.suppress(OSError, ValueError):
@@ -198,6 +224,7 @@ def run_child(handle: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # where memory runs out, the kernel is to choose the worker, not the search
         Path("/proc/self/oom_score_adj").write_text("500")
+    sys.stdout, sys.stderr = _forgiving(1), _forgiving(2)
     connection: Connection[Any, Any] = Connection(handle)
     _die_with_parent(parent)
     lock = threading.Lock()
@@ -214,7 +241,10 @@ def run_child(handle: int, parent: int) -> None:
             task = json.loads(connection.recv_bytes())
             try:
                 module, _, name = task["function"].partition(":")
-                function = getattr(importlib.import_module(module), name)
+                try:
+                    function = getattr(importlib.import_module(module), name)
+                finally:
+                    send({"begun": True})  # the time of the import is no silence
                 message = {"result": function(**task["arguments"], emit=emit)}
             except Exception as error:
                 traceback.print_exc()  # to the log
@@ -225,6 +255,21 @@ def run_child(handle: int, parent: int) -> None:
             send(message)
     except (EOFError, ConnectionError):
         os._exit(0)
+
+
+class _Forgiving(io.FileIO):
+    """A log that loses lines on a full disk: what a library prints must not end its work."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _forgiving(handle: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_Forgiving(handle, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hilo_nas.data.cache import load_arrays, load_members
-from hilo_nas.data.groups import group_images
-from hilo_nas.data.prepare import CachedData, split_held_out
+from hilo_nas.data.cache import load_arrays
+from hilo_nas.data.held_out import number_labels, share_of, split_set
+from hilo_nas.data.prepare import CachedData
 from hilo_nas.measurement import ProxyPlan
 
 __all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]
@@ -30,7 +30,7 @@ class ImageSet:
     Args:
         path: The set's folder.
         device: Where batches are wanted.
-        class_names: The classes in the order of the network's outputs; labels are places in it.
+        class_names: The classes in the order of the network's outputs; labels are places in it, -1 for other classes.
         max_mib: Size up to which all images are moved there at once.
 
     Raises:
@@ -42,7 +42,7 @@ class ImageSet:
     ) -> None:
         self.path, self.class_names = path, class_names
         entry, images, labels, self.digests = load_arrays(path)
-        self.labels = np.array([class_names.index(name) for name in entry.class_names], dtype=np.int64)[labels]
+        self.labels = number_labels(labels, entry.class_names, class_names)
         self.device = device
         self._images_NSSC = torch.from_numpy(images)
         self._labels_N = torch.from_numpy(self.labels)
@@ -60,8 +60,9 @@ class ImageSet:
         Raises:
             DataError: A class cannot have whole groups on both sides.
         """
-        groups = None if group_by is None else group_images(load_members(self.path), group_by)[0]
-        return split_held_out(self.labels, self.digests, fraction, groups=groups, class_names=self.class_names)
+        return split_set(
+            self.path, self.labels, self.digests, fraction, group_by=group_by, class_names=self.class_names
+        )
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device, for places (B; int64) on the CPU."""
@@ -102,11 +103,10 @@ def open_split(data: CachedData, plan: ProxyPlan, device: torch.device) -> Split
     """
     images = ImageSet(Path(data.path), device, data.class_names)
     if data.val_path is None:
-        share = min(plan.val_fraction, plan.val_images / len(images.labels))
-        places, val_places = images.split(share, plan.group_by)
+        places, val_places = images.split(share_of(plan, data.n_images), plan.group_by)
         return Split(images, places, images, val_places)
     val_images = ImageSet(Path(data.val_path), device, data.class_names)
-    return Split(images, np.arange(len(images.labels)), val_images, np.arange(len(val_images.labels)))
+    return Split(images, np.flatnonzero(images.labels >= 0), val_images, np.flatnonzero(val_images.labels >= 0))
 
 
 def image_statistics(

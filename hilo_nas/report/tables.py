@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.front import front_of, probability_on_front, ties_of, top1_errors
 from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.rounds import verdict_name
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["build_front_frame", "build_trials_frame", "describe_arch", "write_speed_table", "write_tables"]
+__all__ = ["build_front_frame", "build_trials_frame", "write_speed_table", "write_tables"]
 
 COLUMNS = (
     "number",
@@ -128,27 +128,6 @@ def write_tables(folder: StudyFolder) -> None:
         write_atomically(folder.path / name, text.getvalue())
 
 
-def describe_arch(arch: ArchConfig) -> str:
-    """Returns an architecture in one line: widths, depths, and per stage with attention its kind and its knobs."""
-    arch = arch.canonical()
-    stages = []
-    for i, kind in enumerate(arch.attention):
-        if kind == "hilo" and arch.window_size[i] == 1:
-            stages.append(f"{i + 1}: {arch.num_heads[i]} heads")
-        elif kind == "hilo":
-            lofi = int(arch.num_heads[i] * arch.alpha[i])
-            stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
-        elif kind != "none":
-            uses = ATTENTION_KINDS[kind].uses
-            knobs = [f"{arch.num_heads[i]} heads"] * ("num_heads" in uses)
-            knobs += [f"s={arch.window_size[i]}"] * ("window_size" in uses)
-            stages.append(f"{i + 1}: {kind}, {', '.join(knobs)}")
-    ratios = _join(arch.mlp_ratios if len(set(arch.mlp_ratios)) > 1 else arch.mlp_ratios[:1])
-    return f"p{arch.patch_size} {_join(arch.embed_dims)} x {_join(arch.depths)}, mlp {ratios}" + (
-        f" [{'; '.join(stages)}]" if stages else ""
-    )
-
-
 def _row(record: TrialRecord) -> dict[str, Any]:
     row: dict[str, Any] = {
         "number": record.number,
@@ -168,6 +147,10 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         row |= {
             name: getattr(measurement, name) for name in COLUMNS if hasattr(measurement, name) and name != "seconds"
         }
+        row["verdict"] = verdict_name(measurement)
+        if measurement.contention is not None:  # the rounds alone do not know how wrong they may be
+            row["images_per_s_low"] = measurement.images_per_s - measurement.half_width
+            row["images_per_s_high"] = measurement.images_per_s + measurement.half_width
         row["condition"] = measurement.condition.label()
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}

@@ -10,8 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from hilo_nas.cost import count_macs
 from hilo_nas.errors import HiloNasError
-from hilo_nas.events import Emit, Event, LimitsForeseen, Notice, TrainingProgressed
+from hilo_nas.events import (
+    CostForeseen,
+    DataPrepared,
+    DeviceAwaited,
+    Emit,
+    Event,
+    LimitsForeseen,
+    Notice,
+    TrainingProgressed,
+)
 from hilo_nas.measurement import FORMULAS, TRAINING, ProxyPlan
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
@@ -29,6 +39,8 @@ _NETWORKS = 3
 _PROBE_BATCHES = (6, 60)
 """Batches of the short training that is extrapolated from, and of the longer one for networks too quick for that."""
 _RECORD_BYTES = 12_000
+_PATIENCE_S = 45.0
+"""Seconds without an estimate after which a dry run says what it waits for."""
 CONFIRMED = 5
 """Networks that a confirmation is priced for: how many will stand on the front or near it, nobody knows before."""
 
@@ -72,6 +84,7 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
     """
     space, folder = find_folder(request)
     start = time.monotonic()
+    emit = _Waiting(emit, start)
     with (
         tempfile.TemporaryDirectory() as logs,
         LocalExecutor(
@@ -89,16 +102,13 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
             assert space is not None
             setting = set_up(request, space, executor, emit)
             trials, eta = trials_asked(request, space), eta_of(request)
-        set_up_s = time.monotonic() - start
-        foreseen = foresee_limits(setting, executor, emit)
         return price_search(
             request,
             setting,
             executor,
             emit,
             trials=trials,
-            set_up_s=set_up_s,
-            share_trained=share_of(foreseen),
+            set_up_s=time.monotonic() - start,
             eta=eta,
             peers=due_peers(request, folder),
         )
@@ -117,32 +127,43 @@ def price_search(
     *,
     trials: int,
     set_up_s: float,
-    share_trained: float,
     eta: float | None,
     peers: Sequence[str] = (),
 ) -> Cost:
-    """Returns what a search that is set up would cost, from a few of its space's networks tried for a moment.
+    """Returns the cost of a search that is set up, from a few of its space's networks tried for a moment.
+
+    The smallest of them comes first, and gives a first estimate (`CostForeseen`) before anything else is tried. Whether
+    the limits can be kept is looked at next (`LimitsForeseen`).
 
     Args:
-        request: What was asked, for its timeout.
+        request: The search asked for; its timeout is read.
         setting: The study's.
         executor: Set up for it.
-        emit: Told of what the workers do.
+        emit: Takes the events of the workers and the first estimate.
         trials: Networks still to be measured.
-        set_up_s: Seconds that went before the first trial.
-        share_trained: Share of the networks that keep the limits; the others are only timed.
+        set_up_s: Seconds before the first trial.
         eta: `Manifest.eta`.
-        peers: Those still to be tried; each is, for they differ more than the networks of a space do.
+        peers: Those still to be tried; each is, because they differ more than the networks of a space do.
     """
-    timings, trainings = _try_networks(executor, setting, _draw_networks(setting), emit)
-    if not timings:
+    begun = time.monotonic()
+    # As a rule a network is stopped at a rung; the first ones, which meet few others there, continue more often.
+    trained = expected_share(setting.plan.budgets, eta)
+    first, *others = subjects = _draw_networks(setting)
+    tried = _try_networks(executor, setting, [first], emit)
+    if tried:
+        work = [_macs(subject, setting) for subject in subjects]
+        (timing, training), growth = tried[0], statistics.fmean(work) / max(work[0], 1)
+        total_s = set_up_s + trials * (timing + trained * growth * training)
+        emit(CostForeseen(trials=trials, total_s=total_s, seconds=time.monotonic() - begun, tried=1))
+    trained *= share_of(foresee_limits(setting, executor, emit))
+    tried += _try_networks(executor, setting, others, emit)
+    if not tried:
         raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
-    tried = _try_networks(executor, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
-    peers_s = sum(map(sum, tried))
-    each = [timed + trained for timed, trained in zip(timings, trainings, strict=True)]
-    # As a rule a network is stopped at a rung; the first ones, which meet few others there, go on more often.
-    share = share_trained * expected_share(setting.plan.budgets, eta)
-    trial_s = statistics.fmean(timings) + share * statistics.fmean(trainings)
+    timings, trainings = zip(*tried, strict=True)
+    peers_tried = _try_networks(executor, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
+    peers_s = sum(map(sum, peers_tried))
+    each = [sum(seconds) for seconds in tried]
+    trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
     fits = None
     if request.timeout_s is not None:
         fits = min(trials, max(0, int((request.timeout_s - set_up_s - peers_s) / trial_s)))
@@ -163,33 +184,78 @@ def price_search(
     )
 
 
+class _Waiting:
+    """Events of a dry run; after 45 seconds without an estimate, a word on what it waits for.
+
+    Args:
+        emit: Takes the events.
+        since: `time.monotonic` at the start of the dry run.
+    """
+
+    def __init__(self, emit: Emit, since: float) -> None:
+        self._emit = emit
+        self._since = since
+        self._is_due = True
+
+    def __call__(self, event: Event) -> None:
+        """Passes the event on."""
+        self._emit(event)
+        if isinstance(event, CostForeseen):
+            self._is_due = False
+        elif self._is_due and (waited := time.monotonic() - self._since) > _PATIENCE_S:
+            self._is_due = False
+            self._emit(Notice(text=f"no estimate yet after {waited:.0f} s: {_doing(event, waited)}"))
+
+
+def _doing(event: Event, waited_s: float) -> str:
+    """Returns what a dry run is doing, with the time left where the event tells it."""
+    if isinstance(event, DataPrepared):
+        text = f"{event.done:,} images are decoded"
+        if event.total and event.done:
+            return f"{text} of {event.total:,}, about {waited_s * (event.total / event.done - 1):.0f} s left"
+        return text
+    if isinstance(event, TrainingProgressed):
+        return f"the first network is trained for a moment, {event.images_seen:,} images so far"
+    if isinstance(event, DeviceAwaited):
+        return f"another process holds {event.device}"
+    return "the first network is timed, then trained for a moment"
+
+
 def _draw_networks(setting: Setting) -> list[Subject]:
-    """Returns a few of the space's networks, an anchor first, or of those that a table has speeds of."""
+    """Returns a few of the space's networks, one of them an anchor where there is one, the smallest first.
+
+    With a table of speeds they are of those that it holds.
+    """
     if setting.speeds is not None:
-        return [record.subject for record in setting.speeds.load_records().values()][:_NETWORKS]
+        held = [record.subject for record in setting.speeds.load_records().values() if record.subject.arch is not None]
+        return held[:_NETWORKS]
     random, space = Random(0), setting.space
     subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
-    return subjects + [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+    subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
+    return sorted(subjects, key=lambda subject: _macs(subject, setting))
+
+
+def _macs(subject: Subject, setting: Setting) -> int:
+    """Multiply-adds of a network at the size of the training images."""
+    assert subject.arch is not None
+    return count_macs(subject.arch, setting.plan.img_size, num_classes=setting.data.num_classes)
 
 
 def _try_networks(
     executor: LocalExecutor, setting: Setting, subjects: Sequence[Subject], emit: Emit
-) -> tuple[list[float], list[float]]:
-    """Returns the seconds of timing and of training of some networks; those that fail are told and left out."""
-    timings, trainings = [], []
+) -> list[tuple[float, float]]:
+    """Returns each network's seconds of timing and of training; those that fail are told and left out."""
+    tried = []
     for subject in subjects:
         try:
             begun = time.monotonic()
             executor.measure(subject, emit, rivals=())
             timed = time.monotonic() - begun
-            trained = _training_seconds(executor, subject, setting, emit)
+            tried.append((timed, _training_seconds(executor, subject, setting, emit)))
         except HiloNasError as error:
             name = "one network" if subject.arch else subject.key
             emit(Notice(level="warning", text=f"{name} could not be tried: {error}"))
-            continue
-        timings.append(timed)
-        trainings.append(trained)
-    return timings, trainings
+    return tried
 
 
 def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:

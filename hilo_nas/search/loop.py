@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from random import Random
 from typing import Any, NoReturn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch import ArchConfig, describe_arch
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import (
@@ -28,9 +28,11 @@ from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialSt
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
-from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.records import INTERRUPTED, SAMPLED, Subject, TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
+from hilo_nas.search.guessing import warn_of_guessing
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
@@ -96,14 +98,13 @@ class SearchLoop:
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
         self.records = self._close_leftovers(folder.load_records())
         self._known = {record.key for record in self.records if not record.is_interrupted}
-        # The storage keeps no sampler's state: with the same seed after a resume, draws would repeat.
-        seed = Random(f"{manifest.seed}/{len(self.records)}").randrange(2**31)
         sampler = FeasibleSampler(
-            build_sampler(manifest.sampler, seed),
+            functools.partial(build_sampler, manifest.sampler),
             self._space,
             excess=self._excess,
             is_known=self._is_known,
-            seed=seed,
+            seed=manifest.seed,
+            count_proposals=lambda: sum(record.origin == SAMPLED for record in self.records),
             pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
         memory_path = folder.storage_path if keep_memory else None
@@ -214,7 +215,7 @@ class SearchLoop:
             trial = self._memory.ask()
             params: dict[str, int] | None = {param: int(trial.params[param]) for param in self._space.dimensions}
             assert params is not None
-            subject, origin = Subject(arch=self._space.decode(params)), "sampler"
+            subject, origin = Subject(arch=self._space.decode(params)), SAMPLED
             memory = self._memory.note(trial)
         else:
             subject, origin, params = due.subject, due.origin, due.params
@@ -288,15 +289,18 @@ class SearchLoop:
                 state=closed.state,
                 reason=closed.reason,
                 images_per_s=measurement.images_per_s if measurement else None,
-                verdict=measurement.verdict if measurement else None,
+                verdict=verdict_name(measurement) if measurement else None,
                 proxy_top1=score.proxy_top1 if score else None,
                 seconds=closed.seconds,
                 measured=self.measured,
                 total=self._manifest.trials,
                 is_peer=closed.is_peer,
                 metric=self._manifest.plan.score_metric,
+                network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
             )
         )
+        if warning := warn_of_guessing(self._manifest, closed):
+            self._emit(warning)
         return closed
 
     def _evaluate(self, record: TrialRecord) -> dict[str, Any]:

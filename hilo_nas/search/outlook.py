@@ -12,7 +12,7 @@ from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.setting import Setting
 from hilo_nas.space import LIMITS, draw_networks, limit_text, measured_values, measured_violations
 
-__all__ = ["foresee_limits"]
+__all__ = ["foresee_limits", "has_measured_limits"]
 
 _NETWORKS = 12
 _SMALLEST_OF = 500
@@ -29,7 +29,7 @@ def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> Lim
     where even those miss a limit, the space hardly holds a network that keeps it.
     """
     limits = {**setting.space.limits, **setting.limits}
-    measured = {name: bound for name, bound in limits.items() if not LIMITS[name.partition("@")[0]].is_free}
+    measured = _measured_limits(setting)
     if not measured:
         return None
     drawn, smallest = _draw(setting, limits)
@@ -56,6 +56,16 @@ def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> Lim
     )
     emit(foreseen)
     return foreseen
+
+
+def has_measured_limits(setting: Setting) -> bool:
+    """Returns whether a study has limits that only a measurement can tell."""
+    return bool(_measured_limits(setting))
+
+
+def _measured_limits(setting: Setting) -> dict[str, float]:
+    limits = {**setting.space.limits, **setting.limits}
+    return {name: bound for name, bound in limits.items() if not LIMITS[name.partition("@")[0]].is_free}
 
 
 def _draw(setting: Setting, limits: Mapping[str, float]) -> tuple[dict[str, Subject], dict[str, Subject]]:

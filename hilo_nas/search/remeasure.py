@@ -203,7 +203,7 @@ def _time_elsewhere(
             created_at=utc_now(),
         )
         timed, failures = _time_all(records, manifest, executor, journal)
-        target.write_local(source.load_local())
+        target.write_local(source.load_local().values)
         target.write_manifest(manifest)
         for record in records:
             if record.key in failures:

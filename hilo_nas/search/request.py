@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import TRAINING, Condition, ProxyPlan
 from hilo_nas.plugins import hash_source, is_plugin
@@ -25,6 +26,8 @@ __all__ = [
     "condition_options",
     "eta_of",
     "plan_of",
+    "reading_of",
+    "reading_options",
 ]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
@@ -89,6 +92,11 @@ class SearchRequest:
     val_data: str | None = None
     group_by: str | None = None
     """Regular expression; see `ProxyPlan.group_by`."""
+    class_from: str | None = None
+    """How the images are read; see `ReadOptions`, like the three that follow."""
+    background: str | None = None
+    value_range: tuple[float, float] | None = None
+    skip_broken: bool | None = None
     proxy: str | None = None
     """What scores networks: one of `scoring.PROXIES`, or a function of the user's own."""
     cache_dir: Path | None = None
@@ -151,6 +159,10 @@ class SearchRequest:
                 f"proxy must be one of {', '.join(PROXIES)}, or module:function or path/to/file.py:function, but got "
                 f"{self.proxy!r}"
             )
+        try:
+            reading_of(self)
+        except UsageError as error:
+            faults.append(str(error))
         if faults:
             raise UsageError("\n".join(faults))
 
@@ -169,6 +181,21 @@ def check_proxy_options(request: SearchRequest, proxy: str) -> None:
 def condition_options(request: SearchRequest) -> dict[str, Any]:
     """Returns the fields of the objective condition that a request gives."""
     return {name: value for name in CONDITION_OPTIONS if (value := getattr(request, name)) is not None}
+
+
+def reading_options(request: SearchRequest) -> dict[str, Any]:
+    """Returns the options of reading images that a request gives."""
+    names = [field.name for field in dataclasses.fields(ReadOptions)]
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
+
+
+def reading_of(request: SearchRequest) -> ReadOptions:
+    """Returns how a new study reads its images.
+
+    Raises:
+        UsageError: An option has no such value.
+    """
+    return ReadOptions.from_dict(reading_options(request))
 
 
 def aims_of(request: SearchRequest, objective: Condition) -> Aims:

@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity
+from hilo_nas.measurement import FORMULAS, PROTOCOL, Condition, DeviceIdentity
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.records import TrialRecord, forms_under
+from hilo_nas.search.consent import Known
 from hilo_nas.search.executors import LocalExecutor
-from hilo_nas.search.request import SearchRequest, aims_of, check_proxy_options, condition_options
+from hilo_nas.search.request import (
+    SearchRequest,
+    aims_of,
+    check_proxy_options,
+    condition_options,
+    reading_options,
+)
 from hilo_nas.search.scoring import proxy_name, recipe_of
-from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
+from hilo_nas.search.setting import DEFAULT_DATA, Setting, describe_nothing, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
@@ -59,10 +67,11 @@ def reopen(
         check_proxy_options(request, manifest.plan.proxy)
     if manifest.plan.recipe != (recipe := recipe_of(manifest.plan.proxy)):
         differing["proxy recipe"] = (manifest.plan.recipe, recipe)  # no timing mends that
+    known = Known(request, folder)
     device, identity, _ = executor.read_device(name, emit)
     speeds = None
     if manifest.speeds is not None:
-        speeds = _find_speeds(request, folder, manifest)
+        speeds = _find_speeds(known, folder, manifest)
         facts = _differing_facts(manifest, manifest.device)
     else:
         if device.removesuffix(":0") != manifest.objective.device.removesuffix(":0"):
@@ -73,8 +82,8 @@ def reopen(
     if differing or facts:
         raise _mismatch(folder, differing, facts)
     if manifest.plan.source_hash is not None:
-        executor.load_proxy(_find_proxy(request, folder, manifest), emit)
-    described = _prepare_data(request, folder, manifest, executor, emit)
+        executor.load_proxy(_find_proxy(known, folder, manifest), emit)
+    described = _prepare_data(known, folder, manifest, executor, emit)
     data = identify_data(described)
     if data.hash != manifest.data.hash:
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
@@ -100,18 +109,18 @@ def reopen(
     return setting
 
 
-def _find_speeds(request: SearchRequest, folder: StudyFolder, manifest: Manifest) -> SpeedFolder:
+def _find_speeds(known: Known, folder: StudyFolder, manifest: Manifest) -> SpeedFolder:
     """Returns the table of speeds that the study was made with.
 
     Raises:
         StudyMismatchError: The table is another one, or has changed.
         UsageError: This machine does not know where it lies.
     """
-    path = request.speeds or folder.load_local().get("speeds")
+    path = known.find("speeds")
     if path is None:
         raise UsageError(
             f"study {folder.name} takes its speeds from the table {manifest.speeds}, and this machine does not know "
-            "where that lies. Say so with --speeds."
+            f"where that lies. {known.hint('speeds')}"
         )
     speeds, _ = open_speeds(Path(path), manifest.space)
     assert manifest.speeds is not None
@@ -120,49 +129,55 @@ def _find_speeds(request: SearchRequest, folder: StudyFolder, manifest: Manifest
     return speeds
 
 
-def _find_proxy(request: SearchRequest, folder: StudyFolder, manifest: Manifest) -> str:
+def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
     """Returns where the function lies that scores the study's networks.
 
     Raises:
         StudyMismatchError: It was edited since.
         NotFoundError: It is gone.
-        UsageError: This machine does not know where it lies.
+        UsageError: This machine does not know where it lies, or this user did not name it here.
     """
     name = manifest.plan.proxy
-    function = absolute(request.proxy) if request.proxy else folder.load_local().get("proxy")
+    function = known.find("proxy")
     if function is None:
         raise UsageError(
             f"the networks of study {folder.name} are scored by {name}, and this machine does not know where that "
-            "lies. Say so with --proxy."
+            f"lies. {known.hint('proxy')}"
         )
+    function = absolute(function)
     if hash_source(function) != manifest.plan.source_hash:
         raise StudyMismatchError(
             f"{name} was edited since study {folder.name} was made, so its scores could not be compared. Undo the "
             "edit, or make a new study with --study NAME."
         )
+    known.check_function("proxy")
     return function
 
 
 def _prepare_data(
-    request: SearchRequest, folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit
+    known: Known, folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit
 ) -> dict[str, Any]:
-    local = folder.load_local()
-    source = request.data or local.get("data")
+    source = known.find("data")
+    if source is None and manifest.data.n_images == 0 and manifest.plan.proxy in FORMULAS:
+        return describe_nothing(manifest.data.num_classes)
     if source is None and manifest.data.name == DEFAULT_DATA:
         source = DEFAULT_DATA
     if source is None:
         raise DataError(
             f"study {folder.name} was made on {manifest.data.name}, and this machine does not know where that lies. "
-            "Say so with --data."
+            f"{known.hint('data')}"
         )
-    cache_dir = request.cache_dir or (Path(local["cache_dir"]) if local.get("cache_dir") else None)
-    val_data = request.val_data or local.get("val_data")
+    cache_dir, val_data = known.find("cache_dir"), known.find("val_data")
+    for option in ("data", "val_data"):
+        known.check_function(option)
+    known.tell_of_ignored(emit)
     return executor.prepare_data(
         source,
         manifest.plan.img_size,
-        cache_dir=cache_dir,
+        cache_dir=Path(cache_dir) if cache_dir else None,
         val_data=val_data,
         group_by=manifest.plan.group_by,
+        options=ReadOptions.from_dict(manifest.data.reading),
         emit=emit,
     )
 
@@ -246,6 +261,9 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         pairs["proxy"] = (manifest.plan.proxy, proxy_name(request.proxy))
     for option, field in _PLAN_OPTIONS.items():
         pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
+    stored_reading = ReadOptions.from_dict(manifest.data.reading)
+    for option, value in reading_options(request).items():
+        pairs[option] = (getattr(stored_reading, option), value)
     if request.speeds is not None and manifest.speeds is None:
         pairs["speeds"] = (None, str(request.speeds))
     if request.rungs is not None:

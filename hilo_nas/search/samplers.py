@@ -122,33 +122,45 @@ def find_in(
 
 
 class FeasibleSampler(BaseSampler):
-    """Asks an inner sampler, then moves its proposal to a near network that is allowed and not yet known.
+    """Proposals of an inner sampler, each moved to a near network that is allowed and not yet known.
+
+    A proposal depends on the finished trials, the seed and the number of proposals before it, and on nothing else: the
+    inner sampler is built anew for each. So a resumed search proposes what an uninterrupted one would.
 
     Args:
-        inner: Optuna's sampler.
+        build_inner: Returns Optuna's sampler for a seed; see `build_sampler`.
         space: The space.
         excess: See `find_near`.
         is_known: See `find_near`.
-        seed: Seed of the moves.
+        seed: Seed of the search.
+        count_proposals: Returns the number of proposals that the study holds.
         pool: The only settings that may be proposed, where not all of the space may.
     """
 
     def __init__(
         self,
-        inner: BaseSampler,
+        build_inner: Callable[[int], BaseSampler],
         space: SearchSpace,
         *,
         excess: Callable[[Mapping[str, int]], float],
         is_known: Callable[[Mapping[str, int]], bool],
         seed: int,
+        count_proposals: Callable[[], int],
         pool: Sequence[Mapping[str, int]] | None = None,
     ) -> None:
         self._pool = pool
-        self._inner = inner
+        self._build_inner = build_inner
         self._space = space
         self._excess = excess
         self._is_known = is_known
-        self._random = Random(seed)
+        self._seed = seed
+        self._count_proposals = count_proposals
+        self._seed_proposal()
+
+    def _seed_proposal(self) -> None:
+        """Starts the randomness of the next proposal."""
+        self._random = Random(f"{self._seed}/{self._count_proposals()}")
+        self._inner = self._build_inner(self._random.randrange(2**31))
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the whole space, always the same."""
@@ -181,14 +193,15 @@ class FeasibleSampler(BaseSampler):
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Tells the inner sampler."""
+        """Starts the randomness of the proposal and tells the inner sampler of the trial."""
+        self._seed_proposal()
         self._inner.before_trial(study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Tells the inner sampler."""
+        """Tells the inner sampler how the trial ended."""
         self._inner.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        """Gives the inner sampler new randomness."""
-        self._inner.reseed_rng()
-        self._random = Random()
+        """Gives the sampler another seed."""
+        self._seed = Random().randrange(2**31)
+        self._seed_proposal()

@@ -10,12 +10,12 @@ from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
 from hilo_nas.search.confirm import confirm_front
-from hilo_nas.search.dry_run import price_search, share_of
+from hilo_nas.search.dry_run import price_search
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.outlook import foresee_limits
+from hilo_nas.search.outlook import has_measured_limits
 from hilo_nas.search.peers import check_peers, join_peers
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
@@ -59,6 +59,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         else:
             assert space is not None
             manifest, setting = _create(request, folder, space, executor, journal)
+        setting.draw_sheet(folder, executor, journal)
         reused = _load_reused(folder, setting, journal)
         loop = SearchLoop(
             folder,
@@ -114,7 +115,8 @@ def _create(
         eta=eta_of(request),
         peers=join_peers((), request),
     )
-    local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
+    source_of_images = request.data or (DEFAULT_DATA if setting.data.n_images else None)
+    local = local_of(dataclasses.replace(request, data=source_of_images))
     folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
     folder.write_manifest(manifest)
     return manifest, setting
@@ -130,21 +132,12 @@ def _time_front(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor
 
 
 def _foresee(request: SearchRequest, setting: Setting, executor: LocalExecutor, emit: Emit, trials: int) -> None:
-    """Tells, where there are limits to be measured, whether they can be kept and what the search will cost."""
+    """Says, where there are limits to be measured, whether they can be kept and what the search will cost."""
+    if not has_measured_limits(setting):
+        return
     start = time.monotonic()
-    foreseen = foresee_limits(setting, executor, emit)
-    if foreseen is not None:
-        cost = price_search(
-            request,
-            setting,
-            executor,
-            emit,
-            trials=trials,
-            set_up_s=0.0,
-            share_trained=share_of(foreseen),
-            eta=eta_of(request),
-        )
-        emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
+    cost = price_search(request, setting, executor, emit, trials=trials, set_up_s=0.0, eta=eta_of(request))
+    emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
 
 
 def _resume(
@@ -162,7 +155,7 @@ def _resume(
     if source is not None:
         local["reuse"] = str(source.path.absolute())
     if local:
-        folder.write_local({**folder.load_local(), **local})
+        folder.write_local({**folder.load_local().values, **local})
     # Peers are points beside the search: with more of them, nothing becomes incomparable.
     total, peers = total_asked(request, manifest.trials, measured), join_peers(manifest.peers, request)
     if (total, peers) != (manifest.trials, manifest.peers):
@@ -177,7 +170,7 @@ def _resume(
 
 def _load_reused(folder: StudyFolder, setting: Setting, emit: Emit) -> list[Scored]:
     """Returns the networks whose scores this study takes over; told, not fatal, where the other study has gone."""
-    path = folder.load_local().get("reuse")
+    path = folder.load_local().values.get("reuse")
     if path is None:
         return []
     source = StudyFolder(Path(path))

@@ -49,5 +49,13 @@ def test_a_search_trains_on_what_a_function_gives_and_holds_whole_groups_out(tmp
     (tmp_path / "scans.py").write_text("# a remark\n" + FUNCTION)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert main(["search", "--study", str(study), "--until-trials", "1", "--no-remeasure"]) == 0
+    again = ["search", "--study", str(study), "--until-trials", "1", "--no-remeasure"]
+    assert main(again) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    named = f"--data {tmp_path.resolve()}/scans.py:load"
+    assert said.endswith(
+        f"was edited since you named it for study blobs. To run it as it is now, name it again: {named}"
+    )
+    assert main([*again, *named.split()]) == 0
     assert "scans.py:load was edited since this study was made" in " ".join(capsys.readouterr().out.split())
+    assert main(again) == 0  # it is remembered

@@ -35,9 +35,10 @@ def test_the_table_shows_ties_beside_the_members_that_beat_them(capsys):
     lines = front(capsys, "demo").splitlines()
     assert lines[0] == "demo: 3 of 6 scored networks are on the front, 1 cannot be told from it (~)"
     trials = [line.split()[:2] for line in lines if "±" in line and "p2 " in line]
-    assert [trial[0] for trial in trials] == ["4", "3", "2", "~3"]
-    assert trials[3] == ["~3", "7"]
-    assert "* anchor   ~ beaten by the trials named, but with a probability below 95 %" in lines
+    assert [trial[0] for trial in trials] == ["4", "3", "2", "7~"]
+    row = next(line for line in lines if line.split()[:1] == ["7~"])
+    assert row[lines[2].index("tied with") :].split()[0] == "3"
+    assert "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %" in lines
 
 
 def test_a_front_without_ties_says_nothing_of_them(capsys, studies):
@@ -50,7 +51,8 @@ def test_a_front_without_ties_says_nothing_of_them(capsys, studies):
 def test_a_tie_with_several_members_names_them_all(capsys, studies):
     some = [build_record(i, 1000.0 - i, 0.5 + i / 1000) for i in range(3)]
     write_study(studies, "close", [*some, build_record(3, 997.0, 0.5)])
-    assert "~0,1,2 3" in front(capsys, "close")
+    row = next(line for line in front(capsys, "close").splitlines() if line.split()[:1] == ["3~"])
+    assert " 0,1,2 " in row
 
 
 def build_peer(number, images_per_s, top1, name):
@@ -107,6 +109,22 @@ def test_status_tells_how_far_each_peer_is(capsys, compared):
     assert main(["status", "compared", "--json"]) == 0
     peers = json.loads(capsys.readouterr().out)["peers"]
     assert peers == {"timm:clever": "complete", "timm:swift": "complete", "timm:late": None}
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_a_narrow_terminal_cuts_no_number(compared, studies, columns):
+    def print_at(width):
+        console = Console(file=io.StringIO(), width=width, highlight=False)
+        print_front(StudyFolder(studies / "compared"), console)
+        return console.file.getvalue()
+
+    wide, narrow = print_at(400), print_at(columns)
+    assert "…" not in narrow
+    rows = [line.split() for line in wide.splitlines() if "±" in line and "p2 " in line]
+    for row in rows:
+        assert any(line.split()[:5] == row[:5] for line in narrow.splitlines()), row  # trial, images/s ± half
+    hidden = [name for name in ("P(front)", "MiB", "params M", "GMACs") if name not in narrow.split("Not shown")[0]]
+    assert all(name in narrow.split("Not shown")[1] for name in hidden)
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])
@@ -172,7 +190,7 @@ def confirmed():
 def test_the_table_shows_seeds_and_how_probably_each_belongs_on_the_front(capsys, studies):
     write_study(studies, "seeds", confirmed())
     text = front(capsys, "seeds")
-    rows = {line.split("±")[0].split()[-2]: line.split() for line in text.splitlines() if "p2 " in line}
+    rows = {line.split("±")[0].split()[-2].rstrip("~"): line.split() for line in text.splitlines() if "p2 " in line}
     probabilities = probability_on_front(confirmed())
     assert {number: row[row.index("±", 4) + 2] for number, row in rows.items()} == {
         "4": "1",
@@ -283,3 +301,40 @@ def test_the_front_says_what_its_scores_are(capsys, studies, proxy, heading, lin
     text = front(capsys, "other")
     assert heading in text.splitlines()[2]
     assert line in text
+
+
+@pytest.fixture
+def table(studies):
+    """A table without records, as it is stored in studies/."""
+    from bench.tables import build_table
+
+    from hilo_nas.bench.table import write_table
+
+    stored = build_table()
+    folder = write_study(studies, "tabular", manifest=stored.manifest)
+    write_table(stored, folder.path / "table.csv")
+    if folder.trials_path.is_dir():
+        folder.trials_path.rmdir()
+    return stored
+
+
+def test_the_front_of_a_stored_table_is_told_from_its_file(capsys, table):
+    budget = table.budgets[-1]
+    points = {i: (row.images_per_s, row.scores[budget].top1) for i, row in enumerate(table.rows)}
+    best = max(points, key=lambda i: points[i][0])
+    text = front(capsys, "tabular")
+    assert "networks of this table are on the front" in text
+    assert f"of {len(points)} networks" in text
+    rows = list(csv.DictReader(io.StringIO(front(capsys, "tabular", "--format", "csv"))))
+    assert float(rows[0]["images_per_s"]) == points[best][0]
+    content = json.loads(front(capsys, "tabular", "--format", "json"))
+    assert [str(row["row"]) for row in content["front"]] == [row["row"] for row in rows]
+
+
+def test_the_status_of_a_stored_table_counts_its_networks(capsys, table):
+    assert main(["status", "tabular"]) == 0
+    text = capsys.readouterr().out
+    assert f"tabular: a table of {len(table.rows)} networks, stored without their records" in text
+    assert "hilo-nas bench samplers" in text
+    assert main(["status", "tabular", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["networks"] == len(table.rows)

@@ -15,7 +15,7 @@ from PIL import Image
 from hilo_nas.data import prepare_data
 from hilo_nas.data.cache import load_arrays, load_members
 from hilo_nas.data.groups import group_images, hash_groups
-from hilo_nas.data.prepare import split_held_out
+from hilo_nas.data.held_out import split_held_out
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.measurement import ProxyPlan

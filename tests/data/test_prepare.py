@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -14,9 +13,8 @@ from PIL import Image
 from hilo_nas.data import CachedData
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.decode import decode_image
-from hilo_nas.data.prepare import split_held_out
+from hilo_nas.data.held_out import split_held_out
 from hilo_nas.data.sources import parse_source
-from hilo_nas.data.splits import choose_shards
 from hilo_nas.errors import DataError
 from hilo_nas.events import DataPrepared, Notice
 
@@ -51,7 +49,7 @@ def test_a_folder_gives_one_class_per_subfolder(prepare, images, events):
     data = prepare(images.folder("pets", TWO))
     assert (data.name, data.class_names, data.n_images, data.hflip) == ("pets", ("cats", "dogs"), 7, True)
     assert np.bincount(arrays(data)[1]).tolist() == [3, 4]
-    assert events[-1] == DataPrepared(done=7, total=7)
+    assert DataPrepared(done=7, total=7) in events
 
 
 def test_prepared_data_survives_json_and_names_no_folder_but_the_cache(prepare, images, own_cache):
@@ -91,9 +89,7 @@ def test_a_folders_held_out_split_is_never_read(prepare, images, held):
 def test_a_held_out_split_beside_classes_is_left_out_and_said(prepare, images, events):
     root = images.folder("pets", {**TWO, "val/cats": 2, "val/dogs": 2})
     assert prepare(root).n_images == 7
-    (notice,) = [event for event in events if isinstance(event, Notice)]
-    assert notice.level == "warning"
-    assert "val" in notice.text
+    assert any(isinstance(event, Notice) and event.level == "warning" and "val" in event.text for event in events)
 
 
 def test_a_folder_with_nothing_but_a_test_split_is_refused(prepare, images):
@@ -122,11 +118,6 @@ def test_a_tars_test_split_is_never_read(prepare, images):
     images.tar(root / "train", "split/train.tar")
     images.tar(root / "test", "split/test.tar")
     assert prepare(split).n_images == 7
-
-
-def test_training_shards_are_told_by_their_names():
-    assert choose_shards(["pets-test-0.tar", "pets-train-0.tar", "extra.tar"]) == ["pets-train-0.tar"]
-    assert choose_shards(["contest-0.tar", "validation_0.tar"]) == ["contest-0.tar"]
 
 
 def test_a_link_that_leads_nowhere_harms_only_where_an_image_is_wanted_of_it(prepare, images):
@@ -238,7 +229,7 @@ def test_a_single_class_is_refused(prepare, images):
 
 def test_a_class_of_a_single_image_is_refused_unless_validation_data_is_there(prepare, images):
     folder = images.folder("pets", {"cats": 1, "dogs": 3})
-    with pytest.raises(DataError, match=r"2 images or more.*'cats' has 1"):
+    with pytest.raises(DataError, match=r"2 distinct images or more.*'cats' \(1 image\)"):
         prepare(folder)
     data = prepare(folder, val_data=images.folder("more", {"cats": 1, "dogs": 1}, seed=1))
     assert (data.n_images, data.n_val_images) == (4, 2)
@@ -270,7 +261,7 @@ def test_splits_that_hold_images_directly_are_refused(prepare, images):
 
 def test_a_tar_that_is_none_is_refused(prepare, tmp_path):
     (tmp_path / "pets.tar").write_bytes(b"this is no tar" * 100)
-    with pytest.raises(DataError, match=r"pets.tar is no readable .tar"):
+    with pytest.raises(DataError, match=r"the archive pets.tar cannot be read"):
         prepare(tmp_path / "pets.tar")
 
 
@@ -299,24 +290,16 @@ def test_a_mistyped_path_is_refused_with_the_nearest_name(images):
         parse_source(str(folder.parent / "flower"))
 
 
-def test_a_packed_file_other_than_tar_is_refused(tmp_path):
-    (tmp_path / "pets.tar.gz").touch()
-    with pytest.raises(DataError, match=r"uncompressed \.tar"):
-        parse_source(str(tmp_path / "pets.tar.gz"))
+def test_a_packed_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "pets.7z").touch()
+    with pytest.raises(DataError, match=r"must end in \.tar, .*\.zip .*Unpack it"):
+        parse_source(str(tmp_path / "pets.7z"))
 
 
 def test_a_torchvision_set_that_is_not_there_is_refused_with_the_place(prepare, tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match=r"(?s)cifar10.*torch/cifar10:DIR"):
         prepare(f"torch/cifar10:{tmp_path / 'data'}")
-
-
-@pytest.mark.parametrize(("source", "package"), [("hfds/some/name", "datasets"), ("wds/{}", "webdataset")])
-def test_a_missing_package_is_named(prepare, tmp_path, source, package):
-    if importlib.util.find_spec(package):
-        pytest.skip(f"{package} is installed")
-    with pytest.raises(DataError, match=f"pip install {package}"):
-        prepare(source.format(tmp_path))
 
 
 # Validation data of its own.

@@ -330,7 +330,7 @@ def test_the_launcher_runs_a_script_that_knows_the_network(study, tmp_path):
     launch = [sys.executable, str(out / "run_timm.py")]
     launch += [str(scripts / "validate.py"), "-b", "2"]
     done = subprocess.run(launch, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["found", "--model", f"local-dir:{out}", "-b", "2", "True"]
+    assert done.stdout.split() == ["found", "--model", f"local-dir:{out}", "--img-size", "32", "-b", "2", "True"]
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,8 @@ def test_the_launcher_runs_a_script_that_knows_the_network(study, tmp_path):
     [
         ("train.py", ["--data-dir", "d"], ["-c", "train.yaml"]),
         ("train.py", ["-c", "mine.yaml"], []),
-        ("benchmark.py", ["-b", "8"], ["--model", "local-dir:"]),
+        ("benchmark.py", ["--img-size", "64"], ["--model", "local-dir:"]),
+        ("avg_checkpoints.py", ["--input", "d"], []),
         ("validate.py", ["--model=litv2_small"], []),
         ("onnx_export.py", ["-m", "litv2_small", "out.onnx"], []),
     ],

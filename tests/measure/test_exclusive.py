@@ -13,7 +13,7 @@ import pytest
 
 from hilo_nas.errors import StorageError
 from hilo_nas.events import DeviceAwaited
-from hilo_nas.measure import exclusive
+from hilo_nas.measure import exclusive, shared_files
 from hilo_nas.measure.exclusive import LOCKS_VARIABLE, Claim, claims_of, hold
 from hilo_nas.measurement import DeviceIdentity
 
@@ -288,10 +288,114 @@ def test_locks_are_open_to_every_user_of_the_host(locks):
     finally:
         os.umask(umask)
     for name in ("cpu", "GPU-1"):
-        assert (locks / name).stat().st_mode & 0o777 == 0o777
+        assert (locks / name).stat().st_mode & 0o7777 == 0o1777
         for file in ("lock", "queue"):
             assert (locks / name / file).stat().st_mode & 0o777 == 0o666
-    assert locks.stat().st_mode & 0o777 == 0o777
+    assert locks.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_folders_that_an_earlier_version_made_gain_the_sticky_bit(locks):
+    for folder in (locks, locks / "cpu"):
+        folder.mkdir()
+        folder.chmod(0o777)
+    with hold(CPU_TIMING, "mine", print):
+        pass
+    assert [folder.stat().st_mode & 0o7777 for folder in (locks, locks / "cpu")] == [0o1777, 0o1777]
+
+
+@pytest.mark.parametrize("name", ["lock", "queue"])
+@pytest.mark.parametrize("trap", ["link", "dangling link", "fifo", "folder"])
+def test_a_lock_that_is_no_regular_file_is_refused_and_what_it_leads_to_is_left_alone(locks, tmp_path, trap, name):
+    private = tmp_path / "private"
+    if trap == "link":
+        private.write_text("mine alone")
+        private.chmod(0o600)
+    (locks / "cpu").mkdir(parents=True)
+    path = locks / "cpu" / name
+    if trap == "fifo":
+        os.mkfifo(path)
+    elif trap == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(private)
+    with (
+        pytest.raises(StorageError, match=rf"{path} must be writable, but .*{LOCKS_VARIABLE}"),
+        hold(CPU_TIMING, "mine", print),
+    ):
+        pass
+    assert private.exists() == (trap == "link")
+    if trap == "link":
+        assert (private.read_text(), private.stat().st_mode & 0o777) == ("mine alone", 0o600)
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_a_device_folder_that_is_a_link_is_refused_and_so_is_that_of_all_locks(locks, tmp_path, monkeypatch, below):
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    if below:
+        locks.mkdir()
+        (locks / "cpu").symlink_to(private)
+    else:
+        monkeypatch.delenv(LOCKS_VARIABLE)
+        monkeypatch.setattr(exclusive, "_folder", lambda: locks)
+        locks.symlink_to(private)
+    with pytest.raises(StorageError, match="must be writable"), hold(CPU_TIMING, "mine", print):
+        pass
+    assert list(private.iterdir()) == []
+    assert private.stat().st_mode & 0o7777 == 0o700
+
+
+def test_a_card_is_never_written_or_read_through_a_link(locks, tmp_path, start):
+    private = tmp_path / "private"
+    private.write_text("mine alone")
+    (locks / "cpu").mkdir(parents=True)
+    card = locks / "cpu" / f"{os.getpid()}.json"
+    card.symlink_to(private)
+    since = "2026-07-01T12:00:00+00:00"
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"pid": os.getpid(), "purpose": "secret", "since": since}))
+    (locks / "cpu" / "1.json").symlink_to(secret)
+    os.mkfifo(locks / "cpu" / "2.json")
+    with hold(CPU_TIMING, "mine", print):
+        assert not card.is_symlink()
+        told = start(CPU_TIMING).says()
+    assert "mine" in told
+    assert "secret" not in told
+    assert private.read_text() == "mine alone"
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "safe"),
+    [(0, 0o777, True), (7, 0o777, True), (8, 0o777, False), (8, 0o770, False), (8, 0o1777, True), (8, 0o755, True)],
+)
+def test_a_folder_of_another_user_is_safe_with_the_sticky_bit_or_if_only_they_write_it(tmp_path, owner, mode, safe):
+    tmp_path.chmod(mode)
+    found = list(tmp_path.stat())
+    found[4] = owner
+    tmp_path.chmod(0o755)
+    assert shared_files.is_safe(os.stat_result(found), user=7) == safe
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_an_unsafe_folder_of_another_user_is_refused_with_the_way_out_and_its_mode_stays(locks, monkeypatch):
+    monkeypatch.delenv(LOCKS_VARIABLE)
+    monkeypatch.setattr(exclusive, "_folder", lambda: locks)
+    locks.mkdir()
+    os.chown(locks, 4321, -1)
+    locks.chmod(0o777)
+    with (
+        pytest.raises(StorageError, match=rf"user 4321 made it, open to all and .*{LOCKS_VARIABLE}"),
+        hold(CPU_TIMING, "mine", print),
+    ):
+        pass
+    assert locks.stat().st_mode & 0o7777 == 0o777
+
+
+def test_a_tilde_in_the_variable_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(LOCKS_VARIABLE, "~/locks")
+    with hold(CPU_TIMING, "mine", print):
+        assert (tmp_path / "locks" / "cpu" / "lock").is_file()
 
 
 def test_a_devices_name_makes_no_way_out_of_the_folder(locks):

@@ -229,7 +229,7 @@ def test_a_worker_that_dies_once_has_a_second_try_and_the_user_is_told(ruler, mo
     found = ruler.measure_cohort(entrants("a", "b"), events.append)
     assert set(found.measurements) == {"a", "b"}
     assert groups_of(ruler) == [["a", "b"], ["a", "b"]]
-    text = "timing was killed by signal 9; it is started again and the timing repeated"
+    text = "timing was killed by signal 9; it is started again and its work repeated"
     assert events == [Notice(level="warning", text=text)]
 
 
@@ -417,7 +417,7 @@ def test_a_worker_killed_while_timing_is_started_again_and_the_timing_repeated(i
     assert set(found.measurements) == {"one", "two"}
     assert found.failures == {}
     assert len(processes) == 2
-    text = "timing was killed by signal 9; it is started again and the timing repeated"
+    text = "timing was killed by signal 9; it is started again and its work repeated"
     assert [event for event in events if isinstance(event, Notice)] == [Notice(level="warning", text=text)]
 
 

@@ -6,12 +6,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from full_disk import run_on_full_disk
 from procs import is_alive, wait_for
 
 from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Notice
 from hilo_nas.measure import worker as worker_module
-from hilo_nas.measure.worker import Worker
+from hilo_nas.measure.worker import Worker, call_twice
 
 
 def ignore(event):
@@ -97,6 +98,56 @@ def test_a_silent_worker_is_ended(tmp_path):
         assert wait_for(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 
 
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A folder of Python's path, for modules that a worker imports."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_the_time_of_starting_and_importing_is_no_silence(tmp_path, modules):
+    (modules / "slow_to_import.py").write_text("import time\ntime.sleep(1.2)\ndef work(*, emit):\n    return 'done'\n")
+    with Worker("timing", tmp_path / "w.log", idle_timeout_s=0.6) as worker:
+        assert worker.call("slow_to_import:work", {}, ignore) == "done"
+
+
+def test_a_start_that_takes_for_ever_is_ended(tmp_path, modules, monkeypatch):
+    monkeypatch.setattr(worker_module, "START_UP_S", 0.5)
+    (modules / "never_imported.py").write_text("import time\ntime.sleep(600)\n")
+    with (
+        Worker("timing", tmp_path / "w.log", idle_timeout_s=0.1) as worker,
+        pytest.raises(WorkerHungError, match=r"silent for 0\.5 s"),
+    ):
+        worker.call("never_imported:work", {}, ignore)
+
+
+def test_a_worker_that_dies_before_it_begins_is_started_again_once(tmp_path, modules):
+    mark = tmp_path / "mark"
+    (modules / "killed_at_first.py").write_text(
+        f"import os, pathlib\nmark = pathlib.Path({str(mark)!r})\nif not mark.exists():\n"
+        "    mark.touch()\n    os.kill(os.getpid(), 9)\ndef work(*, emit):\n    return 'done'\n"
+    )
+    (modules / "killed_always.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    told = []
+    with Worker("timing", tmp_path / "w.log", idle_timeout_s=60) as worker:
+        assert worker.call("killed_at_first:work", {}, told.append) == "done"
+        assert [event.text for event in told] == ["timing was killed by signal 9; it is started again"]
+        with pytest.raises(WorkerDiedError, match="killed by signal 9"):
+            worker.call("killed_always:work", {}, told.append)
+    assert len(told) == 2
+
+
+def test_a_call_of_the_set_up_has_a_second_try_and_other_calls_have_none(worker, tmp_path):
+    mark, told = str(tmp_path / "mark"), []
+    assert call_twice(worker, "worker_tasks:die_once", {"mark": mark}, told.append) == "done"
+    assert [event.level for event in told] == ["warning"]
+    Path(mark).unlink()
+    with pytest.raises(WorkerDiedError, match="killed by signal 9"):
+        worker.call("worker_tasks:die_once", {"mark": mark}, ignore)
+
+
 def test_an_error_of_the_listener_is_not_taken_for_the_workers_death(worker):
     def leave(event):
         raise BrokenPipeError("whoever read us has left")
@@ -118,7 +169,7 @@ def test_a_worker_dies_with_its_killed_parent(tmp_path):
     script = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from pathlib import Path
-        from hilo_nas.measure.worker import Worker
+        from hilo_nas.measure.worker import Worker, call_twice
         Worker("timing", Path({str(tmp_path / "w.log")!r})).call(
             "worker_tasks:hang", {{"pid_file": {str(tmp_path / "pid")!r}}}, print)
     """)
@@ -129,3 +180,22 @@ def test_a_worker_dies_with_its_killed_parent(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert wait_for(lambda: not is_alive(child))
+
+
+def test_a_full_disk_loses_lines_of_the_log_and_no_result(tmp_path):
+    said = run_on_full_disk(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from pathlib import Path
+        from hilo_nas.measure.worker import Worker
+        # full
+        with Worker("timing", Path(sys.argv[2])) as worker:
+            print(worker.call("worker_tasks:shout", {"times": 300}, print))
+            print(worker.call("worker_tasks:echo", {"x": 1}, print))
+        """,
+        Path(__file__).parents[1],
+        tmp_path / "w.log",
+    )
+    assert said == "True\n{'x': 1}\n"
+    assert (tmp_path / "w.log").stat().st_size == 4096

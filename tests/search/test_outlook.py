@@ -1,6 +1,7 @@
 """Before a search: whether its limits can be kept, by how many networks, and what that is told from."""
 
 import math
+import time
 
 import pytest
 from builders import build_arch, build_condition
@@ -8,7 +9,7 @@ from fakes import speed, write_speeds
 
 from hilo_nas.cost import count_params
 from hilo_nas.errors import OutOfMemoryError
-from hilo_nas.events import CohortTimed, CostForeseen, LimitsForeseen, Notice
+from hilo_nas.events import CohortTimed, CostForeseen, DataPrepared, LimitsForeseen, Notice
 from hilo_nas.search import SearchRequest, dry_run, estimate_cost, run_search
 from hilo_nas.search.dry_run import share_of
 from hilo_nas.search.outlook import _wilson, foresee_limits
@@ -177,11 +178,12 @@ def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, t
     options = {"studies_dir": tmp_path, "study": "new", "until_trials": 1, "sampler": "random"}
     run_search(SearchRequest(space="litv2_digits", min_images_per_s=1.0, **options), events.append)
     kinds = [type(event).__name__ for event in events]
-    told = [kinds.index(name) for name in ("LimitsForeseen", "CostForeseen", "SearchStarted")]
-    assert told == sorted(told)
-    (cost,) = [event for event in events if isinstance(event, CostForeseen)]
-    assert cost.trials == 1
-    assert cost.total_s > 0
+    told = [name for name in kinds if name in ("LimitsForeseen", "CostForeseen", "SearchStarted")]
+    assert told == ["CostForeseen", "LimitsForeseen", "CostForeseen", "SearchStarted"]
+    first, final = [event for event in events if isinstance(event, CostForeseen)]
+    assert (first.tried, final.tried) == (1, None)
+    assert first.trials == final.trials == 1
+    assert min(first.total_s, final.total_s) > 0
     again = []
     run_search(SearchRequest(**options), again.append)
     assert not any(isinstance(event, LimitsForeseen | CostForeseen | CohortTimed) for event in again)
@@ -199,6 +201,31 @@ def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(mach
     assert share_of(found) == (found.share_low + found.share_high) / 2 < 0.2
     assert cheap.total_s < 0.3 * whole.total_s
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_gives_a_first_estimate_from_its_smallest_network(machine, tmp_path):
+    events = []
+    cost = estimate_cost(SearchRequest(studies_dir=tmp_path, trials=10, min_images_per_s=1.0), events.append)
+    kinds = [type(event) for event in events]
+    (first,) = [event for event in events if isinstance(event, CostForeseen)]
+    assert kinds.index(CostForeseen) < kinds.index(LimitsForeseen)
+    assert first.tried == 1
+    assert 0.2 < first.total_s / cost.total_s < 5
+    assert len(machine.measured) == cost.networks == 3
+
+
+def test_a_dry_run_that_waits_says_for_what(monkeypatch):
+    said = []
+    begun = time.monotonic() - 60
+    waiting = dry_run._Waiting(said.append, begun)
+    waiting(DataPrepared(done=300, total=900))
+    waiting(DataPrepared(done=301, total=900))
+    (notice,) = [event for event in said if isinstance(event, Notice)]
+    assert notice.text == "no estimate yet after 60 s: 300 images are decoded of 900, about 120 s left"
+    estimated = dry_run._Waiting(said.append, begun)
+    estimated(CostForeseen(trials=1, total_s=1.0, seconds=1.0, tried=1))
+    estimated(DataPrepared(done=302, total=900))
+    assert sum(isinstance(event, Notice) for event in said) == 1
 
 
 def test_confirming_a_front_is_priced_apart_from_the_search(machine, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from builders import build_arch, build_condition, build_device, build_manifest, build_plan
 from fakes import write_timed_study
 
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, DeviceError, StudyMismatchError
 from hilo_nas.events import Notice, SearchStarted
 from hilo_nas.measurement import PROTOCOL, RECIPE
@@ -97,6 +98,10 @@ def test_options_that_are_the_studys_own_are_accepted(study, machine):
         ({"seed": 3}, "seed: 0 in the study, 3 now"),
         ({"metric": "balanced"}, "metric: 'top1' in the study, 'balanced' now"),
         ({"proxy_img_size": 16}, "proxy_img_size: 32 in the study, 16 now"),
+        ({"class_from": "path"}, "class_from: 'first' in the study, 'path' now"),
+        ({"background": "black"}, "background: 'white' in the study, 'black' now"),
+        ({"value_range": (0.0, 4095.0)}, "value_range: None in the study, (0.0, 4095.0) now"),
+        ({"skip_broken": True}, "skip_broken: False in the study, True now"),
         ({"group_by": "p[0-9]"}, "group_by: None in the study, 'p[0-9]' now"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -226,6 +231,19 @@ def test_the_images_are_grouped_as_the_study_says(study, machine):
     assert refusal(study, machine, group_by="q")[0] == "  group_by: 'p[0-9]' in the study, 'q' now"
     assert go_on(study, group_by="p[0-9]")[1].measured == go_on(study)[1].measured == 2
     assert machine.grouped_by == ["p[0-9]", "p[0-9]"]
+
+
+def test_the_images_are_read_as_the_study_says(study, machine):
+    manifest = study.load_manifest()
+    data = dataclasses.replace(manifest.data, reading={"background": "black", "value_range": [0.0, 4095.0]})
+    study.write_manifest(dataclasses.replace(manifest, data=data))
+    assert refusal(study, machine, background="white") == [
+        "  background: 'black' in the study, 'white' now",
+        "Leave out the options that differ, or make a new study with --study NAME.",
+    ]
+    go_on(study)
+    go_on(study, background="black", value_range=(0.0, 4095.0))
+    assert machine.read_as == [ReadOptions(background="black", value_range=(0.0, 4095.0))] * 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hilo_nas.search.request import SAMPLERS, SearchRequest
 from hilo_nas.search.samplers import find_near
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
+from hilo_nas.study import StudyFolder
 
 DIGITS = load_space("litv2_digits")
 
@@ -67,6 +68,27 @@ def test_every_sampler_proposes_only_new_networks_within_the_limits(tmp_path, sa
     records = folder.load_records()
     assert len({record.key for record in records}) == 26
     assert all(record.parameters <= 0.7e6 for record in records)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("verb", ["measure", "score"])
+def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_path, sampler, verb):
+    def interrupt(what, count):
+        if (what, count) == (verb, 12):
+            raise KeyboardInterrupt
+
+    def search(name, executor):
+        folder = StudyFolder(tmp_path / name)
+        SearchLoop(folder, folder.load_manifest(), executor, lambda event: None).run()
+        return [record.key for record in folder.load_records() if record.origin == "sampler"]
+
+    for name in ("whole", "cut"):
+        write_study(tmp_path, name, manifest=build_manifest(name, sampler=sampler, trials=16))
+    with pytest.raises(KeyboardInterrupt):
+        search("cut", FakeExecutor(interrupt))
+    whole = search("whole", FakeExecutor())
+    assert search("cut", FakeExecutor()) == whole
+    assert len(set(whole)) == len(whole) > 12
 
 
 def test_nsga2_remembers_its_generations_after_its_database_is_lost(tmp_path):

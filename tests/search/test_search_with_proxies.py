@@ -61,7 +61,7 @@ def test_the_study_knows_the_functions_name_and_source_but_its_folder_only_on_th
     plan = folder.load_manifest().plan
     assert (plan.proxy, plan.images, len(plan.source_hash)) == ("mine.py:score", 1000, 64)
     assert str(home) not in folder.manifest_path.read_text()
-    assert folder.load_local()["proxy"] == f"{home}/scores/mine.py:score"
+    assert folder.load_local().values["proxy"] == f"{home}/scores/mine.py:score"
     assert machine.loaded == [f"{home}/scores/mine.py:score"]
 
 
@@ -103,9 +103,9 @@ def test_a_function_that_has_gone_is_missed_and_one_that_moved_is_found_by_its_n
 
 def test_a_machine_that_does_not_know_where_the_function_lies_asks(home, machine):
     folder = begin(home)
-    local = folder.load_local()
+    local = folder.load_local().values
     folder.write_local({**local, "proxy": None})
-    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Say so with --proxy"):
+    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Name it with --proxy"):
         search(home, trials=1)
 
 
@@ -239,3 +239,25 @@ def test_the_manifest_of_a_function_survives_its_file(home, machine):
     with pytest.raises(Exception, match="the plan was changed after the study was made"):
         type(manifest).from_yaml(yaml.safe_dump(fields))
     assert dataclasses.replace(manifest.plan, proxy="zico", source_hash=None).hash("d") != manifest.plan.hash("d")
+
+
+@pytest.mark.parametrize("proxy", ["params", "macs", "images_per_s"])
+def test_a_formula_needs_no_images_in_any_space(home, machine, proxy, monkeypatch):
+    def read_images(*arguments, **options):
+        raise AssertionError("no image is wanted")
+
+    monkeypatch.setattr(machine, "prepare_data", read_images)
+    folder = search(home, space="litv2_cifar", trials=2, proxy=proxy)
+    data = folder.load_manifest().data
+    assert (data.name, data.n_images, data.num_classes) == ("no images", 0, 10)
+    assert folder.load_local().values == {}
+    assert len(search(home, trials=1).load_records()) == 3
+    cost = estimate_cost(
+        SearchRequest(space="litv2_cifar", study="other", studies_dir=home, proxy=proxy, trials=2), lambda event: None
+    )
+    assert cost.training_s == 0
+
+
+def test_a_training_still_asks_for_images(home, machine):
+    with pytest.raises(UsageError, match=r"needs images to train on\. Give --data"):
+        search(home, space="litv2_cifar", trials=2)

@@ -100,7 +100,7 @@ def test_nothing_is_timed_and_the_training_is_on_the_device_at_hand(table, machi
     assert manifest.device == table.load_setting().device
     assert manifest.conditions == table.load_setting().conditions
     assert manifest.speeds == table.identity()
-    assert folder.load_local()["speeds"] == str(table.path)
+    assert folder.load_local().values["speeds"] == str(table.path)
     for record in folder.load_records():
         assert record.measurement.images_per_s == speed(record.subject.arch)
         assert manifest.is_comparable(record.measurement)
@@ -264,7 +264,7 @@ def test_a_machine_that_does_not_know_where_the_table_lies_asks_for_it(table):
     (folder.path / "local.yaml").unlink()
     assert refusal(table, UsageError, go_on, data="digits", trials=1) == (
         f"study new takes its speeds from the table {table.identity()}, and this machine does not know where that "
-        "lies. Say so with --speeds."
+        "lies. Name it with --speeds."
     )
 
 

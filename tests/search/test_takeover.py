@@ -269,5 +269,5 @@ def test_with_a_table_of_speeds_only_its_networks_count_as_taken_over(source, ma
 def test_the_study_itself_holds_no_path_of_the_other(source):
     folder, _, _ = search(source, reuse="source", until_trials=2, also=("batch_size=1",))
     assert str(source.path) not in folder.manifest_path.read_text()
-    assert folder.load_local()["reuse"] == str(source.path)
+    assert folder.load_local().values["reuse"] == str(source.path)
     assert folder.load_manifest().conditions[1] == build_condition(batch_size=1, threads=2, fused=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format, parse_duration
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
@@ -74,7 +75,7 @@ def run_bench(
     assert idle_timeout_s is not None
     if save is not None:
         check_folder(save)
-    progress = Console(stderr=True, highlight=False)
+    progress = build_console(stderr=True)
     folder = Path(tempfile.mkdtemp(prefix="hilo-nas-bench-"))
     is_log_wanted = True
     try:
@@ -86,7 +87,7 @@ def run_bench(
         raise
     finally:
         if is_log_wanted and any(folder.iterdir()):  # a bench that times nothing has no log
-            progress.print(f"what the timing process printed is in {folder}", markup=False, soft_wrap=True)
+            progress.print(f"what the timing process printed is in {folder}", soft_wrap=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
     deliver(reports, output, save, progress, write=write)
@@ -111,36 +112,34 @@ def deliver(
     written = [path for report in reports if save is not None for path in write(report, save)]
     _print(reports, output)
     for path in written:
-        progress.print(f"wrote {path}", markup=False, soft_wrap=True)
+        progress.print(f"wrote {path}", soft_wrap=True)
 
 
 def _print(reports: Sequence[BenchReport], output: Format) -> None:
     from hilo_nas.report import render_csv, render_json
 
     if output is Format.json:
-        typer.echo(render_json(reports))
+        echo(render_json(reports))
     elif output is Format.csv:
         main = [report.tables[0] for report in reports]
         rows = [row for table in main for row in table.rows]
-        typer.echo(render_csv(dataclasses.replace(main[0], rows=rows)), nl=False)
+        echo(render_csv(dataclasses.replace(main[0], rows=rows)), nl=False)
     else:
         for report in reports:
             _print_report(report)
 
 
 def _print_report(report: BenchReport) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+    console = build_console(pipe_width=_PIPE_WIDTH)
     for table in report.tables:
         if table.is_shown:
             _print_table(table, console)
     for line in report.headlines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for name, why in report.failures.items():
-        console.print(f"[yellow]left out:[/] {escape(f'{name}: {why}')}", soft_wrap=True)
+        console.print(f"[yellow]left out:[/] {escape(f'{name}: {why}')}", soft_wrap=True, markup=True)
     for line in report.advice:
-        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True, markup=True)
 
 
 def _print_table(table: BenchTable, console: Console) -> None:
@@ -148,7 +147,7 @@ def _print_table(table: BenchTable, console: Console) -> None:
     for heading in table.headings:
         grid.add_column(heading, overflow="fold")
     for cells in table.cells():
-        grid.add_row(*(escape(cell) for cell in cells))
+        grid.add_row(*cells)
     console.print(grid)
     for note in table.notes:
-        console.print(note, style="dim", markup=False, soft_wrap=True)
+        console.print(note, style="dim", soft_wrap=True)

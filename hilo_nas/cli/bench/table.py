@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
+    Background,
     BatchSize,
     CacheDir,
     CheckpointMib,
+    ClassFrom,
     Data,
     Device,
     IdleTimeout,
@@ -20,10 +23,13 @@ from hilo_nas.cli.options import (
     ProxyBatchSize,
     ProxyImgSize,
     Seconds,
+    SkipBroken,
     SpaceArgument,
     StudiesDir,
     Threads,
+    ValueRange,
     parse_duration,
+    reading_fields,
 )
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -59,6 +65,10 @@ def run(
     ] = None,
     jobs: Jobs = None,
     checkpoint_mib: CheckpointMib = 2048.0,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
@@ -67,7 +77,6 @@ def run(
     from hilo_nas.bench.making import limit_space, make_table
     from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
-    from hilo_nas.cli.tables import build_console
     from hilo_nas.report import write_tables
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
@@ -85,6 +94,7 @@ def run(
         threads=threads,
         timing_s=seconds,
         data=data,
+        **reading_fields(class_from, background, value_range, skip_broken),
         proxy_img_size=proxy_img_size,
         proxy_batch_size=proxy_batch_size,
         proxy_images=proxy_images,
@@ -113,6 +123,6 @@ def run(
         top1 = [row.scores[images].top1 for row in table.rows if row.key in asked and images in row.scores]
         if top1:
             reached = f"{len(top1)} networks, {table.manifest.plan.metric} from {min(top1):.3g} to {max(top1):.3g}"
-            console.print(f"after {images:,} images: {reached}", markup=False)
+            console.print(f"after {images:,} images: {reached}")
     complete = sum(record.state == "complete" for record in records)
-    console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}", markup=False)
+    console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}")

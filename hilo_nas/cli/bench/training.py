@@ -9,12 +9,23 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from hilo_nas.cli.bench.running import Output
-from hilo_nas.cli.options import CacheDir, Device, Format, IdleTimeout, StudiesDir, parse_duration
-from hilo_nas.cli.tables import build_console
+from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.options import (
+    Background,
+    CacheDir,
+    ClassFrom,
+    Device,
+    Format,
+    IdleTimeout,
+    SkipBroken,
+    StudiesDir,
+    ValueRange,
+    parse_duration,
+    reading_fields,
+)
 from hilo_nas.cli.text import figure
 from hilo_nas.errors import UsageError
 
@@ -40,6 +51,10 @@ def run(
     precision: Annotated[str, typer.Option(help="fp32, amp-bf16 or amp-fp16.")] = "fp32",
     steps: Annotated[int, typer.Option(help="Steps timed as they run, and as many with their parts apart.")] = 50,
     output: Output = Format.table,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
     cache_dir: CacheDir = None,
     studies_dir: StudiesDir = None,
     idle_timeout: IdleTimeout = "10m",
@@ -47,6 +62,7 @@ def run(
     """Trains and times."""
     from hilo_nas.bench.training import bench_training
     from hilo_nas.cli.display import build_display
+    from hilo_nas.data.reading import ReadOptions
     from hilo_nas.measurement import ProxyPlan
     from hilo_nas.space import load_space
     from hilo_nas.survey import find_network
@@ -65,7 +81,9 @@ def run(
     )
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
-    progress = Console(stderr=True, highlight=False)
+    reading = reading_fields(class_from, background, value_range, skip_broken)
+    options = ReadOptions(**{name: value for name, value in reading.items() if value is not None})
+    progress = build_console(stderr=True)
     with tempfile.TemporaryDirectory() as logs, build_display(progress) as display:
         found = bench_training(
             subject,
@@ -75,6 +93,7 @@ def run(
             display,
             steps=steps,
             cache_dir=cache_dir,
+            options=options,
             log=Path(logs) / "training.log",
             idle_timeout_s=idle_timeout_s,
         )
@@ -85,10 +104,10 @@ def _print(found: dict[str, Any], network: str, batch_size: int, output: Format)
     total = sum(found["parts_ms"].values())
     rows = [{"part": part, "ms": ms, "share": ms / total} for part, ms in found["parts_ms"].items()]
     if output is Format.json:
-        typer.echo(json.dumps({"network": network, "batch_size": batch_size, **found, "parts": rows}, indent=1))
+        echo(json.dumps({"network": network, "batch_size": batch_size, **found, "parts": rows}, indent=1))
         return
     if output is Format.csv:
-        typer.echo("\n".join(["part,ms,share", *(f"{row['part']},{row['ms']:.6g},{row['share']:.6g}" for row in rows)]))
+        echo("\n".join(["part,ms,share", *(f"{row['part']},{row['ms']:.6g},{row['share']:.6g}" for row in rows)]))
         return
     console = build_console()
     table = Table(box=box.SIMPLE, pad_edge=False)
