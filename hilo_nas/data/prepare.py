@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from hilo_nas import plugins
+from hilo_nas.data.build import build_set
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
 from hilo_nas.data.copies import find_scarce
-from hilo_nas.data.decode import build_set
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
-from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
+from hilo_nas.data.sources import SourceSpec, list_files, parse_source, read_fingerprint
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
@@ -107,7 +107,7 @@ def prepare_data(
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
     entry = _prepare(spec, img_size, folder, options, emit)
-    val = None if val_spec is None else _prepare(val_spec, img_size, folder, options, emit)
+    val = None if val_spec is None else _prepare(val_spec, img_size, folder, _like(entry, options), emit)
     class_names = entry.class_names if val else _usable_classes(entry, spec, options, emit)
     counts = dict(zip(entry.class_names, entry.class_counts, strict=True))
     content_hash = entry.content_hash
@@ -140,9 +140,18 @@ def prepare_data(
     )
 
 
+def _like(entry: CacheEntry, options: ReadOptions) -> ReadOptions:
+    """Returns options by which further images are scaled as those of the set are."""
+    if options.value_range is not None or not (found := entry.facts.get("value_range")):
+        return options
+    low, high = found
+    return dataclasses.replace(options, value_range=(low, high)) if low < high else options
+
+
 def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
     build = functools.partial(_build, spec, img_size, options, emit)
-    return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit)
+    files = functools.partial(list_files, spec)
+    return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit, files)
 
 
 def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, workshop: Path) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from hilo_nas.data import cache, clear_caches, decode, default_cache_dir, list_caches, prepare_data
+from hilo_nas.data import build, cache, clear_caches, default_cache_dir, list_caches, prepare_data
 from hilo_nas.data.cache import find_or_build, load_arrays, load_entry
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Notice
@@ -143,9 +143,10 @@ def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prep
     with other:
         again = prepare_data(str(images.root / "pets"), 8, cache_dir=own_cache, emit=emit)
     assert again == data
-    assert seen[0] == Notice(text="waiting for another process that decodes the same images")
-    assert [event for event in seen if isinstance(event, Notice)] == seen[:1]
-    assert seen[1:4] == [DataPrepared(done=0, total=None)] * 3
+    notices = [event.text for event in seen if isinstance(event, Notice)]
+    assert notices[0].endswith("is damaged or of an earlier version: it is built anew")
+    assert notices[1:] == ["waiting for another process that decodes the same images"]
+    assert seen[2:5] == [DataPrepared(done=0, total=None)] * 3
     assert seen[-1] == DataPrepared(done=7, total=7)
 
 
@@ -207,7 +208,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_image(prepare, ima
     class Tiny:
         free = 100
 
-    monkeypatch.setattr(decode.shutil, "disk_usage", lambda folder: Tiny)
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda folder: Tiny)
     with pytest.raises(StorageError, match="7 images of 8 pixels need"):
         prepare(images.folder("pets", TWO))
 
