@@ -14,6 +14,7 @@ __all__ = [
     "ConfirmationForeseen",
     "CostForeseen",
     "DataPrepared",
+    "DataRead",
     "DeviceAwaited",
     "Emit",
     "Event",
@@ -59,6 +60,14 @@ class DataPrepared(Event):
     done: int
     total: int | None
     """None where the source does not know its length."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataRead(Event):
+    """The images are ready: what they are, how they are split, and what was left out."""
+
+    summary: dict[str, Any]
+    """`DataSummary.to_dict()`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

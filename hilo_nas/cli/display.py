@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hilo_nas.cli.text import duration, figure, score_label, score_text
+from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
@@ -23,6 +24,7 @@ from hilo_nas.events import (
     ConfirmationForeseen,
     CostForeseen,
     DataPrepared,
+    DataRead,
     DeviceAwaited,
     Event,
     LimitsForeseen,
@@ -78,6 +80,9 @@ def _line(event: Event) -> str | None:
     """Returns the event as one line, with markup; None for what happens too often."""
     if isinstance(event, Notice):
         return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
+    if isinstance(event, DataRead):
+        first, *rest = DataSummary.from_dict(event.summary).to_lines()
+        return escape("\n".join([first, *(f"  {line}" for line in rest)]))
     if isinstance(event, DeviceAwaited):
         holders = "; ".join(event.holders) or "another process"
         return escape(f"waiting for {event.device}: {holders}")

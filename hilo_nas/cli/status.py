@@ -17,6 +17,7 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.study import find_study
 
@@ -54,7 +55,7 @@ def run(
     in_full = len(images) * manifest.plan.budgets[-1]
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
-    verdicts = Counter(record.measurement.verdict for record in records if record.measurement)
+    verdicts = Counter(verdict_name(record.measurement) for record in records if record.measurement)
     verdicts.pop(None, None)  # protocol 1 gave none
     if as_json:
         content = {

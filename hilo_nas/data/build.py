@@ -106,7 +106,7 @@ def build_set(
         content_hash = hashlib.sha256(f"{content_hash} {text}".encode()).hexdigest()
     facts = {
         **tally.to_facts(options),
-        **deep.to_facts(low, high),
+        **deep.to_facts(len(names), low, high),
         "broken": [list(pair) for pair in broken.found],
         "skipped": dict(source.skipped),
         "split": source.split,

@@ -106,11 +106,11 @@ class DeepImages:
             bool(others) and (low, high) != (0, 255)
         )
 
-    def to_facts(self, low: float, high: float) -> dict[str, Any]:
-        """Returns how many images were scaled, by which range, and what they held, for the facts of a set."""
+    def to_facts(self, n_images: int, low: float, high: float) -> dict[str, Any]:
+        """Returns how many of all images were scaled, by which range, and what they held, for the facts of a set."""
         if not self._aside:
             return {}
-        facts: dict[str, Any] = {"n_scaled": len(self._aside), "value_range": [low, high]}
+        facts: dict[str, Any] = {"n_scaled": len(self._aside), "n_images": n_images, "value_range": [low, high]}
         for name in ("n_nan", "n_infinite"):
             if count := sum(getattr(aside.image, name) > 0 for aside in self._aside):
                 facts[name] = count

@@ -7,6 +7,7 @@ from typing import Any
 
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 
 __all__ = ["build_provenance"]
 
@@ -36,7 +37,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
             "condition": measurement.condition.to_dict(),
             "device": dataclasses.asdict(measurement.device),
             "form": measurement.form,
-            "verdict": measurement.verdict,
+            "verdict": verdict_name(measurement),
             "threads": measurement.threads,
             "environment": dict(measurement.environment),
             "protocol": measurement.protocol,

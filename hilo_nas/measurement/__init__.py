@@ -5,6 +5,7 @@ decide whether two of them may stand in one table.
 """
 
 from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, TORCH_ONLY, Condition, DeviceIdentity
+from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.proxy import FORMULAS, METRICS, RECIPE, TRAINING, ProxyPlan, ProxyScore, mean_score
 from hilo_nas.measurement.timing import PROTOCOL, VERDICTS, Calibration, Measurement
 
@@ -21,9 +22,11 @@ __all__ = [
     "VERDICTS",
     "Calibration",
     "Condition",
+    "Contention",
     "DeviceIdentity",
     "Measurement",
     "ProxyPlan",
     "ProxyScore",
+    "find_contention",
     "mean_score",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hilo_nas.measurement import Measurement
-from hilo_nas.rounds import interval, ratio
+from hilo_nas.rounds import interval, ratio, verdict_name
 
 __all__ = ["COHORT_COLUMNS", "build_cohort_frame"]
 
@@ -61,7 +61,8 @@ def _row(name: str, own: Measurement, first: Measurement) -> dict[str, Any]:
     names = ("images_per_s", "images_per_s_low", "images_per_s_high", "latency_ms_p50", "latency_ms_p95")
     return {
         "name": name,
-        **{field: getattr(own, field) for field in (*names, "latency_ms_p99", "memory_mib", "verdict", "form")},
+        **{field: getattr(own, field) for field in (*names, "latency_ms_p99", "memory_mib", "form")},
+        "verdict": verdict_name(own),
         "ratio": middle,
         "ratio_low": low,
         "ratio_high": high,

@@ -29,8 +29,10 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import INTERRUPTED, SAMPLED, Subject, TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
+from hilo_nas.search.guessing import warn_of_guessing
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
@@ -287,7 +289,7 @@ class SearchLoop:
                 state=closed.state,
                 reason=closed.reason,
                 images_per_s=measurement.images_per_s if measurement else None,
-                verdict=measurement.verdict if measurement else None,
+                verdict=verdict_name(measurement) if measurement else None,
                 proxy_top1=score.proxy_top1 if score else None,
                 seconds=closed.seconds,
                 measured=self.measured,
@@ -297,6 +299,8 @@ class SearchLoop:
                 network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
             )
         )
+        if warning := warn_of_guessing(self._manifest, closed):
+            self._emit(warning)
         return closed
 
     def _evaluate(self, record: TrialRecord) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hilo_nas.events import (
     ConfirmationForeseen,
     CostForeseen,
     DataPrepared,
+    DataRead,
     DeviceAwaited,
     Event,
     LimitsForeseen,
@@ -40,6 +41,7 @@ FINE = [
 """Too many to be kept."""
 EVENTS = [
     Notice(text="a warning", level="warning"),
+    DataRead(summary={"n_scored": 12}),
     DeviceAwaited(device="the CPU", holders=("study a", "study b")),
     CalibrationStarted(condition="c"),
     Calibrated(condition="c", images_per_s=320.0),
