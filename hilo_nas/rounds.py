@@ -36,6 +36,7 @@ __all__ = [
     "judge_cohorts",
     "normal_above_zero",
     "probability_faster",
+    "quality",
     "ratio",
     "robust_spread",
     "standard_error",
@@ -259,3 +260,8 @@ def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
 def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
     """Returns the worst of `judge_cohorts`; there must be at least one measurement."""
     return max(judge_cohorts(measurements), key=lambda judgement: VERDICTS.index(judgement.verdict))
+
+
+def quality(measurement: Measurement) -> int:
+    """Returns the place of a timing's verdict in `VERDICTS`: 0 is the best, for which a timing without one counts."""
+    return 0 if measurement.verdict is None else VERDICTS.index(measurement.verdict)

@@ -103,6 +103,9 @@ class Measurement:
     """What the device said of itself while it timed: load of the CPU, clocks, temperature, throttling, other
     processes."""
     protocol: int = PROTOCOL
+    calibration_error: float = dataclasses.field(default=0.0, compare=False)
+    """Relative standard error of the reference's calibrated speed. All timings of a study share it, so it is in no
+    comparison between them, and not in `images_per_s_low` and `_high`; `images_per_s_interval` holds it."""
 
     @cached_property
     def contention(self) -> Contention | None:
