@@ -14,7 +14,7 @@ def hint_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
     """Returns lines that say why timm would read the images otherwise, and the command that writes them; or none."""
     if not manifest.data.unlike_timm:
         return []
-    local = folder.load_local()
+    local = folder.load_local().values
     words = ["hilo-nas", "data", "write", str(local.get("data") or manifest.data.name), "DIR"]
     given = {
         "val_data": local.get("val_data"),
