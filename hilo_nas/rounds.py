@@ -264,4 +264,5 @@ def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
 
 def quality(measurement: Measurement) -> int:
     """Returns the place of a timing's verdict in `VERDICTS`: 0 is the best, for which a timing without one counts."""
-    return 0 if measurement.verdict is None else VERDICTS.index(measurement.verdict)
+    verdict = verdict_name(measurement)
+    return 0 if verdict is None else VERDICTS.index(verdict)
