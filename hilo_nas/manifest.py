@@ -43,11 +43,17 @@ class DataIdentity:
     """Share of the largest class among those images: the top-1 of always guessing it. None in studies of earlier
     versions."""
 
+    pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How pixels were made where that changed some: `background` under transparent images, and the `value_range` that
+    was scaled to 8 bits. A deployed network needs the same."""
+    unlike_timm: list[str] = dataclasses.field(default_factory=list)
+    """Why timm's reader would read the training source otherwise, one phrase each."""
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data, without those that a study of an earlier version lacks."""
         later = {field.name for field in dataclasses.fields(self)} - {*_FIRST_FIELDS}
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name not in later or value not in (None, {})}
+        return {name: value for name, value in fields.items() if name not in later or value not in (None, {}, [])}
 
 
 _FIRST_FIELDS = ("name", "hash", "num_classes", "n_images", "source_hash")

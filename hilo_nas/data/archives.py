@@ -1,7 +1,7 @@
 """Files of a .tar or .zip, compressed or not, read in their order and never unpacked.
 
-Links are followed inside the archive. Whatever leads outside is left out: a link, a name with `..`. Of a name that
-occurs twice the last counts, as it would where the archive is unpacked.
+Links are followed inside the archive. Links and names (with `..`) that lead outside are left out. Of a name that occurs
+twice the last counts, as it would where the archive is unpacked.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Contents(NamedTuple):
     lost: list[str]
     """Links that lead outside the archive or to nothing, and names that lead outside."""
     is_cut: bool
-    """Whether the end marker is missing."""
+    """True where the end marker is missing."""
 
 
 class Archive(Protocol):
     """An open archive."""
 
     is_sequential: bool
-    """Whether going back in it means reading it anew."""
+    """True where a step back means to decompress it again from its start."""
 
     def list(self) -> Contents:
         """Returns what it holds."""

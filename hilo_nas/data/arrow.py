@@ -185,7 +185,7 @@ def _reading_rows(spec: SourceSpec, table: _Table, columns: list[str]) -> Iterat
 
 
 def _find_columns(spec: SourceSpec, features: Mapping[str, Any]) -> _Columns:
-    """Returns the columns of images and labels: those whose type says so, else those whose name does.
+    """Returns the columns of images and labels, chosen by type (Image, ClassLabel), else by name.
 
     Raises:
         DataError: There is none; with the columns that are there.

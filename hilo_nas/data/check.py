@@ -98,7 +98,7 @@ def _faults_of_reading(entry: CacheEntry, name: str) -> list[Fault]:
     facts = load_facts(entry.path)
     found = [Fault(kind="left out", text=str(sentence)) for sentence in facts.get("left_out", ())]
     if broken := facts.get("broken"):
-        lines = "\n".join(f"  {line}" for line in broken)
+        lines = "\n".join(f"  {member} ({reason})" for member, reason in broken)
         found.append(Fault(kind="broken", text=f"broken images in {name}: {len(broken):,}\n{lines}"))
     if skipped := facts.get("skipped"):
         kinds = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(skipped.items()))

@@ -1,4 +1,4 @@
-"""What a file is, told by its name: an image that Pillow opens, an archive, or litter of an operating system."""
+"""Kinds of files by their names: images that Pillow opens, archives, and litter of operating systems."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _is_stub(factory: object, stub: type) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether Pillow reads files of that ending."""
+    """Returns True where Pillow reads files of that ending."""
     return ending_of(name) in image_endings()
 
 
@@ -68,5 +68,5 @@ def ending_of(name: str) -> str:
 
 
 def is_litter(path: str) -> bool:
-    """Whether any part of a path is hidden, or was left behind by an operating system."""
+    """Returns True where any part of a path is hidden, or was left behind by an operating system."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))

@@ -20,7 +20,8 @@ from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
-from hilo_nas.data.summary import DataSummary, add_facts, summarize_set
+from hilo_nas.data.summary import DataSummary, add_facts, load_facts, summarize_set
+from hilo_nas.data.timm_reader import list_differences
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import DataRead, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
@@ -59,6 +60,10 @@ class CachedData:
     """Images that networks are scored on."""
     chance: float | None = None
     """Share of the largest class among those."""
+    pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """See `DataIdentity.pixels`."""
+    unlike_timm: tuple[str, ...] = ()
+    """See `DataIdentity.unlike_timm`."""
 
     @property
     def num_classes(self) -> int:
@@ -67,12 +72,14 @@ class CachedData:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""
-        return {**dataclasses.asdict(self), "class_names": list(self.class_names)}
+        lists = {"class_names": list(self.class_names), "unlike_timm": list(self.unlike_timm)}
+        return {**dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CachedData:
         """Builds the value that `to_dict` described."""
-        return cls(**{**fields, "class_names": tuple(fields["class_names"])})
+        lists = {name: tuple(fields[name]) for name in ("class_names", "unlike_timm") if name in fields}
+        return cls(**{**fields, **lists})
 
 
 def prepare_data(
@@ -111,6 +118,7 @@ def prepare_data(
     entry = read_set(spec, img_size, folder, options, emit)
     val = None if val_spec is None else read_set(val_spec, img_size, folder, options, emit)
     class_names = entry.class_names if val else _usable_classes(entry, spec, options, emit)
+    facts = load_facts(entry.path)
     counts = dict(zip(entry.class_names, entry.class_counts, strict=True))
     content_hash = entry.content_hash
     if len(class_names) < len(entry.class_names):
@@ -131,6 +139,8 @@ def prepare_data(
         source_hash=plugins.hash_source(spec.text) if spec.kind == "function" else None,
         reading=options.to_dict(),
         val_name=None if val_spec is None else val_spec.name,
+        pixels={name: facts[name] for name in ("background", "value_range") if name in facts},
+        unlike_timm=tuple(list_differences(spec, entry, class_names, facts)),
     )
     places = find_places(data, ProxyPlan, group_by)
     scored = places.scored_labels[places.scored]

@@ -129,7 +129,7 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
             raise DataError(f"no training shards (.tar) in {spec.text}")
         if not labels:
             raise DataError(
-                "shards must hold a label file beside each image (000.jpg and 000.cls, 000.txt or 000.json), but "
+                "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
                 f"{spec.text} holds {_listed(tree.count_skipped()) or 'images alone'}. "
                 "Without wds/, folders name the classes."
             )
@@ -149,10 +149,12 @@ def _described(folder: Path) -> Mapping[str, Any]:
 def _open_labelled(
     spec: SourceSpec, tree: Tree, labels: Mapping[str, Entry], described: Mapping[str, Any] | None = None
 ) -> Source:
-    """Opens images whose labels lie in files beside them."""
+    """Opens images with label files."""
     described = described or {}
     if names := described.get("filenames"):
         tree.images = [entry for entry in tree.images if Path(entry.file).name in names]
+        if not tree.images:
+            raise DataError(f"no images in the training shards that _info.json names: {spec.text}")
     bare = [entry for entry in tree.images if entry.path not in labels]
     without = (
         f"{len(bare):,} images have no label file and are" if len(bare) > 1 else "1 image has no label file and is"
@@ -209,7 +211,7 @@ def _path(spec: SourceSpec) -> Path:
 
 
 def _check_images(spec: SourceSpec, tree: Tree) -> None:
-    """Checks that there are images, and that a `train` folder holds some, lest its neighbours be taken for classes.
+    """Checks that there are images, and that a `train` folder has some; else its neighbors would be taken for classes.
 
     Raises:
         DataError: There are none; with what lies there instead.

@@ -161,10 +161,10 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"turned upright by their EXIF orientation: {turned:,} images")
     if composited := facts.get("n_composited"):
         ground = facts.get("background", "white")
-        lines.append(f"transparent: {composited:,} images, composited on {ground} (--background)")
+        lines.append(f"transparent: {composited:,} images, composited on {ground}; --background sets another")
     if scaled := facts.get("n_scaled"):
         low, high = facts.get("value_range") or (0, 0)
-        lines.append(f"more than 8 bits: {scaled:,} images, scaled from {low:g} to {high:g} (--value-range)")
+        lines.append(f"more than 8 bits: {scaled:,} images, scaled from {low:g} to {high:g}; --value-range sets others")
     if broken := facts.get("broken"):
         lines.append(f"broken and left out (--skip-broken): {len(broken):,} images")
     return lines

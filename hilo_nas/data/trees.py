@@ -64,7 +64,7 @@ class Tree:
 
 
 def list_tree(path: Path) -> Tree:
-    """Lists a folder or archive. Archives in a folder count where no image lies in a folder beside them.
+    """Lists a folder or archive. Archives in a folder count where no image lies in a class folder.
 
     Raises:
         DataError: An archive is damaged, encrypted or needs a package that is not installed.

@@ -117,7 +117,8 @@ def _create(
         eta=eta_of(request),
         peers=join_peers((), request),
     )
-    local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
+    source_of_images = request.data or (DEFAULT_DATA if setting.data.n_images else None)
+    local = local_of(dataclasses.replace(request, data=source_of_images))
     folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
     folder.write_manifest(manifest)
     return manifest, setting

@@ -152,7 +152,10 @@ def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_i
         (["train_hq/cat*1", "train_hq/dog*1", "train_lq/cat*1", "train_lq/dog*1"], CAT_DOG),
         (["train_labeled/cat", "train_labeled/dog", "test_hidden"], CAT_DOG),
         (["freight_train/2021", "passenger_train/2021"], {"freight_train": 2, "passenger_train": 2}),
+        (["train/cat", "train/dog", "later/cat", "later/dog"], CAT_DOG),
+        (["one/cat", "one/dog", "test/cat", "test/dog"], CAT_DOG),
         # Splits inside the classes.
+        (["cat/train/good", "cat/test/bad", "cat/truth/bad", "dog/train/good", "dog/test/bad"], CAT_DOG),
         (["cat/train", "cat/test", "dog/train", "dog/test"], CAT_DOG),
         (["cat/train/good", "cat/test/bad", "dog/train/good", "dog/test/good"], CAT_DOG),
         # Without splits.
@@ -198,6 +201,7 @@ def test_the_level_of_the_classes_is_told(paths, words):
         ),
         (["cat", "dog", "val/cat", "val/dog"], "val (4 images) is left out"),
         (["car", "train"], "train counts as a class, not as a split"),
+        (["rapid_test", "train_station"], "train_station and rapid_test count as classes, not as splits"),
     ],
 )
 def test_one_sentence_tells_what_trains(paths, sentence):
@@ -225,6 +229,7 @@ def test_what_no_splits_name_explains_is_a_warning(paths, words):
         (["val2017/cat", "seg_test/dog"], "never reads"),
         (["pets/validation/cat", "pets/validation/dog"], "never reads"),
         (["train", "test"], "one subfolder per class must lie between"),
+        (["", ""], "lie in no class folder. Move them"),
         (["seg_train/seg_train", "seg_test/seg_test"], "one subfolder per class must lie between"),
     ],
 )
