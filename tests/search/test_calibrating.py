@@ -113,13 +113,13 @@ def loaded_study(tmp_path, machine):
 def test_networks_that_a_wrong_calibration_called_infeasible_are_trained_after_all(tmp_path, machine, calibrate):
     study = loaded_study(tmp_path, machine)
     calibrate(1569.0)
-    search(study, 2)
-    records = study.load_records()
+    search(study, 3)
+    records = study.load_records()[:4]
     assert [record.state for record in records] == ["failed", "failed", "complete", "complete"]
     assert all("keeps the limits since the reference was calibrated anew" in record.reason for record in records[:2])
     assert [record.origin for record in records[2:]] == ["retry:0", "retry:1"]
     assert [record.key for record in records[2:]] == [arch.key() for arch in ARCHS]
-    assert machine.measured == []  # their rounds are kept
+    assert not {arch.key() for arch in ARCHS} & set(machine.measured)  # their rounds are kept
 
 
 def test_a_search_stopped_between_calibration_and_judgement_judges_in_the_next_one(tmp_path, machine, calibrate):
@@ -178,16 +178,12 @@ def test_a_network_that_may_keep_a_limit_is_timed_again_before_it_is_infeasible(
 ):
     one = build_space("one", {**PLAIN.to_dict(), "depths": [[1], [1], [1], [1]], "embed_dims": [16]})
     study = write_timed_study(tmp_path, machine, [], limits={}, space=one, trials=1)
-    arch = one.decode(dict.fromkeys(one.dimensions, 0))
-    assert all(values == 1 for values in one.dimensions.values()) or arch
-    bound = beyond * speed(arch)
+    bound = beyond * speed(ARCHS[0])
     study.write_manifest(dataclasses.replace(study.load_manifest(), limits={"images_per_s": bound}))
     calibrate(320.0)
-    record_of = {}
-    machine.law = lambda subject: (speed(arch), 0.5)
+    machine.law = lambda subject: (speed(ARCHS[0]), 0.5)
     events = search(study, 1)
     (record,) = study.load_records()
-    record_of[record.key] = record
     assert record.state == state
     assert len(machine.measured) == len(record.measurements) == timings
     told = [event.text for event in events if isinstance(event, Notice) and "is timed again, because" in event.text]
