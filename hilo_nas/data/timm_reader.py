@@ -33,7 +33,7 @@ def list_differences(
         spec: The source.
         entry: Its images in the cache.
         class_names: The classes that are used.
-        facts: What was met while the images were read.
+        facts: Observations made while the images were read.
     """
     if spec.kind in _NO_FILES:
         return [_NO_FILES[spec.kind]]
