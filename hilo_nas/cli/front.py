@@ -104,7 +104,11 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     condition, device = manifest.objective, manifest.device
     fastest = front[0].measurement
     has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
-    spread = "half of the 95 % interval" if has_interval else "robust spread of a timing round"
+    spread = (
+        "half of the 95 % interval, the error of the calibration included"
+        if has_interval
+        else "robust spread of a timing round"
+    )
     noise = seed_noise(records)
     of_seeds = f", with the noise of a seed in it ({100 * noise:.2g} points)" if noise else ""
     console.print(
