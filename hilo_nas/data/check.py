@@ -45,8 +45,8 @@ def check_data(
         source: As `prepare_data` takes it.
         img_size: Side in pixels to which images are resized for the cache.
         cache_dir: The cache's folder; None for `default_cache_dir()`.
-        val_data: A source of its own for scoring.
-        options: How both are read; broken images never end the reading.
+        val_data: Another source, for scoring.
+        options: Choices of reading both; broken images never end it.
         emit: Takes `DataPrepared` and `Notice`.
 
     Raises:

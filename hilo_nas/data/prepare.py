@@ -102,8 +102,8 @@ def prepare_data(
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.
         group_by: `ProxyPlan.group_by`: whether whole groups can be held out is looked at now, and part of the hash.
-        options: How both sources are read.
-        emit: Takes `DataPrepared` and `Notice`.
+        options: Choices of reading both sources.
+        emit: Takes `DataPrepared`, `DataRead` and `Notice`.
 
     Raises:
         DataError: The data is not there, is broken, or cannot serve.
