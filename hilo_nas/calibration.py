@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import Calibration, Measurement
+from hilo_nas.measurement import Calibration, Measurement, find_contention
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import fast_seconds, quality, ratio
 
@@ -32,8 +32,14 @@ _RESAMPLES = 300
 
 
 def calibration_error(calibration: Calibration) -> float:
-    """Returns the relative standard error of the reference's calibrated speed: of its rounds, and between timings."""
-    return math.hypot(_error_of_rounds(calibration.call_seconds), _BETWEEN_CALIBRATIONS)
+    """Returns the relative standard error of the reference's calibrated speed.
+
+    That of its rounds, that between timings, and what others took of the cores that it needed.
+    """
+    state, device = calibration.device_state, calibration.device
+    contention = find_contention(state, threads=state.get("cores", 1), device=device)
+    others = 0.0 if contention is None else contention.relative_error
+    return math.hypot(_error_of_rounds(calibration.call_seconds), _BETWEEN_CALIBRATIONS, others)
 
 
 @functools.lru_cache(maxsize=64)
@@ -93,9 +99,11 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
         else measurement
         for measurement, rank in zip(record.measurements, ranks, strict=True)
     ]
+    # In a file the newest come first, but for what a search wrote again in the order read.
+    newest_first = sorted(range(len(timed)), key=lambda i: timed[i].measured_at, reverse=True)
     forms: dict[int, str] = {}
-    for measurement, rank in zip(timed, ranks, strict=True):  # in a file the newest come first
-        forms.setdefault(rank, measurement.form)
+    for i in newest_first:
+        forms.setdefault(ranks[i], timed[i].form)
 
     def key(i: int) -> tuple[int, bool, int]:
         measurement, rank = timed[i], ranks[i]
@@ -103,7 +111,7 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
             return rank, False, 0
         return rank, measurement.form != forms[rank], verdicts.get(measurement.cohort, 0)
 
-    return dataclasses.replace(record, measurements=tuple(timed[i] for i in sorted(range(len(timed)), key=key)))
+    return dataclasses.replace(record, measurements=tuple(timed[i] for i in sorted(newest_first, key=key)))
 
 
 def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:

@@ -95,6 +95,20 @@ class Calibrated(Event):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationChanged(Event):
+    """A new measurement of the reference's speed replaced the study's: all images/s are read by it."""
+
+    condition: str
+    old_images_per_s: float
+    images_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Factor by which all images/s of the condition change."""
+        return self.images_per_s / self.old_images_per_s
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsForeseen(Event):
     """A sample of the space was timed to see whether the limits can be kept."""
 

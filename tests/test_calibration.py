@@ -39,9 +39,23 @@ def timings(cohort, verdicts, when, faster=1.0, **fields):
         {arch.key(): 1000.0 * faster * (1 - 0.02 * i) for i, arch in enumerate(archs)}, cohort=cohort, **fields
     )
     return [
-        dataclasses.replace(found[arch.key()], verdict=verdict, measured_at=f"2026-07-0{when}T12:00:00+00:00")
+        dataclasses.replace(disturbed(found[arch.key()], verdict), measured_at=f"2026-07-0{when}T12:00:00+00:00")
         for arch, verdict in zip(archs, verdicts, strict=True)
     ]
+
+
+def disturbed(measurement, verdict):
+    """A steady measurement as it would be with another verdict; its fast rounds stay as they are."""
+    if verdict == "throttled":
+        return dataclasses.replace(measurement, device_state={"throttle_reasons": ["hardware thermal slowdown"]})
+    if verdict == "contended":
+        load = {"others_cores": 1.0, "cores": 2}
+        return dataclasses.replace(measurement, device_state={**load, "quietest": load})
+    if verdict == "bursty":
+        slow = sorted(measurement.call_seconds)[-8:]
+        calls = tuple(3 * seconds if seconds in slow else seconds for seconds in measurement.call_seconds)
+        return dataclasses.replace(measurement, call_seconds=calls)
+    return measurement
 
 
 def trials(*cohorts):
@@ -117,6 +131,8 @@ def test_uneven_rounds_make_a_calibration_less_certain():
         ("bursty", "steady", 1),
         ("steady", "bursty", 0),
         ("throttled", "bursty", 1),
+        ("contended", "throttled", 1),
+        ("contended", "contended", 0),
         ("bursty", "bursty", 0),
     ],
 )
@@ -168,7 +184,7 @@ def test_networks_that_never_shared_rounds_are_compared_by_the_timings_that_coun
         trials(
             [first],
         )[0],
-        dataclasses.replace(trials([first, second])[1]),
+        trials([first, second])[1],
     )
     assert 0.5 < probability_of_speed(*pair) < 0.9
 

@@ -19,6 +19,7 @@ from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
+    CalibrationChanged,
     CalibrationStarted,
     CohortTimed,
     ConfirmationForeseen,
@@ -90,6 +91,12 @@ def _line(event: Event) -> str | None:
         return escape(f"{event.done + 1}/{event.total} {event.text}")
     if isinstance(event, Calibrated):
         return escape(f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s")
+    if isinstance(event, CalibrationChanged):
+        return escape(
+            f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s replace the "
+            f"{event.old_images_per_s:,.0f} that it was calibrated with; all images/s change by {event.ratio:.3g}x, "
+            "and limits are judged anew"
+        )
     if isinstance(event, LimitsForeseen):
         return escape(_foreseen(event))
     if isinstance(event, NetworksTimed):

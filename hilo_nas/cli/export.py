@@ -101,7 +101,7 @@ def _figures(record: TrialRecord) -> str:
     assert measured is not None
     assert score is not None
     parts = [
-        f"{with_spread(measured.images_per_s, measured.half_width)} images/s on {measured.device.model} "
+        f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on {measured.device.model} "
         f"({measured.condition.label()}, {measured.verdict})",
         f"{score_label(score.metric)} {score_text(score.metric, score.proxy_top1)}",
         f"{figure((record.parameters or 0) / 1e6)} M parameters",

@@ -264,6 +264,7 @@ class _Index:
 
 
 def _inside(path: str) -> str | None:
-    """Returns a path in plain form, or None where it leads out of the archive."""
+    """Returns a path in plain form, or None where it leads out of the archive or holds a NUL."""
     plain = posixpath.normpath(path)
-    return None if plain.startswith("/") or plain == ".." or plain.startswith("../") else plain
+    leads_out = plain.startswith("/") or plain == ".." or plain.startswith("../")
+    return None if leads_out or "\0" in plain else plain

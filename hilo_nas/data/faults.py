@@ -1,4 +1,4 @@
-"""Faults of a data set that lets itself be read: copies, images under two labels, nearly empty classes, overlaps."""
+"""Faults of a data set that can be read: copies, images under two labels, nearly empty classes, overlaps."""
 
 from __future__ import annotations
 

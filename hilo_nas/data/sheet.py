@@ -32,7 +32,7 @@ def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Ima
 
     Args:
         data: The prepared images; their pixels are those that networks of its `img_size` are trained on.
-        group_by: `ProxyPlan.group_by`, for the images are those that train.
+        group_by: `ProxyPlan.group_by`, because the images are those that train.
 
     Raises:
         StorageError: The image cache is gone or damaged.

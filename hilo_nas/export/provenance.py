@@ -26,7 +26,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
         "macs": record.macs,
         "measured": {
             "images_per_s": measurement.images_per_s,
-            "images_per_s_95": [measurement.images_per_s_low, measurement.images_per_s_high],
+            "images_per_s_95": list(measurement.images_per_s_interval or (None, None)),
             "images_per_s_spread": measurement.images_per_s_spread,
             "latency_ms": {
                 "p50": measurement.latency_ms_p50,

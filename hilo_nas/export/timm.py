@@ -67,7 +67,7 @@ class TimmExporter:
         measured = record.measurement
         title = build_title(
             source.name,
-            f"{measured.images_per_s:.4g} ± {measured.half_width:.2g} images/s on {measured.device.model} "
+            f"{measured.images_per_s:.4g} ± {measured.images_per_s_half_width:.2g} images/s on {measured.device.model} "
             f"({measured.condition.label()})",
         )
         usage = build_title(

@@ -12,10 +12,13 @@ from hilo_nas.measurement.condition import Condition, DeviceIdentity
 from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.plain import build_value
 
-__all__ = ["PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
+__all__ = ["LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
 
 PROTOCOL = 2
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
+
+LATENCY_PROTOCOL = 2
+"""Version of the way latencies are timed: 1 took up to 50 calls after the rounds, 2 takes 200 or more inside them."""
 
 VERDICTS = ("steady", "bursty", "throttled", "contended")
 """What a machine may be called while it timed, the worst last; see `hilo_nas.rounds.judge`."""
@@ -103,6 +106,13 @@ class Measurement:
     """What the device said of itself while it timed: load of the CPU, clocks, temperature, throttling, other
     processes."""
     protocol: int = PROTOCOL
+    latency_rounds: tuple[int, ...] = ()
+    """The round of each of `latency_seconds`, counted from 0; latency protocol 1 timed them after the rounds."""
+    latency_ms_p95_low: float | None = None
+    """Lower end of the bootstrap 95 % interval of `latency_ms_p95` over rounds; latency protocol 1 has none."""
+    latency_ms_p95_high: float | None = None
+    latency_protocol: int = 1
+    """Version of the way latencies are timed; see `LATENCY_PROTOCOL`."""
     calibration_error: float = dataclasses.field(default=0.0, compare=False)
     """Relative standard error of the reference's calibrated speed. All timings of a study share it, so it is in no
     comparison between them, and not in `images_per_s_low` and `_high`; `images_per_s_interval` holds it."""
@@ -128,6 +138,30 @@ class Measurement:
         else:
             own = (self.images_per_s_high - self.images_per_s_low) / 2
         return math.hypot(own, _Z95 * self.contention_error * self.images_per_s)
+
+    @property
+    def images_per_s_error(self) -> float:
+        """Relative standard error of images/s themselves, that of the calibration included."""
+        return math.hypot(self.half_width / _Z95 / self.images_per_s, self.calibration_error)
+
+    @property
+    def latency_error(self) -> float:
+        """Relative standard error of the 95th percentile of latency; that of a speed where it has no interval."""
+        if self.latency_ms_p95_low is None or self.latency_ms_p95_high is None:
+            return self.half_width / _Z95 / self.images_per_s
+        return math.log(self.latency_ms_p95_high / self.latency_ms_p95_low) / (2 * _Z95)
+
+    @property
+    def images_per_s_half_width(self) -> float:
+        """Half of the 95 % interval of images/s themselves: `half_width` and the calibration's error."""
+        return _Z95 * self.images_per_s_error * self.images_per_s
+
+    @property
+    def images_per_s_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of images/s themselves; None of protocol 1, which knew no interval."""
+        if self.images_per_s_low is None or self.images_per_s_high is None:
+            return None
+        return self.images_per_s - self.images_per_s_half_width, self.images_per_s + self.images_per_s_half_width
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:

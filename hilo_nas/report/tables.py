@@ -148,9 +148,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
             name: getattr(measurement, name) for name in COLUMNS if hasattr(measurement, name) and name != "seconds"
         }
         row["verdict"] = verdict_name(measurement)
-        if measurement.contention is not None:  # the rounds alone do not know how wrong they may be
-            row["images_per_s_low"] = measurement.images_per_s - measurement.half_width
-            row["images_per_s_high"] = measurement.images_per_s + measurement.half_width
+        row["images_per_s_low"], row["images_per_s_high"] = measurement.images_per_s_interval or (None, None)
         row["condition"] = measurement.condition.label()
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}

@@ -242,7 +242,7 @@ def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
             continue
         head = path.read_text().split("\n")[:2]
         assert head[0] == f"# {record.key}: trial 3 of study demo"
-        assert head[1] == "# 900 ± 9 images/s on Test CPU (2 cores) (cpu-b32-32px-fp32)"
+        assert head[1] == "# 900 ± 36 images/s on Test CPU (2 cores) (cpu-b32-32px-fp32)"
 
 
 def test_an_export_is_replaced_only_by_force_and_other_files_are_left_alone(study, tmp_path):
@@ -295,7 +295,7 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     paths = {path.name: path for path in export_trial(study.load_manifest(), record, tmp_path / "out")}
     for name in ("train.yaml", "arch.yaml", "timing.env"):
         head = paths[name].read_bytes().decode().split("\n")
-        assert head[1].startswith("# 900 ± 9 images/s on x\\x0atouch STOLEN")
+        assert head[1].startswith("# 900 ± 36 images/s on x\\x0atouch STOLEN")
         assert "touch" not in "".join(line for line in head if not line.startswith(("#", "QUOTED=")))
     assert yaml.safe_load(paths["arch.yaml"].read_text()) == record.subject.arch.to_dict()
     script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$QUOTED"'

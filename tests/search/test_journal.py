@@ -7,6 +7,7 @@ import pytest
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
+    CalibrationChanged,
     CalibrationStarted,
     CohortTimed,
     ConfirmationForeseen,
@@ -45,6 +46,7 @@ EVENTS = [
     DeviceAwaited(device="the CPU", holders=("study a", "study b")),
     CalibrationStarted(condition="c"),
     Calibrated(condition="c", images_per_s=320.0),
+    CalibrationChanged(condition="c", old_images_per_s=320.0, images_per_s=1569.0),
     LimitsForeseen(
         limits=("latency_ms <= 20",),
         networks=12,
