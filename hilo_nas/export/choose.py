@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.front import front_of
+from hilo_nas.manifest import Manifest
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
+from hilo_nas.space import KEPT_SURELY, limit_text, measured_chances
 from hilo_nas.study import StudyFolder
 
-__all__ = ["choose_trial"]
+__all__ = ["Promise", "choose_trial", "promises_of"]
 
 
 def choose_trial(
     folder: StudyFolder, *, number: int | None = None, min_images_per_s: float | None = None, at_knee: bool = False
 ) -> TrialRecord:
     """Returns the trial of a number, the most accurate of at least a speed, or the one at the front's knee.
+
+    Of at least a speed are those that keep it with 95 %; where there is none, the most probable one is returned.
 
     Raises:
         UsageError: Not exactly one way of choosing is given.
@@ -39,14 +46,40 @@ def choose_trial(
     if at_knee:
         return front[knee(points)]
     assert min_images_per_s is not None
-    fast_enough = [record for record in front if _speed(record) >= min_images_per_s]
-    if not fast_enough:
+    chances = {record.number: _chance(record, {"images_per_s": min_images_per_s}) for record in front}
+    if sure := [record for record in front if chances[record.number] >= KEPT_SURELY]:
+        return max(sure, key=_top1)
+    if not any(_speed(record) >= min_images_per_s for record in front):
         fastest = front[0]
         raise NotFoundError(
             f"no trial of study {folder.name} reaches {min_images_per_s:g} images/s; the fastest, trial "
             f"{fastest.number}, has {_speed(fastest):.4g}. Ask for less, or search on with --trials."
         )
-    return max(fast_enough, key=_top1)
+    return max(front, key=lambda record: chances[record.number])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Promise:
+    """How surely a chosen trial keeps a limit."""
+
+    text: str
+    is_sure: bool
+    """Whether it keeps it with at least 95 %."""
+
+
+def promises_of(manifest: Manifest, record: TrialRecord, *, min_images_per_s: float | None = None) -> list[Promise]:
+    """Returns how surely a trial keeps the speed asked for and each measured limit of its study."""
+    asked = {} if min_images_per_s is None else {"images_per_s": min_images_per_s}
+    limits = {**manifest.limits_in_force, **asked}
+    return [
+        Promise(text=f"trial {record.number} keeps {limit_text(name, limits[name])} with {chance:.0%}", is_sure=is_sure)
+        for name, chance in measured_chances(limits, record.measurements).items()
+        for is_sure in [chance >= KEPT_SURELY]
+    ]
+
+
+def _chance(record: TrialRecord, limits: Mapping[str, float]) -> float:
+    return min(measured_chances(limits, record.measurements).values())
 
 
 def _speed(record: TrialRecord) -> float:
