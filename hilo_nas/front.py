@@ -19,7 +19,7 @@ from random import Random
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 from hilo_nas.pareto import dominates, is_non_dominated
 from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import normal_above_zero, probability_faster, quality
+from hilo_nas.rounds import error_apart, normal_above_zero, probability_faster, quality
 
 __all__ = [
     "SURE",
@@ -177,30 +177,33 @@ def probability_of_speed(own: TrialRecord, other: TrialRecord) -> float:
     assert other.measurement
     if shared := _shared_rounds(own, other):
         best = min(item[0] for item in shared)
-        _, _, ours, theirs = max((item for item in shared if item[0] == best), key=lambda item: item[1])
-        return _probability_faster(ours, theirs)
-    alone, apart = own.measurement, other.measurement
-    difference = math.log(alone.images_per_s / apart.images_per_s)
-    return normal_above_zero(difference, math.hypot(_relative_error(alone), _relative_error(apart)))
+        _, _, ours, theirs, apart = max((item for item in shared if item[0] == best), key=lambda item: item[1])
+        return _probability_faster(ours, theirs, apart)
+    one, two = own.measurement, other.measurement
+    difference = math.log(one.images_per_s / two.images_per_s)
+    return normal_above_zero(difference, math.hypot(_relative_error(one), _relative_error(two)))
 
 
 _Rounds = tuple[float, ...]
 
 
-def _shared_rounds(own: TrialRecord, other: TrialRecord) -> list[tuple[int, str, _Rounds, _Rounds]]:
-    """The rounds that two networks shared, each with the quality of its timing and its time."""
-    found: list[tuple[int, str, _Rounds, _Rounds]] = []
+def _shared_rounds(own: TrialRecord, other: TrialRecord) -> list[tuple[int, str, _Rounds, _Rounds, float]]:
+    """The rounds that two networks shared, with their timing's quality, its time, and the error they do not show."""
+    found: list[tuple[int, str, _Rounds, _Rounds, float]] = []
     others = _timings_that_count(other)
     for ours in _timings_that_count(own):
         if other.key in ours.beside:
-            found.append((quality(ours), ours.measured_at, ours.call_seconds, ours.beside[other.key]))
+            rounds = ours.call_seconds, ours.beside[other.key]
+            found.append((quality(ours), ours.measured_at, *rounds, error_apart(ours)))
         for theirs in others:
             if ours.cohort and ours.cohort == theirs.cohort:
                 worse = max(quality(ours), quality(theirs))
-                found.append((worse, ours.measured_at, ours.call_seconds, theirs.call_seconds))
+                rounds = ours.call_seconds, theirs.call_seconds
+                found.append((worse, ours.measured_at, *rounds, error_apart(ours)))
     for theirs in others:
         if own.key in theirs.beside:
-            found.append((quality(theirs), theirs.measured_at, theirs.beside[own.key], theirs.call_seconds))
+            rounds = theirs.beside[own.key], theirs.call_seconds
+            found.append((quality(theirs), theirs.measured_at, *rounds, error_apart(theirs)))
     return found
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "POWER_CAP",
     "SLOW",
     "Judgement",
+    "error_apart",
     "fast_seconds",
     "interval",
     "is_throttling",
@@ -65,6 +66,8 @@ _BUSY_CORES = 0.2
 _THROTTLED = 1.06
 """A device has throttled when everything became slower by so much from the first third of the rounds to the last."""
 
+_JUDGEMENT = "_judgement"
+"""Where a measurement keeps its judgement, as a cached property would."""
 _JUDGED_SINCE = 2
 """Protocol from which rounds are judged."""
 
@@ -108,13 +111,29 @@ def standard_error(own: Rounds, other: Rounds) -> float:
     return statistics.pstdev(_resampled(own, other, lambda a, b: math.log(ratio(a, b))))
 
 
-def probability_faster(own: Rounds, other: Rounds) -> float:
+def error_apart(shared: Measurement) -> float:
+    """Returns the relative standard error between two networks of shared rounds that these rounds do not show.
+
+    Others who used the cores slowed each network down by a share of its own.
+
+    Args:
+        shared: The timing of either network, with the device's state in their rounds.
+    """
+    return math.sqrt(2) * shared.contention_error
+
+
+def probability_faster(own: Rounds, other: Rounds, apart: float = 0.0) -> float:
     """Returns how probable it is that this network is the faster one, from paired rounds.
 
     The logarithm of `ratio` and its bootstrap standard error, as a normal distribution: 300 draws alone could not tell
     0.999 from 1.
+
+    Args:
+        own: Its rounds.
+        other: Those of the other network.
+        apart: Relative standard error that the rounds do not show; see `error_apart`.
     """
-    return normal_above_zero(math.log(ratio(own, other)), standard_error(own, other))
+    return normal_above_zero(math.log(ratio(own, other)), math.hypot(standard_error(own, other), apart))
 
 
 def normal_above_zero(mean: float, deviation: float) -> float:
@@ -212,15 +231,19 @@ def verdict_of(measurement: Measurement) -> Judgement | None:
     """Returns how the machine behaved while a network was timed, judged by what is stored.
 
     None of protocol 1, and where the rounds were not kept. The stored `Measurement.verdict` is what the version that
-    timed it knew. Costs about 50 us.
+    timed it knew. Costs about 50 us once, since the judgement stays with the measurement.
     """
     if measurement.protocol < _JUDGED_SINCE or not measurement.reference_seconds:
         return None
-    return judge(
-        {"own": measurement.call_seconds, "reference": measurement.reference_seconds},
-        device_state=measurement.device_state,
-        contention=measurement.contention,
-    )
+    kept = vars(measurement)
+    if _JUDGEMENT not in kept:
+        kept[_JUDGEMENT] = judge(
+            {"own": measurement.call_seconds, "reference": measurement.reference_seconds},
+            device_state=measurement.device_state,
+            contention=measurement.contention,
+        )
+    found: Judgement = kept[_JUDGEMENT]
+    return found
 
 
 def verdict_name(measurement: Measurement) -> str | None:

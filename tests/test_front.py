@@ -316,3 +316,16 @@ def test_the_noise_of_seeds_makes_ties_of_what_one_seed_seemed_to_decide():
     noisy = seeded(2, 600.0, 0.90, 0.96, se=0.005)
     assert ties_of([*beaten, noisy]) == {1: (0,)}
     assert probability_on_front([*beaten, noisy])[1] > 10 * probability_on_front(beaten)[1] > 0
+
+
+def test_rounds_that_others_disturbed_all_the_time_tell_less_of_who_is_faster():
+    keys = [build_arch(i).key() for i in (0, 1)]
+    busy = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
+    probabilities = []
+    for state in ({}, busy):
+        found = build_cohort({keys[0]: 1100.0, keys[1]: 1000.0}, device_state=state)
+        one, two = (build_record(i, 1000.0, 0.5, arch=build_arch(i), measurements=(found[keys[i]],)) for i in (0, 1))
+        probabilities.append(probability_of_speed(one, two))
+    quiet, loaded = probabilities
+    assert quiet > 0.99
+    assert 0.5 < loaded < 0.7

@@ -14,6 +14,7 @@ from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
+from hilo_nas.rounds import verdict_name
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
@@ -55,6 +56,7 @@ def run(
                     **record.to_dict(),
                     "seeds": record.score.seeds if record.score else 0,
                     "on_front_probability": probabilities[record.number],
+                    "verdict": verdict_name(record.measurement) if record.measurement else None,
                 }
                 for record in front_of(records)
             ],
@@ -126,6 +128,18 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     if len({(m.form, m.protocol) for record in front if (m := record.measurement)}) > 1:
         console.print(
             f"These speeds were not all taken in the same way: hilo-nas remeasure {folder.name}", soft_wrap=True
+        )
+    shown = [record for record in (*front, *tied, *peers) if record.measurement and record.measurement.contention]
+    if shown:
+        numbers = ", ".join(str(record.number) for record in shown)
+        worst = max((r.measurement for r in shown if r.measurement), key=lambda m: m.contention_error)
+        assert worst.contention is not None
+        console.print(
+            f"{len(shown)} of these timings are contended (trial {numbers}): {worst.contention.text}, so their ± is "
+            f"wider. Time them again when nothing else runs: hilo-nas remeasure {folder.name}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     for standing in compare_references(records):
         console.print(standing.sentence(), highlight=False, soft_wrap=True)

@@ -56,6 +56,7 @@ def run(
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
     verdicts = Counter(verdict_name(record.measurement) for record in records if record.measurement)
+    contended = [record.number for record in records if record.measurement and record.measurement.contention]
     verdicts.pop(None, None)  # protocol 1 gave none
     if as_json:
         content = {
@@ -64,6 +65,7 @@ def run(
             "total": manifest.trials,
             "states": dict(states),
             "verdicts": dict(verdicts),
+            "contended": contended,
             "front": front,
             "peers": peers,
             "timing_s": timing,
@@ -99,6 +101,8 @@ def run(
         rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in peers.items())
     if verdicts:
         rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
+        if contended:
+            rows["machine"] += f"; contended: trial {', '.join(map(str, contended))}"
     if limits := manifest.limits_in_force:
         rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
     if manifest.speeds:

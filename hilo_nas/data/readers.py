@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.arrow import find_parts, open_named, open_parts
-from hilo_nas.data.formats import is_litter
+from hilo_nas.data.formats import image_endings, is_litter
 from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
@@ -35,6 +35,7 @@ def open_source(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> Source:
         DataError: It cannot be read, holds no training images, or needs a package that is not installed.
         UsageError: A function is not there, is none, or cannot be imported.
     """
+    image_endings()  # Registers what reads HEIC, for the bytes that rows and functions give as well.
     source = _OPENERS[spec.kind](spec, options)
     counts: Counter[str] | None = None
     if source.class_counts is not None:
@@ -182,12 +183,15 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
             for entry, content in read_entries(by_entry):
                 yield Sample(by_entry[entry], entry.path, content)
 
+    skipped = tree.count_skipped()
+    heic = sum(skipped.get(ending, 0) for ending in (".heic", ".heif"))
+    hints = [f"{heic:,} .heic files are not read. Use `pip install pillow-heif` to read them"] if heic else []
     return Source(
         samples=samples,
         total=len(by_entry),
         class_counts=dict(Counter(by_entry.values())),
-        left_out=(*tree.notes, *choice.left_out),
-        skipped=tree.count_skipped(),
+        left_out=(*tree.notes, *choice.left_out, *hints),
+        skipped=skipped,
         split=choice.split,
         class_level=choice.class_level,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from hilo_nas.data.cache import CacheEntry, load_arrays, load_members
@@ -13,7 +13,7 @@ __all__ = ["list_differences"]
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 """Of timm 1.0: `timm.data.readers.img_extensions`."""
-_TRAIN = ("train", "training")
+_TRAIN = ("train/", "training/")
 _NO_FILES = {
     "digits": "the images are in scikit-learn",
     "function": "the images come from a function",
@@ -39,13 +39,15 @@ def list_differences(
         return [_NO_FILES[spec.kind]]
     found = []
     if spec.kind not in ("torch", "hfds", "wds"):
-        members = [PurePosixPath(member) for member in load_members(entry.path)]
-        if any(member.suffix.lower() not in _ENDINGS for member in members):
+        members = load_members(entry.path)
+        if not all(member.lower().endswith(_ENDINGS) for member in members):
             found.append("there are images in other formats than .png and .jpg")
         _, _, labels, _ = load_arrays(entry.path)
-        if any(entry.class_names[label] != member.parent.name for member, label in zip(members, labels, strict=True)):
+        names = [entry.class_names[label] for label in labels.tolist()]
+        if any(_leaf_of(member) != name for member, name in zip(members, names, strict=True)):
             found.append("classes are not the folders that hold the images")
-        if (facts.get("split") or facts.get("left_out")) and any(member.parts[0] not in _TRAIN for member in members):
+        is_part = facts.get("split") or facts.get("left_out")
+        if is_part and not all(member.lower().startswith(_TRAIN) for member in members):
             found.append("only a part of the images is for training")
     if facts.get("n_turned"):
         found.append("photos are turned by their EXIF orientation")
@@ -56,3 +58,8 @@ def list_differences(
     if facts.get("broken") or len(class_names) < len(entry.class_names):
         found.append("broken images or classes are left out")
     return found
+
+
+def _leaf_of(member: str) -> str:
+    """Returns the name of the folder that holds an image."""
+    return unicodedata.normalize("NFC", member.rpartition("/")[0].rpartition("/")[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +13,17 @@ from hilo_nas.cost import NetworkCost
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, call_twice, claims_of, hold
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
+from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, CpuWatch, Entrant, Ruler, Worker, call_twice, claims_of, hold
+from hilo_nas.measurement import (
+    Calibration,
+    Condition,
+    Contention,
+    DeviceIdentity,
+    Measurement,
+    ProxyPlan,
+    ProxyScore,
+    find_contention,
+)
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import verdict_of
 from hilo_nas.search.scoring import settled, worker_call
@@ -22,6 +33,8 @@ __all__ = ["Executor", "LocalExecutor"]
 
 # Memory is given back after each training: the timings beside it must not run out because of the last network.
 _TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
+
+_LOOK_S = 0.3
 
 
 class Executor(Protocol):
@@ -259,6 +272,13 @@ class LocalExecutor:
             return ruler.measure(entrant, calibration, emit, seconds_each=self._timing_s)
         except OutOfMemoryError as error:
             raise NotEnoughMemoryError(str(error)) from error
+
+    def read_contention(self, condition: Condition, emit: Emit) -> Contention | None:
+        """Returns what others would take now of the cores that a timing needs: a look of a third of a second."""
+        watch = CpuWatch()
+        time.sleep(_LOOK_S)
+        device = self.identity_of(condition.device, emit)
+        return find_contention(watch.read(), threads=condition.threads or os.cpu_count() or 1, device=device)
 
     def _advise(self, subject: Subject, measurement: Measurement, emit: Emit) -> None:
         """Tells once what a verdict means and what to do; of each contended timing, who used the cores."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hilo_nas.arch import ArchConfig, describe_arch
@@ -38,6 +35,7 @@ from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
+from hilo_nas.search.signals import signals_held
 from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
@@ -73,6 +71,7 @@ class SearchLoop:
         checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
         keep_memory: Whether the sampler's memory is kept in the folder, for a later process.
+        between: Called with the records after each trial; returns whether it rewrote some of them on disk.
         clock: Returns seconds, monotonic.
     """
 
@@ -88,13 +87,14 @@ class SearchLoop:
         checkpoint_mib: float = 0.0,
         prune: bool = False,
         keep_memory: bool = True,
+        between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timed = None if speeds is None else speeds.load_records()
         self._reused = [item for item in reused if not item.is_peer]
         self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
-        self._space, self._limits = manifest.space, manifest.limits_in_force
+        self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
         self.records = self._close_leftovers(folder.load_records())
@@ -142,6 +142,8 @@ class SearchLoop:
                     stopped_by = "exhausted"
                     break
                 record = self._run_trial(record)
+                if self._between is not None and self._between(self.records):
+                    self._reload()
                 if record.is_peer:
                     continue
                 failures = [*failures, len(self.records) - 1] if record.state == "failed" else []
@@ -156,6 +158,12 @@ class SearchLoop:
             stopped_by=stopped_by,
             seconds=self._clock() - start,
         )
+
+    def _reload(self) -> None:
+        """Takes up what was timed again: a network may keep its limits now, or break them, or be due for training."""
+        self.records = self._folder.load_records()
+        self._known = {record.key for record in self.records if not record.is_interrupted}
+        self._memory.refresh(self.records)
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
         """Marks failed trials, given by their places, as due again and ends the search."""
@@ -389,26 +397,6 @@ class SearchLoop:
         self._write(record)
 
     def _write(self, record: TrialRecord) -> TrialRecord:
-        with _signals_held():
+        with signals_held():
             self._folder.write_record(record)
         return record
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until a record is written, so that no finished result is cut off at its very end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, frame: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])

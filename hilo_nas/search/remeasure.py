@@ -35,7 +35,7 @@ from hilo_nas.space import LIMITS
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
 from hilo_nas.versions import versions
 
-__all__ = ["RemeasureRequest", "run_remeasure", "time_front"]
+__all__ = ["RemeasureRequest", "run_remeasure", "time_again", "time_front"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
             if request.everything:
                 records = [record for record in source.load_records() if record.measurements]
                 for condition in manifest.conditions:
-                    _time_again(source, manifest, records, condition, executor, journal)
+                    time_again(source, manifest, records, condition, executor, journal)
             else:
                 time_front(source, manifest, executor, journal, again=True)
     return source
@@ -134,10 +134,10 @@ def time_front(
     is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
     if not near or len(compared) < 2 or (is_done and not again):
         return
-    _time_again(folder, manifest, compared, manifest.objective, executor, emit)
+    time_again(folder, manifest, compared, manifest.objective, executor, emit)
 
 
-def _time_again(
+def time_again(
     folder: StudyFolder,
     manifest: Manifest,
     records: Sequence[TrialRecord],

@@ -18,6 +18,7 @@ from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import has_measured_limits
 from hilo_nas.search.peers import check_peers, join_peers
+from hilo_nas.search.quieter import QuieterMoments
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
 from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan_of
@@ -63,6 +64,9 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
             manifest, setting = _create(request, folder, space, executor, journal)
         setting.draw_sheet(folder, executor, journal)
         reused = _load_reused(folder, setting, journal)
+        quieter = None
+        if request.remeasure and setting.speeds is None:
+            quieter = QuieterMoments(folder, manifest, executor, journal, began=start)
         loop = SearchLoop(
             folder,
             manifest,
@@ -71,6 +75,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
             speeds=setting.speeds,
             reused=reused,
             checkpoint_mib=request.checkpoint_mib,
+            between=None if quieter is None else quieter.use,
         )
         journal(
             SearchStarted(
@@ -91,7 +96,8 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         finished = loop.run(timeout_s=left_s)
         if request.confirm:
             confirm_front(folder, manifest, executor, journal, further_seeds=request.confirm)
-        if request.remeasure and setting.speeds is None:
+        if quieter is not None:
+            quieter.wait()
             _time_front(folder, manifest, executor, journal)
         journal(finished)
     return folder, finished
