@@ -11,7 +11,7 @@ from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.writing import hint_of_writing
 from hilo_nas.errors import UsageError
-from hilo_nas.export import FORMATS, choose_trial, export_trial
+from hilo_nas.export import FORMATS, choose_trial, export_trial, promises_of
 from hilo_nas.study import find_study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -26,7 +26,10 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
     trial: Annotated[int | None, typer.Option(help="The trial's number.")] = None,
     min_images_per_s: Annotated[
-        float | None, typer.Option(help="The most accurate trial of at least this measured speed.")
+        float | None, typer.Option(help="The most accurate trial that keeps at least this measured speed with 95 %.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %.")
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The trial at the knee of the front.")] = False,
     format_: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(FORMATS)}.")] = "timm",
@@ -40,11 +43,15 @@ def run(
     if format_ not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, but got {format_!r}")
     folder = find_study(study, studies_dir)
-    record = choose_trial(folder, number=trial, min_images_per_s=min_images_per_s, at_knee=knee)
-    for path in export_trial(folder.load_manifest(), record, output, batch_size=batch_size, epochs=epochs):
+    asked = {"images_per_s": min_images_per_s, "latency_ms": max_latency_ms}
+    limits = {name: bound for name, bound in asked.items() if bound is not None}
+    record, manifest = choose_trial(folder, number=trial, limits=limits, at_knee=knee), folder.load_manifest()
+    for promise in promises_of(manifest, record, limits):
+        echo(promise.text if promise.is_sure else f"warning: {promise.text} only")
+    for path in export_trial(manifest, record, output, batch_size=batch_size, epochs=epochs):
         echo(f"wrote {path}")
     echo(f"Train it with timm's train.py: python train.py -c {output / 'train.yaml'} --data-dir DATA")
-    for line in hint_of_writing(folder, folder.load_manifest()):
+    for line in hint_of_writing(folder, manifest):
         echo(line)
     if record.measurement is not None and record.measurement.condition.fused:
         echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
