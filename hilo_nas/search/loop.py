@@ -96,6 +96,7 @@ class SearchLoop:
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
+        self._checkpoints.remove_drafts()
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
         self.records = self._close_leftovers(folder.load_records())
         self._known = {record.key for record in self.records if not record.is_interrupted}
@@ -322,7 +323,7 @@ class SearchLoop:
             record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
         if over := beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
-            return {"state": "infeasible", "reason": self._explain(over, record)}
+            return {"state": "infeasible", "reason": explain(over, record, self._limits)}
         if not self._is_timed(record):
             measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
             record = dataclasses.replace(record, measurements=measurements)
@@ -334,7 +335,7 @@ class SearchLoop:
         if over := beyond(violations):
             return {
                 "state": "infeasible",
-                "reason": self._explain(over, record),
+                "reason": explain(over, record, self._limits),
                 "imputed": self._impute(record.measurement),
             }
         scores = self._scores.get(record.key) or self._scored_before(record.key)
@@ -370,9 +371,6 @@ class SearchLoop:
         """Whether the record has what its network's retry need not take again: a comparable value per condition."""
         timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
         return timed >= {condition.label() for condition in self._manifest.conditions}
-
-    def _explain(self, over: Mapping[str, float], record: TrialRecord) -> str:
-        return explain(over, record, self._limits)
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
         """What the sampler is told in place of what was not taken."""
