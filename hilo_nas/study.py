@@ -87,19 +87,15 @@ class StudyFolder:
         write_atomically(self.manifest_path, manifest.to_yaml())
 
     def load_records(self) -> list[TrialRecord]:
-        """Returns the records in the order of their numbers.
+        """Returns the records in the order of their numbers, as `Manifest.interpret` reads them.
 
-        Of several measurements under one condition, those come first that were taken under what the manifest says
-        (device, software, protocol); a re-timing that was cut off before the manifest changed does not count.
+        A re-timing that was cut off before the manifest changed does not count.
         """
         records = load_records(self.trials_path)
-        if not any(len(record.measurements) > 1 for record in records):
+        if not any(len(record.measurements) > 1 or record.scores for record in records):
             return records
         manifest = self.load_manifest()
-        return [
-            dataclasses.replace(record, measurements=tuple(sorted(record.measurements, key=manifest.rank_of)))
-            for record in records
-        ]
+        return [manifest.interpret(record) for record in records]
 
     def load_record(self, number: int) -> TrialRecord:
         """Returns the record of a finished, feasible trial.
