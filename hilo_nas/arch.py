@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import ArchError
@@ -23,6 +23,7 @@ __all__ = [
     "ArchConfig",
     "AttentionKind",
     "canonical_stage",
+    "describe_arch",
     "lofi_heads",
 ]
 
@@ -246,3 +247,28 @@ PRESETS: dict[str, ArchConfig] = {
     "litv2_base": ArchConfig(embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
 }
 """The paper's LITv2-S, -M and -B (alpha 0.9; windows 2 and 1 in stages 3 and 4)."""
+
+
+def describe_arch(arch: ArchConfig) -> str:
+    """Returns an architecture in one line: widths, depths, and per stage with attention its kind and its knobs."""
+    arch = arch.canonical()
+    stages = []
+    for i, kind in enumerate(arch.attention):
+        if kind == "hilo" and arch.window_size[i] == 1:
+            stages.append(f"{i + 1}: {arch.num_heads[i]} heads")
+        elif kind == "hilo":
+            lofi = int(arch.num_heads[i] * arch.alpha[i])
+            stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
+        elif kind != "none":
+            uses = ATTENTION_KINDS[kind].uses
+            knobs = [f"{arch.num_heads[i]} heads"] * ("num_heads" in uses)
+            knobs += [f"s={arch.window_size[i]}"] * ("window_size" in uses)
+            stages.append(f"{i + 1}: {kind}, {', '.join(knobs)}")
+    ratios = _dashed(arch.mlp_ratios if len(set(arch.mlp_ratios)) > 1 else arch.mlp_ratios[:1])
+    return f"p{arch.patch_size} {_dashed(arch.embed_dims)} x {_dashed(arch.depths)}, mlp {ratios}" + (
+        f" [{'; '.join(stages)}]" if stages else ""
+    )
+
+
+def _dashed(values: Sequence[float]) -> str:
+    return "-".join(f"{value:g}" for value in values)

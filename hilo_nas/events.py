@@ -282,6 +282,8 @@ class TrialFinished(Event):
     is_peer: bool = False
     """Whether the network is one of others, which fronts leave out."""
     metric: str = "top1"
+    network: str = ""
+    """The architecture in one line; empty for a peer, whose key is its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

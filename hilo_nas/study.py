@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from hilo_nas.records import TrialRecord, load_records, write_atomically, write_
 __all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "studies_folder"]
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
+_NAME = re.compile(r"[\w .+=@,][\w .+=@,-]*")
+"""Names that mean nothing else to a shell or a terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +170,9 @@ def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:
     Raises:
         UsageError: The name cannot be a folder's name.
     """
-    if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")) or name != name.strip():
+    if not _NAME.fullmatch(unicodedata.normalize("NFC", name)) or name in (".", "..") or name != name.strip():
         raise UsageError(
-            f"a new study's name must be one folder name without path separators, but got {name!r}. "
-            "Use --studies-dir to choose where studies lie."
+            "a new study's name must be one folder name of letters, digits, spaces and _ . + = @ , - (not the first), "
+            f"but got {name!r}. Use --studies-dir to choose where studies lie."
         )
     return StudyFolder(studies_folder(studies_dir) / name)

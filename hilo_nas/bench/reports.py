@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from hilo_nas.arch import describe_arch
 from hilo_nas.bench.attention import AttentionFindings, AttentionPlan
 from hilo_nas.bench.backbones import BackbonesPlan
 from hilo_nas.bench.forms import BackbonesFindings
 from hilo_nas.bench.passes import RulerFindings
 from hilo_nas.bench.ruler import RulerPlan
 from hilo_nas.cost import count_macs, count_params
-from hilo_nas.report import BenchReport, BenchTable, describe_arch
+from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, percent, word
 
 __all__ = ["INTERVALS", "plan_settings", "report_attention", "report_backbones", "report_ruler"]

@@ -102,6 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, markup=True)
         return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        text = escape(f"{type(error).__name__}: {error}. This is a fault of hilo-nas: --debug shows where.")
+        errors.print(f"[bold red]error:[/] {text}", soft_wrap=True, markup=True)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer turns Ctrl-C into this code, or passes it on

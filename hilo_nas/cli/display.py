@@ -113,7 +113,7 @@ def _line(event: Event) -> str | None:
         return escape(f"study {event.study} on {event.device}: {event.done} of {event.total} networks measured")
     if isinstance(event, TrialFinished):
         count = f"{event.measured}/{event.total}"
-        head = f"trial {event.number:>3} ({count}) {event.key}"
+        head = escape(f"trial {event.number:>3} ({count}) {event.network or event.key}")
         if event.state in ("complete", "stopped"):
             speed, score = event.images_per_s or 0.0, _scored(event.metric, event.proxy_top1 or 0.0, width=7)
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""

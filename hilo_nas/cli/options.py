@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,18 +138,23 @@ def reading_fields(
     }
 
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS = (86400, 3600, 60, 1)
+"""Seconds of a day, an hour, a minute and a second."""
 
 
 def parse_duration(text: str | None) -> float | None:
-    """Returns seconds of `90`, `90s`, `30m`, `2h` or `1d`; None stays None.
+    """Returns seconds of `90`, `90s`, `30m`, `1h30m` or `1d`; None stays None.
 
     Raises:
         typer.BadParameter: The text is no duration.
     """
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if not found or float(found[1]) == 0:
-        raise typer.BadParameter(f"must be a duration above 0 such as 90s, 30m or 2h, but got {text!r}")
-    return float(found[1]) * _UNITS[found[2]]
+    text = text.strip()
+    number = r"(\d+(?:\.\d+)?)\s*"
+    form = rf"(?:{number}d\s*)?(?:{number}h\s*)?(?:{number}m\s*)?(?:{number}s)?"
+    parts = re.fullmatch(form, f"{text}s" if re.fullmatch(r"[\d.]+", text) else text)
+    seconds = sum(float(part or 0) * unit for part, unit in zip(parts.groups(), _UNITS, strict=True)) if parts else 0
+    if not seconds > 0 or math.isinf(seconds):
+        raise typer.BadParameter(f"must be a duration above 0 such as 90s, 30m or 1h30m, but got {text!r}")
+    return seconds

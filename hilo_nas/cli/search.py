@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,7 @@ from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 
 if TYPE_CHECKING:
     from hilo_nas.search import SearchRequest  # Optuna takes its time
+    from hilo_nas.study import StudyFolder
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -65,7 +67,7 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Networks to measure, on top of those it has.")] = None,
     until_trials: Annotated[int | None, typer.Option(help="Networks to measure in all; safe to repeat.")] = None,
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Start no further trial after this: 90s, 30m, 2h.")
+        str | None, typer.Option(metavar="TIME", help="Start no further trial after this: 90s, 30m, 1h30m.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
@@ -249,14 +251,21 @@ def _search(request: SearchRequest, console: Console) -> None:
     from hilo_nas.search.setting import find_folder
 
     folder = find_folder(request)[1]
-    with build_display(console) as display:
+    try:
+        with build_display(console) as display:
 
-        def emit(event: Event) -> None:
-            display(event)
-            if isinstance(event, SearchStarted | TrialFinished | SearchFinished):
-                write_tables(folder)  # while the search holds the study's lock
+            def emit(event: Event) -> None:
+                display(event)
+                if isinstance(event, SearchStarted | TrialFinished | SearchFinished):
+                    write_tables(folder)  # while the search holds the study's lock
 
-        folder, finished = run_search(request, emit)
+            folder, finished = run_search(request, emit)
+    except KeyboardInterrupt:
+        way = f"Resume with: {_resume_command(request, folder)}"
+        if not folder.exists:
+            way = "Nothing was measured yet: start it again with the same command."
+        build_console(stderr=True).print(way, soft_wrap=True)
+        raise
     console.print()
     print_front(folder, console)
     how = {
@@ -275,6 +284,13 @@ def _search(request: SearchRequest, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _resume_command(request: SearchRequest, folder: StudyFolder) -> str:
+    words = ["hilo-nas", "search", "--study", request.study or folder.name]
+    if request.studies_dir:
+        words += ["--studies-dir", str(request.studies_dir)]
+    return shlex.join(words)
 
 
 def _print_cost(request: SearchRequest, console: Console) -> None:

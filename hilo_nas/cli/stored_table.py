@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_columns
@@ -101,8 +102,6 @@ def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> N
 def _print_text(
     folder: StudyFolder, table: Table, front: Sequence[tuple[int, TableRow]], scored: int, console: Console
 ) -> None:
-    from hilo_nas.report import describe_arch  # pandas takes its time
-
     manifest, budget = table.manifest, table.budgets[-1]
     console.print(f"{folder.name}: {len(front)} of {scored} networks of this table are on the front", markup=False)
     scores = [row.scores[budget] for _, row in front]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import plain
 from hilo_nas.cli.text import figure, score_label, with_spread
 from hilo_nas.measurement import METRICS, Measurement
@@ -46,7 +47,6 @@ def print_front_table(
         probabilities: By number, how probable it is that the trial belongs on the front.
     """
     ties = ties or {}
-    from hilo_nas.report import describe_arch  # pandas takes its time
 
     def describe(record: TrialRecord) -> str:
         return record.key if record.subject.arch is None else describe_arch(record.subject.arch)

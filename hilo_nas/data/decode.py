@@ -140,6 +140,8 @@ def _decoded(spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> Ite
     done, told = 0, time.monotonic()
 
     def decode(sample: Sample) -> tuple[np.ndarray, bytes] | str:
+        if isinstance(sample.content, Exception):
+            return f"{sample.member} ({sample.content})"
         try:
             return decode_image(sample.content, img_size)
         except Exception as error:  # Pillow's plugins raise what they like for a broken file.

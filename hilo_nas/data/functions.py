@@ -3,7 +3,8 @@
 The function is called without arguments, in the training process, and returns an iterable (a list, a generator) of
 `(image, class_name)` or `(image, class_name, member)`:
 
-* `image` is a PIL image, a numpy array (H, W, 3) or (H, W) of uint8, or the bytes of an image file;
+* `image` is a PIL image, a numpy array (H, W), (H, W, 1) or (H, W, 3), or the bytes of an image file; arrays may be of
+  integers or floats, and those of more than 8 bits are scaled as `ReadOptions.value_range` says;
 * `class_name` is a text; there must be two classes or more;
 * `member` is a text that names the image, in messages and for `--group-by`; `item 0`, `item 1` ... if left out.
 
@@ -99,21 +100,27 @@ def _sample(spec: SourceSpec, index: int, item: Any) -> Sample:
     return Sample(str(class_name), str(member), _content(where, image))
 
 
-def _content(where: str, image: Any) -> bytes | Image.Image:
+def _content(where: str, image: Any) -> bytes | Image.Image | np.ndarray | Exception:
     if isinstance(image, bytes):
         return image
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+    if isinstance(image, np.ndarray) and image.dtype.kind in "uif" and image.size:
+        # The function may fill the same array again, hence the copies.
+        if image.ndim == 3 and image.shape[2] == 1:
+            image = image[:, :, 0]
         if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3):
-            return Image.fromarray(image.copy())  # the function may fill the same array again
+            if image.dtype == np.uint8:
+                return Image.fromarray(image.copy())
+            copied: np.ndarray = image.copy() if image.dtype == np.uint16 else image.astype(np.float32)
+            return copied
     elif isinstance(image, Image.Image):
         try:
             image.load()  # the function may close it when it goes on
         except Exception as error:  # Pillow's plugins raise what they like for a broken file.
-            raise DataError(f"{where} is a broken image: {error}") from error
+            return error
         return image
     raise DataError(
-        f"{where}: image must be a PIL image, a numpy array (H, W, 3) or (H, W) of uint8, or the bytes of an image "
-        f"file, but is {_told(image)}"
+        f"{where}: image must be a PIL image, a numpy array (H, W), (H, W, 1) or (H, W, 3) of integers or floats, or "
+        f"the bytes of an image file, but is {_told(image)}"
     )
 
 

@@ -86,9 +86,9 @@ def prepare_data(
     """Returns the source's images, decoded and resized in the cache; read only where the cache lacks them.
 
     Args:
-        source: `digits`, a folder with one subfolder per class (or with `train`, which holds them), a .tar, a folder of
-            .tar files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or `path/to/file.py:function` (see
-            `hilo_nas.data.functions`). Test and validation splits are never read.
+        source: `digits`, a folder with one subfolder per class (or with splits that hold them), an archive or a folder
+            of archives, rows in Parquet files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or
+            `path/to/file.py:function` (see `hilo_nas.data.functions`). Test and validation splits are never read.
         img_size: Side of the square images in pixels.
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.

@@ -1,47 +1,59 @@
-"""Sources opened with the libraries that know them: timm's readers, torchvision's data sets, scikit-learn's digits.
+"""Sources opened: folders, archives and shards by this package, other sets by the libraries that know them.
 
-Only training images come through: where a folder or tar holds splits, `train` is read and the others never are.
+Only training images come through: where a source holds splits, the training split is read and the others never are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
-import os
-import tarfile
+import dataclasses
+import json
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from timm.data.dataset_factory import create_dataset
-from timm.data.readers.img_extensions import IMG_EXTENSIONS
-from timm.data.readers.reader_factory import create_reader
-from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-
+from hilo_nas.data.arrow import find_parts, open_named, open_parts
+from hilo_nas.data.formats import is_litter
 from hilo_nas.data.functions import open_function
+from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import Sample, Source, SourceSpec
-from hilo_nas.data.splits import TRAIN_NAMES, choose_shards, choose_training
+from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_of
+from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
+from hilo_nas.data.walk import walk_files
 from hilo_nas.errors import DataError
 
 __all__ = ["open_source"]
 
-_TarReader: Callable[..., Any] = ReaderImageInTar
-
 
 def open_source(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> Source:
-    """Returns the source, ready to be read.
+    """Returns the source, ready to be read; names of classes are in Unicode's composed form (NFC).
 
     Raises:
         DataError: It cannot be read, holds no training images, or needs a package that is not installed.
         UsageError: A function is not there, is none, or cannot be imported.
     """
-    return _OPENERS[spec.kind](spec)
+    source = _OPENERS[spec.kind](spec, options)
+    counts: Counter[str] | None = None
+    if source.class_counts is not None:
+        counts = Counter()
+        for name, count in source.class_counts.items():
+            counts[_composed(name)] += count
+
+    def samples() -> Iterator[Sample]:
+        for sample in source.samples():
+            yield sample._replace(class_name=_composed(sample.class_name))
+
+    return dataclasses.replace(source, samples=samples, class_counts=None if counts is None else dict(counts))
 
 
-def _open_digits(spec: SourceSpec) -> Source:
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _open_digits(spec: SourceSpec, options: ReadOptions) -> Source:
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -56,56 +68,9 @@ def _open_digits(spec: SourceSpec) -> Source:
     return Source(samples=samples, total=len(greys), class_counts=dict(Counter(map(str, digits.target))))
 
 
-def _open_folder(spec: SourceSpec) -> Source:
-    with _reading(spec):
-        _check_train_folder(spec)
-        reader: Any = create_reader("", root=str(spec.path))
-        files = [file for file, _ in reader.samples]
-        members = [PurePosixPath(os.path.relpath(file, spec.path)) for file in files]
-        chosen, left_out = choose_training(spec.text, members)
+def _open_torch(spec: SourceSpec, options: ReadOptions) -> Source:
+    from timm.data.dataset_factory import create_dataset
 
-    def samples() -> Iterator[Sample]:
-        for index in chosen:
-            with _reading(spec, str(members[index])), open(files[index], "rb") as file:
-                content = file.read()
-            yield Sample(members[index].parent.name, str(members[index]), content)
-
-    return _counted(samples, [members[index] for index in chosen], left_out)
-
-
-def _open_tar(spec: SourceSpec) -> Source:
-    with _reading(spec):
-        reader = _TarReader(str(spec.path), cache_tarinfo=False)
-        members = [_tar_member(sample, reader.root_is_tar) for sample in reader.samples]
-        chosen, left_out = choose_training(spec.text, members)
-
-    def samples() -> Iterator[Sample]:
-        try:
-            for index in chosen:
-                with _reading(spec, str(members[index])):
-                    file, _ = reader[index]
-                    with file:
-                        content = file.read()
-                yield Sample(members[index].parent.name, str(members[index]), content)
-        finally:
-            for state in [reader.tar_state] if reader.root_is_tar else reader.tar_state.values():
-                for opened in (state, *state.children.values()):
-                    if opened.tf is not None:
-                        opened.tf.close()
-                        opened.reset()
-
-    return _counted(samples, [members[index] for index in chosen], left_out)
-
-
-def _tar_member(sample: Any, root_is_tar: bool) -> PurePosixPath:
-    """Returns the member's path, with the names of the tars around it as folders, as timm labels it."""
-    member, tar_name, inner_tar = sample
-    around = [] if root_is_tar else [PurePosixPath(tar_name).stem]
-    around += [PurePosixPath(inner_tar.path).stem] if inner_tar is not None else []
-    return PurePosixPath(*around, member.path.lstrip("/"))
-
-
-def _open_torch(spec: SourceSpec) -> Source:
     try:
         with _reading(spec):
             dataset: Any = create_dataset(f"torch/{spec.dataset}", root=str(spec.path), split="train")
@@ -125,97 +90,149 @@ def _open_torch(spec: SourceSpec) -> Source:
     return Source(samples=samples, total=len(dataset), class_counts=None)
 
 
-def _open_hfds(spec: SourceSpec) -> Source:
-    _check_package("datasets", "datasets", spec)
-    import datasets
-
+def _open_hfds(spec: SourceSpec, options: ReadOptions) -> Source:
     with _reading(spec):
-        features = datasets.load_dataset_builder(spec.dataset).info.features or {}
-        image_key = next((name for name, kind in features.items() if type(kind).__name__ == "Image"), "image")
-        label_key = next((name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"), "label")
-        reader: Any = create_reader(
-            f"hfds/{spec.dataset}", split="train", input_key=image_key, target_key=label_key, download=False
-        )
-        names = {index: name for name, index in reader.class_to_idx.items()}
+        parts = find_parts(spec.path) if spec.path else []
+        return open_parts(spec, parts) if parts else open_named(spec)
+
+
+def _open_table(spec: SourceSpec, options: ReadOptions) -> Source:
+    with _reading(spec):
+        return open_parts(spec, find_parts(_path(spec)))
+
+
+def _open_files(spec: SourceSpec, options: ReadOptions) -> Source:
+    """Opens a folder or an archive: class folders, else rows of Parquet or Arrow, else images with label files."""
+    path = _path(spec)
+    with _reading(spec):
+        tree = list_tree(path)
+        if path.is_dir() and not tree.holds_classes() and (parts := find_parts(path)):
+            source = open_parts(spec, parts)
+            return dataclasses.replace(source, left_out=(*source.left_out, *tree.notes))
+        labels = pair_labels(tree)
+        if has_label_files(tree, labels):
+            return _open_labelled(spec, tree, labels)
+        _check_images(spec, tree)
+        # Where every archive holds its images directly, the archives are the classes.
+        are_classes = all(len(entry.folders) == entry.n_outer for entry in tree.images if entry.n_outer)
+        folders = [entry.folders for entry in tree.images]
+        n_outer = [0 if are_classes else entry.n_outer for entry in tree.images]
+        choice = choose_training(spec.text, folders, n_outer, options.class_from)
+        return _from_tree(spec, tree, choice)
+
+
+def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
+    with _reading(spec):
+        tree = list_tree(_path(spec))
+        labels = pair_labels(tree)
+        if not tree.images:
+            raise DataError(f"no training shards (.tar) in {spec.text}")
+        if not labels:
+            raise DataError(
+                "shards must hold a label file beside each image (000.jpg and 000.cls, 000.txt or 000.json), but "
+                f"{spec.text} holds {_listed(tree.count_skipped()) or 'images alone'}. "
+                "Without wds/, folders name the classes."
+            )
+        return _open_labelled(spec, tree, labels, _described(_path(spec)))
+
+
+def _described(folder: Path) -> Mapping[str, Any]:
+    """Returns the training split of the `_info.json` that timm writes for shards; empty where there is none."""
+    for name in ("_info.json", "info.json"):
+        if (folder / name).is_file():
+            info = json.loads((folder / name).read_text(encoding="utf-8"))
+            splits = info.get("splits", {}) if isinstance(info, dict) else {}
+            return next((part for split, part in splits.items() if role_of(split) == "train"), {})
+    return {}
+
+
+def _open_labelled(
+    spec: SourceSpec, tree: Tree, labels: Mapping[str, Entry], described: Mapping[str, Any] | None = None
+) -> Source:
+    """Opens images whose labels lie in files beside them."""
+    described = described or {}
+    if names := described.get("filenames"):
+        tree.images = [entry for entry in tree.images if Path(entry.file).name in names]
+    bare = [entry for entry in tree.images if entry.path not in labels]
+    without = (
+        f"{len(bare):,} images have no label file and are" if len(bare) > 1 else "1 image has no label file and is"
+    )
+    tree.images = [entry for entry in tree.images if entry.path in labels]
+    used = {labels[entry.path].path for entry in tree.images}
+    choice = choose_labelled(spec.text, [entry.folders for entry in tree.images], [""] * len(tree.images))
+    chosen = [tree.images[place] for place in choice.classes]
+    classes = read_labels(spec.text, (labels[entry.path] for entry in chosen), described.get("alt_label") or None)
+    choice = dataclasses.replace(
+        choice,
+        classes={place: classes[labels[tree.images[place].path].path] for place in choice.classes},
+        class_level=f"classes are named by label files, such as {labels[chosen[0].path].path}" if chosen else "",
+        left_out=(*choice.left_out, *([f"{without} left out"] if bare else [])),
+    )
+    tree.others = [entry for entry in tree.others if entry.path not in used]
+    return _from_tree(spec, tree, choice)
+
+
+def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
+    by_entry = {tree.images[place]: name for place, name in choice.classes.items()}
 
     def samples() -> Iterator[Sample]:
-        for index in range(len(reader)):
-            with _reading(spec, f"row {index}"):
-                file, label = reader[index]
-                with file:
-                    content = file.read()
-            yield Sample(str(names.get(label, label)), f"row {index}", content)
+        with _reading(spec):
+            for entry, content in read_entries(by_entry):
+                yield Sample(by_entry[entry], entry.path, content)
 
-    return Source(samples=samples, total=len(reader), class_counts=None)
-
-
-def _open_wds(spec: SourceSpec) -> Source:
-    _check_package("webdataset", "webdataset", spec)
-    with _reading(spec), _timm_warnings():
-        described = any((spec.path / name).is_file() for name in ("_info.json", "info.json")) if spec.path else False
-        split = "train" if described else _shards(spec)
-        dataset: Any = create_dataset("wds/", root=str(spec.path), split=split, is_training=False)
-
-    def samples() -> Iterator[Sample]:
-        with _reading(spec), _timm_warnings() as skipped:
-            for index, (image, label) in enumerate(dataset):
-                yield Sample(str(label), f"sample {index}", image)
-        if skipped:
-            reason = skipped[0].removeprefix("Handling webdataset error ").removesuffix(". Ignoring.")
-            raise DataError(f"broken samples in {spec.text}: {len(skipped)}, the first for {reason}")
-
-    return Source(samples=samples, total=dataset.reader.num_samples or None, class_counts=None)
+    return Source(
+        samples=samples,
+        total=len(by_entry),
+        class_counts=dict(Counter(by_entry.values())),
+        left_out=(*tree.notes, *choice.left_out),
+        skipped=tree.count_skipped(),
+        split=choice.split,
+        class_level=choice.class_level,
+    )
 
 
-def _shards(spec: SourceSpec) -> str:
-    """Returns the training shards of a folder without a description, as webdataset's list of URLs."""
-    chosen = choose_shards(sorted(entry.name for entry in spec.path.glob("*.tar")) if spec.path else [])
-    if not chosen:
-        raise DataError(f"no training shards (.tar) in {spec.text}")
-    return "::".join(chosen)
-
-
-@contextlib.contextmanager
-def _timm_warnings() -> Iterator[list[str]]:
-    """Collects what timm's webdataset reader only logs: above all the broken samples, which it skips."""
-    texts: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("timm.data.readers.reader_wds")
-    logger.addHandler(handler)
-    try:
-        yield texts
-    finally:
-        logger.removeHandler(handler)
-
-
-_OPENERS: dict[str, Callable[[SourceSpec], Source]] = {
+_OPENERS: dict[str, Callable[[SourceSpec, ReadOptions], Source]] = {
     "digits": _open_digits,
-    "folder": _open_folder,
-    "tar": _open_tar,
-    "tars": _open_tar,
+    "folder": _open_files,
+    "archive": _open_files,
+    "table": _open_table,
     "torch": _open_torch,
     "hfds": _open_hfds,
     "wds": _open_wds,
-    "function": open_function,
+    "function": lambda spec, options: open_function(spec),
 }
 
 
-def _check_train_folder(spec: SourceSpec) -> None:
-    """Checks that a `train` folder that is there also holds something, lest its neighbours be taken for classes.
+def _path(spec: SourceSpec) -> Path:
+    assert spec.path is not None
+    return spec.path
+
+
+def _check_images(spec: SourceSpec, tree: Tree) -> None:
+    """Checks that there are images, and that a `train` folder holds some, lest its neighbours be taken for classes.
 
     Raises:
-        DataError: It is empty.
+        DataError: There are none; with what lies there instead.
     """
-    for name in TRAIN_NAMES:
-        folder = spec.path / name if spec.path else None
-        if folder and folder.is_dir() and not any(files for _, _, files in os.walk(folder, followlinks=True)):
-            raise DataError(f"the training folder {spec.text.rstrip('/')}/{name} is empty")
+    if not tree.images:
+        skipped = tree.count_skipped()
+        found = f" It holds {_listed(skipped)}." if skipped else ""
+        if ".heic" in skipped or ".heif" in skipped:
+            found += " `pip install pillow-heif` makes .heic readable."
+        raise DataError(f"no images in {spec.text}: one subfolder per class with images must lie there.{found}")
+    path = _path(spec)
+    if not path.is_dir():
+        return
+    filled = {entry.folders[0] for entry in tree.images if entry.folders}
+    for folder in sorted(path.iterdir()):
+        if folder.is_dir() and role_of(folder.name) == "train" and not any(role_of(name) == "train" for name in filled):
+            is_empty = all(is_litter(name) for name, _ in walk_files(folder))
+            state = "is empty" if is_empty else "has no images"
+            raise DataError(f"the training folder {spec.text.rstrip('/')}/{folder.name} {state}")
 
 
-def _counted(samples: Callable[[], Iterator[Sample]], members: list[PurePosixPath], left_out: list[str]) -> Source:
-    counts = dict(Counter(member.parent.name for member in members))
-    return Source(samples=samples, total=len(members), class_counts=counts, left_out=tuple(left_out))
+def _listed(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())
 
 
 @contextlib.contextmanager
@@ -226,21 +243,4 @@ def _reading(spec: SourceSpec, member: str | None = None) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        if _says_no_images(error):
-            extensions = ", ".join(IMG_EXTENSIONS)
-            raise DataError(
-                f"no images in {spec.text}: one subfolder per class with files that end in {extensions} must lie there"
-            ) from error
-        kind = "is no readable .tar" if isinstance(error, tarfile.TarError) else "cannot be read"
-        raise DataError(f"{f'{member} in ' if member else ''}{spec.text} {kind}: {error}") from error
-
-
-def _says_no_images(error: Exception) -> bool:
-    """Whether timm says so: in words for a folder, by having nothing to unpack for a tar."""
-    said = str(error)
-    return "Found 0 images" in said or (isinstance(error, ValueError) and "not enough values to unpack" in said)
-
-
-def _check_package(module: str, package: str, spec: SourceSpec) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise DataError(f"{spec.text} needs the package {package}, which is not installed: pip install {package}")
+        raise DataError(f"{f'{member} in ' if member else ''}{spec.text} cannot be read: {error}") from error

@@ -6,13 +6,14 @@ import dataclasses
 import difflib
 import hashlib
 import importlib.metadata
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hilo_nas import plugins
+from hilo_nas.data.formats import ARCHIVE_ENDINGS, archive_stem
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
+from hilo_nas.data.walk import walk_files
 from hilo_nas.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qm
 
 _GLYPHS = ("digits", "torch/mnist", "torch/kmnist", "torch/qmnist")
 _FORMS = (
-    "digits, a folder with one subfolder per class, a .tar, a folder of .tars, torch/NAME, hfds/NAME, wds/DIR or "
-    "path/to/file.py:function"
+    "digits, a folder with one subfolder per class, a .tar, .zip or .parquet file, a folder of them, torch/NAME, "
+    "hfds/NAME, wds/DIR or path/to/file.py:function"
 )
 
 
@@ -37,8 +38,9 @@ class Sample(NamedTuple):
     class_name: str
     member: str
     """Where the image lies inside the source; what an error message names, and what groups are told by."""
-    content: bytes | Image.Image | np.ndarray
-    """The file's bytes, or the decoded image where the source does not give them; an array is (H, W) or (H, W, 1|3)."""
+    content: bytes | Image.Image | np.ndarray | Exception
+    """The file's bytes, or the decoded image where the source does not give them (an array is (H, W) or (H, W, 1|3)),
+    or why this one cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class SourceSpec:
     """A source as the user named it."""
 
     kind: str
-    """`digits`, `folder`, `tar`, `tars`, `torch`, `hfds`, `wds` or `function`."""
+    """`digits`, `folder`, `archive`, `table`, `torch`, `hfds`, `wds` or `function`."""
     text: str
     """The user's own words."""
     path: Path | None = None
@@ -157,19 +159,22 @@ def _parse_path(text: str) -> SourceSpec:
     path = _existing(text, text)
     if path.is_dir():
         try:
-            entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+            next(path.iterdir(), None)  # Refused here, where the folder may not be listed.
         except OSError as error:
             raise DataError(f"{text} cannot be read: {error}") from error
-        tars = any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries)
-        return SourceSpec(kind="tars" if tars else "folder", text=text, path=path)
+        return SourceSpec(kind="folder", text=text, path=path)
     if path.suffix == ".py":
         raise DataError(f"a file of Python must be given with a function in it, {text}:FUNCTION, but got {text}")
-    if path.suffix != ".tar":
-        raise DataError(
-            f"a data file must be an uncompressed .tar, but got {text}. Unpack it, and give the folder; "
-            f"a source is {_FORMS}."
-        )
-    return SourceSpec(kind="tar", text=text, path=path)
+    if not path.is_file():
+        raise DataError(f"a source must be a folder or a regular file, but {text} is neither")
+    if archive_stem(path.name):
+        return SourceSpec(kind="archive", text=text, path=path)
+    if path.suffix.lower() in (".parquet", ".arrow"):
+        return SourceSpec(kind="table", text=text, path=path)
+    raise DataError(
+        f"a data file must end in {', '.join(ARCHIVE_ENDINGS)} or .parquet, but got {text}. Unpack it, and give the "
+        f"folder; a source is {_FORMS}."
+    )
 
 
 def _existing(folder: str, text: str) -> Path:
@@ -231,18 +236,13 @@ def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
 
 def _stat_lines(path: Path) -> Iterator[str]:
     if path.is_file():
-        files = [str(path)]
-    else:
-        walk = os.walk(path, followlinks=True, onerror=_raise)
-        files = [os.path.join(folder, name) for folder, _, names in walk for name in names]
-    for file in files:
+        stat = path.stat()
+        yield f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        return
+    for name, entry in walk_files(path):
         try:
-            stat = os.stat(file)
-        except FileNotFoundError:  # A link that leads nowhere; it matters only where an image is wanted of it.
-            yield f"{file}\0gone"
+            stat = entry.stat()
+        except OSError:  # A link that leads nowhere; it matters only where an image is wanted of it.
+            yield f"{path}/{name}\0gone"
         else:
-            yield f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}"
-
-
-def _raise(error: OSError) -> None:
-    raise error
+            yield f"{path}/{name}\0{stat.st_size}\0{stat.st_mtime_ns}"

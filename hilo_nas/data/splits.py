@@ -1,66 +1,319 @@
-"""Which images of a folder or tar may be trained on: its `train` split, or all that lies in no held-out split."""
+"""Which images of a source train and which class each is of, told by the folders that they lie in."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
 
 from hilo_nas.errors import DataError
 
-__all__ = ["TRAIN_NAMES", "choose_shards", "choose_training"]
+__all__ = ["Choice", "choose_labelled", "choose_training", "own_words", "role_of"]
 
-TRAIN_NAMES = ("train", "training")
-_HELD_OUT = ("test", "testing", "val", "valid", "validation", "eval", "evaluation")
+_ROLES = {
+    "train": "train training trn trainset trainingset trainval traindata trainingdata",
+    "held": "test testing tst testset testingset testdata val valid validation validate validating valset validset "
+    "validationset valdata validationdata eval evaluation evaluate evalset dev devset devel development holdout "
+    "heldout",
+    "aside": "unlabeled unlabelled unlabel extra pred prediction predictions predict inference submission query "
+    "gallery",
+    "plain": "image images img imgs photo photos picture pictures pics data dataset raw original originals full all "
+    "main base set sets split splits part parts subset folder dir",
+}
+_ROLE_OF_WORD = {word: role for role, words in _ROLES.items() for word in words.split()}
+
+Folders = tuple[str, ...]
 
 
-def choose_training(text: str, members: Sequence[PurePosixPath]) -> tuple[list[int], list[str]]:
-    """Returns the places of the members that may be trained on, and what is left out, in sentences.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What of a source trains."""
 
-    A folder is a split, and not a class, where it bears a split's name and holds class folders in its turn. Hidden
-    files are passed over in silence.
+    classes: Mapping[int, str]
+    """Class of each training image by its place in the list that was given."""
+    split: str
+    """How the training images were chosen, in one sentence; empty where there is nothing to choose."""
+    class_level: str
+    """Which folders name a class, in one sentence."""
+    left_out: tuple[str, ...]
+    """Warnings: parts that are not used though no split's name says so, and doubtful classes."""
+
+
+def role_of(name: str) -> str | None:
+    """Returns what the words of a folder's name say: `train`, `held` (out), `aside`, `plain`, or None.
+
+    Words are parted by whatever is no letter, and by capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`.
+    Only a name wholly of plain words is plain.
+    """
+    words = _words(name)
+    roles = {_ROLE_OF_WORD.get(word) for word in words}
+    if {("hold", "out"), ("held", "out")} & {*itertools.pairwise(words)}:
+        roles.add("held")
+    found = next((role for role in ("train", "held", "aside") if role in roles), None)
+    return found or ("plain" if roles == {"plain"} else None)
+
+
+def _words(name: str) -> list[str]:
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return [word.lower() for word in re.findall(r"[^\W\d_]+", parted)]
+
+
+def own_words(name: str) -> frozenset[str]:
+    """Returns the words of a name that are no split's: `pets-train-0` has `pets`."""
+    return frozenset(word for word in _words(name) if word not in _ROLE_OF_WORD)
+
+
+def _are_classes(names: Sequence[str]) -> bool:
+    """Whether each of several names has words of its own beside those of a split: freight train, passenger train."""
+    own = [own_words(name) for name in names]
+    return len(own) > 1 and all(own) and len({*own}) == len(own)
+
+
+def choose_training(text: str, folders: Sequence[Folders], n_outer: Sequence[int], class_from: str = "first") -> Choice:
+    """Returns the images that may be trained on, with their classes.
+
+    A folder is a split, and not a class, where its name says so and its place agrees: it holds class folders, and
+    what lies beside it are splits as well, or classes that it holds too. Splits inside class folders count.
 
     Args:
         text: The source in the user's words.
-        members: Paths of the images inside the source; the last folder is the class.
+        folders: Folders of each image, the outermost first.
+        n_outer: Number of these folders, for each image, that are never classes: an archive and what it lies in.
+        class_from: `first`: the first level below the split names the class; `path`: all levels do.
 
     Raises:
-        DataError: Only held-out splits are there, or splits without class folders.
+        DataError: There are no classes, only held-out splits, or splits without class folders.
     """
-    visible = [i for i, m in enumerate(members) if not any(p.startswith(".") or p == "__MACOSX" for p in m.parts)]
-    folders = {i: tuple(p.lower() for p in members[i].parent.parts) for i in visible if len(members[i].parts) > 1}
-    left_out = []
-    if len(folders) < len(visible):
-        left_out.append(f"{len(visible) - len(folders)} images of {text} lie in no class folder and are left out")
-    if folders and {folder[-1] for folder in folders.values()} <= {*TRAIN_NAMES, *_HELD_OUT}:
-        raise DataError(f"the splits of {text} hold images directly; one subfolder per class must lie between")
-    common = _common_parents(list(folders.values()))
-    depth = len(common)
-    splits = {i: folder[depth] if len(folder) > depth + 1 else "" for i, folder in folders.items()}
-    held_out = sorted(set(splits.values()) & {*_HELD_OUT})
-    chosen = [i for i in folders if splits[i] in TRAIN_NAMES]
-    if not chosen:
-        chosen = [i for i in folders if splits[i] not in _HELD_OUT]
-        left_out += [f"{text}/{name} looks like a held-out split and is never read" for name in held_out]
-    if {*common} & {*_HELD_OUT} and not {*common} & {*TRAIN_NAMES}:
-        chosen, held_out = [], ["/".join(common)]
-    if held_out and not chosen:
-        raise DataError(f"{text} holds no training images, only {', '.join(held_out)}, which a search never reads")
-    return chosen, left_out
+    descent = _Descent(text, folders, n_outer)
+    descent.run()
+    rest = descent.rest
+    if class_from == "path":
+        classes = {place: "/".join(parts) for place, parts in rest.items()}
+    else:
+        classes = {place: parts[0] for place, parts in rest.items()}
+    return Choice(
+        classes=classes,
+        split=descent.describe_split(),
+        class_level=_describe_level(rest, descent.dropped, class_from),
+        left_out=tuple(descent.warnings),
+    )
 
 
-def choose_shards(names: Sequence[str]) -> list[str]:
-    """Returns the shards that bear a training split's name, or else all that bear no held-out split's."""
-    training = [name for name in names if _has_word(name, TRAIN_NAMES)]
-    return training or [name for name in names if not _has_word(name, _HELD_OUT)]
+def choose_labelled(text: str, folders: Sequence[Folders], labels: Sequence[str]) -> Choice:
+    """Returns the images that may be trained on where labels come from elsewhere and folders tell splits alone.
+
+    Raises:
+        DataError: There are only held-out splits.
+    """
+    descent = _Descent(text, [(*parts, "") for parts in folders], [len(parts) for parts in folders])
+    descent.run(only_outer=True)
+    classes = {place: labels[place] for place in descent.rest}
+    return Choice(classes=classes, split=descent.describe_split(), class_level="", left_out=tuple(descent.warnings))
 
 
-def _has_word(name: str, words: Sequence[str]) -> bool:
-    return any(word in words for word in re.split(r"[^a-z]+", name.lower()))
+def _describe_level(rest: Mapping[int, Folders], dropped: Sequence[str], class_from: str) -> str:
+    depth = max((len(parts) for parts in rest.values()), default=1)
+    below = f" below {'/'.join(dropped)}" if dropped else ""
+    if depth == 1:
+        return f"classes are the folders{below}"
+    deepest = next("/".join(parts) for parts in rest.values() if len(parts) == depth)
+    if class_from == "path":
+        return f"classes are the whole folder paths{below}, such as {deepest}"
+    return (
+        f"classes are the first folder level{below}; images lie {depth} levels deep, such as in {deepest} "
+        "(--class-from path makes each path a class)"
+    )
 
 
-def _common_parents(folders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Returns the folders that all classes lie in."""
-    levels = zip(*(folder[:-1] for folder in folders), strict=False)
-    return tuple(level[0] for level in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
+class _Descent:
+    """The way from the source's folder down to the level of the classes."""
+
+    def __init__(self, text: str, folders: Sequence[Folders], n_outer: Sequence[int]) -> None:
+        self.text = text.rstrip("/")
+        self.rest = {place: parts for place, parts in enumerate(folders) if parts}
+        """Folders that are left of each image that trains."""
+        self.dropped: list[str] = []
+        """Folders that all training images lie in, as long as they are the same."""
+        self.warnings: list[str] = []
+        self._n_outer = n_outer
+        self._depth = 0
+        self._training: list[str] = []
+        self._held: dict[str, int] = {}
+        self._kept: list[str] = []
+        if loose := len(folders) - len(self.rest):
+            self.warnings.append(f"{loose:,} images of {text} lie in no class folder and are left out")
+
+    def run(self, only_outer: bool = False) -> None:
+        steps = [self._pass_outer, *(() if only_outer else (self._unwrap, self._split, self._split_below))]
+        while self.rest and any(step() for step in steps):
+            pass
+        if self._held and not self.rest:
+            held = ", ".join(self._held)
+            raise DataError(f"{self.text} holds no training images, only {held}, which a search never reads")
+
+    def describe_split(self) -> str:
+        """Returns the sentence about what trains and what is left out."""
+        parts = [f"{name} ({_images(count)})" for name, count in self._held.items()]
+        out = f"{_listed(parts)} {'is' if len(parts) == 1 else 'are'} left out" if parts else ""
+        trains = f"{_listed(self._training)} {'trains' if len(self._training) == 1 else 'train'}"
+        doubt = f"{_listed(self._kept)} {'counts' if len(self._kept) == 1 else 'count'} as a class, not as a split"
+        return "; ".join(
+            sentence for sentence, holds in ((trains, self._training), (out, parts), (doubt, self._kept)) if holds
+        )
+
+    def _children(self) -> dict[str, list[Folders]]:
+        """Returns the folders of the present level, with what is left below each."""
+        children: dict[str, list[Folders]] = {}
+        for parts in self.rest.values():
+            children.setdefault(parts[0], []).append(parts[1:])
+        return children
+
+    def _enter(self, names: set[str]) -> None:
+        """Goes one level down, into these folders alone."""
+        chosen = {place: parts[1:] for place, parts in self.rest.items() if parts[0] in names}
+        self.rest = {place: parts for place, parts in chosen.items() if parts}
+        if loose := len(chosen) - len(self.rest):
+            where = _listed(sorted(names)[:3])
+            self.warnings.append(f"{_images(loose)} of {self.text}/{where} in no class folder: left out")
+        self._depth += 1
+        if len(names) == 1:
+            self.dropped += names
+
+    def _leave_out(self, names: Sequence[str], children: Mapping[str, Sequence[Folders]]) -> None:
+        for name in names:
+            self._held[name] = self._held.get(name, 0) + len(children[name])
+
+    def _pass_outer(self) -> bool:
+        """Passes a level of archives that hold class folders: their names tell splits and shards, never classes."""
+        if any(self._n_outer[place] <= self._depth for place in self.rest):
+            return False
+        children = self._children()
+        roles = {name: role_of(name) for name in children}
+        chosen = [n for n in children if roles[n] == "train"] or [n for n in children if roles[n] not in _NEVER]
+        self._take(chosen, children, is_named=any(roles[n] == "train" for n in chosen))
+        return True
+
+    def _unwrap(self) -> bool:
+        """Enters the only folder of a level, unless it holds the images itself."""
+        children = self._children()
+        if len(children) > 1 or not any(next(iter(children.values()))):
+            return False
+        (name,) = children
+        if not self._training and role_of(name) == "held":
+            self._take([], children)
+        elif not self._training and role_of(name) == "train":
+            self._take([name], children, is_named=True)
+        else:
+            self._enter({name})
+        return True
+
+    def _split(self) -> bool:
+        """Enters the training splits of a level that holds splits."""
+        children = self._children()
+        by_role: dict[str | None, list[str]] = {}
+        for name in children:
+            by_role.setdefault(role_of(name), []).append(name)
+        train, held, aside, plain = (by_role.get(role, []) for role in ("train", "held", "aside", "plain"))
+        others = [*by_role.get(None, []), *plain]
+        deep = {name for name in children if any(children[name])}
+        if _are_classes([*train, *held]):
+            self._kept = [*train, *held]
+            return False
+        if train and not others:
+            if not deep & {*train}:
+                raise DataError(
+                    f"the splits of {self.text} hold images directly; one subfolder per class must lie between"
+                )
+            self._take(train, children, is_named=True)
+        elif train and deep & {*train} and (held or self._outweighs(train, others, children)):
+            self._take(train, children, is_named=True)
+        elif held and not others and not train:
+            self._take([], children)
+        elif held and not train and any(self._is_part(name, others, plain, children) for name in held):
+            parts = [name for name in [*held, *aside] if self._is_part(name, others, plain, children)]
+            self.warnings += [f"{self.text}/{name} looks like a held-out split and is never read" for name in parts]
+            self._leave_out(parts, children)
+            self.rest = {place: path for place, path in self.rest.items() if path[0] not in parts}
+        else:
+            self._kept = [*train, *held]
+            return False
+        return True
+
+    def _outweighs(self, train: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
+        """Whether a folder named for training, amid others that no split's name, is a split rather than a class."""
+        below = {path[0] for name in train for path in children[name] if path}
+        if len(below) < 2:
+            return False
+        if below & {*others} or all(role_of(name) == "plain" for name in others):
+            return True
+        beside = [path for name in others for path in children[name]]
+        return not any(beside) and sum(len(children[name]) for name in train) > len(beside)
+
+    def _is_part(
+        self, name: str, others: list[str], plain: list[str], children: Mapping[str, Sequence[Folders]]
+    ) -> bool:
+        """Whether a folder named for testing, amid classes, is a split rather than one of them."""
+        paths = children[name]
+        below = {path[0] for path in paths if path}
+        if not below:
+            return others == plain and any(any(children[other]) for other in others)
+        is_deeper = all(paths) and not any(path for other in others for path in children[other])
+        return bool(below & {*others}) or is_deeper or others == plain
+
+    def _split_below(self) -> bool:
+        """Looks for splits inside the folders of this level: those of one data set amid others, or of each class."""
+        children = self._children()
+        inner = {name: {path[0] if path else "" for path in paths} for name, paths in children.items()}
+        roles = {name: {role_of(folder) for folder in folders} for name, folders in inner.items()}
+        holders = {name for name in children if "train" in roles[name] and roles[name] <= {"train", *_NEVER}}
+        if not holders:
+            return False
+        classes = {p[1] for n in holders for p in children[n] if len(p) > 1 and role_of(p[0]) == "train"}
+        if len(classes) > 1 and (len(holders) == 1 or holders == {*children}):
+            lost = [name for name in children if name not in holders]
+            self.warnings += [f"{self.text}/{name} ({_images(len(children[name]))}) is left out" for name in lost]
+            self._enter(holders)
+            return True
+        is_split = len({name for holder in holders for name in inner[holder]}) > 1
+        if not is_split or (len(holders) == 1 and len(children) > 1):
+            return False
+        self._split_classes(holders)
+        return False
+
+    def _split_classes(self, holders: set[str]) -> None:
+        """Keeps the training split of each class."""
+        kept: dict[int, Folders] = {}
+        for place, parts in self.rest.items():
+            if parts[0] not in holders:
+                kept[place] = parts
+            elif role_of(parts[1]) == "train":
+                kept[place] = (parts[0], *parts[2:])
+                if parts[1] not in self._training:
+                    self._training.append(parts[1])
+            else:
+                self._held[parts[1]] = self._held.get(parts[1], 0) + 1
+        self.rest = kept
+
+    def _take(self, chosen: list[str], children: Mapping[str, Sequence[Folders]], is_named: bool = False) -> None:
+        """Enters the chosen splits and notes the others."""
+        lost = [name for name in children if name not in chosen]
+        self._leave_out(lost, children)
+        if chosen:
+            odd = [name for name in lost if role_of(name) in (None, "plain")]
+            self.warnings += [f"{self.text}/{n} ({_images(len(children[n]))}) is no split: left out" for n in odd]
+        if is_named:
+            self._training = chosen
+        self._enter({*chosen})
+
+
+_NEVER = ("held", "aside")
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [*names[:4], f"{len(names) - 4:,} more"] if len(names) > 5 else list(names)
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -12,7 +12,7 @@ from hilo_nas.report.benches import (
 from hilo_nas.report.cohorts import build_cohort_frame
 from hilo_nas.report.pictures import Cloud, TauBar, check_pictures, render_agreement
 from hilo_nas.report.standings import Standing, compare_references
-from hilo_nas.report.tables import build_front_frame, build_trials_frame, describe_arch, write_speed_table, write_tables
+from hilo_nas.report.tables import build_front_frame, build_trials_frame, write_speed_table, write_tables
 
 __all__ = [
     "BenchReport",
@@ -26,7 +26,6 @@ __all__ = [
     "check_folder",
     "check_pictures",
     "compare_references",
-    "describe_arch",
     "render_agreement",
     "render_csv",
     "render_json",

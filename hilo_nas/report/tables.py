@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.front import front_of, probability_on_front, ties_of, top1_errors
 from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["build_front_frame", "build_trials_frame", "describe_arch", "write_speed_table", "write_tables"]
+__all__ = ["build_front_frame", "build_trials_frame", "write_speed_table", "write_tables"]
 
 COLUMNS = (
     "number",
@@ -126,27 +125,6 @@ def write_tables(folder: StudyFolder) -> None:
         text = io.StringIO()
         frame.to_csv(text, index=False)
         write_atomically(folder.path / name, text.getvalue())
-
-
-def describe_arch(arch: ArchConfig) -> str:
-    """Returns an architecture in one line: widths, depths, and per stage with attention its kind and its knobs."""
-    arch = arch.canonical()
-    stages = []
-    for i, kind in enumerate(arch.attention):
-        if kind == "hilo" and arch.window_size[i] == 1:
-            stages.append(f"{i + 1}: {arch.num_heads[i]} heads")
-        elif kind == "hilo":
-            lofi = int(arch.num_heads[i] * arch.alpha[i])
-            stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
-        elif kind != "none":
-            uses = ATTENTION_KINDS[kind].uses
-            knobs = [f"{arch.num_heads[i]} heads"] * ("num_heads" in uses)
-            knobs += [f"s={arch.window_size[i]}"] * ("window_size" in uses)
-            stages.append(f"{i + 1}: {kind}, {', '.join(knobs)}")
-    ratios = _join(arch.mlp_ratios if len(set(arch.mlp_ratios)) > 1 else arch.mlp_ratios[:1])
-    return f"p{arch.patch_size} {_join(arch.embed_dims)} x {_join(arch.depths)}, mlp {ratios}" + (
-        f" [{'; '.join(stages)}]" if stages else ""
-    )
 
 
 def _row(record: TrialRecord) -> dict[str, Any]:

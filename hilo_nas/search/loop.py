@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch import ArchConfig, describe_arch
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import (
@@ -295,6 +295,7 @@ class SearchLoop:
                 total=self._manifest.trials,
                 is_peer=closed.is_peer,
                 metric=self._manifest.plan.score_metric,
+                network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
             )
         )
         return closed

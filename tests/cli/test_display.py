@@ -103,6 +103,8 @@ def finished(**fields):
 
 def test_a_pipe_gets_a_line_per_trial():
     assert say(finished()) == "trial   3 (4/9) 0123456789ab     950.4 images/s  top-1  50.0 %  12 s\n"
+    named = finished(network="p2 16-32-64-128 x 1-1-2-1, mlp 4 [3: 2/4 lofi, s=2]")
+    assert "(4/9) p2 16-32-64-128 x 1-1-2-1, mlp 4 [3: 2/4 lofi, s=2]     950.4 images/s" in say(named)
     broken = finished(state="infeasible", reason="latency_ms <= 20 is a limit, but got [25]", proxy_top1=None)
     assert say(broken) == ("trial   3 (4/9) 0123456789ab  infeasible: latency_ms <= 20 is a limit, but got [25]\n")
 

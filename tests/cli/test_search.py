@@ -1,5 +1,7 @@
 """`hilo-nas search`: its aims, tables of speeds and taken-over scores, from the command line, on a fake machine."""
 
+import shlex
+
 import pytest
 from builders import build_arch, build_manifest, build_record, write_study
 from fakes import FakeMachine, speed, write_speeds, write_timed_study
@@ -147,3 +149,39 @@ def test_a_dry_run_prices_a_search_with_aims_and_makes_no_study(home, capsys):
     assert "latency_ms <= 0.001: kept by none of 12 networks of the space, timed briefly, nor by its smallest" in out
     assert "4 trials: about" in out
     assert not list(home.glob("studies/*"))
+
+
+def test_ctrl_c_says_how_to_resume(home, machine, capsys):
+    def interrupt(verb, count):
+        if verb == "score" and count == 1:
+            raise KeyboardInterrupt
+
+    machine.happen = interrupt
+    study, elsewhere = "mine too", str(home / "all studies")
+    options = ("litv2_digits", "--study", study, "--studies-dir", elsewhere, "--sampler", "random", "--trials", "3")
+    said = refused(capsys, *options, "--no-remeasure", code=130)
+    way = f"hilo-nas search --study 'mine too' --studies-dir '{elsewhere}'"
+    assert said == f"Resume with: {way} stopped; everything finished is kept"
+    machine.happen = lambda verb, count: None
+    assert main([*shlex.split(way)[1:], "--no-remeasure"]) == 0
+    assert "3 of 3 networks measured" in capsys.readouterr().out
+
+
+def test_ctrl_c_before_there_is_a_study_says_so(home, machine, capsys):
+    def interrupt(verb, count):
+        raise KeyboardInterrupt
+
+    machine.happen = interrupt
+    said = refused(capsys, "litv2_digits", code=130)
+    assert said.startswith("Nothing was measured yet: start it again with the same command.")
+
+
+def test_a_fault_of_the_program_ends_with_its_name_and_a_traceback_only_if_asked(home, machine, capsys):
+    def stumble(verb, count):
+        raise ZeroDivisionError("by [/x] \x1b[31m")
+
+    machine.happen = stumble
+    said = refused(capsys, "litv2_digits", code=1)
+    assert said.endswith("ZeroDivisionError: by [/x] \\x1b[31m. This is a fault of hilo-nas: --debug shows where.")
+    with pytest.raises(ZeroDivisionError):
+        main(["--debug", "search", "litv2_digits"])

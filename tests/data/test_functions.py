@@ -7,10 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hilo_nas.data import clear_caches, list_caches
 from hilo_nas.data.cache import load_arrays, load_members
+from hilo_nas.data.functions import open_function
 from hilo_nas.data.sources import absolute_source, parse_source, read_fingerprint
 from hilo_nas.errors import DataError, NotFoundError
 from hilo_nas.events import DataPrepared
@@ -80,6 +82,26 @@ return [
     assert (pixels[3] == 3).all()
     assert (digests[0] == digests[2]).all()
     assert DataPrepared(done=6, total=6) in events  # a list knows its length
+
+
+def test_arrays_of_more_than_eight_bits_and_of_one_channel_are_given_as_they_are(write):
+    write(
+        """
+array = np.arange(36).reshape(6, 6)
+yield (array * 1000).astype(np.uint16), "a"
+yield (array * 1000).astype(np.uint16)[:, :, None], "a"
+yield array / 36, "b"
+yield np.stack([array] * 3, 2).astype(np.int16) - 18, "b"
+yield Image.fromarray((array * 1000).astype(np.uint16)), "a"
+yield array.astype(np.uint8)[:, :, None], "b"
+"""
+    )
+    contents = [sample.content for sample in open_function(parse_source("scans.py:load")).samples()]
+    kinds = [(content.dtype.name, content.shape) for content in contents if isinstance(content, np.ndarray)]
+    assert kinds == [("uint16", (6, 6)), ("uint16", (6, 6)), ("float32", (6, 6)), ("float32", (6, 6, 3))]
+    assert contents[0].max() == 35000
+    assert contents[3].min() == -18
+    assert (contents[4].mode, contents[5].mode) == ("I;16", "L")
 
 
 def test_an_image_may_be_closed_and_an_array_filled_again_when_the_function_goes_on(prepare, write, images):
@@ -182,7 +204,8 @@ def test_a_folder_that_is_called_like_a_function_is_a_folder(images, home):
             r"image must be a PIL image, .* or the bytes of an image file, but is 'cat\.png' \(str\)",
         ),
         ("yield None, 'a'", r"but is None"),
-        ("yield np.zeros((4, 4, 3)), 'a'", r"of uint8, .*but is an array \(4, 4, 3\) of float64"),
+        ("yield np.zeros((4, 4, 3), bool), 'a'", r"of integers or floats, .*but is an array \(4, 4, 3\) of bool"),
+        ("yield np.zeros((4, 4, 2)), 'a'", r"but is an array \(4, 4, 2\) of float64"),
         ("yield np.zeros((4, 4, 4), np.uint8), 'a'", r"but is an array \(4, 4, 4\) of uint8"),
         ("yield np.zeros((0, 4), np.uint8), 'a'", r"but is an array \(0, 4\) of uint8"),
         ("yield b'no image', 'a', 'x/1.png'", r"(?s)broken images in scans\.py:load:.*x/1\.png"),
@@ -206,7 +229,7 @@ def test_a_broken_image_that_pillow_opens_is_named(prepare, write, images):
     file = images.folder("pets", TWO) / "cats" / "0.png"
     file.write_bytes(file.read_bytes()[:60])
     write(f"with Image.open({str(file)!r}) as image:\n    yield image, 'a'")
-    with pytest.raises(DataError, match=r"item 0 of scans\.py:load is a broken image: "):
+    with pytest.raises(DataError, match=r"broken images in scans\.py:load:\n.*item 0"):
         prepare("scans.py:load")
 
 

@@ -17,7 +17,7 @@ from builders import (
     write_study,
 )
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch import PRESETS, describe_arch
 from hilo_nas.errors import StorageError
 from hilo_nas.front import probability_on_front, top1_errors
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
@@ -26,7 +26,6 @@ from hilo_nas.report import (
     build_front_frame,
     build_trials_frame,
     compare_references,
-    describe_arch,
     write_tables,
 )
 from hilo_nas.study import StudyFolder

@@ -1,0 +1,264 @@
+"""Files of a .tar or .zip, compressed or not, read in their order and never unpacked.
+
+Links are followed inside the archive. Whatever leads outside is left out: a link, a name with `..`. Of a name that
+occurs twice the last counts, as it would where the archive is unpacked.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import importlib
+import io
+import lzma
+import posixpath
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+
+from hilo_nas.errors import DataError
+
+__all__ = ["Archive", "Contents", "Place", "open_archive"]
+
+Place = tuple[int, int]
+"""Where a file lies inside its archive: the offset by which files are sorted, and the size in bytes."""
+
+_MAX_LINKS = 40
+
+
+class Contents(NamedTuple):
+    """What an archive holds."""
+
+    files: dict[str, Place]
+    """The place of each file by its path."""
+    special: list[str]
+    """Paths of pipes and devices."""
+    lost: list[str]
+    """Links that lead outside the archive or to nothing, and names that lead outside."""
+    is_cut: bool
+    """Whether the end marker is missing."""
+
+
+class Archive(Protocol):
+    """An open archive."""
+
+    def list(self) -> Contents:
+        """Returns what it holds."""
+
+    def read(self, place: Place) -> bytes:
+        """Returns a file; places in ascending order are fast where the archive is compressed."""
+
+
+@contextlib.contextmanager
+def open_archive(file: BinaryIO) -> Iterator[Archive]:
+    """Opens an archive, whose kind is told by its first bytes.
+
+    Raises:
+        DataError: It is encrypted, damaged, or needs a package that is not installed.
+    """
+    head = file.read(6)
+    file.seek(0)
+    if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\10"):
+        with zipfile.ZipFile(file) as opened:
+            yield _Zip(opened)
+    else:
+        with _decompressed(file, head) as stream:
+            yield _Tar(stream)
+
+
+def _decompressed(file: BinaryIO, head: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
+    if head.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if head.startswith(b"BZh"):
+        return cast("BinaryIO", bz2.BZ2File(file))
+    if head.startswith(b"\xfd7zXZ"):
+        return cast("BinaryIO", lzma.LZMAFile(file))
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return _zstandard(file)
+    return contextlib.nullcontext(file)
+
+
+def _zstandard(file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    """Opens a .zst with Python 3.14's own module, or else with the package `zstandard`."""
+    with contextlib.suppress(ImportError):
+        return cast("BinaryIO", importlib.import_module("compression.zstd").ZstdFile(file))
+    try:
+        return cast("BinaryIO", io.BufferedReader(_Zstandard(file, importlib.import_module("zstandard")), 1 << 16))
+    except ImportError:
+        raise DataError(
+            "a .tar.zst needs the package zstandard, which is not installed. Use `pip install zstandard`, or pack the "
+            "images as a plain .tar"
+        ) from None
+
+
+class _Zstandard(io.RawIOBase):
+    """A stream that seeks backwards by beginning again, as those of the standard library do."""
+
+    def __init__(self, file: BinaryIO, module: Any) -> None:
+        self._file, self._module = file, module
+        self._restart()
+
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._reader = self._module.ZstdDecompressor().stream_reader(self._file, read_across_frames=True, closefd=False)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._reader.read(len(buffer))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        target = offset if whence == io.SEEK_SET else self._at + offset
+        if whence == io.SEEK_END:
+            raise io.UnsupportedOperation("the end of a compressed stream is not known")
+        if target < self._at:
+            self._restart()
+        while self._at < target and (content := self._reader.read(min(target - self._at, 1 << 20))):
+            self._at += len(content)
+        return self._at
+
+
+class _Tar:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def list(self) -> Contents:
+        index = _Index()
+        with tarfile.open(fileobj=self._stream, mode="r:") as tar:
+            for info in tar:
+                # tarfile keeps what it has read; a large archive has millions of members.
+                tar.members = []  # type: ignore[attr-defined]
+                if info.isreg():
+                    if info.sparse is not None:
+                        raise DataError(f"{info.name} is stored with holes (sparse). Pack it with plain tar")
+                    index.add(info.name, place=(info.offset_data, info.size))
+                elif info.islnk():
+                    first = info.linkname.lstrip("/")
+                    index.add(info.name, place=index.files.get(_inside(first) or ""), target=first)
+                elif info.issym():
+                    index.add(info.name, target=posixpath.join(posixpath.dirname(info.name), info.linkname))
+                elif not info.isdir():
+                    index.special.append(info.name)
+            is_cut = self._check_end(tar.offset)
+        return index.contents(is_cut)
+
+    def _check_end(self, offset: int) -> bool:
+        """Returns whether the end marker is missing; `tarfile` takes a damaged header for the end.
+
+        Raises:
+            DataError: Something else stands there.
+        """
+        self._stream.seek(offset)
+        block = self._stream.read(tarfile.BLOCKSIZE)
+        if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
+            raise DataError(f"it is damaged or cut off at byte {offset:,}")
+        return not block
+
+    def read(self, place: Place) -> bytes:
+        offset, size = place
+        self._stream.seek(offset)
+        content = self._stream.read(size)
+        if len(content) < size:
+            raise DataError(f"it is cut off at byte {offset + len(content):,}")
+        return content
+
+
+class _Zip:
+    def __init__(self, opened: zipfile.ZipFile) -> None:
+        self._opened = opened
+        self._members = {(info.header_offset, info.file_size): info for info in opened.infolist()}
+
+    def list(self) -> Contents:
+        index = _Index()
+        for place, info in self._members.items():
+            # Some Windows tools write backslashes.
+            name = info.filename.replace("\\", "/") if "/" not in info.filename else info.filename
+            mode = info.external_attr >> 16
+            if info.is_dir():
+                continue
+            if info.flag_bits & 1:
+                raise DataError(f"it is encrypted ({name}). Unpack it with its password, and give the folder")
+            if stat.S_ISLNK(mode):
+                target = self._opened.read(info).decode(errors="surrogateescape")
+                index.add(name, target=posixpath.join(posixpath.dirname(name), target))
+            elif stat.S_ISREG(mode) or stat.S_IFMT(mode) == 0:
+                index.add(name, place=place)
+            else:
+                index.special.append(name)
+        return index.contents(is_cut=False)
+
+    def read(self, place: Place) -> bytes:
+        return self._opened.read(self._members[place])
+
+
+class _Index:
+    """Files and links of an archive as they come; later ones replace earlier ones of the same name."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Place] = {}
+        self.special: list[str] = []
+        self._links: dict[str, str | None] = {}
+        self._outside: list[str] = []
+
+    def add(self, name: str, *, place: Place | None = None, target: str | None = None) -> None:
+        path = _inside(name.lstrip("/"))
+        if path is None:
+            self._outside.append(name)
+            return
+        self.files.pop(path, None)
+        self._links.pop(path, None)
+        if place is not None:
+            self.files[path] = place
+        elif target is not None:
+            self._links[path] = _inside(target)
+
+    def contents(self, is_cut: bool) -> Contents:
+        files, lost = dict(self.files), list(self._outside)
+        folders: dict[str, list[str]] = {}
+        if self._links:
+            for path in self.files:
+                for end in (i for i, sign in enumerate(path) if sign == "/"):
+                    folders.setdefault(path[:end], []).append(path)
+        for link in self._links:
+            target = self._resolve(link)
+            if target is not None and target in self.files:
+                files[link] = self.files[target]
+            elif target is not None and target in folders and not f"{link}/".startswith(f"{target}/"):
+                files |= {link + path[len(target) :]: self.files[path] for path in folders[target]}
+            else:
+                lost.append(link)
+        return Contents(files, self.special, lost, is_cut)
+
+    def _resolve(self, path: str) -> str | None:
+        """Returns where a path leads once all links on its way are followed; None outside, or in a circle."""
+        for _ in range(_MAX_LINKS):
+            parts = path.split("/")
+            heads = ("/".join(parts[:n]) for n in range(1, len(parts) + 1))
+            link = next((head for head in heads if head in self._links), None)
+            if link is None:
+                return path
+            target = self._links[link]
+            if target is None:
+                return None
+            path = posixpath.normpath(target + path[len(link) :])
+        return None
+
+
+def _inside(path: str) -> str | None:
+    """Returns a path in plain form, or None where it leads out of the archive."""
+    plain = posixpath.normpath(path)
+    return None if plain.startswith("/") or plain == ".." or plain.startswith("../") else plain

@@ -1,0 +1,72 @@
+"""What a file is, told by its name: an image that Pillow opens, an archive, or litter of an operating system."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from pathlib import PurePosixPath
+
+__all__ = ["ARCHIVE_ENDINGS", "archive_stem", "ending_of", "image_endings", "is_image", "is_litter"]
+
+ARCHIVE_ENDINGS = (
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz2",
+    ".tar.xz",
+    ".txz",
+    ".tar.zst",
+    ".tzst",
+    ".zip",
+)
+"""Endings of the archives that can be read."""
+
+_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
+
+
+@functools.cache
+def image_endings() -> frozenset[str]:
+    """Returns the endings of the files that Pillow can read here, in lower case.
+
+    HEIC counts where `pillow-heif` is installed. Formats that Pillow knows by name only (HDF5, GRIB, MPEG and others)
+    do not count.
+    """
+    from PIL import EpsImagePlugin, Image, ImageFile
+
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    endings = Image.registered_extensions()  # Loads every plugin.
+    unreadable = {name for name, (factory, _) in Image.OPEN.items() if _is_stub(factory, ImageFile.StubImageFile)}
+    unreadable |= {"MPEG", *(() if EpsImagePlugin.has_ghostscript() else ("EPS",))}
+    return frozenset(ending for ending, name in endings.items() if name in Image.OPEN and name not in unreadable)
+
+
+def _is_stub(factory: object, stub: type) -> bool:
+    return isinstance(factory, type) and issubclass(factory, stub)
+
+
+def is_image(name: str) -> bool:
+    """Whether Pillow reads files of that ending."""
+    return ending_of(name) in image_endings()
+
+
+def archive_stem(name: str) -> str | None:
+    """Returns the name without its ending where it is that of an archive, else None."""
+    lower = name.lower()
+    for ending in sorted(ARCHIVE_ENDINGS, key=len, reverse=True):
+        if lower.endswith(ending) and len(lower) > len(ending):
+            return name[: -len(ending)]
+    return None
+
+
+def ending_of(name: str) -> str:
+    """Returns the last ending with its dot, in lower case; empty where there is none."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def is_litter(path: str) -> bool:
+    """Whether any part of a path is hidden, or was left behind by an operating system."""
+    return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))

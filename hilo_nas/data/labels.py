@@ -1,0 +1,137 @@
+"""Images whose labels lie beside them in files of the same name, as webdataset writes them: 000.jpg and 000.cls."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hilo_nas.data.splits import own_words
+from hilo_nas.data.trees import Entry, Tree, read_entries
+from hilo_nas.errors import DataError
+
+__all__ = ["has_label_files", "pair_labels", "read_labels"]
+
+_SURE = ("cls", "class", "label", "cls.txt", "class.txt", "label.txt", "cls.json", "label.json", "class.json")
+_LIKELY = ("json", "txt")
+"""Files of these endings may hold something else as well; they come last."""
+
+_KEYS = (
+    *("class_name", "classname", "label_name", "labelname", "category_name", "class", "label", "category", "cls"),
+    *("target", "y", "class_id", "label_id", "category_id", "class_index", "label_index", "class_idx", "label_idx"),
+    *("classes", "labels"),
+)
+"""Keys of JSON that name a class, names before numbers."""
+_MAX_NAME = 200
+
+
+def _key(path: str) -> tuple[str, str]:
+    """Returns what webdataset pairs files by, the path up to the first dot of its name, and the rest."""
+    folder, slash, name = path.rpartition("/")
+    stem, _, ending = name.partition(".")
+    return f"{folder}{slash}{stem}", ending.lower()
+
+
+def pair_labels(tree: Tree) -> dict[str, Entry]:
+    """Returns the label file of each image, by the image's path; of several the one of the surest ending."""
+    order = {ending: rank for rank, ending in enumerate((*_SURE, *_LIKELY))}
+    found: dict[str, tuple[int, Entry]] = {}
+    for entry in tree.others:
+        key, ending = _key(entry.path)
+        if ending in order and (key not in found or order[ending] < found[key][0]):
+            found[key] = (order[ending], entry)
+    keys = {entry.path: _key(entry.path)[0] for entry in tree.images}
+    return {path: found[key][1] for path, key in keys.items() if key in found}
+
+
+def has_label_files(tree: Tree, labels: Mapping[str, Entry]) -> bool:
+    """Whether label files name the classes, and not folders.
+
+    They do where half of the images or more have one, and its ending means nothing else (`.cls`), or folders and
+    archives differ in numbers and the words of splits alone, as shards do.
+    """
+    if not labels or 2 * len(labels) < len(tree.images):
+        return False
+    if any(_key(entry.path)[1] in _SURE for entry in labels.values()):
+        return True
+    folders = {entry.folders for entry in tree.images}
+    return len({frozenset[str]().union(*map(own_words, parts)) for parts in folders}) == 1
+
+
+def read_labels(text: str, entries: Iterable[Entry], key: str | None = None) -> dict[str, str]:
+    """Returns the class that each label file names, by the file's path.
+
+    A file holds an integer or a name as text, or JSON with one of the usual keys.
+
+    Args:
+        text: The source in the user's words.
+        entries: The label files.
+        key: The key of the label in JSON; None looks for the usual ones.
+
+    Raises:
+        DataError: Files that hold no label, the first few of them with what was found.
+    """
+    labels: dict[str, str] = {}
+    faults: list[str] = []
+    for entry, content in read_entries(entries):
+        try:
+            if isinstance(content, Exception):
+                raise content
+            labels[entry.path] = _label(_key(entry.path)[1], content, key)
+        except Exception as error:
+            faults.append(f"{entry.path} ({error})")
+    if faults:
+        more = [f"and {len(faults) - 5:,} more"] if len(faults) > 5 else []
+        raise DataError(f"label files of {text} hold no class:\n" + "\n".join(f"  {f}" for f in [*faults[:5], *more]))
+    _check_repeated(text, list(labels.values()))
+    return labels
+
+
+def _label(ending: str, content: bytes, key: str | None) -> str:
+    text = content.decode("utf-8-sig").strip()
+    value = _find(json.loads(text), key) if ending.endswith("json") else text
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"one class must stand there, but got {_shown(value)}")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise DataError(f"a class must be an integer or a name, but got {value}")
+        value = int(value)
+    name = str(value).strip()
+    if not name or "\0" in name or "\n" in name or len(name) > _MAX_NAME:
+        raise DataError(f"a class must be an integer or one line of text, but got {_shown(name)}")
+    try:
+        return str(int(name))
+    except ValueError:
+        return name
+
+
+def _find(value: Any, key: str | None) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if key is not None:
+        if key not in value:
+            raise DataError(f"no key {key!r}, only {', '.join(map(str, value)) or 'none'}")
+        return value[key]
+    lower = {str(name).lower(): inner for name, inner in value.items()}
+    found = next((lower[name] for name in _KEYS if name in lower), None)
+    if found is None:
+        raise DataError(f"none of the keys {', '.join(_KEYS[:8])}..., only {', '.join(lower) or 'none'}")
+    return _find(found, None) if isinstance(found, dict) else found
+
+
+def _check_repeated(text: str, names: Sequence[str]) -> None:
+    counts = Counter(names)
+    if len(names) >= 20 and 2 * len(counts) > len(names):
+        examples = ", ".join(map(repr, list(counts)[:3]))
+        raise DataError(
+            f"label files of {text} must name classes, but {len(counts):,} different texts stand in {len(names):,} "
+            f"files, such as {examples}: captions? Write one class into each .cls file"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

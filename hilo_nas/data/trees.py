@@ -1,0 +1,184 @@
+"""The files of a folder or archive as one list, wherever they lie: loose, in archives, or in archives of archives."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from hilo_nas.data.archives import Contents, Place, open_archive
+from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
+from hilo_nas.data.walk import walk_files
+from hilo_nas.errors import DataError
+
+__all__ = ["Entry", "Tree", "list_tree", "read_entries"]
+
+_MAX_INNER_BYTES = 4 * 2**30
+"""Size of an archive inside an archive that is still read, because it is held in memory."""
+
+
+class Entry(NamedTuple):
+    """One file."""
+
+    file: str
+    """Path on disk: of the file itself, or of the archive that holds it."""
+    within: tuple[Place, ...]
+    """Its place inside that archive, and inside the archive in there; empty for a loose file."""
+    path: str
+    """Path inside the source; an archive's name without its ending is a folder of it."""
+    n_outer: int
+    """Leading folders of `path` up to and including the innermost archive's name; 0 for a loose file."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of `path`."""
+        return tuple(self.path.split("/")[:-1])
+
+
+@dataclasses.dataclass(kw_only=True)
+class Tree:
+    """The files of a source."""
+
+    images: list[Entry] = dataclasses.field(default_factory=list)
+    others: list[Entry] = dataclasses.field(default_factory=list)
+    """Files that are no images, and not what an operating system leaves behind."""
+    special: int = 0
+    """Number of pipes, sockets and devices."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """Warnings about archives."""
+
+    def count_skipped(self) -> dict[str, int]:
+        """Returns the number of files that are no images, by ending."""
+        counts = Counter(ending_of(entry.path) or "no ending" for entry in self.others)
+        return dict(counts.most_common()) | ({"special": self.special} if self.special else {})
+
+    def holds_classes(self) -> bool:
+        """Whether any image lies in a folder."""
+        return any("/" in entry.path for entry in self.images)
+
+
+def list_tree(path: Path) -> Tree:
+    """Lists a folder or archive. Archives in a folder count where no image lies in a folder beside them.
+
+    Raises:
+        DataError: An archive is damaged, encrypted or needs a package that is not installed.
+        OSError: A folder or file cannot be read.
+    """
+    tree = Tree()
+    if path.is_file():
+        _add_archive(tree, str(path), "")
+        return tree
+    for relative, entry in walk_files(path):
+        if is_litter(relative):
+            continue
+        if _is_special(entry):
+            tree.special += 1
+        else:
+            _add_file(tree, Entry(entry.path, (), relative, 0))
+    if not tree.holds_classes():
+        archives = [entry for entry in tree.others if archive_stem(entry.path)]
+        tree.others = [entry for entry in tree.others if not archive_stem(entry.path)]
+        for archive in archives:
+            _add_archive(tree, archive.file, archive.path)
+    return tree
+
+
+def read_entries(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes | Exception]]:
+    """Reads files one after the other; those of an archive in its order, and one that cannot be read gives its error.
+
+    Raises:
+        DataError: An archive is damaged.
+    """
+    for file, group in itertools.groupby(sorted(entries), key=lambda entry: entry.file):
+        members = list(group)
+        if not members[0].within:
+            for entry in members:
+                yield entry, _attempt(Path(file).read_bytes)
+        else:
+            with open(file, "rb") as opened, _named(file):
+                yield from _read_within(opened, members, 0)
+
+
+def _read_within(file: BinaryIO, entries: Sequence[Entry], level: int) -> Iterator[tuple[Entry, bytes | Exception]]:
+    with open_archive(file) as archive:
+        for place, group in itertools.groupby(entries, key=lambda entry: entry.within[level]):
+            members = list(group)
+            content = _attempt(lambda place=place: archive.read(place))  # type: ignore[misc]
+            if len(members[0].within) == level + 1:
+                yield from ((entry, content) for entry in members)
+            elif isinstance(content, Exception):
+                raise content
+            else:
+                yield from _read_within(io.BytesIO(content), members, level + 1)
+
+
+def _attempt(read: Callable[[], bytes]) -> bytes | Exception:
+    try:
+        return read()
+    except Exception as error:
+        return error
+
+
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Puts an archive's name before what it raises."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"the archive {Path(file).name} cannot be read: {error}") from error
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a pipe, a socket or a device; a link that leads nowhere is none."""
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode) if not entry.is_file() else False
+    except OSError:
+        return False
+
+
+def _add_file(tree: Tree, entry: Entry) -> None:
+    (tree.images if is_image(entry.path) else tree.others).append(entry)
+
+
+def _add_archive(tree: Tree, file: str, path: str) -> None:
+    """Adds what an archive holds; `path` is its own inside the source, empty where it is the source."""
+    with open(file, "rb") as opened, _named(file):
+        _add_contents(tree, opened, file, path, (), archive_name=Path(file).name)
+
+
+def _add_contents(
+    tree: Tree, opened: BinaryIO, file: str, path: str, within: tuple[Place, ...], archive_name: str
+) -> None:
+    prefix = f"{archive_stem(path)}/" if path else ""
+    with open_archive(opened) as archive:
+        contents = archive.list()
+        found = Tree()
+        for member, place in contents.files.items():
+            if not is_litter(member):
+                _add_file(found, Entry(file, (*within, place), prefix + member, prefix.count("/")))
+        tree.special += len(contents.special)
+        tree.notes += _notes(contents, archive_name)
+        inner = [e for e in found.others if archive_stem(e.path)] if not found.images and not within else []
+        tree.images += found.images
+        tree.others += [entry for entry in found.others if entry not in inner] if inner else found.others
+        for entry in sorted(inner):
+            place = entry.within[-1]
+            if place[1] > _MAX_INNER_BYTES:
+                raise DataError(f"{entry.path} in it has {place[1] / 2**30:,.0f} GiB. Unpack it, and give the folder")
+            inside = io.BytesIO(archive.read(place))
+            _add_contents(tree, inside, file, entry.path, entry.within, f"{archive_name}/{entry.path}")
+
+
+def _notes(contents: Contents, name: str) -> Iterator[str]:
+    if contents.lost:
+        number = f"{len(contents.lost):,} links and names" if len(contents.lost) > 1 else "1 link or name"
+        yield f"{number} of {name} lead out of it or to nothing and are left out, for instance {contents.lost[0]}"
+    if contents.is_cut:
+        yield f"{name} has no end marker and may be cut off; what is there is read"

@@ -1,0 +1,50 @@
+"""The files below a folder, links followed, without ever going round in circles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["walk_files"]
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields each file below a folder, sorted within its folder, with its path from there (parts joined by slashes).
+
+    Whatever is no folder counts as a file: pipes and links that lead nowhere come too. A folder that contains itself
+    through a link is entered once. A folder that is reached through links of a linked folder is entered once in all.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    entered: set[tuple[int, int]] = set()
+    stack: list[tuple[str, str, frozenset[tuple[int, int]], bool]] = [(str(root), "", frozenset(), False)]
+    while stack:
+        folder, prefix, above, is_linked = stack.pop()
+        status = os.stat(folder)
+        above |= {(status.st_dev, status.st_ino)}
+        inner = []
+        with os.scandir(folder) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            path = f"{prefix}{entry.name}"
+            if not _is_folder(entry):
+                yield path, entry
+                continue
+            status = entry.stat()
+            key = (status.st_dev, status.st_ino)
+            is_link = entry.is_symlink()
+            if key in above or (is_link and is_linked and key in entered):
+                continue
+            if is_link and is_linked:
+                entered.add(key)
+            inner.append((entry.path, f"{path}/", above, is_linked or is_link))
+        stack += reversed(inner)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link to itself.
+        return False

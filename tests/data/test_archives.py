@@ -1,0 +1,238 @@
+"""Images in archives: read in order, links followed inside, and never outside."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import sys
+import tarfile
+import types
+import zipfile
+
+import pytest
+from packed import PETS, pack, pack_zip, png, read, write
+
+from hilo_nas.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("pets.tar", "w"),
+        ("pets.tar.gz", "w:gz"),
+        ("pets.tgz", "w:gz"),
+        ("pets.tar.bz2", "w:bz2"),
+        ("pets.tar.xz", "w:xz"),
+        ("misnamed.tar", "w:gz"),
+        ("pets.zip", ""),
+    ],
+)
+@pytest.mark.parametrize("top", ["", "pets/", "./", "/pets/"])
+def test_archives_are_read_as_the_folder_in_them_would_be(tmp_path, name, mode, top):
+    files = {top + member: content for member, content in {**PETS, "notes.txt": b"x"}.items()}
+    path = pack(tmp_path / name, files, mode) if mode else pack_zip(tmp_path / name, files)
+    source, members = read(path)
+    assert source.class_counts == {"cat": 3, "dog": 3}
+    assert sorted(members.values()) == sorted(PETS.values())
+    assert source.skipped == {".txt": 1}
+    if top in ("", "./") and name != "pets.zip":
+        assert members == PETS
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_splits_inside_archives_are_told_by_their_names(tmp_path, kind):
+    files = {
+        f"{split}/{name}": png(i) for i, name in enumerate(PETS) for split in ("seg_train/seg_train", "seg_test/x")
+    }
+    path = pack(tmp_path / "a.tar", files) if kind == "tar" else pack_zip(tmp_path / "a.zip", files)
+    source, _members = read(path)
+    assert source.class_counts == {"cat": 3, "dog": 3}
+    assert source.split == "seg_train trains; seg_test (6 images) is left out"
+
+
+def test_zstandard_works_where_it_is_installed_and_is_named_where_it_is_not(tmp_path, monkeypatch):
+    path = tmp_path / "pets.tar.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + pack(tmp_path / "plain.tar", PETS).read_bytes())
+    if sys.version_info < (3, 14):
+        monkeypatch.setitem(sys.modules, "zstandard", None)
+        with pytest.raises(DataError, match=r"pets\.tar\.zst.*pip install zstandard"):
+            read(path)
+
+        class Decompressor:
+            """Stands for the package's own: the first four bytes are all that it takes off."""
+
+            def stream_reader(self, file, **options):
+                file.read(4)
+                return types.SimpleNamespace(read=file.read)
+
+        monkeypatch.setitem(sys.modules, "zstandard", types.SimpleNamespace(ZstdDecompressor=Decompressor))
+        assert read(path)[1] == PETS
+
+
+def test_links_are_followed_inside_the_archive_and_never_outside(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png(99))
+    links = [
+        ("dog/hard.png", "cat/0.png", tarfile.LNKTYPE),
+        ("dog/soft.png", "../cat/1.png", tarfile.SYMTYPE),
+        ("dog/twice.png", "soft.png", tarfile.SYMTYPE),
+        ("fox", "cat", tarfile.SYMTYPE),
+        ("dog/out.png", "../../secret.png", tarfile.SYMTYPE),
+        ("dog/absolute.png", str(tmp_path / "secret.png"), tarfile.SYMTYPE),
+        ("dog/lost.png", "gone.png", tarfile.SYMTYPE),
+        ("dog/circle.png", "circle.png", tarfile.SYMTYPE),
+        ("dog/loop", "..", tarfile.SYMTYPE),
+    ]
+    path = pack(tmp_path / "pets.tar", {**PETS, "../secret.png": png(7)}, links=links, special=["cat/pipe.png"])
+    source, members = read(path)
+    assert source.class_counts == {"cat": 3, "dog": 6, "fox": 3}
+    assert members["dog/hard.png"] == PETS["cat/0.png"]
+    assert members["dog/soft.png"] == members["dog/twice.png"] == members["fox/1.png"] == PETS["cat/1.png"]
+    assert png(99) not in members.values()
+    assert png(7) not in members.values()
+    assert source.skipped == {"special": 1}
+    (note,) = source.left_out
+    assert "6 links and names of pets.tar" in note
+
+
+def test_links_of_a_zip_are_followed_inside_it(tmp_path):
+    path = pack_zip(tmp_path / "pets.zip", PETS)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, target in (("dog/soft.png", "../cat/0.png"), ("dog/out.png", "../../../etc/passwd")):
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(info, target)
+    source, members = read(path)
+    assert members == {**PETS, "dog/soft.png": PETS["cat/0.png"]}
+    assert "dog/out.png" in source.left_out[0]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_of_a_member_that_occurs_twice_the_last_counts_once(tmp_path, kind):
+    path = pack(tmp_path / "a.tar", PETS) if kind == "tar" else pack_zip(tmp_path / "a.zip", PETS)
+    if kind == "tar":
+        pack(path, {"./cat/0.png": png(77)}, "a")
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("cat/0.png", png(77))
+    assert read(path)[1] == {**PETS, "cat/0.png": png(77)}
+
+
+def test_names_with_backslashes_are_folders(tmp_path):
+    path = pack_zip(tmp_path / "pets.zip", {})
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, content in PETS.items():
+            info = zipfile.ZipInfo("x")
+            info.filename = name.replace("/", "\\")
+            archive.writestr(info, content)
+    assert read(path)[1] == PETS
+
+
+def test_an_encrypted_zip_is_refused_in_words(tmp_path):
+    path = pack_zip(tmp_path / "pets.zip", PETS)
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            content[at + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"pets\.zip.*encrypted.*Unpack"):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_an_archive_that_is_cut_off_is_refused(tmp_path, mode, share):
+    files = {name: os.urandom(3000) for name in PETS}
+    path = pack_zip(tmp_path / "a.zip", files) if mode == "zip" else pack(tmp_path / "a.tar", files, mode)
+    content = path.read_bytes()
+    size = 6 * (512 + 3072) if mode == "w" else len(content)
+    path.write_bytes(content[: int(size * share)])
+    with pytest.raises(DataError, match=r"the archive a\.(tar|zip) cannot be read"):
+        read(path)
+
+
+def test_a_damaged_header_is_no_end_of_the_archive(tmp_path):
+    path = pack(tmp_path / "a.tar", PETS)
+    content = bytearray(path.read_bytes())
+    content[3 * 1024 + 5] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.tar cannot be read: it is damaged"):
+        read(path)
+
+
+def test_a_missing_end_marker_is_told(tmp_path):
+    path = pack(tmp_path / "a.tar", PETS)
+    path.write_bytes(path.read_bytes()[: 6 * 1024])
+    source, members = read(path)
+    assert members == PETS
+    assert "no end marker" in source.left_out[0]
+
+
+def test_a_damaged_member_of_a_zip_is_given_with_its_error(tmp_path):
+    path = pack_zip(tmp_path / "a.zip", PETS)
+    content = bytearray(path.read_bytes())
+    content[40] ^= 0xFF
+    path.write_bytes(content)
+    members = read(path)[1]
+    assert isinstance(members.pop("cat/0.png"), Exception)
+    assert len(members) == 5
+
+
+# Several archives.
+
+
+def parts_of(kind: str) -> dict[str, bytes]:
+    return {name.split("/")[1]: content for name, content in PETS.items() if name.startswith(kind)}
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "zip"])
+def test_archives_that_hold_images_directly_are_classes(tmp_path, ending):
+    for kind in ("cat", "dog", "train"):
+        files = parts_of("cat" if kind == "train" else kind)
+        path = tmp_path / f"{kind}.{ending}"
+        pack_zip(path, files) if ending == "zip" else pack(path, files, "w:gz" if ending == "tar.gz" else "w")
+    source, members = read(tmp_path)
+    assert source.class_counts == {"cat": 3, "dog": 3, "train": 3}
+    assert members["cat/0.png"] == PETS["cat/0.png"]
+
+
+def test_archives_that_hold_class_folders_are_splits_and_shards_and_no_classes(tmp_path):
+    pack(tmp_path / "pets-train-0.tar", {name: png(1) for name in PETS})
+    pack_zip(tmp_path / "pets-train-1.zip", {name: png(2) for name in PETS})
+    pack(tmp_path / "pets-test-0.tar.gz", {name: png(3) for name in PETS}, "w:gz")
+    source, members = read(tmp_path)
+    assert source.class_counts == {"cat": 6, "dog": 6}
+    assert {*members.values()} == {png(1), png(2)}
+    assert "pets-test-0 (6 images) is left out" in source.split
+
+
+def test_an_archive_beside_unpacked_images_is_passed_over(tmp_path):
+    write(tmp_path, PETS)
+    pack(tmp_path / "pets.tar", PETS)
+    source, members = read(tmp_path)
+    assert members == PETS
+    assert source.skipped == {".tar": 1}
+
+
+def test_archives_in_an_archive_are_classes_as_well(tmp_path):
+    inner = {f"{kind}.tar": pack(tmp_path / f"{kind}.tar", parts_of(kind)).read_bytes() for kind in ("cat", "dog")}
+    for name in inner:
+        (tmp_path / name).unlink()
+    source, members = read(pack(tmp_path / "all" / "imagenet.tar.gz", inner, "w:gz"))
+    assert members == PETS
+    assert source.class_counts == {"cat": 3, "dog": 3}
+
+
+def test_a_compressed_tar_is_decompressed_twice_and_not_once_per_image(tmp_path, monkeypatch):
+    files = {f"{kind}/{i}.png": os.urandom(2000) for kind in ("cat", "dog") for i in range(30)}
+    links = [(f"dog/link{i}.png", f"cat/{i}.png", tarfile.LNKTYPE) for i in range(30)]
+    path = pack(tmp_path / "pets.tar.gz", files, "w:gz", links=links)
+    rewinds = []
+    monkeypatch.setattr(
+        gzip._GzipReader, "_rewind", lambda self, old=gzip._GzipReader._rewind: (rewinds.append(1), old(self))
+    )
+    _source, members = read(path)
+    assert len(members) == 90
+    assert len(rewinds) <= 4

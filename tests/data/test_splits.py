@@ -1,0 +1,256 @@
+"""Which images train and which class each is of, as the folders and their names tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from hilo_nas.data.splits import choose_labelled, choose_training, role_of
+from hilo_nas.errors import DataError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        "training",
+        "Train",
+        "TRAIN",
+        "train2017",
+        "seg_train",
+        "_train",
+        "train_images",
+        "imgs-train",
+        "TrainImages",
+        "training_set",
+        "trainset",
+        "split=train",
+        "train-00000-of-00001",
+        "01_train",
+        "trainval",
+        "2017train",
+        "pets.train",
+        "IMGTrain",
+        "Training Data",
+    ],
+)
+def test_names_of_training_splits_are_known_by_their_words(name):
+    assert role_of(name) == "train"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test",
+        "testing",
+        "val2017",
+        "seg_test",
+        "_test",
+        "val_images",
+        "valid",
+        "Validation",
+        "validation_set",
+        "imgs-val",
+        "ValImages",
+        "TestData",
+        "dev",
+        "dev_set",
+        "holdout",
+        "hold_out",
+        "held-out",
+        "split=test",
+        "eval",
+        "PublicTest",
+        "testset",
+        "t_test2",
+        "Test Data",
+    ],
+)
+def test_names_of_held_out_splits_are_known_by_their_words(name):
+    assert role_of(name) == "held"
+
+
+@pytest.mark.parametrize(
+    "name", ["contest", "trains", "latest", "attestation", "valley", "invalid", "device", "evaluator", "cat", "2021"]
+)
+def test_a_word_that_only_contains_a_splits_name_is_none(name):
+    assert role_of(name) is None
+
+
+def choose(paths, class_from="first", n_outer=None):
+    """Returns the classes with their images, and the choice, of paths such as `train/cat*3` (three images)."""
+    folders = []
+    for path in paths:
+        name, _, count = path.partition("*")
+        folders += [tuple(name.split("/")) if name else ()] * int(count or 2)
+    choice = choose_training("pets", folders, n_outer or [0] * len(folders), class_from)
+    classes: dict[str, int] = {}
+    for name in choice.classes.values():
+        classes[name] = classes.get(name, 0) + 1
+    return classes, choice
+
+
+CAT_DOG = {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("train", "test"),
+        ("train2017", "val2017"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("_train", "_test"),
+        ("train_images", "val_images"),
+        ("Training Data", "Test Data"),
+        ("training_set", "test_set"),
+        ("imgs-train", "imgs-val"),
+        ("TrainImages", "TestImages"),
+        ("train", "dev"),
+        ("train", "holdout"),
+        ("split=train", "split=test"),
+        ("images/train", "images/val"),
+        ("dataset/Train", "dataset/Valid"),
+        ("a/b/c/train", "a/b/c/test"),
+        ("data/train_test_split/train", "data/train_test_split/test"),
+        ("train/images", "test/images"),
+        ("Training", "PublicTest"),
+    ],
+)
+def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_is_named(train, held):
+    classes, choice = choose([f"{train}/cat", f"{train}/dog", f"{held}/cat*3", f"{held}/dog*4"])
+    assert classes == CAT_DOG
+    held_name = next(part for part in held.split("/") if role_of(part) == "held" and part != "train_test_split")
+    assert f"{held_name} (7 images) is left out" in choice.split
+    assert "train" in choice.split.lower()
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        # Classes whose name is that of a split.
+        (["car", "bus", "train", "plane"], {"car": 2, "bus": 2, "train": 2, "plane": 2}),
+        (["train/car", "train/train", "val/car", "val/train"], {"car": 2, "train": 2}),
+        (["control", "test"], {"control": 2, "test": 2}),
+        (["bus/2021", "bus/2022", "train/2021", "train/2022", "car/2021"], {"bus": 4, "train": 4, "car": 2}),
+        (["car*9", "bus*9", "train/freight*4", "train/passenger*4"], {"car": 9, "bus": 9, "train": 8}),
+        (["freight_train", "passenger_train"], {"freight_train": 2, "passenger_train": 2}),
+        (["rapid_test", "train_station"], {"rapid_test": 2, "train_station": 2}),
+        (["train_station/1", "park/1", "museum/1"], {"train_station": 2, "park": 2, "museum": 2}),
+        (["control/1", "control/2", "test/1", "test/2"], {"control": 4, "test": 4}),
+        # Splits beside other things.
+        (["train/cat", "train/dog", "test"], CAT_DOG),
+        (["train/cat", "train/dog", "seg_pred*9"], CAT_DOG),
+        (["train/cat", "train/dog", "unlabeled/unlabeled*9"], CAT_DOG),
+        (["train/cat", "train/dog", "extra/cat", "extra/dog"], CAT_DOG),
+        (["train/cat", "train/dog", "test/cat", "docs"], CAT_DOG),
+        (["train/cat", "train/dog", "docs*1", "figures*1"], CAT_DOG),
+        (["cat", "dog", "val/cat", "val/dog"], CAT_DOG),
+        (["cat", "dog", "test/test*5"], CAT_DOG),
+        (["cat", "dog", "train/cat", "train/dog"], CAT_DOG),
+        (["images/cat", "images/dog", "val/cat", "val/dog"], CAT_DOG),
+        (["data/train/cat", "data/train/dog", "data/test", "docs"], CAT_DOG),
+        (["train_1/cat", "train_2/dog", "test_1/cat"], CAT_DOG),
+        # Splits inside the classes.
+        (["cat/train", "cat/test", "dog/train", "dog/test"], CAT_DOG),
+        (["cat/train/good", "cat/test/bad", "dog/train/good", "dog/test/good"], CAT_DOG),
+        # Without splits.
+        (["cat", "dog"], CAT_DOG),
+        (["pets/cat", "pets/dog"], CAT_DOG),
+        (["cat", "dog", ""], CAT_DOG),
+        (["cat/2021", "cat/2022", "dog/2021"], {"cat": 4, "dog": 2}),
+        (["dogs/other", "dogs/brown", "cats/other"], {"dogs": 4, "cats": 2}),
+    ],
+)
+def test_classes_are_the_first_level_below_the_split(paths, expected):
+    assert choose(paths)[0] == expected
+
+
+def test_the_whole_path_names_the_class_where_the_user_says_so():
+    classes, choice = choose(["train/dogs/brown", "train/dogs/other", "train/cats/other", "test/cats/other"], "path")
+    assert classes == {"dogs/brown": 2, "dogs/other": 2, "cats/other": 2}
+    assert "whole folder paths" in choice.class_level
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["cat", "dog"], ["classes are the folders"]),
+        (["train/cat", "train/dog"], ["folders below train"]),
+        (["cat/2021/may", "dog/2021"], ["first folder level", "3 levels deep", "--class-from path"]),
+    ],
+)
+def test_the_level_of_the_classes_is_told(paths, words):
+    level = choose(paths)[1].class_level
+    assert all(word in level for word in words), level
+
+
+@pytest.mark.parametrize(
+    ("paths", "sentence"),
+    [
+        (["cat", "dog"], ""),
+        (["train/cat", "train/dog"], "train trains"),
+        (["train/cat", "train/dog", "val/cat*1"], "train trains; val (1 image) is left out"),
+        (
+            ["train/cat", "train/dog", "val/cat", "test*3"],
+            "train trains; val (2 images) and test (3 images) are left out",
+        ),
+        (["cat", "dog", "val/cat", "val/dog"], "val (4 images) is left out"),
+        (["car", "train"], "train counts as a class, not as a split"),
+    ],
+)
+def test_one_sentence_tells_what_trains(paths, sentence):
+    assert choose(paths)[1].split == sentence
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["cat", "dog", "val/cat", "val/dog"], ["pets/val", "never read"]),
+        (["cat", "dog", ""], ["2 images", "no class folder"]),
+        (["train/cat", "train/dog", "test/cat", "docs"], ["pets/docs (2 images)", "left out"]),
+        (["train/cat", "train/dog", "train*3"], ["3 images of pets/train", "no class folder"]),
+    ],
+)
+def test_what_no_splits_name_explains_is_a_warning(paths, words):
+    (warning,) = choose(paths)[1].left_out
+    assert all(word in warning for word in words), warning
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["test/cat", "test/dog"], "only test, which a search never reads"),
+        (["val2017/cat", "seg_test/dog"], "never reads"),
+        (["pets/validation/cat", "pets/validation/dog"], "never reads"),
+        (["train", "test"], "one subfolder per class must lie between"),
+        (["seg_train/seg_train", "seg_test/seg_test"], "one subfolder per class must lie between"),
+    ],
+)
+def test_what_has_no_training_images_or_no_classes_is_refused(paths, message):
+    with pytest.raises(DataError, match=message):
+        choose(paths)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["pets-test-0", "pets-train-0", "extra"], ["pets-train-0"]),
+        (["contest-0", "validation_0"], ["contest-0"]),
+        (["0", "1", "2"], ["0", "1", "2"]),
+        (["train_0", "train_1", "val_0"], ["train_0", "train_1"]),
+        (["TrainShards-0", "TestShards-0"], ["TrainShards-0"]),
+    ],
+)
+def test_training_shards_are_told_by_their_names_and_never_name_classes(names, expected):
+    choice = choose_labelled("pets", [(name,) for name in names], ["cat"] * len(names))
+    assert [names[place] for place in choice.classes] == expected
+    folders = [(name, kind) for name in names for kind in ("cat", "dog")]
+    choice = choose_training("pets", folders, [1] * len(folders))
+    assert {*choice.classes.values()} == {"cat", "dog"}
+    assert {folders[place][0] for place in choice.classes} == {*expected}
+
+
+def test_splits_of_folders_around_shards_count():
+    folders = [("train", "0"), ("train", "1"), ("test", "0")]
+    assert [*choose_labelled("pets", folders, ["x"] * 3).classes] == [0, 1]
+    with pytest.raises(DataError, match="never reads"):
+        choose_labelled("pets", [("test", "0"), ("val", "0")], ["x", "y"])

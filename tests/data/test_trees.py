@@ -1,0 +1,169 @@
+"""What lies in folders: found, counted, and never opened where it is no file."""
+
+from __future__ import annotations
+
+import os
+import socket
+import unicodedata
+
+import pytest
+from packed import PETS, png, read, write
+from PIL import Image
+
+from hilo_nas.data.formats import archive_stem, image_endings, is_litter
+from hilo_nas.data.sources import parse_source, read_fingerprint
+from hilo_nas.data.walk import walk_files
+from hilo_nas.errors import DataError
+
+# Formats.
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".jpe",
+        ".webp",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".tga",
+        ".ico",
+        ".jp2",
+        ".pcx",
+    ],
+)
+def test_what_pillow_opens_is_an_image(ending):
+    assert ending in image_endings()
+
+
+@pytest.mark.parametrize("ending", [".h5", ".hdf", ".grib", ".bufr", ".mpg", ".mpeg", ".txt", ".npy", ".pdf", ".csv"])
+def test_what_pillow_only_knows_by_name_is_none(ending):
+    assert ending not in image_endings()
+
+
+def test_images_of_every_format_are_read_and_other_files_are_counted_by_ending(tmp_path):
+    formats = {".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".GIF": "GIF", ".jfif": "JPEG", ".ppm": "PPM"}
+    for kind in ("cat", "dog"):
+        (tmp_path / kind).mkdir()
+        for ending, name in formats.items():
+            Image.new("RGB", (4, 4)).save(tmp_path / kind / f"0{ending}", name)
+    write(tmp_path, {"cat/a.npy": b"", "cat/b.NPY": b"", "notes.txt": b"", "LICENSE": b""})
+    write(tmp_path, {".DS_Store": b"", "cat/Thumbs.db": b"", "cat/._0.png": b"", "__MACOSX/cat/0.png": b""})
+    source, members = read(tmp_path)
+    assert source.class_counts == {"cat": 6, "dog": 6}
+    assert source.skipped == {".npy": 2, ".txt": 1, "no ending": 1}
+    assert len(members) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("a.tar", "a"),
+        ("a.b.tar.gz", "a.b"),
+        ("A.TGZ", "A"),
+        ("a.zip", "a"),
+        ("a.gz", None),
+        ("tar", None),
+        (".zip", None),
+    ],
+)
+def test_archives_are_known_by_their_endings(name, stem):
+    assert archive_stem(name) == stem
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [(".git/a.png", True), ("a/Thumbs.db", True), ("a/__MACOSX/b", True), ("a.b/c.png", False)]
+)
+def test_litter_of_operating_systems_is_known(path, expected):
+    assert is_litter(path) is expected
+
+
+# Folders.
+
+
+def test_pipes_and_sockets_are_never_opened_and_are_told(tmp_path):
+    write(tmp_path, PETS)
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind("dog/socket.png")
+            source, members = read(tmp_path)
+    finally:
+        os.chdir(here)
+    assert members == PETS
+    assert source.skipped == {"special": 2}
+
+
+def test_a_pipe_is_no_source(tmp_path):
+    os.mkfifo(tmp_path / "pets.tar")
+    with pytest.raises(DataError, match="regular file"):
+        parse_source(str(tmp_path / "pets.tar"))
+
+
+def test_links_in_circles_end(tmp_path):
+    write(tmp_path, PETS)
+    for kind in ("cat", "dog"):
+        for number in range(6):
+            (tmp_path / kind / f"up{number}").symlink_to("..")
+            (tmp_path / kind / f"other{number}").symlink_to(f"../{'dog' if kind == 'cat' else 'cat'}")
+    (tmp_path / "cat" / "self").symlink_to("self")
+    assert len(list(walk_files(tmp_path))) < 200
+    assert read_fingerprint(parse_source(str(tmp_path)))
+    _source, members = read(tmp_path)
+    assert {*PETS} <= {*members}
+
+
+def test_a_linked_folder_is_read_in_each_place(tmp_path):
+    write(tmp_path / "all", PETS)
+    (tmp_path / "pets" / "train").mkdir(parents=True)
+    for kind in ("cat", "dog"):
+        (tmp_path / "pets" / "train" / kind).symlink_to(tmp_path / "all" / kind)
+        (tmp_path / "pets" / "train" / f"{kind}s").symlink_to(tmp_path / "all" / kind)
+    source, _members = read(tmp_path / "pets")
+    assert source.class_counts == {"cat": 3, "cats": 3, "dog": 3, "dogs": 3}
+
+
+def test_a_name_that_is_no_unicode_is_kept(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    with open(folder + b"/\xff.png", "wb") as file:
+        file.write(png(1))
+    write(tmp_path, PETS)
+    source, members = read(tmp_path)
+    assert source.class_counts == {"caf\udce9": 1, "cat": 3, "dog": 3}
+    assert "caf\udce9/\udcff.png" in members
+
+
+def test_two_spellings_of_one_name_are_one_class_and_members_keep_theirs(tmp_path):
+    composed, parted = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    write(tmp_path, {f"{composed}/0.png": png(0), f"{parted}/1.png": png(1), "dog/0.png": png(2)})
+    source, members = read(tmp_path)
+    assert source.class_counts == {composed: 2, "dog": 1}
+    assert {sample.class_name for sample in source.samples()} == {composed, "dog"}
+    assert f"{parted}/1.png" in members
+
+
+def test_a_file_that_cannot_be_read_is_given_with_its_error_and_the_others_are_read(tmp_path):
+    write(tmp_path, PETS)
+    (tmp_path / "cat" / "0.png").unlink()
+    (tmp_path / "cat" / "0.png").symlink_to("nowhere")
+    _source, members = read(tmp_path)
+    assert isinstance(members.pop("cat/0.png"), OSError)
+    assert members == {name: content for name, content in PETS.items() if name != "cat/0.png"}
+
+
+def test_no_images_are_refused_with_what_lies_there(tmp_path):
+    write(tmp_path, {"cat/a.npy": b"", "dog/b.npy": b""})
+    with pytest.raises(DataError, match=r"no images in .*It holds 2 \.npy"):
+        read(tmp_path)
