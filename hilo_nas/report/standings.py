@@ -63,15 +63,16 @@ class Standing:
             return f"{who} has no speed and score to compare with" + f": {self.reason}" * bool(self.reason)
         if self.verdict == "beaten":
             return f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {self._gain()}"
-        text = f"no trial surely beats {who}"
-        text += ", which is on the front itself" * (self.verdict == "on the front")
+        stands = "; it stands on the front itself" * (self.verdict == "on the front")
         if self.by is None:
-            return text
+            return f"no trial beats {who}" + (stands.replace(";", ":") or ": none is as fast and as accurate")
         of_score = self._gain()
         if abs(self.top1_gain or 0.0) <= _Z95 * (self.top1_gain_se or 0.0):
-            name = f"proxy {METRICS[self.metric]}" if self.metric in METRICS else self.metric
-            of_score = f"{name} not distinguishable ({self._difference()})"
-        return f"{text}; trial {self.by}: {self.speed_ratio:.2f} x its images/s, {of_score}"
+            of_score = f"{METRICS.get(self.metric, self.metric)} not distinguishable ({self._difference()})"
+        text = f"trial {self.by}: {self.speed_ratio:.3g}x the images/s of {who}, {of_score}"
+        if (self.speed_ratio or 0.0) > 1 and (self.top1_gain or 0.0) > 0:
+            text += f", both better with a probability of {self.probability:.0%}"
+        return text + stands
 
     def _difference(self) -> str:
         gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
@@ -135,7 +136,8 @@ class _Comparison:
     def _best_trade(self, record: TrialRecord, rivals: Sequence[TrialRecord]) -> TrialRecord | None:
         """Returns the fastest of those surely faster and not surely less accurate.
 
-        Without one: the most accurate of those surely faster; else the fastest of those surely more accurate.
+        Without one: the most accurate of those surely faster; else the fastest of those surely more accurate; else the
+        fastest of those that are better by their values.
         """
         faster = [rival for rival in rivals if probability_of_speed(rival, record) >= SURE]
         gains = {r.number: (_point(r)[1] - _point(record)[1]) / self._gain_se(r, record) for r in rivals}
@@ -143,7 +145,9 @@ class _Comparison:
             return max(even, key=_point)
         if faster:
             return max(faster, key=lambda rival: gains[rival.number])
-        return max((rival for rival in rivals if gains[rival.number] > _Z95), key=_point, default=None)
+        more_accurate = [rival for rival in rivals if gains[rival.number] > _Z95]
+        by_values = [rival for rival in rivals if dominates(_point(rival), _point(record))]
+        return max(more_accurate or by_values, key=_point, default=None)
 
     def _gain_se(self, own: TrialRecord, other: TrialRecord) -> float:
         return math.hypot(self._errors[own.number], self._errors[other.number]) or 1e-12

@@ -26,7 +26,7 @@ def check_peers(request: SearchRequest, folder: StudyFolder, executor: LocalExec
     if not request.peers:
         return
     executor.check_timm_names([peer.removeprefix("timm:") for peer in request.peers], emit)
-    path = request.speeds or (folder.load_local().get("speeds") if folder.exists else None)
+    path = request.speeds or (folder.load_local().values.get("speeds") if folder.exists else None)
     if path is None or (folder.exists and folder.load_manifest().speeds is None):
         return
     held = SpeedFolder(Path(path)).load_records()

@@ -85,8 +85,8 @@ class SearchRequest:
     timing_s: float | None = None
     """Seconds that a network is timed for at most; a shorter time gives wider intervals, never another value."""
     peers: tuple[str, ...] = ()
-    """Networks of others to compare with, as `NAME` or `timm:NAME`, kept as the latter; a stored study takes them on top of
-    its own."""
+    """Networks of others to compare with, as `NAME` or `timm:NAME`, kept as the latter; a stored study takes them on
+    top of its own."""
     remeasure: bool = True
     """Whether the front is timed again, side by side, at the end."""
     data: str | None = None
