@@ -14,6 +14,7 @@ __all__ = [
     "ConfirmationForeseen",
     "CostForeseen",
     "DataPrepared",
+    "DataRead",
     "DeviceAwaited",
     "Emit",
     "Event",
@@ -62,6 +63,14 @@ class DataPrepared(Event):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DataRead(Event):
+    """The images are ready: what they are, how they are split, and what was left out."""
+
+    summary: dict[str, Any]
+    """`DataSummary.to_dict()`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceAwaited(Event):
     """Others hold the device; this process waits until they let it go."""
 
@@ -83,6 +92,20 @@ class Calibrated(Event):
 
     condition: str
     images_per_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CalibrationChanged(Event):
+    """A new measurement of the reference's speed replaced the study's: all images/s are read by it."""
+
+    condition: str
+    old_images_per_s: float
+    images_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Factor by which all images/s of the condition change."""
+        return self.images_per_s / self.old_images_per_s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from random import Random
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.pareto import dominates, is_non_dominated
 from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import normal_above_zero, probability_faster
+from hilo_nas.rounds import error_apart, normal_above_zero, probability_faster, quality
 
 __all__ = [
     "SURE",
@@ -174,18 +174,54 @@ def probability_beats(own: TrialRecord, other: TrialRecord, *, noise: float = 0.
 
 
 def probability_of_speed(own: TrialRecord, other: TrialRecord) -> float:
-    """Returns how probable it is that a measured trial is faster than another."""
+    """Returns how probable it is that a measured trial is faster than another.
+
+    Where they shared rounds, by these: of several such timings the best counts (`hilo_nas.rounds.quality`), then the
+    most recent. Elsewhere each by the timing that counts for it.
+    """
     assert own.measurement
     assert other.measurement
-    ours, theirs = own.measurement, other.measurement
-    if ours.cohort and ours.cohort == theirs.cohort:
-        return _probability_faster(ours.call_seconds, theirs.call_seconds)
-    if other.key in ours.beside:
-        return _probability_faster(ours.call_seconds, ours.beside[other.key])
-    if own.key in theirs.beside:
-        return _probability_faster(theirs.beside[own.key], theirs.call_seconds)
-    difference = math.log(ours.images_per_s / theirs.images_per_s)
-    return normal_above_zero(difference, math.hypot(_relative_error(ours), _relative_error(theirs)))
+    if shared := _shared_rounds(own, other):
+        best = min(item[0] for item in shared)
+        _, _, ours, theirs, apart = max((item for item in shared if item[0] == best), key=lambda item: item[1])
+        return _probability_faster(ours, theirs, apart)
+    one, two = own.measurement, other.measurement
+    difference = math.log(one.images_per_s / two.images_per_s)
+    return normal_above_zero(difference, math.hypot(_relative_error(one), _relative_error(two)))
+
+
+_Rounds = tuple[float, ...]
+
+
+def _shared_rounds(own: TrialRecord, other: TrialRecord) -> list[tuple[int, str, _Rounds, _Rounds, float]]:
+    """The rounds that two networks shared, with their timing's quality, its time, and the error they do not show."""
+    found: list[tuple[int, str, _Rounds, _Rounds, float]] = []
+    others = _timings_that_count(other)
+    for ours in _timings_that_count(own):
+        if other.key in ours.beside:
+            rounds = ours.call_seconds, ours.beside[other.key]
+            found.append((quality(ours), ours.measured_at, *rounds, error_apart(ours)))
+        for theirs in others:
+            if ours.cohort and ours.cohort == theirs.cohort:
+                worse = max(quality(ours), quality(theirs))
+                rounds = ours.call_seconds, theirs.call_seconds
+                found.append((worse, ours.measured_at, *rounds, error_apart(ours)))
+    for theirs in others:
+        if own.key in theirs.beside:
+            rounds = theirs.beside[own.key], theirs.call_seconds
+            found.append((quality(theirs), theirs.measured_at, *rounds, error_apart(theirs)))
+    return found
+
+
+def _timings_that_count(record: TrialRecord) -> list[Measurement]:
+    """The timings comparable with the first one: of its condition, device, protocol and form."""
+    first = record.measurements[0]
+    return [
+        timing
+        for timing in record.measurements
+        if (timing.condition, timing.protocol, timing.form) == (first.condition, first.protocol, first.form)
+        and not timing.device.differences(first.device)
+    ]
 
 
 def _surely_beats(own: TrialRecord, other: TrialRecord, noise: float) -> bool:

@@ -26,6 +26,7 @@ from hilo_nas.space.file import build_space
 __all__ = ["DataIdentity", "Manifest"]
 
 _SCHEMA_VERSION = 1
+_WAY = "Restore it from a copy, or use another --study."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,17 @@ class DataIdentity:
     """Share of the largest class among those images: the top-1 of always guessing it. None in studies of earlier
     versions."""
 
+    pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How pixels were made where that changed some: `background` under transparent images, and the `value_range` that
+    was scaled to 8 bits. A deployed network needs the same."""
+    unlike_timm: list[str] = dataclasses.field(default_factory=list)
+    """Why timm's reader would read the training source otherwise, one phrase each."""
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data, without those that a study of an earlier version lacks."""
         later = {field.name for field in dataclasses.fields(self)} - {*_FIRST_FIELDS}
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name not in later or value not in (None, {})}
+        return {name: value for name, value in fields.items() if name not in later or value not in (None, {}, [])}
 
 
 _FIRST_FIELDS = ("name", "hash", "num_classes", "n_images", "source_hash")
@@ -116,15 +123,20 @@ class Manifest:
         """What a network scores that knows nothing, as far as that is known: 0 where the proxy is no training."""
         return 1 / self.data.num_classes if self.plan.proxy == TRAINING else 0.0
 
-    def interpret(self, record: TrialRecord) -> TrialRecord:
-        """Returns a stored record as this version reads it.
+    @property
+    def guessing_score(self) -> float | None:
+        """The score of always guessing the largest class; None where the proxy is no training."""
+        if self.plan.proxy != TRAINING:
+            return None
+        evenly = 1 / self.data.num_classes
+        return (self.data.chance or evenly) if self.plan.metric == "top1" else evenly
 
-        Of several measurements under one condition, those come first that were taken under what the manifest says
-        (device, software, protocol). Scores that do not say what guessing would score are told it. A baseline whose
+    def interpret_scores(self, record: TrialRecord) -> TrialRecord:
+        """Returns a stored record with its scores as this version reads them.
+
+        Scores that do not say what guessing would score are told it. A baseline whose
         scores were taken by an earlier recipe counts as cut off, so that the next search trains it again.
         """
-        measurements = tuple(sorted(record.measurements, key=self.rank_of))
-        record = dataclasses.replace(record, measurements=measurements)
         if self.plan.proxy != TRAINING:
             return record
         named = self.plan_hash_of(record.subject)
@@ -132,8 +144,7 @@ class Manifest:
             reason = f"{INTERRUPTED}: its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
             scores = tuple(score for score in record.scores if score.plan_hash == named)
             record = dataclasses.replace(record, state="failed", reason=reason, scores=scores)
-        by_classes = 1 / self.data.num_classes
-        chance = self.data.chance or by_classes if self.plan.metric == "top1" else by_classes
+        chance = self.guessing_score
         scores = tuple(s if s.chance is not None else dataclasses.replace(s, chance=chance) for s in record.scores)
         return dataclasses.replace(record, scores=scores)
 
@@ -189,10 +200,10 @@ class Manifest:
         """
         try:
             fields = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecordError(f"not YAML: {error}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that never was, a depth without end
+            raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
-            raise RecordError("schema_version is missing: this is not a study's manifest")
+            raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY}")
         if fields["schema_version"] > _SCHEMA_VERSION:
             raise RecordError(
                 f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
@@ -200,10 +211,10 @@ class Manifest:
             )
         try:
             return cls(**{**fields, **_values(fields)})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"the manifest is not complete: {error!r}") from error
         except HiloNasError as error:
             raise RecordError(str(error)) from error
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise RecordError(f"the manifest is not complete: {error!r}. {_WAY}") from error
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:

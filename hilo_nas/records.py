@@ -255,6 +255,8 @@ def load_records(folder: Path) -> list[TrialRecord]:
         RecordError: A file is torn, is no record, or was written by a newer version; names the file.
         StorageError: A file cannot be read.
     """
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder} must be the folder of the trials, but is a file. Restore it from a copy.")
     records = [_load_record(path) for path in _record_paths(folder)]
     return sorted(records, key=lambda record: record.number)
 
@@ -270,6 +272,8 @@ def _record_paths(folder: Path) -> Iterator[Path]:
 
 
 def _load_record(path: Path) -> TrialRecord:
+    if not path.is_file():  # a FIFO would hang
+        raise StorageError(f"{path} must be a trial's record, but is no file. Move it away.")
     try:
         record = TrialRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

@@ -21,23 +21,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from hilo_nas.measurement import VERDICTS, Measurement
+from hilo_nas.measurement import VERDICTS, Calibration, Contention, Measurement, find_contention
 
 __all__ = [
     "MIN_ROUNDS",
     "POWER_CAP",
     "Judgement",
+    "error_apart",
     "fast_seconds",
     "interval",
     "is_throttling",
     "judge",
+    "judge_calibration",
     "judge_cohort",
     "judge_cohorts",
     "normal_above_zero",
     "probability_faster",
+    "quality",
     "ratio",
     "robust_spread",
     "standard_error",
+    "verdict_name",
+    "verdict_of",
 ]
 
 POWER_CAP = "software power cap"
@@ -59,6 +64,11 @@ _BUSY_CORES = 0.2
 """Cores busy with other work from which a slowdown is theirs."""
 _THROTTLED = 1.06
 """A device has throttled when everything became slower by so much from the first third of the rounds to the last."""
+
+_JUDGEMENT = "_judgement"
+"""Where a measurement keeps its judgement, as a cached property would."""
+_JUDGED_SINCE = 2
+"""Protocol from which rounds are judged."""
 
 Rounds = Sequence[float]
 """Seconds of one call, one value per round."""
@@ -100,13 +110,29 @@ def standard_error(own: Rounds, other: Rounds) -> float:
     return statistics.pstdev(_resampled(own, other, lambda a, b: math.log(ratio(a, b))))
 
 
-def probability_faster(own: Rounds, other: Rounds) -> float:
+def error_apart(shared: Measurement) -> float:
+    """Returns the relative standard error between two networks of shared rounds that these rounds do not show.
+
+    Others who used the cores slowed each network down by a share of its own.
+
+    Args:
+        shared: The timing of either network, with the device's state in their rounds.
+    """
+    return math.sqrt(2) * shared.contention_error
+
+
+def probability_faster(own: Rounds, other: Rounds, apart: float = 0.0) -> float:
     """Returns how probable it is that this network is the faster one, from paired rounds.
 
     The logarithm of `ratio` and its bootstrap standard error, as a normal distribution: 300 draws alone could not tell
     0.999 from 1.
+
+    Args:
+        own: Its rounds.
+        other: Those of the other network.
+        apart: Relative standard error that the rounds do not show; see `error_apart`.
     """
-    return normal_above_zero(math.log(ratio(own, other)), standard_error(own, other))
+    return normal_above_zero(math.log(ratio(own, other)), math.hypot(standard_error(own, other), apart))
 
 
 def normal_above_zero(mean: float, deviation: float) -> float:
@@ -128,24 +154,38 @@ def _resampled(own: Rounds, other: Rounds, statistic: Callable[[Rounds, Rounds],
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the rounds say of the machine."""
+    """What the rounds and the device say of the machine."""
 
     verdict: str
-    """`steady`, `bursty` or `throttled`."""
+    """`steady`, `bursty`, `throttled` or `contended`."""
     text: str
     """What was seen, and what to do about it."""
 
 
-def judge(rounds: Mapping[str, Rounds], *, is_throttling: bool = False, others_cores: float = 0.0) -> Judgement:
+def judge(
+    rounds: Mapping[str, Rounds],
+    *,
+    device_state: Mapping[str, Any] | None = None,
+    contention: Contention | None = None,
+) -> Judgement:
     """Returns how the machine behaved while some networks were timed side by side.
 
     Args:
         rounds: Seconds per round of each network, all in the same rounds.
-        is_throttling: Whether the device itself says that it slowed down for heat or power.
-        others_cores: Cores that others kept busy meanwhile, where the system tells: they, not heat, made it slower.
+        device_state: What the device said of itself meanwhile, as in `Measurement.device_state`.
+        contention: What others took of the cores that the timing needed; nothing in the rounds need show it.
     """
+    state = device_state or {}
+    others_cores = state.get("others_cores", 0.0)
+    if contention is not None:
+        error = 100 * contention.relative_error
+        return Judgement(
+            verdict="contended",
+            text=f"{contention.text}, which the timing needed: images/s and ratios may both be off by {error:.0f} % or "
+            "more. Time again when that work has ended.",
+        )
     slower = _slowdown(list(rounds.values()))
-    if is_throttling or (slower > _THROTTLED and others_cores < _BUSY_CORES):
+    if is_throttling(state) or (slower > _THROTTLED and others_cores < _BUSY_CORES):
         slowdown = f"everything became {100 * (slower - 1):.0f} % slower"
         seen = slowdown if slower > _THROTTLED else "the device says so itself"
         return Judgement(
@@ -153,7 +193,8 @@ def judge(rounds: Mapping[str, Rounds], *, is_throttling: bool = False, others_c
             text=f"the device slowed down while it was timed ({seen}): ratios still hold, images/s less so. Cool it, "
             "or set a lower fixed clock or power limit, and time again.",
         )
-    disturbed = [seconds > _SLOW * fast_seconds(own) for own in rounds.values() for seconds in own]
+    limits = {name: _SLOW * fast_seconds(own) for name, own in rounds.items()}
+    disturbed = [seconds > limits[name] for name, own in rounds.items() for seconds in own]
     share = sum(disturbed) / len(disturbed)
     if share >= _BURSTY_SHARE or slower > _THROTTLED:
         used = f" ({others_cores:.1f} cores)" if others_cores >= _BUSY_CORES else ""
@@ -185,6 +226,46 @@ def is_throttling(device_state: Mapping[str, Any]) -> bool:
     return bool(set(device_state.get("throttle_reasons", ())) - {POWER_CAP})
 
 
+def verdict_of(measurement: Measurement) -> Judgement | None:
+    """Returns how the machine behaved while a network was timed, judged by what is stored.
+
+    None of protocol 1, and where the rounds were not kept. The stored `Measurement.verdict` is what the version that
+    timed it knew. Costs about 50 us once, since the judgement stays with the measurement.
+    """
+    if measurement.protocol < _JUDGED_SINCE or not measurement.reference_seconds:
+        return None
+    kept = vars(measurement)
+    if _JUDGEMENT not in kept:
+        kept[_JUDGEMENT] = judge(
+            {"own": measurement.call_seconds, "reference": measurement.reference_seconds},
+            device_state=measurement.device_state,
+            contention=measurement.contention,
+        )
+    found: Judgement = kept[_JUDGEMENT]
+    return found
+
+
+def verdict_name(measurement: Measurement) -> str | None:
+    """Returns the verdict of `verdict_of`, one of `VERDICTS`; without rounds the stored one, which may be None."""
+    judgement = verdict_of(measurement)
+    return measurement.verdict if judgement is None else judgement.verdict
+
+
+def judge_calibration(calibration: Calibration, *, threads: int) -> Judgement:
+    """Returns how the machine behaved while the reference was calibrated, judged by what is stored.
+
+    Args:
+        calibration: The calibration.
+        threads: Those of its condition.
+    """
+    state, device = calibration.device_state, calibration.device
+    return judge(
+        {"reference": calibration.call_seconds},
+        device_state=state,
+        contention=find_contention(state, threads=threads, device=device),
+    )
+
+
 def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
     """Returns how the machine behaved while networks were timed, a judgement for those that shared their rounds."""
     cohorts: dict[str, list[Measurement]] = {}
@@ -194,16 +275,17 @@ def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
     for members in cohorts.values():
         rounds = {str(i): member.call_seconds for i, member in enumerate(members)}
         rounds["reference"] = members[0].reference_seconds
-        judgements.append(
-            judge(
-                rounds,
-                is_throttling=any(is_throttling(member.device_state) for member in members),
-                others_cores=max(member.device_state.get("others_cores", 0.0) for member in members),
-            )
-        )
+        worst = max(members, key=lambda member: (member.contention_error, is_throttling(member.device_state)))
+        judgements.append(judge(rounds, device_state=worst.device_state, contention=worst.contention))
     return judgements
 
 
 def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
     """Returns the worst of `judge_cohorts`; there must be at least one measurement."""
     return max(judge_cohorts(measurements), key=lambda judgement: VERDICTS.index(judgement.verdict))
+
+
+def quality(measurement: Measurement) -> int:
+    """Returns the place of a timing's verdict in `VERDICTS`: 0 is the best, for which a timing without one counts."""
+    verdict = verdict_name(measurement)
+    return 0 if verdict is None else VERDICTS.index(verdict)

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+from hilo_nas.calibration import read_timings
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
 from hilo_nas.front import front_of
 from hilo_nas.local import Local, load_local, write_local
@@ -41,6 +42,11 @@ class StudyFolder:
     def manifest_path(self) -> Path:
         """What the study is: `manifest.yaml`."""
         return self.path / "manifest.yaml"
+
+    @property
+    def sheet_path(self) -> Path:
+        """Contact sheet of the images that networks are trained on."""
+        return self.path / "data.png"
 
     @property
     def trials_path(self) -> Path:
@@ -72,6 +78,18 @@ class StudyFolder:
         """Whether there is a study here; a folder without a manifest is the rest of a search that never began."""
         return os.path.isfile(self.manifest_path)  # unlike Path.is_file, False for a name that no disk can hold
 
+    @property
+    def holds_trials(self) -> bool:
+        """Whether there are records, of a study or of what is left of one."""
+        return os.path.isdir(self.trials_path) and any(self.trials_path.glob("[0-9]*.json"))
+
+    def orphaned(self) -> RecordError:
+        """Returns the error for trials without a manifest."""
+        has = "its manifest.yaml is no file" if os.path.lexists(self.manifest_path) else "no manifest.yaml"
+        return RecordError(
+            f"{self.path} holds trials, but {has} to say what they are. Restore it from a copy, or use another --study."
+        )
+
     def load_manifest(self) -> Manifest:
         """Returns the manifest.
 
@@ -84,22 +102,28 @@ class StudyFolder:
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
         except (RecordError, UnicodeDecodeError) as error:
-            raise RecordError(f"{self.manifest_path}: {error}") from error
+            raise RecordError(
+                f"{self.manifest_path}: {error}. Restore it from a copy, or use another --study."
+                if isinstance(error, UnicodeDecodeError)
+                else f"{self.manifest_path}: {error}"
+            ) from error
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Writes the manifest atomically."""
         write_atomically(self.manifest_path, manifest.to_yaml())
 
     def load_records(self) -> list[TrialRecord]:
-        """Returns the records in the order of their numbers, as `Manifest.interpret` reads them.
+        """Returns the records in the order of their numbers.
+
+        Timings are read and ordered by `read_timings`, scores by `Manifest.interpret_scores`.
 
         A re-timing that was cut off before the manifest changed does not count.
         """
         records = load_records(self.trials_path)
-        if not any(len(record.measurements) > 1 or record.scores for record in records):
+        if not any(record.measurements or record.scores for record in records):
             return records
         manifest = self.load_manifest()
-        return [manifest.interpret(record) for record in records]
+        return [manifest.interpret_scores(record) for record in read_timings(records, manifest)]
 
     def load_record(self, number: int) -> TrialRecord:
         """Returns the record of a finished, feasible trial.
@@ -155,6 +179,8 @@ def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
     for path in (folder / name, Path(name)):
         if StudyFolder(path).exists:
             return StudyFolder(path)
+        if StudyFolder(path).holds_trials:
+            raise StudyFolder(path).orphaned()
     try:
         known = sorted(path.parent.name for path in folder.glob("*/manifest.yaml"))
     except OSError as error:

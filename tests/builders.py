@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
+from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.records import STATES, Subject, TrialRecord
+from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedSetting
 from hilo_nas.study import StudyFolder
@@ -70,7 +71,7 @@ def build_measurement(images_per_s: float = 1000.0, **fields: Any) -> Measuremen
         "latency_ms_p99": 1200 * call,
         "memory_mib": 123.5,
         "call_seconds": (call, call, call),
-        "reference_seconds": (0.1, 0.1, 0.1, 0.1),
+        "reference_seconds": (condition.batch_size / 320,) * 4,
         "latency_seconds": (call, 1.1 * call, 1.2 * call),
         "ratios": (images_per_s / 320,) * 3,
         "steady": True,
@@ -228,12 +229,15 @@ def build_cohort(
     found = {}
     for key, images_per_s in speeds.items():
         call = condition.batch_size / images_per_s
+        calls = [call * slow * (1 + random.gauss(0, own_noise)) for slow in slowness]
+        reference = tuple(condition.batch_size / 320 * slow for slow in slowness)
+        luck = ratio(calls, reference) / (images_per_s / 320)
         found[key] = build_measurement(
             images_per_s,
             condition=condition,
             cohort=cohort,
-            call_seconds=tuple(call * slow * (1 + random.gauss(0, own_noise)) for slow in slowness),
-            reference_seconds=tuple(0.1 * slow for slow in slowness),
+            call_seconds=tuple(seconds * luck for seconds in calls),
+            reference_seconds=reference,
             images_per_s_low=images_per_s * 0.97,
             images_per_s_high=images_per_s * 1.03,
             verdict="steady",
@@ -344,7 +348,7 @@ measurements = st.builds(
     measured_at=_text,
     images_per_s_low=st.none() | _positive,
     images_per_s_high=st.none() | _positive,
-    verdict=st.none() | st.sampled_from(["steady", "bursty", "throttled"]),
+    verdict=st.none() | st.sampled_from(VERDICTS),
     cohort=_text,
     beside=st.dictionaries(_text, _seconds, max_size=2),
     device_state=st.dictionaries(_text, _positive | st.lists(_text, max_size=2), max_size=2),

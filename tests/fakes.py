@@ -23,7 +23,7 @@ from hilo_nas.cost import NetworkCost, count_macs, count_params
 from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import RoundTimed
 from hilo_nas.measure import Cohort
-from hilo_nas.measurement import ProxyPlan
+from hilo_nas.measurement import ProxyPlan, find_contention
 from hilo_nas.proxy.training_free.plan import hash_training_free
 from hilo_nas.records import Subject
 from hilo_nas.speeds import SpeedFolder
@@ -108,6 +108,8 @@ class FakeMachine(FakeExecutor):
         self.cohorts, self.calibrated, self.training_devices, self.grouped_by = [], [], [], []
         self.read_as = []
         """Options of reading the images, of each call that prepared them."""
+        self.load, self.looks = {}, []
+        """What the device says of others while something is timed, and what it says from each look on."""
         self.speeds = None
         self.loaded = []
         """Functions of the user's own that were to score."""
@@ -186,7 +188,12 @@ class FakeMachine(FakeExecutor):
         return build_measurement(self.speed_of(subject, condition), condition=condition, **self.facts(condition))
 
     def facts(self, condition):
-        return {"device": self.devices[condition.device], "form": self.form}
+        return {"device": self.devices[condition.device], "form": self.form, "device_state": dict(self.load)}
+
+    def read_contention(self, condition, emit):
+        if self.looks:
+            self.load = self.looks.pop(0)
+        return find_contention(self.load, threads=2, device=self.devices[condition.device])
 
     def speed_of(self, subject, condition):
         factor = self.factors.get(subject.key, 1.0) * self.factors.get(condition.label(), 1.0)

@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "events": 0,
     "aims": 1,
+    "calibration": 1,
     "arch": 1,
     "cost": 1,
     "layer_cost": 1,

@@ -327,3 +327,16 @@ def test_all_of_few_images_right_is_not_certain():
     )
     assert top1_errors([perfect])[0] == pytest.approx(0.083, abs=0.001)  # half of Wilson's .676 to 1, over 1.96
     assert 0.5 < probability_on_front([good, perfect])[0] < 0.99
+
+
+def test_rounds_that_others_disturbed_all_the_time_tell_less_of_who_is_faster():
+    keys = [build_arch(i).key() for i in (0, 1)]
+    busy = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
+    probabilities = []
+    for state in ({}, busy):
+        found = build_cohort({keys[0]: 1100.0, keys[1]: 1000.0}, device_state=state)
+        one, two = (build_record(i, 1000.0, 0.5, arch=build_arch(i), measurements=(found[keys[i]],)) for i in (0, 1))
+        probabilities.append(probability_of_speed(one, two))
+    quiet, loaded = probabilities
+    assert quiet > 0.99
+    assert 0.5 < loaded < 0.7

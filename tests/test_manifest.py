@@ -221,11 +221,15 @@ def test_a_manifest_of_a_newer_version_is_refused():
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "name: demo", "schema_version: one"])
 def test_what_is_no_manifest_is_refused(text):
-    assert refusal(text) == "schema_version is missing: this is not a study's manifest"
+    assert refusal(text) == (
+        "schema_version is missing: this is not a study's manifest. Restore it from a copy, or use another --study."
+    )
 
 
 def test_what_is_no_yaml_is_refused():
-    assert refusal("schema_version: [1").startswith("not YAML: ")
+    for text in ("schema_version: [1", "schema_version: 1\nwhen: 2026-99-99"):
+        assert refusal(text).startswith("it is not YAML (")
+        assert refusal(text).endswith("). Restore it from a copy, or use another --study.")
 
 
 @pytest.mark.parametrize(

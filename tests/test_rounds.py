@@ -306,7 +306,7 @@ def test_one_network_that_slows_down_alone_is_not_the_devices_throttling():
 
 
 def test_a_device_that_says_it_throttles_is_believed_without_a_figure_of_ours():
-    found = judge(sagging(1.01), is_throttling=True)
+    found = judge(sagging(1.01), device_state={"throttle_reasons": ["hardware slowdown"]})
     assert found.verdict == "throttled"
     assert "the device says so itself" in found.text
     assert "% slower" not in found.text

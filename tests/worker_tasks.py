@@ -25,8 +25,9 @@ def who(*, emit):
     return {"pid": os.getpid(), **{name: os.environ.get(name) for name in names}}
 
 
-def shout(*, emit):
-    print("a line that must not reach the user's screen")
+def shout(*, emit, times=1):
+    for _ in range(times):
+        print("a line that must not reach the user's screen")
     return True
 
 

@@ -12,6 +12,7 @@ from hilo_nas.bench.resolution import compare_statistics, resolve
 from hilo_nas.bench.timing import advise
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import VERDICTS, Measurement
+from hilo_nas.rounds import verdict_name
 
 __all__ = ["STATES", "WAYS", "RulerFindings", "TimedPass"]
 
@@ -78,7 +79,7 @@ class RulerFindings:
             # Alone, a measurement's seconds hold building and warming up too.
             "timed_s": statistics.fmean(m.seconds - sum(m.latency_seconds) for m in every) if way == "cohort" else None,
             "pass_s": statistics.fmean(item.seconds for item in passes) / len(passes[0].measurements),
-            **{verdict: sum(m.verdict == verdict for m in every) / len(every) for verdict in VERDICTS},
+            **{verdict: sum(verdict_name(m) == verdict for m in every) / len(every) for verdict in VERDICTS},
             "others_cores": statistics.median(others) if others else None,
         }
 

@@ -49,6 +49,7 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with
             percent("steady %", "steady", 0),
             percent("bursty %", "bursty", 0),
             percent("throttled %", "throttled", 0),
+            percent("contended %", "contended", 0),
             number("others' cores", "others_cores", 2),
         ],
         notes=[
@@ -59,8 +60,8 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with
             "smallest ratio: how many times as fast as another a network must be to be told apart in one pass, at "
             "95 %: exp(1.96 √2 CV).",
             "s: seconds per network and pass: of the rounds, and in all, with building, warming up and single calls.",
-            "steady, bursty, throttled: share of the timings with that verdict. Others' cores: kept busy by other "
-            "processes, the load among them, median over the timings.",
+            "steady, bursty, throttled, contended: share of the timings with that verdict. Others' cores: kept busy by "
+            "other processes, the load among them, median over the timings.",
             "cohort: all networks in the same rounds. alone: one after the other, each beside the reference.",
         ],
     )

@@ -18,6 +18,7 @@ from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.rounds import verdict_name
 from hilo_nas.search.sweep import ALL
 from hilo_nas.space import SearchSpace, list_networks
 from hilo_nas.study import StudyFolder, find_study
@@ -199,7 +200,7 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
         images_per_s_spread=measurement.images_per_s_spread,
         images_per_s_low=measurement.images_per_s_low,
         images_per_s_high=measurement.images_per_s_high,
-        verdict=measurement.verdict,
+        verdict=verdict_name(measurement),
         timing_seconds=measurement.seconds,
         scores={images: scores[images] for images in manifest.plan.budgets if images in scores},
     )

@@ -16,6 +16,7 @@ from rich.markup import escape
 from hilo_nas.cli import (
     bench,
     cache,
+    data,
     export,
     front,
     measure,
@@ -50,6 +51,7 @@ app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
 app.add_typer(space.app, name="space")
 app.add_typer(bench.app, name="bench")
 app.add_typer(proxy.app, name="proxy")
+app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 
 

@@ -15,14 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from hilo_nas.cli.text import duration, figure, score_label, score_text
+from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
+    CalibrationChanged,
     CalibrationStarted,
     CohortTimed,
     ConfirmationForeseen,
     CostForeseen,
     DataPrepared,
+    DataRead,
     DeviceAwaited,
     Event,
     LimitsForeseen,
@@ -78,6 +81,9 @@ def _line(event: Event) -> str | None:
     """Returns the event as one line, with markup; None for what happens too often."""
     if isinstance(event, Notice):
         return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
+    if isinstance(event, DataRead):
+        first, *rest = DataSummary.from_dict(event.summary).to_lines()
+        return escape("\n".join([first, *(f"  {line}" for line in rest)]))
     if isinstance(event, DeviceAwaited):
         holders = "; ".join(event.holders) or "another process"
         return escape(f"waiting for {event.device}: {holders}")
@@ -85,6 +91,12 @@ def _line(event: Event) -> str | None:
         return escape(f"{event.done + 1}/{event.total} {event.text}")
     if isinstance(event, Calibrated):
         return escape(f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s")
+    if isinstance(event, CalibrationChanged):
+        return escape(
+            f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s replace the "
+            f"{event.old_images_per_s:,.0f} that it was calibrated with; all images/s change by {event.ratio:.3g}x, "
+            "and limits are judged anew"
+        )
     if isinstance(event, LimitsForeseen):
         return escape(_foreseen(event))
     if isinstance(event, NetworksTimed):

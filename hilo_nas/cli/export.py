@@ -9,6 +9,7 @@ import typer
 
 from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.writing import hint_of_writing
 from hilo_nas.errors import UsageError
 from hilo_nas.export import FORMATS, choose_trial, export_trial
 from hilo_nas.study import find_study
@@ -43,5 +44,7 @@ def run(
     for path in export_trial(folder.load_manifest(), record, output, batch_size=batch_size, epochs=epochs):
         echo(f"wrote {path}")
     echo(f"Train it with timm's train.py: python train.py -c {output / 'train.yaml'} --data-dir DATA")
+    for line in hint_of_writing(folder, folder.load_manifest()):
+        echo(line)
     if record.measurement is not None and record.measurement.condition.fused:
         echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")

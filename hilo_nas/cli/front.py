@@ -18,6 +18,7 @@ from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
@@ -59,6 +60,7 @@ def run(
                     **record.to_dict(),
                     "seeds": record.score.seeds if record.score else 0,
                     "on_front_probability": probabilities[record.number],
+                    "verdict": verdict_name(record.measurement) if record.measurement else None,
                 }
                 for record in front_of(records)
             ],
@@ -118,7 +120,11 @@ def print_front(
     condition, device = manifest.objective, manifest.device
     fastest = front[0].measurement
     has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
-    spread = "half of the 95 % interval" if has_interval else "robust spread of a timing round"
+    spread = (
+        "half of the 95 % interval, the error of the calibration included"
+        if has_interval
+        else "robust spread of a timing round"
+    )
     noise = seed_noise(records)
     of_seeds = f", with the noise of a seed in it ({100 * noise:.2g} points)" if noise else ""
     console.print(
@@ -138,6 +144,19 @@ def print_front(
     if len({(m.form, m.protocol) for record in front if (m := record.measurement)}) > 1:
         way = remeasure_hint(study or folder.name, studies_dir).command
         console.print(f"These speeds were not all taken in the same way: {way}", soft_wrap=True)
+    shown = [record for record in (*front, *tied, *peers) if record.measurement and record.measurement.contention]
+    if shown:
+        numbers = ", ".join(str(record.number) for record in shown)
+        worst = max((r.measurement for r in shown if r.measurement), key=lambda m: m.contention_error)
+        assert worst.contention is not None
+        way = remeasure_hint(study or folder.name, studies_dir).command
+        console.print(
+            f"{len(shown)} of these timings are contended (trial {numbers}): {worst.contention.text}, so their ± is "
+            f"wider. Time them again when nothing else runs: {way}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     _print_untrained(_untrained(records), console)
     for standing in compare_references(records):
         console.print(standing.sentence(), highlight=False, soft_wrap=True)

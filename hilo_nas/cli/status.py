@@ -18,6 +18,7 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.study import find_study
 
@@ -55,7 +56,8 @@ def run(
     in_full = len(images) * manifest.plan.budgets[-1]
     in_trials = sum(record.seconds for record in records)
     front = [record.number for record in front_of(records)]
-    verdicts = Counter(record.measurement.verdict for record in records if record.measurement)
+    verdicts = Counter(verdict_name(record.measurement) for record in records if record.measurement)
+    contended = [record.number for record in records if record.measurement and record.measurement.contention]
     verdicts.pop(None, None)  # protocol 1 gave none
     if as_json:
         content = {
@@ -64,6 +66,7 @@ def run(
             "total": manifest.trials,
             "states": dict(states),
             "verdicts": dict(verdicts),
+            "contended": contended,
             "front": front,
             "peers": peers,
             "timing_s": timing,
@@ -101,6 +104,8 @@ def run(
         rows["untrained"] = f"trial {', '.join(untrained)}: the score cannot be told from guessing"
     if verdicts:
         rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
+        if contended:
+            rows["machine"] += f"; contended: trial {', '.join(map(str, contended))}"
     if limits := manifest.limits_in_force:
         rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
     if manifest.speeds:

@@ -152,7 +152,7 @@ def _tied(rivals: Sequence[int]) -> str:
 
 
 def _images_per_s(measurement: Measurement | None) -> str:
-    return "-" if measurement is None else with_spread(measurement.images_per_s, measurement.half_width)
+    return "-" if measurement is None else with_spread(measurement.images_per_s, measurement.images_per_s_half_width)
 
 
 def _figure_of(measurement: Measurement | None, name: str) -> str:

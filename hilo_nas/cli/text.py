@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hilo_nas.manifest import Manifest
+from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import FORMULAS, METRICS, TRAINING
 
 __all__ = ["describe_proxy", "duration", "figure", "score_label", "score_text", "with_spread"]
@@ -50,12 +50,20 @@ def describe_proxy(manifest: Manifest) -> str:
     """Returns what a study's proxy does, for one who knows its name."""
     plan, data = manifest.plan, manifest.data.name
     if plan.proxy == TRAINING:
-        return f"after {plan.images:,} images of {data} at {plan.img_size} px, on held-out images of the training split"
+        return f"after {plan.images:,} images of {data} at {plan.img_size} px, {_scored_on(manifest.data)}"
     if plan.proxy in FORMULAS:
         return "of the network, without training"
     if plan.source_hash is not None:
         return f"a function of your own, given {plan.images:,} images"
     return f"without training, on images of {data} at {plan.img_size} px"
+
+
+def _scored_on(data: DataIdentity) -> str:
+    """Returns which images networks are scored on."""
+    count = "" if data.n_scored is None else f"{data.n_scored:,} "
+    if data.val_name is not None:
+        return f"on the {count}images of --val-data ({data.val_name})"
+    return f"on {count}held-out images of the training split"
 
 
 def duration(seconds: float) -> str:

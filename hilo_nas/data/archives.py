@@ -1,7 +1,7 @@
 """Files of a .tar or .zip, compressed or not, read in their order and never unpacked.
 
-Links are followed inside the archive. Whatever leads outside is left out: a link, a name with `..`. Of a name that
-occurs twice the last counts, as it would where the archive is unpacked.
+Links are followed inside the archive. Links and names (with `..`) that lead outside are left out. Of a name that occurs
+twice the last counts, as it would where the archive is unpacked.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ class Contents(NamedTuple):
     lost: list[str]
     """Links that lead outside the archive or to nothing, and names that lead outside."""
     is_cut: bool
-    """Whether the end marker is missing."""
+    """True where the end marker is missing."""
 
 
 class Archive(Protocol):
     """An open archive."""
+
+    is_sequential: bool
+    """True where a step back means to decompress it again from its start."""
 
     def list(self) -> Contents:
         """Returns what it holds."""
@@ -66,7 +69,7 @@ def open_archive(file: BinaryIO) -> Iterator[Archive]:
             yield _Zip(opened)
     else:
         with _decompressed(file, head) as stream:
-            yield _Tar(stream)
+            yield _Tar(stream, is_sequential=stream is not file)
 
 
 def _decompressed(file: BinaryIO, head: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -133,8 +136,8 @@ class _Zstandard(io.RawIOBase):
 
 
 class _Tar:
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, is_sequential: bool) -> None:
+        self._stream, self.is_sequential = stream, is_sequential
 
     def list(self) -> Contents:
         index = _Index()
@@ -178,6 +181,8 @@ class _Tar:
 
 
 class _Zip:
+    is_sequential = False
+
     def __init__(self, opened: zipfile.ZipFile) -> None:
         self._opened = opened
         self._members = {(info.header_offset, info.file_size): info for info in opened.infolist()}
@@ -259,6 +264,7 @@ class _Index:
 
 
 def _inside(path: str) -> str | None:
-    """Returns a path in plain form, or None where it leads out of the archive."""
+    """Returns a path in plain form, or None where it leads out of the archive or holds a NUL."""
     plain = posixpath.normpath(path)
-    return None if plain.startswith("/") or plain == ".." or plain.startswith("../") else plain
+    leads_out = plain.startswith("/") or plain == ".." or plain.startswith("../")
+    return None if leads_out or "\0" in plain else plain

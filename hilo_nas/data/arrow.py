@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hilo_nas.data.formats import ending_of, is_litter
 from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.data.splits import choose_labelled, role_of
-from hilo_nas.data.walk import walk_files
+from hilo_nas.data.walk import is_special, walk_files
 from hilo_nas.errors import DataError
 
 __all__ = ["find_parts", "open_named", "open_parts"]
@@ -44,8 +44,8 @@ def find_parts(path: Path) -> list[Part]:
     Of what `save_to_disk` wrote, the folders with a `state.json`; elsewhere Parquet files, or Arrow files of a cache.
     """
     if path.is_file():
-        return [Part(path, path.stem)]
-    files = [PurePosixPath(name) for name, _ in walk_files(path) if not is_litter(name)]
+        return [Part(path, ".")]
+    files = [PurePosixPath(name) for name, entry in walk_files(path) if not is_litter(name) and not is_special(entry)]
     saved = [name.parent for name in files if name.name == "state.json"]
     if saved := [folder for folder in saved if (path / folder / "dataset_info.json").is_file()]:
         return [Part(path / folder, str(folder)) for folder in saved]
@@ -185,7 +185,7 @@ def _reading_rows(spec: SourceSpec, table: _Table, columns: list[str]) -> Iterat
 
 
 def _find_columns(spec: SourceSpec, features: Mapping[str, Any]) -> _Columns:
-    """Returns the columns of images and labels: those whose type says so, else those whose name does.
+    """Returns the columns of images and labels, chosen by type (Image, ClassLabel), else by name.
 
     Raises:
         DataError: There is none; with the columns that are there.
@@ -198,7 +198,9 @@ def _find_columns(spec: SourceSpec, features: Mapping[str, Any]) -> _Columns:
     if not images:
         raise DataError(f"{spec.text} must have a column of images, but its columns are {there}")
     classes = [name for name, feature in features.items() if _type_of(feature) == "ClassLabel"]
-    lower = {name.lower(): name for name, f in features.items() if _type_of(f).startswith(("int", "uint", "string"))}
+    lower = {
+        name.lower(): name for name, f in features.items() if _type_of(f).startswith(("int", "uint", "string", "bool"))
+    }
     lower |= {name.lower(): name for name, f in features.items() if _type_of(f) == "large_string"}
     named = [lower[name] for name in _LABEL_NAMES if name in lower]
     candidates = sorted(classes, key=lambda name: name != "label") or named

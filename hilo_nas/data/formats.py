@@ -1,10 +1,10 @@
-"""What a file is, told by its name: an image that Pillow opens, an archive, or litter of an operating system."""
+"""Kinds of files by their names: images that Pillow opens, archives, and litter of operating systems."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import PurePosixPath
+import posixpath
 
 __all__ = ["ARCHIVE_ENDINGS", "archive_stem", "ending_of", "image_endings", "is_image", "is_litter"]
 
@@ -49,7 +49,7 @@ def _is_stub(factory: object, stub: type) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether Pillow reads files of that ending."""
+    """Returns True where Pillow reads files of that ending."""
     return ending_of(name) in image_endings()
 
 
@@ -64,9 +64,9 @@ def archive_stem(name: str) -> str | None:
 
 def ending_of(name: str) -> str:
     """Returns the last ending with its dot, in lower case; empty where there is none."""
-    return PurePosixPath(name).suffix.lower()
+    return posixpath.splitext(name)[1].lower()
 
 
 def is_litter(path: str) -> bool:
-    """Whether any part of a path is hidden, or was left behind by an operating system."""
+    """Returns True where any part of a path is hidden, or was left behind by an operating system."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))

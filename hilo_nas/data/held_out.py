@@ -28,7 +28,7 @@ COPIES_RULE = "copies/1"
 
 
 def share_of(plan: ProxyPlan | type[ProxyPlan], n_images: int) -> float:
-    """Returns the share of each class that a plan holds out of so many images."""
+    """Returns the share of each class that a plan holds out of N images."""
     return min(plan.val_fraction, plan.val_images / n_images)
 
 

@@ -1,4 +1,4 @@
-"""Images whose labels lie beside them in files of the same name, as webdataset writes them: 000.jpg and 000.cls."""
+"""Labels in files of the same name as their image, as webdataset writes them: 000.jpg and 000.cls."""
 
 from __future__ import annotations
 

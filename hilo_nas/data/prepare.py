@@ -15,15 +15,18 @@ from hilo_nas import plugins
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
 from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.decode import build_set
+from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
+from hilo_nas.data.summary import DataSummary, add_facts, load_facts, summarize_set
+from hilo_nas.data.timm_reader import list_differences
 from hilo_nas.errors import DataError, UsageError
-from hilo_nas.events import Emit, Notice
+from hilo_nas.events import DataRead, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 
-__all__ = ["CachedData", "Places", "find_places", "prepare_data"]
+__all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,10 @@ class CachedData:
     """Images that networks are scored on."""
     chance: float | None = None
     """Share of the largest class among those."""
+    pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """See `DataIdentity.pixels`."""
+    unlike_timm: tuple[str, ...] = ()
+    """See `DataIdentity.unlike_timm`."""
 
     @property
     def num_classes(self) -> int:
@@ -65,12 +72,14 @@ class CachedData:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""
-        return {**dataclasses.asdict(self), "class_names": list(self.class_names)}
+        lists = {"class_names": list(self.class_names), "unlike_timm": list(self.unlike_timm)}
+        return {**dataclasses.asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CachedData:
         """Builds the value that `to_dict` described."""
-        return cls(**{**fields, "class_names": tuple(fields["class_names"])})
+        lists = {name: tuple(fields[name]) for name in ("class_names", "unlike_timm") if name in fields}
+        return cls(**{**fields, **lists})
 
 
 def prepare_data(
@@ -93,8 +102,8 @@ def prepare_data(
         cache_dir: The cache's folder; None for `default_cache_dir()`.
         val_data: A source of its own for scoring; then the whole of `source` trains.
         group_by: `ProxyPlan.group_by`: whether whole groups can be held out is looked at now, and part of the hash.
-        options: How both sources are read.
-        emit: Takes `DataPrepared` and `Notice`.
+        options: Choices of reading both sources.
+        emit: Takes `DataPrepared`, `DataRead` and `Notice`.
 
     Raises:
         DataError: The data is not there, is broken, or cannot serve.
@@ -106,9 +115,10 @@ def prepare_data(
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
-    entry = _prepare(spec, img_size, folder, options, emit)
-    val = None if val_spec is None else _prepare(val_spec, img_size, folder, options, emit)
+    entry = read_set(spec, img_size, folder, options, emit)
+    val = None if val_spec is None else read_set(val_spec, img_size, folder, options, emit)
     class_names = entry.class_names if val else _usable_classes(entry, spec, options, emit)
+    facts = load_facts(entry.path)
     counts = dict(zip(entry.class_names, entry.class_counts, strict=True))
     content_hash = entry.content_hash
     if len(class_names) < len(entry.class_names):
@@ -129,18 +139,60 @@ def prepare_data(
         source_hash=plugins.hash_source(spec.text) if spec.kind == "function" else None,
         reading=options.to_dict(),
         val_name=None if val_spec is None else val_spec.name,
+        pixels={name: facts[name] for name in ("background", "value_range") if name in facts},
+        unlike_timm=tuple(list_differences(spec, entry, class_names, facts)),
     )
     places = find_places(data, ProxyPlan, group_by)
     scored = places.scored_labels[places.scored]
-    return dataclasses.replace(
+    data = dataclasses.replace(
         data,
         content_hash=data.content_hash if val else _hash_split(data, places, group_by, emit),
         n_scored=len(scored),
         chance=float(np.bincount(scored).max() / len(scored)),
     )
+    _tell(data, places, entry, val, emit)
+    return data
 
 
-def _prepare(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
+def _tell(data: CachedData, places: Places, entry: CacheEntry, val: CacheEntry | None, emit: Emit) -> None:
+    """Tells what was read, and what its owner should know."""
+    images = LabeledSet(
+        name=data.name,
+        path=entry.path,
+        labels=places.labels,
+        digests=places.digests,
+        class_names=data.class_names,
+    )
+    sets, faults = [summarize_set(images)], find_faults(images)
+    if val is not None:
+        validation = dataclasses.replace(
+            images,
+            name=data.val_name or "",
+            path=val.path,
+            labels=places.scored_labels,
+            digests=places.scored_digests,
+        )
+        sets.append(summarize_set(validation))
+        faults += find_overlaps(images, validation)
+    summary = DataSummary(
+        train=sets[0],
+        validation=sets[1] if val else None,
+        n_training=len(places.training),
+        n_scored=len(places.scored),
+        img_size=data.img_size,
+    )
+    emit(DataRead(summary=summary.to_dict()))
+    for text in [*(sentence for part in sets for sentence in part.left_out), *(fault.text for fault in faults)]:
+        emit(Notice(level="warning", text=text))
+
+
+def read_set(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
+    """Returns a source's images in the cache; read only where the cache lacks them.
+
+    Raises:
+        DataError: The source cannot be read.
+        StorageError: The cache cannot be written.
+    """
     build = functools.partial(_build, spec, img_size, options, emit)
     return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit)
 
@@ -150,9 +202,9 @@ def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, wo
     from hilo_nas.data.readers import open_source
 
     source = open_source(spec, options)
-    for sentence in source.left_out:
-        emit(Notice(text=sentence, level="warning"))
-    return build_set(workshop, spec, source, img_size, options, emit)
+    found = build_set(workshop, spec, source, img_size, options, emit)
+    add_facts(workshop, source)
+    return found
 
 
 def _usable_classes(entry: CacheEntry, spec: SourceSpec, options: ReadOptions, emit: Emit) -> tuple[str, ...]:

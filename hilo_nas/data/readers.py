@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.arrow import find_parts, open_named, open_parts
-from hilo_nas.data.formats import is_litter
+from hilo_nas.data.formats import image_endings, is_litter
 from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
@@ -35,6 +35,7 @@ def open_source(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> Source:
         DataError: It cannot be read, holds no training images, or needs a package that is not installed.
         UsageError: A function is not there, is none, or cannot be imported.
     """
+    image_endings()  # Registers what reads HEIC, for the bytes that rows and functions give as well.
     source = _OPENERS[spec.kind](spec, options)
     counts: Counter[str] | None = None
     if source.class_counts is not None:
@@ -129,7 +130,7 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
             raise DataError(f"no training shards (.tar) in {spec.text}")
         if not labels:
             raise DataError(
-                "shards must hold a label file beside each image (000.jpg and 000.cls, 000.txt or 000.json), but "
+                "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
                 f"{spec.text} holds {_listed(tree.count_skipped()) or 'images alone'}. "
                 "Without wds/, folders name the classes."
             )
@@ -149,10 +150,12 @@ def _described(folder: Path) -> Mapping[str, Any]:
 def _open_labelled(
     spec: SourceSpec, tree: Tree, labels: Mapping[str, Entry], described: Mapping[str, Any] | None = None
 ) -> Source:
-    """Opens images whose labels lie in files beside them."""
+    """Opens images with label files."""
     described = described or {}
     if names := described.get("filenames"):
         tree.images = [entry for entry in tree.images if Path(entry.file).name in names]
+        if not tree.images:
+            raise DataError(f"no images in the training shards that _info.json names: {spec.text}")
     bare = [entry for entry in tree.images if entry.path not in labels]
     without = (
         f"{len(bare):,} images have no label file and are" if len(bare) > 1 else "1 image has no label file and is"
@@ -180,12 +183,15 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
             for entry, content in read_entries(by_entry):
                 yield Sample(by_entry[entry], entry.path, content)
 
+    skipped = tree.count_skipped()
+    heic = sum(skipped.get(ending, 0) for ending in (".heic", ".heif"))
+    hints = [f"{heic:,} .heic files are not read. Use `pip install pillow-heif` to read them"] if heic else []
     return Source(
         samples=samples,
         total=len(by_entry),
         class_counts=dict(Counter(by_entry.values())),
-        left_out=(*tree.notes, *choice.left_out),
-        skipped=tree.count_skipped(),
+        left_out=(*tree.notes, *choice.left_out, *hints),
+        skipped=skipped,
         split=choice.split,
         class_level=choice.class_level,
     )
@@ -209,7 +215,7 @@ def _path(spec: SourceSpec) -> Path:
 
 
 def _check_images(spec: SourceSpec, tree: Tree) -> None:
-    """Checks that there are images, and that a `train` folder holds some, lest its neighbours be taken for classes.
+    """Checks that there are images, and that a `train` folder has some; else its neighbors would be taken for classes.
 
     Raises:
         DataError: There are none; with what lies there instead.

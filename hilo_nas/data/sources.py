@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hilo_nas import plugins
-from hilo_nas.data.formats import ARCHIVE_ENDINGS, archive_stem
+from hilo_nas.data.formats import ARCHIVE_ENDINGS, archive_stem, image_endings
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.walk import walk_files
 from hilo_nas.errors import DataError
@@ -229,6 +229,7 @@ def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
     elif spec.path is not None:
         try:
             lines += sorted(_stat_lines(spec.path))
+            lines += sorted(image_endings())  # More files count once Pillow or an addition to it reads them.
         except OSError as error:
             raise DataError(f"{spec.text} cannot be read: {error}") from error
     return hashlib.sha256("\0".join(lines).encode(errors="surrogateescape")).hexdigest()

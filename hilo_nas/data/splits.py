@@ -15,7 +15,7 @@ _ROLES = {
     "train": "train training trn trainset trainingset trainval traindata trainingdata",
     "held": "test testing tst testset testingset testdata val valid validation validate validating valset validset "
     "validationset valdata validationdata eval evaluation evaluate evalset dev devset devel development holdout "
-    "heldout",
+    "heldout unseen",
     "aside": "unlabeled unlabelled unlabel extra pred prediction predictions predict inference submission query "
     "gallery",
     "plain": "image images img imgs photo photos picture pictures pics data dataset raw original originals full all "
@@ -33,17 +33,17 @@ class Choice:
     classes: Mapping[int, str]
     """Class of each training image by its place in the list that was given."""
     split: str
-    """How the training images were chosen, in one sentence; empty where there is nothing to choose."""
+    """One sentence on the choice of the training images; empty where there is nothing to choose."""
     class_level: str
     """Which folders name a class, in one sentence."""
     left_out: tuple[str, ...]
-    """Warnings: parts that are not used though no split's name says so, and doubtful classes."""
+    """Warnings: parts that are not used though they bear no split's name."""
 
 
 def role_of(name: str) -> str | None:
     """Returns what the words of a folder's name say: `train`, `held` (out), `aside`, `plain`, or None.
 
-    Words are parted by whatever is no letter, and by capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`.
+    Words end at signs, digits and capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`.
     Only a name wholly of plain words is plain.
     """
     words = _words(name)
@@ -64,22 +64,16 @@ def own_words(name: str) -> frozenset[str]:
     return frozenset(word for word in _words(name) if word not in _ROLE_OF_WORD)
 
 
-def _are_classes(names: Sequence[str]) -> bool:
-    """Whether each of several names has words of its own beside those of a split: freight train, passenger train."""
-    own = [own_words(name) for name in names]
-    return len(own) > 1 and all(own) and len({*own}) == len(own)
-
-
 def choose_training(text: str, folders: Sequence[Folders], n_outer: Sequence[int], class_from: str = "first") -> Choice:
     """Returns the images that may be trained on, with their classes.
 
-    A folder is a split, and not a class, where its name says so and its place agrees: it holds class folders, and
-    what lies beside it are splits as well, or classes that it holds too. Splits inside class folders count.
+    A folder is a split, and not a class, where both its name and its place agree: it holds class folders, and its
+    neighbors are splits as well, or classes that it holds too. Splits inside class folders count.
 
     Args:
         text: The source in the user's words.
         folders: Folders of each image, the outermost first.
-        n_outer: Number of these folders, for each image, that are never classes: an archive and what it lies in.
+        n_outer: Number of leading folders that are never classes (an archive and the folders around it), per image.
         class_from: `first`: the first level below the split names the class; `path`: all levels do.
 
     Raises:
@@ -141,6 +135,8 @@ class _Descent:
         self._training: list[str] = []
         self._held: dict[str, int] = {}
         self._kept: list[str] = []
+        self._is_chosen = role_of(self.text.rpartition("/")[2]) == "held"
+        """Whether the user named a held-out split itself; then what lies in it is read."""
         if loose := len(folders) - len(self.rest):
             self.warnings.append(f"{loose:,} images of {text} lie in no class folder and are left out")
 
@@ -148,7 +144,12 @@ class _Descent:
         steps = [self._pass_outer, *(() if only_outer else (self._unwrap, self._split, self._split_below))]
         while self.rest and any(step() for step in steps):
             pass
-        if self._held and not self.rest:
+        if not self.rest and not self._held:
+            raise DataError(
+                f"the images of {self.text} lie in no class folder. Move them into one subfolder per class, or name "
+                "their classes in a function (--data FILE.py:FUNCTION)"
+            )
+        if not self.rest:
             held = ", ".join(self._held)
             raise DataError(f"{self.text} holds no training images, only {held}, which a search never reads")
 
@@ -157,7 +158,9 @@ class _Descent:
         parts = [f"{name} ({_images(count)})" for name, count in self._held.items()]
         out = f"{_listed(parts)} {'is' if len(parts) == 1 else 'are'} left out" if parts else ""
         trains = f"{_listed(self._training)} {'trains' if len(self._training) == 1 else 'train'}"
-        doubt = f"{_listed(self._kept)} {'counts' if len(self._kept) == 1 else 'count'} as a class, not as a split"
+        doubt = f"{_listed(self._kept)} " + (
+            "counts as a class, not as a split" if len(self._kept) == 1 else "count as classes, not as splits"
+        )
         return "; ".join(
             sentence for sentence, holds in ((trains, self._training), (out, parts), (doubt, self._kept)) if holds
         )
@@ -191,6 +194,8 @@ class _Descent:
         children = self._children()
         roles = {name: role_of(name) for name in children}
         chosen = [n for n in children if roles[n] == "train"] or [n for n in children if roles[n] not in _NEVER]
+        if not chosen and self._is_chosen:
+            chosen = [name for name in children if roles[name] == "held"]
         self._take(chosen, children, is_named=any(roles[n] == "train" for n in chosen))
         return True
 
@@ -200,7 +205,7 @@ class _Descent:
         if len(children) > 1 or not any(next(iter(children.values()))):
             return False
         (name,) = children
-        if not self._training and role_of(name) == "held":
+        if not self._training and not self._is_chosen and role_of(name) == "held":
             self._take([], children)
         elif not self._training and role_of(name) == "train":
             self._take([name], children, is_named=True)
@@ -217,7 +222,7 @@ class _Descent:
         train, held, aside, plain = (by_role.get(role, []) for role in ("train", "held", "aside", "plain"))
         others = [*by_role.get(None, []), *plain]
         deep = {name for name in children if any(children[name])}
-        if _are_classes([*train, *held]):
+        if self._are_classes(train, held, children):
             self._kept = [*train, *held]
             return False
         if train and not others:
@@ -229,7 +234,7 @@ class _Descent:
         elif train and deep & {*train} and (held or self._outweighs(train, others, children)):
             self._take(train, children, is_named=True)
         elif held and not others and not train:
-            self._take([], children)
+            self._take(held if self._is_chosen and deep & {*held} else [], children)
         elif held and not train and any(self._is_part(name, others, plain, children) for name in held):
             parts = [name for name in [*held, *aside] if self._is_part(name, others, plain, children)]
             self.warnings += [f"{self.text}/{name} looks like a held-out split and is never read" for name in parts]
@@ -240,21 +245,49 @@ class _Descent:
             return False
         return True
 
+    def _are_classes(self, train: list[str], held: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
+        """Returns True where folders named like splits are classes with their own words (freight train, city train).
+
+        Not where they hold class folders of the same names, or where some are for training and others for testing.
+        """
+        names = [*train, *held]
+        own = [own_words(name) for name in names]
+        if len(own) < 2 or not all(own) or len({*own}) < len(own):
+            return False
+        below = [{path[0] for path in children[name] if path} for name in names]
+        if train and held:
+            return not any(below)
+        return not any(_words(name) for name in set.intersection(*below))
+
     def _outweighs(self, train: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
-        """Whether a folder named for training, amid others that no split's name, is a split rather than a class."""
+        """Returns True where a folder named for training, amid folders without a split's name, is no class."""
         below = {path[0] for name in train for path in children[name] if path}
         if len(below) < 2:
             return False
         if below & {*others} or all(role_of(name) == "plain" for name in others):
             return True
+        if self._are_twins(train, others, children):
+            return True
         beside = [path for name in others for path in children[name]]
         return not any(beside) and sum(len(children[name]) for name in train) > len(beside)
+
+    def _are_twins(self, named: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
+        """Returns True for two folders, one of them named as a split, that hold the same class folders: train, unseen.
+
+        Numbers are no class folders: `bus/2021`, `train/2021`.
+        """
+        if len(named) != 1 or len(others) != 1 or own_words(named[0]):
+            return False
+        one, other = ({path[0] for path in children[name] if path} for name in (named[0], others[0]))
+        return one == other and len([name for name in one if _words(name)]) > 1
 
     def _is_part(
         self, name: str, others: list[str], plain: list[str], children: Mapping[str, Sequence[Folders]]
     ) -> bool:
-        """Whether a folder named for testing, amid classes, is a split rather than one of them."""
+        """Returns True where a folder named for testing, amid classes, is none of them."""
         paths = children[name]
+        if self._are_twins([name], others, children):
+            return True
         below = {path[0] for path in paths if path}
         if not below:
             return others == plain and any(any(children[other]) for other in others)
@@ -266,7 +299,12 @@ class _Descent:
         children = self._children()
         inner = {name: {path[0] if path else "" for path in paths} for name, paths in children.items()}
         roles = {name: {role_of(folder) for folder in folders} for name, folders in inner.items()}
-        holders = {name for name in children if "train" in roles[name] and roles[name] <= {"train", *_NEVER}}
+        # A training and a held-out split in one folder are enough; without the latter, nothing else may lie there.
+        holders = {
+            name
+            for name in children
+            if roles[name] >= {"train", "held"} or ("train" in roles[name] and roles[name] <= {"train", *_NEVER})
+        }
         if not holders:
             return False
         classes = {p[1] for n in holders for p in children[n] if len(p) > 1 and role_of(p[0]) == "train"}

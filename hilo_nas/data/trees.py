@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import os
-import stat
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from hilo_nas.data.archives import Contents, Place, open_archive
 from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
-from hilo_nas.data.walk import walk_files
+from hilo_nas.data.walk import is_special, walk_files
 from hilo_nas.errors import DataError
 
 __all__ = ["Entry", "Tree", "list_tree", "read_entries"]
@@ -65,7 +64,7 @@ class Tree:
 
 
 def list_tree(path: Path) -> Tree:
-    """Lists a folder or archive. Archives in a folder count where no image lies in a folder beside them.
+    """Lists a folder or archive. Archives in a folder count where no image lies in a class folder.
 
     Raises:
         DataError: An archive is damaged, encrypted or needs a package that is not installed.
@@ -78,7 +77,7 @@ def list_tree(path: Path) -> Tree:
     for relative, entry in walk_files(path):
         if is_litter(relative):
             continue
-        if _is_special(entry):
+        if is_special(entry):
             tree.special += 1
         else:
             _add_file(tree, Entry(entry.path, (), relative, 0))
@@ -91,12 +90,12 @@ def list_tree(path: Path) -> Tree:
 
 
 def read_entries(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes | Exception]]:
-    """Reads files one after the other; those of an archive in its order, and one that cannot be read gives its error.
+    """Reads files in the order of their names, those of a compressed tar in its own; an unreadable one gives its error.
 
     Raises:
         DataError: An archive is damaged.
     """
-    for file, group in itertools.groupby(sorted(entries), key=lambda entry: entry.file):
+    for file, group in itertools.groupby(sorted(entries, key=_order), key=lambda entry: entry.file):
         members = list(group)
         if not members[0].within:
             for entry in members:
@@ -106,8 +105,20 @@ def read_entries(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes | Exce
                 yield from _read_within(opened, members, 0)
 
 
+def _order(entry: Entry) -> tuple[list[str | int], str, list[str | int]]:
+    """Orders archive by archive, and numbers in names by their value."""
+    outer = "/".join(entry.folders[: entry.n_outer])
+    return _numbered(outer), entry.file if entry.within else "", _numbered(entry.path)
+
+
+def _numbered(name: str) -> list[str | int]:
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name.lower()))]
+
+
 def _read_within(file: BinaryIO, entries: Sequence[Entry], level: int) -> Iterator[tuple[Entry, bytes | Exception]]:
     with open_archive(file) as archive:
+        if archive.is_sequential:
+            entries = sorted(entries)
         for place, group in itertools.groupby(entries, key=lambda entry: entry.within[level]):
             members = list(group)
             content = _attempt(lambda place=place: archive.read(place))  # type: ignore[misc]
@@ -133,14 +144,6 @@ def _named(file: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise DataError(f"the archive {Path(file).name} cannot be read: {error}") from error
-
-
-def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a pipe, a socket or a device; a link that leads nowhere is none."""
-    try:
-        return not stat.S_ISREG(entry.stat().st_mode) if not entry.is_file() else False
-    except OSError:
-        return False
 
 
 def _add_file(tree: Tree, entry: Entry) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["walk_files"]
+__all__ = ["is_special", "walk_files"]
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields each file below a folder, sorted within its folder, with its path from there (parts joined by slashes).
 
-    Whatever is no folder counts as a file: pipes and links that lead nowhere come too. A folder that contains itself
+    Pipes and links that lead nowhere count as files. A folder that contains itself
     through a link is entered once. A folder that is reached through links of a linked folder is entered once in all.
 
     Raises:
@@ -41,6 +42,14 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 entered.add(key)
             inner.append((entry.path, f"{path}/", above, is_linked or is_link))
         stack += reversed(inner)
+
+
+def is_special(entry: os.DirEntry[str]) -> bool:
+    """Returns True for a pipe, a socket or a device, and False for a link that leads nowhere."""
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode) if not entry.is_file() else False
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 
 __all__ = ["build_provenance"]
 
@@ -25,7 +26,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
         "macs": record.macs,
         "measured": {
             "images_per_s": measurement.images_per_s,
-            "images_per_s_95": [measurement.images_per_s_low, measurement.images_per_s_high],
+            "images_per_s_95": list(measurement.images_per_s_interval or (None, None)),
             "images_per_s_spread": measurement.images_per_s_spread,
             "latency_ms": {
                 "p50": measurement.latency_ms_p50,
@@ -36,7 +37,7 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
             "condition": measurement.condition.to_dict(),
             "device": dataclasses.asdict(measurement.device),
             "form": measurement.form,
-            "verdict": measurement.verdict,
+            "verdict": verdict_name(measurement),
             "threads": measurement.threads,
             "environment": dict(measurement.environment),
             "protocol": measurement.protocol,

@@ -59,7 +59,7 @@ def export_trial(
     measured = record.measurement
     title = (
         f"# {record.key}: trial {record.number} of study {manifest.name}\n"
-        f"# {measured.images_per_s:.4g} ± {measured.half_width:.2g} images/s on {measured.device.model} "
+        f"# {measured.images_per_s:.4g} ± {measured.images_per_s_half_width:.2g} images/s on {measured.device.model} "
         f"({measured.condition.label()})\n"
     )
     usage = (

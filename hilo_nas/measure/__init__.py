@@ -1,7 +1,19 @@
 """Measuring throughput on the device itself: the ruler, its worker process, its locks, its clock."""
 
+from hilo_nas.measure.cpu import CpuWatch
 from hilo_nas.measure.exclusive import claims_of, hold
 from hilo_nas.measure.ruler import TOGETHER, Cohort, Entrant, Ruler
 from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker, call_twice
 
-__all__ = ["TOGETHER", "TUNED_ENVIRONMENT", "Cohort", "Entrant", "Ruler", "Worker", "call_twice", "claims_of", "hold"]
+__all__ = [
+    "TOGETHER",
+    "TUNED_ENVIRONMENT",
+    "Cohort",
+    "CpuWatch",
+    "Entrant",
+    "Ruler",
+    "Worker",
+    "call_twice",
+    "claims_of",
+    "hold",
+]

@@ -17,6 +17,7 @@ from hilo_nas.errors import (
     WorkerError,
 )
 from hilo_nas.events import Emit, Notice
+from hilo_nas.measure.advice import advise, count_cores, read_cpu_flags
 from hilo_nas.measure.exclusive import claims_of, hold
 from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker, call_twice
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
@@ -64,6 +65,7 @@ class Ruler:
             "timing", log, idle_timeout_s=idle_timeout_s, environment=TUNED_ENVIRONMENT if env == "tuned" else {}
         )
         self._identities: dict[str, DeviceIdentity] = {}
+        self._advised: set[Condition] = set()
 
     def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity, int | None]:
         """Returns the device's name (this machine's fastest kind for None), who it is, and a CPU's threads.
@@ -212,6 +214,10 @@ class Ruler:
     def _call(self, function: str, condition: Condition, arguments: Mapping[str, Any], emit: Emit) -> Any:
         """Runs a function of `measure.throughput` while the device is locked; a worker that dies has a second try."""
         assert condition.env == self._env, f"this ruler times in the {self._env} environment"
+        if condition not in self._advised:
+            self._advised.add(condition)
+            for text in advise(condition, cores=count_cores(), flags=read_cpu_flags()):
+                emit(Notice(level="warning", text=text))
         claims = claims_of(self._identity(condition.device, emit), timing=True)
         name = f"hilo_nas.measure.throughput:{function}"
         with hold(claims, f"timing for {self._purpose}", emit):

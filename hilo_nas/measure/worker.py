@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import io
 import json
 import os
 import signal
@@ -223,6 +224,7 @@ def run_child(handle: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # where memory runs out, the kernel is to choose the worker, not the search
         Path("/proc/self/oom_score_adj").write_text("500")
+    sys.stdout, sys.stderr = _forgiving(1), _forgiving(2)
     connection: Connection[Any, Any] = Connection(handle)
     _die_with_parent(parent)
     lock = threading.Lock()
@@ -253,6 +255,21 @@ def run_child(handle: int, parent: int) -> None:
             send(message)
     except (EOFError, ConnectionError):
         os._exit(0)
+
+
+class _Forgiving(io.FileIO):
+    """A log that loses lines on a full disk: what a library prints must not end its work."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _forgiving(handle: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_Forgiving(handle, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -5,6 +5,7 @@ decide whether two of them may stand in one table.
 """
 
 from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, TORCH_ONLY, Condition, DeviceIdentity
+from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.proxy import (
     BASELINE_RECIPE,
     FORMULAS,
@@ -15,12 +16,13 @@ from hilo_nas.measurement.proxy import (
     ProxyScore,
     mean_score,
 )
-from hilo_nas.measurement.timing import PROTOCOL, VERDICTS, Calibration, Measurement
+from hilo_nas.measurement.timing import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
 
 __all__ = [
     "BASELINE_RECIPE",
     "ENVIRONMENTS",
     "FORMULAS",
+    "LATENCY_PROTOCOL",
     "METRICS",
     "PRECISIONS",
     "PROTOCOL",
@@ -31,9 +33,11 @@ __all__ = [
     "VERDICTS",
     "Calibration",
     "Condition",
+    "Contention",
     "DeviceIdentity",
     "Measurement",
     "ProxyPlan",
     "ProxyScore",
+    "find_contention",
     "mean_score",
 ]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from hilo_nas.measurement.condition import Condition, DeviceIdentity
+from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.plain import build_value
 
-__all__ = ["PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
+__all__ = ["LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
 
 PROTOCOL = 2
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
 
-VERDICTS = ("steady", "bursty", "throttled")
-"""What the rounds say of the machine while it timed; see `hilo_nas.rounds.judge`."""
+LATENCY_PROTOCOL = 2
+"""Version of the way latencies are timed: 1 took up to 50 calls after the rounds, 2 takes 200 or more inside them."""
+
+VERDICTS = ("steady", "bursty", "throttled", "contended")
+"""What a machine may be called while it timed, the worst last; see `hilo_nas.rounds.judge`."""
+
+_Z95 = 1.96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,8 @@ class Calibration:
     """Whether the warm-up's last calls agreed before timing began."""
     device: DeviceIdentity
     protocol: int = PROTOCOL
+    device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the device said of itself while it timed; see `Measurement.device_state`."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
@@ -86,21 +96,72 @@ class Measurement:
     """Lower end of the bootstrap 95 % interval over rounds; protocol 1 has none."""
     images_per_s_high: float | None = None
     verdict: str | None = None
-    """One of `VERDICTS`; protocol 1 has none."""
+    """One of `VERDICTS`, as the version that timed it judged; readers take `hilo_nas.rounds.verdict_of`, which judges
+    what is stored. Protocol 1 has none."""
     cohort: str = ""
     """Shared by networks that were timed in the same rounds: their `call_seconds` pair up round by round."""
     beside: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     """Seconds of other networks, by key, in this network's rounds."""
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the device said of itself while it timed: clocks, temperature, throttling, other processes."""
+    """What the device said of itself while it timed: load of the CPU, clocks, temperature, throttling, other
+    processes."""
     protocol: int = PROTOCOL
+    latency_rounds: tuple[int, ...] = ()
+    """The round of each of `latency_seconds`, counted from 0; latency protocol 1 timed them after the rounds."""
+    latency_ms_p95_low: float | None = None
+    """Lower end of the bootstrap 95 % interval of `latency_ms_p95` over rounds; latency protocol 1 has none."""
+    latency_ms_p95_high: float | None = None
+    latency_protocol: int = 1
+    """Version of the way latencies are timed; see `LATENCY_PROTOCOL`."""
+    calibration_error: float = dataclasses.field(default=0.0, compare=False)
+    """Relative standard error of the reference's calibrated speed. All timings of a study share it, so it is in no
+    comparison between them, and not in `images_per_s_low` and `_high`; `images_per_s_interval` holds it."""
+
+    @cached_property
+    def contention(self) -> Contention | None:
+        """What others took of the cores that it needed; None where it had them."""
+        return find_contention(self.device_state, threads=self.threads, device=self.device)
+
+    @property
+    def contention_error(self) -> float:
+        """Relative standard error of the speed from the cores that others took; 0.0 where it had what it needed."""
+        return 0.0 if self.contention is None else self.contention.relative_error
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval in images/s; the spread of one round where there is no interval."""
+        """Half of the 95 % interval in images/s; the spread of one round where there is no interval.
+
+        Wider where other processes used the cores that the timing needed, by what that may have changed.
+        """
         if self.images_per_s_low is None or self.images_per_s_high is None:
-            return self.images_per_s_spread
-        return (self.images_per_s_high - self.images_per_s_low) / 2
+            own = self.images_per_s_spread
+        else:
+            own = (self.images_per_s_high - self.images_per_s_low) / 2
+        return math.hypot(own, _Z95 * self.contention_error * self.images_per_s)
+
+    @property
+    def images_per_s_error(self) -> float:
+        """Relative standard error of images/s themselves, that of the calibration included."""
+        return math.hypot(self.half_width / _Z95 / self.images_per_s, self.calibration_error)
+
+    @property
+    def latency_error(self) -> float:
+        """Relative standard error of the 95th percentile of latency; that of a speed where it has no interval."""
+        if self.latency_ms_p95_low is None or self.latency_ms_p95_high is None:
+            return self.half_width / _Z95 / self.images_per_s
+        return math.log(self.latency_ms_p95_high / self.latency_ms_p95_low) / (2 * _Z95)
+
+    @property
+    def images_per_s_half_width(self) -> float:
+        """Half of the 95 % interval of images/s themselves: `half_width` and the calibration's error."""
+        return _Z95 * self.images_per_s_error * self.images_per_s
+
+    @property
+    def images_per_s_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of images/s themselves; None of protocol 1, which knew no interval."""
+        if self.images_per_s_low is None or self.images_per_s_high is None:
+            return None
+        return self.images_per_s - self.images_per_s_half_width, self.images_per_s + self.images_per_s_half_width
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:

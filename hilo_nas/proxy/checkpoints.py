@@ -14,7 +14,10 @@ from torch import Tensor
 from hilo_nas.errors import StorageError
 from hilo_nas.events import Emit, Notice
 
-__all__ = ["load_checkpoint", "read_generators", "save_checkpoint", "set_generators"]
+__all__ = ["load_checkpoint", "read_generators", "save_checkpoint", "set_aside", "set_generators"]
+
+_told: set[Path] = set()
+"""Folders of which this process has said that they take no checkpoint."""
 
 
 def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -41,6 +44,24 @@ def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any
         if not isinstance(error, OSError | RuntimeError):  # torch tells of a full disk by the latter
             raise
         raise StorageError(f"cannot write the checkpoint {path}: {error}. Free some space.") from error
+
+
+def set_aside(path: Path, name: Mapping[str, Any], state: Mapping[str, Any], emit: Emit) -> None:
+    """Saves a checkpoint where the disk takes it; else warns, once per folder: the score counts without it.
+
+    Args:
+        path: See `save_checkpoint`, like what follows.
+        name: What the training is.
+        state: Tensors and plain values.
+        emit: Takes the warning.
+    """
+    try:
+        save_checkpoint(path, name, state)
+    except StorageError as error:
+        if path.parent not in _told:
+            _told.add(path.parent)
+            text = f"{error} The search continues without it: a network that goes on is trained from its start again"
+            emit(Notice(level="warning", text=text))
 
 
 def load_checkpoint(path: Path, name: Mapping[str, Any], until: int, emit: Emit) -> dict[str, Any]:

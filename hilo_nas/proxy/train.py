@@ -25,7 +25,7 @@ from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
-from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, save_checkpoint, set_generators
+from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
 from hilo_nas.proxy.graph import GradientGraph, can_be_held
 from hilo_nas.proxy.memory import MicroBatch, free_cached_memory, memory_given_back
 from hilo_nas.proxy.recipe import (
@@ -86,7 +86,7 @@ def run_training(
         UsageError: The plan asks for a recipe or an image size that is not there.
         OutOfMemoryError: The network does not fit, even with one image at a time.
         HiloNasError: The training diverged.
-        StorageError: The image cache is gone, or the checkpoint cannot be written.
+        StorageError: The image cache is gone.
     """
     began = time.monotonic()
     the_plan, the_data = ProxyPlan.from_dict(plan), CachedData.from_dict(data)
@@ -149,7 +149,7 @@ def _train(
         pass
     result = training.evaluate()
     if checkpoint is not None:
-        save_checkpoint(checkpoint, name, training.state())
+        set_aside(checkpoint, name, training.state(), emit)
     name_plan = plan.hash if isinstance(model, LITv2) else plan.baseline_hash
     return _Trained(result, training.images_seen, training.micro_batch.size, name_plan(data.content_hash))
 

@@ -17,6 +17,7 @@ import hilo_nas
 from hilo_nas.errors import StorageError
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import write_atomically
+from hilo_nas.rounds import verdict_name
 
 __all__ = [
     "BenchReport",
@@ -213,7 +214,7 @@ def render_json(reports: Sequence[BenchReport]) -> str:
 
 def render_markdown(report: BenchReport) -> str:
     """Returns the report: how the machine behaved, the tables, the conditions, and the way to make it again."""
-    verdicts = Counter(measurement.verdict for measurement in report.measurements)
+    verdicts = Counter(verdict_name(measurement) for measurement in report.measurements)
     lines = [f"# {report.title}", ""]
     lines += ["The machine while it timed: " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()), ""]
     lines += [f"* {text}" for text in report.advice] + [""] * bool(report.advice)

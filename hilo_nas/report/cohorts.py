@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hilo_nas.measurement import Measurement
-from hilo_nas.rounds import interval, ratio
+from hilo_nas.rounds import interval, ratio, verdict_name
 
 __all__ = ["COHORT_COLUMNS", "build_cohort_frame"]
 
@@ -58,10 +58,14 @@ def _row(name: str, own: Measurement, first: Measurement) -> dict[str, Any]:
         middle = own.images_per_s / first.images_per_s
         apart = sum((item.half_width / item.images_per_s) ** 2 for item in (own, first)) ** 0.5
         low, high = middle * (1 - apart), middle * (1 + apart)
-    names = ("images_per_s", "images_per_s_low", "images_per_s_high", "latency_ms_p50", "latency_ms_p95")
+    names = ("images_per_s", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99", "memory_mib", "form")
+    absolute = own.images_per_s_interval or (None, None)
     return {
         "name": name,
-        **{field: getattr(own, field) for field in (*names, "latency_ms_p99", "memory_mib", "verdict", "form")},
+        **{field: getattr(own, field) for field in names},
+        "images_per_s_low": absolute[0],
+        "images_per_s_high": absolute[1],
+        "verdict": verdict_name(own),
         "ratio": middle,
         "ratio_low": low,
         "ratio_high": high,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hilo_nas.front import front_of, probability_on_front, ties_of, top1_errors
 from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.rounds import verdict_name
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
@@ -147,6 +148,8 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         row |= {
             name: getattr(measurement, name) for name in COLUMNS if hasattr(measurement, name) and name != "seconds"
         }
+        row["verdict"] = verdict_name(measurement)
+        row["images_per_s_low"], row["images_per_s_high"] = measurement.images_per_s_interval or (None, None)
         row["condition"] = measurement.condition.label()
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}

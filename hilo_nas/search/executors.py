@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +13,19 @@ from hilo_nas.cost import NetworkCost
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, Entrant, Ruler, Worker, call_twice, claims_of, hold
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
+from hilo_nas.measure import TUNED_ENVIRONMENT, Cohort, CpuWatch, Entrant, Ruler, Worker, call_twice, claims_of, hold
+from hilo_nas.measurement import (
+    Calibration,
+    Condition,
+    Contention,
+    DeviceIdentity,
+    Measurement,
+    ProxyPlan,
+    ProxyScore,
+    find_contention,
+)
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.rounds import judge_cohort
+from hilo_nas.rounds import verdict_of
 from hilo_nas.search.scoring import settled, worker_call
 from hilo_nas.speeds import SpeedFolder
 
@@ -22,6 +33,8 @@ __all__ = ["Executor", "LocalExecutor"]
 
 # Memory is given back after each training: the timings beside it must not run out because of the last network.
 _TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
+
+_LOOK_S = 0.3
 
 
 class Executor(Protocol):
@@ -92,7 +105,7 @@ class LocalExecutor:
         self._training_device = "cpu"
         self._own_proxy: str | None = None
         self._speeds: SpeedFolder | None = None
-        self._advised: set[str | None] = {"steady", None}
+        self._advised = {"steady"}
 
     def ruler(self, env: str = "tuned") -> Ruler:
         """Returns what times under an environment (`Condition.env`)."""
@@ -162,6 +175,16 @@ class LocalExecutor:
         function = "hilo_nas.data.prepare:describe_data"
         described: dict[str, Any] = call_twice(self._training, function, arguments, emit)
         return described
+
+    def draw_sheet(self, path: Path, emit: Emit) -> None:
+        """Writes the contact sheet of the images that `set_up` was given.
+
+        Raises:
+            StorageError: The image cache is gone, or the file cannot be written.
+        """
+        assert self._plan is not None
+        arguments = {"data": dict(self._data), "path": str(path), "group_by": self._plan.group_by}
+        self._training.call("hilo_nas.data.sheet:write_sheet", arguments, emit)
 
     def load_proxy(self, function: str, emit: Emit) -> None:
         """Has networks scored by a function of the user's own from now on, once it was imported in a worker.
@@ -241,7 +264,7 @@ class LocalExecutor:
         ruler, calibration = self.ruler(condition.env), self._calibrations[condition.label()]
         try:
             measurement = ruler.measure(entrant, calibration, emit, rivals=near, seconds_each=self._timing_s)
-            self._advise(measurement, emit)
+            self._advise(subject, measurement, emit)
             return measurement
         except OutOfMemoryError:
             self._training.close()  # it may hold memory of the device; alone, the network has its fair try
@@ -250,11 +273,24 @@ class LocalExecutor:
         except OutOfMemoryError as error:
             raise NotEnoughMemoryError(str(error)) from error
 
-    def _advise(self, measurement: Measurement, emit: Emit) -> None:
-        """Tells once what a verdict means and what to do; trials after that only name it."""
-        if measurement.verdict not in self._advised:
-            self._advised.add(measurement.verdict)
-            emit(Notice(level="warning", text=judge_cohort([measurement]).text))
+    def read_contention(self, condition: Condition, emit: Emit) -> Contention | None:
+        """Returns what others would take now of the cores that a timing needs: a look of a third of a second."""
+        watch = CpuWatch()
+        time.sleep(_LOOK_S)
+        device = self.identity_of(condition.device, emit)
+        return find_contention(watch.read(), threads=condition.threads or os.cpu_count() or 1, device=device)
+
+    def _advise(self, subject: Subject, measurement: Measurement, emit: Emit) -> None:
+        """Tells once what a verdict means and what to do; of each contended timing, who used the cores."""
+        judgement = verdict_of(measurement)
+        if judgement is None or judgement.verdict in self._advised:
+            return
+        if judgement.verdict == "contended":
+            text = f"the timing of {subject.timm or subject.key} is contended: {judgement.text}"
+            emit(Notice(level="warning", text=text))
+            return
+        self._advised.add(judgement.verdict)
+        emit(Notice(level="warning", text=judgement.text))
 
     def score(
         self, subject: Subject, seed: int, emit: Emit, *, until: int, checkpoint: Path | None = None

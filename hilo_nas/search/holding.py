@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import filelock
 
-from hilo_nas.errors import RecordError, StorageError, StudyLockedError
+from hilo_nas.errors import StorageError, StudyLockedError
+from hilo_nas.search.layout import check_layout, remove_leftovers
 from hilo_nas.study import StudyFolder
 
 __all__ = ["locked"]
@@ -20,10 +21,11 @@ def locked(folder: StudyFolder) -> Iterator[None]:
 
     Raises:
         StudyLockedError: Another process holds it.
-        StorageError: The folder cannot be written.
+        StorageError: The folder cannot be written, or holds links or other things in its files' places.
         RecordError: It holds trials of nothing.
     """
     made = not folder.path.exists()
+    check_layout(folder)
     try:
         folder.trials_path.mkdir(parents=True, exist_ok=True)
         folder.logs_path.mkdir(exist_ok=True)
@@ -40,10 +42,8 @@ def locked(folder: StudyFolder) -> Iterator[None]:
         ) from error
     try:
         if not folder.exists and any(folder.trials_path.iterdir()):
-            raise RecordError(
-                f"{folder.path} holds trials, but no manifest.yaml to say what they are. Restore it, or use another "
-                "--study."
-            )
+            raise folder.orphaned()
+        remove_leftovers(folder)
         yield
     finally:
         if made and not folder.exists:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hilo_nas.arch import ArchConfig, describe_arch
+from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import (
@@ -29,15 +27,18 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import INTERRUPTED, SAMPLED, Subject, TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
+from hilo_nas.search.guessing import warn_of_guessing
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
+from hilo_nas.search.signals import signals_held
 from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
-from hilo_nas.space import free_violations, measured_violations
+from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
@@ -71,6 +72,7 @@ class SearchLoop:
         checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
         keep_memory: Whether the sampler's memory is kept in the folder, for a later process.
+        between: Called with the records after each trial; returns whether it rewrote some of them on disk.
         clock: Returns seconds, monotonic.
     """
 
@@ -86,12 +88,13 @@ class SearchLoop:
         checkpoint_mib: float = 0.0,
         prune: bool = False,
         keep_memory: bool = True,
+        between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reused = [item for item in reused if not item.is_peer]
         self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
-        self._space, self._limits = manifest.space, manifest.limits_in_force
+        self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._timed = None if speeds is None else speeds.load_keeping(self._limits)
         self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
@@ -140,6 +143,8 @@ class SearchLoop:
                     stopped_by = "exhausted"
                     break
                 record = self._run_trial(record)
+                if self._between is not None and self._between(self.records):
+                    self._reload()
                 if record.is_peer:
                     continue
                 failures = [*failures, len(self.records) - 1] if record.state == "failed" else []
@@ -154,6 +159,12 @@ class SearchLoop:
             stopped_by=stopped_by,
             seconds=self._clock() - start,
         )
+
+    def _reload(self) -> None:
+        """Takes up what was timed again: a network may keep its limits now, or break them, or be due for training."""
+        self.records = self._folder.load_records()
+        self._known = {record.key for record in self.records if not record.is_interrupted}
+        self._memory.refresh(self.records)
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
         """Marks failed trials, given by their places, as due again and ends the search."""
@@ -288,7 +299,7 @@ class SearchLoop:
                 state=closed.state,
                 reason=closed.reason,
                 images_per_s=measurement.images_per_s if measurement else None,
-                verdict=measurement.verdict if measurement else None,
+                verdict=verdict_name(measurement) if measurement else None,
                 proxy_top1=score.proxy_top1 if score else None,
                 seconds=closed.seconds,
                 measured=self.measured,
@@ -298,6 +309,8 @@ class SearchLoop:
                 network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
             )
         )
+        if warning := warn_of_guessing(self._manifest, closed):
+            self._emit(warning)
         return closed
 
     def _evaluate(self, record: TrialRecord) -> dict[str, Any]:
@@ -314,6 +327,7 @@ class SearchLoop:
         if not self._is_timed(record):
             measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
             record = dataclasses.replace(record, measurements=measurements)
+            record = self._timed_again_if_doubtful(record)
         limits = {} if record.is_peer else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
@@ -331,6 +345,19 @@ class SearchLoop:
             if not self._ladder.is_at_top(record):  # the last score is written with the ending
                 self._rewrite(record)
         return {**self._ladder.ending(record, self.records), "scores": record.scores}
+
+    def _timed_again_if_doubtful(self, record: TrialRecord) -> TrialRecord:
+        """Times a network again that seems to break a limit but may keep it; the better timing counts."""
+        limits = {} if record.is_peer or self._timed is not None else self._limits
+        chances = measured_chances(limits, record.measurements)
+        over = beyond(measured_violations(limits, record.measurements))
+        if not over or min(chances[name] for name in over) < KEPT_HARDLY:
+            return record
+        doubtful = " and ".join(f"{limit_text(name, limits[name])} with {chances[name]:.0%}" for name in over)
+        self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {doubtful}"))
+        again = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
+        joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
+        return read_timings([joined], self._manifest)[0]
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:
         """What a trial that was cut off had measured of the same network."""
@@ -371,26 +398,6 @@ class SearchLoop:
         self._write(record)
 
     def _write(self, record: TrialRecord) -> TrialRecord:
-        with _signals_held():
+        with signals_held():
             self._folder.write_record(record)
         return record
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until a record is written, so that no finished result is cut off at its very end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, frame: held.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from hilo_nas.errors import HiloNasError
 from hilo_nas.records import TrialRecord
-from hilo_nas.space import limit_text, measured_values
+from hilo_nas.space import limit_text, measured_chances, measured_values
 
 __all__ = ["beyond", "explain", "kind_of"]
 
@@ -18,7 +18,15 @@ def explain(over: Collection[str], record: TrialRecord, limits: Mapping[str, flo
         "gmacs": (record.macs or 0) / 1e9,
         **(measured_values(record.measurements) if record.measurements else {}),
     }
-    return "; ".join(f"{limit_text(name, limits[name])} is a limit, but got {values[name]:.4g}" for name in over)
+    chances = measured_chances(limits, record.measurements) if record.measurements else {}
+    return "; ".join(
+        f"{limit_text(name, limits[name])} is a limit, but got {values[name]:.4g}{_maybe(chances.get(name, 0.0))}"
+        for name in over
+    )
+
+
+def _maybe(chance: float) -> str:
+    return f" (keeps it with {chance:.0%})" if chance >= 0.005 else ""
 
 
 def beyond(violations: Mapping[str, float]) -> dict[str, float]:

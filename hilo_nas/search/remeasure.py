@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import CohortTimed, Emit, Notice
@@ -22,6 +23,7 @@ from hilo_nas.measure import TOGETHER
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 from hilo_nas.records import INTERRUPTED, TrialRecord
 from hilo_nas.rounds import judge_cohort
+from hilo_nas.search.calibrating import due_again, renew_calibrations, violations_of
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
@@ -29,11 +31,11 @@ from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.search.resume import differing_facts
 from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute
-from hilo_nas.space import LIMITS, measured_violations
+from hilo_nas.space import LIMITS
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
 from hilo_nas.versions import versions
 
-__all__ = ["RemeasureRequest", "run_remeasure", "time_front"]
+__all__ = ["RemeasureRequest", "run_remeasure", "time_again", "time_front"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,10 +99,12 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
                 for fact, (stored, now) in facts.items():
                     journal(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
                 _time_anew(source, manifest, identity, executor, journal)
-            elif request.everything:
+                return source
+            manifest = renew_calibrations(source, manifest, executor, journal)
+            if request.everything:
                 records = [record for record in source.load_records() if record.measurements]
                 for condition in manifest.conditions:
-                    _time_again(source, manifest, records, condition, executor, journal)
+                    time_again(source, manifest, records, condition, executor, journal)
             else:
                 time_front(source, manifest, executor, journal, again=True)
     return source
@@ -130,10 +134,10 @@ def time_front(
     is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
     if not near or len(compared) < 2 or (is_done and not again):
         return
-    _time_again(folder, manifest, compared, manifest.objective, executor, emit)
+    time_again(folder, manifest, compared, manifest.objective, executor, emit)
 
 
-def _time_again(
+def time_again(
     folder: StudyFolder,
     manifest: Manifest,
     records: Sequence[TrialRecord],
@@ -144,11 +148,14 @@ def _time_again(
     """Lets the new samples join the records; a network that can no longer be timed keeps what it has."""
     calibration = manifest.calibrations[condition.label()]
     found = _time(records, condition, calibration, manifest.data.num_classes, executor, emit)[0]
-    latest = {record.number: record for record in folder.load_records()}
-    for record in records:
-        if record.key in found:
-            joined = _join(latest[record.number], {condition.label(): found[record.key]})
-            folder.write_record(_judged(joined, manifest))
+    timed = {record.number for record in records if record.key in found}
+    latest = [
+        _join(record, {condition.label(): found[record.key]}) if record.number in timed else record
+        for record in folder.load_records()
+    ]
+    for record in read_timings(latest, manifest):
+        if record.number in timed:
+            folder.write_record(_judged(record, manifest))
 
 
 def _time_anew(
@@ -163,7 +170,8 @@ def _time_anew(
         if record.key in failures:
             folder.write_record(_failed(record, failures[record.key], records, manifest))
         elif record.key in timed:
-            folder.write_record(_judged(_join(record, timed[record.key]), manifest))
+            (joined,) = read_timings([_join(record, timed[record.key])], manifest)
+            folder.write_record(_judged(joined, manifest))
     folder.write_manifest(manifest)
 
 
@@ -209,7 +217,8 @@ def _time_elsewhere(
             if record.key in failures:
                 timed_here = _failed(record, failures[record.key], records, manifest)
             elif record.key in timed:
-                timed_here = _judged(_join(dataclasses.replace(record, measurements=()), timed[record.key]), manifest)
+                joined = _join(dataclasses.replace(record, measurements=()), timed[record.key])
+                timed_here = _judged(read_timings([joined], manifest)[0], manifest)
             else:
                 continue
             origin = record.origin if record.is_peer else f"reuse:{source.name}/{record.number}"
@@ -323,24 +332,18 @@ def _failed(
 
 
 def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
-    """The record in the state its newest values give: the winner must really keep its limits. Peers have none."""
+    """The record in the state its values give: the winner must really keep its limits. Peers have none.
+
+    Args:
+        record: Its timings in the order in which they count.
+        manifest: The study's.
+    """
     if record.is_peer:
         return record
-    ordered = dataclasses.replace(record, measurements=tuple(sorted(record.measurements, key=manifest.rank_of)))
-    limits = manifest.limits_in_force
-    free = [name for name in limits if LIMITS[name.partition("@")[0]].is_free and name in record.violations]
-    violations = {
-        **{name: record.violations[name] for name in free},
-        **measured_violations(limits, ordered.measurements),
-    }
+    limits, violations = manifest.limits_in_force, violations_of(record, manifest)
     record = dataclasses.replace(record, violations=violations)
     if not record.is_measured:
         return record
     if over := beyond(violations):
-        return dataclasses.replace(record, state="infeasible", reason=f"{explain(over, ordered, limits)} (timed again)")
-    if record.state == "infeasible" and not record.scores:
-        reason = f"{INTERRUPTED}: it keeps the limits since it was timed again, and is still to be trained"
-        return dataclasses.replace(record, state="failed", reason=reason)
-    if record.state == "stopped" or "proxy_top1" in record.imputed:  # its training ended at a rung
-        return dataclasses.replace(record, state="stopped")
-    return dataclasses.replace(record, state="complete", reason=None)
+        return dataclasses.replace(record, state="infeasible", reason=f"{explain(over, record, limits)} (timed again)")
+    return due_again(record, "it was timed again") if record.state == "infeasible" else record

@@ -11,7 +11,7 @@ from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity
+from hilo_nas.measurement import FORMULAS, PROTOCOL, Condition, DeviceIdentity
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.consent import Known
@@ -24,7 +24,7 @@ from hilo_nas.search.request import (
     reading_options,
 )
 from hilo_nas.search.scoring import proxy_name, recipe_of
-from hilo_nas.search.setting import DEFAULT_DATA, Setting, identify_data, open_speeds
+from hilo_nas.search.setting import DEFAULT_DATA, Setting, describe_nothing, identify_data, open_speeds
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
@@ -158,6 +158,8 @@ def _prepare_data(
     known: Known, folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit
 ) -> dict[str, Any]:
     source = known.find("data")
+    if source is None and manifest.data.n_images == 0 and manifest.plan.proxy in FORMULAS:
+        return describe_nothing(manifest.data.num_classes)
     if source is None and manifest.data.name == DEFAULT_DATA:
         source = DEFAULT_DATA
     if source is None:

@@ -10,6 +10,7 @@ from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import Subject
+from hilo_nas.search.calibrating import renew_calibrations
 from hilo_nas.search.confirm import confirm_front
 from hilo_nas.search.dry_run import price_search, try_networks
 from hilo_nas.search.executors import LocalExecutor
@@ -18,6 +19,7 @@ from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import has_measured_limits
 from hilo_nas.search.peers import check_peers, join_peers, tell_cost
+from hilo_nas.search.quieter import QuieterMoments
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
 from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan_of
@@ -57,10 +59,15 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         check_peers(request, folder, executor, journal)
         if folder.exists:
             manifest, setting = _resume(request, folder, space, executor, journal)
+            manifest, setting = _renew(request, folder, manifest, setting, executor, journal)
         else:
             assert space is not None
             manifest, setting = _create(request, folder, space, executor, journal)
+        setting.draw_sheet(folder, executor, journal)
         reused = _load_reused(folder, setting, journal)
+        quieter = None
+        if request.remeasure and setting.speeds is None:
+            quieter = QuieterMoments(folder, manifest, executor, journal, began=start)
         loop = SearchLoop(
             folder,
             manifest,
@@ -69,6 +76,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
             speeds=setting.speeds,
             reused=reused,
             checkpoint_mib=request.checkpoint_mib,
+            between=None if quieter is None else quieter.use,
         )
         journal(
             SearchStarted(
@@ -93,7 +101,8 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         finished = loop.run(timeout_s=left_s)
         if request.confirm:
             confirm_front(folder, manifest, executor, journal, further_seeds=request.confirm)
-        if request.remeasure and setting.speeds is None:
+        if quieter is not None:
+            quieter.wait()
             _time_front(folder, manifest, executor, journal)
         journal(finished)
     return folder, finished
@@ -119,7 +128,8 @@ def _create(
         eta=eta_of(request),
         peers=join_peers((), request),
     )
-    local = local_of(dataclasses.replace(request, data=request.data or DEFAULT_DATA))
+    source_of_images = request.data or (DEFAULT_DATA if setting.data.n_images else None)
+    local = local_of(dataclasses.replace(request, data=source_of_images))
     folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
     folder.write_manifest(manifest)
     return manifest, setting
@@ -168,6 +178,26 @@ def _resume(
         manifest = raise_budget(folder, manifest, request.raise_budget)
         setting = dataclasses.replace(setting, plan=manifest.plan)
         setting.hand_to(executor)
+    return manifest, setting
+
+
+def _renew(
+    request: SearchRequest,
+    folder: StudyFolder,
+    manifest: Manifest,
+    setting: Setting,
+    executor: LocalExecutor,
+    emit: Emit,
+) -> tuple[Manifest, Setting]:
+    """Calibrates anew where something is left to be timed here, because a bad calibration must not last."""
+    records = folder.load_records()
+    known = {record.key for record in records if not record.is_interrupted}
+    is_done = sum(record.is_measured for record in records) >= manifest.trials and set(manifest.peers) <= known
+    if setting.speeds is not None or (is_done and request.raise_budget is None):
+        return manifest, setting
+    manifest = renew_calibrations(folder, manifest, executor, emit)
+    setting = dataclasses.replace(setting, calibrations=manifest.calibrations)
+    setting.hand_to(executor)
     return manifest, setting
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.clock import utc_now
 from hilo_nas.data.sources import absolute_source
-from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.measurement import FORMULAS, PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
 from hilo_nas.plugins import absolute, is_plugin
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
@@ -27,6 +28,7 @@ __all__ = [
     "DEFAULT_DATA",
     "Setting",
     "calibrate_all",
+    "describe_nothing",
     "find_folder",
     "identify_data",
     "local_of",
@@ -88,6 +90,15 @@ class Setting:
             **fields,
         )
 
+    def draw_sheet(self, folder: StudyFolder, executor: LocalExecutor, emit: Emit) -> None:
+        """Writes the contact sheet of the images to a study's folder, unless it is there; a failure is a warning."""
+        if folder.sheet_path.exists() or "path" not in self.described:
+            return
+        try:
+            executor.draw_sheet(folder.sheet_path, emit)
+        except HiloNasError as error:
+            emit(Notice(level="warning", text=f"no contact sheet of the images was written: {error}"))
+
     def hand_to(self, executor: LocalExecutor) -> None:
         """Makes an executor ready to measure and train as the setting says."""
         executor.set_up(
@@ -131,15 +142,18 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         aims = aims_of(request, build_objective(fields, device, threads))
     if request.proxy is not None and is_plugin(request.proxy):
         executor.load_proxy(absolute(request.proxy), emit)
-    described = executor.prepare_data(
-        source,
-        plan.img_size,
-        cache_dir=request.cache_dir,
-        val_data=request.val_data,
-        group_by=plan.group_by,
-        options=reading_of(request),
-        emit=emit,
-    )
+    if source is None:
+        described = describe_nothing(defaults.get("num_classes", 1000))
+    else:
+        described = executor.prepare_data(
+            source,
+            plan.img_size,
+            cache_dir=request.cache_dir,
+            val_data=request.val_data,
+            group_by=plan.group_by,
+            options=reading_of(request),
+            emit=emit,
+        )
     data = identify_data(described)
     if taken is not None and taken.num_classes != data.num_classes:
         text = (
@@ -244,9 +258,12 @@ def _aims_within(conditions: tuple[Condition, ...], request: SearchRequest) -> A
     return Aims(conditions=conditions, limits=aims.limits)
 
 
-def _source(request: SearchRequest, space: SearchSpace) -> str:
+def _source(request: SearchRequest, space: SearchSpace) -> str | None:
+    """Returns the images of a new study; None where its proxy needs none."""
     if request.data is not None:
         return request.data
+    if request.proxy in FORMULAS and space.name != DEFAULT_SPACE:
+        return None
     if space.name != DEFAULT_SPACE:
         raise UsageError(
             f"the search in {space.name} needs images to train on. Give --data: a folder with a subfolder per class, a "
@@ -269,6 +286,17 @@ def _check_sizes(space: SearchSpace, sizes: Mapping[str, int]) -> None:
                 )
 
 
+def describe_nothing(num_classes: int) -> dict[str, Any]:
+    """Returns prepared images that are none, for a proxy that looks at none: the networks still have classes."""
+    return {
+        "name": "no images",
+        "content_hash": hashlib.sha256(f"no images, {num_classes} classes".encode()).hexdigest(),
+        "class_names": [str(number) for number in range(num_classes)],
+        "n_images": 0,
+        "hflip": False,
+    }
+
+
 def identify_data(described: Mapping[str, Any]) -> DataIdentity:
     """Returns what a manifest keeps of prepared images."""
     return DataIdentity(
@@ -281,6 +309,8 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
         val_name=described.get("val_name"),
         n_scored=described.get("n_scored"),
         chance=described.get("chance"),
+        pixels=dict(described.get("pixels") or {}),
+        unlike_timm=list(described.get("unlike_timm") or ()),
     )
 
 

@@ -20,6 +20,7 @@ from hilo_nas.measure import Worker, claims_of, hold
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.training_free.plan import hash_training_free
 from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.errands import Errand, ProxyErrand, StartWorker, TrainingErrand, run_errands
 from hilo_nas.search.executors import LocalExecutor
@@ -105,6 +106,7 @@ def run_sweep(
         ) as executor,
     ):
         manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, executor, journal)
+        setting.draw_sheet(folder, executor, journal)
         records = _timed(folder, manifest, networks, executor, journal, request.timing_s)
         beyond = folder.load_records()[len(networks) :]
         executor.close()
@@ -221,7 +223,7 @@ def _timed(
 
 
 def _tell_of_disturbed(records: Sequence[TrialRecord], folder: StudyFolder, emit: Emit) -> None:
-    verdicts = [record.measurement.verdict for record in records if record.measurement]
+    verdicts = [verdict_name(record.measurement) for record in records if record.measurement]
     if disturbed := sum(verdict not in (None, "steady") for verdict in verdicts):
         text = (
             f"{disturbed} of {len(verdicts)} networks were timed on a machine that was not steady: those that were not "

@@ -4,16 +4,21 @@ from hilo_nas.space.census import Census, count_space, report_dead_knobs
 from hilo_nas.space.draw import draw_networks, is_within, list_networks
 from hilo_nas.space.file import find_space, list_shipped, load_space
 from hilo_nas.space.limits import (
+    KEPT_HARDLY,
+    KEPT_SURELY,
     LIMITS,
     Limit,
     free_violations,
     limit_text,
+    measured_chances,
     measured_values,
     measured_violations,
 )
 from hilo_nas.space.space import Anchor, Knob, SearchSpace
 
 __all__ = [
+    "KEPT_HARDLY",
+    "KEPT_SURELY",
     "LIMITS",
     "Anchor",
     "Census",
@@ -29,6 +34,7 @@ __all__ = [
     "list_networks",
     "list_shipped",
     "load_space",
+    "measured_chances",
     "measured_values",
     "measured_violations",
     "report_dead_knobs",

@@ -10,8 +10,23 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hilo_nas.measurement import Measurement
+from hilo_nas.rounds import normal_above_zero
 
-__all__ = ["LIMITS", "Limit", "free_violations", "limit_text", "measured_values", "measured_violations", "violation"]
+__all__ = [
+    "KEPT_HARDLY",
+    "KEPT_SURELY",
+    "LIMITS",
+    "Limit",
+    "free_violations",
+    "limit_text",
+    "measured_chances",
+    "measured_values",
+    "measured_violations",
+    "violation",
+]
+
+KEPT_HARDLY, KEPT_SURELY = 0.05, 0.95
+"""Probabilities of keeping a limit below which a network breaks it, and from which it keeps it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,3 +98,24 @@ def measured_violations(limits: Mapping[str, float], measurements: Sequence[Meas
             value = values[name]
             found[name] = -1.0 if value is None else violation(name, limit, value)
     return found
+
+
+def measured_chances(limits: Mapping[str, float], measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Returns the probability that a network keeps each of those limits that measurements decide.
+
+    From the value and its error, as a normal distribution of the logarithm: for images/s the interval of the rounds and
+    the calibration, for latency the interval of its 95th percentile. Memory does not vary.
+    """
+    violations, errors = measured_violations(limits, measurements), _errors(measurements)
+    return {name: normal_above_zero(-beyond, errors[name]) for name, beyond in violations.items()}
+
+
+def _errors(measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Relative standard errors, by the names of `measured_values`."""
+    errors: dict[str, float] = {}
+    for measurement in measurements:
+        at = f"@{measurement.condition.label()}" if measurement.condition != measurements[0].condition else ""
+        errors.setdefault(f"images_per_s{at}", measurement.images_per_s_error)
+        errors.setdefault(f"latency_ms{at}", measurement.latency_error)
+        errors.setdefault(f"memory_mib{at}", 0.0)
+    return errors

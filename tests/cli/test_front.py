@@ -337,3 +337,27 @@ def test_the_status_of_a_stored_table_counts_its_networks(capsys, table):
     assert "hilo-nas bench samplers" in text
     assert main(["status", "tabular", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["networks"] == len(table.rows)
+
+
+def test_contended_timings_are_named_with_whom_and_the_way_out(tmp_path, capsys):
+    busy = {
+        "cores": 2,
+        "others_cores": 1.0,
+        "quietest": {"others_cores": 1.0},
+        "with": [{"pid": 1234, "name": "python", "cores": 1.0}],
+    }
+    records = demo_records()
+    records[3] = dataclasses.replace(
+        records[3], measurements=(dataclasses.replace(records[3].measurement, device_state=busy),)
+    )
+    write_study(tmp_path, "loaded", records)
+    assert main(["front", "loaded", "--studies-dir", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "1 of these timings are contended (trial 3): other processes kept 1.0 of 2 cores busy (python 1234: 1.0)"
+        in text
+    )
+    assert "hilo-nas remeasure loaded" in text
+    assert main(["front", "loaded", "--studies-dir", str(tmp_path), "--format", "json"]) == 0
+    verdicts = {row["number"]: row["verdict"] for row in json.loads(capsys.readouterr().out)["front"]}
+    assert verdicts == {2: "steady", 3: "contended", 4: "steady"}

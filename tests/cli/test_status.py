@@ -70,3 +70,14 @@ def test_a_study_that_trained_nothing_says_nothing_of_it(status):
 
 def test_a_study_without_rungs_spent_all_of_its_images(status):
     assert "trained:  15,040 images, 100% of" in status(demo_records())
+
+
+def test_contended_timings_are_named(status):
+    busy = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
+    loaded = build_record(1)
+    loaded = dataclasses.replace(
+        loaded, measurements=(dataclasses.replace(loaded.measurement, device_state=busy, verdict="steady"),)
+    )
+    text = status([build_record(0), loaded])
+    assert "1 timings contended" in text
+    assert "contended: trial 1\n" in text

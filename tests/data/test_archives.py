@@ -180,6 +180,36 @@ def test_a_damaged_member_of_a_zip_is_given_with_its_error(tmp_path):
     assert len(members) == 5
 
 
+def test_a_name_with_a_nul_is_left_out(tmp_path):
+    path = tmp_path / "pets.tar"
+    pack(path, PETS)
+    with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("x.png")
+        info.pax_headers = {"path": "cat/a\0b.png"}
+        tar.addfile(info)
+    source, members = read(path)
+    assert members == PETS
+    assert len(source.left_out) == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "tars", "zip"])
+def test_images_come_in_the_order_of_their_names_with_numbers_by_value(tmp_path, kind):
+    names = [f"{kind}/{number}.png" for kind in ("c10", "c9") for number in (10, 2, 1)]
+    expected = [f"c{folder}/{number}.png" for folder in (9, 10) for number in (1, 2, 10)]
+    files = {name: png(i) for i, name in enumerate(names)}
+    if kind == "folder":
+        write(tmp_path, files)
+    elif kind == "zip":
+        pack_zip(tmp_path / "a.zip", files)
+    elif kind == "tar":
+        pack(tmp_path / "a.tar", files)
+    else:
+        for folder in ("c10", "c9"):
+            pack(tmp_path / f"{folder}.tar", {n.split("/")[1]: files[n] for n in names if n.startswith(folder)})
+    path = tmp_path / f"a.{kind}" if kind in ("tar", "zip") else tmp_path
+    assert [*read(path)[1]] == expected
+
+
 # Several archives.
 
 

@@ -71,9 +71,10 @@ def test_training_files_of_rows_are_told_by_their_names(tmp_path, prefix, ending
     assert "4 images" in source.split
 
 
-def test_a_single_parquet_file_is_a_source(tmp_path):
-    rows().to_parquet(tmp_path / "pets.parquet")
-    assert read(tmp_path / "pets.parquet")[0].class_counts == {"cat": 2, "dog": 2}
+@pytest.mark.parametrize("name", ["pets.parquet", "test-00000-of-00001.parquet"])
+def test_a_single_parquet_file_is_a_source(tmp_path, name):
+    rows().to_parquet(tmp_path / name)
+    assert read(tmp_path / name)[0].class_counts == {"cat": 2, "dog": 2}
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,13 @@ def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_i
         (["images/cat", "images/dog", "val/cat", "val/dog"], CAT_DOG),
         (["data/train/cat", "data/train/dog", "data/test", "docs"], CAT_DOG),
         (["train_1/cat", "train_2/dog", "test_1/cat"], CAT_DOG),
+        (["train_hq/cat*1", "train_hq/dog*1", "train_lq/cat*1", "train_lq/dog*1"], CAT_DOG),
+        (["train_labeled/cat", "train_labeled/dog", "test_hidden"], CAT_DOG),
+        (["freight_train/2021", "passenger_train/2021"], {"freight_train": 2, "passenger_train": 2}),
+        (["train/cat", "train/dog", "later/cat", "later/dog"], CAT_DOG),
+        (["one/cat", "one/dog", "test/cat", "test/dog"], CAT_DOG),
         # Splits inside the classes.
+        (["cat/train/good", "cat/test/bad", "cat/truth/bad", "dog/train/good", "dog/test/bad"], CAT_DOG),
         (["cat/train", "cat/test", "dog/train", "dog/test"], CAT_DOG),
         (["cat/train/good", "cat/test/bad", "dog/train/good", "dog/test/good"], CAT_DOG),
         # Without splits.
@@ -195,6 +201,7 @@ def test_the_level_of_the_classes_is_told(paths, words):
         ),
         (["cat", "dog", "val/cat", "val/dog"], "val (4 images) is left out"),
         (["car", "train"], "train counts as a class, not as a split"),
+        (["rapid_test", "train_station"], "train_station and rapid_test count as classes, not as splits"),
     ],
 )
 def test_one_sentence_tells_what_trains(paths, sentence):
@@ -222,12 +229,25 @@ def test_what_no_splits_name_explains_is_a_warning(paths, words):
         (["val2017/cat", "seg_test/dog"], "never reads"),
         (["pets/validation/cat", "pets/validation/dog"], "never reads"),
         (["train", "test"], "one subfolder per class must lie between"),
+        (["", ""], "lie in no class folder. Move them"),
         (["seg_train/seg_train", "seg_test/seg_test"], "one subfolder per class must lie between"),
     ],
 )
 def test_what_has_no_training_images_or_no_classes_is_refused(paths, message):
     with pytest.raises(DataError, match=message):
         choose(paths)
+
+
+@pytest.mark.parametrize("text", ["seg_test", "a/b/val2017", "pets_test.tar", "wds/Test Data"])
+def test_a_held_out_split_that_the_user_names_is_read(text):
+    inner = ["test/cat", "test/cat", "test/dog"]
+    choice = choose_training(text, [tuple(path.split("/")) for path in inner], [0] * 3)
+    assert [*choice.classes.values()] == ["cat", "cat", "dog"]
+    choice = choose_training(text, [("test_0", "cat"), ("test_1", "dog")], [0] * 2)
+    assert [*choice.classes.values()] == ["cat", "dog"]
+    assert [*choose_labelled(text, [("test-0",), ("test-1",)], ["cat", "dog"]).classes] == [0, 1]
+    choice = choose_training(text, [("train", "cat"), ("test", "cat"), ("test", "dog")], [0] * 3)
+    assert [*choice.classes] == [0]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import unicodedata
 
 import pytest
@@ -85,6 +86,25 @@ def test_archives_are_known_by_their_endings(name, stem):
 )
 def test_litter_of_operating_systems_is_known(path, expected):
     assert is_litter(path) is expected
+
+
+def test_heic_is_read_once_a_package_reads_it_and_is_named_until_then(tmp_path, monkeypatch):
+    """The package is a stand-in that registers the ending for PNG."""
+    write(tmp_path, PETS | {f"{kind}/9.HEIC": png(i) for i, kind in enumerate(("cat", "dog"))})
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image_endings.cache_clear()
+    try:
+        source, members = read(tmp_path)
+        before = read_fingerprint(parse_source(str(tmp_path)))
+        assert (len(members), source.skipped) == (6, {".heic": 2})
+        assert "pip install pillow-heif" in source.left_out[0]
+        monkeypatch.setitem(Image.EXTENSION, ".heic", "PNG")
+        image_endings.cache_clear()
+        assert len(read(tmp_path)[1]) == 8
+        assert read_fingerprint(parse_source(str(tmp_path))) != before
+    finally:
+        monkeypatch.undo()
+        image_endings.cache_clear()
 
 
 # Folders.

@@ -14,7 +14,7 @@ from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
 from hilo_nas.measure import ready, throughput, timer
 from hilo_nas.measure.device import check_device, identify_device, list_devices, read_device
 from hilo_nas.measure.prepared import Prepared
-from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
+from hilo_nas.measurement import PROTOCOL, VERDICTS, Calibration, Condition, Measurement
 from hilo_nas.rounds import MIN_ROUNDS, fast_seconds
 
 TINY = ArchConfig(patch_size=2, embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
@@ -52,6 +52,7 @@ class FakeNetworks:
         self.prepared, self.order = [], []
         self.reference = {"name": "reference", "seconds": 0.04}
         self.device_state, self.watched = {}, []  # what the device says of itself, and the kinds that were watched
+        self.device_states = []  # what it says the next times, in this order
         self.random = Random(1)
 
     def prepare(self, subject, condition, *, num_classes):
@@ -76,15 +77,18 @@ class FakeNetworks:
 
         return Prepared(call=call, form=f"form of {planted['name']}", read_memory_mib=lambda: 12.5)
 
+    def sleep(self, seconds):
+        self.now += seconds
+
     def watch(self, identity):
         self.watched.append(identity.kind)
         began = self.now
 
         def read():
             assert self.now > began  # it watched while the rounds were timed
-            return self.device_state
+            return self.device_states.pop(0) if self.device_states else self.device_state
 
-        return types.SimpleNamespace(read=read)
+        return types.SimpleNamespace(look=lambda: None, read=read)
 
 
 @pytest.fixture
@@ -92,7 +96,9 @@ def fake(monkeypatch):
     networks = FakeNetworks()
     monkeypatch.setattr(ready, "prepare", networks.prepare)
     for module in (ready, throughput):
-        monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: networks.now))
+        monkeypatch.setattr(
+            module, "time", types.SimpleNamespace(perf_counter=lambda: networks.now, sleep=networks.sleep)
+        )
     monkeypatch.setattr(ready, "gc", types.SimpleNamespace(collect=lambda: None))
     monkeypatch.setattr(throughput, "DeviceWatch", networks.watch)
     return networks
@@ -386,6 +392,40 @@ def test_a_calibration_names_the_cores_that_others_kept_busy(fake):
     assert "other work (1.5 cores) disturbed" in events[0].text
 
 
+BUSY = {"cores": 2, "others_cores": 1.0, "with": [{"pid": 7, "name": "python", "cores": 1.0}]}
+QUIET = {"cores": 2, "others_cores": 0.02, "with": []}
+
+
+def loaded(others_cores=1.0, **fields):
+    """What a device says of two cores of which others used so many all the time."""
+    return {**BUSY, "others_cores": others_cores, "quietest": {"others_cores": others_cores}, **fields}
+
+
+def test_a_calibration_waits_for_a_quieter_moment_and_says_nothing_of_the_disturbed_ones(fake):
+    fake.device_states = [loaded(), loaded(0.02)]
+    condition = dataclasses.replace(CONDITION, threads=2)
+    events = []
+    found = Calibration.from_dict(throughput.calibrate(condition.to_dict(), emit=events.append))
+    assert (found.device_state["others_cores"], events, fake.watched) == (0.02, [], ["cpu", "cpu"])
+
+
+def test_a_calibration_that_finds_no_quiet_moment_takes_the_least_disturbed_and_says_so(fake):
+    fake.device_states = [loaded(1.4), {"throttle_reasons": ["hardware slowdown"]}, loaded(0.9)]
+    condition = dataclasses.replace(CONDITION, threads=2)
+    events = []
+    found = Calibration.from_dict(throughput.calibrate(condition.to_dict(), emit=events.append))
+    assert found.device_state == {"throttle_reasons": ["hardware slowdown"]}
+    (notice,) = events
+    assert notice.text.startswith("the reference was calibrated 3 times, and the machine was never steady")
+
+
+def test_a_timing_whose_cores_others_used_is_contended_however_even_its_rounds(fake):
+    fake.device_state = loaded()
+    found = measure(planted(), condition=dataclasses.replace(CONDITION, threads=2))
+    assert found.verdict == "contended"
+    assert found.half_width > 0.3 * found.images_per_s
+
+
 def test_what_the_device_said_is_kept_and_heard(fake):
     fake.device_state = {"throttle_reasons": ["hardware thermal slowdown"], "temperature_c": [60, 91]}
     found = measure(planted())
@@ -444,7 +484,7 @@ def test_a_measurement_holds_its_samples_and_its_conditions(short):
         calibration["images_per_s"] * fast_seconds(found.reference_seconds) / fast_seconds(found.call_seconds)
     )
     assert found.images_per_s_low <= found.images_per_s_high
-    assert found.verdict in ("steady", "bursty", "throttled")
+    assert found.verdict in VERDICTS
     assert found.memory_mib > 0
     assert found.form.startswith("litv2/")
     assert found.device == identify_device("cpu")
@@ -595,7 +635,8 @@ def test_replays_of_a_graph_are_timed_beside_plain_calls(short):
 def test_a_gpu_tells_its_clock_and_heat_while_it_is_timed(short):
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
     found, _ = measured(device="cuda")
-    assert {"sm_clock_mhz", "temperature_c", "power_w", "throttle_reasons", "other_processes"} == set(
+    assert {"sm_clock_mhz", "temperature_c", "power_w", "throttle_reasons", "other_processes"} <= set(
         found.device_state
     )
+    assert {"cores", "others_cores"} <= set(found.device_state)  # the CPU launches what the GPU does
     assert all(mhz > 0 for mhz in found.device_state["sm_clock_mhz"])

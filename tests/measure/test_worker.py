@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from full_disk import run_on_full_disk
 from procs import is_alive, wait_for
 
 from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
@@ -179,3 +180,22 @@ def test_a_worker_dies_with_its_killed_parent(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert wait_for(lambda: not is_alive(child))
+
+
+def test_a_full_disk_loses_lines_of_the_log_and_no_result(tmp_path):
+    said = run_on_full_disk(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from pathlib import Path
+        from hilo_nas.measure.worker import Worker
+        # full
+        with Worker("timing", Path(sys.argv[2])) as worker:
+            print(worker.call("worker_tasks:shout", {"times": 300}, print))
+            print(worker.call("worker_tasks:echo", {"x": 1}, print))
+        """,
+        Path(__file__).parents[1],
+        tmp_path / "w.log",
+    )
+    assert said == "True\n{'x': 1}\n"
+    assert (tmp_path / "w.log").stat().st_size == 4096

@@ -7,11 +7,13 @@ import pytest
 from hilo_nas.events import (
     BenchStepped,
     Calibrated,
+    CalibrationChanged,
     CalibrationStarted,
     CohortTimed,
     ConfirmationForeseen,
     CostForeseen,
     DataPrepared,
+    DataRead,
     DeviceAwaited,
     Event,
     LimitsForeseen,
@@ -40,9 +42,11 @@ FINE = [
 """Too many to be kept."""
 EVENTS = [
     Notice(text="a warning", level="warning"),
+    DataRead(summary={"n_scored": 12}),
     DeviceAwaited(device="the CPU", holders=("study a", "study b")),
     CalibrationStarted(condition="c"),
     Calibrated(condition="c", images_per_s=320.0),
+    CalibrationChanged(condition="c", old_images_per_s=320.0, images_per_s=1569.0),
     LimitsForeseen(
         limits=("latency_ms <= 20",),
         networks=12,

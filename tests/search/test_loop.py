@@ -13,7 +13,8 @@ from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.front import front_of
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
-from hilo_nas.search.loop import SearchLoop, _signals_held
+from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.signals import signals_held
 from hilo_nas.space.file import build_space
 from hilo_nas.study import StudyFolder
 
@@ -157,7 +158,7 @@ def test_a_signal_waits_until_the_record_is_written(number):
     steps = []
 
     def work():
-        with _signals_held():
+        with signals_held():
             steps.append("begun")
             os.kill(os.getpid(), number)
             time.sleep(0.05)

@@ -212,7 +212,7 @@ def test_a_network_that_no_longer_keeps_a_limit_becomes_infeasible(tmp_path, mac
     record = study.load_records()[slower.number]
     got = record.measurement.images_per_s
     assert record.state == "infeasible"
-    assert record.reason == f"images_per_s >= {bound:g} is a limit, but got {got:.4g} (timed again)"
+    assert record.reason == f"images_per_s >= {bound:g} is a limit, but got {got:.4g} (keeps it with 2%) (timed again)"
     assert record.violations == {"images_per_s": pytest.approx(math.log(bound / got))}
     assert record.scores == slower.scores  # what was paid for stays
     assert record not in front_of(study.load_records())
@@ -356,7 +356,9 @@ def test_what_others_changed_before_the_lock_was_taken_counts(pair, machine):
 
     machine.read_device = read_late
     remeasure(pair)
-    assert machine.calibrated == [OBJECTIVE.label(), SINGLE.label()]  # all were timed anew already, by the other one
+    # All were timed anew already, by the other one: this one only looks whether its calibrations hold.
+    assert machine.calibrated == [OBJECTIVE.label(), SINGLE.label()] * 2
+    assert [len(record.measurements) for record in pair.load_records()] == [5, 5]
     assert pair.load_manifest().trials == 50
 
 
@@ -643,7 +645,7 @@ def test_a_study_or_a_device_that_is_not_there_is_refused(study, machine):
 def test_a_re_timing_is_written_into_the_studys_log(study, machine):
     remeasure(study)
     kinds = [json.loads(line)["event"] for line in (study.logs_path / "events.jsonl").read_text().splitlines()]
-    assert kinds == ["CohortTimed"]
+    assert kinds == ["CalibrationStarted", "CohortTimed"]
 
 
 def test_a_limit_that_the_space_sets_holds_after_a_re_timing_too(tmp_path, machine):
@@ -664,8 +666,6 @@ def test_an_old_reference_is_not_taken_for_the_new_one(pair, machine):
     stored = pair.load_manifest()
     slow = {label: build_calibration(100.0) for label in stored.calibrations}
     pair.write_manifest(dataclasses.replace(stored, calibrations=slow))
-    remeasure(pair)
-    assert {item.images_per_s for item in pair.load_manifest().calibrations.values()} == {100.0}
     change_torch(pair, machine)
     remeasure(pair)
     assert {item.images_per_s for item in pair.load_manifest().calibrations.values()} == {320.0}

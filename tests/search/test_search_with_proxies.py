@@ -239,3 +239,25 @@ def test_the_manifest_of_a_function_survives_its_file(home, machine):
     with pytest.raises(Exception, match="the plan was changed after the study was made"):
         type(manifest).from_yaml(yaml.safe_dump(fields))
     assert dataclasses.replace(manifest.plan, proxy="zico", source_hash=None).hash("d") != manifest.plan.hash("d")
+
+
+@pytest.mark.parametrize("proxy", ["params", "macs", "images_per_s"])
+def test_a_formula_needs_no_images_in_any_space(home, machine, proxy, monkeypatch):
+    def read_images(*arguments, **options):
+        raise AssertionError("no image is wanted")
+
+    monkeypatch.setattr(machine, "prepare_data", read_images)
+    folder = search(home, space="litv2_cifar", trials=2, proxy=proxy)
+    data = folder.load_manifest().data
+    assert (data.name, data.n_images, data.num_classes) == ("no images", 0, 10)
+    assert folder.load_local().values == {}
+    assert len(search(home, trials=1).load_records()) == 3
+    cost = estimate_cost(
+        SearchRequest(space="litv2_cifar", study="other", studies_dir=home, proxy=proxy, trials=2), lambda event: None
+    )
+    assert cost.training_s == 0
+
+
+def test_a_training_still_asks_for_images(home, machine):
+    with pytest.raises(UsageError, match=r"needs images to train on\. Give --data"):
+        search(home, space="litv2_cifar", trials=2)

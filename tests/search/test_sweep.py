@@ -319,12 +319,19 @@ def test_trainings_that_cannot_be_taken_over_leave_no_study_behind(desk):
     assert len(desk.table(2)) == 2
 
 
-@pytest.mark.parametrize("verdict", ["bursty", "throttled"])
-def test_a_machine_that_was_not_steady_is_told_of_with_the_way_out(desk, verdict):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"call_seconds": (0.1, 0.2, 0.3) * 4},
+        {"device_state": {"throttle_reasons": ["hardware slowdown"]}},
+        {"device_state": {"others_cores": 1.0, "cores": 2}, "threads": 2},
+    ],
+)
+def test_a_machine_that_was_not_steady_is_told_of_with_the_way_out(desk, fault):
     records = desk.table(3)
     assert desk.warnings == []
     (measurement,) = records[1].measurements
-    disturbed = dataclasses.replace(measurement, verdict=verdict)
+    disturbed = dataclasses.replace(measurement, **fault)
     desk.folder.write_record(dataclasses.replace(records[1], measurements=(disturbed,)))
     desk.table(3)
     (warning,) = desk.warnings

@@ -1,0 +1,127 @@
+"""What a study's timings say when it is read: by the calibration in force, the better timing of a network first.
+
+A record keeps the rounds as they were timed. Images/s are the network's speed over the reference's in these rounds,
+times the reference's calibrated speed: a study whose calibration was replaced reads all its speeds by the new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Calibration, Measurement, find_contention
+from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import fast_seconds, quality, ratio
+
+__all__ = ["anchored", "calibration_error", "read_timings"]
+
+_MEDIAN_PROTOCOL = 1
+"""The protocol that compared networks by the median of the rounds' ratios."""
+_BETWEEN_CALIBRATIONS = 0.02
+"""Relative standard error that a calibration has besides that of its rounds.
+
+Between passes the absolute speed of a network varied by 1.4 % on a quiet machine and by 2.8 % on a bursty one (the mean
+of the rounds, two shared CPU cores, `hilo-nas bench ruler`, report in benchmarks/).
+"""
+_RESAMPLES = 300
+
+
+def calibration_error(calibration: Calibration) -> float:
+    """Returns the relative standard error of the reference's calibrated speed.
+
+    That of its rounds, that between timings, and what others took of the cores that it needed.
+    """
+    state, device = calibration.device_state, calibration.device
+    contention = find_contention(state, threads=state.get("cores", 1), device=device)
+    others = 0.0 if contention is None else contention.relative_error
+    return math.hypot(_error_of_rounds(calibration.call_seconds), _BETWEEN_CALIBRATIONS, others)
+
+
+@functools.lru_cache(maxsize=64)
+def _error_of_rounds(rounds: Sequence[float]) -> float:
+    random = Random(0)  # the same rounds always have the same error
+    logs = [math.log(fast_seconds(random.choices(rounds, k=len(rounds)))) for _ in range(_RESAMPLES)]
+    return statistics.pstdev(logs)
+
+
+def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
+    """Returns a measurement with the images/s that its rounds give under a calibration.
+
+    Where no rounds are stored, or these give the stored value, the stored value stays.
+    """
+    error = calibration_error(calibration)
+    factor = 1.0
+    if measurement.call_seconds and measurement.reference_seconds:
+        factor = calibration.images_per_s * _relative_speed(measurement) / measurement.images_per_s
+    if math.isclose(factor, 1.0, rel_tol=1e-9):
+        return dataclasses.replace(measurement, calibration_error=error)
+    low, high = measurement.images_per_s_low, measurement.images_per_s_high
+    return dataclasses.replace(
+        measurement,
+        images_per_s=measurement.images_per_s * factor,
+        images_per_s_spread=measurement.images_per_s_spread * factor,
+        images_per_s_low=None if low is None else low * factor,
+        images_per_s_high=None if high is None else high * factor,
+        calibration_error=error,
+    )
+
+
+def _relative_speed(measurement: Measurement) -> float:
+    """The network's speed over the reference's, by the statistic of the measurement's protocol."""
+    if measurement.protocol <= _MEDIAN_PROTOCOL:
+        return statistics.median(measurement.ratios)
+    return ratio(measurement.call_seconds, measurement.reference_seconds)
+
+
+def read_timings(records: Sequence[TrialRecord], manifest: Manifest) -> list[TrialRecord]:
+    """Returns a study's records with their measurements by the calibrations in force, in the order in which they count.
+
+    First those that the manifest stands for (condition, device, protocol), in the order of its conditions. Of several
+    under one condition, first those in the form that was timed last; then the better verdict, judged for the whole
+    cohort; then the more recent.
+    """
+    verdicts = _cohort_qualities(records)
+    return [_read(record, manifest, verdicts) for record in records]
+
+
+def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) -> TrialRecord:
+    if not record.measurements:
+        return record
+    ranks = [manifest.rank_of(measurement) for measurement in record.measurements]
+    timed = [
+        anchored(measurement, manifest.calibrations[measurement.condition.label()])
+        if rank < len(manifest.conditions)
+        else measurement
+        for measurement, rank in zip(record.measurements, ranks, strict=True)
+    ]
+    # In a file the newest come first, but for what a search wrote again in the order read.
+    newest_first = sorted(range(len(timed)), key=lambda i: timed[i].measured_at, reverse=True)
+    forms: dict[int, str] = {}
+    for i in newest_first:
+        forms.setdefault(ranks[i], timed[i].form)
+
+    def key(i: int) -> tuple[int, bool, int]:
+        measurement, rank = timed[i], ranks[i]
+        if rank == len(manifest.conditions):
+            return rank, False, 0
+        return rank, measurement.form != forms[rank], verdicts.get(measurement.cohort, 0)
+
+    return dataclasses.replace(record, measurements=tuple(timed[i] for i in sorted(newest_first, key=key)))
+
+
+def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:
+    """The worst quality of the members of each cohort that holds a timing of a network with several."""
+    doubtful = {
+        measurement.cohort for record in records if len(record.measurements) > 1 for measurement in record.measurements
+    }
+    found: dict[str, int] = {}
+    for record in records:
+        for measurement in record.measurements:
+            if measurement.cohort in doubtful:
+                found[measurement.cohort] = max(found.get(measurement.cohort, 0), quality(measurement))
+    return found

@@ -1,0 +1,90 @@
+"""`hilo-nas data`: look at images, check them, and write them as they are read, without a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.options import Background, CacheDir, ClassFrom, SkipBroken, ValueRange, reading_fields
+
+if TYPE_CHECKING:
+    from hilo_nas.data.reading import ReadOptions
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Look at images, check them, and write them as they are read."
+)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Images, as `hilo-nas search --data` takes them.")]
+ValData = Annotated[
+    str | None, typer.Option(metavar="DATA", help="Images to score on; a part of SOURCE is held out if left out.")
+]
+ImgSize = Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels to which images are resized.")]
+GroupBy = Annotated[str | None, typer.Option(metavar="REGEX", help="Split as `hilo-nas search --group-by` does.")]
+
+
+@app.command("show", epilog="Example: hilo-nas data show cifar10/train.tar -o sheet.png --img-size 32")
+def show(
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="PNG file to write.")],
+    img_size: ImgSize = 64,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Write a contact sheet: six images of each class, as networks are trained on them."""
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.data.prepare import prepare_data
+    from hilo_nas.data.sheet import write_sheet
+
+    options = _options(class_from, background, value_range, skip_broken)
+    with build_display(build_console(stderr=True)) as display:
+        data = prepare_data(source, img_size, cache_dir=cache_dir, options=options, emit=display)
+        shown = write_sheet(data.to_dict(), str(output), emit=display)
+    of_all = "" if shown == data.num_classes else f" of {data.num_classes:,}, evenly chosen"
+    echo(f"wrote {output}: {shown:,} classes{of_all}")
+
+
+@app.command("check", epilog="Example: hilo-nas data check scans/ --val-data scans-2024/")
+def check(
+    source: Source,
+    val_data: ValData = None,
+    img_size: ImgSize = 64,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Read all images and list all faults: broken files, copies, wrong labels, overlaps, nearly empty classes.
+
+    Exit code 0 without faults, 1 with.
+    """
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.data.check import check_data
+
+    options = _options(class_from, background, value_range, None)
+    with build_display(build_console(stderr=True)) as display:
+        checked = check_data(source, img_size, cache_dir=cache_dir, val_data=val_data, options=options, emit=display)
+    for part in checked.sets:
+        first, *rest = part.to_lines()
+        echo("\n".join([first, *(f"  {line}" for line in rest)]))
+    for fault in checked.faults:
+        echo(f"fault: {fault.text}")
+    echo(f"{len(checked.faults)} faults" if len(checked.faults) != 1 else "1 fault")
+    if checked.faults:
+        raise typer.Exit(1)
+
+
+def _options(
+    class_from: str | None, background: str | None, value_range: str | None, skip_broken: bool | None
+) -> ReadOptions:
+    from hilo_nas.data.reading import ReadOptions
+
+    fields = reading_fields(class_from, background, value_range, skip_broken)
+    return ReadOptions(**{name: value for name, value in fields.items() if value is not None})

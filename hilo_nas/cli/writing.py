@@ -1,0 +1,33 @@
+"""The command that writes a study's images as they were read, for trainers whose own reader reads them otherwise."""
+
+from __future__ import annotations
+
+import shlex
+
+from hilo_nas.manifest import Manifest
+from hilo_nas.study import StudyFolder
+
+__all__ = ["hint_of_writing"]
+
+
+def hint_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
+    """Returns lines that say why timm would read the images otherwise, and the command that writes them; or none."""
+    if not manifest.data.unlike_timm:
+        return []
+    local = folder.load_local().values
+    words = ["hilo-nas", "data", "write", str(local.get("data") or manifest.data.name), "DIR"]
+    given = {
+        "val_data": local.get("val_data"),
+        "group_by": manifest.plan.group_by,
+        **{name: value for name, value in manifest.data.reading.items() if name != "skip_broken"},
+    }
+    for name, value in given.items():
+        if value is not None:
+            text = ",".join(f"{bound:g}" for bound in value) if isinstance(value, list | tuple) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    words += ["--skip-broken"] * bool(manifest.data.reading.get("skip_broken"))
+    why = "; ".join(manifest.data.unlike_timm)
+    return [
+        f"timm would read these images otherwise: {why}. Write them as they were read, and train on DIR:",
+        f"  {shlex.join(words)}",
+    ]

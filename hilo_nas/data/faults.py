@@ -1,0 +1,125 @@
+"""Faults of a data set that can be read: copies, images under two labels, nearly empty classes, overlaps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hilo_nas.data.cache import load_members
+from hilo_nas.data.copies import find_overlap, number_images, spans_of
+
+__all__ = ["NEARLY_EMPTY", "Fault", "LabeledSet", "find_faults", "find_overlaps"]
+
+NEARLY_EMPTY = 10
+"""A class with fewer images is called nearly empty."""
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something about the images that their owner should know."""
+
+    kind: str
+    """`broken`, `scarce`, `copies`, `labels`, `nearly empty`, `overlap`, `skipped` or `unreadable`."""
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabeledSet:
+    """A set of the cache with its labels in a list of classes that two sets may share."""
+
+    name: str
+    path: Path
+    labels: np.ndarray
+    """Classes, (N; int64), as places in `class_names`; -1 where a class is left out."""
+    digests: np.ndarray
+    """The images' hashes, (N, 2)."""
+    class_names: Sequence[str]
+
+    def members_of(self, places: Iterable[int]) -> list[str]:
+        """Returns the names of some images."""
+        members = load_members(self.path)
+        return [members[place] for place in places]
+
+
+def find_faults(images: LabeledSet) -> list[Fault]:
+    """Returns what is wrong within one set; classes left out do not count."""
+    kept = np.flatnonzero(images.labels >= 0)
+    labels, digests = images.labels[kept], images.digests[kept]
+    numbers = number_images(digests)
+    found = []
+    _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
+    if copies := int((counts - 1).sum()):
+        repeated = np.flatnonzero(counts > 1)
+        pairs = [(place, _other_place(numbers, place)) for place in first[repeated[:_SHOWN]].tolist()]
+        shown = _shown([_joined(images.members_of(kept[list(pair)])) for pair in pairs], len(repeated))
+        share = f"{copies:,} of {len(kept):,} images of {images.name} ({copies / len(kept):.1%})"
+        text = f"{share} are copies of another image: {shown}. Copies stay on one side of the split."
+        found.append(Fault(kind="copies", text=text))
+    if spans := spans_of(labels, digests):
+        shown = _shown([_joined(images.members_of(kept[places[:3]])) for places in spans[:_SHOWN]], len(spans))
+        text = f"{_count(len(spans), 'image')} of {images.name} {_verb(len(spans), 'lies', 'lie')} under several labels"
+        found.append(Fault(kind="labels", text=f"{text}: {shown}. Remove the wrong ones."))
+    if fault := _find_nearly_empty(images, labels):
+        found.append(fault)
+    return found
+
+
+def find_overlaps(images: LabeledSet, validation: LabeledSet) -> list[Fault]:
+    """Returns which validation images are training images, and which classes have none; of one list of classes."""
+    kept, kept_here = np.flatnonzero(validation.labels >= 0), np.flatnonzero(images.labels >= 0)
+    overlap = find_overlap(
+        validation.labels[kept], validation.digests[kept], images.labels[kept_here], images.digests[kept_here]
+    )
+    total, found = len(kept), []
+    for places, of_what, way_out in (
+        (overlap.same_class, "training images", "Their scores say nothing of new images: remove them."),
+        (overlap.other_class, "training images of another class", "Correct the label of one of the two."),
+    ):
+        if len(places):
+            shown = _shown(validation.members_of(kept[places[:_SHOWN]]), len(places))
+            text = f"{len(places):,} of {total:,} validation images ({len(places) / total:.1%}) are {of_what}"
+            found.append(Fault(kind="overlap", text=f"{text}: {shown}. {way_out}"))
+    present = {*validation.labels.tolist()}
+    if missing := [name for label, name in enumerate(images.class_names) if label not in present]:
+        text = f"{validation.name} has no image of {_count(len(missing), 'class', 'classes')}"
+        found.append(Fault(kind="nearly empty", text=f"{text}: {_shown(missing[:_SHOWN], len(missing), repr)}."))
+    return found
+
+
+def _find_nearly_empty(images: LabeledSet, labels: np.ndarray) -> Fault | None:
+    counts = np.bincount(labels, minlength=len(images.class_names))
+    nearly = [label for label in np.argsort(counts, kind="stable").tolist() if 0 < counts[label] < NEARLY_EMPTY]
+    if not nearly:
+        return None
+    shown = _shown([f"{images.class_names[label]!r} ({counts[label]})" for label in nearly[:_SHOWN]], len(nearly))
+    text = (
+        f"{_count(len(nearly), 'class', 'classes')} of {images.name} {_verb(len(nearly), 'has', 'have')} fewer than "
+        f"{NEARLY_EMPTY} images: {shown}. Scores say little of them."
+    )
+    return Fault(kind="nearly empty", text=text)
+
+
+def _other_place(numbers: np.ndarray, place: int) -> int:
+    """Returns another place of the same image."""
+    return int(np.flatnonzero(numbers == numbers[place])[1])
+
+
+def _joined(members: Sequence[str]) -> str:
+    return " = ".join(members)
+
+
+def _shown(items: Sequence[str], total: int, form: Callable[[str], str] = str) -> str:
+    rest = f" and {total - len(items):,} more" if total > len(items) else ""
+    return ", ".join(form(item) for item in items) + rest
+
+
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def _verb(number: int, one: str, several: str) -> str:
+    return one if number == 1 else several

@@ -1,0 +1,109 @@
+"""A contact sheet: a few training images of each class, as they reach the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hilo_nas.data.cache import load_arrays
+from hilo_nas.data.prepare import CachedData, find_places
+from hilo_nas.errors import StorageError
+from hilo_nas.events import Emit
+from hilo_nas.measurement import ProxyPlan
+
+__all__ = ["PER_CLASS", "draw_sheet", "write_sheet"]
+
+PER_CLASS = 6
+"""Images shown of each class."""
+_MOST_CLASSES = 60
+_MOST_PIXELS = 12_000
+"""Height of a sheet; image viewers and Pillow take it at any width."""
+_LEAST_TILE = 64
+"""Smaller images are enlarged by a whole factor, without smoothing."""
+_GAP, _TEXT_WIDTH, _LINE = 4, 240, 16
+
+
+def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Image, int]:
+    """Returns the sheet and how many classes are on it: all, or evenly chosen ones where they are many.
+
+    Args:
+        data: The prepared images; their pixels are those that networks of its `img_size` are trained on.
+        group_by: `ProxyPlan.group_by`, because the images are those that train.
+
+    Raises:
+        StorageError: The image cache is gone or damaged.
+    """
+    _, images, _, _ = load_arrays(Path(data.path))
+    places = find_places(data, ProxyPlan, group_by)
+    labels = places.labels[places.training]
+    scale = -(-_LEAST_TILE // data.img_size)
+    tile = data.img_size * scale
+    count = min(data.num_classes, _MOST_CLASSES, max(_MOST_PIXELS // (tile + _GAP), 1))
+    shown = _spread(data.num_classes, count).tolist()
+    width = _TEXT_WIDTH + PER_CLASS * (tile + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, len(shown) * (tile + _GAP) + 2 * _GAP + 2 * _LINE), "white")
+    draw, font = ImageDraw.Draw(sheet), _load_font()
+    for row, label in enumerate(shown):
+        top = _GAP + row * (tile + _GAP)
+        of_class = places.training[labels == label]
+        _write(draw, font, (_GAP, top + tile // 2 - _LINE), data.class_names[label])
+        _write(draw, font, (_GAP, top + tile // 2), f"{len(of_class):,} to train on")
+        for column, place in enumerate(of_class[_spread(len(of_class), PER_CLASS)].tolist()):
+            image = Image.fromarray(np.asarray(images[place])).resize((tile, tile), Image.Resampling.NEAREST)
+            sheet.paste(image, (_TEXT_WIDTH + column * (tile + _GAP), top))
+    bottom = sheet.height - 2 * _LINE - _GAP
+    which = f"{len(shown):,} of {data.num_classes:,} classes, evenly chosen" if len(shown) < data.num_classes else ""
+    size = f"{data.img_size} px" + (f", enlarged {scale} times" if scale > 1 else "")
+    _write(draw, font, (_GAP, bottom), f"{data.name} at {size}", width - 2 * _GAP)
+    _write(draw, font, (_GAP, bottom + _LINE), which, width - 2 * _GAP)
+    return sheet, len(shown)
+
+
+def write_sheet(data: Mapping[str, Any], path: str, group_by: str | None = None, *, emit: Emit) -> int:
+    """Writes the sheet as a PNG file and returns how many classes are on it; for a caller in another process.
+
+    Args:
+        data: `CachedData.to_dict()`.
+        path: The file.
+        group_by: `ProxyPlan.group_by`.
+        emit: Told of nothing.
+
+    Raises:
+        StorageError: The image cache is gone or damaged, or the file cannot be written.
+    """
+    sheet, shown = draw_sheet(CachedData.from_dict(data), group_by)
+    try:
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+    return shown
+
+
+def _spread(total: int, count: int) -> np.ndarray:
+    """Returns up to `count` of the places 0 to `total - 1`, evenly chosen."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
+
+
+def _load_font() -> Any:
+    try:
+        return ImageFont.load_default(size=13)
+    except (ImportError, OSError):  # Pillow without FreeType
+        return ImageFont.load_default()
+
+
+def _write(draw: ImageDraw.ImageDraw, font: Any, at: tuple[int, int], text: str, width: int = _TEXT_WIDTH - 8) -> None:
+    """Writes one line, cut where it is too wide; characters that cannot be shown are written as escapes."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    try:
+        draw.textlength(text, font=font)
+    except UnicodeEncodeError:  # the font without FreeType knows Latin letters alone
+        text = text.encode("ascii", errors="backslashreplace").decode()
+    if draw.textlength(text, font=font) > width:
+        while text and draw.textlength(f"{text}...", font=font) > width:
+            text = text[:-1]
+        text = f"{text}..."
+    draw.text(at, text, fill="black", font=font)

@@ -1,0 +1,188 @@
+"""What was read of a data set: images, classes, sizes, the split, and what was left out; told before anything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hilo_nas.data.copies import number_images
+from hilo_nas.data.faults import LabeledSet
+from hilo_nas.data.sources import Source
+
+__all__ = ["ClassCount", "DataSummary", "SetSummary", "add_facts", "describe_facts", "load_facts", "summarize_set"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    """A class and its number of images."""
+
+    name: str
+    images: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetSummary:
+    """What one source holds."""
+
+    name: str
+    images: int
+    classes: int
+    least: ClassCount
+    """The class with the fewest images."""
+    median: float
+    """Images of a class, median over the classes."""
+    most: ClassCount
+    copies: int
+    """Images that are identical to another one, which is not counted."""
+    notes: tuple[str, ...] = ()
+    """One sentence for each thing that was skipped, changed or assumed on the way."""
+    left_out: tuple[str, ...] = ()
+    """One sentence for each part of the source that is not used; told as warnings."""
+
+    def to_lines(self) -> list[str]:
+        """Returns the summary as text."""
+        if self.least.images == self.most.images:
+            each = f"{self.least.images:,} per class"
+        else:
+            each = (
+                f"per class {self.least.images:,} ({_short(self.least.name)}) to {self.most.images:,} "
+                f"({_short(self.most.name)}), median {self.median:,.0f}"
+            )
+        return [f"{self.name}: {self.images:,} images of {self.classes:,} classes, {each}", *self.notes]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """What a search trains and scores on."""
+
+    train: SetSummary
+    """The training source, without classes left out."""
+    validation: SetSummary | None
+    """The source of --val-data."""
+    n_training: int
+    n_scored: int
+    img_size: int
+    """Side in pixels to which images were resized."""
+
+    def to_lines(self) -> list[str]:
+        """Returns the summary as text."""
+        if self.validation is None:
+            split = f"split: {self.n_training:,} to train on, {self.n_scored:,} held out to score on"
+        else:
+            split = f"split: all {self.n_training:,} to train on, {self.n_scored:,} of --val-data to score on"
+        others = [] if self.validation is None else self.validation.to_lines()
+        return [*self.train.to_lines(), *others, f"{split}, at {self.img_size} px"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> DataSummary:
+        """Builds the value that `to_dict` described."""
+        validation = fields["validation"]
+        sets = {"train": _set_from(fields["train"]), "validation": validation and _set_from(validation)}
+        return cls(**{**fields, **sets})
+
+
+def _set_from(fields: Mapping[str, Any]) -> SetSummary:
+    counts = {name: ClassCount(**fields[name]) for name in ("least", "most")}
+    sentences = {name: tuple(fields[name]) for name in ("notes", "left_out")}
+    return SetSummary(**{**fields, **counts, **sentences})
+
+
+def summarize_set(images: LabeledSet) -> SetSummary:
+    """Returns what a set of the cache holds; classes left out do not count."""
+    kept = images.labels >= 0
+    counts = np.bincount(images.labels[kept], minlength=len(images.class_names))
+    present = np.flatnonzero(counts)  # validation images need not be of every class
+    order = present[np.argsort(counts[present], kind="stable")]
+    least, most = (
+        ClassCount(name=images.class_names[place], images=int(counts[place])) for place in (order[0], order[-1])
+    )
+    n_images, facts = int(kept.sum()), load_facts(images.path)
+    return SetSummary(
+        name=images.name,
+        images=n_images,
+        classes=len(present),
+        least=least,
+        median=float(np.median(counts[present])),
+        most=most,
+        copies=n_images - int(number_images(images.digests[kept]).max()) - 1,
+        notes=tuple(describe_facts(facts)),
+        left_out=tuple(facts.get("left_out", ())),
+    )
+
+
+def add_facts(folder: Path, source: Source) -> None:
+    """Adds to the files of a set what its source says of itself, unless it holds facts already."""
+    file = folder / "meta.json"
+    meta = json.loads(file.read_text(encoding="utf-8"))
+    if "facts" in meta:
+        return
+    said = {
+        "split": source.split,
+        "class_level": source.class_level,
+        "skipped": dict(source.skipped),
+        "left_out": list(source.left_out),
+    }
+    meta["facts"] = {name: value for name, value in said.items() if value}
+    file.write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """Returns what the set in that folder says of how it was read; empty where it says nothing."""
+    try:
+        found = json.loads((path / "meta.json").read_text(encoding="utf-8")).get("facts", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def describe_facts(facts: Mapping[str, Any]) -> list[str]:
+    """Returns in sentences what was skipped, changed or assumed while a set was read."""
+    lines = []
+    if sizes := facts.get("sizes"):
+        lines.append(f"sizes: {_describe_sizes(sizes)}")
+    if level := facts.get("class_level"):
+        lines.append(str(level))
+    if split := facts.get("split"):
+        lines.append(str(split))
+    if skipped := facts.get("skipped"):
+        total = sum(skipped.values())
+        kinds = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(skipped.items()))
+        lines.append(f"skipped because they are no images: {total:,} {'file' if total == 1 else 'files'} ({kinds})")
+    if turned := facts.get("n_turned"):
+        lines.append(f"turned upright by their EXIF orientation: {turned:,} images")
+    if composited := facts.get("n_composited"):
+        ground = facts.get("background", "white")
+        lines.append(f"transparent: {composited:,} images, composited on {ground}; --background sets another")
+    if scaled := facts.get("n_scaled"):
+        low, high = facts.get("value_range") or (0, 0)
+        lines.append(f"more than 8 bits: {scaled:,} images, scaled from {low:g} to {high:g}; --value-range sets others")
+    if broken := facts.get("broken"):
+        lines.append(f"broken and left out (--skip-broken): {len(broken):,} images")
+    return lines
+
+
+def _describe_sizes(sizes: Any) -> str:
+    if isinstance(sizes, Mapping):
+        least, most, median = (sizes.get(name) for name in ("smallest", "largest", "median"))
+        if least == most:
+            return f"{_pixels(least)} pixels"
+        middle = f", median {_pixels(median)}" if median else ""
+        return f"{_pixels(least)} to {_pixels(most)} pixels{middle}"
+    return str(sizes)
+
+
+def _pixels(size: Any) -> str:
+    return "x".join(str(side) for side in size) if isinstance(size, list | tuple) else str(size)
+
+
+def _short(name: str, length: int = 40) -> str:
+    return name if len(name) <= length else f"{name[: length - 3]}..."

@@ -1,0 +1,212 @@
+"""The load of the CPU while something is timed: who else used the cores that this process may use.
+
+From the kernel's counts in /proc and /sys/fs/cgroup. They advance in steps of 10 ms, so short spans tell nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CpuWatch", "available_cores"]
+
+_MIN_WATCH_S = 0.1
+"""The kernel counts CPU time in steps of 10 ms, and some of them late: over less than this, a count is chance."""
+_WINDOW_S = 0.2
+"""Length of the spans among which the quietest are found; ten rounds of the smallest network, or one of a large one."""
+_QUIETEST = 5
+"""One in so many spans counts as the quietest: the fast rounds (`hilo_nas.rounds`) need as many."""
+_SCAN_S = 0.01
+"""Longest look at the list of processes; the youngest come first. One process takes 10 to 20 us."""
+_NAMED = 3
+_LEAST_NAMED = 0.05
+_NS_PER_S = 1e9
+_US_PER_S = 1e6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """Seconds so far."""
+
+    at: float
+    busy_s: float
+    """Of the cores that this process may use, by whomever."""
+    steal_s: float
+    throttled_s: float
+    own_s: float
+
+
+class CpuWatch:
+    """Watches the cores that this process may use, from its making until `read`.
+
+    Args:
+        root: Where proc and sys are; another folder in tests.
+        clock: Returns seconds, monotonic.
+        own_seconds: Returns the CPU seconds that this process used so far.
+        cores: The cores that this process may use, by their numbers; the kernel's answer if left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+        own_seconds: Callable[[], float] = time.process_time,
+        cores: Sequence[int] | None = None,
+    ) -> None:
+        self._proc, self._clock, self._own_seconds = root / "proc", clock, own_seconds
+        self._cores = available_cores() if cores is None else list(cores)
+        self._limits = _find_limits(root)
+        self._processes = self._scan()
+        self._counts = [counts for counts in [self._count()] if counts]
+
+    def look(self) -> None:
+        """Ends a span, where it is long enough; to be called often, between rounds."""
+        if self._counts and self._clock() - self._counts[-1].at >= _WINDOW_S and (counts := self._count()):
+            self._counts.append(counts)
+
+    def read(self) -> dict[str, Any]:
+        """Returns what was seen, as plain data; nothing where the kernel does not tell, or too little time went by.
+
+        `cores`: those that this process may use. Of these, on average: `others_cores`, kept busy by other processes;
+        `steal_cores`, withheld by the host of a virtual machine; `throttled_cores`, withheld by a CPU limit.
+        `quietest`: these three in the quietest fifth of the time. `with`: the processes that used most.
+        """
+        last = self._count()
+        if not self._counts or last is None or last.at - self._counts[0].at < _MIN_WATCH_S:
+            return {}
+        processes = self._scan()
+        counts = [*self._counts, last]
+        if len(counts) > 2 and last.at - counts[-2].at < _MIN_WATCH_S:
+            del counts[-2]
+        spans = sorted((_Span(*pair) for pair in itertools.pairwise(counts)), key=lambda span: span.taken_cores)
+        quietest = spans[: -(-len(spans) // _QUIETEST)]
+        whole = _Span(counts[0], last)
+        return {
+            "cores": len(self._cores),
+            **_means([whole]),
+            "quietest": _means(quietest),
+            "with": self._busiest(processes, whole.seconds),
+        }
+
+    def _count(self) -> _Counts | None:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            ticks = _ticks((self._proc / "stat").read_text(), self._cores)
+            user, nice, system, _, _, irq, softirq, steal = ticks
+            per_second = os.sysconf("SC_CLK_TCK")
+            return _Counts(
+                at=self._clock(),
+                busy_s=(user + nice + system + irq + softirq) / per_second,
+                steal_s=steal / per_second,
+                throttled_s=max((_throttled_s(path) for path in self._limits), default=0.0),
+                own_s=self._own_seconds(),
+            )
+        return None
+
+    def _scan(self) -> dict[tuple[int, str], tuple[str, float]]:
+        """Name and CPU seconds of the other processes, by their number and their start."""
+        found = {}
+        until = time.perf_counter() + _SCAN_S
+        with contextlib.suppress(OSError):
+            for pid in sorted((int(name) for name in os.listdir(self._proc) if name.isdigit()), reverse=True):
+                if time.perf_counter() > until:
+                    break
+                if pid == os.getpid():
+                    continue
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    text = (self._proc / str(pid) / "stat").read_bytes().decode(errors="replace")
+                    name, _, rest = text.partition("(")[2].rpartition(")")
+                    words = rest.split()
+                    seconds = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+                    found[pid, words[19]] = ("".join(sign if sign.isprintable() else "?" for sign in name), seconds)
+        return found
+
+    def _busiest(self, now: dict[tuple[int, str], tuple[str, float]], seconds: float) -> list[dict[str, Any]]:
+        """The processes that used most since the watch began; what the first look left out is not named."""
+        if not self._processes:
+            return []
+        oldest = min(pid for pid, _ in self._processes)
+        used = []
+        for (pid, start), (name, total_s) in now.items():
+            if pid >= oldest:
+                before_s = self._processes.get((pid, start), (name, 0.0))[1]
+                used.append(((total_s - before_s) / seconds, pid, name))
+        return [
+            {"pid": pid, "name": name, "cores": round(cores, 2)}
+            for cores, pid, name in sorted(used, reverse=True)[:_NAMED]
+            if cores >= _LEAST_NAMED
+        ]
+
+
+class _Span:
+    """What happened between two counts, in core seconds."""
+
+    def __init__(self, before: _Counts, after: _Counts) -> None:
+        self.seconds = after.at - before.at
+        self.others_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+        self.steal_s = after.steal_s - before.steal_s
+        self.throttled_s = after.throttled_s - before.throttled_s
+
+    @property
+    def taken_cores(self) -> float:
+        return (self.others_s + self.steal_s + self.throttled_s) / self.seconds
+
+
+def _means(spans: Sequence[_Span]) -> dict[str, float]:
+    seconds = sum(span.seconds for span in spans)
+    return {
+        "others_cores": round(max(sum(span.others_s for span in spans), 0.0) / seconds, 2),
+        "steal_cores": round(max(sum(span.steal_s for span in spans), 0.0) / seconds, 2),
+        "throttled_cores": round(max(sum(span.throttled_s for span in spans), 0.0) / seconds, 2),
+    }
+
+
+def available_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _ticks(text: str, cores: Sequence[int]) -> list[int]:
+    """The first eight counts of /proc/stat, summed over some cores; of all where it numbers them otherwise."""
+    lines = {words[0]: words[1:] for words in map(str.split, text.splitlines()) if words and words[0][:3] == "cpu"}
+    own = [lines[name] for name in (f"cpu{core}" for core in cores) if name in lines]
+    chosen = own if len(own) == len(cores) else [lines["cpu"]] if "cpu" in lines else []
+    if not chosen or any(len(words) < 8 for words in chosen):
+        raise ValueError("the kernel does not count CPU time here")
+    return [sum(int(words[i]) for words in chosen) for i in range(8)]
+
+
+def _find_limits(root: Path) -> list[Path]:
+    """The cpu.stat files of this process's control group and of those above it, whose CPU limits hold for it, too."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            mount = root / "sys/fs/cgroup" / controllers
+            folder = mount / path.strip("/")
+            while True:
+                if (folder / "cpu.stat").is_file():
+                    found.append(folder / "cpu.stat")
+                if folder == mount:
+                    break
+                folder = folder.parent
+    return found
+
+
+def _throttled_s(path: Path) -> float:
+    """Core seconds that a control group was kept from running by its limit: version 2 counts them in us, 1 in ns."""
+    with contextlib.suppress(OSError, ValueError):
+        counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+        if "throttled_usec" in counts:
+            return int(counts["throttled_usec"]) / _US_PER_S
+        if "throttled_time" in counts:
+            return int(counts["throttled_time"]) / _NS_PER_S
+    return 0.0

@@ -1,0 +1,103 @@
+"""Calibrations between searches: measured anew, replaced where they were wrong, and limits judged anew by them.
+
+A calibration that was taken under load would otherwise last as long as its study, and every limit on images/s with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from hilo_nas.calibration import calibration_error
+from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Calibration, Condition
+from hilo_nas.records import INTERRUPTED, TrialRecord
+from hilo_nas.rounds import judge_calibration
+from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.reasons import beyond, explain
+from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
+from hilo_nas.study import StudyFolder
+
+__all__ = ["due_again", "judge_limits_anew", "renew_calibrations", "violations_of"]
+
+_Z95 = 1.96
+
+
+def renew_calibrations(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit) -> Manifest:
+    """Times the reference anew under each condition and returns the study's manifest with what had to change.
+
+    A calibration is replaced where the new one is steady and the old value lies outside its 95 % interval. That changes
+    how speeds are read and nothing else: no ratio, no hash, and not whether the study resumes. The lock is held.
+
+    Raises:
+        MeasurementError: The reference does not fit into memory.
+    """
+    changed: dict[str, Calibration] = {}
+    for condition in manifest.conditions:
+        label = condition.label()
+        emit(CalibrationStarted(condition=label))
+        old, new = manifest.calibrations[label], executor.calibrate(condition, emit)
+        if _replaces(new, old, condition):
+            changed[label] = new
+            emit(CalibrationChanged(condition=label, old_images_per_s=old.images_per_s, images_per_s=new.images_per_s))
+    if changed:
+        manifest = dataclasses.replace(manifest, calibrations={**manifest.calibrations, **changed})
+        folder.write_manifest(manifest)
+    judge_limits_anew(folder, manifest)  # also where a search was stopped between the two
+    return manifest
+
+
+def _replaces(new: Calibration, old: Calibration, condition: Condition) -> bool:
+    if judge_calibration(new, threads=condition.threads or 1).verdict != "steady":
+        return False  # `calibrate` said so
+    return abs(math.log(old.images_per_s / new.images_per_s)) > _Z95 * calibration_error(new)
+
+
+def judge_limits_anew(folder: StudyFolder, manifest: Manifest) -> None:
+    """Brings trials into the state that their limits ask for by the calibrations in force.
+
+    A network that was infeasible and keeps its limits after all is due again, with what was measured of it; one that
+    was trained and now keeps a limit with less than 5 % becomes infeasible. What lies between stays as it is.
+    """
+    if not any(not LIMITS[name.partition("@")[0]].is_free for name in manifest.limits_in_force):
+        return
+    for record in folder.load_records():
+        judged = _judged_anew(record, manifest)
+        if judged.state != record.state:
+            folder.write_record(judged)
+
+
+def _judged_anew(record: TrialRecord, manifest: Manifest) -> TrialRecord:
+    first = record.measurement
+    if record.is_peer or not record.is_measured or first is None or not manifest.is_comparable(first):
+        return record
+    limits, violations = manifest.limits_in_force, violations_of(record, manifest)
+    over = beyond(violations)
+    if record.state == "infeasible":
+        if over:
+            return record
+        return due_again(dataclasses.replace(record, violations=violations), "the reference was calibrated anew")
+    chances = measured_chances(limits, record.measurements)
+    surely = {name: value for name, value in over.items() if chances.get(name, 0.0) < KEPT_HARDLY}
+    if not surely:
+        return record
+    reason = f"{explain(surely, record, limits)} (since the reference was calibrated anew)"
+    return dataclasses.replace(record, state="infeasible", reason=reason, violations=violations)
+
+
+def due_again(record: TrialRecord, since: str) -> TrialRecord:
+    """Returns an infeasible trial that keeps its limits after all: as it was trained, or to be tried again."""
+    if not record.scores:
+        reason = f"{INTERRUPTED}: it keeps the limits since {since}, and is still to be trained"
+        return dataclasses.replace(record, state="failed", reason=reason)
+    if "proxy_top1" in record.imputed:  # its training ended at a rung
+        return dataclasses.replace(record, state="stopped")
+    return dataclasses.replace(record, state="complete", reason=None)
+
+
+def violations_of(record: TrialRecord, manifest: Manifest) -> dict[str, float]:
+    """Returns the violations by a record's measurements, and by formulas as they are stored."""
+    limits = manifest.limits_in_force
+    free = [name for name in limits if LIMITS[name.partition("@")[0]].is_free and name in record.violations]
+    return {**{name: record.violations[name] for name in free}, **measured_violations(limits, record.measurements)}

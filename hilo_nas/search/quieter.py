@@ -1,0 +1,149 @@
+"""Timing again, in quieter moments of a search, the networks whose timings lacked the cores that they needed.
+
+Between trials as soon as nobody else uses these cores, and once more before the front is reported: for at most a tenth
+of the search's time in all. What stays contended keeps an interval that is as wide as it may be wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from hilo_nas.errors import HiloNasError
+from hilo_nas.events import Emit, Notice
+from hilo_nas.front import front_of
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Condition
+from hilo_nas.records import TrialRecord
+from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.remeasure import time_again
+from hilo_nas.study import StudyFolder
+
+__all__ = ["QuieterMoments"]
+
+_SHARE = 0.1
+"""Share of the search's time that looks, waits and repeated timings may take."""
+_WAIT_S = 60.0
+"""Longest wait for a quieter moment before the front is reported."""
+_PAUSE_S = 1.0
+
+_Due = tuple[Condition, list[tuple[TrialRecord, float]]]
+"""A condition, and the networks to be timed again under it, each with the seconds that its timing took."""
+
+
+class QuieterMoments:
+    """Times contended networks again when the machine is quieter; the study's lock is held.
+
+    Args:
+        folder: The study.
+        manifest: Its manifest.
+        executor: Who looks and times.
+        emit: Told of both.
+        began: When the search began, by the clock.
+        clock: Returns seconds, monotonic.
+        sleep: Waits.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        manifest: Manifest,
+        executor: LocalExecutor,
+        emit: Emit,
+        *,
+        began: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._folder, self._manifest, self._executor, self._emit = folder, manifest, executor, emit
+        self._began, self._clock, self._sleep = began, clock, sleep
+        self._spent_s = 0.0
+
+    def use(self, records: Sequence[TrialRecord]) -> bool:
+        """Times what can be afforded, if this moment is quiet; returns whether there are new samples on disk.
+
+        Args:
+            records: The study's, none of them running.
+        """
+        start = self._clock()
+        for condition, due in self._due(records):
+            chosen = self._affordable(due, self._left_s())
+            if not chosen:
+                continue
+            is_quiet = self._executor.read_contention(condition, self._emit) is None
+            if is_quiet:
+                self._time(chosen, condition)
+            self._spent_s += self._clock() - start
+            return is_quiet
+        return False
+
+    def wait(self) -> None:
+        """Waits for a quieter moment, if something is to be timed again, and uses it; at least one network is timed."""
+        for condition, due in self._due(self._folder.load_records()):
+            start, one_s = self._clock(), due[0][1]
+            left_s = max(self._left_s(), one_s)
+            if self._becomes_quiet(condition, len(due), min(left_s, _WAIT_S)):
+                left_s = max(left_s - (self._clock() - start), one_s)
+                self._time(self._affordable(due, left_s), condition)
+            self._spent_s += self._clock() - start
+        self._tell_what_stays()
+
+    def _becomes_quiet(self, condition: Condition, count: int, at_most_s: float) -> bool:
+        until, is_told = self._clock() + at_most_s, False
+        while (contention := self._executor.read_contention(condition, self._emit)) is not None:
+            if self._clock() >= until:
+                return False
+            if not is_told:
+                text = (
+                    f"{count} timings at {condition.label()} were contended and are repeated when the machine is "
+                    f"quieter; waiting for that up to {at_most_s:.0f} s: {contention.text}"
+                )
+                self._emit(Notice(text=text))
+                is_told = True
+            self._sleep(_PAUSE_S)
+        return True
+
+    def _due(self, records: Sequence[TrialRecord]) -> list[_Due]:
+        """What is contended, by condition; members of the front first."""
+        front = {record.number for record in front_of(records)}
+        ordered = sorted(records, key=lambda record: (record.number not in front, record.number))
+        found: list[_Due] = []
+        for condition in self._manifest.conditions:
+            timed = [(record, record.measurements_by_condition().get(condition.label())) for record in ordered]
+            due = [(record, own.seconds) for record, own in timed if own is not None and own.contention is not None]
+            if due:
+                found.append((condition, due))
+        return found
+
+    def _affordable(self, due: Sequence[tuple[TrialRecord, float]], left_s: float) -> list[TrialRecord]:
+        chosen = []
+        for record, seconds in due:
+            left_s -= seconds
+            if left_s < 0:
+                break
+            chosen.append(record)
+        return chosen
+
+    def _left_s(self) -> float:
+        return _SHARE * (self._clock() - self._began) - self._spent_s
+
+    def _time(self, records: Sequence[TrialRecord], condition: Condition) -> None:
+        """Times networks side by side; what goes wrong is told and ends nothing, since each has its timing."""
+        numbers = ", ".join(str(record.number) for record in records)
+        self._emit(Notice(text=f"the machine is quieter: timing trial {numbers} again, which others disturbed"))
+        try:
+            time_again(self._folder, self._manifest, records, condition, self._executor, self._emit)
+        except HiloNasError as error:
+            self._emit(Notice(level="warning", text=f"contended timings could not be repeated: {error}"))
+
+    def _tell_what_stays(self) -> None:
+        records = self._folder.load_records()
+        stays = [record for record in records if record.measurement is not None and record.measurement.contention]
+        if stays:
+            numbers = ", ".join(str(record.number) for record in stays)
+            text = (
+                f"other processes used the cores that the timing of trial {numbers} needed, and that could not be "
+                "repeated within a tenth of the search's time: these intervals are wider. Time all again when nothing "
+                f"else runs: hilo-nas remeasure {self._folder.name} --all"
+            )
+            self._emit(Notice(level="warning", text=text))

@@ -1,0 +1,68 @@
+"""`hilo-nas data`: what it prints, writes and returns, and the hint of it that an export prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+import pytest
+from builders import build_data, build_manifest, build_plan
+from PIL import Image
+
+from hilo_nas.cli import main
+from hilo_nas.cli.writing import hint_of_writing
+from hilo_nas.study import StudyFolder
+
+
+def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    assert main(["data", "check", str(folder), "--img-size", "8"]) == 0
+    assert capsys.readouterr().out.endswith("0 faults\n")
+    (folder / "dogs" / "10.png").write_bytes((folder / "cats" / "0.png").read_bytes())
+    assert main(["data", "check", str(folder), "--img-size", "8"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("pets: 21 images of 2 classes, per class 10 (cats) to 11 (dogs), median 10\n")
+    assert out.count("\nfault: ") == 2
+    assert out.endswith("2 faults\n")
+
+
+def test_a_source_that_is_not_there_is_refused(capsys, tmp_path):
+    assert main(["data", "check", str(tmp_path / "none")]) in (1, 2)
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_sheet_is_written(images, capsys, tmp_path):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    assert main(["data", "show", str(folder), "-o", str(tmp_path / "sheet.png"), "--img-size", "8"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"wrote {tmp_path / 'sheet.png'}: 2 classes\n"
+    assert "split: 16 to train on, 4 held out to score on, at 8 px" in captured.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+def test_an_option_that_cannot_be_is_refused(images, capsys):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    assert main(["data", "check", str(folder), "--value-range", "9,3"]) == 2
+    assert "value_range must rise" in capsys.readouterr().err
+
+
+def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
+    reading = {"class_from": "path", "value_range": [0.0, 4095.0], "skip_broken": True}
+    data = build_data(name="my scans", reading=reading, unlike_timm=["images of more than 8 bits are scaled"])
+    manifest = build_manifest(data=data, plan=build_plan(group_by="^[^/]+"))
+    folder = StudyFolder(tmp_path / "demo")
+    why, command = hint_of_writing(folder, manifest)
+    assert "images of more than 8 bits are scaled" in why
+    assert shlex.split(command) == [
+        "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
+        "--value-range", "0,4095", "--skip-broken",
+    ]  # fmt: skip
+    plain = dataclasses.replace(manifest, data=build_data())
+    assert hint_of_writing(folder, plain) == []
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_the_commands_have_help(command, capsys):
+    assert main(["data", command, "--help"]) == 0
+    assert "--class-from" in capsys.readouterr().out
