@@ -9,6 +9,7 @@ import typer
 
 from hilo_nas.cli.console import echo
 from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
+from hilo_nas.events import Event, Notice
 
 __all__ = ["app"]
 
@@ -37,7 +38,12 @@ def clear(
     cache_dir: CacheDir = None,
 ) -> None:
     """Delete cached data sets; the next search decodes the images again."""
-    removed = clear_caches(cache_dir, names or ())
+
+    def warn(event: Event) -> None:
+        if isinstance(event, Notice):
+            echo(f"warning: {event.text}")
+
+    removed = clear_caches(cache_dir, names or (), emit=warn)
     for entry in removed:
         echo(f"removed {_line(entry)}")
     echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")

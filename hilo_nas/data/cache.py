@@ -1,35 +1,36 @@
 """Decoded images on disk: every image of a source, resized once, in files that any number of processes map at once.
 
-Below the cache's folder:
+The cache's folder holds a marker (CACHEDIR.TAG) and:
 
-    data/sets/<key>-<size>px/        images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), members.npy
-                                     (the images' names, parted by NUL), meta.json
-    data/index/<fingerprint>.json    which set's key a path held when it was last read
+    data/sets/<key>-<size>px/        one set, see `hilo_nas.data.image_sets`
+    data/index/<fingerprint>.json    which set's key a path held when it was last read, and samples of its bytes
     data/building/, data/locks/      work under way, and the lock that its builder holds while it lives
+    data/reports/                    lists of broken images that were too long for a message
 
-A key is of the content and of the images' names, which tell groups: the same images under other names are another set.
-A set appears by one rename, so that it is there wholly or not at all. This file does not import torch.
+A key is of the content, of the images' names, which tell groups, and of how they were read: the same images under other
+names are another set. A set appears by one rename, so that it is there wholly or not at all. Only what has the form of
+these entries is ever removed, see `hilo_nas.data.ownership`. This file does not import torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
-import numpy as np
 
+from hilo_nas.data import ownership
+from hilo_nas.data.image_sets import CacheEntry, is_intact, load_arrays, load_entry, load_members
+from hilo_nas.data.spot_checks import find_changed, take_samples
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Emit, Notice
 
 __all__ = [
-    "FORMAT",
     "CacheEntry",
     "clear_caches",
     "default_cache_dir",
@@ -39,9 +40,6 @@ __all__ = [
     "load_entry",
     "load_members",
 ]
-
-FORMAT = 2
-"""Version of the files in a set; a set of another version is built anew."""
 
 _HEARTBEAT_S = 10.0
 """Seconds between signs of life while another process builds."""
@@ -54,120 +52,58 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "hilo-nas"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheEntry:
-    """One set of decoded images."""
-
-    path: Path
-    name: str
-    """The source that it was first read from, without its folder."""
-    content_hash: str
-    """SHA-256 over class names and image files; the same wherever and under whatever file names they lie."""
-    img_size: int
-    """Side of the images in pixels."""
-    class_names: tuple[str, ...]
-    n_images: int
-    class_counts: tuple[int, ...]
-    """Images of each class."""
-    size_mib: float
-    """What it takes on disk."""
-
-
-def load_entry(path: Path) -> CacheEntry | None:
-    """Returns the set in that folder, or None where it is absent, not whole, or of another version."""
-    try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        images, labels, digests = (np.load(path / f"{part}.npy", mmap_mode="r") for part in _PARTS)
-        np.load(path / "members.npy", mmap_mode="r")
-        n, side = meta["n_images"], meta["img_size"]
-        shapes = (images.shape, labels.shape, digests.shape)
-        if meta["format"] != FORMAT or shapes != ((n, side, side, 3), (n,), (n, 2)):
-            return None
-        return CacheEntry(
-            path=path,
-            name=meta["name"],
-            content_hash=meta["content_hash"],
-            img_size=side,
-            class_names=tuple(meta["class_names"]),
-            n_images=n,
-            class_counts=tuple(meta["class_counts"]),
-            size_mib=sum(file.stat().st_size for file in path.iterdir()) / 2**20,
-        )
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
-        return None
-
-
-_PARTS = ("images", "labels", "digests")
-
-
-def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the set, its images (N, H, W, 3; uint8, mapped), labels (N; int64) and digests (N, 2; uint64).
-
-    The images are mapped copy-on-write: they share the system's memory among processes, and writes stay private.
-
-    Raises:
-        StorageError: The set is gone or damaged.
-    """
-    entry = load_entry(path)
-    if entry is None:
-        raise StorageError(f"the image cache {path} is gone or damaged. Run the search again: it is rebuilt.")
-    images = np.load(path / "images.npy", mmap_mode="c")
-    return entry, images, np.load(path / "labels.npy"), np.load(path / "digests.npy")
-
-
-def load_members(path: Path) -> list[str]:
-    """Returns the images' names, each its path inside the source that the set was read from.
-
-    Raises:
-        StorageError: The set is gone or damaged.
-    """
-    entry = load_entry(path)
-    members = np.load(path / "members.npy").tobytes().decode(errors="surrogateescape").split("\0") if entry else []
-    if entry is None or len(members) != entry.n_images:
-        raise StorageError(f"the image cache {path} is gone or damaged. Run the search again: it is rebuilt.")
-    return members
-
-
 def find_or_build(
-    cache_dir: Path, fingerprint: str, img_size: int, build: Callable[[Path], tuple[str, str]], emit: Emit
+    cache_dir: Path,
+    fingerprint: str,
+    img_size: int,
+    build: Callable[[Path], tuple[str, str]],
+    emit: Emit,
+    files: Callable[[], Iterable[str]] = tuple,
 ) -> CacheEntry:
-    """Returns the set of that source at that size, and builds it where it is absent or damaged.
+    """Returns the set of that source at that size, and builds it where it is absent, damaged or out of date.
 
     Of several processes that want it at once, one builds and the others wait. What a killed builder left behind is
-    removed by the next.
+    removed by the next call.
 
     Args:
         cache_dir: The cache's folder; made where it is absent.
         fingerprint: `read_fingerprint` of the source.
         img_size: Side of the images in pixels.
         build: Writes the files of a set into an empty folder and returns the content hash and the set's key.
-        emit: Takes a `Notice` where another process builds already, and while it does, `DataPrepared` with nothing done
-            every few seconds, so that waiting is not taken for hanging.
+        emit: Takes a `Notice` where another process builds already or a set is built anew, and while another builds,
+            `DataPrepared` with nothing done every few seconds, so that waiting is not taken for hanging.
+        files: Lists the source's files; samples of them tell whether it changed although sizes and times did not.
 
     Raises:
-        StorageError: The cache's folder cannot be written, or the disk is full.
+        StorageError: The cache's folder cannot be read or written, is not a folder of its own, or the disk is full.
         DataError: From `build`.
     """
     root = cache_dir / "data"
-    if entry := _find(root, fingerprint, img_size):
+    with _storage_errors(cache_dir, "read"):
+        ownership.check_links(cache_dir)
+        entry = _find(root, fingerprint, img_size, emit)
+    if entry:
+        with contextlib.suppress(OSError):  # A cache of another user serves as well.
+            _sweep(cache_dir)
         return entry
     job = f"{fingerprint[:16]}-{img_size}px"
     with _storage_errors(cache_dir):
-        for folder in ("sets", "index", "building", "locks"):
+        for folder in ownership.FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True)
+        ownership.mark_cache(cache_dir)
         with _locked(root, job, emit):
-            if entry := _find(root, fingerprint, img_size):
+            if entry := _find(root, fingerprint, img_size, lambda event: None):
                 return entry
-            _sweep(root, but=job)
+            _sweep(cache_dir, but=job)
             workshop = root / "building" / job
-            shutil.rmtree(workshop, ignore_errors=True)
+            _remove(workshop)
             workshop.mkdir()
             try:
                 content_hash, key = build(workshop)
                 entry = _publish(workshop, _place(root, key, img_size))
             finally:
-                shutil.rmtree(workshop, ignore_errors=True)
-            _write_index(root, fingerprint, content_hash, key)
+                ownership.remove_folder(workshop)
+            _write_index(root, fingerprint, content_hash, key, take_samples(files(), fingerprint))
             return entry
 
 
@@ -180,18 +116,27 @@ def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
     cache_dir = cache_dir or default_cache_dir()
     sets = cache_dir / "data" / "sets"
     with _storage_errors(cache_dir, "read"):
+        ownership.check_links(cache_dir)
         entries = [load_entry(path) for path in sets.iterdir()] if sets.is_dir() else []
     return sorted((e for e in entries if e), key=lambda e: (e.name, e.img_size, e.content_hash))
 
 
-def clear_caches(cache_dir: Path | None = None, names: Sequence[str] = ()) -> list[CacheEntry]:
+def clear_caches(
+    cache_dir: Path | None = None, names: Sequence[str] = (), emit: Emit = lambda event: None
+) -> list[CacheEntry]:
     """Removes the sets of those names (or content hashes, or beginnings of them), or all, and returns what was removed.
 
-    Damaged sets and remains of killed builders go with them; a set that is being built stays.
+    Damaged sets, sets of other versions and remains of killed builders go with them; a set that is being built stays,
+    and so does whatever is not of hilo-nas.
+
+    Args:
+        cache_dir: The cache's folder; None for `default_cache_dir()`.
+        names: Which sets; empty for all.
+        emit: Takes a warning that names what was left alone.
 
     Raises:
         NotFoundError: No set has such a name.
-        StorageError: The folder cannot be read or written.
+        StorageError: The folder cannot be read or written, or holds other things and no marker of a cache.
     """
     cache_dir = cache_dir or default_cache_dir()
     root, entries = cache_dir / "data", list_caches(cache_dir)
@@ -201,49 +146,96 @@ def clear_caches(cache_dir: Path | None = None, names: Sequence[str] = ()) -> li
             known = ", ".join(sorted({e.name for e in entries})) or "nothing"
             raise NotFoundError(f"no cached images are named {name!r}; the cache {cache_dir} holds {known}")
     with _storage_errors(cache_dir):
+        if not root.is_dir():
+            return []
+        foreign = _check_foreign(cache_dir)
         whole = {e.path for e in entries}
-        damaged = [p for p in (root / "sets").iterdir() if p not in whole] if (root / "sets").is_dir() else []
-        for path in [*(e.path for e in chosen), *damaged]:
-            shutil.rmtree(path)
+        others = [p for p in (root / "sets").iterdir() if p not in whole] if (root / "sets").is_dir() else []
+        for path in [*(e.path for e in chosen), *(p for p in others if ownership.is_own_set(p, True))]:
+            if path not in foreign:
+                ownership.remove_folder(path)
         left = {e.content_hash for e in entries} - {e.content_hash for e in chosen}
         for file in (root / "index").glob("*.json"):
-            if _read_index(file, "content_hash") not in left:
+            if file not in foreign and _read_index(file).get("content_hash") not in left:
                 file.unlink(missing_ok=True)
-        _sweep(root)
-    return chosen
+        ownership.remove_reports(cache_dir)
+        _sweep(cache_dir)
+    if foreign:
+        emit(Notice(level="warning", text=f"left alone because it is not of hilo-nas: {_shown(foreign)}"))
+    return [e for e in chosen if e.path not in foreign]
+
+
+def _check_foreign(cache_dir: Path) -> list[Path]:
+    """Returns what is not of hilo-nas in a cache that has a marker or the form of one.
+
+    Raises:
+        StorageError: It has neither.
+    """
+    foreign = ownership.find_foreign(cache_dir)
+    if foreign and not ownership.has_marker(cache_dir):
+        raise StorageError(
+            f"{cache_dir} must be a folder of the image cache alone, but it has no marker of one and holds "
+            f"{_shown(foreign)}: nothing was removed. Name another folder with --cache-dir, or remove the sets of "
+            f"hilo-nas by hand; `hilo-nas cache list` shows those in {cache_dir / 'data' / 'sets'}."
+        )
+    return foreign
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def _is_named(entry: CacheEntry, name: str) -> bool:
     return entry.name == name or (len(name) >= 4 and entry.content_hash.startswith(name))
 
 
-def _find(root: Path, fingerprint: str, img_size: int) -> CacheEntry | None:
-    key = _read_index(root / "index" / f"{fingerprint}.json", "key")
-    return load_entry(_place(root, key, img_size)) if key else None
+def _find(root: Path, fingerprint: str, img_size: int, emit: Emit) -> CacheEntry | None:
+    """Returns the set that the source gave when it was last read, if set and source are as they were then."""
+    index = _read_index(root / "index" / f"{fingerprint}.json")
+    if not isinstance(key := index.get("key"), str):
+        return None
+    place = _place(root, key, img_size)
+    entry = load_entry(place)
+    if entry is None or not is_intact(place):
+        if place.exists():
+            why = "is damaged or of an earlier version" if entry is None else "was changed on disk"
+            emit(Notice(text=f"the image cache {place} {why}: it is built anew"))
+        return None
+    if (file := find_changed(index.get("samples", ()))) is not None:
+        text = f"{file} changed, although its size and time did not: the images are read again"
+        emit(Notice(text=text))
+        return None
+    return entry
 
 
 def _place(root: Path, key: str, img_size: int) -> Path:
     return root / "sets" / f"{key}-{img_size}px"
 
 
-def _read_index(file: Path, field: str) -> str | None:
+def _read_index(file: Path) -> dict[str, Any]:
+    """Returns what an index file holds; nothing where it is absent or damaged."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))[field])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = json.loads(file.read_text(encoding="utf-8"))
+        samples = [[str(path), int(start), str(digest)] for path, start, digest in found.get("samples", ())]
+        return {**found, "samples": samples}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
-def _write_index(root: Path, fingerprint: str, content_hash: str, key: str) -> None:
+def _write_index(root: Path, fingerprint: str, content_hash: str, key: str, samples: list[list[str | int]]) -> None:
     target = root / "index" / f"{fingerprint}.json"
     draft = target.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"content_hash": content_hash, "key": key}), encoding="utf-8")
+    text = json.dumps({"content_hash": content_hash, "key": key, "samples": samples})
+    draft.write_text(text, encoding="utf-8")
     draft.replace(target)
 
 
 def _publish(workshop: Path, target: Path) -> CacheEntry:
     """Moves a finished set to its place; where an equal one stands there whole already, that one is kept."""
-    if not load_entry(target):
-        shutil.rmtree(target, ignore_errors=True)
+    if not (load_entry(target) and is_intact(target)):
+        _remove(target)
         try:
             workshop.rename(target)
         except OSError as error:
@@ -251,9 +243,24 @@ def _publish(workshop: Path, target: Path) -> CacheEntry:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     entry = load_entry(target)
-    if entry is None:
+    if entry is None or not is_intact(target):
         raise StorageError(f"the image cache {target} was damaged while it was written; run the command again")
     return entry
+
+
+def _remove(path: Path) -> None:
+    """Removes a set or remains of one.
+
+    Raises:
+        StorageError: It is something else, which stays.
+    """
+    try:
+        ownership.remove_folder(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} must be a folder of the image cache alone, but something else is in its place: "
+            f"{error.strerror or error}. Move it away, or set HILO_NAS_CACHE_DIR to another folder."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -276,14 +283,15 @@ def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
         lock.release()
 
 
-def _sweep(root: Path, but: str | None = None) -> None:
-    """Removes what killed builders left: folders whose lock nobody holds."""
-    remains = list((root / "building").iterdir()) if (root / "building").is_dir() else []
-    for path in remains:
-        if path.name == but:
+def _sweep(cache_dir: Path, but: str | None = None) -> None:
+    """Removes what killed processes left: folders whose lock nobody holds, and torn entries of the index."""
+    root = cache_dir / "data"
+    for path in (root / "building").iterdir() if (root / "building").is_dir() else ():
+        if path.name == but or not ownership.is_own_job(path):
             continue
         with contextlib.suppress(filelock.Timeout), filelock.FileLock(root / "locks" / f"{path.name}.lock", timeout=0):
-            shutil.rmtree(path, ignore_errors=True)
+            ownership.remove_folder(path)
+    ownership.remove_torn_index(cache_dir)
 
 
 @contextlib.contextmanager

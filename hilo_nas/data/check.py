@@ -14,7 +14,7 @@ from hilo_nas.data.held_out import number_labels
 from hilo_nas.data.prepare import read_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import parse_source
-from hilo_nas.data.summary import SetSummary, load_facts, summarize_set
+from hilo_nas.data.summary import SetSummary, summarize_set
 from hilo_nas.errors import DataError
 from hilo_nas.events import Emit
 
@@ -95,7 +95,7 @@ def _label(name: str, entry: CacheEntry, class_names: tuple[str, ...]) -> Labele
 
 def _faults_of_reading(entry: CacheEntry, name: str) -> list[Fault]:
     """Returns what was noticed while the source was read."""
-    facts = load_facts(entry.path)
+    facts = entry.facts
     found = [Fault(kind="left out", text=str(sentence)) for sentence in facts.get("left_out", ())]
     if broken := facts.get("broken"):
         lines = "\n".join(f"  {member} ({reason})" for member, reason in broken)

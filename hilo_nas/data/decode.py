@@ -1,214 +1,263 @@
-"""Images in, a set of the cache out: decoding, resizing, hashing and writing, each image once."""
+"""One image in, its pixels out: upright, on a ground, 8-bit RGB, resized; deeper images keep their values."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import io
-import itertools
-import json
-import os
 import re
-import shutil
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageFile, ImageOps
 
-from hilo_nas.data.cache import FORMAT
-from hilo_nas.data.reading import ReadOptions
-from hilo_nas.data.sources import Sample, Source, SourceSpec
-from hilo_nas.errors import DataError, StorageError
-from hilo_nas.events import DataPrepared, Emit
+from hilo_nas.data.deep import DeepImage, DeepValues, find_deep_rawmode, fit_deep, read_deep
+from hilo_nas.data.memory import DecodingMemory
 
-__all__ = ["build_set", "check_classes", "decode_image"]
+__all__ = ["DecodedImage", "decode_image", "describe_broken", "parse_colour"]
 
-_CHUNK = 64
-"""Images in memory at once, in full size where the source gives them decoded."""
-_BROKEN_SHOWN = 5
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
+
+_FRAMED = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
+"""Formats whose further frames are of equal rank; an MPO photo's are previews or other views."""
+
+_BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 10, "I": 32, "F": 32}
+"""Memory that a pixel needs while it is decoded, by the image's mode."""
+_BYTES_PER_COLOUR, _BYTES_PER_ALPHA, _BYTES_PER_DEEP_COLOUR = 8, 16, 96
 
 
-def decode_image(content: bytes | Image.Image | np.ndarray, img_size: int) -> tuple[np.ndarray, bytes]:
-    """Returns pixels (img_size, img_size, 3; uint8) and the image's SHA-256.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodedImage:
+    """An image as it enters the cache, and what was done to it."""
 
-    The shorter side is resized to `img_size` (bicubic) and the centre is kept. The hash is that of the file's bytes,
-    or of the decoded pixels where the source gives no file; it does not depend on `img_size`.
+    pixels: np.ndarray | DeepImage
+    """(S, S, 3; uint8), or values that are scaled by the range of the data set."""
+    digest: bytes
+    """SHA-256 of the file, or of the decoded pixels where the source gives no file; independent of the size."""
+    size: tuple[int, int]
+    """Width and height as read, upright."""
+    is_turned: bool
+    is_composited: bool
+    """Whether a pixel was transparent."""
+    is_first_frame: bool
+    """Whether the file holds further frames."""
+    is_changed: bool
+    """Whether turning or compositing changed a pixel."""
+
+
+def parse_colour(name: str) -> tuple[int, int, int]:
+    """Returns the red, green and blue of a colour that Pillow knows.
+
+    Raises:
+        ValueError: Pillow does not know it.
     """
-    if isinstance(content, bytes):
-        digest = hashlib.sha256(content).digest()
-        with Image.open(io.BytesIO(content)) as image:
-            # A JPEG decodes faster at a fraction of its size; twice the wanted size keeps the resizing exact enough.
-            image.draft("RGB", (2 * img_size, 2 * img_size))
-            rgb = _rgb(image)
+    red, green, blue = ImageColor.getrgb(name)[:3]
+    return red, green, blue
+
+
+def decode_image(
+    content: bytes | Image.Image | np.ndarray,
+    img_size: int,
+    background: tuple[int, int, int] = (255, 255, 255),
+    memory: DecodingMemory | None = None,
+) -> DecodedImage:
+    """Returns an image's pixels.
+
+    The shorter side is resized to `img_size` (bicubic) and the centre is kept. Of several frames, the first is read.
+
+    Args:
+        content: An image file, an image, or an array (H, W) or (H, W, C) with C = 1 or 3.
+        img_size: Side of the pixels.
+        background: Colour that transparent pixels are composited on.
+        memory: Memory shared with other decoding threads.
+
+    Raises:
+        TooLargeError: The image needs more memory than there is.
+        Exception: Whatever Pillow raises for a broken file.
+    """
+    if isinstance(content, np.ndarray):
+        if content.dtype == np.uint8 or content.dtype == bool:
+            grey = content[..., 0] if content.ndim == 3 and content.shape[2] == 1 else content
+            return decode_image(Image.fromarray(grey), img_size, background, memory)
+        values = content if content.ndim == 3 else content[..., None]
+        return _decode_deep(DeepValues(values=values, alpha=None), None, None, img_size, background)
+    with contextlib.ExitStack() as stack:
+        image: Image.Image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
+        if isinstance(content, bytes):
+            stack.enter_context(image)
+        file = content if isinstance(content, bytes) else None
+        size = image.size
+        # A JPEG decodes faster at a fraction of its size; twice the wanted size keeps the resizing exact enough.
+        image.draft("RGB", (2 * img_size, 2 * img_size))
+        rawmode = find_deep_rawmode(image) if file is not None else None
+        if memory is not None:
+            stack.enter_context(memory.take(_needed_bytes(image, rawmode), size))
+        is_first_frame = _has_more_frames(image)
+        image.load()
+        if image.mode == "La":
+            image = image.convert("LA")  # the only conversion that Pillow has
+        turn = _TURNS.get(_read_orientation(image))
+        if image.width != size[0] and image.size == size[::-1]:
+            size = size[::-1]  # Pillow turned a TIFF itself.
+        if turn is not None and turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
+            size = size[::-1]
+        deep = read_deep(image, file, rawmode)
+        if deep is not None:
+            decoded = _decode_deep(deep, file, turn, img_size, background)
+        else:
+            decoded = _decode_8_bit(image, file, turn, img_size, background)
+        return dataclasses.replace(decoded, size=size, is_first_frame=is_first_frame)
+
+
+def _decode_8_bit(
+    image: Image.Image,
+    file: bytes | None,
+    turn: Image.Transpose | None,
+    img_size: int,
+    background: tuple[int, int, int],
+) -> DecodedImage:
+    plain, changed = _to_opaque(image, background)
+    is_composited = changed is not None
+    is_changed = bool(changed)
+    if turn is not None:
+        upright = plain.transpose(turn)
+        is_changed |= upright.size != plain.size or upright.tobytes() != plain.tobytes()
+        plain = upright
+    if file is not None:
+        digest = hashlib.sha256(file).digest()
     else:
-        rgb = _rgb(Image.fromarray(content) if isinstance(content, np.ndarray) else content)
-        digest = hashlib.sha256(f"{rgb.width}x{rgb.height}".encode() + rgb.tobytes()).digest()
-    if rgb.size != (img_size, img_size):
-        rgb = ImageOps.fit(rgb, (img_size, img_size), Image.Resampling.BICUBIC)
-    return np.asarray(rgb), digest
+        whole = image.convert("RGBA") if changed else plain.convert("RGB")
+        digest = hashlib.sha256(f"{plain.width}x{plain.height}".encode() + whole.tobytes()).digest()
+    return DecodedImage(
+        pixels=np.asarray(_fit(plain, img_size).convert("RGB")),
+        digest=digest,
+        size=plain.size,
+        is_turned=turn is not None,
+        is_composited=is_composited,
+        is_first_frame=False,
+        is_changed=is_changed,
+    )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_opaque(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool | None]:
+    """Returns the image without alpha, as L or RGB, and whether compositing changed it; None where all is opaque."""
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return image.convert("L"), None  # Grey is resized in one channel, which gives the same and needs less memory.
+    if not image.has_transparency_data:
+        return image.convert("RGB"), None
+    layered = image.convert("RGBA")
+    lowest, _ = layered.getchannel("A").getextrema()
+    bare = layered.convert("RGB") if image.mode == "P" else image.convert("RGB")
+    if lowest == 255:
+        return bare, None
+    ground = Image.new("RGBA", layered.size, (*background, 255))
+    ground.alpha_composite(layered)
+    composited = ground.convert("RGB")
+    return composited, composited.tobytes() != bare.tobytes()
+
+
+def _decode_deep(
+    deep: DeepValues, file: bytes | None, turn: Image.Transpose | None, img_size: int, background: tuple[int, int, int]
+) -> DecodedImage:
+    if file is not None:
+        digest = hashlib.sha256(file).digest()
+    else:
+        values = deep.values.astype(deep.values.dtype.newbyteorder("<"), copy=False)
+        total = hashlib.sha256(f"{values.shape} {values.dtype.str} {turn}".encode() + values.tobytes())
+        total.update(b"" if deep.alpha is None else deep.alpha.tobytes())
+        digest = total.digest()
+
+    def fit(channel: Image.Image) -> Image.Image:
+        return _fit(channel if turn is None else channel.transpose(turn), img_size)
+
+    height, width = deep.values.shape[:2]
+    return DecodedImage(
+        pixels=fit_deep(deep, fit, background),
+        digest=digest,
+        size=(width, height),
+        is_turned=turn is not None,
+        is_composited=deep.alpha is not None,
+        is_first_frame=False,
+        is_changed=turn is not None or deep.alpha is not None,
+    )
+
+
+def _fit(image: Image.Image, img_size: int) -> Image.Image:
+    if image.size == (img_size, img_size):
+        return image
+    return ImageOps.fit(image, (img_size, img_size), Image.Resampling.BICUBIC)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of a loaded image; 1 (upright) where its metadata says nothing or are broken."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+        return int(found)
+    except Exception:  # Pillow raises what it meets in broken metadata; the pixels are sound.
+        return 1
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    if image.format not in _FRAMED:
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # A broken later frame.
+        return True
+
+
+def _needed_bytes(image: Image.Image, rawmode: str | None) -> int:
+    pixels = image.width * image.height
+    if rawmode:
+        return pixels * _BYTES_PER_DEEP_COLOUR
+    if image.has_transparency_data and image.mode != "I":
+        return pixels * _BYTES_PER_ALPHA
     if image.mode.startswith("I;16"):
-        # Pillow would cut 16-bit grey off at 255 instead of scaling it.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+        return pixels * _BYTES_PER_PIXEL["I"]
+    return pixels * _BYTES_PER_PIXEL.get(image.mode, _BYTES_PER_COLOUR)
 
 
-def check_classes(counts: dict[str, int], spec: SourceSpec) -> None:
-    """Checks that there is something to tell apart.
+def describe_broken(content: object, error: Exception) -> str:
+    """Returns in one line why an image cannot be read, without addresses of objects."""
+    if isinstance(content, bytes):
+        head = content[:512].lstrip().lower()
+        if not content:
+            return "the file is empty"
+        if head.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+            return "the file is a web page or XML, not an image"
+        if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+            return "the file is HEIC, which needs the package pillow-heif"
+        if content.startswith(b"version https://git-lfs"):
+            return "the file is a Git LFS pointer, not the image itself: run git lfs pull"
+        if type(error).__name__ == "UnidentifiedImageError":
+            return "the file is no image of a format that Pillow reads"
+    text = re.sub(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
+    return text or type(error).__name__
 
-    Raises:
-        DataError: No image, or one class only.
+
+@contextlib.contextmanager
+def unlimited_pillow() -> Any:
+    """Lifts Pillow's limits on sizes for a while, because the user named these files; `DecodingMemory` limits them.
+
+    The limits are global to the process, hence set around a whole reading and not by each thread.
     """
-    if not counts:
-        way_out = ".png, .jpg or .jpeg files must lie in one subfolder per class"
-        raise DataError(f"no images in {spec.text}" + (f": {way_out}" if spec.kind != "function" else ""))
-    if len(counts) == 1:
-        way_out = " Images must lie in one subfolder per class." if spec.kind != "function" else ""
-        raise DataError(
-            f"a classification needs two classes or more, but {spec.text} holds one: {next(iter(counts))!r}.{way_out}"
-        )
+    from PIL import PngImagePlugin
 
-
-def build_set(
-    workshop: Path, spec: SourceSpec, source: Source, img_size: int, options: ReadOptions, emit: Emit
-) -> tuple[str, str]:
-    """Writes the source's images into an empty folder; returns their content hash and the set's key.
-
-    Images are decoded by as many threads as there are cores, at most eight.
-
-    Raises:
-        DataError: A broken image (all of the first few are named), no image, or one class only.
-        StorageError: The disk has not enough room for the images.
-        OSError: The folder cannot be written.
-    """
-    if source.class_counts is not None:
-        check_classes(source.class_counts, spec)
-    _check_room(workshop, source.total, img_size)
-    names: list[str] = []
-    members: list[str] = []
-    digests: list[bytes] = []
-    with open(workshop / "images.npy", "wb") as file:
-        _write_header(file, 0, img_size)
-        for sample, pixels, digest in _decoded(spec, source, img_size, emit):
-            file.write(pixels.tobytes())
-            names.append(sample.class_name)
-            members.append(sample.member)
-            digests.append(digest)
-        file.seek(0)
-        _write_header(file, len(names), img_size)
-        _sync(file)
-    counts = Counter(names)
-    check_classes(counts, spec)
-    class_names = sorted(counts, key=lambda name: ([int(p) if p.isdecimal() else p for p in _runs(name)], name))
-    label = {name: index for index, name in enumerate(class_names)}
-    content_hash = _content_hash(names, digests)
-    meta: dict[str, Any] = {
-        "format": FORMAT,
-        "name": spec.name,
-        "content_hash": content_hash,
-        "img_size": img_size,
-        "n_images": len(names),
-        "class_names": class_names,
-        "class_counts": [counts[name] for name in class_names],
-    }
-    halves = np.frombuffer(b"".join(d[:16] for d in digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    _save(workshop / "labels.npy", np.array([label[name] for name in names], dtype=np.int64))
-    _save(workshop / "digests.npy", halves)
-    _save(workshop / "members.npy", np.frombuffer("\0".join(members).encode(errors="surrogateescape"), dtype=np.uint8))
-    with open(workshop / "meta.json", "wb") as file:
-        file.write(json.dumps(meta, indent=1).encode())
-        _sync(file)
-    return content_hash, f"{content_hash[:16]}-{_members_hash(digests, members)[:8]}"
-
-
-def _runs(name: str) -> list[str]:
-    """Splits a name into text and digits by turns, beginning with text, so that 2 sorts before 10."""
-    return re.split(r"(\d+)", name.lower())
-
-
-def _decoded(spec: SourceSpec, source: Source, img_size: int, emit: Emit) -> Iterator[tuple[Sample, np.ndarray, bytes]]:
-    """Yields each image with its pixels and digest, and tells how far it has come up to four times a second."""
-    broken: list[str] = []
-    done, told = 0, time.monotonic()
-
-    def decode(sample: Sample) -> tuple[np.ndarray, bytes] | str:
-        if isinstance(sample.content, Exception):
-            return f"{sample.member} ({sample.content})"
-        try:
-            return decode_image(sample.content, img_size)
-        except Exception as error:  # Pillow's plugins raise what they like for a broken file.
-            return f"{sample.member} ({error})"
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for chunk in _chunks(source.samples()):
-            for sample, result in zip(chunk, pool.map(decode, chunk), strict=True):
-                if isinstance(result, str):
-                    broken.append(result)
-                else:
-                    yield (sample, *result)
-            done += len(chunk)
-            if len(broken) >= _BROKEN_SHOWN:
-                break
-            if time.monotonic() - told >= 0.25:
-                told = time.monotonic()
-                emit(DataPrepared(done=done, total=source.total))
-    if broken:
-        raise DataError(
-            f"broken images in {spec.text}:\n" + "\n".join(f"  {line}" for line in broken) + "\nRepair or remove them."
-        )
-    emit(DataPrepared(done=done, total=source.total))
-
-
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    iterator = iter(samples)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
-        yield chunk
-
-
-def _content_hash(names: list[str], digests: list[bytes]) -> str:
-    total = hashlib.sha256()
-    for name, digest in sorted(zip(names, digests, strict=True)):
-        total.update(hashlib.sha256(name.encode(errors="surrogateescape")).digest() + digest)
-    return total.hexdigest()
-
-
-def _members_hash(digests: list[bytes], members: list[str]) -> str:
-    """Returns a hash of which image bears which name, in whichever order they come."""
-    total = hashlib.sha256()
-    for digest, member in sorted(zip(digests, members, strict=True)):
-        total.update(digest + hashlib.sha256(member.encode(errors="surrogateescape")).digest())
-    return total.hexdigest()
-
-
-def _check_room(folder: Path, n_images: int | None, img_size: int) -> None:
-    needed, free = (n_images or 0) * img_size**2 * 3, shutil.disk_usage(folder).free
-    if needed > free:
-        raise StorageError(
-            f"{n_images} images of {img_size} pixels need {needed / 2**20:,.0f} MiB in the image cache, but its disk "
-            f"has {free / 2**20:,.0f} MiB free. Free some space, or set HILO_NAS_CACHE_DIR to another folder."
-        )
-
-
-def _write_header(file: BinaryIO, n_images: int, img_size: int) -> None:
-    """Writes a .npy header; numpy leaves room in it for the first axis to grow, so it can be written again later."""
-    shape = (n_images, img_size, img_size, 3)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, array)
-        _sync(file)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, 2**26
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from hilo_nas import plugins
+from hilo_nas.data.build import build_set
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, find_or_build, load_arrays, load_members
 from hilo_nas.data.copies import find_scarce
-from hilo_nas.data.decode import build_set
 from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
-from hilo_nas.data.sources import SourceSpec, parse_source, read_fingerprint
-from hilo_nas.data.summary import DataSummary, add_facts, load_facts, summarize_set
+from hilo_nas.data.sources import SourceSpec, list_files, parse_source, read_fingerprint
+from hilo_nas.data.summary import DataSummary, summarize_set
 from hilo_nas.data.timm_reader import list_differences
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import DataRead, Emit, Notice
@@ -116,9 +116,9 @@ def prepare_data(
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
     entry = read_set(spec, img_size, folder, options, emit)
-    val = None if val_spec is None else read_set(val_spec, img_size, folder, options, emit)
+    val = None if val_spec is None else read_set(val_spec, img_size, folder, _like(entry, options), emit)
     class_names = entry.class_names if val else _usable_classes(entry, spec, options, emit)
-    facts = load_facts(entry.path)
+    facts = entry.facts
     counts = dict(zip(entry.class_names, entry.class_counts, strict=True))
     content_hash = entry.content_hash
     if len(class_names) < len(entry.class_names):
@@ -152,6 +152,14 @@ def prepare_data(
     )
     _tell(data, places, entry, val, emit)
     return data
+
+
+def _like(entry: CacheEntry, options: ReadOptions) -> ReadOptions:
+    """Returns options by which further images are scaled as those of the set are."""
+    if options.value_range is not None or not (found := entry.facts.get("value_range")):
+        return options
+    low, high = found
+    return dataclasses.replace(options, value_range=(low, high)) if low < high else options
 
 
 def _tell(data: CachedData, places: Places, entry: CacheEntry, val: CacheEntry | None, emit: Emit) -> None:
@@ -194,7 +202,8 @@ def read_set(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOpti
         StorageError: The cache cannot be written.
     """
     build = functools.partial(_build, spec, img_size, options, emit)
-    return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit)
+    files = functools.partial(list_files, spec)
+    return find_or_build(cache_dir, read_fingerprint(spec, options), img_size, build, emit, files)
 
 
 def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, workshop: Path) -> tuple[str, str]:
@@ -202,9 +211,7 @@ def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, wo
     from hilo_nas.data.readers import open_source
 
     source = open_source(spec, options)
-    found = build_set(workshop, spec, source, img_size, options, emit)
-    add_facts(workshop, source)
-    return found
+    return build_set(workshop, spec, source, img_size, options, emit)
 
 
 def _usable_classes(entry: CacheEntry, spec: SourceSpec, options: ReadOptions, emit: Emit) -> tuple[str, ...]:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-__all__ = ["TORCH_DATASETS", "Sample", "Source", "SourceSpec", "absolute_source", "parse_source", "read_fingerprint"]
+__all__ = [
+    "TORCH_DATASETS",
+    "Sample",
+    "Source",
+    "SourceSpec",
+    "absolute_source",
+    "list_files",
+    "parse_source",
+    "read_fingerprint",
+]
 
 TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
 """Names that `torch/` takes; each has a training split and a list of class names in torchvision."""
@@ -233,6 +242,17 @@ def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
         except OSError as error:
             raise DataError(f"{spec.text} cannot be read: {error}") from error
     return hashlib.sha256("\0".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def list_files(spec: SourceSpec) -> list[str]:
+    """Returns the files that a source is read from; none where it is a function, built in or on a hub.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    if spec.path is None or spec.kind == "function":
+        return []
+    return [str(spec.path)] if spec.path.is_file() else [entry.path for _, entry in walk_files(spec.path)]
 
 
 def _stat_lines(path: Path) -> Iterator[str]:

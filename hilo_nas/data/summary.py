@@ -12,9 +12,8 @@ import numpy as np
 
 from hilo_nas.data.copies import number_images
 from hilo_nas.data.faults import LabeledSet
-from hilo_nas.data.sources import Source
 
-__all__ = ["ClassCount", "DataSummary", "SetSummary", "add_facts", "describe_facts", "load_facts", "summarize_set"]
+__all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,22 +118,6 @@ def summarize_set(images: LabeledSet) -> SetSummary:
     )
 
 
-def add_facts(folder: Path, source: Source) -> None:
-    """Adds to the files of a set what its source says of itself, unless it holds facts already."""
-    file = folder / "meta.json"
-    meta = json.loads(file.read_text(encoding="utf-8"))
-    if "facts" in meta:
-        return
-    said = {
-        "split": source.split,
-        "class_level": source.class_level,
-        "skipped": dict(source.skipped),
-        "left_out": list(source.left_out),
-    }
-    meta["facts"] = {name: value for name, value in said.items() if value}
-    file.write_text(json.dumps(meta, indent=1), encoding="utf-8")
-
-
 def load_facts(path: Path) -> dict[str, Any]:
     """Returns what the set in that folder says of how it was read; empty where it says nothing."""
     try:
@@ -165,6 +148,18 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
     if scaled := facts.get("n_scaled"):
         low, high = facts.get("value_range") or (0, 0)
         lines.append(f"more than 8 bits: {scaled:,} images, scaled from {low:g} to {high:g}; --value-range sets others")
+        if (total := facts.get("n_images", scaled)) > scaled:
+            lines.append(f"8 bits: the other {total - scaled:,} images, not scaled")
+        if 0 < facts.get("n_float", 0) < scaled:
+            lines.append(f"of those of more than 8 bits, {facts['n_float']:,} hold floats and the others integers")
+    if missing := facts.get("n_nan"):
+        lines.append(f"NaN, read as the low end of the range: in {missing:,} images")
+    if infinite := facts.get("n_infinite"):
+        lines.append(f"infinite values, read as the ends of the range: in {infinite:,} images")
+    if frames := facts.get("n_first_frame"):
+        lines.append(f"several frames, the first of which is read: {frames:,} images")
+    if cut := facts.get("n_cut"):
+        lines.append(f"not square, cropped to the centre: {cut:,} images")
     if broken := facts.get("broken"):
         lines.append(f"broken and left out (--skip-broken): {len(broken):,} images")
     return lines

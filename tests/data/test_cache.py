@@ -10,9 +10,11 @@ import textwrap
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
+from PIL import Image
 
-from hilo_nas.data import cache, clear_caches, decode, default_cache_dir, list_caches, prepare_data
+from hilo_nas.data import build, cache, clear_caches, default_cache_dir, image_sets, list_caches, prepare_data
 from hilo_nas.data.cache import find_or_build, load_arrays, load_entry
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Notice
@@ -143,9 +145,10 @@ def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prep
     with other:
         again = prepare_data(str(images.root / "pets"), 8, cache_dir=own_cache, emit=emit)
     assert again == data
-    assert seen[0] == Notice(text="waiting for another process that decodes the same images")
-    assert seen.count(seen[0]) == 1
-    assert seen[1:4] == [DataPrepared(done=0, total=None)] * 3
+    notices = [event.text for event in seen if isinstance(event, Notice)]
+    assert notices[0].endswith("is damaged or of an earlier version: it is built anew")
+    assert [text for text in notices if "waiting" in text] == notices[1:2]
+    assert seen[2:5] == [DataPrepared(done=0, total=None)] * 3
     assert DataPrepared(done=7, total=7) in seen
 
 
@@ -207,7 +210,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_image(prepare, ima
     class Tiny:
         free = 100
 
-    monkeypatch.setattr(decode.shutil, "disk_usage", lambda folder: Tiny)
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda folder: Tiny)
     with pytest.raises(StorageError, match="7 images of 8 pixels need"):
         prepare(images.folder("pets", TWO))
 
@@ -267,3 +270,179 @@ def test_listing_and_a_prepared_source_do_without_torch(prepare, images, own_cac
         assert not {"torch", "timm", "sklearn"} & set(sys.modules)
     """
     assert start(script, folder, own_cache).communicate()[0] == ""
+
+
+# Damage and change.
+
+
+@pytest.mark.parametrize("place", [6, 8, 12, 30, 60, 90])
+def test_a_changed_byte_of_a_header_is_noticed_and_rebuilt(prepare, images, place):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    with open(Path(first.path) / "images.npy", "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 0x15]))
+    with pytest.raises(StorageError, match="gone or damaged"):
+        load_arrays(Path(first.path))
+    assert prepare(folder) == first
+    load_arrays(Path(first.path))
+
+
+@pytest.mark.parametrize("part", ["images", "labels", "digests", "members"])
+def test_a_changed_value_is_noticed_and_rebuilt_even_with_the_old_time(prepare, images, events, part):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    file = Path(first.path) / f"{part}.npy"
+    status, whole = file.stat(), file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(StorageError, match=r"gone or damaged\. Run the search again: it is rebuilt"):
+        load_arrays(Path(first.path))
+    events.clear()
+    assert prepare(folder) == first
+    assert any(isinstance(event, Notice) and "was changed on disk" in event.text for event in events)
+    assert file.read_bytes() == whole
+
+
+def test_a_copied_cache_is_compared_with_its_digests_once(prepare, images, monkeypatch):
+    path = Path(prepare(images.folder("pets", TWO)).path)
+    os.utime(path / "images.npy")
+    seen = []
+    digest = image_sets.digest_files
+    monkeypatch.setattr(image_sets, "digest_files", lambda folder: seen.append(folder) or digest(folder))
+    load_arrays(path)
+    monkeypatch.setattr(image_sets, "_known_stamps", {})
+    load_arrays(path)
+    assert seen == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES])
+def test_what_cannot_be_opened_is_not_taken_for_damaged(prepare, images, monkeypatch, number):
+    folder = images.folder("pets", TWO)
+    path = Path(prepare(folder).path)
+    before = sorted(file.name for file in path.iterdir())
+    load = np.load
+
+    def refuse(file, *args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(np, "load", refuse)
+    for act in (lambda: prepare(folder), lambda: load_arrays(path), list_caches, clear_caches):
+        with pytest.raises(StorageError, match=os.strerror(number)):
+            act()
+    monkeypatch.setattr(np, "load", load)
+    assert sorted(file.name for file in path.iterdir()) == before
+
+
+@pytest.mark.parametrize("part", ["images.npy", "meta.json", "stamp.json"])
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(prepare, images, part):
+    folder = images.folder("pets", TWO)
+    path = Path(prepare(folder).path)
+    os.truncate(path / "labels.npy", 0)  # so that it is looked at again
+    (path / part).unlink()
+    os.mkfifo(path / part)
+    assert load_entry(path) is None
+    assert load_entry(Path(prepare(folder).path)) is not None
+
+
+def test_other_content_of_the_same_size_and_time_is_noticed(prepare, images, events):
+    folder = images.folder("pets", TWO)
+    for file in list(folder.rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+    first = prepare(folder)
+    assert prepare(folder) == first
+    file = folder / "dogs" / "1.bmp"
+    status = file.stat()
+    Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert prepare(folder).content_hash != first.content_hash
+    texts = [event.text for event in events if isinstance(event, Notice)]
+    assert any(f"{file} changed, although its size and time did not" in text for text in texts)
+
+
+# What is not of hilo-nas.
+
+
+def foreign_cache(root: Path) -> list[Path]:
+    """Makes a folder of somebody else's with the cache's names in it."""
+    files = [root / "data" / "sets" / "house" / "plan.txt", root / "data" / "building" / "shed" / "images.npy"]
+    files += [
+        root / "data" / "sets" / f"{'a' * 16}-{'b' * 8}-8px" / "thesis.tex",
+        root / "data" / "index" / "book.json",
+    ]
+    files += [root / "data" / "sets" / f"{'c' * 16}-{'d' * 8}-8px" / "images.npy", root / "notes.txt"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("precious")
+    return files
+
+
+def test_a_foreign_folder_is_never_cleared(own_cache):
+    files = foreign_cache(own_cache)
+    with pytest.raises(StorageError, match=r"nothing was removed"):
+        clear_caches()
+    assert all(file.read_text() == "precious" for file in files)
+
+
+def test_a_search_in_a_foreign_folder_removes_nothing_there_and_does_not_mark_it(prepare, images, own_cache):
+    files = foreign_cache(own_cache)
+    prepare(images.folder("pets", TWO))
+    prepare(images.folder("pets", TWO), img_size=16)
+    assert all(file.read_text() == "precious" for file in files)
+    assert not (own_cache / "CACHEDIR.TAG").exists()
+    with pytest.raises(StorageError, match=r"nothing was removed"):
+        clear_caches()
+    assert len(list_caches()) == 2
+
+
+def test_what_strangers_put_into_a_marked_cache_is_left_alone_and_named(prepare, images, own_cache, events):
+    prepare(images.folder("pets", TWO))
+    assert (own_cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+    alien = own_cache / "data" / "sets" / "house"
+    alien.mkdir()
+    (alien / "plan.txt").write_text("precious")
+    events.clear()
+    assert len(clear_caches(emit=events.append)) == 1
+    assert (alien / "plan.txt").read_text() == "precious"
+    assert [str(alien) in event.text for event in events] == [True]
+
+
+def test_a_cache_without_a_marker_is_told_by_its_form(prepare, images, own_cache):
+    prepare(images.folder("pets", TWO))
+    (own_cache / "CACHEDIR.TAG").unlink()
+    assert len(clear_caches()) == 1
+
+
+@pytest.mark.parametrize("link", ["data", "data/sets", "data/building", "data/index"])
+def test_links_in_the_place_of_the_caches_folders_are_refused(prepare, images, own_cache, tmp_path, link):
+    folder = images.folder("pets", TWO)
+    prepare(folder)
+    elsewhere = tmp_path / "elsewhere"
+    (own_cache / link).rename(elsewhere)
+    (own_cache / link).symlink_to(elsewhere)
+    before = sorted(map(str, elsewhere.rglob("*")))
+    for act in (lambda: prepare(folder), list_caches, clear_caches):
+        with pytest.raises(StorageError, match="but is a link"):
+            act()
+    assert sorted(map(str, elsewhere.rglob("*"))) == before
+
+
+def test_a_link_in_the_place_of_a_set_is_not_followed(prepare, images, own_cache, tmp_path):
+    path = Path(prepare(images.folder("pets", TWO)).path)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    clear_caches()
+    assert (tmp_path / "moved" / "images.npy").is_file()
+
+
+def test_torn_entries_of_the_index_are_removed_by_the_next_run(prepare, images, own_cache):
+    folder = images.folder("pets", TWO)
+    prepare(folder)
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    torn = own_cache / "data" / "index" / f"{'e' * 64}.{int(dead.stdout)}.tmp"
+    torn.write_text("{")
+    prepare(folder)
+    assert not torn.exists()

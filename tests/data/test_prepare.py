@@ -12,7 +12,6 @@ from PIL import Image
 
 from hilo_nas.data import CachedData
 from hilo_nas.data.cache import load_arrays
-from hilo_nas.data.decode import decode_image
 from hilo_nas.data.held_out import split_held_out
 from hilo_nas.data.sources import parse_source
 from hilo_nas.errors import DataError
@@ -149,28 +148,6 @@ def test_torchvisions_sets_are_read_where_they_lie(prepare, images):
     data = prepare(f"torch/mnist:{images.root / 'data'}")
     assert (data.name, data.class_names, data.n_images) == ("torch/mnist", ("0 - zero", "1 - one"), 8)
     assert not data.hflip
-
-
-# How images become pixels.
-
-
-def test_the_centre_of_an_oblong_image_is_kept():
-    wide = np.zeros((10, 30, 3), dtype=np.uint8)
-    wide[:, 10:20] = 200
-    pixels, _ = decode_image(Image.fromarray(wide), 10)
-    assert (pixels == 200).all()
-
-
-def test_sixteen_bit_grey_is_scaled_and_not_cut_off(tmp_path):
-    Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    pixels, _ = decode_image((tmp_path / "deep.png").read_bytes(), 4)
-    assert (pixels == 0x80).all()
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
-def test_every_mode_becomes_colour(mode):
-    pixels, _ = decode_image(Image.new(mode, (9, 6)), 4)
-    assert pixels.shape == (4, 4, 3)
 
 
 # Content hash.

@@ -1,0 +1,75 @@
+"""Images that cannot be read: collected over a whole source, then told all at once, or left out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from hilo_nas.data.sources import Sample, SourceSpec
+from hilo_nas.errors import DataError
+from hilo_nas.events import Emit, Notice
+
+__all__ = ["BrokenImages"]
+
+_SHOWN = 20
+
+
+class BrokenImages:
+    """What could not be read of a source.
+
+    Args:
+        spec: The source.
+        reports: Folder for lists that are too long for a message.
+    """
+
+    def __init__(self, spec: SourceSpec, reports: Path) -> None:
+        self._spec, self._reports = spec, reports
+        self.found: list[tuple[str, str]] = []
+        """The images' names and why each cannot be read."""
+        self._classes: Counter[str] = Counter()
+
+    def add(self, sample: Sample, reason: str) -> None:
+        """Takes one more."""
+        self.found.append((sample.member, reason))
+        self._classes[sample.class_name] += 1
+
+    def check(self, counts: Mapping[str, int], skip: bool, emit: Emit) -> None:
+        """Checks that nothing is broken, or leaves the broken out and says so.
+
+        Args:
+            counts: Sound images of each class.
+            skip: `ReadOptions.skip_broken`.
+            emit: Takes the warning.
+
+        Raises:
+            DataError: Images are broken and not to be skipped, or nothing else is left of a class.
+        """
+        if not self.found:
+            return
+        total = len(self.found) + sum(counts.values())
+        head = f"{len(self.found):,} of {total:,} images cannot be read in {self._spec.text}:\n{self._list()}\n"
+        lost = sorted(name for name in self._classes if not counts.get(name))
+        if not counts:
+            raise DataError(f"{head}No image is left. Repair them.")
+        if not skip:
+            raise DataError(f"{head}Repair or remove them, or leave them out with --skip-broken.")
+        if lost:
+            named = ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
+            raise DataError(f"{head}No image is left of {named}. Repair them, or remove the class.")
+        each = ", ".join(f"{name}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
+        more = f" and {len(self._classes) - _SHOWN} more classes" if len(self._classes) > _SHOWN else ""
+        text = f"left out {len(self.found):,} of {total:,} images that cannot be read ({each}{more}):\n{self._list()}"
+        emit(Notice(level="warning", text=text))
+
+    def _list(self) -> str:
+        lines = [f"  {member} ({reason})" for member, reason in self.found]
+        if len(lines) <= _SHOWN:
+            return "\n".join(lines)
+        name = re.sub(r"[^\w.-]+", "-", self._spec.name).strip("-.")[:80] or "data"
+        file = self._reports / f"{name}-broken.txt"
+        self._reports.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{line.strip()}\n" for line in lines)
+        file.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return "\n".join([*lines[:_SHOWN], f"  and {len(lines) - _SHOWN:,} more, all listed in {file}"])

@@ -1,0 +1,185 @@
+"""Images of more than 8 bits per channel: their values as read, and their scaling to 8 bits by a data set's range.
+
+Pillow converts 16-bit RGB files to 8 bits by itself and drops the low bytes; they are decoded once more for those.
+Values are resized before the range is known, because resizing and scaling are both linear.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["DeepImage", "DeepValues", "find_deep_rawmode", "fit_deep", "read_deep"]
+
+_RAWMODE = re.compile(r"(LA|RGB|RGBX|RGBA);16([BLN])")
+"""Pillow's raw modes that drop the low byte of each value."""
+_LOW_BYTES = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+"""The byte order under which Pillow takes the low byte for the high one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepValues:
+    """An image's values in full size."""
+
+    values: np.ndarray
+    """(H, W, C), C = 1 or 3; integers or floats."""
+    alpha: np.ndarray | None
+    """(H, W), from 0 to 1; None where the image has no transparent pixel."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeepImage:
+    """A resized image whose values are not scaled yet."""
+
+    low: float
+    """Least value that is finite and visible; infinite where there is none."""
+    high: float
+    """Greatest value that is finite and visible; minus infinity where there is none."""
+    values: np.ndarray
+    """(S, S, C; float32), less `offset`, times the weight."""
+    offset: float
+    weight: np.ndarray | None
+    """(S, S, C; float32), share of each pixel that is finite and visible; None where it is 1 throughout."""
+    ground: np.ndarray | None
+    """(S, S, 3; float32), from 0 to 255: what transparent and infinite pixels add; None where `weight` is."""
+    n_nan: int
+    """Pixels that are NaN in a channel; NaN becomes the low end of the range."""
+    n_infinite: int
+    """Pixels that are infinite in a channel; infinities become the ends of the range."""
+    is_float: bool
+    seen: np.ndarray | None
+    """Which values from 0 to 65535 occur, (65536; bool); None where others may occur or pixels are transparent."""
+
+    def scale(self, low: float, high: float) -> np.ndarray:
+        """Returns pixels (S, S, 3; uint8): `low` becomes 0 and `high` 255, and values beyond are clipped."""
+        factor = 255 / (high - low) if high > low else 0.0
+        pixels = self.values.astype(np.float64) * factor
+        if self.weight is None or self.ground is None:
+            pixels += factor * (self.offset - low)
+        else:
+            pixels = pixels + factor * (self.offset - low) * self.weight + self.ground
+        scaled = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        return np.broadcast_to(scaled, (*scaled.shape[:2], 3))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(part.nbytes for part in (self.values, self.weight, self.ground) if part is not None)
+
+
+def find_deep_rawmode(image: Image.Image) -> str | None:
+    """Returns the raw mode that Pillow decodes a file of 16-bit colours by, before it is loaded; else None."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ()
+    rawmode = args if isinstance(args, str) else args[0] if args else ""
+    return rawmode if isinstance(rawmode, str) and _RAWMODE.fullmatch(rawmode) else None
+
+
+def read_deep(image: Image.Image, content: bytes | None, rawmode: str | None) -> DeepValues | None:
+    """Returns the values of an image of more than 8 bits, or None where it has no more.
+
+    Args:
+        image: The image, loaded.
+        content: Its file, where there is one.
+        rawmode: `find_deep_rawmode` of the image before it was loaded.
+    """
+    if rawmode and content is not None:
+        values = _decode_colours(image, content, rawmode)
+        n_colours = 1 if values.shape[2] == 2 else 3
+        has_alpha = values.shape[2] in (2, 4)
+        alpha = values[..., n_colours].astype(np.float32) / 65535 if has_alpha else None
+        transparent = image.info.get("transparency")
+        if alpha is None and isinstance(transparent, tuple):
+            alpha = (values != np.array(transparent)).any(axis=2).astype(np.float32)
+        values = values[..., :n_colours]
+    elif image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image)[..., None]
+        transparent = image.info.get("transparency")
+        alpha = (values[..., 0] != transparent).astype(np.float32) if isinstance(transparent, int) else None
+    else:
+        return None
+    return DeepValues(values=values, alpha=None if alpha is None or (alpha == 1).all() else alpha)
+
+
+def _decode_colours(image: Image.Image, content: bytes, rawmode: str) -> np.ndarray:
+    """Returns (H, W, C; uint16) from the high bytes, as Pillow decoded them, and the low ones."""
+    found = _RAWMODE.fullmatch(rawmode)
+    assert found is not None
+    kind, order = found.groups()
+    with Image.open(io.BytesIO(content)) as again:
+        # Four bytes of grey and alpha are read as if they were four channels.
+        other = "RGBA" if kind == "LA" else f"{kind};16{_LOW_BYTES[order]}"
+        again.tile = [tile._replace(args=_replaced(tile.args, other)) for tile in again.tile]
+        again.load()
+        low = np.asarray(again).astype(np.uint16)
+    if kind == "LA":
+        return low[..., 0::2] << 8 | low[..., 1::2]
+    return np.asarray(image).astype(np.uint16) << 8 | low
+
+
+def _replaced(args: Any, rawmode: str) -> Any:
+    return (rawmode, *args[1:]) if isinstance(args, tuple) else rawmode
+
+
+def fit_deep(
+    deep: DeepValues, fit: Callable[[Image.Image], Image.Image], background: tuple[int, int, int]
+) -> DeepImage:
+    """Returns the image turned, resized and composited, ready to be scaled.
+
+    Args:
+        deep: Its values.
+        fit: Turns and resizes one channel, given as an image of mode F.
+        background: Colour under transparent pixels.
+    """
+    values, alpha = deep.values, deep.alpha
+    is_float = values.dtype.kind == "f"
+    finite = np.isfinite(values) if is_float else None
+    is_whole = finite is None or bool(finite.all())
+    visible = None if alpha is None else np.broadcast_to((alpha > 0)[..., None], values.shape)
+    kept = values
+    if visible is not None or not is_whole:
+        kept = values[(np.True_ if visible is None else visible) & (np.True_ if finite is None else finite)]
+    low, high = (float(kept.min()), float(kept.max())) if kept.size else (np.inf, -np.inf)
+    offset = low if kept.size else 0.0
+    seen = None
+    if alpha is None and values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        seen = np.zeros(65536, dtype=bool)
+        seen[values.ravel()] = True
+
+    def fit_channels(channels: np.ndarray) -> np.ndarray:
+        fitted = [
+            np.asarray(fit(Image.fromarray(np.ascontiguousarray(channels[..., c], dtype=np.float32))))
+            for c in range(channels.shape[2])
+        ]
+        return np.stack(fitted, axis=2)
+
+    if alpha is None and is_whole:
+        weight = ground = None
+        weighted = fit_channels(values.astype(np.float64) - offset)
+    else:
+        opaque = np.ones(values.shape[:2]) if alpha is None else alpha
+        share = opaque[..., None] * (np.True_ if finite is None else finite)
+        centred = np.where(share > 0, values, offset).astype(np.float64) - offset
+        under = (1 - opaque)[..., None] * np.array(background, dtype=np.float64)
+        if not is_whole:
+            under = under + 255 * opaque[..., None] * np.isposinf(values)
+        weighted, weight, ground = fit_channels(centred * share), fit_channels(share), fit_channels(under)
+    return DeepImage(
+        low=low,
+        high=high,
+        values=weighted,
+        offset=offset,
+        weight=weight,
+        ground=ground,
+        n_nan=int(np.isnan(values).any(axis=2).sum()) if is_float else 0,
+        n_infinite=int(np.isinf(values).any(axis=2).sum()) if is_float else 0,
+        is_float=is_float,
+        seen=seen,
+    )

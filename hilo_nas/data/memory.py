@@ -1,0 +1,91 @@
+"""Memory for decoding: how much there is, and a share of it that the images decoded at once do not exceed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from hilo_nas.errors import UsageError
+
+__all__ = ["DecodingMemory", "TooLargeError", "read_available_bytes"]
+
+_SHARE = 0.5
+"""Share of the available memory that decoding may take."""
+_VARIABLE = "HILO_NAS_DECODE_MIB"
+
+
+class TooLargeError(Exception):
+    """An image that needs more memory than decoding may take."""
+
+
+class DecodingMemory:
+    """A budget shared by the threads that decode.
+
+    Args:
+        limit_bytes: The budget; None for `$HILO_NAS_DECODE_MIB`, else half of the available memory.
+
+    Raises:
+        UsageError: The variable is no number above 0.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = limit_bytes or _read_limit()
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, n_bytes: int, size: tuple[int, int]) -> Iterator[None]:
+        """Holds memory for one image, and waits until others leave enough.
+
+        Args:
+            n_bytes: What decoding needs.
+            size: Width and height of the image, for the message.
+
+        Raises:
+            TooLargeError: It is more than the whole budget.
+        """
+        if n_bytes > self.limit_bytes:
+            raise TooLargeError(
+                f"{size[0]} x {size[1]} pixels need {n_bytes / 2**20:,.0f} MiB to decode, but "
+                f"{self.limit_bytes / 2**20:,.0f} MiB may be used; set {_VARIABLE} to allow more"
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + n_bytes <= self.limit_bytes)
+            self._taken += n_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= n_bytes
+                self._changed.notify_all()
+
+
+def _read_limit() -> int:
+    if text := os.environ.get(_VARIABLE):
+        try:
+            mib = float(text)
+        except ValueError:
+            mib = 0.0
+        if not 0 < mib < float("inf"):
+            raise UsageError(f"{_VARIABLE} must be a number of MiB above 0, but got {text!r}")
+        return max(int(mib * 2**20), 1)
+    return int(read_available_bytes() * _SHARE)
+
+
+def read_available_bytes() -> int:
+    """Returns the memory that can be allocated now, in bytes; a container's limit counts where it can be read."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup")
+        limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(max(limit - used, 0))
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if not found:
+            found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    return max(min(found, default=2**31), 2**28)

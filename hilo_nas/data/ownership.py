@@ -1,0 +1,215 @@
+"""What in a cache folder is hilo-nas's own: told by a marker and by the form of each entry; nothing else is removed.
+
+Nothing is followed through a link: neither the folders of the cache nor an entry may be one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from hilo_nas.errors import StorageError
+
+__all__ = [
+    "FOLDERS",
+    "check_links",
+    "find_foreign",
+    "has_marker",
+    "is_own_job",
+    "is_own_set",
+    "mark_cache",
+    "remove_folder",
+    "remove_reports",
+    "remove_torn_index",
+]
+
+FOLDERS = ("sets", "index", "building", "locks", "reports")
+"""The folders below `data`."""
+
+_TAG = "CACHEDIR.TAG"
+_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
+_TAG_TEXT = f"""{_SIGNATURE}
+# This folder is a cache of hilo-nas: it holds images decoded once, which are made again where they are missing.
+# Backups may leave it out. For information about cache directory tags see https://bford.info/cachedir/
+"""
+_SET = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})?-\d+px")
+_JOB = re.compile(r"[0-9a-f]{16}-\d+px")
+_SET_FILE = re.compile(r"(images|labels|digests|members)\.npy|(meta|stamp)\.json|stamp\.\d+\.tmp|deep\.tmp")
+_FORMS = {
+    "index": re.compile(r"[0-9a-f]{64}(\.json|\.\d+\.tmp)"),
+    "locks": re.compile(r"[0-9a-f]{16}-\d+px\.lock"),
+    "reports": re.compile(r".+-broken\.txt"),
+}
+
+
+def has_marker(cache_dir: Path) -> bool:
+    """Returns whether the folder carries hilo-nas's marker."""
+    file = cache_dir / _TAG
+    try:
+        text = file.read_text(encoding="utf-8") if _is_file(file) else ""
+    except (OSError, ValueError):
+        return False
+    return text.startswith(_SIGNATURE) and "hilo-nas" in text
+
+
+def mark_cache(cache_dir: Path) -> None:
+    """Writes the marker, unless the folder holds things that are not hilo-nas's: a backup must not leave those out.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    if has_marker(cache_dir) or find_foreign(cache_dir):
+        return
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(cache_dir / _TAG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_TAG_TEXT)
+
+
+def check_links(cache_dir: Path) -> None:
+    """Checks that the cache's folders are folders, and not links to others.
+
+    Raises:
+        StorageError: One is a link or a file.
+        OSError: The folder cannot be read.
+    """
+    for path in (cache_dir / "data", *(cache_dir / "data" / name for name in FOLDERS)):
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            return  # The cache's folder is a file, which is told when it is written to.
+        if not stat.S_ISDIR(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "a file"
+            raise StorageError(
+                f"{path} must be a folder of the image cache, but is {kind}: nothing was read or removed there. "
+                "Remove it, or set HILO_NAS_CACHE_DIR to another folder."
+            )
+
+
+def find_foreign(cache_dir: Path) -> list[Path]:
+    """Returns what lies in a cache's folder and is not of hilo-nas's form.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    marked, data = has_marker(cache_dir), cache_dir / "data"
+    foreign = [path for path in _entries(cache_dir) if path != data and not (marked and path.name == _TAG)]
+    for path in _entries(data):
+        if path.name not in FOLDERS or not _is_folder(path):
+            foreign.append(path)
+        elif path.name == "sets":
+            foreign += [entry for entry in _entries(path) if not is_own_set(entry, marked)]
+        elif path.name == "building":
+            foreign += [entry for entry in _entries(path) if not is_own_job(entry)]
+        else:
+            form = _FORMS[path.name]
+            foreign += [e for e in _entries(path) if not (form.fullmatch(e.name) and _is_file(e))]
+    return foreign
+
+
+def is_own_set(path: Path, marked: bool) -> bool:
+    """Returns whether a folder has the form of a set, whole or damaged.
+
+    Args:
+        path: The folder.
+        marked: Whether the cache has a marker; otherwise the set's description must say that it is one.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    if not _SET.fullmatch(path.name) or not _holds_own_files(path):
+        return False
+    if marked:
+        return True
+    try:
+        meta = json.loads((path / "meta.json").read_bytes()) if _is_file(path / "meta.json") else {}
+        return "format" in meta and str(meta["content_hash"]).startswith(path.name[:16])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def is_own_job(path: Path) -> bool:
+    """Returns whether a folder has the form of work under way.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    return bool(_JOB.fullmatch(path.name)) and _holds_own_files(path)
+
+
+def _holds_own_files(path: Path) -> bool:
+    return _is_folder(path) and all(_SET_FILE.fullmatch(e.name) and not _is_folder(e) for e in _entries(path))
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder with the files of a set; whatever else lies in it stays, and then the folder as well.
+
+    Raises:
+        OSError: It cannot be removed, is a link, or holds something else.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        for name in os.listdir(handle):
+            if _SET_FILE.fullmatch(name):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=handle)
+    finally:
+        os.close(handle)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
+
+
+def remove_reports(cache_dir: Path) -> None:
+    """Removes the lists of broken images."""
+    for file in _entries(cache_dir / "data" / "reports"):
+        if _FORMS["reports"].fullmatch(file.name) and _is_file(file):
+            file.unlink(missing_ok=True)
+
+
+def remove_torn_index(cache_dir: Path) -> None:
+    """Removes drafts of index entries whose writers have ended."""
+    for file in _entries(cache_dir / "data" / "index"):
+        is_draft = file.suffix == ".tmp" and _FORMS["index"].fullmatch(file.name) and _is_file(file)
+        if is_draft and not _is_alive(int(file.name.split(".")[1])):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yields what lies in a folder, sorted; nothing where there is no folder."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        yield from sorted(folder.iterdir())
+
+
+def _is_folder(path: Path) -> bool:
+    return _has_mode(path, stat.S_ISDIR)
+
+
+def _is_file(path: Path) -> bool:
+    return _has_mode(path, stat.S_ISREG)
+
+
+def _has_mode(path: Path, test: object) -> bool:
+    try:
+        return bool(test(os.lstat(path).st_mode))  # type: ignore[operator]
+    except FileNotFoundError:
+        return False
