@@ -77,22 +77,24 @@ def batchnorms_of(model: nn.Module) -> list[_BatchNorm]:
 
 
 @contextlib.contextmanager
-def collect_statistics(batchnorms: Sequence[_BatchNorm]) -> Iterator[None]:
+def collect_statistics(model: nn.Module, batchnorms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Forgets the running statistics of batch norms and has them averaged over the batches that pass in the context.
 
-    Only these layers compute as in training; dropout, for one, draws nothing.
+    Only these layers compute as in training; dropout, for one, draws nothing. No gradient is kept.
     """
-    momenta = [module.momentum for module in batchnorms]
+    mode, momenta = model.training, [module.momentum for module in batchnorms]
+    model.eval()
     for module in batchnorms:
         module.reset_running_stats()
         module.momentum = None  # the plain mean over batches
         module.train()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         for module, momentum in zip(batchnorms, momenta, strict=True):
             module.momentum = momentum
-            module.eval()
+        model.train(mode)
 
 
 def rate_share(name: str, parameter: nn.Parameter) -> float:

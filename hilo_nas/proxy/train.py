@@ -270,21 +270,13 @@ class Training:
         """Gives the averaged network's batch norms the statistics of training images under its own weights."""
 
         def through(size: int) -> None:
-            with collect_statistics(batchnorms):
+            with collect_statistics(self._average.module, batchnorms):
                 for chunk in torch.split(self._batchnorm_places, size):
                     if len(chunk) == size or len(self._batchnorm_places) < size:  # a small rest would weigh as much
                         infer(self._images.take(chunk)[0])
 
-        model = self._average.module
-        mode = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                pieces.run(
-                    through, what="taking batch norm's statistics", effect="They come from fewer images at once."
-                )
-        finally:
-            model.train(mode)
+        effect = "They come from fewer images at once."
+        pieces.run(through, what="taking batch norm's statistics", effect=effect)
 
     def state(self) -> dict[str, Any]:
         """Returns all that the training needs to go on as if it had not paused."""

@@ -323,7 +323,7 @@ class SearchLoop:
             record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
         if over := beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
-            return {"state": "infeasible", "reason": self._explain(over, record)}
+            return {"state": "infeasible", "reason": explain(over, record, self._limits)}
         if not self._is_timed(record):
             measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
             record = dataclasses.replace(record, measurements=measurements)
@@ -335,7 +335,7 @@ class SearchLoop:
         if over := beyond(violations):
             return {
                 "state": "infeasible",
-                "reason": self._explain(over, record),
+                "reason": explain(over, record, self._limits),
                 "imputed": self._impute(record.measurement),
             }
         scores = self._scores.get(record.key) or self._scored_before(record.key)
@@ -371,9 +371,6 @@ class SearchLoop:
         """Whether the record has what its network's retry need not take again: a comparable value per condition."""
         timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
         return timed >= {condition.label() for condition in self._manifest.conditions}
-
-    def _explain(self, over: Mapping[str, float], record: TrialRecord) -> str:
-        return explain(over, record, self._limits)
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
         """What the sampler is told in place of what was not taken."""
