@@ -35,6 +35,7 @@ BENCH_NAMES = (
     *("ruler", "attention", "backbones", "stages", "official", "releases"),
     *("table", "samplers", "training"),
 )
+DATA = ("data show", "data check", "data write")
 BENCHES = tuple(f"bench {name}" for name in BENCH_NAMES)
 COMMANDS = [line for line in CONSOLE if line.startswith("hilo-nas ")]
 
@@ -118,7 +119,7 @@ def test_the_readme_shows_every_command():
         assert command in shown
     commands = {"search", "measure", "remeasure", "status", "front", "export", "space"}
     assert {line.split()[1] for line in COMMANDS} >= commands
-    assert shown >= {*BENCHES, "proxy check"}
+    assert shown >= {*BENCHES, *DATA, "proxy check"}
 
 
 def test_the_readmes_python_runs(capsys):
@@ -140,7 +141,7 @@ def test_the_readmes_space_is_one(tmp_path):
 def test_every_option_that_the_readme_names_exists(capsys):
     main(["search", "--help"])
     known = capsys.readouterr().out
-    for command in ("export", "space check", "measure", "remeasure", "proxy check", *BENCHES):
+    for command in ("export", "space check", "measure", "remeasure", "proxy check", *DATA, *BENCHES):
         main([*command.split(), "--help"])
         known += capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):

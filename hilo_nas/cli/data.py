@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,47 @@ def check(
     echo(f"{len(checked.faults)} faults" if len(checked.faults) != 1 else "1 fault")
     if checked.faults:
         raise typer.Exit(1)
+
+
+@app.command("write", epilog="Example: hilo-nas data write scans/ scans-png/")
+def write(
+    source: Source,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
+    val_data: ValData = None,
+    group_by: GroupBy = None,
+    class_from: ClassFrom = None,
+    background: Background = None,
+    value_range: ValueRange = None,
+    skip_broken: SkipBroken = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that holds files: the same names are replaced.")
+    ] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Write images as they are read: upright 8-bit RGB PNG files in train/CLASS and validation/CLASS.
+
+    Other tools, such as timm's train.py, then read what a search reads.
+    """
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.data.write import CLASS_MAP, write_data
+
+    options = _options(class_from, background, value_range, skip_broken)
+    with build_display(build_console(stderr=True)) as display:
+        written = write_data(
+            source,
+            folder,
+            cache_dir=cache_dir,
+            val_data=val_data,
+            group_by=group_by,
+            options=options,
+            force=force,
+            emit=display,
+        )
+    for name, to in written.renamed.items():
+        echo(f"class {name!r} is in the folder {to!r}")
+    echo(f"wrote {folder}: {written.counts['train']:,} training and {written.counts['validation']:,} validation images")
+    paths = shlex.join(["--data-dir", str(folder), "--class-map", str(folder / CLASS_MAP)])
+    echo(f"Train on them with timm's train.py: python train.py -c train.yaml {paths}")
 
 
 def _options(

@@ -68,7 +68,7 @@ def parse_colour(name: str) -> tuple[int, int, int]:
 
 def decode_image(
     content: bytes | Image.Image | np.ndarray,
-    img_size: int,
+    img_size: int | None,
     background: tuple[int, int, int] = (255, 255, 255),
     memory: DecodingMemory | None = None,
 ) -> DecodedImage:
@@ -78,7 +78,7 @@ def decode_image(
 
     Args:
         content: An image file, an image, or an array (H, W) or (H, W, C) with C = 1 or 3.
-        img_size: Side of the pixels.
+        img_size: Side of the pixels; None leaves the image as large as it is.
         background: Colour that transparent pixels are composited on.
         memory: Memory shared with other decoding threads.
 
@@ -99,7 +99,8 @@ def decode_image(
         file = content if isinstance(content, bytes) else None
         size = image.size
         # A JPEG decodes faster at a fraction of its size; twice the wanted size keeps the resizing exact enough.
-        image.draft("RGB", (2 * img_size, 2 * img_size))
+        if img_size is not None:
+            image.draft("RGB", (2 * img_size, 2 * img_size))
         rawmode = find_deep_rawmode(image) if file is not None else None
         if memory is not None:
             stack.enter_context(memory.take(_needed_bytes(image, rawmode), size))
@@ -124,7 +125,7 @@ def _decode_8_bit(
     image: Image.Image,
     file: bytes | None,
     turn: Image.Transpose | None,
-    img_size: int,
+    img_size: int | None,
     background: tuple[int, int, int],
 ) -> DecodedImage:
     plain, changed = _to_opaque(image, background)
@@ -168,7 +169,11 @@ def _to_opaque(image: Image.Image, background: tuple[int, int, int]) -> tuple[Im
 
 
 def _decode_deep(
-    deep: DeepValues, file: bytes | None, turn: Image.Transpose | None, img_size: int, background: tuple[int, int, int]
+    deep: DeepValues,
+    file: bytes | None,
+    turn: Image.Transpose | None,
+    img_size: int | None,
+    background: tuple[int, int, int],
 ) -> DecodedImage:
     if file is not None:
         digest = hashlib.sha256(file).digest()
@@ -193,8 +198,8 @@ def _decode_deep(
     )
 
 
-def _fit(image: Image.Image, img_size: int) -> Image.Image:
-    if image.size == (img_size, img_size):
+def _fit(image: Image.Image, img_size: int | None) -> Image.Image:
+    if img_size is None or image.size == (img_size, img_size):
         return image
     return ImageOps.fit(image, (img_size, img_size), Image.Resampling.BICUBIC)
 

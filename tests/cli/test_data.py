@@ -62,7 +62,22 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     assert hint_of_writing(folder, plain) == []
 
 
-@pytest.mark.parametrize("command", ["show", "check"])
+def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, capsys, tmp_path):
+    folder, out = images.folder("pets", {"big cats": 5, "dogs/9": 5, "dogs/10": 5}), tmp_path / "my out"
+    assert main(["data", "write", str(folder), str(out), "--class-from", "path"]) == 0
+    *renamed, wrote, hint = capsys.readouterr().out.splitlines()
+    assert renamed == [
+        "class 'dogs/9' is in the folder 'dogs_9'",
+        "class 'dogs/10' is in the folder 'dogs_10'",
+    ]
+    assert wrote == f"wrote {out}: 12 training and 3 validation images"
+    assert shlex.split(hint.partition(": ")[2])[4:] == ["--data-dir", str(out), "--class-map", f"{out}/class_map.txt"]
+    assert (out / "class_map.txt").read_text().splitlines() == ["big cats", "dogs_9", "dogs_10"]
+    assert main(["data", "write", str(folder), str(out)]) == 2
+    assert "must be empty, but holds files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "check", "write"])
 def test_the_commands_have_help(command, capsys):
     assert main(["data", command, "--help"]) == 0
     assert "--class-from" in capsys.readouterr().out

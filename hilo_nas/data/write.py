@@ -1,0 +1,185 @@
+"""A data set written as it was read: upright 8-bit RGB files, a folder per class, `train` and `validation`.
+
+timm's train.py reads such a folder as this package reads the source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from hilo_nas.data.cache import default_cache_dir, load_members
+from hilo_nas.data.decode import decode_image, parse_colour, unlimited_pillow
+from hilo_nas.data.deep import DeepImage
+from hilo_nas.data.memory import DecodingMemory
+from hilo_nas.data.prepare import CachedData, find_places, prepare_data
+from hilo_nas.data.reading import DEFAULTS, ReadOptions
+from hilo_nas.data.sources import parse_source
+from hilo_nas.data.summary import load_facts
+from hilo_nas.errors import DataError, StorageError, UsageError
+from hilo_nas.events import DataPrepared, Emit
+from hilo_nas.measurement import ProxyPlan
+
+__all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]
+
+CLASS_MAP = "class_map.txt"
+"""File that lists the class folders in the order of the labels, as timm's --class-map takes it."""
+_IMG_SIZE = 32
+"""Side in pixels of the cached set that tells the split and the range of values."""
+_LONGEST = 80
+_FORBIDDEN = '/\\:*?"<>|'
+
+Sides = Mapping[tuple[str, int, int], str]
+"""By an image's name and digest, the folder that it is written to."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written."""
+
+    counts: dict[str, int]
+    """Images in `train` and in `validation`."""
+    renamed: dict[str, str]
+    """Folders of classes whose names are no names of folders, by the class."""
+
+
+def write_data(
+    source: str,
+    folder: Path,
+    *,
+    cache_dir: Path | None = None,
+    val_data: str | None = None,
+    group_by: str | None = None,
+    options: ReadOptions = DEFAULTS,
+    force: bool = False,
+    emit: Emit,
+) -> Written:
+    """Writes images in full size as PNG files to `train/CLASS` and `validation/CLASS` of a folder.
+
+    Args:
+        source: As `prepare_data` takes it.
+        folder: Where to write; made if it is absent.
+        cache_dir: The cache's folder; None for `default_cache_dir()`.
+        val_data: A source of its own for `validation`; otherwise that gets the images that a search holds out.
+        group_by: `ProxyPlan.group_by`.
+        options: How both sources are read.
+        force: Writes into a folder that holds files; those of the same names are replaced, others stay.
+        emit: Takes what `prepare_data` emits, and `DataPrepared` for images written.
+
+    Raises:
+        UsageError: The folder holds files and `force` is not set.
+        DataError: The data cannot be read.
+        StorageError: The folder or the cache cannot be written.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"the images must be written to a folder, but {folder} is a file. Name another.")
+        if folder.is_dir() and any(folder.iterdir()) and not force:
+            raise UsageError(f"{folder} must be empty, but holds files. Name another folder, or add --force.")
+        data = prepare_data(
+            source,
+            _IMG_SIZE,
+            cache_dir=cache_dir or default_cache_dir(),
+            val_data=val_data,
+            group_by=group_by,
+            options=options,
+            emit=emit,
+        )
+        folders = name_folders(data.class_names)
+        writer = _Writer(folder, folders, options, load_facts(Path(data.path)).get("value_range"), emit)
+        train, validation = _find_sides(data, group_by)
+        writer.write(source, train)
+        if val_data is not None:
+            writer.write(val_data, validation)
+        (folder / CLASS_MAP).write_text("".join(f"{folders[name]}\n" for name in data.class_names), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return Written(counts=writer.counts, renamed={name: to for name, to in folders.items() if name != to})
+
+
+def name_folders(class_names: Sequence[str]) -> dict[str, str]:
+    """Returns a folder's name for each class, safe on all systems and unlike any other, whatever the case."""
+    taken: set[str] = set()
+    found = {}
+    # Classes whose names are safe keep them, whatever others become.
+    for name in sorted(class_names, key=lambda name: (_safe(name) != name, name)):
+        folder, number = _safe(name), 1
+        while folder.casefold() in taken:
+            number += 1
+            folder = f"{_safe(name)}-{number}"
+        taken.add(folder.casefold())
+        found[name] = folder
+    return {name: found[name] for name in class_names}
+
+
+def _safe(name: str) -> str:
+    text = unicodedata.normalize("NFC", name)
+    text = "".join("_" if char in _FORBIDDEN or not char.isprintable() else char for char in text)
+    text = text[:_LONGEST].strip(" .")
+    while len(text.encode()) > 200:
+        text = text[:-1]
+    return text or "_"
+
+
+def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:
+    """Returns the folder of each image of the training source, and of each of the validation source."""
+    places = find_places(data, ProxyPlan, group_by)
+    training = _sides_of(data.path, places.digests, places.training, "train")
+    if data.val_path is not None:
+        return training, _sides_of(data.val_path, places.scored_digests, places.scored, "validation")
+    return {**training, **_sides_of(data.path, places.digests, places.scored, "validation")}, {}
+
+
+def _sides_of(path: str, digests: np.ndarray, places: np.ndarray, side: str) -> Sides:
+    members, halves = load_members(Path(path)), digests.tolist()
+    return {(members[place], *halves[place]): side for place in places.tolist()}
+
+
+class _Writer:
+    """Writes the images of one source after the other."""
+
+    def __init__(
+        self,
+        folder: Path,
+        folders: Mapping[str, str],
+        options: ReadOptions,
+        value_range: Sequence[float] | None,
+        emit: Emit,
+    ) -> None:
+        self._folder, self._folders, self._options, self._emit = folder, folders, options, emit
+        self._range = value_range or (0.0, 255.0)
+        self.counts = {"train": 0, "validation": 0}
+
+    def write(self, source: str, sides: Sides) -> None:
+        """Writes those images of a source that have a side."""
+        from hilo_nas.data.readers import open_source  # it may take seconds to import
+
+        background, memory = parse_colour(self._options.background), DecodingMemory()
+        done = 0
+        with unlimited_pillow():
+            for sample in open_source(parse_source(source), self._options).samples():
+                try:
+                    if isinstance(sample.content, Exception):
+                        raise sample.content
+                    image = decode_image(sample.content, None, background, memory)
+                except Exception as error:  # Pillow's plugins raise what they like for a broken file.
+                    if self._options.skip_broken:
+                        continue
+                    raise DataError(f"{sample.member} of {source} changed while it was read: {error}") from error
+                first, second = np.frombuffer(image.digest[:16], dtype=">u8").tolist()
+                side = sides.get((sample.member, first, second))
+                if side is None:
+                    continue
+                pixels = image.pixels.scale(*self._range) if isinstance(image.pixels, DeepImage) else image.pixels
+                place = self._folder / side / self._folders[sample.class_name]
+                place.mkdir(parents=True, exist_ok=True)
+                name = f"{self.counts[side]:06d}-{_safe(PurePosixPath(sample.member).stem)[:40]}.png"
+                Image.fromarray(np.ascontiguousarray(pixels)).save(place / name)
+                self.counts[side] += 1
+                done += 1
+                self._emit(DataPrepared(done=done, total=len(sides)))

@@ -1,0 +1,118 @@
+"""Images written as they are read, for tools that read them otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from timm.data.dataset_factory import create_dataset
+
+from hilo_nas.data import prepare_data
+from hilo_nas.data.cache import load_arrays
+from hilo_nas.data.prepare import find_places
+from hilo_nas.data.write import CLASS_MAP, name_folders, write_data
+from hilo_nas.errors import UsageError
+from hilo_nas.measurement import ProxyPlan
+
+
+def write(source: Path, folder: Path, **options):
+    return write_data(str(source), folder, emit=lambda event: None, **options)
+
+
+def read_as_timm(folder: Path, split: str) -> dict[bytes, int]:
+    """The label of each image's pixels."""
+    reader = create_dataset("", root=str(folder), split=split, class_map=str(folder / CLASS_MAP)).reader
+    found = {}
+    for place in range(len(reader)):
+        stream, label = reader[place]
+        with stream, Image.open(stream) as image:
+            found[np.asarray(image.convert("RGB")).tobytes()] = label
+    return found
+
+
+def read_as_search(source: Path, img_size: int) -> tuple[dict[bytes, int], dict[bytes, int]]:
+    data = prepare_data(str(source), img_size, emit=lambda event: None)
+    pixels = load_arrays(Path(data.path))[1]
+    places = find_places(data, ProxyPlan, None)
+    return tuple(
+        {pixels[place].tobytes(): int(places.labels[place]) for place in side}
+        for side in (places.training, places.scored)
+    )
+
+
+def test_timm_reads_what_was_written_as_a_search_reads_the_source(images, tmp_path):
+    folder = images.folder("pets", {"cats": 10, "dogs/10": 5, "dogs/9": 5, "emus": 10}, size=(16, 16))
+    written = write(folder, tmp_path / "out")
+    assert (written.counts, written.renamed) == ({"train": 24, "validation": 6}, {})
+    training, scored = read_as_search(folder, 16)
+    assert read_as_timm(tmp_path / "out", "train") == training
+    assert read_as_timm(tmp_path / "out", "validation") == scored
+
+
+def test_turned_transparent_and_deep_images_are_written_as_networks_see_them(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("high", "low"):
+        (tmp_path / "odd" / name).mkdir(parents=True)
+        for index in range(4):
+            offset = 3000 if name == "high" else 0
+            deep = rng.integers(offset, offset + 1000, (16, 16)).astype(np.uint16)
+            Image.fromarray(deep).save(tmp_path / "odd" / name / f"deep{index}.png")
+            layered = Image.fromarray(rng.integers(0, 256, (16, 16, 4), dtype=np.uint8), "RGBA")
+            layered.save(tmp_path / "odd" / name / f"layered{index}.png")
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            turned = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+            turned.save(tmp_path / "odd" / name / f"turned{index}.jpg", exif=exif)
+    write(tmp_path / "odd", tmp_path / "out")
+    # The cache of the split is at 32 pixels; a search at 16 sees the images in full size.
+    training, scored = read_as_search(tmp_path / "odd", 16)
+    assert read_as_timm(tmp_path / "out", "train") == training
+    assert read_as_timm(tmp_path / "out", "validation") == scored
+    assert {file.suffix for file in (tmp_path / "out").rglob("*") if file.is_file()} == {".png", ".txt"}
+
+
+def test_validation_images_are_written_beside_all_training_images(images, tmp_path):
+    pets = images.folder("pets", {"cats": 6, "dogs": 6, "emus": 6})
+    more = images.folder("more", {"emus": 2, "dogs": 2}, seed=1)
+    written = write(pets, tmp_path / "out", val_data=str(more))
+    assert written.counts == {"train": 18, "validation": 4}
+    assert sorted(read_as_timm(tmp_path / "out", "validation").values()) == [1, 1, 2, 2]
+
+
+def test_a_folder_that_holds_files_is_written_to_by_force_alone(images, tmp_path):
+    pets = images.folder("pets", {"cats": 4, "dogs": 4})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="must be empty, but holds files"):
+        write(pets, tmp_path / "out")
+    write(pets, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+    with pytest.raises(UsageError, match="is a file"):
+        write(pets, tmp_path / "out" / "mine.txt", force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("cats", "cats"),
+        ("dogs/10", "dogs_10"),
+        ("..", "_"),
+        (".hidden", "hidden"),
+        ("a\x1b[2Jb\n", "a_[2Jb_"),
+        ("café", "café"),
+        ("x" * 300, "x" * 80),
+        ('a:b*c?"', "a_b_c__"),
+    ],
+)
+def test_a_class_is_written_to_a_folder_of_a_safe_name(name, folder):
+    assert name_folders([name]) == {name: folder}
+
+
+def test_folders_of_classes_differ_in_more_than_case_and_safe_names_stay():
+    names = ["dogs/10", "dogs_10", "DOGS_10", "Cats", "cats"]
+    folders = name_folders(names)
+    assert list(folders) == names
+    assert folders["dogs_10"] == "dogs_10" or folders["DOGS_10"] == "DOGS_10"
+    assert len({folder.casefold() for folder in folders.values()}) == 5
