@@ -34,6 +34,12 @@ class StudyFolder:
     path: Path
 
     @property
+    def address(self) -> str:
+        """Name or path by which a command typed here finds the study."""
+        found = studies_folder() / self.path.name
+        return self.path.name if found.absolute() == self.path.absolute() else str(self.path)
+
+    @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name

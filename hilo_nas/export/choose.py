@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hilo_nas.commands import command
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.front import front_of
 from hilo_nas.pareto import knee
@@ -34,7 +35,7 @@ def choose_trial(
         return record
     front = front_of(folder.load_records())
     if not front:
-        raise NotFoundError(f"study {folder.name} has no complete trial yet: see `hilo-nas status {folder.name}`")
+        raise NotFoundError(f"study {folder.name} has no complete trial yet: see `{command('status', folder.address)}`")
     points = [(_speed(record), _top1(record)) for record in front]
     if at_knee:
         return front[knee(points)]

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
@@ -140,7 +141,8 @@ def _time_front(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor
     try:
         time_front(folder, manifest, executor, emit)
     except HiloNasError as error:
-        text = f"the front could not be timed again side by side: {error}. Try later: hilo-nas remeasure {folder.name}"
+        way = command("remeasure", folder.address)
+        text = f"the front could not be timed again side by side: {error}. Try later: {way}"
         emit(Notice(level="warning", text=text))
 
 
