@@ -1,0 +1,139 @@
+"""Evidence that constant load on one core is seen: run it on an otherwise idle machine with two cores.
+
+    python benchmarks/constant_load.py timings FOLDER [RUNS]   loaded and quiet timings: how many are `contended`
+    python benchmarks/constant_load.py searches FOLDER         a quiet search and two under load: tau of their speeds
+
+The load is one process that computes without a pause. FOLDER takes locks, caches, studies and `timings.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+
+from scipy.stats import kendalltau
+
+from hilo_nas.front import front_of
+from hilo_nas.measure import Entrant, Ruler
+from hilo_nas.measurement import Condition
+from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name, verdict_of
+from hilo_nas.space import load_space
+from hilo_nas.study import find_study
+
+NETWORKS = 3
+SECONDS_EACH = 1.0
+LOAD = [sys.executable, "-c", "while 1: pass"]
+
+
+@contextlib.contextmanager
+def load(is_on: bool = True) -> Iterator[None]:
+    """Keeps one core busy."""
+    if not is_on:
+        yield
+        return
+    process = subprocess.Popen(LOAD)
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def time_networks(folder: Path, runs: int) -> None:
+    """Times networks of `litv2_digits` with and without load in turn, and counts the verdicts."""
+    space, random = load_space("litv2_digits"), Random(5)
+    archs = [space.decode(space.sample(random)) for _ in range(NETWORKS)]
+    condition = Condition(batch_size=32, img_size=32, threads=os.cpu_count())
+    entrants = {
+        str(i): Entrant(subject={"arch": arch.to_dict()}, condition=condition, num_classes=10)
+        for i, arch in enumerate(archs)
+    }
+    counts, rows = {False: 0, True: 0}, []
+    with Ruler(folder / "ruler.log", purpose="evidence of constant load") as ruler:
+        calibration = ruler.calibrate(condition, lambda event: None)
+        for run in range(runs):
+            for is_loaded in (False, True):
+                with load(is_loaded):
+                    cohort = ruler.measure_cohort(
+                        entrants, lambda event: None, calibration=calibration, seconds_each=SECONDS_EACH
+                    )
+                timed = [cohort.measurements[name] for name in entrants]
+                verdicts = [verdict_of(measurement).verdict for measurement in timed]
+                are_contended = [verdict == "contended" for verdict in verdicts]
+                counts[is_loaded] += all(are_contended) if is_loaded else any(are_contended)
+                state, speeds = timed[0].device_state, [measurement.images_per_s for measurement in timed]
+                rows.append({"loaded": is_loaded, "verdicts": verdicts, "images_per_s": speeds, "state": state})
+                print(run, "loaded" if is_loaded else "quiet ", verdicts, state.get("others_cores"), flush=True)
+    (folder / "timings.json").write_text(json.dumps(rows, indent=1))
+    print(f"contended: {counts[True]} of {runs} loaded timings, {counts[False]} of {runs} quiet ones")
+    middle = [statistics.median(row["images_per_s"][i] for row in rows if not row["loaded"]) for i in range(NETWORKS)]
+    loaded = [row["images_per_s"] for row in rows if row["loaded"]]
+    speeds = [math.log(found[i] / middle[i]) for found in loaded for i in range(NETWORKS)]
+    ratios = [math.log(found[i] / found[0] / (middle[i] / middle[0])) for found in loaded for i in range(1, NETWORKS)]
+    print(f"under load, relative error (root mean square): images/s {rms(speeds):.3f}, ratios {rms(ratios):.3f}")
+
+
+def rms(values: list[float]) -> float:
+    """Returns the root mean square."""
+    return math.sqrt(statistics.fmean(value * value for value in values))
+
+
+def search(folder: Path, name: str, when: str | None) -> dict[str, TrialRecord]:
+    """Runs a search of eight networks, loaded from before its start or for 20 s in its middle, and returns its records."""
+    options = ["--trials", "8", "--seed", "1", "--sampler", "random", "--proxy-images", "1000", "--study", name]
+    with load(when == "before"), open(folder / f"{name}.log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", *options], stdout=log, stderr=log
+        )
+        if when == "during":
+            time.sleep(25)
+            with load():
+                time.sleep(20)
+        process.wait()
+    records = find_study(name).load_records()
+    speeds = [
+        (r.number, round(r.measurement.images_per_s), verdict_name(r.measurement)) for r in records if r.measurement
+    ]
+    print(f"{name}: exit {process.returncode}; (trial, images/s, verdict) {speeds}", flush=True)
+    return {record.key: record for record in records if record.measurement}
+
+
+def compare_searches(folder: Path) -> None:
+    """Prints Kendall's tau between the speeds of a quiet search and those of searches under load."""
+    quiet = search(folder, "quiet", None)
+    for when in ("before", "during"):
+        loaded = search(folder, f"load-{when}", when)
+        shared = quiet.keys() & loaded.keys()
+        front = {record.key for record in front_of(list(loaded.values()))} & shared
+        print(f"load {when}: tau of {len(shared)} networks {tau(quiet, loaded, shared):.2f}, ", end="")
+        print(f"of {len(front)} on its front {tau(quiet, loaded, front):.2f}", flush=True)
+
+
+def tau(one: Mapping[str, TrialRecord], other: Mapping[str, TrialRecord], keys: set[str]) -> float:
+    """Returns Kendall's tau between the speeds of the same networks in two searches."""
+    columns = [[records[key].measurement.images_per_s for key in sorted(keys)] for records in (one, other)]
+    return float(kendalltau(*columns).statistic)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in ("timings", "searches"):
+        sys.exit(__doc__)
+    base = Path(sys.argv[2]).absolute()
+    for variable, part in (("LOCKS", "locks"), ("CACHE", "cache"), ("STUDIES", "studies")):
+        os.environ[f"HILO_NAS_{variable}_DIR"] = str(base / part)
+        (base / part).mkdir(parents=True, exist_ok=True)
+    if sys.argv[1] == "timings":
+        time_networks(base, int(sys.argv[3]) if len(sys.argv) > 3 else 20)
+    else:
+        compare_searches(base)
