@@ -17,7 +17,7 @@ import yaml
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
-from hilo_nas.space import SearchSpace
+from hilo_nas.space import SearchSpace, measured_violations
 from hilo_nas.space.file import build_space
 
 __all__ = ["SpeedFolder", "SpeedSetting"]
@@ -144,6 +144,14 @@ class SpeedFolder:
             self._records = {record.key: record for record in timed}
         return self._records
 
+    def load_keeping(self, limits: Mapping[str, float]) -> dict[str, TrialRecord]:
+        """Returns the networks that keep the limits by this table, and all baselines; see `load_records`."""
+        return {
+            key: record
+            for key, record in self.load_records().items()
+            if record.is_peer or not any(v > 0 for v in measured_violations(limits, record.measurements).values())
+        }
+
     def load_all(self) -> list[TrialRecord]:
         """Returns every network that was tried, those that could not be timed included."""
         return load_records(self.path / "networks")
@@ -165,12 +173,16 @@ class SpeedFolder:
         return records[key].measurements
 
     def identity(self) -> str:
-        """Returns the table's name and a hash of its networks and their figures, which a study keeps."""
+        """Returns the table's name and a hash of its networks and their figures, which a study keeps.
+
+        Baselines do not count: more of them change no network that a search proposes.
+        """
         speeds = "\n".join(
             f"{key} {measurement.condition.label()} {measurement.images_per_s!r} {measurement.latency_ms_p95!r} "
             f"{measurement.memory_mib!r}"
             for key, record in sorted(self.load_records().items())
             for measurement in record.measurements
+            if not record.is_peer
         )
         return f"{self.path.resolve().name} ({hashlib.sha256(speeds.encode()).hexdigest()[:12]})"
 

@@ -19,12 +19,14 @@ import hilo_nas
 PACKAGE = Path(hilo_nas.__file__).parent
 FLOORS = {
     "clock": 0,
+    "commands": 0,
     "errors": 0,
     "events": 0,
     "aims": 1,
     "calibration": 1,
     "arch": 1,
     "cost": 1,
+    "latencies": 1,
     "layer_cost": 1,
     "versions": 1,
     "measurement": 1,

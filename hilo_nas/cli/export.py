@@ -13,7 +13,17 @@ from hilo_nas.cli.options import StudiesDir
 from hilo_nas.cli.text import figure, score_label, score_text, with_spread
 from hilo_nas.cli.writing import hint_of_writing
 from hilo_nas.errors import UsageError
-from hilo_nas.export import EXPORTERS, ExportOptions, ExportSource, choose_trial, export, load_source, source_of_trial
+from hilo_nas.export import (
+    EXPORTERS,
+    ExportOptions,
+    ExportSource,
+    Promise,
+    choose_trial,
+    export,
+    load_source,
+    promises_of,
+    source_of_trial,
+)
 from hilo_nas.records import TrialRecord
 from hilo_nas.study import find_study
 
@@ -35,7 +45,10 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
     trial: Annotated[int | None, typer.Option(help="The trial's number.")] = None,
     min_images_per_s: Annotated[
-        float | None, typer.Option(help="The most accurate trial of at least this measured speed.")
+        float | None, typer.Option(help="The most accurate trial that keeps at least this measured speed with 95 %.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %.")
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The trial at the knee of the front.")] = False,
     format_: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.")] = "timm",
@@ -58,20 +71,25 @@ def run(
     exporter = EXPORTERS[format_]
     if weights is not None and format_ != "onnx":
         raise UsageError(f"--weights goes with --format onnx, but got {format_}")
+    asked = {"images_per_s": min_images_per_s, "latency_ms": max_latency_ms}
+    limits = {name: bound for name, bound in asked.items() if bound is not None}
+    promises: list[Promise]
+    hints: list[str]
     if source.endswith((".yaml", ".yml")):
-        if trial is not None or min_images_per_s is not None or knee:
-            raise UsageError(f"--trial, --min-images-per-s and --knee choose from a study, but got the file {source}")
-        hints: list[str] = []
+        if trial is not None or limits or knee:
+            raise UsageError(f"--trial, --knee and limits choose from a study, but got the file {source}")
+        promises, hints = [], []
         chosen = load_source(Path(source), num_classes=num_classes, img_size=img_size, weights=weights)
     else:
         if num_classes is not None or img_size is not None:
             raise UsageError("--num-classes and --img-size go with ARCH.yaml; a study has its own")
         folder = find_study(source, studies_dir)
-        record = choose_trial(folder, number=trial, min_images_per_s=min_images_per_s, at_knee=knee)
-        manifest = folder.load_manifest()
-        hints = hint_of_writing(folder, manifest)
+        record, manifest = choose_trial(folder, number=trial, limits=limits, at_knee=knee), folder.load_manifest()
+        promises, hints = promises_of(manifest, record, limits), hint_of_writing(folder, manifest)
         chosen = source_of_trial(manifest, record, weights=weights)
     echo(_describe(chosen))
+    for promise in promises:
+        echo(promise.text if promise.is_sure else f"warning: {promise.text} only")
     files, notes = export(exporter, chosen, output, ExportOptions(batch_size=batch_size, epochs=epochs), force=force)
     for path in files:
         echo(f"wrote {path}")

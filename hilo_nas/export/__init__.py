@@ -1,6 +1,6 @@
 """Exports of a network, one file per trainer or runtime; every export carries where its figures come from."""
 
-from hilo_nas.export.choose import choose_trial
+from hilo_nas.export.choose import Promise, choose_trial, promises_of
 from hilo_nas.export.exporter import Exporter, ExportOptions, export
 from hilo_nas.export.onnx import ONNX
 from hilo_nas.export.source import ExportSource, load_source, source_of_trial
@@ -11,9 +11,11 @@ __all__ = [
     "ExportOptions",
     "ExportSource",
     "Exporter",
+    "Promise",
     "choose_trial",
     "export",
     "load_source",
+    "promises_of",
     "source_of_trial",
 ]
 

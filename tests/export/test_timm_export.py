@@ -25,7 +25,16 @@ from builders import (
 import hilo_nas.models  # noqa: F401 - registers litv2, as `device_modules` does for train.py
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import NotFoundError, StorageError, TrialStateError, UsageError
-from hilo_nas.export import EXPORTERS, ExportOptions, ExportSource, choose_trial, export, run_timm, source_of_trial
+from hilo_nas.export import (
+    EXPORTERS,
+    ExportOptions,
+    ExportSource,
+    choose_trial,
+    export,
+    promises_of,
+    run_timm,
+    source_of_trial,
+)
 from hilo_nas.export.timm import TIMM, build_train_options
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
@@ -399,9 +408,40 @@ def test_a_trial_is_chosen_by_its_number(study):
     assert choose_trial(study, number=1).number == 1
 
 
-@pytest.mark.parametrize(("speed", "number"), [(1.0, 2), (500.0, 2), (500.1, 3), (900.0, 3), (901.0, 4), (1000.0, 4)])
-def test_a_trial_is_chosen_as_the_most_accurate_of_at_least_a_speed(study, speed, number):
-    assert choose_trial(study, min_images_per_s=speed).number == number
+@pytest.mark.parametrize(("speed", "number"), [(1.0, 2), (470.0, 2), (500.0, 3), (850.0, 3), (900.0, 4), (1000.0, 4)])
+def test_a_trial_is_chosen_as_the_most_accurate_that_keeps_a_speed_surely(study, speed, number):
+    assert choose_trial(study, limits={"images_per_s": speed}).number == number
+
+
+@pytest.mark.parametrize(("latency_ms", "number"), [(1000.0, 2), (60.0, 3), (35.2, 4), (40.5, 3)])
+def test_a_trial_is_chosen_as_the_most_accurate_that_keeps_a_latency_surely(study, latency_ms, number):
+    assert choose_trial(study, limits={"latency_ms": latency_ms}).number == number
+
+
+def test_a_limit_of_both_kinds_is_kept_as_a_whole(study):
+    assert choose_trial(study, limits={"images_per_s": 1.0, "latency_ms": 60.0}).number == 3
+    assert choose_trial(study, limits={"images_per_s": 900.0, "latency_ms": 1000.0}).number == 4
+
+
+def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):
+    sure, unsure = (
+        promises_of(study.load_manifest(), study.load_record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
+    )
+    assert (sure.text, sure.is_sure) == ("trial 4 keeps images_per_s >= 900 with more than 99%", True)
+    assert (unsure.text, unsure.is_sure) == ("trial 4 keeps images_per_s >= 1000 with 50%", False)
+    assert promises_of(study.load_manifest(), study.load_record(4)) == []
+
+
+def test_a_limit_of_the_study_is_promised_without_being_asked_for(study):
+    manifest = dataclasses.replace(study.load_manifest(), limits={"latency_ms": 36.0})
+    (promise,) = promises_of(manifest, study.load_record(4))
+    assert promise.text.startswith("trial 4 keeps latency_ms <= 36 with ")
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("nan")])
+def test_a_limit_that_is_not_above_zero_is_refused(study, bound):
+    with pytest.raises(UsageError, match="images_per_s must be above 0, but got"):
+        choose_trial(study, limits={"images_per_s": bound})
 
 
 def test_a_trial_is_chosen_at_the_knee(study):
@@ -410,9 +450,9 @@ def test_a_trial_is_chosen_at_the_knee(study):
 
 def test_a_speed_that_none_reaches_is_answered_with_the_fastest(study):
     with pytest.raises(NotFoundError) as caught:
-        choose_trial(study, min_images_per_s=1000.5)
+        choose_trial(study, limits={"images_per_s": 1000.5})
     assert str(caught.value) == (
-        "no trial of study demo reaches 1000.5 images/s; the fastest, trial 4, has 1000. "
+        "no trial of study demo keeps images_per_s >= 1000.5; the best, trial 4, has images_per_s 1000. "
         "Ask for less, or search on with --trials."
     )
 
@@ -422,12 +462,12 @@ def test_a_speed_that_none_reaches_is_answered_with_the_fastest(study):
     [
         {},
         {"number": 3, "at_knee": True},
-        {"number": 0, "min_images_per_s": 1.0},
-        {"min_images_per_s": 0.0, "at_knee": True},
+        {"number": 0, "limits": {"images_per_s": 1.0}},
+        {"limits": {"images_per_s": 1.0}, "at_knee": True},
     ],
 )
 def test_exactly_one_way_of_choosing_is_wanted(study, ways):
-    with pytest.raises(UsageError, match="give exactly one of --trial N, --min-images-per-s X and --knee"):
+    with pytest.raises(UsageError, match="give exactly one of --trial N, --knee, and limits"):
         choose_trial(study, **ways)
 
 
@@ -441,7 +481,7 @@ def test_a_trial_that_cannot_serve_is_refused(study):
             choose_trial(study, number=number)
 
 
-@pytest.mark.parametrize("way", [{"at_knee": True}, {"min_images_per_s": 1.0}])
+@pytest.mark.parametrize("way", [{"at_knee": True}, {"limits": {"images_per_s": 1.0}}])
 def test_a_study_without_a_complete_trial_offers_none(tmp_path, way):
     folder = write_study(tmp_path, "empty", [build_failed(0)])
     with pytest.raises(NotFoundError, match="study empty has no complete trial yet: see `hilo-nas status empty`"):
