@@ -1,8 +1,8 @@
 """ONNX files for deployment: for any number of images, with what is needed to check them on the machine they run on.
 
-A free batch axis cost little: compared with files for one batch, a small LITv2 at 64 px took 1 % longer for one image
-and 5 % longer for eight (medians of interleaved calls, onnxruntime 1.32, one thread of a busy AMD EPYC); it may change.
-Height and width are fixed, because the merging's sampling points are computed for them.
+A free batch axis cost little: compared with files for one batch, a small LITv2 at 64 px took 1 to 4 % longer for one
+image and 1 to 5 % for eight (medians of interleaved calls, onnxruntime 1.32, one thread of a busy AMD EPYC); it may
+change. Height and width are fixed, because the merging's sampling points are computed for them.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _verify(source: bytes | Path, name: str) -> str:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         found = session.get_modelmeta().custom_metadata_map.get(_CHECK)
     if found is None:
-        raise UsageError(f"{name} must be written by hilo-nas export to be verified, but holds no {_CHECK}")
+        raise UsageError(f"{name} must be written by `hilo-nas export` to be verified, but holds no {_CHECK}")
     check: dict[str, Any] = json.loads(found)
     images = _draw_images(tuple(check["shape"]))
     expected = torch.tensor(check["output"])
