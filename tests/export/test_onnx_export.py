@@ -190,7 +190,7 @@ def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp
         verify_onnx(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    with pytest.raises(UsageError, match="must be written by hilo-nas export to be verified"):
+    with pytest.raises(UsageError, match=r"must be written by .hilo-nas export. to be verified"):
         verify_onnx(path)
 
 
