@@ -90,7 +90,7 @@ def rms(values: list[float]) -> float:
 
 
 def search(folder: Path, name: str, when: str | None) -> dict[str, TrialRecord]:
-    """Runs a search of eight networks, loaded from before its start or for 20 s in its middle, and returns its records."""
+    """Runs a search of eight networks, loaded from its start or for 20 s in its middle, and returns its records."""
     options = ["--trials", "8", "--seed", "1", "--sampler", "random", "--proxy-images", "1000", "--study", name]
     with load(when == "before"), open(folder / f"{name}.log", "w") as log:
         process = subprocess.Popen(

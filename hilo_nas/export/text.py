@@ -11,7 +11,8 @@ import yaml
 __all__ = ["build_title", "dump", "one_line", "shell_line"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_VARIABLE = re.compile(r"(?:OMP|MKL|MALLOC|PYTORCH|NVIDIA)_[A-Z0-9_]+")
+"""Variables that the ruler records; another name, such as LD_PRELOAD, could run code where the file is sourced."""
 
 
 def one_line(text: object) -> str:
@@ -25,7 +26,7 @@ def build_title(*lines: str) -> str:
 
 
 def shell_line(name: str, value: str) -> str:
-    """Returns `NAME=value` quoted for a shell, or a comment where the name is no variable or the value not one line."""
+    """Returns `NAME=value` quoted for a shell, or a comment where the ruler records no such name or the value is not one line."""
     if _VARIABLE.fullmatch(name) and not _UNPRINTABLE.search(value):
         return f"{name}={shlex.quote(value)}\n"
     return build_title(f"{name}: {value}")

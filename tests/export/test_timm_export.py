@@ -293,8 +293,9 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     device = dataclasses.replace(record.measurement.device, model=HOSTILE)
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
-        "QUOTED": "$(touch STOLEN) `touch STOLEN`; touch STOLEN 'x' \"y\"",
-        "LINES": HOSTILE,
+        "MKL_QUOTED": "$(touch STOLEN) `touch STOLEN`; touch STOLEN 'x' \"y\"",
+        "MKL_LINES": HOSTILE,
+        "LD_PRELOAD": "touch.so",
         "BAD;touch STOLEN;X": "1",
         HOSTILE.upper(): "1",
         "cudnn.benchmark": HOSTILE,
@@ -305,11 +306,11 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     for name in ("train.yaml", "arch.yaml", "timing.env"):
         head = paths[name].read_bytes().decode().split("\n")
         assert head[1].startswith("# 900 ± 36 images/s on x\\x0atouch STOLEN")
-        assert "touch" not in "".join(line for line in head if not line.startswith(("#", "QUOTED=")))
+        assert "touch" not in "".join(line for line in head if not line.startswith(("#", "MKL_QUOTED=")))
     assert yaml.safe_load(paths["arch.yaml"].read_text()) == record.subject.arch.to_dict()
-    script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$QUOTED"'
+    script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$MKL_QUOTED"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == f"PASSIVE|{environment['QUOTED']}"
+    assert done.stdout == f"PASSIVE|{environment['MKL_QUOTED']}"
     assert not done.stderr
     assert not (tmp_path / "STOLEN").exists()
 
