@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
-from hilo_nas.measurement import Measurement, ProxyScore, mean_score
+from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.pareto import dominates, is_non_dominated
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import error_apart, normal_above_zero, probability_faster, quality
@@ -49,7 +49,11 @@ _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
 
 
 def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns the complete trials that none beats in both speed and proxy top-1, the fastest first."""
+    """Returns the complete trials that none beats in both speed and proxy top-1, the fastest first.
+
+    A network that did not train (`TrialRecord.has_trained`) is no evidence of anything: it stands on no front, is tied
+    with none and beats none, however fast it is.
+    """
     scored = _scored(records)
     on_front = is_non_dominated([_point(record) for record in scored])
     front = [record for record, keep in zip(scored, on_front, strict=True) if keep]
@@ -144,6 +148,8 @@ def seed_noise(records: Sequence[TrialRecord]) -> float:
 def top1_errors(records: Sequence[TrialRecord]) -> dict[int, float]:
     """Returns by number the standard error of each complete trial's top-1, the noise between seeds included.
 
+    The errors hold for few held-out images (`ProxyScore.standard_error`).
+
     That noise is the pooled one (`seed_noise`) for all, for networks with several seeds too: two or three values of a
     network's own tell its spread within a factor of two or worse, and those that agree by chance would make it look
     certain. Where one network alone has several seeds, the pooled noise is its own. Until there are some, the errors
@@ -231,7 +237,10 @@ def _probability_of_top1(own: TrialRecord, other: TrialRecord, noise: float) -> 
 
 
 def _top1_error(record: TrialRecord, noise: float) -> float:
-    return mean_score(_counted(record), seed_noise=noise).proxy_top1_se
+    """Joins the error of the held-out images, which all seeds share, with that of the seeds' mean; see `mean_score`."""
+    scores = _counted(record)
+    of_images = math.sqrt(statistics.fmean(score.standard_error**2 for score in scores))
+    return math.hypot(of_images, noise / math.sqrt(len(scores)))
 
 
 def _counted(record: TrialRecord) -> list[ProxyScore]:
@@ -250,7 +259,8 @@ def _interval_error(measurement: Measurement) -> float:
 
 
 def _scored(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return [r for r in records if r.state == "complete" and not r.is_peer and r.measurement and r.score]
+    found = (r for r in records if r.state == "complete" and not r.is_peer and r.measurement)
+    return [r for r in found if r.has_trained]
 
 
 def _point(record: TrialRecord) -> tuple[float, float]:

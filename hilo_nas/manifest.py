@@ -9,8 +9,17 @@ from typing import Any
 import yaml
 
 from hilo_nas.errors import HiloNasError, RecordError
-from hilo_nas.measurement import TRAINING, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
-from hilo_nas.records import TrialRecord
+from hilo_nas.measurement import (
+    BASELINE_RECIPE,
+    RECIPE,
+    TRAINING,
+    Calibration,
+    Condition,
+    DeviceIdentity,
+    Measurement,
+    ProxyPlan,
+)
+from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
 
@@ -105,6 +114,10 @@ class Manifest:
         """The name of the study's training; see `ProxyPlan.hash`."""
         return self.plan.hash(self.data.hash)
 
+    def plan_hash_of(self, subject: Subject) -> str:
+        """Returns the name of the study's training of a network; see `ProxyPlan.baseline_hash`."""
+        return self.plan_hash if subject.is_litv2 else self.plan.baseline_hash(self.data.hash)
+
     @property
     def chance(self) -> float:
         """What a network scores that knows nothing, as far as that is known: 0 where the proxy is no training."""
@@ -117,6 +130,23 @@ class Manifest:
             return None
         evenly = 1 / self.data.num_classes
         return (self.data.chance or evenly) if self.plan.metric == "top1" else evenly
+
+    def interpret_scores(self, record: TrialRecord) -> TrialRecord:
+        """Returns a stored record with its scores as this version reads them.
+
+        Scores that do not say what guessing would score are told it. A baseline whose
+        scores were taken by an earlier recipe counts as cut off, so that the next search trains it again.
+        """
+        if self.plan.proxy != TRAINING:
+            return record
+        named = self.plan_hash_of(record.subject)
+        if record.is_peer and named != self.plan_hash and self.plan_hash in {s.plan_hash for s in record.scores}:
+            reason = f"{INTERRUPTED}: its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
+            scores = tuple(score for score in record.scores if score.plan_hash == named)
+            record = dataclasses.replace(record, state="failed", reason=reason, scores=scores)
+        chance = self.guessing_score
+        scores = tuple(s if s.chance is not None else dataclasses.replace(s, chance=chance) for s in record.scores)
+        return dataclasses.replace(record, scores=scores)
 
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns whether a record is of a network that the search compares with: an anchor or a peer."""

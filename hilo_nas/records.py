@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 
@@ -51,6 +51,11 @@ class Subject:
     def key(self) -> str:
         """The architecture's key, or `timm:NAME`; kept, for a search asks for it again and again."""
         return self.arch.key() if self.arch is not None else f"timm:{self.timm}"
+
+    @property
+    def is_litv2(self) -> bool:
+        """Whether it is a LITv2, under whatever name."""
+        return self.arch is not None or self.timm in ("litv2", *PRESETS)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns `{"arch": {...}}` or `{"timm": NAME}`, as workers receive it."""
@@ -137,6 +142,11 @@ class TrialRecord:
         """The score that counts: after the most images, the mean of the seeds that saw so many."""
         return self.score_at(max((score.images_seen for score in self.scores), default=0))
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether the score that counts tells more than guessing would; see `ProxyScore.is_at_chance`."""
+        return self.score is not None and not self.score.is_at_chance
+
     def score_at(self, images_seen: int) -> ProxyScore | None:
         """The score after so many images, the mean over seeds; None where there is none."""
         found = [score for score in self.scores if score.images_seen == images_seen]
@@ -191,7 +201,7 @@ class TrialRecord:
         return record
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a whole file or nothing: a temporary file beside it, flushed to the disk, then renamed over it.
 
     Raises:
@@ -200,8 +210,8 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -18,7 +18,7 @@ from hilo_nas.calibration import anchored
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
-from hilo_nas.space import SearchSpace
+from hilo_nas.space import SearchSpace, measured_violations
 from hilo_nas.space.file import build_space
 
 __all__ = ["SpeedFolder", "SpeedSetting"]
@@ -146,6 +146,14 @@ class SpeedFolder:
             self._records = {record.key: _anchored(record, calibrations) for record in timed}
         return self._records
 
+    def load_keeping(self, limits: Mapping[str, float]) -> dict[str, TrialRecord]:
+        """Returns the networks that keep the limits by this table, and all baselines; see `load_records`."""
+        return {
+            key: record
+            for key, record in self.load_records().items()
+            if record.is_peer or not any(v > 0 for v in measured_violations(limits, record.measurements).values())
+        }
+
     def load_all(self) -> list[TrialRecord]:
         """Returns every network that was tried, those that could not be timed included."""
         return load_records(self.path / "networks")
@@ -170,13 +178,16 @@ class SpeedFolder:
         """Returns the table's name and a hash, which a study keeps.
 
         The hash is of the networks and of what was first timed of each under each condition: its rounds over the
-        reference's, its single calls, its memory. A further timing or another calibration makes no other table.
+        reference's, its single calls, its memory. A further timing or another calibration makes no other table, nor do
+        baselines, because they change no network that a search proposes.
         """
         lines = []
         for key, record in sorted(self.load_records().items()):
+            if record.is_peer:
+                continue
             first: dict[str, Measurement] = {}
-            for measurement in sorted(record.measurements[::-1], key=lambda item: item.measured_at):
-                first.setdefault(measurement.condition.label(), measurement)
+            for measurement in sorted(record.measurements, key=lambda item: item.measured_at, reverse=True):
+                first[measurement.condition.label()] = measurement  # the oldest stays; in a file it lies last
             for label, timing in sorted(first.items()):
                 lines.append(f"{key} {label} {timing.ratios} {timing.latency_seconds} {timing.memory_mib!r}")
         return f"{self.path.resolve().name} ({_hash(lines)})"
@@ -187,7 +198,7 @@ class SpeedFolder:
             f"{record.key} {measurement.condition.label()} {measurement.images_per_s!r} "
             f"{measurement.latency_ms_p95!r} {measurement.memory_mib!r}"
             for record in sorted(self.load_all(), key=lambda record: record.key)
-            if record.state == "timed"
+            if record.state == "timed" and not record.is_peer
             for measurement in record.measurements
         )
 

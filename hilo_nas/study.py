@@ -34,6 +34,12 @@ class StudyFolder:
     path: Path
 
     @property
+    def address(self) -> str:
+        """Name or path by which a command typed here finds the study."""
+        found = studies_folder() / self.path.name
+        return self.path.name if found.absolute() == self.path.absolute() else str(self.path)
+
+    @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
@@ -113,14 +119,17 @@ class StudyFolder:
         write_atomically(self.manifest_path, manifest.to_yaml())
 
     def load_records(self) -> list[TrialRecord]:
-        """Returns the records in the order of their numbers, their timings as `read_timings` reads and orders them.
+        """Returns the records in the order of their numbers.
+
+        Timings are read and ordered by `read_timings`, scores by `Manifest.interpret_scores`.
 
         A re-timing that was cut off before the manifest changed does not count.
         """
         records = load_records(self.trials_path)
-        if not any(record.measurements for record in records):
+        if not any(record.measurements or record.scores for record in records):
             return records
-        return read_timings(records, self.load_manifest())
+        manifest = self.load_manifest()
+        return [manifest.interpret_scores(record) for record in read_timings(records, manifest)]
 
     def load_record(self, number: int) -> TrialRecord:
         """Returns the record of a finished, feasible trial.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -9,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch import PRESETS, load_arch
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import count_cost
-from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError, StudyMismatchError, UsageError
-from hilo_nas.events import Emit, NetworksTimed
+from hilo_nas.errors import HiloNasError, NotFoundError, StudyMismatchError, UsageError
+from hilo_nas.events import Emit, NetworksTimed, Notice
 from hilo_nas.measure import Cohort, Entrant, Ruler
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
 from hilo_nas.records import Subject, TrialRecord, forms_under
@@ -24,7 +23,7 @@ from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study
 from hilo_nas.versions import versions
 
-__all__ = ["NamedNetwork", "find_network", "sample_speeds", "time_networks"]
+__all__ = ["NamedNetwork", "add_speeds", "find_network", "sample_speeds", "time_networks"]
 
 _TOGETHER = 16
 """Networks of a sample that are timed in the same rounds; each such cohort is stored as soon as it is timed."""
@@ -65,7 +64,7 @@ def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
     if colon and tail.isdigit():
         return _find_trial(name, find_study(head, studies_dir), int(tail))
     if name.endswith((".yaml", ".yml")):
-        return NamedNetwork(name=name, subject={"arch": _load_arch(Path(name)).to_dict()}, defaults={})
+        return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()}, defaults={})
     raise UsageError(
         f"a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
         f"{', '.join(PRESETS)}, but got {name!r}. To time a sample of a space, add --sample N."
@@ -83,26 +82,6 @@ def _find_trial(name: str, folder: StudyFolder, number: int) -> NamedNetwork:
         subject=records[number].subject.to_dict(),
         defaults={**objective, "num_classes": manifest.data.num_classes},
     )
-
-
-def _load_arch(path: Path) -> ArchConfig:
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
-    if not isinstance(fields, Mapping):
-        raise UsageError(
-            f"{path} must hold an architecture (as `hilo-nas export` writes arch.yaml), but got {fields!r}"
-        )
-    try:
-        return ArchConfig.from_dict(fields)
-    except ArchError as error:
-        lines = "\n".join(f"  {line}" for line in str(error).splitlines())
-        raise ArchError(f"{path} holds no architecture:\n{lines}") from error
 
 
 def time_networks(
@@ -177,6 +156,41 @@ def sample_speeds(
             folder.write_record(_record(number, subject, setting, measured.get(key, ()), failures.get(key), share_s))
         emit(NetworksTimed(done=len(known) + min(first + _TOGETHER, len(keys)), total=len(known) + len(keys)))
     return folder.load_all()
+
+
+def add_speeds(
+    networks: Sequence[NamedNetwork],
+    folder: SpeedFolder,
+    ruler: Ruler,
+    emit: Emit,
+    *,
+    seconds_each: float | None = None,
+) -> list[TrialRecord]:
+    """Times named networks into a table of speeds that is there, under its conditions; returns their records.
+
+    Those that the table holds already are not timed again.
+
+    Raises:
+        NotFoundError: There is no table.
+        UsageError: A network is neither an architecture nor one of timm's.
+        StudyMismatchError: The table was made on another device.
+        HiloNasError: The networks cannot be timed.
+    """
+    stored = folder.load_setting()
+    if others := [network.name for network in networks if not set(network.subject) <= {"arch", "timm"}]:
+        raise UsageError(f"a table of speeds holds architectures and networks of timm's, but got {', '.join(others)}")
+    setting = _open_table(stored.space, stored.conditions, folder, ruler, emit, stored.num_classes)
+    wanted = {subject.key: subject for subject in (Subject.from_dict(network.subject) for network in networks)}
+    known = folder.load_records()
+    missing = {key: subject for key, subject in wanted.items() if key not in known}
+    measured, failures = _time_group(missing, setting, ruler, emit, seconds_each) if missing else ({}, {})
+    number = max((record.number for record in folder.load_all()), default=-1)
+    for key, subject in missing.items():
+        number += 1
+        folder.write_record(_record(number, subject, setting, measured.get(key, ()), failures.get(key), 0.0))
+    if failures:
+        emit(Notice(level="warning", text="; ".join(f"{key} was not timed: {e}" for key, e in failures.items())))
+    return [record for key, record in folder.load_records().items() if key in wanted]
 
 
 def _open_table(
@@ -293,21 +307,20 @@ def _record(
     failure: HiloNasError | None,
     seconds: float,
 ) -> TrialRecord:
-    assert subject.arch is not None
-    try:
-        params = setting.space.encode(subject.arch)
-    except UsageError:  # an anchor outside the space
-        params = None
-    cost = count_cost(subject.arch, setting.conditions[0].img_size, num_classes=setting.num_classes)
+    params, cost = None, None
+    if subject.arch is not None:
+        with contextlib.suppress(UsageError):  # an anchor outside the space
+            params = setting.space.encode(subject.arch)
+        cost = count_cost(subject.arch, setting.conditions[0].img_size, num_classes=setting.num_classes)
     return TrialRecord(
         number=number,
         subject=subject,
         state="timed" if failure is None else "failed",
         params=params,
-        origin="sample",
+        origin="sample" if subject.arch is not None else f"peer:{subject.timm}",
         reason=None if failure is None else str(failure),
-        parameters=cost.parameters,
-        macs=cost.macs,
+        parameters=None if cost is None else cost.parameters,
+        macs=None if cost is None else cost.macs,
         measurements=measurements,
         finished_at=utc_now(),
         seconds=seconds,

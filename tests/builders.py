@@ -117,6 +117,8 @@ def build_record(
 ) -> TrialRecord:
     """A trial of `build_arch(number)` unless `arch` is given; a speed or score of None was not taken."""
     arch = arch or build_arch(number)
+    is_litv2 = fields.get("subject", Subject(arch=arch)).is_litv2
+    baseline = {} if is_litv2 else {"plan_hash": build_plan().baseline_hash(build_data().hash)}
     values: dict[str, Any] = {
         "number": number,
         "subject": Subject(arch=arch),
@@ -124,7 +126,7 @@ def build_record(
         "parameters": count_params(arch, num_classes=10),
         "macs": count_macs(arch, 32, num_classes=10) if arch.stride <= 32 else None,
         "measurements": () if images_per_s is None else (build_measurement(images_per_s),),
-        "scores": () if proxy_top1 is None else (build_score(proxy_top1),),
+        "scores": () if proxy_top1 is None else (build_score(proxy_top1, **baseline),),
         "started_at": NOW,
         "finished_at": NOW,
         "seconds": 10.0,

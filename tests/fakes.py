@@ -8,6 +8,7 @@ from builders import (
     build_calibration,
     build_cohort,
     build_condition,
+    build_data,
     build_device,
     build_manifest,
     build_measurement,
@@ -67,7 +68,9 @@ class FakeExecutor:
                 self.resumed.append(self.legs[-1])
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_bytes(bytes(self.checkpoint_bytes))
-        return build_score(self.law(subject)[1] * (until / FULL) ** 0.1, seed=seed, images_seen=until)
+        name = build_plan().hash if subject.is_litv2 else build_plan().baseline_hash
+        value = self.law(subject)[1] * (until / FULL) ** 0.1
+        return build_score(value, seed=seed, images_seen=until, plan_hash=name(build_data().hash))
 
     def count(self, subject, emit):
         self.happen("count", len(self.counted))
@@ -171,9 +174,8 @@ class FakeMachine(FakeExecutor):
 
     def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
         score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
-        return dataclasses.replace(
-            score, plan_hash=self.plan.hash(self.data["content_hash"]), metric=self.plan.score_metric
-        )
+        name = self.plan.hash if subject.is_litv2 else self.plan.baseline_hash
+        return dataclasses.replace(score, plan_hash=name(self.data["content_hash"]), metric=self.plan.score_metric)
 
     def train(self, subject, plan, seed, emit, *, until=None, checkpoint=None):
         return build_score(self.law(subject)[1])

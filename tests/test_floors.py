@@ -19,6 +19,7 @@ import hilo_nas
 PACKAGE = Path(hilo_nas.__file__).parent
 FLOORS = {
     "clock": 0,
+    "commands": 0,
     "errors": 0,
     "events": 0,
     "aims": 1,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.arch import ArchConfig
+from hilo_nas.commands import command
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
@@ -116,7 +117,7 @@ class Table:
             raise UsageError(
                 f"a search can be replayed on a whole table alone, but {len(missing)} of the {len(listed)} networks of "
                 f"{self.space.name} lack their speed or a score in {self.manifest.name}. Go on with it: "
-                f"hilo-nas bench table {self.space.name} --study {self.manifest.name} ..."
+                f"{command('bench', 'table', self.space.name, '--study', self.manifest.name)} ..."
             )
 
 

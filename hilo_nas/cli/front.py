@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.hints import confirm_hint, remeasure_hint
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
+from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.study import StudyFolder, find_study
 
@@ -69,17 +73,29 @@ def run(
         }
         echo(json.dumps(content, indent=1))
     else:
-        print_front(folder, build_console())
+        print_front(folder, build_console(), study=study, studies_dir=studies_dir)
 
 
-def print_front(folder: StudyFolder, console: Console) -> None:
-    """Prints the front as a table, with the conditions of its figures and how it stands to each anchor and peer."""
+def print_front(
+    folder: StudyFolder, console: Console, *, study: str | None = None, studies_dir: Path | None = None
+) -> None:
+    """Prints the front as a table, with the conditions of its figures and how it stands to each anchor and peer.
+
+    Args:
+        folder: The study.
+        console: Where to.
+        study: Its name or folder as the user wrote it, for commands to type next.
+        studies_dir: As the user gave it.
+    """
     from hilo_nas.report import compare_references
 
     manifest, records = folder.load_manifest(), folder.load_records()
     front = front_of(records)
     if not front:
-        console.print(f"study {folder.name} has no complete trial yet", highlight=False)
+        untrained = _untrained(records)
+        text = "no complete trial that trained" if untrained else "no complete trial yet"
+        console.print(f"study {folder.name} has {text}", highlight=False)
+        _print_untrained(untrained, console)
         return
     scored = sum(record.state == "complete" and not record.is_peer for record in records)
     ties = ties_of(records)
@@ -127,27 +143,45 @@ def print_front(folder: StudyFolder, console: Console) -> None:
     if manifest.speeds:
         console.print(f"speeds from the table {manifest.speeds}", style="dim", soft_wrap=True)
     if len({(m.form, m.protocol) for record in front if (m := record.measurement)}) > 1:
-        console.print(
-            f"These speeds were not all taken in the same way: hilo-nas remeasure {folder.name}", soft_wrap=True
-        )
+        way = remeasure_hint(study or folder.name, studies_dir).command
+        console.print(f"These speeds were not all taken in the same way: {way}", soft_wrap=True)
     shown = [record for record in (*front, *tied, *peers) if record.measurement and record.measurement.contention]
     if shown:
         numbers = ", ".join(str(record.number) for record in shown)
         worst = max((r.measurement for r in shown if r.measurement), key=lambda m: m.contention_error)
         assert worst.contention is not None
+        way = remeasure_hint(study or folder.name, studies_dir).command
         console.print(
             f"{len(shown)} of these timings are contended (trial {numbers}): {worst.contention.text}, so their ± is "
-            f"wider. Time them again when nothing else runs: hilo-nas remeasure {folder.name}",
+            f"wider. Time them again when nothing else runs: {way}",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
+    _print_untrained(_untrained(records), console)
     for standing in compare_references(records):
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
     scores = [record.score for record in front if record.score]
     if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
         console.print(
-            f"One seed each, and some may have been lucky: hilo-nas search --study {folder.name} --confirm 2",
+            f"One seed each, and some may have been lucky: {confirm_hint(study or folder.name, studies_dir).command}",
             markup=False,
             soft_wrap=True,
         )
+
+
+def _untrained(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Complete networks of the search whose score cannot be told from guessing."""
+    return [r for r in records if r.state == "complete" and not r.is_peer and r.score and not r.has_trained]
+
+
+def _print_untrained(records: Sequence[TrialRecord], console: Console) -> None:
+    """Tells which networks are kept off the front because they did not train."""
+    if not records:
+        return
+    numbers = ", ".join(str(record.number) for record in records)
+    console.print(
+        f"did not train, and so not on the front: trial {numbers} (the score cannot be told from guessing). "
+        "A new study with a larger --proxy-images trains them for longer.",
+        soft_wrap=True,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,7 @@ from hilo_nas.cli.options import (
     parse_duration,
 )
 from hilo_nas.cli.text import figure, with_spread
+from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def run(
     num_classes: Annotated[int, typer.Option(help="Outputs of the classifier.")] = 1000,
     seconds: Seconds = None,
     sample: Annotated[int | None, typer.Option(metavar="N", help="Time N networks of the SPACE named.")] = None,
-    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the sample's table of speeds goes.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Table of speeds, to make or to add to.")] = None,
     also: Annotated[
         list[str] | None,
         typer.Option("--also", metavar="FIELD=VALUE,...", help="A further condition of the sample: batch_size=1."),
@@ -95,7 +97,9 @@ def run(
     faults = [f"seconds must be more than 0, but got {seconds:g}"] if seconds is not None and not seconds > 0 else []
     faults += [f"num_classes must be at least 1, but got {num_classes}"] if num_classes < 1 else []
     if sample is None:
-        faults += [f"{name} goes with --sample" for name, value in (("--save", save), ("--also", also)) if value]
+        faults += ["--also goes with --sample"] if also else []
+        if save is not None and (conditions := [*fields, *(["device"] if device else [])]):
+            faults.append(f"with --save, the conditions are those of the table: leave out {', '.join(conditions)}")
     else:
         faults += [f"--sample must be at least 1, but got {sample}"] if sample < 1 else []
         faults += ["--sample needs --save DIR, where the table of speeds goes"] if save is None else []
@@ -107,7 +111,9 @@ def run(
     timing = _Timing(
         device=device, fields=fields, num_classes=num_classes, seconds=seconds, idle_timeout_s=idle_timeout_s
     )
-    if sample is None:
+    if sample is None and save is not None:
+        _measure_into(networks, timing, save, studies_dir)
+    elif sample is None:
         _measure_named(networks, timing, output, studies_dir)
     else:
         assert save is not None
@@ -266,7 +272,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
     span = f": {_span_of(found)} at {objective.label()}" if found else ""
     console.print(
         f"{len(timed)} networks of {space.name} are timed{span}. Table: {save}\n"
-        f"Next, where the images are:\n  hilo-nas search {name} --speeds {save} --device cuda --data DATA",
+        f"Next, where the images are:\n  {command('search', name, '--speeds', save, '--device', 'cuda')} --data DATA",
         markup=False,
         soft_wrap=True,
     )
@@ -281,14 +287,39 @@ def _span_of(found: list[Measurement]) -> str:
     return ", ".join(texts)
 
 
+def _measure_into(names: list[str], timing: _Timing, save: Path, studies_dir: Path | None) -> None:
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.report import write_speed_table
+    from hilo_nas.speeds import SpeedFolder
+    from hilo_nas.survey import add_speeds, find_network
+
+    folder = SpeedFolder(save)
+    objective = folder.load_setting().conditions[0]
+    networks = [find_network(name, studies_dir) for name in dict.fromkeys(names)]
+    console = build_console()
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        build_display(console) as display,
+        timing.ruler(Path(logs), objective.env) as ruler,
+    ):
+        ruler.read_device(objective.device, display)
+        records = add_speeds(networks, folder, ruler, display, seconds_each=timing.seconds)
+    write_speed_table(folder)
+    for record in records:
+        speed = figure(record.measurement.images_per_s) if record.measurement else "no"
+        console.print(f"{record.key}: {speed} images/s at {objective.label()}", soft_wrap=True)
+    if len(records) < len(networks):
+        raise typer.Exit(1)
+
+
 def _check_also(also: tuple[str, ...], objective: Condition, space: str, save: Path) -> None:
     """Raises UsageError for a sample's wrong further conditions, or limits on them, before a worker starts."""
     from hilo_nas.aims import build_aims
 
     build_aims(objective, also)
     if limited := [text for text in also if build_aims(objective, [text]).limits]:
-        options = " ".join(f"--also {text}" for text in limited)
+        options = " ".join(f"--also {shlex.quote(text)}" for text in limited)
         raise UsageError(
             f"a sample holds fast and slow networks alike: its --also must be without limits, but got {options}. Leave "
-            f"them out here, and give them to the search: hilo-nas search {space} --speeds {save} {options}"
+            f"them out here, and give them to the search: {command('search', space, '--speeds', save)} {options}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console
+from hilo_nas.cli.hints import hints_after_search, resume_hint
 from hilo_nas.cli.options import (
     Background,
     BatchSize,
@@ -40,7 +40,6 @@ from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 
 if TYPE_CHECKING:
     from hilo_nas.search import SearchRequest  # Optuna takes its time
-    from hilo_nas.study import StudyFolder
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -261,36 +260,33 @@ def _search(request: SearchRequest, console: Console) -> None:
 
             folder, finished = run_search(request, emit)
     except KeyboardInterrupt:
-        way = f"Resume with: {_resume_command(request, folder)}"
+        way = f"Resume with: {resume_hint(request.study or folder.name, request.studies_dir).command}"
         if not folder.exists:
             way = "Nothing was measured yet: start it again with the same command."
         build_console(stderr=True).print(way, soft_wrap=True)
         raise
     console.print()
-    print_front(folder, console)
+    print_front(folder, console, study=request.study, studies_dir=request.studies_dir)
     how = {
         "total": "all done",
         "timeout": "the time is up",
         "exhausted": "the space holds no further network within the limits",
     }[finished.stopped_by]
-    where = request.study or folder.name
-    rest = f" --studies-dir {request.studies_dir}" if request.studies_dir else ""
-    console.print(
-        f"\n{finished.measured} of {finished.total} networks measured, {how}; this run took "
-        f"{duration(finished.seconds)}. Records: {folder.path}\n"
-        "Next:\n"
-        f"  hilo-nas search --study {where}{rest} --trials 20      # go on\n"
-        f"  hilo-nas export {where}{rest} --knee --format timm -o out/     # train the one at the knee",
-        markup=False,
-        soft_wrap=True,
+    notes, hints = hints_after_search(
+        request.study or folder.name,
+        request.studies_dir,
+        folder.load_manifest(),
+        folder.load_records(),
+        is_exhausted=finished.stopped_by == "exhausted",
     )
-
-
-def _resume_command(request: SearchRequest, folder: StudyFolder) -> str:
-    words = ["hilo-nas", "search", "--study", request.study or folder.name]
-    if request.studies_dir:
-        words += ["--studies-dir", str(request.studies_dir)]
-    return shlex.join(words)
+    lines = [
+        f"\n{finished.measured} of {finished.total} networks measured, {how}; this run took "
+        f"{duration(finished.seconds)}. Records: {folder.path}",
+        *notes,
+        "Next:",
+        *(f"  {hint.line()}" for hint in hints),
+    ]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _print_cost(request: SearchRequest, console: Console) -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
@@ -99,6 +100,8 @@ def run(
             rows["trained"] += f"; {confirming:,} more with further seeds"
     if peers:
         rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in peers.items())
+    if untrained := [str(r.number) for r in records if r.state == "complete" and r.score and not r.has_trained]:
+        rows["untrained"] = f"trial {', '.join(untrained)}: the score cannot be told from guessing"
     if verdicts:
         rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
         if contended:
@@ -112,8 +115,7 @@ def run(
     for reason, numbers in _reasons(records).items():
         console.print(f"  {reason}: trial {', '.join(map(str, numbers))}")
     if measured < manifest.trials:
-        where = f" --studies-dir {studies_dir}" if studies_dir else ""
-        console.print(f"Go on with: hilo-nas search --study {study}{where}")
+        console.print(f"Resume with: {resume_hint(study, studies_dir).command}")
 
 
 def _images_trained(records: list[TrialRecord]) -> dict[str, dict[int, int]]:

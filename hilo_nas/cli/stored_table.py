@@ -18,6 +18,7 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.cli.text import describe_proxy, duration, figure, score_label, with_spread
+from hilo_nas.commands import command
 from hilo_nas.pareto import is_non_dominated
 from hilo_nas.study import StudyFolder
 
@@ -96,7 +97,7 @@ def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> N
     }
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}", markup=False)
-    console.print(f"Replay searches on it: hilo-nas bench samplers {folder.path}", markup=False)
+    console.print(f"Replay searches on it: {command('bench', 'samplers', folder.path)}", markup=False)
 
 
 def _print_text(
@@ -127,7 +128,7 @@ def _print_text(
         f"row: place in {_TABLE}, from 0; the records of this table are not stored, so none can be exported\n"
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± half of the 95 % interval\n"
         f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error\n"
-        f"Replay searches on it: hilo-nas bench samplers {folder.path}",
+        f"Replay searches on it: {command('bench', 'samplers', folder.path)}",
         style="dim",
         markup=False,
         soft_wrap=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from hilo_nas.commands import command
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
@@ -53,7 +54,7 @@ def choose_trial(
             raise UsageError(f"{name} must be above 0, but got {bound:g}")
     front = front_of(folder.load_records())
     if not front:
-        raise NotFoundError(f"study {folder.name} has no complete trial yet: see `hilo-nas status {folder.name}`")
+        raise NotFoundError(f"study {folder.name} has no complete trial yet: see `{command('status', folder.address)}`")
     if at_knee:
         return front[knee([(_speed(record), _top1(record)) for record in front])]
     assert limits

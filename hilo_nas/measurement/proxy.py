@@ -15,7 +15,17 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement.plain import build_value
 
-__all__ = ["FORMULAS", "METRICS", "PROXY_PRECISIONS", "RECIPE", "TRAINING", "ProxyPlan", "ProxyScore", "mean_score"]
+__all__ = [
+    "BASELINE_RECIPE",
+    "FORMULAS",
+    "METRICS",
+    "PROXY_PRECISIONS",
+    "RECIPE",
+    "TRAINING",
+    "ProxyPlan",
+    "ProxyScore",
+    "mean_score",
+]
 
 TRAINING = "training"
 """The proxy that is a short training; the others are told by `ProxyPlan.proxy`."""
@@ -25,6 +35,10 @@ FORMULAS = ("params", "macs", "images_per_s")
 RECIPE = "adamw-2"
 """Version of the proxy training's recipe; it changes with anything that may change a score (`proxy/recipe.py`,
 `proxy/batches.py`), and scores of different recipes are never compared."""
+BASELINE_RECIPE = "adamw-2-batchnorm"
+"""The recipe's version for networks that are not LITv2s: their batch norms' statistics are taken anew from training
+images before a score. It changes with `RECIPE`, too."""
+_Z95 = 1.96
 _WITH_HORIZON = ("adamw-1",)
 """Recipes whose schedule knew its end: their budget is part of what the training is."""
 
@@ -127,6 +141,11 @@ class ProxyPlan:
         """Builds the plan that `to_dict` described, or one stored by an earlier version."""
         return cls(**{**fields, "rungs": tuple(fields.get("rungs", ()))})
 
+    def baseline_hash(self, data_hash: str) -> str:
+        """Returns `hash` for a network that is no LITv2, whose scores a training takes by `BASELINE_RECIPE`."""
+        is_told_apart = self.proxy == TRAINING and self.recipe == RECIPE
+        return (dataclasses.replace(self, recipe=BASELINE_RECIPE) if is_told_apart else self).hash(data_hash)
+
     def hash(self, data_hash: str) -> str:
         """Returns the name of this training on that data: scores of one name, after as many images, are comparable.
 
@@ -175,8 +194,37 @@ class ProxyScore:
     versions: dict[str, str]
     scored_at: str
     """UTC, ISO 8601."""
+    chance: float | None = None
+    """What guessing would score on these images: of `top1`, the share of the largest class; of `balanced`, one over the
+    classes; of `likelihood`, the probability by the classes' shares. None where it is unknown, or of another proxy."""
     seeds: int = 1
     """Trainings that the value is the mean of; records hold single ones (see `mean_score`)."""
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error that holds for few images: half of Wilson's 95 % interval over 1.96, never 0.
+
+        For `balanced` the interval is that of each class, all of one size. Other metrics keep `proxy_top1_se`.
+        """
+        return self._wilson()[1]
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether the 95 % interval of the value includes what guessing scores, or lies below: it did not train."""
+        if self.chance is None or self.metric not in METRICS:
+            return False
+        middle, error = self._wilson()
+        return middle - _Z95 * error <= self.chance
+
+    def _wilson(self) -> tuple[float, float]:
+        """The middle of the interval and its half-width over 1.96 (Wilson 1927)."""
+        classes = {"top1": 1.0, "balanced": 1 / self.chance if self.chance else 1.0}.get(self.metric)
+        if classes is None or self.n_val < 1:
+            return self.proxy_top1, self.proxy_top1_se
+        per_class = self.n_val / classes
+        shrink = 1 + _Z95**2 / per_class
+        variance = self.proxy_top1_se**2 + (_Z95 / (2 * per_class)) ** 2 / classes
+        return (self.proxy_top1 + _Z95**2 / (2 * per_class)) / shrink, math.sqrt(variance) / shrink
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyScore:

@@ -10,9 +10,12 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
 
-__all__ = ["GradientGraph"]
+from hilo_nas.models import LITv2
+
+__all__ = ["GradientGraph", "can_be_held"]
 
 _WARM_UP_PASSES = 3
 """Before the capture, in which no library may still set itself up; as many as torch's own examples take."""
@@ -64,3 +67,10 @@ class GradientGraph:
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     """One for all captures: cuBLAS keeps a workspace (68 MB on an H200) for every stream that it was ever called on."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def can_be_held(model: nn.Module) -> bool:
+    """Whether a CUDA graph can hold a network's pass: a LITv2's, if it throws no dice. Of others that is not known."""
+    dice = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    dice += [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    return isinstance(model, LITv2) and not any(dice)

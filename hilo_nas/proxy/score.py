@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hilo_nas.proxy.batches import ImageSet
 from hilo_nas.proxy.memory import MicroBatch
 
-__all__ = ["HeldOutResult", "predict", "score_balanced", "score_likelihood", "score_top1"]
+__all__ = ["HeldOutResult", "chance_of", "predict", "score_balanced", "score_likelihood", "score_top1"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,19 @@ def predict(
         loss=float(losses.mean()),
         loss_se=float(losses.std(correction=0)) / math.sqrt(len(losses)),
     )
+
+
+def chance_of(metric: str, labels: np.ndarray) -> float:
+    """Returns what guessing scores by a metric on images of these classes; see `ProxyScore.chance`.
+
+    Args:
+        metric: `top1`, `balanced` or `likelihood`.
+        labels: True classes, (N; int64).
+    """
+    shares = np.unique(labels, return_counts=True)[1] / len(labels)
+    if metric == "top1":
+        return float(shares.max())
+    return 1 / len(shares) if metric == "balanced" else float(np.exp((shares * np.log(shares)).sum()))
 
 
 def score_top1(result: HeldOutResult) -> tuple[float, float]:

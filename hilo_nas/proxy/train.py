@@ -9,14 +9,14 @@ import importlib.metadata
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hilo_nas.clock import utc_now
 from hilo_nas.data.prepare import CachedData
@@ -26,10 +26,20 @@ from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
-from hilo_nas.proxy.graph import GradientGraph
+from hilo_nas.proxy.graph import GradientGraph, can_be_held
 from hilo_nas.proxy.memory import MicroBatch, free_cached_memory, memory_given_back
-from hilo_nas.proxy.recipe import CLIP_NORM, autocast, build_average, build_loss, build_optimizer, warmup_share
-from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
+from hilo_nas.proxy.recipe import (
+    BATCHNORM_IMAGES,
+    CLIP_NORM,
+    autocast,
+    batchnorms_of,
+    build_average,
+    build_loss,
+    build_optimizer,
+    collect_statistics,
+    warmup_share,
+)
+from hilo_nas.proxy.score import HeldOutResult, chance_of, predict, score_balanced, score_likelihood, score_top1
 
 __all__ = ["Training", "run_training"]
 
@@ -92,10 +102,11 @@ def run_training(
     result = trained.result
     top1, standard_error = _METRICS[the_plan.metric](result)
     score = ProxyScore(
-        plan_hash=the_plan.hash(the_data.content_hash),
+        plan_hash=trained.plan_hash,
         metric=the_plan.metric,
         proxy_top1=top1,
         proxy_top1_se=standard_error,
+        chance=chance_of(the_plan.metric, result.labels),
         loss=result.loss,
         n_val=len(result.labels),
         images_seen=trained.images_seen,
@@ -115,6 +126,7 @@ class _Trained(NamedTuple):
     result: HeldOutResult
     images_seen: int
     micro_batch_size: int
+    plan_hash: str
 
 
 def _train(
@@ -138,7 +150,8 @@ def _train(
     result = training.evaluate()
     if checkpoint is not None:
         set_aside(checkpoint, name, training.state(), emit)
-    return _Trained(result, training.images_seen, training.micro_batch.size)
+    name_plan = plan.hash if isinstance(model, LITv2) else plan.baseline_hash
+    return _Trained(result, training.images_seen, training.micro_batch.size, name_plan(data.content_hash))
 
 
 class Training:
@@ -175,6 +188,9 @@ class Training:
         self._images, places, self._val_images, self._val_places = open_split(data, plan, device)
         self._generator = torch.Generator().manual_seed(seed)
         self._sampler = Sampler(places, self._generator)
+        # Always the same images, drawn apart from the training's: legs give what the whole gives.
+        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
+        self._batchnorm_places = torch.from_numpy(places)[order[:BATCHNORM_IMAGES]]
         self._augmenter = Augmenter(
             *image_statistics(self._images, places), hflip=plan.hflip, generator=self._generator
         )
@@ -187,7 +203,7 @@ class Training:
         self._optimizer = build_optimizer(self.model, plan.batch_size)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "amp-fp16")
-        self._can_capture = device.type == "cuda" and _can_be_held(self.model)
+        self._can_capture = device.type == "cuda" and can_be_held(self.model)
         self._graph: GradientGraph | None = None
         self._latest_loss = torch.zeros((), device=device)
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
@@ -222,6 +238,8 @@ class Training:
     def evaluate(self) -> HeldOutResult:
         """Returns what the averaged network says about the held-out images now; the training is left as it was.
 
+        Networks other than LITv2s are scored with batch norm's statistics of training images; see `proxy/recipe.py`.
+
         Where memory runs out here, the images are cut for this once: a training step's pieces, and so batch norm's
         statistics, are as before.
 
@@ -237,9 +255,28 @@ class Training:
             return logits
 
         pieces = MicroBatch(self.micro_batch.size, self._emit)
-        result = predict(self._average.module, infer, self._val_images, self._val_places, pieces)
+        model = self._average.module
+        batchnorms = [] if isinstance(model, LITv2) else batchnorms_of(model)
+        with _buffers_kept(model, in_any_case=True) if batchnorms else contextlib.nullcontext():
+            if batchnorms:
+                self._take_statistics(batchnorms, infer, pieces)
+            result = predict(model, infer, self._val_images, self._val_places, pieces)
         self._check_finite(result.loss)
         return result
+
+    def _take_statistics(
+        self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], pieces: MicroBatch
+    ) -> None:
+        """Gives the averaged network's batch norms the statistics of training images under its own weights."""
+
+        def through(size: int) -> None:
+            with collect_statistics(self._average.module, batchnorms):
+                for chunk in torch.split(self._batchnorm_places, size):
+                    if len(chunk) == size or len(self._batchnorm_places) < size:  # a small rest would weigh as much
+                        infer(self._images.take(chunk)[0])
+
+        effect = "They come from fewer images at once."
+        pieces.run(through, what="taking batch norm's statistics", effect=effect)
 
     def state(self) -> dict[str, Any]:
         """Returns all that the training needs to go on as if it had not paused."""
@@ -334,13 +371,6 @@ class Training:
     def _check_finite(self, loss: float) -> None:
         if not (math.isfinite(loss) and self._is_finite):
             raise HiloNasError(f"the training diverged: its loss was not finite after {self.images_seen} images")
-
-
-def _can_be_held(model: nn.Module) -> bool:
-    """Whether a CUDA graph can hold a network's pass: a LITv2's, if it throws no dice. Of others that is not known."""
-    dice = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    dice += [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
-    return isinstance(model, LITv2) and not any(dice)
 
 
 @contextlib.contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from hilo_nas.front import SURE, front_of, probability_beats, seed_noise, top1_errors
+from hilo_nas.front import SURE, front_of, probability_beats, probability_of_speed, seed_noise, top1_errors
 from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
 
 __all__ = ["Standing", "compare_references"]
+
+_Z95 = 1.96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,9 +25,9 @@ class Standing:
     number: int
     """Its trial."""
     verdict: str
-    """`beaten`, `on the front` (an anchor), `not beaten` (a peer, which no front holds), or `not measured`."""
+    """`beaten`, with at least 95 %; `on the front` (an anchor); `not beaten`; `did not train`; or `not measured`."""
     by: int | None = None
-    """The trial that beats it by the most: the fastest of those at least as accurate."""
+    """The trial that it is compared with: the one that beats it, or else the one that makes the best trade."""
     speed_ratio: float | None = None
     """That trial's images/s over the network's."""
     top1_gain: float | None = None
@@ -35,7 +37,13 @@ class Standing:
     metric: str = "top1"
     """Of the scores; see `ProxyScore.metric`."""
     probability: float | None = None
-    """How probable it is that that trial really is both faster and more accurate; see `probability_beats`."""
+    """Probability that that trial really is both faster and more accurate; see `probability_beats`."""
+    score: float | None = None
+    """The network's own proxy score, where it did not train."""
+    chance: float | None = None
+    """Score of guessing, where it did not train."""
+    reason: str | None = None
+    """Why it was not measured."""
 
     @property
     def kind(self) -> str:
@@ -45,55 +53,108 @@ class Standing:
     def sentence(self) -> str:
         """Returns the standing in words."""
         who = f"{self.name} (trial {self.number})"
+        if self.verdict == "did not train":
+            return (
+                f"{who} did not train: its {METRICS.get(self.metric, self.metric)} of {_percent(self.score)} cannot be "
+                f"told from guessing ({_percent(self.chance)}), so no trial is compared with it. Train it on more "
+                "images, in a study with a larger --proxy-images."
+            )
+        if self.verdict == "not measured":
+            return f"{who} has no speed and score to compare with" + f": {self.reason}" * bool(self.reason)
         if self.verdict == "beaten":
-            gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
-            gained = f"{gain:+.4g} ± {gain_se:.2g} of {self.metric}"
-            if self.metric in METRICS:
-                gained = f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points of proxy {METRICS[self.metric]}"
-            text = f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {gained}"
-            is_unsure = self.probability is not None and self.probability < SURE
-            return f"{text}, with a probability of {self.probability:.0%}" if is_unsure else text
-        if self.verdict == "on the front":
-            return f"no trial beats {who}: it stands on the front itself"
-        if self.verdict == "not beaten":
-            return f"no trial beats {who}: none is as fast and as accurate"
-        return f"{who} has no speed and score to compare with"
+            return f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {self._gain()}"
+        stands = "; it stands on the front itself" * (self.verdict == "on the front")
+        if self.by is None:
+            return f"no trial beats {who}" + (stands.replace(";", ":") or ": none is as fast and as accurate")
+        of_score = self._gain()
+        if abs(self.top1_gain or 0.0) <= _Z95 * (self.top1_gain_se or 0.0):
+            of_score = f"{METRICS.get(self.metric, self.metric)} not distinguishable ({self._difference()})"
+        text = f"trial {self.by}: {self.speed_ratio:.3g}x the images/s of {who}, {of_score}"
+        if (self.speed_ratio or 0.0) > 1 and (self.top1_gain or 0.0) > 0:
+            text += f", both better with a probability of {self.probability:.0%}"
+        return text + stands
+
+    def _difference(self) -> str:
+        gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
+        if self.metric in METRICS:
+            return f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points"
+        return f"{gain:+.4g} ± {gain_se:.2g}"
+
+    def _gain(self) -> str:
+        what = f"proxy {METRICS[self.metric]}" if self.metric in METRICS else self.metric
+        return f"{self._difference()} of {what}"
 
 
 def compare_references(records: Sequence[TrialRecord]) -> list[Standing]:
     """Returns the standing of each anchor and each peer of a study, in the order of their trials."""
-    front = front_of(records)
     latest = {record.origin: record for record in records if record.origin.startswith(("anchor:", "peer:"))}
     origins = {record.key: origin for origin, record in latest.items()}
     for record in records:  # one that was cut off lives on under its retry
         if record.key in origins and record.state == "complete":
             latest[origins[record.key]] = record
-    errors, noise = top1_errors(records), seed_noise(records)
-    return [_stand(origin.removeprefix("anchor:"), record, front, errors, noise) for origin, record in latest.items()]
+    comparison = _Comparison(records)
+    return [comparison.stand(origin.removeprefix("anchor:"), record) for origin, record in latest.items()]
 
 
-def _stand(
-    name: str, record: TrialRecord, front: Sequence[TrialRecord], errors: Mapping[int, float], noise: float
-) -> Standing:
-    name = record.key if record.is_peer else name
-    if record.state != "complete":
-        return Standing(name=name, number=record.number, verdict="not measured")
-    point = _point(record)
-    better = [rival for rival in front if dominates(_point(rival), point)]
-    if not better:
-        return Standing(name=name, number=record.number, verdict="not beaten" if record.is_peer else "on the front")
-    best = max(better, key=_point)
-    return Standing(
-        name=name,
-        number=record.number,
-        verdict="beaten",
-        by=best.number,
-        speed_ratio=_point(best)[0] / point[0],
-        top1_gain=_point(best)[1] - point[1],
-        top1_gain_se=math.hypot(errors[best.number], errors[record.number]),
-        metric=record.score.metric if record.score else "top1",
-        probability=probability_beats(best, record, noise=noise),
-    )
+class _Comparison:
+    """The front of a study's records, with the errors of their scores."""
+
+    def __init__(self, records: Sequence[TrialRecord]) -> None:
+        self._front, self._errors, self._noise = front_of(records), top1_errors(records), seed_noise(records)
+
+    def stand(self, name: str, record: TrialRecord) -> Standing:
+        """Returns how the front stands to a network."""
+        name, number = record.key if record.is_peer else name, record.number
+        if record.state != "complete" or record.score is None:
+            reason = record.reason if record.is_interrupted else None
+            return Standing(name=name, number=number, verdict="not measured", reason=reason)
+        metric = record.score.metric
+        if not record.has_trained:
+            value, chance = record.score.proxy_top1, record.score.chance
+            return Standing(
+                name=name, number=number, verdict="did not train", score=value, chance=chance, metric=metric
+            )
+        rivals = [rival for rival in self._front if rival.number != number]
+        verdict = "not beaten" if len(rivals) == len(self._front) else "on the front"
+        chances = {rival.number: probability_beats(rival, record, noise=self._noise) for rival in rivals}
+        better = [r for r in rivals if chances[r.number] >= SURE and dominates(_point(r), _point(record))]
+        best = max(better, key=_point) if better else self._best_trade(record, rivals)
+        if best is None:
+            return Standing(name=name, number=number, verdict=verdict)
+        return Standing(
+            name=name,
+            number=number,
+            verdict="beaten" if better else verdict,
+            by=best.number,
+            speed_ratio=_point(best)[0] / _point(record)[0],
+            top1_gain=_point(best)[1] - _point(record)[1],
+            top1_gain_se=self._gain_se(best, record),
+            metric=metric,
+            probability=chances[best.number],
+        )
+
+    def _best_trade(self, record: TrialRecord, rivals: Sequence[TrialRecord]) -> TrialRecord | None:
+        """Returns the fastest of those surely faster and not surely less accurate.
+
+        Without one: the most accurate of those surely faster; else the fastest of those surely more accurate; else the
+        fastest of those that are better by their values.
+        """
+        faster = [rival for rival in rivals if probability_of_speed(rival, record) >= SURE]
+        gains = {r.number: (_point(r)[1] - _point(record)[1]) / self._gain_se(r, record) for r in rivals}
+        if even := [rival for rival in faster if gains[rival.number] >= -_Z95]:
+            return max(even, key=_point)
+        if faster:
+            return max(faster, key=lambda rival: gains[rival.number])
+        more_accurate = [rival for rival in rivals if gains[rival.number] > _Z95]
+        by_values = [rival for rival in rivals if dominates(_point(rival), _point(record))]
+        return max(more_accurate or by_values, key=_point, default=None)
+
+    def _gain_se(self, own: TrialRecord, other: TrialRecord) -> float:
+        return math.hypot(self._errors[own.number], self._errors[other.number]) or 1e-12
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{100 * share:.1f} %"
 
 
 def _point(record: TrialRecord) -> tuple[float, float]:

@@ -38,6 +38,7 @@ COLUMNS = (
     "loss",
     "images_seen",
     "seeds",
+    "has_trained",
     "params_m",
     "gmacs",
     "patch_size",
@@ -154,7 +155,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
         names = ("proxy_top1", "proxy_top1_se", "metric", "loss", "images_seen", "seeds")
-        row |= {name: getattr(record.score, name) for name in names}
+        row |= {name: getattr(record.score, name) for name in names} | {"has_trained": record.has_trained}
     return row
 
 

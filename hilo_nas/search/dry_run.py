@@ -33,7 +33,7 @@ from hilo_nas.search.rungs import expected_share
 from hilo_nas.search.scoring import has_budget
 from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
 
-__all__ = ["CONFIRMED", "Cost", "estimate_cost", "price_search", "share_of"]
+__all__ = ["CONFIRMED", "Cost", "estimate_cost", "price_search", "share_of", "try_networks"]
 
 _NETWORKS = 3
 _PROBE_BATCHES = (6, 60)
@@ -149,18 +149,18 @@ def price_search(
     # As a rule a network is stopped at a rung; the first ones, which meet few others there, continue more often.
     trained = expected_share(setting.plan.budgets, eta)
     first, *others = subjects = _draw_networks(setting)
-    tried = _try_networks(executor, setting, [first], emit)
+    tried = try_networks(executor, setting, [first], emit)
     if tried:
         work = [_macs(subject, setting) for subject in subjects]
         (timing, training), growth = tried[0], statistics.fmean(work) / max(work[0], 1)
         total_s = set_up_s + trials * (timing + trained * growth * training)
         emit(CostForeseen(trials=trials, total_s=total_s, seconds=time.monotonic() - begun, tried=1))
     trained *= share_of(foresee_limits(setting, executor, emit))
-    tried += _try_networks(executor, setting, others, emit)
+    tried += try_networks(executor, setting, others, emit)
     if not tried:
         raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
     timings, trainings = zip(*tried, strict=True)
-    peers_tried = _try_networks(executor, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
+    peers_tried = try_networks(executor, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
     peers_s = sum(map(sum, peers_tried))
     each = [sum(seconds) for seconds in tried]
     trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
@@ -241,7 +241,7 @@ def _macs(subject: Subject, setting: Setting) -> int:
     return count_macs(subject.arch, setting.plan.img_size, num_classes=setting.data.num_classes)
 
 
-def _try_networks(
+def try_networks(
     executor: LocalExecutor, setting: Setting, subjects: Sequence[Subject], emit: Emit
 ) -> list[tuple[float, float]]:
     """Returns each network's seconds of timing and of training; those that fail are told and left out."""

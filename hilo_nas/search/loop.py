@@ -66,7 +66,8 @@ class SearchLoop:
         manifest: The study's manifest.
         executor: Who measures and trains.
         emit: Takes the events.
-        speeds: A table that stands in for timing: only its networks are tried.
+        speeds: A table that stands in for timing: only its networks are tried, and of these only those that keep the
+            limits by that table.
         reused: Networks of another study that come first, with their scores; its peers only where they are asked for.
         checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
@@ -90,11 +91,11 @@ class SearchLoop:
         between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._timed = None if speeds is None else speeds.load_records()
         self._reused = [item for item in reused if not item.is_peer]
         self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
+        self._timed = None if speeds is None else speeds.load_keeping(self._limits)
         self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
         self._checkpoints.remove_drafts()
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
-from hilo_nas.events import Emit
+from hilo_nas.events import Emit, Notice
+from hilo_nas.measurement import TRAINING, ProxyPlan
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import SearchRequest
+from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
 
-__all__ = ["check_peers", "due_peers", "join_peers"]
+__all__ = ["check_peers", "due_peers", "join_peers", "tell_cost"]
 
 
 def check_peers(request: SearchRequest, folder: StudyFolder, executor: LocalExecutor, emit: Emit) -> None:
     """Checks before anything is spent that the peers asked for can be compared with in a study, there or still to be.
 
     Raises:
-        UsageError: timm does not know one of them, or the study's speeds were taken on another machine.
+        UsageError: timm does not know one of them, or a table stands in for timing and does not hold it.
     """
     if not request.peers:
         return
-    if folder.exists and (table := folder.load_manifest().speeds) is not None:
-        raise UsageError(
-            f"peers must be timed like the space's networks, but study {folder.name} takes its speeds from the table "
-            f"{table}, which holds none. Leave out --peers."
-        )
     executor.check_timm_names([peer.removeprefix("timm:") for peer in request.peers], emit)
+    path = request.speeds or (folder.load_local().values.get("speeds") if folder.exists else None)
+    if path is None or (folder.exists and folder.load_manifest().speeds is None):
+        return
+    held = SpeedFolder(Path(path)).load_records()
+    if missing := [peer for peer in request.peers if peer not in held]:
+        raise UsageError(
+            f"peers must be in the table of speeds, but {path} does not hold {', '.join(missing)}. Time them where the "
+            f"table was made: {command('measure', *missing, '--save', path)}"
+        )
+
+
+def tell_cost(peers: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[float, float]], emit: Emit) -> None:
+    """Tells, before baselines are timed and trained, on how many images each is and about how long all will take.
+
+    Args:
+        peers: Those still to be tried.
+        plan: The study's.
+        tried: Estimated seconds of timing and of training, of those that could be tried for a moment.
+        emit: Takes the estimate.
+    """
+    if not peers:
+        return
+    seconds = sum(map(sum, tried)) * len(peers) / max(len(tried), 1)
+    duration = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    of_images = f" and trained on {plan.budgets[-1]:,} images" if plan.proxy == TRAINING else ""
+    count = f"{len(peers)} baselines will each be" if len(peers) > 1 else "1 baseline will be"
+    emit(Notice(text=f"{count} timed{of_images}, in about {duration}" if tried else f"{count} timed{of_images}"))
 
 
 def join_peers(stored: tuple[str, ...], request: SearchRequest) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.front import front_of
@@ -144,6 +145,6 @@ class QuieterMoments:
             text = (
                 f"other processes used the cores that the timing of trial {numbers} needed, and that could not be "
                 "repeated within a tenth of the search's time: these intervals are wider. Time all again when nothing "
-                f"else runs: hilo-nas remeasure {self._folder.name} --all"
+                f"else runs: {command('remeasure', self._folder.address, '--all')}"
             )
             self._emit(Notice(level="warning", text=text))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
+from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.front import near_front
@@ -77,9 +78,10 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
             "made, with `hilo-nas measure`, and search with the new one."
         )
     if not any(_was_timed(record) for record in source.load_records()):
+        space = manifest.space.name
         raise UsageError(
             f"study {source.name} has no record of a network that was timed, so there is nothing to time again. Of a "
-            f"stored table, make one that is timed here: hilo-nas bench table ... --reuse {source.name}"
+            f"stored table, make one that is timed here: {command('bench', 'table', space, '--reuse', source.address)}"
         )
     name = request.device or manifest.objective.device
     Condition(device=name)
@@ -189,7 +191,7 @@ def _time_elsewhere(
     if target.exists:
         raise UsageError(
             f"the study for {name} would be {target.name}, but there is one of that name. Name another with --study, "
-            f"or time that one again: hilo-nas remeasure {target.name}"
+            f"or time that one again: {command('remeasure', target.address)}"
         )
     moved = [_on_device(condition, manifest.objective, device) for condition in manifest.conditions]
     conditions = tuple(dict.fromkeys(moved))

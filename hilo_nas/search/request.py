@@ -85,7 +85,8 @@ class SearchRequest:
     timing_s: float | None = None
     """Seconds that a network is timed for at most; a shorter time gives wider intervals, never another value."""
     peers: tuple[str, ...] = ()
-    """Networks of others to compare with, as `timm:NAME`; a stored study takes them on top of its own."""
+    """Networks of others to compare with, as `NAME` or `timm:NAME`, kept as the latter; a stored study takes them on
+    top of its own."""
     remeasure: bool = True
     """Whether the front is timed again, side by side, at the end."""
     data: str | None = None
@@ -136,15 +137,13 @@ class SearchRequest:
             if (limit := getattr(self, name)) is not None and not 0 < limit < math.inf:
                 option = name.replace("timing_s", "seconds")
                 faults.append(f"{option} must be a number above 0, but got {limit:g}")
+        named = tuple(peer if ":" in peer or not peer else f"timm:{peer}" for peer in self.peers)
+        object.__setattr__(self, "peers", named)
         faults += [
-            f"a peer must be timm:NAME, but got {peer!r}" + f". Use timm:{peer}." * (bool(peer) and ":" not in peer)
+            f"a peer must be a name that timm knows, as NAME or timm:NAME, but got {peer!r}"
             for peer in self.peers
             if not peer.startswith("timm:") or peer == "timm:"
         ]
-        if self.peers and self.speeds is not None:
-            faults.append(
-                "give either peers or speeds, not both: where speeds were taken on another machine, peers have none"
-            )
         for name in ("timeout_s", "idle_timeout_s"):
             if (seconds := getattr(self, name)) is not None and not seconds > 0:
                 faults.append(f"{name.removesuffix('_s')} must be more than 0 seconds, but got {seconds:g}")

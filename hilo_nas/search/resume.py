@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
+from hilo_nas.commands import command
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
@@ -188,10 +189,10 @@ def _mismatch(folder: StudyFolder, options: Differences, facts: Differences) -> 
     if options:
         ways.append("Leave out the options that differ, or make a new study with --study NAME.")
     if facts:
-        elsewhere = f" --device {options['device'][1]}" if "device" in options else ""
+        elsewhere = ("--device", options["device"][1]) if "device" in options else ()
         ways.append(
             f"Search where the study was made, install the versions that it names, or time its networks again here: "
-            f"hilo-nas remeasure {folder.name}{elsewhere}"
+            f"{command('remeasure', folder.address, *elsewhere)}"
         )
     return StudyMismatchError(
         f"study {folder.name} was made under other conditions, so its trials could not be compared:\n"

@@ -6,18 +6,20 @@ import dataclasses
 import time
 from pathlib import Path
 
+from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
+from hilo_nas.records import Subject
 from hilo_nas.search.calibrating import renew_calibrations
 from hilo_nas.search.confirm import confirm_front
-from hilo_nas.search.dry_run import price_search
+from hilo_nas.search.dry_run import price_search, try_networks
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.outlook import has_measured_limits
-from hilo_nas.search.peers import check_peers, join_peers
+from hilo_nas.search.peers import check_peers, join_peers, tell_cost
 from hilo_nas.search.quieter import QuieterMoments
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
@@ -92,6 +94,10 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 stopped=sum(record.state == "stopped" for record in loop.records),
             )
         )
+        known = {record.key for record in loop.records if not record.is_interrupted}
+        due = [peer for peer in manifest.peers if peer not in known]
+        subjects = [Subject(timm=peer.removeprefix("timm:")) for peer in due]
+        tell_cost(due, manifest.plan, try_networks(executor, setting, subjects, journal), journal)
         left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
         if request.confirm:
@@ -135,7 +141,8 @@ def _time_front(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor
     try:
         time_front(folder, manifest, executor, emit)
     except HiloNasError as error:
-        text = f"the front could not be timed again side by side: {error}. Try later: hilo-nas remeasure {folder.name}"
+        way = command("remeasure", folder.address)
+        text = f"the front could not be timed again side by side: {error}. Try later: {way}"
         emit(Notice(level="warning", text=text))
 
 

@@ -19,7 +19,7 @@ from hilo_nas.measurement import FORMULAS, PROTOCOL, Calibration, Condition, Dev
 from hilo_nas.plugins import absolute, is_plugin
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
-from hilo_nas.space import SearchSpace, load_space
+from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
 from hilo_nas.versions import versions
@@ -173,8 +173,28 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         training_device=device,
         speeds=speeds,
     )
+    if speeds is not None:
+        _check_some_keep(speeds, {**space.limits, **aims.limits})
     setting.hand_to(executor)
     return setting
+
+
+def _check_some_keep(speeds: SpeedFolder, limits: Mapping[str, float]) -> None:
+    """Raises UsageError where no network of a table of speeds keeps the limits, with the nearest value of each."""
+    own = [record for record in speeds.load_records().values() if not record.is_peer]
+    if any(not record.is_peer for record in speeds.load_keeping(limits).values()):
+        return
+    lines = []
+    for name, bound in limits.items():
+        violations = [(measured_violations({name: bound}, r.measurements).get(name, -1.0), r) for r in own]
+        over, nearest = min(violations, key=lambda pair: pair[0])
+        if over > 0:
+            value = measured_values(nearest.measurements)[name]
+            lines.append(f"  {limit_text(name, bound)}: the nearest has {value:.4g}")
+    raise UsageError(
+        f"none of the {len(own)} networks in {speeds.path} keeps all limits by that table:\n"
+        + "\n".join([*lines, "Loosen the limits, or add networks to the table with a larger `measure --sample`."])
+    )
 
 
 def calibrate_all(conditions: tuple[Condition, ...], executor: LocalExecutor, emit: Emit) -> dict[str, Calibration]:
@@ -294,10 +314,18 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
     )
 
 
+_OF_A_NEW_STUDY = ("proxy", "proxy_images", "proxy_img_size", "proxy_batch_size", "metric", "rungs", "sampler", "seed")
+"""Options that say how a study is made: with one of them and a name that no study has, a new one is made."""
+
+
 def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder]:
     """Returns the space asked for, if any, and the study's folder, whether it is there or not."""
     if request.space is None and request.study is not None:
-        return None, find_study(request.study, request.studies_dir)
+        try:
+            return None, find_study(request.study, request.studies_dir)
+        except NotFoundError:
+            if not any(getattr(request, name) is not None for name in _OF_A_NEW_STUDY):
+                raise  # a name that was mistyped, more likely than a study to be made
     space = load_space(request.space or DEFAULT_SPACE)
     if request.study is None:
         device = f"-{request.device.replace(':', '')}" if request.device else ""

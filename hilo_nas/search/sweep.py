@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from hilo_nas.clock import utc_now
+from hilo_nas.commands import command
 from hilo_nas.cost import count_cost
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.events import Emit, NetworksTimed, Notice
@@ -229,7 +230,7 @@ def _tell_of_disturbed(records: Sequence[TrialRecord], folder: StudyFolder, emit
         text = (
             f"{disturbed} of {len(verdicts)} networks were timed on a machine that was not steady: those that were not "
             "timed in the same rounds may differ by more than their intervals say. Time all again when nothing else "
-            f"runs: hilo-nas remeasure {folder.name} --all"
+            f"runs: {command('remeasure', folder.address, '--all')}"
         )
         emit(Notice(level="warning", text=text))
 

@@ -62,7 +62,7 @@ def test_a_sample_is_saved_for_a_search_elsewhere_without_what_a_search_needs(ar
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["a.yaml", "--save", "x"], "--save goes with --sample"),
+        (["a.yaml", "--save", "x", "--batch-size", "2"], "those of the table: leave out batch_size"),
         (["litv2_digits", "--sample", "3"], "--sample needs --save DIR"),
         (["litv2_digits", "litv2_cifar", "--sample", "3", "--save", "x"], "--sample takes one SPACE, but got 2"),
         (["litv2_digits", "--sample", "0", "--save", "x"], "--sample must be at least 1, but got 0"),

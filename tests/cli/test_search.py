@@ -66,7 +66,7 @@ def test_peers_are_compared_with_and_priced(home, machine, capsys):
     out = search(capsys, "--study", "a", "--until-trials", "2", "--peers", " timm:swift , timm:dull")
     assert "2 of 2 networks measured, all done" in out
     assert "no trial beats timm:swift (trial 1): none is as fast and as accurate" in out
-    assert " beats timm:dull (trial 2): " in out
+    assert "timm:dull (trial 2)" in out
     out = search(capsys, "--study", "b", "--dry-run", "--trials", "2", "--peers", "timm:swift")
     assert "peers (1): about" in out
 
@@ -94,10 +94,10 @@ def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
         (("--speeds", "nowhere"), "nowhere holds no table of speeds (speeds.yaml). Make one with `hilo-nas measure"),
         (("--reuse", "ghost"), "no study 'ghost'"),
         (("--also", "img_size=8"), "img_size must be at least"),
-        (("--peers", "timm:resnet18,convnext_tiny"), "a peer must be timm:NAME, but got 'convnext_tiny'"),
-        (("--peers", "timm:resnet18,"), "a peer must be timm:NAME, but got ''"),
+        (("--peers", "swift,convnext_tiny"), "timm has no model 'convnext_tiny'"),
+        (("--peers", "timm:resnet18,"), "as NAME or timm:NAME, but got ''"),
         (("--peers", "timm:swoft"), "timm has no model 'swoft'. Use swift or dull."),
-        (("--peers", "timm:swift", "--speeds", "edge"), "give either peers or speeds, not both"),
+        (("--peers", "timm:swift", "--speeds", "edge"), "edge does not hold timm:swift"),
         (("--runtime", "tensorrt"), "runtime must be one of torch, onnxruntime, openvino, but got 'tensorrt'"),
         (("--cuda-graph",), "cuda_graph needs a cuda device, but got 'cpu'"),
     ],

@@ -264,3 +264,35 @@ def test_an_interrupted_write_leaves_no_rest(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "a.pt", NAME, {"images_seen": 5})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_litv2_receives_is_as_before_batch_norms_of_others_were_estimated(digits16):
+    score = leg(digits16)
+    assert score["plan_hash"] == "5d171eb831d3"
+    assert score["proxy_top1"] == pytest.approx(0.13333333333333333, abs=0.02)
+    assert score["loss"] == pytest.approx(2.305908493200938, abs=2e-3)  # bit for bit on the machine that gave it
+
+
+@pytest.mark.parametrize(("subject", "is_taken_anew"), [("litv2", False), ("dropout", True)])
+def test_batch_norms_are_estimated_for_a_score_of_other_families_alone(digits16, subject, is_taken_anew):
+    under_way = training(digits16, subject)
+    for _ in under_way.steps(96):
+        pass
+    before = {name: value.clone() for name, value in under_way._average.module.state_dict().items()}
+    seen = []
+    for module in under_way._average.module.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda module, inputs: seen.append(module.training))
+    generator = torch.get_rng_state()
+    first, second = under_way.evaluate(), under_way.evaluate()
+    assert any(seen) == is_taken_anew
+    assert not under_way._average.module.training
+    assert_equal(dict(under_way._average.module.state_dict()), before)  # the running ones are put back
+    assert torch.equal(torch.get_rng_state(), generator)  # dropout drew nothing
+    assert first.loss == second.loss
+
+
+def test_the_score_of_another_family_has_a_name_of_its_own(digits16):
+    names = {subject: leg(digits16, subject=subject, until=BATCH)["plan_hash"] for subject in SUBJECTS}
+    assert names["litv2"] == plan().hash(digits16.content_hash)
+    assert names["dropout"] == plan().baseline_hash(digits16.content_hash) != names["litv2"]

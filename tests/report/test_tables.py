@@ -1,6 +1,7 @@
 """Tables of a study's records: columns, values, and how the front stands to its anchors."""
 
 import csv
+import dataclasses
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from builders import (
 
 from hilo_nas.arch import PRESETS, describe_arch
 from hilo_nas.errors import StorageError
-from hilo_nas.front import probability_on_front, top1_errors
+from hilo_nas.front import front_of, probability_on_front, top1_errors
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.report import (
     Standing,
@@ -52,6 +53,7 @@ COLUMNS = [
     "loss",
     "images_seen",
     "seeds",
+    "has_trained",
     "params_m",
     "gmacs",
     "patch_size",
@@ -80,7 +82,8 @@ def test_there_is_a_row_per_trial_with_every_value_and_its_spread():
     row, record = frame.loc[2], demo_records()[2]
     for name in ("images_per_s", "images_per_s_spread", "images_per_s_raw", "latency_ms_p95", "memory_mib", "form"):
         assert row[name] == getattr(record.measurement, name)
-    for name in ("proxy_top1", "proxy_top1_se", "loss", "images_seen", "seeds"):
+    assert row["proxy_top1_se"] == pytest.approx(record.score.proxy_top1_se, rel=0.01)
+    for name in ("proxy_top1", "loss", "images_seen", "seeds"):
         assert row[name] == getattr(record.score, name)
     assert row["key"] == record.key
     assert row["params_m"] == record.parameters / 1e6
@@ -255,7 +258,7 @@ def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
     assert (standing.name, standing.number, standing.verdict, standing.by) == ("litv2_tiny", 0, "beaten", 3)
     assert standing.speed_ratio == pytest.approx(900 / 800)
     assert standing.top1_gain == pytest.approx(0.15)
-    assert standing.top1_gain_se == pytest.approx((0.75 * 0.25 / 400 + 0.6 * 0.4 / 400) ** 0.5)
+    assert standing.top1_gain_se == pytest.approx((0.75 * 0.25 / 400 + 0.6 * 0.4 / 400) ** 0.5, rel=0.01)
     assert standing.sentence() == (
         "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1"
     )
@@ -266,7 +269,7 @@ def test_the_noise_of_seeds_is_in_the_error_of_a_gain():
     anchor = build_record(0, 800.0, origin="anchor:a", scores=(build_score(0.6, proxy_top1_se=0.0),))
     (standing,) = compare_references([anchor, build_record(1, 900.0, scores=seeds)])
     noise = 0.02 / 2**0.5
-    assert standing.top1_gain_se == pytest.approx((noise**2 + noise**2 / 2) ** 0.5)
+    assert standing.top1_gain_se == pytest.approx((noise**2 + noise**2 / 2) ** 0.5, rel=0.03)
 
 
 def test_of_several_that_beat_an_anchor_the_fastest_is_named():
@@ -278,8 +281,9 @@ def test_of_several_that_beat_an_anchor_the_fastest_is_named():
 
 def test_an_anchor_that_none_beats_stands_on_the_front():
     anchor = build_record(0, 800.0, 0.6, origin="anchor:a")
+    assert sentences(anchor) == ["no trial beats a (trial 0): it stands on the front itself"]
     assert sentences(anchor, build_record(1, 900.0, 0.5)) == [
-        "no trial beats a (trial 0): it stands on the front itself"
+        "trial 1: 1.12x the images/s of a (trial 0), -10.0 ± 3.5 points of proxy top-1; it stands on the front itself"
     ]
     assert compare_references([anchor, build_record(1, 800.0, 0.6)])[0].verdict == "on the front"
 
@@ -345,7 +349,55 @@ def test_a_peer_that_was_cut_off_is_compared_by_its_second_trial():
 def test_who_hardly_beats_a_reference_is_told_with_the_probability():
     (standing,) = compare_references([build_peer(0, 880.0, 0.60), build_record(1, 900.0, 0.61)])
     assert 0.3 < standing.probability < 0.95
-    assert standing.sentence().endswith(f"points of proxy top-1, with a probability of {standing.probability:.0%}")
+    assert standing.verdict == "not beaten"
+    assert standing.sentence() == (
+        "trial 1: 1.02x the images/s of timm:swift (trial 0), top-1 not distinguishable (+1.0 ± 3.4 points), both "
+        f"better with a probability of {standing.probability:.0%}"
+    )
+
+
+def test_a_trade_is_stated_with_what_cannot_be_told_apart():
+    peer = build_peer(3, 1000.0, 0.515, "litv2_small")
+    own = build_record(6, 6300.0, 0.5)
+    (standing,) = compare_references([peer, own, build_record(7, 9000.0, 0.2)])
+    assert (standing.verdict, standing.by) == ("not beaten", 6)
+    assert standing.sentence() == (
+        "trial 6: 6.3x the images/s of timm:litv2_small (trial 3), top-1 not distinguishable (-1.5 ± 3.5 points)"
+    )
+
+
+def test_without_an_even_trade_the_loss_or_the_gain_is_stated():
+    peer = build_peer(0, 1000.0, 0.6)
+    assert sentences(peer, build_record(1, 2000.0, 0.3), build_record(2, 3000.0, 0.2))[0].startswith(
+        "trial 1: 2x the images/s of timm:swift (trial 0), -30.0 ±"
+    )
+    assert sentences(peer, build_record(1, 500.0, 0.8))[0].startswith(
+        "trial 1: 0.5x the images/s of timm:swift (trial 0), +20.0 ±"
+    )
+
+
+def at_chance(record):
+    """The record with a score that guessing would give, too."""
+    (score,) = record.scores
+    return dataclasses.replace(record, scores=(dataclasses.replace(score, chance=0.1),))
+
+
+def test_a_baseline_at_chance_is_beaten_by_nobody_and_says_so():
+    peer = at_chance(build_peer(0, 800.0, 0.1))
+    (standing,) = compare_references([peer, build_record(1, 900.0, 0.75)])
+    assert (standing.verdict, standing.by, standing.probability) == ("did not train", None, None)
+    assert "did not train" in standing.sentence()
+    assert "beats" not in standing.sentence()
+
+
+def test_a_network_at_chance_is_no_evidence_however_fast_it_is():
+    guessing, trained = at_chance(build_record(1, 9000.0, 0.11)), build_record(2, 900.0, 0.75)
+    assert front_of([guessing, trained]) == [trained]
+    assert 1 not in probability_on_front([guessing, trained])
+    assert sentences(at_chance(build_record(0, 5.0, 0.3, origin="anchor:a")), guessing)[0].startswith(
+        "no trial beats a (trial 0): it stands"
+    )
+    assert build_trials_frame([guessing, trained]).has_trained.tolist() == [False, True]
 
 
 def test_peers_do_not_beat_one_another():

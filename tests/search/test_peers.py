@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from builders import TINY, build_device, build_manifest, build_plan, write_study
-from fakes import FakeExecutor, write_timed_study
+from builders import TINY, build_device, build_manifest, build_measurement, build_plan, build_record, write_study
+from fakes import FakeExecutor, write_speeds
 
 from hilo_nas.errors import (
     DeviceError,
@@ -16,6 +16,7 @@ from hilo_nas.errors import (
 )
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.front import front_of, near_front, ties_of
+from hilo_nas.records import Subject
 from hilo_nas.report import compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, estimate_cost, run_remeasure, run_search
 from hilo_nas.search.loop import SearchLoop
@@ -240,19 +241,12 @@ def test_a_name_that_timm_does_not_know_is_refused_before_anything_is_spent(tmp_
     assert not (tmp_path / "demo" / "manifest.yaml").exists()
 
 
-def test_a_study_whose_speeds_came_from_elsewhere_takes_no_peers(tmp_path, machine):
-    write_timed_study(tmp_path, machine, [TINY], speeds="edge (0123456789ab)")
-    with pytest.raises(UsageError, match=r"peers must be timed like the space's networks, but study demo takes"):
-        search(tmp_path, machine, peers=("timm:swift",), space=None, sampler=None)
-
-
 @pytest.mark.parametrize(
     ("peers", "said"),
     [
-        (("resnet18",), "a peer must be timm:NAME, but got 'resnet18'. Use timm:resnet18."),
-        (("",), "a peer must be timm:NAME, but got ''"),
-        (("timm:",), "a peer must be timm:NAME, but got 'timm:'"),
-        (("onnx:a.onnx",), "a peer must be timm:NAME, but got 'onnx:a.onnx'"),
+        (("",), "a peer must be a name that timm knows, as NAME or timm:NAME, but got ''"),
+        (("timm:",), "a peer must be a name that timm knows, as NAME or timm:NAME, but got 'timm:'"),
+        (("onnx:a.onnx",), "a peer must be a name that timm knows, as NAME or timm:NAME, but got 'onnx:a.onnx'"),
     ],
 )
 def test_a_peer_is_named_as_timm_names_it(peers, said):
@@ -261,9 +255,54 @@ def test_a_peer_is_named_as_timm_names_it(peers, said):
     assert str(caught.value) == said
 
 
-def test_peers_and_speeds_of_another_machine_do_not_go_together(tmp_path):
-    with pytest.raises(UsageError, match="give either peers or speeds, not both"):
-        SearchRequest(peers=("timm:resnet18",), speeds=tmp_path)
+def test_a_peer_may_be_named_without_the_prefix():
+    assert SearchRequest(peers=("efficientvit_b2", "timm:litv2_small")).peers == (
+        "timm:efficientvit_b2",
+        "timm:litv2_small",
+    )
+
+
+def test_a_table_of_speeds_must_hold_the_peers(tmp_path, machine):
+    table = write_speeds(tmp_path / "the edge", [TINY])
+    with pytest.raises(UsageError, match="does not hold timm:swift") as caught:
+        search(tmp_path, machine, peers=("swift",), speeds=table.path)
+    assert f"hilo-nas measure timm:swift --save '{table.path}'" in str(caught.value)
+
+
+def test_peers_of_a_table_are_compared_and_leave_its_identity_alone(tmp_path, machine):
+    table = write_speeds(tmp_path / "edge", [TINY])
+    before = table.identity()
+    measurement = build_measurement(3.0, device=table.load_setting().device)
+    table.write_record(
+        build_record(9, None, None, subject=Subject(timm="swift"), state="timed", measurements=(measurement,))
+    )
+    assert table.identity() == before
+    folder, _ = search(tmp_path, machine, peers=("swift",), speeds=table.path, until_trials=1)
+    (peer,) = peers_of(folder)
+    assert (peer.state, peer.measurement.images_per_s) == ("complete", 3.0)
+
+
+def test_the_budget_of_baselines_is_told_before_they_are_tried(tmp_path, machine):
+    events = []
+    search(tmp_path, machine, events, until_trials=1, peers=PEERS)
+    told = [i for i, e in enumerate(events) if isinstance(e, Notice) and e.text.startswith("2 baselines will each be")]
+    begun = [i for i, e in enumerate(events) if isinstance(e, TrialStarted)]
+    assert told[0] < begun[0]
+    assert "images, in about" in events[told[0]].text
+
+
+def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(tmp_path, machine):
+    folder, _ = search(tmp_path, machine, until_trials=1, peers=("swift",))
+    (peer,) = peers_of(folder)
+    old = tuple(dataclasses.replace(score, plan_hash=folder.load_manifest().plan_hash) for score in peer.scores)
+    folder.write_record(dataclasses.replace(peer, scores=old))
+    (standing,) = [s for s in compare_references(folder.load_records()) if s.kind == "peer"]
+    assert standing.verdict == "not measured"
+    assert "recipe" in standing.sentence()
+    search(tmp_path, machine, space=None, sampler=None, remeasure=False)
+    again = peers_of(folder)[-1]
+    assert (again.state, again.number > peer.number) == ("complete", True)
+    assert {score.plan_hash for score in again.scores} == {folder.load_manifest().plan_hash_of(again.subject)}
 
 
 def test_anchors_and_peers_are_timed_in_the_rounds_of_the_front(tmp_path, machine):

@@ -113,11 +113,19 @@ def test_an_anchor_of_the_table_comes_first(table, tmp_path):
     assert [record.origin for record in folder.load_records()] == ["anchor:litv2_tiny", "sampler"]
 
 
+def test_limits_that_no_network_of_the_table_keeps_are_refused_with_the_nearest(table, machine):
+    best = max(speed(arch) for arch in ARCHS)
+    said = refusal(table, min_images_per_s=best * 2)
+    assert f"none of the {len(ARCHS)} networks" in said
+    assert f"the nearest has {best:.4g}" in said
+    assert machine.scored == []
+
+
 def test_limits_are_held_against_the_tables_speeds(table, machine):
     bound = sorted(speed(arch) for arch in ARCHS)[2]
     folder, _ = search(table, trials=9, min_images_per_s=bound)
     states = {record.key: record.state for record in folder.load_records()}
-    assert states == {arch.key(): "complete" if speed(arch) >= bound else "infeasible" for arch in ARCHS}
+    assert states == {arch.key(): "complete" for arch in ARCHS if speed(arch) >= bound}  # the others are not tried
     assert len(machine.scored) == 3
 
 
@@ -300,7 +308,7 @@ def test_a_further_condition_of_a_table_may_be_limited(tmp_path, machine):
     assert manifest.conditions == (build_condition(), single, many)
     assert manifest.limits == {f"images_per_s@{single.label()}": bound}
     states = {record.key: record.state for record in folder.load_records()}
-    assert states == {arch.key(): "complete" if speed(arch) >= bound else "infeasible" for arch in ARCHS}
+    assert states == {arch.key(): "complete" for arch in ARCHS if speed(arch) >= bound}  # the others are not tried
     assert go_on(table, trials=1, **options)[1].stopped_by == "exhausted"
     said = refusal(table, StudyMismatchError, go_on, also=("batch_size=1,min_images_per_s=1",))
     assert f"images_per_s@{single.label()}: {bound!r} in the study, 1.0 now" in said

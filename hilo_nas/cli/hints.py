@@ -1,0 +1,104 @@
+"""Next steps after a search: commands that work as they are printed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hilo_nas.commands import command, study_options
+from hilo_nas.front import front_of
+from hilo_nas.manifest import Manifest
+from hilo_nas.records import TrialRecord
+from hilo_nas.space import limit_text, measured_values
+
+__all__ = ["Hint", "confirm_hint", "hints_after_search", "remeasure_hint", "resume_hint"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hint:
+    """A command and what it is for."""
+
+    command: str
+    """Quoted for a shell."""
+    purpose: str
+
+    def line(self) -> str:
+        """Returns both in a line that can be pasted whole."""
+        return f"{self.command}      # {self.purpose}"
+
+
+def resume_hint(study: str, studies_dir: Path | None, *, trials: int | None = None) -> Hint:
+    """Returns how to resume a search, with further trials where a number is given.
+
+    Args:
+        study: The study's name or folder, as the user wrote it.
+        studies_dir: As the user gave it.
+        trials: Further ones.
+    """
+    more = () if trials is None else ("--trials", str(trials))
+    purpose = "resume" if trials is None else "search on"
+    return Hint(command=command("search", "--study", study, *study_options(studies_dir), *more), purpose=purpose)
+
+
+def confirm_hint(study: str, studies_dir: Path | None) -> Hint:
+    """Returns how to train the front with further seeds."""
+    text = command("search", "--study", study, *study_options(studies_dir), "--confirm", 2)
+    return Hint(command=text, purpose="train the front with two more seeds")
+
+
+def remeasure_hint(study: str, studies_dir: Path | None) -> Hint:
+    """Returns how to time a study's networks again."""
+    return Hint(command=command("remeasure", study, *study_options(studies_dir)), purpose="time them all again")
+
+
+def hints_after_search(
+    study: str,
+    studies_dir: Path | None,
+    manifest: Manifest,
+    records: Sequence[TrialRecord],
+    *,
+    is_exhausted: bool = False,
+) -> tuple[list[str], list[Hint]]:
+    """Returns what to know and what to type after a search: an export only where the front holds a network.
+
+    Args:
+        study: The study's name or folder, as the user wrote it.
+        studies_dir: As the user gave it.
+        manifest: The study's.
+        records: The study's.
+        is_exhausted: Whether the space holds no further network.
+    """
+    further = [] if is_exhausted else [resume_hint(study, studies_dir, trials=20)]
+    if front_of(records):
+        options = ("--knee", "--format", "timm", "-o", "out/")
+        text = command("export", study, *study_options(studies_dir), *options)
+        return [], [*further, Hint(command=text, purpose="train the network at the knee")]
+    why = Hint(command=command("status", study, *study_options(studies_dir)), purpose="why no network is on the front")
+    return nearest_to_limits(manifest.limits_in_force, records), [*further, why]
+
+
+def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord]) -> list[str]:
+    """Returns a line for each limit that some network broke: the limit, and the value that came nearest to it.
+
+    Args:
+        limits: Those in force.
+        records: The study's; only infeasible ones are read.
+    """
+    lines = []
+    infeasible = [record for record in records if record.state == "infeasible" and not record.is_peer]
+    for name, bound in limits.items():
+        broken = [record for record in infeasible if record.violations.get(name, 0.0) > 0]
+        if not broken:
+            continue
+        nearest = min(broken, key=lambda record: record.violations[name])
+        values = {
+            "params_m": (nearest.parameters or 0) / 1e6,
+            "gmacs": (nearest.macs or 0) / 1e9,
+            **(measured_values(nearest.measurements) if nearest.measurements else {}),
+        }
+        lines.append(
+            f"{len(broken)} networks break {limit_text(name, bound)}; the nearest has {values[name]:.4g} "
+            f"(trial {nearest.number}). Search on, or loosen the limit in a new study."
+        )
+    return lines
