@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir
 from hilo_nas.cli.text import figure, score_label, score_text, with_spread
 from hilo_nas.cli.writing import hint_of_writing
+from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
 from hilo_nas.export import (
     EXPORTERS,
@@ -99,8 +99,8 @@ def run(
     if format_ == "timm":
         for line in hints:
             echo(line)
-        arch = shlex.quote(str(output / "arch.yaml"))
-        echo(f"Deploy it: hilo-nas export {arch} --format onnx --weights CHECKPOINT -o DIR")
+        deploy = command("export", output / "arch.yaml", "--format", "onnx", "--weights", "CHECKPOINT", "-o", "DIR")
+        echo(f"Deploy it: {deploy}")
         if chosen.record is not None and chosen.record.measurement and chosen.record.measurement.condition.fused:
             echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
 

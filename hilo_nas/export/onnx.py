@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from pathlib import Path
 
+from hilo_nas.commands import command
+from hilo_nas.errors import UsageError
 from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import ExportSource
@@ -24,7 +25,6 @@ class OnnxExporter:
 
     def check(self, source: ExportSource, options: ExportOptions) -> None:
         """Raises a UsageError where the extra is not installed, or the images are smaller than the stride."""
-        from hilo_nas.errors import UsageError
         from hilo_nas.models.convert.libraries import import_library
 
         if source.img_size < source.arch.stride:
@@ -78,7 +78,7 @@ class OnnxExporter:
     def next_step(self, folder: Path) -> str:
         """Returns how to time the file."""
         file = folder / self.files[0]
-        return f"Time it here: hilo-nas measure {shlex.quote(f'onnx:{file}')} --runtime onnxruntime"
+        return f"Time it here: {command('measure', f'onnx:{file}', '--runtime', 'onnxruntime')}"
 
 
 ONNX = OnnxExporter()

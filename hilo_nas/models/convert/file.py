@@ -95,7 +95,7 @@ def _verify(source: bytes | Path, name: str) -> str:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         found = session.get_modelmeta().custom_metadata_map.get(_CHECK)
     if found is None:
-        raise UsageError(f"{name} must be written by hilo-nas export to be verified, but holds no {_CHECK}")
+        raise UsageError(f"{name} must be written by `hilo-nas export` to be verified, but holds no {_CHECK}")
     check: dict[str, Any] = json.loads(found)
     images = _draw_images(tuple(check["shape"]))
     expected = torch.tensor(check["output"])
