@@ -1,4 +1,4 @@
-"""`hilo-nas export`: a trial of a study, or an architecture, for a trainer or a runtime."""
+"""`hilo-nas export`: a trial of a study or an architecture as files of a trainer or a runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hilo_nas.study import find_study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Write a trial of a study, or an architecture, for a trainer or a runtime.
+HELP = """Write the files that a trainer or a runtime needs for a trial of a study, or for an architecture.
 
 timm: a training config with the architecture, its provenance, and a launcher for timm's other scripts. onnx: one ONNX
 file for deployment, verified against torch."""

@@ -56,7 +56,7 @@ def export(
         source: What is exported.
         folder: Where to write; made if it is not there. Files that the format does not write are left alone.
         options: Choices of the format.
-        force: Whether files of an earlier export may be replaced.
+        force: Replace files of an earlier export.
 
     Returns:
         The files, and sentences for the user.

@@ -3,7 +3,7 @@
 python run_timm.py path/to/pytorch-image-models/validate.py --data-dir DATA --checkpoint CHECKPOINT
 
 timm does not know LITv2 by itself, and only its train.py has an option to import it. This file imports hilo_nas.models
-(hilo-nas must be installed beside timm), which registers LITv2, then runs the script with the arguments given. Unless
+(hilo-nas must be installed as well), which registers LITv2, then runs the script with the arguments given. Unless
 the arguments name a model or a config, it adds `-c train.yaml` for train.py, and for validate.py, benchmark.py,
 onnx_export.py and inference.py `--model local-dir:FOLDER`, which reads config.json, and `--img-size`.
 """

@@ -28,7 +28,7 @@ class ExportSource:
     img_size: int
     """Side of the images in pixels."""
     name: str
-    """What it is, for titles: `cf9a05e1d2b3: trial 17 of study my-gpu`, or the file that it was read from."""
+    """Name in titles: `cf9a05e1d2b3: trial 17 of study my-gpu`, or the file that it was read from."""
     assumed: str = ""
     """What was assumed because nobody said it, a sentence; empty where nothing was."""
     manifest: Manifest | None = None
@@ -58,8 +58,8 @@ def load_source(
 
     Args:
         path: The file, as `hilo-nas export` writes arch.yaml.
-        num_classes: Classes; where None, those of the train.yaml beside the file, else 1000.
-        img_size: Side of the images in pixels; where None, that of the train.yaml beside the file, else 224.
+        num_classes: Classes; where None, those of the train.yaml in its folder, else 1000.
+        img_size: Side of the images in pixels; where None, that of the train.yaml in its folder, else 224.
         weights: A checkpoint of the training form.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Text from records in exported files: it stays on its line and inside its quotes, whatever the record holds."""
+"""Text from records in exported files: it stays on its line and inside its quotes."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class TimmExporter:
             f"({measured.condition.label()})",
         )
         usage = build_title(
-            "python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed beside timm)",
+            "python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed as well)",
             f"The learning rates are for {options.batch_size} images per step in all: with several devices, divide "
             "batch_size.",
             "LITv2's own code lets the offset convolutions learn at 0.01 of the rate; train.py has one rate for all.",

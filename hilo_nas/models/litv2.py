@@ -201,11 +201,11 @@ class LITv2(nn.Module):
 
 
 def _check_img_size(img_size: int | Sequence[int] | None, arch: ArchConfig) -> None:
-    sides = (img_size,) if isinstance(img_size, int) else tuple(img_size or ())
-    if img_size is not None and (len(sides) not in (1, 2) or min(sides) < arch.stride):
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size or ())
+    if img_size is not None and (len(sides) != 2 or min(sides) < arch.stride):
         raise UsageError(
-            f"img_size must be one or two sides of at least {arch.stride} pixels with patch_size {arch.patch_size}, "
-            f"but got {img_size!r}. Use larger images or a smaller patch_size."
+            f"img_size must be one side or a height and a width of at least {arch.stride} pixels with "
+            f"patch_size {arch.patch_size}, but got {img_size!r}. Use larger images or a smaller patch_size."
         )
 
 

@@ -25,7 +25,7 @@ def load_model(folder: str | Path, checkpoint: str | Path | None = None, *, prep
     Args:
         folder: The folder, which holds train.yaml.
         checkpoint: Weights, as `load_checkpoint` takes them; None for fresh ones.
-        prepared: Whether it is returned in its inference form; see `prepare_for_inference` for devices and precisions.
+        prepared: Return the inference form; see `prepare_for_inference` for devices and precisions.
 
     Raises:
         NotFoundError: A file is missing.

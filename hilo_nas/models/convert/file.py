@@ -1,8 +1,8 @@
 """ONNX files for deployment: for any number of images, with what is needed to check them on the machine they run on.
 
-A free batch axis cost little: beside files for one batch, a small LITv2 at 64 px took 1 % longer for one image and 5 %
-longer for eight (medians of interleaved calls, onnxruntime 1.32, one thread of a busy AMD EPYC); it may change. Height
-and width are fixed, because the merging's sampling points are computed for them.
+A free batch axis cost little: compared with files for one batch, a small LITv2 at 64 px took 1 to 4 % longer for one
+image and 1 to 5 % for eight (medians of interleaved calls, onnxruntime 1.32, one thread of a busy AMD EPYC); it may
+change. Height and width are fixed, because the merging's sampling points are computed for them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write_onnx(model: nn.Module, path: Path, *, shape: tuple[int, int, int], met
         model: The network; left as it is.
         path: The file; a folder must be there.
         shape: Shape of an image, (C, H, W).
-        metadata: What else the file's metadata is to hold.
+        metadata: Further metadata of the file.
 
     Returns:
         Whether the file takes any number of images; else it takes one.

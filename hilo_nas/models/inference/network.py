@@ -21,7 +21,7 @@ from hilo_nas.models.precisions import DTYPES
 __all__ = ["PreparedLITv2"]
 
 _SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
-"""What every form has."""
+"""Words of every form."""
 
 
 class PreparedLITv2(LITv2):
@@ -135,7 +135,7 @@ class PreparedLITv2(LITv2):
         return _without_backward(y_BCHW)
 
     def forward_intermediates(self, x_BCHW: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Returns what `LITv2.forward_intermediates` returns, for the same arguments.
+        """Returns what `LITv2.forward_intermediates` returns, given the same arguments.
 
         Raises:
             UsageError: The images are not what the network was prepared for, or smaller than its stride.
@@ -175,7 +175,7 @@ class PreparedLITv2(LITv2):
         else:
             missing_keys += [prefix + name for name in result.missing_keys]
             unexpected_keys += [prefix + name for name in result.unexpected_keys]
-        self.__dict__["_modules"] = {}  # torch would go on with the parts, whose names are others
+        self.__dict__["_modules"] = {}  # torch would continue with the parts, which have other names
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_unchanged()
@@ -242,7 +242,7 @@ class PreparedLITv2(LITv2):
             )
         super().__setattr__(name, value)
 
-    # What only the training form does.
+    # Methods of the training form alone.
 
     def train(self, mode: bool = True) -> PreparedLITv2:
         """Keeps the network in evaluation mode.
