@@ -16,6 +16,7 @@ __all__ = ["PERCENTILES", "is_undisturbed", "latency_figures"]
 
 PERCENTILES = (50, 95, 99)
 _RESAMPLES = 300
+_LEAST_ROUNDS = 6
 
 
 def is_undisturbed(own: Sequence[float], reference: Sequence[float]) -> list[bool]:
@@ -29,7 +30,7 @@ def latency_figures(
 ) -> dict[str, float]:
     """Returns `latency_ms_pN` and the 95 % interval of the 95th percentile, from the calls of undisturbed rounds.
 
-    Where no round with a call was undisturbed, all calls count.
+    Where fewer than 6 rounds with a call were undisturbed, all calls count: so few would give no interval.
 
     Args:
         seconds: Of each single call.
@@ -41,7 +42,9 @@ def latency_figures(
     by_round: dict[int, list[float]] = {}
     for call, i in zip(seconds, rounds, strict=True):
         by_round.setdefault(i, []).append(call)
-    kept = [calls for i, calls in by_round.items() if quiet[i]] or list(by_round.values())
+    kept = [calls for i, calls in by_round.items() if quiet[i]]
+    if len(kept) < _LEAST_ROUNDS:
+        kept = list(by_round.values())
     pooled = sorted(call for calls in kept for call in calls)
     figures = {f"latency_ms_p{share}": _percentile(pooled, share) for share in PERCENTILES}
     random = Random(0)  # the same calls always give the same interval

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hilo_nas.calibration import anchored
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
@@ -140,8 +141,9 @@ class SpeedFolder:
     def load_records(self) -> dict[str, TrialRecord]:
         """Returns the networks that were timed, by key, in the order of their numbers; read once."""
         if self._records is None:
-            timed = (record for record in self.load_all() if record.state == "timed")
-            self._records = {record.key: record for record in timed}
+            timed = [record for record in self.load_all() if record.state == "timed"]
+            calibrations = self.load_setting().calibrations if timed else {}
+            self._records = {record.key: _anchored(record, calibrations) for record in timed}
         return self._records
 
     def load_keeping(self, limits: Mapping[str, float]) -> dict[str, TrialRecord]:
@@ -173,19 +175,51 @@ class SpeedFolder:
         return records[key].measurements
 
     def identity(self) -> str:
-        """Returns the table's name and a hash of its networks and their figures, which a study keeps.
+        """Returns the table's name and a hash, which a study keeps.
 
-        Baselines do not count: more of them change no network that a search proposes.
+        The hash is of the networks and of what was first timed of each under each condition: its rounds over the
+        reference's, its single calls, its memory. A further timing or another calibration makes no other table, nor do
+        baselines, because they change no network that a search proposes.
         """
-        speeds = "\n".join(
-            f"{key} {measurement.condition.label()} {measurement.images_per_s!r} {measurement.latency_ms_p95!r} "
-            f"{measurement.memory_mib!r}"
-            for key, record in sorted(self.load_records().items())
+        lines = []
+        for key, record in sorted(self.load_records().items()):
+            if record.is_peer:
+                continue
+            first: dict[str, Measurement] = {}
+            for measurement in sorted(record.measurements, key=lambda item: item.measured_at, reverse=True):
+                first[measurement.condition.label()] = measurement  # the oldest stays; in a file it lies last
+            for label, timing in sorted(first.items()):
+                lines.append(f"{key} {label} {timing.ratios} {timing.latency_seconds} {timing.memory_mib!r}")
+        return f"{self.path.resolve().name} ({_hash(lines)})"
+
+    def _identity_by_figures(self) -> str:
+        """The hash that earlier versions gave: of all figures as they are stored."""
+        return _hash(
+            f"{record.key} {measurement.condition.label()} {measurement.images_per_s!r} "
+            f"{measurement.latency_ms_p95!r} {measurement.memory_mib!r}"
+            for record in sorted(self.load_all(), key=lambda record: record.key)
+            if record.state == "timed" and not record.is_peer
             for measurement in record.measurements
-            if not record.is_peer
         )
-        return f"{self.path.resolve().name} ({hashlib.sha256(speeds.encode()).hexdigest()[:12]})"
 
     def is_named_by(self, identity: str) -> bool:
         """Returns whether an `identity` is this table's; its folder may have another name by now."""
-        return identity.rpartition(" ")[2] == self.identity().rpartition(" ")[2]
+        hashed = identity.rpartition(" ")[2]
+        return hashed in (self.identity().rpartition(" ")[2], f"({self._identity_by_figures()})")
+
+
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def _anchored(record: TrialRecord, calibrations: Mapping[str, Calibration]) -> TrialRecord:
+    """The record with images/s by the table's calibrations."""
+    return dataclasses.replace(
+        record,
+        measurements=tuple(
+            anchored(measurement, calibrations[measurement.condition.label()])
+            if measurement.condition.label() in calibrations
+            else measurement
+            for measurement in record.measurements
+        ),
+    )

@@ -26,9 +26,11 @@ def test_a_round_in_which_only_the_reference_was_disturbed_does_not_count():
     assert is_undisturbed([0.01] * 4, [0.01, 0.01, 0.02, 0.01]) == [True, True, False, True]
 
 
-def test_where_no_round_was_undisturbed_all_calls_count():
-    found = latency_figures([0.01, 0.02], [0, 1], [0.01, 0.02], [0.02, 0.01])
-    assert found["latency_ms_p95"] == pytest.approx(20.0)
+@pytest.mark.parametrize(("undisturbed", "p95"), [(0, 20.0), (1, 20.0), (5, 20.0), (6, 10.0)])
+def test_too_few_undisturbed_rounds_decide_nothing(undisturbed, p95):
+    """They would give an interval without width, which would call a limit kept or broken for certain."""
+    found = figures(slow=range(10), reference_slow=range(10, ROUNDS - undisturbed))
+    assert found["latency_ms_p95"] == pytest.approx(p95)
 
 
 def test_the_interval_is_of_rounds_and_holds_the_value():

@@ -1,10 +1,11 @@
 """Tables of speeds: a setting and a record per network, which survive the disk and are told from each other."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import yaml
-from builders import build_arch, build_condition, build_measurement, build_speed_setting
+from builders import build_arch, build_calibration, build_condition, build_measurement, build_speed_setting
 from fakes import write_speeds
 
 from hilo_nas.errors import NotFoundError, RecordError, StorageError
@@ -116,7 +117,7 @@ def test_equal_tables_are_one_wherever_they_lie(table, tmp_path):
     assert not copy.is_named_by("copy (0123456789ab)")
 
 
-@pytest.mark.parametrize("fields", [{"images_per_s": 1.0}, {"latency_ms_p95": 1.0}, {"memory_mib": None}])
+@pytest.mark.parametrize("fields", [{"ratios": (1.0,)}, {"latency_seconds": (1.0,)}, {"memory_mib": None}])
 def test_a_table_with_another_figure_is_another_one(table, fields):
     before = table.identity()
     assert not changed(table, **fields).is_named_by(before)
@@ -126,7 +127,7 @@ def test_figures_of_every_condition_count(tmp_path):
     conditions = (build_condition(), build_condition(batch_size=1))
     table = write_speeds(tmp_path / "both", ARCHS, conditions=conditions)
     before, record = table.identity(), table.load_all()[0]
-    second = build_measurement(1.0, condition=conditions[1])
+    second = build_measurement(1.0, condition=conditions[1], ratios=(0.5,))
     table.write_record(dataclasses.replace(record, measurements=(record.measurements[0], second)))
     assert table.identity() != before
 
@@ -134,3 +135,29 @@ def test_figures_of_every_condition_count(tmp_path):
 def test_what_no_search_looks_at_makes_no_other_table(table):
     before = table.identity()
     assert changed(table, seconds=99.0, measured_at="later").identity() == before
+
+
+def test_a_further_timing_or_another_calibration_makes_no_other_table(table):
+    before, record = table.identity(), table.load_all()[0]
+    newer = build_measurement(1.0, ratios=(0.5,), measured_at="2026-08-01T12:00:00+00:00")
+    table.write_record(dataclasses.replace(record, measurements=(newer, *record.measurements)))
+    assert table.is_named_by(before)
+    setting = table.load_setting()
+    calibrations = {label: build_calibration(640.0) for label in setting.calibrations}
+    table.write_setting(dataclasses.replace(setting, calibrations=calibrations))
+    again = SpeedFolder(table.path)
+    assert again.is_named_by(before)
+    key = ARCHS[1].key()
+    assert again.measurements_of(key)[0].images_per_s == pytest.approx(2 * table.measurements_of(key)[0].images_per_s)
+
+
+def test_the_identity_that_an_earlier_version_gave_still_names_the_table(table):
+    figures = "\n".join(
+        f"{r.key} {m.condition.label()} {m.images_per_s!r} {m.latency_ms_p95!r} {m.memory_mib!r}"
+        for r in sorted(table.load_all(), key=lambda record: record.key)
+        for m in r.measurements
+    )
+    stored = hashlib.sha256(figures.encode()).hexdigest()[:12]
+    assert stored not in table.identity()
+    assert table.is_named_by(f"edge ({stored})")
+    assert not table.is_named_by("edge (0123456789ab)")

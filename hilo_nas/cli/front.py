@@ -116,6 +116,7 @@ def print_front(
         ties=ties,
         errors=top1_errors(records),
         probabilities=probability_on_front(records),
+        limits=manifest.limits_in_force,
     )
     condition, device = manifest.objective, manifest.device
     fastest = front[0].measurement
@@ -129,7 +130,7 @@ def print_front(
     of_seeds = f", with the noise of a seed in it ({100 * noise:.2g} points)" if noise else ""
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± {spread}\n"
-        "p50 ms, MiB: time of one call, peak memory of one call\n"
+        "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call\n"
         f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error{of_seeds}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"

@@ -39,7 +39,7 @@ from hilo_nas.errors import UsageError
 
 if TYPE_CHECKING:
     from hilo_nas.measure import Cohort, Ruler
-    from hilo_nas.measurement import Condition
+    from hilo_nas.measurement import Condition, Measurement
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -268,14 +268,23 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
         )
     write_speed_table(folder)
     timed = [record for record in records if record.measurement]
-    speeds = sorted(record.measurement.images_per_s for record in timed if record.measurement)
-    span = f": {figure(speeds[0])} to {figure(speeds[-1])} images/s at {objective.label()}" if speeds else ""
+    found = [record.measurement for record in timed if record.measurement]
+    span = f": {_span_of(found)} at {objective.label()}" if found else ""
     console.print(
         f"{len(timed)} networks of {space.name} are timed{span}. Table: {save}\n"
         f"Next, where the images are:\n  {command('search', name, '--speeds', save, '--device', 'cuda')} --data DATA",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _span_of(found: list[Measurement]) -> str:
+    """From the least to the most of each figure."""
+    texts = []
+    for name, unit in (("images_per_s", "images/s"), ("latency_ms_p50", "ms p50"), ("latency_ms_p95", "ms p95")):
+        values = [getattr(measurement, name) for measurement in found]
+        texts.append(f"{figure(min(values), 3)} to {figure(max(values), 3)} {unit}")
+    return ", ".join(texts)
 
 
 def _measure_into(names: list[str], timing: _Timing, save: Path, studies_dir: Path | None) -> None:

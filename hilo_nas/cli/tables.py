@@ -33,6 +33,7 @@ def print_front_table(
     ties: Mapping[int, Sequence[int]] | None = None,
     errors: Mapping[int, float],
     probabilities: Mapping[int, float],
+    limits: Collection[str] = (),
 ) -> None:
     """Prints a row per trial of a front and around it: anchors are marked with a star, peers with a plus, ties with ~.
 
@@ -45,6 +46,7 @@ def print_front_table(
         ties: By number, the members of the front that a trial is tied with.
         errors: By number, the standard error of its top-1.
         probabilities: By number, how probable it is that the trial belongs on the front.
+        limits: Names of the limits that the trials must keep: a limited latency has a column that always stays.
     """
     ties = ties or {}
 
@@ -78,6 +80,11 @@ def print_front_table(
             rank=1,
         ),
         Column("p50 ms", [_figure_of(record.measurement, "latency_ms_p50") for record in shown], rank=2),
+        *(
+            [Column("p95 ms", [_figure_of(record.measurement, "latency_ms_p95") for record in shown])]
+            if "latency_ms" in limits
+            else []
+        ),
         Column("MiB", [_figure_of(record.measurement, "memory_mib") for record in shown], rank=5),
         Column("params M", [figure((record.parameters or 0) / 1e6, 3) for record in shown], rank=3),
         Column("GMACs", [figure((record.macs or 0) / 1e9, 3) for record in shown], rank=4),

@@ -361,3 +361,13 @@ def test_contended_timings_are_named_with_whom_and_the_way_out(tmp_path, capsys)
     assert main(["front", "loaded", "--studies-dir", str(tmp_path), "--format", "json"]) == 0
     verdicts = {row["number"]: row["verdict"] for row in json.loads(capsys.readouterr().out)["front"]}
     assert verdicts == {2: "steady", 3: "contended", 4: "steady"}
+
+
+@pytest.mark.parametrize(("limits", "shown"), [({"latency_ms": 90.0}, True), ({"images_per_s": 1.0}, False)])
+def test_the_front_shows_the_latency_that_is_limited(capsys, studies, limits, shown):
+    write_study(studies, "limited", demo_records(), build_manifest("limited", limits=limits))
+    lines = front(capsys, "limited").splitlines()
+    assert ("p95 ms" in lines[2]) is shown
+    if shown:
+        row = next(line for line in lines if line.split()[:1] == ["4"])
+        assert row[: lines[2].index("p95 ms") + 6].split()[-1] == "35.2"
