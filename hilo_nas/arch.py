@@ -11,9 +11,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from hilo_nas.errors import ArchError
+import yaml
+
+from hilo_nas.errors import ArchError, NotFoundError, StorageError, UsageError
 
 __all__ = [
     "ATTENTION_KINDS",
@@ -24,6 +27,7 @@ __all__ = [
     "AttentionKind",
     "canonical_stage",
     "describe_arch",
+    "load_arch",
     "lofi_heads",
 ]
 
@@ -224,6 +228,33 @@ class ArchConfig:
         if faults:
             raise ArchError("\n".join(faults))
         return cls(**fields)
+
+
+def load_arch(path: Path) -> ArchConfig:
+    """Returns the architecture of a YAML file, as `hilo-nas export` writes arch.yaml.
+
+    Raises:
+        NotFoundError: There is no such file.
+        StorageError: The file cannot be read.
+        UsageError: The file is no YAML, or holds no architecture.
+    """
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if not isinstance(fields, Mapping):
+        raise UsageError(
+            f"{path} must hold an architecture (as `hilo-nas export` writes arch.yaml), but got {fields!r}"
+        )
+    try:
+        return ArchConfig.from_dict(fields)
+    except ArchError as error:
+        lines = "\n".join(f"  {line}" for line in str(error).splitlines())
+        raise ArchError(f"{path} holds no architecture:\n{lines}") from error
 
 
 def _as(want: type, value: Any) -> Any:

@@ -108,7 +108,7 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
     def key(i: int) -> tuple[int, bool, int]:
         measurement, rank = timed[i], ranks[i]
         if rank == len(manifest.conditions):
-            return rank, False, 0
+            return rank, False, i  # as they lie in the file
         return rank, measurement.form != forms[rank], verdicts.get(measurement.cohort, 0)
 
     return dataclasses.replace(record, measurements=tuple(timed[i] for i in sorted(newest_first, key=key)))

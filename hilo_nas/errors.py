@@ -18,6 +18,7 @@ __all__ = [
     "DeviceError",
     "FileFaultsError",
     "HiloNasError",
+    "InferenceFormError",
     "MeasurementError",
     "NotEnoughMemoryError",
     "NotFoundError",
@@ -78,6 +79,10 @@ class NotFoundError(UsageError):
 
 class DeviceError(UsageError):
     """The device is unknown, or this machine does not have it."""
+
+
+class InferenceFormError(UsageError):
+    """A network prepared for inference is used in a way that only its training form, or another preparation, allows."""
 
 
 class TrialStateError(UsageError):

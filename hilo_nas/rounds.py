@@ -26,6 +26,7 @@ from hilo_nas.measurement import VERDICTS, Calibration, Contention, Measurement,
 __all__ = [
     "MIN_ROUNDS",
     "POWER_CAP",
+    "SLOW",
     "Judgement",
     "error_apart",
     "fast_seconds",
@@ -52,7 +53,7 @@ MIN_ROUNDS = 12
 _FAST = (0.03, 0.15)
 """The band of a network's rounds, ordered by time, that stands for it: the very fastest may be luck."""
 _RESAMPLES = 300
-_SLOW = 1.25
+SLOW = 1.25
 """A block that takes so many times its network's fast time was disturbed."""
 _BURSTY_SHARE = 0.2
 """Share of disturbed blocks from which a machine is bursty.
@@ -193,7 +194,7 @@ def judge(
             text=f"the device slowed down while it was timed ({seen}): ratios still hold, images/s less so. Cool it, "
             "or set a lower fixed clock or power limit, and time again.",
         )
-    limits = {name: _SLOW * fast_seconds(own) for name, own in rounds.items()}
+    limits = {name: SLOW * fast_seconds(own) for name, own in rounds.items()}
     disturbed = [seconds > limits[name] for name, own in rounds.items() for seconds in own]
     share = sum(disturbed) / len(disturbed)
     if share >= _BURSTY_SHARE or slower > _THROTTLED:

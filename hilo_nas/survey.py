@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch import PRESETS, load_arch
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import count_cost
-from hilo_nas.errors import ArchError, HiloNasError, NotFoundError, StorageError, StudyMismatchError, UsageError
+from hilo_nas.errors import HiloNasError, NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, NetworksTimed, Notice
 from hilo_nas.measure import Cohort, Entrant, Ruler
 from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
@@ -66,7 +64,7 @@ def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
     if colon and tail.isdigit():
         return _find_trial(name, find_study(head, studies_dir), int(tail))
     if name.endswith((".yaml", ".yml")):
-        return NamedNetwork(name=name, subject={"arch": _load_arch(Path(name)).to_dict()}, defaults={})
+        return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()}, defaults={})
     raise UsageError(
         f"a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
         f"{', '.join(PRESETS)}, but got {name!r}. To time a sample of a space, add --sample N."
@@ -84,26 +82,6 @@ def _find_trial(name: str, folder: StudyFolder, number: int) -> NamedNetwork:
         subject=records[number].subject.to_dict(),
         defaults={**objective, "num_classes": manifest.data.num_classes},
     )
-
-
-def _load_arch(path: Path) -> ArchConfig:
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
-    if not isinstance(fields, Mapping):
-        raise UsageError(
-            f"{path} must hold an architecture (as `hilo-nas export` writes arch.yaml), but got {fields!r}"
-        )
-    try:
-        return ArchConfig.from_dict(fields)
-    except ArchError as error:
-        lines = "\n".join(f"  {line}" for line in str(error).splitlines())
-        raise ArchError(f"{path} holds no architecture:\n{lines}") from error
 
 
 def time_networks(

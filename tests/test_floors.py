@@ -26,6 +26,7 @@ FLOORS = {
     "calibration": 1,
     "arch": 1,
     "cost": 1,
+    "latencies": 1,
     "layer_cost": 1,
     "versions": 1,
     "measurement": 1,

@@ -1,29 +1,45 @@
-"""Choosing a trial of a study: by number, by the speed it must reach, or by the front's knee."""
+"""Choosing a trial of a study: by number, by limits, or by the front's knee; and how surely it keeps limits."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
 
 from hilo_nas.commands import command
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.front import front_of
+from hilo_nas.manifest import Manifest
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
+from hilo_nas.space import KEPT_SURELY, LIMITS, limit_text, measured_chances, measured_values, measured_violations
 from hilo_nas.study import StudyFolder
 
-__all__ = ["choose_trial"]
+__all__ = ["Promise", "choose_trial", "promises_of"]
 
 
 def choose_trial(
-    folder: StudyFolder, *, number: int | None = None, min_images_per_s: float | None = None, at_knee: bool = False
+    folder: StudyFolder, *, number: int | None = None, limits: Mapping[str, float] | None = None, at_knee: bool = False
 ) -> TrialRecord:
-    """Returns the trial of a number, the most accurate of at least a speed, or the one at the front's knee.
+    """Returns the trial of a number, the most accurate one that keeps some limits, or the one at the front's knee.
+
+    Only trials that keep every limit with 95 % are chosen by accuracy. Where there is none, the most probable of those
+    whose values keep them is returned, see `promises_of`.
+
+    Args:
+        folder: The study.
+        number: Of the trial.
+        limits: By name, see `hilo_nas.space.limits`.
+        at_knee: Whether to take the knee.
 
     Raises:
-        UsageError: Not exactly one way of choosing is given.
+        UsageError: Not exactly one way of choosing is given, or a limit is not above 0.
         NotFoundError: There is no such trial.
         TrialStateError: The trial of that number failed, is infeasible or is still running, or is of a peer.
     """
-    if [number is not None, min_images_per_s is not None, at_knee].count(True) != 1:
-        raise UsageError("give exactly one of --trial N, --min-images-per-s X and --knee")
+    if [number is not None, bool(limits), at_knee].count(True) != 1:
+        raise UsageError(
+            "give exactly one of --trial N, --knee, and limits (--min-images-per-s X, --max-latency-ms Y or both)"
+        )
     if number is not None:
         record = folder.load_record(number)
         if record.is_peer:
@@ -33,21 +49,61 @@ def choose_trial(
                 f"{record.key}. Train that by its name: timm's train.py --model {name}."
             )
         return record
+    for name, bound in (limits or {}).items():
+        if not bound > 0:
+            raise UsageError(f"{name} must be above 0, but got {bound:g}")
     front = front_of(folder.load_records())
     if not front:
         raise NotFoundError(f"study {folder.name} has no complete trial yet: see `{command('status', folder.address)}`")
-    points = [(_speed(record), _top1(record)) for record in front]
     if at_knee:
-        return front[knee(points)]
-    assert min_images_per_s is not None
-    fast_enough = [record for record in front if _speed(record) >= min_images_per_s]
-    if not fast_enough:
-        fastest = front[0]
-        raise NotFoundError(
-            f"no trial of study {folder.name} reaches {min_images_per_s:g} images/s; the fastest, trial "
-            f"{fastest.number}, has {_speed(fastest):.4g}. Ask for less, or search on with --trials."
+        return front[knee([(_speed(record), _top1(record)) for record in front])]
+    assert limits
+    chances = {record.number: min(measured_chances(limits, record.measurements).values()) for record in front}
+    if sure := [record for record in front if chances[record.number] >= KEPT_SURELY]:
+        return max(sure, key=_top1)
+    keeping = [r for r in front if max(measured_violations(limits, r.measurements).values()) <= 0]
+    if not keeping:
+        raise _none_keeps(folder.name, limits, front)
+    return max(keeping, key=lambda record: chances[record.number])
+
+
+def _none_keeps(study: str, limits: Mapping[str, float], front: list[TrialRecord]) -> NotFoundError:
+    """The error that tells the best value of each limit on the front."""
+    best = []
+    for name in limits:
+        values = [(value, r.number) for r in front if (value := measured_values(r.measurements)[name]) is not None]
+        value, number = (max if LIMITS[name].is_floor else min)(values)
+        best.append(f"the best, trial {number}, has {name} {value:.4g}")
+    asked = " and ".join(limit_text(name, bound) for name, bound in limits.items())
+    return NotFoundError(
+        f"no trial of study {study} keeps {asked}; {'; '.join(best)}. Ask for less, or search on with --trials."
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Promise:
+    """How surely a chosen trial keeps a limit."""
+
+    text: str
+    is_sure: bool
+    """Whether with at least 95 %."""
+
+
+def promises_of(manifest: Manifest, record: TrialRecord, limits: Mapping[str, float] | None = None) -> list[Promise]:
+    """Returns how surely a trial keeps some limits and the measured limits of its study."""
+    in_force = {**manifest.limits_in_force, **(limits or {})}
+    return [
+        Promise(
+            text=f"trial {record.number} keeps {limit_text(name, in_force[name])} with {_percent(chance)}",
+            is_sure=chance >= KEPT_SURELY,
         )
-    return max(fast_enough, key=_top1)
+        for name, chance in measured_chances(in_force, record.measurements).items()
+    ]
+
+
+def _percent(chance: float) -> str:
+    """A probability that is not rounded up to certainty."""
+    return "more than 99%" if chance > 0.99 else f"{chance:.0%}"
 
 
 def _speed(record: TrialRecord) -> float:

@@ -1,27 +1,33 @@
-"""Export for timm's train.py: a YAML of its options, the architecture, and the provenance.
+"""Export for timm: options of train.py, a model config, the architecture, provenance, a launcher of timm's scripts.
 
-train.py takes the YAML's keys as defaults of its options (`-c train.yaml`), imports `device_modules` before it builds
-the model, and so finds `litv2` registered. The recipe is LITv2's (github ziplab/LITv2, classification/config.py).
+train.py takes the YAML's keys as defaults of its options (`-c train.yaml`) and imports `device_modules` before it
+builds the model. Other scripts cannot import anything: `run_timm.py` does it for them, and they read `config.json`
+through timm's `local-dir:`. The recipe is LITv2's (github ziplab/LITv2, classification/config.py).
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hilo_nas.arch import load_arch
 from hilo_nas.cost import count_params
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import ConversionError, UsageError
+from hilo_nas.export import run_timm
+from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.provenance import build_provenance
+from hilo_nas.export.source import ExportSource
+from hilo_nas.export.text import build_title, dump, shell_line
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord, write_atomically
 
-__all__ = ["FORMATS", "build_train_options", "export_trial"]
-
-FORMATS = ("timm",)
+__all__ = ["TIMM", "TimmExporter", "build_train_options"]
 
 _DROP_PATH = ((0.0, 0.0), (27.844, 0.2), (48.830, 0.3), (86.521, 0.5))
 """LITv2's stochastic depth by million parameters (S, M and B); between them, and below, in proportion."""
@@ -31,58 +37,77 @@ _SMALL_IMAGE = 96
 """Below this many pixels a side, images are not scaled up before the centre crop."""
 
 
-def export_trial(
-    manifest: Manifest, record: TrialRecord, folder: Path, *, batch_size: int = 1024, epochs: int = 300
-) -> list[Path]:
-    """Writes what a training and a deployment of a complete trial need, and returns the files' paths.
+class TimmExporter:
+    """Writes what a training and a check of a complete trial with timm's scripts need."""
 
-    `train.yaml`, `arch.yaml`, `provenance.yaml`, and `timing.env`: the variables that its speed was measured under.
+    name = "timm"
+    files = ("train.yaml", "config.json", "arch.yaml", "provenance.yaml", "timing.env", "run_timm.py")
 
-    Args:
-        manifest: The study's manifest.
-        record: The trial.
-        folder: Where to write; made if it is not there.
-        batch_size: Images per step over all devices, which the learning rates are scaled to.
-        epochs: Epochs of the full training.
+    def check(self, source: ExportSource, options: ExportOptions) -> None:
+        """Raises a UsageError for an architecture without a trial, and for numbers that no training can have."""
+        if source.record is None:
+            raise UsageError(
+                f"format timm needs a trial of a study, for its data and its figures, but got {source.name}. Use "
+                "hilo-nas export STUDY --trial N."
+            )
+        for name, value in (("batch_size", options.batch_size), ("epochs", options.epochs)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, but got {value}")
+        if options.batch_size % 2:
+            raise UsageError(
+                f"batch_size must be even because mixup pairs the images of a batch, but got {options.batch_size}"
+            )
 
-    Raises:
-        UsageError: The batch size or the epochs are below 1, or the batch size is odd.
-        StorageError: The folder cannot be written.
-    """
-    for name, value in (("batch_size", batch_size), ("epochs", epochs)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, but got {value}")
-    if batch_size % 2:
-        raise UsageError(f"batch_size must be even, for mixup pairs the images of a batch, but got {batch_size}")
-    assert record.subject.arch is not None
-    assert record.measurement is not None
-    measured = record.measurement
-    title = (
-        f"# {record.key}: trial {record.number} of study {manifest.name}\n"
-        f"# {measured.images_per_s:.4g} ± {measured.images_per_s_half_width:.2g} images/s on {measured.device.model} "
-        f"({measured.condition.label()})\n"
-    )
-    usage = (
-        "# python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed beside timm)\n"
-        f"# The learning rates are for {batch_size} images per step in all: with several devices, divide batch_size.\n"
-        "# LITv2's own code lets the offset convolutions learn at 0.01 of the rate; train.py has one rate for all.\n"
-    )
-    options = build_train_options(manifest, record, batch_size=batch_size, epochs=epochs)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the folder {folder}: {error.strerror or error}. Choose another with -o."
-        ) from error
-    contents = {
-        "train.yaml": title + usage + _dump(options),
-        "arch.yaml": title + _dump(record.subject.arch.to_dict()),
-        "provenance.yaml": title + _dump(build_provenance(manifest, record)),
-        "timing.env": title + _environment(measured),
-    }
-    for name, text in contents.items():
-        write_atomically(folder / name, text)
-    return [folder / name for name in contents]
+    def write(self, source: ExportSource, folder: Path, options: ExportOptions) -> list[str]:
+        """Writes the files; `timing.env` holds the variables that the speed was measured under."""
+        manifest, record = source.manifest, source.record
+        assert manifest is not None
+        assert record is not None
+        assert record.measurement is not None
+        measured = record.measurement
+        title = build_title(
+            source.name,
+            f"{measured.images_per_s:.4g} ± {measured.images_per_s_half_width:.2g} images/s on {measured.device.model} "
+            f"({measured.condition.label()})",
+        )
+        usage = build_title(
+            "python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed as well)",
+            f"The learning rates are for {options.batch_size} images per step in all: with several devices, divide "
+            "batch_size.",
+            "LITv2's own code lets the offset convolutions learn at 0.01 of the rate; train.py has one rate for all.",
+        )
+        train = build_train_options(manifest, record, batch_size=options.batch_size, epochs=options.epochs)
+        contents = {
+            "train.yaml": title + usage + dump(train),
+            "config.json": json.dumps(_build_config(train), indent=2) + "\n",
+            "arch.yaml": title + dump(source.arch.to_dict()),
+            "provenance.yaml": title + dump(build_provenance(manifest, record)),
+            "timing.env": title + _environment(measured),
+            "run_timm.py": Path(run_timm.__file__).read_text(encoding="utf-8"),
+        }
+        for name in self.files:
+            write_atomically(folder / name, contents[name])
+        return []
+
+    def verify(self, folder: Path) -> str:
+        """Checks that all files name one architecture."""
+        arch = load_arch(folder / "arch.yaml")
+        train = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not arch.to_dict() == train["model_kwargs"] == config["model_args"]:
+            raise ConversionError(f"the files of {folder} must name one architecture, but differ. Export it again.")
+        return f"verified: all files name the architecture {arch.key()}"
+
+    def next_step(self, folder: Path) -> str:
+        """Returns how to train and to check the network."""
+        train, launcher = shlex.quote(str(folder / "train.yaml")), shlex.quote(str(folder / "run_timm.py"))
+        return (
+            f"Train it with timm's train.py: python train.py -c {train} --data-dir DATA\n"
+            f"Other scripts of timm: python {launcher} validate.py --data-dir DATA --checkpoint CHECKPOINT"
+        )
+
+
+TIMM = TimmExporter()
 
 
 def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: int, epochs: int) -> dict[str, Any]:
@@ -127,13 +152,30 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
     }
 
 
+def _build_config(train: dict[str, Any]) -> dict[str, Any]:
+    """Returns what timm's `local-dir:` reads."""
+    side = train["img_size"]
+    return {
+        "architecture": train["model"],
+        "num_classes": train["num_classes"],
+        "model_args": train["model_kwargs"],
+        "pretrained_cfg": {
+            "num_classes": train["num_classes"],
+            "input_size": [3, side, side],
+            "interpolation": train["interpolation"],
+            "crop_pct": train["crop_pct"],
+            "first_conv": "patch_embed.proj",
+            "classifier": "head.fc",
+        },
+    }
+
+
 def _environment(measured: Measurement) -> str:
     """The variables of the timing process as lines that a shell or a container reads; other settings as comments."""
-    threads = f"# torch.set_num_threads({measured.threads})\n" if measured.device.kind == "cpu" else ""
-    lines = [
-        f"{name}={value}" if name.isupper() else f"# {name}: {value}" for name, value in measured.environment.items()
-    ]
-    return "# Set these before Python starts, or the speed will be another one.\n" + threads + "\n".join(lines) + "\n"
+    lines = [build_title("Set these before Python starts, or the speed will be another one.")]
+    if measured.device.kind == "cpu":
+        lines.append(build_title(f"torch.set_num_threads({measured.threads})"))
+    return "".join(lines) + "".join(shell_line(name, str(value)) for name, value in measured.environment.items())
 
 
 def _drop_path(params_m: float) -> float:
@@ -141,7 +183,3 @@ def _drop_path(params_m: float) -> float:
         if params_m <= high:
             return round(low_rate + (high_rate - low_rate) * (params_m - low) / (high - low), 3)
     return _DROP_PATH[-1][1]
-
-
-def _dump(content: dict[str, Any]) -> str:
-    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)

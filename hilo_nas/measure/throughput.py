@@ -18,12 +18,15 @@ from typing import Any
 import timm
 import torch
 
+from hilo_nas.calibration import calibration_error
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
+from hilo_nas.latencies import latency_figures
 from hilo_nas.measure.ready import REFERENCE, Bench, WarmNetwork, ready_reference
 from hilo_nas.measure.state import DeviceWatch
-from hilo_nas.measurement import VERDICTS, Calibration, Condition, Measurement
+from hilo_nas.measure.timer import SingleCalls, WarmUp
+from hilo_nas.measurement import LATENCY_PROTOCOL, VERDICTS, Calibration, Condition, Measurement
 from hilo_nas.rounds import MIN_ROUNDS, fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
 
 __all__ = ["calibrate", "measure", "measure_cohort"]
@@ -35,7 +38,8 @@ _PRECISE = 0.015
 _LOOK_EVERY_ROUNDS = 4
 _CALIBRATION_S = 3.0
 _CALIBRATION_TRIES, _CALIBRATION_PAUSE_S = 3, 0.5
-_LATENCY_S, _LATENCY_CALLS = 0.5, 50
+_LATENCIES, _LATENCIES_S = 200, 1.0
+"""Single calls of a network inside the rounds, and the seconds that they may take: a slow network has fewer."""
 _RIVALS = 2
 """Networks of the front that a candidate is timed beside."""
 _RIVALRY = 0.1
@@ -214,7 +218,8 @@ def _time(
 ) -> dict[str, Measurement]:
     """Returns a measurement of each network that has a condition; the others are only timed beside them."""
     start = time.perf_counter()
-    rounds, state = _time_rounds(bench, networks, reference, conditions, seconds, emit)
+    singles = {name: _single_calls(networks[name].warm_up, reference.warm_up) for name in conditions}
+    rounds, state = _time_rounds(bench, networks, reference, conditions, singles, seconds, emit)
     own = rounds.pop(_ANCHOR)
     cohort = uuid.uuid4().hex[:12]
     if anchor is None:
@@ -224,11 +229,18 @@ def _time(
     for name, condition in conditions.items():
         start = time.perf_counter()
         network = networks[name]
-        latency = bench.stopwatch.time_latency(network.prepared.call, at_most_s=_LATENCY_S, at_most=_LATENCY_CALLS)
         found[name] = Measurement(
             condition=condition,
             device=bench.identity,
-            **summarize(rounds[name], own, latency, batch_size=condition.batch_size, calibrated=anchor.images_per_s),
+            **summarize(
+                rounds[name],
+                own,
+                singles[name].found,
+                batch_size=condition.batch_size,
+                calibrated=anchor.images_per_s,
+            ),
+            latency_protocol=LATENCY_PROTOCOL,
+            calibration_error=calibration_error(anchor),
             memory_mib=network.prepared.read_memory_mib(),
             steady=network.warm_up.steady,
             warmup_calls=network.warm_up.calls,
@@ -248,11 +260,19 @@ def _time(
     return found
 
 
+def _single_calls(own: WarmUp, reference: WarmUp) -> SingleCalls:
+    """The single calls of a network: in the fewest rounds as many as wanted, but no longer than the blocks take."""
+    blocks_s = sum(network.calls_per_block * network.call_seconds for network in (own, reference))
+    per_round = min(-(-_LATENCIES // MIN_ROUNDS), int(blocks_s / own.call_seconds))
+    return SingleCalls(per_round=max(per_round, 1), wanted=_LATENCIES, at_most_s=_LATENCIES_S)
+
+
 def _time_rounds(
     bench: Bench,
     networks: Mapping[str, WarmNetwork],
     reference: WarmNetwork,
     conditions: Mapping[str, Condition],
+    singles: Mapping[str, SingleCalls],
     seconds: float,
     emit: Emit,
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
@@ -273,10 +293,13 @@ def _time_rounds(
         emit(RoundTimed(condition=condition.label(), round=done, rounds=max(expected, done), images_per_s=speed))
         if done < MIN_ROUNDS:
             return False
-        return is_over(rounds) or (done % _LOOK_EVERY_ROUNDS == 0 and _is_precise(rounds))
+        if is_over(rounds):
+            return True
+        return done % _LOOK_EVERY_ROUNDS == 0 and all(own.is_enough for own in singles.values()) and _is_precise(rounds)
 
     watch = DeviceWatch(bench.identity)
-    return bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random()), watch.read()
+    rounds = bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random(), singles=singles)
+    return rounds, watch.read()
 
 
 def _after(seconds: float) -> Callable[[Mapping[str, Sequence[float]]], bool]:
@@ -296,37 +319,35 @@ def _is_precise(rounds: Mapping[str, Sequence[float]]) -> bool:
 
 
 def summarize(
-    own: Sequence[float], reference: Sequence[float], latency: Sequence[float], *, batch_size: int, calibrated: float
+    own: Sequence[float],
+    reference: Sequence[float],
+    singles: Sequence[tuple[int, float]],
+    *,
+    batch_size: int,
+    calibrated: float,
 ) -> dict[str, Any]:
     """Returns the figures of a `Measurement` that follow from its samples.
 
     Args:
         own: The network's seconds per call, one value per round.
         reference: The reference's, in the same rounds.
-        latency: Seconds of single calls.
+        singles: Round and seconds of single calls.
         batch_size: Images per call.
         calibrated: The reference's speed in images/s, as calibrated.
     """
     ratios = tuple(theirs / ours for ours, theirs in zip(own, reference, strict=True))
     low, high = interval(own, reference)
-    percentiles = _percentiles(latency)
+    rounds, latency = tuple(i for i, _ in singles), tuple(seconds for _, seconds in singles)
     return {
         "images_per_s": calibrated * ratio(own, reference),
         "images_per_s_low": calibrated * low,
         "images_per_s_high": calibrated * high,
         "images_per_s_spread": calibrated * robust_spread(ratios),
         "images_per_s_raw": batch_size / statistics.median(own),
-        "latency_ms_p50": percentiles[50],
-        "latency_ms_p95": percentiles[95],
-        "latency_ms_p99": percentiles[99],
+        **latency_figures(latency, rounds, own, reference),
         "call_seconds": tuple(own),
         "reference_seconds": tuple(reference),
-        "latency_seconds": tuple(latency),
+        "latency_seconds": latency,
+        "latency_rounds": rounds,
         "ratios": ratios,
     }
-
-
-def _percentiles(seconds: Sequence[float]) -> dict[int, float]:
-    """The p50, p95 and p99 in milliseconds: the smallest sample that this share of all does not exceed."""
-    ordered = sorted(seconds)
-    return {share: ordered[-(-share * len(ordered) // 100) - 1] * 1e3 for share in (50, 95, 99)}

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-__all__ = ["MIN_BLOCK_S", "Stopwatch", "WarmUp"]
+__all__ = ["MIN_BLOCK_S", "SingleCalls", "Stopwatch", "WarmUp"]
 
 MIN_BLOCK_S = 0.02
 """Least length of a timed block in seconds."""
@@ -37,6 +37,25 @@ class WarmUp:
     def calls_per_block(self) -> int:
         """Calls that make a block of at least `MIN_BLOCK_S`."""
         return max(1, -(-int(MIN_BLOCK_S * 1e9) // max(1, int(self.call_seconds * 1e9))))
+
+
+@dataclasses.dataclass(kw_only=True)
+class SingleCalls:
+    """Single calls of one network inside the rounds, each synchronised, as a caller who waits for each would see them.
+
+    There are `wanted` calls, unless these take longer than `at_most_s`: then as many as fit, and at least one a round.
+    """
+
+    per_round: int
+    wanted: int
+    at_most_s: float
+    found: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    """The round and the seconds of each."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are as many as wanted, or their time is up."""
+        return len(self.found) >= self.wanted or sum(seconds for _, seconds in self.found) >= self.at_most_s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +97,7 @@ class Stopwatch:
         *,
         is_enough: Callable[[Mapping[str, Sequence[float]]], bool],
         random: Random,
+        singles: Mapping[str, SingleCalls] | None = None,
     ) -> dict[str, tuple[float, ...]]:
         """Returns the seconds of one call of each entrant, one value per round; every round has an order of its own.
 
@@ -85,6 +105,7 @@ class Stopwatch:
             entrants: By name, one call and the calls that make a block.
             is_enough: Told after each round all samples so far; True ends the timing.
             random: Draws the orders.
+            singles: By name, the single calls that follow a network's blocks; a block of one call is one of them.
         """
         rounds: dict[str, list[float]] = {name: [] for name in entrants}
         order = list(entrants)
@@ -92,17 +113,21 @@ class Stopwatch:
             random.shuffle(order)
             for name in order:
                 call, calls = entrants[name]
-                rounds[name].append(self.time_block(call, calls))
+                seconds = self.time_block(call, calls)
+                rounds[name].append(seconds)
+                if singles and name in singles:
+                    self._time_singles(call, singles[name], len(rounds[name]) - 1, seconds if calls == 1 else None)
             if is_enough(rounds):
                 return {name: tuple(seconds) for name, seconds in rounds.items()}
 
-    def time_latency(self, call: Call, *, at_most_s: float, at_most: int) -> tuple[float, ...]:
-        """Returns the seconds of single calls, each synchronised, as a caller who waits for each would see them."""
-        start = self.clock()
-        samples = [self.time_block(call, 1)]
-        while len(samples) < at_most and self.clock() - start < at_most_s:
-            samples.append(self.time_block(call, 1))
-        return tuple(samples)
+    def _time_singles(self, call: Call, singles: SingleCalls, i: int, block_s: float | None) -> None:
+        taken = 0
+        if block_s is not None:
+            singles.found.append((i, block_s))
+            taken = 1
+        while taken < singles.per_round and (taken == 0 or not singles.is_enough):
+            singles.found.append((i, self.time_block(call, 1)))
+            taken += 1
 
 
 def _agree(blocks: Sequence[float]) -> bool:

@@ -65,7 +65,8 @@ class Measurement:
     images_per_s_raw: float
     """Batch size over the median call, as the clock saw it."""
     latency_ms_p50: float
-    """Raw time that a caller waits for one batch, median over `latency_seconds`."""
+    """Raw time that a caller waits for one batch: median of the single calls in undisturbed rounds (see
+    `hilo_nas.latencies`); of all single calls by latency protocol 1."""
     latency_ms_p95: float
     latency_ms_p99: float
     memory_mib: float | None

@@ -11,7 +11,7 @@ Shape suffixes: B batch, C channels, H W map.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -46,10 +46,13 @@ class LITv2(nn.Module):
         global_pool: How the tokens are pooled before the head, a pool type of timm; "" for not at all.
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 over all blocks.
+        img_size: Side of the images, or height and width, as networks of one size take it. Any size runs, so it is
+            only checked against the stride.
         **fields: The fields of `hilo_nas.arch.ArchConfig`, lists allowed.
 
     Raises:
         ArchError: With every fault of the fields given.
+        UsageError: `img_size` is smaller than the stride.
     """
 
     def __init__(
@@ -60,10 +63,12 @@ class LITv2(nn.Module):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        img_size: int | Sequence[int] | None = None,
         **fields: Any,
     ) -> None:
         super().__init__()
         self.arch = arch = ArchConfig.from_dict(fields)
+        _check_img_size(img_size, arch)
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.global_pool = global_pool
@@ -193,6 +198,15 @@ class LITv2(nn.Module):
     def _normed(self, x_BCHW: Tensor) -> Tensor:
         y_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
         return y_BHWC.permute(0, 3, 1, 2)
+
+
+def _check_img_size(img_size: int | Sequence[int] | None, arch: ArchConfig) -> None:
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size or ())
+    if img_size is not None and (len(sides) != 2 or min(sides) < arch.stride):
+        raise UsageError(
+            f"img_size must be one side or a height and a width of at least {arch.stride} pixels with "
+            f"patch_size {arch.patch_size}, but got {img_size!r}. Use larger images or a smaller patch_size."
+        )
 
 
 def _init_linear(module: nn.Module) -> None:

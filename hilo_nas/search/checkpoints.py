@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -35,15 +38,17 @@ class Checkpoints:
     def prune(self, records: Sequence[TrialRecord], needed: Collection[Path] = ()) -> None:
         """Drops files until the rest fits the budget: of unknown networks, then the worst fronts, there the oldest.
 
+        Only files whose names are those of a network and a seed are dropped or count, and nothing is followed through
+        a link.
+
         Call it when the scores of what is not needed are on disk.
 
         Args:
             records: The study's.
             needed: Files of trainings that are under way or to be gone on with, which stay, whatever their size.
         """
-        found = self._folder.glob("*.pt") if self._folder.is_dir() else ()
-        files = {path: path.stat() for path in found if path not in needed}
-        size = sum(stat.st_size for stat in files.values())
+        files = {path: status for path, status in _own_files(self._folder, _FILE).items() if path not in needed}
+        size = sum(status.st_size for status in files.values())
         ranks = _ranks(records)
         unknown = len(ranks)
 
@@ -56,6 +61,35 @@ class Checkpoints:
             with contextlib.suppress(OSError):
                 path.unlink()
                 size -= files[path].st_size
+
+    def remove_drafts(self) -> None:
+        """Removes what killed writers left.
+
+        Call it before the first training, because a draft under way looks the same.
+        """
+        for path in _own_files(self._folder, _DRAFT):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+_FILE = re.compile(r"([0-9a-f]{12}|timm-[\w.-]+)-\d+\.pt")
+"""A network's file, see `Checkpoints.path_of`."""
+_DRAFT = re.compile(rf"\.{_FILE.pattern}\.[a-z0-9_]{{8}}\.tmp")
+"""Its draft, see `hilo_nas.proxy.checkpoints`."""
+
+
+def _own_files(folder: Path, form: re.Pattern[str]) -> dict[Path, os.stat_result]:
+    """Returns the regular files of that form in a folder that is no link."""
+    found: dict[Path, os.stat_result] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return found
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(path)
+                if form.fullmatch(path.name) and stat.S_ISREG(status.st_mode):
+                    found[path] = status
+    return found
 
 
 def _stem(key: str) -> str:

@@ -97,6 +97,7 @@ class SearchLoop:
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._timed = None if speeds is None else speeds.load_keeping(self._limits)
         self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
+        self._checkpoints.remove_drafts()
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
         self.records = self._close_leftovers(folder.load_records())
         self._known = {record.key for record in self.records if not record.is_interrupted}

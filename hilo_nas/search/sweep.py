@@ -113,6 +113,7 @@ def run_sweep(
         executor.close()
         _tell_of_disturbed(records, folder, journal)
         checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=request.checkpoint_mib, seed=manifest.seed)
+        checkpoints.remove_drafts()
 
         def write(record: TrialRecord) -> TrialRecord:
             record = _closed(record, manifest, courses)

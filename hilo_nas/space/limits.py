@@ -48,7 +48,7 @@ LIMITS: dict[str, Limit] = {
     "params_m": Limit(is_free=True, means="million trainable parameters, at most"),
     "gmacs": Limit(is_free=True, means="billion multiply-adds at the timing size, at most"),
     "images_per_s": Limit(is_floor=True, means="measured images per second, at least"),
-    "latency_ms": Limit(means="measured milliseconds per call (raw 95th percentile), at most"),
+    "latency_ms": Limit(means="measured milliseconds per call (95th percentile of undisturbed rounds), at most"),
     "memory_mib": Limit(means="measured peak memory in MiB, at most"),
 }
 

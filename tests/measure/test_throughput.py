@@ -14,7 +14,7 @@ from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
 from hilo_nas.measure import ready, throughput, timer
 from hilo_nas.measure.device import check_device, identify_device, list_devices, read_device
 from hilo_nas.measure.prepared import Prepared
-from hilo_nas.measurement import PROTOCOL, VERDICTS, Calibration, Condition, Measurement
+from hilo_nas.measurement import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Condition, Measurement
 from hilo_nas.rounds import MIN_ROUNDS, fast_seconds
 
 TINY = ArchConfig(patch_size=2, embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
@@ -165,7 +165,28 @@ def test_images_per_s_hang_on_the_reference_as_calibrated_and_not_on_the_devices
     assert found.images_per_s_raw == pytest.approx(250.0)
 
 
-def test_the_rounds_of_a_timing_have_random_orders(fake):
+@pytest.fixture
+def few_latencies(monkeypatch):
+    """One latency is enough, so that speeds alone say how long is timed."""
+    monkeypatch.setattr(throughput, "_LATENCIES", 1)
+
+
+def test_timing_goes_on_until_there_are_as_many_latencies_as_wanted(fake):
+    found = measure(planted(seconds=0.002))
+    assert len(found.latency_seconds) == len(found.latency_rounds) >= 200
+    assert set(found.latency_rounds) == set(range(len(found.call_seconds)))
+    assert found.latency_protocol == LATENCY_PROTOCOL
+    assert found.latency_ms_p95_low <= found.latency_ms_p95 <= found.latency_ms_p95_high
+    assert found.calibration_error >= 0.02
+
+
+def test_a_slow_networks_latencies_are_as_many_as_fit_and_no_fewer_than_its_rounds(fake):
+    found = measure(planted(seconds=0.5))
+    assert MIN_ROUNDS <= len(found.latency_seconds) < 200
+    assert set(found.latency_rounds) == set(range(len(found.call_seconds)))
+
+
+def test_the_rounds_of_a_timing_have_random_orders(fake, few_latencies):
     orders = []
 
     def note(event):
@@ -178,7 +199,7 @@ def test_the_rounds_of_a_timing_have_random_orders(fake):
     assert len(set(orders)) > 3
 
 
-def test_timing_ends_as_soon_as_it_is_precise(fake):
+def test_timing_ends_as_soon_as_it_is_precise(fake, few_latencies):
     events = []
     found = measure(planted(noise=0.01), emit=events.append)
     assert len(found.call_seconds) == MIN_ROUNDS
@@ -194,7 +215,7 @@ def test_timing_goes_on_while_it_is_not_precise(fake):
     assert len(found.call_seconds) > MIN_ROUNDS
 
 
-def test_precision_is_looked_at_every_few_rounds_only(fake, monkeypatch):
+def test_precision_is_looked_at_every_few_rounds_only(fake, few_latencies, monkeypatch):
     looked = []
     monkeypatch.setattr(throughput, "_is_precise", lambda rounds: looked.append(len(rounds["own"])) or len(looked) == 4)
     measure_cohort({"own": planted()}, seconds_each=100.0)
@@ -321,7 +342,7 @@ def test_a_cohort_without_a_calibration_is_anchored_by_its_own_rounds(fake):
     assert anchored_apart.images_per_s == pytest.approx(2.5, rel=0.03)
 
 
-def test_another_reference_may_be_the_anchor(fake):
+def test_another_reference_may_be_the_anchor(fake, few_latencies):
     found = measure_cohort({"own": planted("own", 0.02)}, reference=planted("mine", 0.03))["own"]
     assert found.reference_seconds == pytest.approx((0.03,) * MIN_ROUNDS)
     assert "reference" not in fake.prepared
@@ -459,7 +480,7 @@ def short(monkeypatch):
     monkeypatch.setattr(throughput, "_SECONDS", 0.01)
     monkeypatch.setattr(ready, "_WARM_UP_S", 0.05)
     monkeypatch.setattr(throughput, "_CALIBRATION_S", 0.01)
-    monkeypatch.setattr(throughput, "_LATENCY_CALLS", 5)
+    monkeypatch.setattr(throughput, "_LATENCIES", 5)
     monkeypatch.setattr(throughput, "MIN_ROUNDS", 3)
     monkeypatch.setattr(timer, "MIN_BLOCK_S", 0.002)
 
@@ -478,7 +499,7 @@ def test_a_measurement_holds_its_samples_and_its_conditions(short):
     assert found.threads == 1
     assert len(found.reference_seconds) == len(found.call_seconds) == len(found.ratios) >= 3
     assert min(found.call_seconds) > 0
-    assert len(found.latency_seconds) == 5
+    assert len(found.latency_seconds) == len(found.latency_rounds) >= 3
     assert found.latency_ms_p50 <= found.latency_ms_p95 <= found.latency_ms_p99
     assert found.images_per_s == pytest.approx(
         calibration["images_per_s"] * fast_seconds(found.reference_seconds) / fast_seconds(found.call_seconds)

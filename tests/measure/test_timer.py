@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from hilo_nas.measure.throughput import summarize
-from hilo_nas.measure.timer import MIN_BLOCK_S, Stopwatch
+from hilo_nas.measure.timer import MIN_BLOCK_S, SingleCalls, Stopwatch
 from hilo_nas.rounds import fast_seconds, ratio
 
 
@@ -179,7 +179,7 @@ def test_a_device_that_slows_down_for_all_is_divided_out():
     found = []
     for device in (quiet, drifting):
         rounds = device.time(24, own=device.network(0.1), reference=device.network(0.1))
-        found.append(summarize(rounds["own"], rounds["reference"], (0.1,), batch_size=10, calibrated=100.0))
+        found.append(summarize(rounds["own"], rounds["reference"], ((0, 0.1),), batch_size=10, calibrated=100.0))
     assert found[0]["images_per_s"] == pytest.approx(100.0)
     assert found[1]["images_per_s"] == pytest.approx(100.0, rel=0.02)
     assert found[1]["images_per_s_raw"] < 97  # while the clock alone would have called the network slower
@@ -188,7 +188,7 @@ def test_a_device_that_slows_down_for_all_is_divided_out():
 def test_figures_follow_from_the_samples():
     random = Random(1)
     own, reference = ([call_s * random.uniform(1.0, 1.1) for _ in range(16)] for call_s in (0.04, 0.02))
-    found = summarize(own, reference, (0.05,), batch_size=8, calibrated=300.0)
+    found = summarize(own, reference, ((0, 0.05),), batch_size=8, calibrated=300.0)
     assert found["images_per_s"] == pytest.approx(300.0 * fast_seconds(reference) / fast_seconds(own))
     assert found["images_per_s_low"] < found["images_per_s"] < found["images_per_s_high"]
     assert found["images_per_s_high"] - found["images_per_s_low"] < 0.1 * found["images_per_s"]
@@ -206,7 +206,7 @@ def test_one_slow_round_moves_neither_the_score_nor_its_spread_much():
         device.now += next(own)
 
     rounds = device.time(20, own=candidate, reference=device.network(0.1))
-    found = summarize(rounds["own"], rounds["reference"], (0.1,), batch_size=1, calibrated=50.0)
+    found = summarize(rounds["own"], rounds["reference"], ((0, 0.1),), batch_size=1, calibrated=50.0)
     assert found["images_per_s"] == pytest.approx(50.0)
     assert found["images_per_s_low"] == pytest.approx(50.0)
     assert found["images_per_s_spread"] == pytest.approx(0.0)
@@ -215,20 +215,39 @@ def test_one_slow_round_moves_neither_the_score_nor_its_spread_much():
 
 
 def test_latency_percentiles_are_samples_in_milliseconds():
-    samples = tuple(i / 1000 for i in range(100, 0, -1))
+    samples = tuple((i % 3, i / 1000) for i in range(100, 0, -1))
     found = summarize((0.1,) * 3, (0.1,) * 3, samples, batch_size=1, calibrated=1.0)
     percentiles = [found[f"latency_ms_p{share}"] for share in (50, 95, 99)]
     assert percentiles == pytest.approx([50, 95, 99])
 
 
 def test_a_single_sample_is_every_percentile():
-    found = summarize((0.1,), (0.1,), (0.2,), batch_size=1, calibrated=1.0)
+    found = summarize((0.1,), (0.1,), ((0, 0.2),), batch_size=1, calibrated=1.0)
     assert [found[f"latency_ms_p{share}"] for share in (50, 95, 99)] == pytest.approx([200.0] * 3)
 
 
-def test_latency_is_taken_call_by_call_within_its_time():
+# Single calls.
+
+
+def test_single_calls_are_taken_inside_the_rounds_and_leave_the_blocks_as_they_are():
     device = FakeDevice()
-    samples = device.stopwatch().time_latency(device.network(0.1), at_most_s=0.45, at_most=50)
-    assert samples == pytest.approx((0.1,) * 5)
-    assert device.synchronizations == 10
-    assert len(device.stopwatch().time_latency(device.network(0.001), at_most_s=10, at_most=7)) == 7
+    singles = SingleCalls(per_round=17, wanted=200, at_most_s=1.0)
+    network = device.network(0.001)
+    rounds = device.stopwatch().time_rounds(
+        {"own": (network, 20)}, is_enough=after(16), random=Random(0), singles={"own": singles}
+    )
+    assert rounds["own"] == pytest.approx([0.001] * 16)
+    assert len(singles.found) >= 200
+    assert {i for i, _ in singles.found} == set(range(16))  # every round has one at least
+    assert [seconds for _, seconds in singles.found] == pytest.approx([0.001] * len(singles.found))
+
+
+def test_a_slow_networks_blocks_are_its_single_calls_and_their_time_is_bounded():
+    device = FakeDevice()
+    singles = SingleCalls(per_round=2, wanted=200, at_most_s=1.0)
+    rounds = device.stopwatch().time_rounds(
+        {"own": (device.network(1.0), 1)}, is_enough=after(12), random=Random(0), singles={"own": singles}
+    )
+    assert singles.found == list(enumerate(rounds["own"]))
+    assert singles.is_enough
+    assert device.calls == 12

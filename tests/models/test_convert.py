@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
-from hilo_nas.errors import ConversionError, DeviceError, OutOfMemoryError, UsageError
-from hilo_nas.models import LITv2, build_model
+from hilo_nas.errors import ConversionError, DeviceError, InferenceFormError, OutOfMemoryError, UsageError
+from hilo_nas.models import LITv2, build_model, prepare_for_inference
 from hilo_nas.models.convert import (
     RUNTIMES,
     capture,
@@ -149,6 +149,17 @@ def test_openvino_lowers_the_precision_where_the_processor_does(precision):
     else:
         with pytest.raises(UsageError, match=f"openvino takes fp32.* on this machine's cpu, but got {precision}. Use"):
             convert(model, image, "openvino", threads=1, precision=precision)
+
+
+def test_a_prepared_network_is_converted_in_its_training_form():
+    model, image = build_litv2(), torch.randn(2, 3, 32, 32)
+    prepared = prepare_for_inference(model, precision="bf16")
+    assert type(capture.copy_of(prepared)) is LITv2
+    program = capture.capture(capture.copy_of(prepared), image)
+    assert_near(program.module()(image), eager(model, image))
+    for captured in (prepared, nn.Sequential(prepared)):
+        with pytest.raises(InferenceFormError, match=r"must not hold networks prepared .*training_form"):
+            capture.capture(captured, image)
 
 
 class Deformable(nn.Module):

@@ -166,8 +166,8 @@ def test_timm_builds_any_architecture_from_plain_values():
 
 
 def test_faults_of_plain_values_are_all_told():
-    with pytest.raises(ArchError, match=r"unknown field 'img_size'(.|\n)*num_heads is missing"):
-        timm.create_model("litv2", embed_dims=[8] * 4, depths=[1] * 4, img_size=64)
+    with pytest.raises(ArchError, match=r"unknown field 'input_size'(.|\n)*num_heads is missing"):
+        timm.create_model("litv2", embed_dims=[8] * 4, depths=[1] * 4, input_size=64)
     with pytest.raises(ArchError, match=r"stage 3: num_heads must divide embed_dims \(24\), but got 5"):
         timm.create_model("litv2", **FIELDS | {"num_heads": [1, 2, 5, 4]})
 
@@ -293,3 +293,18 @@ def test_subjects_are_built_from_plain_data():
 def test_a_subject_that_names_no_network_is_refused(spec, message):
     with pytest.raises(UsageError, match=message):
         build_subject(spec, 10, 3)
+
+
+@pytest.mark.parametrize("img_size", [None, 64, (64, 96), [32, 32]])
+def test_an_image_size_is_accepted_because_any_size_runs(img_size):
+    model = timm.create_model("litv2", img_size=img_size, num_classes=2, **FIELDS).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 48, 40)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("img_size", [8, (64, 8), (64,), (64, 64, 64)])
+def test_an_image_size_below_the_stride_is_refused(img_size):
+    with pytest.raises(
+        UsageError, match=r"img_size must be one side or a height and a width of at least 32 pixels .* but got"
+    ):
+        timm.create_model("litv2", img_size=img_size, **FIELDS)

@@ -304,10 +304,40 @@ def test_a_search_drops_a_checkpoint_only_when_its_last_score_is_on_disk(folder,
 @pytest.mark.parametrize("budget_mib", [0, 1e-6])
 def test_a_checkpoint_that_is_needed_stays_however_small_the_budget(tmp_path, budget_mib):
     kept = Checkpoints(tmp_path, budget_mib=budget_mib, seed=0)
-    for key in ("timm:vit/x", "k"):
+    for key in ("timm:vit/x", "0123456789ab"):
         kept.path_of(key, 0).write_bytes(bytes(100))
     kept.prune([], needed=[kept.path_of("timm:vit/x", 0)])
-    assert (kept.holds("timm:vit/x"), kept.holds("k")) == (True, False)
+    assert (kept.holds("timm:vit/x"), kept.holds("0123456789ab")) == (True, False)
+
+
+def test_only_files_of_the_checkpoints_own_form_are_dropped(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    kept = Checkpoints(folder, budget_mib=0, seed=0)
+    own = kept.path_of("0123456789ab")
+    draft = folder / f".{own.name}.abcd1234.tmp"
+    foreign = [folder / name for name in ("resnet.pt", "run-3.pt", "notes.tmp", "0123456789ab-1.pt.bak")]
+    for path in (own, draft, *foreign, tmp_path / "precious.pt"):
+        path.write_bytes(bytes(100))
+    link = folder / "ba9876543210-0.pt"
+    link.symlink_to(tmp_path / "precious.pt")
+    kept.remove_drafts()
+    kept.prune([])
+    assert not own.exists()
+    assert not draft.exists()
+    assert link.is_symlink()
+    assert all(path.exists() for path in (*foreign, tmp_path / "precious.pt"))
+
+
+def test_a_checkpoints_folder_that_is_a_link_loses_nothing(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "checkpoints").symlink_to(elsewhere)
+    kept = Checkpoints(tmp_path / "checkpoints", budget_mib=0, seed=0)
+    path = kept.path_of("0123456789ab")
+    path.write_bytes(bytes(100))
+    kept.prune([])
+    assert path.is_file()
 
 
 def test_a_climb_goes_on_from_its_checkpoint_though_none_is_kept_afterwards(folder):

@@ -6,6 +6,17 @@ was compared with torch's (`checked`). The runtimes are extras, imported when th
 
 from hilo_nas.models.convert.capture import export_onnx, export_openvino
 from hilo_nas.models.convert.checked import convert, load_onnx
+from hilo_nas.models.convert.file import verify_onnx, write_onnx
 from hilo_nas.models.convert.runtimes import RUNTIMES, Converted, check_runtime
 
-__all__ = ["RUNTIMES", "Converted", "check_runtime", "convert", "export_onnx", "export_openvino", "load_onnx"]
+__all__ = [
+    "RUNTIMES",
+    "Converted",
+    "check_runtime",
+    "convert",
+    "export_onnx",
+    "export_openvino",
+    "load_onnx",
+    "verify_onnx",
+    "write_onnx",
+]

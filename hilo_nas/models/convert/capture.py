@@ -30,9 +30,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torchvision.ops import deform_conv2d
 
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import InferenceFormError, UsageError
 from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.dtm import DeformConv
+from hilo_nas.models.inference import PreparedLITv2
 
 __all__ = ["OPSET", "capture", "copy_of", "export_onnx", "export_openvino", "has_deform", "to_onnx", "to_openvino"]
 
@@ -48,7 +49,12 @@ _WAY_OUT = "Use another runtime, or torch itself."
 
 
 def copy_of(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Returns a copy in evaluation mode, on the CPU and in a dtype; the model itself is left as it is."""
+    """Returns a copy in evaluation mode, on the CPU and in a dtype; the model itself is left as it is.
+
+    A network prepared for inference in torch is copied in its training form, whose operators other runtimes know.
+    """
+    if isinstance(model, PreparedLITv2):
+        return model.training_form().to(dtype).eval()
     # Weights made in inference mode cannot be captured; their copies, made outside it, can.
     with torch.inference_mode(False), torch.no_grad():
         return copy.deepcopy(model).to(device="cpu", dtype=dtype).eval()
@@ -58,16 +64,16 @@ def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -
     """Returns the graph of a network of `copy_of` for the shape of an example, shape (B, C, H, W).
 
     Raises:
-        UsageError: torch is too old, or the network is in its inference form already.
+        UsageError: torch is too old, or a part of the network was prepared for inference in torch.
         ConversionError: torch cannot capture the network.
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         oldest = ".".join(map(str, _OLDEST_TORCH))
         raise UsageError(f"converting a network needs torch {oldest} or newer, but this is {torch.__version__}")
-    if getattr(model, "choices", ()):
-        raise UsageError(
-            f"a {type(model).__name__} to convert must be as it was trained, but this one was prepared for inference "
-            "in torch. Convert the one that it was made from."
+    if any(isinstance(module, PreparedLITv2) for module in model.modules()):
+        raise InferenceFormError(
+            f"a {type(model).__name__} to convert must not hold networks prepared for inference in torch. Build it of "
+            "their training forms, network.training_form()."
         )
     what = f"torch {torch.__version__} must be able to capture {type(model).__name__}"
     with torch.inference_mode(False), torch.no_grad(), refusals(what, "Use torch itself."):

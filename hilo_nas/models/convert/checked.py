@@ -16,7 +16,7 @@ from hilo_nas.models.convert.libraries import import_library, refusals
 from hilo_nas.models.convert.runtimes import Converted, check_runtime, open_onnxruntime, open_openvino
 from hilo_nas.models.precisions import DTYPES
 
-__all__ = ["BOUNDS", "convert", "load_onnx"]
+__all__ = ["BOUNDS", "allowed_share", "convert", "expected_output", "load_onnx", "output_share"]
 
 BOUNDS = {"fp32": (1e-4, 1e-2), "fp16": (1e-2, 0.3), "bf16": (0.1, 0.3)}
 """How far an output may be from torch's float32, as a share of the largest, by precision: as a rule, and at most.
@@ -57,7 +57,7 @@ def convert(
     name, threads = type(model).__name__, threads or torch.get_num_threads()
     image = example.detach().to(device="cpu", dtype=torch.float32)
     some = [0, len(image) - 1]
-    expected = _expected(model, image[some])
+    expected = expected_output(model, image[some])
     if runtime == "openvino":
         program = capture(copy_of(model), image)
         opened = open_openvino(to_openvino(program), image, name=name, threads=threads, precision=precision)
@@ -75,7 +75,7 @@ def convert(
     return dataclasses.replace(opened, form=form)
 
 
-def _expected(model: nn.Module, image: Tensor) -> Tensor:
+def expected_output(model: nn.Module, image: Tensor) -> Tensor:
     """Returns torch's output in float32.
 
     Raises:
@@ -100,12 +100,9 @@ def _check_output(seen: Tensor, expected: Tensor, name: str, precision: str, mod
     """Raises a ConversionError where an output is further from torch's than `BOUNDS` allows."""
     if seen.shape != expected.shape:
         raise ConversionError(f"an output must have torch's shape {tuple(expected.shape)}, but got {tuple(seen.shape)}")
-    share, (bound, most) = _share(seen, expected), BOUNDS[precision]
+    share, bound = output_share(seen, expected), BOUNDS[precision][0]
     if share > bound:
-        dtype = torch.float64 if precision == "fp32" else DTYPES[precision]
-        with torch.inference_mode(), refusals(f"torch must be able to run the network in {dtype}", "Use fp32."):
-            own = _share(copy_of(model, dtype)(image.to(dtype)), expected)
-        bound = min(max(bound, _MARGIN * own), most)
+        bound = allowed_share(model, image, expected, precision)
     if not share <= bound:  # so that NaN does not pass
         raise ConversionError(
             f"a converted network must give torch's outputs to within {bound:.2g} of the largest, but {name} is off by "
@@ -113,8 +110,17 @@ def _check_output(seen: Tensor, expected: Tensor, name: str, precision: str, mod
         )
 
 
-def _share(seen: Tensor, expected: Tensor) -> float:
-    """The largest difference of two outputs as a share of the largest expected; NaN where an output has one."""
+def allowed_share(model: nn.Module, image: Tensor, expected: Tensor, precision: str = "fp32") -> float:
+    """Returns how far an output may be from torch's float32, by `BOUNDS` and by what torch loses by the precision."""
+    bound, most = BOUNDS[precision]
+    dtype = torch.float64 if precision == "fp32" else DTYPES[precision]
+    with torch.inference_mode(), refusals(f"torch must be able to run the network in {dtype}", "Use fp32."):
+        own = output_share(copy_of(model, dtype)(image.to(dtype)), expected)
+    return min(max(bound, _MARGIN * own), most)
+
+
+def output_share(seen: Tensor, expected: Tensor) -> float:
+    """Returns the largest difference of two outputs as a share of the largest expected; NaN where an output has one."""
     return float((seen.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from hilo_nas.models.inference import triton_kernels
 from hilo_nas.models.inference.operators import PLAIN, Operators, attend_first_heads
+from hilo_nas.models.inference.packed import PackedModule
 
 __all__ = ["TRITON", "TritonDepthwiseGelu", "is_right"]
 
 
-class TritonDepthwiseGelu(nn.Module):
+class TritonDepthwiseGelu(PackedModule):
     """`hilo_nas.models.inference.operators.DepthwiseGelu`, as one kernel."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:

@@ -5,9 +5,10 @@ Shape suffixes: B batch, H W map, C channels.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 
 from hilo_nas.models.dtm import deformable_columns
 from hilo_nas.models.hilo import attend_windows
+from hilo_nas.models.inference.packed import PackedModule
 
 __all__ = ["PLAIN", "DepthwiseGelu", "Linear", "Operators", "attend_first_heads"]
 
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
-class Linear(nn.Module):
+
+class Linear(PackedModule):
     """A product with a weight, then GELU or a sum with a residual where asked for.
 
     Args:
@@ -42,7 +46,7 @@ class Linear(nn.Module):
         return y if residual is None else y + residual
 
 
-class DepthwiseGelu(nn.Module):
+class DepthwiseGelu(PackedModule):
     """A 3x3 depthwise convolution with zero padding, then GELU.
 
     Args:
@@ -85,6 +89,12 @@ class Operators:
     """What is special about them, in words of which none holds a space."""
     dtype: torch.dtype = torch.float32
     """What weights are stored in."""
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    """Where weights are stored."""
+    for_autocast: bool = False
+    """Whether they may run under autocast."""
+    can_capture: bool = True
+    """Whether `torch.compile`, `torch.export` and `torch.jit.trace` may capture them."""
     linear: _BuildLinear = Linear
     depthwise_gelu: Callable[[Tensor, Tensor], nn.Module] = DepthwiseGelu
     columns: Callable[[Tensor, Tensor], Tensor] = deformable_columns
@@ -94,8 +104,7 @@ class Operators:
 
     def build_linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module:
         """Returns the product with weights of any precision."""
-        bias = None if bias is None else bias.detach().to(self.dtype)
-        return self.linear(weight.detach().to(self.dtype), bias, gelu=gelu)
+        return self.linear(self._placed(weight), None if bias is None else self._placed(bias), gelu=gelu)
 
     def from_linear(self, layer: nn.Linear) -> nn.Module:
         """Returns the product that a layer stands for."""
@@ -104,7 +113,15 @@ class Operators:
     def from_depthwise(self, layer: nn.Conv2d) -> nn.Module:
         """Returns the convolution that a layer stands for, with GELU behind it."""
         assert layer.bias is not None
-        return self.depthwise_gelu(layer.weight.detach().to(self.dtype), layer.bias.detach().to(self.dtype))
+        return self.depthwise_gelu(self._placed(layer.weight), self._placed(layer.bias))
+
+    def from_layer(self, layer: _Layer) -> _Layer:
+        """Returns a copy of a layer that stays as it is."""
+        return copy.deepcopy(layer).to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+
+    def _placed(self, weight: Tensor) -> Tensor:
+        """Returns a copy of a weight, so that none is shared with the training form."""
+        return weight.detach().to(device=self.device, dtype=self.dtype, copy=True)
 
 
 PLAIN = Operators()

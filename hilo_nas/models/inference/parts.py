@@ -14,23 +14,26 @@ from torch import Tensor, nn
 from hilo_nas.models.blocks import Block, PatchEmbed, Stage, pad_image
 from hilo_nas.models.dtm import DTM
 from hilo_nas.models.hilo import HiLo, attend_far, pad_map, pool_windows
+from hilo_nas.models.inference.images import ImageCheck
 from hilo_nas.models.inference.operators import Operators
+from hilo_nas.models.inference.packed import PackedModule
 
 __all__ = ["FusedBlock", "FusedHiLo", "FusedMerging", "FusedPatchEmbed", "FusedStage"]
 
 
-class FusedPatchEmbed(nn.Module):
+class FusedPatchEmbed(PackedModule):
     """`PatchEmbed` as one product over patches."""
 
     def __init__(self, source: PatchEmbed, operators: Operators) -> None:
         super().__init__()
         self.patch_size, self.min_size = source.patch_size, source.min_size
+        self.check = ImageCheck(source.proj.in_channels, operators)
         self.product = operators.build_linear(source.proj.weight.flatten(1), source.proj.bias)
-        self.norm = source.norm
+        self.norm = operators.from_layer(source.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns a map of shape (B, embed_dim, H / patch, W / patch), rounded up."""
-        x_BCHW = pad_image(x_BCHW, self.patch_size, self.min_size)
+        x_BCHW = pad_image(self.check(x_BCHW), self.patch_size, self.min_size)
         B, C, H, W = x_BCHW.shape
         p = self.patch_size
         patches = x_BCHW.reshape(B, C, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5)
@@ -38,13 +41,13 @@ class FusedPatchEmbed(nn.Module):
         return y_BHWC.permute(0, 3, 1, 2)
 
 
-class FusedMerging(nn.Module):
+class FusedMerging(PackedModule):
     """`DTM` as a gather and one product, which holds the batch norm and GELU."""
 
     def __init__(self, source: DTM, operators: Operators) -> None:
         super().__init__()
         conv, norm = source.dconv, source.norm_layer
-        self.conv_offset = conv.conv_offset.to(memory_format=torch.channels_last)
+        self.conv_offset = operators.from_layer(conv.conv_offset).to(memory_format=torch.channels_last)
         self.columns = operators.columns
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -62,7 +65,7 @@ class FusedMerging(nn.Module):
         return y_BHWC.permute(0, 3, 1, 2)
 
 
-class FusedHiLo(nn.Module):
+class FusedHiLo(PackedModule):
     """`HiLo` with all projections of the map in one product."""
 
     def __init__(self, source: HiLo, operators: Operators) -> None:
@@ -110,12 +113,12 @@ class FusedHiLo(nn.Module):
         return y_BHWC[:, :H, :W] + residual_BHWC
 
 
-class _PlainAttention(nn.Module):
+class _PlainAttention(PackedModule):
     """Any other attention layer, which stays as it is, with its residual."""
 
-    def __init__(self, source: nn.Module) -> None:
+    def __init__(self, source: nn.Module, operators: Operators) -> None:
         super().__init__()
-        self.source = source
+        self.source = operators.from_layer(source)
 
     def forward(self, x_BHWC: Tensor, residual_BHWC: Tensor) -> Tensor:
         """Returns the attended map plus the residual, shape (B, H, W, C)."""
@@ -123,7 +126,7 @@ class _PlainAttention(nn.Module):
         return y_BHWC
 
 
-class FusedBlock(nn.Module):
+class FusedBlock(PackedModule):
     """`Block` with GELU and the residuals fused into what comes before them."""
 
     def __init__(self, source: Block, operators: Operators) -> None:
@@ -131,10 +134,12 @@ class FusedBlock(nn.Module):
         self.has_attn = source.has_attn
         if source.has_attn:
             attn = source.attn
-            self.norm1 = source.norm1
-            self.attn = FusedHiLo(attn, operators) if isinstance(attn, HiLo) else _PlainAttention(attn)
+            self.norm1 = operators.from_layer(source.norm1)
+            self.attn: nn.Module = (
+                FusedHiLo(attn, operators) if isinstance(attn, HiLo) else _PlainAttention(attn, operators)
+            )
         mlp = source.mlp
-        self.norm2 = source.norm2
+        self.norm2 = operators.from_layer(source.norm2)
         self.fc1 = operators.from_linear(mlp.fc1)
         self.dwconv = operators.from_depthwise(mlp.dwconv)
         self.fc2 = operators.from_linear(mlp.fc2)
@@ -147,13 +152,15 @@ class FusedBlock(nn.Module):
         return y_BHWC
 
 
-class FusedStage(nn.Module):
+class FusedStage(PackedModule):
     """`Stage` in its inference form."""
 
     def __init__(self, source: Stage, operators: Operators) -> None:
         super().__init__()
         downsample = source.downsample
-        self.downsample = FusedMerging(downsample, operators) if isinstance(downsample, DTM) else downsample
+        self.downsample: nn.Module = (
+            FusedMerging(downsample, operators) if isinstance(downsample, DTM) else operators.from_layer(downsample)
+        )
         blocks = [FusedBlock(block, operators) for block in source.blocks if isinstance(block, Block)]
         self.blocks = nn.Sequential(*blocks)
 

@@ -5,13 +5,13 @@ from torch import nn
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.models import build_model, fill_zero_weights, prepare_for_inference
-from hilo_nas.models.inference import prepare, triton_kernels
+from hilo_nas.models.inference import network, triton_kernels
 from hilo_nas.models.inference.cuda import TRITON, is_right
 
 assert triton_kernels.is_available("cpu")
 assert is_right(torch.device("cpu"), torch.float32)
 assert is_right(torch.device("cpu"), torch.float16)
-prepare.choose_operators = lambda device, precision, *, for_compile=False: TRITON
+network.choose_operators = lambda device, precision, *, for_compile=False: TRITON
 arch = ArchConfig(
     embed_dims=(8, 16, 24, 32),
     depths=(1, 1, 1, 1),

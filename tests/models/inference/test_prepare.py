@@ -13,7 +13,7 @@ from torch import nn
 from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
-from hilo_nas.models.inference import choose_operators, cuda, onednn, prepare, triton_kernels
+from hilo_nas.models.inference import choose, choose_operators, cuda, onednn, triton_kernels
 from hilo_nas.models.inference.cuda import TRITON
 from hilo_nas.models.inference.operators import PLAIN
 
@@ -126,8 +126,9 @@ def test_what_cannot_be_prepared_is_refused():
     model = trained(ARCH)
     with pytest.raises(UsageError, match="must be a LITv2, but got ResNet"):
         prepare_for_inference(timm.create_model("resnet10t"))
-    with pytest.raises(UsageError, match="must not have been prepared before"):
-        prepare_for_inference(prepare_for_inference(model))
+    features = timm.create_model("litv2_small", features_only=True)
+    with pytest.raises(UsageError, match=r"but got FeatureListNet.* build it without features_only"):
+        prepare_for_inference(features)
     for precision in ("int8", "amp-fp32"):
         with pytest.raises(UsageError, match=f"precision must be fp32, .* but got '{precision}'"):
             prepare_for_inference(model, precision=precision)
@@ -152,7 +153,7 @@ def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp-bf16"])
 def test_a_cuda_device_gets_tritons_kernels_where_they_run(monkeypatch, has_triton, is_right, precision):
     monkeypatch.setattr(triton_kernels, "is_available", lambda device: has_triton)
-    monkeypatch.setattr(prepare, "is_right", lambda device, dtype: is_right)
+    monkeypatch.setattr(choose, "is_right", lambda device, dtype: is_right)
     chosen = choose_operators(torch.device("cuda", 0), precision)
     assert chosen is (TRITON if has_triton and is_right else PLAIN)
 

@@ -1,0 +1,109 @@
+"""What is exported: an architecture, with the trial that it comes from or without one, and weights or none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hilo_nas.arch import ArchConfig, load_arch
+from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.manifest import Manifest
+from hilo_nas.records import TrialRecord
+
+__all__ = ["ExportSource", "load_source", "source_of_trial"]
+
+_DEFAULT_NUM_CLASSES, _DEFAULT_IMG_SIZE = 1000, 224
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportSource:
+    """An architecture to export."""
+
+    arch: ArchConfig
+    num_classes: int
+    img_size: int
+    """Side of the images in pixels."""
+    name: str
+    """Name in titles: `cf9a05e1d2b3: trial 17 of study my-gpu`, or the file that it was read from."""
+    assumed: str = ""
+    """What was assumed because nobody said it, a sentence; empty where nothing was."""
+    manifest: Manifest | None = None
+    record: TrialRecord | None = None
+    weights: Path | None = None
+    """A checkpoint of the training form."""
+
+
+def source_of_trial(manifest: Manifest, record: TrialRecord, *, weights: Path | None = None) -> ExportSource:
+    """Returns a complete trial of a study as a source."""
+    assert record.subject.arch is not None
+    return ExportSource(
+        arch=record.subject.arch,
+        num_classes=manifest.data.num_classes,
+        img_size=manifest.objective.img_size,
+        name=f"{record.key}: trial {record.number} of study {manifest.name}",
+        manifest=manifest,
+        record=record,
+        weights=_existing(weights),
+    )
+
+
+def load_source(
+    path: Path, *, num_classes: int | None = None, img_size: int | None = None, weights: Path | None = None
+) -> ExportSource:
+    """Returns an architecture's YAML file as a source.
+
+    Args:
+        path: The file, as `hilo-nas export` writes arch.yaml.
+        num_classes: Classes; where None, those of the train.yaml in its folder, else 1000.
+        img_size: Side of the images in pixels; where None, that of the train.yaml in its folder, else 224.
+        weights: A checkpoint of the training form.
+
+    Raises:
+        UsageError: A file is missing or holds no architecture, or a number is below 1.
+        StorageError: The file cannot be read.
+    """
+    arch = load_arch(path)
+    beside = _read_train_options(path.with_name("train.yaml"), arch)
+    given = {"num_classes": num_classes, "img_size": img_size}
+    fallback = {"num_classes": _DEFAULT_NUM_CLASSES, "img_size": _DEFAULT_IMG_SIZE}
+    values: dict[str, int] = {}
+    assumed = []
+    for name, value in given.items():
+        if value is not None:
+            values[name] = value
+            continue
+        values[name] = beside.get(name, fallback[name])
+        origin = f"from {path.with_name('train.yaml')}" if name in beside else "the default"
+        assumed.append(f"{name} {values[name]} ({origin})")
+    for name, value in values.items():
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, but got {value}")
+    return ExportSource(
+        arch=arch,
+        num_classes=values["num_classes"],
+        img_size=values["img_size"],
+        name=f"{arch.key()}: the architecture of {path.name}",
+        assumed=f"Assumed: {', '.join(assumed)}." if assumed else "",
+        weights=_existing(weights),
+    )
+
+
+def _existing(weights: Path | None) -> Path | None:
+    if weights is not None and not weights.is_file():
+        raise NotFoundError(f"weights must be a checkpoint file, but there is no file {weights}")
+    return weights
+
+
+def _read_train_options(path: Path, arch: ArchConfig) -> dict[str, Any]:
+    """Returns the sizes that an export's train.yaml names, where it is of the same architecture."""
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    if not isinstance(options, Mapping) or options.get("model_kwargs") != arch.to_dict():
+        return {}
+    return {name: options[name] for name in ("num_classes", "img_size") if isinstance(options.get(name), int)}

@@ -1,0 +1,36 @@
+"""Text from records in exported files: it stays on its line and inside its quotes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import yaml
+
+__all__ = ["build_title", "dump", "one_line", "shell_line"]
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+def one_line(text: object) -> str:
+    """Returns a text on one line: control characters, line breaks among them, become escapes of Python."""
+    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+
+
+def build_title(*lines: str) -> str:
+    """Returns lines as comments for the head of a YAML or shell file."""
+    return "".join(f"# {one_line(line)}\n" for line in lines)
+
+
+def shell_line(name: str, value: str) -> str:
+    """Returns `NAME=value` quoted for a shell, or a comment where the name is no variable or the value not one line."""
+    if _VARIABLE.fullmatch(name) and not _UNPRINTABLE.search(value):
+        return f"{name}={shlex.quote(value)}\n"
+    return build_title(f"{name}: {value}")
+
+
+def dump(content: dict[str, Any]) -> str:
+    """Returns plain data as YAML."""
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)

@@ -1,0 +1,60 @@
+"""What a prepared network demands of the images and of the mode that it runs in, checked before its first operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hilo_nas.errors import InferenceFormError
+from hilo_nas.models.inference.operators import Operators
+from hilo_nas.models.inference.packed import is_traced, refuse_graph
+
+__all__ = ["ImageCheck"]
+
+
+class ImageCheck:
+    """Checks images for one inference form.
+
+    Args:
+        in_chans: Channels of an image.
+        operators: The operators of the form.
+    """
+
+    def __init__(self, in_chans: int, operators: Operators) -> None:
+        self.in_chans, self.operators = in_chans, operators
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        """Returns the images in the dtype of the form.
+
+        Raises:
+            InferenceFormError: The images have another shape, kind or device than the form takes, autocast is on for a
+                form that was not prepared for it, or something captures a graph that the operators do not allow.
+        """
+        operators = self.operators
+        if not operators.can_capture and is_traced():
+            refuse_graph("torch.jit.trace and exporters built on it")
+        if not operators.can_capture and torch.compiler.is_compiling():
+            refuse_graph("torch.compile and torch.export")
+        if x_BCHW.dim() != 4 or x_BCHW.shape[1] != self.in_chans or x_BCHW.shape[0] == 0:
+            raise InferenceFormError(
+                f"images must have the shape (B, {self.in_chans}, H, W) with B at least 1, but got "
+                f"{tuple(x_BCHW.shape)}. Use image.unsqueeze(0) for one image and permute for another order of axes."
+            )
+        if x_BCHW.device.type != operators.device.type:
+            raise InferenceFormError(
+                f"images must be on {operators.device.type}, where the network was prepared, but got "
+                f"{x_BCHW.device}. Use network.to({str(x_BCHW.device)!r}) or images.to({operators.device.type!r})."
+            )
+        if not operators.for_autocast and torch.is_autocast_enabled(operators.device.type):
+            raise InferenceFormError(
+                f"a network prepared in {operators.dtype} must not run under autocast. Leave autocast, or prepare it "
+                'with precision="amp-bf16" or "amp-fp16".'
+            )
+        if x_BCHW.dtype == operators.dtype:
+            return x_BCHW
+        if not x_BCHW.is_floating_point():
+            raise InferenceFormError(
+                f"images must be normalised floating-point values, but got {x_BCHW.dtype}. Use images.float() / 255 "
+                "and the normalisation that the network was trained with."
+            )
+        return x_BCHW.to(operators.dtype)

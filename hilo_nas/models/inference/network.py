@@ -1,0 +1,327 @@
+"""LITv2 in its inference form, as a module that keeps its training form: packed weights never differ from it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from hilo_nas.errors import DeviceError, InferenceFormError
+from hilo_nas.models.blocks import PatchEmbed, Stage
+from hilo_nas.models.inference.choose import choose_operators
+from hilo_nas.models.inference.packed import is_traced
+from hilo_nas.models.inference.parts import FusedPatchEmbed, FusedStage
+from hilo_nas.models.litv2 import LITv2
+from hilo_nas.models.precisions import DTYPES
+
+__all__ = ["PreparedLITv2"]
+
+_SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
+"""Words of every form."""
+
+
+class PreparedLITv2(LITv2):
+    """A LITv2 in its inference form; `prepare_for_inference` builds it.
+
+    It keeps a copy of its training form in host memory. `state_dict` and `load_state_dict` are those of the training
+    form, and loading packs the weights again. `to`, `half`, `bfloat16` and `float` prepare it for another device or
+    dtype, `deepcopy`, pickle and `torch.save` carry the training form, and each process that loads it packs for its own
+    machine. `reset_classifier` and `prune_intermediate_layers` change both forms. It cannot be trained: `train` and
+    the backward pass raise an InferenceFormError. Its parameters are the packed ones, for reading only.
+
+    Args:
+        trained: The training form on the CPU, which the network owns from then on.
+        device: Where it runs.
+        precision: As `prepare_for_inference` takes it.
+        for_compile: As `prepare_for_inference` takes it.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+    """
+
+    _trained: LITv2
+    _device: torch.device
+    _dtype: torch.dtype
+    _precision: str
+    _for_compile: bool
+    _live: tuple[tuple[nn.Module, ...], tuple[Tensor, ...], tuple[int, ...]]
+    """Modules, parameters and versions of these when they were packed."""
+
+    def __init__(self, trained: LITv2, *, device: torch.device, precision: str, for_compile: bool) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update((name, value) for name, value in vars(trained).items() if name not in self.__dict__)
+        self.__dict__["_trained"] = trained.eval().requires_grad_(False)
+        self.training = False
+        self.register_load_state_dict_post_hook(_pack_loaded)  # type: ignore[no-untyped-call]
+        self._pack(_checked_device(device), precision, for_compile)
+
+    @property
+    def precision(self) -> str:
+        """The precision that it is prepared for, as `prepare_for_inference` takes it."""
+        return self._precision
+
+    def training_form(self) -> LITv2:
+        """Returns a new network with the same weights in the form that is trained and exported, on the CPU."""
+        self._check_unchanged()
+        with torch.inference_mode(False), torch.no_grad():
+            return copy.deepcopy(self._trained).requires_grad_(True)
+
+    def _pack(self, device: torch.device, precision: str, for_compile: bool) -> None:
+        """Builds the parts from the training form; the network changes once all are there."""
+        trained, dtype = self._trained, DTYPES[precision.removeprefix("amp-")]
+        is_amp = precision.startswith("amp-")
+        operators = dataclasses.replace(
+            choose_operators(device, precision, for_compile=for_compile),
+            dtype=torch.float32 if is_amp else dtype,
+            device=device,
+            for_autocast=is_amp,
+        )
+        # Weights are folded in the precision given, and rounded only then.
+        with torch.inference_mode(False), torch.no_grad():
+            assert isinstance(trained.patch_embed, PatchEmbed)
+            stages = (stage for stage in trained.layers if isinstance(stage, Stage))
+            parts: dict[str, nn.Module | None] = {
+                "patch_embed": FusedPatchEmbed(trained.patch_embed, operators),
+                "layers": nn.Sequential(*(FusedStage(stage, operators) for stage in stages)),
+                "norm": operators.from_layer(trained.norm),
+                "head": operators.from_layer(trained.head),
+            }
+        for name in ("num_classes", "global_pool", "num_features", "head_hidden_size"):
+            self.__dict__[name] = getattr(trained, name)
+        self.__dict__.update(
+            _modules=parts,
+            _device=device,
+            _dtype=operators.dtype,
+            _precision=precision,
+            _for_compile=for_compile,
+            choices=(*_SHARED_WORDS, *operators.words),
+        )
+        self.eval()
+        self.__dict__["_live"] = self._seen()
+
+    def _pack_again(self) -> None:
+        self._pack(self._device, self._precision, self._for_compile)
+
+    def _seen(self) -> tuple[tuple[nn.Module, ...], tuple[Tensor, ...], tuple[int, ...]]:
+        parameters = tuple(self.parameters())
+        return tuple(self.modules()), parameters, tuple(parameter._version for parameter in parameters)
+
+    def _check_unchanged(self) -> None:
+        """Raises an InferenceFormError where packed parts were changed, which the training form does not know."""
+        modules, parameters, versions = self._seen()
+        were, weights, numbers = self._live
+        is_same = len(modules) == len(were) and all(a is b for a, b in zip(modules, were, strict=True))
+        is_same &= len(parameters) == len(weights) and all(a is b for a, b in zip(parameters, weights, strict=True))
+        if not is_same or versions != numbers:
+            raise InferenceFormError(
+                "the parts and weights of a prepared network must not be changed in place, but they were. Change the "
+                "training form, then prepare it again."
+            )
+
+    # Running.
+
+    def forward_features(self, x_BCHW: Tensor) -> Tensor:
+        """Returns the last stage's normalised map, shape (B, num_features, H, W).
+
+        Raises:
+            UsageError: The images are not what the network was prepared for, or smaller than its stride.
+        """
+        with torch.no_grad():
+            y_BCHW = super().forward_features(x_BCHW)
+        return _without_backward(y_BCHW)
+
+    def forward_intermediates(self, x_BCHW: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Returns what `LITv2.forward_intermediates` returns, given the same arguments.
+
+        Raises:
+            UsageError: The images are not what the network was prepared for, or smaller than its stride.
+        """
+        with torch.no_grad():
+            found = super().forward_intermediates(x_BCHW, *args, **kwargs)
+        if isinstance(found, list):
+            return [_without_backward(y_BCHW) for y_BCHW in found]
+        final, intermediates = found
+        return _without_backward(final), [_without_backward(y_BCHW) for y_BCHW in intermediates]
+
+    # Weights in and out.
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns a copy of the training form's state dict; takes the same arguments."""
+        self._check_unchanged()
+        with torch.inference_mode(False), torch.no_grad():
+            return copy.deepcopy(self._trained).state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Loads into the training form; the hook that torch calls afterwards packs it."""
+        own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+        try:
+            with torch.inference_mode(False):
+                result = self._trained.load_state_dict(own, strict=False)
+        except RuntimeError as error:
+            error_msgs.append(str(error))
+        else:
+            missing_keys += [prefix + name for name in result.missing_keys]
+            unexpected_keys += [prefix + name for name in result.unexpected_keys]
+        self.__dict__["_modules"] = {}  # torch would continue with the parts, which have other names
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._check_unchanged()
+        return {name: value for name, value in vars(self).items() if name != "_live"} | {"_modules": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _checked_device(self._device)
+        self._pack_again()
+
+    def __copy__(self) -> PreparedLITv2:
+        return copy.deepcopy(self)  # two networks must not own one training form
+
+    # Another device, dtype or structure.
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PreparedLITv2:
+        """Prepares the network for the device and dtype that a function brings a tensor to."""
+        self._check_unchanged()
+        try:
+            probe = fn(torch.empty(1, 1, 1, 1, dtype=self._dtype, device=self._device))
+        except Exception as error:  # torch without the device raises several kinds
+            raise DeviceError(
+                f"a prepared network can be moved to devices of this machine only, but torch says: {error}. It stays "
+                f"on {self._device}."
+            ) from error
+        device, dtype = probe.device, probe.dtype
+        if dtype == self._dtype and device.type == self._device.type and self._device.index in (None, device.index):
+            return self
+        precision = next((name for name, known in DTYPES.items() if known == dtype), None)
+        if precision is None:
+            raise InferenceFormError(
+                f"a prepared network computes in float32, bfloat16 or float16, but got {dtype}. Use its training form, "
+                "network.training_form()."
+            )
+        self._pack(_checked_device(device), self._precision if dtype == self._dtype else precision, self._for_compile)
+        return self
+
+    def share_memory(self) -> PreparedLITv2:
+        """Moves the training form's weights to shared memory; each process that gets the network packs its own."""
+        self._trained.share_memory()
+        return self
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a new head in place, in both forms; see `LITv2.reset_classifier`."""
+        self._check_unchanged()
+        self._trained.reset_classifier(num_classes, global_pool)
+        self._trained.eval().requires_grad_(False)
+        self._pack_again()
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes stages from both forms; see `LITv2.prune_intermediate_layers`."""
+        self._check_unchanged()
+        taken = self._trained.prune_intermediate_layers(indices, prune_norm, prune_head)
+        self._trained.eval().requires_grad_(False)
+        self._pack_again()
+        return taken
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, (nn.Module, Tensor)):
+            raise InferenceFormError(
+                f"{name} of a prepared network cannot be replaced. Change the training form, then prepare it again."
+            )
+        super().__setattr__(name, value)
+
+    # Methods of the training form alone.
+
+    def train(self, mode: bool = True) -> PreparedLITv2:
+        """Keeps the network in evaluation mode.
+
+        Raises:
+            InferenceFormError: `mode` is true.
+        """
+        if mode:
+            raise InferenceFormError(_NO_TRAINING)
+        super().train(False)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> PreparedLITv2:
+        """Keeps the weights without gradients.
+
+        Raises:
+            InferenceFormError: `requires_grad` is true.
+        """
+        if requires_grad:
+            raise InferenceFormError(_NO_TRAINING)
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Does nothing.
+
+        Raises:
+            InferenceFormError: `enable` is true.
+        """
+        if enable:
+            raise InferenceFormError(_NO_TRAINING)
+
+    def __prepare_scriptable__(self) -> NoReturn:  # torch.jit.script asks for what it compiles
+        raise InferenceFormError(
+            "torch.jit.script cannot capture a network prepared for inference. Use torch.export or export_onnx on its "
+            "training form, network.training_form()."
+        )
+
+
+_NO_TRAINING = (
+    "a network prepared for inference cannot be trained, nor can gradients flow through it. Train its training form, "
+    "network.training_form(), and prepare that again; where only layers behind it learn, call it under torch.no_grad()."
+)
+
+
+def _checked_device(device: torch.device) -> torch.device:
+    """Returns a device that this machine has and a network can run on."""
+    try:
+        if device.type == "meta":
+            raise RuntimeError("meta holds no values")
+        torch.empty(0, device=device)
+    except Exception as error:  # torch without the device raises several kinds
+        raise DeviceError(
+            f"a network can be prepared for devices of this machine only, but got {device}: {error}. Prepare it for "
+            'cpu, or take weights from another machine as a state dict: torch.save(network.state_dict(), "weights.pt").'
+        ) from error
+    return device
+
+
+def _pack_loaded(module: nn.Module, incompatible_keys: Any) -> None:
+    """Packs the weights that were loaded; torch calls it behind every `load_state_dict`, of a parent as well."""
+    assert isinstance(module, PreparedLITv2)
+    module._pack_again()
+
+
+class _NoBackward(torch.autograd.Function):
+    """Identity, whose backward pass raises an error."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, anchor: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        raise InferenceFormError(_NO_TRAINING)
+
+
+def _without_backward(y: Tensor) -> Tensor:
+    """Returns an output, marked where gradients are recorded, so that a backward pass cannot stop there unsaid."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or is_traced():
+        return y
+    marked: Tensor = _NoBackward.apply(y, torch.empty(0, requires_grad=True))
+    return marked

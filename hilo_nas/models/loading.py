@@ -1,0 +1,79 @@
+"""Exported networks back in torch: built as timm's train.py builds them, with the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import yaml
+from timm.models import load_state_dict
+from torch import nn
+
+from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.models.inference import prepare_for_inference
+from hilo_nas.models.litv2 import LITv2
+from hilo_nas.models.weights import checkpoint_filter_fn
+
+__all__ = ["load_checkpoint", "load_model"]
+
+
+def load_model(folder: str | Path, checkpoint: str | Path | None = None, *, prepared: bool = False) -> LITv2:
+    """Returns the network of a folder that `hilo-nas export --format timm` wrote, in evaluation mode, on the CPU.
+
+    Args:
+        folder: The folder, which holds train.yaml.
+        checkpoint: Weights, as `load_checkpoint` takes them; None for fresh ones.
+        prepared: Return the inference form; see `prepare_for_inference` for devices and precisions.
+
+    Raises:
+        NotFoundError: A file is missing.
+        UsageError: train.yaml describes no LITv2, or the checkpoint does not fit.
+    """
+    path = Path(folder) / "train.yaml"
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}: the folder must be written by hilo-nas export") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} must be YAML, but cannot be read: {error}") from error
+    if not isinstance(options, Mapping) or options.get("model") != "litv2":
+        raise UsageError(f"{path} must describe a litv2, as hilo-nas export writes it")
+    model: nn.Module = timm.create_model(
+        "litv2", pretrained=False, num_classes=options["num_classes"], **options["model_kwargs"]
+    )
+    assert isinstance(model, LITv2)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    model.eval()
+    return prepare_for_inference(model) if prepared else model
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Loads all weights of a network from a file, without running any code from it.
+
+    Args:
+        model: The network in its training form, or prepared.
+        path: A checkpoint of timm's train.py (its averaged weights, where it has any), a state dict, or .safetensors;
+            under this package's names or the official ones.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: The file holds no weights, or those of another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"a checkpoint must be a file, but there is no file {path}")
+    try:
+        weights: dict[str, Any] = load_state_dict(str(path), weights_only=True)
+        weights = checkpoint_filter_fn(weights, model)
+    except Exception as error:  # pickle, zip, safetensors and torch each have their own
+        raise UsageError(
+            f"{path} must hold weights (a checkpoint of timm's train.py, a state dict or .safetensors), but cannot be "
+            f"read as such: {error}"
+        ) from error
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise UsageError(f"{path} must hold the weights of this network, but does not fit it: {error}") from error

@@ -1,0 +1,57 @@
+"""`hilo-nas export`: says what it chose, takes a study or an architecture, and refuses what does not go together."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from builders import TINY, demo_records, write_study
+
+from hilo_nas.cli import main
+
+
+@pytest.fixture(autouse=True)
+def studies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path / "studies"))
+    write_study(tmp_path / "studies", "demo", demo_records())
+
+
+def test_it_says_which_trial_it_chose_and_its_figures(capsys):
+    assert main(["export", "demo", "--knee", "-o", "out dir"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "trial 3 of study demo: 900 ± 36 images/s on Test CPU (2 cores) (cpu-b32-32px-fp32, " in lines[0]
+    assert "top-1 75.0 %" in lines[0]
+    assert "hilo-nas export 'out dir/arch.yaml' --format onnx" in lines[-1]
+    assert main(["export", "demo", "--trial", "2", "-o", "out dir"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main(["export", "demo", "--trial", "2", "-o", "out dir", "--force"]) == 0
+    assert yaml.safe_load(Path("out dir/provenance.yaml").read_text())["trial"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--knee", "--format", "tflite"], "format must be one of timm, onnx, but got 'tflite'"),
+        (["demo", "--knee", "--weights", "a.pt"], "--weights goes with --format onnx, but got timm"),
+        (["demo", "--knee", "--img-size", "64"], "--num-classes and --img-size go with ARCH.yaml"),
+        (["arch.yaml", "--knee", "--format", "onnx"], "choose from a study, but got the file arch.yaml"),
+        (["arch.yaml"], "format timm needs a trial of a study"),
+        (["lacking.yaml", "--format", "onnx"], "there is no file lacking.yaml"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments, message, capsys, tmp_path):
+    (tmp_path / "arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
+    assert main(["export", *arguments, "-o", "out"]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_architecture_becomes_onnx_without_a_study(capsys, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
+    assert main(["export", "arch.yaml", "--format", "onnx", "--num-classes", "4", "--img-size", "32", "-o", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "WARNING: the weights are random" in out
+    assert "wrote out/model.onnx" in out
+    assert "verified: onnxruntime" in out
