@@ -92,7 +92,7 @@ def test_a_study_of_an_older_protocol_is_refused_by_a_search_with_the_way_out(co
     with pytest.raises(StudyMismatchError) as caught:
         run_search(request, lambda event: None)
     assert f"  timing protocol: 1 in the study, {PROTOCOL} now" in str(caught.value)
-    assert str(caught.value).endswith("hilo-nas remeasure old")
+    assert str(caught.value).endswith(f"hilo-nas remeasure {copy.path}")
     assert copy.load_records() == before
     assert machine.measured == machine.scored == []
 

@@ -432,7 +432,7 @@ def test_a_training_that_goes_on_with_smaller_pieces_lets_go_of_its_graph(digits
     ],
 )
 def test_a_graph_is_for_a_litv2_that_throws_no_dice(build, can_be_held):
-    assert train_module._can_be_held(build()) == can_be_held
+    assert train_module.can_be_held(build()) == can_be_held
 
 
 @pytest.mark.parametrize("error", [None, "diverged", "with a single image"])

@@ -3,7 +3,17 @@
 import dataclasses
 
 import pytest
-from builders import TINY, build_arch, build_manifest, build_measurement, build_record, build_score, write_study
+from builders import (
+    TINY,
+    build_arch,
+    build_data,
+    build_manifest,
+    build_measurement,
+    build_plan,
+    build_record,
+    build_score,
+    write_study,
+)
 from fakes import FULL, FakeExecutor, top1, write_timed_study
 
 from hilo_nas.errors import DeviceError, StorageError, WorkerDiedError
@@ -39,7 +49,9 @@ class LuckyExecutor(FakeExecutor):
 
 
 def trial(number, images_per_s, top1, **fields):
-    score = build_score(top1, proxy_top1_se=0.005, seconds=60.0)
+    is_litv2 = fields.get("subject", Subject(arch=TINY)).is_litv2
+    name = build_plan().hash if is_litv2 else build_plan().baseline_hash
+    score = build_score(top1, proxy_top1_se=0.005, seconds=60.0, plan_hash=name(build_data().hash))
     values = {"arch": build_arch(number), "measurements": (build_measurement(images_per_s),), "scores": (score,)}
     return build_record(number, **{**values, **fields})
 
@@ -187,9 +199,9 @@ def test_ties_are_trained_up_to_sixteen_networks_and_the_others_are_told(tmp_pat
 
 
 def test_a_long_front_is_confirmed_whole(tmp_path):
-    records = [trial(i, 2000.0 * 0.8**i, 0.1 + i / 25) for i in range(20)]
+    records = [trial(i, 2000.0 * 0.8**i, 0.2 + i / 25) for i in range(20)]
     folder = write_study(tmp_path, records=records)
-    executor = LuckyExecutor({record.key: 0.1 + record.number / 25 for record in records})
+    executor = LuckyExecutor({record.key: 0.2 + record.number / 25 for record in records})
     confirm(folder, executor, further_seeds=1)
     assert sorted(set(executor.trained)) == sorted((record.key, 1) for record in records)
 
