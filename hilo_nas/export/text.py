@@ -26,7 +26,7 @@ def build_title(*lines: str) -> str:
 
 
 def shell_line(name: str, value: str) -> str:
-    """Returns `NAME=value` quoted for a shell; a comment where the name is not the ruler's or the value not one line."""
+    """Returns `NAME=value` quoted for a shell; a comment where the ruler records no such name or the value has two lines."""
     if _VARIABLE.fullmatch(name) and not _UNPRINTABLE.search(value):
         return f"{name}={shlex.quote(value)}\n"
     return build_title(f"{name}: {value}")
