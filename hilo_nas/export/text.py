@@ -26,7 +26,7 @@ def build_title(*lines: str) -> str:
 
 
 def shell_line(name: str, value: str) -> str:
-    """Returns `NAME=value` quoted for a shell; a comment for names that the ruler does not record and for many lines."""
+    """Returns `NAME=value` quoted for a shell, or a comment for names that the ruler does not record."""
     if _VARIABLE.fullmatch(name) and not _UNPRINTABLE.search(value):
         return f"{name}={shlex.quote(value)}\n"
     return build_title(f"{name}: {value}")
