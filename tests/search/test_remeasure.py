@@ -32,6 +32,13 @@ from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 from hilo_nas.study import StudyFolder
 
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Lets commands name the studies of a test by their names."""
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+
+
 ARCHS = [TINY, *(build_arch(i) for i in (0, 3, 7, 27, 29))]
 """By the fake's law: 1645, 1876, 1515, 1361, 1123 and 1104 images/s."""
 TOP1S = [0.30, 0.50, 0.60, 0.70, 0.90, 0.59]
@@ -122,7 +129,7 @@ def test_one_network_alone_has_nothing_to_be_compared_with(tmp_path, machine):
 @pytest.mark.parametrize("options", [{}, {"everything": True}, {"into": "there"}])
 def test_a_study_without_a_timing_is_refused_with_the_way_out_of_a_stored_table(tmp_path, machine, options):
     study = write_timed_study(tmp_path, machine, [])
-    with pytest.raises(UsageError, match=r"no record of a network that was timed.*bench table \.\.\. --reuse"):
+    with pytest.raises(UsageError, match=r"no record of a network that was timed.*bench table litv2_digits --reuse"):
         remeasure(study, **options)
     assert not StudyFolder(study.path.parent / "there").exists
 

@@ -16,6 +16,13 @@ from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Lets commands name the studies of a test by their names."""
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+
+
 SINGLE = build_condition(batch_size=1)
 SPACE = build_space("digits", {**load_space("litv2_digits").to_dict(), "limits": {"latency_ms": 50}})
 

@@ -17,6 +17,13 @@ from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.search.takeover import Scored
 from hilo_nas.study import StudyFolder
 
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Lets commands name the studies of a test by their names."""
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+
+
 TABLE = build_plan(images=3000, rungs=(500, 1000))
 BUDGETS = (512, 1024, 3008)
 """In whole batches of 64."""
