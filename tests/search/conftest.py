@@ -40,3 +40,9 @@ def machine(monkeypatch):
     for module in (dry_run, remeasure, session):
         monkeypatch.setattr(module, "LocalExecutor", machine)
     return machine
+
+
+@pytest.fixture(autouse=True)
+def studies_here(tmp_path, monkeypatch):
+    """Studies lie where a command typed here would look for them, so that messages name them and not their paths."""
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))

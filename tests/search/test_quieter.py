@@ -99,9 +99,9 @@ def test_quiet_timings_are_left_alone(tmp_path, machine):
 
 
 def test_members_of_the_front_come_first(tmp_path, machine):
-    desk = Desk(tmp_path, machine, top1s=[0.1, 0.2, 0.7, 0.9])
+    desk = Desk(tmp_path, machine, top1s=[0.3, 0.4, 0.7, 0.9])
     front = [0, 1, 2, 3]
-    beaten = Desk(tmp_path / "other", machine, top1s=[0.8, 0.2, 0.3, 0.9])
+    beaten = Desk(tmp_path / "other", machine, top1s=[0.8, 0.3, 0.4, 0.9])
     for item, chosen in ((desk, front[:2]), (beaten, [0, 3])):
         machine.looks, machine.load = [QUIET], BUSY
         item.moments.use(item.study.load_records())
