@@ -136,11 +136,13 @@ def sample_speeds(
         seconds_each: Seconds that each network is timed for at most, under each condition.
 
     Raises:
-        StudyMismatchError: The table was begun under other conditions, or on another device.
+        StudyMismatchError: The table was begun under another objective, or on another device. Further conditions are
+            added to it.
         StorageError: The folder cannot be written.
         HiloNasError: The networks cannot be timed.
     """
     setting = _open_table(space, conditions, folder, ruler, emit, num_classes)
+    setting = _add_conditions(setting, conditions, folder, ruler, emit, seconds_each)
     known = {record.key for record in folder.load_all()}
     wanted = _draw(space, setting, networks, seed)
     missing = {key: subject for key, subject in wanted.items() if key not in known}
@@ -205,6 +207,8 @@ def _open_table(
     _, device, _ = ruler.read_device(conditions[0].device, emit)
     if folder.exists:
         stored = folder.load_setting()
+        if stored.conditions[0] == conditions[0] and set(stored.conditions) < set(conditions):
+            conditions = stored.conditions  # the others are added
         differing = _differences(stored, space, conditions, num_classes)
         differing |= {f"device {name}": pair for name, pair in stored.device.differences(device).items()}
         differing = differing or _differing_forms(folder, conditions, ruler, emit)
@@ -224,6 +228,45 @@ def _open_table(
         num_classes=num_classes,
         versions=versions(),
         created_at=utc_now(),
+    )
+    folder.write_setting(setting)
+    return setting
+
+
+def _add_conditions(
+    setting: SpeedSetting,
+    conditions: Sequence[Condition],
+    folder: SpeedFolder,
+    ruler: Ruler,
+    emit: Emit,
+    seconds_each: float | None,
+) -> SpeedSetting:
+    """Times a table's networks under the conditions that it does not have; returns its setting with these.
+
+    The setting is written last: until then, a table that was interrupted is as it was, and what was timed is kept.
+    """
+    added = [condition for condition in conditions if condition not in setting.conditions]
+    if not added:
+        return setting
+    calibrations = {condition.label(): ruler.calibrate(condition, emit) for condition in added}
+    only = dataclasses.replace(setting, conditions=tuple(added), calibrations=calibrations)
+    labels = set(calibrations)
+    due = [r for r in folder.load_records().values() if not labels <= set(r.measurements_by_condition())]
+    for first in range(0, len(due), _TOGETHER):
+        group = {record.key: record for record in due[first : first + _TOGETHER]}
+        subjects = {key: record.subject for key, record in group.items()}
+        measured, failures = _time_group(subjects, only, ruler, emit, seconds_each)
+        for key, record in group.items():
+            stored = tuple(m for m in record.measurements if m.condition.label() not in labels)
+            changed = dataclasses.replace(record, measurements=(*stored, *measured.get(key, ())))
+            if key in failures:
+                changed = dataclasses.replace(changed, state="failed", reason=str(failures[key]))
+            folder.write_record(changed)
+        emit(NetworksTimed(done=first + len(group), total=len(due)))
+    setting = dataclasses.replace(
+        setting,
+        conditions=(*setting.conditions, *added),
+        calibrations={**setting.calibrations, **calibrations},
     )
     folder.write_setting(setting)
     return setting

@@ -23,7 +23,7 @@ COMMANDS = ("search", "measure", "remeasure", "status", "front", "export", "spac
 SHOWN = re.compile(rf"hilo-nas (?:{'|'.join(COMMANDS)})\b[^`\n]*")
 UsageProblem = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 PLACEHOLDER = re.compile(r"\b(?:SPACE|STUDY|NAME|DIR|DATA|SOURCE|N)\b|\.\.\.")
-"""Stands for what a user fills in."""
+"""Parts that a user fills in."""
 
 
 def parse(text):
@@ -58,7 +58,7 @@ IN_HELP = [(name, text) for name, help_text in helps() for text in commands_in(h
 
 
 def is_whole(text):
-    """Whether it is more than a command's name, as prose names it."""
+    """True unless prose names the command alone."""
     return len(text.split()) > 3 or text == "hilo-nas search"
 
 

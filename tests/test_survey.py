@@ -17,7 +17,7 @@ from hilo_nas.measure import Cohort
 from hilo_nas.measurement import PROTOCOL, Calibration
 from hilo_nas.space import load_space
 from hilo_nas.speeds import SpeedFolder
-from hilo_nas.survey import find_network, sample_speeds, time_networks
+from hilo_nas.survey import add_speeds, find_network, sample_speeds, time_networks
 
 
 class FakeRuler:
@@ -183,3 +183,49 @@ def test_a_table_of_other_conditions_is_refused_with_both_values(tmp_path):
         sample(folder, networks=4, num_classes=3)
     with pytest.raises(StudyMismatchError, match="space: 'litv2_digits"):
         sample(folder, networks=4, space=load_space("litv2_cifar"))
+
+
+def test_a_further_condition_is_added_to_a_table_and_what_was_timed_stays(tmp_path):
+    folder, single = SpeedFolder(tmp_path), build_condition(batch_size=1)
+    sample(folder, networks=3)
+    before = folder.load_records()
+    ruler = FakeRuler()
+    sample(folder, ruler, networks=3, conditions=(build_condition(), single))
+    assert folder.load_setting().conditions == (build_condition(), single)
+    assert set(folder.load_setting().calibrations) == {build_condition().label(), single.label()}
+    for key, record in folder.load_records().items():
+        assert record.measurements[0] == before[key].measurements[0]
+        assert [m.condition for m in record.measurements] == [build_condition(), single]
+    assert {entrant.condition for cohort in ruler.cohorts for entrant in cohort.values()} == {single}
+
+
+def test_a_table_whose_further_condition_was_interrupted_is_as_it_was(tmp_path):
+    folder, single = SpeedFolder(tmp_path), build_condition(batch_size=1)
+    sample(folder, networks=3)
+
+    def stop(cohort):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(folder, FakeRuler(stop), networks=3, conditions=(build_condition(), single))
+    assert folder.load_setting().conditions == (build_condition(),)
+
+
+def test_named_networks_are_added_to_a_table_under_its_conditions_once(tmp_path):
+    folder = SpeedFolder(tmp_path)
+    sample(folder, networks=3)
+    ruler = FakeRuler()
+    (record,) = add_speeds([find_network("timm:resnet18")], folder, ruler, lambda event: None)
+    assert (record.key, record.is_peer, record.state) == ("timm:resnet18", True, "timed")
+    assert [m.condition for m in record.measurements] == [build_condition()]
+    add_speeds([find_network("timm:resnet18")], folder, ruler, lambda event: None)
+    assert len(ruler.cohorts) == 1
+    assert len(folder.load_records()) == 4
+
+
+def test_only_architectures_and_networks_of_timms_are_added(tmp_path):
+    folder = SpeedFolder(tmp_path / "speeds")
+    sample(folder, networks=2)
+    (tmp_path / "m.onnx").write_bytes(b"onnx")
+    with pytest.raises(UsageError, match="holds architectures and networks of timm's, but got onnx:"):
+        add_speeds([find_network(f"onnx:{tmp_path}/m.onnx")], folder, FakeRuler(), lambda event: None)

@@ -67,7 +67,7 @@ def hints_after_search(
         studies_dir: As the user gave it.
         manifest: The study's.
         records: The study's.
-        is_exhausted: Whether the space holds no further network.
+        is_exhausted: Whether every network of the space was tried.
     """
     further = [] if is_exhausted else [resume_hint(study, studies_dir, trials=20)]
     if front_of(records):

@@ -14,11 +14,10 @@ merging's offset convolutions learn at 0.01 of the rate. Own changes for trainin
 
 What was tried beside it on CIFAR-10 stands at `BASE_LR`.
 
-Networks other than LITv2s are scored with their batch norms' statistics taken anew from training images
-(`BASELINE_RECIPE`, as `torch.optim.swa_utils.update_bn` does for averaged weights): the running ones mix those of early
-weights. timm's `efficientvit_b2` named one class for all images after 2,048 images of CIFAR-10 at 64 pixels (loss 2.81,
-raw weights and averaged ones alike), and had a loss of 2.02 with statistics taken anew. LITv2's own batch norms see one
-layer of offsets, and its scores stay as they were.
+Before a score, networks other than LITv2s get the batch-norm statistics of training images (`BASELINE_RECIPE`), as
+`torch.optim.swa_utils.update_bn` computes them for averaged weights: running statistics mix those of early weights.
+timm's `efficientvit_b2` named one class for all images after 2,048 images of CIFAR-10 at 64 pixels, with raw and with
+averaged weights (loss 2.8); with statistics of training images its loss was 2.02. LITv2's scores stay as they were.
 """
 
 from __future__ import annotations

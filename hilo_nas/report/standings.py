@@ -1,4 +1,4 @@
-"""How a front stands to the networks that everyone knows: the space's anchors, and peers."""
+"""Comparison of a front with well-known networks: the space's anchors, and peers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Z95 = 1.96
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One anchor or peer beside the front."""
+    """Comparison of one anchor or peer with the front."""
 
     name: str
     """The anchor's, or `timm:NAME`."""
@@ -103,7 +103,7 @@ class _Comparison:
         self._front, self._errors, self._noise = front_of(records), top1_errors(records), seed_noise(records)
 
     def stand(self, name: str, record: TrialRecord) -> Standing:
-        """Returns how the front stands to a network."""
+        """Returns the comparison of a network with the front."""
         name, number = record.key if record.is_peer else name, record.number
         if record.state != "complete" or record.score is None:
             reason = record.reason if record.is_interrupted else None

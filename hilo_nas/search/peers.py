@@ -21,7 +21,7 @@ def check_peers(request: SearchRequest, folder: StudyFolder, executor: LocalExec
     """Checks before anything is spent that the peers asked for can be compared with in a study, there or still to be.
 
     Raises:
-        UsageError: timm does not know one of them, or a table stands in for timing and does not hold it.
+        UsageError: timm does not know one of them, or the table that replaces timing does not hold it.
     """
     if not request.peers:
         return
