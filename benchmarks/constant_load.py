@@ -1,7 +1,7 @@
 """Evidence that constant load on one core is seen: run it on an otherwise idle machine with two cores.
 
     python benchmarks/constant_load.py timings FOLDER [RUNS]   loaded and quiet timings: how many are `contended`
-    python benchmarks/constant_load.py searches FOLDER         a quiet search and two under load: tau of their speeds
+    python benchmarks/constant_load.py searches FOLDER         two quiet searches and two under load: tau of speeds
 
 The load is one process that computes without a pause. FOLDER takes locks, caches, studies and `timings.json`.
 """
@@ -32,6 +32,10 @@ from hilo_nas.study import find_study
 
 NETWORKS = 3
 SECONDS_EACH = 1.0
+SPACE, TRIALS = "litv2_cifar", 16
+"""Of the searches: no training, so that a front by parameters has many members and all the time goes into timings."""
+MIDDLE_S = 40.0
+"""When load begins in the middle of a search."""
 LOAD = [sys.executable, "-c", "while 1: pass"]
 
 
@@ -89,35 +93,34 @@ def rms(values: list[float]) -> float:
     return math.sqrt(statistics.fmean(value * value for value in values))
 
 
-def search(folder: Path, name: str, when: str | None) -> dict[str, TrialRecord]:
-    """Runs a search of eight networks, loaded from its start or for 20 s in its middle, and returns its records."""
-    options = ["--trials", "8", "--seed", "1", "--sampler", "random", "--proxy-images", "1000", "--study", name]
-    with load(when == "before"), open(folder / f"{name}.log", "w") as log:
+def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, TrialRecord]:
+    """Runs a search and returns its records; load begins some seconds after its start, or never for None."""
+    options = ["--trials", str(TRIALS), "--seed", "1", "--sampler", "random", "--proxy", "params", "--study", name]
+    with contextlib.ExitStack() as stack, open(folder / f"{name}.log", "w") as log:
+        if load_after_s == 0:
+            stack.enter_context(load())
         process = subprocess.Popen(
-            [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", *options], stdout=log, stderr=log
+            [sys.executable, "-m", "hilo_nas", "search", SPACE, "--device", "cpu", *options], stdout=log, stderr=log
         )
-        if when == "during":
-            time.sleep(25)
-            with load():
-                time.sleep(20)
+        if load_after_s:
+            time.sleep(load_after_s)
+            stack.enter_context(load())
         process.wait()
-    records = find_study(name).load_records()
-    speeds = [
-        (r.number, round(r.measurement.images_per_s), verdict_name(r.measurement)) for r in records if r.measurement
-    ]
+    records = [record for record in find_study(name).load_records() if record.measurement]
+    speeds = [(r.number, round(r.measurement.images_per_s), verdict_name(r.measurement)) for r in records]
     print(f"{name}: exit {process.returncode}; (trial, images/s, verdict) {speeds}", flush=True)
-    return {record.key: record for record in records if record.measurement}
+    return {record.key: record for record in records}
 
 
 def compare_searches(folder: Path) -> None:
-    """Prints Kendall's tau between the speeds of a quiet search and those of searches under load."""
+    """Prints Kendall's tau between the speeds of a quiet search, and those of a second one and of two under load."""
     quiet = search(folder, "quiet", None)
-    for when in ("before", "during"):
-        loaded = search(folder, f"load-{when}", when)
-        shared = quiet.keys() & loaded.keys()
-        front = {record.key for record in front_of(list(loaded.values()))} & shared
-        print(f"load {when}: tau of {len(shared)} networks {tau(quiet, loaded, shared):.2f}, ", end="")
-        print(f"of {len(front)} on its front {tau(quiet, loaded, front):.2f}", flush=True)
+    for name, load_after_s in (("quiet-again", None), ("load-before", 0.0), ("load-during", MIDDLE_S)):
+        other = search(folder, name, load_after_s)
+        shared = quiet.keys() & other.keys()
+        front = {record.key for record in front_of(list(other.values()))} & shared
+        print(f"{name}: tau of {len(shared)} networks {tau(quiet, other, shared):.2f}, ", end="")
+        print(f"of {len(front)} on its front {tau(quiet, other, front):.2f}", flush=True)
 
 
 def tau(one: Mapping[str, TrialRecord], other: Mapping[str, TrialRecord], keys: set[str]) -> float:

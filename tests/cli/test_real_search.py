@@ -1,5 +1,6 @@
 """The main road with real processes: a search that is killed, resumed, refused, read and exported."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -160,12 +161,17 @@ def test_the_study_holds_no_local_path_and_its_tables_are_written(killed, home):
     assert manifest["calibrations"]
 
 
+def without_timings(record):
+    return dataclasses.replace(record, measurements=())
+
+
 def test_until_trials_is_a_total_that_is_safe_to_repeat(killed, home, environment):
     folder = killed[0]
     before = folder.load_records()
     code, out, _ = finish(home, environment, "search", "--study", "killed", "--until-trials", "4")
     assert code == 0
-    assert folder.load_records() == before
+    # On a busy machine, contended timings are repeated; nothing else is done again.
+    assert [without_timings(record) for record in folder.load_records()] == [without_timings(r) for r in before]
     assert "4 of 4 networks measured, all done" in out
 
 
