@@ -319,6 +319,7 @@ class SearchFinished(Event):
     stopped_by: str
     """`total`, `timeout` or `exhausted`."""
     seconds: float
+    """Of the whole run, calibration and repeated timings included."""
 
 
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}

@@ -105,6 +105,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         if quieter is not None:
             quieter.wait()
             _time_front(folder, manifest, executor, journal)
+        finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         journal(finished)
     return folder, finished
 
