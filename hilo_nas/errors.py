@@ -43,6 +43,8 @@ class HiloNasError(Exception):
     """Everything this package raises on purpose."""
 
     exit_code = 1
+    is_fatal = False
+    """Whether it ends a search: every network would meet it, so that it is not held against the one under way."""
 
 
 # What the user typed or wrote.
@@ -76,9 +78,13 @@ class FileFaultsError(UsageError):
 class NotFoundError(UsageError):
     """A study, a trial, a space or a function of that name does not exist."""
 
+    is_fatal = True
+
 
 class DeviceError(UsageError):
     """The device is unknown, or this machine does not have it."""
+
+    is_fatal = True
 
 
 class InferenceFormError(UsageError):
@@ -95,6 +101,8 @@ class TrialStateError(UsageError):
 class StudyMismatchError(HiloNasError):
     """A stored study was made under other conditions than those asked for."""
 
+    is_fatal = True
+
 
 class StudyLockedError(HiloNasError):
     """Another process is writing to this study."""
@@ -102,6 +110,8 @@ class StudyLockedError(HiloNasError):
 
 class StorageError(HiloNasError):
     """A study's folder cannot be read or written (read-only, full, gone)."""
+
+    is_fatal = True
 
 
 class RecordError(HiloNasError):
@@ -111,9 +121,13 @@ class RecordError(HiloNasError):
 class DataError(HiloNasError):
     """The training data is not there, is broken, or cannot serve (one class, too few images)."""
 
+    is_fatal = True
+
 
 class MeasurementError(HiloNasError):
     """The device cannot be measured at all, for instance because the reference network does not fit."""
+
+    is_fatal = True
 
 
 class ConversionError(HiloNasError):

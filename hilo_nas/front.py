@@ -20,6 +20,7 @@ from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.pareto import dominates, is_non_dominated
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import error_apart, normal_above_zero, probability_faster, quality
+from hilo_nas.states import TrialState
 
 __all__ = [
     "SURE",
@@ -156,7 +157,7 @@ def top1_errors(records: Sequence[TrialRecord]) -> dict[int, float]:
     are those of the held-out images alone.
     """
     noise = seed_noise(records)
-    return {r.number: _top1_error(r, noise) for r in records if r.state == "complete" and r.score}
+    return {r.number: _top1_error(r, noise) for r in records if r.state == TrialState.COMPLETE and r.score}
 
 
 def probability_beats(own: TrialRecord, other: TrialRecord, *, noise: float = 0.0) -> float:
@@ -259,7 +260,7 @@ def _interval_error(measurement: Measurement) -> float:
 
 
 def _scored(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    found = (r for r in records if r.state == "complete" and not r.is_peer and r.measurement)
+    found = (r for r in records if r.state == TrialState.COMPLETE and not r.is_peer and r.measurement)
     return [r for r in found if r.has_trained]
 
 

@@ -19,9 +19,10 @@ from hilo_nas.measurement import (
     Measurement,
     ProxyPlan,
 )
-from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
+from hilo_nas.states import interrupt
 
 __all__ = ["DataIdentity", "Manifest"]
 
@@ -141,9 +142,9 @@ class Manifest:
             return record
         named = self.plan_hash_of(record.subject)
         if record.is_peer and named != self.plan_hash and self.plan_hash in {s.plan_hash for s in record.scores}:
-            reason = f"{INTERRUPTED}: its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
+            reason = f"its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
             scores = tuple(score for score in record.scores if score.plan_hash == named)
-            record = dataclasses.replace(record, state="failed", reason=reason, scores=scores)
+            record = interrupt(record, reason, scores=scores)
         chance = self.guessing_score
         scores = tuple(s if s.chance is not None else dataclasses.replace(s, chance=chance) for s in record.scores)
         return dataclasses.replace(record, scores=scores)

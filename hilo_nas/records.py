@@ -14,12 +14,11 @@ from typing import Any
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
+from hilo_nas.states import TrialState
 
 __all__ = [
-    "INTERRUPTED",
     "SAMPLED",
     "SCHEMA_VERSION",
-    "STATES",
     "Subject",
     "TrialRecord",
     "forms_under",
@@ -29,11 +28,10 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-INTERRUPTED = "interrupted before it finished"
-"""Begins the reason of a trial that was cut off through no fault of its network, which is queued again."""
+_INTERRUPTED, _RAISED, _RETRY = "interrupted before it finished", "due again: the budget was raised", "retry"
+"""Texts of earlier versions that stood for a mark: the begin of a reason, a reason, and the begin of an origin."""
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
-STATES = ("running", "timed", "complete", "stopped", "infeasible", "failed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,15 +73,20 @@ class TrialRecord:
 
     number: int
     subject: Subject
-    state: str
-    """One of `STATES`; `running` is left behind by a killed search and closed by the next; `stopped` was timed and
-    trained up to a rung where others did better; `timed` has a place only in a table of speeds (`hilo_nas.speeds`)."""
+    state: TrialState
+    """Changed by the transitions of `hilo_nas.states` alone."""
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = SAMPLED
-    """`SAMPLED`, `anchor:NAME`, `peer:NAME`, or `retry:NUMBER` for one that a killed search left unfinished."""
+    """`SAMPLED`, `anchor:NAME`, `peer:NAME` or `reuse:STUDY/NUMBER`."""
     reason: str | None = None
-    """Why the trial failed or is infeasible."""
+    """Why the trial failed, was stopped or is infeasible: for people, never parsed."""
+    is_interrupted: bool = False
+    """Whether the trial was cut off through no fault of its network, which is due again."""
+    is_raised: bool = False
+    """Whether the network is due again under this number, because the budget of its study was raised."""
+    retry_of: int | None = None
+    """Number of the interrupted trial that this one repeats."""
     parameters: int | None = None
     """Trainable parameters, by formula; a peer's are counted."""
     macs: int | None = None
@@ -113,17 +116,12 @@ class TrialRecord:
     @property
     def is_measured(self) -> bool:
         """Whether the trial counts towards the number asked for: it ended, and not by failing; peers never count."""
-        return self.state in ("complete", "stopped", "infeasible") and not self.is_peer
+        return self.state.is_measured and not self.is_peer
 
     @property
     def is_peer(self) -> bool:
         """Whether the network is one of others, a marked point beside the search: no candidate, never on its front."""
         return self.subject.arch is None
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether the trial was cut off through no fault of its network."""
-        return self.state == "failed" and (self.reason or "").startswith(INTERRUPTED)
 
     @property
     def measurement(self) -> Measurement | None:
@@ -186,9 +184,11 @@ class TrialRecord:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise RecordError(f"unknown field {', '.join(unknown)}")
-        if values.get("state") not in STATES:
-            raise RecordError(f"state must be one of {', '.join(STATES)}, but got {values.get('state')!r}")
+        if values.get("state") not in list(TrialState):
+            raise RecordError(f"state must be one of {', '.join(TrialState)}, but got {values.get('state')!r}")
         try:
+            values["state"] = TrialState(values["state"])
+            _name_marks(values)
             values["subject"] = Subject.from_dict(values["subject"])
             values["measurements"] = tuple(Measurement.from_dict(item) for item in values.get("measurements", ()))
             for name in ("scores", "other_scores"):
@@ -199,6 +199,17 @@ class TrialRecord:
         if key != record.key:
             raise RecordError(f"the key must be {record.key} for this subject, but got {key!r}")
         return record
+
+
+def _name_marks(values: dict[str, Any]) -> None:
+    """Gives a record of an earlier version the fields that its texts stood for."""
+    if "is_interrupted" not in values:
+        reason = values.get("reason") or ""
+        values["is_interrupted"] = values["state"] == TrialState.FAILED and reason.startswith(_INTERRUPTED)
+        values["is_raised"] = reason == _RAISED
+    kind, _, number = values.get("origin", SAMPLED).partition(":")
+    if kind == _RETRY and number.isdecimal():
+        values |= {"origin": SAMPLED, "retry_of": int(number)}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

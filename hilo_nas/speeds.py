@@ -20,6 +20,7 @@ from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measure
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
 from hilo_nas.space import SearchSpace, measured_violations
 from hilo_nas.space.file import build_space
+from hilo_nas.states import TrialState
 
 __all__ = ["SpeedFolder", "SpeedSetting"]
 
@@ -141,7 +142,7 @@ class SpeedFolder:
     def load_records(self) -> dict[str, TrialRecord]:
         """Returns the networks that were timed, by key, in the order of their numbers; read once."""
         if self._records is None:
-            timed = [record for record in self.load_all() if record.state == "timed"]
+            timed = [record for record in self.load_all() if record.state == TrialState.TIMED]
             calibrations = self.load_setting().calibrations if timed else {}
             self._records = {record.key: _anchored(record, calibrations) for record in timed}
         return self._records
@@ -198,7 +199,7 @@ class SpeedFolder:
             f"{record.key} {measurement.condition.label()} {measurement.images_per_s!r} "
             f"{measurement.latency_ms_p95!r} {measurement.memory_mib!r}"
             for record in sorted(self.load_all(), key=lambda record: record.key)
-            if record.state == "timed" and not record.is_peer
+            if record.state == TrialState.TIMED and not record.is_peer
             for measurement in record.measurements
         )
 

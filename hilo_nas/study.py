@@ -19,6 +19,7 @@ from hilo_nas.front import front_of
 from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
+from hilo_nas.states import TrialState
 
 __all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "studies_folder"]
 
@@ -143,12 +144,12 @@ class StudyFolder:
             has = f"its trials are 0 to {max(records)}" if records else "it has none yet"
             raise NotFoundError(f"study {self.name} has no trial {number}: {has}")
         record = records[number]
-        if record.state != "complete":
+        if record.state != TrialState.COMPLETE:
             why = f" ({record.reason})" if record.reason else ""
             good = [other.number for other in front_of(list(records.values()))]
             way = f" Trials on the front: {', '.join(map(str, good))}." if good else ""
             state = f"is {record.state}"
-            if record.state == "stopped":
+            if record.state == TrialState.STOPPED:
                 state = f"was stopped after {record.score.images_seen if record.score else 0:,} images"
                 way += (
                     " To train it to the end, and all the others that were stopped, make a new study of the same space "

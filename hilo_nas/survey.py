@@ -20,6 +20,7 @@ from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
 from hilo_nas.records import Subject, TrialRecord, forms_under
 from hilo_nas.space import SearchSpace, draw_networks
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
+from hilo_nas.states import TrialState, fail
 from hilo_nas.study import StudyFolder, find_study
 from hilo_nas.versions import versions
 
@@ -260,7 +261,7 @@ def _add_conditions(
             stored = tuple(m for m in record.measurements if m.condition.label() not in labels)
             changed = dataclasses.replace(record, measurements=(*stored, *measured.get(key, ())))
             if key in failures:
-                changed = dataclasses.replace(changed, state="failed", reason=str(failures[key]))
+                changed = fail(changed, str(failures[key]))
             folder.write_record(changed)
         emit(NetworksTimed(done=first + len(group), total=len(due)))
     setting = dataclasses.replace(
@@ -358,7 +359,7 @@ def _record(
     return TrialRecord(
         number=number,
         subject=subject,
-        state="timed" if failure is None else "failed",
+        state=TrialState.TIMED if failure is None else TrialState.FAILED,
         params=params,
         origin="sample" if subject.arch is not None else f"peer:{subject.timm}",
         reason=None if failure is None else str(failure),

@@ -18,10 +18,11 @@ from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
-from hilo_nas.records import STATES, Subject, TrialRecord
+from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedSetting
+from hilo_nas.states import TrialState, interrupt
 from hilo_nas.study import StudyFolder
 
 TINY = ArchConfig(
@@ -141,6 +142,11 @@ def build_record(
 def build_failed(number: int, reason: str = "the worker died", **fields: Any) -> TrialRecord:
     """A trial that failed before it was measured."""
     return build_record(number, None, None, state="failed", reason=reason, **fields)
+
+
+def build_interrupted(number: int, **fields: Any) -> TrialRecord:
+    """A trial that was interrupted before it was measured."""
+    return interrupt(build_record(number, None, None, state="running", **fields))
 
 
 def build_infeasible(
@@ -378,7 +384,7 @@ records = st.builds(
     TrialRecord,
     number=st.integers(0, 10**6),
     subject=st.one_of(archs().map(lambda arch: Subject(arch=arch)), _text.map(lambda name: Subject(timm=name))),
-    state=st.sampled_from(STATES),
+    state=st.sampled_from(TrialState),
     params=st.none() | st.dictionaries(_text, st.integers(0, 20), max_size=4),
     origin=_text,
     reason=st.none() | _text,

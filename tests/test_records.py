@@ -6,22 +6,21 @@ import stat
 from pathlib import Path
 
 import pytest
-from builders import build_arch, build_failed, build_infeasible, build_record, build_score, records
+from builders import build_arch, build_failed, build_infeasible, build_interrupted, build_record, build_score, records
 from full_disk import run_on_full_disk
 from hypothesis import HealthCheck, given, settings
 
 from hilo_nas.errors import RecordError, StorageError
 from hilo_nas.measurement import mean_score
 from hilo_nas.records import (
-    INTERRUPTED,
     SCHEMA_VERSION,
-    STATES,
     Subject,
     TrialRecord,
     load_records,
     write_atomically,
     write_record,
 )
+from hilo_nas.states import TrialState
 
 
 def stored(tmp_path: Path, **changes) -> Path:
@@ -154,14 +153,33 @@ def test_a_subject_is_an_architecture_or_a_timm_network():
 
 
 def test_only_trials_that_ended_without_failing_count_as_measured():
-    measured = {state for state in STATES if build_record(0, state=state).is_measured}
+    measured = {state for state in TrialState if build_record(0, state=state).is_measured}
     assert measured == {"complete", "stopped", "infeasible"}
 
 
 def test_an_interrupted_trial_is_told_from_a_failed_one():
-    assert build_failed(0, INTERRUPTED).is_interrupted
-    assert not build_failed(0).is_interrupted
-    assert not build_infeasible(0, reason=INTERRUPTED).is_interrupted
+    assert build_interrupted(0).is_interrupted
+    assert not build_failed(0, "interrupted before it finished").is_interrupted  # texts are for people
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"state": "failed", "reason": "interrupted before it finished: the disk was full"}, {"is_interrupted": True}),
+        ({"state": "failed", "reason": "the worker died"}, {"is_interrupted": False}),
+        ({"state": "infeasible", "reason": "interrupted before it finished"}, {"is_interrupted": False}),
+        ({"state": "stopped", "reason": "due again: the budget was raised"}, {"is_raised": True}),
+        ({"state": "complete", "origin": "retry:7"}, {"origin": "sampler", "retry_of": 7}),
+        ({"state": "complete", "origin": "anchor:retry:7"}, {"origin": "anchor:retry:7", "retry_of": None}),
+    ],
+)
+def test_texts_of_earlier_versions_become_fields(old, new):
+    fields = {**build_record(8).to_dict(), **old}
+    for name in ("is_interrupted", "is_raised", "retry_of"):
+        del fields[name]
+    record = TrialRecord.from_dict(fields)
+    assert {name: getattr(record, name) for name in new} == new
+    assert TrialRecord.from_dict(record.to_dict()) == record
 
 
 def test_a_record_without_results_has_none():

@@ -25,6 +25,7 @@ from hilo_nas.pareto import hypervolume
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_ETA, SAMPLERS
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
 __all__ = [
@@ -284,7 +285,7 @@ def replay_search(
     def follow(event: Event) -> None:
         if not isinstance(event, TrialFinished):
             return
-        if event.state == "complete":
+        if event.state == TrialState.COMPLETE:
             found.append(event.key)
         steps.append(
             Step(

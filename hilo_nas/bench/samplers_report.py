@@ -23,6 +23,7 @@ from hilo_nas.bench.table import Table
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import Column, between, number, percent, word
 from hilo_nas.search.request import DEFAULT_SAMPLER
+from hilo_nas.states import TrialState
 from hilo_nas.versions import versions
 
 __all__ = ["report_samplers", "summarize"]
@@ -172,7 +173,9 @@ def summarize(table: Table, plan: SamplersPlan, replays: Sequence[Replay]) -> li
         row["target"] = sum(own_full) / len(own_full)
         reached = sum(replay.steps[-1].share >= row["target"] for replay in mine)
         row["reached"] = f"{reached} of {len(mine)}"
-        row["complete"] = _mean([sum(step.state == "complete" for step in replay.steps[:trials]) for replay in mine])
+        row["complete"] = _mean(
+            [sum(step.state == TrialState.COMPLETE for step in replay.steps[:trials]) for replay in mine]
+        )
         row["evaluations_at_cost"] = _mean([len(replay.steps) for replay in mine])
         row["replay_seconds"] = _mean([replay.replay_seconds for replay in mine])
         rows.append(row)

@@ -43,6 +43,7 @@ from hilo_nas.events import (
 )
 from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import is_non_dominated
+from hilo_nas.states import TrialState
 
 __all__ = ["build_display"]
 
@@ -126,11 +127,11 @@ def _line(event: Event) -> str | None:
     if isinstance(event, TrialFinished):
         count = f"{event.measured}/{event.total}"
         head = escape(f"trial {event.number:>3} ({count}) {event.network or event.key}")
-        if event.state in ("complete", "stopped"):
+        if TrialState(event.state).is_scored:
             speed, score = event.images_per_s or 0.0, _scored(event.metric, event.proxy_top1 or 0.0, width=7)
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
             return f"{head}  {figure(speed):>8} images/s{verdict}  {score}  {duration(event.seconds)}" + (
-                f"  stopped: {escape(event.reason or '')}" * (event.state == "stopped")
+                f"  stopped: {escape(event.reason or '')}" * (event.state == TrialState.STOPPED)
             )
         return f"{head}  {event.state}: {escape(event.reason or '')}"
     return None
@@ -193,8 +194,8 @@ class _LiveDisplay:
             self._trial, self._phase, self._share = event, "building", None
         elif isinstance(event, TrialFinished):
             self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
-            self._stopped += event.state == "stopped"
-            is_point = event.state == "complete" and not event.is_peer
+            self._stopped += event.state == TrialState.STOPPED
+            is_point = event.state == TrialState.COMPLETE and not event.is_peer
             if is_point and event.images_per_s and event.proxy_top1 is not None:
                 self._points[event.number] = (event.images_per_s, event.proxy_top1)
         elif isinstance(event, CalibrationStarted):

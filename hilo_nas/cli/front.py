@@ -19,6 +19,7 @@ from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["HELP", "print_front", "run"]
@@ -97,18 +98,18 @@ def print_front(
         console.print(f"study {folder.name} has {text}", highlight=False)
         _print_untrained(untrained, console)
         return
-    scored = sum(record.state == "complete" and not record.is_peer for record in records)
+    scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in records)
     ties = ties_of(records)
     text = f"{folder.name}: {len(front)} of {scored} scored networks are on the front"
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
-    if stopped := sum(record.state == "stopped" for record in records):
+    if stopped := sum(record.state == TrialState.STOPPED for record in records):
         text += f"; {stopped} more stopped at a rung"
     console.print(text)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     by_number = {record.number: record for record in records}
     tied = [by_number[number] for number in ties]
-    peers = [record for record in records if record.is_peer and record.state == "complete"]
+    peers = [record for record in records if record.is_peer and record.state == TrialState.COMPLETE]
     print_front_table(
         [*front, *tied, *peers],
         anchors,
@@ -172,7 +173,7 @@ def print_front(
 
 def _untrained(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Complete networks of the search whose score cannot be told from guessing."""
-    return [r for r in records if r.state == "complete" and not r.is_peer and r.score and not r.has_trained]
+    return [r for r in records if r.state == TrialState.COMPLETE and not r.is_peer and r.score and not r.has_trained]
 
 
 def _print_untrained(records: Sequence[TrialRecord], console: Console) -> None:

@@ -11,6 +11,7 @@ from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text, measured_values
+from hilo_nas.states import TrialState
 
 __all__ = ["Hint", "confirm_hint", "hints_after_search", "remeasure_hint", "resume_hint"]
 
@@ -86,7 +87,7 @@ def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord
         records: The study's; only infeasible ones are read.
     """
     lines = []
-    infeasible = [record for record in records if record.state == "infeasible" and not record.is_peer]
+    infeasible = [record for record in records if record.state == TrialState.INFEASIBLE and not record.is_peer]
     for name, bound in limits.items():
         broken = [record for record in infeasible if record.violations.get(name, 0.0) > 0]
         if not broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
+from hilo_nas.states import TrialState
 from hilo_nas.study import find_study
 
 __all__ = ["HELP", "run"]
@@ -100,7 +102,9 @@ def run(
             rows["trained"] += f"; {confirming:,} more with further seeds"
     if peers:
         rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in peers.items())
-    if untrained := [str(r.number) for r in records if r.state == "complete" and r.score and not r.has_trained]:
+    if untrained := [
+        str(r.number) for r in records if r.state == TrialState.COMPLETE and r.score and not r.has_trained
+    ]:
         rows["untrained"] = f"trial {', '.join(untrained)}: the score cannot be told from guessing"
     if verdicts:
         rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
@@ -112,7 +116,7 @@ def run(
         rows["speeds"] = f"from the table {manifest.speeds}"
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}")
-    for reason, numbers in _reasons(records).items():
+    for reason, numbers in _reasons(records, limits).items():
         console.print(f"  {reason}: trial {', '.join(map(str, numbers))}")
     if measured < manifest.trials:
         console.print(f"Resume with: {resume_hint(study, studies_dir).command}")
@@ -136,12 +140,15 @@ def _proxy_text(manifest: Manifest) -> str:
     return f"{plan.images:,} images of {data} at {plan.img_size} px, batch {plan.batch_size}, {plan.metric}"
 
 
-def _reasons(records: list[TrialRecord]) -> dict[str, list[int]]:
+def _reasons(records: list[TrialRecord], limits: Mapping[str, float]) -> dict[str, list[int]]:
     """Trials by what stopped them; values differ from trial to trial, so limits are grouped by their law."""
     reasons: dict[str, list[int]] = {}
     for record in records:
         if record.reason:
-            law = record.reason.partition(" is a limit, but got")[0]
-            text = f"{record.state}: {law[:160]}" + (" is a limit" if law != record.reason else "")
-            reasons.setdefault(text, []).append(record.number)
+            broken = [
+                limit_text(name, limits[name]) for name, by in record.violations.items() if by > 0 and name in limits
+            ]
+            is_beyond = record.state == TrialState.INFEASIBLE and broken
+            why = f"{' and '.join(broken)} is a limit" if is_beyond else record.reason[:160]
+            reasons.setdefault(f"{record.state}: {why}", []).append(record.number)
     return reasons

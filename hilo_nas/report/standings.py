@@ -10,6 +10,7 @@ from hilo_nas.front import SURE, front_of, probability_beats, probability_of_spe
 from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
+from hilo_nas.states import TrialState
 
 __all__ = ["Standing", "compare_references"]
 
@@ -90,7 +91,7 @@ def compare_references(records: Sequence[TrialRecord]) -> list[Standing]:
     latest = {record.origin: record for record in records if record.origin.startswith(("anchor:", "peer:"))}
     origins = {record.key: origin for origin, record in latest.items()}
     for record in records:  # one that was cut off lives on under its retry
-        if record.key in origins and record.state == "complete":
+        if record.key in origins and record.state == TrialState.COMPLETE:
             latest[origins[record.key]] = record
     comparison = _Comparison(records)
     return [comparison.stand(origin.removeprefix("anchor:"), record) for origin, record in latest.items()]
@@ -105,7 +106,7 @@ class _Comparison:
     def stand(self, name: str, record: TrialRecord) -> Standing:
         """Returns the comparison of a network with the front."""
         name, number = record.key if record.is_peer else name, record.number
-        if record.state != "complete" or record.score is None:
+        if record.state != TrialState.COMPLETE or record.score is None:
             reason = record.reason if record.is_interrupted else None
             return Standing(name=name, number=number, verdict="not measured", reason=reason)
         metric = record.score.metric

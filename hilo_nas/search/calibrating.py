@@ -12,14 +12,15 @@ from hilo_nas.calibration import calibration_error
 from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Condition
-from hilo_nas.records import INTERRUPTED, TrialRecord
+from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import judge_calibration
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
+from hilo_nas.states import TrialState, readmit, rule_out
 from hilo_nas.study import StudyFolder
 
-__all__ = ["due_again", "judge_limits_anew", "renew_calibrations", "violations_of"]
+__all__ = ["judge_limits_anew", "renew_calibrations", "violations_of"]
 
 _Z95 = 1.96
 
@@ -74,26 +75,16 @@ def _judged_anew(record: TrialRecord, manifest: Manifest) -> TrialRecord:
         return record
     limits, violations = manifest.limits_in_force, violations_of(record, manifest)
     over = beyond(violations)
-    if record.state == "infeasible":
+    if record.state == TrialState.INFEASIBLE:
         if over:
             return record
-        return due_again(dataclasses.replace(record, violations=violations), "the reference was calibrated anew")
+        return readmit(dataclasses.replace(record, violations=violations), "the reference was calibrated anew")
     chances = measured_chances(limits, record.measurements)
     surely = {name: value for name, value in over.items() if chances.get(name, 0.0) < KEPT_HARDLY}
     if not surely:
         return record
     reason = f"{explain(surely, record, limits)} (since the reference was calibrated anew)"
-    return dataclasses.replace(record, state="infeasible", reason=reason, violations=violations)
-
-
-def due_again(record: TrialRecord, since: str) -> TrialRecord:
-    """Returns an infeasible trial that keeps its limits after all: as it was trained, or to be tried again."""
-    if not record.scores:
-        reason = f"{INTERRUPTED}: it keeps the limits since {since}, and is still to be trained"
-        return dataclasses.replace(record, state="failed", reason=reason)
-    if "proxy_top1" in record.imputed:  # its training ended at a rung
-        return dataclasses.replace(record, state="stopped")
-    return dataclasses.replace(record, state="complete", reason=None)
+    return rule_out(record, reason, violations=violations)
 
 
 def violations_of(record: TrialRecord, manifest: Manifest) -> dict[str, float]:

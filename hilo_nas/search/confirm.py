@@ -11,12 +11,13 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Sequence
 
-from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError, StudyMismatchError
+from hilo_nas.errors import HiloNasError
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
 from hilo_nas.front import front_of, near_front, ties_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.executors import Executor
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
 __all__ = ["confirm_front"]
@@ -70,9 +71,9 @@ def confirm_front(
             record = records[number]
             try:
                 score = executor.score(record.subject, seed, emit, until=budget)
-            except (DeviceError, DataError, StorageError, StudyMismatchError):
-                raise
             except HiloNasError as error:
+                if error.is_fatal:
+                    raise
                 failed.add((number, seed))
                 emit(Notice(level="warning", text=f"trial {number} could not be confirmed by seed {seed}: {error}"))
                 continue
@@ -107,7 +108,7 @@ def _candidates(manifest: Manifest, records: Sequence[TrialRecord], confirmed: C
         records: The study's.
         confirmed: Numbers of those that have theirs.
     """
-    references = [record for record in records if manifest.is_reference(record) and record.state == "complete"]
+    references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
     due = {record.number: record for record in [*front_of(records), *references] if record.number not in confirmed}
     near = [
         record

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hilo_nas.errors import DataError, DeviceError, HiloNasError, NotFoundError, StorageError
+from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit, Event, Notice, OtherProxyScored, SeedScored
 from hilo_nas.measure import TUNED_ENVIRONMENT, Worker
 from hilo_nas.measurement import ProxyScore
@@ -25,7 +25,6 @@ from hilo_nas.search.setting import Setting
 
 __all__ = ["Caller", "Errand", "ProxyErrand", "StartWorker", "TrainingErrand", "run_errands"]
 
-_FATAL = (DataError, DeviceError, StorageError, NotFoundError)
 """What is wrong with more than one network."""
 
 
@@ -256,5 +255,4 @@ def run_errands(
 
 
 def _is_fatal(error: Exception) -> bool:
-    """Whether it is about more than the network that it met."""
-    return isinstance(error, _FATAL) or not isinstance(error, HiloNasError)
+    return not isinstance(error, HiloNasError) or error.is_fatal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hilo_nas.events import Emit, RungReached
 from hilo_nas.manifest import Manifest
@@ -15,6 +14,7 @@ from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.rungs import RungEntry, RungTable
 from hilo_nas.search.scoring import score_by_formula
+from hilo_nas.states import TrialState, complete, stop
 
 __all__ = ["Ladder", "extrapolate"]
 
@@ -78,21 +78,18 @@ class Ladder:
         """Returns whether a network has its score at the full budget."""
         return record.score_at(self._budgets[-1]) is not None
 
-    def ending(self, record: TrialRecord, records: Sequence[TrialRecord]) -> dict[str, Any]:
-        """Returns how a trained network's trial ends: complete with its budget full, else stopped.
+    def end(self, record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord:
+        """Returns a trained network's trial as it ends: complete with its budget full, else stopped.
 
         Args:
             record: The network's.
             records: The study's.
         """
         if self.is_at_top(record):
-            return {"state": "complete", "reason": None, "imputed": {}}
+            return complete(record)
         assert record.score is not None, "a trial is stopped at a rung"
-        return {
-            "state": "stopped",
-            "reason": f"others did better after {record.score.images_seen:,} of {self._budgets[-1]:,} images",
-            "imputed": {"proxy_top1": extrapolate(record, records, self._budgets[-1])},
-        }
+        reason = f"others did better after {record.score.images_seen:,} of {self._budgets[-1]:,} images"
+        return stop(record, reason, imputed={"proxy_top1": extrapolate(record, records, self._budgets[-1])})
 
     def goes_on(self, record: TrialRecord, images: int, others: Sequence[TrialRecord]) -> bool:
         """Returns whether a network is trained beyond a rung that it has reached.
@@ -109,7 +106,7 @@ class Ladder:
 
     def _entry(self, record: TrialRecord, images: int) -> RungEntry | None:
         score, measurement = record.score_at(images), record.measurement
-        if score is None or measurement is None or record.state == "infeasible" or record.is_peer:
+        if score is None or measurement is None or record.state == TrialState.INFEASIBLE or record.is_peer:
             return None
         return RungEntry(
             key=record.key,

@@ -6,27 +6,18 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hilo_nas.arch import ArchConfig, describe_arch
 from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
-from hilo_nas.errors import (
-    DataError,
-    DeviceError,
-    HiloNasError,
-    MeasurementError,
-    NotEnoughMemoryError,
-    SpaceExhaustedError,
-    StorageError,
-    StudyMismatchError,
-)
+from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
 from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
-from hilo_nas.records import INTERRUPTED, SAMPLED, Subject, TrialRecord
+from hilo_nas.records import SAMPLED, Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
@@ -40,6 +31,7 @@ from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.speeds import SpeedFolder
+from hilo_nas.states import TrialState, fail, interrupt, rule_out
 from hilo_nas.study import StudyFolder
 
 __all__ = ["SearchLoop"]
@@ -56,6 +48,7 @@ class _Candidate:
     subject: Subject
     origin: str
     params: dict[str, int] | None
+    retry_of: int | None = None
 
 
 class SearchLoop:
@@ -107,7 +100,7 @@ class SearchLoop:
             excess=self._excess,
             is_known=self._is_known,
             seed=manifest.seed,
-            count_proposals=lambda: sum(record.origin == SAMPLED for record in self.records),
+            count_proposals=lambda: sum(r.origin == SAMPLED and r.retry_of is None for r in self.records),
             pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
         memory_path = folder.storage_path if keep_memory else None
@@ -148,7 +141,7 @@ class SearchLoop:
                     self._reload()
                 if record.is_peer:
                     continue
-                failures = [*failures, len(self.records) - 1] if record.state == "failed" else []
+                failures = [*failures, len(self.records) - 1] if record.state == TrialState.FAILED else []
                 if len(failures) >= _FAILURES_IN_A_ROW:
                     self._give_up(failures)
         finally:
@@ -171,8 +164,7 @@ class SearchLoop:
         """Marks failed trials, given by their places, as due again and ends the search."""
         reason = self.records[failures[-1]].reason
         for i in failures:
-            record = self.records[i]
-            self.records[i] = self._write(dataclasses.replace(record, reason=f"{INTERRUPTED}: {record.reason}"))
+            self.records[i] = self._write(interrupt(self.records[i], self.records[i].reason or ""))
         raise HiloNasError(
             f"{len(failures)} trials failed one after the other, the last one because: {reason}. What the workers "
             f"printed is in {self._folder.logs_path}. The next search in this study tries these networks again."
@@ -181,10 +173,8 @@ class SearchLoop:
     def _close_leftovers(self, records: list[TrialRecord]) -> list[TrialRecord]:
         """Closes as failed what a killed search left running; what it measured stays in the record."""
         for i, record in enumerate(records):
-            if record.state == "running":
-                records[i] = self._write(
-                    dataclasses.replace(record, state="failed", reason=INTERRUPTED, finished_at=utc_now())
-                )
+            if record.state == TrialState.RUNNING:
+                records[i] = self._write(interrupt(record, finished_at=utc_now()))
         return records
 
     def _due(self) -> _Candidate | None:
@@ -198,7 +188,9 @@ class SearchLoop:
             return peer
         for record in self.records:
             if record.is_interrupted and record.key not in self._known:
-                return _Candidate(subject=record.subject, origin=f"retry:{record.number}", params=record.params)
+                return _Candidate(
+                    subject=record.subject, origin=record.origin, params=record.params, retry_of=record.number
+                )
         for item in self._reused:
             if self._is_due(item.subject):
                 return _Candidate(subject=item.subject, origin=item.origin, params=item.params)
@@ -219,7 +211,7 @@ class SearchLoop:
     def _choose(self) -> TrialRecord:
         """Returns the next trial's record, written as running before anything is spent on it."""
         due = self._due()
-        memory = {}
+        memory, retry_of = {}, None
         if due is None:
             if not self._space.dimensions and not self._is_due(Subject(arch=self._space.decode({}))):
                 raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
@@ -229,16 +221,17 @@ class SearchLoop:
             subject, origin = Subject(arch=self._space.decode(params)), SAMPLED
             memory = self._memory.note(trial)
         else:
-            subject, origin, params = due.subject, due.origin, due.params
+            subject, origin, params, retry_of = due.subject, due.origin, due.params, due.retry_of
             if params is not None:
                 self._memory.ask(params)
         cost = None if subject.arch is None else self._cost(subject.arch)
         record = TrialRecord(
             number=self.records[-1].number + 1 if self.records else 0,
             subject=subject,
-            state="running",
+            state=TrialState.RUNNING,
             params=params,
             origin=origin,
+            retry_of=retry_of,
             parameters=None if cost is None else cost.parameters,
             macs=None if cost is None else cost.macs,
             violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
@@ -263,34 +256,30 @@ class SearchLoop:
         """Measures, trains and closes one trial."""
         start = self._clock()
         try:
-            outcome = self._evaluate(record)
+            ended = self._evaluate(record)
         except NotEnoughMemoryError as error:
-            outcome = {"reason": f"out of memory while timing: {error}"}
+            ended, reason = self.records[-1], f"out of memory while timing: {error}"
             if record.is_peer:
-                outcome["state"] = "failed"
+                ended = fail(ended, reason)
             else:
                 violations = {**record.violations, FITS: 1.0}
-                outcome |= {"state": "infeasible", "violations": violations, "imputed": self._impute(None)}
-        except (DeviceError, MeasurementError, DataError, StorageError, StudyMismatchError):
-            self._close({"state": "failed", "reason": INTERRUPTED}, start)  # the world's fault
-            raise
-        except HiloNasError as error:
-            outcome = {"state": "failed", "reason": f"{kind_of(error)}: {error}"}
-        except BaseException:
-            self._close({"state": "failed", "reason": INTERRUPTED}, start)
-            raise
-        closed = self._close(outcome, start)
+                ended = rule_out(ended, reason, violations=violations, imputed=self._impute(None))
+        except BaseException as error:
+            if not isinstance(error, HiloNasError) or error.is_fatal:
+                self._close(interrupt(self.records[-1]), start)
+                raise
+            ended = fail(self.records[-1], f"{kind_of(error)}: {error}")
+        closed = self._close(ended, start)
         self._checkpoints.prune(self.records)
         self._memory.tell(closed, self.records)
-        if closed.is_peer and closed.state == "failed":
+        if closed.is_peer and closed.state == TrialState.FAILED:
             text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
             self._emit(Notice(level="warning", text=text))
         return closed
 
-    def _close(self, outcome: Mapping[str, Any], start: float) -> TrialRecord:
+    def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
         """Writes how the trial under way ended, and tells of it."""
-        seconds = self._clock() - start
-        closed = dataclasses.replace(self.records[-1], finished_at=utc_now(), seconds=seconds, **outcome)
+        closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=self._clock() - start)
         self._rewrite(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(
@@ -314,8 +303,8 @@ class SearchLoop:
             self._emit(warning)
         return closed
 
-    def _evaluate(self, record: TrialRecord) -> dict[str, Any]:
-        """Returns how the trial ends, in the order of cost; what was measured is written before the training begins.
+    def _evaluate(self, record: TrialRecord) -> TrialRecord:
+        """Returns the trial as it ends, in the order of cost; what was measured is written before the training begins.
 
         A peer has no limits to keep: it is never proposed, and where it stands is worth knowing all the same.
         """
@@ -324,7 +313,7 @@ class SearchLoop:
             record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
         if over := beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
-            return {"state": "infeasible", "reason": explain(over, record, self._limits)}
+            return rule_out(record, explain(over, record, self._limits))
         if not self._is_timed(record):
             measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
             record = dataclasses.replace(record, measurements=measurements)
@@ -334,18 +323,14 @@ class SearchLoop:
         record = dataclasses.replace(record, violations=violations)
         self._rewrite(record)
         if over := beyond(violations):
-            return {
-                "state": "infeasible",
-                "reason": explain(over, record, self._limits),
-                "imputed": self._impute(record.measurement),
-            }
+            return rule_out(record, explain(over, record, self._limits), imputed=self._impute(record.measurement))
         scores = self._scores.get(record.key) or self._scored_before(record.key)
         record = dataclasses.replace(record, scores=scores)
         for scored in self._ladder.climb(record, self.records):
             record = scored
             if not self._ladder.is_at_top(record):  # the last score is written with the ending
                 self._rewrite(record)
-        return {**self._ladder.ending(record, self.records), "scores": record.scores}
+        return self._ladder.end(record, self.records)
 
     def _timed_again_if_doubtful(self, record: TrialRecord) -> TrialRecord:
         """Times a network again that seems to break a limit but may keep it; the better timing counts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from hilo_nas.errors import DataError, DeviceError, HiloNasError, StorageError, StudyMismatchError, UsageError
+from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
@@ -13,13 +13,12 @@ from hilo_nas.records import TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.request import DEFAULT_RATIO
+from hilo_nas.states import mark_raised
 from hilo_nas.study import StudyFolder
 
-__all__ = ["NO_CHECKPOINT", "RAISED", "climb_raised", "raise_budget", "raised"]
+__all__ = ["climb_raised", "raise_budget", "raised"]
 
-RAISED = "due again: the budget was raised"
-NO_CHECKPOINT = "stays at its rung after the budget was raised: no checkpoint was kept"
-_DUE = ("complete", "stopped")
+_STAYS = "stays at its rung after the budget was raised"
 
 
 def raised(manifest: Manifest, images: int) -> Manifest:
@@ -54,8 +53,8 @@ def raise_budget(folder: StudyFolder, manifest: Manifest, images: int) -> Manife
     """
     new = raised(manifest, images)
     for record in folder.load_records():
-        if record.state in _DUE and record.scores and record.measurements:
-            folder.write_record(dataclasses.replace(record, state="stopped", reason=RAISED))
+        if record.state.is_scored and record.scores and record.measurements:
+            folder.write_record(mark_raised(record))
     folder.write_manifest(new)
     return new
 
@@ -84,25 +83,27 @@ def climb_raised(
     Raises:
         HiloNasError: The device, the data or the disk cannot serve; the rest is still due.
     """
-    due = [i for i, record in enumerate(records) if record.reason == RAISED]
+    due = [i for i, record in enumerate(records) if record.is_raised]
+    lost = 0
     # The lowest rung first: who comes from there competes with those above.
     for i in sorted(due, key=lambda i: max(score.images_seen for score in records[i].scores)):
         record, start = records[i], clock()
-        reason = None if checkpoints.holds(record.key) else NO_CHECKPOINT
-        if reason is None:
+        reason = None
+        if not checkpoints.holds(record.key):
+            reason, lost = f"{_STAYS}: no checkpoint was kept", lost + 1
+        else:
             try:
                 for scored in ladder.climb(record, records):
                     record = records[i] = write(scored)
-            except (DataError, DeviceError, StorageError, StudyMismatchError):
-                raise
             except HiloNasError as error:
-                record, reason = records[i], f"stays at its rung after the budget was raised: {error}"
+                if error.is_fatal:
+                    raise
+                record, reason = records[i], f"{_STAYS}: {error}"
                 emit(Notice(level="warning", text=f"trial {record.number} {reason}"))
-        outcome = ladder.ending(record, records)
-        outcome["reason"] = reason or outcome["reason"]
-        records[i] = write(dataclasses.replace(record, seconds=record.seconds + clock() - start, **outcome))
-        checkpoints.prune(records, [checkpoints.path_of(other.key) for other in records if other.reason == RAISED])
-    lost = sum(records[i].reason == NO_CHECKPOINT for i in due)
+        ended = ladder.end(record, records)
+        seconds = record.seconds + clock() - start
+        records[i] = write(dataclasses.replace(ended, reason=reason or ended.reason, seconds=seconds))
+        checkpoints.prune(records, [checkpoints.path_of(other.key) for other in records if other.is_raised])
     if lost:
         text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"
         emit(Notice(level="warning", text=text))

@@ -22,9 +22,9 @@ from hilo_nas.front import near_front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import TOGETHER
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
-from hilo_nas.records import INTERRUPTED, TrialRecord
+from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import judge_cohort
-from hilo_nas.search.calibrating import due_again, renew_calibrations, violations_of
+from hilo_nas.search.calibrating import renew_calibrations, violations_of
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
@@ -33,6 +33,7 @@ from hilo_nas.search.resume import differing_facts
 from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import LIMITS
+from hilo_nas.states import TrialState, interrupt, readmit, rule_out
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
 from hilo_nas.versions import versions
 
@@ -129,7 +130,7 @@ def time_front(
         again: Whether to do it even where they share their rounds already.
     """
     records = folder.load_records()
-    references = [record for record in records if manifest.is_reference(record) and record.state == "complete"]
+    references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
     near = near_front(records, at_most=TOGETHER - len(references))
     compared = [*near, *(record for record in references if record not in near)]
     cohorts = {record.measurement.cohort for record in compared if record.measurement}
@@ -323,14 +324,13 @@ def _failed(
         imputed = impute(records, chance_top1=manifest.chance)
         if record.scores:
             del imputed["proxy_top1"]
-        return dataclasses.replace(
+        return rule_out(
             record,
-            state="infeasible",
-            reason=f"out of memory while timing: {error}",
+            f"out of memory while timing: {error}",
             violations={**record.violations, FITS: 1.0},
             imputed={**imputed, **record.imputed},
         )
-    return dataclasses.replace(record, state="failed", reason=f"{INTERRUPTED}: {error}")
+    return interrupt(record, str(error))
 
 
 def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
@@ -347,5 +347,5 @@ def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
     if not record.is_measured:
         return record
     if over := beyond(violations):
-        return dataclasses.replace(record, state="infeasible", reason=f"{explain(over, record, limits)} (timed again)")
-    return due_again(record, "it was timed again") if record.state == "infeasible" else record
+        return rule_out(record, f"{explain(over, record, limits)} (timed again)")
+    return readmit(record, "it was timed again") if record.state == TrialState.INFEASIBLE else record

@@ -28,6 +28,7 @@ from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
 from hilo_nas.space import SearchSpace
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder, find_study
 
 __all__ = ["run_search"]
@@ -89,9 +90,12 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 points=tuple(
                     (record.number, record.measurement.images_per_s, record.score.proxy_top1)
                     for record in loop.records
-                    if record.state == "complete" and not record.is_peer and record.measurement and record.score
+                    if record.state == TrialState.COMPLETE
+                    and not record.is_peer
+                    and record.measurement
+                    and record.score
                 ),
-                stopped=sum(record.state == "stopped" for record in loop.records),
+                stopped=sum(record.state == TrialState.STOPPED for record in loop.records),
             )
         )
         known = {record.key for record in loop.records if not record.is_interrupted}

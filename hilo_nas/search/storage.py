@@ -13,12 +13,14 @@ from typing import Any
 import optuna
 import sqlalchemy
 import sqlalchemy.exc
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as OptunaState
 
 from hilo_nas.errors import StorageError
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.samplers import distributions_of
 from hilo_nas.space import SearchSpace
+from hilo_nas.states import TrialState
 
 __all__ = ["FITS", "Memory", "impute"]
 
@@ -33,7 +35,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     there, chance stands in (`Manifest.chance`).
     """
     records = [record for record in records if not record.is_peer]
-    scores = [score.proxy_top1 for record in records if record.state != "stopped" and (score := record.score)]
+    scores = [score.proxy_top1 for record in records if record.state != TrialState.STOPPED and (score := record.score)]
     speeds = [record.measurement.images_per_s for record in records if record.measurement]
     return {
         "proxy_top1": statistics.median(scores) if scores else chance_top1,
@@ -194,14 +196,14 @@ class Memory:
         speed = measurement.images_per_s if measurement else record.imputed.get("images_per_s")
         top1 = record.imputed.get("proxy_top1", score.proxy_top1 if score else None)
         if record.params is None or not record.is_measured or speed is None or top1 is None:
-            return create_trial(state=TrialState.FAIL, user_attrs=attributes)
+            return create_trial(state=OptunaState.FAIL, user_attrs=attributes)
         # What was not measured, because the network did not fit, is told as lying on the limit's edge.
         constraints = {key: record.violations.get(key, -1.0 if key == FITS else 0.0) for key in self._constraints}
         # optuna-dashboard does not know constraints by key.
         attributes["constraints"] = json.dumps(constraints)
-        if self._prune and record.state == "stopped":
+        if self._prune and record.state == TrialState.STOPPED:
             return create_trial(
-                state=TrialState.PRUNED,
+                state=OptunaState.PRUNED,
                 params=record.params,
                 distributions=self._distributions,
                 user_attrs=attributes,
@@ -209,7 +211,7 @@ class Memory:
                 constraints=constraints,
             )
         return create_trial(
-            state=TrialState.COMPLETE,
+            state=OptunaState.COMPLETE,
             values=[math.log(speed), top1],
             params=record.params,
             distributions=self._distributions,
@@ -239,6 +241,6 @@ def _open_storage(path: Path | None) -> optuna.storages.BaseStorage:
 
 def _essence(trial: FrozenTrial) -> tuple[Any, ...]:
     """What two trials must share to be one; a failed trial's parameters do not matter."""
-    if trial.state != TrialState.COMPLETE:
+    if trial.state != OptunaState.COMPLETE:
         return (trial.state, trial.user_attrs.get("key"))
     return (trial.state, tuple(trial.values), trial.params, dict(trial.constraints), trial.user_attrs.get("key"))

@@ -32,6 +32,7 @@ from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import Setting, local_of, set_up
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import SearchSpace
+from hilo_nas.states import TrialState, complete
 from hilo_nas.study import StudyFolder
 
 __all__ = ["ALL", "Course", "Swept", "run_sweep"]
@@ -209,7 +210,7 @@ def _timed(
             record = TrialRecord(
                 number=number,
                 subject=network.subject,
-                state="running" if measurement else "failed",
+                state=TrialState.RUNNING if measurement else TrialState.FAILED,
                 params=network.params,
                 origin=network.origin,
                 reason=None if failure is None else str(failure),
@@ -295,4 +296,4 @@ def _closed(record: TrialRecord, manifest: Manifest, courses: Sequence[Course]) 
     if any(_missing(record, manifest, course) for course in mine):
         return record
     seconds = sum(score.seconds for score in record.scores)
-    return dataclasses.replace(record, state="complete", finished_at=utc_now(), seconds=seconds)
+    return complete(record, finished_at=utc_now(), seconds=seconds)

@@ -59,7 +59,7 @@ def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: 
     scores = {
         record.number: tuple(score for score in record.scores if score.images_seen <= plan.budgets[-1])
         for record in records
-        if record.state in ("complete", "stopped")
+        if record.state.is_scored
     }
     trained = [record for record in records if scores.get(record.number)]
     trained.sort(key=lambda record: (record.number not in front, record.number))

@@ -13,7 +13,6 @@ import yaml
 from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.records import INTERRUPTED
 from hilo_nas.search import dry_run
 from hilo_nas.study import StudyFolder
 
@@ -131,7 +130,7 @@ def test_a_killed_search_ends_with_its_total_and_no_network_finished_twice(kille
     ended = [record.key for record in records if record.state in ENDED]
     assert len(ended) == len(set(ended)) == 4
     assert {record.state for record in records} <= {*ENDED, "failed"}
-    assert all(record.reason == INTERRUPTED for record in records if record.state == "failed")
+    assert all(record.is_interrupted for record in records if record.state == "failed")
     assert "4 of 4 networks measured, all done" in out
     assert "rebuilt from" in out  # study.db had been deleted
 
@@ -140,7 +139,7 @@ def test_what_a_kill_cut_off_was_tried_again_and_its_speed_not_paid_for_twice(ki
     folder, cut_timing, cut_training, _ = killed
     records = folder.load_records()
     for cut in (cut_timing, cut_training):
-        assert records[cut.number].reason == INTERRUPTED
+        assert records[cut.number].is_interrupted
         again = [record for record in records if record.key == cut.key and record.number > cut.number]
         assert [record.state for record in again][-1] in ENDED
     finished = [record for record in records if record.key == cut_training.key and record.state in ENDED]

@@ -7,7 +7,7 @@ import pytest
 from builders import build_failed, build_record, build_score, demo_records, write_study
 
 from hilo_nas.cli import main
-from hilo_nas.records import INTERRUPTED
+from hilo_nas.states import interrupt
 
 RUNG = build_score(0.3, images_seen=1024, seconds=2.5)
 REASON = "others did better after 1,024 of 3,008 images"
@@ -57,8 +57,8 @@ def test_the_share_of_further_seeds_has_its_place_in_the_text(status):
 
 
 def test_what_a_retry_took_over_was_paid_for_once(status):
-    cut = dataclasses.replace(stopped(0), state="failed", reason=INTERRUPTED)
-    retry = build_record(1, arch=cut.subject.arch, scores=(RUNG, build_score(0.5)), origin="retry:0")
+    cut = interrupt(stopped(0))
+    retry = build_record(1, arch=cut.subject.arch, scores=(RUNG, build_score(0.5)), retry_of=0)
     content = json.loads(status([cut, retry], "--json"))
     assert (content["images_trained"], content["images_in_full"]) == (3008, 3008)
     assert content["training_s"] == 2.5 + 7.5

@@ -11,6 +11,7 @@ from builders import (
     build_condition,
     build_failed,
     build_infeasible,
+    build_interrupted,
     build_measurement,
     build_record,
     build_score,
@@ -21,7 +22,7 @@ from builders import (
 from hilo_nas.arch import PRESETS, describe_arch
 from hilo_nas.errors import StorageError
 from hilo_nas.front import front_of, probability_on_front, top1_errors
-from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.report import (
     Standing,
     build_front_frame,
@@ -29,6 +30,7 @@ from hilo_nas.report import (
     compare_references,
     write_tables,
 )
+from hilo_nas.states import interrupt
 from hilo_nas.study import StudyFolder
 
 COLUMNS = [
@@ -298,8 +300,8 @@ def test_an_anchor_that_failed_has_nothing_to_compare_with():
 
 
 def test_an_anchor_that_was_cut_off_lives_on_under_its_retry():
-    cut = build_failed(0, INTERRUPTED, origin="anchor:a", arch=TINY)
-    retry = build_record(1, 800.0, 0.6, origin="retry:0", arch=TINY)
+    cut = build_interrupted(0, origin="anchor:a", arch=TINY)
+    retry = build_record(1, 800.0, 0.6, origin="anchor:a", retry_of=0, arch=TINY)
     (standing,) = compare_references([cut, retry, build_record(2, 900.0, 0.7)])
     assert (standing.name, standing.number, standing.verdict, standing.by) == ("a", 1, "beaten", 2)
 
@@ -341,7 +343,7 @@ def test_a_peer_that_failed_has_nothing_to_compare_with():
 
 
 def test_a_peer_that_was_cut_off_is_compared_by_its_second_trial():
-    cut = build_peer(0, 800.0, None, state="failed", reason=INTERRUPTED)
+    cut = interrupt(build_peer(0, 800.0, None, state="running"))
     (standing,) = compare_references([cut, build_peer(1, 800.0, 0.6), build_record(2, 900.0, 0.7)])
     assert (standing.number, standing.by) == (1, 2)
 

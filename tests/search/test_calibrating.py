@@ -117,7 +117,7 @@ def test_networks_that_a_wrong_calibration_called_infeasible_are_trained_after_a
     records = study.load_records()[:4]
     assert [record.state for record in records] == ["failed", "failed", "complete", "complete"]
     assert all("keeps the limits since the reference was calibrated anew" in record.reason for record in records[:2])
-    assert [record.origin for record in records[2:]] == ["retry:0", "retry:1"]
+    assert [record.retry_of for record in records[2:]] == [0, 1]
     assert [record.key for record in records[2:]] == [arch.key() for arch in ARCHS]
     assert not {arch.key() for arch in ARCHS} & set(machine.measured)  # their rounds are kept
 

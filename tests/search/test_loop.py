@@ -12,10 +12,11 @@ from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, Sto
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.front import front_of
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.signals import signals_held
 from hilo_nas.space.file import build_space
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
 SMALL = {
@@ -207,7 +208,7 @@ def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(folder, trials=3)
     cut = folder.load_records()[0]
-    assert (cut.reason, cut.measurements) == (INTERRUPTED, stopped[0].measurements)
+    assert (cut.is_interrupted, cut.measurements) == (True, stopped[0].measurements)
     _, executor = run(folder, trials=2)
     assert cut.key not in executor.measured
 
@@ -242,13 +243,13 @@ def test_an_interrupted_trial_keeps_what_it_measured_and_is_tried_again_first(fo
     with pytest.raises(KeyboardInterrupt):
         run(folder, FakeExecutor(stop), trials=4)
     cut = folder.load_records()[1]
-    assert (cut.state, cut.reason, len(cut.measurements)) == ("failed", INTERRUPTED, int(verb == "score"))
+    assert (cut.state, cut.is_interrupted, len(cut.measurements)) == ("failed", True, int(verb == "score"))
     events = []
     _, executor = run(folder, trials=4, events=events)
     assert not any(isinstance(event, Notice) for event in events)  # that study.db lags behind by one is no fault of it
     records = folder.load_records()
     again = records[2]
-    assert (again.key, again.origin, again.state) == (cut.key, "retry:1", "complete")
+    assert (again.key, again.origin, again.retry_of, again.state) == (cut.key, cut.origin, 1, "complete")
     assert (cut.key in executor.measured) == (verb == "measure")  # a speed already paid for is taken over
     complete = [record.key for record in records if record.state == "complete"]
     assert len(complete) == len(set(complete)) == 4
@@ -259,11 +260,11 @@ def test_what_a_killed_search_left_running_is_closed_and_tried_again_once(folder
     space = folder.load_manifest().space
     lost = space.decode(dict.fromkeys(space.dimensions, 0))
     params = space.encode(lost)
-    folder.write_record(TrialRecord(number=2, subject=Subject(arch=lost), state="running", params=params))
+    folder.write_record(TrialRecord(number=2, subject=Subject(arch=lost), state=TrialState.RUNNING, params=params))
     run(folder, trials=4)
     records = folder.load_records()
-    assert (records[2].state, records[2].reason) == ("failed", INTERRUPTED)
-    assert (records[3].key, records[3].origin) == (lost.key(), "retry:2")
+    assert (records[2].state, records[2].is_interrupted) == ("failed", True)
+    assert (records[3].key, records[3].retry_of) == (lost.key(), 2)
     assert "running" not in {record.state for record in records}
     run(folder, trials=5)
     assert sum(record.key == lost.key() for record in folder.load_records()) == 2

@@ -5,7 +5,16 @@ import json
 import math
 
 import pytest
-from builders import TINY, build_arch, build_calibration, build_condition, build_device, build_failed, build_infeasible
+from builders import (
+    TINY,
+    build_arch,
+    build_calibration,
+    build_condition,
+    build_device,
+    build_failed,
+    build_infeasible,
+    build_interrupted,
+)
 from fakes import speed, write_timed_study
 
 from hilo_nas.errors import (
@@ -22,7 +31,6 @@ from hilo_nas.errors import (
 from hilo_nas.events import CohortTimed, Notice, SearchFinished
 from hilo_nas.front import front_of
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.records import INTERRUPTED
 from hilo_nas.report import compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.holding import locked
@@ -271,7 +279,7 @@ def test_a_failed_trial_stays_failed_whatever_its_speed(tmp_path, machine):
     study, _ = limited(tmp_path, machine)
     failed = [
         build_failed(2, "data: broken", arch=ARCHS[3], measurements=study.load_records()[0].measurements),
-        build_failed(3, INTERRUPTED, arch=ARCHS[4], measurements=study.load_records()[0].measurements),
+        build_interrupted(3, arch=ARCHS[4], measurements=study.load_records()[0].measurements),
     ]
     for record in failed:
         study.write_record(record)
@@ -451,7 +459,7 @@ def test_a_network_whose_timing_crashes_is_due_again_and_keeps_its_score(pair, m
     assert record.reason.endswith("killed by signal 11")
     search(pair, remeasure=False)
     again = pair.load_records()[2]
-    assert (again.key, again.origin, again.state, again.scores) == (lost.key, "retry:1", "complete", lost.scores)
+    assert (again.key, again.retry_of, again.state, again.scores) == (lost.key, 1, "complete", lost.scores)
     assert machine.measured[-1] == lost.key  # its speed was another form's, or another torch's
     assert again.measurement.form == machine.form
     assert machine.scored == []

@@ -31,6 +31,7 @@ from hilo_nas.cli.options import (
     parse_duration,
     reading_fields,
 )
+from hilo_nas.states import TrialState
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -124,5 +125,5 @@ def run(
         if top1:
             reached = f"{len(top1)} networks, {table.manifest.plan.metric} from {min(top1):.3g} to {max(top1):.3g}"
             console.print(f"after {images:,} images: {reached}")
-    complete = sum(record.state == "complete" for record in records)
+    complete = sum(record.state == TrialState.COMPLETE for record in records)
     console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}")
