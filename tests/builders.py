@@ -127,7 +127,7 @@ def build_record(
     values: dict[str, Any] = {
         "number": number,
         "subject": Subject(arch=arch),
-        "state": state,
+        "state": TrialState(state),
         "parameters": count_params(arch, num_classes=10),
         "macs": count_macs(arch, 32, num_classes=10) if arch.stride <= 32 else None,
         "measurements": () if images_per_s is None else (build_measurement(images_per_s),),

@@ -11,6 +11,7 @@ from fakes import write_speeds
 from hilo_nas.errors import NotFoundError, RecordError, StorageError
 from hilo_nas.space import list_shipped, load_space
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
+from hilo_nas.states import fail
 
 ARCHS = [build_arch(i) for i in range(4)]
 
@@ -38,7 +39,7 @@ def test_a_table_survives_the_disk(table):
 
 
 def test_what_could_not_be_timed_is_kept_but_serves_no_search(table):
-    failed = dataclasses.replace(table.load_all()[1], state="failed", measurements=(), reason="no memory")
+    failed = fail(table.load_all()[1], "no memory", measurements=())
     table.write_record(failed)
     assert len(table.load_all()) == 4
     assert list(table.load_records()) == [ARCHS[i].key() for i in (0, 2, 3)]

@@ -22,6 +22,7 @@ from hilo_nas.front import front_of
 from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.confirm import confirm_front
+from hilo_nas.states import fail
 
 
 class LuckyExecutor(FakeExecutor):
@@ -210,7 +211,7 @@ def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(
     study.write_record(trial(5, 100.0, 0.1, arch=TINY, origin="anchor:litv2_tiny"))
     for number, name in ((6, "resnet18"), (7, "resnet26")):
         study.write_record(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"peer:{name}"))
-    study.write_record(dataclasses.replace(study.load_records()[7], state="failed", scores=()))
+    study.write_record(fail(study.load_records()[7], "the worker died", scores=()))
     executor = LuckyExecutor({**TRUTH, TINY.key(): 0.1, "timm:resnet18": 0.3})
     confirm(study, executor, further_seeds=1)
     seeds = seeds_of(study)

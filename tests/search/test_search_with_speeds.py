@@ -18,6 +18,7 @@ from hilo_nas.search.samplers import find_in
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 from hilo_nas.speeds import SpeedFolder
+from hilo_nas.states import fail
 
 DIGITS = load_space("litv2_digits")
 ARCHS = [build_arch(i) for i in (0, 3, 7, 15, 27)]
@@ -202,7 +203,7 @@ def test_a_table_of_another_protocol_is_refused(table):
 def test_a_table_that_holds_no_speed_yet_is_refused(table, tmp_path):
     empty = write_speeds(tmp_path / "empty", [])
     record = table.load_all()[0]
-    empty.write_record(dataclasses.replace(record, state="failed", measurements=(), reason="no memory"))
+    empty.write_record(fail(record, "no memory", measurements=()))
     assert refusal(empty) == (f"the speeds in {empty.path} hold no network yet. Let `hilo-nas measure` finish first.")
 
 

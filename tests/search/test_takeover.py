@@ -23,6 +23,7 @@ from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.takeover import load_scored
 from hilo_nas.space import load_space
+from hilo_nas.states import rule_out
 
 ARCHS = [build_arch(i) for i in (0, 3, 7, 27)]
 TOP1S = [0.50, 0.40, 0.70, 0.90]
@@ -225,7 +226,7 @@ def test_where_images_lie_does_not_matter(source):
 def test_only_complete_trials_are_taken_over(source):
     source.write_record(build_failed(4))
     source.write_record(build_infeasible(5))
-    source.write_record(dataclasses.replace(source.load_records()[0], number=6, state="infeasible", reason="too slow"))
+    source.write_record(rule_out(source.load_records()[0], "too slow", number=6))
     manifest = build_manifest()
     scored = load_scored(source, manifest.space, manifest.plan, manifest.data)
     assert [item.origin for item in scored] == [f"reuse:source/{number}" for number in (0, 2, 3, 1)]
