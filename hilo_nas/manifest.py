@@ -22,7 +22,7 @@ from hilo_nas.measurement import (
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
-from hilo_nas.states import interrupt
+from hilo_nas.transitions import interrupt
 
 __all__ = ["DataIdentity", "Manifest"]
 

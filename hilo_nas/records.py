@@ -74,7 +74,7 @@ class TrialRecord:
     number: int
     subject: Subject
     state: TrialState
-    """Changed by the transitions of `hilo_nas.states` alone."""
+    """Changed by `hilo_nas.transitions` alone."""
     params: dict[str, int] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = SAMPLED

@@ -20,8 +20,9 @@ from hilo_nas.measurement import PROTOCOL, Calibration, Condition, Measurement
 from hilo_nas.records import Subject, TrialRecord, forms_under
 from hilo_nas.space import SearchSpace, draw_networks
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
-from hilo_nas.states import TrialState, fail
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.transitions import fail
 from hilo_nas.versions import versions
 
 __all__ = ["NamedNetwork", "add_speeds", "find_network", "sample_speeds", "time_networks"]

@@ -22,8 +22,9 @@ from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.speeds import SpeedSetting
-from hilo_nas.states import TrialState, interrupt
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
+from hilo_nas.transitions import interrupt
 
 TINY = ArchConfig(
     embed_dims=(16, 32, 64, 128), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), alpha=(0.5,) * 4, patch_size=2

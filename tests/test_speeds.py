@@ -11,7 +11,7 @@ from fakes import write_speeds
 from hilo_nas.errors import NotFoundError, RecordError, StorageError
 from hilo_nas.space import list_shipped, load_space
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
-from hilo_nas.states import fail
+from hilo_nas.transitions import fail
 
 ARCHS = [build_arch(i) for i in range(4)]
 

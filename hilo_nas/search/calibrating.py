@@ -17,8 +17,9 @@ from hilo_nas.rounds import judge_calibration
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
-from hilo_nas.states import TrialState, readmit, rule_out
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
+from hilo_nas.transitions import readmit, rule_out
 
 __all__ = ["judge_limits_anew", "renew_calibrations", "violations_of"]
 

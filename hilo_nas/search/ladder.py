@@ -14,7 +14,8 @@ from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.rungs import RungEntry, RungTable
 from hilo_nas.search.scoring import score_by_formula
-from hilo_nas.states import TrialState, complete, stop
+from hilo_nas.states import TrialState
+from hilo_nas.transitions import complete, stop
 
 __all__ = ["Ladder", "extrapolate"]
 

@@ -31,8 +31,9 @@ from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.speeds import SpeedFolder
-from hilo_nas.states import TrialState, fail, interrupt, rule_out
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
+from hilo_nas.transitions import fail, interrupt, rule_out
 
 __all__ = ["SearchLoop"]
 

@@ -13,8 +13,8 @@ from hilo_nas.records import TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.request import DEFAULT_RATIO
-from hilo_nas.states import mark_raised
 from hilo_nas.study import StudyFolder
+from hilo_nas.transitions import mark_raised
 
 __all__ = ["climb_raised", "raise_budget", "raised"]
 

@@ -33,8 +33,9 @@ from hilo_nas.search.resume import differing_facts
 from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import LIMITS
-from hilo_nas.states import TrialState, interrupt, readmit, rule_out
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.transitions import interrupt, readmit, rule_out
 from hilo_nas.versions import versions
 
 __all__ = ["RemeasureRequest", "run_remeasure", "time_again", "time_front"]

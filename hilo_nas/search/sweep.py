@@ -32,8 +32,9 @@ from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import Setting, local_of, set_up
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import SearchSpace
-from hilo_nas.states import TrialState, complete
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
+from hilo_nas.transitions import complete
 
 __all__ = ["ALL", "Course", "Swept", "run_sweep"]
 

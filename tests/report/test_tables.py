@@ -30,8 +30,8 @@ from hilo_nas.report import (
     compare_references,
     write_tables,
 )
-from hilo_nas.states import interrupt
 from hilo_nas.study import StudyFolder
+from hilo_nas.transitions import interrupt
 
 COLUMNS = [
     "number",

@@ -22,7 +22,7 @@ from hilo_nas.front import front_of
 from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.confirm import confirm_front
-from hilo_nas.states import fail
+from hilo_nas.transitions import fail
 
 
 class LuckyExecutor(FakeExecutor):

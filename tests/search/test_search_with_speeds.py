@@ -18,7 +18,7 @@ from hilo_nas.search.samplers import find_in
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 from hilo_nas.speeds import SpeedFolder
-from hilo_nas.states import fail
+from hilo_nas.transitions import fail
 
 DIGITS = load_space("litv2_digits")
 ARCHS = [build_arch(i) for i in (0, 3, 7, 15, 27)]

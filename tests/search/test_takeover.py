@@ -23,7 +23,7 @@ from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.takeover import load_scored
 from hilo_nas.space import load_space
-from hilo_nas.states import rule_out
+from hilo_nas.transitions import rule_out
 
 ARCHS = [build_arch(i) for i in (0, 3, 7, 27)]
 TOP1S = [0.50, 0.40, 0.70, 0.90]
