@@ -109,7 +109,8 @@ def run(
         ),
     ] = None,
     remeasure: Annotated[
-        bool, typer.Option("--remeasure/--no-remeasure", help="Time the front again, side by side, at the end.")
+        bool,
+        typer.Option("--remeasure/--no-remeasure", help="Time contended networks again, and the front at the end."),
     ] = True,
     data: Annotated[
         str | None,
