@@ -110,7 +110,7 @@ def run(
     ] = None,
     remeasure: Annotated[
         bool,
-        typer.Option("--remeasure/--no-remeasure", help="Time contended networks again, and the front at the end."),
+        typer.Option("--remeasure/--no-remeasure", help="Time contended networks and the front again."),
     ] = True,
     data: Annotated[
         str | None,
