@@ -35,6 +35,7 @@ FLOORS = {
     "rounds": 1,
     "speeds": 1,
     "front": 1,
+    "home": 1,
     "space": 1,
     "records": 1,
     "manifest": 1,
