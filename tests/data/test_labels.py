@@ -85,6 +85,13 @@ def test_training_shards_are_chosen_by_their_names_and_their_folders(tmp_path):
     assert {*read(tmp_path / "deep")[1]} == {"train/0/000.png", "train/0/001.png"}
 
 
+def test_a_test_folder_beside_labelled_images_is_left_out_and_named(tmp_path):
+    files = shard("cls", [i % 2 for i in range(8)]) | shard("cls", [0, 1] * 2, start=10, prefix="test/")
+    source, members = read(write(tmp_path / "pets", files))
+    assert {*members} == {f"{i:03d}.png" for i in range(8)}
+    assert source.split == "test (4 images) is left out"
+
+
 def test_shards_may_be_compressed_and_zipped_and_have_folders_in_them(tmp_path):
     pack(tmp_path / "000.tar.gz", shard("cls", [0, 1], prefix="n01/"), "w:gz")
     pack_zip(tmp_path / "001.zip", shard("cls", [0, 1], prefix="n02/"))
