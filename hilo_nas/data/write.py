@@ -6,6 +6,7 @@ timm's train.py reads such a folder as this package reads the source.
 from __future__ import annotations
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,8 @@ _IMG_SIZE = 32
 """Side in pixels of the cached set that tells the split and the range of values."""
 _LONGEST = 80
 _FORBIDDEN = '/\\:*?"<>|'
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+"""Names that Windows takes for devices, whatever follows their first dot."""
 
 Sides = Mapping[tuple[str, int, int], str]
 """By an image's name and digest, the folder that it is written to."""
@@ -123,7 +126,7 @@ def _safe(name: str) -> str:
     text = text[:_LONGEST].strip(" .")
     while len(text.encode()) > 200:
         text = text[:-1]
-    return text or "_"
+    return f"_{text}" if not text or _DEVICES.fullmatch(text) else text
 
 
 def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:

@@ -104,6 +104,11 @@ def test_a_folder_that_holds_files_is_written_to_by_force_alone(images, tmp_path
         ("café", "café"),
         ("x" * 300, "x" * 80),
         ('a:b*c?"', "a_b_c__"),
+        ("con", "_con"),
+        ("NUL.old", "_NUL.old"),
+        ("com1", "_com1"),
+        ("cone", "cone"),
+        ("com12", "com12"),
     ],
 )
 def test_a_class_is_written_to_a_folder_of_a_safe_name(name, folder):
