@@ -27,7 +27,8 @@ class Checked:
     """What a source holds, and what is wrong with it."""
 
     sets: tuple[SetSummary, ...]
-    """The training source, and that of validation images if any; those that could be read."""
+    """The training source, and that of validation images if any; those that could be read and have images of the
+    training source's classes."""
     faults: tuple[Fault, ...]
 
 
@@ -85,7 +86,8 @@ def check_data(
             faults.append(Fault(kind="scarce", text=text))
     if len(sets) == 2:
         faults += find_overlaps(*sets)
-    return Checked(sets=tuple(map(summarize_set, sets)), faults=tuple(faults))
+    summaries = tuple(summarize_set(images) for images in sets if (images.labels >= 0).any())
+    return Checked(sets=summaries, faults=tuple(faults))
 
 
 def _label(name: str, entry: CacheEntry, class_names: tuple[str, ...]) -> LabeledSet:

@@ -171,6 +171,16 @@ def test_all_faults_of_a_source_are_found_at_once(images):
     ]  # fmt: skip
 
 
+def test_validation_images_without_any_class_that_is_trained_on_are_a_fault(images):
+    pets = images.folder("pets", {"cats": 10, "dogs": 10})
+    more = images.folder("more", {"owls": 10, "emus": 10}, seed=1)
+    checked = check_data(str(pets), 8, val_data=str(more), emit=lambda event: None)
+    assert [fault.text for fault in checked.faults if fault.kind == "unknown class"] == [
+        "classes of more that are not trained on: 'emus', 'owls'"
+    ]
+    assert [part.name for part in checked.sets] == ["pets"]
+
+
 def test_a_source_that_cannot_be_read_is_a_fault(images):
     checked = check_data(str(images.folder("pets", {"cats": 3})), 8, emit=lambda event: None)
     assert [fault.kind for fault in checked.faults] == ["unreadable"]
