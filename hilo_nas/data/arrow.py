@@ -176,6 +176,7 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
         left_out=tuple(left_out),
         split=split,
         class_level=level,
+        layout="rows",
     )
 
 

@@ -20,7 +20,7 @@ from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
 from hilo_nas.data.plurals import agree, count_of, list_counts
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
-from hilo_nas.data.sources import Sample, Source, SourceSpec
+from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec
 from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_of
 from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
 from hilo_nas.data.walk import walk_files
@@ -120,7 +120,7 @@ def _open_files(spec: SourceSpec, options: ReadOptions) -> Source:
         folders = [entry.folders for entry in tree.images]
         n_outer = [0 if are_classes else entry.n_outer for entry in tree.images]
         choice = choose_training(spec.text, folders, n_outer, options.class_from)
-        return _from_tree(spec, tree, choice)
+        return _from_tree(spec, tree, choice, "folders")
 
 
 def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
@@ -171,10 +171,10 @@ def _open_labelled(
         left_out=(*choice.left_out, *([f"{count_of(len(bare), 'image')} {verbs} left out"] if bare else [])),
     )
     tree.others = [entry for entry in tree.others if entry.path not in used]
-    return _from_tree(spec, tree, choice)
+    return _from_tree(spec, tree, choice, "label files")
 
 
-def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
+def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice, layout: Layout) -> Source:
     by_entry = {tree.images[place]: name for place, name in choice.classes.items()}
 
     def samples() -> Iterator[Sample]:
@@ -194,6 +194,7 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
         skipped=skipped,
         split=choice.split,
         class_level=choice.class_level,
+        layout=layout,
     )
 
 

@@ -145,6 +145,11 @@ def test_what_is_no_label_is_refused_with_file_and_reason(tmp_path, ending, labe
         read(path)
 
 
+def test_a_single_class_is_refused_without_a_word_of_folders(tmp_path, prepare):
+    with pytest.raises(DataError, match=r"holds one: '0' \(the label file beside each image must name its class\)\.$"):
+        prepare(pack(tmp_path / "pets.tar", shard("cls", [0, 0])))
+
+
 def test_shards_without_labels_are_refused_with_what_they_hold(tmp_path):
     pack(tmp_path / "000.tar", {"0.png": png(0), "0.npy": b""})
     with pytest.raises(DataError, match=r"000\.cls.*holds 1 \.npy"):
