@@ -117,7 +117,7 @@ def run(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="Training images: digits, a folder of class folders, a .tar, torch/NAME, hfds/NAME, wds/..., "
+            help="Training images: digits, a folder or archive of class folders, torch/NAME, hfds/NAME, wds/..., "
             "module:function.",
         ),
     ] = None,

@@ -37,7 +37,7 @@ class Contents(NamedTuple):
     special: list[str]
     """Paths of pipes and devices."""
     lost: list[str]
-    """Links that lead outside the archive or to nothing, and names that lead outside."""
+    """Links that lead outside the archive, to nothing or to a folder that is read already, and names outside."""
     is_cut: bool
     """True where the end marker is missing."""
 
@@ -233,20 +233,48 @@ class _Index:
 
     def contents(self, is_cut: bool) -> Contents:
         files, lost = dict(self.files), list(self._outside)
-        folders: dict[str, list[str]] = {}
-        if self._links:
-            for path in self.files:
-                for end in (i for i, sign in enumerate(path) if sign == "/"):
-                    folders.setdefault(path[:end], []).append(path)
-        for link in self._links:
+        folders = self._list_folders() if self._links else {}
+
+        def follow(link: str, path: str, above: tuple[str, ...], entered: set[str]) -> None:
+            """Adds what a link holds.
+
+            Args:
+                link: Where the link itself lies.
+                path: The path by which it is reached; another where it lies in a folder that a link leads to.
+                above: Folders that links on the way to it lie in.
+                entered: Folders that were read by links of linked folders. Each is read once, else their number could
+                    explode.
+            """
             target = self._resolve(link)
+            around = (*above, posixpath.dirname(link))
             if target is not None and target in self.files:
-                files[link] = self.files[target]
-            elif target is not None and target in folders and not f"{link}/".startswith(f"{target}/"):
-                files |= {link + path[len(target) :]: self.files[path] for path in folders[target]}
-            else:
-                lost.append(link)
+                files[path] = self.files[target]
+                return
+            is_circle = any(f"{folder}/".startswith(f"{target}/") for folder in around)
+            is_repeated = bool(above) and target in entered
+            if target is None or target not in folders or is_circle or is_repeated or len(around) > _MAX_LINKS:
+                lost.append(path)
+                return
+            if above:
+                entered.add(target)
+            for inner in folders[target]:
+                place = path + inner[len(target) :]
+                if inner in self._links:
+                    follow(inner, place, around, entered)
+                else:
+                    files[place] = self.files[inner]
+
+        for link in self._links:
+            follow(link, link, (), set())
         return Contents(files, self.special, lost, is_cut)
+
+    def _list_folders(self) -> dict[str, list[str]]:
+        """Returns the files and links below each folder."""
+        folders: dict[str, list[str]] = {}
+        for path in (*self.files, *self._links):
+            for end in (i for i, sign in enumerate(path) if sign == "/"):
+                folders.setdefault(path[:end], []).append(path)
+        return folders
 
     def _resolve(self, path: str) -> str | None:
         """Returns where a path leads once all links on its way are followed; None outside, or in a circle."""

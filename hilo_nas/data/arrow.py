@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from hilo_nas.data.formats import ending_of, is_litter
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.data.splits import choose_labelled, role_of
 from hilo_nas.data.walk import is_special, walk_files
@@ -102,10 +103,10 @@ def _tell(parts: list[Part], chosen: Mapping[int, str], held: Mapping[int, int])
     counts: Counter[str] = Counter()
     for place, number in held.items():
         counts[name(place)] += number
-    out = [f"{part} ({number:,} image{'' if number == 1 else 's'})" for part, number in counts.items()]
+    out = [f"{part} ({count_of(number, 'image')})" for part, number in counts.items()]
     shown = ", ".join(trains[:3]) + (f" and {len(trains) - 3:,} more" if len(trains) > 3 else "")
-    sentence = f"{shown} {'trains' if len(trains) == 1 else 'train'}"
-    return sentence + (f"; {', '.join(out)} {'is' if len(out) == 1 else 'are'} left out" if out else "")
+    sentence = f"{shown} {agree(len(trains), 'trains', 'train')}"
+    return sentence + (f"; {', '.join(out)} {agree(len(out), 'is', 'are')} left out" if out else "")
 
 
 class _Table:
@@ -163,7 +164,8 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
                     yield Sample(name, f"row {place}", _content(row[columns.image], table.part.file))
                 place += 1
 
-    left_out = [f"{unlabelled:,} rows of {spec.text} have no label and are left out"] if unlabelled else []
+    verbs = agree(unlabelled, "has no label and is", "have no label and are")
+    left_out = [f"{count_of(unlabelled, 'row')} of {spec.text} {verbs} left out"] if unlabelled else []
     level = f"classes are the column {columns.label!r}"
     if columns.unused:
         level += f" (of {', '.join(map(repr, [columns.label, *columns.unused]))})"
@@ -174,6 +176,7 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
         left_out=tuple(left_out),
         split=split,
         class_level=level,
+        layout="rows",
     )
 
 

@@ -184,7 +184,7 @@ def _check_foreign(cache_dir: Path) -> list[Path]:
 
 
 def _shown(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "")
 
 
 def _is_named(entry: CacheEntry, name: str) -> bool:
@@ -220,9 +220,7 @@ def _read_index(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         samples = [[str(path), int(start), str(digest)] for path, start, digest in found.get("samples", ())]
         return {**found, "samples": samples}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
         return {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -102,10 +103,8 @@ def _label(ending: str, content: bytes, key: str | None) -> str:
     name = str(value).strip()
     if not name or "\0" in name or "\n" in name or len(name) > _MAX_NAME:
         raise DataError(f"a class must be an integer or one line of text, but got {_shown(name)}")
-    try:
-        return str(int(name))
-    except ValueError:
-        return name
+    # Not all that int() takes is a number to people: 1_000 is a name.
+    return str(int(name)) if re.fullmatch(r"[+-]?\d+", name) else name
 
 
 def _find(value: Any, key: str | None) -> Any:

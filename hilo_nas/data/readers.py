@@ -18,8 +18,9 @@ from hilo_nas.data.arrow import find_parts, open_named, open_parts
 from hilo_nas.data.formats import image_endings, is_litter
 from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
+from hilo_nas.data.plurals import agree, count_of, list_counts
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
-from hilo_nas.data.sources import Sample, Source, SourceSpec
+from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec
 from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_of
 from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
 from hilo_nas.data.walk import walk_files
@@ -119,7 +120,7 @@ def _open_files(spec: SourceSpec, options: ReadOptions) -> Source:
         folders = [entry.folders for entry in tree.images]
         n_outer = [0 if are_classes else entry.n_outer for entry in tree.images]
         choice = choose_training(spec.text, folders, n_outer, options.class_from)
-        return _from_tree(spec, tree, choice)
+        return _from_tree(spec, tree, choice, "folders")
 
 
 def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
@@ -131,7 +132,7 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
         if not labels:
             raise DataError(
                 "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
-                f"{spec.text} holds {_listed(tree.count_skipped()) or 'images alone'}. "
+                f"{spec.text} holds {list_counts(tree.count_skipped()) or 'images alone'}. "
                 "Without wds/, folders name the classes."
             )
         return _open_labelled(spec, tree, labels, _described(_path(spec)))
@@ -157,9 +158,7 @@ def _open_labelled(
         if not tree.images:
             raise DataError(f"no images in the training shards that _info.json names: {spec.text}")
     bare = [entry for entry in tree.images if entry.path not in labels]
-    without = (
-        f"{len(bare):,} images have no label file and are" if len(bare) > 1 else "1 image has no label file and is"
-    )
+    verbs = agree(len(bare), "has no label file and is", "have no label file and are")
     tree.images = [entry for entry in tree.images if entry.path in labels]
     used = {labels[entry.path].path for entry in tree.images}
     choice = choose_labelled(spec.text, [entry.folders for entry in tree.images], [""] * len(tree.images))
@@ -169,13 +168,13 @@ def _open_labelled(
         choice,
         classes={place: classes[labels[tree.images[place].path].path] for place in choice.classes},
         class_level=f"classes are named by label files, such as {labels[chosen[0].path].path}" if chosen else "",
-        left_out=(*choice.left_out, *([f"{without} left out"] if bare else [])),
+        left_out=(*choice.left_out, *([f"{count_of(len(bare), 'image')} {verbs} left out"] if bare else [])),
     )
     tree.others = [entry for entry in tree.others if entry.path not in used]
-    return _from_tree(spec, tree, choice)
+    return _from_tree(spec, tree, choice, "label files")
 
 
-def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
+def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice, layout: Layout) -> Source:
     by_entry = {tree.images[place]: name for place, name in choice.classes.items()}
 
     def samples() -> Iterator[Sample]:
@@ -185,7 +184,8 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
 
     skipped = tree.count_skipped()
     heic = sum(skipped.get(ending, 0) for ending in (".heic", ".heif"))
-    hints = [f"{heic:,} .heic files are not read. Use `pip install pillow-heif` to read them"] if heic else []
+    read = f"{count_of(heic, '.heic file')} {agree(heic, 'is', 'are')} not read"
+    hints = [f"{read}. Use `pip install pillow-heif` to read {agree(heic, 'it', 'them')}"] if heic else []
     return Source(
         samples=samples,
         total=len(by_entry),
@@ -194,6 +194,7 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
         skipped=skipped,
         split=choice.split,
         class_level=choice.class_level,
+        layout=layout,
     )
 
 
@@ -222,7 +223,7 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
     """
     if not tree.images:
         skipped = tree.count_skipped()
-        found = f" It holds {_listed(skipped)}." if skipped else ""
+        found = f" It holds {list_counts(skipped)}." if skipped else ""
         if ".heic" in skipped or ".heif" in skipped:
             found += " `pip install pillow-heif` makes .heic readable."
         raise DataError(f"no images in {spec.text}: one subfolder per class with images must lie there.{found}")
@@ -235,10 +236,6 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
             is_empty = all(is_litter(name) for name, _ in walk_files(folder))
             state = "is empty" if is_empty else "has no images"
             raise DataError(f"the training folder {spec.text.rstrip('/')}/{folder.name} {state}")
-
-
-def _listed(skipped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())
 
 
 @contextlib.contextmanager

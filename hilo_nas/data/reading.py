@@ -9,7 +9,7 @@ from typing import Any
 
 from hilo_nas.errors import UsageError
 
-__all__ = ["DEFAULTS", "ReadOptions", "parse_range"]
+__all__ = ["DEFAULTS", "ReadOptions", "parse_range", "render_range"]
 
 CLASS_LEVELS = ("first", "path")
 
@@ -34,8 +34,8 @@ class ReadOptions:
         if not _is_color(self.background):
             faults.append(f"background must be a color such as white, gray or #336699, but got {self.background!r}")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            low, high = self.value_range
-            faults.append(f"value_range must rise from its first value to its second, but got {low:g},{high:g}")
+            got = render_range(*self.value_range)
+            faults.append(f"value_range must rise from its first value to its second, but got {got}")
         if faults:
             raise UsageError("\n".join(faults))
 
@@ -71,6 +71,11 @@ def parse_range(text: str) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UsageError(f"value_range must be two numbers LOW,HIGH such as 0,4095, but got {text!r}")
     return low, high
+
+
+def render_range(low: float, high: float) -> str:
+    """Returns `LOW,HIGH`, from which `parse_range` reads exactly these numbers."""
+    return ",".join(repr(float(bound)).removesuffix(".0") for bound in (low, high))
 
 
 def _is_color(name: str) -> bool:

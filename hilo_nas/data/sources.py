@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hilo_nas import plugins
 from hilo_nas.data.formats import ARCHIVE_ENDINGS, archive_stem, image_endings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TORCH_DATASETS",
+    "Layout",
     "Sample",
     "Source",
     "SourceSpec",
@@ -39,6 +40,11 @@ _FORMS = (
     "digits, a folder with one subfolder per class, a .tar, .zip or .parquet file, a folder of them, torch/NAME, "
     "hfds/NAME, wds/DIR or path/to/file.py:function"
 )
+
+
+Layout = Literal["folders", "label files", "rows", "calls"]
+"""Where classes stand: in names of folders, in files beside the images, in a column, or in what a library or function
+returns."""
 
 
 class Sample(NamedTuple):
@@ -76,6 +82,8 @@ class Source:
     """How the training images were chosen, in one sentence; empty where the source has one split."""
     class_level: str = ""
     """Which folders name a class, in one sentence; empty where no folder does."""
+    layout: Layout = "calls"
+    """Where the classes of the images stand."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.errors import DataError
 
 __all__ = ["Choice", "choose_labelled", "choose_training", "own_words", "role_of"]
@@ -138,7 +139,8 @@ class _Descent:
         self._is_chosen = role_of(self.text.rpartition("/")[2]) == "held"
         """Whether the user named a held-out split itself; then what lies in it is read."""
         if loose := len(folders) - len(self.rest):
-            self.warnings.append(f"{loose:,} images of {text} lie in no class folder and are left out")
+            verbs = agree(loose, "lies in no class folder and is", "lie in no class folder and are")
+            self.warnings.append(f"{count_of(loose, 'image')} of {text} {verbs} left out")
 
     def run(self, only_outer: bool = False) -> None:
         steps = [self._pass_outer, *(() if only_outer else (self._unwrap, self._split, self._split_below))]
@@ -155,12 +157,11 @@ class _Descent:
 
     def describe_split(self) -> str:
         """Returns the sentence about what trains and what is left out."""
-        parts = [f"{name} ({_images(count)})" for name, count in self._held.items()]
-        out = f"{_listed(parts)} {'is' if len(parts) == 1 else 'are'} left out" if parts else ""
-        trains = f"{_listed(self._training)} {'trains' if len(self._training) == 1 else 'train'}"
-        doubt = f"{_listed(self._kept)} " + (
-            "counts as a class, not as a split" if len(self._kept) == 1 else "count as classes, not as splits"
-        )
+        parts = [f"{name} ({count_of(count, 'image')})" for name, count in self._held.items()]
+        out = f"{_listed(parts)} {agree(len(parts), 'is', 'are')} left out" if parts else ""
+        trains = f"{_listed(self._training)} {agree(len(self._training), 'trains', 'train')}"
+        counts_as = ("counts as a class, not as a split", "count as classes, not as splits")
+        doubt = f"{_listed(self._kept)} {agree(len(self._kept), *counts_as)}"
         return "; ".join(
             sentence for sentence, holds in ((trains, self._training), (out, parts), (doubt, self._kept)) if holds
         )
@@ -178,25 +179,41 @@ class _Descent:
         self.rest = {place: parts for place, parts in chosen.items() if parts}
         if loose := len(chosen) - len(self.rest):
             where = _listed(sorted(names)[:3])
-            self.warnings.append(f"{_images(loose)} of {self.text}/{where} in no class folder: left out")
+            self.warnings.append(f"{count_of(loose, 'image')} of {self.text}/{where} in no class folder: left out")
         self._depth += 1
         if len(names) == 1:
             self.dropped += names
+
+    def _sized(self, name: str, children: Mapping[str, Sequence[Folders]]) -> str:
+        return f"{self.text}/{name} ({count_of(len(children[name]), 'image')})"
 
     def _leave_out(self, names: Sequence[str], children: Mapping[str, Sequence[Folders]]) -> None:
         for name in names:
             self._held[name] = self._held.get(name, 0) + len(children[name])
 
     def _pass_outer(self) -> bool:
-        """Passes a level of archives that hold class folders: their names tell splits and shards, never classes."""
-        if any(self._n_outer[place] <= self._depth for place in self.rest):
+        """Passes a level of archives that hold class folders: their names tell splits and shards, never classes.
+
+        Images that lie above it stay, unless the level has a training split.
+        """
+        above = {place: parts for place, parts in self.rest.items() if self._n_outer[place] <= self._depth}
+        if len(above) == len(self.rest):
             return False
+        dropped = [*self.dropped]
+        self.rest = {place: parts for place, parts in self.rest.items() if place not in above}
         children = self._children()
         roles = {name: role_of(name) for name in children}
-        chosen = [n for n in children if roles[n] == "train"] or [n for n in children if roles[n] not in _NEVER]
-        if not chosen and self._is_chosen:
+        train = [name for name in children if roles[name] == "train"]
+        chosen = train or [name for name in children if roles[name] not in _NEVER]
+        if not chosen and not above and self._is_chosen:
             chosen = [name for name in children if roles[name] == "held"]
-        self._take(chosen, children, is_named=any(roles[n] == "train" for n in chosen))
+        self._take(chosen, children, is_named=bool(train))
+        if above and train:
+            verbs = agree(len(above), "lies beside its splits and is", "lie beside its splits and are")
+            self.warnings.append(f"{count_of(len(above), 'image')} of {self.text} {verbs} left out")
+        elif above:
+            self.rest = dict(sorted((self.rest | above).items()))
+            self.dropped = dropped
         return True
 
     def _unwrap(self) -> bool:
@@ -310,7 +327,7 @@ class _Descent:
         classes = {p[1] for n in holders for p in children[n] if len(p) > 1 and role_of(p[0]) == "train"}
         if len(classes) > 1 and (len(holders) == 1 or holders == {*children}):
             lost = [name for name in children if name not in holders]
-            self.warnings += [f"{self.text}/{name} ({_images(len(children[name]))}) is left out" for name in lost]
+            self.warnings += [f"{self._sized(name, children)} is left out" for name in lost]
             self._enter(holders)
             return True
         is_split = len({name for holder in holders for name in inner[holder]}) > 1
@@ -339,17 +356,13 @@ class _Descent:
         self._leave_out(lost, children)
         if chosen:
             odd = [name for name in lost if role_of(name) in (None, "plain")]
-            self.warnings += [f"{self.text}/{n} ({_images(len(children[n]))}) is no split: left out" for n in odd]
+            self.warnings += [f"{self._sized(name, children)} is no split: left out" for name in odd]
         if is_named:
             self._training = chosen
         self._enter({*chosen})
 
 
 _NEVER = ("held", "aside")
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from hilo_nas.data.archives import Contents, Place, open_archive
 from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.walk import is_special, walk_files
 from hilo_nas.errors import DataError
 
@@ -181,7 +182,9 @@ def _add_contents(
 
 def _notes(contents: Contents, name: str) -> Iterator[str]:
     if contents.lost:
-        number = f"{len(contents.lost):,} links and names" if len(contents.lost) > 1 else "1 link or name"
-        yield f"{number} of {name} lead out of it or to nothing and are left out, for instance {contents.lost[0]}"
+        number = count_of(len(contents.lost), "link or name", "links and names")
+        lead, are = agree(len(contents.lost), "leads", "lead"), agree(len(contents.lost), "is", "are")
+        where = "out of it, to nothing or to a folder that is read already"
+        yield f"{number} of {name} {lead} {where} and {are} left out, for instance {contents.lost[0]}"
     if contents.is_cut:
         yield f"{name} has no end marker and may be cut off; what is there is read"

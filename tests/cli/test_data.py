@@ -48,7 +48,7 @@ def test_an_option_that_cannot_be_is_refused(images, capsys):
 
 
 def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
-    reading = {"class_from": "path", "value_range": [0.0, 4095.0], "skip_broken": True}
+    reading = {"class_from": "path", "value_range": [0.5, 1234567.0], "skip_broken": True}
     data = build_data(name="my scans", reading=reading, unlike_timm=["images of more than 8 bits are scaled"])
     manifest = build_manifest(data=data, plan=build_plan(group_by="^[^/]+"))
     folder = StudyFolder(tmp_path / "demo")
@@ -56,7 +56,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [
         "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
-        "--value-range", "0,4095", "--skip-broken",
+        "--value-range", "0.5,1234567", "--skip-broken",
     ]  # fmt: skip
     plain = dataclasses.replace(manifest, data=build_data())
     assert hint_of_writing(folder, plain) == []

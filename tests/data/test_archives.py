@@ -13,6 +13,7 @@ import zipfile
 import pytest
 from packed import PETS, pack, pack_zip, png, read, write
 
+from hilo_nas.data.archives import open_archive
 from hilo_nas.errors import DataError
 
 
@@ -93,6 +94,45 @@ def test_links_are_followed_inside_the_archive_and_never_outside(tmp_path):
     assert source.skipped == {"special": 1}
     (note,) = source.left_out
     assert "6 links and names of pets.tar" in note
+
+
+def contents_of(path):
+    with open(path, "rb") as file, open_archive(file) as archive:
+        return archive.list()
+
+
+def soft(**links: str):
+    """Returns symbolic links; two underscores in a name stand for a slash."""
+    return [(name.replace("__", "/"), target, tarfile.SYMTYPE) for name, target in links.items()]
+
+
+@pytest.mark.parametrize(
+    ("files", "links", "linked", "lost"),
+    [
+        ("c/y b/z", soft(b__x="../c/y", a="b"), {"a/x": "c/y", "a/z": "b/z", "b/x": "c/y"}, []),
+        ("c/y", soft(b__x="../c/y", a="b"), {"a/x": "c/y", "b/x": "c/y"}, []),
+        ("c/y", soft(b__d="../c", a="b"), {"a/d/y": "c/y", "b/d/y": "c/y"}, []),
+        ("c/y", soft(e="a", b__d="../c", a="b"), {f"{name}/d/y": "c/y" for name in "abe"}, []),
+        ("c/y", soft(b__d="../c", b__e="../c", a="b"), {"a/d/y": "c/y", "b/d/y": "c/y", "b/e/y": "c/y"}, ["a/e"]),
+        ("b/z", soft(b__x="gone", a="b"), {"a/z": "b/z"}, ["b/x", "a/x"]),
+        ("b/z", soft(b__x="..", a="b"), {"a/z": "b/z"}, ["b/x", "a/x"]),
+        ("b/z c/y", soft(b__x="../c", c__x="../b"), {"b/x/y": "c/y", "c/x/z": "b/z"}, ["b/x/x", "c/x/x"]),
+    ],
+)
+def test_links_in_linked_folders_are_followed_or_told(tmp_path, files, links, linked, lost):
+    contents = contents_of(
+        pack(tmp_path / "a.tar", {name: png(i) for i, name in enumerate(files.split())}, links=links)
+    )
+    assert {path: contents.files[path] for path in linked} == {p: contents.files[to] for p, to in linked.items()}
+    assert {*contents.files} == {*files.split(), *linked}
+    assert contents.lost == lost
+
+
+def test_links_in_linked_folders_do_not_explode(tmp_path):
+    links = [(f"{level}/{name}", f"../{level + 1}", tarfile.SYMTYPE) for level in range(30) for name in "ab"]
+    contents = contents_of(pack(tmp_path / "a.tar", {"30/x": png(0)}, links=links))
+    assert len(contents.files) < 2000
+    assert contents.files["29/a/x"] == contents.files["28/a/a/x"] == contents.files["30/x"]
 
 
 def test_links_of_a_zip_are_followed_inside_it(tmp_path):

@@ -94,7 +94,8 @@ def test_plain_parquet_is_read_without_types_of_datasets(tmp_path, label, expect
     parquet.write_table(table, tmp_path / "pets" / "train.parquet")
     source, members = read(tmp_path / "pets")
     assert source.class_counts == expected
-    assert len(source.left_out) == (4 - sum(expected.values()))
+    without = ("1 row of {} has no label and is left out".format(tmp_path / "pets"),)
+    assert source.left_out == (() if sum(expected.values()) == 4 else without)
     assert all(content == png(int(member.split()[1])) for member, content in members.items())
 
 
@@ -132,6 +133,24 @@ def test_rows_without_image_or_label_are_refused_with_their_columns(tmp_path, co
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         read(tmp_path / "a.parquet")
+
+
+def test_classes_that_rows_lack_are_no_matter_of_folders(tmp_path, prepare):
+    (tmp_path / "pets").mkdir()
+    law = r"\(each row must hold an image and its class\)\.?$"
+    for label, message in ((["cat"] * 4, f"holds one: 'cat' {law}"), ([None] * 4, f"no images in .* {law}")):
+        table = pyarrow.table({"image": [png(i) for i in range(4)], "label": pyarrow.array(label, pyarrow.string())})
+        parquet.write_table(table, tmp_path / "pets" / "train.parquet")
+        for source in (f"{tmp_path}/pets", f"hfds/{tmp_path}/pets", f"{tmp_path}/pets/train.parquet"):
+            with pytest.raises(DataError, match=message):
+                prepare(source)
+
+
+def test_timm_reads_no_tables_wherever_they_lie(tmp_path, prepare):
+    (tmp_path / "pets").mkdir()
+    rows(8).to_parquet(tmp_path / "pets" / "train.parquet")
+    for source in (tmp_path / "pets", tmp_path / "pets" / "train.parquet"):
+        assert prepare(source).unlike_timm == ("the images are in a table",)
 
 
 def test_a_damaged_file_of_rows_is_refused_in_words(tmp_path):

@@ -36,6 +36,8 @@ def classes_of(path, **options):
         ("cls", " {}\n", "0"),
         ("cls", "00{}", "0"),
         ("cls", "cat {}", "cat 0"),
+        ("cls", "1_{}", "1_0"),
+        ("json", '{{"label": "1_{}"}}', "1_0"),
         ("txt", "cat {}", "cat 0"),
         ("txt", "{}", "0"),
         ("class.txt", "{}", "0"),
@@ -54,11 +56,12 @@ def classes_of(path, **options):
 @pytest.mark.parametrize("prefix", ["", "wds/"])
 def test_labels_are_read_as_integer_as_name_and_from_json(tmp_path, ending, label, name, prefix):
     labels = [label.replace("{}", str(i % 2)).replace("{{", "{").replace("}}", "}") for i in range(6)]
+    other = name.replace("0", "1")
     pack(tmp_path / "pets-000.tar", shard(ending, labels[:4]))
     pack(tmp_path / "pets-001.tar", shard(ending, labels[4:], start=4))
-    assert classes_of(f"{prefix}{tmp_path}") == {name: 3, name.replace("0", "1"): 3}
+    assert classes_of(f"{prefix}{tmp_path}") == {name: 3, other: 3}
     if not prefix:
-        assert classes_of(tmp_path / "pets-000.tar") == {name: 2, name.replace("0", "1"): 2}
+        assert classes_of(tmp_path / "pets-000.tar") == {name: 2, other: 2}
 
 
 def test_images_keep_their_names_and_bytes_and_label_files_are_not_counted_as_passed_over(tmp_path):
@@ -83,6 +86,13 @@ def test_training_shards_are_chosen_by_their_names_and_their_folders(tmp_path):
     for split in ("train", "test"):
         pack(tmp_path / "deep" / split / "0.tar", shard("cls", [0, 1]))
     assert {*read(tmp_path / "deep")[1]} == {"train/0/000.png", "train/0/001.png"}
+
+
+def test_a_test_folder_beside_labelled_images_is_left_out_and_named(tmp_path):
+    files = shard("cls", [i % 2 for i in range(8)]) | shard("cls", [0, 1] * 2, start=10, prefix="test/")
+    source, members = read(write(tmp_path / "pets", files))
+    assert {*members} == {f"{i:03d}.png" for i in range(8)}
+    assert source.split == "test (4 images) is left out"
 
 
 def test_shards_may_be_compressed_and_zipped_and_have_folders_in_them(tmp_path):
@@ -133,6 +143,11 @@ def test_what_is_no_label_is_refused_with_file_and_reason(tmp_path, ending, labe
     path = pack(tmp_path / "pets.tar", shard(ending, labels))
     with pytest.raises(DataError, match=message):
         read(path)
+
+
+def test_a_single_class_is_refused_without_a_word_of_folders(tmp_path, prepare):
+    with pytest.raises(DataError, match=r"holds one: '0' \(the label file beside each image must name its class\)\.$"):
+        prepare(pack(tmp_path / "pets.tar", shard("cls", [0, 0])))
 
 
 def test_shards_without_labels_are_refused_with_what_they_hold(tmp_path):

@@ -269,6 +269,33 @@ def test_training_shards_are_told_by_their_names_and_never_name_classes(names, e
     assert {folders[place][0] for place in choice.classes} == {*expected}
 
 
+@pytest.mark.parametrize(
+    ("folders", "expected", "split", "warning"),
+    [
+        (["", "", "test", "test", "train"], [4], "train trains; test (2 images) is left out", "2 images of pets lie"),
+        (["", "test", "train"], [2], "train trains; test (1 image) is left out", "1 image of pets lies beside"),
+        (["", "", "test", "val"], [0, 1], "test (1 image) and val (1 image) are left out", None),
+        (["data", "data/test"], [0], "test (1 image) is left out", None),
+        (["data", "more/test", "more/b"], [0, 2], "test (1 image) is left out", None),
+        (["", "a/b/val", "a/b"], [0, 2], "val (1 image) is left out", None),
+        (["", "extra", "b"], [0, 2], "extra (1 image) is left out", None),
+    ],
+)
+def test_labelled_images_above_the_splits_hide_none(folders, expected, split, warning):
+    parts = [tuple(name.split("/")) if name else () for name in folders]
+    choice = choose_labelled("pets", parts, ["x"] * len(parts))
+    assert [*choice.classes] == expected
+    assert choice.split == split
+    assert [text.startswith(warning) for text in choice.left_out] == [True] * (warning is not None)
+
+
+def test_a_shard_above_the_others_hides_no_split():
+    shards = [("a", "cat"), ("a", "dog"), ("more", "train", "cat"), ("more", "test", "owl")]
+    assert [*choose_training("pets", shards, [1, 1, 2, 2]).classes.values()] == ["cat"]
+    shards = [("a", "cat", "1"), ("a", "dog", "1"), ("more", "test", "owl", "1")]
+    assert [*choose_training("pets", shards, [1, 1, 2]).classes.values()] == ["cat", "dog"]
+
+
 def test_splits_of_folders_around_shards_count():
     folders = [("train", "0"), ("train", "1"), ("test", "0")]
     assert [*choose_labelled("pets", folders, ["x"] * 3).classes] == [0, 1]

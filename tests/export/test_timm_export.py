@@ -35,6 +35,7 @@ from hilo_nas.export import (
     run_timm,
     source_of_trial,
 )
+from hilo_nas.export.text import one_line
 from hilo_nas.export.timm import TIMM, build_train_options
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
@@ -286,6 +287,11 @@ def test_a_folder_in_the_place_of_a_file_is_never_removed(study, tmp_path, force
 
 
 HOSTILE = "x\ntouch STOLEN\r\u2028$(touch STOLEN)`touch STOLEN`"
+
+
+def test_characters_that_act_become_escapes_that_python_reads_back():
+    assert one_line("a\nb\x85\u2028\u202ec é") == r"a\x0ab\x85\u2028\u202ec é"
+    assert one_line(HOSTILE).encode().decode("unicode_escape") == HOSTILE
 
 
 def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):

@@ -1,0 +1,22 @@
+"""Numbers with their nouns and verbs, as messages about images tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["agree", "count_of", "list_counts"]
+
+
+def count_of(number: int, one: str, several: str | None = None) -> str:
+    """Returns `1 image` or `1,500 images`; `several` is the plural where it does not end in a plain s."""
+    return f"{number:,} {agree(number, one, several or f'{one}s')}"
+
+
+def agree(number: int, one: str, several: str) -> str:
+    """Returns the form of a word that goes with a number."""
+    return one if number == 1 else several
+
+
+def list_counts(counts: Mapping[str, int]) -> str:
+    """Returns `2 .txt, 1 no ending`, in the mapping's order."""
+    return ", ".join(f"{number:,} {name}" for name, number in counts.items())
