@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.arrow import find_parts, open_named, open_parts
-from hilo_nas.data.formats import image_endings, is_litter
+from hilo_nas.data.formats import describe_kinds, image_endings, is_litter
 from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
@@ -131,7 +131,7 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
         if not labels:
             raise DataError(
                 "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
-                f"{spec.text} holds {_listed(tree.count_skipped()) or 'images alone'}. "
+                f"{spec.text} holds {describe_kinds(tree.count_skipped()) or 'images alone'}. "
                 "Without wds/, folders name the classes."
             )
         return _open_labelled(spec, tree, labels, _described(_path(spec)))
@@ -222,7 +222,9 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
     """
     if not tree.images:
         skipped = tree.count_skipped()
-        found = f" It holds {_listed(skipped)}." if skipped else ""
+        found = f" It holds {describe_kinds(skipped)}." if skipped else ""
+        if "no ending" in skipped:
+            found += " Images are told by their endings: rename the files, or read them with FILE.py:FUNCTION."
         if ".heic" in skipped or ".heif" in skipped:
             found += " `pip install pillow-heif` makes .heic readable."
         raise DataError(f"no images in {spec.text}: one subfolder per class with images must lie there.{found}")
@@ -235,10 +237,6 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
             is_empty = all(is_litter(name) for name, _ in walk_files(folder))
             state = "is empty" if is_empty else "has no images"
             raise DataError(f"the training folder {spec.text.rstrip('/')}/{folder.name} {state}")
-
-
-def _listed(skipped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())
 
 
 @contextlib.contextmanager

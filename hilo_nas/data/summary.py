@@ -12,6 +12,7 @@ import numpy as np
 
 from hilo_nas.data.copies import number_images
 from hilo_nas.data.faults import LabeledSet
+from hilo_nas.data.formats import describe_kinds
 
 __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
 
@@ -138,7 +139,7 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
         lines.append(str(split))
     if skipped := facts.get("skipped"):
         total = sum(skipped.values())
-        kinds = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(skipped.items()))
+        kinds = describe_kinds(dict(sorted(skipped.items())))
         lines.append(f"skipped because they are no images: {total:,} {'file' if total == 1 else 'files'} ({kinds})")
     if turned := facts.get("n_turned"):
         lines.append(f"turned upright by their EXIF orientation: {turned:,} images")
