@@ -30,7 +30,7 @@ _LOW_BYTES = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"
 """The byte order under which Pillow takes the low byte for the high one."""
 _GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Modes in which Pillow keeps more than 8 bits."""
-_WAY_OUT = "convert it to a PNG or TIFF of 16 bits, grey or RGB, or read it with a function, FILE.py:FUNCTION"
+_WAY_OUT = "a PNG or TIFF of 16 bits, grey or RGB, or read it with a function, FILE.py:FUNCTION"
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF, and of a BigTIFF."""
@@ -86,7 +86,7 @@ def _is_same(values: np.ndarray, plain: np.ndarray) -> bool:
 
 
 def _refuse(bits: int) -> DataError:
-    return DataError(f"it stores {bits} bits per channel, of which Pillow reads 8: {_WAY_OUT}")
+    return DataError(f"it stores {bits} bits per channel, of which Pillow reads 8: convert it to {_WAY_OUT}")
 
 
 def _find_colours(image: Image.Image, content: bytes) -> Reader | None:
@@ -244,7 +244,8 @@ def describe_tiff(content: bytes) -> str:
     types = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
     found = f"{types.get(max(kind), 'values')} of {max(bits)} bits in {samples[0]} channel{'s' * (samples[0] != 1)}"
     found += ", white is zero" * (tags.get(_PHOTOMETRIC) == 0) + ", big-endian" * content.startswith(b"MM")
-    return f"Pillow reads no TIFF of this form ({found}): {_WAY_OUT}"
+    floats = "a TIFF of grey 32-bit floats, " if max(kind) == 3 else ""
+    return f"Pillow reads no TIFF of this form ({found}): convert it to {floats}{_WAY_OUT}"
 
 
 # Other formats.
