@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
+from hilo_nas.data.formats import describe_impostor
 from hilo_nas.errors import DataError
 
 __all__ = ["Archive", "Contents", "Place", "open_archive"]
@@ -60,10 +61,12 @@ def open_archive(file: BinaryIO) -> Iterator[Archive]:
     """Opens an archive, whose kind is told by its first bytes.
 
     Raises:
-        DataError: It is encrypted, damaged, or needs a package that is not installed.
+        DataError: It is none, encrypted, damaged, or needs a package that is not installed.
     """
-    head = file.read(6)
+    head = file.read(512)
     file.seek(0)
+    if found := describe_impostor(head, "archive"):
+        raise DataError(found)
     if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\10"):
         with zipfile.ZipFile(file) as opened:
             yield _Zip(opened)

@@ -55,12 +55,12 @@ class BrokenImages:
         )
         lost = sorted(name for name in self._classes if not counts.get(name))
         if not counts:
-            raise DataError(f"{head}No image is left. Repair them.")
+            raise DataError(f"{head}No image is left. Repair or convert them.")
         if not skip:
-            raise DataError(f"{head}Repair or remove them, or leave them out with --skip-broken.")
+            raise DataError(f"{head}Repair, convert or remove them, or leave them out with --skip-broken.")
         if lost:
             named = ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
-            raise DataError(f"{head}No image is left of {named}. Repair them, or remove the class.")
+            raise DataError(f"{head}No image is left of {named}. Repair or convert them, or remove the class.")
         each = ", ".join(f"{name}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
         rest = len(self._classes) - _SHOWN
         more = f" and {count_of(rest, 'more class', 'more classes')}" if rest > 0 else ""

@@ -152,19 +152,22 @@ class _Tally:
 
     def add(self, image: DecodedImage) -> None:
         self._sizes[image.size] += 1
-        self._counts["n_turned"] += image.is_turned
+        self._counts["n_turned"] += image.is_turned or image.is_turned_by_pillow
         self._counts["n_composited"] += image.is_composited
         self._counts["n_first_frame"] += image.is_first_frame
         self._counts["n_cut"] += image.size[0] != image.size[1]
         if image.is_changed:
             self._changes["turned"] += image.is_turned
             self._changes["background"] += image.is_composited
+        self._changes["restored"] += image.is_restored
 
     def changes(self, options: ReadOptions) -> dict[str, Any]:
         """Returns what enters the content hash."""
         found: dict[str, Any] = {}
         if self._changes["turned"]:
             found["turned"] = True
+        if self._changes["restored"]:
+            found["restored"] = True
         if self._changes["background"]:
             found["background"] = list(parse_colour(options.background))
         return found

@@ -10,8 +10,8 @@ import numpy as np
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, load_arrays
 from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import Fault, LabeledSet, find_faults, find_overlaps
+from hilo_nas.data.formats import describe_kinds
 from hilo_nas.data.held_out import number_labels
-from hilo_nas.data.plurals import list_counts
 from hilo_nas.data.prepare import read_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import parse_source
@@ -104,6 +104,6 @@ def _faults_of_reading(entry: CacheEntry, name: str) -> list[Fault]:
         lines = "\n".join(f"  {member} ({reason})" for member, reason in broken)
         found.append(Fault(kind="broken", text=f"broken images in {name}: {len(broken):,}\n{lines}"))
     if skipped := facts.get("skipped"):
-        kinds = list_counts(dict(sorted(skipped.items())))
+        kinds = describe_kinds(dict(sorted(skipped.items())))
         found.append(Fault(kind="skipped", text=f"files of {name} that are no images: {kinds}"))
     return found

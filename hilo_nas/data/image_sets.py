@@ -57,7 +57,8 @@ class CacheEntry:
     content_hash: str
     """SHA-256 over class names and image files; the same wherever and under whatever file names they lie.
 
-    Where turning, compositing or scaling changed a pixel, that is part of it, with the background and the range."""
+    Where turning, compositing or scaling changed a pixel, that is part of it, with the background and the range; so is
+    that Pillow gives other values than the files hold."""
     img_size: int
     """Side of the images in pixels."""
     class_names: tuple[str, ...]

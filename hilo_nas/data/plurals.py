@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-__all__ = ["agree", "count_of", "list_counts"]
+__all__ = ["agree", "count_of"]
 
 
 def count_of(number: int, one: str, several: str | None = None) -> str:
@@ -15,8 +13,3 @@ def count_of(number: int, one: str, several: str | None = None) -> str:
 def agree(number: int, one: str, several: str) -> str:
     """Returns the form of a word that goes with a number."""
     return one if number == 1 else several
-
-
-def list_counts(counts: Mapping[str, int]) -> str:
-    """Returns `2 .txt, 1 no ending`, in the mapping's order."""
-    return ", ".join(f"{number:,} {name}" for name, number in counts.items())

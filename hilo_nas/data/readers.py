@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.arrow import find_parts, open_named, open_parts
-from hilo_nas.data.formats import image_endings, is_litter
+from hilo_nas.data.formats import describe_kinds, image_endings, is_litter
 from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
-from hilo_nas.data.plurals import agree, count_of, list_counts
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec
 from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_of
@@ -132,7 +132,7 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
         if not labels:
             raise DataError(
                 "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
-                f"{spec.text} holds {list_counts(tree.count_skipped()) or 'images alone'}. "
+                f"{spec.text} holds {describe_kinds(tree.count_skipped()) or 'images alone'}. "
                 "Without wds/, folders name the classes."
             )
         return _open_labelled(spec, tree, labels, _described(_path(spec)))
@@ -223,7 +223,9 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
     """
     if not tree.images:
         skipped = tree.count_skipped()
-        found = f" It holds {list_counts(skipped)}." if skipped else ""
+        found = f" It holds {describe_kinds(skipped)}." if skipped else ""
+        if "no ending" in skipped:
+            found += " Images are told by their endings: rename the files, or read them with FILE.py:FUNCTION."
         if ".heic" in skipped or ".heif" in skipped:
             found += " `pip install pillow-heif` makes .heic readable."
         raise DataError(f"no images in {spec.text}: one subfolder per class with images must lie there.{found}")

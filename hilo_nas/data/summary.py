@@ -12,7 +12,8 @@ import numpy as np
 
 from hilo_nas.data.copies import number_images
 from hilo_nas.data.faults import LabeledSet
-from hilo_nas.data.plurals import count_of, list_counts
+from hilo_nas.data.formats import describe_kinds
+from hilo_nas.data.plurals import count_of
 from hilo_nas.data.reading import render_range
 
 __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
@@ -140,7 +141,7 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
     if split := facts.get("split"):
         lines.append(str(split))
     if skipped := facts.get("skipped"):
-        total, kinds = count_of(sum(skipped.values()), "file"), list_counts(dict(sorted(skipped.items())))
+        total, kinds = count_of(sum(skipped.values()), "file"), describe_kinds(dict(sorted(skipped.items())))
         lines.append(f"skipped because they are no images: {total} ({kinds})")
     if turned := facts.get("n_turned"):
         lines.append(f"turned upright by their EXIF orientation: {count_of(turned, 'image')}")

@@ -52,6 +52,24 @@ def test_splits_inside_archives_are_told_by_their_names(tmp_path, kind):
     assert source.split == "seg_train trains; seg_test (6 images) is left out"
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "not the archive itself: run git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html><html>", "a web page or XML, not an archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pets.tar", "pets.zip", "pets.tar.gz"])
+def test_what_lies_in_place_of_an_archive_is_told(tmp_path, name, content, reason):
+    for path in (tmp_path / name, tmp_path):
+        write(tmp_path, {name: content})
+        with pytest.raises(DataError, match=rf"{name} cannot be read: the file is .*{reason}"):
+            read(path)
+
+
 def test_zstandard_works_where_it_is_installed_and_is_named_where_it_is_not(tmp_path, monkeypatch):
     path = tmp_path / "pets.tar.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd" + pack(tmp_path / "plain.tar", PETS).read_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hilo_nas.data.plurals import agree, count_of, list_counts
+from hilo_nas.data.plurals import agree, count_of
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,3 @@ def test_nouns_and_verbs_go_with_their_number(number, expected):
 
 def test_a_plural_ends_in_s_where_no_other_is_given():
     assert (count_of(1, "image"), count_of(2, "image")) == ("1 image", "2 images")
-
-
-def test_counts_of_several_things_keep_their_order():
-    assert list_counts({".txt": 1500, "no ending": 1}) == "1,500 .txt, 1 no ending"

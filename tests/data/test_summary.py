@@ -79,13 +79,13 @@ def test_what_was_changed_or_skipped_on_the_way_is_told_in_words():
         "value_range": [0.0, 4095.0],
         "broken": [["a.png", "the file is empty"]],
         "n_cut": 1,
-        "skipped": {".txt": 2, "no ending": 1},
+        "skipped": {".txt": 2, "no ending": 1, "special": 3},
         "class_level": "classes are the folders",
     }
     assert describe_facts(facts) == [
         "sizes: 20x10 to 640x480 pixels, median 32x32",
         "classes are the folders",
-        "skipped because they are no images: 3 files (2 .txt, 1 no ending)",
+        "skipped because they are no images: 6 files (2 .txt, 1 without ending, 3 pipes or devices)",
         "turned upright by their EXIF orientation: 3 images",
         "transparent: 2 images, composited on black; --background sets another",
         "more than 8 bits: 1,500 images, scaled from the range 0,4095; --value-range sets another",

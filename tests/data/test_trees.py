@@ -11,6 +11,7 @@ import pytest
 from packed import PETS, png, read, write
 from PIL import Image
 
+from hilo_nas.data.decode import decode_image
 from hilo_nas.data.formats import archive_stem, image_endings, is_litter
 from hilo_nas.data.sources import parse_source, read_fingerprint
 from hilo_nas.data.walk import walk_files
@@ -40,6 +41,7 @@ from hilo_nas.errors import DataError
         ".ico",
         ".jp2",
         ".pcx",
+        ".mpo",
     ],
 )
 def test_what_pillow_opens_is_an_image(ending):
@@ -63,6 +65,24 @@ def test_images_of_every_format_are_read_and_other_files_are_counted_by_ending(t
     assert source.class_counts == {"cat": 6, "dog": 6}
     assert source.skipped == {".npy": 2, ".txt": 1, "no ending": 1}
     assert len(members) == 12
+
+
+def test_the_first_picture_of_an_mpo_is_read(tmp_path):
+    for kind, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / kind).mkdir()
+        first, second = Image.new("RGB", (8, 8), colour), Image.new("RGB", (8, 8), "white")
+        first.save(tmp_path / kind / "0.mpo", "MPO", save_all=True, append_images=[second])
+    contents = read(tmp_path)[1]
+    assert {name: decode_image(content, 8).pixels[0, 0].argmax() for name, content in contents.items()} == {
+        "cat/0.mpo": 0,
+        "dog/0.mpo": 2,
+    }
+
+
+def test_files_without_an_ending_are_named_with_the_ways_to_read_them(tmp_path):
+    write(tmp_path, {name.removesuffix(".png"): content for name, content in PETS.items()})
+    with pytest.raises(DataError, match=r"It holds 6 without ending\..*rename the files.*FILE\.py:FUNCTION"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
