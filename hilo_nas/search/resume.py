@@ -265,6 +265,9 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
     stored_reading = ReadOptions.from_dict(manifest.data.reading)
     for option, value in reading_options(request).items():
         pairs[option] = (getattr(stored_reading, option), value)
+    if request.class_from is not None:
+        # A study that was not told has taken the first level, or it would not be there.
+        pairs["class_from"] = (stored_reading.class_from or "first", request.class_from)
     if request.speeds is not None and manifest.speeds is None:
         pairs["speeds"] = (None, str(request.speeds))
     if request.rungs is not None:
