@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from hilo_nas.data.words import listed, role_of, words_of
+from hilo_nas.data.words import listed, own_words, role_of, words_of
 from hilo_nas.errors import DataError
 
-__all__ = ["check_crossed", "check_parts", "find_masks"]
+__all__ = ["check_crossed", "check_parts", "differ_in_words", "find_masks"]
 
-_PARTS = frozenset("shard shards part parts split splits batch chunk fold cv volume vol subset set archive tar".split())
-"""Words whose numbers count parts of a data set."""
-_CLASSES = frozenset("class classes cls label category cat level grade stage type kind".split())
-"""Words whose numbers count classes."""
-_IMAGES = frozenset("image images img imgs photo photos picture pictures rgb jpegimages".split())
-_MASKS = frozenset(
-    "mask masks label labels annotation annotations segmentation segmentations groundtruth gt truth".split()
-)
+_WORDS = {
+    "part": "shard shards part parts split splits batch chunk fold cv volume vol subset set archive tar",
+    "class": "class classes cls label category cat level grade stage type kind",
+    "image": "image images img imgs photo photos picture pictures rgb jpegimages",
+    "mask": "mask masks label labels annotation annotations segmentation segmentations ground groundtruth gt truth",
+}
+_PARTS, _CLASSES, _IMAGES, _MASKS = (frozenset(words.split()) for words in _WORDS.values())
+"""Words whose numbers count parts of a data set, words whose numbers count classes, and names of images and masks."""
 
 Folders = tuple[str, ...]
 
@@ -116,6 +116,17 @@ def _are_parts(names: Sequence[str], are_archives: bool) -> bool:
         return are_archives and not head and len(number) > 3
     plain = role_of(head) == "plain" and len(names) > 1
     return before[-1] in _PARTS or plain
+
+
+def differ_in_words(names: Iterable[str]) -> bool:
+    """Returns True for two or more archives whose words tell classes, and not splits, shards or volumes.
+
+    Held-out splits among them do not count, nor do single letters (`pets_a`, `pets_b`).
+    """
+    roles = {name: role_of(name) for name in names}
+    kept = [name for name, role in roles.items() if role not in ("held", "aside")]
+    own = [frozenset(word for word in own_words(name) - _PARTS if len(word) > 1 or not word.isascii()) for name in kept]
+    return "train" not in roles.values() and len(kept) > 1 and all(own) and len({*own}) == len(own)
 
 
 def _counted(endings: Mapping[str, int]) -> str:

@@ -174,8 +174,8 @@ class _Descent:
                 del self.rest[place]
         if counts:
             named = listed(["/".join(path) for path in sorted(counts)])
-            total = _images(sum(counts.values()))
-            self.warnings.append(f"{total} of {self.text} in {named}, beside a folder of images, are left out as masks")
+            where = f"{named} of {self.text}, beside a folder of images"
+            self.warnings.append(f"left out as masks: {sum(counts.values()):,} in {where}")
 
     def describe_split(self) -> str:
         """Returns the sentence about what trains and what is left out."""

@@ -18,7 +18,7 @@ _ROLES = {
     "validationset valdata validationdata eval evaluation evaluate evalset dev devset devel development holdout "
     "heldout unseen testdaten testdatensatz validierung validierungsdaten validierungsdatensatz prueba pruebas "
     "validacion validación evaluacion evaluación évaluation teste testes validacao validação avaliacao avaliação "
-    "prova validazione testowy walidacja walidacyjny validatie тест тестовая валидация 测试 测试集 测试数据 验证 验证集 "
+    "prova validazione testowy walidacja validatie тест тестовая валидация 测试 测试集 测试数据 验证 验证集 "
     "验证数据 テスト テストデータ 検証 検証データ 評価 테스트 검증 평가",
     "aside": "unlabeled unlabelled unlabel extra pred prediction predictions predict inference submission "
     "query gallery",

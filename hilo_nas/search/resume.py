@@ -84,7 +84,7 @@ def reopen(
         raise _mismatch(folder, differing, facts)
     if manifest.plan.source_hash is not None:
         executor.load_proxy(_find_proxy(known, folder, manifest), emit)
-    described = _prepare_data(known, folder, manifest, executor, emit)
+    described = _prepare_data(known, folder, manifest, request.class_from, executor, emit)
     data = identify_data(described)
     if data.hash != manifest.data.hash:
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
@@ -156,8 +156,10 @@ def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
 
 
 def _prepare_data(
-    known: Known, folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit
+    known: Known, folder: StudyFolder, manifest: Manifest, class_from: str | None, executor: LocalExecutor, emit: Emit
 ) -> dict[str, Any]:
+    # A study made before its folders left a doubt about their level needs the level to be named.
+    reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
     source = known.find("data")
     if source is None and manifest.data.n_images == 0 and manifest.plan.proxy in FORMULAS:
         return describe_nothing(manifest.data.num_classes)
@@ -178,7 +180,7 @@ def _prepare_data(
         cache_dir=Path(cache_dir) if cache_dir else None,
         val_data=val_data,
         group_by=manifest.plan.group_by,
-        options=ReadOptions.from_dict(manifest.data.reading),
+        options=ReadOptions.from_dict(reading),
         emit=emit,
     )
 

@@ -175,7 +175,7 @@ def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_i
         (["images/cat", "images/dog", "masks/cat", "masks/dog"], CAT_DOG),
         (["images/train/cat", "images/train/dog", "masks/train/cat", "images/val/cat", "masks/val/dog"], CAT_DOG),
         (["train_images/cat", "train_images/dog", "train_masks/cat", "train_masks/dog"], CAT_DOG),
-        (["cat/images", "cat/masks", "dog/images", "dog/ground_truth"], {"cat": 2, "dog": 4}),
+        (["cat/images", "cat/masks", "dog/images", "dog/ground_truth"], CAT_DOG),
         (["mask", "without_mask"], {"mask": 2, "without_mask": 2}),
         # Without splits.
         (["cat", "dog"], CAT_DOG),
@@ -234,7 +234,7 @@ def test_one_sentence_tells_what_trains(paths, sentence):
         (["cat", "dog", ""], ["2 images", "no class folder"]),
         (["train/cat", "train/dog", "test/cat", "docs"], ["pets/docs (2 images)", "left out"]),
         (["train/cat", "train/dog", "train*3"], ["3 images of pets/train", "no class folder"]),
-        (["images/cat", "images/dog", "masks/cat*3"], ["3 images of pets in masks", "left out as masks"]),
+        (["images/cat", "images/dog", "masks/cat*3"], ["left out as masks: 3 in masks of pets"]),
     ],
 )
 def test_what_no_splits_name_explains_is_a_warning(paths, words):
