@@ -19,6 +19,8 @@ _WORDS = {
 _PARTS, _CLASSES, _IMAGES, _MASKS = (frozenset(words.split()) for words in _WORDS.values())
 """Words whose numbers count parts of a data set, words whose numbers count classes, and names of images and masks."""
 
+_YEAR = re.compile(r"(19|20)\d\d(\D|$)")
+
 Folders = tuple[str, ...]
 
 
@@ -68,12 +70,13 @@ def _may_be_classes(tops: Sequence[str], names: set[str]) -> bool:
     """Returns True where folders that several others hold may be classes, as far as their names tell."""
     own = {name for name in names if role_of(name) is None and not {*words_of(name)} <= _MASKS | _IMAGES}
     own |= {name for name in names if not words_of(name)}
-    if len(own) < 2 or all(re.fullmatch(r"(19|20)\d\d\D*.*", name) for name in own):
+    if len(own) < 2 or all(map(_YEAR.match, own)):
         return False
     if not _is_series(own):
         return True
-    # Numbers below numbered folders: fold1/0, but not below classes: cat/1, grade1/1, 0/1.
-    return _is_series(tops) and bool(words_of(tops[0])) and not {*words_of(tops[0])} & _CLASSES
+    # Numbers below numbered folders: fold1/0, 2021/0, but not below classes: cat/1, grade1/1, 0/1.
+    are_told = bool(words_of(tops[0])) or all(map(_YEAR.match, tops))
+    return _is_series(tops) and are_told and not {*words_of(tops[0])} & _CLASSES
 
 
 def _is_series(names: Iterable[str]) -> bool:

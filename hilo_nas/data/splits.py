@@ -310,7 +310,7 @@ class _Descent:
     ) -> bool:
         """Returns True where a folder named for testing, amid classes, is none of them."""
         paths = children[name]
-        if self._are_twins([name], others, children) or self._are_folds(others, paths, children):
+        if self._are_twins([name], others, children) or self._is_alike(name, others, children):
             return True
         below = {path[0] for path in paths if path}
         if not below:
@@ -318,15 +318,15 @@ class _Descent:
         is_deeper = all(paths) and not any(path for other in others for path in children[other])
         return bool(below & {*others}) or is_deeper or others == plain
 
-    def _are_folds(
-        self, others: list[str], paths: Sequence[Folders], children: Mapping[str, Sequence[Folders]]
-    ) -> bool:
-        """Returns True where the others are numbered alike and hold the same class folders as the paths do."""
-        inner = [{path[0] for path in children[name] if path} for name in others]
-        below = {path[0] for path in paths if path}
-        numbered = all(any(sign.isdigit() for sign in name) for name in others)
-        alike = len({tuple(words_of(name)) for name in others}) == 1
-        return bool(below) and numbered and alike and all(len(names) > 1 and below <= names for names in inner)
+    def _is_alike(self, name: str, others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
+        """Returns True where all others hold the class folders of one: left, right, test; or are numbered: fold1."""
+        inner = [{path[0] for path in children[other] if path} for other in others]
+        below = {path[0] for path in children[name] if path}
+        if not below or not all(len(names) > 1 and below <= names for names in inner):
+            return False
+        is_named = not own_words(name) and len([folder for folder in below if words_of(folder)]) > 1
+        are_numbered = all(any(sign.isdigit() for sign in other) for other in others)
+        return is_named or (are_numbered and len({tuple(words_of(other)) for other in others}) == 1)
 
     def _split_below(self) -> bool:
         """Looks for splits inside the folders of this level: those of one data set amid others, or of each class."""
