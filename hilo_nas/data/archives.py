@@ -67,12 +67,20 @@ def open_archive(file: BinaryIO) -> Iterator[Archive]:
     file.seek(0)
     if found := describe_impostor(head, "archive"):
         raise DataError(found)
-    if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\10"):
+    if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\10") or _extracts_itself(file, head):
         with zipfile.ZipFile(file) as opened:
             yield _Zip(opened)
     else:
         with _decompressed(file, head) as stream:
             yield _Tar(stream, is_sequential=stream is not file)
+
+
+def _extracts_itself(file: BinaryIO, head: bytes) -> bool:
+    """Returns True for a zip behind a program that unpacks it."""
+    is_program = head.startswith((b"MZ", b"\x7fELF", b"#!"))
+    found = is_program and zipfile.is_zipfile(file)
+    file.seek(0)
+    return found
 
 
 def _decompressed(file: BinaryIO, head: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -144,6 +152,14 @@ class _Tar:
 
     def list(self) -> Contents:
         index = _Index()
+        is_cut = self._add_members(index)
+        # `cat a.tar b.tar` leaves an end marker in the middle.
+        while not is_cut and self._find_next():
+            is_cut = self._add_members(index)
+        return index.contents(is_cut)
+
+    def _add_members(self, index: _Index) -> bool:
+        """Adds the members up to the next end marker; returns whether the marker is missing."""
         with tarfile.open(fileobj=self._stream, mode="r:") as tar:
             for info in tar:
                 # tarfile keeps what it has read; a large archive has millions of members.
@@ -159,8 +175,19 @@ class _Tar:
                     index.add(info.name, target=posixpath.join(posixpath.dirname(info.name), info.linkname))
                 elif not info.isdir():
                     index.special.append(info.name)
-            is_cut = self._check_end(tar.offset)
-        return index.contents(is_cut)
+            return self._check_end(tar.offset)
+
+    def _find_next(self) -> bool:
+        """Goes on to the next block that is not empty; returns False at the end, and where that is no member."""
+        while block := self._stream.read(tarfile.BLOCKSIZE):
+            if block.strip(b"\0"):
+                try:
+                    tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                except tarfile.HeaderError:
+                    return False
+                self._stream.seek(self._stream.tell() - len(block))
+                return True
+        return False
 
     def _check_end(self, offset: int) -> bool:
         """Returns whether the end marker is missing; `tarfile` takes a damaged header for the end.

@@ -11,15 +11,16 @@ from hilo_nas.errors import UsageError
 
 __all__ = ["DEFAULTS", "ReadOptions", "parse_range", "render_range"]
 
-CLASS_LEVELS = ("first", "path")
+CLASS_LEVELS = ("first", "last", "path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """Choices of the user about how images are read; the defaults suit most sources."""
 
-    class_from: str = "first"
-    """Which folders name a class: `first`, the first level below the split; `path`, all levels, joined by slashes."""
+    class_from: str | None = None
+    """Which folders name a class: `first`, the first level below the split; `last`, the innermost; `path`, all levels,
+    joined by slashes. None is `first` wherever nothing speaks for another level, and an error elsewhere."""
     background: str = "white"
     """Colour that transparent images are composited on, as Pillow names colours."""
     value_range: tuple[float, float] | None = None
@@ -29,7 +30,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.class_from not in CLASS_LEVELS:
+        if self.class_from not in (None, *CLASS_LEVELS):
             faults.append(f"class_from must be one of {', '.join(CLASS_LEVELS)}, but got {self.class_from!r}")
         if not _is_color(self.background):
             faults.append(f"background must be a color such as white, gray or #336699, but got {self.background!r}")

@@ -220,6 +220,30 @@ def test_a_damaged_header_is_no_end_of_the_archive(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_tars_behind_one_another_are_read_and_what_is_no_tar_behind_them_is_not(tmp_path, mode):
+    more = {f"owl/{i}.png": png(50 + i) for i in range(3)}
+    parts = [pack(tmp_path / "a.tar", PETS, mode), pack(tmp_path / "b.tar", more, mode)]
+    path = tmp_path / "both.tar"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert read(path)[1] == PETS | more
+    plain = pack(tmp_path / "plain.tar", PETS).read_bytes() + b"signature" * 100
+    path.write_bytes(gzip.compress(plain) if mode == "w:gz" else plain)
+    assert read(path)[1] == PETS
+
+
+def test_a_zip_behind_a_program_that_unpacks_it_is_read(tmp_path):
+    path = pack_zip(tmp_path / "pets.zip", PETS)
+    path.write_bytes(b"#!/bin/sh\nexit\n" + path.read_bytes())
+    assert read(path)[1] == PETS
+
+
+def test_an_archive_whose_members_all_lead_out_of_it_is_refused_with_that_reason(tmp_path):
+    path = pack(tmp_path / "pets.tar", {f"../{name}": content for name, content in PETS.items()})
+    with pytest.raises(DataError, match=r"no images in .*6 links and names of pets\.tar lead out of it"):
+        read(path)
+
+
 def test_a_missing_end_marker_is_told(tmp_path):
     path = pack(tmp_path / "a.tar", PETS)
     path.write_bytes(path.read_bytes()[: 6 * 1024])
@@ -296,12 +320,64 @@ def test_archives_that_hold_class_folders_are_splits_and_shards_and_no_classes(t
     assert "pets-test-0 (6 images) is left out" in source.split
 
 
-def test_an_archive_beside_unpacked_images_is_passed_over(tmp_path):
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"cat": ["2021/0.png", "2022/1.png"], "dog": ["2021/2.png", "2022/3.png"]},
+        {"cat": ["images/0.png", "images/1.png"], "dog": ["images/2.png", "images/3.png"]},
+        {"cat": ["0.png", "1.png"], "dog": ["dog/2.png", "dog/3.png"]},
+        {"cat": ["0.png", "1.png"], "dog": ["2.png", "d/3.png"], "test": ["cat/8.png", "dog/9.png"]},
+    ],
+)
+def test_archives_named_as_classes_are_the_first_level(tmp_path, inner):
+    for name, members in inner.items():
+        pack(tmp_path / f"{name}.tar", {member: png(int(member[-5])) for member in members})
+    source, _members = read(tmp_path)
+    assert source.class_counts == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize("names", [("pets_a", "pets_b"), ("part1", "part2"), ("vol-1", "vol-2")])
+def test_volumes_that_hold_class_folders_are_no_classes(tmp_path, names):
+    for name in names:
+        pack(tmp_path / f"{name}.tar", PETS)
+    assert read(tmp_path)[0].class_counts == {"cat": 6, "dog": 6}
+
+
+def test_an_archive_beside_unpacked_images_is_passed_over_and_named(tmp_path):
     write(tmp_path, PETS)
     pack(tmp_path / "pets.tar", PETS)
     source, members = read(tmp_path)
     assert members == PETS
     assert source.skipped == {".tar": 1}
+    assert source.left_out == (
+        "archives beside folders of images are not read: pets.tar. Unpack them, or name one itself",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "beside"),
+    [
+        (("shard-000000", "shard-000001"), ""),
+        (("shard-000000", "shard-000001"), ".target"),
+        (("shard-000000",), ""),
+        (("00000", "00001"), ".label.npy"),
+        (("HAM_images_part_1", "HAM_images_part_2"), ""),
+        (("pets-a", "pets-b"), ".target"),
+    ],
+)
+def test_parts_of_a_data_set_are_refused_as_classes_unless_the_user_says_so(tmp_path, names, beside):
+    for name in names:
+        files = {f"{i:03d}.png": png(i) for i in range(4)}
+        pack(tmp_path / f"{name}.tar", files | ({f"{i:03d}{beside}": b"0" for i in range(4)} if beside else {}))
+    with pytest.raises(DataError, match=rf"(?s){names[0]}.*look like parts.*{beside}.*000\.cls.*--class-from first"):
+        read(tmp_path)
+    assert read(tmp_path, class_from="first")[0].class_counts == dict.fromkeys(names, 4)
+
+
+@pytest.mark.parametrize("names", [("00000", "00001"), ("class1", "class2"), ("grade_1",)])
+def test_numbered_folders_are_classes(tmp_path, names):
+    write(tmp_path, {f"{name}/{i}.png": png(i) for name in names for i in range(2)})
+    assert read(tmp_path)[0].class_counts == dict.fromkeys(names, 2)
 
 
 def test_archives_in_an_archive_are_classes_as_well(tmp_path):

@@ -118,6 +118,25 @@ def test_images_without_a_label_are_left_out_and_told(tmp_path):
     assert source.left_out == ("1 image has no label file and is left out",)
 
 
+def test_images_without_a_label_of_a_class_are_left_out_and_told(tmp_path):
+    source, members = read(pack(tmp_path / "pets.tar", shard("cls", [0, 1, -1, 0, 1, -1])))
+    assert source.class_counts == {"0": 2, "1": 2}
+    assert len(members) == 4
+    assert source.left_out == ("left out because their label is negative, which means none: 2 of the images",)
+
+
+def test_of_an_image_and_a_mask_of_one_key_the_image_is_read_and_of_several_views_all(tmp_path):
+    files = shard("cls", [0, 1, 0, 1])
+    masks = {f"{i:03d}.seg.png": png(99) for i in range(4)}
+    source, members = read(pack(tmp_path / "pets.tar", files | masks))
+    assert png(99) not in members.values()
+    assert source.class_counts == {"0": 2, "1": 2}
+    assert source.left_out == ("left out as views or masks of another image: 4, such as 000.seg.png beside 000.png",)
+    views = {name.replace(".png", f".{side}.png"): content for name, content in files.items() for side in ("l", "r")}
+    source, _members = read(pack(tmp_path / "views.tar", views))
+    assert source.class_counts == {"0": 4, "1": 4}
+
+
 @pytest.mark.parametrize("where", ["tar", "folder"])
 def test_captions_and_boxes_beside_images_in_class_folders_are_no_labels(tmp_path, where):
     files = PETS | {name.replace(".png", ".txt"): b"0 .5 .5 1 1" for name in PETS}

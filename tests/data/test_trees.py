@@ -203,6 +203,43 @@ def test_a_file_that_cannot_be_read_is_given_with_its_error_and_the_others_are_r
     assert members == {name: content for name, content in PETS.items() if name != "cat/0.png"}
 
 
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_without_images_beside_the_classes_are_named(tmp_path, split):
+    write(tmp_path, {split + name: content for name, content in PETS.items()})
+    write(tmp_path, {f"{split}fox/.DS_Store": b"", f"{split}bee/a.txt": b"", f"{split}cat/.DS_Store": b""})
+    for name in ("owl/deep", ".git", "test", "cat/empty"):
+        (tmp_path / split / name).mkdir(parents=True)
+    source, members = read(tmp_path)
+    assert len(members) == 6
+    (sentence,) = source.left_out
+    prefix = f"folders of {tmp_path} beside the classes hold no image: "
+    assert sentence == f"{prefix}{split}bee (1 .txt), {split}fox (empty), {split}owl (empty)"
+
+
+def test_a_folder_without_images_counts_as_a_change_of_the_source(tmp_path):
+    write(tmp_path, PETS)
+    spec = parse_source(str(tmp_path))
+    before = read_fingerprint(spec)
+    (tmp_path / "owl").mkdir()
+    assert read_fingerprint(spec) != before
+    (tmp_path / "owl").rmdir()
+    assert read_fingerprint(spec) == before
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"images/0.png": png(0), "labels.csv": b""},
+        {"train/0.png": png(0), "test/0.png": png(1), "labels.csv": b""},
+        {"0.png": png(0), "labels.csv": b""},
+    ],
+)
+def test_a_table_beside_images_without_classes_is_named_with_what_reads_it(tmp_path, files):
+    write(tmp_path, files)
+    with pytest.raises(DataError, match=r"labels\.csv is not read: hfds/DIR .*FILE\.py:FUNCTION"):
+        read(tmp_path)
+
+
 def test_no_images_are_refused_with_what_lies_there(tmp_path):
     write(tmp_path, {"cat/a.npy": b"", "dog/b.npy": b""})
     with pytest.raises(DataError, match=r"no images in .*It holds 2 \.npy"):
