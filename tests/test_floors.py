@@ -22,6 +22,7 @@ FLOORS = {
     "commands": 0,
     "errors": 0,
     "events": 0,
+    "figures": 0,
     "aims": 1,
     "calibration": 1,
     "arch": 1,
