@@ -16,7 +16,7 @@ from random import Random
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Measurement, find_contention
 from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import fast_seconds, quality, ratio
+from hilo_nas.rounds import cohort_quality, fast_seconds, ratio
 
 __all__ = ["anchored", "calibration_error", "read_timings"]
 
@@ -31,13 +31,16 @@ of the rounds, two shared CPU cores, `hilo-nas bench ruler`, report in benchmark
 _RESAMPLES = 300
 
 
-def calibration_error(calibration: Calibration) -> float:
+def calibration_error(calibration: Calibration, *, threads: int | None) -> float:
     """Returns the relative standard error of the reference's calibrated speed.
 
     That of its rounds, that between timings, and what others took of the cores that it needed.
+
+    Args:
+        calibration: The calibration.
+        threads: Those of its condition.
     """
-    state, device = calibration.device_state, calibration.device
-    contention = find_contention(state, threads=state.get("cores", 1), device=device)
+    contention = find_contention(calibration.device_state, threads=threads, device=calibration.device)
     others = 0.0 if contention is None else contention.relative_error
     return math.hypot(_error_of_rounds(calibration.call_seconds), _BETWEEN_CALIBRATIONS, others)
 
@@ -54,7 +57,7 @@ def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
 
     Where no rounds are stored, or these give the stored value, the stored value stays.
     """
-    error = calibration_error(calibration)
+    error = calibration_error(calibration, threads=measurement.threads)
     factor = 1.0
     if measurement.call_seconds and measurement.reference_seconds:
         factor = calibration.images_per_s * _relative_speed(measurement) / measurement.images_per_s
@@ -115,13 +118,13 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
 
 
 def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:
-    """The worst quality of the members of each cohort that holds a timing of a network with several."""
+    """The quality of each cohort that holds a timing of a network with several, judged as it was told when timed."""
     doubtful = {
         measurement.cohort for record in records if len(record.measurements) > 1 for measurement in record.measurements
     }
-    found: dict[str, int] = {}
+    members: dict[str, list[Measurement]] = {}
     for record in records:
         for measurement in record.measurements:
             if measurement.cohort in doubtful:
-                found[measurement.cohort] = max(found.get(measurement.cohort, 0), quality(measurement))
-    return found
+                members.setdefault(measurement.cohort, []).append(measurement)
+    return {cohort: cohort_quality(timed) for cohort, timed in members.items()}

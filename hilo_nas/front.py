@@ -29,9 +29,11 @@ __all__ = [
     "probability_beats",
     "probability_of_speed",
     "probability_on_front",
+    "scored_trials",
     "seed_noise",
     "ties_of",
     "top1_errors",
+    "top1_half_widths",
 ]
 
 SURE = 0.95
@@ -49,13 +51,19 @@ _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
 """Rounds do not change, and a running search asks for the same pairs after each trial."""
 
 
+def scored_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the complete trials of the search that trained, of which fronts are made."""
+    found = (r for r in records if r.state == "complete" and not r.is_peer and r.measurement)
+    return [r for r in found if r.has_trained]
+
+
 def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns the complete trials that none beats in both speed and proxy top-1, the fastest first.
 
     A network that did not train (`TrialRecord.has_trained`) is no evidence of anything: it stands on no front, is tied
     with none and beats none, however fast it is.
     """
-    scored = _scored(records)
+    scored = scored_trials(records)
     on_front = is_non_dominated([_point(record) for record in scored])
     front = [record for record, keep in zip(scored, on_front, strict=True) if keep]
     return sorted(front, key=lambda record: -_point(record)[0])
@@ -69,7 +77,7 @@ def ties_of(records: Sequence[TrialRecord]) -> dict[int, tuple[int, ...]]:
     front, noise = front_of(records), seed_noise(records)
     members = {record.number for record in front}
     tied = {}
-    for record in sorted(_scored(records), key=lambda record: -_point(record)[0]):
+    for record in sorted(scored_trials(records), key=lambda record: -_point(record)[0]):
         if record.number in members or any(_surely_beats(rival, record, noise) for rival in front):
             continue
         tied[record.number] = tuple(rival.number for rival in front if dominates(_point(rival), _point(record)))
@@ -104,7 +112,7 @@ def probability_on_front(records: Sequence[TrialRecord], *, draws: int = _DRAWS,
             200 trials take a fraction of a second.
         seed: Of the draws; the same records give the same probabilities, in any order.
     """
-    scored = sorted(_scored(records), key=lambda record: record.number)
+    scored = sorted(scored_trials(records), key=lambda record: record.number)
     errors, gauss = top1_errors(records), Random(seed).gauss
     sizes = Counter(record.measurement.cohort for record in scored if record.measurement)
     together = [cohort for cohort, size in sizes.items() if cohort and size > 1]
@@ -138,7 +146,7 @@ def seed_noise(records: Sequence[TrialRecord]) -> float:
     the front is among its own, and was a lucky one more often than not: the estimate errs on the wide side.
     """
     squares, freedom = 0.0, 0
-    for record in _scored(records):
+    for record in scored_trials(records):
         top1s = [score.proxy_top1 for score in _counted(record)]
         if len(top1s) > 1:
             squares += statistics.variance(top1s) * (len(top1s) - 1)
@@ -158,6 +166,11 @@ def top1_errors(records: Sequence[TrialRecord]) -> dict[int, float]:
     """
     noise = seed_noise(records)
     return {r.number: _top1_error(r, noise) for r in records if r.state == TrialState.COMPLETE and r.score}
+
+
+def top1_half_widths(records: Sequence[TrialRecord]) -> dict[int, float]:
+    """Returns by number half of the 95 % interval of each complete trial's top-1, from its `top1_errors`."""
+    return {number: _Z95 * error for number, error in top1_errors(records).items()}
 
 
 def probability_beats(own: TrialRecord, other: TrialRecord, *, noise: float = 0.0) -> float:
@@ -257,11 +270,6 @@ def _relative_error(measurement: Measurement) -> float:
 def _interval_error(measurement: Measurement) -> float:
     """The relative standard error that a timing's own rounds tell."""
     return measurement.half_width / _Z95 / measurement.images_per_s
-
-
-def _scored(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    found = (r for r in records if r.state == TrialState.COMPLETE and not r.is_peer and r.measurement)
-    return [r for r in found if r.has_trained]
 
 
 def _point(record: TrialRecord) -> tuple[float, float]:

@@ -24,6 +24,7 @@ import yaml
 
 from hilo_nas import plugins
 from hilo_nas.errors import UsageError
+from hilo_nas.home import home_folder
 from hilo_nas.records import write_atomically
 
 __all__ = ["STATE_VARIABLE", "Local", "load_local", "state_folder", "write_local"]
@@ -108,7 +109,7 @@ def state_folder() -> Path:
     if given := os.environ.get(STATE_VARIABLE):
         return Path(given).expanduser().absolute()
     home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path("~/.local/state").expanduser()) / "hilo-nas"
+    return (Path(home) if os.path.isabs(home) else home_folder(STATE_VARIABLE) / ".local/state") / "hilo-nas"
 
 
 def _digest(value: str) -> str | None:

@@ -28,6 +28,7 @@ __all__ = [
     "POWER_CAP",
     "SLOW",
     "Judgement",
+    "cohort_quality",
     "error_apart",
     "fast_seconds",
     "interval",
@@ -119,7 +120,7 @@ def error_apart(shared: Measurement) -> float:
     Args:
         shared: The timing of either network, with the device's state in their rounds.
     """
-    return math.sqrt(2) * shared.contention_error
+    return 0.0 if shared.contention is None else shared.contention.relative_error_between
 
 
 def probability_faster(own: Rounds, other: Rounds, apart: float = 0.0) -> float:
@@ -179,11 +180,11 @@ def judge(
     state = device_state or {}
     others_cores = state.get("others_cores", 0.0)
     if contention is not None:
-        error = 100 * contention.relative_error
+        error, between = 100 * contention.relative_error, 100 * contention.relative_error_between
         return Judgement(
             verdict="contended",
-            text=f"{contention.text}, which the timing needed: images/s and ratios may both be off by {error:.0f} % or "
-            "more. Time again when that work has ended.",
+            text=f"{contention.text}, which the timing needed: images/s may be off by {error:.0f} %, and ratios by "
+            f"{between:.0f} %, or more. {contention.way_out}",
         )
     slower = _slowdown(list(rounds.values()))
     if is_throttling(state) or (slower > _THROTTLED and others_cores < _BUSY_CORES):
@@ -199,10 +200,13 @@ def judge(
     share = sum(disturbed) / len(disturbed)
     if share >= _BURSTY_SHARE or slower > _THROTTLED:
         used = f" ({others_cores:.1f} cores)" if others_cores >= _BUSY_CORES else ""
+        seen = f"disturbed {100 * share:.0f} % of the timed blocks"
+        if share < _BURSTY_SHARE:
+            seen = f"made everything {100 * (slower - 1):.0f} % slower meanwhile"
         return Judgement(
             verdict="bursty",
-            text=f"other work{used} disturbed {100 * share:.0f} % of the timed blocks: the fast rounds count, and "
-            "intervals are wide. Time again on a quiet machine, or for longer.",
+            text=f"other work{used} {seen}: the fast rounds count, and intervals are wide. Time again on a quiet "
+            "machine, or for longer.",
         )
     return Judgement(verdict="steady", text=f"{100 * share:.0f} % of the timed blocks were disturbed")
 
@@ -252,7 +256,7 @@ def verdict_name(measurement: Measurement) -> str | None:
     return measurement.verdict if judgement is None else judgement.verdict
 
 
-def judge_calibration(calibration: Calibration, *, threads: int) -> Judgement:
+def judge_calibration(calibration: Calibration, *, threads: int | None) -> Judgement:
     """Returns how the machine behaved while the reference was calibrated, judged by what is stored.
 
     Args:
@@ -284,6 +288,13 @@ def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
 def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
     """Returns the worst of `judge_cohorts`; there must be at least one measurement."""
     return max(judge_cohorts(measurements), key=lambda judgement: VERDICTS.index(judgement.verdict))
+
+
+def cohort_quality(measurements: Sequence[Measurement]) -> int:
+    """Returns the `quality` of networks that were timed together, judged by all of their rounds."""
+    if any(verdict_of(measurement) is None for measurement in measurements):
+        return max(quality(measurement) for measurement in measurements)
+    return VERDICTS.index(judge_cohort(measurements).verdict)
 
 
 def quality(measurement: Measurement) -> int:

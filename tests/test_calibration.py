@@ -8,6 +8,7 @@ from builders import (
     build_calibration,
     build_cohort,
     build_condition,
+    build_device,
     build_manifest,
     build_measurement,
     build_record,
@@ -113,12 +114,21 @@ def test_a_timing_without_rounds_keeps_its_value():
 
 @pytest.mark.parametrize(("rounds", "error"), [((0.1,) * 30, 0.02), ((0.1, 0.2) * 15, 0.02)])
 def test_equal_fast_rounds_leave_the_error_between_calibrations(rounds, error):
-    assert calibration_error(build_calibration(call_seconds=rounds)) == pytest.approx(error, rel=0.01)
+    assert calibration_error(build_calibration(call_seconds=rounds), threads=2) == pytest.approx(error, rel=0.01)
 
 
 def test_uneven_rounds_make_a_calibration_less_certain():
     uneven = build_calibration(call_seconds=tuple(0.1 + 0.01 * i for i in range(30)))
-    assert calibration_error(uneven) > 0.03
+    assert calibration_error(uneven, threads=2) > 0.03
+
+
+def test_cores_that_a_calibration_did_not_need_leave_it_certain():
+    busy = {"cores": 16, "others_cores": 6.0, "quietest": {"others_cores": 6.0}}
+    calibration = build_calibration(
+        call_seconds=(0.1,) * 30, device_state=busy, device=build_device(model="X, 16 cores")
+    )
+    assert calibration_error(calibration, threads=1) == pytest.approx(0.02, rel=0.01)
+    assert calibration_error(calibration, threads=16) > 0.2
 
 
 # The better of several timings.
@@ -146,8 +156,8 @@ def test_of_two_timings_the_better_counts_and_of_equal_ones_the_newer(tmp_path, 
 
 
 def test_the_choice_is_made_for_a_whole_cohort(tmp_path):
-    """One member was disturbed in the newer cohort: the others, steady in themselves, count by the older one too."""
-    newer, older = timings("new", ["steady", "bursty", "steady"], 2), timings("old", ["steady"] * 3, 1)
+    """The newer cohort was disturbed: a member that is steady in itself counts by the older one too."""
+    newer, older = timings("new", ["steady", "bursty", "bursty"], 2), timings("old", ["steady"] * 3, 1)
     assert {record.measurement.cohort for record in read(tmp_path, trials(newer, older))} == {"old"}
 
 

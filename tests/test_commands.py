@@ -12,7 +12,7 @@ from builders import build_infeasible, build_manifest, build_record, demo_record
 import hilo_nas
 from hilo_nas.cli import main
 from hilo_nas.cli.app import app
-from hilo_nas.cli.hints import confirm_hint, hints_after_search, remeasure_hint, resume_hint
+from hilo_nas.cli.hints import confirm_command, hints_after_search, remeasure_command, resume_hint
 from hilo_nas.commands import command
 from hilo_nas.study import find_study
 
@@ -108,9 +108,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "all of them"
 
 
-def hints(folder, records, **manifest):
+def hints(folder, records, *, is_exhausted=False, **manifest):
     study = write_study(folder, "my study", records, build_manifest("my study", **manifest))
-    return hints_after_search("my study", folder, study.load_manifest(), study.load_records())
+    return hints_after_search(
+        "my study", folder, study.load_manifest(), study.load_records(), is_exhausted=is_exhausted
+    )
 
 
 def test_hints_of_a_finished_search_parse_and_the_export_runs(folder):
@@ -119,6 +121,9 @@ def test_hints_of_a_finished_search_parse_and_the_export_runs(folder):
     assert [parse(hint.line()).command.name for hint in found] == ["search", "export"]
     assert main(shlex.split(found[1].line(), comments=True)[1:]) == 0
     assert (folder.parent / "out" / "train.yaml").is_file()
+    again = hints_after_search("my study", folder, build_manifest("my study"), demo_records())[1][1]
+    assert main(shlex.split(again.line(), comments=True)[1:]) == 0
+    assert (folder.parent / "out-2" / "train.yaml").is_file()
 
 
 def test_without_a_network_on_the_front_no_export_is_hinted_but_the_nearest_value(folder):
@@ -135,9 +140,19 @@ def test_without_a_network_on_the_front_no_export_is_hinted_but_the_nearest_valu
     assert main(shlex.split(found[1].line(), comments=True)[1:]) == 0
 
 
-@pytest.mark.parametrize("build", [resume_hint, confirm_hint, remeasure_hint])
-def test_other_hints_parse(build, tmp_path):
-    assert parse(build("it's mine", tmp_path / "a b").line())
+def test_where_the_space_holds_no_further_network_nobody_is_told_to_search_on(folder):
+    near = build_infeasible(0, 850.0, violations={"images_per_s": 0.06})
+    notes, found = hints(folder, [near], limits={"images_per_s": 900.0}, is_exhausted=True)
+    assert notes == [
+        "1 network breaks images_per_s >= 900; the nearest has 850 (trial 0). Loosen the limit in a new study."
+    ]
+    assert [parse(hint.line()).command.name for hint in found] == ["status"]
+
+
+def test_other_hints_parse(tmp_path):
+    place = ("it's mine", tmp_path / "a b")
+    for text in (resume_hint(*place).line(), confirm_command(*place), remeasure_command(*place)):
+        assert parse(text)
 
 
 def test_a_study_elsewhere_is_named_by_its_path(folder):

@@ -268,6 +268,13 @@ def test_a_noisy_neighbour_makes_a_machine_bursty_and_the_user_is_told_what_to_d
     assert "Time again on a quiet machine, or for longer." in found.text
 
 
+def test_a_slowdown_by_other_work_is_not_told_as_blocks_that_it_disturbed():
+    rounds = [0.02] * 20 + [0.022] * 20
+    found = judge({"own": rounds, "reference": rounds}, device_state={"others_cores": 0.3})
+    assert found.verdict == "bursty"
+    assert "other work (0.3 cores) made everything 10 % slower meanwhile" in found.text
+
+
 def test_one_network_that_is_slower_than_the_other_disturbs_nobody():
     own, reference = Machine(13).time(24, 0.02, 2.0)
     assert judge({"own": own, "reference": reference}).verdict == "steady"

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hilo_nas.cli.text import duration, figure, score_label, score_text
+from hilo_nas.cli.text import duration, score_label, score_text
 from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
@@ -41,6 +41,7 @@ from hilo_nas.events import (
     TrialFinished,
     TrialStarted,
 )
+from hilo_nas.figures import figure
 from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import is_non_dominated
 from hilo_nas.states import TrialState

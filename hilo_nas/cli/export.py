@@ -9,7 +9,7 @@ import typer
 
 from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir
-from hilo_nas.cli.text import figure, score_label, score_text, with_spread
+from hilo_nas.cli.text import score_label, score_text
 from hilo_nas.cli.writing import hint_of_writing
 from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
@@ -24,7 +24,9 @@ from hilo_nas.export import (
     promises_of,
     source_of_trial,
 )
+from hilo_nas.figures import figure, with_spread
 from hilo_nas.records import TrialRecord
+from hilo_nas.rounds import verdict_name
 from hilo_nas.study import find_study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -118,9 +120,11 @@ def _figures(record: TrialRecord) -> str:
     measured, score = record.measurement, record.score
     assert measured is not None
     assert score is not None
+    verdict = verdict_name(measured)
+    way = ", ".join((measured.condition.label(), *([verdict] if verdict else [])))  # protocol 1 gave none
     parts = [
         f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on {measured.device.model} "
-        f"({measured.condition.label()}, {measured.verdict})",
+        f"({way})",
         f"{score_label(score.metric)} {score_text(score.metric, score.proxy_top1)}",
         f"{figure((record.parameters or 0) / 1e6)} M parameters",
     ]

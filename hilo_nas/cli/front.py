@@ -11,12 +11,15 @@ from typing import Any
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console, echo
-from hilo_nas.cli.hints import confirm_hint, remeasure_hint
+from hilo_nas.cli.hints import confirm_command, remeasure_command
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
-from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_errors
+from hilo_nas.commands import command
+from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_half_widths
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import METRICS
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.states import TrialState
@@ -100,7 +103,7 @@ def print_front(
         return
     scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in records)
     ties = ties_of(records)
-    text = f"{folder.name}: {len(front)} of {scored} scored networks are on the front"
+    text = f"{folder.name}: {len(front)} of {scored} scored networks {'is' if len(front) == 1 else 'are'} on the front"
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
     if stopped := sum(record.state == TrialState.STOPPED for record in records):
@@ -115,24 +118,17 @@ def print_front(
         anchors,
         console,
         ties=ties,
-        errors=top1_errors(records),
+        half_widths=top1_half_widths(records),
         probabilities=probability_on_front(records),
         limits=manifest.limits_in_force,
     )
     condition, device = manifest.objective, manifest.device
-    fastest = front[0].measurement
-    has_interval = fastest is not None and fastest.images_per_s_low is not None  # protocol 1 had none
-    spread = (
-        "half of the 95 % interval, the error of the calibration included"
-        if has_interval
-        else "robust spread of a timing round"
-    )
-    noise = seed_noise(records)
-    of_seeds = f", with the noise of a seed in it ({100 * noise:.2g} points)" if noise else ""
+    shown = [record for record in (*front, *tied, *peers) if record.measurement]
     console.print(
-        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± {spread}\n"
+        f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
         "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call\n"
-        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error{of_seeds}\n"
+        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}\n"
+        f"{_legend_of_spread(shown, records)}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
         "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %"
@@ -144,17 +140,17 @@ def print_front(
     if manifest.speeds:
         console.print(f"speeds from the table {manifest.speeds}", style="dim", soft_wrap=True)
     if len({(m.form, m.protocol) for record in front if (m := record.measurement)}) > 1:
-        way = remeasure_hint(study or folder.name, studies_dir).command
-        console.print(f"These speeds were not all taken in the same way: {way}", soft_wrap=True)
-    shown = [record for record in (*front, *tied, *peers) if record.measurement and record.measurement.contention]
-    if shown:
-        numbers = ", ".join(str(record.number) for record in shown)
-        worst = max((r.measurement for r in shown if r.measurement), key=lambda m: m.contention_error)
+        way = _way_to_time_again(manifest, study or folder.name, studies_dir)
+        console.print(f"These speeds were not all taken in the same way: {way}", markup=False, soft_wrap=True)
+    if contended := [record for record in shown if record.measurement and record.measurement.contention]:
+        numbers = ", ".join(str(record.number) for record in contended)
+        worst = max((r.measurement for r in contended if r.measurement), key=lambda m: m.contention_error)
         assert worst.contention is not None
-        way = remeasure_hint(study or folder.name, studies_dir).command
+        are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
+        way = _way_to_time_again(manifest, study or folder.name, studies_dir)
         console.print(
-            f"{len(shown)} of these timings are contended (trial {numbers}): {worst.contention.text}, so their ± is "
-            f"wider. Time them again when nothing else runs: {way}",
+            f"{len(contended)} of these timings {are} contended (trial {numbers}): {worst.contention.text}, so {their} "
+            f"± is wider. Time {them} again when nothing else runs: {way}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -165,10 +161,29 @@ def print_front(
     scores = [record.score for record in front if record.score]
     if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
         console.print(
-            f"One seed each, and some may have been lucky: {confirm_hint(study or folder.name, studies_dir).command}",
+            f"One seed each, and some may have been lucky: {confirm_command(study or folder.name, studies_dir)}",
             markup=False,
             soft_wrap=True,
         )
+
+
+def _legend_of_spread(shown: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
+    """Returns what ± means, in the table as in the sentences below it."""
+    text, noise = "±: half of a 95 % interval; images/s with the error of the calibration", seed_noise(records)
+    metric = next((record.score.metric for record in shown if record.score), "top1")
+    if noise:
+        size = f"{100 * noise:.2g} points" if metric in METRICS else f"{noise:.2g}"
+        text += f", {score_label(metric)} with the noise of a seed ({size})"
+    if any(record.measurement and record.measurement.images_per_s_low is None for record in shown):  # protocol 1
+        text += "; of timings that have no interval, the robust spread of a round"
+    return text
+
+
+def _way_to_time_again(manifest: Manifest, study: str, studies_dir: Path | None) -> str:
+    """Returns how to time a study's networks again; where a table gave its speeds, that is timed instead."""
+    if manifest.speeds is None:
+        return remeasure_command(study, studies_dir)
+    return f"make the table {manifest.speeds} again with `{command('measure')}`, and search with the new one"
 
 
 def _untrained(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hilo_nas.commands import command, study_options
+from hilo_nas.figures import counted
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text, measured_values
 from hilo_nas.states import TrialState
 
-__all__ = ["Hint", "confirm_hint", "hints_after_search", "remeasure_hint", "resume_hint"]
+__all__ = ["Hint", "confirm_command", "hints_after_search", "remeasure_command", "resume_hint"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,15 +45,14 @@ def resume_hint(study: str, studies_dir: Path | None, *, trials: int | None = No
     return Hint(command=command("search", "--study", study, *study_options(studies_dir), *more), purpose=purpose)
 
 
-def confirm_hint(study: str, studies_dir: Path | None) -> Hint:
-    """Returns how to train the front with further seeds."""
-    text = command("search", "--study", study, *study_options(studies_dir), "--confirm", 2)
-    return Hint(command=text, purpose="train the front with two more seeds")
+def confirm_command(study: str, studies_dir: Path | None) -> str:
+    """Returns the command that trains the front with two further seeds."""
+    return command("search", "--study", study, *study_options(studies_dir), "--confirm", 2)
 
 
-def remeasure_hint(study: str, studies_dir: Path | None) -> Hint:
-    """Returns how to time a study's networks again."""
-    return Hint(command=command("remeasure", study, *study_options(studies_dir)), purpose="time them all again")
+def remeasure_command(study: str, studies_dir: Path | None) -> str:
+    """Returns the command that times the front again; a study that takes its speeds from a table refuses it."""
+    return command("remeasure", study, *study_options(studies_dir))
 
 
 def hints_after_search(
@@ -63,6 +65,8 @@ def hints_after_search(
 ) -> tuple[list[str], list[Hint]]:
     """Returns what to know and what to type after a search: an export only where the front holds a network.
 
+    The export goes to a folder that is not there yet, because it would not replace files.
+
     Args:
         study: The study's name or folder, as the user wrote it.
         studies_dir: As the user gave it.
@@ -72,11 +76,18 @@ def hints_after_search(
     """
     further = [] if is_exhausted else [resume_hint(study, studies_dir, trials=20)]
     if front_of(records):
-        options = ("--knee", "--format", "timm", "-o", "out/")
+        options = ("--knee", "--format", "timm", "-o", _free_folder())
         text = command("export", study, *study_options(studies_dir), *options)
         return [], [*further, Hint(command=text, purpose="train the network at the knee")]
     why = Hint(command=command("status", study, *study_options(studies_dir)), purpose="why no network is on the front")
-    return nearest_to_limits(manifest.limits_in_force, records), [*further, why]
+    way = "Loosen the limit in a new study." if is_exhausted else "Search on, or loosen the limit in a new study."
+    return [f"{line} {way}" for line in nearest_to_limits(manifest.limits_in_force, records)], [*further, why]
+
+
+def _free_folder() -> str:
+    """`out/`, or the first of `out-2/`, `out-3/` and so on that is not there."""
+    names = itertools.chain(["out"], (f"out-{i}" for i in itertools.count(2)))
+    return next(f"{name}/" for name in names if not os.path.lexists(name))
 
 
 def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord]) -> list[str]:
@@ -99,7 +110,7 @@ def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord
             **(measured_values(nearest.measurements) if nearest.measurements else {}),
         }
         lines.append(
-            f"{len(broken)} networks break {limit_text(name, bound)}; the nearest has {values[name]:.4g} "
-            f"(trial {nearest.number}). Search on, or loosen the limit in a new study."
+            f"{counted(len(broken), 'network')} {'breaks' if len(broken) == 1 else 'break'} {limit_text(name, bound)}; "
+            f"the nearest has {values[name]:.4g} (trial {nearest.number})."
         )
     return lines

@@ -33,9 +33,9 @@ from hilo_nas.cli.options import (
     Threads,
     parse_duration,
 )
-from hilo_nas.cli.text import figure, with_spread
 from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
+from hilo_nas.figures import figure, with_spread
 
 if TYPE_CHECKING:
     from hilo_nas.measure import Cohort, Ruler

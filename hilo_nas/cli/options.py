@@ -92,7 +92,10 @@ IdleTimeout = Annotated[str, typer.Option(metavar="TIME", help="A timing process
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help="Training images, as `hilo-nas search` takes them.")]
 ClassFrom = Annotated[
     str | None,
-    typer.Option(metavar="first|path", help="Folders that name a class: the first level (the default), or all levels."),
+    typer.Option(
+        metavar="first|last|path",
+        help="Folders that name a class: first level (the default), innermost, or all levels.",
+    ),
 ]
 Background = Annotated[
     str | None, typer.Option(metavar="COLOR", help="Color behind transparent images: white by default, or #RRGGBB.")

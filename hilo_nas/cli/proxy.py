@@ -100,15 +100,17 @@ def check(
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.sources import parse_source
-    from hilo_nas.report import check_folder, check_pictures, write_tables
+    from hilo_nas.report import can_draw, check_folder, write_tables
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
     from hilo_nas.space import load_space
     from hilo_nas.study import find_study
 
     with_picture = not (no_plot or no_save)
-    if with_picture:
-        check_pictures()
+    if with_picture and not can_draw():
+        text = "no picture is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'."
+        build_console(stderr=True).print(text)
+        with_picture = False
     if not no_save:
         check_folder(save)
     idle_timeout_s = parse_duration(idle_timeout)

@@ -109,14 +109,15 @@ def run(
         ),
     ] = None,
     remeasure: Annotated[
-        bool, typer.Option("--remeasure/--no-remeasure", help="Time the front again, side by side, at the end.")
+        bool,
+        typer.Option("--remeasure/--no-remeasure", help="Time contended networks and the front again."),
     ] = True,
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
             metavar="DATA",
-            help="Training images: digits, a folder of class folders, a .tar, torch/NAME, hfds/NAME, wds/..., "
+            help="Training images: digits, a folder or archive of class folders, torch/NAME, hfds/NAME, wds/..., "
             "module:function.",
         ),
     ] = None,

@@ -11,6 +11,7 @@ from rich.markup import escape
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import SpaceArgument
 from hilo_nas.errors import UsageError
+from hilo_nas.figures import share_text
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
 
 __all__ = ["app"]
@@ -20,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at sea
 ImgSize = Annotated[int | None, typer.Option(help="Timing size in pixels; the space's default if left out.")]
 ProxyImgSize = Annotated[int | None, typer.Option(help="Proxy size in pixels; the space's default if left out.")]
 NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier; the space's default if left out.")]
+
+_Z95 = 1.96
 
 
 @app.command("list")
@@ -81,9 +84,8 @@ def _report(
     if census.is_exact:
         networks = f"{census.n_networks:,} distinct networks (counted)"
     else:
-        networks = (
-            f"about {_rounded(census.n_networks)} distinct networks (estimate, ± {_rounded(census.n_networks_se)})"
-        )
+        half_width = _rounded(_Z95 * census.n_networks_se)
+        networks = f"about {_rounded(census.n_networks)} distinct networks (estimate, ± {half_width})"
     console.print(f"{census.n_configs:,} configurations, {networks}")
     console.print(
         f"params {census.params_m[0]:.3g} to {census.params_m[1]:.3g} M ({classes} classes), "
@@ -91,7 +93,7 @@ def _report(
         markup=False,
     )
     if space.limits:
-        console.print(f"{census.within_limits:.0%} of the configurations keep the limits on params and MACs")
+        console.print(f"{share_text(census.within_limits)} of the configurations keep the limits on params and MACs")
     for text in report_dead_knobs(space, img_size=size, proxy_img_size=proxy_size):
         console.print(f"note: {text}")
 

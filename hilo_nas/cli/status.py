@@ -15,6 +15,7 @@ from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
+from hilo_nas.figures import counted, share_text
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
@@ -96,7 +97,8 @@ def run(
     }
     if images:
         rows["trained"] = (
-            f"{searching:,} images, {searching / in_full:.0%} of the full trainings of these {len(images)} networks"
+            f"{searching:,} images, {share_text(searching / in_full)} of the full trainings of "
+            f"{'this network' if len(images) == 1 else f'these {len(images)} networks'}"
         )
         if confirming:
             rows["trained"] += f"; {confirming:,} more with further seeds"
@@ -107,7 +109,9 @@ def run(
     ]:
         rows["untrained"] = f"trial {', '.join(untrained)}: the score cannot be told from guessing"
     if verdicts:
-        rows["machine"] = ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common())
+        rows["machine"] = ", ".join(
+            f"{counted(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()
+        )
         if contended:
             rows["machine"] += f"; contended: trial {', '.join(map(str, contended))}"
     if limits := manifest.limits_in_force:

@@ -17,8 +17,9 @@ from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_columns
-from hilo_nas.cli.text import describe_proxy, duration, figure, score_label, with_spread
+from hilo_nas.cli.text import describe_proxy, duration, score_label
 from hilo_nas.commands import command
+from hilo_nas.figures import counted, figure, with_spread
 from hilo_nas.pareto import is_non_dominated
 from hilo_nas.study import StudyFolder
 
@@ -93,7 +94,7 @@ def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> N
         "target": f"{condition.label()} on {manifest.device.model} (torch {manifest.device.torch})",
         "scored": ", ".join(f"{count} after {images:,} images" for images, count in content["scored"].items()),
         "spent": f"{duration(content['timing_s'])} timing, {duration(content['training_s'])} training",
-        "machine": ", ".join(f"{count} timings {verdict}" for verdict, count in verdicts.most_common()),
+        "machine": ", ".join(f"{counted(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()),
     }
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}", markup=False)
@@ -103,15 +104,18 @@ def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> N
 def _print_text(
     folder: StudyFolder, table: Table, front: Sequence[tuple[int, TableRow]], scored: int, console: Console
 ) -> None:
+    from hilo_nas.bench.table import build_score
+
     manifest, budget = table.manifest, table.budgets[-1]
-    console.print(f"{folder.name}: {len(front)} of {scored} networks of this table are on the front", markup=False)
-    scores = [row.scores[budget] for _, row in front]
+    are = "is" if len(front) == 1 else "are"
+    console.print(f"{folder.name}: {len(front)} of {scored} networks of this table {are} on the front", markup=False)
+    scores = [build_score(row, budget, table) for _, row in front]
     columns = [
         Column("row", [str(number) for number, _ in front]),
         Column("images/s", [with_spread(row.images_per_s, _half_width(row)) for _, row in front]),
         Column(
             f"{score_label(manifest.plan.score_metric)} %",
-            [with_spread(score.top1, score.top1_se, scale=100, decimals=1) for score in scores],
+            [with_spread(score.proxy_top1, score.half_width, scale=100, decimals=1) for score in scores],
         ),
         Column("params M", [figure(row.parameters / 1e6, 3) for _, row in front], rank=1),
         Column("GMACs", [figure(row.macs / 1e9, 3) for _, row in front], rank=2),
@@ -126,8 +130,9 @@ def _print_text(
     condition, device = manifest.objective, manifest.device
     console.print(
         f"row: place in {_TABLE}, from 0; the records of this table are not stored, so none can be exported\n"
-        f"images/s: {condition.label()} on {device.model}, torch {device.torch}; ± half of the 95 % interval\n"
-        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}; ± standard error\n"
+        f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
+        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}\n"
+        "±: half of a 95 % interval\n"
         f"Replay searches on it: {command('bench', 'samplers', folder.path)}",
         style="dim",
         markup=False,

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import plain
-from hilo_nas.cli.text import figure, score_label, with_spread
+from hilo_nas.cli.text import score_label
+from hilo_nas.figures import figure, probability_text, with_spread
 from hilo_nas.measurement import METRICS, Measurement
 from hilo_nas.records import TrialRecord
 
@@ -31,7 +32,7 @@ def print_front_table(
     console: Console,
     *,
     ties: Mapping[int, Sequence[int]] | None = None,
-    errors: Mapping[int, float],
+    half_widths: Mapping[int, float],
     probabilities: Mapping[int, float],
     limits: Collection[str] = (),
 ) -> None:
@@ -44,7 +45,7 @@ def print_front_table(
         anchors: Keys of the anchors.
         console: Where to print.
         ties: By number, the members of the front that a trial is tied with.
-        errors: By number, the standard error of its top-1.
+        half_widths: By number, half of the 95 % interval of its score.
         probabilities: By number, how probable it is that the trial belongs on the front.
         limits: Names of the limits that the trials must keep: a limited latency has a column that always stays.
     """
@@ -66,7 +67,7 @@ def print_front_table(
             [
                 with_spread(
                     record.score.proxy_top1 if record.score else None,
-                    errors[record.number],
+                    half_widths[record.number],
                     scale=100 if is_share else 1,
                     decimals=1 if is_share else 0,
                 )
@@ -76,7 +77,10 @@ def print_front_table(
         Column("n", [str(record.score.seeds) for record in shown if record.score], rank=6),
         Column(
             "P(front)",
-            [f"{probabilities[r.number]:.0%}" if r.number in probabilities else "" for r in shown],
+            [
+                probability_text(probabilities[r.number], is_short=True) if r.number in probabilities else ""
+                for r in shown
+            ],
             rank=1,
         ),
         Column("p50 ms", [_figure_of(record.measurement, "latency_ms_p50") for record in shown], rank=2),

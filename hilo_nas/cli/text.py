@@ -1,11 +1,12 @@
-"""Figures as people read them: with their spread and their unit."""
+"""Scores, proxies and durations as people read them."""
 
 from __future__ import annotations
 
+from hilo_nas.figures import figure
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import FORMULAS, METRICS, TRAINING
 
-__all__ = ["describe_proxy", "duration", "figure", "score_label", "score_text", "with_spread"]
+__all__ = ["describe_proxy", "duration", "score_label", "score_text"]
 
 _LABELS = {
     "top1": "top-1",
@@ -15,25 +16,6 @@ _LABELS = {
     "macs": "score (GMACs)",
     "images_per_s": "score (images/s)",
 }
-
-
-def figure(value: float | None, digits: int = 4) -> str:
-    """Returns a number with so many significant digits and no exponent; a dash for None."""
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if "e" in text or abs(value) >= 10**digits else text
-
-
-def with_spread(value: float | None, spread: float | None, *, scale: float = 1.0, decimals: int = 0) -> str:
-    """Returns `value ± spread`, both scaled and with so many decimals, or more where the value is small."""
-    if value is None:
-        return "-"
-    decimals = max(decimals, 3 - len(str(int(abs(value * scale)))) + (abs(value * scale) < 1))
-    text = f"{value * scale:,.{decimals}f}"
-    return text if spread is None else f"{text} ± {spread * scale:,.{decimals}f}"
 
 
 def score_label(metric: str) -> str:

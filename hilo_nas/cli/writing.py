@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from hilo_nas.data.reading import render_range
 from hilo_nas.manifest import Manifest
 from hilo_nas.study import StudyFolder
 
@@ -23,7 +24,7 @@ def hint_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
     }
     for name, value in given.items():
         if value is not None:
-            text = ",".join(f"{bound:g}" for bound in value) if isinstance(value, list | tuple) else str(value)
+            text = render_range(*value) if name == "value_range" else str(value)
             words += [f"--{name.replace('_', '-')}", text]
     words += ["--skip-broken"] * bool(manifest.data.reading.get("skip_broken"))
     why = "; ".join(manifest.data.unlike_timm)

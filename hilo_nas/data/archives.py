@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
+from hilo_nas.data.formats import describe_impostor
 from hilo_nas.errors import DataError
 
 __all__ = ["Archive", "Contents", "Place", "open_archive"]
@@ -37,7 +38,7 @@ class Contents(NamedTuple):
     special: list[str]
     """Paths of pipes and devices."""
     lost: list[str]
-    """Links that lead outside the archive or to nothing, and names that lead outside."""
+    """Links that lead outside the archive, to nothing or to a folder that is read already, and names outside."""
     is_cut: bool
     """True where the end marker is missing."""
 
@@ -60,16 +61,26 @@ def open_archive(file: BinaryIO) -> Iterator[Archive]:
     """Opens an archive, whose kind is told by its first bytes.
 
     Raises:
-        DataError: It is encrypted, damaged, or needs a package that is not installed.
+        DataError: It is none, encrypted, damaged, or needs a package that is not installed.
     """
-    head = file.read(6)
+    head = file.read(512)
     file.seek(0)
-    if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\10"):
+    if found := describe_impostor(head, "archive"):
+        raise DataError(found)
+    if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\10") or _extracts_itself(file, head):
         with zipfile.ZipFile(file) as opened:
             yield _Zip(opened)
     else:
         with _decompressed(file, head) as stream:
             yield _Tar(stream, is_sequential=stream is not file)
+
+
+def _extracts_itself(file: BinaryIO, head: bytes) -> bool:
+    """Returns True for a zip behind a program that unpacks it."""
+    is_program = head.startswith((b"MZ", b"\x7fELF", b"#!"))
+    found = is_program and zipfile.is_zipfile(file)
+    file.seek(0)
+    return found
 
 
 def _decompressed(file: BinaryIO, head: bytes) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -141,6 +152,14 @@ class _Tar:
 
     def list(self) -> Contents:
         index = _Index()
+        is_cut = self._add_members(index)
+        # `cat a.tar b.tar` leaves an end marker in the middle.
+        while not is_cut and self._find_next():
+            is_cut = self._add_members(index)
+        return index.contents(is_cut)
+
+    def _add_members(self, index: _Index) -> bool:
+        """Adds the members up to the next end marker; returns whether the marker is missing."""
         with tarfile.open(fileobj=self._stream, mode="r:") as tar:
             for info in tar:
                 # tarfile keeps what it has read; a large archive has millions of members.
@@ -156,8 +175,19 @@ class _Tar:
                     index.add(info.name, target=posixpath.join(posixpath.dirname(info.name), info.linkname))
                 elif not info.isdir():
                     index.special.append(info.name)
-            is_cut = self._check_end(tar.offset)
-        return index.contents(is_cut)
+            return self._check_end(tar.offset)
+
+    def _find_next(self) -> bool:
+        """Goes on to the next block that is not empty; returns False at the end, and where that is no member."""
+        while block := self._stream.read(tarfile.BLOCKSIZE):
+            if block.strip(b"\0"):
+                try:
+                    tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                except tarfile.HeaderError:
+                    return False
+                self._stream.seek(self._stream.tell() - len(block))
+                return True
+        return False
 
     def _check_end(self, offset: int) -> bool:
         """Returns whether the end marker is missing; `tarfile` takes a damaged header for the end.
@@ -233,20 +263,48 @@ class _Index:
 
     def contents(self, is_cut: bool) -> Contents:
         files, lost = dict(self.files), list(self._outside)
-        folders: dict[str, list[str]] = {}
-        if self._links:
-            for path in self.files:
-                for end in (i for i, sign in enumerate(path) if sign == "/"):
-                    folders.setdefault(path[:end], []).append(path)
-        for link in self._links:
+        folders = self._list_folders() if self._links else {}
+
+        def follow(link: str, path: str, above: tuple[str, ...], entered: set[str]) -> None:
+            """Adds what a link holds.
+
+            Args:
+                link: Where the link itself lies.
+                path: The path by which it is reached; another where it lies in a folder that a link leads to.
+                above: Folders that links on the way to it lie in.
+                entered: Folders that were read by links of linked folders. Each is read once, else their number could
+                    explode.
+            """
             target = self._resolve(link)
+            around = (*above, posixpath.dirname(link))
             if target is not None and target in self.files:
-                files[link] = self.files[target]
-            elif target is not None and target in folders and not f"{link}/".startswith(f"{target}/"):
-                files |= {link + path[len(target) :]: self.files[path] for path in folders[target]}
-            else:
-                lost.append(link)
+                files[path] = self.files[target]
+                return
+            is_circle = any(f"{folder}/".startswith(f"{target}/") for folder in around)
+            is_repeated = bool(above) and target in entered
+            if target is None or target not in folders or is_circle or is_repeated or len(around) > _MAX_LINKS:
+                lost.append(path)
+                return
+            if above:
+                entered.add(target)
+            for inner in folders[target]:
+                place = path + inner[len(target) :]
+                if inner in self._links:
+                    follow(inner, place, around, entered)
+                else:
+                    files[place] = self.files[inner]
+
+        for link in self._links:
+            follow(link, link, (), set())
         return Contents(files, self.special, lost, is_cut)
+
+    def _list_folders(self) -> dict[str, list[str]]:
+        """Returns the files and links below each folder."""
+        folders: dict[str, list[str]] = {}
+        for path in (*self.files, *self._links):
+            for end in (i for i, sign in enumerate(path) if sign == "/"):
+                folders.setdefault(path[:end], []).append(path)
+        return folders
 
     def _resolve(self, path: str) -> str | None:
         """Returns where a path leads once all links on its way are followed; None outside, or in a circle."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from hilo_nas.data.formats import ending_of, is_litter
+from hilo_nas.data.formats import describe_impostor, ending_of, is_litter
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.data.splits import choose_labelled, role_of
 from hilo_nas.data.walk import is_special, walk_files
@@ -18,6 +21,8 @@ __all__ = ["find_parts", "open_named", "open_parts"]
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "pixel_values", "bytes")
 _LABEL_NAMES = ("label", "labels", "class", "cls", "class_name", "label_name", "category", "target", "fine_label", "y")
+_SPLIT_NAMES = ("split", "partition", "subset", "set")
+_FUNCTION = "read the rows with a function, FILE.py:FUNCTION"
 _BATCH = 64
 
 
@@ -28,14 +33,23 @@ class Part(NamedTuple):
     path: str
     """Path inside the source, without its ending."""
 
+    @property
+    def name(self) -> str:
+        """The name for messages."""
+        return self.file.name if self.path == "." else self.path
+
 
 class _Columns(NamedTuple):
     image: str
     label: str
     names: list[str] | None
     """Names of the classes where labels are numbers of a ClassLabel."""
-    unused: list[str]
+    split: str | None
+    """The column that tells the split of each row."""
+    others: list[str]
     """Further columns that could be labels."""
+    are_numbers: bool
+    """Whether labels are numbers without names."""
 
 
 def find_parts(path: Path) -> list[Part]:
@@ -64,7 +78,7 @@ def open_parts(spec: SourceSpec, parts: list[Part]) -> Source:
         DataError: `datasets` is not installed, a file cannot be read, or has no image or no label.
     """
     _check_installed(spec)
-    loaded = [_Table(part) for part in parts]
+    loaded = [_load(spec, part) for part in parts]
     choice = choose_labelled(spec.text, [_levels(part.path) for part in parts], [""] * len(parts))
     held = {place: len(table) for place, table in enumerate(loaded) if place not in choice.classes}
     split = _tell(parts, choice.classes, held) if held or choice.split else ""
@@ -102,78 +116,119 @@ def _tell(parts: list[Part], chosen: Mapping[int, str], held: Mapping[int, int])
     counts: Counter[str] = Counter()
     for place, number in held.items():
         counts[name(place)] += number
-    out = [f"{part} ({number:,} image{'' if number == 1 else 's'})" for part, number in counts.items()]
+    out = [f"{part} ({count_of(number, 'image')})" for part, number in counts.items()]
     shown = ", ".join(trains[:3]) + (f" and {len(trains) - 3:,} more" if len(trains) > 3 else "")
-    sentence = f"{shown} {'trains' if len(trains) == 1 else 'train'}"
-    return sentence + (f"; {', '.join(out)} {'is' if len(out) == 1 else 'are'} left out" if out else "")
+    sentence = f"{shown} {agree(len(trains), 'trains', 'train')}"
+    return sentence + (f"; {', '.join(out)} {agree(len(out), 'is', 'are')} left out" if out else "")
 
 
 class _Table:
-    """Rows of one part: from `datasets`, or straight from a Parquet file, which is not copied into its cache."""
+    """Rows of one part: from `datasets`, or straight from a file, which is not copied into its cache.
+
+    `datasets` itself reads the stream form of Arrow, and not the form of a file (`ARROW1`).
+    """
 
     def __init__(self, part: Part, dataset: Any = None) -> None:
         import datasets
+        import pyarrow
         import pyarrow.parquet as parquet
 
         self.part = part
-        self._parquet = dataset is None and ending_of(part.file.name) == ".parquet"
+        self._dataset, self._parquet, self._arrow = dataset, False, False
+        if dataset is None and part.file.is_file():
+            with open(part.file, "rb") as file:
+                head = file.read(512)
+            if found := describe_impostor(head, "table"):
+                raise DataError(found)
+            self._parquet, self._arrow = ending_of(part.file.name) == ".parquet", head.startswith(b"ARROW1")
         if self._parquet:
             with parquet.ParquetFile(part.file) as file:
                 self.features = datasets.Features.from_arrow_schema(file.schema_arrow)
                 self._length = int(file.metadata.num_rows)
-            return
-        if dataset is None:
-            is_saved = part.file.is_dir()
-            dataset = datasets.load_from_disk(part.file) if is_saved else datasets.Dataset.from_file(str(part.file))
-        self.features, self._length, self._dataset = dataset.features, len(dataset), dataset
+        elif self._arrow:
+            with pyarrow.memory_map(str(part.file)) as file:
+                reader = pyarrow.ipc.open_file(file)
+                self.features = datasets.Features.from_arrow_schema(reader.schema)
+                self._length = sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+        else:
+            if dataset is None:
+                is_saved = part.file.is_dir()
+                dataset = datasets.load_from_disk(part.file) if is_saved else datasets.Dataset.from_file(str(part.file))
+            self.features, self._length, self._dataset = dataset.features, len(dataset), dataset
 
     def __len__(self) -> int:
         return self._length
 
     def rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
+        import pyarrow
         import pyarrow.parquet as parquet
 
         if self._parquet:
             with parquet.ParquetFile(self.part.file) as file:
                 for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
                     yield from batch.to_pylist()
+        elif self._arrow:
+            with pyarrow.memory_map(str(self.part.file)) as file:
+                reader = pyarrow.ipc.open_file(file)
+                for batch in map(reader.get_batch, range(reader.num_record_batches)):
+                    for start in range(0, batch.num_rows, _BATCH):
+                        yield from batch.slice(start, _BATCH).select(columns).to_pylist()
         else:
             for table in self._dataset.select_columns(columns).with_format("arrow").iter(batch_size=_BATCH):
                 yield from table.to_pylist()
 
 
+def _load(spec: SourceSpec, part: Part) -> _Table:
+    try:
+        return _Table(part)
+    except Exception as error:
+        raise DataError(f"{part.name} in {spec.text} cannot be read: {error}") from error
+
+
 def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
-    columns = _find_columns(spec, tables[0].features)
-    unlabelled = 0
-    labels: Counter[str] = Counter()
-    for table in tables:
-        for row in _reading_rows(spec, table, [columns.label]):
-            name = _class_name(row[columns.label], columns)
-            if name is None:
-                unlabelled += 1
-            else:
-                labels[name] += 1
+    """Opens the rows of all tables, each by its own schema; classes are joined by their names."""
+    columns = _find_all_columns(spec, tables)
+    names: list[str | None] = []
+    splits: list[str] = []
+    for table, own in zip(tables, columns, strict=True):
+        for row in _reading_rows(spec, table, [own.label, *([own.split] if own.split else [])]):
+            names.append(_class_name(spec, table, row[own.label], own))
+            splits.append(_split_name(row[own.split], table.features[own.split]) if own.split else "")
+    places: Collection[int] = range(len(names))
+    left_out = []
+    if any(role_of(name) in ("train", "held", "aside") for name in {*splits}):
+        choice = choose_labelled(spec.text, [(name or "(no split)",) for name in splits], [""] * len(splits))
+        places, left_out = choice.classes.keys(), list(choice.left_out)
+        split = "; ".join(filter(None, (split, choice.split)))
+    kept = {place: name for place in places if (name := names[place]) is not None}
+    if unlabelled := len(places) - len(kept):
+        if not kept:
+            raise DataError(
+                f"rows must have labels to train on, but all {unlabelled:,} rows of {spec.text} have none: the column "
+                f"{columns[0].label!r} is empty or negative. Name rows with labels, or {_FUNCTION}."
+            )
+        verbs = agree(unlabelled, "has no label and is", "have no label and are")
+        left_out.append(f"{count_of(unlabelled, 'row')} of {spec.text} {verbs} left out")
 
     def samples() -> Iterator[Sample]:
-        place = 0
-        for table in tables:
-            for row in _reading_rows(spec, table, [columns.image, columns.label]):
-                name = _class_name(row[columns.label], columns)
-                if name is not None:
-                    yield Sample(name, f"row {place}", _content(row[columns.image], table.part.file))
-                place += 1
+        numbers = itertools.count()
+        for table, own in zip(tables, columns, strict=True):
+            for row in _reading_rows(spec, table, [own.image, own.label]):
+                if (name := kept.get(number := next(numbers))) is not None:
+                    yield Sample(name, f"row {number}", _content(row[own.image], table.part.file))
 
-    left_out = [f"{unlabelled:,} rows of {spec.text} have no label and are left out"] if unlabelled else []
-    level = f"classes are the column {columns.label!r}"
-    if columns.unused:
-        level += f" (of {', '.join(map(repr, [columns.label, *columns.unused]))})"
+    level = f"classes are the column {columns[0].label!r}"
+    if others := columns[0].others:
+        named = ", ".join(map(repr, others))
+        level += f"; {named} could be as well (to take {'it' if len(others) == 1 else 'one of them'}, {_FUNCTION})"
     return Source(
         samples=samples,
-        total=labels.total(),
-        class_counts=dict(labels),
+        total=len(kept),
+        class_counts=dict(Counter(kept.values())),
         left_out=tuple(left_out),
         split=split,
         class_level=level,
+        layout="rows",
     )
 
 
@@ -181,37 +236,95 @@ def _reading_rows(spec: SourceSpec, table: _Table, columns: list[str]) -> Iterat
     try:
         yield from table.rows(columns)
     except Exception as error:
-        raise DataError(f"{table.part.path} in {spec.text} cannot be read: {error}") from error
+        raise DataError(f"{table.part.name} in {spec.text} cannot be read: {error}") from error
 
 
-def _find_columns(spec: SourceSpec, features: Mapping[str, Any]) -> _Columns:
+def _find_all_columns(spec: SourceSpec, tables: list[_Table]) -> list[_Columns]:
+    """Returns the columns of each table: those of the first, with the names of classes that each has for itself.
+
+    Raises:
+        DataError: A table lacks a column of the first, or the labels of one have names and those of another have none.
+    """
+    places = [spec.text if len(tables) == 1 else f"{table.part.name} in {spec.text}" for table in tables]
+    first = _find_columns(places[0], tables[0].features)
+    found = [first]
+    for table, place in zip(tables[1:], places[1:], strict=True):
+        wanted = [first.image, first.label]
+        if lacking := [name for name in wanted if name not in table.features]:
+            raise DataError(
+                f"every file must have the columns {first.image!r} and {first.label!r} of {tables[0].part.name}, but "
+                f"{place} lacks {', '.join(map(repr, lacking))}: its columns are "
+                f"{_listed(table.features)}. Rename its columns, or {_FUNCTION}."
+            )
+        own = _find_columns(place, {name: table.features[name] for name in wanted})
+        if own.are_numbers != first.are_numbers:
+            with_names, without = (tables[0], table) if own.are_numbers else (table, tables[0])
+            raise DataError(
+                f"labels must have names in all files or in none, but in {spec.text} those of {with_names.part.name} "
+                f"have some and those of {without.part.name} are numbers "
+                f"({_type_of(without.features[first.label])}). Write both as ClassLabel or as text, or {_FUNCTION}."
+            )
+        found.append(own._replace(split=_find_split(table.features)))
+    return found
+
+
+def _find_columns(place: str, features: Mapping[str, Any]) -> _Columns:
     """Returns the columns of images and labels, chosen by type (Image, ClassLabel), else by name.
+
+    Args:
+        place: What has the columns, for messages.
+        features: The columns and their types.
 
     Raises:
         DataError: There is none; with the columns that are there.
     """
-    there = ", ".join(f"{name} ({_type_of(feature)})" for name, feature in features.items()) or "none"
     images = [name for name, feature in features.items() if _type_of(feature) == "Image"]
     if not images:
         binary = [name for name, feature in features.items() if _is_binary(feature)]
         images = [name for name in _IMAGE_NAMES if name in binary] or binary
     if not images:
-        raise DataError(f"{spec.text} must have a column of images, but its columns are {there}")
-    classes = [name for name, feature in features.items() if _type_of(feature) == "ClassLabel"]
-    lower = {
-        name.lower(): name for name, f in features.items() if _type_of(f).startswith(("int", "uint", "string", "bool"))
-    }
-    lower |= {name.lower(): name for name, f in features.items() if _type_of(f) == "large_string"}
+        raise DataError(f"{place} must have a column of images, but its columns are {_listed(features)}")
+    split = _find_split(features)
+    classes = [name for name, f in features.items() if _type_of(f) == "ClassLabel" and name != split]
+    lower = {name.lower(): name for name in features}
     named = [lower[name] for name in _LABEL_NAMES if name in lower]
-    candidates = sorted(classes, key=lambda name: name != "label") or named
+    plain = [name for name in named if _type_of(features[name]).startswith(_PLAIN)]
+    floats = [name for name in named if _type_of(features[name]).startswith("float")]
+    candidates = [*sorted(classes, key=lambda name: name != "label"), *plain] or floats
+    if not candidates and named:
+        raise DataError(
+            f"labels must be a ClassLabel, whole numbers or text, but the column {named[0]!r} of {place} is of the "
+            f"type {_type_of(features[named[0]])}. Write one label per row, or {_FUNCTION}."
+        )
     if not candidates:
         raise DataError(
-            f"{spec.text} must have a column of labels (a ClassLabel, or one of {', '.join(_LABEL_NAMES)}), but its "
-            f"columns are {there}"
+            f"{place} must have a column of labels (a ClassLabel, or one of {', '.join(_LABEL_NAMES)}), but its "
+            f"columns are {_listed(features)}"
         )
     label = candidates[0]
-    names = list(features[label].names) if label in classes else None
-    return _Columns(images[0], label, names, candidates[1:])
+    return _Columns(
+        image=images[0],
+        label=label,
+        names=list(features[label].names) if label in classes else None,
+        split=split,
+        others=candidates[1:],
+        are_numbers=label not in classes and not _type_of(features[label]).endswith("string"),
+    )
+
+
+_PLAIN = ("int", "uint", "string", "large_string", "bool")
+"""Types of labels that need no ClassLabel."""
+
+
+def _find_split(features: Mapping[str, Any]) -> str | None:
+    """Returns the column that tells the split of each row, by its name."""
+    texts = [name for name, f in features.items() if _type_of(f) in ("string", "large_string", "ClassLabel")]
+    lower = {name.lower(): name for name in texts}
+    return next((lower[name] for name in _SPLIT_NAMES if name in lower), None)
+
+
+def _listed(features: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} ({_type_of(feature)})" for name, feature in features.items()) or "none"
 
 
 def _type_of(feature: Any) -> str:
@@ -223,12 +336,31 @@ def _is_binary(feature: Any) -> bool:
     return _type_of(feature) in ("binary", "large_binary") or (isinstance(feature, dict) and "bytes" in feature)
 
 
-def _class_name(label: Any, columns: _Columns) -> str | None:
-    if label is None or label == "" or (isinstance(label, int) and label < 0):
+def _class_name(spec: SourceSpec, table: _Table, label: Any, columns: _Columns) -> str | None:
+    """Returns the class of a row; None where it has none.
+
+    Raises:
+        DataError: The label is a fraction.
+    """
+    if isinstance(label, float):
+        if math.isnan(label):
+            return None
+        if not label.is_integer():
+            raise DataError(
+                f"labels must be classes, but the column {columns.label!r} of {table.part.name} in {spec.text} holds "
+                f"{label:g} ({_type_of(table.features[columns.label])}). Write classes into it, or {_FUNCTION}."
+            )
+        label = int(label)
+    if label is None or (isinstance(label, int) and label < 0):
         return None
-    if columns.names is None:
-        return str(label)
-    return columns.names[label] if label < len(columns.names) else str(label)
+    is_named = columns.names is not None and label < len(columns.names)
+    return str(columns.names[label] if columns.names and is_named else label).strip() or None
+
+
+def _split_name(value: Any, feature: Any) -> str:
+    if value is None or (isinstance(value, int) and value < 0):
+        return ""
+    return str(feature.names[value]) if isinstance(value, int) else str(value)
 
 
 def _content(image: Any, file: Path) -> bytes | Exception:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from hilo_nas.data.plurals import count_of
 from hilo_nas.data.sources import Sample, SourceSpec
 from hilo_nas.errors import DataError
 from hilo_nas.events import Emit, Notice
@@ -49,18 +50,22 @@ class BrokenImages:
         if not self.found:
             return
         total = len(self.found) + sum(counts.values())
-        head = f"{len(self.found):,} of {total:,} images cannot be read in {self._spec.text}:\n{self._list()}\n"
+        head = (
+            f"{len(self.found):,} of {count_of(total, 'image')} cannot be read in {self._spec.text}:\n{self._list()}\n"
+        )
         lost = sorted(name for name in self._classes if not counts.get(name))
         if not counts:
-            raise DataError(f"{head}No image is left. Repair them.")
+            raise DataError(f"{head}No image is left. Repair or convert them.")
         if not skip:
-            raise DataError(f"{head}Repair or remove them, or leave them out with --skip-broken.")
+            raise DataError(f"{head}Repair, convert or remove them, or leave them out with --skip-broken.")
         if lost:
             named = ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
-            raise DataError(f"{head}No image is left of {named}. Repair them, or remove the class.")
+            raise DataError(f"{head}No image is left of {named}. Repair or convert them, or remove the class.")
         each = ", ".join(f"{name}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
-        more = f" and {len(self._classes) - _SHOWN} more classes" if len(self._classes) > _SHOWN else ""
-        text = f"left out {len(self.found):,} of {total:,} images that cannot be read ({each}{more}):\n{self._list()}"
+        rest = len(self._classes) - _SHOWN
+        more = f" and {count_of(rest, 'more class', 'more classes')}" if rest > 0 else ""
+        found = f"{len(self.found):,} of {count_of(total, 'image')}"
+        text = f"left out {found} that cannot be read ({each}{more}):\n{self._list()}"
         emit(Notice(level="warning", text=text))
 
     def _list(self) -> str:

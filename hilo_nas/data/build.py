@@ -24,7 +24,7 @@ from hilo_nas.data.image_sets import FORMAT, digest_files, write_meta
 from hilo_nas.data.memory import DecodingMemory, TooLargeError
 from hilo_nas.data.ranges import DeepImages
 from hilo_nas.data.reading import ReadOptions
-from hilo_nas.data.sources import Sample, Source, SourceSpec
+from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec
 from hilo_nas.errors import DataError, StorageError
 from hilo_nas.events import DataPrepared, Emit
 
@@ -36,19 +36,27 @@ _CHUNK = 64
 """Images in memory at once, in full size where the source gives them decoded."""
 
 
-def check_classes(counts: dict[str, int], spec: SourceSpec) -> None:
+_LAWS: dict[Layout, str] = {
+    "folders": " (images must lie in one subfolder per class)",
+    "label files": " (the label file beside each image must name its class)",
+    "rows": " (each row must hold an image and its class)",
+    "calls": "",
+}
+"""Where classes must stand, by where a source has them."""
+
+
+def check_classes(counts: dict[str, int], spec: SourceSpec, layout: Layout) -> None:
     """Checks that there is something to tell apart.
 
     Raises:
         DataError: No image, or one class only.
     """
     if not counts:
-        way_out = "image files must lie in one subfolder per class"
-        raise DataError(f"no images in {spec.text}" + (f": {way_out}" if spec.kind != "function" else ""))
+        raise DataError(f"no images in {spec.text}{_LAWS[layout]}")
     if len(counts) == 1:
-        way_out = " Images must lie in one subfolder per class." if spec.kind != "function" else ""
         raise DataError(
-            f"a classification needs two classes or more, but {spec.text} holds one: {next(iter(counts))!r}.{way_out}"
+            f"a classification needs two classes or more, but {spec.text} holds one: {next(iter(counts))!r}"
+            f"{_LAWS[layout]}."
         )
 
 
@@ -65,7 +73,7 @@ def build_set(
         OSError: The folder cannot be written.
     """
     if source.class_counts is not None:
-        check_classes(source.class_counts, spec)
+        check_classes(source.class_counts, spec, source.layout)
     _check_room(workshop, source.total, img_size)
     broken = BrokenImages(spec, workshop.parents[1] / "reports")
     names: list[str] = []
@@ -88,7 +96,7 @@ def build_set(
                 tally.add(image)
         counts = Counter(names)
         broken.check(counts, options.skip_broken, emit)
-        check_classes(counts, spec)
+        check_classes(counts, spec, source.layout)
         file.seek(0)
         _write_header(file, len(names), img_size)
         _sync(file)
@@ -112,6 +120,7 @@ def build_set(
         "split": source.split,
         "class_level": source.class_level,
         "left_out": list(source.left_out),
+        "has_rows": source.layout == "rows",
     }
     facts = {name: value for name, value in facts.items() if value}
     halves = np.frombuffer(b"".join(d[:16] for d in digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
@@ -143,19 +152,22 @@ class _Tally:
 
     def add(self, image: DecodedImage) -> None:
         self._sizes[image.size] += 1
-        self._counts["n_turned"] += image.is_turned
+        self._counts["n_turned"] += image.is_turned or image.is_turned_by_pillow
         self._counts["n_composited"] += image.is_composited
         self._counts["n_first_frame"] += image.is_first_frame
         self._counts["n_cut"] += image.size[0] != image.size[1]
         if image.is_changed:
             self._changes["turned"] += image.is_turned
             self._changes["background"] += image.is_composited
+        self._changes["restored"] += image.is_restored
 
     def changes(self, options: ReadOptions) -> dict[str, Any]:
         """Returns what enters the content hash."""
         found: dict[str, Any] = {}
         if self._changes["turned"]:
             found["turned"] = True
+        if self._changes["restored"]:
+            found["restored"] = True
         if self._changes["background"]:
             found["background"] = list(parse_colour(options.background))
         return found

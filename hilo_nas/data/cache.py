@@ -29,6 +29,7 @@ from hilo_nas.data.image_sets import CacheEntry, is_intact, load_arrays, load_en
 from hilo_nas.data.spot_checks import find_changed, take_samples
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Emit, Notice
+from hilo_nas.home import home_folder
 
 __all__ = [
     "CacheEntry",
@@ -49,7 +50,8 @@ def default_cache_dir() -> Path:
     """Returns `$HILO_NAS_CACHE_DIR`, or `hilo-nas` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)."""
     if folder := os.environ.get("HILO_NAS_CACHE_DIR"):
         return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "hilo-nas"
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given).expanduser() if given else home_folder("HILO_NAS_CACHE_DIR") / ".cache") / "hilo-nas"
 
 
 def find_or_build(
@@ -182,7 +184,7 @@ def _check_foreign(cache_dir: Path) -> list[Path]:
 
 
 def _shown(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "")
 
 
 def _is_named(entry: CacheEntry, name: str) -> bool:
@@ -218,9 +220,7 @@ def _read_index(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         samples = [[str(path), int(start), str(digest)] for path, start, digest in found.get("samples", ())]
         return {**found, "samples": samples}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
         return {}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from hilo_nas.data.cache import CacheEntry, default_cache_dir, load_arrays
 from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import Fault, LabeledSet, find_faults, find_overlaps
+from hilo_nas.data.formats import describe_kinds
 from hilo_nas.data.held_out import number_labels
 from hilo_nas.data.prepare import read_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
@@ -26,7 +27,8 @@ class Checked:
     """What a source holds, and what is wrong with it."""
 
     sets: tuple[SetSummary, ...]
-    """The training source, and that of validation images if any; those that could be read."""
+    """The training source, and that of validation images if any; those that could be read and have images of the
+    training source's classes."""
     faults: tuple[Fault, ...]
 
 
@@ -84,7 +86,8 @@ def check_data(
             faults.append(Fault(kind="scarce", text=text))
     if len(sets) == 2:
         faults += find_overlaps(*sets)
-    return Checked(sets=tuple(map(summarize_set, sets)), faults=tuple(faults))
+    summaries = tuple(summarize_set(images) for images in sets if (images.labels >= 0).any())
+    return Checked(sets=summaries, faults=tuple(faults))
 
 
 def _label(name: str, entry: CacheEntry, class_names: tuple[str, ...]) -> LabeledSet:
@@ -101,6 +104,6 @@ def _faults_of_reading(entry: CacheEntry, name: str) -> list[Fault]:
         lines = "\n".join(f"  {member} ({reason})" for member, reason in broken)
         found.append(Fault(kind="broken", text=f"broken images in {name}: {len(broken):,}\n{lines}"))
     if skipped := facts.get("skipped"):
-        kinds = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(skipped.items()))
+        kinds = describe_kinds(dict(sorted(skipped.items())))
         found.append(Fault(kind="skipped", text=f"files of {name} that are no images: {kinds}"))
     return found

@@ -21,7 +21,7 @@ def number_images(digests: np.ndarray) -> np.ndarray:
 
 def find_scarce(labels: np.ndarray, digests: np.ndarray) -> dict[int, int]:
     """Returns the classes with fewer than two distinct images, each with its number of images."""
-    n_labels = int(labels.max()) + 1
+    n_labels = int(labels.max(initial=0)) + 1
     distinct = np.bincount(np.unique(number_images(digests) * n_labels + labels) % n_labels)
     images = np.bincount(labels)
     return {int(label): int(images[label]) for label in np.flatnonzero(distinct == 1)}
@@ -30,7 +30,7 @@ def find_scarce(labels: np.ndarray, digests: np.ndarray) -> dict[int, int]:
 def spans_of(labels: np.ndarray, digests: np.ndarray) -> list[np.ndarray]:
     """Returns the places of each image that lies under two labels or more, copies included."""
     numbers = number_images(digests)
-    n_labels = int(labels.max()) + 1
+    n_labels = int(labels.max(initial=0)) + 1
     several = np.flatnonzero(np.bincount(np.unique(numbers * n_labels + labels) // n_labels) > 1)
     if not len(several):
         return []

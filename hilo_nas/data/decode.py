@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps
 
-from hilo_nas.data.deep import DeepImage, DeepValues, find_deep_rawmode, fit_deep, read_deep
+from hilo_nas.data.deep import DeepImage, DeepValues, fit_deep
+from hilo_nas.data.formats import describe_impostor
 from hilo_nas.data.memory import DecodingMemory
+from hilo_nas.data.stored import TIFF_HEADS, describe_tiff, find_reader, read_deep
 
 __all__ = ["DecodedImage", "decode_image", "describe_broken", "parse_colour"]
 
@@ -54,6 +56,10 @@ class DecodedImage:
     """Whether the file holds further frames."""
     is_changed: bool
     """Whether turning or compositing changed a pixel."""
+    is_restored: bool = False
+    """Whether the values are the file's own and Pillow's are others: see `DeepValues.is_restored`."""
+    is_turned_by_pillow: bool = False
+    """Whether Pillow turned it upright, as it does with TIFF; `is_turned` and `is_changed` then say nothing of it."""
 
 
 def parse_colour(name: str) -> tuple[int, int, int]:
@@ -101,10 +107,11 @@ def decode_image(
         # A JPEG decodes faster at a fraction of its size; twice the wanted size keeps the resizing exact enough.
         if img_size is not None:
             image.draft("RGB", (2 * img_size, 2 * img_size))
-        rawmode = find_deep_rawmode(image) if file is not None else None
+        reader = find_reader(image, file) if file is not None else None
         if memory is not None:
-            stack.enter_context(memory.take(_needed_bytes(image, rawmode), size))
+            stack.enter_context(memory.take(_needed_bytes(image, reader is not None), size))
         is_first_frame = _has_more_frames(image)
+        is_turned_by_pillow = image.format == "TIFF" and _read_orientation(image) in _TURNS
         image.load()
         if image.mode == "La":
             image = image.convert("LA")  # the only conversion that Pillow has
@@ -113,12 +120,14 @@ def decode_image(
             size = size[::-1]  # Pillow turned a TIFF itself.
         if turn is not None and turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
             size = size[::-1]
-        deep = read_deep(image, file, rawmode)
+        deep = read_deep(image, reader)
         if deep is not None:
             decoded = _decode_deep(deep, file, turn, img_size, background)
         else:
             decoded = _decode_8_bit(image, file, turn, img_size, background)
-        return dataclasses.replace(decoded, size=size, is_first_frame=is_first_frame)
+        return dataclasses.replace(
+            decoded, size=size, is_first_frame=is_first_frame, is_turned_by_pillow=is_turned_by_pillow
+        )
 
 
 def _decode_8_bit(
@@ -195,6 +204,7 @@ def _decode_deep(
         is_composited=deep.alpha is not None,
         is_first_frame=False,
         is_changed=turn is not None or deep.alpha is not None,
+        is_restored=deep.is_restored,
     )
 
 
@@ -205,7 +215,7 @@ def _fit(image: Image.Image, img_size: int | None) -> Image.Image:
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation of a loaded image; 1 (upright) where its metadata says nothing or are broken."""
+    """Returns the EXIF orientation of an image; 1 (upright) where its metadata says nothing or are broken."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
         return int(found)
@@ -222,9 +232,9 @@ def _has_more_frames(image: Image.Image) -> bool:
         return True
 
 
-def _needed_bytes(image: Image.Image, rawmode: str | None) -> int:
+def _needed_bytes(image: Image.Image, is_read_twice: bool) -> int:
     pixels = image.width * image.height
-    if rawmode:
+    if is_read_twice:
         return pixels * _BYTES_PER_DEEP_COLOUR
     if image.has_transparency_data and image.mode != "I":
         return pixels * _BYTES_PER_ALPHA
@@ -236,15 +246,12 @@ def _needed_bytes(image: Image.Image, rawmode: str | None) -> int:
 def describe_broken(content: object, error: Exception) -> str:
     """Returns in one line why an image cannot be read, without addresses of objects."""
     if isinstance(content, bytes):
-        head = content[:512].lstrip().lower()
-        if not content:
-            return "the file is empty"
-        if head.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-            return "the file is a web page or XML, not an image"
+        if found := describe_impostor(content, "image"):
+            return found
         if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
             return "the file is HEIC, which needs the package pillow-heif"
-        if content.startswith(b"version https://git-lfs"):
-            return "the file is a Git LFS pointer, not the image itself: run git lfs pull"
+        if content.startswith(TIFF_HEADS) and type(error).__name__ == "UnidentifiedImageError":
+            return describe_tiff(content)
         if type(error).__name__ == "UnidentifiedImageError":
             return "the file is no image of a format that Pillow reads"
     text = re.sub(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))

@@ -1,27 +1,17 @@
-"""Images of more than 8 bits per channel: their values as read, and their scaling to 8 bits by a data set's range.
+"""Images of more than 8 bits per channel: their values, and their scaling to 8 bits by a data set's range.
 
-Pillow converts 16-bit RGB files to 8 bits by itself and drops the low bytes; they are decoded once more for those.
 Values are resized before the range is known, because resizing and scaling are both linear.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import re
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["DeepImage", "DeepValues", "find_deep_rawmode", "fit_deep", "read_deep"]
-
-_RAWMODE = re.compile(r"(LA|RGB|RGBX|RGBA);16([BLN])")
-"""Pillow's raw modes that drop the low byte of each value."""
-_LOW_BYTES = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""The byte order under which Pillow takes the low byte for the high one."""
+__all__ = ["DeepImage", "DeepValues", "fit_deep"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +22,8 @@ class DeepValues:
     """(H, W, C), C = 1 or 3; integers or floats."""
     alpha: np.ndarray | None
     """(H, W), from 0 to 1; None where the image has no transparent pixel."""
+    is_restored: bool = False
+    """Whether Pillow gives other values than the file holds, beyond the low bytes that it drops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,60 +64,6 @@ class DeepImage:
     def nbytes(self) -> int:
         """Bytes in memory."""
         return sum(part.nbytes for part in (self.values, self.weight, self.ground) if part is not None)
-
-
-def find_deep_rawmode(image: Image.Image) -> str | None:
-    """Returns the raw mode that Pillow decodes a file of 16-bit colours by, before it is loaded; else None."""
-    tiles = getattr(image, "tile", None)
-    args = tiles[0].args if tiles else ()
-    rawmode = args if isinstance(args, str) else args[0] if args else ""
-    return rawmode if isinstance(rawmode, str) and _RAWMODE.fullmatch(rawmode) else None
-
-
-def read_deep(image: Image.Image, content: bytes | None, rawmode: str | None) -> DeepValues | None:
-    """Returns the values of an image of more than 8 bits, or None where it has no more.
-
-    Args:
-        image: The image, loaded.
-        content: Its file, where there is one.
-        rawmode: `find_deep_rawmode` of the image before it was loaded.
-    """
-    if rawmode and content is not None:
-        values = _decode_colours(image, content, rawmode)
-        n_colours = 1 if values.shape[2] == 2 else 3
-        has_alpha = values.shape[2] in (2, 4)
-        alpha = values[..., n_colours].astype(np.float32) / 65535 if has_alpha else None
-        transparent = image.info.get("transparency")
-        if alpha is None and isinstance(transparent, tuple):
-            alpha = (values != np.array(transparent)).any(axis=2).astype(np.float32)
-        values = values[..., :n_colours]
-    elif image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image)[..., None]
-        transparent = image.info.get("transparency")
-        alpha = (values[..., 0] != transparent).astype(np.float32) if isinstance(transparent, int) else None
-    else:
-        return None
-    return DeepValues(values=values, alpha=None if alpha is None or (alpha == 1).all() else alpha)
-
-
-def _decode_colours(image: Image.Image, content: bytes, rawmode: str) -> np.ndarray:
-    """Returns (H, W, C; uint16) from the high bytes, as Pillow decoded them, and the low ones."""
-    found = _RAWMODE.fullmatch(rawmode)
-    assert found is not None
-    kind, order = found.groups()
-    with Image.open(io.BytesIO(content)) as again:
-        # Four bytes of grey and alpha are read as if they were four channels.
-        other = "RGBA" if kind == "LA" else f"{kind};16{_LOW_BYTES[order]}"
-        again.tile = [tile._replace(args=_replaced(tile.args, other)) for tile in again.tile]
-        again.load()
-        low = np.asarray(again).astype(np.uint16)
-    if kind == "LA":
-        return low[..., 0::2] << 8 | low[..., 1::2]
-    return np.asarray(image).astype(np.uint16) << 8 | low
-
-
-def _replaced(args: Any, rawmode: str) -> Any:
-    return (rawmode, *args[1:]) if isinstance(args, tuple) else rawmode
 
 
 def fit_deep(

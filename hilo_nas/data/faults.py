@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from hilo_nas.data.cache import load_members
 from hilo_nas.data.copies import find_overlap, number_images, spans_of
+from hilo_nas.data.plurals import agree, count_of
 
 __all__ = ["NEARLY_EMPTY", "Fault", "LabeledSet", "find_faults", "find_overlaps"]
 
@@ -18,12 +20,25 @@ NEARLY_EMPTY = 10
 _SHOWN = 5
 
 
+FaultKind = Literal[
+    "broken",
+    "copies",
+    "labels",
+    "left out",
+    "nearly empty",
+    "overlap",
+    "scarce",
+    "skipped",
+    "unknown class",
+    "unreadable",
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
     """Something about the images that their owner should know."""
 
-    kind: str
-    """`broken`, `scarce`, `copies`, `labels`, `nearly empty`, `overlap`, `skipped` or `unreadable`."""
+    kind: FaultKind
     text: str
 
 
@@ -56,12 +71,15 @@ def find_faults(images: LabeledSet) -> list[Fault]:
         repeated = np.flatnonzero(counts > 1)
         pairs = [(place, _other_place(numbers, place)) for place in first[repeated[:_SHOWN]].tolist()]
         shown = _shown([_joined(images.members_of(kept[list(pair)])) for pair in pairs], len(repeated))
-        share = f"{copies:,} of {len(kept):,} images of {images.name} ({copies / len(kept):.1%})"
-        text = f"{share} are copies of another image: {shown}. Copies stay on one side of the split."
+        share = f"{copies:,} of {count_of(len(kept), 'image')} of {images.name} ({copies / len(kept):.1%})"
+        are = agree(copies, "is a copy", "are copies")
+        text = f"{share} {are} of another image: {shown}. Copies stay on one side of the split."
         found.append(Fault(kind="copies", text=text))
     if spans := spans_of(labels, digests):
         shown = _shown([_joined(images.members_of(kept[places[:3]])) for places in spans[:_SHOWN]], len(spans))
-        text = f"{_count(len(spans), 'image')} of {images.name} {_verb(len(spans), 'lies', 'lie')} under several labels"
+        text = (
+            f"{count_of(len(spans), 'image')} of {images.name} {agree(len(spans), 'lies', 'lie')} under several labels"
+        )
         found.append(Fault(kind="labels", text=f"{text}: {shown}. Remove the wrong ones."))
     if fault := _find_nearly_empty(images, labels):
         found.append(fault)
@@ -76,16 +94,17 @@ def find_overlaps(images: LabeledSet, validation: LabeledSet) -> list[Fault]:
     )
     total, found = len(kept), []
     for places, of_what, way_out in (
-        (overlap.same_class, "training images", "Their scores say nothing of new images: remove them."),
-        (overlap.other_class, "training images of another class", "Correct the label of one of the two."),
+        (overlap.same_class, "", "Scores on training images say nothing of new images: remove them."),
+        (overlap.other_class, " of another class", "Correct the label of one of the two."),
     ):
-        if len(places):
-            shown = _shown(validation.members_of(kept[places[:_SHOWN]]), len(places))
-            text = f"{len(places):,} of {total:,} validation images ({len(places) / total:.1%}) are {of_what}"
+        if number := len(places):
+            shown = _shown(validation.members_of(kept[places[:_SHOWN]]), number)
+            are = agree(number, "is a training image", "are training images")
+            text = f"{number:,} of {count_of(total, 'validation image')} ({number / total:.1%}) {are}{of_what}"
             found.append(Fault(kind="overlap", text=f"{text}: {shown}. {way_out}"))
     present = {*validation.labels.tolist()}
     if missing := [name for label, name in enumerate(images.class_names) if label not in present]:
-        text = f"{validation.name} has no image of {_count(len(missing), 'class', 'classes')}"
+        text = f"{validation.name} has no image of {count_of(len(missing), 'class', 'classes')}"
         found.append(Fault(kind="nearly empty", text=f"{text}: {_shown(missing[:_SHOWN], len(missing), repr)}."))
     return found
 
@@ -97,7 +116,7 @@ def _find_nearly_empty(images: LabeledSet, labels: np.ndarray) -> Fault | None:
         return None
     shown = _shown([f"{images.class_names[label]!r} ({counts[label]})" for label in nearly[:_SHOWN]], len(nearly))
     text = (
-        f"{_count(len(nearly), 'class', 'classes')} of {images.name} {_verb(len(nearly), 'has', 'have')} fewer than "
+        f"{count_of(len(nearly), 'class', 'classes')} of {images.name} {agree(len(nearly), 'has', 'have')} fewer than "
         f"{NEARLY_EMPTY} images: {shown}. Scores say little of them."
     )
     return Fault(kind="nearly empty", text=text)
@@ -115,11 +134,3 @@ def _joined(members: Sequence[str]) -> str:
 def _shown(items: Sequence[str], total: int, form: Callable[[str], str] = str) -> str:
     rest = f" and {total - len(items):,} more" if total > len(items) else ""
     return ", ".join(form(item) for item in items) + rest
-
-
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
-def _verb(number: int, one: str, several: str) -> str:
-    return one if number == 1 else several

@@ -5,8 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import posixpath
+from collections.abc import Mapping
 
-__all__ = ["ARCHIVE_ENDINGS", "archive_stem", "ending_of", "image_endings", "is_image", "is_litter"]
+__all__ = [
+    "ARCHIVE_ENDINGS",
+    "archive_stem",
+    "describe_impostor",
+    "describe_kinds",
+    "ending_of",
+    "image_endings",
+    "is_image",
+    "is_litter",
+]
 
 ARCHIVE_ENDINGS = (
     ".tar",
@@ -40,8 +50,9 @@ def image_endings() -> frozenset[str]:
         pillow_heif.register_heif_opener()
     endings = Image.registered_extensions()  # Loads every plugin.
     unreadable = {name for name, (factory, _) in Image.OPEN.items() if _is_stub(factory, ImageFile.StubImageFile)}
+    readable = {*Image.OPEN, "MPO"}  # MPO has no opener of its own: that of JPEG opens it.
     unreadable |= {"MPEG", *(() if EpsImagePlugin.has_ghostscript() else ("EPS",))}
-    return frozenset(ending for ending, name in endings.items() if name in Image.OPEN and name not in unreadable)
+    return frozenset(ending for ending, name in endings.items() if name in readable - unreadable)
 
 
 def _is_stub(factory: object, stub: type) -> bool:
@@ -70,3 +81,26 @@ def ending_of(name: str) -> str:
 def is_litter(path: str) -> bool:
     """Returns True where any part of a path is hidden, or was left behind by an operating system."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))
+
+
+def describe_impostor(content: bytes, kind: str) -> str:
+    """Returns in words what lies in place of a file, by its first 512 bytes; empty where it may be that file.
+
+    Args:
+        content: The file, or its beginning.
+        kind: What it should be: `image`, `archive` ...
+    """
+    head = content[:512].lstrip().lower()
+    if not content:
+        return "the file is empty"
+    if head.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return f"the file is a web page or XML, not {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    if head.startswith(b"version https://git-lfs"):
+        return f"the file is a Git LFS pointer, not the {kind} itself: run git lfs pull"
+    return ""
+
+
+def describe_kinds(counts: Mapping[str, int]) -> str:
+    """Returns files by their endings in words; keys are endings, `no ending` and `special` (pipes and devices)."""
+    words = {"": "without ending", "no ending": "without ending", "special": "pipes or devices"}
+    return ", ".join(f"{count:,} {words.get(ending, ending)}" for ending, count in counts.items())

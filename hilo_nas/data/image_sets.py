@@ -57,7 +57,8 @@ class CacheEntry:
     content_hash: str
     """SHA-256 over class names and image files; the same wherever and under whatever file names they lie.
 
-    Where turning, compositing or scaling changed a pixel, that is part of it, with the background and the range."""
+    Where turning, compositing or scaling changed a pixel, that is part of it, with the background and the range; so is
+    that Pillow gives other values than the files hold."""
     img_size: int
     """Side of the images in pixels."""
     class_names: tuple[str, ...]
@@ -72,7 +73,8 @@ class CacheEntry:
     `sizes` (width and height of the `smallest`, `median` and `largest` image), `n_turned`, `n_composited` with
     `background`, `n_scaled` of `n_images` with `value_range` (and `n_float`, `n_nan`, `n_infinite`: images with such
     values), `n_first_frame`, `n_cut` (images that are not square), `broken` (names and reasons of images left out),
-    and `skipped`, `split`, `class_level` and `left_out` of the source. What is zero or empty is left out."""
+    and `skipped`, `split`, `class_level` and `left_out` of the source, and whether it `has_rows` (of Parquet or Arrow).
+    What is zero or empty is left out."""
 
 
 def load_entry(path: Path) -> CacheEntry | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,11 +12,14 @@ from hilo_nas.data.splits import own_words
 from hilo_nas.data.trees import Entry, Tree, read_entries
 from hilo_nas.errors import DataError
 
-__all__ = ["has_label_files", "pair_labels", "read_labels"]
+__all__ = ["count_unread", "find_views", "has_label_files", "pair_labels", "read_labels"]
 
 _SURE = ("cls", "class", "label", "cls.txt", "class.txt", "label.txt", "cls.json", "label.json", "class.json")
 _LIKELY = ("json", "txt")
 """Files of these endings may hold something else as well; they come last."""
+
+_LABEL_WORDS = frozenset(["cls", "class", "label", "labels", "target", "index", "category", "y"])
+"""Parts of endings that stand for labels, in files that cannot be read as such as well: `.target`, `.label.npy`."""
 
 _KEYS = (
     *("class_name", "classname", "label_name", "labelname", "category_name", "class", "label", "category", "cls"),
@@ -43,6 +47,26 @@ def pair_labels(tree: Tree) -> dict[str, Entry]:
             found[key] = (order[ending], entry)
     keys = {entry.path: _key(entry.path)[0] for entry in tree.images}
     return {path: found[key][1] for path, key in keys.items() if key in found}
+
+
+def count_unread(tree: Tree) -> Counter[str]:
+    """Returns the number of files, by ending, that bear the name of an image and whose ending speaks of a label."""
+    keys = {_key(entry.path)[0] for entry in tree.images}
+    named = (_key(entry.path) for entry in tree.others)
+    return Counter(f".{ending}" for key, ending in named if key in keys and {*ending.split(".")} & _LABEL_WORDS)
+
+
+def find_views(images: Iterable[Entry]) -> dict[str, Entry]:
+    """Returns the images that only go with another, by their path: 000.seg.png, where there is a 000.jpg."""
+    whole: dict[str, Entry] = {}
+    views = []
+    for entry in images:
+        key, ending = _key(entry.path)
+        if "." in ending:
+            views.append((key, entry))
+        else:
+            whole.setdefault(key, entry)
+    return {entry.path: whole[key] for key, entry in views if key in whole}
 
 
 def has_label_files(tree: Tree, labels: Mapping[str, Entry]) -> bool:
@@ -102,10 +126,8 @@ def _label(ending: str, content: bytes, key: str | None) -> str:
     name = str(value).strip()
     if not name or "\0" in name or "\n" in name or len(name) > _MAX_NAME:
         raise DataError(f"a class must be an integer or one line of text, but got {_shown(name)}")
-    try:
-        return str(int(name))
-    except ValueError:
-        return name
+    # Not all that int() takes is a number to people: 1_000 is a name.
+    return str(int(name)) if re.fullmatch(r"[+-]?\d+", name) else name
 
 
 def _find(value: Any, key: str | None) -> Any:

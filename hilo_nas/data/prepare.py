@@ -18,6 +18,7 @@ from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import SourceSpec, list_files, parse_source, read_fingerprint
 from hilo_nas.data.summary import DataSummary, summarize_set
@@ -327,10 +328,11 @@ def _hash_split(data: CachedData, places: Places, group_by: str | None, emit: Em
         return data.content_hash
     groups, alone = group_images([load_members(Path(data.path))[place] for place in kept], group_by)
     groups = keep_together(labels, digests, groups, share_of(ProxyPlan, data.n_images), data.class_names)
-    emit(Notice(text=f"{data.n_images:,} images in {len(np.unique(groups)):,} groups by {group_by!r}"))
+    total = count_of(data.n_images, "image")
+    emit(Notice(text=f"{total} in {count_of(len(np.unique(groups)), 'group')} by {group_by!r}"))
     if alone:
-        text = f"{alone:,} of {data.n_images:,} images do not match --group-by {group_by!r}: each is a group of its own"
-        emit(Notice(level="warning", text=text))
+        unmatched = f"{alone:,} of {total} {agree(alone, 'does', 'do')} not match --group-by {group_by!r}"
+        emit(Notice(level="warning", text=f"{unmatched}: {agree(alone, 'it', 'each')} is a group of its own"))
     return _hash_of(data.content_hash, hash_groups(digests, groups))
 
 

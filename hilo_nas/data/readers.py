@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.arrow import find_parts, open_named, open_parts
-from hilo_nas.data.formats import image_endings, is_litter
+from hilo_nas.data.doubts import check_parts, differ_in_words
+from hilo_nas.data.formats import describe_kinds, ending_of, image_endings, is_litter
 from hilo_nas.data.functions import open_function
-from hilo_nas.data.labels import has_label_files, pair_labels, read_labels
+from hilo_nas.data.labels import count_unread, find_views, has_label_files, pair_labels, read_labels
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
-from hilo_nas.data.sources import Sample, Source, SourceSpec
+from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec
 from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_of
 from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
 from hilo_nas.data.walk import walk_files
@@ -114,12 +117,14 @@ def _open_files(spec: SourceSpec, options: ReadOptions) -> Source:
         if has_label_files(tree, labels):
             return _open_labelled(spec, tree, labels)
         _check_images(spec, tree)
-        # Where every archive holds its images directly, the archives are the classes.
-        are_classes = all(len(entry.folders) == entry.n_outer for entry in tree.images if entry.n_outer)
+        are_classes = _are_classes(tree)
         folders = [entry.folders for entry in tree.images]
         n_outer = [0 if are_classes else entry.n_outer for entry in tree.images]
-        choice = choose_training(spec.text, folders, n_outer, options.class_from)
-        return _from_tree(spec, tree, choice)
+        with _pointing_at_tables(tree):
+            choice = choose_training(spec.text, folders, n_outer, options.class_from)
+            _check_classes(spec, tree, choice, options, are_classes)
+        choice = dataclasses.replace(choice, left_out=(*choice.left_out, *_tell_empty(spec, tree, choice)))
+        return _from_tree(spec, tree, choice, "folders")
 
 
 def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
@@ -131,10 +136,74 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
         if not labels:
             raise DataError(
                 "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
-                f"{spec.text} holds {_listed(tree.count_skipped()) or 'images alone'}. "
+                f"{spec.text} holds {describe_kinds(tree.count_skipped()) or 'images alone'}. "
                 "Without wds/, folders name the classes."
             )
         return _open_labelled(spec, tree, labels, _described(_path(spec)))
+
+
+def _are_classes(tree: Tree) -> bool:
+    """Returns True where archives are classes: all hold images directly, or their names tell classes."""
+    packed = [entry for entry in tree.images if entry.n_outer]
+    if all(len(entry.folders) == entry.n_outer for entry in packed):
+        return True
+    names: dict[tuple[str, ...], set[str]] = {}
+    for entry in packed:
+        names.setdefault(entry.folders[: entry.n_outer - 1], set()).add(entry.folders[entry.n_outer - 1])
+    return all(map(differ_in_words, names.values()))
+
+
+def _check_classes(spec: SourceSpec, tree: Tree, choice: Choice, options: ReadOptions, are_archives: bool) -> None:
+    """Checks the classes that folders and archives name.
+
+    Raises:
+        DataError: There is one alone, or parts of a data set took their place.
+    """
+    names = sorted({*choice.classes.values()})
+    if options.class_from is None:
+        packed = are_archives and all(entry.n_outer for entry in tree.images)
+        check_parts(spec.text, names, count_unread(tree), packed)
+    if len(names) == 1 and _tables(tree):
+        raise DataError(f"a classification needs two classes or more, but {spec.text} holds one: {names[0]!r}.")
+
+
+@contextlib.contextmanager
+def _pointing_at_tables(tree: Tree) -> Iterator[None]:
+    """Adds to an error about classes which tables lie there, because those may name them."""
+    try:
+        yield
+    except DataError as error:
+        if not (tables := _tables(tree)):
+            raise
+        raise DataError(
+            f"{str(error).rstrip('.')}. {tables[0]} is not read: hfds/DIR reads the classes in a metadata.csv "
+            "(file_name, label) beside the images, and a function those in any other file (--data FILE.py:FUNCTION)."
+        ) from error
+
+
+def _tables(tree: Tree) -> list[str]:
+    return [entry.path for entry in tree.others if entry.path.lower().endswith(_TABLES)]
+
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".xlsx", ".parquet")
+
+
+def _tell_empty(spec: SourceSpec, tree: Tree, choice: Choice) -> list[str]:
+    """Returns a warning about folders beside the class folders that hold no image; they may be meant as classes."""
+    level = choice.depth + 1
+    around = {tree.images[place].folders[: choice.depth] for place in choice.classes}
+    filled = {entry.folders[:level] for entry in tree.images}
+    held: dict[tuple[str, ...], Counter[str]] = {folder[:level]: Counter() for folder in tree.empty}
+    for entry in tree.others:
+        held.setdefault(entry.folders[:level], Counter())[ending_of(entry.path) or "no ending"] += 1
+    found = [
+        f"{'/'.join(folder)} ({describe_kinds(held[folder]) or 'empty'})"
+        for folder in sorted({*held} - filled)
+        if len(folder) == level and folder[:-1] in around and role_of(folder[-1]) not in ("held", "aside")
+    ]
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    sentence = f"folders of {spec.text} beside the classes hold no image: {', '.join(found[:5])}{more}"
+    return [sentence] if found else []
 
 
 def _described(folder: Path) -> Mapping[str, Any]:
@@ -156,10 +225,10 @@ def _open_labelled(
         tree.images = [entry for entry in tree.images if Path(entry.file).name in names]
         if not tree.images:
             raise DataError(f"no images in the training shards that _info.json names: {spec.text}")
+    views = find_views(tree.images)
+    tree.images = [entry for entry in tree.images if entry.path not in views]
     bare = [entry for entry in tree.images if entry.path not in labels]
-    without = (
-        f"{len(bare):,} images have no label file and are" if len(bare) > 1 else "1 image has no label file and is"
-    )
+    verbs = agree(len(bare), "has no label file and is", "have no label file and are")
     tree.images = [entry for entry in tree.images if entry.path in labels]
     used = {labels[entry.path].path for entry in tree.images}
     choice = choose_labelled(spec.text, [entry.folders for entry in tree.images], [""] * len(tree.images))
@@ -169,13 +238,33 @@ def _open_labelled(
         choice,
         classes={place: classes[labels[tree.images[place].path].path] for place in choice.classes},
         class_level=f"classes are named by label files, such as {labels[chosen[0].path].path}" if chosen else "",
-        left_out=(*choice.left_out, *([f"{without} left out"] if bare else [])),
+        left_out=(*choice.left_out, *([f"{count_of(len(bare), 'image')} {verbs} left out"] if bare else [])),
     )
+    choice = _leave_unlabeled(spec, choice, views)
     tree.others = [entry for entry in tree.others if entry.path not in used]
-    return _from_tree(spec, tree, choice)
+    return _from_tree(spec, tree, choice, "label files")
 
 
-def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
+def _leave_unlabeled(spec: SourceSpec, choice: Choice, views: Mapping[str, Entry]) -> Choice:
+    """Returns the choice without images whose label is negative, and with what else is left out.
+
+    Raises:
+        DataError: No other image is there.
+    """
+    classes = {place: name for place, name in choice.classes.items() if not re.fullmatch(r"-\d+", name)}
+    if not classes and choice.classes:
+        raise DataError(f"label files must name classes, but all those of {spec.text} are negative, which means none")
+    told = []
+    if unlabeled := len(choice.classes) - len(classes):
+        told.append(f"left out because their label is negative, which means none: {unlabeled:,} of the images")
+    if views:
+        view, whole = next(iter(views.items()))
+        name = whole.path.rpartition("/")[2]
+        told.append(f"left out as views or masks of another image: {len(views):,}, such as {view} beside {name}")
+    return dataclasses.replace(choice, classes=classes, left_out=(*choice.left_out, *told))
+
+
+def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice, layout: Layout) -> Source:
     by_entry = {tree.images[place]: name for place, name in choice.classes.items()}
 
     def samples() -> Iterator[Sample]:
@@ -185,7 +274,8 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
 
     skipped = tree.count_skipped()
     heic = sum(skipped.get(ending, 0) for ending in (".heic", ".heif"))
-    hints = [f"{heic:,} .heic files are not read. Use `pip install pillow-heif` to read them"] if heic else []
+    read = f"{count_of(heic, '.heic file')} {agree(heic, 'is', 'are')} not read"
+    hints = [f"{read}. Use `pip install pillow-heif` to read {agree(heic, 'it', 'them')}"] if heic else []
     return Source(
         samples=samples,
         total=len(by_entry),
@@ -194,6 +284,7 @@ def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice) -> Source:
         skipped=skipped,
         split=choice.split,
         class_level=choice.class_level,
+        layout=layout,
     )
 
 
@@ -222,9 +313,12 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
     """
     if not tree.images:
         skipped = tree.count_skipped()
-        found = f" It holds {_listed(skipped)}." if skipped else ""
+        found = f" It holds {describe_kinds(skipped)}." if skipped else ""
+        if "no ending" in skipped:
+            found += " Images are told by their endings: rename the files, or read them with FILE.py:FUNCTION."
         if ".heic" in skipped or ".heif" in skipped:
             found += " `pip install pillow-heif` makes .heic readable."
+        found += "".join(f" {note}." for note in tree.notes)
         raise DataError(f"no images in {spec.text}: one subfolder per class with images must lie there.{found}")
     path = _path(spec)
     if not path.is_dir():
@@ -235,10 +329,6 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
             is_empty = all(is_litter(name) for name, _ in walk_files(folder))
             state = "is empty" if is_empty else "has no images"
             raise DataError(f"the training folder {spec.text.rstrip('/')}/{folder.name} {state}")
-
-
-def _listed(skipped: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {ending}" for ending, count in skipped.items())
 
 
 @contextlib.contextmanager

@@ -9,17 +9,18 @@ from typing import Any
 
 from hilo_nas.errors import UsageError
 
-__all__ = ["DEFAULTS", "ReadOptions", "parse_range"]
+__all__ = ["DEFAULTS", "ReadOptions", "parse_range", "render_range"]
 
-CLASS_LEVELS = ("first", "path")
+CLASS_LEVELS = ("first", "last", "path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """Choices of the user about how images are read; the defaults suit most sources."""
 
-    class_from: str = "first"
-    """Which folders name a class: `first`, the first level below the split; `path`, all levels, joined by slashes."""
+    class_from: str | None = None
+    """Which folders name a class: `first`, the first level below the split; `last`, the innermost; `path`, all levels,
+    joined by slashes. None is `first` wherever nothing speaks for another level, and an error elsewhere."""
     background: str = "white"
     """Colour that transparent images are composited on, as Pillow names colours."""
     value_range: tuple[float, float] | None = None
@@ -29,13 +30,13 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.class_from not in CLASS_LEVELS:
+        if self.class_from not in (None, *CLASS_LEVELS):
             faults.append(f"class_from must be one of {', '.join(CLASS_LEVELS)}, but got {self.class_from!r}")
         if not _is_color(self.background):
             faults.append(f"background must be a color such as white, gray or #336699, but got {self.background!r}")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            low, high = self.value_range
-            faults.append(f"value_range must rise from its first value to its second, but got {low:g},{high:g}")
+            got = render_range(*self.value_range)
+            faults.append(f"value_range must rise from its first value to its second, but got {got}")
         if faults:
             raise UsageError("\n".join(faults))
 
@@ -71,6 +72,11 @@ def parse_range(text: str) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UsageError(f"value_range must be two numbers LOW,HIGH such as 0,4095, but got {text!r}")
     return low, high
+
+
+def render_range(low: float, high: float) -> str:
+    """Returns `LOW,HIGH`, from which `parse_range` reads exactly these numbers."""
+    return ",".join(repr(float(bound)).removesuffix(".0") for bound in (low, high))
 
 
 def _is_color(name: str) -> bool:

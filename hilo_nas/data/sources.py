@@ -8,12 +8,12 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hilo_nas import plugins
 from hilo_nas.data.formats import ARCHIVE_ENDINGS, archive_stem, image_endings
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
-from hilo_nas.data.walk import walk_files
+from hilo_nas.data.walk import list_empty, walk_files
 from hilo_nas.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TORCH_DATASETS",
+    "Layout",
     "Sample",
     "Source",
     "SourceSpec",
@@ -34,11 +35,19 @@ __all__ = [
 TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
 """Names that `torch/` takes; each has a training split and a list of class names in torchvision."""
 
+_RULES = "classes and splits, 2"
+"""Version of the rules by which folders and files name classes and splits; a set read by others is read anew."""
+
 _GLYPHS = ("digits", "torch/mnist", "torch/kmnist", "torch/qmnist")
 _FORMS = (
     "digits, a folder with one subfolder per class, a .tar, .zip or .parquet file, a folder of them, torch/NAME, "
     "hfds/NAME, wds/DIR or path/to/file.py:function"
 )
+
+
+Layout = Literal["folders", "label files", "rows", "calls"]
+"""Where classes stand: in names of folders, in files beside the images, in a column, or in what a library or function
+returns."""
 
 
 class Sample(NamedTuple):
@@ -76,6 +85,8 @@ class Source:
     """How the training images were chosen, in one sentence; empty where the source has one split."""
     class_level: str = ""
     """Which folders name a class, in one sentence; empty where no folder does."""
+    layout: Layout = "calls"
+    """Where the classes of the images stand."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,6 +241,8 @@ def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
         UsageError: A function's file cannot be read.
     """
     lines = [spec.kind, spec.dataset or "", str(spec.path or "")]
+    if spec.path is not None:
+        lines.append(_RULES)
     lines += [f"{name}={value}" for name, value in sorted(options.to_dict().items())]
     if spec.kind == "digits":
         lines.append(importlib.metadata.version("scikit-learn"))
@@ -260,6 +273,8 @@ def _stat_lines(path: Path) -> Iterator[str]:
         stat = path.stat()
         yield f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"
         return
+    # A class without images is told, until its folder is filled or removed.
+    yield from (f"{path}/{name}\0empty" for name in list_empty(path))
     for name, entry in walk_files(path):
         try:
             stat = entry.stat()

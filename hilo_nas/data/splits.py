@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import re
 from collections.abc import Mapping, Sequence
 
+from hilo_nas.data.doubts import check_crossed, find_masks
+from hilo_nas.data.formats import archive_stem
+from hilo_nas.data.plurals import agree, count_of
+from hilo_nas.data.words import listed, own_words, role_of, words_of
 from hilo_nas.errors import DataError
 
 __all__ = ["Choice", "choose_labelled", "choose_training", "own_words", "role_of"]
-
-_ROLES = {
-    "train": "train training trn trainset trainingset trainval traindata trainingdata",
-    "held": "test testing tst testset testingset testdata val valid validation validate validating valset validset "
-    "validationset valdata validationdata eval evaluation evaluate evalset dev devset devel development holdout "
-    "heldout unseen",
-    "aside": "unlabeled unlabelled unlabel extra pred prediction predictions predict inference submission query "
-    "gallery",
-    "plain": "image images img imgs photo photos picture pictures pics data dataset raw original originals full all "
-    "main base set sets split splits part parts subset folder dir",
-}
-_ROLE_OF_WORD = {word: role for role, words in _ROLES.items() for word in words.split()}
 
 Folders = tuple[str, ...]
 
@@ -38,33 +28,13 @@ class Choice:
     """Which folders name a class, in one sentence."""
     left_out: tuple[str, ...]
     """Warnings: parts that are not used though they bear no split's name."""
+    depth: int = 0
+    """Number of folders above those that name the classes."""
 
 
-def role_of(name: str) -> str | None:
-    """Returns what the words of a folder's name say: `train`, `held` (out), `aside`, `plain`, or None.
-
-    Words end at signs, digits and capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`.
-    Only a name wholly of plain words is plain.
-    """
-    words = _words(name)
-    roles = {_ROLE_OF_WORD.get(word) for word in words}
-    if {("hold", "out"), ("held", "out")} & {*itertools.pairwise(words)}:
-        roles.add("held")
-    found = next((role for role in ("train", "held", "aside") if role in roles), None)
-    return found or ("plain" if roles == {"plain"} else None)
-
-
-def _words(name: str) -> list[str]:
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    return [word.lower() for word in re.findall(r"[^\W\d_]+", parted)]
-
-
-def own_words(name: str) -> frozenset[str]:
-    """Returns the words of a name that are no split's: `pets-train-0` has `pets`."""
-    return frozenset(word for word in _words(name) if word not in _ROLE_OF_WORD)
-
-
-def choose_training(text: str, folders: Sequence[Folders], n_outer: Sequence[int], class_from: str = "first") -> Choice:
+def choose_training(
+    text: str, folders: Sequence[Folders], n_outer: Sequence[int], class_from: str | None = None
+) -> Choice:
     """Returns the images that may be trained on, with their classes.
 
     A folder is a split, and not a class, where both its name and its place agree: it holds class folders, and its
@@ -74,23 +44,29 @@ def choose_training(text: str, folders: Sequence[Folders], n_outer: Sequence[int
         text: The source in the user's words.
         folders: Folders of each image, the outermost first.
         n_outer: Number of leading folders that are never classes (an archive and the folders around it), per image.
-        class_from: `first`: the first level below the split names the class; `path`: all levels do.
+        class_from: See `ReadOptions`.
 
     Raises:
-        DataError: There are no classes, only held-out splits, or splits without class folders.
+        DataError: There are no classes, only held-out splits, or splits without class folders; or two levels of folders
+            may be the classes and `class_from` is None.
     """
     descent = _Descent(text, folders, n_outer)
     descent.run()
+    if class_from == "last":
+        descent.leave_held_within()
+    elif class_from is None:
+        descent.check_level()
     rest = descent.rest
     if class_from == "path":
         classes = {place: "/".join(parts) for place, parts in rest.items()}
     else:
-        classes = {place: parts[0] for place, parts in rest.items()}
+        classes = {place: parts[-1 if class_from == "last" else 0] for place, parts in rest.items()}
     return Choice(
         classes=classes,
         split=descent.describe_split(),
         class_level=_describe_level(rest, descent.dropped, class_from),
         left_out=tuple(descent.warnings),
+        depth=descent.depth,
     )
 
 
@@ -106,7 +82,7 @@ def choose_labelled(text: str, folders: Sequence[Folders], labels: Sequence[str]
     return Choice(classes=classes, split=descent.describe_split(), class_level="", left_out=tuple(descent.warnings))
 
 
-def _describe_level(rest: Mapping[int, Folders], dropped: Sequence[str], class_from: str) -> str:
+def _describe_level(rest: Mapping[int, Folders], dropped: Sequence[str], class_from: str | None) -> str:
     depth = max((len(parts) for parts in rest.values()), default=1)
     below = f" below {'/'.join(dropped)}" if dropped else ""
     if depth == 1:
@@ -114,9 +90,11 @@ def _describe_level(rest: Mapping[int, Folders], dropped: Sequence[str], class_f
     deepest = next("/".join(parts) for parts in rest.values() if len(parts) == depth)
     if class_from == "path":
         return f"classes are the whole folder paths{below}, such as {deepest}"
+    if class_from == "last":
+        return f"classes are the innermost folders{below}, such as {deepest.rpartition('/')[2]} of {deepest}"
     return (
         f"classes are the first folder level{below}; images lie {depth} levels deep, such as in {deepest} "
-        "(--class-from path makes each path a class)"
+        "(--class-from path makes each path a class, --class-from last each innermost folder)"
     )
 
 
@@ -138,7 +116,9 @@ class _Descent:
         self._is_chosen = role_of(self.text.rpartition("/")[2]) == "held"
         """Whether the user named a held-out split itself; then what lies in it is read."""
         if loose := len(folders) - len(self.rest):
-            self.warnings.append(f"{loose:,} images of {text} lie in no class folder and are left out")
+            verbs = agree(loose, "lies in no class folder and is", "lie in no class folder and are")
+            self.warnings.append(f"{count_of(loose, 'image')} of {text} {verbs} left out")
+        self._leave_masks()
 
     def run(self, only_outer: bool = False) -> None:
         steps = [self._pass_outer, *(() if only_outer else (self._unwrap, self._split, self._split_below))]
@@ -151,16 +131,61 @@ class _Descent:
             )
         if not self.rest:
             held = ", ".join(self._held)
-            raise DataError(f"{self.text} holds no training images, only {held}, which a search never reads")
+            path = "/".join([self.text, *self.dropped, next(iter(self._held))])
+            # What lies in an archive or on a hub has no path.
+            has_path = not (only_outer or any(self._n_outer) or archive_stem(self.text))
+            raise DataError(
+                f"{self.text} holds no training images, only {held}, which a search never reads. To train on one, name "
+                f"it itself{f': {path}' if has_path else ''}."
+            )
+
+    @property
+    def depth(self) -> int:
+        """Number of levels that were entered."""
+        return self._depth
+
+    def check_level(self) -> None:
+        """Checks that the classes can be no other level of folders.
+
+        Raises:
+            DataError: They can.
+        """
+        check_crossed("/".join([self.text, *self.dropped]), self._children())
+
+    def leave_held_within(self) -> None:
+        """Leaves out held-out splits above the innermost folders, and those beside deeper folders."""
+        is_deep = any(len(parts) > 1 for parts in self.rest.values())
+        for place, parts in list(self.rest.items()):
+            above = parts[:-1] or (parts if is_deep else ())
+            if name := next((name for name in above if role_of(name) in _NEVER), None):
+                self._held[name] = self._held.get(name, 0) + 1
+                del self.rest[place]
+        self._kept = []
+
+    def _leave_masks(self) -> None:
+        """Leaves out masks and labels that lie as images beside the images: `masks/cat` beside `images/cat`."""
+        siblings: dict[Folders, set[str]] = {}
+        for parts in {*self.rest.values()}:
+            for depth, name in enumerate(parts):
+                siblings.setdefault(parts[:depth], set()).add(name)
+        masks = {(*above, name) for above, names in siblings.items() for name in find_masks(names)}
+        counts: dict[Folders, int] = {}
+        for place, parts in list(self.rest.items()):
+            if found := next((parts[:n] for n in range(1, len(parts) + 1) if parts[:n] in masks), None):
+                counts[found] = counts.get(found, 0) + 1
+                del self.rest[place]
+        if counts:
+            named = listed(["/".join(path) for path in sorted(counts)])
+            where = f"{named} of {self.text}, beside a folder of images"
+            self.warnings.append(f"left out as masks: {sum(counts.values()):,} in {where}")
 
     def describe_split(self) -> str:
         """Returns the sentence about what trains and what is left out."""
-        parts = [f"{name} ({_images(count)})" for name, count in self._held.items()]
-        out = f"{_listed(parts)} {'is' if len(parts) == 1 else 'are'} left out" if parts else ""
-        trains = f"{_listed(self._training)} {'trains' if len(self._training) == 1 else 'train'}"
-        doubt = f"{_listed(self._kept)} " + (
-            "counts as a class, not as a split" if len(self._kept) == 1 else "count as classes, not as splits"
-        )
+        parts = [f"{name} ({count_of(count, 'image')})" for name, count in self._held.items()]
+        out = f"{listed(parts)} {agree(len(parts), 'is', 'are')} left out" if parts else ""
+        trains = f"{listed(self._training)} {agree(len(self._training), 'trains', 'train')}"
+        counts_as = ("counts as a class, not as a split", "count as classes, not as splits")
+        doubt = f"{listed(self._kept)} {agree(len(self._kept), *counts_as)}"
         return "; ".join(
             sentence for sentence, holds in ((trains, self._training), (out, parts), (doubt, self._kept)) if holds
         )
@@ -177,26 +202,42 @@ class _Descent:
         chosen = {place: parts[1:] for place, parts in self.rest.items() if parts[0] in names}
         self.rest = {place: parts for place, parts in chosen.items() if parts}
         if loose := len(chosen) - len(self.rest):
-            where = _listed(sorted(names)[:3])
-            self.warnings.append(f"{_images(loose)} of {self.text}/{where} in no class folder: left out")
+            where = listed(sorted(names)[:3])
+            self.warnings.append(f"{count_of(loose, 'image')} of {self.text}/{where} in no class folder: left out")
         self._depth += 1
         if len(names) == 1:
             self.dropped += names
+
+    def _sized(self, name: str, children: Mapping[str, Sequence[Folders]]) -> str:
+        return f"{self.text}/{name} ({count_of(len(children[name]), 'image')})"
 
     def _leave_out(self, names: Sequence[str], children: Mapping[str, Sequence[Folders]]) -> None:
         for name in names:
             self._held[name] = self._held.get(name, 0) + len(children[name])
 
     def _pass_outer(self) -> bool:
-        """Passes a level of archives that hold class folders: their names tell splits and shards, never classes."""
-        if any(self._n_outer[place] <= self._depth for place in self.rest):
+        """Passes a level of archives that hold class folders: their names tell splits and shards, never classes.
+
+        Images that lie above it stay, unless the level has a training split.
+        """
+        above = {place: parts for place, parts in self.rest.items() if self._n_outer[place] <= self._depth}
+        if len(above) == len(self.rest):
             return False
+        dropped = [*self.dropped]
+        self.rest = {place: parts for place, parts in self.rest.items() if place not in above}
         children = self._children()
         roles = {name: role_of(name) for name in children}
-        chosen = [n for n in children if roles[n] == "train"] or [n for n in children if roles[n] not in _NEVER]
-        if not chosen and self._is_chosen:
+        train = [name for name in children if roles[name] == "train"]
+        chosen = train or [name for name in children if roles[name] not in _NEVER]
+        if not chosen and not above and self._is_chosen:
             chosen = [name for name in children if roles[name] == "held"]
-        self._take(chosen, children, is_named=any(roles[n] == "train" for n in chosen))
+        self._take(chosen, children, is_named=bool(train))
+        if above and train:
+            verbs = agree(len(above), "lies beside its splits and is", "lie beside its splits and are")
+            self.warnings.append(f"{count_of(len(above), 'image')} of {self.text} {verbs} left out")
+        elif above:
+            self.rest = dict(sorted((self.rest | above).items()))
+            self.dropped = dropped
         return True
 
     def _unwrap(self) -> bool:
@@ -218,7 +259,7 @@ class _Descent:
         children = self._children()
         by_role: dict[str | None, list[str]] = {}
         for name in children:
-            by_role.setdefault(role_of(name), []).append(name)
+            by_role.setdefault(role_of(name, [*children]), []).append(name)
         train, held, aside, plain = (by_role.get(role, []) for role in ("train", "held", "aside", "plain"))
         others = [*by_role.get(None, []), *plain]
         deep = {name for name in children if any(children[name])}
@@ -257,7 +298,7 @@ class _Descent:
         below = [{path[0] for path in children[name] if path} for name in names]
         if train and held:
             return not any(below)
-        return not any(_words(name) for name in set.intersection(*below))
+        return not any(words_of(name) for name in set.intersection(*below))
 
     def _outweighs(self, train: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
         """Returns True where a folder named for training, amid folders without a split's name, is no class."""
@@ -279,20 +320,30 @@ class _Descent:
         if len(named) != 1 or len(others) != 1 or own_words(named[0]):
             return False
         one, other = ({path[0] for path in children[name] if path} for name in (named[0], others[0]))
-        return one == other and len([name for name in one if _words(name)]) > 1
+        return one == other and len([name for name in one if words_of(name)]) > 1
 
     def _is_part(
         self, name: str, others: list[str], plain: list[str], children: Mapping[str, Sequence[Folders]]
     ) -> bool:
         """Returns True where a folder named for testing, amid classes, is none of them."""
         paths = children[name]
-        if self._are_twins([name], others, children):
+        if self._are_twins([name], others, children) or self._is_alike(name, others, children):
             return True
         below = {path[0] for path in paths if path}
         if not below:
             return others == plain and any(any(children[other]) for other in others)
         is_deeper = all(paths) and not any(path for other in others for path in children[other])
         return bool(below & {*others}) or is_deeper or others == plain
+
+    def _is_alike(self, name: str, others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
+        """Returns True where all others hold the class folders of one: left, right, test; or are numbered: fold1."""
+        inner = [{path[0] for path in children[other] if path} for other in others]
+        below = {path[0] for path in children[name] if path}
+        if not below or not all(len(names) > 1 and below <= names for names in inner):
+            return False
+        is_named = not own_words(name) and len([folder for folder in below if words_of(folder)]) > 1
+        are_numbered = all(any(sign.isdigit() for sign in other) for other in others)
+        return is_named or (are_numbered and len({tuple(words_of(other)) for other in others}) == 1)
 
     def _split_below(self) -> bool:
         """Looks for splits inside the folders of this level: those of one data set amid others, or of each class."""
@@ -310,11 +361,12 @@ class _Descent:
         classes = {p[1] for n in holders for p in children[n] if len(p) > 1 and role_of(p[0]) == "train"}
         if len(classes) > 1 and (len(holders) == 1 or holders == {*children}):
             lost = [name for name in children if name not in holders]
-            self.warnings += [f"{self.text}/{name} ({_images(len(children[name]))}) is left out" for name in lost]
+            self.warnings += [f"{self._sized(name, children)} is left out" for name in lost]
             self._enter(holders)
             return True
         is_split = len({name for holder in holders for name in inner[holder]}) > 1
-        if not is_split or (len(holders) == 1 and len(children) > 1):
+        # One class alone may hold splits, if it holds both.
+        if not is_split or (len(holders) == 1 and len(children) > 1 and not roles[next(iter(holders))] >= _BOTH):
             return False
         self._split_classes(holders)
         return False
@@ -338,20 +390,12 @@ class _Descent:
         lost = [name for name in children if name not in chosen]
         self._leave_out(lost, children)
         if chosen:
-            odd = [name for name in lost if role_of(name) in (None, "plain")]
-            self.warnings += [f"{self.text}/{n} ({_images(len(children[n]))}) is no split: left out" for n in odd]
+            odd = [name for name in lost if role_of(name, [*children]) in (None, "plain")]
+            self.warnings += [f"{self._sized(name, children)} is no split: left out" for name in odd]
         if is_named:
             self._training = chosen
         self._enter({*chosen})
 
 
 _NEVER = ("held", "aside")
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [*names[:4], f"{len(names) - 4:,} more"] if len(names) > 5 else list(names)
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+_BOTH = frozenset({"train", "held"})

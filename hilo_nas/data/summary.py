@@ -12,6 +12,9 @@ import numpy as np
 
 from hilo_nas.data.copies import number_images
 from hilo_nas.data.faults import LabeledSet
+from hilo_nas.data.formats import describe_kinds
+from hilo_nas.data.plurals import count_of
+from hilo_nas.data.reading import render_range
 
 __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
 
@@ -52,7 +55,8 @@ class SetSummary:
                 f"per class {self.least.images:,} ({_short(self.least.name)}) to {self.most.images:,} "
                 f"({_short(self.most.name)}), median {self.median:,.0f}"
             )
-        return [f"{self.name}: {self.images:,} images of {self.classes:,} classes, {each}", *self.notes]
+        of = f"{count_of(self.images, 'image')} of {count_of(self.classes, 'class', 'classes')}"
+        return [f"{self.name}: {of}, {each}", *self.notes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,31 +141,30 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
     if split := facts.get("split"):
         lines.append(str(split))
     if skipped := facts.get("skipped"):
-        total = sum(skipped.values())
-        kinds = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(skipped.items()))
-        lines.append(f"skipped because they are no images: {total:,} {'file' if total == 1 else 'files'} ({kinds})")
+        total, kinds = count_of(sum(skipped.values()), "file"), describe_kinds(dict(sorted(skipped.items())))
+        lines.append(f"skipped because they are no images: {total} ({kinds})")
     if turned := facts.get("n_turned"):
-        lines.append(f"turned upright by their EXIF orientation: {turned:,} images")
+        lines.append(f"turned upright by their EXIF orientation: {count_of(turned, 'image')}")
     if composited := facts.get("n_composited"):
         ground = facts.get("background", "white")
-        lines.append(f"transparent: {composited:,} images, composited on {ground}; --background sets another")
+        lines.append(f"transparent: {count_of(composited, 'image')}, composited on {ground}; --background sets another")
     if scaled := facts.get("n_scaled"):
-        low, high = facts.get("value_range") or (0, 0)
-        lines.append(f"more than 8 bits: {scaled:,} images, scaled from {low:g} to {high:g}; --value-range sets others")
-        if (total := facts.get("n_images", scaled)) > scaled:
-            lines.append(f"8 bits: the other {total - scaled:,} images, not scaled")
-        if 0 < facts.get("n_float", 0) < scaled:
-            lines.append(f"of those of more than 8 bits, {facts['n_float']:,} hold floats and the others integers")
+        deep, bounds = count_of(scaled, "image"), render_range(*(facts.get("value_range") or (0, 0)))
+        lines.append(f"more than 8 bits: {deep}, scaled from the range {bounds}; --value-range sets another")
+        if (rest := facts.get("n_images", scaled) - scaled) > 0:
+            lines.append(f"8 bits: {count_of(rest, 'other image')}, not scaled")
+        if 0 < (floats := facts.get("n_float", 0)) < scaled:
+            lines.append(f"of those of more than 8 bits: {floats:,} of floats and {scaled - floats:,} of integers")
     if missing := facts.get("n_nan"):
-        lines.append(f"NaN, read as the low end of the range: in {missing:,} images")
+        lines.append(f"NaN, read as the low end of the range: in {count_of(missing, 'image')}")
     if infinite := facts.get("n_infinite"):
-        lines.append(f"infinite values, read as the ends of the range: in {infinite:,} images")
+        lines.append(f"infinite values, read as the ends of the range: in {count_of(infinite, 'image')}")
     if frames := facts.get("n_first_frame"):
-        lines.append(f"several frames, the first of which is read: {frames:,} images")
+        lines.append(f"several frames, the first of which is read: {count_of(frames, 'image')}")
     if cut := facts.get("n_cut"):
-        lines.append(f"not square, cropped to the centre: {cut:,} images")
+        lines.append(f"not square, cropped to the centre: {count_of(cut, 'image')}")
     if broken := facts.get("broken"):
-        lines.append(f"broken and left out (--skip-broken): {len(broken):,} images")
+        lines.append(f"broken and left out (--skip-broken): {count_of(len(broken), 'image')}")
     return lines
 
 

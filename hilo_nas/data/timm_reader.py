@@ -35,10 +35,12 @@ def list_differences(
         class_names: The classes that are used.
         facts: Observations made while the images were read.
     """
-    if spec.kind in _NO_FILES:
-        return [_NO_FILES[spec.kind]]
+    # A folder may hold tables as well.
+    kind = "table" if spec.kind == "folder" and facts.get("has_rows") else spec.kind
+    if kind in _NO_FILES:
+        return [_NO_FILES[kind]]
     found = []
-    if spec.kind not in ("torch", "hfds", "wds"):
+    if kind not in ("torch", "hfds", "wds"):
         members = load_members(entry.path)
         if not all(member.lower().endswith(_ENDINGS) for member in members):
             found.append("there are images in other formats than .png and .jpg")

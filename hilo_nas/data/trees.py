@@ -14,7 +14,8 @@ from typing import BinaryIO, NamedTuple
 
 from hilo_nas.data.archives import Contents, Place, open_archive
 from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
-from hilo_nas.data.walk import is_special, walk_files
+from hilo_nas.data.plurals import agree, count_of
+from hilo_nas.data.walk import is_special, list_empty, walk_files
 from hilo_nas.errors import DataError
 
 __all__ = ["Entry", "Tree", "list_tree", "read_entries"]
@@ -48,6 +49,8 @@ class Tree:
     images: list[Entry] = dataclasses.field(default_factory=list)
     others: list[Entry] = dataclasses.field(default_factory=list)
     """Files that are no images, and not what an operating system leaves behind."""
+    empty: set[tuple[str, ...]] = dataclasses.field(default_factory=set)
+    """Folders on disk that hold nothing, or what an operating system leaves behind; others may hold more as well."""
     special: int = 0
     """Number of pipes, sockets and devices."""
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -76,13 +79,19 @@ def list_tree(path: Path) -> Tree:
         return tree
     for relative, entry in walk_files(path):
         if is_litter(relative):
+            _add_empty(tree, relative.rpartition("/")[0])
             continue
         if is_special(entry):
             tree.special += 1
         else:
             _add_file(tree, Entry(entry.path, (), relative, 0))
-    if not tree.holds_classes():
-        archives = [entry for entry in tree.others if archive_stem(entry.path)]
+    for folder in list_empty(path):
+        _add_empty(tree, folder)
+    archives = [entry for entry in tree.others if archive_stem(entry.path)]
+    if tree.holds_classes() and archives:
+        names = ", ".join(entry.path for entry in archives[:3]) + (" and others" if len(archives) > 3 else "")
+        tree.notes.append(f"archives beside folders of images are not read: {names}. Unpack them, or name one itself")
+    elif archives:
         tree.others = [entry for entry in tree.others if not archive_stem(entry.path)]
         for archive in archives:
             _add_archive(tree, archive.file, archive.path)
@@ -146,6 +155,11 @@ def _named(file: str) -> Iterator[None]:
         raise DataError(f"the archive {Path(file).name} cannot be read: {error}") from error
 
 
+def _add_empty(tree: Tree, folder: str) -> None:
+    if folder and not is_litter(folder):
+        tree.empty.add(tuple(folder.split("/")))
+
+
 def _add_file(tree: Tree, entry: Entry) -> None:
     (tree.images if is_image(entry.path) else tree.others).append(entry)
 
@@ -181,7 +195,9 @@ def _add_contents(
 
 def _notes(contents: Contents, name: str) -> Iterator[str]:
     if contents.lost:
-        number = f"{len(contents.lost):,} links and names" if len(contents.lost) > 1 else "1 link or name"
-        yield f"{number} of {name} lead out of it or to nothing and are left out, for instance {contents.lost[0]}"
+        number = count_of(len(contents.lost), "link or name", "links and names")
+        lead, are = agree(len(contents.lost), "leads", "lead"), agree(len(contents.lost), "is", "are")
+        where = "out of it, to nothing or to a folder that is read already"
+        yield f"{number} of {name} {lead} {where} and {are} left out, for instance {contents.lost[0]}"
     if contents.is_cut:
         yield f"{name} has no end marker and may be cut off; what is there is read"

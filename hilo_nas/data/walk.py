@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["is_special", "walk_files"]
+__all__ = ["is_special", "list_empty", "walk_files"]
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -42,6 +42,28 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 entered.add(key)
             inner.append((entry.path, f"{path}/", above, is_linked or is_link))
         stack += reversed(inner)
+
+
+def list_empty(root: Path) -> list[str]:
+    """Returns the folders that hold neither files nor folders, as paths from the root; links are not followed.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    found = []
+    stack = [(str(root), "")]
+    while stack:
+        folder, path = stack.pop()
+        with os.scandir(folder) as entries:
+            inner = list(entries)
+        if not inner and path:
+            found.append(path)
+        stack += [(entry.path, f"{path}/{entry.name}".lstrip("/")) for entry in inner if _is_own_folder(entry)]
+    return sorted(found)
+
+
+def _is_own_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
 
 
 def is_special(entry: os.DirEntry[str]) -> bool:

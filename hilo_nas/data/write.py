@@ -6,6 +6,7 @@ timm's train.py reads such a folder as this package reads the source.
 from __future__ import annotations
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,13 +17,14 @@ from PIL import Image
 from hilo_nas.data.cache import default_cache_dir, load_members
 from hilo_nas.data.decode import decode_image, parse_colour, unlimited_pillow
 from hilo_nas.data.deep import DeepImage
-from hilo_nas.data.memory import DecodingMemory
+from hilo_nas.data.memory import DecodingMemory, TooLargeError
+from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.prepare import CachedData, find_places, prepare_data
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import parse_source
 from hilo_nas.data.summary import load_facts
 from hilo_nas.errors import DataError, StorageError, UsageError
-from hilo_nas.events import DataPrepared, Emit
+from hilo_nas.events import DataPrepared, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 
 __all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]
@@ -32,7 +34,10 @@ CLASS_MAP = "class_map.txt"
 _IMG_SIZE = 32
 """Side in pixels of the cached set that tells the split and the range of values."""
 _LONGEST = 80
+_SHOWN = 20
 _FORBIDDEN = '/\\:*?"<>|'
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+"""Names that Windows takes for devices, whatever follows their first dot."""
 
 Sides = Mapping[tuple[str, int, int], str]
 """By an image's name and digest, the folder that it is written to."""
@@ -73,7 +78,8 @@ def write_data(
 
     Raises:
         UsageError: The folder holds files and `force` is not set.
-        DataError: The data cannot be read.
+        DataError: The data cannot be read, or images cannot be written and `skip_broken` is not set; then the others
+            are written.
         StorageError: The folder or the cache cannot be written.
     """
     try:
@@ -91,11 +97,12 @@ def write_data(
             emit=emit,
         )
         folders = name_folders(data.class_names)
-        writer = _Writer(folder, folders, options, load_facts(Path(data.path)).get("value_range"), emit)
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = _Writer(folder, folders, options, emit)
         train, validation = _find_sides(data, group_by)
-        writer.write(source, train)
-        if val_data is not None:
-            writer.write(val_data, validation)
+        writer.write(source, train, _load_range(data.path))
+        if val_data is not None and data.val_path is not None:
+            writer.write(val_data, validation, _load_range(data.val_path))
         (folder / CLASS_MAP).write_text("".join(f"{folders[name]}\n" for name in data.class_names), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -123,7 +130,7 @@ def _safe(name: str) -> str:
     text = text[:_LONGEST].strip(" .")
     while len(text.encode()) > 200:
         text = text[:-1]
-    return text or "_"
+    return f"_{text}" if not text or _DEVICES.fullmatch(text) else text
 
 
 def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:
@@ -135,6 +142,12 @@ def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:
     return {**training, **_sides_of(data.path, places.digests, places.scored, "validation")}, {}
 
 
+def _load_range(path: str) -> tuple[float, float] | None:
+    """Returns the values that became black and white in a set of the cache; None where it has 8-bit images alone."""
+    found = load_facts(Path(path)).get("value_range")
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
 def _sides_of(path: str, digests: np.ndarray, places: np.ndarray, side: str) -> Sides:
     members, halves = load_members(Path(path)), digests.tolist()
     return {(members[place], *halves[place]): side for place in places.tolist()}
@@ -143,43 +156,95 @@ def _sides_of(path: str, digests: np.ndarray, places: np.ndarray, side: str) -> 
 class _Writer:
     """Writes the images of one source after the other."""
 
-    def __init__(
-        self,
-        folder: Path,
-        folders: Mapping[str, str],
-        options: ReadOptions,
-        value_range: Sequence[float] | None,
-        emit: Emit,
-    ) -> None:
+    def __init__(self, folder: Path, folders: Mapping[str, str], options: ReadOptions, emit: Emit) -> None:
         self._folder, self._folders, self._options, self._emit = folder, folders, options, emit
-        self._range = value_range or (0.0, 255.0)
         self.counts = {"train": 0, "validation": 0}
 
-    def write(self, source: str, sides: Sides) -> None:
-        """Writes those images of a source that have a side."""
+    def write(self, source: str, sides: Sides, value_range: tuple[float, float] | None) -> None:
+        """Writes those images of a source that have a side.
+
+        Args:
+            source: The source in the user's words.
+            sides: The images to write.
+            value_range: Values of images of more than 8 bits that become black and white.
+
+        Raises:
+            DataError: Images are too large or changed, and `skip_broken` is not set or none is left.
+            OSError: A file cannot be written.
+        """
         from hilo_nas.data.readers import open_source  # it may take seconds to import
 
         background, memory = parse_colour(self._options.background), DecodingMemory()
-        done = 0
+        missing, done = {*sides}, 0
+        too_large: dict[str, str] = {}
         with unlimited_pillow():
             for sample in open_source(parse_source(source), self._options).samples():
                 try:
                     if isinstance(sample.content, Exception):
                         raise sample.content
                     image = decode_image(sample.content, None, background, memory)
-                except Exception as error:  # Pillow's plugins raise what they like for a broken file.
-                    if self._options.skip_broken:
-                        continue
-                    raise DataError(f"{sample.member} of {source} changed while it was read: {error}") from error
-                first, second = np.frombuffer(image.digest[:16], dtype=">u8").tolist()
-                side = sides.get((sample.member, first, second))
-                if side is None:
+                except (TooLargeError, MemoryError) as error:
+                    too_large[sample.member] = str(error) or "there is too little memory to decode it"
                     continue
-                pixels = image.pixels.scale(*self._range) if isinstance(image.pixels, DeepImage) else image.pixels
+                except Exception:  # Broken, as it was for the cache; what it was not for the cache is missed below.
+                    continue
+                key = (sample.member, *_halves_of(image.digest))
+                if (side := sides.get(key)) is None:
+                    continue
+                pixels = image.pixels
+                if isinstance(pixels, DeepImage):
+                    assert value_range is not None  # the cache holds this very image, and was scaled by a range
+                    pixels = pixels.scale(*value_range)
                 place = self._folder / side / self._folders[sample.class_name]
                 place.mkdir(parents=True, exist_ok=True)
                 name = f"{self.counts[side]:06d}-{_safe(PurePosixPath(sample.member).stem)[:40]}.png"
                 Image.fromarray(np.ascontiguousarray(pixels)).save(place / name)
                 self.counts[side] += 1
+                missing.discard(key)
                 done += 1
                 self._emit(DataPrepared(done=done, total=len(sides)))
+        if missing:
+            self._tell_missing(source, [member for member, _, _ in sorted(missing)], too_large, len(sides))
+
+    def _tell_missing(self, source: str, missing: Sequence[str], too_large: Mapping[str, str], total: int) -> None:
+        """Warns of images that a search reads and that were not written.
+
+        Raises:
+            DataError: `skip_broken` is not set, or none was written.
+        """
+        large = [f"{member} ({too_large[member]})" for member in missing if member in too_large]
+        changed = [member for member in missing if member not in too_large]
+        reasons = [
+            f"{count_of(len(items), 'image')} {what}:\n{_listed(items)}"
+            for items, what in (
+                (large, "too large to be decoded in full size, at which images are written"),
+                (changed, "changed since the images were read for the cache"),
+            )
+            if items
+        ]
+        text = (
+            f"{len(missing):,} of {count_of(total, 'image')} of {source} {agree(len(missing), 'was', 'were')} left out"
+        )
+        text = "\n".join([f"{text} of {self._folder}", *reasons])
+        if self._options.skip_broken and len(missing) < total:
+            self._emit(Notice(level="warning", text=text))
+            return
+        ways = [
+            *(["Allow more memory with HILO_NAS_DECODE_MIB."] if large else []),
+            *(["Let nothing change the images meanwhile."] if changed else []),
+            *([] if self._options.skip_broken else ["Or leave them out with --skip-broken."]),
+            "Write to an empty folder.",
+        ]
+        raise DataError("\n".join([text, " ".join(ways)]))
+
+
+def _halves_of(digest: bytes) -> tuple[int, int]:
+    """Returns the part of a digest that the cache keeps."""
+    first, second = np.frombuffer(digest[:16], dtype=">u8").tolist()
+    return first, second
+
+
+def _listed(items: Sequence[str]) -> str:
+    shown = [f"  {item}" for item in items[:_SHOWN]]
+    rest = len(items) - len(shown)
+    return "\n".join([*shown, f"  and {rest:,} more"] if rest else shown)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from hilo_nas.commands import command
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
-from hilo_nas.front import front_of
+from hilo_nas.figures import probability_text
+from hilo_nas.front import front_of, scored_trials
 from hilo_nas.manifest import Manifest
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
@@ -22,8 +23,9 @@ def choose_trial(
 ) -> TrialRecord:
     """Returns the trial of a number, the most accurate one that keeps some limits, or the one at the front's knee.
 
-    Only trials that keep every limit with 95 % are chosen by accuracy. Where there is none, the most probable of those
-    whose values keep them is returned, see `promises_of`.
+    Limits are kept by trials off the front, too: a slower network may have the shorter latency. Only trials that keep
+    every limit with 95 % are chosen by accuracy. Where there is none, the most probable of those whose values keep them
+    is returned, see `promises_of`.
 
     Args:
         folder: The study.
@@ -52,26 +54,29 @@ def choose_trial(
     for name, bound in (limits or {}).items():
         if not bound > 0:
             raise UsageError(f"{name} must be above 0, but got {bound:g}")
-    front = front_of(folder.load_records())
-    if not front:
+    records = folder.load_records()
+    candidates = scored_trials(records)
+    if not candidates:
         raise NotFoundError(f"study {folder.name} has no complete trial yet: see `{command('status', folder.address)}`")
     if at_knee:
+        front = front_of(records)
         return front[knee([(_speed(record), _top1(record)) for record in front])]
     assert limits
-    chances = {record.number: min(measured_chances(limits, record.measurements).values()) for record in front}
-    if sure := [record for record in front if chances[record.number] >= KEPT_SURELY]:
+    candidates.sort(key=_speed, reverse=True)  # of equal ones, the fastest is chosen
+    chances = {record.number: min(measured_chances(limits, record.measurements).values()) for record in candidates}
+    if sure := [record for record in candidates if chances[record.number] >= KEPT_SURELY]:
         return max(sure, key=_top1)
-    keeping = [r for r in front if max(measured_violations(limits, r.measurements).values()) <= 0]
+    keeping = [r for r in candidates if max(measured_violations(limits, r.measurements).values()) <= 0]
     if not keeping:
-        raise _none_keeps(folder.name, limits, front)
+        raise _none_keeps(folder.name, limits, candidates)
     return max(keeping, key=lambda record: chances[record.number])
 
 
-def _none_keeps(study: str, limits: Mapping[str, float], front: list[TrialRecord]) -> NotFoundError:
-    """The error that tells the best value of each limit on the front."""
+def _none_keeps(study: str, limits: Mapping[str, float], records: list[TrialRecord]) -> NotFoundError:
+    """The error that tells the best value of each limit among some trials."""
     best = []
     for name in limits:
-        values = [(value, r.number) for r in front if (value := measured_values(r.measurements)[name]) is not None]
+        values = [(value, r.number) for r in records if (value := measured_values(r.measurements)[name]) is not None]
         value, number = (max if LIMITS[name].is_floor else min)(values)
         best.append(f"the best, trial {number}, has {name} {value:.4g}")
     asked = " and ".join(limit_text(name, bound) for name, bound in limits.items())
@@ -94,16 +99,11 @@ def promises_of(manifest: Manifest, record: TrialRecord, limits: Mapping[str, fl
     in_force = {**manifest.limits_in_force, **(limits or {})}
     return [
         Promise(
-            text=f"trial {record.number} keeps {limit_text(name, in_force[name])} with {_percent(chance)}",
+            text=f"trial {record.number} keeps {limit_text(name, in_force[name])} with {probability_text(chance)}",
             is_sure=chance >= KEPT_SURELY,
         )
         for name, chance in measured_chances(in_force, record.measurements).items()
     ]
-
-
-def _percent(chance: float) -> str:
-    """A probability that is not rounded up to certainty."""
-    return "more than 99%" if chance > 0.99 else f"{chance:.0%}"
 
 
 def _speed(record: TrialRecord) -> float:

@@ -17,7 +17,11 @@ _VARIABLE = re.compile(r"(?:OMP|MKL|MALLOC|PYTORCH|NVIDIA)_[A-Z0-9_]+")
 
 def one_line(text: object) -> str:
     """Returns a text on one line: control characters, line breaks among them, become escapes of Python."""
-    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+    return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), str(text))
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def build_title(*lines: str) -> str:

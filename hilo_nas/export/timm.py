@@ -23,6 +23,7 @@ from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import ExportSource
 from hilo_nas.export.text import build_title, dump, shell_line
+from hilo_nas.figures import with_spread
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord, write_atomically
@@ -67,8 +68,8 @@ class TimmExporter:
         measured = record.measurement
         title = build_title(
             source.name,
-            f"{measured.images_per_s:.4g} ± {measured.images_per_s_half_width:.2g} images/s on {measured.device.model} "
-            f"({measured.condition.label()})",
+            f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on "
+            f"{measured.device.model} ({measured.condition.label()})",
         )
         usage = build_title(
             "python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed as well)",

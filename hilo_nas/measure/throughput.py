@@ -240,7 +240,7 @@ def _time(
                 calibrated=anchor.images_per_s,
             ),
             latency_protocol=LATENCY_PROTOCOL,
-            calibration_error=calibration_error(anchor),
+            calibration_error=calibration_error(anchor, threads=torch.get_num_threads()),
             memory_mib=network.prepared.read_memory_mib(),
             steady=network.warm_up.steady,
             warmup_calls=network.warm_up.calls,

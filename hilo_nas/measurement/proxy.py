@@ -209,6 +209,11 @@ class ProxyScore:
         return self._wilson()[1]
 
     @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval of the value, from its `standard_error`."""
+        return _Z95 * self.standard_error
+
+    @property
     def is_at_chance(self) -> bool:
         """Whether the 95 % interval of the value includes what guessing scores, or lies below: it did not train."""
         if self.chance is None or self.metric not in METRICS:

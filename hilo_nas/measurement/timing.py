@@ -33,7 +33,7 @@ class Calibration:
     reference: str
     """The reference network, for instance `timm:resnet18`."""
     images_per_s: float
-    """Batch size over the median call."""
+    """Batch size over the mean of the fast calls (`hilo_nas.rounds.fast_seconds`), over the median by protocol 1."""
     images_per_s_spread: float
     """Robust standard deviation of one block, in images/s."""
     call_seconds: tuple[float, ...]
@@ -147,10 +147,14 @@ class Measurement:
 
     @property
     def latency_error(self) -> float:
-        """Relative standard error of the 95th percentile of latency; that of a speed where it has no interval."""
+        """Relative standard error of the 95th percentile of latency; that of a speed where it has no interval.
+
+        A latency is a raw time, so what others took of the cores is in it as it is in a speed.
+        """
         if self.latency_ms_p95_low is None or self.latency_ms_p95_high is None:
             return self.half_width / _Z95 / self.images_per_s
-        return math.log(self.latency_ms_p95_high / self.latency_ms_p95_low) / (2 * _Z95)
+        own = math.log(self.latency_ms_p95_high / self.latency_ms_p95_low) / (2 * _Z95)
+        return math.hypot(own, self.contention_error)
 
     @property
     def images_per_s_half_width(self) -> float:

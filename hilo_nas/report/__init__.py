@@ -10,7 +10,7 @@ from hilo_nas.report.benches import (
     write_report,
 )
 from hilo_nas.report.cohorts import build_cohort_frame
-from hilo_nas.report.pictures import Cloud, TauBar, check_pictures, render_agreement
+from hilo_nas.report.pictures import Cloud, TauBar, can_draw, render_agreement
 from hilo_nas.report.standings import Standing, compare_references
 from hilo_nas.report.tables import build_front_frame, build_trials_frame, write_speed_table, write_tables
 
@@ -23,8 +23,8 @@ __all__ = [
     "build_cohort_frame",
     "build_front_frame",
     "build_trials_frame",
+    "can_draw",
     "check_folder",
-    "check_pictures",
     "compare_references",
     "render_agreement",
     "render_csv",

@@ -14,7 +14,7 @@ from hilo_nas.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Cloud", "TauBar", "check_pictures", "render_agreement"]
+__all__ = ["Cloud", "TauBar", "can_draw", "render_agreement"]
 
 _OVERALL, _LIKE = "#4c72b0", "#dd8452"
 
@@ -38,14 +38,9 @@ class Cloud:
     proxy_top1: Sequence[float]
 
 
-def check_pictures() -> None:
-    """Checks that pictures can be drawn, before hours are spent on what they show.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("a plot needs matplotlib, which is not installed. Use pip install 'hilo-nas[plot]'.")
+def can_draw() -> bool:
+    """Returns whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def render_agreement(
@@ -62,7 +57,8 @@ def render_agreement(
     Raises:
         UsageError: matplotlib is not installed.
     """
-    check_pictures()
+    if not can_draw():
+        raise UsageError("a plot needs matplotlib, which is not installed. Use pip install 'hilo-nas[plot]'.")
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from hilo_nas.figures import probability_text
 from hilo_nas.front import SURE, front_of, probability_beats, probability_of_speed, seed_noise, top1_errors
 from hilo_nas.measurement import METRICS
 from hilo_nas.pareto import dominates
@@ -26,7 +27,8 @@ class Standing:
     number: int
     """Its trial."""
     verdict: str
-    """`beaten`, with at least 95 %; `on the front` (an anchor); `not beaten`; `did not train`; or `not measured`."""
+    """`beaten`, with at least 95 %; `on the front` (an anchor); `not beaten`; `did not train`; or `not measured`,
+    of a trial that failed, broke a limit or is not done."""
     by: int | None = None
     """The trial that it is compared with: the one that beats it, or else the one that makes the best trade."""
     speed_ratio: float | None = None
@@ -44,7 +46,12 @@ class Standing:
     chance: float | None = None
     """Score of guessing, where it did not train."""
     reason: str | None = None
-    """Why it was not measured."""
+    """Why its trial is not complete."""
+
+    @property
+    def top1_gain_half_width(self) -> float:
+        """Half of the 95 % interval of the gain; 0.0 where there is none."""
+        return _Z95 * (self.top1_gain_se or 0.0)
 
     @property
     def kind(self) -> str:
@@ -61,25 +68,25 @@ class Standing:
                 "images, in a study with a larger --proxy-images."
             )
         if self.verdict == "not measured":
-            return f"{who} has no speed and score to compare with" + f": {self.reason}" * bool(self.reason)
+            return f"{who} is left out of the comparison: {' '.join((self.reason or 'it has no score yet').split())}"
         if self.verdict == "beaten":
             return f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {self._gain()}"
         stands = "; it stands on the front itself" * (self.verdict == "on the front")
         if self.by is None:
             return f"no trial beats {who}" + (stands.replace(";", ":") or ": none is as fast and as accurate")
         of_score = self._gain()
-        if abs(self.top1_gain or 0.0) <= _Z95 * (self.top1_gain_se or 0.0):
+        if abs(self.top1_gain or 0.0) <= self.top1_gain_half_width:
             of_score = f"{METRICS.get(self.metric, self.metric)} not distinguishable ({self._difference()})"
         text = f"trial {self.by}: {self.speed_ratio:.3g}x the images/s of {who}, {of_score}"
         if (self.speed_ratio or 0.0) > 1 and (self.top1_gain or 0.0) > 0:
-            text += f", both better with a probability of {self.probability:.0%}"
+            text += f", both better with a probability of {probability_text(self.probability or 0.0)}"
         return text + stands
 
     def _difference(self) -> str:
-        gain, gain_se = self.top1_gain or 0.0, self.top1_gain_se or 0.0
+        gain, half_width = self.top1_gain or 0.0, self.top1_gain_half_width
         if self.metric in METRICS:
-            return f"{100 * gain:+.1f} ± {100 * gain_se:.1f} points"
-        return f"{gain:+.4g} ± {gain_se:.2g}"
+            return f"{100 * gain:+.1f} ± {100 * half_width:.1f} points"
+        return f"{gain:+.4g} ± {half_width:.2g}"
 
     def _gain(self) -> str:
         what = f"proxy {METRICS[self.metric]}" if self.metric in METRICS else self.metric
@@ -107,8 +114,7 @@ class _Comparison:
         """Returns the comparison of a network with the front."""
         name, number = record.key if record.is_peer else name, record.number
         if record.state != TrialState.COMPLETE or record.score is None:
-            reason = record.reason if record.is_interrupted else None
-            return Standing(name=name, number=number, verdict="not measured", reason=reason)
+            return Standing(name=name, number=number, verdict="not measured", reason=record.reason)
         metric = record.score.metric
         if not record.has_trained:
             value, chance = record.score.proxy_top1, record.score.chance

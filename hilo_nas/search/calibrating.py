@@ -51,9 +51,9 @@ def renew_calibrations(folder: StudyFolder, manifest: Manifest, executor: LocalE
 
 
 def _replaces(new: Calibration, old: Calibration, condition: Condition) -> bool:
-    if judge_calibration(new, threads=condition.threads or 1).verdict != "steady":
+    if judge_calibration(new, threads=condition.threads).verdict != "steady":
         return False  # `calibrate` said so
-    return abs(math.log(old.images_per_s / new.images_per_s)) > _Z95 * calibration_error(new)
+    return abs(math.log(old.images_per_s / new.images_per_s)) > _Z95 * calibration_error(new, threads=condition.threads)
 
 
 def judge_limits_anew(folder: StudyFolder, manifest: Manifest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -278,7 +277,7 @@ class LocalExecutor:
         watch = CpuWatch()
         time.sleep(_LOOK_S)
         device = self.identity_of(condition.device, emit)
-        return find_contention(watch.read(), threads=condition.threads or os.cpu_count() or 1, device=device)
+        return find_contention(watch.read(), threads=condition.threads, device=device)
 
     def _advise(self, subject: Subject, measurement: Measurement, emit: Emit) -> None:
         """Tells once what a verdict means and what to do; of each contended timing, who used the cores."""

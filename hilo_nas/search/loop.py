@@ -14,6 +14,7 @@ from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
 from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
+from hilo_nas.figures import probability_text
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
@@ -340,7 +341,9 @@ class SearchLoop:
         over = beyond(measured_violations(limits, record.measurements))
         if not over or min(chances[name] for name in over) < KEPT_HARDLY:
             return record
-        doubtful = " and ".join(f"{limit_text(name, limits[name])} with {chances[name]:.0%}" for name in over)
+        doubtful = " and ".join(
+            f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
+        )
         self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {doubtful}"))
         again = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
         joined = dataclasses.replace(record, measurements=(*again, *record.measurements))

@@ -72,10 +72,9 @@ class QuieterMoments:
             if not chosen:
                 continue
             is_quiet = self._executor.read_contention(condition, self._emit) is None
-            if is_quiet:
-                self._time(chosen, condition)
+            is_timed = is_quiet and self._time(chosen, condition)
             self._spent_s += self._clock() - start
-            return is_quiet
+            return is_timed
         return False
 
     def wait(self) -> None:
@@ -95,9 +94,10 @@ class QuieterMoments:
             if self._clock() >= until:
                 return False
             if not is_told:
+                timings = "1 timing was" if count == 1 else f"{count} timings were"
                 text = (
-                    f"{count} timings at {condition.label()} were contended and are repeated when the machine is "
-                    f"quieter; waiting for that up to {at_most_s:.0f} s: {contention.text}"
+                    f"{timings} contended at {condition.label()}, to be repeated when the machine is quieter; waiting "
+                    f"up to {at_most_s:.0f} s: {contention.text}"
                 )
                 self._emit(Notice(text=text))
                 is_told = True
@@ -105,13 +105,17 @@ class QuieterMoments:
         return True
 
     def _due(self, records: Sequence[TrialRecord]) -> list[_Due]:
-        """What is contended, by condition; members of the front first."""
+        """Contended timings that may come out better, by condition; members of the front first."""
         front = {record.number for record in front_of(records)}
         ordered = sorted(records, key=lambda record: (record.number not in front, record.number))
         found: list[_Due] = []
         for condition in self._manifest.conditions:
             timed = [(record, record.measurements_by_condition().get(condition.label())) for record in ordered]
-            due = [(record, own.seconds) for record, own in timed if own is not None and own.contention is not None]
+            due = [
+                (record, own.seconds)
+                for record, own in timed
+                if own is not None and own.contention is not None and own.contention.can_pass
+            ]
             if due:
                 found.append((condition, due))
         return found
@@ -128,23 +132,37 @@ class QuieterMoments:
     def _left_s(self) -> float:
         return _SHARE * (self._clock() - self._began) - self._spent_s
 
-    def _time(self, records: Sequence[TrialRecord], condition: Condition) -> None:
-        """Times networks side by side; what goes wrong is told and ends nothing, since each has its timing."""
-        numbers = ", ".join(str(record.number) for record in records)
-        self._emit(Notice(text=f"the machine is quieter: timing trial {numbers} again, which others disturbed"))
+    def _time(self, records: Sequence[TrialRecord], condition: Condition) -> bool:
+        """Times networks side by side and returns whether that worked; a failure ends nothing: each has its timing."""
+        self._emit(Notice(text=f"the machine is quieter: timing {_trials(records)} again, contended before"))
         try:
             time_again(self._folder, self._manifest, records, condition, self._executor, self._emit)
         except HiloNasError as error:
             self._emit(Notice(level="warning", text=f"contended timings could not be repeated: {error}"))
+            return False
+        return True
 
     def _tell_what_stays(self) -> None:
+        """Names the trials whose timing is still contended under some condition of the study."""
         records = self._folder.load_records()
-        stays = [record for record in records if record.measurement is not None and record.measurement.contention]
-        if stays:
-            numbers = ", ".join(str(record.number) for record in stays)
-            text = (
-                f"other processes used the cores that the timing of trial {numbers} needed, and that could not be "
-                "repeated within a tenth of the search's time: these intervals are wider. Time all again when nothing "
-                f"else runs: {command('remeasure', self._folder.address, '--all')}"
-            )
-            self._emit(Notice(level="warning", text=text))
+        labels = [condition.label() for condition in self._manifest.conditions]
+        timed = [(record, record.measurements_by_condition()) for record in records]
+        found = [
+            (record, contention)
+            for record, by_label in timed
+            for label in labels
+            if (own := by_label.get(label)) is not None and (contention := own.contention) is not None
+        ]
+        if not found:
+            return
+        worst = max((contention for _, contention in found), key=lambda contention: contention.relative_error)
+        stays = list({record.number: record for record, _ in found}.values())
+        text = f"the timing of {_trials(stays)} stays contended, with a wider interval: {worst.text}. {worst.way_out}"
+        if worst.can_pass:
+            text += f" Use: {command('remeasure', self._folder.address, '--all')}"
+        self._emit(Notice(level="warning", text=text))
+
+
+def _trials(records: Sequence[TrialRecord]) -> str:
+    numbers = [str(record.number) for record in records]
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from hilo_nas.errors import HiloNasError
+from hilo_nas.figures import probability_text
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text, measured_chances, measured_values
 
@@ -26,7 +27,7 @@ def explain(over: Collection[str], record: TrialRecord, limits: Mapping[str, flo
 
 
 def _maybe(chance: float) -> str:
-    return f" (keeps it with {chance:.0%})" if chance >= 0.005 else ""
+    return f" (keeps it with {probability_text(chance)})" if chance >= 0.01 else ""
 
 
 def beyond(violations: Mapping[str, float]) -> dict[str, float]:

@@ -39,6 +39,8 @@ DEFAULT_ETA = 2.0
 DEFAULT_RATIO = 3.0
 """Of a rung's images to those of the rung before, where no eta is given; else eta is the ratio, too."""
 DEFAULT_SPACE = "litv2_digits"
+_LARGEST_SEED = 2**32 - 1
+"""Numpy's generators take no larger one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,12 +160,30 @@ class SearchRequest:
                 f"proxy must be one of {', '.join(PROXIES)}, or module:function or path/to/file.py:function, but got "
                 f"{self.proxy!r}"
             )
-        try:
-            reading_of(self)
-        except UsageError as error:
-            faults.append(str(error))
+        if self.seed is not None and not 0 <= self.seed <= _LARGEST_SEED:
+            faults.append(f"seed must lie between 0 and {_LARGEST_SEED}, but got {self.seed}")
+        # A stored study compares options with its own: a value that no study can have is a fault, no difference.
+        for check in (reading_of, _check_condition, _check_plan):
+            try:
+                check(self)
+            except UsageError as error:
+                faults.append(str(error))
         if faults:
             raise UsageError("\n".join(faults))
+
+
+def _check_condition(request: SearchRequest) -> None:
+    names = ("precision", "runtime", "env")
+    Condition(**{name: value for name in names if (value := getattr(request, name)) is not None})
+
+
+def _check_plan(request: SearchRequest) -> None:
+    given: dict[str, Any] = {
+        "metric": request.metric,
+        "precision": request.proxy_precision,
+        "group_by": request.group_by,
+    }
+    ProxyPlan(img_size=1, batch_size=1, images=1, **{name: value for name, value in given.items() if value is not None})
 
 
 def check_proxy_options(request: SearchRequest, proxy: str) -> None:

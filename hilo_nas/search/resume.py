@@ -84,7 +84,7 @@ def reopen(
         raise _mismatch(folder, differing, facts)
     if manifest.plan.source_hash is not None:
         executor.load_proxy(_find_proxy(known, folder, manifest), emit)
-    described = _prepare_data(known, folder, manifest, executor, emit)
+    described = _prepare_data(known, folder, manifest, request.class_from, executor, emit)
     data = identify_data(described)
     if data.hash != manifest.data.hash:
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
@@ -156,8 +156,10 @@ def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
 
 
 def _prepare_data(
-    known: Known, folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit
+    known: Known, folder: StudyFolder, manifest: Manifest, class_from: str | None, executor: LocalExecutor, emit: Emit
 ) -> dict[str, Any]:
+    # A study made before its folders left a doubt about their level needs the level to be named.
+    reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
     source = known.find("data")
     if source is None and manifest.data.n_images == 0 and manifest.plan.proxy in FORMULAS:
         return describe_nothing(manifest.data.num_classes)
@@ -178,7 +180,7 @@ def _prepare_data(
         cache_dir=Path(cache_dir) if cache_dir else None,
         val_data=val_data,
         group_by=manifest.plan.group_by,
-        options=ReadOptions.from_dict(manifest.data.reading),
+        options=ReadOptions.from_dict(reading),
         emit=emit,
     )
 
@@ -265,6 +267,9 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
     stored_reading = ReadOptions.from_dict(manifest.data.reading)
     for option, value in reading_options(request).items():
         pairs[option] = (getattr(stored_reading, option), value)
+    if request.class_from is not None:
+        # A study that was not told has taken the first level, or it would not be there.
+        pairs["class_from"] = (stored_reading.class_from or "first", request.class_from)
     if request.speeds is not None and manifest.speeds is None:
         pairs["speeds"] = (None, str(request.speeds))
     if request.rungs is not None:

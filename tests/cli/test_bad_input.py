@@ -338,7 +338,7 @@ def test_reading_works_in_every_format_where_nothing_can_be_written(home, capsys
     assert main(["front", "demo"]) == 0
     table = capsys.readouterr().out
     assert "demo: 3 of 5 scored networks are on the front" in table
-    assert "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1" in table
+    assert "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 6.4 points of proxy top-1" in table
     assert main(["front", str(folder.path), "--format", "csv"]) == 0
     assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["number", "4", "3", "2"]
     assert main(["front", "demo", "--format", "json"]) == 0

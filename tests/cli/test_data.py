@@ -26,6 +26,28 @@ def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
     assert out.endswith("2 faults\n")
 
 
+def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(images, capsys, tmp_path):
+    for side in ("left", "right"):
+        images.folder(f"hands/{side}", {"open": 10, "shut": 10})
+    hands = tmp_path / "hands"
+    assert main(["data", "check", str(hands), "--img-size", "8"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("fault: one level of folders must be the classes, but left and right of")
+    assert out.endswith("\n1 fault\n")
+    for level, classes in (("last", 2), ("first", 2), ("path", 4)):
+        main(["data", "check", str(hands), "--img-size", "8", "--class-from", level])
+        assert f"40 images of {classes} classes" in capsys.readouterr().out
+
+
+def test_a_class_without_images_is_a_fault(images, capsys):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    (folder / "owls").mkdir()
+    assert main(["data", "check", str(folder), "--img-size", "8"]) == 1
+    assert "beside the classes hold no image: owls (empty)\n1 fault" in capsys.readouterr().out
+    (folder / "owls").rmdir()
+    assert main(["data", "check", str(folder), "--img-size", "8"]) == 0
+
+
 def test_a_source_that_is_not_there_is_refused(capsys, tmp_path):
     assert main(["data", "check", str(tmp_path / "none")]) in (1, 2)
     assert "no such file or folder" in capsys.readouterr().err
@@ -48,7 +70,7 @@ def test_an_option_that_cannot_be_is_refused(images, capsys):
 
 
 def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
-    reading = {"class_from": "path", "value_range": [0.0, 4095.0], "skip_broken": True}
+    reading = {"class_from": "path", "value_range": [0.5, 1234567.0], "skip_broken": True}
     data = build_data(name="my scans", reading=reading, unlike_timm=["images of more than 8 bits are scaled"])
     manifest = build_manifest(data=data, plan=build_plan(group_by="^[^/]+"))
     folder = StudyFolder(tmp_path / "demo")
@@ -56,7 +78,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [
         "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
-        "--value-range", "0,4095", "--skip-broken",
+        "--value-range", "0.5,1234567", "--skip-broken",
     ]  # fmt: skip
     plain = dataclasses.replace(manifest, data=build_data())
     assert hint_of_writing(folder, plain) == []

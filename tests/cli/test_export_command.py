@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from builders import TINY, demo_records, write_study
+from builders import TINY, build_measurement, build_record, demo_records, write_study
 
 from hilo_nas.cli import main
 
@@ -26,6 +26,33 @@ def test_it_says_which_trial_it_chose_and_its_figures(capsys):
     assert "--force" in capsys.readouterr().err
     assert main(["export", "demo", "--trial", "2", "-o", "out dir", "--force"]) == 0
     assert yaml.safe_load(Path("out dir/provenance.yaml").read_text())["trial"] == 2
+
+
+BUSY = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"device_state": BUSY, "verdict": "steady"}, "(cpu-b32-32px-fp32, contended), "),
+        ({"verdict": None}, "(cpu-b32-32px-fp32, steady), "),
+        ({"verdict": None, "protocol": 1}, "(cpu-b32-32px-fp32), "),
+    ],
+    ids=["contended", "judged", "protocol-1"],
+)
+def test_the_machine_is_called_what_its_stored_rounds_say(fields, told, capsys, tmp_path):
+    record = build_record(0, measurements=(build_measurement(**fields),))
+    write_study(tmp_path / "studies", "judged", [record])
+    assert main(["export", "judged", "--knee", "-o", "out"]) == 0
+    assert told in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_limit_that_is_nearly_kept_surely_is_not_rounded_up_to_it(capsys, tmp_path):
+    ends = {"latency_ms_p95_low": 49.0, "latency_ms_p95_high": 51.0}
+    timing = build_measurement(640.0, latency_ms_p95=50.0, **ends)
+    write_study(tmp_path / "studies", "near", [build_record(0, measurements=(timing,))])
+    assert main(["export", "near", "--max-latency-ms", "50.8445", "-o", "out"]) == 0
+    assert "warning: trial 0 keeps latency_ms <= 50.8445 with 94.9% only" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

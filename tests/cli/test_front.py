@@ -11,6 +11,7 @@ from rich.console import Console
 
 from hilo_nas.cli import main
 from hilo_nas.cli.front import print_front
+from hilo_nas.figures import probability_text
 from hilo_nas.front import probability_on_front
 from hilo_nas.records import Subject
 from hilo_nas.study import StudyFolder
@@ -78,8 +79,8 @@ def test_peers_stand_below_the_front_with_a_plus_and_a_sentence_each(capsys, com
     assert [row[0] for row in rows[:3]] == ["4", "3", "2"]
     assert "+ peer, no candidate of the search" in lines
     assert lines[-4:-1] == [
-        "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1",
-        "trial 2 beats timm:clever (trial 7): 1.11 x its images/s, +10.0 ± 3.0 points of proxy top-1",
+        "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 6.4 points of proxy top-1",
+        "trial 2 beats timm:clever (trial 7): 1.11 x its images/s, +10.0 ± 5.9 points of proxy top-1",
         "no trial beats timm:swift (trial 8): none is as fast and as accurate",
     ]
 
@@ -198,13 +199,13 @@ def test_the_table_shows_seeds_and_how_probably_each_belongs_on_the_front(capsys
         "7": "1",
     }
     for number, row in rows.items():
-        assert row[row.index("±", 4) + 3] == f"{probabilities[int(number)]:.0%}"
-    assert (
-        "top-1: after 3,000 images of digits at 32 px, on held-out images of the training split; ± standard error, "
-        in text
-    )
-    assert "with the noise of a seed in it (1.4 points)" in text
-    assert "76.0 ± 2.4" in text  # 2.2 points by the images and 1.4 / sqrt(2) by the seeds
+        assert row[row.index("±", 4) + 3] == probability_text(probabilities[int(number)], is_short=True)
+    assert "top-1: after 3,000 images of digits at 32 px, on held-out images of the training split\n" in text
+    assert "±: half of a 95 % interval; images/s with the error of the calibration, top-1 with the noise of a " in text
+    assert "(1.4 points); of timings that have no interval, the robust spread of a round\n" in text
+    assert text.count("±:") == 1
+    assert "standard error" not in text
+    assert "76.0 ± 4.6" in text  # 1.96 times 2.1 points by the images and 1.4 / sqrt(2) by the seeds
     assert "P(front): how probable it is, by these errors, that no other network is both faster and better s" in text
 
 
@@ -254,9 +255,9 @@ def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, st
     write_study(studies, "own", records, build_manifest("own", plan=plan))
     text = front(capsys, "own")
     assert "mine.py:score" in text.splitlines()[2]
-    assert "320 ± 2" in text
-    assert "mine.py:score: a function of your own, given 1,000 images; ± standard error" in text
-    assert "1.12 x its images/s, +20.25 ± 2.8 of mine.py:score" in text
+    assert "320 ± 4" in text
+    assert "mine.py:score: a function of your own, given 1,000 images\n" in text
+    assert "1.12 x its images/s, +20.25 ± 5.5 of mine.py:score" in text
     assert "top-1" not in text
     assert main(["status", "own"]) == 0
     assert "proxy:    mine.py:score: a function of your own, given 1,000 images" in capsys.readouterr().out
@@ -284,8 +285,8 @@ def test_a_likelihood_is_called_so_and_shown_in_percent(capsys, studies):
 @pytest.mark.parametrize(
     ("proxy", "heading", "line"),
     [
-        ("params", "score (params M)", "score (params M): of the network, without training; ± standard error"),
-        ("zico", "zico", "zico: without training, on images of digits at 32 px; ± standard error"),
+        ("params", "score (params M)", "score (params M): of the network, without training\n"),
+        ("zico", "zico", "zico: without training, on images of digits at 32 px\n"),
         (
             "training",
             "top-1 %",
@@ -318,12 +319,17 @@ def table(studies):
 
 
 def test_the_front_of_a_stored_table_is_told_from_its_file(capsys, table):
+    from hilo_nas.bench.table import build_score as build_table_score
+
     budget = table.budgets[-1]
     points = {i: (row.images_per_s, row.scores[budget].top1) for i, row in enumerate(table.rows)}
     best = max(points, key=lambda i: points[i][0])
     text = front(capsys, "tabular")
     assert "networks of this table are on the front" in text
     assert f"of {len(points)} networks" in text
+    score = build_table_score(table.rows[best], budget, table)
+    assert f"{100 * score.proxy_top1:.1f} ± {100 * score.half_width:.1f}" in text
+    assert "±: half of a 95 % interval\n" in text
     rows = list(csv.DictReader(io.StringIO(front(capsys, "tabular", "--format", "csv"))))
     assert float(rows[0]["images_per_s"]) == points[best][0]
     content = json.loads(front(capsys, "tabular", "--format", "json"))
@@ -354,13 +360,27 @@ def test_contended_timings_are_named_with_whom_and_the_way_out(tmp_path, capsys)
     assert main(["front", "loaded", "--studies-dir", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert (
-        "1 of these timings are contended (trial 3): other processes kept 1.0 of 2 cores busy (python 1234: 1.0)"
-        in text
+        "1 of these timings is contended (trial 3): other processes kept 1.0 of 2 cores busy (python 1234: 1.0), so "
+        "its ± is wider. Time it again when nothing else runs: hilo-nas remeasure loaded" in text
     )
     assert "hilo-nas remeasure loaded" in text
     assert main(["front", "loaded", "--studies-dir", str(tmp_path), "--format", "json"]) == 0
     verdicts = {row["number"]: row["verdict"] for row in json.loads(capsys.readouterr().out)["front"]}
     assert verdicts == {2: "steady", 3: "contended", 4: "steady"}
+
+
+def test_timings_of_a_table_are_not_sent_to_a_command_that_refuses_them(capsys, studies):
+    busy = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
+    records = demo_records()
+    for i, fields in ((3, {"device_state": busy}), (4, {"form": "litv2/9"})):
+        other = dataclasses.replace(records[i].measurement, **fields)
+        records[i] = dataclasses.replace(records[i], measurements=(other,))
+    write_study(studies, "remote", records, build_manifest("remote", speeds="edge (0123456789ab)"))
+    text = front(capsys, "remote")
+    way = "make the table edge (0123456789ab) again with `hilo-nas measure`, and search with the new one\n"
+    assert f"These speeds were not all taken in the same way: {way}" in text
+    assert f"Time it again when nothing else runs: {way}" in text
+    assert "remeasure" not in text
 
 
 @pytest.mark.parametrize(("limits", "shown"), [({"latency_ms": 90.0}, True), ({"images_per_s": 1.0}, False)])

@@ -54,7 +54,7 @@ def test_a_study_of_another_machine_is_timed_on_this_one(studies, capsys):
     assert [record.scores for record in records] == [record.scores for record in some]
     assert source.load_records() == some
     assert "2 networks timed side by side at cpu-b2-32px-fp32" in out
-    assert "here: 1 of 2 scored networks are on the front" in out
+    assert "here: 1 of 2 scored networks is on the front" in out
     assert f"Records: {folder.path}" in out
     assert (folder.path / "front.csv").is_file()
 

@@ -51,9 +51,7 @@ def test_further_seeds_are_told_apart_from_the_search(status):
 def test_the_share_of_further_seeds_has_its_place_in_the_text(status):
     seeds = tuple(build_score(0.5, seed=seed) for seed in (0, 1))
     text = status([build_record(0, scores=seeds)])
-    assert (
-        "trained:  3,008 images, 100% of the full trainings of these 1 networks; 3,008 more with further seeds" in text
-    )
+    assert "trained:  3,008 images, 100% of the full trainings of this network; 3,008 more with further seeds" in text
 
 
 def test_what_a_retry_took_over_was_paid_for_once(status):
@@ -79,5 +77,5 @@ def test_contended_timings_are_named(status):
         loaded, measurements=(dataclasses.replace(loaded.measurement, device_state=busy, verdict="steady"),)
     )
     text = status([build_record(0), loaded])
-    assert "1 timings contended" in text
+    assert "1 timing steady, 1 timing contended" in text
     assert "contended: trial 1\n" in text

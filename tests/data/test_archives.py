@@ -13,6 +13,7 @@ import zipfile
 import pytest
 from packed import PETS, pack, pack_zip, png, read, write
 
+from hilo_nas.data.archives import open_archive
 from hilo_nas.errors import DataError
 
 
@@ -49,6 +50,24 @@ def test_splits_inside_archives_are_told_by_their_names(tmp_path, kind):
     source, _members = read(path)
     assert source.class_counts == {"cat": 3, "dog": 3}
     assert source.split == "seg_train trains; seg_test (6 images) is left out"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "not the archive itself: run git lfs pull",
+        ),
+        (b"\n<!DOCTYPE html><html>", "a web page or XML, not an archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pets.tar", "pets.zip", "pets.tar.gz"])
+def test_what_lies_in_place_of_an_archive_is_told(tmp_path, name, content, reason):
+    for path in (tmp_path / name, tmp_path):
+        write(tmp_path, {name: content})
+        with pytest.raises(DataError, match=rf"{name} cannot be read: the file is .*{reason}"):
+            read(path)
 
 
 def test_zstandard_works_where_it_is_installed_and_is_named_where_it_is_not(tmp_path, monkeypatch):
@@ -93,6 +112,45 @@ def test_links_are_followed_inside_the_archive_and_never_outside(tmp_path):
     assert source.skipped == {"special": 1}
     (note,) = source.left_out
     assert "6 links and names of pets.tar" in note
+
+
+def contents_of(path):
+    with open(path, "rb") as file, open_archive(file) as archive:
+        return archive.list()
+
+
+def soft(**links: str):
+    """Returns symbolic links; two underscores in a name stand for a slash."""
+    return [(name.replace("__", "/"), target, tarfile.SYMTYPE) for name, target in links.items()]
+
+
+@pytest.mark.parametrize(
+    ("files", "links", "linked", "lost"),
+    [
+        ("c/y b/z", soft(b__x="../c/y", a="b"), {"a/x": "c/y", "a/z": "b/z", "b/x": "c/y"}, []),
+        ("c/y", soft(b__x="../c/y", a="b"), {"a/x": "c/y", "b/x": "c/y"}, []),
+        ("c/y", soft(b__d="../c", a="b"), {"a/d/y": "c/y", "b/d/y": "c/y"}, []),
+        ("c/y", soft(e="a", b__d="../c", a="b"), {f"{name}/d/y": "c/y" for name in "abe"}, []),
+        ("c/y", soft(b__d="../c", b__e="../c", a="b"), {"a/d/y": "c/y", "b/d/y": "c/y", "b/e/y": "c/y"}, ["a/e"]),
+        ("b/z", soft(b__x="gone", a="b"), {"a/z": "b/z"}, ["b/x", "a/x"]),
+        ("b/z", soft(b__x="..", a="b"), {"a/z": "b/z"}, ["b/x", "a/x"]),
+        ("b/z c/y", soft(b__x="../c", c__x="../b"), {"b/x/y": "c/y", "c/x/z": "b/z"}, ["b/x/x", "c/x/x"]),
+    ],
+)
+def test_links_in_linked_folders_are_followed_or_told(tmp_path, files, links, linked, lost):
+    contents = contents_of(
+        pack(tmp_path / "a.tar", {name: png(i) for i, name in enumerate(files.split())}, links=links)
+    )
+    assert {path: contents.files[path] for path in linked} == {p: contents.files[to] for p, to in linked.items()}
+    assert {*contents.files} == {*files.split(), *linked}
+    assert contents.lost == lost
+
+
+def test_links_in_linked_folders_do_not_explode(tmp_path):
+    links = [(f"{level}/{name}", f"../{level + 1}", tarfile.SYMTYPE) for level in range(30) for name in "ab"]
+    contents = contents_of(pack(tmp_path / "a.tar", {"30/x": png(0)}, links=links))
+    assert len(contents.files) < 2000
+    assert contents.files["29/a/x"] == contents.files["28/a/a/x"] == contents.files["30/x"]
 
 
 def test_links_of_a_zip_are_followed_inside_it(tmp_path):
@@ -159,6 +217,30 @@ def test_a_damaged_header_is_no_end_of_the_archive(tmp_path):
     content[3 * 1024 + 5] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tar cannot be read: it is damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_tars_behind_one_another_are_read_and_what_is_no_tar_behind_them_is_not(tmp_path, mode):
+    more = {f"owl/{i}.png": png(50 + i) for i in range(3)}
+    parts = [pack(tmp_path / "a.tar", PETS, mode), pack(tmp_path / "b.tar", more, mode)]
+    path = tmp_path / "both.tar"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert read(path)[1] == PETS | more
+    plain = pack(tmp_path / "plain.tar", PETS).read_bytes() + b"signature" * 100
+    path.write_bytes(gzip.compress(plain) if mode == "w:gz" else plain)
+    assert read(path)[1] == PETS
+
+
+def test_a_zip_behind_a_program_that_unpacks_it_is_read(tmp_path):
+    path = pack_zip(tmp_path / "pets.zip", PETS)
+    path.write_bytes(b"#!/bin/sh\nexit\n" + path.read_bytes())
+    assert read(path)[1] == PETS
+
+
+def test_an_archive_whose_members_all_lead_out_of_it_is_refused_with_that_reason(tmp_path):
+    path = pack(tmp_path / "pets.tar", {f"../{name}": content for name, content in PETS.items()})
+    with pytest.raises(DataError, match=r"no images in .*6 links and names of pets\.tar lead out of it"):
         read(path)
 
 
@@ -238,12 +320,64 @@ def test_archives_that_hold_class_folders_are_splits_and_shards_and_no_classes(t
     assert "pets-test-0 (6 images) is left out" in source.split
 
 
-def test_an_archive_beside_unpacked_images_is_passed_over(tmp_path):
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"cat": ["2021/0.png", "2022/1.png"], "dog": ["2021/2.png", "2022/3.png"]},
+        {"cat": ["images/0.png", "images/1.png"], "dog": ["images/2.png", "images/3.png"]},
+        {"cat": ["0.png", "1.png"], "dog": ["dog/2.png", "dog/3.png"]},
+        {"cat": ["0.png", "1.png"], "dog": ["2.png", "d/3.png"], "test": ["cat/8.png", "dog/9.png"]},
+    ],
+)
+def test_archives_named_as_classes_are_the_first_level(tmp_path, inner):
+    for name, members in inner.items():
+        pack(tmp_path / f"{name}.tar", {member: png(int(member[-5])) for member in members})
+    source, _members = read(tmp_path)
+    assert source.class_counts == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize("names", [("pets_a", "pets_b"), ("part1", "part2"), ("vol-1", "vol-2")])
+def test_volumes_that_hold_class_folders_are_no_classes(tmp_path, names):
+    for name in names:
+        pack(tmp_path / f"{name}.tar", PETS)
+    assert read(tmp_path)[0].class_counts == {"cat": 6, "dog": 6}
+
+
+def test_an_archive_beside_unpacked_images_is_passed_over_and_named(tmp_path):
     write(tmp_path, PETS)
     pack(tmp_path / "pets.tar", PETS)
     source, members = read(tmp_path)
     assert members == PETS
     assert source.skipped == {".tar": 1}
+    assert source.left_out == (
+        "archives beside folders of images are not read: pets.tar. Unpack them, or name one itself",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "beside"),
+    [
+        (("shard-000000", "shard-000001"), ""),
+        (("shard-000000", "shard-000001"), ".target"),
+        (("shard-000000",), ""),
+        (("00000", "00001"), ".label.npy"),
+        (("HAM_images_part_1", "HAM_images_part_2"), ""),
+        (("pets-a", "pets-b"), ".target"),
+    ],
+)
+def test_parts_of_a_data_set_are_refused_as_classes_unless_the_user_says_so(tmp_path, names, beside):
+    for name in names:
+        files = {f"{i:03d}.png": png(i) for i in range(4)}
+        pack(tmp_path / f"{name}.tar", files | ({f"{i:03d}{beside}": b"0" for i in range(4)} if beside else {}))
+    with pytest.raises(DataError, match=rf"(?s){names[0]}.*look like parts.*{beside}.*000\.cls.*--class-from first"):
+        read(tmp_path)
+    assert read(tmp_path, class_from="first")[0].class_counts == dict.fromkeys(names, 4)
+
+
+@pytest.mark.parametrize("names", [("00000", "00001"), ("class1", "class2"), ("grade_1",)])
+def test_numbered_folders_are_classes(tmp_path, names):
+    write(tmp_path, {f"{name}/{i}.png": png(i) for name in names for i in range(2)})
+    assert read(tmp_path)[0].class_counts == dict.fromkeys(names, 2)
 
 
 def test_archives_in_an_archive_are_classes_as_well(tmp_path):

@@ -84,6 +84,8 @@ def test_a_single_parquet_file_is_a_source(tmp_path, name):
         ([3, 7, 3, 7], {"3": 2, "7": 2}),
         (["cat", "dog", None, "dog"], {"cat": 1, "dog": 2}),
         ([0, 1, -1, 1], {"0": 1, "1": 2}),
+        ([0.0, 1.0, float("nan"), 1.0], {"0": 1, "1": 2}),
+        (["cat", "dog", "cat ", " dog"], {"cat": 2, "dog": 2}),
     ],
 )
 @pytest.mark.parametrize("is_struct", [True, False])
@@ -94,7 +96,8 @@ def test_plain_parquet_is_read_without_types_of_datasets(tmp_path, label, expect
     parquet.write_table(table, tmp_path / "pets" / "train.parquet")
     source, members = read(tmp_path / "pets")
     assert source.class_counts == expected
-    assert len(source.left_out) == (4 - sum(expected.values()))
+    without = ("1 row of {} has no label and is left out".format(tmp_path / "pets"),)
+    assert source.left_out == (() if sum(expected.values()) == 4 else without)
     assert all(content == png(int(member.split()[1])) for member, content in members.items())
 
 
@@ -118,13 +121,17 @@ def test_of_several_columns_of_classes_the_one_named_label_counts_and_the_others
     rows(4, coarse=kinds).select_columns(["image", "coarse", "label"]).to_parquet(tmp_path / "a.parquet")
     source, _ = read(tmp_path / "a.parquet")
     assert source.class_counts == {"cat": 2, "dog": 2}
-    assert "'coarse'" in source.class_level
+    assert source.class_level.startswith("classes are the column 'label'; 'coarse' could be as well")
+    assert "FILE.py:FUNCTION" in source.class_level
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"image": [b"x"], "width": [4]}, r"column of labels .*image \(binary\), width \(int64\)"),
+        ({"image": [b"x"], "label": [[4]]}, r"'label' of .*a\.parquet is of the type List\. .*FILE\.py:FUNCTION"),
+        ({"image": [b"x"], "y": [0.5]}, r"'y' of a\.parquet in .* holds 0\.5 \(float64\)"),
+        ({"image": [b"x"] * 6, "label": [-1] * 6}, r"all 6 rows of .* have none: the column 'label'"),
         ({"text": ["x"], "label": [4]}, r"column of images, but its columns are text \(string\), label \(int64\)"),
     ],
 )
@@ -132,6 +139,100 @@ def test_rows_without_image_or_label_are_refused_with_their_columns(tmp_path, co
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
         read(tmp_path / "a.parquet")
+
+
+def test_classes_that_rows_lack_are_no_matter_of_folders(tmp_path, prepare):
+    (tmp_path / "pets").mkdir()
+    law = r"\(each row must hold an image and its class\)\.?$"
+    for label, message in ((["cat"] * 4, f"holds one: 'cat' {law}"), ([None] * 4, f"no images in .* {law}")):
+        table = pyarrow.table({"image": [png(i) for i in range(4)], "label": pyarrow.array(label, pyarrow.string())})
+        parquet.write_table(table, tmp_path / "pets" / "train.parquet")
+        for source in (f"{tmp_path}/pets", f"hfds/{tmp_path}/pets", f"{tmp_path}/pets/train.parquet"):
+            with pytest.raises(DataError, match=message):
+                prepare(source)
+
+
+def test_timm_reads_no_tables_wherever_they_lie(tmp_path, prepare):
+    (tmp_path / "pets").mkdir()
+    rows(8).to_parquet(tmp_path / "pets" / "train.parquet")
+    for source in (tmp_path / "pets", tmp_path / "pets" / "train.parquet"):
+        assert prepare(source).unlike_timm == ("the images are in a table",)
+
+
+def test_labels_of_several_files_are_joined_by_the_names_of_each(tmp_path):
+    """Classes in another order, one more class, and names as text."""
+    own = [["cat", "dog"], ["dog", "cat"], ["owl", "dog", "cat"]]
+    for number, names in enumerate(own):
+        part = rows(4, start=10 * number)
+        labels = [names.index(name) for name in ("cat", "dog", "cat", "dog")]
+        part = part.remove_columns("label").add_column("label", labels)
+        part.cast_column("label", datasets.ClassLabel(names=names)).to_parquet(tmp_path / f"train-{number}.parquet")
+    texts = pyarrow.table({"image": [png(i) for i in range(30, 34)], "label": ["cat", "dog", "cat", "dog"]})
+    parquet.write_table(texts, tmp_path / "train-3.parquet")
+    source = open_source(parse_source(str(tmp_path)))
+    assert source.class_counts == {"cat": 8, "dog": 8}
+    classes = {sample.content: sample.class_name for sample in source.samples()}
+    assert classes == {png(10 * n + i): ("cat", "dog")[i % 2] for n in range(4) for i in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"image": [b"x"], "lbl": [0]},
+            r"train-1 in .* lacks 'label': its columns are image \(binary\), lbl \(int64\)",
+        ),
+        ({"img": [b"x"], "label": ["cat"]}, r"train-1 in .* lacks 'image'"),
+        ({"image": [b"x"], "label": [0]}, r"those of train-0 have some and those of train-1 are numbers \(int64\)"),
+    ],
+)
+def test_files_whose_columns_do_not_fit_together_are_refused_by_name(tmp_path, columns, message):
+    rows().to_parquet(tmp_path / "train-0.parquet")
+    parquet.write_table(pyarrow.table(columns), tmp_path / "train-1.parquet")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("is_class_label", [False, True])
+@pytest.mark.parametrize("column", ["split", "Partition"])
+def test_of_rows_with_a_split_those_that_train_are_read(tmp_path, column, is_class_label):
+    values = ["train", "test", "train", "validation"]
+    names = sorted({*values})
+    feature = datasets.ClassLabel(names=names) if is_class_label else datasets.Value("string")
+    held = [names.index(value) for value in values] if is_class_label else values
+    rows(4, **{column: (held, feature)}).to_parquet(tmp_path / "pets.parquet")
+    source, members = read(tmp_path / "pets.parquet")
+    assert members == {"row 0": png(0), "row 2": png(2)}
+    assert source.split == "train trains; test (1 image) and validation (1 image) are left out"
+
+
+def test_rows_of_held_out_splits_alone_are_refused_as_folders_are(tmp_path):
+    rows(4, split=(["test"] * 4, datasets.Value("string"))).to_parquet(tmp_path / "pets.parquet")
+    with pytest.raises(DataError, match="holds no training images, only test"):
+        read(tmp_path / "pets.parquet")
+
+
+def test_a_column_that_is_named_split_and_tells_none_is_not_heeded(tmp_path):
+    rows(4, split=(["a", "b", "a", None], datasets.Value("string"))).to_parquet(tmp_path / "pets.parquet")
+    source, members = read(tmp_path / "pets.parquet")
+    assert (len(members), source.split, source.left_out) == (4, "", ())
+
+
+def test_arrow_files_are_read_in_both_forms(tmp_path):
+    table = rows(200).data.table
+    for name, opened in (("stream", pyarrow.ipc.new_stream), ("file", pyarrow.ipc.new_file)):
+        with pyarrow.OSFile(str(tmp_path / f"{name}.arrow"), "wb") as file, opened(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=150)
+    stream, file = (read(tmp_path / f"{name}.arrow") for name in ("stream", "file"))
+    assert file[0].class_counts == stream[0].class_counts == {"cat": 100, "dog": 100}
+    assert file[1] == stream[1]
+
+
+def test_a_git_lfs_pointer_in_place_of_rows_is_told(tmp_path):
+    write(tmp_path, {"pets/train.parquet": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"})
+    for path in (tmp_path / "pets", tmp_path / "pets" / "train.parquet"):
+        with pytest.raises(DataError, match=r"cannot be read: the file is a Git LFS pointer, .*: run git lfs pull"):
+            read(path)
 
 
 def test_a_damaged_file_of_rows_is_refused_in_words(tmp_path):

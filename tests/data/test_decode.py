@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError, features
 
 from hilo_nas.data import prepare_data
 from hilo_nas.data.cache import load_arrays
-from hilo_nas.data.decode import decode_image
+from hilo_nas.data.decode import decode_image, describe_broken
 from hilo_nas.data.deep import DeepImage
 from hilo_nas.data.memory import DecodingMemory, TooLargeError
 from hilo_nas.data.reading import ReadOptions
@@ -171,33 +173,183 @@ def test_the_low_bytes_of_16_bit_colours_count(channels, kind):
     if kind == "TIFF":
         if channels != 3:
             pytest.skip("Pillow writes no such file, and none is made here")
-        content = tiff16(values)
+        content = tiff(values)
     else:
         content = png16(values)
     assert (decode(content, 6) == np.broadcast_to(expected, (6, 6, 3))).all()
 
 
-def tiff16(values: np.ndarray) -> bytes:
-    """Returns an uncompressed 16-bit RGB TIFF."""
+def tiff(values: np.ndarray, *, order="<", photometric=None, planar=1, is_packed=False, **tags: list[int]) -> bytes:
+    """Returns a TIFF of (H, W, C), in strips of three rows, compressed or not; further tags are named `tNNN`."""
     height, width, channels = values.shape
-    tags = [
-        (256, 4, width),
-        (257, 4, height),
-        (258, 3, 8 + 2),
-        (259, 3, 1),
-        (262, 3, 2),
-        (273, 4, 0),
-        (277, 3, channels),
+    planes = [values[..., [c]] for c in range(channels)] if planar == 2 else [values]
+    strips = [
+        p[y : y + 3].astype(values.dtype.newbyteorder(order)).tobytes() for p in planes for y in range(0, height, 3)
     ]
-    tags += [(278, 4, height), (279, 4, values.nbytes)]
-    bits = 8 + 2 + 12 * len(tags) + 4
-    entries = b""
-    for tag, kind, value in tags:
-        count = channels if tag == 258 else 1
-        value = bits if tag == 258 else bits + 2 * channels if tag == 273 else value
-        entries += struct.pack("<HHII" if tag == 258 or kind == 4 else "<HHIHxx", tag, kind, count, value)
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
-    return head + struct.pack(f"<{channels}H", *[16] * channels) + values.astype("<u2").tobytes()
+    strips = [zlib.compress(strip) if is_packed else strip for strip in strips]
+    ends = np.cumsum([8, *map(len, strips)]).tolist()
+    entries = {
+        256: [width],
+        257: [height],
+        258: [8 * values.itemsize] * channels,
+        259: [8 if is_packed else 1],
+        262: [(1 if channels < 3 else 2) if photometric is None else photometric],
+        273: ends[:-1],
+        277: [channels],
+        278: [3],
+        279: [len(strip) for strip in strips],
+        284: [planar],
+        339: [{"u": 1, "i": 2, "f": 3}[values.dtype.kind]] * channels,
+        **{int(tag[1:]): value for tag, value in tags.items()},
+    }
+    start = ends[-1] + ends[-1] % 2
+    table, behind, after = b"", b"", start + 2 + 12 * len(entries) + 4
+    for tag, numbers in sorted(entries.items()):
+        data = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            data, behind = struct.pack(f"{order}I", after + len(behind)), behind + data
+        table += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + data
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
+    body = (head + b"".join(strips)).ljust(start, b"\0")
+    return body + struct.pack(f"{order}H", len(entries)) + table + bytes(4) + behind
+
+
+def noise(channels=3, low=0, high=65536, kind=np.uint16) -> np.ndarray:
+    return np.random.default_rng(channels).integers(low, high, (7, 5, channels)).astype(kind)
+
+
+def stored(content: bytes) -> np.ndarray:
+    """Returns the values of an image of more than 8 bits, not scaled."""
+    deep = decode_image(content, None).pixels
+    assert isinstance(deep, DeepImage)
+    return deep.values.astype(np.float64) + deep.offset
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("extra", [None, 0, 2])
+def test_a_16_bit_tiff_in_planes_is_read_as_one_in_pixels(order, is_packed, extra):
+    values = noise(3 if extra is None else 4)
+    tags = {} if extra is None else {"t338": [extra]}
+    if extra is not None:
+        values[..., 3] = 65535
+    for planar in (1, 2):
+        content = tiff(values, order=order, planar=planar, is_packed=is_packed, **tags)
+        assert (stored(content) == values[..., :3]).all()
+
+
+def test_a_tiff_in_planes_is_turned_and_told():
+    values = noise()
+    decoded = decode_image(tiff(values, planar=2, t274=[6]), None)
+    assert (decoded.pixels.values + decoded.pixels.offset == np.rot90(values, -1)).all()
+    assert decoded.is_turned_by_pillow
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_one_channel_in_a_plane_of_its_own_is_a_grey_image(kind, order):
+    values = noise(1, 0, 30000, kind)
+    assert (stored(tiff(values, order=order, planar=2)) == values).all()
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+def test_16_bit_colours_that_are_multiplied_by_their_alpha_are_divided_by_it(planar):
+    values = noise(4, 1000, 30000)
+    values[..., 3] = 40000
+    content = tiff(values, planar=planar, t338=[1])
+    deep = decode_image(content, None, background=(0, 0, 0)).pixels
+    expected = np.rint(values[..., :3] * 65535.0 / 40000)
+    assert (deep.low, deep.high) == (expected.min(), expected.max())
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_inks_become_colours_of_16_bits(planar, order):
+    inks = noise(4)
+    light = 65535.0 - inks
+    expected = np.rint(light[..., :3] * light[..., 3:] / 65535)
+    assert (stored(tiff(inks, order=order, photometric=5, planar=planar)) == expected).all()
+
+
+@pytest.mark.parametrize(("kind", "greatest"), [("u1", 255), ("u2", 65535)])
+def test_grey_whose_white_is_zero_is_inverted_at_every_depth(kind, greatest):
+    values = noise(1, 0, greatest + 1, kind)
+    plain, inverted = (tiff(values, photometric=number) for number in (1, 0))
+    assert (decode(inverted, None) == decode(tiff(greatest - values), None)).all()
+    assert not (decode(inverted, None) == decode(plain, None)).all()
+
+
+def test_unsigned_integers_of_32_bits_do_not_become_negative():
+    values = np.array([0, 1000, 2**31, 2**32 - 1] * 3, dtype=np.uint32).reshape(4, 3, 1)
+    deep = decode_image(tiff(values), None).pixels
+    assert (deep.low, deep.high) == (0, 2**32 - 1)
+
+
+@pytest.mark.parametrize("head", [b"P5", b"P2", b"P6", b"P3"])
+@pytest.mark.parametrize("greatest", [300, 4095, 65535])
+def test_values_of_a_netpbm_file_are_its_own_whatever_the_greatest(head, greatest):
+    values = noise(1 if head in (b"P5", b"P2") else 3, 0, greatest + 1)
+    data = values.astype(">u2").tobytes()
+    if head in (b"P2", b"P3"):
+        data = b"# made by hand\n" + " ".join(map(str, values.ravel())).encode()
+    assert (stored(head + b" 5 7 %d\n" % greatest + data) == values).all()
+
+
+def j2k(values: np.ndarray, bits: int) -> bytes:
+    """Returns a JPEG 2000 codestream of fewer bits per channel than it was written with.
+
+    The decoder adds half the range to values around 0, hence the shift."""
+    written = values.astype(np.int64) + (1 << 8 * values.itemsize - 1) - (1 << bits - 1)
+    image = Image.fromarray(written.astype(values.dtype).squeeze())
+    content = bytearray(packed(image, "JPEG2000", no_jp2=True))
+    for channel in range(values.shape[2]):
+        content[42 + 3 * channel] = bits - 1
+    return bytes(content)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="Pillow without JPEG 2000")
+def test_values_of_a_grey_jpeg_2000_are_its_own():
+    values = noise(1, 0, 4096)
+    assert (stored(j2k(values, 12)) == values).all()
+    assert (stored(j2k(values, 16)) == values).all()
+
+
+def test_a_file_of_more_bits_than_can_be_read_is_refused_with_the_way_out(read):
+    colours = noise(3, 0, 256, np.uint8)
+    sgi = packed(Image.fromarray(colours), "SGI", bpc=2)
+    files = {"a/0.sgi": sgi, "b/0.png": Image.new("RGB", (5, 7))}
+    if features.check("jpg_2000"):
+        content = bytearray(packed(Image.fromarray(colours), "JPEG2000", no_jp2=True))
+        content[42:51:3] = bytes([15] * 3)
+        files["a/1.j2k"] = bytes(content)
+    with pytest.raises(DataError) as caught:
+        read("deep", files)
+    for member in files:
+        if member.startswith("a/"):
+            assert f"{member} (it stores 16 bits per channel, of which Pillow reads 8: convert it to" in str(
+                caught.value
+            )
+    assert "FILE.py:FUNCTION" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        (noise(1, kind=np.float64), "floats of 64 bits in 1 channel"),
+        (noise(1, kind=np.float16), "floats of 16 bits in 1 channel"),
+        (noise(3, kind=np.float32), "floats of 32 bits in 3 channels"),
+        (noise(5), "unsigned integers of 16 bits in 5 channels"),
+        (noise(2), "unsigned integers of 16 bits in 2 channels"),
+    ],
+)
+def test_a_tiff_of_a_form_that_pillow_does_not_read_is_told_by_its_form(values, form):
+    content = tiff(values)
+    with pytest.raises(UnidentifiedImageError) as caught:
+        decode_image(content, 4)
+    text = describe_broken(content, caught.value)
+    assert f"({form})" in text
+    assert "convert it to" in text
+    assert describe_broken(content[:40], caught.value) == "the file is a damaged TIFF"
 
 
 def test_nan_becomes_the_low_end_and_infinities_the_ends(read):
@@ -275,7 +427,20 @@ def test_images_are_turned_as_their_exif_tag_says(orientation, kind):
     content = packed(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
     decoded = decode_image(content, 24)
     assert decoded.size == (36, 24)
+    assert (decoded.is_turned or decoded.is_turned_by_pillow) == (orientation > 1)
     assert np.abs(decoded.pixels.astype(int) - upright[:, 6:30]).max() <= 8
+
+
+def test_a_turned_tiff_is_counted_and_keeps_its_identity(read):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = {
+        f"{c}/{i}.tif": packed(Image.fromarray(noise(3, 0, 256, np.uint8) // (i + 1)), "TIFF", exif=exif)
+        for i, c in enumerate("abab")
+    }
+    entry, _ = read("turned", files)
+    assert entry.facts["n_turned"] == 4
+    assert entry.content_hash == plain_hash(files)
 
 
 def test_a_large_photo_that_decodes_at_a_fraction_of_its_size_is_turned_too():
@@ -419,12 +584,32 @@ def test_the_content_hash_changes_only_where_a_pixel_is_read_otherwise_than_befo
     assert content_hash("extremes", extremes) == plain_hash(extremes)
 
 
+def test_the_identity_says_where_values_are_others_than_pillows(read):
+    base = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8, 1)
+    files = {f"{c}/{i}.tif": np.roll(base, 7 * i + 3 * (c == "a")) for c in "ab" for i in range(3)}
+
+    def content_hash(**options):
+        contents = {name: tiff(values, **options) for name, values in files.items()}
+        return read("white", contents)[0].content_hash, contents
+
+    found, contents = content_hash(photometric=0)
+    as_before = hash_of(contents, {"value_range": [0.0, 65535.0]})
+    assert found != as_before
+    found, contents = content_hash(photometric=1)
+    assert found == hash_of(contents, {"value_range": [0.0, 65535.0]})
+
+
+def hash_of(files: dict[str, bytes], changes: dict) -> str:
+    text = json.dumps({"decoding": 3, **changes}, sort_keys=True)
+    return hashlib.sha256(f"{plain_hash(files)} {text}".encode()).hexdigest()
+
+
 def plain_hash(files) -> str:
     """Returns the content hash by the files alone, as it was before images were turned, composited or scaled."""
-    import hashlib
-
     total = hashlib.sha256()
-    pairs = sorted((k.split("/")[0], hashlib.sha256(packed(v)).digest()) for k, v in files.items())
+    pairs = sorted(
+        (k.split("/")[0], hashlib.sha256(v if isinstance(v, bytes) else packed(v)).digest()) for k, v in files.items()
+    )
     for name, digest in pairs:
         total.update(hashlib.sha256(name.encode()).digest() + digest)
     return total.hexdigest()

@@ -208,7 +208,7 @@ def test_a_folder_that_is_called_like_a_function_is_a_folder(images, home):
         ("yield np.zeros((4, 4, 2)), 'a'", r"but is an array \(4, 4, 2\) of float64"),
         ("yield np.zeros((4, 4, 4), np.uint8), 'a'", r"but is an array \(4, 4, 4\) of uint8"),
         ("yield np.zeros((0, 4), np.uint8), 'a'", r"but is an array \(0, 4\) of uint8"),
-        ("yield b'no image', 'a', 'x/1.png'", r"(?s)images cannot be read in scans\.py:load:.*x/1\.png"),
+        ("yield b'no image', 'a', 'x/1.png'", r"(?s)1 image cannot be read in scans\.py:load:.*x/1\.png"),
         (f"yield {GREY.format(1)}, 'a'\nyield {GREY.format(2)}, 'a'", r"two classes or more, but .* holds one: 'a'\.$"),
         (
             f"yield {GREY.format(1)}, 'a'\nraise KeyError('b')",
@@ -229,7 +229,7 @@ def test_a_broken_image_that_pillow_opens_is_named(prepare, write, images):
     file = images.folder("pets", TWO) / "cats" / "0.png"
     file.write_bytes(file.read_bytes()[:60])
     write(f"with Image.open({str(file)!r}) as image:\n    yield image, 'a'")
-    with pytest.raises(DataError, match=r"images cannot be read in scans\.py:load:\n.*item 0"):
+    with pytest.raises(DataError, match=r"1 image cannot be read in scans\.py:load:\n.*item 0"):
         prepare("scans.py:load")
 
 

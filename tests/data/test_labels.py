@@ -36,6 +36,8 @@ def classes_of(path, **options):
         ("cls", " {}\n", "0"),
         ("cls", "00{}", "0"),
         ("cls", "cat {}", "cat 0"),
+        ("cls", "1_{}", "1_0"),
+        ("json", '{{"label": "1_{}"}}', "1_0"),
         ("txt", "cat {}", "cat 0"),
         ("txt", "{}", "0"),
         ("class.txt", "{}", "0"),
@@ -54,11 +56,12 @@ def classes_of(path, **options):
 @pytest.mark.parametrize("prefix", ["", "wds/"])
 def test_labels_are_read_as_integer_as_name_and_from_json(tmp_path, ending, label, name, prefix):
     labels = [label.replace("{}", str(i % 2)).replace("{{", "{").replace("}}", "}") for i in range(6)]
+    other = name.replace("0", "1")
     pack(tmp_path / "pets-000.tar", shard(ending, labels[:4]))
     pack(tmp_path / "pets-001.tar", shard(ending, labels[4:], start=4))
-    assert classes_of(f"{prefix}{tmp_path}") == {name: 3, name.replace("0", "1"): 3}
+    assert classes_of(f"{prefix}{tmp_path}") == {name: 3, other: 3}
     if not prefix:
-        assert classes_of(tmp_path / "pets-000.tar") == {name: 2, name.replace("0", "1"): 2}
+        assert classes_of(tmp_path / "pets-000.tar") == {name: 2, other: 2}
 
 
 def test_images_keep_their_names_and_bytes_and_label_files_are_not_counted_as_passed_over(tmp_path):
@@ -85,6 +88,13 @@ def test_training_shards_are_chosen_by_their_names_and_their_folders(tmp_path):
     assert {*read(tmp_path / "deep")[1]} == {"train/0/000.png", "train/0/001.png"}
 
 
+def test_a_test_folder_beside_labelled_images_is_left_out_and_named(tmp_path):
+    files = shard("cls", [i % 2 for i in range(8)]) | shard("cls", [0, 1] * 2, start=10, prefix="test/")
+    source, members = read(write(tmp_path / "pets", files))
+    assert {*members} == {f"{i:03d}.png" for i in range(8)}
+    assert source.split == "test (4 images) is left out"
+
+
 def test_shards_may_be_compressed_and_zipped_and_have_folders_in_them(tmp_path):
     pack(tmp_path / "000.tar.gz", shard("cls", [0, 1], prefix="n01/"), "w:gz")
     pack_zip(tmp_path / "001.zip", shard("cls", [0, 1], prefix="n02/"))
@@ -106,6 +116,25 @@ def test_images_without_a_label_are_left_out_and_told(tmp_path):
     source, members = read(path)
     assert len(members) == 4
     assert source.left_out == ("1 image has no label file and is left out",)
+
+
+def test_images_without_a_label_of_a_class_are_left_out_and_told(tmp_path):
+    source, members = read(pack(tmp_path / "pets.tar", shard("cls", [0, 1, -1, 0, 1, -1])))
+    assert source.class_counts == {"0": 2, "1": 2}
+    assert len(members) == 4
+    assert source.left_out == ("left out because their label is negative, which means none: 2 of the images",)
+
+
+def test_of_an_image_and_a_mask_of_one_key_the_image_is_read_and_of_several_views_all(tmp_path):
+    files = shard("cls", [0, 1, 0, 1])
+    masks = {f"{i:03d}.seg.png": png(99) for i in range(4)}
+    source, members = read(pack(tmp_path / "pets.tar", files | masks))
+    assert png(99) not in members.values()
+    assert source.class_counts == {"0": 2, "1": 2}
+    assert source.left_out == ("left out as views or masks of another image: 4, such as 000.seg.png beside 000.png",)
+    views = {name.replace(".png", f".{side}.png"): content for name, content in files.items() for side in ("l", "r")}
+    source, _members = read(pack(tmp_path / "views.tar", views))
+    assert source.class_counts == {"0": 4, "1": 4}
 
 
 @pytest.mark.parametrize("where", ["tar", "folder"])
@@ -133,6 +162,11 @@ def test_what_is_no_label_is_refused_with_file_and_reason(tmp_path, ending, labe
     path = pack(tmp_path / "pets.tar", shard(ending, labels))
     with pytest.raises(DataError, match=message):
         read(path)
+
+
+def test_a_single_class_is_refused_without_a_word_of_folders(tmp_path, prepare):
+    with pytest.raises(DataError, match=r"holds one: '0' \(the label file beside each image must name its class\)\.$"):
+        prepare(pack(tmp_path / "pets.tar", shard("cls", [0, 0])))
 
 
 def test_shards_without_labels_are_refused_with_what_they_hold(tmp_path):

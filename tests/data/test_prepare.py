@@ -200,7 +200,7 @@ def test_a_broken_member_of_a_tar_is_named(prepare, images):
 
 
 def test_a_single_class_is_refused(prepare, images):
-    with pytest.raises(DataError, match=r"two classes or more, but .* holds one: 'cats'"):
+    with pytest.raises(DataError, match=r"two classes or more, but .* holds one: 'cats' \(images must lie in one sub"):
         prepare(images.folder("pets", {"cats": 3}))
 
 

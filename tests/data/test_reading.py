@@ -2,7 +2,7 @@
 
 import pytest
 
-from hilo_nas.data.reading import ReadOptions, parse_range
+from hilo_nas.data.reading import ReadOptions, parse_range, render_range
 from hilo_nas.errors import UsageError
 
 
@@ -17,7 +17,7 @@ def test_all_that_cannot_be_is_refused_at_once():
     with pytest.raises(UsageError) as caught:
         ReadOptions(class_from="leaf", background="whitish", value_range=(5.0, 5.0))
     assert str(caught.value).split("\n") == [
-        "class_from must be one of first, path, but got 'leaf'",
+        "class_from must be one of first, last, path, but got 'leaf'",
         "background must be a color such as white, gray or #336699, but got 'whitish'",
         "value_range must rise from its first value to its second, but got 5,5",
     ]
@@ -26,6 +26,19 @@ def test_all_that_cannot_be_is_refused_at_once():
 def test_a_range_is_two_numbers():
     assert parse_range("0,4095") == (0.0, 4095.0)
     assert parse_range("-1.5, 2e3") == (-1.5, 2000.0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ((0.0, 4095.0), "0,4095"),
+        ((-0.5, 1234567.0), "-0.5,1234567"),
+        ((0.1 + 0.2, 2**53), "0.30000000000000004,9007199254740992"),
+    ],
+)
+def test_a_range_is_written_as_it_is_read(bounds, text):
+    assert render_range(*bounds) == text
+    assert parse_range(text) == bounds
 
 
 @pytest.mark.parametrize("text", ["", "5", "0,1,2", "a,b", "0,inf", "nan,1"])

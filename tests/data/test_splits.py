@@ -76,7 +76,7 @@ def test_a_word_that_only_contains_a_splits_name_is_none(name):
     assert role_of(name) is None
 
 
-def choose(paths, class_from="first", n_outer=None):
+def choose(paths, class_from=None, n_outer=None):
     """Returns the classes with their images, and the choice, of paths such as `train/cat*3` (three images)."""
     folders = []
     for path in paths:
@@ -113,6 +113,13 @@ CAT_DOG = {"cat": 2, "dog": 2}
         ("data/train_test_split/train", "data/train_test_split/test"),
         ("train/images", "test/images"),
         ("Training", "PublicTest"),
+        ("Trainingsdaten", "Testdaten"),
+        ("Trainings-Bilder", "Validierung"),
+        ("entrenamiento", "prueba"),
+        ("entrai\u0302nement", "e\u0301valuation"),
+        ("treino", "teste"),
+        ("训练集", "测试集"),
+        ("labeled", "test"),
     ],
 )
 def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_is_named(train, held):
@@ -158,6 +165,18 @@ def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_i
         (["cat/train/good", "cat/test/bad", "cat/truth/bad", "dog/train/good", "dog/test/bad"], CAT_DOG),
         (["cat/train", "cat/test", "dog/train", "dog/test"], CAT_DOG),
         (["cat/train/good", "cat/test/bad", "dog/train/good", "dog/test/good"], CAT_DOG),
+        (["cat/train", "cat/test", "dog"], CAT_DOG),
+        # Short words amid one another alone.
+        (["tr/cat", "tr/dog", "te/cat", "te/dog"], CAT_DOG),
+        (["TR/cat", "TR/dog", "VA/cat", "TE/cat"], CAT_DOG),
+        (["tr/a", "te/a", "de/b"], {"tr": 2, "te": 2, "de": 2}),
+        (["labeled/cat", "labeled/dog", "unlabeled/unlabeled*9"], CAT_DOG),
+        # Masks beside images.
+        (["images/cat", "images/dog", "masks/cat", "masks/dog"], CAT_DOG),
+        (["images/train/cat", "images/train/dog", "masks/train/cat", "images/val/cat", "masks/val/dog"], CAT_DOG),
+        (["train_images/cat", "train_images/dog", "train_masks/cat", "train_masks/dog"], CAT_DOG),
+        (["cat/images", "cat/masks", "dog/images", "dog/ground_truth"], CAT_DOG),
+        (["mask", "without_mask"], {"mask": 2, "without_mask": 2}),
         # Without splits.
         (["cat", "dog"], CAT_DOG),
         (["pets/cat", "pets/dog"], CAT_DOG),
@@ -215,6 +234,7 @@ def test_one_sentence_tells_what_trains(paths, sentence):
         (["cat", "dog", ""], ["2 images", "no class folder"]),
         (["train/cat", "train/dog", "test/cat", "docs"], ["pets/docs (2 images)", "left out"]),
         (["train/cat", "train/dog", "train*3"], ["3 images of pets/train", "no class folder"]),
+        (["images/cat", "images/dog", "masks/cat*3"], ["left out as masks: 3 in masks of pets"]),
     ],
 )
 def test_what_no_splits_name_explains_is_a_warning(paths, words):
@@ -225,7 +245,7 @@ def test_what_no_splits_name_explains_is_a_warning(paths, words):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["test/cat", "test/dog"], "only test, which a search never reads"),
+        (["test/cat", "test/dog"], "only test, which a search never reads. To train on one, name it itself: pets/test"),
         (["val2017/cat", "seg_test/dog"], "never reads"),
         (["pets/validation/cat", "pets/validation/dog"], "never reads"),
         (["train", "test"], "one subfolder per class must lie between"),
@@ -236,6 +256,54 @@ def test_what_no_splits_name_explains_is_a_warning(paths, words):
 def test_what_has_no_training_images_or_no_classes_is_refused(paths, message):
     with pytest.raises(DataError, match=message):
         choose(paths)
+
+
+CROSSED = {
+    "sides": ["left/cat", "left/dog", "right/cat", "right/dog"],
+    "folds": ["fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"],
+    "folds of numbers": ["fold1/0", "fold1/1", "fold2/0", "fold2/1"],
+    "years above numbers": ["2021/0", "2021/1", "2022/0", "2022/1"],
+    "years above": ["2021/cat", "2021/dog", "2022/cat", "2022/dog"],
+    "some lack a class": ["p1/cat", "p1/dog", "p2/cat", "p3/dog"],
+    "a level between": ["a/images/cat", "a/images/dog", "b/photos/cat", "b/photos/dog"],
+    "a copy of the set within": ["cat", "dog", "pets/cat", "pets/dog"],
+    "a held-out part beside": ["fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog", "test/cat", "test/dog"],
+    "sides beside a held-out part": ["left/cat", "left/dog", "right/cat", "right/dog", "test/cat", "test/dog"],
+    "a flat held-out part beside": ["left/cat", "left/dog", "right/cat", "right/dog", "test"],
+}
+
+
+@pytest.mark.parametrize("kind", CROSSED)
+def test_two_levels_that_may_both_be_classes_are_refused_and_either_can_be_chosen(kind):
+    with pytest.raises(DataError, match=r"--class-from last .*--class-from first"):
+        choose(CROSSED[kind])
+    classes, choice = choose(CROSSED[kind], "last")
+    names = {"0", "1"} if "numbers" in kind else {"cat", "dog"}
+    assert classes == dict.fromkeys(names, 4)
+    assert "innermost folders" in choice.class_level
+    if "held-out" in kind:
+        assert choice.split.startswith("test (")
+        assert "left out" in choice.split
+    tops = {path.split("/")[0] for path in CROSSED[kind]} - {"test"}
+    first = {*choose(CROSSED[kind], "first")[0]}
+    assert first == tops | ({"test"} if "flat" in kind else set())
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["cat/2021", "cat/2022", "dog/2021", "dog/2022"],
+        ["cat/2021-05", "cat/2021-06", "dog/2021-05", "dog/2021-06"],
+        ["0/1", "0/2", "1/1", "1/2"],
+        ["cat/id1", "cat/id2", "dog/id1", "dog/id2"],
+        ["grade1/1", "grade1/2", "grade2/1", "grade2/2"],
+        ["cat/good", "dog/good"],
+        ["dogs/other", "dogs/brown", "cats/other"],
+        ["cat/images", "cat/crops", "dog/images", "dog/crops", "owl"],
+    ],
+)
+def test_folders_that_only_number_the_images_of_a_class_leave_no_doubt(paths):
+    assert {*choose(paths)[0]} == {path.split("/")[0] for path in paths}
 
 
 @pytest.mark.parametrize("text", ["seg_test", "a/b/val2017", "pets_test.tar", "wds/Test Data"])
@@ -267,6 +335,33 @@ def test_training_shards_are_told_by_their_names_and_never_name_classes(names, e
     choice = choose_training("pets", folders, [1] * len(folders))
     assert {*choice.classes.values()} == {"cat", "dog"}
     assert {folders[place][0] for place in choice.classes} == {*expected}
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected", "split", "warning"),
+    [
+        (["", "", "test", "test", "train"], [4], "train trains; test (2 images) is left out", "2 images of pets lie"),
+        (["", "test", "train"], [2], "train trains; test (1 image) is left out", "1 image of pets lies beside"),
+        (["", "", "test", "val"], [0, 1], "test (1 image) and val (1 image) are left out", None),
+        (["data", "data/test"], [0], "test (1 image) is left out", None),
+        (["data", "more/test", "more/b"], [0, 2], "test (1 image) is left out", None),
+        (["", "a/b/val", "a/b"], [0, 2], "val (1 image) is left out", None),
+        (["", "extra", "b"], [0, 2], "extra (1 image) is left out", None),
+    ],
+)
+def test_labelled_images_above_the_splits_hide_none(folders, expected, split, warning):
+    parts = [tuple(name.split("/")) if name else () for name in folders]
+    choice = choose_labelled("pets", parts, ["x"] * len(parts))
+    assert [*choice.classes] == expected
+    assert choice.split == split
+    assert [text.startswith(warning) for text in choice.left_out] == [True] * (warning is not None)
+
+
+def test_a_shard_above_the_others_hides_no_split():
+    shards = [("a", "cat"), ("a", "dog"), ("more", "train", "cat"), ("more", "test", "owl")]
+    assert [*choose_training("pets", shards, [1, 1, 2, 2]).classes.values()] == ["cat"]
+    shards = [("a", "cat", "1"), ("a", "dog", "1"), ("more", "test", "owl", "1")]
+    assert [*choose_training("pets", shards, [1, 1, 2]).classes.values()] == ["cat", "dog"]
 
 
 def test_splits_of_folders_around_shards_count():

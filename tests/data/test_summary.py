@@ -78,17 +78,19 @@ def test_what_was_changed_or_skipped_on_the_way_is_told_in_words():
         "n_scaled": 1500,
         "value_range": [0.0, 4095.0],
         "broken": [["a.png", "the file is empty"]],
-        "skipped": {".txt": 2, "": 1},
+        "n_cut": 1,
+        "skipped": {".txt": 2, "no ending": 1, "special": 3},
         "class_level": "classes are the folders",
     }
     assert describe_facts(facts) == [
         "sizes: 20x10 to 640x480 pixels, median 32x32",
         "classes are the folders",
-        "skipped because they are no images: 3 files (1 without ending, 2 .txt)",
+        "skipped because they are no images: 6 files (2 .txt, 1 without ending, 3 pipes or devices)",
         "turned upright by their EXIF orientation: 3 images",
         "transparent: 2 images, composited on black; --background sets another",
-        "more than 8 bits: 1,500 images, scaled from 0 to 4095; --value-range sets others",
-        "broken and left out (--skip-broken): 1 images",
+        "more than 8 bits: 1,500 images, scaled from the range 0,4095; --value-range sets another",
+        "not square, cropped to the centre: 1 image",
+        "broken and left out (--skip-broken): 1 image",
     ]
     assert describe_facts({}) == []
 
@@ -103,6 +105,12 @@ def test_copies_are_warned_of_with_their_share(prepare, images, events):
     (text,) = warnings_of(events)
     assert text.startswith("2 of 40 images of pets (5.0%) are copies of another image: cats/0.png = cats/")
     assert summary_of(events).train.copies == 2
+    copy(folder, "dogs/0.png", "cats/18.png", "cats/19.png", "dogs/20.png")
+    (folder / "cats" / "18.png").unlink()
+    (folder / "cats" / "19.png").unlink()
+    events.clear()
+    prepare(folder)
+    assert warnings_of(events)[0].startswith("1 of 39 images of pets (2.6%) is a copy of another image: dogs/0.png = ")
 
 
 def test_an_image_under_two_labels_is_warned_of_and_leaks_into_no_score(prepare, images, events):
@@ -126,8 +134,8 @@ def test_validation_images_that_are_training_images_are_warned_of(prepare, image
     (more / "dogs" / "1.png").write_bytes((pets / "cats" / "6.png").read_bytes())
     prepare(pets, val_data=more)
     same, other = warnings_of(events)
-    assert same.startswith("1 of 20 validation images (5.0%) are training images: cats/0.png.")
-    assert other.startswith("1 of 20 validation images (5.0%) are training images of another class: dogs/1.png.")
+    assert same.startswith("1 of 20 validation images (5.0%) is a training image: cats/0.png.")
+    assert other.startswith("1 of 20 validation images (5.0%) is a training image of another class: dogs/1.png.")
 
 
 def test_classes_without_validation_images_are_warned_of(prepare, images, events):
@@ -161,6 +169,16 @@ def test_all_faults_of_a_source_are_found_at_once(images):
     assert kinds_of(folder, more) == [
         "copies", "labels", "nearly empty", "unknown class", "overlap", "nearly empty",
     ]  # fmt: skip
+
+
+def test_validation_images_without_any_class_that_is_trained_on_are_a_fault(images):
+    pets = images.folder("pets", {"cats": 10, "dogs": 10})
+    more = images.folder("more", {"owls": 10, "emus": 10}, seed=1)
+    checked = check_data(str(pets), 8, val_data=str(more), emit=lambda event: None)
+    assert [fault.text for fault in checked.faults if fault.kind == "unknown class"] == [
+        "classes of more that are not trained on: 'emus', 'owls'"
+    ]
+    assert [part.name for part in checked.sets] == ["pets"]
 
 
 def test_a_source_that_cannot_be_read_is_a_fault(images):

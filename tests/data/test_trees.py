@@ -11,6 +11,7 @@ import pytest
 from packed import PETS, png, read, write
 from PIL import Image
 
+from hilo_nas.data.decode import decode_image
 from hilo_nas.data.formats import archive_stem, image_endings, is_litter
 from hilo_nas.data.sources import parse_source, read_fingerprint
 from hilo_nas.data.walk import walk_files
@@ -40,6 +41,7 @@ from hilo_nas.errors import DataError
         ".ico",
         ".jp2",
         ".pcx",
+        ".mpo",
     ],
 )
 def test_what_pillow_opens_is_an_image(ending):
@@ -63,6 +65,24 @@ def test_images_of_every_format_are_read_and_other_files_are_counted_by_ending(t
     assert source.class_counts == {"cat": 6, "dog": 6}
     assert source.skipped == {".npy": 2, ".txt": 1, "no ending": 1}
     assert len(members) == 12
+
+
+def test_the_first_picture_of_an_mpo_is_read(tmp_path):
+    for kind, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / kind).mkdir()
+        first, second = Image.new("RGB", (8, 8), colour), Image.new("RGB", (8, 8), "white")
+        first.save(tmp_path / kind / "0.mpo", "MPO", save_all=True, append_images=[second])
+    contents = read(tmp_path)[1]
+    assert {name: decode_image(content, 8).pixels[0, 0].argmax() for name, content in contents.items()} == {
+        "cat/0.mpo": 0,
+        "dog/0.mpo": 2,
+    }
+
+
+def test_files_without_an_ending_are_named_with_the_ways_to_read_them(tmp_path):
+    write(tmp_path, {name.removesuffix(".png"): content for name, content in PETS.items()})
+    with pytest.raises(DataError, match=r"It holds 6 without ending\..*rename the files.*FILE\.py:FUNCTION"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +201,43 @@ def test_a_file_that_cannot_be_read_is_given_with_its_error_and_the_others_are_r
     _source, members = read(tmp_path)
     assert isinstance(members.pop("cat/0.png"), OSError)
     assert members == {name: content for name, content in PETS.items() if name != "cat/0.png"}
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_without_images_beside_the_classes_are_named(tmp_path, split):
+    write(tmp_path, {split + name: content for name, content in PETS.items()})
+    write(tmp_path, {f"{split}fox/.DS_Store": b"", f"{split}bee/a.txt": b"", f"{split}cat/.DS_Store": b""})
+    for name in ("owl/deep", ".git", "test", "cat/empty"):
+        (tmp_path / split / name).mkdir(parents=True)
+    source, members = read(tmp_path)
+    assert len(members) == 6
+    (sentence,) = source.left_out
+    prefix = f"folders of {tmp_path} beside the classes hold no image: "
+    assert sentence == f"{prefix}{split}bee (1 .txt), {split}fox (empty), {split}owl (empty)"
+
+
+def test_a_folder_without_images_counts_as_a_change_of_the_source(tmp_path):
+    write(tmp_path, PETS)
+    spec = parse_source(str(tmp_path))
+    before = read_fingerprint(spec)
+    (tmp_path / "owl").mkdir()
+    assert read_fingerprint(spec) != before
+    (tmp_path / "owl").rmdir()
+    assert read_fingerprint(spec) == before
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"images/0.png": png(0), "labels.csv": b""},
+        {"train/0.png": png(0), "test/0.png": png(1), "labels.csv": b""},
+        {"0.png": png(0), "labels.csv": b""},
+    ],
+)
+def test_a_table_beside_images_without_classes_is_named_with_what_reads_it(tmp_path, files):
+    write(tmp_path, files)
+    with pytest.raises(DataError, match=r"labels\.csv is not read: hfds/DIR .*FILE\.py:FUNCTION"):
+        read(tmp_path)
 
 
 def test_no_images_are_refused_with_what_lies_there(tmp_path):

@@ -12,8 +12,10 @@ from timm.data.dataset_factory import create_dataset
 from hilo_nas.data import prepare_data
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.prepare import find_places
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.write import CLASS_MAP, name_folders, write_data
-from hilo_nas.errors import UsageError
+from hilo_nas.errors import DataError, UsageError
+from hilo_nas.events import DataRead, Notice
 from hilo_nas.measurement import ProxyPlan
 
 
@@ -73,6 +75,80 @@ def test_turned_transparent_and_deep_images_are_written_as_networks_see_them(tmp
     assert {file.suffix for file in (tmp_path / "out").rglob("*") if file.is_file()} == {".png", ".txt"}
 
 
+def test_deep_validation_images_beside_8_bit_training_images_are_written_as_they_are_scored(images, tmp_path):
+    pets = images.folder("pets", {"cats": 4, "dogs": 4}, size=(16, 16))
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for index in range(3):
+            deep = rng.integers(3000, 4000, (16, 16)).astype(np.uint16)
+            Image.fromarray(deep).save(tmp_path / "scans" / name / f"{index}.png")
+    write(pets, tmp_path / "out", val_data=str(tmp_path / "scans"))
+    data = prepare_data(str(pets), 16, val_data=str(tmp_path / "scans"), emit=lambda event: None)
+    _, pixels, labels, _ = load_arrays(Path(data.val_path))
+    scored = {image.tobytes(): int(label) for image, label in zip(pixels, labels, strict=True)}
+    assert read_as_timm(tmp_path / "out", "validation") == scored
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Ten photos, of which two decode within the limit of memory at a fraction of their size alone."""
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(5):
+            side = 1024 if index == 0 else 64
+            pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.jpg")
+    monkeypatch.setenv("HILO_NAS_DECODE_MIB", "1")
+    return tmp_path / "photos"
+
+
+def test_photos_too_large_to_be_written_are_told_with_the_way_out(photos, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="2 of 10 images") as caught:
+        write(photos, tmp_path / "out")
+    first, why, *each, way_out = str(caught.value).splitlines()
+    assert first.endswith(f"photos were left out of {tmp_path / 'out'}")
+    assert why == "2 images too large to be decoded in full size, at which images are written:"
+    assert [line.split()[:4] for line in each] == [[f"{name}/0.jpg", "(1024", "x", "1024"] for name in ("cats", "dogs")]
+    assert "HILO_NAS_DECODE_MIB" in way_out
+    assert "--skip-broken" in way_out
+    monkeypatch.setenv("HILO_NAS_DECODE_MIB", "64")
+    assert sum(write(photos, tmp_path / "more").counts.values()) == 10
+
+
+def test_photos_too_large_to_be_written_are_left_out_with_a_warning_on_request(photos, tmp_path, events):
+    options = ReadOptions(skip_broken=True)
+    written = write_data(str(photos), tmp_path / "out", options=options, emit=events.append)
+    assert sum(written.counts.values()) == 8
+    (text,) = [event.text for event in events if isinstance(event, Notice) and "left out" in event.text]
+    assert "2 of 10 images" in text
+    assert "dogs/0.jpg (1024 x 1024 pixels need" in text
+
+
+@pytest.mark.parametrize("skip_broken", [True, False])
+def test_if_all_photos_are_too_large_that_is_the_error(photos, tmp_path, skip_broken):
+    for file in photos.rglob("[1-4].jpg"):
+        file.unlink()
+    for name in ("cats", "dogs"):
+        (photos / name / "1.jpg").write_bytes((photos / name / "0.jpg").read_bytes() + b" ")
+    with pytest.raises(DataError, match="4 of 4 images") as caught:
+        write(photos, tmp_path / "out", options=ReadOptions(skip_broken=skip_broken))
+    assert ("--skip-broken" in str(caught.value)) is not skip_broken
+
+
+def test_images_that_change_between_reading_and_writing_are_told(images, tmp_path):
+    folder = images.folder("pets", {"cats": 5, "dogs": 5})
+
+    def change(event):
+        if isinstance(event, DataRead):
+            (folder / "cats" / "0.png").write_bytes(b"broken meanwhile")
+            (folder / "cats" / "1.png").write_bytes((folder / "cats" / "2.png").read_bytes())
+
+    with pytest.raises(DataError, match=r"2 images changed since .*:\n  cats/0\.png\n  cats/1\.png\n"):
+        write_data(str(folder), tmp_path / "out", emit=change)
+
+
 def test_validation_images_are_written_beside_all_training_images(images, tmp_path):
     pets = images.folder("pets", {"cats": 6, "dogs": 6, "emus": 6})
     more = images.folder("more", {"emus": 2, "dogs": 2}, seed=1)
@@ -104,6 +180,11 @@ def test_a_folder_that_holds_files_is_written_to_by_force_alone(images, tmp_path
         ("café", "café"),
         ("x" * 300, "x" * 80),
         ('a:b*c?"', "a_b_c__"),
+        ("con", "_con"),
+        ("NUL.old", "_NUL.old"),
+        ("com1", "_com1"),
+        ("cone", "cone"),
+        ("com12", "com12"),
     ],
 )
 def test_a_class_is_written_to_a_folder_of_a_safe_name(name, folder):

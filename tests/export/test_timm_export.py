@@ -16,8 +16,10 @@ from builders import (
     build_data,
     build_failed,
     build_manifest,
+    build_measurement,
     build_plan,
     build_record,
+    build_score,
     demo_records,
     write_study,
 )
@@ -35,7 +37,9 @@ from hilo_nas.export import (
     run_timm,
     source_of_trial,
 )
+from hilo_nas.export.text import one_line
 from hilo_nas.export.timm import TIMM, build_train_options
+from hilo_nas.records import Subject
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
 # know, so a misspelled one would be a wish that is silently dropped.
@@ -254,6 +258,12 @@ def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
         assert head[1] == "# 900 ± 36 images/s on Test CPU (2 cores) (cpu-b32-32px-fp32)"
 
 
+def test_a_head_shows_a_high_speed_as_the_command_line_does(tmp_path):
+    folder = write_study(tmp_path, "fast", [build_record(0, 12194.0)])
+    path = export_trial(folder.load_manifest(), folder.load_record(0), tmp_path / "out")[0]
+    assert path.read_text().split("\n")[1].startswith("# 12,194 ± ")
+
+
 def test_an_export_is_replaced_only_by_force_and_other_files_are_left_alone(study, tmp_path):
     manifest, folder = study.load_manifest(), tmp_path / "a" / "b"
     paths = export_trial(manifest, study.load_record(3), folder)
@@ -286,6 +296,11 @@ def test_a_folder_in_the_place_of_a_file_is_never_removed(study, tmp_path, force
 
 
 HOSTILE = "x\ntouch STOLEN\r\u2028$(touch STOLEN)`touch STOLEN`"
+
+
+def test_characters_that_act_become_escapes_that_python_reads_back():
+    assert one_line("a\nb\x85\u2028\u202ec é") == r"a\x0ab\x85\u2028\u202ec é"
+    assert one_line(HOSTILE).encode().decode("unicode_escape") == HOSTILE
 
 
 def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
@@ -422,6 +437,38 @@ def test_a_trial_is_chosen_as_the_most_accurate_that_keeps_a_latency_surely(stud
 def test_a_limit_of_both_kinds_is_kept_as_a_whole(study):
     assert choose_trial(study, limits={"images_per_s": 1.0, "latency_ms": 60.0}).number == 3
     assert choose_trial(study, limits={"images_per_s": 900.0, "latency_ms": 1000.0}).number == 4
+
+
+def build_with_latency(number, images_per_s, proxy_top1, latency_ms):
+    """A complete trial whose 95th percentile of latency is known to 2 %."""
+    ends = {"latency_ms_p95_low": 0.98 * latency_ms, "latency_ms_p95_high": 1.02 * latency_ms}
+    timing = build_measurement(images_per_s, latency_ms_p95=latency_ms, **ends)
+    return build_record(number, images_per_s, proxy_top1, measurements=(timing,))
+
+
+def test_a_latency_is_kept_by_a_slower_trial_where_none_of_the_front_keeps_it(tmp_path):
+    fast, quick = build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)
+    folder = write_study(tmp_path, "two", [fast, quick])
+    assert choose_trial(folder, limits={"latency_ms": 15.6}).number == 1
+    assert choose_trial(folder, limits={"latency_ms": 30.0}).number == 0
+    with pytest.raises(NotFoundError, match="the best, trial 1, has latency_ms 13"):
+        choose_trial(folder, limits={"latency_ms": 12.0})
+
+
+def test_a_latency_that_none_keeps_surely_is_kept_by_the_most_probable(tmp_path):
+    records = [build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)]
+    folder = write_study(tmp_path, "two", records)
+    record = choose_trial(folder, limits={"latency_ms": 13.05})
+    (promise,) = promises_of(folder.load_manifest(), record, {"latency_ms": 13.05})
+    assert (record.number, promise.is_sure) == (1, False)
+
+
+def test_no_peer_and_no_network_that_did_not_train_is_chosen_by_limits(tmp_path):
+    peer = dataclasses.replace(build_with_latency(1, 990.0, 0.9, 13.0), subject=Subject(timm="swift"))
+    guessing = dataclasses.replace(build_with_latency(2, 990.0, 0.1, 13.0), scores=(build_score(0.1, chance=0.1),))
+    folder = write_study(tmp_path, "two", [build_with_latency(0, 1000.0, 0.5, 26.0), peer, guessing])
+    with pytest.raises(NotFoundError, match="the best, trial 0, has latency_ms 26"):
+        choose_trial(folder, limits={"latency_ms": 15.6})
 
 
 def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):

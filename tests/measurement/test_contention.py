@@ -6,7 +6,8 @@ import pytest
 from builders import build_condition, build_device, build_measurement
 
 from hilo_nas.measurement import find_contention
-from hilo_nas.rounds import judge_cohort, verdict_of
+from hilo_nas.rounds import error_apart, judge_cohort, verdict_of
+from hilo_nas.space import measured_chances
 
 TWO = build_device(model="A CPU, 2 cores")
 MANY = build_device(model="A CPU, 16 cores")
@@ -43,6 +44,9 @@ def state(others, *, cores=2, mean=None, steal=0.0, throttled=0.0):
         ({"others_cores": 0.5}, 2, TWO, None),
         ({"others_cores": 1.0}, 2, MANY, None),
         ({"others_cores": 1.0}, 2, build_device(model="?"), 1.0),
+        (state(6.0, cores=16), 1, MANY, None),
+        (state(6.0, cores=16), None, MANY, 6.0),  # no number of threads was asked for: all cores
+        ({"others_cores": 1.0}, None, TWO, 1.0),
     ],
 )
 def test_others_matter_where_they_leave_fewer_cores_than_a_timing_needs(seen, threads, device, lost):
@@ -89,5 +93,26 @@ def test_the_interval_of_a_contended_timing_is_wider_by_what_it_may_have_changed
     interval = {"images_per_s_low": 980.0, "images_per_s_high": 1020.0, "condition": build_condition(threads=2)}
     quiet, loaded = timing(**interval), timing(**interval, device_state=state(1.0))
     assert quiet.half_width == pytest.approx(20)
-    assert loaded.contention_error == pytest.approx(0.2)
-    assert loaded.half_width == pytest.approx((20**2 + (1.96 * 200) ** 2) ** 0.5)
+    assert loaded.contention_error == pytest.approx(0.35)
+    assert loaded.half_width == pytest.approx((20**2 + (1.96 * 350) ** 2) ** 0.5)
+
+
+def test_the_ratio_of_two_contended_networks_is_surer_than_either_speed():
+    loaded = timing(device_state=state(1.0))
+    assert error_apart(loaded) == pytest.approx(0.2)
+    assert error_apart(timing(device_state=state(0.0))) == 0.0
+
+
+def test_a_latency_of_a_contended_timing_is_as_unsure_as_its_speed():
+    values = {"latency_ms_p95": 20.0, "latency_ms_p95_low": 19.5, "latency_ms_p95_high": 20.5}
+    loaded = timing(**values, device_state=state(1.0))
+    assert timing(**values).latency_error < 0.02
+    assert loaded.latency_error == pytest.approx(0.35, rel=0.01)
+    assert 0.3 < measured_chances({"latency_ms": 19.0}, (loaded,))["latency_ms"] < 0.5
+
+
+def test_a_cpu_limit_stays_and_the_way_out_is_another_than_waiting():
+    limited = find_contention(state(0.0, throttled=1.0), threads=2, device=TWO)
+    assert not limited.can_pass
+    assert "--threads" in limited.way_out
+    assert find_contention(state(1.0, throttled=0.2), threads=2, device=TWO).can_pass

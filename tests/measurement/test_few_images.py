@@ -16,6 +16,7 @@ def test_the_error_of_a_top1_is_that_of_wilsons_interval(n, share):
     score = build_score(value, n_val=n, proxy_top1_se=math.sqrt(value * (1 - value) / n))
     interval = binomtest(right, n).proportion_ci(method="wilson")
     assert score.standard_error == pytest.approx((interval.high - interval.low) / 2 / 1.96, rel=1e-3)
+    assert score.half_width == pytest.approx((interval.high - interval.low) / 2, rel=1e-3)
     assert score.standard_error > 0
 
 

@@ -262,7 +262,7 @@ def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
     assert standing.top1_gain == pytest.approx(0.15)
     assert standing.top1_gain_se == pytest.approx((0.75 * 0.25 / 400 + 0.6 * 0.4 / 400) ** 0.5, rel=0.01)
     assert standing.sentence() == (
-        "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1"
+        "trial 3 beats litv2_tiny (trial 0): 1.12 x its images/s, +15.0 ± 6.4 points of proxy top-1"
     )
 
 
@@ -272,6 +272,23 @@ def test_the_noise_of_seeds_is_in_the_error_of_a_gain():
     (standing,) = compare_references([anchor, build_record(1, 900.0, scores=seeds)])
     noise = 0.02 / 2**0.5
     assert standing.top1_gain_se == pytest.approx((noise**2 + noise**2 / 2) ** 0.5, rel=0.03)
+
+
+def test_a_gain_is_distinguishable_exactly_where_it_exceeds_what_follows_the_sign():
+    def standing(gain):
+        return Standing(
+            name="a",
+            number=0,
+            verdict="not beaten",
+            by=1,
+            speed_ratio=2.0,
+            top1_gain=gain,
+            top1_gain_se=0.02,
+            probability=0.9,
+        )
+
+    assert "top-1 not distinguishable (+3.0 ± 3.9 points)" in standing(0.03).sentence()
+    assert "+4.0 ± 3.9 points of proxy top-1" in standing(0.04).sentence()
 
 
 def test_of_several_that_beat_an_anchor_the_fastest_is_named():
@@ -285,18 +302,23 @@ def test_an_anchor_that_none_beats_stands_on_the_front():
     anchor = build_record(0, 800.0, 0.6, origin="anchor:a")
     assert sentences(anchor) == ["no trial beats a (trial 0): it stands on the front itself"]
     assert sentences(anchor, build_record(1, 900.0, 0.5)) == [
-        "trial 1: 1.12x the images/s of a (trial 0), -10.0 ± 3.5 points of proxy top-1; it stands on the front itself"
+        "trial 1: 1.12x the images/s of a (trial 0), -10.0 ± 6.8 points of proxy top-1; it stands on the front itself"
     ]
     assert compare_references([anchor, build_record(1, 800.0, 0.6)])[0].verdict == "on the front"
 
 
-def test_an_anchor_that_failed_has_nothing_to_compare_with():
-    assert sentences(build_failed(0, origin="anchor:a"), build_record(1)) == [
-        "a (trial 0) has no speed and score to compare with"
+def test_an_anchor_that_failed_or_broke_a_limit_is_left_out_with_the_reason():
+    assert sentences(build_failed(0, "the worker\n died", origin="anchor:a"), build_record(1)) == [
+        "a (trial 0) is left out of the comparison: the worker died"
     ]
-    assert sentences(build_infeasible(2, origin="anchor:b"), build_record(1)) == [
-        "b (trial 2) has no speed and score to compare with"
-    ]
+    (standing,) = compare_references([build_infeasible(2, origin="anchor:b"), build_record(1)])
+    assert (standing.verdict, standing.reason) == ("not measured", "images_per_s >= 900 is a limit, but got 10")
+    assert standing.sentence() == f"b (trial 2) is left out of the comparison: {standing.reason}"
+
+
+def test_an_anchor_whose_trial_runs_has_no_score_yet():
+    running = build_record(0, None, None, state="running", origin="anchor:a")
+    assert sentences(running) == ["a (trial 0) is left out of the comparison: it has no score yet"]
 
 
 def test_an_anchor_that_was_cut_off_lives_on_under_its_retry():
@@ -322,7 +344,7 @@ def test_a_peer_is_beaten_as_an_anchor_is():
     (standing,) = compare_references([build_peer(0, 800.0, 0.6), build_record(1, 900.0, 0.75)])
     assert (standing.kind, standing.name, standing.verdict, standing.by) == ("peer", "timm:swift", "beaten", 1)
     assert standing.sentence() == (
-        "trial 1 beats timm:swift (trial 0): 1.12 x its images/s, +15.0 ± 3.3 points of proxy top-1"
+        "trial 1 beats timm:swift (trial 0): 1.12 x its images/s, +15.0 ± 6.4 points of proxy top-1"
     )
 
 
@@ -337,9 +359,9 @@ def test_a_peer_that_none_beats_is_not_on_the_front_all_the_same():
     assert build_front_frame([peer, build_record(1)], ties=True).number.tolist() == [1]
 
 
-def test_a_peer_that_failed_has_nothing_to_compare_with():
+def test_a_peer_that_failed_is_left_out_with_the_reason():
     failed = build_peer(0, None, None, state="failed", reason="the worker died")
-    assert sentences(failed, build_record(1)) == ["timm:swift (trial 0) has no speed and score to compare with"]
+    assert sentences(failed, build_record(1)) == ["timm:swift (trial 0) is left out of the comparison: the worker died"]
 
 
 def test_a_peer_that_was_cut_off_is_compared_by_its_second_trial():
@@ -353,7 +375,7 @@ def test_who_hardly_beats_a_reference_is_told_with_the_probability():
     assert 0.3 < standing.probability < 0.95
     assert standing.verdict == "not beaten"
     assert standing.sentence() == (
-        "trial 1: 1.02x the images/s of timm:swift (trial 0), top-1 not distinguishable (+1.0 ± 3.4 points), both "
+        "trial 1: 1.02x the images/s of timm:swift (trial 0), top-1 not distinguishable (+1.0 ± 6.7 points), both "
         f"better with a probability of {standing.probability:.0%}"
     )
 
@@ -364,7 +386,7 @@ def test_a_trade_is_stated_with_what_cannot_be_told_apart():
     (standing,) = compare_references([peer, own, build_record(7, 9000.0, 0.2)])
     assert (standing.verdict, standing.by) == ("not beaten", 6)
     assert standing.sentence() == (
-        "trial 6: 6.3x the images/s of timm:litv2_small (trial 3), top-1 not distinguishable (-1.5 ± 3.5 points)"
+        "trial 6: 6.3x the images/s of timm:litv2_small (trial 3), top-1 not distinguishable (-1.5 ± 6.9 points)"
     )
 
 
@@ -414,7 +436,7 @@ def test_a_study_without_anchors_has_no_standings():
 
 def test_a_loss_of_accuracy_is_told_with_its_sign():
     standing = Standing(name="a", number=0, verdict="beaten", by=1, speed_ratio=2.0, top1_gain=0.0, top1_gain_se=0.01)
-    assert standing.sentence().endswith("2.00 x its images/s, +0.0 ± 1.0 points of proxy top-1")
+    assert standing.sentence().endswith("2.00 x its images/s, +0.0 ± 2.0 points of proxy top-1")
 
 
 def test_a_further_condition_has_columns_of_its_own():

@@ -1,5 +1,7 @@
 """Contended timings are repeated when the machine is quieter, on a fake machine and a fake clock."""
 
+import dataclasses
+
 import pytest
 from builders import build_arch, build_condition
 from fakes import write_timed_study
@@ -59,7 +61,7 @@ def test_a_quiet_moment_is_used_for_as_many_as_a_tenth_of_the_time_allows(desk):
     assert desk.moments.use(desk.study.load_records())
     assert desk.contended == [2, 3]  # 6 s of 60 are enough for two
     assert len(desk.study.load_records()[0].measurements) == 2
-    assert desk.texts[0] == "the machine is quieter: timing trial 0, 1 again, which others disturbed"
+    assert desk.texts[0] == "the machine is quieter: timing trials 0, 1 again, contended before"
 
 
 def test_under_load_nothing_is_timed(desk):
@@ -114,9 +116,9 @@ def test_before_the_front_is_reported_a_quieter_moment_is_waited_for(desk):
     assert desk.now == 62.0
     assert desk.contended == [1, 2, 3]  # waiting took 2 s of 6
     waiting, stays = desk.texts[0], desk.texts[-1]
-    assert "4 timings at cpu-b32-32px-fp32 were contended" in waiting
+    assert "4 timings were contended at cpu-b32-32px-fp32" in waiting
     assert "other processes kept 1.0 of 2 cores busy (python 1234: 1.0)" in waiting
-    assert "trial 1, 2, 3 needed" in stays
+    assert "the timing of trials 1, 2, 3 stays contended" in stays
     assert "hilo-nas remeasure demo --all" in stays
 
 
@@ -124,7 +126,7 @@ def test_the_wait_ends_with_the_time_that_is_allowed_and_the_intervals_stay_wide
     desk.moments.wait()
     assert 66.0 <= desk.now <= 67.0
     assert desk.contended == [0, 1, 2, 3]
-    assert "trial 0, 1, 2, 3 needed" in desk.texts[-1]
+    assert "trials 0, 1, 2, 3 stays contended" in desk.texts[-1]
     record = desk.study.load_records()[0]
     assert record.measurement.half_width > 0.3 * record.measurement.images_per_s
 
@@ -153,6 +155,7 @@ def test_a_repetition_that_fails_is_told_and_ends_nothing(desk):
     desk.machine.looks, desk.machine.happen = [QUIET], refuse
     desk.moments.use(desk.study.load_records())
     assert desk.texts[-1] == "contended timings could not be repeated: the reference does not fit"
+    assert not desk.moments.use(desk.study.load_records())  # nothing new is on disk
     assert desk.contended == [0, 1, 2, 3]
 
 
@@ -182,3 +185,14 @@ def test_the_loop_takes_up_what_was_timed_again(tmp_path, machine, monkeypatch):
     request = SearchRequest(space="litv2_digits", study="s", studies_dir=tmp_path, trials=3, sampler="random")
     study, finished = run_search(request, lambda event: None)
     assert (seen, finished.measured, len(study.load_records())) == ([1, 2, 3], 3, 3)
+
+
+def test_a_cpu_limit_is_not_waited_for_since_it_stays(desk):
+    limited = {"cores": 2, "others_cores": 0.0, "quietest": {"others_cores": 0.0, "throttled_cores": 1.0}}
+    for record in desk.study.load_records():
+        timings = tuple(dataclasses.replace(item, device_state=limited) for item in record.measurements)
+        desk.study.write_record(dataclasses.replace(record, measurements=timings))
+    desk.moments.wait()
+    assert desk.machine.cohorts == []
+    assert "use as many --threads as it allows" in desk.texts[-1]
+    assert "remeasure" not in desk.texts[-1]

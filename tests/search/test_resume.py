@@ -106,6 +106,7 @@ def test_options_that_are_the_studys_own_are_accepted(study, machine):
         ({"metric": "balanced"}, "metric: 'top1' in the study, 'balanced' now"),
         ({"proxy_img_size": 16}, "proxy_img_size: 32 in the study, 16 now"),
         ({"class_from": "path"}, "class_from: 'first' in the study, 'path' now"),
+        ({"class_from": "last"}, "class_from: 'first' in the study, 'last' now"),
         ({"background": "black"}, "background: 'white' in the study, 'black' now"),
         ({"value_range": (0.0, 4095.0)}, "value_range: None in the study, (0.0, 4095.0) now"),
         ({"skip_broken": True}, "skip_broken: False in the study, True now"),
@@ -251,6 +252,14 @@ def test_the_images_are_read_as_the_study_says(study, machine):
     go_on(study)
     go_on(study, background="black", value_range=(0.0, 4095.0))
     assert machine.read_as == [ReadOptions(background="black", value_range=(0.0, 4095.0))] * 2
+
+
+def test_the_level_of_the_classes_may_be_named_where_the_study_took_the_first_unasked(study, machine):
+    go_on(study, class_from="first")
+    assert machine.read_as == [ReadOptions(class_from="first")]
+    data = dataclasses.replace(study.load_manifest().data, reading={"class_from": "last"})
+    study.write_manifest(dataclasses.replace(study.load_manifest(), data=data))
+    assert refusal(study, machine, class_from="first")[0] == "  class_from: 'last' in the study, 'first' now"
 
 
 @pytest.mark.parametrize(

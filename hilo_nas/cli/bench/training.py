@@ -26,8 +26,8 @@ from hilo_nas.cli.options import (
     parse_duration,
     reading_fields,
 )
-from hilo_nas.cli.text import figure
 from hilo_nas.errors import UsageError
+from hilo_nas.figures import figure
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 

@@ -40,10 +40,10 @@ class ImageCheck:
                 f"images must have the shape (B, {self.in_chans}, H, W) with B at least 1, but got "
                 f"{tuple(x_BCHW.shape)}. Use image.unsqueeze(0) for one image and permute for another order of axes."
             )
-        if x_BCHW.device.type != operators.device.type:
+        if x_BCHW.device != operators.device:
             raise InferenceFormError(
-                f"images must be on {operators.device.type}, where the network was prepared, but got "
-                f"{x_BCHW.device}. Use network.to({str(x_BCHW.device)!r}) or images.to({operators.device.type!r})."
+                f"images must be on {operators.device}, where the network was prepared, but got {x_BCHW.device}. Use "
+                f"network.to({str(x_BCHW.device)!r}) or images.to({str(operators.device)!r})."
             )
         if not operators.for_autocast and torch.is_autocast_enabled(operators.device.type):
             raise InferenceFormError(

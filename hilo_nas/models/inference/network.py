@@ -183,8 +183,7 @@ class PreparedLITv2(LITv2):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _checked_device(self._device)
-        self._pack_again()
+        self._pack(_checked_device(self._device), self._precision, self._for_compile)
 
     def __copy__(self) -> PreparedLITv2:
         return copy.deepcopy(self)  # two networks must not own one training form
@@ -202,7 +201,7 @@ class PreparedLITv2(LITv2):
                 f"on {self._device}."
             ) from error
         device, dtype = probe.device, probe.dtype
-        if dtype == self._dtype and device.type == self._device.type and self._device.index in (None, device.index):
+        if (dtype, device) == (self._dtype, self._device):
             return self
         precision = next((name for name, known in DTYPES.items() if known == dtype), None)
         if precision is None:
@@ -288,17 +287,16 @@ _NO_TRAINING = (
 
 
 def _checked_device(device: torch.device) -> torch.device:
-    """Returns a device that this machine has and a network can run on."""
+    """Returns a device that this machine has and a network can run on, with its index: `cuda` may be any of several."""
     try:
         if device.type == "meta":
             raise RuntimeError("meta holds no values")
-        torch.empty(0, device=device)
+        return torch.empty(0, device=device).device
     except Exception as error:  # torch without the device raises several kinds
         raise DeviceError(
             f"a network can be prepared for devices of this machine only, but got {device}: {error}. Prepare it for "
             'cpu, or take weights from another machine as a state dict: torch.save(network.state_dict(), "weights.pt").'
         ) from error
-    return device
 
 
 def _pack_loaded(module: nn.Module, incompatible_keys: Any) -> None:

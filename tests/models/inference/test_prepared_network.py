@@ -1,6 +1,7 @@
 """A prepared network as people use it: whatever they do, it answers with the weights that it names, or says the way."""
 
 import copy
+import dataclasses
 import io
 import pickle
 import threading
@@ -8,12 +9,15 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import DeviceError, HiloNasError, InferenceFormError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import PreparedLITv2
 from hilo_nas.models.inference import network as network_module
+from hilo_nas.models.inference.images import ImageCheck
+from hilo_nas.models.inference.operators import PLAIN
 
 ARCH = ArchConfig(
     embed_dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4), alpha=(0.9, 0.9, 0.5, 0.5), patch_size=2
@@ -287,6 +291,35 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(DeviceError, match=r"but got cuda:99: .*torch\.save\(network\.state_dict\(\)"):
         PreparedLITv2.__new__(PreparedLITv2).__setstate__(state)
     assert_answers_as(network, trained(), torch.float32)
+
+
+class PackedNowhere(PreparedLITv2):
+    """A prepared network that notes for which devices it would be packed, so that no GPU is needed."""
+
+    def _pack(self, device: torch.device, precision: str, for_compile: bool) -> None:
+        packed = [*vars(self).get("packed", ()), device]
+        self.__dict__.update(packed=packed, _device=device, _dtype=torch.float32, _precision=precision)
+        self.__dict__.update(_for_compile=for_compile, _live=self._seen())
+
+
+def test_a_network_prepared_for_cuda_is_moved_from_one_cuda_device_to_another():
+    zero, one = torch.device("cuda", 0), torch.device("cuda", 1)
+    model = trained()
+    with FakeTensorMode():  # tensors on devices that are not there
+        network = PackedNowhere(model, device=torch.device("cuda"), precision="fp32", for_compile=False)
+        assert network.packed == [zero]
+        network.to("cuda:0")
+        assert network.packed == [zero]
+        network.to("cuda:1").to("cuda:1")
+        assert network.packed == [zero, one]
+
+
+def test_images_on_another_device_of_the_same_kind_are_refused():
+    with FakeTensorMode():
+        take = ImageCheck(3, dataclasses.replace(PLAIN, device=torch.device("cuda", 1)))
+        with pytest.raises(InferenceFormError, match=r"images must be on cuda:1, .* but got cuda:0. Use network"):
+            take(torch.empty(1, 3, 32, 32, device="cuda"))
+        assert take(torch.empty(1, 3, 32, 32, device="cuda:1")).device == torch.device("cuda", 1)
 
 
 def change_weight(network: PreparedLITv2) -> None:

@@ -1,0 +1,143 @@
+"""Folders that may as well be something else than classes: refused where nothing tells which, with the ways out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from hilo_nas.data.words import listed, own_words, role_of, words_of
+from hilo_nas.errors import DataError
+
+__all__ = ["check_crossed", "check_parts", "differ_in_words", "find_masks"]
+
+_WORDS = {
+    "part": "shard shards part parts split splits batch chunk fold cv volume vol subset set archive tar",
+    "class": "class classes cls label category cat level grade stage type kind",
+    "image": "image images img imgs photo photos picture pictures rgb jpegimages",
+    "mask": "mask masks label labels annotation annotations segmentation segmentations ground groundtruth gt truth",
+}
+_PARTS, _CLASSES, _IMAGES, _MASKS = (frozenset(words.split()) for words in _WORDS.values())
+"""Words whose numbers count parts of a data set, words whose numbers count classes, and names of images and masks."""
+
+_YEAR = re.compile(r"(19|20)\d\d(\D|$)")
+
+Folders = tuple[str, ...]
+
+
+def check_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> None:
+    """Checks that the folders of the class level do not hold one another's folders, as `left/cat`, `right/cat` do.
+
+    Numbers below words are no classes (`cat/2021`, `dog/2021`), nor are `images` or `masks` of each class.
+
+    Args:
+        text: The source in the user's words.
+        children: The folders of the class level, with what lies between each of their images and them.
+
+    Raises:
+        DataError: Either level may be the classes.
+    """
+    inner = {name: _inner(paths) for name, paths in children.items()}
+    nested = next((name for name, below in inner.items() if len(below) > 1 and below <= {*inner} - {name}), None)
+    if nested is not None:
+        raise DataError(
+            f"{text}/{nested} holds folders of the same names as its neighbors ({listed(sorted(inner[nested]))}). "
+            "Remove it if it is a copy. Or use --class-from last to read them as one class each, or --class-from first "
+            f"if {nested} is a class."
+        )
+    tops = [name for name, below in inner.items() if below or role_of(name) not in ("held", "aside")]
+    below = [name for top in tops for name in inner[top]]
+    if len(tops) < 2 or not all(inner[top] for top in tops) or not _may_be_classes(tops, {*below}):
+        return
+    if all(below.count(name) > 1 for name in {*below}):
+        outer, deeper = listed(sorted(tops)), listed(sorted({*below}))
+        raise DataError(
+            f"one level of folders must be the classes, but {outer} of {text} hold the same ones: {deeper}. "
+            f"Use --class-from last to train on {deeper}, --class-from first to train on {outer}, or --class-from path "
+            "to train on each pair."
+        )
+
+
+def _inner(paths: Sequence[Folders]) -> frozenset[str]:
+    """Returns the first folders below, past levels of one folder alone."""
+    heads = {path[:1] for path in paths}
+    while len(heads) == 1 and any(len(path) > 1 for path in paths):
+        paths = [path[1:] for path in paths]
+        heads = {path[:1] for path in paths}
+    return frozenset(name for head in heads for name in head)
+
+
+def _may_be_classes(tops: Sequence[str], names: set[str]) -> bool:
+    """Returns True where folders that several others hold may be classes, as far as their names tell."""
+    own = {name for name in names if role_of(name) is None and not {*words_of(name)} <= _MASKS | _IMAGES}
+    own |= {name for name in names if not words_of(name)}
+    if len(own) < 2 or all(map(_YEAR.match, own)):
+        return False
+    if not _is_series(own):
+        return True
+    # Numbers below numbered folders: fold1/0, 2021/0, but not below classes: cat/1, grade1/1, 0/1.
+    are_told = bool(words_of(tops[0])) or all(map(_YEAR.match, tops))
+    return _is_series(tops) and are_told and not {*words_of(tops[0])} & _CLASSES
+
+
+def _is_series(names: Iterable[str]) -> bool:
+    """Returns True where names differ in their numbers alone."""
+    return len({re.sub(r"\d+", "#", name) for name in names}) == 1
+
+
+def check_parts(text: str, names: Sequence[str], beside: Mapping[str, int], are_archives: bool) -> None:
+    """Checks that the classes are not parts of a data set: `shard-000000`, `images_part_1`.
+
+    Args:
+        text: The source in the user's words.
+        names: The classes.
+        beside: Files, by ending, that bear the names of images and are passed over.
+        are_archives: Whether the classes are archives.
+
+    Raises:
+        DataError: They are named as parts, or archives whose images all have such a file.
+    """
+    if not _are_parts(names, are_archives) and not (are_archives and beside):
+        return
+    lies = f" Files of the images' own names are not read as labels: {_counted(beside)}." if beside else ""
+    raise DataError(
+        f"folders and archives must name classes, but those of {text} are {listed(sorted(names))}, which look like "
+        f"parts of a data set.{lies} Give each image a label file of its name (000.jpg and 000.cls), or name the "
+        "classes in a function, for instance from a .csv (--data FILE.py:FUNCTION). Use --class-from first if they are "
+        "classes, or --class-from last if classes are the folders in them."
+    )
+
+
+def _are_parts(names: Sequence[str], are_archives: bool) -> bool:
+    if not names or not _is_series(names):
+        return False
+    found = re.fullmatch(r"(.*?)[\W_]*(\d+)([\W_]*of[\W_]*\d+)?", names[0])
+    if found is None:
+        return False
+    head, number = found[1], found[2]
+    before = words_of(head)
+    if not before:
+        return are_archives and not head and len(number) > 3
+    plain = role_of(head) == "plain" and len(names) > 1
+    return before[-1] in _PARTS or plain
+
+
+def differ_in_words(names: Iterable[str]) -> bool:
+    """Returns True for two or more archives whose words tell classes, and not splits, shards or volumes.
+
+    Held-out splits among them do not count, nor do single letters (`pets_a`, `pets_b`).
+    """
+    roles = {name: role_of(name) for name in names}
+    kept = [name for name, role in roles.items() if role not in ("held", "aside")]
+    own = [frozenset(word for word in own_words(name) - _PARTS if len(word) > 1 or not word.isascii()) for name in kept]
+    return "train" not in roles.values() and len(kept) > 1 and all(own) and len({*own}) == len(own)
+
+
+def _counted(endings: Mapping[str, int]) -> str:
+    return listed([f"{count:,} {ending}" for ending, count in endings.items()])
+
+
+def find_masks(siblings: Iterable[str]) -> list[str]:
+    """Returns the folders that hold masks or labels of the images in a neighbor: `masks` beside `images`."""
+    words = {name: frozenset(words_of(name)) for name in siblings}
+    images = {own - _IMAGES for own in words.values() if own & _IMAGES and not own & _MASKS}
+    return [name for name, own in words.items() if own & _MASKS and own - _MASKS - _IMAGES in images]
