@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["counted", "figure", "probability_text", "share_text", "with_spread"]
+__all__ = ["counted", "figure", "is_wide", "probability_text", "share_text", "with_spread"]
 
 _THRESHOLDS = (0.05, 0.95)
 """Probabilities that decide something: a network breaks a limit below the first, and keeps it or beats another from the
 second on (`hilo_nas.space.KEPT_HARDLY`, `KEPT_SURELY`, `hilo_nas.front.SURE`)."""
+
+
+_SMALL_SHARE = 0.5
+"""Half-widths up to this share of a value are told by ±."""
 
 
 def figure(value: float | None, digits: int = 4) -> str:
@@ -21,8 +25,16 @@ def figure(value: float | None, digits: int = 4) -> str:
     return f"{float(text):,.0f}" if "e" in text or abs(value) >= 10**digits else text
 
 
+def is_wide(value: float, half_width: float) -> bool:
+    """Returns whether an interval is told by a factor."""
+    return 0 < value < half_width / _SMALL_SHARE
+
+
 def with_spread(value: float | None, half_width: float | None, *, scale: float = 1.0, decimals: int = 0) -> str:
     """Returns `value ± half_width`, both scaled and with so many decimals, or more where the value is small.
+
+    A positive value whose half-width is more than half of it (`is_wide`) is shown as `value ×/÷ factor`: such an
+    interval is even on a logarithmic scale, and does not reach below 0.
 
     Args:
         value: The value; a dash stands for None.
@@ -34,7 +46,11 @@ def with_spread(value: float | None, half_width: float | None, *, scale: float =
         return "-"
     decimals = max(decimals, 3 - len(str(int(abs(value * scale)))) + (abs(value * scale) < 1))
     text = f"{value * scale:,.{decimals}f}"
-    return text if half_width is None else f"{text} ± {half_width * scale:,.{decimals}f}"
+    if half_width is None:
+        return text
+    if is_wide(value, half_width):
+        return f"{text} ×/÷ {math.exp(half_width / value):.1f}"
+    return f"{text} ± {half_width * scale:,.{decimals}f}"
 
 
 def probability_text(probability: float, *, is_short: bool = False) -> str:

@@ -54,3 +54,11 @@ def test_one_thing_is_singular():
         "2 timings",
         "1,000 timings",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "half_width", "text"),
+    [(299.0, 364.0, "299 ×/÷ 3.4"), (2814, 1987, "2,814 ×/÷ 2.0"), (100, 50, "100 ± 50")],
+)
+def test_an_interval_that_is_wide_for_its_value_does_not_reach_below_nothing(value, half_width, text):
+    assert with_spread(value, half_width) == text

@@ -26,7 +26,19 @@ _ACTING = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # changes of direction
     "\u2028\u2029\ufeff\ud800-\udfff\U000e0000-\U000e007f]"  # line ends, halves of pairs, what nobody sees
 )
-_STAND_INS = {"±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "·": ".", "µ": "u", "→": "->", "≥": ">=", "≤": "<="}
+_STAND_INS = {
+    "±": "+-",
+    "×": "x",
+    "÷": "/",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "·": ".",
+    "µ": "u",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+}
 _ERRORS = "hilo_nas_stand_in"
 
 

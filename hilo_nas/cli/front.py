@@ -17,6 +17,7 @@ from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.commands import command
+from hilo_nas.figures import is_wide
 from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_half_widths
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import METRICS
@@ -169,13 +170,17 @@ def print_front(
 
 def _legend_of_spread(shown: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
     """Returns what ± means, in the table as in the sentences below it."""
-    text, noise = "±: half of a 95 % interval; images/s with the error of the calibration", seed_noise(records)
+    text = "±: half of a 95 % interval; images/s with the error of the calibration"
+    noise = seed_noise(records)
     metric = next((record.score.metric for record in shown if record.score), "top1")
     if noise:
         size = f"{100 * noise:.2g} points" if metric in METRICS else f"{noise:.2g}"
         text += f", {score_label(metric)} with the noise of a seed ({size})"
     if any(record.measurement and record.measurement.images_per_s_low is None for record in shown):  # protocol 1
         text += "; of timings that have no interval, the robust spread of a round"
+    speeds = [record.measurement for record in shown if record.measurement]
+    if any(is_wide(speed.images_per_s, speed.images_per_s_half_width) for speed in speeds):
+        text += "; ×/÷: the factor of an interval that is wider than that"
     return text
 
 

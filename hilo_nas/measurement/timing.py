@@ -166,7 +166,8 @@ class Measurement:
         """The 95 % interval of images/s themselves; None of protocol 1, which knew no interval."""
         if self.images_per_s_low is None or self.images_per_s_high is None:
             return None
-        return self.images_per_s - self.images_per_s_half_width, self.images_per_s + self.images_per_s_half_width
+        half_width = self.images_per_s_half_width
+        return max(self.images_per_s - half_width, 0.0), self.images_per_s + half_width
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
