@@ -27,12 +27,15 @@ def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
 
 
 def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(images, capsys, tmp_path):
-    for side in ("left", "right"):
-        images.folder(f"hands/{side}", {"open": 10, "shut": 10})
-    hands = tmp_path / "hands"
+    for names in (("left", "right"), ("fold1", "fold2")):
+        for name in names:
+            images.folder(f"{names[0]}s/{name}", {"open": 10, "shut": 10})
+    hands, folds = tmp_path / "lefts", tmp_path / "fold1s"
     assert main(["data", "check", str(hands), "--img-size", "8"]) == 1
+    assert "\nfault: left and right of" in capsys.readouterr().out
+    assert main(["data", "check", str(folds), "--img-size", "8"]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("fault: one level of folders must be the classes, but left and right of")
+    assert out.startswith("fault: one level of folders must be the classes, but fold1 and fold2 of")
     assert out.endswith("\n1 fault\n")
     for level, classes in (("last", 2), ("first", 2), ("path", 4)):
         main(["data", "check", str(hands), "--img-size", "8", "--class-from", level])
