@@ -20,6 +20,7 @@ from hilo_nas.measurement import (
     ProxyPlan,
 )
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
+from hilo_nas.safe_yaml import parse_yaml
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
 
@@ -199,8 +200,8 @@ class Manifest:
             RecordError: It is not a manifest, was changed by hand, or a newer version wrote it.
         """
         try:
-            fields = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that never was, a depth without end
+            fields = parse_yaml(text)
+        except yaml.YAMLError as error:
             raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
             raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY}")

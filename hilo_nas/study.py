@@ -18,7 +18,9 @@ from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialState
 from hilo_nas.front import front_of
 from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.manifest import Manifest
+from hilo_nas.plain_files import read_text
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
+from hilo_nas.safe_yaml import MOST_BYTES
 
 __all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "studies_folder"]
 
@@ -104,7 +106,7 @@ class StudyFolder:
             StorageError: It cannot be read.
         """
         try:
-            return Manifest.from_yaml(self.manifest_path.read_text(encoding="utf-8"))
+            return Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
         except (RecordError, UnicodeDecodeError) as error:

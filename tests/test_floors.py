@@ -22,6 +22,8 @@ FLOORS = {
     "commands": 0,
     "errors": 0,
     "events": 0,
+    "plain_files": 0,
+    "safe_yaml": 0,
     "aims": 1,
     "calibration": 1,
     "arch": 1,

@@ -13,8 +13,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hilo_nas.arch import load_arch
 from hilo_nas.cost import count_params
 from hilo_nas.errors import ConversionError, UsageError
@@ -26,6 +24,7 @@ from hilo_nas.export.text import build_title, dump, shell_line
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.safe_yaml import load_yaml
 
 __all__ = ["TIMM", "TimmExporter", "build_train_options"]
 
@@ -92,7 +91,7 @@ class TimmExporter:
     def verify(self, folder: Path) -> str:
         """Checks that all files name one architecture."""
         arch = load_arch(folder / "arch.yaml")
-        train = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
+        train = load_yaml(folder / "train.yaml")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not arch.to_dict() == train["model_kwargs"] == config["model_args"]:
             raise ConversionError(f"the files of {folder} must name one architecture, but differ. Export it again.")

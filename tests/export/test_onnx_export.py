@@ -1,6 +1,7 @@
 """Exports as ONNX: of a trial or an architecture's file, with trained or random weights, verified when written."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -207,4 +208,32 @@ def test_a_winner_is_loaded_with_its_checkpoint(trained, prepared, tmp_path):
     with torch.no_grad():
         assert torch.allclose(loaded(images), model(images), atol=1e-4)
     with pytest.raises(NotFoundError, match=r"no file .*train\.yaml: the folder must be written by hilo-nas export"):
+        load_model(tmp_path)
+
+
+def test_a_train_yaml_that_is_no_file_is_passed_over_and_one_of_huge_sizes_is_refused(arch_file):
+    beside = arch_file.with_name("train.yaml")
+    os.mkfifo(beside)
+    assert "num_classes 1000 (the default)" in load_source(arch_file).assumed
+    beside.unlink()
+    options = {"num_classes": 10**12, "img_size": True, "model_kwargs": TINY.to_dict()}
+    beside.write_text(yaml.safe_dump(options), encoding="utf-8")
+    with pytest.raises(UsageError, match="num_classes must be at most 1,000,000, but got 1000000000000"):
+        load_source(arch_file)
+    assert load_source(arch_file, num_classes=10).img_size == 224
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"num_classes": 10**12}, r"train\.yaml must name num_classes \(at most 1,000,000\)"),
+        ({"num_classes": None}, r"train\.yaml must name num_classes"),
+        ({"model_kwargs": [1]}, r"train\.yaml must name .* model_kwargs"),
+        ({"model_kwargs": {**TINY.to_dict(), "depths": [1, 1, 10**9, 1]}}, "depths must be at most 1,000"),
+    ],
+)
+def test_a_train_yaml_without_bounds_builds_no_network(tmp_path, change, fault):
+    options = {"model": "litv2", "num_classes": 10, "model_kwargs": TINY.to_dict(), **change}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    with pytest.raises(UsageError, match=fault):
         load_model(tmp_path)
