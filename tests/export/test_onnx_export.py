@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import yaml
 from builders import TINY, demo_records, write_study
 
+import hilo_nas
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, NotFoundError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, source_of_trial
@@ -97,6 +99,15 @@ def test_an_architecture_with_a_checkpoint_gives_its_outputs_for_any_batch(expor
     assert metadata["hilo_nas.weights"].startswith("last.pth.tar sha256:")
     assert ArchConfig.from_dict(json.loads(metadata["hilo_nas.arch"])) == TINY
     assert str(path.parent) not in json.dumps(metadata)
+
+
+def test_a_file_holds_no_path_of_this_machine(exported):
+    content = exported[0].read_bytes()
+    places = (hilo_nas.__file__, torch.__file__, tempfile.gettempdir())
+    assert not [
+        place for place in places if str(Path(place).parent if place.endswith(".py") else place).encode() in content
+    ]
+    assert b"stack_trace" not in content
 
 
 def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_path):
