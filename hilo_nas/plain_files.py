@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["check_plain", "read_bytes", "read_text"]
+__all__ = ["check_no_link", "check_plain", "read_bytes", "read_text"]
 
 _KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"))
 
@@ -56,6 +56,20 @@ def check_plain(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, f"{path} must be a regular file, but is {_kind(mode)}", str(path))
+
+
+def check_no_link(path: Path) -> None:
+    """Checks that a name is free, or is that of a file or folder and no link to one elsewhere.
+
+    Raises:
+        OSError: It is a link, or cannot be looked at.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, f"{path} must not be a link, because what it leads to would be changed", str(path))
 
 
 def _kind(mode: int) -> str:
