@@ -80,7 +80,7 @@ def parse_yaml(text: str) -> Any:
     """
     node, loader = _compose(text)
     try:
-        return None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
@@ -115,7 +115,7 @@ def _compose(text: str) -> tuple[yaml.Node | None, _Loader]:
         raise yaml.YAMLError(f"it must have at most {MOST_BYTES:,} characters, but has {len(text):,}")
     try:
         loader = _Loader(text)
-        return loader.get_single_node(), loader  # type: ignore[no-untyped-call]
+        return loader.get_single_node(), loader
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:

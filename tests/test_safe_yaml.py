@@ -63,7 +63,7 @@ def trap(request, tmp_path):
 
 
 def test_what_is_no_file_of_a_usual_size_is_not_read(trap):
-    with pytest.raises(OSError, match="it must (be a regular file|have at most 1 MiB)"):
+    with pytest.raises(OSError, match=r"it must (be a regular file|have at most 1 MiB)"):
         load_yaml(trap)
     with pytest.raises(StorageError, match=r"cannot read .*arch\.yaml: it must"):
         load_arch(trap)

@@ -25,6 +25,7 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.safe_yaml import load_yaml
+from hilo_nas.study import slug
 
 __all__ = ["TIMM", "TimmExporter", "build_train_options"]
 
@@ -147,7 +148,7 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
         "crop_pct": 0.875 if side >= _SMALL_IMAGE else 1.0,
         "amp": True,
         "amp_dtype": "bfloat16",
-        "experiment": f"{manifest.name}-{record.number}-{record.key}",
+        "experiment": f"{slug(manifest.name)}-{record.number}-{record.key}",
     }
 
 
