@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -68,7 +68,8 @@ def open_parts(spec: SourceSpec, parts: list[Part]) -> Source:
     choice = choose_labelled(spec.text, [_levels(part.path) for part in parts], [""] * len(parts))
     held = {place: len(table) for place, table in enumerate(loaded) if place not in choice.classes}
     split = _tell(parts, choice.classes, held) if held or choice.split else ""
-    return _open(spec, [loaded[place] for place in choice.classes], split)
+    path = loaded[0].part.file if spec.path is None else spec.path
+    return _open(spec, [loaded[place] for place in choice.classes], split, [path if path.is_dir() else path.parent])
 
 
 def open_named(spec: SourceSpec) -> Source:
@@ -79,14 +80,37 @@ def open_named(spec: SourceSpec) -> Source:
     """
     _check_installed(spec)
     import datasets
+    from huggingface_hub import constants
 
+    if spec.path is not None:
+        _check_data_files(spec, spec.path)
     loaded: Mapping[str, Any] = datasets.load_dataset(str(spec.path or spec.dataset))
     choice = choose_labelled(spec.text, [(str(name),) for name in loaded], [""] * len(loaded))
     names = list(loaded)
     parts = [Part(Path(name), str(name)) for name in names]
     held = {place: len(loaded[name]) for place, name in enumerate(names) if place not in choice.classes}
     split = _tell(parts, choice.classes, held) if held or choice.split else ""
-    return _open(spec, [_Table(parts[place], loaded[names[place]]) for place in choice.classes], split)
+    # `datasets` unpacks archives and files of the hub below its own folders.
+    own = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    roots = [*([spec.path] if spec.path else []), *map(Path, own)]
+    return _open(spec, [_Table(parts[place], loaded[names[place]]) for place in choice.classes], split, roots)
+
+
+def _check_data_files(spec: SourceSpec, folder: Path) -> None:
+    """Checks that a folder's own description, its README.md, names no data files that lie elsewhere.
+
+    Raises:
+        DataError: It does.
+    """
+    import datasets
+
+    files = datasets.load_dataset_builder(str(folder)).config.data_files or {}
+    for file in (str(name).rpartition("::")[2] for names in files.values() for name in names):
+        if not Path(os.path.abspath(folder / file)).is_relative_to(folder):
+            raise DataError(
+                f"the data files of {spec.text} must lie in its folder, but its description names {file}. "
+                "Put it there, or give the folder that holds it"
+            )
 
 
 def _levels(path: str) -> tuple[str, ...]:
@@ -142,7 +166,9 @@ class _Table:
                 yield from table.to_pylist()
 
 
-def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
+def _open(spec: SourceSpec, tables: list[_Table], split: str, roots: Sequence[Path]) -> Source:
+    """Returns the rows as a source; images that rows name by their paths are read below `roots` alone."""
+    inside = [os.path.realpath(root) for root in roots]
     columns = _find_columns(spec, tables[0].features)
     unlabelled = 0
     labels: Counter[str] = Counter()
@@ -160,7 +186,7 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
             for row in _reading_rows(spec, table, [columns.image, columns.label]):
                 name = _class_name(row[columns.label], columns)
                 if name is not None:
-                    yield Sample(name, f"row {place}", _content(row[columns.image], table.part.file))
+                    yield Sample(name, f"row {place}", _content(row[columns.image], table.part.file, inside))
                 place += 1
 
     left_out = [f"{unlabelled:,} rows of {spec.text} have no label and are left out"] if unlabelled else []
@@ -231,8 +257,8 @@ def _class_name(label: Any, columns: _Columns) -> str | None:
     return columns.names[label] if label < len(columns.names) else str(label)
 
 
-def _content(image: Any, file: Path) -> bytes | Exception:
-    """Returns an image's bytes; a row may name a file instead."""
+def _content(image: Any, file: Path, roots: Sequence[str]) -> bytes | Exception:
+    """Returns an image's bytes; a row may name a file below one of the roots instead."""
     if isinstance(image, bytes):
         return image
     fields = image if isinstance(image, dict) else {}
@@ -244,6 +270,8 @@ def _content(image: Any, file: Path) -> bytes | Exception:
     try:
         if not os.path.isfile(path):
             return DataError(f"there is no file {fields['path']}")
+        if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots):
+            return DataError(f"the row names {fields['path']}, which lies outside the data set's folder")
         return Path(path).read_bytes()
     except OSError as error:
         return error
