@@ -19,6 +19,7 @@ from hilo_nas.measurement import (
     Measurement,
     ProxyPlan,
 )
+from hilo_nas.one_line import one_lined
 from hilo_nas.records import INTERRUPTED, Subject, TrialRecord
 from hilo_nas.safe_yaml import parse_yaml
 from hilo_nas.space import SearchSpace
@@ -210,6 +211,8 @@ class Manifest:
                 f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
                 "hilo-nas made this study. Upgrade hilo-nas to use it."
             )
+        # Space and plan are named by hashes of what they say, and hold no text of others but what a check has passed.
+        fields = {name: item if name in ("space", "plan") else one_lined(item) for name, item in fields.items()}
         try:
             return cls(**{**fields, **_values(fields)})
         except HiloNasError as error:

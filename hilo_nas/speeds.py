@@ -17,6 +17,7 @@ import yaml
 from hilo_nas.calibration import anchored
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.one_line import one_lined
 from hilo_nas.plain_files import read_text
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
 from hilo_nas.safe_yaml import MOST_BYTES, parse_yaml
@@ -65,7 +66,7 @@ class SpeedSetting:
             RecordError: It is no such setting, or a newer version wrote it.
         """
         try:
-            fields = parse_yaml(text)
+            fields = one_lined(parse_yaml(text))
         except yaml.YAMLError as error:
             raise RecordError(f"it is not YAML ({' '.join(str(error).split())})") from error
         try:

@@ -22,6 +22,7 @@ FLOORS = {
     "commands": 0,
     "errors": 0,
     "events": 0,
+    "one_line": 0,
     "plain_files": 0,
     "safe_yaml": 0,
     "aims": 1,

@@ -10,6 +10,7 @@ from pathlib import Path
 from hilo_nas.data.sources import Sample, SourceSpec
 from hilo_nas.errors import DataError
 from hilo_nas.events import Emit, Notice
+from hilo_nas.one_line import one_line
 
 __all__ = ["BrokenImages"]
 
@@ -58,13 +59,13 @@ class BrokenImages:
         if lost:
             named = ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
             raise DataError(f"{head}No image is left of {named}. Repair them, or remove the class.")
-        each = ", ".join(f"{name}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
+        each = ", ".join(f"{one_line(name)}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
         more = f" and {len(self._classes) - _SHOWN} more classes" if len(self._classes) > _SHOWN else ""
         text = f"left out {len(self.found):,} of {total:,} images that cannot be read ({each}{more}):\n{self._list()}"
         emit(Notice(level="warning", text=text))
 
     def _list(self) -> str:
-        lines = [f"  {member} ({reason})" for member, reason in self.found]
+        lines = [f"  {one_line(member)} ({one_line(reason)})" for member, reason in self.found]
         if len(lines) <= _SHOWN:
             return "\n".join(lines)
         name = re.sub(r"[^\w.-]+", "-", self._spec.name).strip("-.")[:80] or "data"

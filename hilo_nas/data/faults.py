@@ -10,6 +10,7 @@ import numpy as np
 
 from hilo_nas.data.cache import load_members
 from hilo_nas.data.copies import find_overlap, number_images, spans_of
+from hilo_nas.one_line import one_line
 
 __all__ = ["NEARLY_EMPTY", "Fault", "LabeledSet", "find_faults", "find_overlaps"]
 
@@ -42,7 +43,7 @@ class LabeledSet:
     def members_of(self, places: Iterable[int]) -> list[str]:
         """Returns the names of some images."""
         members = load_members(self.path)
-        return [members[place] for place in places]
+        return [one_line(members[place]) for place in places]
 
 
 def find_faults(images: LabeledSet) -> list[Fault]:
@@ -84,7 +85,7 @@ def find_overlaps(images: LabeledSet, validation: LabeledSet) -> list[Fault]:
             text = f"{len(places):,} of {total:,} validation images ({len(places) / total:.1%}) are {of_what}"
             found.append(Fault(kind="overlap", text=f"{text}: {shown}. {way_out}"))
     present = {*validation.labels.tolist()}
-    if missing := [name for label, name in enumerate(images.class_names) if label not in present]:
+    if missing := [one_line(name) for label, name in enumerate(images.class_names) if label not in present]:
         text = f"{validation.name} has no image of {_count(len(missing), 'class', 'classes')}"
         found.append(Fault(kind="nearly empty", text=f"{text}: {_shown(missing[:_SHOWN], len(missing), repr)}."))
     return found

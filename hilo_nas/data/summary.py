@@ -12,6 +12,7 @@ import numpy as np
 
 from hilo_nas.data.copies import number_images
 from hilo_nas.data.faults import LabeledSet
+from hilo_nas.one_line import one_line
 
 __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
 
@@ -180,4 +181,5 @@ def _pixels(size: Any) -> str:
 
 
 def _short(name: str, length: int = 40) -> str:
+    name = one_line(name)
     return name if len(name) <= length else f"{name[: length - 3]}..."

@@ -80,6 +80,9 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
         "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
         "--value-range", "0,4095", "--skip-broken",
     ]  # fmt: skip
+    assert "runs a function" not in why
+    theirs = dataclasses.replace(manifest, data=dataclasses.replace(data, name="evil.py:load"))
+    assert "This runs a function that the study's author names" in hint_of_writing(folder, theirs)[0]
     plain = dataclasses.replace(manifest, data=build_data())
     assert hint_of_writing(folder, plain) == []
 

@@ -138,6 +138,7 @@ def to_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:
         found = torch.onnx.export(
             program, dynamo=True, opset_version=opset, input_names=["image"], output_names=["output"], verbose=False
         )
+    assert found is not None  # with `dynamo`
     _forget_origin(found.model)
     return found
 
