@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from hilo_nas.measure import RECORDED_VARIABLES
+
 __all__ = ["build_title", "dump", "one_line", "shell_line"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_VARIABLE = re.compile(r"(?:OMP|MKL|MALLOC|PYTORCH|NVIDIA)_[A-Z0-9_]+")
-"""Variables that the ruler records; another name, such as LD_PRELOAD, could run code where the file is sourced."""
 
 
 def one_line(text: object) -> str:
@@ -31,7 +31,7 @@ def build_title(*lines: str) -> str:
 
 def shell_line(name: str, value: str) -> str:
     """Returns `NAME=value` quoted for a shell, or a comment for names that the ruler does not record."""
-    if _VARIABLE.fullmatch(name) and not _UNPRINTABLE.search(value):
+    if name in RECORDED_VARIABLES and not _UNPRINTABLE.search(value):
         return f"{name}={shlex.quote(value)}\n"
     return build_title(f"{name}: {value}")
 

@@ -37,8 +37,10 @@ from hilo_nas.export import (
     run_timm,
     source_of_trial,
 )
-from hilo_nas.export.text import one_line
+from hilo_nas.export.text import shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
+from hilo_nas.measure import RECORDED_VARIABLES
+from hilo_nas.one_line import one_line
 from hilo_nas.records import Subject
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
@@ -308,8 +310,10 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     device = dataclasses.replace(record.measurement.device, model=HOSTILE)
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
-        "MKL_QUOTED": "$(touch STOLEN) `touch STOLEN`; touch STOLEN 'x' \"y\"",
-        "MKL_LINES": HOSTILE,
+        "MKL_NUM_THREADS": "$(touch STOLEN) `touch STOLEN`; touch STOLEN 'x' \"y\"",
+        "OMP_NUM_THREADS": HOSTILE,
+        "OMP_TOOL_LIBRARIES": "touch.so",
+        "MALLOC_TRACE": "touch",
         "LD_PRELOAD": "touch.so",
         "BAD;touch STOLEN;X": "1",
         HOSTILE.upper(): "1",
@@ -321,13 +325,23 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     for name in ("train.yaml", "arch.yaml", "timing.env"):
         head = paths[name].read_bytes().decode().split("\n")
         assert head[1].startswith("# 900 ± 36 images/s on x\\x0atouch STOLEN")
-        assert "touch" not in "".join(line for line in head if not line.startswith(("#", "MKL_QUOTED=")))
+        assert "touch" not in "".join(line for line in head if not line.startswith(("#", "MKL_NUM_THREADS=")))
     assert yaml.safe_load(paths["arch.yaml"].read_text()) == record.subject.arch.to_dict()
-    script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$MKL_QUOTED"'
+    script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$MKL_NUM_THREADS"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == f"PASSIVE|{environment['MKL_QUOTED']}"
+    assert done.stdout == f"PASSIVE|{environment['MKL_NUM_THREADS']}"
     assert not done.stderr
     assert not (tmp_path / "STOLEN").exists()
+
+
+def test_a_training_is_called_by_a_name_that_is_no_path():
+    manifest = dataclasses.replace(build_manifest(), name="../../elsewhere/x")
+    assert options_of(manifest=manifest)["experiment"].startswith("_.._elsewhere_x-")
+
+
+@pytest.mark.parametrize("name", RECORDED_VARIABLES)
+def test_all_variables_that_are_recorded_are_exported(name):
+    assert shell_line(name, "a b") == f"{name}='a b'\n"
 
 
 def test_the_config_is_a_model_for_timm(exported, study, tmp_path):
