@@ -10,12 +10,12 @@ import yaml
 
 from hilo_nas.measure import RECORDED_VARIABLES
 
-__all__ = ["build_title", "dump", "one_line", "shell_line"]
+__all__ = ["build_title", "dump", "printable", "shell_line"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def one_line(text: object) -> str:
+def printable(text: object) -> str:
     """Returns a text on one line: control characters, line breaks among them, become escapes of Python."""
     return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), str(text))
 
@@ -26,7 +26,7 @@ def _escape(code: int) -> str:
 
 def build_title(*lines: str) -> str:
     """Returns lines as comments for the head of a YAML or shell file."""
-    return "".join(f"# {one_line(line)}\n" for line in lines)
+    return "".join(f"# {printable(line)}\n" for line in lines)
 
 
 def shell_line(name: str, value: str) -> str:

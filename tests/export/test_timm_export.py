@@ -37,10 +37,9 @@ from hilo_nas.export import (
     run_timm,
     source_of_trial,
 )
-from hilo_nas.export.text import shell_line
+from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
 from hilo_nas.measure import RECORDED_VARIABLES
-from hilo_nas.one_line import one_line
 from hilo_nas.records import Subject
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
@@ -301,8 +300,8 @@ HOSTILE = "x\ntouch STOLEN\r\u2028$(touch STOLEN)`touch STOLEN`"
 
 
 def test_characters_that_act_become_escapes_that_python_reads_back():
-    assert one_line("a\nb\x85\u2028\u202ec é") == r"a\x0ab\x85\u2028\u202ec é"
-    assert one_line(HOSTILE).encode().decode("unicode_escape") == HOSTILE
+    assert printable("a\nb\x85\u2028\u202ec é") == r"a\x0ab\x85\u2028\u202ec é"
+    assert printable(HOSTILE).encode().decode("unicode_escape") == HOSTILE
 
 
 def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
