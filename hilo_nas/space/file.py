@@ -77,7 +77,7 @@ def load_space(name: str) -> SearchSpace:
     try:
         text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise FileFaultsError(path, [f"cannot be read: {error}"]) from error
+        raise FileFaultsError(path, [f"cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
     try:
         node, content = compose_yaml(text), parse_yaml(text)
     except yaml.YAMLError as error:

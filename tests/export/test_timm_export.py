@@ -249,6 +249,24 @@ def test_exported_files_hold_no_local_path(study, tmp_path):
         assert not re.search(r"(^|[\s\"'=])(/\w|~/|[A-Za-z]:\\)", text, re.MULTILINE)
 
 
+def test_exported_files_name_no_host_and_no_process_of_others(study, tmp_path):
+    record = study.load_record(3)
+    busy = {"others_cores": 1.5, "steal_cores": 0.0, "throttled_cores": 0.0}
+    state = {
+        **busy,
+        "cores": 2,
+        "quietest": busy,
+        "with": [{"pid": 424242, "name": "secret-job", "cores": 1.5}],
+        "other_processes": [424242],
+        "host": "secret-host",
+    }
+    measurement = dataclasses.replace(record.measurement, device_state=state)
+    record = dataclasses.replace(record, measurements=(measurement,))
+    text = "".join(path.read_text() for path in export_trial(study.load_manifest(), record, tmp_path / "out"))
+    assert "424242" not in text
+    assert "secret" not in text
+
+
 def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
     record = study.load_record(3)
     for path in export_trial(study.load_manifest(), record, tmp_path / "out"):
