@@ -17,9 +17,11 @@ from typing import Any
 import yaml
 
 from hilo_nas.errors import ArchError, NotFoundError, StorageError, UsageError
+from hilo_nas.safe_yaml import load_yaml
 
 __all__ = [
     "ATTENTION_KINDS",
+    "MOST_BLOCKS",
     "N_STAGES",
     "PER_STAGE",
     "PRESETS",
@@ -34,6 +36,12 @@ __all__ = [
 N_STAGES = 4
 PER_STAGE = ("embed_dims", "depths", "num_heads", "attention", "alpha", "window_size", "mlp_ratios")
 """The knobs that have one value per stage."""
+MOST_BLOCKS = 1000
+"""Depth that no stage exceeds: the deepest LITv2 has 18 blocks in a stage, and a network is built block by block."""
+_GREATEST = 10**7
+"""What no other whole number exceeds; beyond, sizes are no longer numbers that torch takes."""
+_MOST_SHOWN = 80
+"""Characters of a wrong value in a message."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,29 +142,33 @@ class ArchConfig:
         for name in PER_STAGE:
             value = getattr(self, name)
             if isinstance(value, str) or not hasattr(value, "__iter__"):
-                faults.append(f"{name} must be a list of {N_STAGES} values, one per stage, but got {value!r}")
+                faults.append(f"{name} must be a list of {N_STAGES} values, one per stage, but got {_shown(value)}")
                 continue
             values = list(value)
             if len(values) != N_STAGES:
-                faults.append(f"{name} must have {N_STAGES} values, one per stage, but got {len(values)}: {values}")
+                faults.append(
+                    f"{name} must have {N_STAGES} values, one per stage, but got {len(values)}: {_shown(values)}"
+                )
                 continue
             want = {"attention": str, "alpha": float, "mlp_ratios": float}.get(name, int)
             for stage, item in enumerate(values):
                 turned = _as(want, item)
                 if turned is None:
                     kind = {int: "a whole number", float: "a number", str: "a name"}[want]
-                    faults.append(f"stage {stage + 1}: {name} must be {kind}, but got {item!r}")
+                    faults.append(f"stage {stage + 1}: {name} must be {kind}, but got {_shown(item)}")
                 values[stage] = turned
             object.__setattr__(self, name, tuple(values))
         patch_size = _as(int, self.patch_size)
         if patch_size is None:
-            faults.append(f"patch_size must be a whole number, but got {self.patch_size!r}")
+            faults.append(f"patch_size must be a whole number, but got {_shown(self.patch_size)}")
         else:
             object.__setattr__(self, "patch_size", patch_size)
         return faults
 
     def _faults(self) -> list[str]:
-        faults = []
+        faults = self._too_great()
+        if faults:  # the laws below divide and multiply
+            return faults
         if self.patch_size < 1:
             faults.append(f"patch_size must be at least 1, but got {self.patch_size}")
         for i in range(N_STAGES):
@@ -172,8 +184,9 @@ class ArchConfig:
                 kinds = ", ".join(ATTENTION_KINDS)
                 faults.append(f"{at}attention must be one of {kinds}, but got {self.attention[i]!r}")
             elif "num_heads" in ATTENTION_KINDS[self.attention[i]].uses and width > 0 and heads > 0 and width % heads:
-                near = [d for d in range(1, width + 1) if width % d == 0]
-                near = sorted(sorted(near, key=lambda d: abs(d - heads))[:4])
+                low = [d for d in range(1, math.isqrt(width) + 1) if width % d == 0]
+                near = sorted({*low, *(width // d for d in low)}, key=lambda d: (abs(d - heads), d))[:4]
+                near.sort()
                 faults.append(
                     f"{at}num_heads must divide embed_dims ({width}), but got {heads}. "
                     f"Use one of {', '.join(map(str, near))}."
@@ -184,6 +197,19 @@ class ArchConfig:
                 faults.append(f"{at}window_size must be at least 1, but got {self.window_size[i]}")
             if not 1 <= max(width, 1) * self.mlp_ratios[i] < math.inf:
                 faults.append(f"{at}mlp_ratios must give a hidden width of at least 1, but got {self.mlp_ratios[i]}")
+        return faults
+
+    def _too_great(self) -> list[str]:
+        faults = []
+        if self.patch_size > _GREATEST:
+            faults.append(f"patch_size must be at most {_GREATEST:,}, but got {_shown(self.patch_size)}")
+        for name in ("embed_dims", "depths", "num_heads", "window_size"):
+            most = MOST_BLOCKS if name == "depths" else _GREATEST
+            faults += [
+                f"stage {stage + 1}: {name} must be at most {most:,}, but got {_shown(value)}"
+                for stage, value in enumerate(getattr(self, name))
+                if value > most
+            ]
         return faults
 
     @property
@@ -219,7 +245,9 @@ class ArchConfig:
             ArchError: An unknown field, a missing one, or a value that breaks a law.
         """
         known = {field.name: field for field in dataclasses.fields(cls)}
-        faults = [f"unknown field {name!r}; the fields are {', '.join(known)}" for name in fields if name not in known]
+        faults = [
+            f"unknown field {_shown(name)}; the fields are {', '.join(known)}" for name in fields if name not in known
+        ]
         faults += [
             f"{name} is missing"
             for name, field in known.items()
@@ -239,22 +267,31 @@ def load_arch(path: Path) -> ArchConfig:
         UsageError: The file is no YAML, or holds no architecture.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = load_yaml(path)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
     if not isinstance(fields, Mapping):
         raise UsageError(
-            f"{path} must hold an architecture (as `hilo-nas export` writes arch.yaml), but got {fields!r}"
+            f"{path} must hold an architecture (as `hilo-nas export` writes arch.yaml), but got {_shown(fields)}"
         )
     try:
         return ArchConfig.from_dict(fields)
     except ArchError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise ArchError(f"{path} holds no architecture:\n{lines}") from error
+
+
+def _shown(value: Any) -> str:
+    """Returns a value as a message shows it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _as(want: type, value: Any) -> Any:

@@ -53,7 +53,7 @@ _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
 
 def scored_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns the complete trials of the search that trained, of which fronts are made."""
-    found = (r for r in records if r.state == "complete" and not r.is_peer and r.measurement)
+    found = (r for r in records if r.state == TrialState.COMPLETE and not r.is_peer and r.measurement)
     return [r for r in found if r.has_trained]
 
 

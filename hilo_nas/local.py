@@ -26,6 +26,7 @@ from hilo_nas import plugins
 from hilo_nas.errors import UsageError
 from hilo_nas.home import home_folder
 from hilo_nas.records import write_atomically
+from hilo_nas.safe_yaml import load_yaml
 
 __all__ = ["STATE_VARIABLE", "Local", "load_local", "state_folder", "write_local"]
 
@@ -67,10 +68,10 @@ def load_local(path: Path) -> Local:
     try:
         if not path.is_file():
             return Local(fault="it is no file")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path)
     except OSError as error:
         return Local(fault=f"it cannot be read ({error.strerror or error})")
-    except (ValueError, yaml.YAMLError, RecursionError) as error:  # not UTF-8, not YAML, a date that never was
+    except yaml.YAMLError as error:
         return Local(fault=f"it is not YAML ({' '.join(str(error).split())})")
     if content is None:
         return Local()

@@ -19,7 +19,9 @@ from hilo_nas.measurement import (
     Measurement,
     ProxyPlan,
 )
+from hilo_nas.one_line import one_lined
 from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.safe_yaml import parse_yaml
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
 from hilo_nas.transitions import interrupt
@@ -200,8 +202,8 @@ class Manifest:
             RecordError: It is not a manifest, was changed by hand, or a newer version wrote it.
         """
         try:
-            fields = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that never was, a depth without end
+            fields = parse_yaml(text)
+        except yaml.YAMLError as error:
             raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
             raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY}")
@@ -210,6 +212,8 @@ class Manifest:
                 f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
                 "hilo-nas made this study. Upgrade hilo-nas to use it."
             )
+        # Space and plan are named by hashes of what they say, and hold no text of others but what a check has passed.
+        fields = {name: item if name in ("space", "plan") else one_lined(item) for name, item in fields.items()}
         try:
             return cls(**{**fields, **_values(fields)})
         except HiloNasError as error:

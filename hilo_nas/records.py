@@ -14,6 +14,7 @@ from typing import Any
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
+from hilo_nas.one_line import one_lined
 from hilo_nas.states import TrialState
 
 __all__ = [
@@ -171,7 +172,7 @@ class TrialRecord:
         Raises:
             RecordError: The data is not a record, or a newer version wrote it.
         """
-        values = dict(fields) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
+        values = one_lined(dict(fields)) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
         version = values.get("schema_version")
         if not isinstance(version, int):
             raise RecordError("schema_version is missing: this is not a trial record")

@@ -17,7 +17,10 @@ import yaml
 from hilo_nas.calibration import anchored
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.one_line import one_lined
+from hilo_nas.plain_files import read_text
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
+from hilo_nas.safe_yaml import MOST_BYTES, parse_yaml
 from hilo_nas.space import SearchSpace, measured_violations
 from hilo_nas.space.file import build_space
 from hilo_nas.states import TrialState
@@ -64,7 +67,10 @@ class SpeedSetting:
             RecordError: It is no such setting, or a newer version wrote it.
         """
         try:
-            fields = yaml.safe_load(text)
+            fields = one_lined(parse_yaml(text))
+        except yaml.YAMLError as error:
+            raise RecordError(f"it is not YAML ({' '.join(str(error).split())})") from error
+        try:
             if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
                 raise RecordError("schema_version is missing: this is no table of speeds")
             if fields["schema_version"] > _SCHEMA_VERSION:
@@ -73,10 +79,10 @@ class SpeedSetting:
                     "hilo-nas wrote it. Upgrade hilo-nas to use it."
                 )
             return cls(**{**fields, **_values(fields)})
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"the table is not complete: {error!r}") from error
         except HiloNasError as error:
             raise RecordError(str(error)) from error
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            raise RecordError(f"the table is not complete: {error!r}") from error
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +127,7 @@ class SpeedFolder:
                 "--save DIR`."
             )
         try:
-            return SpeedSetting.from_yaml(file.read_text(encoding="utf-8"))
+            return SpeedSetting.from_yaml(read_text(file, MOST_BYTES))
         except OSError as error:
             raise StorageError(f"cannot read {file}: {error.strerror or error}") from error
         except (RecordError, UnicodeDecodeError) as error:

@@ -18,14 +18,19 @@ from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialState
 from hilo_nas.front import front_of
 from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.manifest import Manifest
+from hilo_nas.plain_files import read_text
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
+from hilo_nas.safe_yaml import MOST_BYTES
 from hilo_nas.states import TrialState
 
-__all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "studies_folder"]
+__all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "slug", "studies_folder"]
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
 _NAME = re.compile(r"[\w .+=@,][\w .+=@,-]*")
 """Names that mean nothing else to a shell or a terminal."""
+_OTHER = re.compile(r"[^\w .+=@,-]+")
+_MOST_BYTES = 160
+"""Bytes of a name in a file's name; file systems take 255 in all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +110,7 @@ class StudyFolder:
             StorageError: It cannot be read.
         """
         try:
-            return Manifest.from_yaml(self.manifest_path.read_text(encoding="utf-8"))
+            return Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
         except OSError as error:
             raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
         except (RecordError, UnicodeDecodeError) as error:
@@ -195,6 +200,12 @@ def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
     hint = f"Did you mean {' or '.join(near)}?" if near else "There are no studies there yet: see `hilo-nas search`."
     raise NotFoundError(f"no study {name!r} in {folder}. {hint}")
+
+
+def slug(name: str) -> str:
+    """Returns a name as a part of a file's name, safe whoever chose it; a name of a new study stays as it is."""
+    text = _OTHER.sub("_", unicodedata.normalize("NFC", name)).strip().lstrip(".-")
+    return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip() or "_"
 
 
 def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:

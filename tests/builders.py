@@ -18,6 +18,7 @@ from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
+from hilo_nas.one_line import one_line
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
@@ -317,7 +318,8 @@ def archs(draw: st.DrawFn, *, max_width: int = 24, max_depth: int = 2, kinds: Se
 
 
 _positive = st.floats(1e-6, 1e9, allow_nan=False)
-_text = st.text(max_size=12)
+_text = st.text(max_size=12).map(one_line)
+"""Texts as a search stores them: each on one line."""
 _versions = st.dictionaries(_text, _text, max_size=3)
 _seconds = st.lists(_positive, min_size=1, max_size=4).map(tuple)
 

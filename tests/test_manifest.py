@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hilo_nas.errors import RecordError
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, Calibration
+from hilo_nas.one_line import one_line
 from hilo_nas.records import Subject
 from hilo_nas.space import SearchSpace, list_shipped, load_space
 
@@ -49,7 +50,7 @@ def test_a_manifest_survives_yaml_with_every_shipped_space(name):
 @given(
     st.lists(conditions, min_size=1, max_size=3).map(tuple),
     devices,
-    st.text(max_size=10),
+    st.text(max_size=10).map(one_line),
     st.integers(0, 2**32),
     st.floats(1e-3, 1e6),
 )

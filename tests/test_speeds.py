@@ -68,7 +68,7 @@ def test_no_table_is_told_with_the_way_to_one(tmp_path):
         ("[]", "schema_version is missing"),
         ("schema_version: 2", "schema_version must be at most 1, but got 2: a newer hilo-nas wrote it. Upgrade"),
         ("schema_version: 1", "the table is not complete: KeyError"),
-        ("schema_version: [1", "the table is not complete: "),
+        ("schema_version: [1", "it is not YAML (while parsing"),
         (b"\xff\xfe", "'utf-8' codec"),
     ],
 )

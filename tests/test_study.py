@@ -28,7 +28,7 @@ from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialState
 from hilo_nas.front import front_of
 from hilo_nas.local import Local
 from hilo_nas.pareto import dominates
-from hilo_nas.study import STUDIES_VARIABLE, StudyFolder, find_study, new_study_folder, studies_folder
+from hilo_nas.study import STUDIES_VARIABLE, StudyFolder, find_study, new_study_folder, slug, studies_folder
 
 
 def told(some):
@@ -325,3 +325,19 @@ print(len(front_of(folder.load_records())), *loaded)
         [sys.executable, "-c", child, str(studies)], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.split() == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("my gpu-1.2+x=@,é", "my gpu-1.2+x=@,é"),
+        ("../../../etc/passwd", "_.._.._etc_passwd"),
+        ("..", "_"),
+        ("-rf", "rf"),
+        ("a\nb\x1b[2Jc\0", "a_b_2Jc_"),
+        ("", "_"),
+        ("é" * 200, "é" * 80),
+    ],
+)
+def test_a_strangers_name_is_a_safe_part_of_a_files_name(name, safe):
+    assert slug(name) == safe

@@ -37,14 +37,16 @@ def show(
     background: Background = None,
     value_range: ValueRange = None,
     skip_broken: SkipBroken = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE even if it is no earlier sheet.")] = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """Write a contact sheet: six images of each class, as networks are trained on them."""
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.prepare import prepare_data
-    from hilo_nas.data.sheet import write_sheet
+    from hilo_nas.data.sheet import check_target, write_sheet
 
     options = _options(class_from, background, value_range, skip_broken)
+    check_target(output, force=force)
     with build_display(build_console(stderr=True)) as display:
         data = prepare_data(source, img_size, cache_dir=cache_dir, options=options, emit=display)
         shown = write_sheet(data.to_dict(), str(output), emit=display)

@@ -16,6 +16,7 @@ from hilo_nas.cli.console import plain
 from hilo_nas.cli.text import score_label
 from hilo_nas.figures import figure, probability_text, with_spread
 from hilo_nas.measurement import METRICS, Measurement
+from hilo_nas.one_line import one_line
 from hilo_nas.records import TrialRecord
 
 __all__ = ["Column", "print_columns", "print_front_table"]
@@ -142,7 +143,9 @@ def _build_table(columns: Sequence[Column]) -> Table:
     for column in columns:
         table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*(Text(plain(cell), justify=column.justify) for cell, column in zip(cells, columns, strict=True)))
+        table.add_row(
+            *(Text(plain(one_line(cell)), justify=column.justify) for cell, column in zip(cells, columns, strict=True))
+        )
     return table
 
 

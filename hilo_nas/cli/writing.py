@@ -6,6 +6,7 @@ import shlex
 
 from hilo_nas.data.reading import render_range
 from hilo_nas.manifest import Manifest
+from hilo_nas.plugins import is_plugin
 from hilo_nas.study import StudyFolder
 
 __all__ = ["hint_of_writing"]
@@ -28,7 +29,10 @@ def hint_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
             words += [f"--{name.replace('_', '-')}", text]
     words += ["--skip-broken"] * bool(manifest.data.reading.get("skip_broken"))
     why = "; ".join(manifest.data.unlike_timm)
+    warning = ""
+    if is_plugin(words[3]) and not local.get("data"):
+        warning = " This runs a function that the study's author names: look at its code before you do so."
     return [
-        f"timm would read these images otherwise: {why}. Write them as they were read, and train on DIR:",
+        f"timm would read these images otherwise: {why}. Write them as they were read, and train on DIR:{warning}",
         f"  {shlex.join(words)}",
     ]

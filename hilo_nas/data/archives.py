@@ -28,6 +28,8 @@ Place = tuple[int, int]
 """Where a file lies inside its archive: the offset by which files are sorted, and the size in bytes."""
 
 _MAX_LINKS = 40
+_LONGEST_LINK = 4096
+"""Bytes of a link's target that are read; no system takes more."""
 
 
 class Contents(NamedTuple):
@@ -228,7 +230,7 @@ class _Zip:
             if info.flag_bits & 1:
                 raise DataError(f"it is encrypted ({name}). Unpack it with its password, and give the folder")
             if stat.S_ISLNK(mode):
-                target = self._opened.read(info).decode(errors="surrogateescape")
+                target = self._read(info, _LONGEST_LINK).decode(errors="surrogateescape")
                 index.add(name, target=posixpath.join(posixpath.dirname(name), target))
             elif stat.S_ISREG(mode) or stat.S_IFMT(mode) == 0:
                 index.add(name, place=place)
@@ -237,7 +239,18 @@ class _Zip:
         return index.contents(is_cut=False)
 
     def read(self, place: Place) -> bytes:
-        return self._opened.read(self._members[place])
+        return self._read(self._members[place], place[1])
+
+    def _read(self, info: zipfile.ZipInfo, most: int) -> bytes:
+        """Reads a member up to its declared size; what is packed in it may expand to any size."""
+        # Deflate expands to what is asked for at most; other methods expand all that was taken in, 4 KiB at least.
+        step = most if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
+        parts: list[bytes] = []
+        with self._opened.open(info) as member:
+            while most > 0 and (part := member.read(min(step, most))):
+                parts.append(part)
+                most -= len(part)
+        return b"".join(parts)
 
 
 class _Index:

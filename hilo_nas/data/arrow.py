@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -82,7 +82,8 @@ def open_parts(spec: SourceSpec, parts: list[Part]) -> Source:
     choice = choose_labelled(spec.text, [_levels(part.path) for part in parts], [""] * len(parts))
     held = {place: len(table) for place, table in enumerate(loaded) if place not in choice.classes}
     split = _tell(parts, choice.classes, held) if held or choice.split else ""
-    return _open(spec, [loaded[place] for place in choice.classes], split)
+    path = loaded[0].part.file if spec.path is None else spec.path
+    return _open(spec, [loaded[place] for place in choice.classes], split, [path if path.is_dir() else path.parent])
 
 
 def open_named(spec: SourceSpec) -> Source:
@@ -93,14 +94,37 @@ def open_named(spec: SourceSpec) -> Source:
     """
     _check_installed(spec)
     import datasets
+    from huggingface_hub import constants
 
+    if spec.path is not None:
+        _check_data_files(spec, spec.path)
     loaded: Mapping[str, Any] = datasets.load_dataset(str(spec.path or spec.dataset))
     choice = choose_labelled(spec.text, [(str(name),) for name in loaded], [""] * len(loaded))
     names = list(loaded)
     parts = [Part(Path(name), str(name)) for name in names]
     held = {place: len(loaded[name]) for place, name in enumerate(names) if place not in choice.classes}
     split = _tell(parts, choice.classes, held) if held or choice.split else ""
-    return _open(spec, [_Table(parts[place], loaded[names[place]]) for place in choice.classes], split)
+    # `datasets` unpacks archives and files of the hub below its own folders.
+    own = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    roots = [*([spec.path] if spec.path else []), *map(Path, own)]
+    return _open(spec, [_Table(parts[place], loaded[names[place]]) for place in choice.classes], split, roots)
+
+
+def _check_data_files(spec: SourceSpec, folder: Path) -> None:
+    """Checks that a folder's own description, its README.md, names no data files that lie elsewhere.
+
+    Raises:
+        DataError: It does.
+    """
+    import datasets
+
+    files = datasets.load_dataset_builder(str(folder)).config.data_files or {}
+    for file in (str(name).rpartition("::")[2] for names in files.values() for name in names):
+        if not Path(os.path.abspath(folder / file)).is_relative_to(folder):
+            raise DataError(
+                f"the data files of {spec.text} must lie in its folder, but its description names {file}. "
+                "Put it there, or give the folder that holds it"
+            )
 
 
 def _levels(path: str) -> tuple[str, ...]:
@@ -185,8 +209,12 @@ def _load(spec: SourceSpec, part: Part) -> _Table:
         raise DataError(f"{part.name} in {spec.text} cannot be read: {error}") from error
 
 
-def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
-    """Opens the rows of all tables, each by its own schema; classes are joined by their names."""
+def _open(spec: SourceSpec, tables: list[_Table], split: str, roots: Sequence[Path]) -> Source:
+    """Opens the rows of all tables, each by its own schema; classes are joined by their names.
+
+    Images that rows name by their paths are read below `roots` alone.
+    """
+    inside = [os.path.realpath(root) for root in roots]
     columns = _find_all_columns(spec, tables)
     names: list[str | None] = []
     splits: list[str] = []
@@ -215,7 +243,7 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str) -> Source:
         for table, own in zip(tables, columns, strict=True):
             for row in _reading_rows(spec, table, [own.image, own.label]):
                 if (name := kept.get(number := next(numbers))) is not None:
-                    yield Sample(name, f"row {number}", _content(row[own.image], table.part.file))
+                    yield Sample(name, f"row {number}", _content(row[own.image], table.part.file, inside))
 
     level = f"classes are the column {columns[0].label!r}"
     if others := columns[0].others:
@@ -363,8 +391,8 @@ def _split_name(value: Any, feature: Any) -> str:
     return str(feature.names[value]) if isinstance(value, int) else str(value)
 
 
-def _content(image: Any, file: Path) -> bytes | Exception:
-    """Returns an image's bytes; a row may name a file instead."""
+def _content(image: Any, file: Path, roots: Sequence[str]) -> bytes | Exception:
+    """Returns an image's bytes; a row may name a file below one of the roots instead."""
     if isinstance(image, bytes):
         return image
     fields = image if isinstance(image, dict) else {}
@@ -376,6 +404,8 @@ def _content(image: Any, file: Path) -> bytes | Exception:
     try:
         if not os.path.isfile(path):
             return DataError(f"there is no file {fields['path']}")
+        if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots):
+            return DataError(f"the row names {fields['path']}, which lies outside the data set's folder")
         return Path(path).read_bytes()
     except OSError as error:
         return error

@@ -11,6 +11,7 @@ from hilo_nas.data.plurals import count_of
 from hilo_nas.data.sources import Sample, SourceSpec
 from hilo_nas.errors import DataError
 from hilo_nas.events import Emit, Notice
+from hilo_nas.one_line import one_line
 
 __all__ = ["BrokenImages"]
 
@@ -61,7 +62,7 @@ class BrokenImages:
         if lost:
             named = ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
             raise DataError(f"{head}No image is left of {named}. Repair or convert them, or remove the class.")
-        each = ", ".join(f"{name}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
+        each = ", ".join(f"{one_line(name)}: {count:,}" for name, count in sorted(self._classes.items())[:_SHOWN])
         rest = len(self._classes) - _SHOWN
         more = f" and {count_of(rest, 'more class', 'more classes')}" if rest > 0 else ""
         found = f"{len(self.found):,} of {count_of(total, 'image')}"
@@ -69,7 +70,7 @@ class BrokenImages:
         emit(Notice(level="warning", text=text))
 
     def _list(self) -> str:
-        lines = [f"  {member} ({reason})" for member, reason in self.found]
+        lines = [f"  {one_line(member)} ({one_line(reason)})" for member, reason in self.found]
         if len(lines) <= _SHOWN:
             return "\n".join(lines)
         name = re.sub(r"[^\w.-]+", "-", self._spec.name).strip("-.")[:80] or "data"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -208,7 +207,7 @@ def _decoded(
             return describe_broken(sample.content, error)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for chunk in _chunks(source.samples()):
+        for chunk in _chunks(source.samples(), memory.limit_bytes // 4):
             for sample, result in zip(chunk, pool.map(decode, chunk), strict=True):
                 if isinstance(result, str):
                     broken.add(sample, result)
@@ -221,9 +220,17 @@ def _decoded(
     emit(DataPrepared(done=done, total=source.total))
 
 
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    iterator = iter(samples)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
+def _chunks(samples: Iterable[Sample], most_bytes: int) -> Iterator[list[Sample]]:
+    """Yields samples in groups, which end early where their files are large."""
+    chunk: list[Sample] = []
+    held = 0
+    for sample in samples:
+        chunk.append(sample)
+        held += len(sample.content) if isinstance(sample.content, bytes) else 0
+        if len(chunk) == _CHUNK or held > most_bytes:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
         yield chunk
 
 

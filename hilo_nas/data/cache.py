@@ -30,6 +30,7 @@ from hilo_nas.data.spot_checks import find_changed, take_samples
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Emit, Notice
 from hilo_nas.home import home_folder
+from hilo_nas.plain_files import check_plain, read_text
 
 __all__ = [
     "CacheEntry",
@@ -42,6 +43,8 @@ __all__ = [
     "load_members",
 ]
 
+_MOST_INDEX_BYTES = 2**24
+"""Largest file of the index that is read; it holds a few samples of a source."""
 _HEARTBEAT_S = 10.0
 """Seconds between signs of life while another process builds."""
 
@@ -217,10 +220,14 @@ def _place(root: Path, key: str, img_size: int) -> Path:
 def _read_index(file: Path) -> dict[str, Any]:
     """Returns what an index file holds; nothing where it is absent or damaged."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_text(file, _MOST_INDEX_BYTES))
         samples = [[str(path), int(start), str(digest)] for path, start, digest in found.get("samples", ())]
         return {**found, "samples": samples}
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG):  # a pipe or a huge file, not one that may not be read
+            raise
         return {}
 
 
@@ -266,7 +273,7 @@ def _remove(path: Path) -> None:
 @contextlib.contextmanager
 def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
     """Holds the builder's lock, which the system frees when its process dies."""
-    lock = filelock.FileLock(root / "locks" / f"{job}.lock")
+    lock = _lock_of(root, job)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -283,13 +290,30 @@ def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
         lock.release()
 
 
+def _lock_of(root: Path, job: str) -> filelock.BaseFileLock:
+    """Returns the lock of a builder, not yet held.
+
+    Raises:
+        StorageError: Its file is a link or no regular file; opening a link may empty what it leads to.
+    """
+    path = root / "locks" / f"{job}.lock"
+    try:
+        check_plain(path)
+    except OSError as error:
+        raise StorageError(
+            f"the lock {error.strerror}. Remove it, or use another folder for the image cache."
+        ) from error
+    return filelock.FileLock(path)
+
+
 def _sweep(cache_dir: Path, but: str | None = None) -> None:
     """Removes what killed processes left: folders whose lock nobody holds, and torn entries of the index."""
     root = cache_dir / "data"
     for path in (root / "building").iterdir() if (root / "building").is_dir() else ():
         if path.name == but or not ownership.is_own_job(path):
             continue
-        with contextlib.suppress(filelock.Timeout), filelock.FileLock(root / "locks" / f"{path.name}.lock", timeout=0):
+        # What has a trap for a lock is left alone, and all else is still cleared.
+        with contextlib.suppress(filelock.Timeout, StorageError), _lock_of(root, path.name).acquire(timeout=0):
             ownership.remove_folder(path)
     ownership.remove_torn_index(cache_dir)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hilo_nas.data.words import listed, own_words, role_of, words_of
 from hilo_nas.errors import DataError
 
-__all__ = ["check_crossed", "check_parts", "differ_in_words", "find_masks"]
+__all__ = ["check_parts", "differ_in_words", "find_crossed", "find_masks"]
 
 _WORDS = {
     "part": "shard shards part parts split splits batch chunk fold cv volume vol subset set archive tar",
@@ -24,17 +24,19 @@ _YEAR = re.compile(r"(19|20)\d\d(\D|$)")
 Folders = tuple[str, ...]
 
 
-def check_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> None:
-    """Checks that the folders of the class level do not hold one another's folders, as `left/cat`, `right/cat` do.
+def find_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> str | None:
+    """Returns a warning where the folders of the class level hold one another's folders: `cats/other`, `dogs/other`.
 
-    Numbers below words are no classes (`cat/2021`, `dog/2021`), nor are `images` or `masks` of each class.
+    Names alone do not tell such classes from `left/cat`, `right/cat`; the first level is taken, as elsewhere. Numbers
+    below words are no classes (`cat/2021`, `dog/2021`), nor are `images` or `masks` of each class.
 
     Args:
         text: The source in the user's words.
         children: The folders of the class level, with what lies between each of their images and them.
 
     Raises:
-        DataError: Either level may be the classes.
+        DataError: That level looks like parts (`fold1`, `fold2`; `A`, `B`), lies beside a flat test split, or holds a
+            copy of itself.
     """
     inner = {name: _inner(paths) for name, paths in children.items()}
     nested = next((name for name, below in inner.items() if len(below) > 1 and below <= {*inner} - {name}), None)
@@ -47,14 +49,21 @@ def check_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> None:
     tops = [name for name, below in inner.items() if below or role_of(name) not in ("held", "aside")]
     below = [name for top in tops for name in inner[top]]
     if len(tops) < 2 or not all(inner[top] for top in tops) or not _may_be_classes(tops, {*below}):
-        return
+        return None
     if all(below.count(name) > 1 for name in {*below}):
         outer, deeper = listed(sorted(tops)), listed(sorted({*below}))
-        raise DataError(
-            f"one level of folders must be the classes, but {outer} of {text} hold the same ones: {deeper}. "
-            f"Use --class-from last to train on {deeper}, --class-from first to train on {outer}, or --class-from path "
-            "to train on each pair."
+        is_beside_held = len(tops) < len(inner)  # a flat test folder would count as one more class
+        if is_beside_held or _is_series(tops) or all(len(name) == 1 for name in tops):
+            raise DataError(
+                f"one level of folders must be the classes, but {outer} of {text} hold the same ones: {deeper}. "
+                f"Use --class-from last to train on {deeper}, --class-from first to train on {outer}, or --class-from "
+                "path to train on each pair."
+            )
+        return (
+            f"{outer} of {text} are the classes, and hold the same folders: {deeper}. If those are the classes, use "
+            "--class-from last; for each pair, --class-from path; if this is right, --class-from first"
         )
+    return None
 
 
 def _inner(paths: Sequence[Folders]) -> frozenset[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from hilo_nas.data.cache import load_members
 from hilo_nas.data.copies import find_overlap, number_images, spans_of
 from hilo_nas.data.plurals import agree, count_of
+from hilo_nas.one_line import one_line
 
 __all__ = ["NEARLY_EMPTY", "Fault", "LabeledSet", "find_faults", "find_overlaps"]
 
@@ -57,7 +58,7 @@ class LabeledSet:
     def members_of(self, places: Iterable[int]) -> list[str]:
         """Returns the names of some images."""
         members = load_members(self.path)
-        return [members[place] for place in places]
+        return [one_line(members[place]) for place in places]
 
 
 def find_faults(images: LabeledSet) -> list[Fault]:
@@ -103,7 +104,7 @@ def find_overlaps(images: LabeledSet, validation: LabeledSet) -> list[Fault]:
             text = f"{number:,} of {count_of(total, 'validation image')} ({number / total:.1%}) {are}{of_what}"
             found.append(Fault(kind="overlap", text=f"{text}: {shown}. {way_out}"))
     present = {*validation.labels.tolist()}
-    if missing := [name for label, name in enumerate(images.class_names) if label not in present]:
+    if missing := [one_line(name) for label, name in enumerate(images.class_names) if label not in present]:
         text = f"{validation.name} has no image of {count_of(len(missing), 'class', 'classes')}"
         found.append(Fault(kind="nearly empty", text=f"{text}: {_shown(missing[:_SHOWN], len(missing), repr)}."))
     return found

@@ -36,6 +36,21 @@ class DecodingMemory:
         self._taken = 0
         self._changed = threading.Condition()
 
+    def check_file(self, n_bytes: int) -> None:
+        """Checks that a file may be read whole.
+
+        Args:
+            n_bytes: Its size.
+
+        Raises:
+            TooLargeError: It is more than the whole budget.
+        """
+        if n_bytes > self.limit_bytes:
+            raise TooLargeError(
+                f"a file of {n_bytes / 2**20:,.0f} MiB must fit into the memory for decoding, but "
+                f"{self.limit_bytes / 2**20:,.0f} MiB may be used; set {_VARIABLE} to allow more"
+            )
+
     @contextlib.contextmanager
     def take(self, n_bytes: int, size: tuple[int, int]) -> Iterator[None]:
         """Holds memory for one image, and waits until others leave enough.

@@ -27,6 +27,7 @@ from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_
 from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
 from hilo_nas.data.walk import walk_files
 from hilo_nas.errors import DataError
+from hilo_nas.one_line import one_line
 
 __all__ = ["open_source"]
 
@@ -50,7 +51,14 @@ def open_source(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> Source:
         for sample in source.samples():
             yield sample._replace(class_name=_composed(sample.class_name))
 
-    return dataclasses.replace(source, samples=samples, class_counts=None if counts is None else dict(counts))
+    return dataclasses.replace(
+        source,
+        samples=samples,
+        class_counts=None if counts is None else dict(counts),
+        left_out=tuple(map(one_line, source.left_out)),
+        split=one_line(source.split),
+        class_level=one_line(source.class_level),
+    )
 
 
 def _composed(name: str) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.prepare import CachedData, find_places
-from hilo_nas.errors import StorageError
+from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.plain_files import check_plain, read_bytes
+from hilo_nas.records import write_atomically
 
-__all__ = ["PER_CLASS", "draw_sheet", "write_sheet"]
+__all__ = ["PER_CLASS", "check_target", "draw_sheet", "write_sheet"]
 
 PER_CLASS = 6
 """Images shown of each class."""
@@ -25,6 +30,11 @@ _MOST_PIXELS = 12_000
 _LEAST_TILE = 64
 """Smaller images are enlarged by a whole factor, without smoothing."""
 _GAP, _TEXT_WIDTH, _LINE = 4, 240, 16
+_MARK = ("Software", "hilo-nas data show")
+"""Text chunk by which a sheet is told from other images."""
+_HEAD = 4096
+"""Bytes at the beginning of the file that hold the mark."""
+_MOST_SHEET_BYTES = 2**28
 
 
 def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Image, int]:
@@ -76,11 +86,37 @@ def write_sheet(data: Mapping[str, Any], path: str, group_by: str | None = None,
         StorageError: The image cache is gone or damaged, or the file cannot be written.
     """
     sheet, shown = draw_sheet(CachedData.from_dict(data), group_by)
-    try:
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+    marks, content = PngInfo(), io.BytesIO()
+    marks.add_text(*_MARK)
+    sheet.save(content, format="PNG", pnginfo=marks)
+    write_atomically(Path(path), content.getvalue())
     return shown
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Checks that a sheet may be written there: nothing is replaced but an earlier sheet, unless `force` is set.
+
+    Raises:
+        UsageError: Something else lies there.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_dir() and not path.is_symlink():
+        raise UsageError(f"the sheet must be written to a file, but {path} is a folder. Name another with -o.")
+    if not force and not _is_sheet(path):
+        raise UsageError(
+            f"{path} must be a new file or an earlier sheet, but is neither. Name another with -o, or add --force."
+        )
+
+
+def _is_sheet(path: Path) -> bool:
+    try:
+        check_plain(path)
+        head = read_bytes(path, _MOST_SHEET_BYTES)[:_HEAD]
+    except OSError:
+        return False
+    name, value = (part.encode() for part in _MARK)
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and b"tEXt" + name + b"\0" + value in head
 
 
 def _spread(total: int, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from hilo_nas.data.doubts import check_crossed, find_masks
+from hilo_nas.data.doubts import find_crossed, find_masks
 from hilo_nas.data.formats import archive_stem
 from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.words import listed, own_words, role_of, words_of
@@ -145,12 +145,13 @@ class _Descent:
         return self._depth
 
     def check_level(self) -> None:
-        """Checks that the classes can be no other level of folders.
+        """Checks whether the classes may be another level of folders, and warns of it.
 
         Raises:
-            DataError: They can.
+            DataError: They are more likely to be.
         """
-        check_crossed("/".join([self.text, *self.dropped]), self._children())
+        if warning := find_crossed("/".join([self.text, *self.dropped]), self._children()):
+            self.warnings.append(warning)
 
     def leave_held_within(self) -> None:
         """Leaves out held-out splits above the innermost folders, and those beside deeper folders."""

@@ -15,6 +15,7 @@ from hilo_nas.data.faults import LabeledSet
 from hilo_nas.data.formats import describe_kinds
 from hilo_nas.data.plurals import count_of
 from hilo_nas.data.reading import render_range
+from hilo_nas.one_line import one_line
 
 __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
 
@@ -183,4 +184,5 @@ def _pixels(size: Any) -> str:
 
 
 def _short(name: str, length: int = 40) -> str:
+    name = one_line(name)
     return name if len(name) <= length else f"{name[: length - 3]}..."

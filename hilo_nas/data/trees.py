@@ -6,14 +6,16 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from hilo_nas.data.archives import Contents, Place, open_archive
+from hilo_nas.data.archives import Archive, Contents, Place, open_archive
 from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
+from hilo_nas.data.memory import DecodingMemory
 from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.walk import is_special, list_empty, walk_files
 from hilo_nas.errors import DataError
@@ -77,6 +79,7 @@ def list_tree(path: Path) -> Tree:
     if path.is_file():
         _add_archive(tree, str(path), "")
         return tree
+    outside = _Outside(path)
     for relative, entry in walk_files(path):
         if is_litter(relative):
             _add_empty(tree, relative.rpartition("/")[0])
@@ -95,7 +98,36 @@ def list_tree(path: Path) -> Tree:
         tree.others = [entry for entry in tree.others if not archive_stem(entry.path)]
         for archive in archives:
             _add_archive(tree, archive.file, archive.path)
+    tree.notes += outside.describe(tree.images)
     return tree
+
+
+class _Outside:
+    """Tells which files of a folder lie elsewhere, because links lead to them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(root)
+        self._folders: dict[str, bool] = {}
+        """Whether a folder lies outside."""
+
+    def describe(self, images: Iterable[Entry]) -> list[str]:
+        """Returns a sentence on the images that lie outside; none where all lie inside."""
+        found = [entry for entry in images if self._is_outside(entry.file)]
+        if not found:
+            return []
+        what = "1 image lies" if len(found) == 1 else f"{len(found):,} images lie"
+        return [f"{what} outside {os.path.basename(self._root)}, through links, for instance {found[0].path}"]
+
+    def _is_outside(self, file: str) -> bool:
+        if os.path.islink(file):
+            return self._leads_out(file)
+        folder = os.path.dirname(file)
+        if folder not in self._folders:
+            self._folders[folder] = self._leads_out(folder)
+        return self._folders[folder]
+
+    def _leads_out(self, path: str) -> bool:
+        return not Path(os.path.realpath(path)).is_relative_to(self._root)
 
 
 def read_entries(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes | Exception]]:
@@ -104,14 +136,26 @@ def read_entries(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes | Exce
     Raises:
         DataError: An archive is damaged.
     """
+    memory = DecodingMemory()
     for file, group in itertools.groupby(sorted(entries, key=_order), key=lambda entry: entry.file):
         members = list(group)
         if not members[0].within:
             for entry in members:
-                yield entry, _attempt(Path(file).read_bytes)
+                yield entry, _attempt(lambda file=file: _read_file(Path(file), memory))  # type: ignore[misc]
         else:
             with open(file, "rb") as opened, _named(file):
-                yield from _read_within(opened, members, 0)
+                yield from _read_within(opened, members, 0, memory)
+
+
+def _read_file(path: Path, memory: DecodingMemory) -> bytes:
+    memory.check_file(path.stat().st_size)
+    return path.read_bytes()
+
+
+def _read_member(archive: Archive, place: Place, memory: DecodingMemory) -> bytes:
+    """Reads a file of an archive, whose declared size bounds what is read: a small archive may hold a huge file."""
+    memory.check_file(place[1])
+    return archive.read(place)
 
 
 def _order(entry: Entry) -> tuple[list[str | int], str, list[str | int]]:
@@ -124,19 +168,21 @@ def _numbered(name: str) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name.lower()))]
 
 
-def _read_within(file: BinaryIO, entries: Sequence[Entry], level: int) -> Iterator[tuple[Entry, bytes | Exception]]:
+def _read_within(
+    file: BinaryIO, entries: Sequence[Entry], level: int, memory: DecodingMemory
+) -> Iterator[tuple[Entry, bytes | Exception]]:
     with open_archive(file) as archive:
         if archive.is_sequential:
             entries = sorted(entries)
         for place, group in itertools.groupby(entries, key=lambda entry: entry.within[level]):
             members = list(group)
-            content = _attempt(lambda place=place: archive.read(place))  # type: ignore[misc]
+            content = _attempt(lambda place=place: _read_member(archive, place, memory))  # type: ignore[misc]
             if len(members[0].within) == level + 1:
                 yield from ((entry, content) for entry in members)
             elif isinstance(content, Exception):
                 raise content
             else:
-                yield from _read_within(io.BytesIO(content), members, level + 1)
+                yield from _read_within(io.BytesIO(content), members, level + 1, memory)
 
 
 def _attempt(read: Callable[[], bytes]) -> bytes | Exception:
@@ -189,7 +235,7 @@ def _add_contents(
             place = entry.within[-1]
             if place[1] > _MAX_INNER_BYTES:
                 raise DataError(f"{entry.path} in it has {place[1] / 2**30:,.0f} GiB. Unpack it, and give the folder")
-            inside = io.BytesIO(archive.read(place))
+            inside = io.BytesIO(_read_member(archive, place, DecodingMemory()))
             _add_contents(tree, inside, file, entry.path, entry.within, f"{archive_name}/{entry.path}")
 
 

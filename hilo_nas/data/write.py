@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,6 +26,8 @@ from hilo_nas.data.summary import load_facts
 from hilo_nas.errors import DataError, StorageError, UsageError
 from hilo_nas.events import DataPrepared, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.plain_files import check_no_link
+from hilo_nas.records import write_atomically
 
 __all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]
 
@@ -97,16 +99,29 @@ def write_data(
             emit=emit,
         )
         folders = name_folders(data.class_names)
+        _check_folders(folder, folders.values())
         folder.mkdir(parents=True, exist_ok=True)
         writer = _Writer(folder, folders, options, emit)
         train, validation = _find_sides(data, group_by)
         writer.write(source, train, _load_range(data.path))
         if val_data is not None and data.val_path is not None:
             writer.write(val_data, validation, _load_range(data.val_path))
-        (folder / CLASS_MAP).write_text("".join(f"{folders[name]}\n" for name in data.class_names), encoding="utf-8")
+        write_atomically(folder / CLASS_MAP, "".join(f"{folders[name]}\n" for name in data.class_names))
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from error
     return Written(counts=writer.counts, renamed={name: to for name, to in folders.items() if name != to})
+
+
+def _check_folders(folder: Path, class_folders: Iterable[str]) -> None:
+    """Checks that no folder to write into is a link, which would lead the images elsewhere.
+
+    Raises:
+        OSError: One is.
+    """
+    names = list(class_folders)
+    for side in ("train", "validation"):
+        for path in (folder / side, *(folder / side / name for name in names)):
+            check_no_link(path)
 
 
 def name_folders(class_names: Sequence[str]) -> dict[str, str]:
@@ -198,7 +213,9 @@ class _Writer:
                 place = self._folder / side / self._folders[sample.class_name]
                 place.mkdir(parents=True, exist_ok=True)
                 name = f"{self.counts[side]:06d}-{_safe(PurePosixPath(sample.member).stem)[:40]}.png"
-                Image.fromarray(np.ascontiguousarray(pixels)).save(place / name)
+                (place / name).unlink(missing_ok=True)  # never written through: it may be a link
+                with open(place / name, "xb") as file:
+                    Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
                 self.counts[side] += 1
                 missing.discard(key)
                 done += 1

@@ -11,7 +11,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import ExportSource
-from hilo_nas.export.text import one_line
+from hilo_nas.export.text import printable
 from hilo_nas.versions import versions
 
 __all__ = ["ONNX", "OnnxExporter"]
@@ -64,7 +64,7 @@ class OnnxExporter:
             model,
             folder / self.files[0],
             shape=(3, side, side),
-            metadata={name: one_line(value) for name, value in metadata.items()},
+            metadata={name: printable(value) for name, value in metadata.items()},
         )
         takes = "any number of images" if is_dynamic else "one image, because torch could not capture a free batch"
         return [*notes, f"its input `image` takes {takes}, 3 x {side} x {side} in float32; `output` is the logits"]

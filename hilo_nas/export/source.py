@@ -13,10 +13,13 @@ from hilo_nas.arch import ArchConfig, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
+from hilo_nas.safe_yaml import load_yaml
 
 __all__ = ["ExportSource", "load_source", "source_of_trial"]
 
 _DEFAULT_NUM_CLASSES, _DEFAULT_IMG_SIZE = 1000, 224
+_GREATEST = 10**6
+"""Classes, or pixels along a side; a larger number in a train.yaml would end in a lack of memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,8 @@ def load_source(
     for name, value in values.items():
         if value < 1:
             raise UsageError(f"{name} must be at least 1, but got {value}")
+        if value > _GREATEST:
+            raise UsageError(f"{name} must be at most {_GREATEST:,}, but got {value}")
     return ExportSource(
         arch=arch,
         num_classes=values["num_classes"],
@@ -101,9 +106,9 @@ def _existing(weights: Path | None) -> Path | None:
 def _read_train_options(path: Path, arch: ArchConfig) -> dict[str, Any]:
     """Returns the sizes that an export's train.yaml names, where it is of the same architecture."""
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        options = load_yaml(path)
+    except (OSError, yaml.YAMLError):
         return {}
     if not isinstance(options, Mapping) or options.get("model_kwargs") != arch.to_dict():
         return {}
-    return {name: options[name] for name in ("num_classes", "img_size") if isinstance(options.get(name), int)}
+    return {name: options[name] for name in ("num_classes", "img_size") if type(options.get(name)) is int}

@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-__all__ = ["build_title", "dump", "one_line", "shell_line"]
+from hilo_nas.measure import RECORDED_VARIABLES
+
+__all__ = ["build_title", "dump", "printable", "shell_line"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_VARIABLE = re.compile(r"(?:OMP|MKL|MALLOC|PYTORCH|NVIDIA)_[A-Z0-9_]+")
-"""Variables that the ruler records; another name, such as LD_PRELOAD, could run code where the file is sourced."""
 
 
-def one_line(text: object) -> str:
+def printable(text: object) -> str:
     """Returns a text on one line: control characters, line breaks among them, become escapes of Python."""
     return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), str(text))
 
@@ -26,12 +26,12 @@ def _escape(code: int) -> str:
 
 def build_title(*lines: str) -> str:
     """Returns lines as comments for the head of a YAML or shell file."""
-    return "".join(f"# {one_line(line)}\n" for line in lines)
+    return "".join(f"# {printable(line)}\n" for line in lines)
 
 
 def shell_line(name: str, value: str) -> str:
     """Returns `NAME=value` quoted for a shell, or a comment for names that the ruler does not record."""
-    if _VARIABLE.fullmatch(name) and not _UNPRINTABLE.search(value):
+    if name in RECORDED_VARIABLES and not _UNPRINTABLE.search(value):
         return f"{name}={shlex.quote(value)}\n"
     return build_title(f"{name}: {value}")
 

@@ -13,8 +13,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hilo_nas.arch import load_arch
 from hilo_nas.cost import count_params
 from hilo_nas.errors import ConversionError, UsageError
@@ -27,6 +25,8 @@ from hilo_nas.figures import with_spread
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.safe_yaml import load_yaml
+from hilo_nas.study import slug
 
 __all__ = ["TIMM", "TimmExporter", "build_train_options"]
 
@@ -93,7 +93,7 @@ class TimmExporter:
     def verify(self, folder: Path) -> str:
         """Checks that all files name one architecture."""
         arch = load_arch(folder / "arch.yaml")
-        train = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
+        train = load_yaml(folder / "train.yaml")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not arch.to_dict() == train["model_kwargs"] == config["model_args"]:
             raise ConversionError(f"the files of {folder} must name one architecture, but differ. Export it again.")
@@ -149,7 +149,7 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
         "crop_pct": 0.875 if side >= _SMALL_IMAGE else 1.0,
         "amp": True,
         "amp_dtype": "bfloat16",
-        "experiment": f"{manifest.name}-{record.number}-{record.key}",
+        "experiment": f"{slug(manifest.name)}-{record.number}-{record.key}",
     }
 
 

@@ -3,9 +3,10 @@
 from hilo_nas.measure.cpu import CpuWatch
 from hilo_nas.measure.exclusive import claims_of, hold
 from hilo_nas.measure.ruler import TOGETHER, Cohort, Entrant, Ruler
-from hilo_nas.measure.worker import TUNED_ENVIRONMENT, Worker, call_twice
+from hilo_nas.measure.worker import RECORDED_VARIABLES, TUNED_ENVIRONMENT, Worker, call_twice
 
 __all__ = [
+    "RECORDED_VARIABLES",
     "TOGETHER",
     "TUNED_ENVIRONMENT",
     "Cohort",

@@ -18,7 +18,7 @@ from hilo_nas.errors import MeasurementError, is_out_of_memory
 from hilo_nas.measure.device import check_device, identify_device, synchronizer
 from hilo_nas.measure.prepared import Prepared, prepare
 from hilo_nas.measure.timer import Stopwatch, WarmUp
-from hilo_nas.measure.worker import TUNED_ENVIRONMENT
+from hilo_nas.measure.worker import RECORDED_VARIABLES
 from hilo_nas.measurement import Condition, DeviceIdentity
 
 __all__ = ["REFERENCE", "Bench", "WarmNetwork", "ready_reference"]
@@ -29,8 +29,6 @@ REFERENCE = "timm:resnet18"
 _WARM_UP_S = 3.0
 _KEPT_NETWORKS = 4
 """Networks besides the reference that stay ready between calls."""
-_RECORDED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE")
-"""Variables of the user's that change speed: left as they are, and recorded."""
 _DEFAULT_THREADS = torch.get_num_threads()
 
 
@@ -110,7 +108,7 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """Returns the settings under which this worker times, by the names that set them."""
-        settings = {name: os.environ[name] for name in (*TUNED_ENVIRONMENT, *_RECORDED) if name in os.environ}
+        settings = {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ}
         settings["float32_matmul_precision"] = torch.get_float32_matmul_precision()
         if self.device.type == "cuda":
             settings["cudnn.benchmark"] = str(torch.backends.cudnn.benchmark)

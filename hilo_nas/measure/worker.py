@@ -29,7 +29,7 @@ from hilo_nas import errors
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Emit, Event, Notice, event_from_dict, event_to_dict
 
-__all__ = ["TUNED_ENVIRONMENT", "Worker", "call_twice"]
+__all__ = ["RECORDED_VARIABLES", "TUNED_ENVIRONMENT", "Worker", "call_twice"]
 
 START_UP_S = 900.0
 """Seconds that a child may take to start and to import what it runs: minutes where a network disk is cold."""
@@ -43,6 +43,17 @@ TUNED_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 """What timing processes are started with; recorded with each measurement, so that a deployment can match it."""
+
+RECORDED_VARIABLES = (
+    *TUNED_ENVIRONMENT,
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "NVIDIA_TF32_OVERRIDE",
+)
+"""Variables that change speed and are recorded with each measurement: those set here, and the user's own.
+
+An export names no others: a variable of a stranger's record, such as LD_PRELOAD, could run code or write files."""
 
 _CHILD = "import sys; from hilo_nas.measure.worker import run_child; run_child(int(sys.argv[1]), int(sys.argv[2]))"
 

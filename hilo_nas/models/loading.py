@@ -11,10 +11,12 @@ import yaml
 from timm.models import load_state_dict
 from torch import nn
 
-from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.arch import ArchConfig
+from hilo_nas.errors import ArchError, NotFoundError, UsageError
 from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2
 from hilo_nas.models.weights import checkpoint_filter_fn
+from hilo_nas.safe_yaml import load_yaml
 
 __all__ = ["load_checkpoint", "load_model"]
 
@@ -33,16 +35,21 @@ def load_model(folder: str | Path, checkpoint: str | Path | None = None, *, prep
     """
     path = Path(folder) / "train.yaml"
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        options = load_yaml(path)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}: the folder must be written by hilo-nas export") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise UsageError(f"{path} must be YAML, but cannot be read: {error}") from error
     if not isinstance(options, Mapping) or options.get("model") != "litv2":
         raise UsageError(f"{path} must describe a litv2, as hilo-nas export writes it")
-    model: nn.Module = timm.create_model(
-        "litv2", pretrained=False, num_classes=options["num_classes"], **options["model_kwargs"]
-    )
+    num_classes, fields = options.get("num_classes"), options.get("model_kwargs")
+    if type(num_classes) is not int or not 0 <= num_classes <= 10**6 or not isinstance(fields, Mapping):
+        raise UsageError(f"{path} must name num_classes (at most 1,000,000) and model_kwargs, the architecture")
+    try:
+        arch = ArchConfig.from_dict(fields)
+    except ArchError as error:
+        raise ArchError(f"model_kwargs of {path} are no architecture: {error}") from error
+    model: nn.Module = timm.create_model("litv2", pretrained=False, num_classes=num_classes, **arch.to_dict())
     assert isinstance(model, LITv2)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)

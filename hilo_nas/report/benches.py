@@ -18,6 +18,7 @@ from hilo_nas.errors import StorageError
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import write_atomically
 from hilo_nas.rounds import verdict_name
+from hilo_nas.study import slug
 
 __all__ = [
     "BenchReport",
@@ -153,7 +154,8 @@ def name_results(bench: str, measurement: Measurement, *, is_part: bool = False,
     parts = [bench, *["part"] * is_part, device.kind, *[model] * bool(model)]
     parts += [condition or f"{own.precision}-b{own.batch_size}", *[f"t{own.threads}"] * (own.threads is not None)]
     torch = ".".join(device.torch.split("+")[0].split(".")[:2])
-    return "-".join([*parts, f"pt{torch}", measurement.measured_at[:7]])
+    # A stored table names itself, its device and its date, whoever wrote it.
+    return slug("-".join([*parts, f"pt{torch}", measurement.measured_at[:7]]))
 
 
 def check_folder(folder: Path) -> None:

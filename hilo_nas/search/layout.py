@@ -13,7 +13,7 @@ from hilo_nas.study import StudyFolder
 
 __all__ = ["check_layout", "remove_leftovers"]
 
-_FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "table.csv", ".lock", "study.db")
+_FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "table.csv", "data.png", ".lock", "study.db")
 _ENDINGS = ("-journal", "-wal", "-shm")
 _LEFTOVER = re.compile(r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|\d+\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class Setting:
 
     def draw_sheet(self, folder: StudyFolder, executor: LocalExecutor, emit: Emit) -> None:
         """Writes the contact sheet of the images to a study's folder, unless it is there; a failure is a warning."""
-        if folder.sheet_path.exists() or "path" not in self.described:
+        if os.path.lexists(folder.sheet_path) or "path" not in self.described:
             return
         try:
             executor.draw_sheet(folder.sheet_path, emit)

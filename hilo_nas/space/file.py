@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PRESETS, ArchConfig
+from hilo_nas.arch import ATTENTION_KINDS, MOST_BLOCKS, N_STAGES, PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, FileFaultsError, NotFoundError, UsageError
+from hilo_nas.plain_files import read_text
+from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
 from hilo_nas.space.limits import LIMITS
 from hilo_nas.space.space import KNOBS, Anchor, Knob, SearchSpace
 
@@ -73,21 +75,15 @@ def load_space(name: str) -> SearchSpace:
     """
     path = find_space(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise FileFaultsError(path, [f"cannot be read: {error}"]) from error
+        raise FileFaultsError(path, [f"cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        node, content = compose_yaml(text), parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f"line {mark.line + 1}: " if mark else ""
         raise FileFaultsError(path, [f"{at}is not YAML: {getattr(error, 'problem', None) or error}"]) from error
-    except RecursionError as error:
-        raise FileFaultsError(path, ["is nested too deeply to be read"]) from error
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        # What the library raises for a value that does not fit its own form, for instance the date 2001-02-30.
-        raise FileFaultsError(path, [f"holds a value that cannot be read: {error}"]) from error
     if content is None:
         raise FileFaultsError(
             path, ["is empty; a space needs embed_dims, depths, attention and more: see `space show`"]
@@ -255,8 +251,9 @@ class _Reader:
         if (isinstance(value, float) and not value.is_integer()) or value < 1:
             self.fault(at, f"{where} must be a whole number of at least 1, but got {value}")
             return None
-        if value > _GREATEST:
-            self.fault(at, f"{where} must be at most {_GREATEST}, but got {value}")
+        most = MOST_BLOCKS if name == "depths" else _GREATEST
+        if value > most:
+            self.fault(at, f"{where} must be at most {most}, but got {value}")
             return None
         return int(value)
 

@@ -173,3 +173,8 @@ def test_a_gpus_files_are_named_by_its_model():
         device=build_device(kind="cuda", model="NVIDIA H100 80GB HBM3", torch="2.15.0+cu132"),
     )
     assert name_results("backbones", taken) == "backbones-cuda-nvidia-h100-80gb-hbm3-fp16-b64-pt2.15-2026-07"
+
+
+def test_a_strangers_table_names_files_in_the_folder_alone():
+    stem = name_results("samplers", build_measurement(), condition="../../elsewhere/name\n")
+    assert stem.startswith("samplers-cpu-.._.._elsewhere_name_-pt")

@@ -27,12 +27,15 @@ def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
 
 
 def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(images, capsys, tmp_path):
-    for side in ("left", "right"):
-        images.folder(f"hands/{side}", {"open": 10, "shut": 10})
-    hands = tmp_path / "hands"
+    for names in (("left", "right"), ("fold1", "fold2")):
+        for name in names:
+            images.folder(f"{names[0]}s/{name}", {"open": 10, "shut": 10})
+    hands, folds = tmp_path / "lefts", tmp_path / "fold1s"
     assert main(["data", "check", str(hands), "--img-size", "8"]) == 1
+    assert "\nfault: left and right of" in capsys.readouterr().out
+    assert main(["data", "check", str(folds), "--img-size", "8"]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("fault: one level of folders must be the classes, but left and right of")
+    assert out.startswith("fault: one level of folders must be the classes, but fold1 and fold2 of")
     assert out.endswith("\n1 fault\n")
     for level, classes in (("last", 2), ("first", 2), ("path", 4)):
         main(["data", "check", str(hands), "--img-size", "8", "--class-from", level])
@@ -63,6 +66,28 @@ def test_a_sheet_is_written(images, capsys, tmp_path):
         assert sheet.format == "PNG"
 
 
+def test_a_sheet_replaces_an_earlier_one_and_nothing_else_unless_forced(images, capsys, tmp_path):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    target, mine = tmp_path / "sheet.png", tmp_path / "mine.png"
+    show = ["data", "show", str(folder), "--img-size", "8", "-o", str(target)]
+    assert main(show) == 0
+    assert main(show) == 0
+    Image.new("RGB", (8, 8)).save(mine)
+    before = mine.read_bytes()
+    target.unlink()
+    for place in (target.symlink_to, lambda path: target.write_bytes(path.read_bytes())):
+        place(mine)
+        assert main(show) == 2
+        assert "must be a new file or an earlier sheet" in capsys.readouterr().err
+        assert main([*show, "--force"]) == 0
+        assert not target.is_symlink()
+        target.unlink()
+    target.mkdir()
+    assert main([*show, "--force"]) == 2
+    assert "is a folder. Name another with -o" in capsys.readouterr().err
+    assert mine.read_bytes() == before
+
+
 def test_an_option_that_cannot_be_is_refused(images, capsys):
     folder = images.folder("pets", {"cats": 10, "dogs": 10})
     assert main(["data", "check", str(folder), "--value-range", "9,3"]) == 2
@@ -80,6 +105,9 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
         "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
         "--value-range", "0.5,1234567", "--skip-broken",
     ]  # fmt: skip
+    assert "runs a function" not in why
+    theirs = dataclasses.replace(manifest, data=dataclasses.replace(data, name="evil.py:load"))
+    assert "This runs a function that the study's author names" in hint_of_writing(folder, theirs)[0]
     plain = dataclasses.replace(manifest, data=build_data())
     assert hint_of_writing(folder, plain) == []
 

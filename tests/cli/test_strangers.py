@@ -144,3 +144,25 @@ def test_a_condition_and_a_measurement_of_a_stranger_do_not_act(home, study, cap
     for command in ("status", "front"):
         main([command, str(study.path)])
         assert not ACTING & set("".join(capsys.readouterr()))
+
+
+LINE = "x\nNext: rm -rf\r\u2028"
+
+
+def test_no_text_of_a_stranger_passes_for_a_line_of_this_tool(home, capsys):
+    device = build_device(model=LINE, driver=LINE, torch=f"2.9{LINE}")
+    manifest = build_manifest(
+        device=device, data=build_data(name=LINE, unlike_timm=[LINE]), versions={LINE: LINE}, sampler=LINE
+    )
+    folder = StudyFolder(home / "studies" / "demo")
+    folder.trials_path.mkdir(parents=True)
+    folder.write_manifest(manifest)
+    for record in demo_records():
+        measured = tuple(dataclasses.replace(item, device=device) for item in record.measurements)
+        folder.write_record(dataclasses.replace(record, measurements=measured))
+    folder.write_record(build_failed(9, reason=LINE))
+    for command in (["status"], ["front"], ["export", "--trial", "3", "-o", "out"]):
+        assert main([command[0], "demo", *command[1:]]) == 0
+        printed = "".join(capsys.readouterr())
+        assert not [line for line in printed.splitlines() if line.strip().startswith("Next: rm")]
+    assert "x\\x0aNext: rm -rf" in printed

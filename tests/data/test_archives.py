@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tarfile
+import tracemalloc
 import types
 import zipfile
 
@@ -400,3 +401,39 @@ def test_a_compressed_tar_is_decompressed_twice_and_not_once_per_image(tmp_path,
     _source, members = read(path)
     assert len(members) == 90
     assert len(rewinds) <= 4
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_of_a_zip_costs_no_more_memory_than_may_be_used(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("HILO_NAS_DECODE_MIB", "8")
+    path = pack_zip(tmp_path / "a.zip", PETS)
+    with zipfile.ZipFile(path, "a", method) as archive:
+        archive.writestr("cat/bomb.png", bytes(2**25))
+    tracemalloc.start()
+    members = read(path)[1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "a file of 32 MiB must fit into the memory for decoding, but 8 MiB may be used" in str(
+        members["cat/bomb.png"]
+    )
+    assert members["dog/0.png"] == PETS["dog/0.png"]
+    assert peak < 2**24
+
+
+def test_a_member_that_lies_about_its_size_is_read_no_further(tmp_path):
+    path = pack_zip(tmp_path / "a.zip", {**PETS, "cat/bomb.png": bytes(2**25)})
+    content = path.read_bytes().replace((2**25).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    path.write_bytes(content)
+    tracemalloc.start()
+    members = read(path)[1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(members["cat/bomb.png"], zipfile.BadZipFile)
+    assert peak < 2**24
+
+
+def test_a_member_of_a_compressed_tar_costs_no_more_memory_than_may_be_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_DECODE_MIB", "8")
+    members = read(pack(tmp_path / "a.tar.gz", {**PETS, "cat/bomb.png": bytes(2**25)}, "w:gz"))[1]
+    assert "a file of 32 MiB must fit" in str(members["cat/bomb.png"])
+    assert members["dog/0.png"] == PETS["dog/0.png"]

@@ -144,7 +144,7 @@ def test_rows_without_image_or_label_are_refused_with_their_columns(tmp_path, co
 def test_classes_that_rows_lack_are_no_matter_of_folders(tmp_path, prepare):
     (tmp_path / "pets").mkdir()
     law = r"\(each row must hold an image and its class\)\.?$"
-    for label, message in ((["cat"] * 4, f"holds one: 'cat' {law}"), ([None] * 4, f"no images in .* {law}")):
+    for label, message in ((["cat"] * 4, f"holds one: 'cat' {law}"), ([None] * 4, "all 4 rows of .* have none")):
         table = pyarrow.table({"image": [png(i) for i in range(4)], "label": pyarrow.array(label, pyarrow.string())})
         parquet.write_table(table, tmp_path / "pets" / "train.parquet")
         for source in (f"{tmp_path}/pets", f"hfds/{tmp_path}/pets", f"{tmp_path}/pets/train.parquet"):
@@ -264,3 +264,26 @@ def test_the_missing_package_is_named_with_the_way_to_install_it(tmp_path, monke
     for text in (tmp_path / "pets.parquet", "hfds/some/name"):
         with pytest.raises(DataError, match=r"pip install 'hilo-nas\[hfds\]'"):
             open_source(parse_source(str(text)))
+
+
+def test_rows_read_no_file_outside_the_data_sets_folder(tmp_path):
+    secret = write(tmp_path, {"private/secret.png": png(99)}) / "private" / "secret.png"
+    folder = write(tmp_path / "pets", {"images/a.png": png(1)})
+    (folder / "link.png").symlink_to(secret)
+    paths = ["images/a.png", str(folder / "images" / "a.png"), str(secret), "../private/secret.png", "link.png"]
+    images = [{"bytes": None, "path": path} for path in paths]
+    parquet.write_table(pyarrow.table({"image": images, "label": list("abaab")}), folder / "train.parquet")
+    for source in (folder / "train.parquet", f"hfds/{folder}"):
+        members = list(read(source)[1].values())
+        assert members[:2] == [png(1)] * 2
+        assert all("which lies outside the data set's folder" in str(error) for error in members[2:])
+
+
+@pytest.mark.parametrize("place", ["../private/x.csv", "absolute"])
+def test_a_folder_that_names_data_files_elsewhere_is_refused(tmp_path, place):
+    secret = write(tmp_path, {"private/x.csv": b"image,label\na,b\n"}) / "private" / "x.csv"
+    folder = tmp_path / "pets"
+    name = str(secret) if place == "absolute" else place
+    write(folder, {"README.md": f"---\nconfigs:\n- config_name: default\n  data_files: {name}\n---\n".encode()})
+    with pytest.raises(DataError, match="must lie in its folder, but its description names"):
+        read(f"hfds/{folder}")

@@ -446,3 +446,56 @@ def test_torn_entries_of_the_index_are_removed_by_the_next_run(prepare, images, 
     torn.write_text("{")
     prepare(folder)
     assert not torn.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_trap_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_stays(
+    prepare, images, own_cache, tmp_path, kind
+):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    prepare(images.folder("pets", TWO))
+    job = f"{'e' * 16}-8px"
+    lock = own_cache / "data" / "locks" / f"{job}.lock"
+    if kind == "link":
+        lock.symlink_to(precious)
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(StorageError, match=rf"the lock .*{job}\.lock must be a regular file, but is a {kind}"):
+        find_or_build(own_cache, "e" * 64, 8, lambda folder: pytest.fail("built"), print)
+    assert precious.read_text() == "mine"
+
+
+def test_a_refused_lock_leaves_its_work_alone_and_all_else_is_cleared(prepare, images, own_cache, tmp_path, events):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    prepare(images.folder("pets", TWO))
+    left = own_cache / "data" / "building" / f"{'e' * 16}-8px"
+    left.mkdir()
+    lock = own_cache / "data" / "locks" / f"{left.name}.lock"
+    lock.symlink_to(precious)
+    report = own_cache / "data" / "reports" / "pets-broken.txt"
+    report.write_text("")
+    events.clear()
+    assert len(clear_caches(emit=events.append)) == 1
+    assert [str(lock) in event.text for event in events] == [True]
+    assert precious.read_text() == "mine"
+    assert left.is_dir()
+    assert not report.exists()
+    assert not list((own_cache / "data" / "index").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge", "nested"])
+def test_an_index_that_is_no_index_counts_as_absent(prepare, images, own_cache, kind):
+    folder = images.folder("pets", TWO)
+    first = prepare(folder)
+    (index,) = (own_cache / "data" / "index").iterdir()
+    index.unlink()
+    if kind == "pipe":
+        os.mkfifo(index)
+    elif kind == "huge":
+        with open(index, "wb") as file:
+            file.truncate(2**40)  # a file with a hole, of no size on the disk
+    else:
+        index.write_text("[" * 100_000)
+    assert prepare(folder) == first

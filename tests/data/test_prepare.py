@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hilo_nas.data import CachedData
+from hilo_nas.data import CachedData, build
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.held_out import split_held_out
-from hilo_nas.data.sources import parse_source
+from hilo_nas.data.sources import Sample, parse_source
 from hilo_nas.errors import DataError
 from hilo_nas.events import DataPrepared, Notice
 
@@ -323,3 +323,9 @@ def test_the_hold_out_is_stratified_disjoint_and_does_not_depend_on_order(counts
     again = split_held_out(labels[order], digests[order], fraction)
     for places, places_again in zip((training, held_out), again, strict=True):
         assert (digests[places] == digests[order][places_again]).all()
+
+
+def test_large_files_are_held_in_small_groups():
+    samples = [Sample("cat", str(number), bytes(10)) for number in range(150)]
+    assert [len(group) for group in build._chunks(samples, 10**6)] == [64, 64, 22]
+    assert [len(group) for group in build._chunks(samples[:10], 25)] == [3, 3, 3, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hilo_nas.data.splits import choose_labelled, choose_training, role_of
@@ -274,9 +276,15 @@ CROSSED = {
 
 
 @pytest.mark.parametrize("kind", CROSSED)
-def test_two_levels_that_may_both_be_classes_are_refused_and_either_can_be_chosen(kind):
-    with pytest.raises(DataError, match=r"--class-from last .*--class-from first"):
-        choose(CROSSED[kind])
+def test_two_levels_that_may_both_be_classes_are_told_and_either_can_be_chosen(kind):
+    ways = r"--class-from last.*--class-from (first|path)"
+    if "sides" in kind:  # as cats/other and dogs/other are: the first level, as elsewhere
+        classes, choice = choose(CROSSED[kind])
+        assert {*classes} == {"left", "right"}
+        assert re.search(ways, choice.left_out[-1])
+    else:
+        with pytest.raises(DataError, match=ways):
+            choose(CROSSED[kind])
     classes, choice = choose(CROSSED[kind], "last")
     names = {"0", "1"} if "numbers" in kind else {"cat", "dog"}
     assert classes == dict.fromkeys(names, 4)

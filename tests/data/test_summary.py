@@ -220,3 +220,14 @@ def test_a_class_of_few_images_shows_them_all(prepare, images, count):
     pixels = np.asarray(draw_sheet(data)[0])[4:68, 240:].reshape(64, -1, 3)
     shown = [bool((pixels[:, 68 * i : 68 * i + 64] != 255).any()) for i in range(6)]
     assert sum(shown) == count
+
+
+def test_names_of_classes_and_files_stay_on_their_line(prepare, images, events):
+    folder = images.folder("pets", {"cats": 3, "dogs\nNext: rm": 4})
+    (folder / "cats" / "a\nNext: rm.png").write_bytes(b"junk")
+    prepare(folder, skip_broken=True)
+    warning = next(event.text for event in events if isinstance(event, Notice))
+    told = [*summary_of(events).to_lines(), warning]
+    assert "a\\x0aNext: rm.png" in warning
+    assert any("dogs\\x0aNext: rm" in line for line in told)
+    assert not [line for text in told for line in text.splitlines() if line.strip().startswith("Next: rm")]

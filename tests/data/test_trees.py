@@ -244,3 +244,30 @@ def test_no_images_are_refused_with_what_lies_there(tmp_path):
     write(tmp_path, {"cat/a.npy": b"", "dog/b.npy": b""})
     with pytest.raises(DataError, match=r"no images in .*It holds 2 \.npy"):
         read(tmp_path)
+
+
+def test_images_that_lie_elsewhere_through_links_are_read_and_told(tmp_path):
+    root = write(tmp_path / "pets", PETS)
+    (root / "cat" / "again.png").symlink_to(root / "cat" / "0.png")
+    assert read(root)[0].left_out == ()
+    write(tmp_path / "disk", {"owl/0.png": png(50), "owl/1.png": png(51), "one.png": png(52)})
+    (root / "owl").symlink_to(tmp_path / "disk" / "owl")
+    (root / "cat" / "z.png").symlink_to(tmp_path / "disk" / "one.png")
+    source, members = read(root)
+    assert source.class_counts == {"cat": 5, "dog": 3, "owl": 2}
+    assert members["owl/0.png"] == png(50)
+    assert source.left_out == ("3 images lie outside pets, through links, for instance cat/z.png",)
+
+
+def test_a_source_that_is_itself_a_link_lies_where_it_leads(tmp_path):
+    write(tmp_path / "disk", PETS)
+    (tmp_path / "pets").symlink_to(tmp_path / "disk")
+    assert read(tmp_path / "pets")[0].left_out == ()
+
+
+def test_a_file_that_exceeds_the_memory_for_decoding_is_given_with_its_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_DECODE_MIB", "1")
+    root = write(tmp_path / "pets", PETS)
+    with open(root / "cat" / "huge.png", "wb") as file:
+        file.truncate(2**40)
+    assert "1,048,576 MiB must fit into the memory" in str(read(root)[1]["cat/huge.png"])

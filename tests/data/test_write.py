@@ -14,7 +14,7 @@ from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.prepare import find_places
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.write import CLASS_MAP, name_folders, write_data
-from hilo_nas.errors import DataError, UsageError
+from hilo_nas.errors import DataError, StorageError, UsageError
 from hilo_nas.events import DataRead, Notice
 from hilo_nas.measurement import ProxyPlan
 
@@ -197,3 +197,27 @@ def test_folders_of_classes_differ_in_more_than_case_and_safe_names_stay():
     assert list(folders) == names
     assert folders["dogs_10"] == "dogs_10" or folders["DOGS_10"] == "DOGS_10"
     assert len({folder.casefold() for folder in folders.values()}) == 5
+
+
+def test_nothing_is_written_through_a_link_in_the_folder(images, tmp_path):
+    source, target, precious = images.folder("pets", {"cats": 6, "dogs": 6}), tmp_path / "out", tmp_path / "precious"
+    write(source, target)
+    mine = precious / "mine.txt"
+    precious.mkdir()
+    mine.write_text("mine")
+    (written,) = sorted((target / "train" / "cats").glob("000000-*"))
+    for path in (target / CLASS_MAP, written):
+        path.unlink()
+        path.symlink_to(mine)
+    write(source, target, force=True)
+    assert mine.read_text() == "mine"
+    assert not (target / CLASS_MAP).is_symlink()
+    assert not written.is_symlink()
+    for place in (target / "validation", target / "train" / "dogs"):
+        place.rename(tmp_path / f"moved-{place.name}")
+        place.symlink_to(precious)
+        with pytest.raises(StorageError, match=f"{place.name} must not be a link, because what it leads to would be"):
+            write(source, target, force=True)
+        place.unlink()
+        place.mkdir()
+    assert [path.name for path in precious.iterdir()] == ["mine.txt"]

@@ -1,7 +1,9 @@
 """Exports as ONNX: of a trial or an architecture's file, with trained or random weights, verified when written."""
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 import yaml
 from builders import TINY, demo_records, write_study
 
+import hilo_nas
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, NotFoundError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, source_of_trial
@@ -96,6 +99,15 @@ def test_an_architecture_with_a_checkpoint_gives_its_outputs_for_any_batch(expor
     assert metadata["hilo_nas.weights"].startswith("last.pth.tar sha256:")
     assert ArchConfig.from_dict(json.loads(metadata["hilo_nas.arch"])) == TINY
     assert str(path.parent) not in json.dumps(metadata)
+
+
+def test_a_file_holds_no_path_of_this_machine(exported):
+    content = exported[0].read_bytes()
+    places = (hilo_nas.__file__, torch.__file__, tempfile.gettempdir())
+    assert not [
+        place for place in places if str(Path(place).parent if place.endswith(".py") else place).encode() in content
+    ]
+    assert b"stack_trace" not in content
 
 
 def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_path):
@@ -207,4 +219,32 @@ def test_a_winner_is_loaded_with_its_checkpoint(trained, prepared, tmp_path):
     with torch.no_grad():
         assert torch.allclose(loaded(images), model(images), atol=1e-4)
     with pytest.raises(NotFoundError, match=r"no file .*train\.yaml: the folder must be written by hilo-nas export"):
+        load_model(tmp_path)
+
+
+def test_a_train_yaml_that_is_no_file_is_passed_over_and_one_of_huge_sizes_is_refused(arch_file):
+    beside = arch_file.with_name("train.yaml")
+    os.mkfifo(beside)
+    assert "num_classes 1000 (the default)" in load_source(arch_file).assumed
+    beside.unlink()
+    options = {"num_classes": 10**12, "img_size": True, "model_kwargs": TINY.to_dict()}
+    beside.write_text(yaml.safe_dump(options), encoding="utf-8")
+    with pytest.raises(UsageError, match="num_classes must be at most 1,000,000, but got 1000000000000"):
+        load_source(arch_file)
+    assert load_source(arch_file, num_classes=10).img_size == 224
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"num_classes": 10**12}, r"train\.yaml must name num_classes \(at most 1,000,000\)"),
+        ({"num_classes": None}, r"train\.yaml must name num_classes"),
+        ({"model_kwargs": [1]}, r"train\.yaml must name .* model_kwargs"),
+        ({"model_kwargs": {**TINY.to_dict(), "depths": [1, 1, 10**9, 1]}}, "depths must be at most 1,000"),
+    ],
+)
+def test_a_train_yaml_without_bounds_builds_no_network(tmp_path, change, fault):
+    options = {"model": "litv2", "num_classes": 10, "model_kwargs": TINY.to_dict(), **change}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    with pytest.raises(UsageError, match=fault):
         load_model(tmp_path)

@@ -37,8 +37,9 @@ from hilo_nas.export import (
     run_timm,
     source_of_trial,
 )
-from hilo_nas.export.text import one_line
+from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
+from hilo_nas.measure import RECORDED_VARIABLES
 from hilo_nas.records import Subject
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
@@ -248,6 +249,24 @@ def test_exported_files_hold_no_local_path(study, tmp_path):
         assert not re.search(r"(^|[\s\"'=])(/\w|~/|[A-Za-z]:\\)", text, re.MULTILINE)
 
 
+def test_exported_files_name_no_host_and_no_process_of_others(study, tmp_path):
+    record = study.load_record(3)
+    busy = {"others_cores": 1.5, "steal_cores": 0.0, "throttled_cores": 0.0}
+    state = {
+        **busy,
+        "cores": 2,
+        "quietest": busy,
+        "with": [{"pid": 424242, "name": "secret-job", "cores": 1.5}],
+        "other_processes": [424242],
+        "host": "secret-host",
+    }
+    measurement = dataclasses.replace(record.measurement, device_state=state)
+    record = dataclasses.replace(record, measurements=(measurement,))
+    text = "".join(path.read_text() for path in export_trial(study.load_manifest(), record, tmp_path / "out"))
+    assert "424242" not in text
+    assert "secret" not in text
+
+
 def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
     record = study.load_record(3)
     for path in export_trial(study.load_manifest(), record, tmp_path / "out"):
@@ -299,8 +318,8 @@ HOSTILE = "x\ntouch STOLEN\r\u2028$(touch STOLEN)`touch STOLEN`"
 
 
 def test_characters_that_act_become_escapes_that_python_reads_back():
-    assert one_line("a\nb\x85\u2028\u202ec é") == r"a\x0ab\x85\u2028\u202ec é"
-    assert one_line(HOSTILE).encode().decode("unicode_escape") == HOSTILE
+    assert printable("a\nb\x85\u2028\u202ec é") == r"a\x0ab\x85\u2028\u202ec é"
+    assert printable(HOSTILE).encode().decode("unicode_escape") == HOSTILE
 
 
 def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
@@ -308,8 +327,10 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     device = dataclasses.replace(record.measurement.device, model=HOSTILE)
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
-        "MKL_QUOTED": "$(touch STOLEN) `touch STOLEN`; touch STOLEN 'x' \"y\"",
-        "MKL_LINES": HOSTILE,
+        "MKL_NUM_THREADS": "$(touch STOLEN) `touch STOLEN`; touch STOLEN 'x' \"y\"",
+        "OMP_NUM_THREADS": HOSTILE,
+        "OMP_TOOL_LIBRARIES": "touch.so",
+        "MALLOC_TRACE": "touch",
         "LD_PRELOAD": "touch.so",
         "BAD;touch STOLEN;X": "1",
         HOSTILE.upper(): "1",
@@ -321,13 +342,23 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     for name in ("train.yaml", "arch.yaml", "timing.env"):
         head = paths[name].read_bytes().decode().split("\n")
         assert head[1].startswith("# 900 ± 36 images/s on x\\x0atouch STOLEN")
-        assert "touch" not in "".join(line for line in head if not line.startswith(("#", "MKL_QUOTED=")))
+        assert "touch" not in "".join(line for line in head if not line.startswith(("#", "MKL_NUM_THREADS=")))
     assert yaml.safe_load(paths["arch.yaml"].read_text()) == record.subject.arch.to_dict()
-    script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$MKL_QUOTED"'
+    script = f'cd {tmp_path} && . out/timing.env && printf \'%s|%s\' "$OMP_WAIT_POLICY" "$MKL_NUM_THREADS"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == f"PASSIVE|{environment['MKL_QUOTED']}"
+    assert done.stdout == f"PASSIVE|{environment['MKL_NUM_THREADS']}"
     assert not done.stderr
     assert not (tmp_path / "STOLEN").exists()
+
+
+def test_a_training_is_called_by_a_name_that_is_no_path():
+    manifest = dataclasses.replace(build_manifest(), name="../../elsewhere/x")
+    assert options_of(manifest=manifest)["experiment"].startswith("_.._elsewhere_x-")
+
+
+@pytest.mark.parametrize("name", RECORDED_VARIABLES)
+def test_all_variables_that_are_recorded_are_exported(name):
+    assert shell_line(name, "a b") == f"{name}='a b'\n"
 
 
 def test_the_config_is_a_model_for_timm(exported, study, tmp_path):

@@ -10,8 +10,17 @@ from hilo_nas.search.holding import locked
 from hilo_nas.search.layout import check_layout
 from hilo_nas.study import StudyFolder, find_study
 
-FILES = ["manifest.yaml", "local.yaml", "study.db", "study.db-journal", ".lock", "trials.csv", "logs/events.jsonl"]
-FILES += ["logs/training.log", "trials/0007.json", "checkpoints/abc-0.pt"]
+FILES = [
+    "manifest.yaml",
+    "local.yaml",
+    "study.db",
+    "study.db-journal",
+    ".lock",
+    "data.png",
+    "trials.csv",
+    "logs/events.jsonl",
+]
+FILES += ["data.png", "logs/training.log", "trials/0007.json", "checkpoints/abc-0.pt"]
 FOLDERS = ["trials", "logs", "checkpoints"]
 
 

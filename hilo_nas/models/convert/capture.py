@@ -135,9 +135,23 @@ def to_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:
     what = "ONNX must be able to express the network"
     with torch.inference_mode(False), torch.no_grad(), refusals(what, _WAY_OUT):
         program = _rewrite(program, {torch.ops.torchvision.deform_conv2d.default: _deform_by_sampling})
-        return torch.onnx.export(
+        found = torch.onnx.export(
             program, dynamo=True, opset_version=opset, input_names=["image"], output_names=["output"], verbose=False
         )
+    assert found is not None  # with `dynamo`
+    _forget_origin(found.model)
+    return found
+
+
+def _forget_origin(model: Any) -> None:
+    """Removes what the exporter notes of each node's origin: stack traces with paths of this machine, among others."""
+    graphs = [model.graph, *model.functions.values()]
+    nodes = [node for graph in graphs for node in graph.all_nodes()]
+    values = [value for graph in graphs for value in (*graph.inputs, *graph.outputs)]
+    values += [*model.graph.initializers.values(), *(value for node in nodes for value in node.outputs)]
+    for part in (model, *graphs, *nodes, *values):
+        part.metadata_props.clear()
+        part.doc_string = None
 
 
 def to_openvino(program: ExportedProgram) -> Any:

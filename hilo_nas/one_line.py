@@ -1,0 +1,28 @@
+r"""Text of others on one line: a line break in it is written out, so that it cannot pass for a line of this tool.
+
+Names of devices, classes and data sets and reasons of failures come from files that anyone may have written. They are
+freed of line breaks where they are read; the tool's own messages keep theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["one_line", "one_lined"]
+
+_BREAKS = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    r"""Returns a text with its line breaks written out, `\x0a` for a newline."""
+    return _BREAKS.sub(lambda found: ascii(found[0])[1:-1].replace("\\n", "\\x0a").replace("\\r", "\\x0d"), text)
+
+
+def one_lined(value: Any) -> Any:
+    """Returns plain data whose texts, keys of mappings among them, are each on one line."""
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, dict):
+        return {one_lined(key): one_lined(item) for key, item in value.items()}
+    return [one_lined(item) for item in value] if isinstance(value, list) else value
