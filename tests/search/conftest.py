@@ -1,3 +1,4 @@
+import ctypes
 import os
 
 import pytest
@@ -25,6 +26,24 @@ def _directory_of(config):
     if place not in _DIRECTORIES:
         _DIRECTORIES[place] = _read_directory(config)
     return _DIRECTORIES[place]
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_DISABLED = 2
+"""SS_DISABLE of Linux's signal.h."""
+
+
+@pytest.fixture(autouse=True)
+def plain_signals():
+    """Lets handlers run on the usual stack: conversions to OpenVINO in this process leave another one that is gone.
+
+    The first signal after tests/models/test_convert.py would else end the process with a segmentation fault.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "sigaltstack"):
+        libc.sigaltstack(ctypes.byref(_SignalStack(None, _DISABLED, 0)), None)
 
 
 @pytest.fixture(autouse=True)
