@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["counted", "figure", "is_wide", "probability_text", "share_text", "with_spread"]
+__all__ = ["figure", "is_wide", "probability_text", "share_text", "with_spread"]
 
 _THRESHOLDS = (0.05, 0.95)
 """Probabilities that decide something: a network breaks a limit below the first, and keeps it or beats another from the
 second on (`hilo_nas.space.KEPT_HARDLY`, `KEPT_SURELY`, `hilo_nas.front.SURE`)."""
-
-
 _SMALL_SHARE = 0.5
 """Half-widths up to this share of a value are told by ±."""
 
@@ -76,8 +74,3 @@ def share_text(share: float) -> str:
     if 0 < share < 0.01:
         return "less than 1%"
     return "more than 99%" if 0.99 < share < 1 else f"{share:.0%}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Returns a count with its noun, which takes an s for all but one: `1 network`, `2 networks`."""
-    return f"{count:,} {noun}" + "s" * (count != 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hilo_nas.figures import counted, figure, probability_text, share_text, with_spread
+from hilo_nas.figures import figure, probability_text, share_text, with_spread
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,6 @@ def test_a_speed_is_shown_with_its_spread_and_no_exponent(value, half_width, tex
 
 def test_a_number_has_no_exponent():
     assert [figure(value) for value in (None, 0, 12194.0, 0.12345)] == ["-", "0", "12,190", "0.1235"]
-
-
-def test_one_thing_is_singular():
-    assert [counted(count, "timing") for count in (0, 1, 2, 1000)] == [
-        "0 timings",
-        "1 timing",
-        "2 timings",
-        "1,000 timings",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "events": 0,
     "figures": 0,
+    "plurals": 0,
     "one_line": 0,
     "plain_files": 0,
     "safe_yaml": 0,

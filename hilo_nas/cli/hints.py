@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hilo_nas.commands import command, study_options
-from hilo_nas.figures import counted
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
+from hilo_nas.plurals import agree, count_of
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text, measured_values
 from hilo_nas.states import TrialState
@@ -110,7 +110,7 @@ def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord
             **(measured_values(nearest.measurements) if nearest.measurements else {}),
         }
         lines.append(
-            f"{counted(len(broken), 'network')} {'breaks' if len(broken) == 1 else 'break'} {limit_text(name, bound)}; "
+            f"{count_of(len(broken), 'network')} {agree(len(broken), 'breaks', 'break')} {limit_text(name, bound)}; "
             f"the nearest has {values[name]:.4g} (trial {nearest.number})."
         )
     return lines

@@ -15,10 +15,11 @@ from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
-from hilo_nas.figures import counted, share_text
+from hilo_nas.figures import share_text
 from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
+from hilo_nas.plurals import count_of
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
@@ -110,7 +111,7 @@ def run(
         rows["untrained"] = f"trial {', '.join(untrained)}: the score cannot be told from guessing"
     if verdicts:
         rows["machine"] = ", ".join(
-            f"{counted(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()
+            f"{count_of(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()
         )
         if contended:
             rows["machine"] += f"; contended: trial {', '.join(map(str, contended))}"

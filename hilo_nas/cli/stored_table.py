@@ -19,8 +19,9 @@ from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.cli.text import describe_proxy, duration, score_label
 from hilo_nas.commands import command
-from hilo_nas.figures import counted, figure, with_spread
+from hilo_nas.figures import figure, with_spread
 from hilo_nas.pareto import is_non_dominated
+from hilo_nas.plurals import count_of
 from hilo_nas.study import StudyFolder
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def print_table_status(folder: StudyFolder, table: Table, *, as_json: bool) -> N
         "target": f"{condition.label()} on {manifest.device.model} (torch {manifest.device.torch})",
         "scored": ", ".join(f"{count} after {images:,} images" for images, count in content["scored"].items()),
         "spent": f"{duration(content['timing_s'])} timing, {duration(content['training_s'])} training",
-        "machine": ", ".join(f"{counted(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()),
+        "machine": ", ".join(f"{count_of(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()),
     }
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}", markup=False)

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from hilo_nas.data.plurals import count_of
 from hilo_nas.data.sources import Sample, SourceSpec
 from hilo_nas.errors import DataError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.one_line import one_line
+from hilo_nas.plurals import count_of
 
 __all__ = ["BrokenImages"]
 

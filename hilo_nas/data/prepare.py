@@ -18,7 +18,6 @@ from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.groups import group_images, hash_groups
 from hilo_nas.data.held_out import COPIES_RULE, is_changed_by_copies, keep_together, number_labels, share_of, split_set
-from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import SourceSpec, list_files, parse_source, read_fingerprint
 from hilo_nas.data.summary import DataSummary, summarize_set
@@ -26,6 +25,7 @@ from hilo_nas.data.timm_reader import list_differences
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import DataRead, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.plurals import agree, count_of
 
 __all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
 

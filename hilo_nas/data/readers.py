@@ -20,7 +20,6 @@ from hilo_nas.data.doubts import check_parts, differ_in_words
 from hilo_nas.data.formats import describe_kinds, ending_of, image_endings, is_litter
 from hilo_nas.data.functions import open_function
 from hilo_nas.data.labels import count_unread, find_views, has_label_files, pair_labels, read_labels
-from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec
 from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_of
@@ -28,6 +27,7 @@ from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
 from hilo_nas.data.walk import walk_files
 from hilo_nas.errors import DataError
 from hilo_nas.one_line import one_line
+from hilo_nas.plurals import agree, count_of
 
 __all__ = ["open_source"]
 

@@ -18,7 +18,6 @@ from hilo_nas.data.cache import default_cache_dir, load_members
 from hilo_nas.data.decode import decode_image, parse_colour, unlimited_pillow
 from hilo_nas.data.deep import DeepImage
 from hilo_nas.data.memory import DecodingMemory, TooLargeError
-from hilo_nas.data.plurals import agree, count_of
 from hilo_nas.data.prepare import CachedData, find_places, prepare_data
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import parse_source
@@ -27,6 +26,7 @@ from hilo_nas.errors import DataError, StorageError, UsageError
 from hilo_nas.events import DataPrepared, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.plain_files import check_no_link
+from hilo_nas.plurals import agree, count_of
 from hilo_nas.records import write_atomically
 
 __all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]

@@ -1,4 +1,4 @@
-"""Numbers with their nouns and verbs, as messages about images tell them."""
+"""Numbers with their nouns and verbs, as messages tell them."""
 
 from __future__ import annotations
 

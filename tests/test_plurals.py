@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hilo_nas.data.plurals import agree, count_of
+from hilo_nas.plurals import agree, count_of
 
 
 @pytest.mark.parametrize(
