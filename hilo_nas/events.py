@@ -243,7 +243,7 @@ class RungReached(Event):
     images_seen: int
     images_total: int
     """The full budget."""
-    proxy_top1: float
+    value: float
     goes_on: bool
     """Whether it is trained further; of the full budget, false."""
     metric: str = "top1"
@@ -266,7 +266,7 @@ class SeedScored(Event):
     number: int
     """The trial's."""
     seed: int
-    proxy_top1: float
+    value: float
     done: int
     total: int
     metric: str = "top1"
@@ -295,7 +295,7 @@ class TrialFinished(Event):
     """`complete`, `stopped`, `infeasible` or `failed`."""
     reason: str | None
     images_per_s: float | None
-    proxy_top1: float | None
+    value: float | None
     seconds: float
     measured: int
     """Networks measured so far in the study."""

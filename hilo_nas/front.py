@@ -147,7 +147,7 @@ def seed_noise(records: Sequence[TrialRecord]) -> float:
     """
     squares, freedom = 0.0, 0
     for record in scored_trials(records):
-        top1s = [score.proxy_top1 for score in _counted(record)]
+        top1s = [score.value for score in _counted(record)]
         if len(top1s) > 1:
             squares += statistics.variance(top1s) * (len(top1s) - 1)
             freedom += len(top1s) - 1
@@ -157,7 +157,7 @@ def seed_noise(records: Sequence[TrialRecord]) -> float:
 def top1_errors(records: Sequence[TrialRecord]) -> dict[int, float]:
     """Returns by number the standard error of each complete trial's top-1, the noise between seeds included.
 
-    The errors hold for few held-out images (`ProxyScore.standard_error`).
+    The errors hold for few held-out images (`ProxyScore.interval_error`).
 
     That noise is the pooled one (`seed_noise`) for all, for networks with several seeds too: two or three values of a
     network's own tell its spread within a factor of two or worse, and those that agree by chance would make it look
@@ -246,14 +246,14 @@ def _surely_beats(own: TrialRecord, other: TrialRecord, noise: float) -> bool:
 def _probability_of_top1(own: TrialRecord, other: TrialRecord, noise: float) -> float:
     assert own.score
     assert other.score
-    gain = own.score.proxy_top1 - other.score.proxy_top1
+    gain = own.score.value - other.score.value
     return normal_above_zero(gain, math.hypot(_top1_error(own, noise), _top1_error(other, noise)))
 
 
 def _top1_error(record: TrialRecord, noise: float) -> float:
     """Joins the error of the held-out images, which all seeds share, with that of the seeds' mean; see `mean_score`."""
     scores = _counted(record)
-    of_images = math.sqrt(statistics.fmean(score.standard_error**2 for score in scores))
+    of_images = math.sqrt(statistics.fmean(score.interval_error**2 for score in scores))
     return math.hypot(of_images, noise / math.sqrt(len(scores)))
 
 
@@ -275,4 +275,4 @@ def _interval_error(measurement: Measurement) -> float:
 def _point(record: TrialRecord) -> tuple[float, float]:
     assert record.measurement
     assert record.score
-    return record.measurement.images_per_s, record.score.proxy_top1
+    return record.measurement.images_per_s, record.score.value

@@ -28,9 +28,9 @@ __all__ = [
     "write_record",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _INTERRUPTED, _RAISED, _RETRY = "interrupted before it finished", "due again: the budget was raised", "retry"
-"""Texts of earlier versions that stood for a mark: the begin of a reason, a reason, and the begin of an origin."""
+"""Texts of schema 1 that stood for a mark: the begin of a reason, a reason, and the begin of an origin."""
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
 
@@ -95,7 +95,7 @@ class TrialRecord:
     violations: dict[str, float] = dataclasses.field(default_factory=dict)
     """Per limit of the study, the logarithm of how far the value lies beyond it; at most 0 is within."""
     imputed: dict[str, float] = dataclasses.field(default_factory=dict)
-    """What the sampler was told in place of `images_per_s` or `proxy_top1` that were not taken; never a result."""
+    """What the sampler was told in place of `images_per_s` or `value` that were not taken; never a result."""
     sampler_memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What the sampler noted with its proposal (NSGA-II: the generation), so that it remembers after a rebuild."""
     measurements: tuple[Measurement, ...] = ()
@@ -189,7 +189,8 @@ class TrialRecord:
             raise RecordError(f"state must be one of {', '.join(TrialState)}, but got {values.get('state')!r}")
         try:
             values["state"] = TrialState(values["state"])
-            _name_marks(values)
+            if version < SCHEMA_VERSION:
+                _upgrade(values)
             values["subject"] = Subject.from_dict(values["subject"])
             values["measurements"] = tuple(Measurement.from_dict(item) for item in values.get("measurements", ()))
             for name in ("scores", "other_scores"):
@@ -202,8 +203,9 @@ class TrialRecord:
         return record
 
 
-def _name_marks(values: dict[str, Any]) -> None:
-    """Gives a record of an earlier version the fields that its texts stood for."""
+def _upgrade(values: dict[str, Any]) -> None:
+    """Turns the fields of a record of schema 1 into those of schema 2, in place."""
+    values["schema_version"] = SCHEMA_VERSION
     if "is_interrupted" not in values:
         reason = values.get("reason") or ""
         values["is_interrupted"] = values["state"] == TrialState.FAILED and reason.startswith(_INTERRUPTED)
@@ -211,6 +213,14 @@ def _name_marks(values: dict[str, Any]) -> None:
     kind, _, number = values.get("origin", SAMPLED).partition(":")
     if kind == _RETRY and number.isdecimal():
         values |= {"origin": SAMPLED, "retry_of": int(number)}
+    for name in ("scores", "other_scores"):
+        values[name] = [_renamed(score) for score in values.get(name, ())]
+    values["imputed"] = _renamed(values.get("imputed", {}))
+
+
+def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"proxy_top1": "value", "proxy_top1_se": "standard_error"}
+    return {names.get(name, name): value for name, value in fields.items()}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

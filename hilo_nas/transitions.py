@@ -47,7 +47,7 @@ def readmit(record: TrialRecord, since: str) -> TrialRecord:
     """Takes back that a trial is infeasible: it ends as it was trained, or is due again where it has no score."""
     if not record.scores:
         return interrupt(record, f"it keeps the limits since {since}, and is still to be trained")
-    if "proxy_top1" in record.imputed:  # its training ended at a rung
+    if "value" in record.imputed:  # its training ended at a rung
         return stop(record, f"others did better at its rung; it keeps the limits since {since}")
     return complete(record)
 

@@ -89,7 +89,7 @@ def build_measurement(images_per_s: float = 1000.0, **fields: Any) -> Measuremen
     return Measurement(**{**values, **fields})
 
 
-def build_score(proxy_top1: float = 0.5, **fields: Any) -> ProxyScore:
+def build_score(value: float = 0.5, **fields: Any) -> ProxyScore:
     """A score on 400 held-out images; its plan is that of `build_manifest` unless said otherwise.
 
     What guessing would score is told where the score lies clear of it, as reading a study would tell it.
@@ -97,11 +97,11 @@ def build_score(proxy_top1: float = 0.5, **fields: Any) -> ProxyScore:
     values: dict[str, Any] = {
         "plan_hash": build_plan().hash(build_data().hash),
         "metric": "top1",
-        "proxy_top1": proxy_top1,
-        "proxy_top1_se": (max(proxy_top1 * (1 - proxy_top1), 0.0) / 400) ** 0.5,
+        "value": value,
+        "standard_error": (max(value * (1 - value), 0.0) / 400) ** 0.5,
         "loss": 1.25,
         "n_val": 400,
-        "chance": 0.1 if proxy_top1 > 0.2 else None,
+        "chance": 0.1 if value > 0.2 else None,
         "images_seen": 3008,
         "seconds": 7.5,
         "seed": 0,
@@ -116,7 +116,7 @@ def build_score(proxy_top1: float = 0.5, **fields: Any) -> ProxyScore:
 def build_record(
     number: int = 0,
     images_per_s: float | None = 1000.0,
-    proxy_top1: float | None = 0.5,
+    value: float | None = 0.5,
     *,
     arch: ArchConfig | None = None,
     state: str = "complete",
@@ -133,7 +133,7 @@ def build_record(
         "parameters": count_params(arch, num_classes=10),
         "macs": count_macs(arch, 32, num_classes=10) if arch.stride <= 32 else None,
         "measurements": () if images_per_s is None else (build_measurement(images_per_s),),
-        "scores": () if proxy_top1 is None else (build_score(proxy_top1, **baseline),),
+        "scores": () if value is None else (build_score(value, **baseline),),
         "started_at": NOW,
         "finished_at": NOW,
         "seconds": 10.0,
@@ -370,8 +370,8 @@ scores = st.builds(
     ProxyScore,
     plan_hash=_text,
     metric=st.sampled_from(["top1", "balanced"]),
-    proxy_top1=st.floats(0, 1),
-    proxy_top1_se=st.floats(0, 1),
+    value=st.floats(0, 1),
+    standard_error=st.floats(0, 1),
     loss=st.none() | _positive,
     n_val=st.integers(1, 10**6),
     images_seen=st.integers(1, 10**9),

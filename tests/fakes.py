@@ -238,7 +238,7 @@ class FakeWorkers:
             noise = int(subject.key[:4], 16) % 7 * seed / 1000
             value, metric, plan_hash = top1(subject.arch) * (seen / 1e5) ** 0.1 + noise, "top1", plan.hash(data_hash)
         score = build_score(value, seed=seed, images_seen=seen, metric=metric, plan_hash=plan_hash)
-        return dataclasses.asdict(dataclasses.replace(score, proxy_top1_se=0.01))
+        return dataclasses.asdict(dataclasses.replace(score, standard_error=0.01))
 
     def close(self):
         pass

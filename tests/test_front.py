@@ -41,9 +41,9 @@ def exactly(images_per_s, **fields):
     return build_measurement(images_per_s, images_per_s_low=images_per_s, images_per_s_high=images_per_s, **fields)
 
 
-def trial(number, measurement, proxy_top1=0.5, se=0.001):
+def trial(number, measurement, value=0.5, se=0.001):
     """A complete trial with this measurement."""
-    score = build_score(proxy_top1, proxy_top1_se=se, n_val=10**6)
+    score = build_score(value, standard_error=se, n_val=10**6)
     return build_record(number, arch=build_arch(number), measurements=(measurement,), scores=(score,))
 
 
@@ -184,7 +184,7 @@ def test_no_member_of_the_front_is_tied_and_the_order_does_not_matter(points, ar
     some = cohort(*points, se=0.02, rounds=4)
     some = some if are_paired else apart(some)
     front, ties = front_of(some), ties_of(some)
-    values = {r.number: (r.measurement.images_per_s, r.score.proxy_top1) for r in some}
+    values = {r.number: (r.measurement.images_per_s, r.score.value) for r in some}
     assert not set(numbers(front)) & set(ties)
     for number, rivals in ties.items():
         assert rivals
@@ -221,7 +221,7 @@ def test_a_long_front_is_never_cut_and_leaves_no_room_for_ties():
 
 def seeded(number, images_per_s, *top1s, se=0.0, **fields):
     """A complete trial of so many seeds, timed alone and without an interval."""
-    some = tuple(build_score(top1, proxy_top1_se=se, n_val=10**6, seed=seed) for seed, top1 in enumerate(top1s))
+    some = tuple(build_score(top1, standard_error=se, n_val=10**6, seed=seed) for seed, top1 in enumerate(top1s))
     values = {"arch": build_arch(number), "measurements": (exactly(images_per_s),), "scores": some}
     return build_record(number, **{**values, **fields})
 
@@ -309,7 +309,7 @@ def test_without_further_seeds_or_with_one_network_alone_errors_are_the_scores_o
     single = [seeded(0, 1000.0, 0.5, se=0.003), seeded(1, 900.0, 0.6, se=0.004)]
     assert top1_errors(single) == pytest.approx({0: 0.003, 1: 0.004}, rel=1e-3)
     alone = seeded(0, 1000.0, 0.50, 0.53, 0.51, se=0.003)
-    assert top1_errors([alone])[0] == pytest.approx(alone.score.proxy_top1_se, rel=1e-3)
+    assert top1_errors([alone])[0] == pytest.approx(alone.score.standard_error, rel=1e-3)
 
 
 def test_the_noise_of_seeds_makes_ties_of_what_one_seed_seemed_to_decide():
@@ -322,7 +322,7 @@ def test_the_noise_of_seeds_makes_ties_of_what_one_seed_seemed_to_decide():
 
 def test_all_of_few_images_right_is_not_certain():
     perfect, good = (
-        build_record(i, 1000.0 + i, scores=(build_score(top1, n_val=8, proxy_top1_se=0.0, chance=0.1),))
+        build_record(i, 1000.0 + i, scores=(build_score(top1, n_val=8, standard_error=0.0, chance=0.1),))
         for i, top1 in enumerate((1.0, 0.875))
     )
     assert top1_errors([perfect])[0] == pytest.approx(0.083, abs=0.001)  # half of Wilson's .676 to 1, over 1.96

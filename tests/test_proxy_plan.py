@@ -125,21 +125,21 @@ def test_one_seed_is_its_own_mean():
 
 def test_a_mean_over_seeds_joins_what_the_images_and_what_the_seeds_leave_open():
     scores = [
-        build_score(top1, proxy_top1_se=se, seed=seed, loss=loss, seconds=10.0)
+        build_score(top1, standard_error=se, seed=seed, loss=loss, seconds=10.0)
         for seed, (top1, se, loss) in enumerate([(0.50, 0.03, 1.0), (0.56, 0.04, 1.5), (0.53, 0.05, 2.0)])
     ]
     mean = mean_score(scores)
-    assert mean.proxy_top1 == pytest.approx(0.53)
+    assert mean.value == pytest.approx(0.53)
     of_images = math.sqrt((0.03**2 + 0.04**2 + 0.05**2) / 3)
     of_seeds = 0.03 / math.sqrt(3)
-    assert mean.proxy_top1_se == pytest.approx(math.sqrt(of_images**2 + of_seeds**2))
+    assert mean.standard_error == pytest.approx(math.sqrt(of_images**2 + of_seeds**2))
     assert (mean.loss, mean.seeds, mean.seconds) == (pytest.approx(1.5), 3, 30.0)
     assert (mean.plan_hash, mean.images_seen, mean.n_val) == (scores[0].plan_hash, 3008, 400)
 
 
 def test_seeds_that_agree_leave_what_the_images_leave():
     mean = mean_score([build_score(0.5, seed=seed) for seed in range(4)])
-    assert mean.proxy_top1_se == pytest.approx(build_score(0.5).proxy_top1_se)
+    assert mean.standard_error == pytest.approx(build_score(0.5).standard_error)
 
 
 def test_the_standard_error_of_a_mean_is_what_repeated_draws_show():
@@ -154,8 +154,8 @@ def test_the_standard_error_of_a_mean_is_what_repeated_draws_show():
             top1 = float(np.mean(skill > hardness))
             scores.append(build_score(top1, seed=seed, n_val=n_val))
         mean = mean_score(scores)
-        means.append(mean.proxy_top1)
-        errors.append(mean.proxy_top1_se)
+        means.append(mean.value)
+        errors.append(mean.standard_error)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(means), rel=0.1)
 
 

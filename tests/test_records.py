@@ -119,7 +119,7 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
         ({"measurements": [{"colour": "red"}]}, "Measurement has no field colour: was it written by a newer version"),
         ({"measurements": [{"images_per_s": 3}]}, "Measurement is not complete: .*missing"),
         ({"measurements": [{"condition": {"batch_size": 0}}]}, "batch_size must be at least 1, but got 0"),
-        ({"scores": [{"proxy_top1": 0.5}]}, "ProxyScore is not complete: .*missing"),
+        ({"scores": [{"value": 0.5}]}, "ProxyScore is not complete: .*missing"),
         ({"scores": 7}, "the record is not complete"),
     ],
 )
@@ -205,7 +205,7 @@ def test_seeds_count_together_where_they_saw_as_many_images():
     )
     record = build_record(0, scores=scores)
     assert record.score == mean_score(scores[1:3])
-    assert (record.score.proxy_top1, record.score.seeds) == (pytest.approx(0.52), 2)
+    assert (record.score.value, record.score.seeds) == (pytest.approx(0.52), 2)
     assert record.score_at(320) == mean_score([scores[0], scores[3]])
     assert record.scores == scores  # single ones are what is kept
     assert TrialRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record

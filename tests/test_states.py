@@ -42,8 +42,8 @@ def test_a_trial_that_keeps_its_limits_after_all_ends_as_it_was_trained():
     untrained = build_infeasible(0)
     assert readmit(untrained, "it was timed again").is_interrupted
     rung = (build_score(0.3, images_seen=320),)
-    stopped = readmit(build_infeasible(0, scores=rung, imputed={"proxy_top1": 0.4}), "it was timed again")
-    assert (stopped.state, stopped.imputed) == (TrialState.STOPPED, {"proxy_top1": 0.4})
+    stopped = readmit(build_infeasible(0, scores=rung, imputed={"value": 0.4}), "it was timed again")
+    assert (stopped.state, stopped.imputed) == (TrialState.STOPPED, {"value": 0.4})
     assert "limit, but got" not in stopped.reason
     trained = readmit(build_infeasible(0, scores=(build_score(0.5),)), "it was timed again")
     assert (trained.state, trained.reason) == (TrialState.COMPLETE, None)

@@ -212,7 +212,7 @@ def test_only_complete_and_scored_trials_stand_on_the_front():
         build_record(2, 9000.0, 0.9, state="running"),
         build_record(3, 9000.0, None),
         build_record(4, None, 0.9),
-        build_infeasible(5, 9000.0, imputed={"proxy_top1": 0.99}),
+        build_infeasible(5, 9000.0, imputed={"value": 0.99}),
         build_failed(6),
     ]
     assert [record.number for record in front_of(some)] == [0]
@@ -223,11 +223,11 @@ def test_only_complete_and_scored_trials_stand_on_the_front():
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=8))
 def test_no_trial_of_the_front_is_beaten(pairs):
     some = [build_record(i, float(speed), top1 / 6) for i, (speed, top1) in enumerate(pairs)]
-    front = [(r.measurement.images_per_s, r.score.proxy_top1) for r in front_of(some)]
+    front = [(r.measurement.images_per_s, r.score.value) for r in front_of(some)]
     assert front == sorted(front, key=lambda point: -point[0])
     assert bool(front) == bool(some)
     for record in some:
-        point = (record.measurement.images_per_s, record.score.proxy_top1)
+        point = (record.measurement.images_per_s, record.score.value)
         assert (point in front) != any(dominates(other, point) for other in front)
 
 

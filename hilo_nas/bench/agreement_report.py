@@ -75,7 +75,7 @@ def plot_agreement(agreement: Agreement) -> str:
             Cloud(
                 name=budget.name,
                 long_top1=[network.long[0] for network in taken],
-                proxy_top1=[network.proxies[budget.name] for network in taken],
+                values=[network.proxies[budget.name] for network in taken],
             )
         )
     bars = [_bar(proxy.name, proxy.tau) for proxy in agreement.proxies]

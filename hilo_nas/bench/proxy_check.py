@@ -229,7 +229,7 @@ def _load_target(
             f"the target's study {folder.name} must hold long trainings, but has none. Make it by `hilo-nas proxy "
             "check` of the same space."
         )
-    return {key: score.proxy_top1 for key, scores in found.items() for score in scores if score.images_seen == longest}
+    return {key: score.value for key, scores in found.items() for score in scores if score.images_seen == longest}
 
 
 def _check_data(target: StudyFolder, manifest: Manifest) -> None:
@@ -250,12 +250,12 @@ def _gathered(
 ) -> CheckedNetwork:
     """Returns all that a record says of its network."""
     found = {(score.seed, score.images_seen): score for score in record.scores}
-    top1 = {at: score.proxy_top1 for at, score in found.items()}
+    top1 = {at: score.value for at, score in found.items()}
     proxies: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for images in budgets:
         if score := found.get((_PROXY, images)):
-            values = {_name(manifest, images): score.proxy_top1}
+            values = {_name(manifest, images): score.value}
             if score.loss is not None:
                 values[f"{LIKELIHOOD}@{images}"] = math.exp(-score.loss)
             proxies |= values
@@ -264,7 +264,7 @@ def _gathered(
         if count is not None:
             proxies[name], seconds[name] = float(count), 0.0
     for score in record.other_scores:
-        proxies[score.metric], seconds[score.metric] = score.proxy_top1, score.seconds
+        proxies[score.metric], seconds[score.metric] = score.value, score.seconds
     if record.measurement is not None:
         seconds["images_per_s"] = record.measurement.seconds
     trained = [top1.get((seed, long)) for seed in (_LONG, _SECOND)]

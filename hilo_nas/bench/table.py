@@ -49,7 +49,7 @@ class TableScore:
 
     top1: float
     top1_se: float
-    """From the finite number of held-out images, as `ProxyScore.proxy_top1_se`."""
+    """From the finite number of held-out images, as `ProxyScore.standard_error`."""
     seconds: float
     """Of the training from its beginning up to this budget, scoring on the way included."""
 
@@ -146,8 +146,8 @@ def build_score(row: TableRow, images: int, table: Table, *, since: int = 0, see
     return ProxyScore(
         plan_hash=manifest.plan_hash,
         metric=manifest.plan.metric,
-        proxy_top1=score.top1,
-        proxy_top1_se=score.top1_se,
+        value=score.top1,
+        standard_error=score.top1_se,
         loss=None,
         n_val=manifest.plan.val_images,
         images_seen=images,
@@ -191,7 +191,7 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
     for score in sorted(record.scores, key=lambda score: score.images_seen):
         if score.seed == manifest.seed:
             seconds += score.seconds  # a record's are those of a leg
-            scores[score.images_seen] = TableScore(top1=score.proxy_top1, top1_se=score.proxy_top1_se, seconds=seconds)
+            scores[score.images_seen] = TableScore(top1=score.value, top1_se=score.standard_error, seconds=seconds)
     return TableRow(
         key=record.key,
         params=record.params,

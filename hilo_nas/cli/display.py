@@ -114,7 +114,7 @@ def _line(event: Event) -> str | None:
     if isinstance(event, SeedScored):
         return (
             f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: "
-            f"{_scored(event.metric, event.proxy_top1)}"
+            f"{_scored(event.metric, event.value)}"
         )
     if isinstance(event, OtherProxyScored):
         return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"
@@ -129,7 +129,7 @@ def _line(event: Event) -> str | None:
         count = f"{event.measured}/{event.total}"
         head = escape(f"trial {event.number:>3} ({count}) {event.network or event.key}")
         if TrialState(event.state).is_scored:
-            speed, score = event.images_per_s or 0.0, _scored(event.metric, event.proxy_top1 or 0.0, width=7)
+            speed, score = event.images_per_s or 0.0, _scored(event.metric, event.value or 0.0, width=7)
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
             return f"{head}  {figure(speed):>8} images/s{verdict}  {score}  {duration(event.seconds)}" + (
                 f"  stopped: {escape(event.reason or '')}" * (event.state == TrialState.STOPPED)
@@ -197,8 +197,8 @@ class _LiveDisplay:
             self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
             self._stopped += event.state == TrialState.STOPPED
             is_point = event.state == TrialState.COMPLETE and not event.is_peer
-            if is_point and event.images_per_s and event.proxy_top1 is not None:
-                self._points[event.number] = (event.images_per_s, event.proxy_top1)
+            if is_point and event.images_per_s and event.value is not None:
+                self._points[event.number] = (event.images_per_s, event.value)
         elif isinstance(event, CalibrationStarted):
             self._phase, self._share = f"timing the reference at {event.condition}", None
         elif isinstance(event, DataPrepared):
@@ -218,7 +218,7 @@ class _LiveDisplay:
             self._share = min(event.images_seen / event.images_total, 1.0)
         elif isinstance(event, RungReached):
             after = f" after {event.images_seen:,} images" if event.metric in METRICS else ""
-            self._phase = f"scored{after}: {score_text(event.metric, event.proxy_top1)}"
+            self._phase = f"scored{after}: {score_text(event.metric, event.value)}"
             self._share = None
 
     def render(self) -> RenderableType:

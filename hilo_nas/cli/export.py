@@ -125,7 +125,7 @@ def _figures(record: TrialRecord) -> str:
     parts = [
         f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on {measured.device.model} "
         f"({way})",
-        f"{score_label(score.metric)} {score_text(score.metric, score.proxy_top1)}",
+        f"{score_label(score.metric)} {score_text(score.metric, score.value)}",
         f"{figure((record.parameters or 0) / 1e6)} M parameters",
     ]
     return ", ".join(parts)

@@ -116,7 +116,7 @@ def _print_text(
         Column("images/s", [with_spread(row.images_per_s, _half_width(row)) for _, row in front]),
         Column(
             f"{score_label(manifest.plan.score_metric)} %",
-            [with_spread(score.proxy_top1, score.half_width, scale=100, decimals=1) for score in scores],
+            [with_spread(score.value, score.half_width, scale=100, decimals=1) for score in scores],
         ),
         Column("params M", [figure(row.parameters / 1e6, 3) for _, row in front], rank=1),
         Column("GMACs", [figure(row.macs / 1e9, 3) for _, row in front], rank=2),

@@ -67,7 +67,7 @@ def print_front_table(
             score_name,
             [
                 with_spread(
-                    record.score.proxy_top1 if record.score else None,
+                    record.score.value if record.score else None,
                     half_widths[record.number],
                     scale=100 if is_share else 1,
                     decimals=1 if is_share else 0,

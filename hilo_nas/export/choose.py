@@ -113,4 +113,4 @@ def _speed(record: TrialRecord) -> float:
 
 def _top1(record: TrialRecord) -> float:
     assert record.score is not None
-    return record.score.proxy_top1
+    return record.score.value

@@ -45,8 +45,8 @@ def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
             "measured_at": measurement.measured_at,
         },
         "proxy": {
-            "proxy_top1": score.proxy_top1,
-            "proxy_top1_se": score.proxy_top1_se,
+            "value": score.value,
+            "standard_error": score.standard_error,
             "metric": score.metric,
             "plan": {**manifest.plan.to_dict(), "hash": score.plan_hash},
             "data": dataclasses.asdict(manifest.data),

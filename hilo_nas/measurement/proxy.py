@@ -173,10 +173,10 @@ class ProxyScore:
     """`ProxyPlan.hash` of the plan and the data; not of the device."""
     metric: str
     """One of `METRICS`, or the name of a proxy that is no training."""
-    proxy_top1: float
+    value: float
     """Share of held-out images whose class was found, in [0, 1] (with `balanced`, the classes' mean; with `likelihood`,
     the probability given to it); of another proxy its value, the higher the better."""
-    proxy_top1_se: float
+    standard_error: float
     """Standard error of it from the finite number of held-out images; where `seeds` is 1, the seed's own noise is not
     in it."""
     loss: float | None
@@ -201,17 +201,17 @@ class ProxyScore:
     """Trainings that the value is the mean of; records hold single ones (see `mean_score`)."""
 
     @property
-    def standard_error(self) -> float:
+    def interval_error(self) -> float:
         """Standard error that holds for few images: half of Wilson's 95 % interval over 1.96, never 0.
 
-        For `balanced` the interval is that of each class, all of one size. Other metrics keep `proxy_top1_se`.
+        For `balanced` the interval is that of each class, all of one size. Other metrics keep `standard_error`.
         """
         return self._wilson()[1]
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval of the value, from its `standard_error`."""
-        return _Z95 * self.standard_error
+        """Half of the 95 % interval of the value, from its `interval_error`."""
+        return _Z95 * self.interval_error
 
     @property
     def is_at_chance(self) -> bool:
@@ -225,11 +225,11 @@ class ProxyScore:
         """The middle of the interval and its half-width over 1.96 (Wilson 1927)."""
         classes = {"top1": 1.0, "balanced": 1 / self.chance if self.chance else 1.0}.get(self.metric)
         if classes is None or self.n_val < 1:
-            return self.proxy_top1, self.proxy_top1_se
+            return self.value, self.standard_error
         per_class = self.n_val / classes
         shrink = 1 + _Z95**2 / per_class
-        variance = self.proxy_top1_se**2 + (_Z95 / (2 * per_class)) ** 2 / classes
-        return (self.proxy_top1 + _Z95**2 / (2 * per_class)) / shrink, math.sqrt(variance) / shrink
+        variance = self.standard_error**2 + (_Z95 / (2 * per_class)) ** 2 / classes
+        return (self.value + _Z95**2 / (2 * per_class)) / shrink, math.sqrt(variance) / shrink
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyScore:
@@ -250,16 +250,16 @@ def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None)
     """
     if len(scores) == 1 and not seed_noise:
         return scores[0]
-    top1s = [score.proxy_top1 for score in scores]
+    top1s = [score.value for score in scores]
     if seed_noise is None:
         seed_noise = statistics.stdev(top1s)
-    of_images = math.sqrt(statistics.fmean(score.proxy_top1_se**2 for score in scores))
+    of_images = math.sqrt(statistics.fmean(score.standard_error**2 for score in scores))
     of_seeds = seed_noise / math.sqrt(len(top1s))
     losses = [score.loss for score in scores if score.loss is not None]
     return dataclasses.replace(
         scores[0],
-        proxy_top1=statistics.fmean(top1s),
-        proxy_top1_se=math.hypot(of_images, of_seeds),
+        value=statistics.fmean(top1s),
+        standard_error=math.hypot(of_images, of_seeds),
         loss=statistics.fmean(losses) if losses else None,
         seconds=sum(score.seconds for score in scores),
         seeds=len(scores),

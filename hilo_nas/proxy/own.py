@@ -129,8 +129,8 @@ def run_own(
     score = ProxyScore(
         plan_hash=the_plan.hash(the_data.content_hash),
         metric=the_plan.proxy,
-        proxy_top1=value,
-        proxy_top1_se=standard_error,
+        value=value,
+        standard_error=standard_error,
         loss=None,
         n_val=0,
         images_seen=the_plan.images,

@@ -104,8 +104,8 @@ def run_training(
     score = ProxyScore(
         plan_hash=trained.plan_hash,
         metric=the_plan.metric,
-        proxy_top1=top1,
-        proxy_top1_se=standard_error,
+        value=top1,
+        standard_error=standard_error,
         chance=chance_of(the_plan.metric, result.labels),
         loss=result.loss,
         n_val=len(result.labels),

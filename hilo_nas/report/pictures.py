@@ -35,7 +35,7 @@ class Cloud:
 
     name: str
     long_top1: Sequence[float]
-    proxy_top1: Sequence[float]
+    values: Sequence[float]
 
 
 def can_draw() -> bool:
@@ -101,7 +101,7 @@ def _draw_clouds(axes: Axes, clouds: Sequence[Cloud]) -> None:
     for cloud in clouds:
         axes.plot(
             [100 * value for value in cloud.long_top1],
-            [100 * value for value in cloud.proxy_top1],
+            [100 * value for value in cloud.values],
             "o",
             markersize=3.5,
             alpha=0.75,

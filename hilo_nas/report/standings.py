@@ -117,7 +117,7 @@ class _Comparison:
             return Standing(name=name, number=number, verdict="not measured", reason=record.reason)
         metric = record.score.metric
         if not record.has_trained:
-            value, chance = record.score.proxy_top1, record.score.chance
+            value, chance = record.score.value, record.score.chance
             return Standing(
                 name=name, number=number, verdict="did not train", score=value, chance=chance, metric=metric
             )
@@ -167,4 +167,4 @@ def _percent(share: float | None) -> str:
 def _point(record: TrialRecord) -> tuple[float, float]:
     assert record.measurement is not None
     assert record.score is not None
-    return record.measurement.images_per_s, record.score.proxy_top1
+    return record.measurement.images_per_s, record.score.value

@@ -32,8 +32,8 @@ COLUMNS = (
     "memory_mib",
     "steady",
     "verdict",
-    "proxy_top1",
-    "proxy_top1_se",
+    "value",
+    "standard_error",
     "metric",
     "loss",
     "images_seen",
@@ -58,7 +58,7 @@ COLUMNS = (
     "reason",
 )
 """The columns of `trials.csv`; `front.csv` has the same. `images_per_s_low` and `_high` are a 95 % interval.
-The top-1 is the mean of `seeds` trainings of `images_seen` images; `proxy_top1_se` and `on_front_probability` are those
+The top-1 is the mean of `seeds` trainings of `images_seen` images; `standard_error` and `on_front_probability` are those
 of `hilo_nas.front.top1_errors` and `probability_on_front`."""
 
 
@@ -78,7 +78,7 @@ def build_trials_frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     rows = [
         {
             **(row := _row(record)),
-            "proxy_top1_se": errors.get(record.number, row.get("proxy_top1_se")),
+            "standard_error": errors.get(record.number, row.get("standard_error")),
             "on_front": record.number in front,
             "on_front_probability": probabilities.get(record.number),
             "tied_with": _join(ties.get(record.number, ())) or None,
@@ -154,7 +154,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         for label, further in list(record.measurements_by_condition().items())[1:]:
             row |= {f"{name}@{label}": getattr(further, name) for name in _FURTHER}
     if record.score is not None:
-        names = ("proxy_top1", "proxy_top1_se", "metric", "loss", "images_seen", "seeds")
+        names = ("value", "standard_error", "metric", "loss", "images_seen", "seeds")
         row |= {name: getattr(record.score, name) for name in names} | {"has_trained": record.has_trained}
     return row
 

@@ -100,5 +100,5 @@ def _stem(key: str) -> str:
 def _ranks(records: Sequence[TrialRecord]) -> dict[str, int]:
     """The front that each network would be on, by its last score and the name of its files; 0 is the best."""
     found = [(r, m, s) for r in records if (m := r.measurement) and (s := r.score)]
-    ranks = non_dominated_ranks([(m.images_per_s, s.proxy_top1) for _, m, s in found])
+    ranks = non_dominated_ranks([(m.images_per_s, s.value) for _, m, s in found])
     return {_stem(record.key): rank for (record, _, _), rank in zip(found, ranks, strict=True)}

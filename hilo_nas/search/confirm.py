@@ -85,7 +85,7 @@ def confirm_front(
                 SeedScored(
                     number=number,
                     seed=seed,
-                    proxy_top1=score.proxy_top1,
+                    value=score.value,
                     done=done,
                     total=len(due),
                     metric=score.metric,

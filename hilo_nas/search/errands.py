@@ -110,7 +110,7 @@ class TrainingErrand(Errand):
 
     def told(self, score: ProxyScore, done: int, total: int) -> Event:
         """See `Errand.told`."""
-        return SeedScored(number=self.number, seed=self.seed, proxy_top1=score.proxy_top1, done=done, total=total)
+        return SeedScored(number=self.number, seed=self.seed, value=score.value, done=done, total=total)
 
     @property
     def title(self) -> str:
@@ -142,7 +142,7 @@ class ProxyErrand(Errand):
 
     def told(self, score: ProxyScore, done: int, total: int) -> Event:
         """See `Errand.told`."""
-        return OtherProxyScored(number=self.number, proxy=self.name, value=score.proxy_top1, done=done, total=total)
+        return OtherProxyScored(number=self.number, proxy=self.name, value=score.value, done=done, total=total)
 
     @property
     def title(self) -> str:

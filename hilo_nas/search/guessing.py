@@ -12,10 +12,10 @@ __all__ = ["warn_of_guessing"]
 def warn_of_guessing(manifest: Manifest, record: TrialRecord) -> Notice | None:
     """Returns a warning where a network's score is at most that of always guessing the largest class, or one class."""
     level = manifest.guessing_score
-    if level is None or record.score is None or record.score.proxy_top1 > level + 1e-9:
+    if level is None or record.score is None or record.score.value > level + 1e-9:
         return None
     text = (
-        f"trial {record.number} ({record.key}) scored {100 * record.score.proxy_top1:.1f} % after "
+        f"trial {record.number} ({record.key}) scored {100 * record.score.value:.1f} % after "
         f"{record.score.images_seen:,} images; always guessing the largest class gives {100 * level:.1f} %. Such a "
         "network did not learn: raise --proxy-images, or look at the images with `hilo-nas data show`."
     )

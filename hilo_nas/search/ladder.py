@@ -61,7 +61,7 @@ class Ladder:
                         number=record.number,
                         images_seen=images,
                         images_total=self._budgets[-1],
-                        proxy_top1=told.proxy_top1,
+                        value=told.value,
                         goes_on=goes_on,
                         metric=told.metric,
                     )
@@ -90,7 +90,7 @@ class Ladder:
             return complete(record)
         assert record.score is not None, "a trial is stopped at a rung"
         reason = f"others did better after {record.score.images_seen:,} of {self._budgets[-1]:,} images"
-        return stop(record, reason, imputed={"proxy_top1": extrapolate(record, records, self._budgets[-1])})
+        return stop(record, reason, imputed={"value": extrapolate(record, records, self._budgets[-1])})
 
     def goes_on(self, record: TrialRecord, images: int, others: Sequence[TrialRecord]) -> bool:
         """Returns whether a network is trained beyond a rung that it has reached.
@@ -113,7 +113,7 @@ class Ladder:
             key=record.key,
             images=images,
             images_per_s=measurement.images_per_s,
-            top1=score.proxy_top1,
+            top1=score.value,
             always=self._manifest.is_reference(record),
         )
 
@@ -133,8 +133,8 @@ def extrapolate(record: TrialRecord, records: Sequence[TrialRecord], images: int
     last = record.score
     assert last is not None
     gains = [
-        full.proxy_top1 - rung.proxy_top1
+        full.value - rung.value
         for other in records
         if not other.is_peer and (full := other.score_at(images)) and (rung := other.score_at(last.images_seen))
     ]
-    return last.proxy_top1 + (statistics.median(gains) if gains else 0.0)
+    return last.value + (statistics.median(gains) if gains else 0.0)

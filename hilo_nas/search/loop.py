@@ -292,7 +292,7 @@ class SearchLoop:
                 reason=closed.reason,
                 images_per_s=measurement.images_per_s if measurement else None,
                 verdict=verdict_name(measurement) if measurement else None,
-                proxy_top1=score.proxy_top1 if score else None,
+                value=score.value if score else None,
                 seconds=closed.seconds,
                 measured=self.measured,
                 total=self._manifest.trials,

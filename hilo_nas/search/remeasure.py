@@ -324,7 +324,7 @@ def _failed(
     if isinstance(error, OutOfMemoryError) and not record.is_peer:
         imputed = impute(records, chance_top1=manifest.chance)
         if record.scores:
-            del imputed["proxy_top1"]
+            del imputed["value"]
         return rule_out(
             record,
             f"out of memory while timing: {error}",

@@ -135,8 +135,8 @@ def score_by_formula(record: TrialRecord, manifest: Manifest) -> ProxyScore:
     return ProxyScore(
         plan_hash=manifest.plan_hash,
         metric=plan.proxy,
-        proxy_top1=value,
-        proxy_top1_se=standard_error,
+        value=value,
+        standard_error=standard_error,
         loss=None,
         n_val=0,
         images_seen=plan.budgets[-1],

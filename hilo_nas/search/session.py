@@ -88,7 +88,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 device=f"{manifest.objective.device} ({manifest.device.model})",
                 metric=manifest.plan.score_metric,
                 points=tuple(
-                    (record.number, record.measurement.images_per_s, record.score.proxy_top1)
+                    (record.number, record.measurement.images_per_s, record.score.value)
                     for record in loop.records
                     if record.state == TrialState.COMPLETE
                     and not record.is_peer

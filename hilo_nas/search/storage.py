@@ -35,10 +35,10 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     there, chance stands in (`Manifest.chance`).
     """
     records = [record for record in records if not record.is_peer]
-    scores = [score.proxy_top1 for record in records if record.state != TrialState.STOPPED and (score := record.score)]
+    scores = [score.value for record in records if record.state != TrialState.STOPPED and (score := record.score)]
     speeds = [record.measurement.images_per_s for record in records if record.measurement]
     return {
-        "proxy_top1": statistics.median(scores) if scores else chance_top1,
+        "value": statistics.median(scores) if scores else chance_top1,
         "images_per_s": min(speeds, default=1.0),
     }
 
@@ -194,7 +194,7 @@ class Memory:
             attributes["reason"] = record.reason
         measurement, score = record.measurement, record.score
         speed = measurement.images_per_s if measurement else record.imputed.get("images_per_s")
-        top1 = record.imputed.get("proxy_top1", score.proxy_top1 if score else None)
+        top1 = record.imputed.get("value", score.value if score else None)
         if record.params is None or not record.is_measured or speed is None or top1 is None:
             return create_trial(state=OptunaState.FAIL, user_attrs=attributes)
         # What was not measured, because the network did not fit, is told as lying on the limit's edge.

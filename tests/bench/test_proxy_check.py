@@ -101,13 +101,13 @@ def test_every_proxy_is_compared_with_the_first_long_training(desk):
     records = {record.key: record for record in desk.folder().load_records()}
     for network in agreement.networks:
         record = records[network.key]
-        values = {(score.seed, score.images_seen): score.proxy_top1 for score in record.scores}
+        values = {(score.seed, score.images_seen): score.value for score in record.scores}
         assert network.long == tuple(values[seed, 30_016] for seed in (1, 2) if (seed, 30_016) in values)
         assert network.proxies["top1@1024"] == values[0, 1024]
         losses = {score.images_seen: score.loss for score in record.scores if score.seed == 0}
         assert network.proxies["likelihood@1024"] == math.exp(-losses[1024])
         assert (network.proxies["params"], network.proxies["macs"]) == (record.parameters, record.macs)
-        assert network.proxies["zico"] == next(s.proxy_top1 for s in record.other_scores if s.metric == "zico")
+        assert network.proxies["zico"] == next(s.value for s in record.other_scores if s.metric == "zico")
         assert network.images_per_s == record.measurement.images_per_s
 
 
@@ -214,7 +214,7 @@ def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
     desk.check("target", check=ProxyCheck(networks=4, second_seed=0, training_free=()), proxy_img_size=48)
     check = ProxyCheck(networks=6, second_seed=3, target=desk.folder("target"))
     agreement = desk.check(check=check).agreement
-    top1 = {record.key: record.score_at(30_016).proxy_top1 for record in desk.folder("target").load_records()}
+    top1 = {record.key: record.score_at(30_016).value for record in desk.folder("target").load_records()}
     assert [network.target for network in agreement.networks] == [
         top1.get(network.key) for network in agreement.networks
     ]

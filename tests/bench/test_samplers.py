@@ -95,7 +95,7 @@ def test_the_executor_gives_what_the_table_says():
     assert table.manifest.is_comparable(measurement)
     for images in table.budgets:
         score = executor.score(subject, 3, print, until=images)
-        assert (score.proxy_top1, score.proxy_top1_se) == (row.scores[images].top1, row.scores[images].top1_se)
+        assert (score.value, score.standard_error) == (row.scores[images].top1, row.scores[images].top1_se)
         assert (score.images_seen, score.seed, score.plan_hash) == (images, 3, table.manifest.plan_hash)
         assert (executor.images, executor.seconds) == (images, pytest.approx(row.scores[images].seconds))
     assert executor.timing_seconds == row.timing_seconds
@@ -111,7 +111,7 @@ def test_an_executor_that_foresees_tells_the_end_for_the_price_of_a_rung():
             for executor in (plain, foreseeing)
         ]
         assert (scores[1].images_seen, scores[1].seconds) == (scores[0].images_seen, scores[0].seconds)
-        assert scores[1].proxy_top1 == row.scores[FULL_IMAGES].top1
+        assert scores[1].value == row.scores[FULL_IMAGES].top1
     assert (plain.images, plain.seconds) == (foreseeing.images, foreseeing.seconds)
 
 

@@ -36,7 +36,7 @@ def write_records(folder, table, *, trained):
         for images, score in row.scores.items() if number < trained else ():
             scores.append(
                 build_score(
-                    score.top1, proxy_top1_se=score.top1_se, images_seen=images, seconds=score.seconds - reached
+                    score.top1, standard_error=score.top1_se, images_seen=images, seconds=score.seconds - reached
                 )
             )
             reached = score.seconds

@@ -97,7 +97,7 @@ def test_a_pipe_gets_a_line_for_what_its_reader_looks_for(event, text):
 
 
 def finished(**fields):
-    values = {"number": 3, "key": "0123456789ab", "images_per_s": 950.4, "proxy_top1": 0.5, "reason": None}
+    values = {"number": 3, "key": "0123456789ab", "images_per_s": 950.4, "value": 0.5, "reason": None}
     return TrialFinished(**{**values, "seconds": 12.0, "measured": 4, "total": 9, "state": "complete", **fields})
 
 
@@ -105,7 +105,7 @@ def test_a_pipe_gets_a_line_per_trial():
     assert say(finished()) == "trial   3 (4/9) 0123456789ab     950.4 images/s  top-1  50.0 %  12 s\n"
     named = finished(network="p2 16-32-64-128 x 1-1-2-1, mlp 4 [3: 2/4 lofi, s=2]")
     assert "(4/9) p2 16-32-64-128 x 1-1-2-1, mlp 4 [3: 2/4 lofi, s=2]     950.4 images/s" in say(named)
-    broken = finished(state="infeasible", reason="latency_ms <= 20 is a limit, but got [25]", proxy_top1=None)
+    broken = finished(state="infeasible", reason="latency_ms <= 20 is a limit, but got [25]", value=None)
     assert say(broken) == ("trial   3 (4/9) 0123456789ab  infeasible: latency_ms <= 20 is a limit, but got [25]\n")
 
 
@@ -133,7 +133,7 @@ def test_a_terminal_sees_the_phase_under_way():
         TrialStarted(number=1, key="k", params_m=1.25, gmacs=0.1, origin="sampler"),
         RoundTimed(condition="c", round=4, rounds=16, images_per_s=1234.0),
         TrainingProgressed(images_seen=1000, images_total=2000, loss=0.5),
-        finished(images_per_s=1000.0, proxy_top1=0.4),
+        finished(images_per_s=1000.0, value=0.4),
         NetworkPrepared(name="k", done=2, total=9),
         CohortTimed(networks=9, condition="cpu-b1", verdict="steady", text="", seconds=14.2),
         is_terminal=True,
@@ -169,14 +169,14 @@ def test_a_confirmation_is_priced_and_told_seed_by_seed():
     assert say(ConfirmationForeseen(networks=4, trainings=8, seconds=480.0)) == (
         "confirming 4 networks by further seeds: 8 trainings, about 8 min 0 s\n"
     )
-    assert say(SeedScored(number=3, seed=1, proxy_top1=0.75, done=2, total=8)) == (
+    assert say(SeedScored(number=3, seed=1, value=0.75, done=2, total=8)) == (
         "2/8 trial 3, seed 1: top-1 75.0 %\n"
     )
 
 
 def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():
     started = TrialStarted(number=1, key="timm:swift", params_m=None, gmacs=None, origin="peer:swift")
-    finished = {"key": "timm:swift", "state": "complete", "reason": None, "images_per_s": 5000.0, "proxy_top1": 0.9}
+    finished = {"key": "timm:swift", "state": "complete", "reason": None, "images_per_s": 5000.0, "value": 0.9}
     finished |= {"seconds": 3.0, "measured": 1, "total": 4}
     begun = SearchStarted(study="demo", done=1, total=4, device="cpu", points=((0, 800.0, 0.5),))
     text = say(begun, started, TrialFinished(number=1, is_peer=True, **finished), is_terminal=True)
@@ -187,15 +187,15 @@ def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():
 
 
 def test_a_score_that_is_no_share_of_images_is_shown_as_it_is():
-    line = say(finished(metric="mine.py:score", proxy_top1=-1234.56))
+    line = say(finished(metric="mine.py:score", value=-1234.56))
     assert line == "trial   3 (4/9) 0123456789ab     950.4 images/s  mine.py:score   -1235  12 s\n"
-    seed = SeedScored(number=1, seed=2, proxy_top1=31.25, done=1, total=6, metric="zico")
+    seed = SeedScored(number=1, seed=2, value=31.25, done=1, total=6, metric="zico")
     assert say(seed) == "1/6 trial 1, seed 2: zico 31.25\n"
     shown = say(
         SearchStarted(study="s", done=1, total=9, device="cpu", points=[[0, 900.0, 12.5]], metric="zico"),
         TrialStarted(number=1, key="k", params_m=1.25, gmacs=0.1, origin="sampler"),
         TrainingProgressed(images_seen=3000, images_total=2000, score=7.5),
-        RungReached(number=1, images_seen=1, images_total=1, proxy_top1=12.5, goes_on=False, metric="zico"),
+        RungReached(number=1, images_seen=1, images_total=1, value=12.5, goes_on=False, metric="zico"),
         is_terminal=True,
     )
     for text in ("training: 3,000 images, score 7.5", "scored: 12.5", "front: 900/s 12.5"):

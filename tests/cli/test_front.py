@@ -16,7 +16,7 @@ from hilo_nas.front import probability_on_front
 from hilo_nas.records import Subject
 from hilo_nas.study import StudyFolder
 
-TIE = build_record(7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), proxy_top1_se=0.02),))
+TIE = build_record(7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), standard_error=0.02),))
 """By its values trial 3 of the demo (900 images/s, 75 %) beats it, but hardly."""
 
 
@@ -232,7 +232,7 @@ def test_a_front_of_one_seed_each_ends_with_how_to_confirm_it(capsys, studies):
 
 
 def test_a_front_that_was_scored_without_training_asks_for_no_seeds(capsys, studies):
-    scores = (build_score(12.0, proxy_top1_se=0.1, metric="naswot", loss=None),)
+    scores = (build_score(12.0, standard_error=0.1, metric="naswot", loss=None),)
     write_study(studies, "free", [build_record(0, scores=scores)])
     assert "--confirm" not in front(capsys, "free")
 
@@ -247,7 +247,7 @@ def test_stopped_networks_are_counted_beside_the_scored(capsys, studies):
 
 def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, studies):
     def scored(number, speed, value, **fields):
-        score = dataclasses.replace(build_score(), metric="mine.py:score", proxy_top1=value, proxy_top1_se=2.0)
+        score = dataclasses.replace(build_score(), metric="mine.py:score", value=value, standard_error=2.0)
         return build_record(number, speed, scores=(score,), **fields)
 
     plan = build_plan(proxy="mine.py:score", source_hash="a" * 64, images=1000)
@@ -262,7 +262,7 @@ def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, st
     assert main(["status", "own"]) == 0
     assert "proxy:    mine.py:score: a function of your own, given 1,000 images" in capsys.readouterr().out
     (row,) = csv.DictReader(io.StringIO(front(capsys, "own", "--format", "csv")))
-    assert (row["metric"], row["proxy_top1"]) == ("mine.py:score", "320.5")
+    assert (row["metric"], row["value"]) == ("mine.py:score", "320.5")
 
 
 def test_a_likelihood_is_called_so_and_shown_in_percent(capsys, studies):
@@ -328,7 +328,7 @@ def test_the_front_of_a_stored_table_is_told_from_its_file(capsys, table):
     assert "networks of this table are on the front" in text
     assert f"of {len(points)} networks" in text
     score = build_table_score(table.rows[best], budget, table)
-    assert f"{100 * score.proxy_top1:.1f} ± {100 * score.half_width:.1f}" in text
+    assert f"{100 * score.value:.1f} ± {100 * score.half_width:.1f}" in text
     assert "±: half of a 95 % interval\n" in text
     rows = list(csv.DictReader(io.StringIO(front(capsys, "tabular", "--format", "csv"))))
     assert float(rows[0]["images_per_s"]) == points[best][0]

@@ -36,7 +36,7 @@ HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sy
 def trainings(folder, seed):
     """Every score of a seed, by network and images seen."""
     records = folder.load_records() if folder.trials_path.is_dir() else []
-    return [(record.number, s.images_seen, s.proxy_top1) for record in records for s in record.scores if s.seed == seed]
+    return [(record.number, s.images_seen, s.value) for record in records for s in record.scores if s.seed == seed]
 
 
 @pytest.fixture(scope="module")

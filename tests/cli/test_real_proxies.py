@@ -63,7 +63,7 @@ def test_the_example_scores_a_search(home, capsys):
     assert "mine.py:score: a function of your own, given 384 images" in shown
     first, second = scores()
     assert {first.metric, second.metric} == {"mine.py:score"}
-    assert all(0 <= score.proxy_top1 <= 1 and 0 < score.proxy_top1_se < 0.05 for score in (first, second))
+    assert all(0 <= score.value <= 1 and 0 < score.standard_error < 0.05 for score in (first, second))
     assert first.plan_hash == second.plan_hash == find_study("demo").load_manifest().plan_hash
     assert main(["front", "demo", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["front"]

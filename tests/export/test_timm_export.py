@@ -232,7 +232,7 @@ def test_provenance_says_where_every_figure_comes_from(exported, study):
     assert measured["condition"] == manifest.objective.to_dict()
     assert measured["form"] == record.measurement.form
     assert measured["versions"]["torch"] == "2.9.0"
-    assert found["proxy"]["proxy_top1"] == 0.75
+    assert found["proxy"]["value"] == 0.75
     assert found["proxy"]["plan"]["hash"] == manifest.plan_hash
     assert found["proxy"]["data"]["hash"] == manifest.data.hash
     assert found["versions"] == manifest.versions
@@ -470,11 +470,11 @@ def test_a_limit_of_both_kinds_is_kept_as_a_whole(study):
     assert choose_trial(study, limits={"images_per_s": 900.0, "latency_ms": 1000.0}).number == 4
 
 
-def build_with_latency(number, images_per_s, proxy_top1, latency_ms):
+def build_with_latency(number, images_per_s, value, latency_ms):
     """A complete trial whose 95th percentile of latency is known to 2 %."""
     ends = {"latency_ms_p95_low": 0.98 * latency_ms, "latency_ms_p95_high": 1.02 * latency_ms}
     timing = build_measurement(images_per_s, latency_ms_p95=latency_ms, **ends)
-    return build_record(number, images_per_s, proxy_top1, measurements=(timing,))
+    return build_record(number, images_per_s, value, measurements=(timing,))
 
 
 def test_a_latency_is_kept_by_a_slower_trial_where_none_of_the_front_keeps_it(tmp_path):

@@ -13,27 +13,27 @@ from scipy.stats import binomtest
 def test_the_error_of_a_top1_is_that_of_wilsons_interval(n, share):
     right = round(n * share)
     value = right / n
-    score = build_score(value, n_val=n, proxy_top1_se=math.sqrt(value * (1 - value) / n))
+    score = build_score(value, n_val=n, standard_error=math.sqrt(value * (1 - value) / n))
     interval = binomtest(right, n).proportion_ci(method="wilson")
-    assert score.standard_error == pytest.approx((interval.high - interval.low) / 2 / 1.96, rel=1e-3)
+    assert score.interval_error == pytest.approx((interval.high - interval.low) / 2 / 1.96, rel=1e-3)
     assert score.half_width == pytest.approx((interval.high - interval.low) / 2, rel=1e-3)
-    assert score.standard_error > 0
+    assert score.interval_error > 0
 
 
 def test_for_many_images_the_error_is_the_stored_one():
-    score = build_score(0.5, n_val=10_000, proxy_top1_se=0.005)
-    assert score.standard_error == pytest.approx(0.005, rel=1e-3)
+    score = build_score(0.5, n_val=10_000, standard_error=0.005)
+    assert score.interval_error == pytest.approx(0.005, rel=1e-3)
 
 
 def test_a_balanced_score_has_the_error_of_each_classs_interval():
-    perfect = build_score(1.0, metric="balanced", n_val=80, proxy_top1_se=0.0, chance=0.1)
-    of_class = build_score(1.0, n_val=8, proxy_top1_se=0.0)
-    assert perfect.standard_error == pytest.approx(of_class.standard_error / math.sqrt(10))
+    perfect = build_score(1.0, metric="balanced", n_val=80, standard_error=0.0, chance=0.1)
+    of_class = build_score(1.0, n_val=8, standard_error=0.0)
+    assert perfect.interval_error == pytest.approx(of_class.standard_error / math.sqrt(10))
 
 
 @pytest.mark.parametrize("metric", ["likelihood", "naswot"])
 def test_other_scores_keep_their_own_error(metric):
-    assert build_score(0.3, metric=metric, proxy_top1_se=0.02, chance=0.1).standard_error == 0.02
+    assert build_score(0.3, metric=metric, standard_error=0.02, chance=0.1).interval_error == 0.02
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_other_scores_keep_their_own_error(metric):
 )
 def test_a_score_whose_interval_includes_guessing_did_not_train(value, n_val, chance, guesses):
     error = math.sqrt(value * (1 - value) / n_val)
-    assert build_score(value, n_val=n_val, proxy_top1_se=error, chance=chance).is_at_chance == guesses
+    assert build_score(value, n_val=n_val, standard_error=error, chance=chance).is_at_chance == guesses

@@ -16,16 +16,16 @@ def test_one_seed_stands_for_itself():
 
 def test_several_seeds_have_their_mean_and_the_error_of_images_and_seeds():
     scores = [
-        build_score(top1, seed=seed, proxy_top1_se=0.003, loss=loss, seconds=10.0)
+        build_score(top1, seed=seed, standard_error=0.003, loss=loss, seconds=10.0)
         for seed, (top1, loss) in enumerate([(0.50, 1.0), (0.52, 2.0), (0.54, None)])
     ]
     mean = mean_score(scores)
-    assert (mean.proxy_top1, mean.loss, mean.seconds, mean.seeds) == (pytest.approx(0.52), 1.5, 30.0, 3)
-    assert mean.proxy_top1_se == pytest.approx(math.hypot(0.003, 0.02 / math.sqrt(3)))
+    assert (mean.value, mean.loss, mean.seconds, mean.seeds) == (pytest.approx(0.52), 1.5, 30.0, 3)
+    assert mean.standard_error == pytest.approx(math.hypot(0.003, 0.02 / math.sqrt(3)))
 
 
 def test_noise_that_is_known_better_takes_the_place_of_the_seeds_own_spread():
-    equal = [build_score(0.5, seed=seed, proxy_top1_se=0.003) for seed in (0, 1)]
-    assert mean_score(equal).proxy_top1_se == pytest.approx(0.003)
-    assert mean_score(equal, seed_noise=0.02).proxy_top1_se == pytest.approx(math.hypot(0.003, 0.02 / math.sqrt(2)))
-    assert mean_score(equal[:1], seed_noise=0.02).proxy_top1_se == pytest.approx(math.hypot(0.003, 0.02))
+    equal = [build_score(0.5, seed=seed, standard_error=0.003) for seed in (0, 1)]
+    assert mean_score(equal).standard_error == pytest.approx(0.003)
+    assert mean_score(equal, seed_noise=0.02).standard_error == pytest.approx(math.hypot(0.003, 0.02 / math.sqrt(2)))
+    assert mean_score(equal[:1], seed_noise=0.02).standard_error == pytest.approx(math.hypot(0.003, 0.02))

@@ -47,46 +47,46 @@ def plan_for(function, **fields):
 
 def test_a_score_is_named_by_its_function_and_holds_for_the_whole_budget(run, digits16, tmp_path):
     score = run("return 3.5, 0.25")
-    assert (score.metric, score.proxy_top1, score.proxy_top1_se) == ("mine.py:score", 3.5, 0.25)
+    assert (score.metric, score.value, score.standard_error) == ("mine.py:score", 3.5, 0.25)
     assert (score.images_seen, score.seed, score.loss) == (256, 0, None)
     assert score.plan_hash == plan_for(absolute("mine.py:score")).hash(digits16.content_hash)
     assert str(tmp_path) not in json.dumps(dataclasses.asdict(score))
 
 
 def test_the_function_is_given_the_architecture_the_budget_and_the_seed(run):
-    assert run("return arch['patch_size'] + sum(arch['depths']) / 10, 0", seed=5).proxy_top1 == 2.4
-    assert run("return budget, seed", seed=5, images=77).proxy_top1 == 77
+    assert run("return arch['patch_size'] + sum(arch['depths']) / 10, 0", seed=5).value == 2.4
+    assert run("return budget, seed", seed=5, images=77).value == 77
     own._load.cache_clear()
-    assert run("return 1, seed", seed=5).proxy_top1_se == 5
+    assert run("return 1, seed", seed=5).standard_error == 5
 
 
 def test_a_network_of_timms_has_no_architecture_but_is_built(run):
     body = "assert arch is None\nreturn build_model().num_classes, 0"
-    assert run(body, subject={"timm": "test_vit"}).proxy_top1 == 10
+    assert run(body, subject={"timm": "test_vit"}).value == 10
 
 
 def test_the_network_has_the_datas_classes_or_those_asked_for(run):
     body = "import torch\nimages = torch.zeros(1, 3, 16, 16)\nsizes = build_model().eval()(images).shape[1], "
     body += "build_model(num_classes=7).eval()(images).shape[1]\nreturn sizes"
     score = run(body)
-    assert (score.proxy_top1, score.proxy_top1_se) == (10, 7)
+    assert (score.value, score.standard_error) == (10, 7)
 
 
 def test_weights_are_the_same_at_each_call_and_follow_the_seed(run):
     body = "sums = [sum(p.double().sum().item() for p in build_model().parameters()) for _ in range(2)]\n"
     body += "assert sums[0] == sums[1]\nreturn sums[0], 0"
-    assert run(body).proxy_top1 == run(body).proxy_top1 != run(body, seed=1).proxy_top1
+    assert run(body).value == run(body).value != run(body, seed=1).value
 
 
 def test_draws_after_the_building_are_the_same_for_every_network(run):
     body = "import torch\nbuild_model()\nreturn torch.rand(()).item(), 0"
     other = {"arch": {**ARCH, "depths": [1, 2, 1, 1]}}
-    assert run(body).proxy_top1 == run(body, subject=other).proxy_top1 != run(body, seed=1).proxy_top1
+    assert run(body).value == run(body, subject=other).value != run(body, seed=1).value
 
 
 def test_what_the_function_does_to_the_architecture_does_not_change_the_network(run):
     body = "arch.clear()\nreturn isinstance(build_model(), object), 0"
-    assert run(body).proxy_top1 == 1
+    assert run(body).value == 1
 
 
 def test_progress_is_passed_on_but_not_of_every_image(run):
@@ -104,7 +104,7 @@ def test_progress_needs_no_score(run):
 
 def test_numbers_of_torch_and_numpy_are_numbers(run):
     score = run("import numpy, torch\nreturn torch.tensor(1.5), numpy.float32(0.5)")
-    assert (score.proxy_top1, score.proxy_top1_se) == (1.5, 0.5)
+    assert (score.value, score.standard_error) == (1.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_lack_of_memory_is_told_as_one(run):
 
 def test_a_file_is_imported_once_so_what_it_keeps_stays(run):
     body = "kept = score.__dict__.setdefault('kept', [])\nkept.append(1)\nreturn len(kept), 0"
-    assert [run(body).proxy_top1 for _ in range(3)] == [1, 2, 3]
+    assert [run(body).value for _ in range(3)] == [1, 2, 3]
 
 
 def test_an_edit_in_mid_search_is_refused(run, tmp_path, digits16):
@@ -192,4 +192,4 @@ def test_a_function_is_checked_before_a_search_begins(tmp_path, monkeypatch):
 def test_the_network_is_a_module_that_learns(run):
     body = "import torch\nmodel = build_model()\nassert model.training\n"
     body += "model(torch.zeros(2, 3, 16, 16)).sum().backward()\nreturn isinstance(model, torch.nn.Module), 0"
-    assert run(body).proxy_top1 == 1
+    assert run(body).value == 1

@@ -273,8 +273,8 @@ def test_a_score_is_plain_data_with_everything_that_it_must_tell(digits16, name)
     assert score.plan_hash == hash_training_free(name, plan(), digits16.content_hash)
     looked_at = {"naswot": (3 * 32, 32), "zico": (3 * 4 * 32, 32), "dss": (0, 1)}
     assert (score.images_seen, score.micro_batch_size) == looked_at[name]
-    assert math.isfinite(score.proxy_top1)
-    assert score.proxy_top1_se > 0
+    assert math.isfinite(score.value)
+    assert score.standard_error > 0
     assert {"torch", "timm"} <= set(score.versions)
     assert score.scored_at.endswith("+00:00")
 
@@ -284,7 +284,7 @@ def test_the_same_seed_gives_the_same_score_and_another_seed_another(digits16, n
     first, again, other = (run(digits16, name, seed=seed) for seed in (5, 5, 6))
     still = {"seconds": 0.0, "scored_at": ""}
     assert dataclasses.replace(first, **still) == dataclasses.replace(again, **still)
-    assert first.proxy_top1 != other.proxy_top1
+    assert first.value != other.value
 
 
 def test_the_value_is_the_mean_of_three_networks_and_its_error_that_of_the_mean(digits16, monkeypatch):
@@ -292,8 +292,8 @@ def test_the_value_is_the_mean_of_three_networks_and_its_error_that_of_the_mean(
     monkeypatch.setitem(run_module._SCORES, "dss", lambda model, batches: next(values))
     monkeypatch.setattr(run_module.torch, "manual_seed", seeds.append)
     score = run(digits16, "dss", seed=2)
-    assert score.proxy_top1 == 3.0
-    assert score.proxy_top1_se == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
+    assert score.value == 3.0
+    assert score.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
     assert seeds == [6, 7, 8]
 
 
@@ -301,8 +301,8 @@ def test_the_value_is_the_mean_of_three_networks_and_its_error_that_of_the_mean(
 def test_a_plainly_bigger_network_scores_higher(digits16, name):
     scores = [run(digits16, name, arch) for arch in (NARROW, WIDE, DEEP)]
     for smaller, bigger in itertools.pairwise(scores):
-        noise = math.hypot(smaller.proxy_top1_se, bigger.proxy_top1_se)
-        assert bigger.proxy_top1 - smaller.proxy_top1 > 3 * noise
+        noise = math.hypot(smaller.standard_error, bigger.standard_error)
+        assert bigger.value - smaller.value > 3 * noise
 
 
 @pytest.mark.parametrize(
@@ -313,8 +313,8 @@ def test_a_plainly_bigger_network_scores_higher(digits16, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_neighbour_from_timm_is_scored_likewise(digits16, name, network):
     score = run(digits16, name, subject=network, the_plan=plan(batch_size=8))
-    assert math.isfinite(score.proxy_top1)
-    assert score.proxy_top1 != 0
+    assert math.isfinite(score.value)
+    assert score.value != 0
 
 
 def test_only_training_images_are_looked_at(digits16, monkeypatch):

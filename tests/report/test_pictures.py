@@ -12,7 +12,7 @@ BARS = [
     TauBar(name="top1@1000", overall=(0.5, 0.4, 0.6), like_speed=(0.3, 0.1, 0.5)),
     TauBar(name="macs & more", overall=(0.4, 0.3, 0.5), like_speed=NONE),
 ]
-CLOUD = Cloud(name="top1@1000", long_top1=[0.5, 0.6], proxy_top1=[0.3, 0.35])
+CLOUD = Cloud(name="top1@1000", long_top1=[0.5, 0.6], values=[0.3, 0.35])
 CEILING = TauBar(name="ceiling", overall=(0.8, 0.7, 0.9), like_speed=NONE)
 
 

@@ -49,8 +49,8 @@ COLUMNS = [
     "memory_mib",
     "steady",
     "verdict",
-    "proxy_top1",
-    "proxy_top1_se",
+    "value",
+    "standard_error",
     "metric",
     "loss",
     "images_seen",
@@ -84,8 +84,8 @@ def test_there_is_a_row_per_trial_with_every_value_and_its_spread():
     row, record = frame.loc[2], demo_records()[2]
     for name in ("images_per_s", "images_per_s_spread", "images_per_s_raw", "latency_ms_p95", "memory_mib", "form"):
         assert row[name] == getattr(record.measurement, name)
-    assert row["proxy_top1_se"] == pytest.approx(record.score.proxy_top1_se, rel=0.01)
-    for name in ("proxy_top1", "loss", "images_seen", "seeds"):
+    assert row["standard_error"] == pytest.approx(record.score.standard_error, rel=0.01)
+    for name in ("value", "loss", "images_seen", "seeds"):
         assert row[name] == getattr(record.score, name)
     assert row["key"] == record.key
     assert row["params_m"] == record.parameters / 1e6
@@ -111,22 +111,22 @@ def test_knobs_are_text_with_a_value_per_stage():
 
 def test_what_was_not_taken_is_missing_and_reasons_are_told():
     frame = build_trials_frame([build_record(0), build_infeasible(1), build_failed(2)])
-    assert frame["proxy_top1"].notna().tolist() == [True, False, False]
+    assert frame["value"].notna().tolist() == [True, False, False]
     assert frame["images_per_s"].notna().tolist() == [True, True, False]
     assert frame["reason"].tolist()[1:] == ["images_per_s >= 900 is a limit, but got 10", "the worker died"]
     assert pd.isna(frame["reason"][0])
 
 
 def test_what_the_sampler_was_told_instead_is_no_result():
-    record = build_infeasible(0, imputed={"proxy_top1": 0.123})
-    assert pd.isna(build_trials_frame([record]).loc[0, "proxy_top1"])
+    record = build_infeasible(0, imputed={"value": 0.123})
+    assert pd.isna(build_trials_frame([record]).loc[0, "value"])
 
 
 def test_a_stopped_network_has_its_rungs_score_and_no_place_on_the_front():
     rung = build_score(0.9, images_seen=1024)
     row = build_trials_frame([build_record(0), build_record(1, 2000.0, state="stopped", scores=(rung,))]).loc[1]
-    assert (row["state"], row["images_seen"], row["proxy_top1"], row["seeds"]) == ("stopped", 1024, 0.9, 1)
-    assert row["proxy_top1_se"] == rung.proxy_top1_se
+    assert (row["state"], row["images_seen"], row["value"], row["seeds"]) == ("stopped", 1024, 0.9, 1)
+    assert row["standard_error"] == rung.standard_error
     assert not row["on_front"]
     assert pd.isna(row["on_front_probability"])
 
@@ -136,8 +136,8 @@ def test_seeds_and_what_they_told_of_their_noise_are_in_the_table():
     records = [*demo_records()[:2], build_record(2, 500.0, scores=seeds), *demo_records()[3:]]
     frame, errors = build_trials_frame(records), top1_errors(records)
     assert frame["seeds"].tolist()[:5] == [1, 1, 2, 1, 1]
-    assert frame["proxy_top1_se"].tolist()[:5] == [errors[number] for number in range(5)]
-    assert errors[0] > records[0].score.proxy_top1_se
+    assert frame["standard_error"].tolist()[:5] == [errors[number] for number in range(5)]
+    assert errors[0] > records[0].score.standard_error
     probabilities = probability_on_front(records)
     assert frame["on_front_probability"].tolist()[:5] == [probabilities[number] for number in range(5)]
     assert frame["on_front_probability"].isna().tolist()[5:] == [True, True]
@@ -208,7 +208,7 @@ def test_the_tables_are_written_beside_the_records(tmp_path):
     assert list(rows[0]) == COLUMNS
     assert [row["number"] for row in rows] == [str(i) for i in range(7)]
     assert float(rows[3]["images_per_s"]) == 900.0
-    assert rows[5]["proxy_top1"] == ""
+    assert rows[5]["value"] == ""
     assert rows[6]["reason"] == "the worker died"
     with (folder.path / "front.csv").open(newline="") as file:
         assert [row["number"] for row in csv.DictReader(file)] == ["4", "3", "2"]
@@ -267,8 +267,8 @@ def test_a_beaten_anchor_names_the_fastest_trial_that_beats_it():
 
 
 def test_the_noise_of_seeds_is_in_the_error_of_a_gain():
-    seeds = tuple(build_score(top1, seed=seed, proxy_top1_se=0.0) for seed, top1 in enumerate((0.74, 0.76)))
-    anchor = build_record(0, 800.0, origin="anchor:a", scores=(build_score(0.6, proxy_top1_se=0.0),))
+    seeds = tuple(build_score(top1, seed=seed, standard_error=0.0) for seed, top1 in enumerate((0.74, 0.76)))
+    anchor = build_record(0, 800.0, origin="anchor:a", scores=(build_score(0.6, standard_error=0.0),))
     (standing,) = compare_references([anchor, build_record(1, 900.0, scores=seeds)])
     noise = 0.02 / 2**0.5
     assert standing.top1_gain_se == pytest.approx((noise**2 + noise**2 / 2) ** 0.5, rel=0.03)
@@ -334,10 +334,10 @@ def test_anchors_stand_in_the_order_of_their_trials():
     assert [standing.by for standing in compare_references(some)] == [2, 2, None]
 
 
-def build_peer(number, images_per_s, proxy_top1, name="swift", **fields):
+def build_peer(number, images_per_s, value, name="swift", **fields):
     """A trial of timm's network of that name."""
     subject = Subject(timm=name)
-    return build_record(number, images_per_s, proxy_top1, origin=f"peer:{name}", subject=subject, **fields)
+    return build_record(number, images_per_s, value, origin=f"peer:{name}", subject=subject, **fields)
 
 
 def test_a_peer_is_beaten_as_an_anchor_is():

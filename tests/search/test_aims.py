@@ -130,7 +130,7 @@ def test_what_breaks_another_conditions_limit_alone_is_infeasible_and_not_traine
         assert (record.key in machine.scored) == (record not in slow)
     got = slow[0].measurements[1].latency_ms_p95
     assert slow[0].reason == f"latency_ms <= {bound:g} at cpu-b1-32px-fp32-t2 is a limit, but got {got:.4g}"
-    assert set(slow[0].imputed) == {"proxy_top1"}  # its speed is known
+    assert set(slow[0].imputed) == {"value"}  # its speed is known
 
 
 def test_several_broken_limits_are_all_named(tmp_path):
@@ -160,8 +160,8 @@ def test_the_default_sampler_takes_limits_of_several_conditions(tmp_path):
     """Records with all, some and none of the limits' values, among them a network that did not fit."""
     limits = {"latency_ms": 20.0, f"latency_ms@{SINGLE.label()}": 3.0}
     some = [build_record(i, 1000.0 + i, 0.5 + i / 50, violations=dict.fromkeys(limits, -0.1)) for i in range(9)]
-    some.append(build_infeasible(9, 900.0, violations={"latency_ms": -0.1}, imputed={"proxy_top1": 0.5}))
-    told = {"images_per_s": 900.0, "proxy_top1": 0.5}
+    some.append(build_infeasible(9, 900.0, violations={"latency_ms": -0.1}, imputed={"value": 0.5}))
+    told = {"images_per_s": 900.0, "value": 0.5}
     some.append(build_infeasible(10, None, violations={FITS: 1.0}, imputed=told))
     some = [dataclasses.replace(record, params=DIGITS.encode(record.subject.arch)) for record in some]
     memory = Memory(tmp_path / "study.db", DIGITS, build_sampler("gp", 0), some, limits=limits)

@@ -104,7 +104,7 @@ def loaded_study(tmp_path, machine):
         study.write_record(
             dataclasses.replace(
                 record, state="infeasible", reason="too slow", scores=(), violations=violations,
-                imputed={"proxy_top1": 0.1},
+                imputed={"value": 0.1},
             )
         )  # fmt: skip
     return study

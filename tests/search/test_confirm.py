@@ -40,7 +40,7 @@ class LuckyExecutor(FakeExecutor):
     def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
         score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
         value = self.truth[subject.key] + (seed - 1.5) * 0.002
-        return dataclasses.replace(score, proxy_top1=value, proxy_top1_se=0.005)
+        return dataclasses.replace(score, value=value, standard_error=0.005)
 
     @property
     def trained(self):
@@ -52,7 +52,7 @@ class LuckyExecutor(FakeExecutor):
 def trial(number, images_per_s, top1, **fields):
     is_litv2 = fields.get("subject", Subject(arch=TINY)).is_litv2
     name = build_plan().hash if is_litv2 else build_plan().baseline_hash
-    score = build_score(top1, proxy_top1_se=0.005, seconds=60.0, plan_hash=name(build_data().hash))
+    score = build_score(top1, standard_error=0.005, seconds=60.0, plan_hash=name(build_data().hash))
     values = {"arch": build_arch(number), "measurements": (build_measurement(images_per_s),), "scores": (score,)}
     return build_record(number, **{**values, **fields})
 
@@ -99,7 +99,7 @@ def test_a_lucky_network_is_dethroned_and_who_it_hid_is_confirmed_in_turn(study)
     assert seeds_of(study) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [0]}
     assert executor.trained[-2:] == [(key(2), 1), (key(2), 2)]
     assert records[1].state == "complete"
-    assert records[1].score.proxy_top1 == pytest.approx((0.75 + 0.449 + 0.451) / 3)
+    assert records[1].score.value == pytest.approx((0.75 + 0.449 + 0.451) / 3)
 
 
 def test_each_round_is_priced_before_it_is_paid_for_and_told_seed_by_seed(study):
@@ -109,7 +109,7 @@ def test_each_round_is_priced_before_it_is_paid_for_and_told_seed_by_seed(study)
     assert (first, second) == (0, 7)
     assert events[0] == ConfirmationForeseen(networks=3, trainings=6, seconds=360.0)
     assert events[7] == ConfirmationForeseen(networks=1, trainings=2, seconds=120.0)
-    assert events[1] == SeedScored(number=0, seed=1, proxy_top1=0.599, done=1, total=6)
+    assert events[1] == SeedScored(number=0, seed=1, value=0.599, done=1, total=6)
     assert [(e.number, e.seed, e.done) for e in events if isinstance(e, SeedScored)][-1] == (2, 2, 2)
 
 
@@ -282,7 +282,7 @@ def test_a_search_that_takes_over_scores_confirms_its_front(tmp_path, machine):
 def test_scores_beyond_a_studys_budget_are_not_taken_over(tmp_path, machine):
     source = write_timed_study(tmp_path, machine, [build_arch(0)], "first")
     (record,) = source.load_records()
-    beyond = dataclasses.replace(record.score, proxy_top1=0.99, images_seen=3 * FULL)
+    beyond = dataclasses.replace(record.score, value=0.99, images_seen=3 * FULL)
     source.write_record(dataclasses.replace(record, scores=(record.score, beyond)))
     request = SearchRequest(
         space="litv2_digits", study="second", studies_dir=tmp_path, reuse="first", until_trials=2,
@@ -290,4 +290,4 @@ def test_scores_beyond_a_studys_budget_are_not_taken_over(tmp_path, machine):
     )  # fmt: skip
     folder, _ = run_search(request, lambda event: None)
     scores = {record.key: record.score for record in folder.load_records()}
-    assert (scores[key(0)].images_seen, scores[key(0)].proxy_top1) == (FULL, top1(build_arch(0)))
+    assert (scores[key(0)].images_seen, scores[key(0)].value) == (FULL, top1(build_arch(0)))

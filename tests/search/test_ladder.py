@@ -61,7 +61,7 @@ def test_some_are_trained_fully_and_the_others_are_stopped_at_a_rung_with_their_
 def test_a_stopped_network_never_stands_on_the_front(folder):
     records, _ = run(folder, trials=20)
     star = next(record for record in records if record.state == "stopped")
-    best = dataclasses.replace(star.scores[-1], proxy_top1=0.999)
+    best = dataclasses.replace(star.scores[-1], value=0.999)
     folder.write_record(dataclasses.replace(star, scores=(*star.scores[:-1], best)))
     assert star.number not in {record.number for record in front_of(folder.load_records())}
 
@@ -70,12 +70,12 @@ def test_anchors_are_trained_fully_however_they_do(folder):
     class AnchorsAreBad(FakeExecutor):
         def score(self, subject, seed, emit, *, until, checkpoint=None):
             score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
-            return dataclasses.replace(score, proxy_top1=0.01) if subject.key == TINY.key() else score
+            return dataclasses.replace(score, value=0.01) if subject.key == TINY.key() else score
 
     records = [build_record(i, 1e6, None, arch=build_arch(i), state="stopped") for i in range(8, 16)]
     for i, record in enumerate(records):
         score = build_score(0.9, images_seen=LOW)
-        folder.write_record(dataclasses.replace(record, number=i, scores=(score,), imputed={"proxy_top1": 0.9}))
+        folder.write_record(dataclasses.replace(record, number=i, scores=(score,), imputed={"value": 0.9}))
     found, _ = run(folder, AnchorsAreBad(), trials=9)
     assert (found[-1].origin, found[-1].state) == ("anchor:litv2_tiny", "complete")
 
@@ -138,9 +138,9 @@ def test_the_sampler_hears_what_a_stopped_network_would_have_reached(folder):
     for record in records:
         values = told[record.key].values
         if record.state == "stopped":
-            assert values[1] == record.imputed["proxy_top1"] > record.score.proxy_top1
+            assert values[1] == record.imputed["value"] > record.score.value
         else:
-            assert values[1] == record.score.proxy_top1
+            assert values[1] == record.score.value
     loop._memory.close()
 
 

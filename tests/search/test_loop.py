@@ -230,7 +230,7 @@ def test_out_of_memory_while_timing_is_infeasible_and_counts(folder):
     assert records[1].reason == "out of memory while timing: CUDA out of memory"
     assert len(records) == 4
     assert not records[1].scores
-    assert set(records[1].imputed) == {"images_per_s", "proxy_top1"}
+    assert set(records[1].imputed) == {"images_per_s", "value"}
 
 
 @pytest.mark.parametrize("verb", ["measure", "score"])

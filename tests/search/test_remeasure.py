@@ -258,7 +258,7 @@ def test_a_network_with_a_score_that_keeps_its_limit_again_is_complete_again(tmp
 def test_a_network_without_a_score_that_keeps_its_limit_now_is_due_for_training(tmp_path, machine):
     study, bound = limited(tmp_path, machine, trials=3)
     arch = build_arch(1)  # by the law it keeps the limit, but it was disturbed when it was timed first
-    slow = build_infeasible(2, bound / 2, arch=arch, params=PLAIN.encode(arch), imputed={"proxy_top1": 0.5})
+    slow = build_infeasible(2, bound / 2, arch=arch, params=PLAIN.encode(arch), imputed={"value": 0.5})
     study.write_record(slow)
     remeasure(study, everything=True)
     record = study.load_records()[2]

@@ -111,7 +111,7 @@ def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):
         folder = write_study(tmp_path, sampler, manifest=build_manifest(sampler, sampler=sampler, trials=30))
         loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
         loop.run()
-        points = [(math.log(r.measurement.images_per_s), r.score.proxy_top1) for r in loop.records]
+        points = [(math.log(r.measurement.images_per_s), r.score.value) for r in loop.records]
         volumes[sampler] = hypervolume(points, (math.log(100), 0.1))
     assert volumes["gp"] > volumes["random"]
 

@@ -69,9 +69,9 @@ def test_a_source_belongs_to_a_function_and_to_nothing_else(fields):
 def test_the_formulas_give_what_the_record_says_with_its_unit():
     record = build_record(3, 900.0)
     values = {proxy: score_by_formula(record, manifest_of(proxy)) for proxy in FORMULAS}
-    assert values["params"].proxy_top1 == record.parameters / 1e6
-    assert values["macs"].proxy_top1 == record.macs / 1e9
-    assert values["images_per_s"].proxy_top1 == 900.0
+    assert values["params"].value == record.parameters / 1e6
+    assert values["macs"].value == record.macs / 1e9
+    assert values["images_per_s"].value == 900.0
     assert [values[proxy].metric for proxy in FORMULAS] == list(FORMULAS)
     for proxy, score in values.items():
         assert score.plan_hash == manifest_of(proxy).plan_hash
@@ -81,8 +81,8 @@ def test_the_formulas_give_what_the_record_says_with_its_unit():
 def test_counts_are_exact_and_a_speed_has_the_error_of_its_interval():
     timed = build_measurement(900.0, images_per_s_low=880.4, images_per_s_high=919.6)
     record = build_record(measurements=(timed,))
-    assert score_by_formula(record, manifest_of("params")).proxy_top1_se == 0.0
-    assert score_by_formula(record, manifest_of("images_per_s")).proxy_top1_se == pytest.approx(10.0)
+    assert score_by_formula(record, manifest_of("params")).standard_error == 0.0
+    assert score_by_formula(record, manifest_of("images_per_s")).standard_error == pytest.approx(10.0)
 
 
 def test_a_network_without_a_count_is_told():
@@ -107,7 +107,7 @@ def test_a_workers_score_is_kept_under_the_plan_and_its_budget():
     plan = build_plan(proxy="zico", images=1)
     score = build_score(12.5, metric="zico", images_seen=384, plan_hash="of its own")
     kept = settled(score, plan, "data")
-    assert (kept.plan_hash, kept.images_seen, kept.proxy_top1) == (plan.hash("data"), 1, 12.5)
+    assert (kept.plan_hash, kept.images_seen, kept.value) == (plan.hash("data"), 1, 12.5)
     assert settled(score, build_plan(), "data") is score
 
 

@@ -44,7 +44,7 @@ def test_a_formula_scores_without_a_worker(home, machine, proxy):
         "macs": lambda record: record.macs / 1e9,
         "images_per_s": lambda record: record.measurement.images_per_s,
     }
-    assert [record.score.proxy_top1 for record in records] == [values[proxy](record) for record in records]
+    assert [record.score.value for record in records] == [values[proxy](record) for record in records]
 
 
 @pytest.mark.parametrize("proxy", ["naswot", "zico", "dss", "scores/mine.py:score"])
@@ -192,7 +192,7 @@ def test_scores_are_taken_over_from_the_same_function_with_the_same_budget(home,
 def test_before_there_is_a_score_nothing_is_taken_for_chance(home):
     naswot = build_manifest(plan=build_plan(proxy="naswot"))
     assert (build_manifest().chance, naswot.chance) == (0.1, 0.0)
-    assert impute([], chance_top1=naswot.chance)["proxy_top1"] == 0.0
+    assert impute([], chance_top1=naswot.chance)["value"] == 0.0
 
 
 def price(home, machine, monkeypatch, seconds_of, **options):

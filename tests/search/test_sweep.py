@@ -86,15 +86,15 @@ def test_every_network_is_timed_and_scored_at_each_budget(desk):
     assert desk.folder.load_manifest().eta is None
     news = [event for event in desk.told if isinstance(event, SeedScored)]
     assert [(event.done, event.total) for event in news] == [(i, 5) for i in range(1, 6)]
-    assert news[0].proxy_top1 == records[0].scores[-1].proxy_top1
+    assert news[0].value == records[0].scores[-1].value
 
 
 def test_several_workers_share_the_cores_and_leave_the_same_records(desk, tmp_path, monkeypatch):
-    alone = [[(s.seed, s.images_seen, s.proxy_top1) for s in record.scores] for record in desk.table()]
+    alone = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table()]
     desk.folder = StudyFolder(tmp_path / "together")
     desk.workers.made.clear()
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    together = [[(s.seed, s.images_seen, s.proxy_top1) for s in record.scores] for record in desk.table(jobs=4)]
+    together = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table(jobs=4)]
     assert together == alone
     assert desk.workers.made == [(f"training-{i}", "2") for i in range(4)]
 
@@ -179,17 +179,17 @@ def test_scores_of_other_proxies_stand_beside_those_of_the_training(desk):
     assert [score.metric for score in record.scores] == ["top1"] * 3
     told = [event for event in desk.told if isinstance(event, OtherProxyScored)]
     assert [(event.proxy, event.value) for event in told] == [
-        (score.metric, score.proxy_top1) for score in record.other_scores
+        (score.metric, score.value) for score in record.other_scores
     ]
 
 
 def test_scores_of_other_proxies_that_are_not_comparable_any_more_are_taken_again(desk):
     record = desk.table(1, proxies=("naswot",))[0]
-    old = dataclasses.replace(record.other_scores[0], plan_hash="of an older version", proxy_top1=1.0)
+    old = dataclasses.replace(record.other_scores[0], plan_hash="of an older version", value=1.0)
     desk.folder.write_record(dataclasses.replace(record, other_scores=(old,)))
     again = desk.table(1, proxies=("naswot",))[0]
-    assert [(score.plan_hash, score.proxy_top1) for score in again.other_scores] == [
-        (score.plan_hash, score.proxy_top1) for score in record.other_scores
+    assert [(score.plan_hash, score.value) for score in again.other_scores] == [
+        (score.plan_hash, score.value) for score in record.other_scores
     ]
 
 
@@ -292,7 +292,7 @@ def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is
     assert [record.origin for record in records] == ["reuse:there/0", "reuse:there/1", "reuse:there/2", "list"]
     assert [record.state for record in records] == ["complete"] * 4
     assert [seen(record) for record in records] == [BUDGETS] * 4
-    assert [score.proxy_top1 == 0.9 for score in records[1].scores] == [True, True, False]
+    assert [score.value == 0.9 for score in records[1].scores] == [True, True, False]
     assert seen(records[2], seed=5) == BUDGETS
     assert [leg for leg in desk.workers.legs if leg[0] == records[0].key] == []
     assert [images for key, _, images in desk.workers.legs if key == records[1].key] == [3008]
@@ -305,7 +305,7 @@ def test_own_scores_come_before_those_from_elsewhere(desk):
     desk.workers.legs.clear()
     records = desk.table(2, reuse=lambda manifest: [trained(0, BUDGETS)])
     assert records[0].scores[0] == before[0].scores[0]
-    assert [score.proxy_top1 for score in records[0].scores[1:]] == [0.9, 0.9]
+    assert [score.value for score in records[0].scores[1:]] == [0.9, 0.9]
     assert records[0].origin == "list"
     assert {key for key, _, _ in desk.workers.legs} == {records[1].key}
 

@@ -74,8 +74,8 @@ def run_training_free(
     score = ProxyScore(
         plan_hash=hash_training_free(name, the_plan, the_data.content_hash),
         metric=name,
-        proxy_top1=statistics.fmean(values),
-        proxy_top1_se=statistics.stdev(values) / math.sqrt(len(values)),
+        value=statistics.fmean(values),
+        standard_error=statistics.stdev(values) / math.sqrt(len(values)),
         loss=None,
         n_val=0,
         images_seen=images_seen,
