@@ -1,7 +1,7 @@
 """What a study's timings say when it is read: by the calibration in force, the better timing of a network first.
 
-A record keeps the rounds as they were timed. Images/s are the network's speed over the reference's in these rounds,
-times the reference's calibrated speed: a study whose calibration was replaced reads all its speeds by the new one.
+A record keeps the rounds as they were timed, and the network's speed over the reference's in them. That ratio times the
+reference's calibrated speed gives images/s: a study whose calibration was replaced reads all its speeds by the new one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from random import Random
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Measurement, find_contention
 from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import cohort_quality, fast_seconds, ratio
+from hilo_nas.rounds import cohort_quality, fast_seconds
 
 __all__ = ["anchored", "calibration_error", "read_timings"]
 
-_MEDIAN_PROTOCOL = 1
-"""The protocol that compared networks by the median of the rounds' ratios."""
 _BETWEEN_CALIBRATIONS = 0.02
 """Relative standard error that a calibration has besides that of its rounds.
 
@@ -53,32 +51,13 @@ def _error_of_rounds(rounds: Sequence[float]) -> float:
 
 
 def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
-    """Returns a measurement with the images/s that its rounds give under a calibration.
-
-    Where no rounds are stored, or these give the stored value, the stored value stays.
-    """
-    error = calibration_error(calibration, threads=measurement.threads)
-    factor = 1.0
-    if measurement.call_seconds and measurement.reference_seconds:
-        factor = calibration.images_per_s * _relative_speed(measurement) / measurement.images_per_s
-    if math.isclose(factor, 1.0, rel_tol=1e-9):
-        return dataclasses.replace(measurement, calibration_error=error)
-    low, high = measurement.images_per_s_low, measurement.images_per_s_high
+    """Returns a measurement read by a calibration; without rounds it keeps the reference's speed that is stored."""
+    has_rounds = measurement.call_seconds and measurement.reference_seconds
     return dataclasses.replace(
         measurement,
-        images_per_s=measurement.images_per_s * factor,
-        images_per_s_spread=measurement.images_per_s_spread * factor,
-        images_per_s_low=None if low is None else low * factor,
-        images_per_s_high=None if high is None else high * factor,
-        calibration_error=error,
+        reference_images_per_s=calibration.images_per_s if has_rounds else measurement.reference_images_per_s,
+        calibration_error=calibration_error(calibration, threads=measurement.threads),
     )
-
-
-def _relative_speed(measurement: Measurement) -> float:
-    """The network's speed over the reference's, by the statistic of the measurement's protocol."""
-    if measurement.protocol <= _MEDIAN_PROTOCOL:
-        return statistics.median(measurement.ratios)
-    return ratio(measurement.call_seconds, measurement.reference_seconds)
 
 
 def read_timings(records: Sequence[TrialRecord], manifest: Manifest) -> list[TrialRecord]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import yaml
 
@@ -19,16 +19,28 @@ from hilo_nas.measurement import (
     Measurement,
     ProxyPlan,
 )
+from hilo_nas.measurement.plain import (
+    Count,
+    Finite,
+    Positive,
+    Share,
+    Size,
+    named_faults,
+    read_field,
+    read_value,
+    to_plain,
+)
 from hilo_nas.one_line import one_lined
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.safe_yaml import parse_yaml
+from hilo_nas.schema_1 import upgraded_manifest
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
 from hilo_nas.transitions import interrupt
 
 __all__ = ["DataIdentity", "Manifest"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _WAY = "Restore it from a copy, or use another --study."
 
 
@@ -39,8 +51,8 @@ class DataIdentity:
     name: str
     hash: str
     """Of the content of the images trained on and scored on, free of any image size, folder or machine."""
-    num_classes: int
-    n_images: int
+    num_classes: Size
+    n_images: Count
     """Images of the training source."""
     source_hash: str | None = None
     """SHA-256 of the file whose function gave the training images, to tell whether it was edited; None without one.
@@ -49,9 +61,9 @@ class DataIdentity:
     """Options of reading the images that differ from the defaults; see `hilo_nas.data.reading.ReadOptions`."""
     val_name: str | None = None
     """Name of the images of --val-data; None where images of the training source are held out."""
-    n_scored: int | None = None
+    n_scored: Count | None = None
     """Images that networks are scored on; None in studies of earlier versions."""
-    chance: float | None = None
+    chance: Share | None = None
     """Share of the largest class among those images: the top-1 of always guessing it. None in studies of earlier
     versions."""
 
@@ -80,32 +92,38 @@ class Manifest:
     space: SearchSpace
     conditions: tuple[Condition, ...]
     """The first is the objective; the others are recorded."""
-    device: DeviceIdentity
     calibrations: dict[str, Calibration]
-    """The reference's speed under each condition, by the condition's label."""
+    """The reference's speed under each condition, by the condition's label. Its device is the condition's target."""
     data: DataIdentity
     plan: ProxyPlan
     sampler: str
-    seed: int
-    trials: int
+    seed: Count
+    trials: Size
     """Networks to be measured in all, without peers; a later call may change it."""
     versions: dict[str, str]
     """Of the tool and its libraries when the study was made."""
     created_at: str
-    limits: dict[str, float] = dataclasses.field(default_factory=dict)
+    limits: dict[str, Finite] = dataclasses.field(default_factory=dict)
     """Limits that the command line set beside the space's own; see `hilo_nas.space.limits` for their names."""
     speeds: str | None = None
     """Name and hash of the table of speeds that stands in for timing, where another machine timed the networks."""
-    eta: float | None = 3.0
+    eta: Positive | None = 3.0
     """One of how many networks goes on at each rung of the plan; None where all are fully trained."""
     peers: tuple[str, ...] = ()
     """Networks of others that are timed and trained beside the space's, as `timm:NAME`; a later call may add some."""
-    schema_version: int = _SCHEMA_VERSION
+    training_device: DeviceIdentity | None = None
+    """Device that trained first; scores of others are comparable. None in studies of schema 1."""
+    schema_version: Count = _SCHEMA_VERSION
 
     @property
     def objective(self) -> Condition:
         """The condition whose speed is maximised."""
         return self.conditions[0]
+
+    @property
+    def device(self) -> DeviceIdentity:
+        """The target of the objective."""
+        return self.calibrations[self.objective.label()].device
 
     @property
     def limits_in_force(self) -> dict[str, float]:
@@ -161,7 +179,7 @@ class Manifest:
         return (
             calibration is not None
             and measurement.protocol == calibration.protocol
-            and not measurement.device.differences(self.device)
+            and not measurement.device.differences(calibration.device)
         )
 
     def rank_of(self, measurement: Measurement) -> int:
@@ -180,9 +198,11 @@ class Manifest:
             "sampler": self.sampler,
             "seed": self.seed,
             "space": {"name": self.space.name, "hash": self.space.hash(), **self.space.to_dict()},
-            "conditions": [condition.to_dict() for condition in self.conditions],
-            "device": dataclasses.asdict(self.device),
-            "calibrations": {label: dataclasses.asdict(item) for label, item in self.calibrations.items()},
+            "timings": [
+                {"condition": condition.to_dict(), "calibration": to_plain(self.calibrations[condition.label()])}
+                for condition in self.conditions
+            ],
+            "training_device": to_plain(self.training_device),
             "data": self.data.to_dict(),
             "plan": {**self.plan.to_dict(), "hash": self.plan_hash},
             "versions": self.versions,
@@ -214,33 +234,74 @@ class Manifest:
             )
         # Space and plan are named by hashes of what they say, and hold no text of others but what a check has passed.
         fields = {name: item if name in ("space", "plan") else one_lined(item) for name, item in fields.items()}
+        if fields["schema_version"] < _SCHEMA_VERSION:
+            fields = upgraded_manifest(fields)
         try:
-            return cls(**{**fields, **_values(fields)})
+            manifest, stored = _build(cls, fields)
+        except RecordError as error:
+            raise RecordError(f"{error}\n{_WAY}") from error
+        for part, found in {"space": manifest.space.hash(), "plan": manifest.plan_hash}.items():
+            if stored[part] != found:
+                raise RecordError(
+                    f"the {part} was changed after the study was made (its hash is {found}, the manifest says "
+                    f"{stored[part]}). Undo the change, or make a new study."
+                )
+        return manifest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Timing:
+    """A condition with the reference's speed under it, as a manifest stores them."""
+
+    condition: Condition
+    calibration: Calibration
+
+
+def _build(cls: type[Manifest], fields: Mapping[str, Any]) -> tuple[Manifest, dict[str, Any]]:
+    """Returns the manifest of some fields, with the hashes that they say; RecordError names all that are wrong."""
+    values = dict(fields)
+    faults: list[str] = []
+
+    def read(name: str, reader: Callable[[Any], Any]) -> Any:
+        try:
+            return reader(values.pop(name, None))
         except HiloNasError as error:
-            raise RecordError(str(error)) from error
-        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise RecordError(f"the manifest is not complete: {error!r}. {_WAY}") from error
+            faults.extend(named_faults(name, error))
+            return None
 
-
-def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    space, plan = dict(fields["space"]), dict(fields["plan"])
-    space_hash, plan_hash = space.pop("hash"), plan.pop("hash")
-    values: dict[str, Any] = {
-        "space": build_space(space.pop("name"), space),
-        "conditions": tuple(Condition(**item) for item in fields["conditions"]),
-        "device": DeviceIdentity(**fields["device"]),
-        "calibrations": {label: Calibration.from_dict(item) for label, item in fields["calibrations"].items()},
-        "data": DataIdentity(**fields["data"]),
-        "plan": ProxyPlan.from_dict(plan),
-        "peers": tuple(fields.get("peers", ())),
+    space, space_hash = read("space", _read_space) or (None, None)
+    plan, plan_hash = read("plan", _read_plan) or (None, None)
+    timings = read("timings", _read_timings) or ()
+    read_rest = {
+        "space": space,
+        "plan": plan,
+        "conditions": tuple(timing.condition for timing in timings),
+        "calibrations": {timing.condition.label(): timing.calibration for timing in timings},
     }
-    if not values["conditions"]:
-        raise RecordError("conditions must hold at least one condition, the objective, but the list is empty")
-    found = {"space": values["space"].hash(), "plan": values["plan"].hash(values["data"].hash)}
-    for part, stored in (("space", space_hash), ("plan", plan_hash)):
-        if stored != found[part]:
-            raise RecordError(
-                f"the {part} was changed after the study was made (its hash is {found[part]}, the manifest says "
-                f"{stored}). Undo the change, or make a new study."
-            )
-    return values
+    manifest = None
+    try:
+        manifest = read_value(cls, values, given=read_rest)
+    except RecordError as error:
+        faults += str(error).split("\n")
+    if faults or manifest is None:
+        raise RecordError("\n".join(faults))
+    return manifest, {"space": space_hash, "plan": plan_hash}
+
+
+def _read_space(fields: Any) -> tuple[SearchSpace, Any]:
+    space = dict(read_field(fields, dict[str, Any]))
+    name, stored = read_field(space.pop("name", None), str), space.pop("hash", None)
+    return build_space(name, space), stored
+
+
+def _read_plan(fields: Any) -> tuple[ProxyPlan, Any]:
+    plan = dict(read_field(fields, dict[str, Any]))
+    stored = plan.pop("hash", None)
+    return ProxyPlan.from_dict(plan), stored
+
+
+def _read_timings(items: Any) -> tuple[_Timing, ...]:
+    timings = read_field(items, tuple[_Timing, ...])
+    if not timings:
+        raise RecordError(" must hold at least one condition, the objective, but is empty")
+    return cast(tuple[_Timing, ...], timings)

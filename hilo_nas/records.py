@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
+from hilo_nas.measurement.plain import Count, Finite, NonNegative, read_value, to_plain
 from hilo_nas.one_line import one_lined
+from hilo_nas.plain_files import read_bytes
+from hilo_nas.schema_1 import upgraded
 from hilo_nas.states import TrialState
 
 __all__ = [
@@ -29,8 +35,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-_INTERRUPTED, _RAISED, _RETRY = "interrupted before it finished", "due again: the budget was raised", "retry"
-"""Texts of schema 1 that stood for a mark: the begin of a reason, a reason, and the begin of an origin."""
+_MOST_BYTES = 2**25
+"""Largest record that is read; one with a hundred timings has some three megabytes."""
+_NUMBERS = re.compile(r"\[[^][{}\"]*\]")
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
 
@@ -62,21 +69,24 @@ class Subject:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Subject:
-        """Builds the subject that `to_dict` described."""
-        if fields.get("arch") is not None:
-            return cls(arch=ArchConfig.from_dict(fields["arch"]))
-        return cls(timm=fields.get("timm"))
+        """Returns the subject that `to_dict` described.
+
+        Raises:
+            RecordError: It is neither an architecture nor a timm name.
+            ArchError: The architecture breaks a law.
+        """
+        return read_value(cls, fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """One trial of a study, from its choice to its scores. It may gain measurements and scores later."""
 
-    number: int
+    number: Count
     subject: Subject
     state: TrialState
     """Changed by `hilo_nas.transitions` alone."""
-    params: dict[str, int] | None = None
+    params: dict[str, Count] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = SAMPLED
     """`SAMPLED`, `anchor:NAME`, `peer:NAME` or `reuse:STUDY/NUMBER`."""
@@ -86,15 +96,15 @@ class TrialRecord:
     """Whether the trial was cut off through no fault of its network, which is due again."""
     is_raised: bool = False
     """Whether the network is due again under this number, because the budget of its study was raised."""
-    retry_of: int | None = None
+    retry_of: Count | None = None
     """Number of the interrupted trial that this one repeats."""
-    parameters: int | None = None
+    parameters: Count | None = None
     """Trainable parameters, by formula; a peer's are counted."""
-    macs: int | None = None
+    macs: Count | None = None
     """Multiply-adds at the timing size, by formula; a peer's are counted."""
-    violations: dict[str, float] = dataclasses.field(default_factory=dict)
+    violations: dict[str, Finite] = dataclasses.field(default_factory=dict)
     """Per limit of the study, the logarithm of how far the value lies beyond it; at most 0 is within."""
-    imputed: dict[str, float] = dataclasses.field(default_factory=dict)
+    imputed: dict[str, Finite] = dataclasses.field(default_factory=dict)
     """What the sampler was told in place of `images_per_s` or `value` that were not taken; never a result."""
     sampler_memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What the sampler noted with its proposal (NSGA-II: the generation), so that it remembers after a rebuild."""
@@ -105,7 +115,7 @@ class TrialRecord:
     """Of other proxies, for comparison; a search looks at none of them."""
     started_at: str | None = None
     finished_at: str | None = None
-    seconds: float = 0.0
+    seconds: NonNegative = 0.0
     """What the trial cost in all."""
     schema_version: int = SCHEMA_VERSION
 
@@ -153,24 +163,23 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data, fit for JSON."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        for measurement in fields["measurements"]:
+            del measurement["calibration_error"]  # of the calibration in force, which the manifest holds
         return {
             "schema_version": fields.pop("schema_version"),
             "number": fields.pop("number"),
             "key": self.key,
             **fields,
-            "subject": self.subject.to_dict(),
-            "measurements": [dataclasses.asdict(item) for item in self.measurements],
-            "scores": [dataclasses.asdict(item) for item in self.scores],
-            "other_scores": [dataclasses.asdict(item) for item in self.other_scores],
+            "state": str(self.state),
         }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TrialRecord:
-        """Builds the record that `to_dict` described.
+        """Returns the record that `to_dict` described, in this or an earlier version.
 
         Raises:
-            RecordError: The data is not a record, or a newer version wrote it.
+            RecordError: The data is not a record, or a newer version wrote it; names all wrong fields.
         """
         values = one_lined(dict(fields)) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
         version = values.get("schema_version")
@@ -182,45 +191,10 @@ class TrialRecord:
                 "Upgrade hilo-nas to read this study."
             )
         key = values.pop("key", None)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise RecordError(f"unknown field {', '.join(unknown)}")
-        if values.get("state") not in list(TrialState):
-            raise RecordError(f"state must be one of {', '.join(TrialState)}, but got {values.get('state')!r}")
-        try:
-            values["state"] = TrialState(values["state"])
-            if version < SCHEMA_VERSION:
-                _upgrade(values)
-            values["subject"] = Subject.from_dict(values["subject"])
-            values["measurements"] = tuple(Measurement.from_dict(item) for item in values.get("measurements", ()))
-            for name in ("scores", "other_scores"):
-                values[name] = tuple(ProxyScore.from_dict(item) for item in values.get(name, ()))
-            record = cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"the record is not complete: {error!r}") from error
+        record = read_value(cls, upgraded(values) if version < SCHEMA_VERSION else values)
         if key != record.key:
             raise RecordError(f"the key must be {record.key} for this subject, but got {key!r}")
         return record
-
-
-def _upgrade(values: dict[str, Any]) -> None:
-    """Turns the fields of a record of schema 1 into those of schema 2, in place."""
-    values["schema_version"] = SCHEMA_VERSION
-    if "is_interrupted" not in values:
-        reason = values.get("reason") or ""
-        values["is_interrupted"] = values["state"] == TrialState.FAILED and reason.startswith(_INTERRUPTED)
-        values["is_raised"] = reason == _RAISED
-    kind, _, number = values.get("origin", SAMPLED).partition(":")
-    if kind == _RETRY and number.isdecimal():
-        values |= {"origin": SAMPLED, "retry_of": int(number)}
-    for name in ("scores", "other_scores"):
-        values[name] = [_renamed(score) for score in values.get(name, ())]
-    values["imputed"] = _renamed(values.get("imputed", {}))
-
-
-def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"proxy_top1": "value", "proxy_top1_se": "standard_error"}
-    return {names.get(name, name): value for name, value in fields.items()}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -266,7 +240,8 @@ def write_record(folder: Path, record: TrialRecord) -> Path:
         StorageError: The folder cannot be written.
     """
     path = folder / f"{record.number:04d}.json"
-    write_atomically(path, json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n")
+    text = json.dumps(record.to_dict(), indent=1, allow_nan=False)
+    write_atomically(path, _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text) + "\n")
     return path
 
 
@@ -294,18 +269,14 @@ def _record_paths(folder: Path) -> Iterator[Path]:
 
 
 def _load_record(path: Path) -> TrialRecord:
-    if not path.is_file():  # a FIFO would hang
-        raise StorageError(f"{path} must be a trial's record, but is no file. Move it away.")
     try:
-        record = TrialRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        record = TrialRecord.from_dict(msgspec.json.decode(read_bytes(path, _MOST_BYTES)))
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, HiloNasError):
-            raise RecordError(f"{path}: {error}") from error
-        raise RecordError(f"{path} is not whole JSON ({error}). Move it away, or restore it from a copy.") from error
-    except RecordError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}. Move it away.") from error
+    except HiloNasError as error:
         raise RecordError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not whole JSON ({error}). Move it away, or restore it from a copy.") from error
     if path.stem != f"{record.number:04d}":
         raise RecordError(f"{path}: the file's name must be its trial's number, but the record says {record.number}")
     return record

@@ -196,7 +196,9 @@ class SpeedFolder:
             for measurement in sorted(record.measurements, key=lambda item: item.measured_at, reverse=True):
                 first[measurement.condition.label()] = measurement  # the oldest stays; in a file it lies last
             for label, timing in sorted(first.items()):
-                lines.append(f"{key} {label} {timing.ratios} {timing.latency_seconds} {timing.memory_mib!r}")
+                rounds = zip(timing.call_seconds, timing.reference_seconds, strict=True)
+                ratios = tuple(theirs / ours for ours, theirs in rounds)
+                lines.append(f"{key} {label} {ratios} {timing.latency_seconds} {timing.memory_mib!r}")
         return f"{self.path.resolve().name} ({_hash(lines)})"
 
     def _identity_by_figures(self) -> str:

@@ -60,23 +60,28 @@ def build_condition(**fields: Any) -> Condition:
 
 
 def build_measurement(images_per_s: float = 1000.0, **fields: Any) -> Measurement:
-    """A measurement of that speed; its samples agree with it."""
+    """A measurement of that speed; its samples agree with it. Spread and interval may be given in images/s."""
+    reference = fields.pop("reference_images_per_s", 320.0)
+    for end in ("spread", "low", "high"):
+        if f"images_per_s_{end}" in fields:
+            given = fields.pop(f"images_per_s_{end}")
+            fields[f"ratio_{end}"] = None if given is None else given / reference
     condition = fields.get("condition", build_condition())
     call = condition.batch_size / images_per_s
     values: dict[str, Any] = {
         "condition": condition,
         "device": build_device(),
-        "images_per_s": images_per_s,
-        "images_per_s_spread": images_per_s / 100,
+        "ratio": images_per_s / reference,
+        "ratio_spread": images_per_s / reference / 100,
+        "reference_images_per_s": reference,
         "images_per_s_raw": images_per_s * 0.98,
         "latency_ms_p50": 1000 * call,
         "latency_ms_p95": 1100 * call,
         "latency_ms_p99": 1200 * call,
         "memory_mib": 123.5,
         "call_seconds": (call, call, call),
-        "reference_seconds": (condition.batch_size / 320,) * 4,
+        "reference_seconds": (condition.batch_size / 320,) * 3,
         "latency_seconds": (call, 1.1 * call, 1.2 * call),
-        "ratios": (images_per_s / 320,) * 3,
         "steady": True,
         "warmup_calls": 5,
         "seconds": 2.5,
@@ -187,11 +192,10 @@ def build_calibration(images_per_s: float = 320.0, **fields: Any) -> Calibration
 def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fields: Any) -> Manifest:
     """The manifest of a study of `litv2_digits` on the device of `build_device`."""
     conditions = fields.get("conditions", (build_condition(),))
-    device = fields.get("device", build_device())
+    device = fields.pop("device", build_device())
     values: dict[str, Any] = {
         "space": space or digits(),
         "conditions": conditions,
-        "device": device,
         "calibrations": {condition.label(): build_calibration(device=device) for condition in conditions},
         "data": build_data(),
         "plan": build_plan(),
@@ -207,7 +211,7 @@ def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fi
 def write_study(
     studies_dir: Path, name: str = "demo", records: Sequence[TrialRecord] = (), manifest: Manifest | None = None
 ) -> StudyFolder:
-    """Writes a stored study (manifest and records, no study.db) and returns its folder."""
+    """Writes a stored study (manifest and records) and returns its folder."""
     folder = StudyFolder(studies_dir / name)
     folder.trials_path.mkdir(parents=True)
     folder.write_manifest(manifest or build_manifest(name))
@@ -336,21 +340,22 @@ conditions = st.builds(
     fused=st.booleans(),
 )
 devices = st.builds(DeviceIdentity, kind=_text, model=_text, driver=_text, torch=_text, serial=_text)
+_rounds = st.lists(_positive, min_size=3, max_size=3).map(tuple)
 measurements = st.builds(
     Measurement,
     condition=conditions,
     device=devices,
-    images_per_s=_positive,
-    images_per_s_spread=_positive,
+    ratio=_positive,
+    ratio_spread=_positive,
+    reference_images_per_s=_positive,
     images_per_s_raw=_positive,
     latency_ms_p50=_positive,
     latency_ms_p95=_positive,
     latency_ms_p99=_positive,
     memory_mib=st.none() | _positive,
-    call_seconds=_seconds,
-    reference_seconds=_seconds,
+    call_seconds=_rounds,
+    reference_seconds=_rounds,
     latency_seconds=_seconds,
-    ratios=_seconds,
     steady=st.booleans(),
     warmup_calls=st.integers(0, 1000),
     seconds=_positive,
@@ -359,11 +364,11 @@ measurements = st.builds(
     environment=_versions,
     versions=_versions,
     measured_at=_text,
-    images_per_s_low=st.none() | _positive,
-    images_per_s_high=st.none() | _positive,
+    ratio_low=st.none() | _positive,
+    ratio_high=st.none() | _positive,
     verdict=st.none() | st.sampled_from(VERDICTS),
     cohort=_text,
-    beside=st.dictionaries(_text, _seconds, max_size=2),
+    beside=st.dictionaries(_text, _rounds, max_size=2),
     device_state=st.dictionaries(_text, _positive | st.lists(_text, max_size=2), max_size=2),
 )
 scores = st.builds(

@@ -88,7 +88,7 @@ def test_a_changed_calibration_changes_every_speed_and_interval_and_no_ratio(tmp
     for old, new in zip(before, after, strict=True):
         for name in ("images_per_s", "images_per_s_low", "images_per_s_high", "images_per_s_spread"):
             assert getattr(new.measurement, name) == pytest.approx(getattr(old.measurement, name) * 1569 / 320)
-        assert new.measurement.ratios == old.measurement.ratios
+        assert new.measurement.ratio == old.measurement.ratio
     assert probability_of_speed(*after) == probability_of_speed(*before)
 
 
@@ -108,8 +108,8 @@ def test_what_was_timed_under_other_facts_is_left_as_it_is(tmp_path):
 
 
 def test_a_timing_without_rounds_keeps_its_value():
-    bare = build_measurement(1000.0, call_seconds=(), reference_seconds=(), ratios=())
-    assert anchored(bare, build_calibration(640.0)) == bare
+    bare = build_measurement(1000.0, call_seconds=(), reference_seconds=())
+    assert anchored(bare, build_calibration(640.0)).images_per_s == bare.images_per_s
 
 
 @pytest.mark.parametrize(("rounds", "error"), [((0.1,) * 30, 0.02), ((0.1, 0.2) * 15, 0.02)])
@@ -170,7 +170,7 @@ def test_a_better_timing_of_a_form_that_is_no_longer_run_does_not_count(tmp_path
 def test_a_pair_is_compared_in_the_best_cohort_that_both_share(tmp_path):
     """Shared in a steady and a newer bursty cohort; each was last timed alone."""
     alone = [
-        dataclasses.replace(measurement, cohort=f"alone-{i}", images_per_s=900.0 + 90 * i)
+        dataclasses.replace(measurement, cohort=f"alone-{i}", ratio=(900.0 + 90 * i) / 320)
         for i, measurement in enumerate(timings("x", ["steady"] * 2, 3))
     ]
     bursty = list(reversed(timings("bursty", ["bursty"] * 2, 2)))

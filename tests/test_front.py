@@ -73,7 +73,9 @@ def test_one_per_cent_in_every_round_is_told_apart_though_the_intervals_overlap(
 
 def test_paired_rounds_count_even_where_the_anchored_values_say_otherwise():
     fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
-    turned = dataclasses.replace(slow.measurement, images_per_s=1020.0)  # the reference was slow just then
+    turned = dataclasses.replace(
+        slow.measurement, ratio=1020.0 / slow.measurement.reference_images_per_s
+    )  # the reference was slow just then
     assert probability_of_speed(fast, trial(1, turned)) > 0.99
 
 
@@ -254,8 +256,8 @@ def test_networks_of_shared_rounds_share_what_differs_between_timings():
             measurements=(
                 dataclasses.replace(
                     r.measurement,
-                    images_per_s_low=r.measurement.images_per_s * 0.999,
-                    images_per_s_high=r.measurement.images_per_s * 1.001,
+                    ratio_low=r.measurement.ratio * 0.999,
+                    ratio_high=r.measurement.ratio * 1.001,
                 ),
             ),
         )

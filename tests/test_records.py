@@ -110,17 +110,23 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
             {"state": "done"},
             "state must be one of running, timed, complete, stopped, infeasible, failed, but got 'done'",
         ),
-        ({"colour": "red"}, "unknown field colour"),
-        ({"subject": None}, "the record is not complete: KeyError"),
+        ({"colour": "red"}, "colour is no known field"),
+        ({"subject": None}, "subject is missing"),
         ({"subject": {}}, "a subject must be either an architecture or a timm name"),
         ({"subject": {"arch": {"depths": [1, 1, 1, 1]}}}, "embed_dims is missing"),
-        ({"subject": 3}, "the record is not complete"),
+        ({"subject": 3}, "subject must be a mapping, but got 3"),
         ({"number": 4}, "the file's name must be its trial's number, but the record says 4"),
-        ({"measurements": [{"colour": "red"}]}, "Measurement has no field colour: was it written by a newer version"),
-        ({"measurements": [{"images_per_s": 3}]}, "Measurement is not complete: .*missing"),
-        ({"measurements": [{"condition": {"batch_size": 0}}]}, "batch_size must be at least 1, but got 0"),
-        ({"scores": [{"value": 0.5}]}, "ProxyScore is not complete: .*missing"),
-        ({"scores": 7}, "the record is not complete"),
+        (
+            {"measurements": [{"colour": "red"}]},
+            r"measurements\[0\]\.colour is no known field: was it written by a newer version",
+        ),
+        ({"measurements": [{"ratio": 3}]}, "condition, device, .* are missing"),
+        (
+            {"measurements": [{"condition": {"batch_size": 0}}]},
+            r"measurements\[0\].condition.batch_size must be a whole number >= 1, but got 0",
+        ),
+        ({"scores": [{"value": 0.5}]}, r"scores\[0\]: plan_hash, .* are missing"),
+        ({"scores": 7}, "scores must be a list, but got 7"),
     ],
 )
 def test_a_record_that_was_changed_is_refused_by_name(tmp_path, changes, fault):
@@ -174,7 +180,7 @@ def test_an_interrupted_trial_is_told_from_a_failed_one():
     ],
 )
 def test_texts_of_earlier_versions_become_fields(old, new):
-    fields = {**build_record(8).to_dict(), **old}
+    fields = {**build_record(8, None, None).to_dict(), "schema_version": 1, **old}
     for name in ("is_interrupted", "is_raised", "retry_of"):
         del fields[name]
     record = TrialRecord.from_dict(fields)

@@ -118,7 +118,9 @@ def test_equal_tables_are_one_wherever_they_lie(table, tmp_path):
     assert not copy.is_named_by("copy (0123456789ab)")
 
 
-@pytest.mark.parametrize("fields", [{"ratios": (1.0,)}, {"latency_seconds": (1.0,)}, {"memory_mib": None}])
+@pytest.mark.parametrize(
+    "fields", [{"reference_seconds": (1.0, 1.0, 1.0)}, {"latency_seconds": (1.0,)}, {"memory_mib": None}]
+)
 def test_a_table_with_another_figure_is_another_one(table, fields):
     before = table.identity()
     assert not changed(table, **fields).is_named_by(before)
@@ -128,7 +130,7 @@ def test_figures_of_every_condition_count(tmp_path):
     conditions = (build_condition(), build_condition(batch_size=1))
     table = write_speeds(tmp_path / "both", ARCHS, conditions=conditions)
     before, record = table.identity(), table.load_all()[0]
-    second = build_measurement(1.0, condition=conditions[1], ratios=(0.5,))
+    second = build_measurement(1.0, condition=conditions[1], reference_seconds=(0.5, 0.5, 0.5))
     table.write_record(dataclasses.replace(record, measurements=(record.measurements[0], second)))
     assert table.identity() != before
 
@@ -140,7 +142,7 @@ def test_what_no_search_looks_at_makes_no_other_table(table):
 
 def test_a_further_timing_or_another_calibration_makes_no_other_table(table):
     before, record = table.identity(), table.load_all()[0]
-    newer = build_measurement(1.0, ratios=(0.5,), measured_at="2026-08-01T12:00:00+00:00")
+    newer = build_measurement(1.0, reference_seconds=(0.5, 0.5, 0.5), measured_at="2026-08-01T12:00:00+00:00")
     table.write_record(dataclasses.replace(record, measurements=(newer, *record.measurements)))
     assert table.is_named_by(before)
     setting = table.load_setting()

@@ -221,12 +221,14 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
     """Returns a network's timing as far as the table has kept it: its figures, without the samples behind them."""
     manifest = table.manifest
     condition = manifest.objective
-    latency_ms = 1000 * condition.batch_size / row.images_per_s
+    calibration = manifest.calibrations[condition.label()]
+    reference, latency_ms = calibration.images_per_s, 1000 * condition.batch_size / row.images_per_s
     return Measurement(
         condition=condition,
         device=manifest.device,
-        images_per_s=row.images_per_s,
-        images_per_s_spread=row.images_per_s_spread,
+        ratio=row.images_per_s / reference,
+        ratio_spread=row.images_per_s_spread / reference,
+        reference_images_per_s=reference,
         images_per_s_raw=row.images_per_s,
         latency_ms_p50=latency_ms,
         latency_ms_p95=latency_ms,
@@ -235,7 +237,6 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
         call_seconds=(),
         reference_seconds=(),
         latency_seconds=(),
-        ratios=(),
         steady=True,
         warmup_calls=0,
         seconds=row.timing_seconds,
@@ -244,10 +245,10 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
         environment={},
         versions=manifest.versions,
         measured_at=manifest.created_at,
-        images_per_s_low=row.images_per_s_low,
-        images_per_s_high=row.images_per_s_high,
+        ratio_low=None if row.images_per_s_low is None else row.images_per_s_low / reference,
+        ratio_high=None if row.images_per_s_high is None else row.images_per_s_high / reference,
         verdict=row.verdict,
-        protocol=manifest.calibrations[condition.label()].protocol,
+        protocol=calibration.protocol,
     )
 
 

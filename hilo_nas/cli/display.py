@@ -113,8 +113,7 @@ def _line(event: Event) -> str | None:
         )
     if isinstance(event, SeedScored):
         return (
-            f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: "
-            f"{_scored(event.metric, event.value)}"
+            f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: {_scored(event.metric, event.value)}"
         )
     if isinstance(event, OtherProxyScored):
         return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"

@@ -237,8 +237,8 @@ def _time(
                 own,
                 singles[name].found,
                 batch_size=condition.batch_size,
-                calibrated=anchor.images_per_s,
             ),
+            reference_images_per_s=anchor.images_per_s,
             latency_protocol=LATENCY_PROTOCOL,
             calibration_error=calibration_error(anchor, threads=torch.get_num_threads()),
             memory_mib=network.prepared.read_memory_mib(),
@@ -324,7 +324,6 @@ def summarize(
     singles: Sequence[tuple[int, float]],
     *,
     batch_size: int,
-    calibrated: float,
 ) -> dict[str, Any]:
     """Returns the figures of a `Measurement` that follow from its samples.
 
@@ -333,21 +332,19 @@ def summarize(
         reference: The reference's, in the same rounds.
         singles: Round and seconds of single calls.
         batch_size: Images per call.
-        calibrated: The reference's speed in images/s, as calibrated.
     """
-    ratios = tuple(theirs / ours for ours, theirs in zip(own, reference, strict=True))
+    ratios = [theirs / ours for ours, theirs in zip(own, reference, strict=True)]
     low, high = interval(own, reference)
     rounds, latency = tuple(i for i, _ in singles), tuple(seconds for _, seconds in singles)
     return {
-        "images_per_s": calibrated * ratio(own, reference),
-        "images_per_s_low": calibrated * low,
-        "images_per_s_high": calibrated * high,
-        "images_per_s_spread": calibrated * robust_spread(ratios),
+        "ratio": ratio(own, reference),
+        "ratio_low": low,
+        "ratio_high": high,
+        "ratio_spread": robust_spread(ratios),
         "images_per_s_raw": batch_size / statistics.median(own),
         **latency_figures(latency, rounds, own, reference),
         "call_seconds": tuple(own),
         "reference_seconds": tuple(reference),
         "latency_seconds": latency,
         "latency_rounds": rounds,
-        "ratios": ratios,
     }

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from hilo_nas.errors import UsageError
+from hilo_nas.measurement.plain import Size
 
 __all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity"]
 
@@ -23,16 +24,16 @@ class Condition:
 
     device: str = "cpu"
     """`cpu`, `cuda`, `cuda:N` or `mps`."""
-    batch_size: int = 32
+    batch_size: Size = 32
     """Images per call."""
-    img_size: int = 224
+    img_size: Size = 224
     """Side of the square input in pixels."""
     precision: str = "fp32"
     """One of `PRECISIONS`; `amp-` is autocast over float32 weights, the others convert the weights."""
     channels_last: bool = False
     compile: bool = False
     """Whether the network goes through `torch.compile` before it is timed."""
-    threads: int | None = None
+    threads: Size | None = None
     """Intra-operation threads on the CPU; None leaves torch's own choice, which is recorded."""
     runtime: str = "torch"
     """One of `RUNTIMES`: what runs the network; all but torch run a converted copy, checked against torch's output."""

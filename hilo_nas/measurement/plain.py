@@ -1,33 +1,227 @@
-"""Values from plain data."""
+"""Plain data to typed values and back: every value of a stored file has a type and a bound.
+
+Records and manifests may come from strangers or be damaged. `read_value` names each wrong field with its place and its
+value, all of a file at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import enum
+import functools
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar
 
-from hilo_nas.errors import RecordError
+import msgspec
 
-__all__ = ["build_value"]
+from hilo_nas.errors import HiloNasError, RecordError
+
+__all__ = [
+    "Count",
+    "Finite",
+    "NonNegative",
+    "Positive",
+    "Share",
+    "Size",
+    "check_type",
+    "read_field",
+    "read_value",
+    "to_plain",
+]
 
 Value = TypeVar("Value")
 
+_MOST = 1e30
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Whole number of things; every JSON reader holds it exactly."""
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+"""Number of images, pixels or threads, at least 1."""
+Positive = Annotated[float, msgspec.Meta(gt=0, le=_MOST)]
+"""Speed or time, finite and more than 0."""
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+"""Spread, error or duration, finite."""
+Finite = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+"""Any number that is finite."""
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""Part of a whole."""
 
-def build_value(cls: type[Value], fields: Mapping[str, Any], **nested: type[Any]) -> Value:
-    """Builds a value from plain data; lists become tuples, nested values become their classes."""
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(fields) - known):
-        raise RecordError(f"{cls.__name__} has no field {', '.join(unknown)}: was it written by a newer version?")
-    values: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in nested:
-            value = build_value(nested[name], value)
-        values[name] = _tuples(value) if isinstance(value, list) else value
+_KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "a mapping",
+}
+_FIELD = re.compile(r"\w+(\.|\[| must | is no known)")
+"""Begin of a fault that names a field."""
+_LONGEST = 80
+"""Characters of a wrong value that a message shows."""
+
+
+def to_plain(value: Any) -> Any:
+    """Returns a value as plain data, fit for JSON and YAML: dataclasses become mappings, tuples become lists."""
+    if dataclasses.is_dataclass(value):
+        if hasattr(value, "to_dict"):
+            return value.to_dict()
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return list(value) if not value or isinstance(value[0], (int, float)) else [to_plain(item) for item in value]
+    return value
+
+
+def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None = None) -> Value:
+    """Returns the dataclass instance that plain data describes.
+
+    Lists become tuples and nested mappings become their dataclasses; a nested class that has `from_dict` reads itself.
+
+    Args:
+        cls: The dataclass. Its annotations are the types and the bounds.
+        fields: The data.
+        given: Fields whose values are known, and not in the data.
+
+    Raises:
+        RecordError: A field is unknown, is missing, or has a value of another type or beyond its bound; names all.
+    """
+    if not isinstance(fields, Mapping):
+        raise RecordError(f"{cls.__name__} must be a mapping, but got {_shown(fields)}")
+    values: dict[str, Any] = dict(given or {})
+    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = _hints(cls)  # type: ignore[arg-type]
+    faults = [
+        f"{name if isinstance(name, str) else _shown(name)} is no known field: was it written by a newer version?"
+        for name in fields
+        if name not in known
+    ]
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in fields and name not in values and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    for name in (name for name in known if name in fields):
+        try:
+            values[name] = read_field(fields[name], hints[name])
+        except RecordError as error:
+            faults += named_faults(name, error)
+    if faults:
+        raise RecordError("\n".join(faults))
     try:
         return cls(**values)
-    except TypeError as error:
-        raise RecordError(f"{cls.__name__} is not complete: {error}") from error
+    except HiloNasError as error:
+        raise RecordError(str(error)) from error
 
 
-def _tuples(value: list[Any]) -> tuple[Any, ...]:
-    return tuple(_tuples(item) if isinstance(item, list) else item for item in value)
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def read_field(value: Any, hint: Any) -> Any:
+    """Returns plain data as the type that an annotation says, which may hold dataclasses.
+
+    Raises:
+        RecordError: It is of another type, or beyond a bound. Each line continues the name of its field: ` must be`, or
+            `.name must be` of a nested one.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and types.NoneType in arguments:
+            return None
+        rest = [argument for argument in arguments if argument is not types.NoneType]
+        if len(rest) == 1:
+            return read_field(value, rest[0])
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        if value not in list(hint):
+            raise RecordError(f" must be one of {', '.join(item.value for item in hint)}, but got {_shown(value)}")
+        return hint(value)
+    if _is_nested(hint):
+        return _read_nested(value, hint)
+    if origin is tuple and _is_nested(arguments[0]) and isinstance(value, (list, tuple)):
+        return tuple(_read_all(((f"[{i}]", item) for i, item in enumerate(value)), arguments[0]).values())
+    if origin is dict and _is_nested(arguments[1]) and isinstance(value, Mapping):
+        return {name[2:-2]: item for name, item in _read_all(_named(value), arguments[1]).items()}
+    return check_type(value, hint)
+
+
+def check_type(value: Any, hint: Any) -> Any:
+    """Returns plain data as the type that an annotation says.
+
+    Raises:
+        RecordError: It is of another type, or beyond a bound; the text begins with the place inside it.
+    """
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        raise RecordError(_explained(str(error), value)) from error
+
+
+def _named(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"['{name}']", item) for name, item in value.items())
+
+
+def _is_nested(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def _read_nested(value: Any, cls: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise RecordError(f" must be a mapping, but got {_shown(value)}")
+    try:
+        return cls.from_dict(value) if hasattr(cls, "from_dict") else read_value(cls, value)
+    except HiloNasError as error:
+        lines = str(error).split("\n")
+        raise RecordError("\n".join(f".{line}" if _FIELD.match(line) else f": {line}" for line in lines)) from error
+
+
+def _read_all(items: Iterator[tuple[str, Any]], hint: Any) -> dict[str, Any]:
+    found, faults = {}, []
+    for place, item in items:
+        try:
+            found[place] = read_field(item, hint)
+        except RecordError as error:
+            faults += named_faults(place, error)
+    if faults:
+        raise RecordError("\n".join(faults))
+    return found
+
+
+def named_faults(name: str, error: HiloNasError) -> list[str]:
+    """Returns the lines of an error of `read_field`, each after the name of its field."""
+    return [f"{name}{line}" if line[:1] in ".[ :" else f"{name}: {line}" for line in str(error).split("\n")]
+
+
+def _explained(text: str, value: Any) -> str:
+    """Msgspec's message with the place and the value, in the words of this package."""
+    text, _, path = text.partition(" - at `$")
+    text = text.replace("Number out of range", "a number of usual size")
+    expected = text.removeprefix("Expected ").partition(", got ")[0]
+    for name, words in _KINDS.items():
+        expected = expected.replace(f"`{name}`", words)
+    path = path.rstrip("`")
+    return (
+        f"{path} must be {expected.replace('`', '').replace(' | null', ' or null')}, but got {_shown(_at(value, path))}"
+    )
+
+
+def _at(value: Any, path: str) -> Any:
+    """The value at a place such as `[3]`; the whole where msgspec does not say which key of a mapping it means."""
+    if "..." in path:
+        return value
+    for index in path.strip("[]").split("][") if path else ():
+        value = value[int(index)]
+    return value
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement.plain import build_value
+from hilo_nas.measurement.plain import Count, Finite, NonNegative, Share, Size, read_value
 
 __all__ = [
     "BASELINE_RECIPE",
@@ -173,31 +173,31 @@ class ProxyScore:
     """`ProxyPlan.hash` of the plan and the data; not of the device."""
     metric: str
     """One of `METRICS`, or the name of a proxy that is no training."""
-    value: float
+    value: Finite
     """Share of held-out images whose class was found, in [0, 1] (with `balanced`, the classes' mean; with `likelihood`,
     the probability given to it); of another proxy its value, the higher the better."""
-    standard_error: float
+    standard_error: NonNegative
     """Standard error of it from the finite number of held-out images; where `seeds` is 1, the seed's own noise is not
     in it."""
-    loss: float | None
+    loss: Finite | None
     """Mean cross-entropy on the held-out images; None of a proxy that has none."""
-    n_val: int
+    n_val: Count
     """Held-out images looked at."""
-    images_seen: int
+    images_seen: Count
     """Of a proxy that is no training, its plan's whole budget, whatever it did with that."""
-    seconds: float
-    seed: int
-    micro_batch_size: int
+    seconds: NonNegative
+    seed: Count
+    micro_batch_size: Size
     """Images per forward pass; smaller than the plan's batch where memory ran out: then gradients were accumulated, and
     batch norm took its statistics from so many images."""
     device: str
     versions: dict[str, str]
     scored_at: str
     """UTC, ISO 8601."""
-    chance: float | None = None
+    chance: Share | None = None
     """What guessing would score on these images: of `top1`, the share of the largest class; of `balanced`, one over the
     classes; of `likelihood`, the probability by the classes' shares. None where it is unknown, or of another proxy."""
-    seeds: int = 1
+    seeds: Size = 1
     """Trainings that the value is the mean of; records hold single ones (see `mean_score`)."""
 
     @property
@@ -233,8 +233,12 @@ class ProxyScore:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyScore:
-        """Builds the score that `dataclasses.asdict` described."""
-        return build_value(cls, fields)
+        """Returns the score that `to_plain` described.
+
+        Raises:
+            RecordError: A field is wrong; names all.
+        """
+        return read_value(cls, fields)
 
 
 def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None) -> ProxyScore:

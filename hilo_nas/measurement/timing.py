@@ -6,16 +6,20 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
+from hilo_nas.errors import RecordError
 from hilo_nas.measurement.condition import Condition, DeviceIdentity
 from hilo_nas.measurement.contention import Contention, find_contention
-from hilo_nas.measurement.plain import build_value
+from hilo_nas.measurement.plain import Count, NonNegative, Positive, Size, check_type, read_value
 
 __all__ = ["LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
 
 PROTOCOL = 2
 """Version of the way throughput is timed; measurements of different protocols are never compared."""
+
+_BRACKETING_PROTOCOL = 1
+"""The protocol that timed the reference before and after each block of the network, once more in all."""
 
 LATENCY_PROTOCOL = 2
 """Version of the way latencies are timed: 1 took up to 50 calls after the rounds, 2 takes 200 or more inside them."""
@@ -32,23 +36,27 @@ class Calibration:
 
     reference: str
     """The reference network, for instance `timm:resnet18`."""
-    images_per_s: float
+    images_per_s: Positive
     """Batch size over the mean of the fast calls (`hilo_nas.rounds.fast_seconds`), over the median by protocol 1."""
-    images_per_s_spread: float
+    images_per_s_spread: NonNegative
     """Robust standard deviation of one block, in images/s."""
-    call_seconds: tuple[float, ...]
+    call_seconds: tuple[Positive, ...]
     """Every sample: the mean seconds of one call over a block."""
     steady: bool
     """Whether the warm-up's last calls agreed before timing began."""
     device: DeviceIdentity
-    protocol: int = PROTOCOL
+    protocol: Count = PROTOCOL
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What the device said of itself while it timed; see `Measurement.device_state`."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
-        """Builds the calibration that `dataclasses.asdict` described."""
-        return build_value(cls, fields, device=DeviceIdentity)
+        """Returns the calibration that `to_plain` described.
+
+        Raises:
+            RecordError: A field is wrong; names all.
+        """
+        return _with_checked_state(read_value(cls, fields))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,66 +65,87 @@ class Measurement:
 
     condition: Condition
     device: DeviceIdentity
-    images_per_s: float
-    """Calibrated speed of the reference times the network's speed over the reference's (`hilo_nas.rounds.ratio`): what
-    slows both is divided out. Networks are ranked by it."""
-    images_per_s_spread: float
-    """Robust standard deviation of one round (1.4826 times the median absolute deviation), in images/s."""
-    images_per_s_raw: float
+    ratio: Positive
+    """The network's speed over the reference's in the same rounds (`hilo_nas.rounds.ratio`; the median over rounds
+    by protocol 1): what slows both is divided out."""
+    ratio_spread: NonNegative
+    """Robust standard deviation of one round (1.4826 times the median absolute deviation) of that."""
+    reference_images_per_s: Positive
+    """Calibrated speed of the reference, in images/s. A study reads all its measurements by the calibration in force
+    (`hilo_nas.calibration.read_timings`)."""
+    images_per_s_raw: Positive
     """Batch size over the median call, as the clock saw it."""
-    latency_ms_p50: float
+    latency_ms_p50: Positive
     """Raw time that a caller waits for one batch: median of the single calls in undisturbed rounds (see
     `hilo_nas.latencies`); of all single calls by latency protocol 1."""
-    latency_ms_p95: float
-    latency_ms_p99: float
-    memory_mib: float | None
+    latency_ms_p95: Positive
+    latency_ms_p99: Positive
+    memory_mib: NonNegative | None
     """Peak of the device's allocator over one call, weights included; None where it cannot be seen."""
-    call_seconds: tuple[float, ...]
+    call_seconds: tuple[Positive, ...]
     """Every sample: per round, the mean seconds of one call over a block of at least 20 ms."""
-    reference_seconds: tuple[float, ...]
+    reference_seconds: tuple[Positive, ...]
     """The same for the reference network in the same rounds."""
-    latency_seconds: tuple[float, ...]
+    latency_seconds: tuple[Positive, ...]
     """Seconds of single calls, each synchronised."""
-    ratios: tuple[float, ...]
-    """Per round, the network's speed over the reference's."""
     steady: bool
     """Whether the warm-up's last calls agreed before timing began."""
-    warmup_calls: int
-    seconds: float
+    warmup_calls: Count
+    seconds: NonNegative
     """What the measurement cost, model building included."""
     form: str
     """Which implementation of the network was timed."""
-    threads: int
+    threads: Count
     """Threads that torch used on the CPU."""
     environment: dict[str, str]
     """Thread, allocator and precision settings that the timing process ran under."""
     versions: dict[str, str]
     measured_at: str
     """UTC, ISO 8601."""
-    images_per_s_low: float | None = None
-    """Lower end of the bootstrap 95 % interval over rounds; protocol 1 has none."""
-    images_per_s_high: float | None = None
+    ratio_low: NonNegative | None = None
+    """Lower end of the bootstrap 95 % interval of `ratio` over rounds; protocol 1 has none."""
+    ratio_high: Positive | None = None
     verdict: str | None = None
     """One of `VERDICTS`, as the version that timed it judged; readers take `hilo_nas.rounds.verdict_of`, which judges
     what is stored. Protocol 1 has none."""
     cohort: str = ""
     """Shared by networks that were timed in the same rounds: their `call_seconds` pair up round by round."""
-    beside: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    beside: dict[str, tuple[Positive, ...]] = dataclasses.field(default_factory=dict)
     """Seconds of other networks, by key, in this network's rounds."""
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What the device said of itself while it timed: load of the CPU, clocks, temperature, throttling, other
     processes."""
-    protocol: int = PROTOCOL
-    latency_rounds: tuple[int, ...] = ()
+    protocol: Count = PROTOCOL
+    latency_rounds: tuple[Count, ...] = ()
     """The round of each of `latency_seconds`, counted from 0; latency protocol 1 timed them after the rounds."""
-    latency_ms_p95_low: float | None = None
+    latency_ms_p95_low: NonNegative | None = None
     """Lower end of the bootstrap 95 % interval of `latency_ms_p95` over rounds; latency protocol 1 has none."""
-    latency_ms_p95_high: float | None = None
-    latency_protocol: int = 1
+    latency_ms_p95_high: NonNegative | None = None
+    latency_protocol: Count = 1
     """Version of the way latencies are timed; see `LATENCY_PROTOCOL`."""
-    calibration_error: float = dataclasses.field(default=0.0, compare=False)
+    calibration_error: NonNegative = dataclasses.field(default=0.0, compare=False)
     """Relative standard error of the reference's calibrated speed. All timings of a study share it, so it is in no
     comparison between them, and not in `images_per_s_low` and `_high`; `images_per_s_interval` holds it."""
+
+    @property
+    def images_per_s(self) -> float:
+        """Calibrated speed: the reference's times `ratio`. Networks are ranked by it."""
+        return self.reference_images_per_s * self.ratio
+
+    @property
+    def images_per_s_spread(self) -> float:
+        """Robust standard deviation of one round, in images/s."""
+        return self.reference_images_per_s * self.ratio_spread
+
+    @property
+    def images_per_s_low(self) -> float | None:
+        """Lower end of the bootstrap 95 % interval over rounds, in images/s; None of protocol 1."""
+        return None if self.ratio_low is None else self.reference_images_per_s * self.ratio_low
+
+    @property
+    def images_per_s_high(self) -> float | None:
+        """Upper end of that interval, in images/s; None of protocol 1."""
+        return None if self.ratio_high is None else self.reference_images_per_s * self.ratio_high
 
     @cached_property
     def contention(self) -> Contention | None:
@@ -171,6 +200,60 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
-        """Builds the measurement that `dataclasses.asdict` described."""
-        values = {**fields, "beside": {key: tuple(times) for key, times in fields.get("beside", {}).items()}}
-        return build_value(cls, values, condition=Condition, device=DeviceIdentity)
+        """Returns the measurement that `to_plain` described.
+
+        Raises:
+            RecordError: A field is wrong; names all.
+        """
+        measurement = _with_checked_state(read_value(cls, fields))
+        if measurement.protocol == _BRACKETING_PROTOCOL:
+            return measurement
+        rounds = len(measurement.reference_seconds)
+        lengths = {"call_seconds": len(measurement.call_seconds)}
+        lengths |= {f"beside[{name!r}]": len(seconds) for name, seconds in measurement.beside.items()}
+        faults = [
+            f"{name} must have a value per round ({rounds}, as reference_seconds), but has {length}"
+            for name, length in lengths.items()
+            if length != rounds
+        ]
+        if any(i >= rounds for i in measurement.latency_rounds):
+            faults.append(f"latency_rounds must be less than {rounds}, but got {max(measurement.latency_rounds)}")
+        if faults:
+            raise RecordError("\n".join(faults))
+        return measurement
+
+
+class _Load(TypedDict, total=False):
+    others_cores: NonNegative
+    steal_cores: NonNegative
+    throttled_cores: NonNegative
+
+
+class _Process(TypedDict):
+    pid: Count
+    name: str
+    cores: NonNegative
+
+
+class _DeviceState(_Load, total=False):
+    """Types of what readers use of `Measurement.device_state`; it may hold more."""
+
+    cores: Size
+    quietest: _Load
+    throttle_reasons: list[str]
+
+
+_Timed = TypeVar("_Timed", Measurement, Calibration)
+
+
+def _with_checked_state(timed: _Timed) -> _Timed:
+    """Returns a value whose `device_state` has the types that its readers rely on."""
+    state = timed.device_state
+    try:
+        check_type(state, _DeviceState)
+        check_type(state.get("with", []), list[_Process])
+    except RecordError as error:
+        raise RecordError(f"device_state{error}") from error
+    if "others_cores" in state and "others_cores" not in state.get("quietest", state):
+        raise RecordError("device_state.quietest.others_cores is missing")
+    return timed

@@ -58,8 +58,8 @@ COLUMNS = (
     "reason",
 )
 """The columns of `trials.csv`; `front.csv` has the same. `images_per_s_low` and `_high` are a 95 % interval.
-The top-1 is the mean of `seeds` trainings of `images_seen` images; `standard_error` and `on_front_probability` are those
-of `hilo_nas.front.top1_errors` and `probability_on_front`."""
+The value is the mean of `seeds` trainings of `images_seen` images; `standard_error` and `on_front_probability` are
+those of `hilo_nas.front.top1_errors` and `probability_on_front`."""
 
 
 _FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")

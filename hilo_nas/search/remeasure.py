@@ -167,7 +167,7 @@ def _time_anew(
 ) -> None:
     """Times every network that was ever timed, under every condition; the manifest follows once all are written."""
     calibrations = calibrate_all(manifest.conditions, executor, emit)
-    manifest = dataclasses.replace(manifest, device=identity, calibrations=calibrations, versions=versions())
+    manifest = dataclasses.replace(manifest, calibrations=calibrations, versions=versions())
     records = [record for record in folder.load_records() if _was_timed(record)]
     timed, failures = _time_all(records, manifest, executor, emit)
     for record in records:
@@ -188,7 +188,7 @@ def _time_elsewhere(
     emit: Emit,
 ) -> StudyFolder:
     """Makes a study for another device: the same networks and scores, timed there."""
-    name, identity, _ = device
+    name = device[0]
     target = new_study_folder(request.into or f"{source.name}-{name.replace(':', '')}", request.studies_dir)
     if target.exists:
         raise UsageError(
@@ -207,7 +207,6 @@ def _time_elsewhere(
         manifest = dataclasses.replace(
             manifest,
             name=target.name,
-            device=identity,
             conditions=conditions,
             calibrations=calibrate_all(conditions, executor, journal),
             limits=_limits_for(manifest, moved),

@@ -77,7 +77,6 @@ class Setting:
             name=name,
             space=self.space,
             conditions=self.conditions,
-            device=self.device,
             calibrations=self.calibrations,
             data=self.data,
             plan=self.plan,

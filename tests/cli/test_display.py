@@ -169,9 +169,7 @@ def test_a_confirmation_is_priced_and_told_seed_by_seed():
     assert say(ConfirmationForeseen(networks=4, trainings=8, seconds=480.0)) == (
         "confirming 4 networks by further seeds: 8 trainings, about 8 min 0 s\n"
     )
-    assert say(SeedScored(number=3, seed=1, value=0.75, done=2, total=8)) == (
-        "2/8 trial 3, seed 1: top-1 75.0 %\n"
-    )
+    assert say(SeedScored(number=3, seed=1, value=0.75, done=2, total=8)) == ("2/8 trial 3, seed 1: top-1 75.0 %\n")
 
 
 def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():

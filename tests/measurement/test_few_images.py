@@ -28,7 +28,7 @@ def test_for_many_images_the_error_is_the_stored_one():
 def test_a_balanced_score_has_the_error_of_each_classs_interval():
     perfect = build_score(1.0, metric="balanced", n_val=80, standard_error=0.0, chance=0.1)
     of_class = build_score(1.0, n_val=8, standard_error=0.0)
-    assert perfect.interval_error == pytest.approx(of_class.standard_error / math.sqrt(10))
+    assert perfect.interval_error == pytest.approx(of_class.interval_error / math.sqrt(10))
 
 
 @pytest.mark.parametrize("metric", ["likelihood", "naswot"])

@@ -12,7 +12,7 @@ from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, Sto
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.front import front_of
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.records import SCHEMA_VERSION, Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.signals import signals_held
 from hilo_nas.space.file import build_space
@@ -425,7 +425,7 @@ def test_events_tell_a_trial_from_its_choice_to_its_end(folder):
 def test_records_are_readable_json_with_their_schema(folder):
     run(folder, trials=1)
     content = json.loads((folder.trials_path / "0000.json").read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == SCHEMA_VERSION
     assert content["subject"]["arch"]["embed_dims"] == [16, 32, 64, 128]
     assert content["measurements"][0]["protocol"] == PROTOCOL
     stored = TrialRecord.from_dict(content)
