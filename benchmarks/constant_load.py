@@ -22,7 +22,7 @@ from random import Random
 
 from scipy.stats import kendalltau
 
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.measure import Entrant, Ruler
 from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
@@ -118,7 +118,7 @@ def compare_searches(folder: Path) -> None:
     for name, load_after_s in (("quiet-again", None), ("load-before", 0.0), ("load-during", MIDDLE_S)):
         other = search(folder, name, load_after_s)
         shared = quiet.keys() & other.keys()
-        front = {record.key for record in front_of(list(other.values()))} & shared
+        front = {record.key for record in Front.from_records(other.values()).members} & shared
         print(f"{name}: tau of {len(shared)} networks {tau(quiet, other, shared):.2f}, ", end="")
         print(f"of {len(front)} on its front {tau(quiet, other, front):.2f}", flush=True)
 

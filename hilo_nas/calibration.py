@@ -100,7 +100,7 @@ def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:
     """The quality of each cohort that holds a timing of a network with several, judged as it was told when timed."""
     doubtful = {
         measurement.cohort for record in records if len(record.measurements) > 1 for measurement in record.measurements
-    }
+    } - {""}  # of timings that name no cohort, each is alone
     members: dict[str, list[Measurement]] = {}
     for record in records:
         for measurement in record.measurements:

@@ -18,6 +18,7 @@ __all__ = [
     "DeviceAwaited",
     "Emit",
     "Event",
+    "FrontChanged",
     "LimitsForeseen",
     "NetworkPrepared",
     "NetworksTimed",
@@ -162,8 +163,6 @@ class SearchStarted(Event):
     total: int
     """Networks to be measured in all."""
     device: str
-    points: tuple[tuple[int, float, float], ...] = ()
-    """Number, images/s and proxy top-1 of each trial that is complete already."""
     stopped: int = 0
     """Networks stopped at a rung before this run."""
     metric: str = "top1"
@@ -307,6 +306,14 @@ class TrialFinished(Event):
     metric: str = "top1"
     network: str = ""
     """The architecture in one line; empty for a peer, whose key is its name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrontChanged(Event):
+    """A search has another front than before: at its start, after a trial, or after timings were repeated."""
+
+    points: tuple[tuple[float, float], ...]
+    """Images/s and value of each member, the fastest first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

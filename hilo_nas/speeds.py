@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 
 from hilo_nas.calibration import anchored
+from hilo_nas.csv_files import render_trials
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError
+from hilo_nas.front import Front
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
 from hilo_nas.one_line import one_lined
 from hilo_nas.plain_files import read_text
@@ -169,6 +171,15 @@ class SpeedFolder:
         """Writes one network's record atomically."""
         write_record(self.path / "networks", record)
         self._records = None
+
+    def write_csv_file(self) -> None:
+        """Writes `speeds.csv`, a row per network, without the columns that hold nothing.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        text = render_trials(Front.from_records(self.load_all()), leave_out_empty=True)
+        write_atomically(self.path / "speeds.csv", text)
 
     def measurements_of(self, key: str) -> tuple[Measurement, ...]:
         """Returns what was measured of a network.

@@ -1,21 +1,23 @@
-"""A study's folder: where its manifest, its records and its derived tables lie.
+"""A study: its folder, and what lies there, read once.
 
 Reading needs neither lock nor write access, and neither torch nor Optuna.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hilo_nas.calibration import read_timings
+from hilo_nas.csv_files import CsvFiles
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.plain_files import read_text
@@ -23,7 +25,16 @@ from hilo_nas.records import TrialRecord, load_records, write_atomically, write_
 from hilo_nas.safe_yaml import MOST_BYTES
 from hilo_nas.states import TrialState
 
-__all__ = ["STUDIES_VARIABLE", "StudyFolder", "find_study", "new_study_folder", "slug", "studies_folder"]
+__all__ = [
+    "STUDIES_VARIABLE",
+    "Study",
+    "StudyFolder",
+    "find_study",
+    "new_study_folder",
+    "open_study",
+    "slug",
+    "studies_folder",
+]
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
 _NAME = re.compile(r"[\w .+=@,][\w .+=@,-]*")
@@ -131,37 +142,14 @@ class StudyFolder:
 
         A re-timing that was cut off before the manifest changed does not count.
         """
-        records = load_records(self.trials_path)
+        return self._interpret(load_records(self.trials_path))
+
+    def _interpret(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """Returns records as this version reads what is stored; a folder without a manifest holds no results yet."""
         if not any(record.measurements or record.scores for record in records):
             return records
         manifest = self.load_manifest()
         return [manifest.interpret_scores(record) for record in read_timings(records, manifest)]
-
-    def load_record(self, number: int) -> TrialRecord:
-        """Returns the record of a finished, feasible trial.
-
-        Raises:
-            NotFoundError: The study has no such trial.
-            TrialStateError: The trial failed, is infeasible, was stopped at a rung or is still running.
-        """
-        records = {record.number: record for record in self.load_records()}
-        if number not in records:
-            has = f"its trials are 0 to {max(records)}" if records else "it has none yet"
-            raise NotFoundError(f"study {self.name} has no trial {number}: {has}")
-        record = records[number]
-        if record.state != TrialState.COMPLETE:
-            why = f" ({record.reason})" if record.reason else ""
-            good = [other.number for other in front_of(list(records.values()))]
-            way = f" Trials on the front: {', '.join(map(str, good))}." if good else ""
-            state = f"is {record.state}"
-            if record.state == TrialState.STOPPED:
-                state = f"was stopped after {record.score.images_seen if record.score else 0:,} images"
-                way += (
-                    " To train it to the end, and all the others that were stopped, make a new study of the same space "
-                    f"and data with --reuse {self.name} --eta 0."
-                )
-            raise TrialStateError(f"trial {number} of study {self.name} {state}{why}.{way}")
-        return record
 
     def write_record(self, record: TrialRecord) -> None:
         """Writes a record atomically."""
@@ -174,6 +162,196 @@ class StudyFolder:
     def write_local(self, values: Mapping[str, str | None]) -> None:
         """Writes what is true on this machine alone, signed as this user's."""
         write_local(self.path / "local.yaml", values)
+
+
+class Study(StudyFolder):
+    """A study whose manifest and records are loaded once, when they are first asked for.
+
+    Readers take `manifest`, `records`, `front` and `record`. Whoever holds the study's lock writes by `write` and
+    `write_manifest`, which keep all of these up to date; what another process writes is not seen.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._manifest: Manifest | None = None
+        self._stored: dict[int, TrialRecord] | None = None
+        self._records: dict[int, TrialRecord] = {}
+        self._cohorts: dict[str, set[int]] = {}
+        self._fronts: dict[str | None, Front] = {}
+        self._csv_files = CsvFiles(path)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the study is.
+
+        Raises:
+            RecordError: It cannot be understood, or was made by a newer version.
+            StorageError: It cannot be read.
+        """
+        if self._manifest is None:
+            self._manifest = super().load_manifest()
+        return self._manifest
+
+    @property
+    def records(self) -> Sequence[TrialRecord]:
+        """All trials in the order of their numbers, as this version reads them; see `StudyFolder.load_records`.
+
+        Raises:
+            RecordError: A file is torn, is no record, or was written by a newer version; names the file.
+            StorageError: A file cannot be read.
+        """
+        self._load()
+        return tuple(self._records.values())
+
+    def front(self, condition: str | None = None) -> Front:
+        """Returns the front under a condition, computed once per change of the records.
+
+        Args:
+            condition: Label of one of the study's conditions; the objective's if left out.
+
+        Raises:
+            UsageError: The study has no such condition.
+        """
+        if condition is not None:
+            labels = [own.label() for own in self.manifest.conditions]
+            if condition not in labels:
+                raise UsageError(f"condition must be one of {', '.join(labels)}, but got {condition!r}")
+            condition = condition if condition != labels[0] else None
+        if condition not in self._fronts:
+            self._fronts[condition] = Front.from_records(self.records, condition)
+        return self._fronts[condition]
+
+    def record(self, number: int) -> TrialRecord:
+        """Returns the record of a finished, feasible trial.
+
+        Raises:
+            NotFoundError: The study has no such trial.
+            TrialStateError: The trial failed, is infeasible, was stopped at a rung or is still running.
+        """
+        self._load()
+        if number not in self._records:
+            has = f"its trials are 0 to {next(reversed(self._records))}" if self._records else "it has none yet"
+            raise NotFoundError(f"study {self.name} has no trial {number}: {has}")
+        record = self._records[number]
+        if record.state != TrialState.COMPLETE:
+            why = f" ({record.reason})" if record.reason else ""
+            good = [other.number for other in self.front().members]
+            way = f" Trials on the front: {', '.join(map(str, good))}." if good else ""
+            state = f"is {record.state}"
+            if record.state == TrialState.STOPPED:
+                state = f"was stopped after {record.score.images_seen if record.score else 0:,} images"
+                way += (
+                    " To train it to the end, and all the others that were stopped, make a new study of the same space "
+                    f"and data with --reuse {self.name} --eta 0."
+                )
+            raise TrialStateError(f"trial {number} of study {self.name} {state}{why}.{way}")
+        return record
+
+    def write(self, record: TrialRecord) -> None:
+        """Stores a record atomically, then takes it up; every few seconds, the CSV files follow.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        self._load()
+        super().write_record(record)
+        assert self._stored is not None
+        self._stored[record.number] = record
+        self._index(record)
+        self._read_again(self._sharing_rounds([record.number]))
+        self._csv_files.refresh(self.front)
+
+    def write_csv_files(self) -> None:
+        """Writes `trials.csv` and `front.csv`, with P(front).
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        self._csv_files.write(self.front())
+
+    @contextlib.contextmanager
+    def keeping_csv_files(self) -> Iterator[None]:
+        """Writes the CSV files now, every few seconds while records are written, and at the end, also after an error.
+
+        P(front) is filled in at the end. A kill may leave older files, which the next call replaces.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        self._csv_files.write(self.front(), with_probabilities=False)
+        try:
+            yield
+        finally:
+            self.write_csv_files()
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Writes the manifest atomically; its calibrations change what the records say."""
+        super().write_manifest(manifest)
+        self._manifest = manifest
+        if self._stored is not None:
+            self._read_all()
+
+    def load_manifest(self) -> Manifest:
+        """Returns `manifest`."""
+        return self.manifest
+
+    def load_records(self) -> list[TrialRecord]:
+        """Returns `records`."""
+        return list(self.records)
+
+    def write_record(self, record: TrialRecord) -> None:
+        """Stores a record; see `write`."""
+        self.write(record)
+
+    def _load(self) -> None:
+        if self._stored is None:
+            self._stored = {record.number: record for record in load_records(self.trials_path)}
+            self._read_all()
+
+    def _read_all(self) -> None:
+        assert self._stored is not None
+        self._cohorts.clear()
+        for record in self._stored.values():
+            self._index(record)
+        self._records = {record.number: record for record in self._interpret(list(self._stored.values()))}
+        self._fronts.clear()
+
+    def _index(self, record: TrialRecord) -> None:
+        for measurement in record.measurements:
+            if measurement.cohort:
+                self._cohorts.setdefault(measurement.cohort, set()).add(record.number)
+
+    def _sharing_rounds(self, numbers: Collection[int]) -> set[int]:
+        """These trials and all that shared rounds with one of them."""
+        assert self._stored is not None
+        found = set(numbers)
+        for number in numbers:
+            for measurement in self._stored[number].measurements:
+                found |= self._cohorts.get(measurement.cohort, set())
+        return found
+
+    def _read_again(self, numbers: Collection[int]) -> None:
+        """Reads some records again: a timing's verdict is that of all who shared its rounds."""
+        assert self._stored is not None
+        among = [self._stored[number] for number in sorted(self._sharing_rounds(numbers))]
+        for record in self._interpret(among):
+            if record.number not in numbers or self._records.get(record.number) == record:
+                continue
+            is_last = not self._records or record.number >= next(reversed(self._records))
+            self._records[record.number] = record
+            if not is_last:
+                self._records = dict(sorted(self._records.items()))
+            self._fronts = {label: front.updated(record) for label, front in self._fronts.items()}
+
+
+def open_study(name_or_path: str | Path, studies_dir: Path | None = None) -> Study:
+    """Returns the study of a name, or of a folder's path; nothing is loaded yet.
+
+    Raises:
+        NotFoundError: There is no such study; lists near names.
+        RecordError: There are trials, but no manifest.
+    """
+    return Study(find_study(str(name_or_path), studies_dir).path)
 
 
 def studies_folder(given: Path | None = None) -> Path:

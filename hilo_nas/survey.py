@@ -21,7 +21,7 @@ from hilo_nas.records import Subject, TrialRecord, forms_under
 from hilo_nas.space import SearchSpace, draw_networks
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.study import Study, open_study
 from hilo_nas.transitions import fail
 from hilo_nas.versions import versions
 
@@ -64,7 +64,7 @@ def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
             raise NotFoundError(f"there is no file {path}, named by {name}")
         return NamedNetwork(name=name, subject={"onnx": str(path.absolute())}, defaults={})
     if colon and tail.isdigit():
-        return _find_trial(name, find_study(head, studies_dir), int(tail))
+        return _find_trial(name, open_study(head, studies_dir), int(tail))
     if name.endswith((".yaml", ".yml")):
         return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()}, defaults={})
     raise UsageError(
@@ -73,11 +73,11 @@ def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
     )
 
 
-def _find_trial(name: str, folder: StudyFolder, number: int) -> NamedNetwork:
-    manifest = folder.load_manifest()
-    records = {record.number: record for record in folder.load_records()}
+def _find_trial(name: str, study: Study, number: int) -> NamedNetwork:
+    manifest = study.manifest
+    records = {record.number: record for record in study.records}
     if number not in records:
-        raise NotFoundError(f"study {folder.name} has no trial {number}: its trials are {', '.join(map(str, records))}")
+        raise NotFoundError(f"study {study.name} has no trial {number}: its trials are {', '.join(map(str, records))}")
     objective = manifest.objective.to_dict()
     return NamedNetwork(
         name=name,

@@ -20,8 +20,8 @@ from hilo_nas.bench.table import Table, TableRow, build_score
 from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import UsageError
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
+from hilo_nas.front import speed_hypervolume
 from hilo_nas.measurement import Measurement, ProxyScore
-from hilo_nas.pareto import hypervolume
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_ETA, SAMPLERS
@@ -145,21 +145,18 @@ class Truth:
 
     def __init__(self, table: Table) -> None:
         full = table.budgets[-1]
-        raw = {row.key: (math.log(row.images_per_s), row.scores[full].top1) for row in table.rows}
-        lows, highs = zip(*((min(column), max(column)) for column in zip(*raw.values(), strict=True)), strict=True)
-        if any(low == high for low, high in zip(lows, highs, strict=True)):
+        self._points = {row.key: (row.images_per_s, row.scores[full].top1) for row in table.rows}
+        (slowest, fastest), (worst, best) = (
+            (min(column), max(column)) for column in zip(*self._points.values(), strict=True)
+        )
+        if slowest == fastest or worst == best:
             raise UsageError("the networks of a table must differ in both speed and top-1, but they do not")
-        self._points = {
-            key: (
-                (point[0] - lows[0]) / (highs[0] - lows[0]),
-                (point[1] - lows[1]) / (highs[1] - lows[1]),
-            )
-            for key, point in raw.items()
-        }
+        self._ref_point = slowest, worst
+        self._square: float = math.log(fastest / slowest) * (best - worst)
 
     @cached_property
     def whole(self) -> float:
-        """The whole table's hypervolume, of a square of 1."""
+        """The whole table's hypervolume above its slowest speed and worst top-1; 1 if one network were best in both."""
         return self._volume(self._points)
 
     def share_of(self, keys: Iterable[str]) -> float:
@@ -167,7 +164,7 @@ class Truth:
         return self._volume(keys) / self.whole
 
     def _volume(self, keys: Iterable[str]) -> float:
-        return hypervolume([self._points[key] for key in keys], (0.0, 0.0))
+        return speed_hypervolume((self._points[key] for key in keys), self._ref_point) / self._square
 
 
 class TableExecutor:

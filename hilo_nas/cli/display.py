@@ -28,6 +28,7 @@ from hilo_nas.events import (
     DataRead,
     DeviceAwaited,
     Event,
+    FrontChanged,
     LimitsForeseen,
     NetworkPrepared,
     NetworksTimed,
@@ -43,7 +44,6 @@ from hilo_nas.events import (
 )
 from hilo_nas.figures import figure
 from hilo_nas.measurement import METRICS
-from hilo_nas.pareto import is_non_dominated
 from hilo_nas.states import TrialState
 
 __all__ = ["build_display"]
@@ -177,7 +177,7 @@ class _LiveDisplay:
         self._trial: TrialStarted | None = None
         self._phase = "starting"
         self._share: float | None = None
-        self._points: dict[int, tuple[float, float]] = {}
+        self._points: tuple[tuple[float, float], ...] = ()
         self._metric = "top1"
 
     def __call__(self, event: Event) -> None:
@@ -189,15 +189,13 @@ class _LiveDisplay:
             self._stopped = event.stopped
             self._started = self._finished = time.monotonic()
             self._metric = event.metric
-            self._points = {number: (speed, top1) for number, speed, top1 in event.points}
         elif isinstance(event, TrialStarted):
             self._trial, self._phase, self._share = event, "building", None
         elif isinstance(event, TrialFinished):
             self._trial, self._measured, self._finished = None, event.measured, time.monotonic()
             self._stopped += event.state == TrialState.STOPPED
-            is_point = event.state == TrialState.COMPLETE and not event.is_peer
-            if is_point and event.images_per_s and event.value is not None:
-                self._points[event.number] = (event.images_per_s, event.value)
+        elif isinstance(event, FrontChanged):
+            self._points = event.points
         elif isinstance(event, CalibrationStarted):
             self._phase, self._share = f"timing the reference at {event.condition}", None
         elif isinstance(event, DataPrepared):
@@ -248,6 +246,6 @@ class _LiveDisplay:
         return f"about {duration(max(ahead - (time.monotonic() - self._finished), 0))} left"
 
     def _front(self) -> str:
-        points = list(self._points.values())
-        front = sorted(point for point, keep in zip(points, is_non_dominated(points), strict=True) if keep)
-        return "   ".join(f"{figure(speed)}/s {score_text(self._metric, score)}" for speed, score in front)
+        return "   ".join(
+            f"{figure(speed)}/s {score_text(self._metric, score)}" for speed, score in reversed(self._points)
+        )

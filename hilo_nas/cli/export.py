@@ -27,7 +27,7 @@ from hilo_nas.export import (
 from hilo_nas.figures import figure, with_spread
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
-from hilo_nas.study import find_study
+from hilo_nas.study import open_study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -85,9 +85,9 @@ def run(
     else:
         if num_classes is not None or img_size is not None:
             raise UsageError("--num-classes and --img-size go with ARCH.yaml; a study has its own")
-        folder = find_study(source, studies_dir)
-        record, manifest = choose_trial(folder, number=trial, limits=limits, at_knee=knee), folder.load_manifest()
-        promises, hints = promises_of(manifest, record, limits), hint_of_writing(folder, manifest)
+        study = open_study(source, studies_dir)
+        record, manifest = choose_trial(study, number=trial, limits=limits, at_knee=knee), study.manifest
+        promises, hints = promises_of(manifest, record, limits), hint_of_writing(study, manifest)
         chosen = source_of_trial(manifest, record, weights=weights)
     echo(_describe(chosen))
     for promise in promises:

@@ -17,14 +17,14 @@ from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import print_front_table
 from hilo_nas.cli.text import describe_proxy, score_label
 from hilo_nas.commands import command
+from hilo_nas.csv_files import render_front
 from hilo_nas.figures import is_wide
-from hilo_nas.front import front_of, probability_on_front, seed_noise, ties_of, top1_half_widths
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import METRICS
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.study import Study, open_study
 
 __all__ = ["HELP", "print_front", "run"]
 
@@ -39,27 +39,25 @@ def run(
     studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the front."""
-    from hilo_nas.report import build_front_frame, compare_references  # pandas takes its time
-
-    folder = find_study(study, studies_dir)
-    table = find_stored_table(folder)
+    opened = open_study(study, studies_dir)
+    table = find_stored_table(opened)
     if table is not None:
-        print_table_front(folder, table, output, build_console())
+        print_table_front(opened, table, output, build_console())
         return
-    records = folder.load_records()
     if output is Format.csv:
-        echo(build_front_frame(records, ties=True).to_csv(index=False), nl=False)
+        echo(render_front(opened.front(), ties=True), nl=False)
     elif output is Format.json:
+        front = opened.front()
         standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "peer": []}
-        for standing in compare_references(records):
+        for standing in front.standings:
             fields = dataclasses.asdict(standing)
             name, number = fields.pop("name"), fields.pop("number")
             row = {standing.kind: name, "trial": number, **fields, "sentence": standing.sentence()}
             standings[standing.kind].append(row)
-        probabilities = probability_on_front(records)
+        probabilities = front.probabilities()
         content = {
-            "study": folder.name,
-            "seed_noise": seed_noise(records),
+            "study": opened.name,
+            "seed_noise": front.seed_noise,
             "front": [
                 {
                     **record.to_dict(),
@@ -67,88 +65,74 @@ def run(
                     "on_front_probability": probabilities[record.number],
                     "verdict": verdict_name(record.measurement) if record.measurement else None,
                 }
-                for record in front_of(records)
+                for record in front.members
             ],
             "tied": [
                 {"trial": number, "tied_with": list(rivals), "on_front_probability": probabilities[number]}
-                for number, rivals in ties_of(records).items()
+                for number, rivals in front.ties.items()
             ],
             "anchors": standings["anchor"],
             "peers": standings["peer"],
         }
         echo(json.dumps(content, indent=1))
     else:
-        print_front(folder, build_console(), study=study, studies_dir=studies_dir)
+        print_front(opened, build_console(), name=study, studies_dir=studies_dir)
 
 
-def print_front(
-    folder: StudyFolder, console: Console, *, study: str | None = None, studies_dir: Path | None = None
-) -> None:
+def print_front(study: Study, console: Console, *, name: str | None = None, studies_dir: Path | None = None) -> None:
     """Prints the front as a table, with the conditions of its figures and how it stands to each anchor and peer.
 
     Args:
-        folder: The study.
+        study: The study.
         console: Where to.
-        study: Its name or folder as the user wrote it, for commands to type next.
+        name: Its name or folder as the user wrote it, for commands to type next.
         studies_dir: As the user gave it.
     """
-    from hilo_nas.report import compare_references
-
-    manifest, records = folder.load_manifest(), folder.load_records()
-    front = front_of(records)
-    if not front:
-        untrained = _untrained(records)
+    manifest, front = study.manifest, study.front()
+    members, ties, name = front.members, front.ties, name or study.name
+    untrained = [record for record in front.untrained if not record.is_peer]
+    if not members:
         text = "no complete trial that trained" if untrained else "no complete trial yet"
-        console.print(f"study {folder.name} has {text}", highlight=False)
+        console.print(f"study {study.name} has {text}", highlight=False)
         _print_untrained(untrained, console)
         return
-    scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in records)
-    ties = ties_of(records)
-    text = f"{folder.name}: {len(front)} of {scored} scored networks {'is' if len(front) == 1 else 'are'} on the front"
+    scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in front.records)
+    are = "is" if len(members) == 1 else "are"
+    text = f"{study.name}: {len(members)} of {scored} scored networks {are} on the front"
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
-    if stopped := sum(record.state == TrialState.STOPPED for record in records):
+    if stopped := sum(record.state == TrialState.STOPPED for record in front.records):
         text += f"; {stopped} more stopped at a rung"
     console.print(text)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
-    by_number = {record.number: record for record in records}
-    tied = [by_number[number] for number in ties]
-    peers = [record for record in records if record.is_peer and record.state == TrialState.COMPLETE]
-    print_front_table(
-        [*front, *tied, *peers],
-        anchors,
-        console,
-        ties=ties,
-        half_widths=top1_half_widths(records),
-        probabilities=probability_on_front(records),
-        limits=manifest.limits_in_force,
-    )
+    print_front_table(front, anchors, console, limits=manifest.limits_in_force)
     condition, device = manifest.objective, manifest.device
-    shown = [record for record in (*front, *tied, *peers) if record.measurement]
+    rows = (*members, *(front.by_number[number] for number in ties), *front.peers)
+    shown = [record for record in rows if record.measurement]
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
         "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call\n"
         f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}\n"
-        f"{_legend_of_spread(shown, records)}\n"
+        f"{_legend_of_spread(shown, front.seed_noise)}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
         "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %"
         + "\n+ peer, no candidate of the search"
-        * bool(peers),
+        * bool(front.peers),
         style="dim",
         soft_wrap=True,
     )
     if manifest.speeds:
         console.print(f"speeds from the table {manifest.speeds}", style="dim", soft_wrap=True)
-    if len({(m.form, m.protocol) for record in front if (m := record.measurement)}) > 1:
-        way = _way_to_time_again(manifest, study or folder.name, studies_dir)
+    if len({(m.form, m.protocol) for record in members if (m := record.measurement)}) > 1:
+        way = _way_to_time_again(manifest, name, studies_dir)
         console.print(f"These speeds were not all taken in the same way: {way}", markup=False, soft_wrap=True)
     if contended := [record for record in shown if record.measurement and record.measurement.contention]:
         numbers = ", ".join(str(record.number) for record in contended)
         worst = max((r.measurement for r in contended if r.measurement), key=lambda m: m.contention_error)
         assert worst.contention is not None
         are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
-        way = _way_to_time_again(manifest, study or folder.name, studies_dir)
+        way = _way_to_time_again(manifest, name, studies_dir)
         console.print(
             f"{len(contended)} of these timings {are} contended (trial {numbers}): {worst.contention.text}, so {their} "
             f"± is wider. Time {them} again when nothing else runs: {way}",
@@ -156,22 +140,21 @@ def print_front(
             markup=False,
             soft_wrap=True,
         )
-    _print_untrained(_untrained(records), console)
-    for standing in compare_references(records):
+    _print_untrained(untrained, console)
+    for standing in front.standings:
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
-    scores = [record.score for record in front if record.score]
+    scores = [record.score for record in members if record.score]
     if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
         console.print(
-            f"One seed each, and some may have been lucky: {confirm_command(study or folder.name, studies_dir)}",
+            f"One seed each, and some may have been lucky: {confirm_command(name, studies_dir)}",
             markup=False,
             soft_wrap=True,
         )
 
 
-def _legend_of_spread(shown: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
+def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:
     """Returns what ± means, in the table as in the sentences below it."""
     text = "±: half of a 95 % interval; images/s with the error of the calibration"
-    noise = seed_noise(records)
     metric = next((record.score.metric for record in shown if record.score), "top1")
     if noise:
         size = f"{100 * noise:.2g} points" if metric in METRICS else f"{noise:.2g}"
@@ -189,11 +172,6 @@ def _way_to_time_again(manifest: Manifest, study: str, studies_dir: Path | None)
     if manifest.speeds is None:
         return remeasure_command(study, studies_dir)
     return f"make the table {manifest.speeds} again with `{command('measure')}`, and search with the new one"
-
-
-def _untrained(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Complete networks of the search whose score cannot be told from guessing."""
-    return [r for r in records if r.state == TrialState.COMPLETE and not r.is_peer and r.score and not r.has_trained]
 
 
 def _print_untrained(records: Sequence[TrialRecord], console: Console) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hilo_nas.commands import command, study_options
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.plurals import agree, count_of
 from hilo_nas.records import TrialRecord
@@ -59,7 +59,7 @@ def hints_after_search(
     study: str,
     studies_dir: Path | None,
     manifest: Manifest,
-    records: Sequence[TrialRecord],
+    front: Front,
     *,
     is_exhausted: bool = False,
 ) -> tuple[list[str], list[Hint]]:
@@ -71,17 +71,17 @@ def hints_after_search(
         study: The study's name or folder, as the user wrote it.
         studies_dir: As the user gave it.
         manifest: The study's.
-        records: The study's.
+        front: The study's.
         is_exhausted: Whether every network of the space was tried.
     """
     further = [] if is_exhausted else [resume_hint(study, studies_dir, trials=20)]
-    if front_of(records):
+    if front.members:
         options = ("--knee", "--format", "timm", "-o", _free_folder())
         text = command("export", study, *study_options(studies_dir), *options)
         return [], [*further, Hint(command=text, purpose="train the network at the knee")]
     why = Hint(command=command("status", study, *study_options(studies_dir)), purpose="why no network is on the front")
     way = "Loosen the limit in a new study." if is_exhausted else "Search on, or loosen the limit in a new study."
-    return [f"{line} {way}" for line in nearest_to_limits(manifest.limits_in_force, records)], [*further, why]
+    return [f"{line} {way}" for line in nearest_to_limits(manifest.limits_in_force, front.records)], [*further, why]
 
 
 def _free_folder() -> str:

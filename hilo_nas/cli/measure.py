@@ -237,7 +237,6 @@ def _print_verdict(cohort: Cohort, console: Console) -> None:
 def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: tuple[str, ...], seed: int) -> None:
     from hilo_nas.aims import build_aims, build_objective, foresee_objective
     from hilo_nas.cli.display import build_display
-    from hilo_nas.report import write_speed_table
     from hilo_nas.space import load_space
     from hilo_nas.speeds import SpeedFolder
     from hilo_nas.survey import sample_speeds
@@ -266,7 +265,7 @@ def _measure_sample(name: str, timing: _Timing, sample: int, save: Path, also: t
             seed=seed,
             seconds_each=timing.seconds,
         )
-    write_speed_table(folder)
+    folder.write_csv_file()
     timed = [record for record in records if record.measurement]
     found = [record.measurement for record in timed if record.measurement]
     span = f": {_span_of(found)} at {objective.label()}" if found else ""
@@ -289,7 +288,6 @@ def _span_of(found: list[Measurement]) -> str:
 
 def _measure_into(names: list[str], timing: _Timing, save: Path, studies_dir: Path | None) -> None:
     from hilo_nas.cli.display import build_display
-    from hilo_nas.report import write_speed_table
     from hilo_nas.speeds import SpeedFolder
     from hilo_nas.survey import add_speeds, find_network
 
@@ -304,7 +302,7 @@ def _measure_into(names: list[str], timing: _Timing, save: Path, studies_dir: Pa
     ):
         ruler.read_device(objective.device, display)
         records = add_speeds(networks, folder, ruler, display, seconds_each=timing.seconds)
-    write_speed_table(folder)
+    folder.write_csv_file()
     for record in records:
         speed = figure(record.measurement.images_per_s) if record.measurement else "no"
         console.print(f"{record.key}: {speed} images/s at {objective.label()}", soft_wrap=True)

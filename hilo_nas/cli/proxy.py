@@ -100,11 +100,11 @@ def check(
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.sources import parse_source
-    from hilo_nas.report import can_draw, check_folder, write_tables
+    from hilo_nas.report import can_draw, check_folder
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
     from hilo_nas.space import load_space
-    from hilo_nas.study import find_study
+    from hilo_nas.study import open_study
 
     with_picture = not (no_plot or no_save)
     if with_picture and not can_draw():
@@ -144,14 +144,13 @@ def check(
         long_images=long_images,
         second_seed=second_seed,
         training_free=tuple(name.strip() for name in training_free.split(",") if name.strip()),
-        target=find_study(target, studies_dir) if target else None,
+        target=open_study(target, studies_dir) if target else None,
     )
     folder = find_folder(request)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     progress = build_console(stderr=True)
     with build_display(progress) as display:
         checked = check_proxy(request, limited, folder, asked, display, jobs=jobs)
-    write_tables(folder)
     options: dict[str, Any] = {
         "data": parse_source(data).name,  # reports are kept, and name no folder of this machine
         "study": study,

@@ -34,7 +34,6 @@ def run(
     from hilo_nas.bench.table import refresh_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
-    from hilo_nas.report import write_tables
     from hilo_nas.search import RemeasureRequest, run_remeasure
 
     idle_timeout_s = parse_duration(idle_timeout)
@@ -50,8 +49,7 @@ def run(
     )
     console = build_console()
     with build_display(console) as display:
-        folder = run_remeasure(request, display)
-    write_tables(folder)
-    refresh_table(folder)
-    print_front(folder, console)
-    console.print(f"Records: {folder.path}", soft_wrap=True)
+        measured = run_remeasure(request, display)
+    refresh_table(measured)
+    print_front(measured, console)
+    console.print(f"Records: {measured.path}", soft_wrap=True)

@@ -36,7 +36,6 @@ from hilo_nas.cli.options import (
     reading_fields,
 )
 from hilo_nas.cli.text import duration
-from hilo_nas.events import Event, SearchFinished, SearchStarted, TrialFinished
 
 if TYPE_CHECKING:
     from hilo_nas.search import SearchRequest  # Optuna takes its time
@@ -246,20 +245,13 @@ def run(
 def _search(request: SearchRequest, console: Console) -> None:
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
-    from hilo_nas.report import write_tables
     from hilo_nas.search import run_search
     from hilo_nas.search.setting import find_folder
 
     folder = find_folder(request)[1]
     try:
         with build_display(console) as display:
-
-            def emit(event: Event) -> None:
-                display(event)
-                if isinstance(event, SearchStarted | TrialFinished | SearchFinished):
-                    write_tables(folder)  # while the search holds the study's lock
-
-            folder, finished = run_search(request, emit)
+            study, finished = run_search(request, display)
     except KeyboardInterrupt:
         way = f"Resume with: {resume_hint(request.study or folder.name, request.studies_dir).command}"
         if not folder.exists:
@@ -267,22 +259,22 @@ def _search(request: SearchRequest, console: Console) -> None:
         build_console(stderr=True).print(way, soft_wrap=True)
         raise
     console.print()
-    print_front(folder, console, study=request.study, studies_dir=request.studies_dir)
+    print_front(study, console, name=request.study, studies_dir=request.studies_dir)
     how = {
         "total": "all done",
         "timeout": "the time is up",
         "exhausted": "the space holds no further network within the limits",
     }[finished.stopped_by]
     notes, hints = hints_after_search(
-        request.study or folder.name,
+        request.study or study.name,
         request.studies_dir,
-        folder.load_manifest(),
-        folder.load_records(),
+        study.manifest,
+        study.front(),
         is_exhausted=finished.stopped_by == "exhausted",
     )
     lines = [
         f"\n{finished.measured} of {finished.total} networks measured, {how}; this run took "
-        f"{duration(finished.seconds)}. Records: {folder.path}",
+        f"{duration(finished.seconds)}. Records: {study.path}",
         *notes,
         "Next:",
         *(f"  {hint.line()}" for hint in hints),

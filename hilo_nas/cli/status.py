@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -16,7 +16,6 @@ from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.figures import share_text
-from hilo_nas.front import front_of
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import TRAINING
 from hilo_nas.plurals import count_of
@@ -24,7 +23,7 @@ from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.states import TrialState
-from hilo_nas.study import find_study
+from hilo_nas.study import open_study
 
 __all__ = ["HELP", "run"]
 
@@ -39,12 +38,12 @@ def run(
     studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the state of a study."""
-    folder = find_study(study, studies_dir)
-    manifest, records = folder.load_manifest(), folder.load_records()
-    table = find_stored_table(folder)
+    opened = open_study(study, studies_dir)
+    table = find_stored_table(opened)
     if table is not None:
-        print_table_status(folder, table, as_json=as_json)
+        print_table_status(opened, table, as_json=as_json)
         return
+    manifest, records, front = opened.manifest, opened.records, opened.front()
     states = Counter(record.state for record in records if not record.is_peer)
     peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
     peers |= {record.key: record.state for record in records if record.is_peer}
@@ -59,19 +58,18 @@ def run(
     confirming = sum(sum(seen.values()) for seen in images.values()) - searching
     in_full = len(images) * manifest.plan.budgets[-1]
     in_trials = sum(record.seconds for record in records)
-    front = [record.number for record in front_of(records)]
     verdicts = Counter(verdict_name(record.measurement) for record in records if record.measurement)
     contended = [record.number for record in records if record.measurement and record.measurement.contention]
     verdicts.pop(None, None)  # protocol 1 gave none
     if as_json:
         content = {
-            "study": folder.name,
+            "study": opened.name,
             "measured": measured,
             "total": manifest.trials,
             "states": dict(states),
             "verdicts": dict(verdicts),
             "contended": contended,
-            "front": front,
+            "front": [record.number for record in front.members],
             "peers": peers,
             "timing_s": timing,
             "training_s": training,
@@ -85,7 +83,8 @@ def run(
     console = build_console(soft_wrap=True)
     condition = manifest.objective
     console.print(
-        f"[bold]{escape(folder.name)}[/]: {measured} of {manifest.trials} networks measured, {len(front)} on the front",
+        f"[bold]{escape(opened.name)}[/]: {measured} of {manifest.trials} networks measured, "
+        f"{len(front.members)} on the front",
         markup=True,
     )
     rows = {
@@ -105,10 +104,9 @@ def run(
             rows["trained"] += f"; {confirming:,} more with further seeds"
     if peers:
         rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in peers.items())
-    if untrained := [
-        str(r.number) for r in records if r.state == TrialState.COMPLETE and r.score and not r.has_trained
-    ]:
-        rows["untrained"] = f"trial {', '.join(untrained)}: the score cannot be told from guessing"
+    if front.untrained:
+        untrained = ", ".join(str(record.number) for record in front.untrained)
+        rows["untrained"] = f"trial {untrained}: the score cannot be told from guessing"
     if verdicts:
         rows["machine"] = ", ".join(
             f"{count_of(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()
@@ -127,7 +125,7 @@ def run(
         console.print(f"Resume with: {resume_hint(study, studies_dir).command}")
 
 
-def _images_trained(records: list[TrialRecord]) -> dict[str, dict[int, int]]:
+def _images_trained(records: Sequence[TrialRecord]) -> dict[str, dict[int, int]]:
     """Images seen by key and seed, a network's first seed first; a training's last score tells all that it has seen."""
     images: dict[str, dict[int, int]] = {}
     for record in records:
@@ -145,7 +143,7 @@ def _proxy_text(manifest: Manifest) -> str:
     return f"{plan.images:,} images of {data} at {plan.img_size} px, batch {plan.batch_size}, {plan.metric}"
 
 
-def _reasons(records: list[TrialRecord], limits: Mapping[str, float]) -> dict[str, list[int]]:
+def _reasons(records: Sequence[TrialRecord], limits: Mapping[str, float]) -> dict[str, list[int]]:
     """Trials by what stopped them; values differ from trial to trial, so limits are grouped by their law."""
     reasons: dict[str, list[int]] = {}
     for record in records:

@@ -15,6 +15,7 @@ from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import plain
 from hilo_nas.cli.text import score_label
 from hilo_nas.figures import figure, probability_text, with_spread
+from hilo_nas.front import Front
 from hilo_nas.measurement import METRICS, Measurement
 from hilo_nas.one_line import one_line
 from hilo_nas.records import TrialRecord
@@ -28,38 +29,35 @@ _TIES = 5
 
 
 def print_front_table(
-    front: Sequence[TrialRecord],
+    front: Front,
     anchors: Collection[str],
     console: Console,
     *,
-    ties: Mapping[int, Sequence[int]] | None = None,
-    half_widths: Mapping[int, float],
-    probabilities: Mapping[int, float],
     limits: Collection[str] = (),
 ) -> None:
-    """Prints a row per trial of a front and around it: anchors are marked with a star, peers with a plus, ties with ~.
+    """Prints a row per trial of a front, of its ties and of the peers.
+
+    Anchors are marked with a star, peers with a plus, ties with ~.
 
     Where the console is narrow, whole columns give way; no number is ever cut. Architectures then follow the table.
 
     Args:
-        front: The trials, in the order of the rows.
+        front: The study's.
         anchors: Keys of the anchors.
         console: Where to print.
-        ties: By number, the members of the front that a trial is tied with.
-        half_widths: By number, half of the 95 % interval of its score.
-        probabilities: By number, how probable it is that the trial belongs on the front.
         limits: Names of the limits that the trials must keep: a limited latency has a column that always stays.
     """
-    ties = ties or {}
+    ties, half_widths, probabilities = front.ties, front.half_widths, front.probabilities()
+    rows = (*front.members, *(front.by_number[number] for number in ties), *front.peers)
 
     def describe(record: TrialRecord) -> str:
         return record.key if record.subject.arch is None else describe_arch(record.subject.arch)
 
-    metric = next((record.score.metric for record in front if record.score), "top1")
+    metric = next((record.score.metric for record in rows if record.score), "top1")
     is_share = metric in METRICS
     score_name = f"{METRICS[metric]} %" if is_share else score_label(metric)
-    further = list(dict.fromkeys(label for record in front for label in list(record.measurements_by_condition())[1:]))
-    shown = [record for record in front if record.measurement and record.score]
+    further = list(dict.fromkeys(label for record in rows for label in list(record.measurements_by_condition())[1:]))
+    shown = [record for record in rows if record.measurement and record.score]
     columns = [
         Column("trial", [f"{record.number}{_mark(record, anchors, ties)}" for record in shown]),
         Column("images/s", [_images_per_s(record.measurement) for record in shown]),

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hilo_nas.commands import command
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.figures import probability_text
-from hilo_nas.front import front_of, scored_trials
 from hilo_nas.manifest import Manifest
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import KEPT_SURELY, LIMITS, limit_text, measured_chances, measured_values, measured_violations
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["Promise", "choose_trial", "promises_of"]
 
 
 def choose_trial(
-    folder: StudyFolder, *, number: int | None = None, limits: Mapping[str, float] | None = None, at_knee: bool = False
+    study: Study, *, number: int | None = None, limits: Mapping[str, float] | None = None, at_knee: bool = False
 ) -> TrialRecord:
     """Returns the trial of a number, the most accurate one that keeps some limits, or the one at the front's knee.
 
@@ -28,7 +27,7 @@ def choose_trial(
     is returned, see `promises_of`.
 
     Args:
-        folder: The study.
+        study: The study.
         number: Of the trial.
         limits: By name, see `hilo_nas.space.limits`.
         at_knee: Whether to take the knee.
@@ -43,36 +42,34 @@ def choose_trial(
             "give exactly one of --trial N, --knee, and limits (--min-images-per-s X, --max-latency-ms Y or both)"
         )
     if number is not None:
-        record = folder.load_record(number)
+        record = study.record(number)
         if record.is_peer:
             name = record.subject.timm
             raise TrialStateError(
-                f"a trial must be of a network of the search, but trial {number} of study {folder.name} is of the peer "
+                f"a trial must be of a network of the search, but trial {number} of study {study.name} is of the peer "
                 f"{record.key}. Train that by its name: timm's train.py --model {name}."
             )
         return record
     for name, bound in (limits or {}).items():
         if not bound > 0:
             raise UsageError(f"{name} must be above 0, but got {bound:g}")
-    records = folder.load_records()
-    candidates = scored_trials(records)
+    front = study.front()
+    candidates = front.candidates  # of equal ones, the fastest is chosen
     if not candidates:
-        raise NotFoundError(f"study {folder.name} has no complete trial yet: see `{command('status', folder.address)}`")
+        raise NotFoundError(f"study {study.name} has no complete trial yet: see `{command('status', study.address)}`")
     if at_knee:
-        front = front_of(records)
-        return front[knee([(_speed(record), _top1(record)) for record in front])]
+        return front.members[knee([(_speed(record), _top1(record)) for record in front.members])]
     assert limits
-    candidates.sort(key=_speed, reverse=True)  # of equal ones, the fastest is chosen
     chances = {record.number: min(measured_chances(limits, record.measurements).values()) for record in candidates}
     if sure := [record for record in candidates if chances[record.number] >= KEPT_SURELY]:
         return max(sure, key=_top1)
     keeping = [r for r in candidates if max(measured_violations(limits, r.measurements).values()) <= 0]
     if not keeping:
-        raise _none_keeps(folder.name, limits, candidates)
+        raise _none_keeps(study.name, limits, candidates)
     return max(keeping, key=lambda record: chances[record.number])
 
 
-def _none_keeps(study: str, limits: Mapping[str, float], records: list[TrialRecord]) -> NotFoundError:
+def _none_keeps(study: str, limits: Mapping[str, float], records: Sequence[TrialRecord]) -> NotFoundError:
     """The error that tells the best value of each limit among some trials."""
     best = []
     for name in limits:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from hilo_nas.errors import HiloNasError
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
-from hilo_nas.front import front_of, near_front, ties_of
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.executors import Executor
@@ -58,7 +58,7 @@ def confirm_front(
         due = [
             (record.number, seed)
             for record in _candidates(
-                manifest, list(records.values()), [n for n, seeds in missing.items() if not seeds]
+                manifest, Front.from_records(records.values()), [n for n, seeds in missing.items() if not seeds]
             )
             for seed in missing[record.number]
             if (record.number, seed) not in failed
@@ -91,13 +91,13 @@ def confirm_front(
                     metric=score.metric,
                 )
             )
-    left = [number for number in ties_of(list(records.values())) if missing[number]]
+    left = [number for number in Front.from_records(records.values()).ties if missing[number]]
     if left:
         text = f"{len(left)} networks that cannot be told from the front were not trained with further seeds"
         emit(Notice(text=f"{text}: trial {', '.join(map(str, sorted(left)))}"))
 
 
-def _candidates(manifest: Manifest, records: Sequence[TrialRecord], confirmed: Collection[int]) -> list[TrialRecord]:
+def _candidates(manifest: Manifest, front: Front, confirmed: Collection[int]) -> list[TrialRecord]:
     """Returns who should have further seeds and has not.
 
     These are the members of the front, the anchors and peers that they are compared with, then those near the front
@@ -105,14 +105,14 @@ def _candidates(manifest: Manifest, records: Sequence[TrialRecord], confirmed: C
 
     Args:
         manifest: The study's.
-        records: The study's.
+        front: The study's.
         confirmed: Numbers of those that have theirs.
     """
-    references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
-    due = {record.number: record for record in [*front_of(records), *references] if record.number not in confirmed}
+    references = [r for r in front.records if manifest.is_reference(r) and r.state == TrialState.COMPLETE]
+    due = {record.number: record for record in [*front.members, *references] if record.number not in confirmed}
     near = [
         record
-        for record in near_front(records, at_most=_NETWORKS)
+        for record in front.near(at_most=_NETWORKS)
         if record.number not in due and record.number not in confirmed
     ]
     return [*due.values(), *near[: max(_NETWORKS - len(confirmed) - len(due), 0)]]

@@ -13,9 +13,9 @@ from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
-from hilo_nas.events import Emit, Notice, SearchFinished, TrialFinished, TrialStarted
+from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.figures import probability_text
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import SAMPLED, Subject, TrialRecord
@@ -94,7 +94,10 @@ class SearchLoop:
         self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
         self._checkpoints.remove_drafts()
         self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
-        self.records = self._close_leftovers(folder.load_records())
+        self.records = folder.load_records()
+        self._front = Front.from_records(self.records)
+        self._told_front: tuple[tuple[float, float], ...] = ()
+        self._close_leftovers()
         self._known = {record.key for record in self.records if not record.is_interrupted}
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
@@ -129,6 +132,7 @@ class SearchLoop:
         try:
             if climb_raised(self.records, self._ladder, self._checkpoints, self._write, self._emit, self._clock):
                 self._memory.refresh(self.records)
+            self._tell_front()
             while self.measured < self._manifest.trials or self._due_peer() is not None:
                 if timeout_s is not None and self._clock() - start >= timeout_s:
                     stopped_by = "timeout"
@@ -141,6 +145,7 @@ class SearchLoop:
                 record = self._run_trial(record)
                 if self._between is not None and self._between(self.records):
                     self._reload()
+                self._tell_front()
                 if record.is_peer:
                     continue
                 failures = [*failures, len(self.records) - 1] if record.state == TrialState.FAILED else []
@@ -159,6 +164,7 @@ class SearchLoop:
     def _reload(self) -> None:
         """Takes up what was timed again: a network may keep its limits now, or break them, or be due for training."""
         self.records = self._folder.load_records()
+        self._front = Front.from_records(self.records)
         self._known = {record.key for record in self.records if not record.is_interrupted}
         self._memory.refresh(self.records)
 
@@ -172,12 +178,19 @@ class SearchLoop:
             f"printed is in {self._folder.logs_path}. The next search in this study tries these networks again."
         )
 
-    def _close_leftovers(self, records: list[TrialRecord]) -> list[TrialRecord]:
+    def _close_leftovers(self) -> None:
         """Closes as failed what a killed search left running; what it measured stays in the record."""
-        for i, record in enumerate(records):
+        for i, record in enumerate(self.records):
             if record.state == TrialState.RUNNING:
-                records[i] = self._write(interrupt(record, finished_at=utc_now()))
-        return records
+                self.records[i] = self._write(interrupt(record, finished_at=utc_now()))
+
+    def _tell_front(self) -> None:
+        """Tells of the front where it has changed."""
+        measured = [(record.measurement, record.score) for record in self._front.members]
+        points = tuple((speed.images_per_s, score.value) for speed, score in measured if speed and score)
+        if points != self._told_front:
+            self._told_front = points
+            self._emit(FrontChanged(points=points))
 
     def _due(self) -> _Candidate | None:
         """Returns the next network that does not wait for the sampler: anchors, peers, those cut off or taken over."""
@@ -317,7 +330,7 @@ class SearchLoop:
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
             return rule_out(record, explain(over, record, self._limits))
         if not self._is_timed(record):
-            measurements = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
+            measurements = self._executor.measure(record.subject, self._emit, rivals=self._front.members)
             record = dataclasses.replace(record, measurements=measurements)
             record = self._timed_again_if_doubtful(record)
         limits = {} if record.is_peer else self._limits
@@ -345,7 +358,7 @@ class SearchLoop:
             f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
         )
         self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {doubtful}"))
-        again = self._executor.measure(record.subject, self._emit, rivals=front_of(self.records))
+        again = self._executor.measure(record.subject, self._emit, rivals=self._front.members)
         joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
         return read_timings([joined], self._manifest)[0]
 
@@ -387,4 +400,5 @@ class SearchLoop:
     def _write(self, record: TrialRecord) -> TrialRecord:
         with signals_held():
             self._folder.write_record(record)
+        self._front = self._front.updated(record)
         return record

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
@@ -106,7 +106,7 @@ class QuieterMoments:
 
     def _due(self, records: Sequence[TrialRecord]) -> list[_Due]:
         """Contended timings that may come out better, by condition; members of the front first."""
-        front = {record.number for record in front_of(records)}
+        front = {record.number for record in Front.from_records(records).members}
         ordered = sorted(records, key=lambda record: (record.number not in front, record.number))
         found: list[_Due] = []
         for condition in self._manifest.conditions:

@@ -18,7 +18,7 @@ from hilo_nas.clock import utc_now
 from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import CohortTimed, Emit, Notice
-from hilo_nas.front import near_front
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import TOGETHER
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
@@ -34,7 +34,7 @@ from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import LIMITS
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.study import Study, StudyFolder, new_study_folder, open_study
 from hilo_nas.transitions import interrupt, readmit, rule_out
 from hilo_nas.versions import versions
 
@@ -59,7 +59,7 @@ class RemeasureRequest:
     """Seconds that each network is timed for at most."""
 
 
-def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
+def run_remeasure(request: RemeasureRequest, emit: Emit) -> Study:
     """Times a study's networks again and returns the study that holds the new samples.
 
     Raises:
@@ -72,7 +72,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
     """
     if request.timing_s is not None and not 0 < request.timing_s < math.inf:
         raise UsageError(f"seconds must be a number above 0, but got {request.timing_s:g}")
-    source = find_study(request.study, request.studies_dir)
+    source = open_study(request.study, request.studies_dir)
     manifest = source.load_manifest()
     if manifest.speeds is not None:
         raise UsageError(
@@ -97,12 +97,14 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
         if request.into is not None or _is_another(device, identity, manifest):
             return _time_elsewhere(request, source, manifest, (device, identity, threads), executor, emit)
         with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
+            source = Study(source.path)
             manifest = source.load_manifest()  # its total or its facts may have changed before the lock was ours
             facts = differing_facts(manifest, identity, source.load_records(), executor, journal)
             if facts:
                 for fact, (stored, now) in facts.items():
                     journal(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
                 _time_anew(source, manifest, identity, executor, journal)
+                source.write_csv_files()
                 return source
             manifest = renew_calibrations(source, manifest, executor, journal)
             if request.everything:
@@ -111,6 +113,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> StudyFolder:
                     time_again(source, manifest, records, condition, executor, journal)
             else:
                 time_front(source, manifest, executor, journal, again=True)
+            source.write_csv_files()
     return source
 
 
@@ -132,7 +135,7 @@ def time_front(
     """
     records = folder.load_records()
     references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
-    near = near_front(records, at_most=TOGETHER - len(references))
+    near = Front.from_records(records).near(at_most=TOGETHER - len(references))
     compared = [*near, *(record for record in references if record not in near)]
     cohorts = {record.measurement.cohort for record in compared if record.measurement}
     is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
@@ -186,10 +189,10 @@ def _time_elsewhere(
     device: tuple[str, DeviceIdentity, int | None],
     executor: LocalExecutor,
     emit: Emit,
-) -> StudyFolder:
+) -> Study:
     """Makes a study for another device: the same networks and scores, timed there."""
     name = device[0]
-    target = new_study_folder(request.into or f"{source.name}-{name.replace(':', '')}", request.studies_dir)
+    target = Study(new_study_folder(request.into or f"{source.name}-{name.replace(':', '')}", request.studies_dir).path)
     if target.exists:
         raise UsageError(
             f"the study for {name} would be {target.name}, but there is one of that name. Name another with --study, "
@@ -227,6 +230,7 @@ def _time_elsewhere(
             origin = record.origin if record.is_peer else f"reuse:{source.name}/{record.number}"
             origin = anchors.get(record.key, origin)
             target.write_record(dataclasses.replace(timed_here, origin=origin))
+        target.write_csv_files()
     return target
 
 

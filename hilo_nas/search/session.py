@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -29,12 +30,12 @@ from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.study import Study, StudyFolder, open_study
 
 __all__ = ["run_search"]
 
 
-def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchFinished]:
+def run_search(request: SearchRequest, emit: Emit) -> tuple[Study, SearchFinished]:
     """Runs a search and returns its study and how it ended.
 
     Raises:
@@ -44,7 +45,8 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         HiloNasError: The device, the data or the disk cannot serve.
         KeyboardInterrupt: The user stopped it; everything finished is kept.
     """
-    space, folder = find_folder(request)
+    space, found = find_folder(request)
+    folder = Study(found.path)  # nothing is loaded before the lock is held
     if request.raise_budget is not None and not folder.exists:
         raise UsageError(f"a budget can be raised of a stored study alone, and there is no study {folder.name} yet")
     start = time.monotonic()
@@ -57,6 +59,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
             idle_timeout_s=request.idle_timeout_s,
             timing_s=request.timing_s,
         ) as executor,
+        contextlib.ExitStack() as open_files,
     ):
         check_peers(request, folder, executor, journal)
         if folder.exists:
@@ -65,6 +68,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
         else:
             assert space is not None
             manifest, setting = _create(request, folder, space, executor, journal)
+        open_files.enter_context(folder.keeping_csv_files())
         setting.draw_sheet(folder, executor, journal)
         reused = _load_reused(folder, setting, journal)
         quieter = None
@@ -87,14 +91,6 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
                 total=manifest.trials,
                 device=f"{manifest.objective.device} ({manifest.device.model})",
                 metric=manifest.plan.score_metric,
-                points=tuple(
-                    (record.number, record.measurement.images_per_s, record.score.value)
-                    for record in loop.records
-                    if record.state == TrialState.COMPLETE
-                    and not record.is_peer
-                    and record.measurement
-                    and record.score
-                ),
                 stopped=sum(record.state == TrialState.STOPPED for record in loop.records),
             )
         )
@@ -117,7 +113,7 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[StudyFolder, SearchF
 def _create(
     request: SearchRequest, folder: StudyFolder, space: SearchSpace, executor: LocalExecutor, emit: Emit
 ) -> tuple[Manifest, Setting]:
-    source = find_study(request.reuse, request.studies_dir) if request.reuse else None
+    source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
         check_plan(source, plan_of(request, space))  # before a device is read and images are decoded
     setting = set_up(request, space, executor, emit)
@@ -165,7 +161,7 @@ def _resume(
 ) -> tuple[Manifest, Setting]:
     manifest = folder.load_manifest()
     measured = sum(record.is_measured for record in folder.load_records())
-    source = find_study(request.reuse, request.studies_dir) if request.reuse else None
+    source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
         load_scored(source, manifest.space, manifest.plan, manifest.data)  # raises before a device is read
     if request.raise_budget is not None:
@@ -213,7 +209,7 @@ def _load_reused(folder: StudyFolder, setting: Setting, emit: Emit) -> list[Scor
     path = folder.load_local().values.get("reuse")
     if path is None:
         return []
-    source = StudyFolder(Path(path))
+    source = Study(Path(path))
     if not source.exists:
         emit(Notice(level="warning", text=f"the study in {path}, whose scores were to be taken over, is not there"))
         return []

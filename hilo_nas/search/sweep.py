@@ -33,7 +33,7 @@ from hilo_nas.search.setting import Setting, local_of, set_up
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 from hilo_nas.transitions import complete
 
 __all__ = ["ALL", "Course", "Swept", "run_sweep"]
@@ -108,6 +108,7 @@ def run_sweep(
             timing_s=request.timing_s,
         ) as executor,
     ):
+        folder = Study(folder.path)
         manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, executor, journal)
         setting.draw_sheet(folder, executor, journal)
         records = _timed(folder, manifest, networks, executor, journal, request.timing_s)
@@ -138,6 +139,7 @@ def run_sweep(
                 idle_timeout_s=request.idle_timeout_s,
                 start_worker=start_worker,
             )
+        folder.write_csv_files()
         return folder.load_records()[: len(networks)]
 
 

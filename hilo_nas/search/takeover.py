@@ -6,12 +6,11 @@ import dataclasses
 from typing import Any
 
 from hilo_nas.errors import StudyMismatchError, UsageError
-from hilo_nas.front import front_of
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import TRAINING, ProxyPlan, ProxyScore
 from hilo_nas.records import Subject
 from hilo_nas.space import SearchSpace
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["Scored", "check_plan", "check_same", "load_scored"]
 
@@ -33,7 +32,7 @@ class Scored:
         return self.subject.arch is None
 
 
-def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
+def check_plan(source: Study, plan: ProxyPlan) -> None:
     """Checks that a study's trainings were those of a plan, as far as that is known before the images are looked at.
 
     Whether they are the same images, and may be mirrored, is left to `load_scored`.
@@ -41,11 +40,11 @@ def check_plan(source: StudyFolder, plan: ProxyPlan) -> None:
     Raises:
         StudyMismatchError: They were others; names what differs.
     """
-    manifest = source.load_manifest()
+    manifest = source.manifest
     check_same(manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
 
 
-def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
+def load_scored(source: Study, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
     """Returns a study's trained networks for another study, those on its front first.
 
     Scores beyond the other study's budget stay behind: nothing there would be comparable with them.
@@ -53,9 +52,9 @@ def load_scored(source: StudyFolder, space: SearchSpace, plan: ProxyPlan, data: 
     Raises:
         StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
     """
-    check_same(source.load_manifest(), plan, data)
-    records = source.load_records()
-    front = [record.number for record in front_of(records)]
+    check_same(source.manifest, plan, data)
+    records = source.records
+    front = {record.number for record in source.front().members}
     scores = {
         record.number: tuple(score for score in record.scores if score.images_seen <= plan.budgets[-1])
         for record in records

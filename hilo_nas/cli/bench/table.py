@@ -78,7 +78,6 @@ def run(
     from hilo_nas.bench.making import limit_space, make_table
     from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
-    from hilo_nas.report import write_tables
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
     from hilo_nas.space import load_space
@@ -118,7 +117,6 @@ def run(
             jobs=jobs,
             reuse=None if reuse is None else find_table(reuse, studies_dir),
         )
-    write_tables(folder)
     table, asked = collect_table(folder), {record.key for record in records}
     for images in table.budgets:
         top1 = [row.scores[images].top1 for row in table.rows if row.key in asked and images in row.scores]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from hilo_nas.comparison import SURE, Z95, Point
 from hilo_nas.figures import probability_text
-from hilo_nas.front import SURE, front_of, probability_beats, probability_of_speed, seed_noise, top1_errors
 from hilo_nas.measurement import METRICS
-from hilo_nas.pareto import dominates
 from hilo_nas.records import TrialRecord
 from hilo_nas.states import TrialState
 
-__all__ = ["Standing", "compare_references"]
-
-_Z95 = 1.96
+__all__ = ["Standing", "find_references", "stand"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,11 +33,11 @@ class Standing:
     top1_gain: float | None = None
     """That trial's proxy score less the network's."""
     top1_gain_se: float | None = None
-    """Standard error of the gain; see `hilo_nas.front.top1_errors`."""
+    """Standard error of the gain; see `hilo_nas.front.Front.standard_errors`."""
     metric: str = "top1"
     """Of the scores; see `ProxyScore.metric`."""
     probability: float | None = None
-    """Probability that that trial really is both faster and more accurate; see `probability_beats`."""
+    """Probability that that trial really is both faster and more accurate; see `Point.probability_beats`."""
     score: float | None = None
     """The network's own proxy score, where it did not train."""
     chance: float | None = None
@@ -51,7 +48,7 @@ class Standing:
     @property
     def top1_gain_half_width(self) -> float:
         """Half of the 95 % interval of the gain; 0.0 where there is none."""
-        return _Z95 * (self.top1_gain_se or 0.0)
+        return Z95 * (self.top1_gain_se or 0.0)
 
     @property
     def kind(self) -> str:
@@ -93,78 +90,88 @@ class Standing:
         return f"{self._difference()} of {what}"
 
 
-def compare_references(records: Sequence[TrialRecord]) -> list[Standing]:
-    """Returns the standing of each anchor and each peer of a study, in the order of their trials."""
+def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
+    """Returns the trial of each anchor and each peer by its name, in the order of their first trials.
+
+    Args:
+        records: The study's, in the order of their numbers.
+    """
+    records = list(records)
     latest = {record.origin: record for record in records if record.origin.startswith(("anchor:", "peer:"))}
     origins = {record.key: origin for origin, record in latest.items()}
     for record in records:  # one that was cut off lives on under its retry
         if record.key in origins and record.state == TrialState.COMPLETE:
             latest[origins[record.key]] = record
-    comparison = _Comparison(records)
-    return [comparison.stand(origin.removeprefix("anchor:"), record) for origin, record in latest.items()]
+    return {
+        record.key if record.is_peer else origin.removeprefix("anchor:"): record for origin, record in latest.items()
+    }
 
 
-class _Comparison:
-    """The front of a study's records, with the errors of their scores."""
+def stand(name: str, record: TrialRecord, own: Point | None, members: Sequence[Point], noise: float) -> Standing:
+    """Returns the comparison of an anchor or peer with the front.
 
-    def __init__(self, records: Sequence[TrialRecord]) -> None:
-        self._front, self._errors, self._noise = front_of(records), top1_errors(records), seed_noise(records)
-
-    def stand(self, name: str, record: TrialRecord) -> Standing:
-        """Returns the comparison of a network with the front."""
-        name, number = record.key if record.is_peer else name, record.number
-        if record.state != TrialState.COMPLETE or record.score is None:
-            return Standing(name=name, number=number, verdict="not measured", reason=record.reason)
-        metric = record.score.metric
-        if not record.has_trained:
-            value, chance = record.score.value, record.score.chance
-            return Standing(
-                name=name, number=number, verdict="did not train", score=value, chance=chance, metric=metric
-            )
-        rivals = [rival for rival in self._front if rival.number != number]
-        verdict = "not beaten" if len(rivals) == len(self._front) else "on the front"
-        chances = {rival.number: probability_beats(rival, record, noise=self._noise) for rival in rivals}
-        better = [r for r in rivals if chances[r.number] >= SURE and dominates(_point(r), _point(record))]
-        best = max(better, key=_point) if better else self._best_trade(record, rivals)
-        if best is None:
-            return Standing(name=name, number=number, verdict=verdict)
+    Args:
+        name: Of the network.
+        record: Its trial's.
+        own: The same as a point; None where it has none.
+        members: The front.
+        noise: Standard deviation of a value from one training seed to another.
+    """
+    number, score = record.number, record.score
+    if record.state == TrialState.COMPLETE and score is not None and score.is_at_chance:
         return Standing(
             name=name,
             number=number,
-            verdict="beaten" if better else verdict,
-            by=best.number,
-            speed_ratio=_point(best)[0] / _point(record)[0],
-            top1_gain=_point(best)[1] - _point(record)[1],
-            top1_gain_se=self._gain_se(best, record),
-            metric=metric,
-            probability=chances[best.number],
+            verdict="did not train",
+            score=score.value,
+            chance=score.chance,
+            metric=score.metric,
         )
+    if own is None or score is None:
+        return Standing(name=name, number=number, verdict="not measured", reason=record.reason)
+    rivals = [rival for rival in members if rival.number != number]
+    verdict = "not beaten" if len(rivals) == len(members) else "on the front"
+    better = [rival for rival in rivals if rival.dominates(own) and rival.surely_beats(own, noise)]
+    best = max(better, key=_values) if better else _best_trade(own, rivals, noise)
+    if best is None:
+        return Standing(name=name, number=number, verdict=verdict)
+    return Standing(
+        name=name,
+        number=number,
+        verdict="beaten" if better else verdict,
+        by=best.number,
+        speed_ratio=best.images_per_s / own.images_per_s,
+        top1_gain=best.value - own.value,
+        top1_gain_se=_gain_error(best, own, noise),
+        metric=score.metric,
+        probability=best.probability_beats(own, noise),
+    )
 
-    def _best_trade(self, record: TrialRecord, rivals: Sequence[TrialRecord]) -> TrialRecord | None:
-        """Returns the fastest of those surely faster and not surely less accurate.
 
-        Without one: the most accurate of those surely faster; else the fastest of those surely more accurate; else the
-        fastest of those that are better by their values.
-        """
-        faster = [rival for rival in rivals if probability_of_speed(rival, record) >= SURE]
-        gains = {r.number: (_point(r)[1] - _point(record)[1]) / self._gain_se(r, record) for r in rivals}
-        if even := [rival for rival in faster if gains[rival.number] >= -_Z95]:
-            return max(even, key=_point)
-        if faster:
-            return max(faster, key=lambda rival: gains[rival.number])
-        more_accurate = [rival for rival in rivals if gains[rival.number] > _Z95]
-        by_values = [rival for rival in rivals if dominates(_point(rival), _point(record))]
-        return max(more_accurate or by_values, key=_point, default=None)
+def _best_trade(own: Point, rivals: Sequence[Point], noise: float) -> Point | None:
+    """Returns the fastest of those surely faster and not surely less accurate.
 
-    def _gain_se(self, own: TrialRecord, other: TrialRecord) -> float:
-        return math.hypot(self._errors[own.number], self._errors[other.number]) or 1e-12
+    Without one: the most accurate of those surely faster; else the fastest of those surely more accurate; else the
+    fastest of those that are better by their values.
+    """
+    faster = [rival for rival in rivals if rival.probability_faster(own) >= SURE]
+    gains = {rival.number: (rival.value - own.value) / _gain_error(rival, own, noise) for rival in rivals}
+    if even := [rival for rival in faster if gains[rival.number] >= -Z95]:
+        return max(even, key=_values)
+    if faster:
+        return max(faster, key=lambda rival: gains[rival.number])
+    more_accurate = [rival for rival in rivals if gains[rival.number] > Z95]
+    by_values = [rival for rival in rivals if rival.dominates(own)]
+    return max(more_accurate or by_values, key=_values, default=None)
+
+
+def _gain_error(own: Point, other: Point, noise: float) -> float:
+    return math.hypot(own.value_error(noise), other.value_error(noise)) or 1e-12
+
+
+def _values(point: Point) -> tuple[float, float]:
+    return point.images_per_s, point.value
 
 
 def _percent(share: float | None) -> str:
     return "an unknown share" if share is None else f"{100 * share:.1f} %"
-
-
-def _point(record: TrialRecord) -> tuple[float, float]:
-    assert record.measurement is not None
-    assert record.score is not None
-    return record.measurement.images_per_s, record.score.value
