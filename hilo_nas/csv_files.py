@@ -180,7 +180,7 @@ def _render(rows: Iterable[_Row], header: Sequence[str]) -> str:
 def _row_of(record: TrialRecord) -> _Row:
     row: _Row = {
         "number": record.number,
-        "state": record.state.value,
+        "state": str(record.state),
         "key": record.key,
         "origin": record.origin,
         "params_m": None if record.parameters is None else record.parameters / 1e6,

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import yaml
-from builders import archs
+from builders import archs, build_arch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PRESETS, ArchConfig, lofi_heads
+from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PRESETS, ArchConfig, describe_arch, lofi_heads
 from hilo_nas.errors import ArchError, UsageError
 
 BASE = {"embed_dims": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "num_heads": (3, 6, 12, 24)}
@@ -258,3 +258,20 @@ def test_kinds_of_attention_are_different_networks():
     assert len({arch(attention=("none", "none", kind, "hilo")).key() for kind in ATTENTION_KINDS}) == len(
         ATTENTION_KINDS
     )
+
+
+@pytest.mark.parametrize(
+    ("arch", "text"),
+    [
+        (PRESETS["litv2_small"], "p4 96-192-384-768 x 2-2-6-2, mlp 4 [3: 10/12 lofi, s=2; 4: 24 heads]"),
+        (
+            build_arch(alpha=(0, 0, 0.0, 1.0), window_size=(1, 1, 4, 2)),
+            "p2 16-32-64-128 x 1-1-1-1, mlp 4 [3: 0/4 lofi, s=4; 4: 8/8 lofi, s=2]",
+        ),
+        (build_arch(attention=("none",) * 4, mlp_ratios=(2,) * 4), "p2 16-32-64-128 x 1-1-1-1, mlp 2"),
+        (build_arch(attention=("none",) * 4, mlp_ratios=(2, 4, 2.5, 2)), "p2 16-32-64-128 x 1-1-1-1, mlp 2-4-2.5-2"),
+    ],
+    ids=["small", "all-or-none-lofi", "no-attention", "ratios-per-stage"],
+)
+def test_an_architecture_is_described_in_one_line(arch, text):
+    assert describe_arch(arch) == text

@@ -17,10 +17,15 @@ from builders import (
 )
 
 from hilo_nas.calibration import anchored, calibration_error
-from hilo_nas.front import probability_of_speed
+from hilo_nas.front import Front
 from hilo_nas.study import StudyFolder
 
 LABEL = build_condition().label()
+
+
+def probability_of_speed(own, other):
+    """How probable it is that the first of two trials is the faster one."""
+    return Front.from_records([own, other]).probability_faster(own.number, other.number)
 
 
 def recalibrated(folder, images_per_s):

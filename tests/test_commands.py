@@ -14,7 +14,8 @@ from hilo_nas.cli import main
 from hilo_nas.cli.app import app
 from hilo_nas.cli.hints import confirm_command, hints_after_search, remeasure_command, resume_hint
 from hilo_nas.commands import command
-from hilo_nas.study import find_study
+from hilo_nas.front import Front
+from hilo_nas.study import Study, find_study
 
 PACKAGE = Path(hilo_nas.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()
@@ -111,7 +112,7 @@ def folder(tmp_path, monkeypatch):
 def hints(folder, records, *, is_exhausted=False, **manifest):
     study = write_study(folder, "my study", records, build_manifest("my study", **manifest))
     return hints_after_search(
-        "my study", folder, study.load_manifest(), study.load_records(), is_exhausted=is_exhausted
+        "my study", folder, study.load_manifest(), Study(study.path).front(), is_exhausted=is_exhausted
     )
 
 
@@ -121,7 +122,7 @@ def test_hints_of_a_finished_search_parse_and_the_export_runs(folder):
     assert [parse(hint.line()).command.name for hint in found] == ["search", "export"]
     assert main(shlex.split(found[1].line(), comments=True)[1:]) == 0
     assert (folder.parent / "out" / "train.yaml").is_file()
-    again = hints_after_search("my study", folder, build_manifest("my study"), demo_records())[1][1]
+    again = hints_after_search("my study", folder, build_manifest("my study"), Front.from_records(demo_records()))[1][1]
     assert main(shlex.split(again.line(), comments=True)[1:]) == 0
     assert (folder.parent / "out-2" / "train.yaml").is_file()
 

@@ -17,19 +17,20 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.front import (
-    SURE,
-    front_of,
-    near_front,
-    probability_beats,
-    probability_of_speed,
-    probability_on_front,
-    seed_noise,
-    ties_of,
-    top1_errors,
-)
+from hilo_nas.comparison import SURE
+from hilo_nas.front import Front
 from hilo_nas.pareto import dominates
 from hilo_nas.rounds import normal_above_zero
+
+
+def probability_of_speed(own, other):
+    """How probable it is that the first of two trials is the faster one."""
+    return Front.from_records([own, other]).probability_faster(own.number, other.number)
+
+
+def probability_beats(own, other):
+    """How probable it is that the first of two trials is both faster and more accurate."""
+    return Front.from_records([own, other]).probability_beats(own.number, other.number)
 
 
 def numbers(some):
@@ -66,9 +67,9 @@ def test_one_per_cent_in_every_round_is_told_apart_though_the_intervals_overlap(
     fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
     assert slow.measurement.images_per_s_high > fast.measurement.images_per_s_low
     assert probability_of_speed(fast, slow) > 0.99
-    assert ties_of([fast, slow]) == {}
+    assert Front.from_records([fast, slow]).ties == {}
     assert 0.6 < probability_of_speed(*apart([fast, slow])) < 0.7
-    assert ties_of(apart([fast, slow])) == {1: (0,)}
+    assert Front.from_records(apart([fast, slow])).ties == {1: (0,)}
 
 
 def test_paired_rounds_count_even_where_the_anchored_values_say_otherwise():
@@ -132,32 +133,32 @@ def test_both_objectives_must_be_better_for_a_network_to_be_beaten():
     sure = normal_above_zero(0.02, math.hypot(0.02, 0.02)) * probability_of_speed(fast, slow)
     assert probability_beats(fast, slow) == pytest.approx(sure, abs=1e-3)
     assert probability_beats(fast, slow) < SURE
-    assert ties_of([fast, slow]) == {1: (0,)}
+    assert Front.from_records([fast, slow]).ties == {1: (0,)}
 
 
 def test_of_equal_accuracy_none_is_surely_beaten():
     fast, slow = cohort((2000.0, 0.5), (1000.0, 0.5), se=0.0)
     assert probability_beats(fast, slow) == 0.5
-    assert ties_of([fast, slow]) == {1: (0,)}
+    assert Front.from_records([fast, slow]).ties == {1: (0,)}
 
 
 def test_a_network_that_is_clearly_beaten_is_tied_with_none():
-    assert ties_of(cohort((1000.0, 0.9), (500.0, 0.5))) == {}
-    assert ties_of(demo_records()[:4]) == {}
+    assert Front.from_records(cohort((1000.0, 0.9), (500.0, 0.5))).ties == {}
+    assert Front.from_records(demo_records()[:4]).ties == {}
 
 
 def test_a_tie_names_each_member_of_the_front_that_beats_it_by_its_values():
     some = cohort((1000.0, 0.50), (990.0, 0.60), (900.0, 0.70), (985.0, 0.49), (895.0, 0.69), se=0.05)
-    assert numbers(front_of(some)) == [0, 1, 2]
-    assert ties_of(some) == {3: (0, 1), 4: (2,)}
-    assert list(ties_of(some)) == [3, 4]  # the fastest first
+    assert numbers(Front.from_records(some).members) == [0, 1, 2]
+    assert Front.from_records(some).ties == {3: (0, 1), 4: (2,)}
+    assert list(Front.from_records(some).ties) == [3, 4]  # the fastest first
 
 
 def test_one_that_beats_surely_is_enough():
     """The first member of the front may not be told from the network; the second beats it beyond doubt."""
     some = cohort((1000.0, 0.500), (990.0, 0.90), (900.0, 0.499), se=0.01)
     assert probability_beats(some[0], some[2]) < SURE < probability_beats(some[1], some[2])
-    assert ties_of(some) == {}
+    assert Front.from_records(some).ties == {}
 
 
 def test_only_complete_and_scored_trials_are_tied():
@@ -169,10 +170,10 @@ def test_only_complete_and_scored_trials_are_tied():
         build_record(4, None, 0.9),
         build_record(5, 999.0, 0.9, state="running"),
     ]
-    assert ties_of([best, *others]) == {}
-    assert numbers(near_front([best, *others], at_most=9)) == [0]
-    assert ties_of([]) == {}
-    assert near_front([], at_most=3) == []
+    assert Front.from_records([best, *others]).ties == {}
+    assert numbers(Front.from_records([best, *others]).near(at_most=9)) == [0]
+    assert Front.from_records([]).ties == {}
+    assert Front.from_records([]).near(at_most=3) == []
 
 
 POINTS = st.lists(
@@ -185,7 +186,7 @@ POINTS = st.lists(
 def test_no_member_of_the_front_is_tied_and_the_order_does_not_matter(points, are_paired, random):
     some = cohort(*points, se=0.02, rounds=4)
     some = some if are_paired else apart(some)
-    front, ties = front_of(some), ties_of(some)
+    front, ties = Front.from_records(some).members, Front.from_records(some).ties
     values = {r.number: (r.measurement.images_per_s, r.score.value) for r in some}
     assert not set(numbers(front)) & set(ties)
     for number, rivals in ties.items():
@@ -197,28 +198,28 @@ def test_no_member_of_the_front_is_tied_and_the_order_does_not_matter(points, ar
         if record.number not in ties and record not in front:
             assert any(probability_beats(rival, record) >= SURE for rival in front)
     shuffled = random.sample(some, len(some))
-    assert {number: set(rivals) for number, rivals in ties_of(shuffled).items()} == {
+    assert {number: set(rivals) for number, rivals in Front.from_records(shuffled).ties.items()} == {
         number: set(rivals) for number, rivals in ties.items()
     }
-    assert set(numbers(near_front(shuffled, at_most=20))) == {*numbers(front), *ties}
+    assert set(numbers(Front.from_records(shuffled).near(at_most=20))) == {*numbers(front), *ties}
 
 
 def test_near_the_front_are_its_members_and_their_ties_the_fastest_first():
     some = cohort((1000.0, 0.50), (985.0, 0.49), (900.0, 0.70), (895.0, 0.69), (400.0, 0.2), se=0.05)
-    assert numbers(near_front(some, at_most=16)) == [0, 1, 2, 3]
+    assert numbers(Front.from_records(some).near(at_most=16)) == [0, 1, 2, 3]
 
 
 def test_with_too_many_near_the_front_the_hardest_to_tell_are_kept():
     some = cohort((1000.0, 0.50), (999.9, 0.499), (980.0, 0.45), (995.0, 0.48), se=0.05)
-    assert set(ties_of(some)) == {1, 2, 3}
-    assert numbers(near_front(some, at_most=2)) == [0, 1]
-    assert numbers(near_front(some, at_most=3)) == [0, 1, 3]
-    assert numbers(near_front(some, at_most=4)) == [0, 1, 3, 2]
+    assert set(Front.from_records(some).ties) == {1, 2, 3}
+    assert numbers(Front.from_records(some).near(at_most=2)) == [0, 1]
+    assert numbers(Front.from_records(some).near(at_most=3)) == [0, 1, 3]
+    assert numbers(Front.from_records(some).near(at_most=4)) == [0, 1, 3, 2]
 
 
 def test_a_long_front_is_never_cut_and_leaves_no_room_for_ties():
     some = cohort((1000.0, 0.50), (900.0, 0.60), (800.0, 0.70), (999.0, 0.499), se=0.05)
-    assert numbers(near_front(some, at_most=2)) == [0, 1, 2]
+    assert numbers(Front.from_records(some).near(at_most=2)) == [0, 1, 2]
 
 
 def seeded(number, images_per_s, *top1s, se=0.0, **fields):
@@ -230,20 +231,20 @@ def seeded(number, images_per_s, *top1s, se=0.0, **fields):
 
 def test_clear_cut_networks_are_surely_on_the_front_or_surely_not():
     some = [seeded(0, 1000.0, 0.5), seeded(1, 500.0, 0.8), seeded(2, 400.0, 0.4)]
-    assert probability_on_front(some) == {0: 1.0, 1: 1.0, 2: 0.0}
+    assert Front.from_records(some).probabilities() == {0: 1.0, 1: 1.0, 2: 0.0}
 
 
 @pytest.mark.parametrize(("faster", "gain", "se"), [(1.0, 0.0, 0.01), (1.02, 0.01, 0.01), (1.03, 0.0, 0.02)])
 def test_of_two_networks_the_probability_is_that_the_other_does_not_beat_it(faster, gain, se):
     pair = trial(0, exactly(1000.0 * faster), 0.5 + gain, se), trial(1, exactly(1000.0), 0.5, se)
-    found = probability_on_front(pair, draws=20_000)
+    found = Front.from_records(pair).probabilities(draws=20_000)
     assert found[0] == pytest.approx(1 - probability_beats(*reversed(pair)), abs=0.015)
     assert found[1] == pytest.approx(1 - probability_beats(*pair), abs=0.015)
 
 
 def test_draws_spread_by_no_more_than_they_are_said_to():
     pair = trial(0, exactly(1000.0), 0.5, 0.01), trial(1, exactly(1000.0), 0.5, 0.01)
-    several = [probability_on_front(pair, seed=seed)[0] - 0.75 for seed in range(40)]
+    several = [Front.from_records(pair).probabilities(seed=seed)[0] - 0.75 for seed in range(40)]
     assert 0.5 < math.sqrt(sum(e * e for e in several) / 40) / math.sqrt(0.75 * 0.25 / 1000) < 1.5
 
 
@@ -263,31 +264,34 @@ def test_networks_of_shared_rounds_share_what_differs_between_timings():
         )
         for r in pair
     ]
-    assert probability_on_front(quiet)[1] == 0.0
-    assert probability_on_front(apart(quiet))[1] == pytest.approx(0.24, abs=0.05)
+    assert Front.from_records(quiet).probabilities()[1] == 0.0
+    assert Front.from_records(apart(quiet)).probabilities()[1] == pytest.approx(0.24, abs=0.05)
 
 
 def test_probabilities_do_not_depend_on_the_order_of_records_and_leave_out_what_has_none():
     some = cohort((1000.0, 0.50), (990.0, 0.51), (900.0, 0.52), (985.0, 0.49), se=0.02)
     others = [build_infeasible(7), build_failed(8), build_record(9, 5000.0, 0.9, state="stopped")]
-    found = probability_on_front(some)
-    assert probability_on_front([*others, *reversed(some)]) == found
+    found = Front.from_records(some).probabilities()
+    assert Front.from_records([*others, *reversed(some)]).probabilities() == found
     assert set(found) == {0, 1, 2, 3}
     assert 0 < min(found.values()) < max(found.values()) < 1
-    assert probability_on_front(others) == {}
+    assert Front.from_records(others).probabilities() == {}
 
 
 def test_the_noise_of_seeds_is_pooled_over_all_networks_that_have_several():
     some = [seeded(0, 1000.0, 0.50, 0.52), seeded(1, 900.0, 0.60, 0.61, 0.62), seeded(2, 800.0, 0.7)]
-    assert seed_noise(some) == pytest.approx(math.sqrt((0.0002 + 0.0002) / 3))
-    assert seed_noise([*some, seeded(3, 700.0, 0.1, 0.9, state="stopped")]) == seed_noise(some)
-    assert seed_noise(some[2:]) == seed_noise([]) == 0.0
+    assert Front.from_records(some).seed_noise == pytest.approx(math.sqrt((0.0002 + 0.0002) / 3))
+    assert (
+        Front.from_records([*some, seeded(3, 700.0, 0.1, 0.9, state="stopped")]).seed_noise
+        == Front.from_records(some).seed_noise
+    )
+    assert Front.from_records(some[2:]).seed_noise == Front.from_records([]).seed_noise == 0.0
 
 
 def test_seeds_of_a_lower_rung_tell_nothing_of_the_full_budget():
     rungs = tuple(build_score(top1, seed=seed, images_seen=1024) for seed, top1 in enumerate((0.1, 0.3)))
     record = seeded(0, 1000.0, 0.5)
-    assert seed_noise([dataclasses.replace(record, scores=(*rungs, *record.scores))]) == 0.0
+    assert Front.from_records([dataclasses.replace(record, scores=(*rungs, *record.scores))]).seed_noise == 0.0
 
 
 def test_a_single_seeds_error_has_the_noise_that_others_told_and_several_seeds_their_share_of_it():
@@ -297,8 +301,8 @@ def test_a_single_seeds_error_has_the_noise_that_others_told_and_several_seeds_t
         seeded(2, 800.0, 0.7, se=0.004),
     ]
     noise = 0.01
-    assert seed_noise(some) == pytest.approx(noise)
-    assert top1_errors(some) == {
+    assert Front.from_records(some).seed_noise == pytest.approx(noise)
+    assert Front.from_records(some).standard_errors == {
         0: pytest.approx(math.hypot(0.003, noise / math.sqrt(2)), rel=1e-3),
         1: pytest.approx(
             math.hypot(0.003, noise / math.sqrt(2)), rel=1e-3
@@ -309,17 +313,19 @@ def test_a_single_seeds_error_has_the_noise_that_others_told_and_several_seeds_t
 
 def test_without_further_seeds_or_with_one_network_alone_errors_are_the_scores_own():
     single = [seeded(0, 1000.0, 0.5, se=0.003), seeded(1, 900.0, 0.6, se=0.004)]
-    assert top1_errors(single) == pytest.approx({0: 0.003, 1: 0.004}, rel=1e-3)
+    assert Front.from_records(single).standard_errors == pytest.approx({0: 0.003, 1: 0.004}, rel=1e-3)
     alone = seeded(0, 1000.0, 0.50, 0.53, 0.51, se=0.003)
-    assert top1_errors([alone])[0] == pytest.approx(alone.score.standard_error, rel=1e-3)
+    assert Front.from_records([alone]).standard_errors[0] == pytest.approx(alone.score.standard_error, rel=1e-3)
 
 
 def test_the_noise_of_seeds_makes_ties_of_what_one_seed_seemed_to_decide():
     beaten = [seeded(0, 1200.0, 0.55, se=0.005), seeded(1, 800.0, 0.53, se=0.005)]
-    assert ties_of(beaten) == {}
+    assert Front.from_records(beaten).ties == {}
     noisy = seeded(2, 600.0, 0.90, 0.96, se=0.005)
-    assert ties_of([*beaten, noisy]) == {1: (0,)}
-    assert probability_on_front([*beaten, noisy])[1] > 10 * probability_on_front(beaten)[1] > 0
+    assert Front.from_records([*beaten, noisy]).ties == {1: (0,)}
+    assert (
+        Front.from_records([*beaten, noisy]).probabilities()[1] > 10 * Front.from_records(beaten).probabilities()[1] > 0
+    )
 
 
 def test_all_of_few_images_right_is_not_certain():
@@ -327,8 +333,9 @@ def test_all_of_few_images_right_is_not_certain():
         build_record(i, 1000.0 + i, scores=(build_score(top1, n_val=8, standard_error=0.0, chance=0.1),))
         for i, top1 in enumerate((1.0, 0.875))
     )
-    assert top1_errors([perfect])[0] == pytest.approx(0.083, abs=0.001)  # half of Wilson's .676 to 1, over 1.96
-    assert 0.5 < probability_on_front([good, perfect])[0] < 0.99
+    (error,) = Front.from_records([perfect]).standard_errors.values()
+    assert error == pytest.approx(0.083, abs=0.001)  # half of Wilson's .676 to 1, over 1.96
+    assert 0.5 < Front.from_records([good, perfect]).probabilities()[0] < 0.99
 
 
 def test_rounds_that_others_disturbed_all_the_time_tell_less_of_who_is_faster():

@@ -11,11 +11,11 @@ import yaml
 from fakes import FakeMachine
 
 from hilo_nas.cli import main
+from hilo_nas.csv_files import render_trials
 from hilo_nas.errors import StudyMismatchError
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, RECIPE
-from hilo_nas.report import build_trials_frame, compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.search.storage import Memory
@@ -39,11 +39,11 @@ def test_a_stored_study_is_read_as_it_was_written(path):
     assert _common(stored, written) == stored
     assert 0 < sum(record.is_measured for record in records) <= manifest.trials
     assert {score.plan_hash for record in records for score in record.scores} == {manifest.plan_hash}
-    front = [record.number for record in front_of(records)]
+    front = [record.number for record in Front.from_records(records).members]
     stored = (path / "front.csv").read_text().splitlines()[1:]
     assert front == [int(line.split(",")[0]) for line in stored]
-    assert len(build_trials_frame(records)) == len(records)
-    assert len(compare_references(records)) == len(manifest.space.anchors)
+    assert render_trials(Front.from_records(records)).count("\n") == 1 + len(records)
+    assert len(Front.from_records(records).standings) == len(manifest.space.anchors)
 
 
 def _common(stored, written):

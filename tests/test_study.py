@@ -25,10 +25,19 @@ from hypothesis import strategies as st
 
 from hilo_nas.calibration import read_timings
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.local import Local
 from hilo_nas.pareto import dominates
-from hilo_nas.study import STUDIES_VARIABLE, StudyFolder, find_study, new_study_folder, slug, studies_folder
+from hilo_nas.study import (
+    STUDIES_VARIABLE,
+    Study,
+    StudyFolder,
+    find_study,
+    new_study_folder,
+    open_study,
+    slug,
+    studies_folder,
+)
 
 
 def told(some):
@@ -158,24 +167,24 @@ def test_reading_a_study_writes_nothing(studies):
     before = listing()
     folder = find_study("my-gpu", studies)
     folder.load_manifest()
-    folder.load_record(2)
+    Study(folder.path).record(2)
     folder.load_local()
-    front_of(folder.load_records())
+    assert Study(folder.path).front().probabilities()
     assert listing() == before
 
 
 def test_a_complete_trial_is_loaded_by_its_number(studies):
     stored = demo_records()[3]
-    read = find_study("my-gpu", studies).load_record(3)
+    read = open_study("my-gpu", studies).record(3)
     assert dataclasses.replace(read, scores=stored.scores) == stored  # reading adds the chance to a score
 
 
 def test_a_trial_that_is_not_in_the_study_is_refused_with_those_that_are(studies, tmp_path):
     with pytest.raises(NotFoundError) as caught:
-        find_study("my-gpu", studies).load_record(7)
+        open_study("my-gpu", studies).record(7)
     assert str(caught.value) == "study my-gpu has no trial 7: its trials are 0 to 6"
     with pytest.raises(NotFoundError, match="study other has no trial 0: it has none yet"):
-        StudyFolder(tmp_path / "elsewhere" / "other").load_record(0)
+        Study(tmp_path / "elsewhere" / "other").record(0)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +196,7 @@ def test_a_trial_that_is_not_in_the_study_is_refused_with_those_that_are(studies
 )
 def test_a_trial_that_cannot_serve_is_refused_with_those_that_can(studies, number, start):
     with pytest.raises(TrialStateError) as caught:
-        find_study("my-gpu", studies).load_record(number)
+        open_study("my-gpu", studies).record(number)
     assert str(caught.value) == start + " Trials on the front: 4, 3, 2."
     assert caught.value.exit_code == 2
 
@@ -195,14 +204,14 @@ def test_a_trial_that_cannot_serve_is_refused_with_those_that_can(studies, numbe
 def test_a_trial_that_cannot_serve_where_none_can_is_refused_without_a_way(tmp_path):
     folder = write_study(tmp_path, "s", [build_failed(0), build_record(1, None, None, state="running")])
     with pytest.raises(TrialStateError, match=r"^trial 0 of study s is failed \(the worker died\)\.$"):
-        folder.load_record(0)
+        Study(folder.path).record(0)
     with pytest.raises(TrialStateError, match=r"^trial 1 of study s is running\.$"):
-        folder.load_record(1)
+        Study(folder.path).record(1)
 
 
 def test_the_front_is_the_best_of_both_the_fastest_first():
-    assert [record.number for record in front_of(demo_records())] == [4, 3, 2]
-    assert [record.number for record in front_of(list(reversed(demo_records())))] == [4, 3, 2]
+    assert [record.number for record in Front.from_records(demo_records()).members] == [4, 3, 2]
+    assert [record.number for record in Front.from_records(list(reversed(demo_records()))).members] == [4, 3, 2]
 
 
 def test_only_complete_and_scored_trials_stand_on_the_front():
@@ -215,15 +224,15 @@ def test_only_complete_and_scored_trials_stand_on_the_front():
         build_infeasible(5, 9000.0, imputed={"value": 0.99}),
         build_failed(6),
     ]
-    assert [record.number for record in front_of(some)] == [0]
-    assert front_of(some[1:]) == []
-    assert front_of([]) == []
+    assert [record.number for record in Front.from_records(some).members] == [0]
+    assert Front.from_records(some[1:]).members == ()
+    assert Front.from_records([]).members == ()
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=8))
 def test_no_trial_of_the_front_is_beaten(pairs):
     some = [build_record(i, float(speed), top1 / 6) for i, (speed, top1) in enumerate(pairs)]
-    front = [(r.measurement.images_per_s, r.score.value) for r in front_of(some)]
+    front = [(r.measurement.images_per_s, r.score.value) for r in Front.from_records(some).members]
     assert front == sorted(front, key=lambda point: -point[0])
     assert bool(front) == bool(some)
     for record in some:
@@ -300,7 +309,7 @@ def test_of_several_measurements_those_count_that_the_manifest_says(tmp_path):
         "cpu-b1-32px-fp32": 2.0,
     }
     folder.write_manifest(build_manifest("s", conditions=(build_condition(), single), device=new))
-    assert folder.load_record(0).measurement.images_per_s == 4.0
+    assert Study(folder.path).record(0).measurement.images_per_s == 4.0
 
 
 def test_of_measurements_under_equal_facts_the_one_written_first_counts(tmp_path):
@@ -313,12 +322,11 @@ def test_a_study_is_read_without_torch_and_optuna(studies):
     child = """
 import sys
 from pathlib import Path
-from hilo_nas.front import front_of
-from hilo_nas.study import find_study
-folder = find_study("my-gpu", Path(sys.argv[1]))
-folder.load_manifest()
+from hilo_nas.study import open_study
+study = open_study("my-gpu", Path(sys.argv[1]))
+study.manifest
 loaded = [name for name in ("torch", "timm", "optuna", "pandas") if name in sys.modules]
-print(len(front_of(folder.load_records())), *loaded)
+print(len(study.front().members), *loaded)
 """
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

@@ -13,10 +13,10 @@ from hilo_nas.bench.table import (
     Table,
     TableRow,
     build_score,
-    folder_of,
     list_within,
     load_table,
     refresh_table,
+    study_of,
 )
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit, Notice
@@ -27,7 +27,7 @@ from hilo_nas.search.request import SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, Swept, run_sweep
 from hilo_nas.search.takeover import Scored, check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 
 __all__ = ["limit_space", "list_swept", "make_table"]
 
@@ -71,20 +71,20 @@ def make_table(
     courses = [Course(seed=0, images=plan.budgets[-1], networks=len(networks))]
     load_reused = None
     if reuse is not None:
-        check_plan(folder_of(reuse), plan)  # before a device is read and images are decoded
+        check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
         load_reused = functools.partial(_load_reused, reuse)
     try:
         return run_sweep(request, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused)
     finally:
-        refresh_table(folder)
+        refresh_table(Study(folder.path))
 
 
 def _load_reused(source: Path, manifest: Manifest) -> list[Scored]:
     """Returns what a study, or a table of which only the file is left, knows of trainings as a manifest has them."""
-    folder = folder_of(source)
-    check_same(folder.load_manifest(), manifest.plan, manifest.data)
-    if source.is_dir() and folder.trials_path.is_dir():
-        found = [(record.number, record.subject, record.params, record.scores) for record in folder.load_records()]
+    study = study_of(source)
+    check_same(study.manifest, manifest.plan, manifest.data)
+    if source.is_dir() and study.trials_path.is_dir():
+        found = [(record.number, record.subject, record.params, record.scores) for record in study.records]
     else:
         table = load_table(source)
         found = [
@@ -95,7 +95,7 @@ def _load_reused(source: Path, manifest: Manifest) -> list[Scored]:
         Scored(
             subject=subject,
             params=params,
-            origin=f"reuse:{folder.name}/{number}",
+            origin=f"reuse:{study.name}/{number}",
             scores=tuple(score for score in scores if score.images_seen <= manifest.plan.budgets[-1]),
         )
         for number, subject, params, scores in found
@@ -115,7 +115,7 @@ def limit_space(space: SearchSpace, folder: StudyFolder, limits: Mapping[str, fl
         HiloNasError: The stored study cannot be read.
     """
     if folder.exists and all(limit is None for limit in limits.values()):
-        stored = folder.load_manifest().space
+        stored = Study(folder.path).manifest.space
         if dataclasses.replace(stored, limits=space.limits).hash() == space.hash():
             return stored
     return space.limited(limits)
@@ -139,7 +139,7 @@ def list_swept(
     """
     if count is not None and count < 1:
         raise UsageError(f"networks must be at least 1, but got {count}")
-    stored = folder.load_manifest().objective.img_size if folder.exists else None
+    stored = Study(folder.path).manifest.objective.img_size if folder.exists else None
     listed = list_within(space, request.img_size or stored or space.defaults.get("img_size", 224), count)
     if not listed:
         limits = ", ".join(limit_text(name, limit) for name, limit in space.limits.items())

@@ -24,7 +24,7 @@ from hilo_nas.search.errands import StartWorker
 from hilo_nas.search.request import DEFAULT_RATIO, SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.space import SearchSpace
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 
 __all__ = ["Checked", "ProxyCheck", "check_proxy"]
 
@@ -46,7 +46,7 @@ class ProxyCheck:
     """How many of the networks are trained long twice."""
     training_free: tuple[str, ...] = NAMES
     """Scores without a training that are compared, too."""
-    target: StudyFolder | None = None
+    target: Study | None = None
     """A check of the same networks at another image size, whose long trainings the proxies are held to as well."""
 
     def __post_init__(self) -> None:
@@ -103,14 +103,14 @@ def check_proxy(
         MeasurementError: Fewer than two networks could be trained.
         HiloNasError: See `run_sweep`.
     """
-    stored = folder.load_manifest() if folder.exists else None
+    stored = Study(folder.path).manifest if folder.exists else None
     if stored is not None and request.proxy_batch_size is None:
         request = dataclasses.replace(request, proxy_batch_size=stored.plan.batch_size)
     proxy = plan_of(request, space)
     plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, request.eta or DEFAULT_RATIO)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:
-        _check_long(folder, long)
+        _check_long(Study(folder.path), long)
     networks = list_swept(space, request, folder, check.networks, emit)
     if len(networks) < 2:
         raise UsageError(
@@ -136,7 +136,7 @@ def check_proxy(
         proxies=check.training_free,
         start_worker=start_worker,
     )
-    manifest = folder.load_manifest()
+    manifest = Study(folder.path).manifest
     if check.target is not None:
         _check_data(check.target, manifest)
     budgets = [images for images in manifest.plan.budgets if images <= budget and _is_scored(records, images)]
@@ -187,54 +187,52 @@ def _lengthened(proxy: ProxyPlan, images: int, eta: float) -> ProxyPlan:
     return proxy.with_budgets((*between, images))
 
 
-def _check_long(folder: StudyFolder, long: int) -> None:
+def _check_long(study: Study, long: int) -> None:
     """Raises UsageError where the study's long trainings have gone past a budget without being scored there."""
-    found = [[score.images_seen for score in record.scores if score.seed == _LONG] for record in folder.load_records()]
+    found = [[score.images_seen for score in record.scores if score.seed == _LONG] for record in study.records]
     if any(max(seen, default=0) > long and long not in seen for seen in found):
         scored = sorted({images for seen in found for images in seen})
         raise UsageError(
-            f"the long trainings of study {folder.name} must have been scored after {long:,} images, but have gone "
+            f"the long trainings of study {study.name} must have been scored after {long:,} images, but have gone "
             f"past them: they were scored after {', '.join(f'{images:,}' for images in scored)}. Give one of these as "
             "--long-images, or another --study."
         )
 
 
-def _load_target(
-    folder: StudyFolder, stored: Manifest | None, plan: ProxyPlan, keys: Sequence[str]
-) -> dict[str, float]:
+def _load_target(target: Study, stored: Manifest | None, plan: ProxyPlan, keys: Sequence[str]) -> dict[str, float]:
     """Returns the long training's top-1 of each network in a check at another image size, by key.
 
     Raises:
         NotFoundError: The study has no long training.
         StudyMismatchError: It is of other networks, or of the same image size.
     """
-    manifest, records = folder.load_manifest(), folder.load_records()
+    manifest, records = target.manifest, target.records
     if manifest.plan.img_size == (stored.plan if stored else plan).img_size:
         raise StudyMismatchError(
-            f"the target's study {folder.name} must train at another image size, but trains at "
+            f"the target's study {target.name} must train at another image size, but trains at "
             f"{manifest.plan.img_size} pixels, too. Make it with --proxy-img-size."
         )
     if stored is not None:
-        _check_data(folder, stored)
+        _check_data(target, stored)
     count = min(len(keys), len(records))
     if [record.key for record in records[:count]] != list(keys[:count]):
         raise StudyMismatchError(
-            f"the target's study {folder.name} must be of the networks that are checked, but is of others. Make it by "
+            f"the target's study {target.name} must be of the networks that are checked, but is of others. Make it by "
             "`hilo-nas proxy check` of the same space, with the same limits and timed at the same size."
         )
     found = {record.key: [score for score in record.scores if score.seed == _LONG] for record in records[:count]}
     longest = max((score.images_seen for scores in found.values() for score in scores), default=None)
     if longest is None:
         raise NotFoundError(
-            f"the target's study {folder.name} must hold long trainings, but has none. Make it by `hilo-nas proxy "
+            f"the target's study {target.name} must hold long trainings, but has none. Make it by `hilo-nas proxy "
             "check` of the same space."
         )
     return {key: score.value for key, scores in found.items() for score in scores if score.images_seen == longest}
 
 
-def _check_data(target: StudyFolder, manifest: Manifest) -> None:
+def _check_data(target: Study, manifest: Manifest) -> None:
     """Raises StudyMismatchError where the target's study is of other data."""
-    other = target.load_manifest().data
+    other = target.manifest.data
     if other.hash != manifest.data.hash:
         raise StudyMismatchError(
             f"the target's study {target.name} must be of the same data, {manifest.data.name}, but is of {other.name}"

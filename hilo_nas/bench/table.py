@@ -22,7 +22,7 @@ from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.rounds import verdict_name
 from hilo_nas.search.sweep import ALL
 from hilo_nas.space import SearchSpace, list_networks
-from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.study import Study, find_study
 
 __all__ = [
     "TABLE_NAME",
@@ -32,10 +32,10 @@ __all__ = [
     "build_score",
     "collect_table",
     "find_table",
-    "folder_of",
     "list_within",
     "load_table",
     "refresh_table",
+    "study_of",
     "write_table",
 ]
 
@@ -121,15 +121,15 @@ class Table:
             )
 
 
-def refresh_table(folder: StudyFolder) -> None:
+def refresh_table(study: Study) -> None:
     """Writes the `table.csv` of a study that is a table, from its records; of any other study, none.
 
     Raises:
         RecordError: A file of the study cannot be understood.
         StorageError: One cannot be read, or the folder cannot be written.
     """
-    if folder.exists and folder.load_manifest().sampler == ALL and folder.trials_path.is_dir():
-        write_table(collect_table(folder), folder.path / TABLE_NAME)
+    if study.exists and study.manifest.sampler == ALL and study.trials_path.is_dir():
+        write_table(collect_table(study), study.path / TABLE_NAME)
 
 
 def build_score(row: TableRow, images: int, table: Table, *, since: int = 0, seed: int | None = None) -> ProxyScore:
@@ -170,16 +170,15 @@ def list_within(space: SearchSpace, img_size: int, count: int | None = None) -> 
     return list_networks(space, img_size=img_size, num_classes=classes, count=count)
 
 
-def collect_table(folder: StudyFolder) -> Table:
+def collect_table(study: Study) -> Table:
     """Returns the table that a study's records hold.
 
     Raises:
         RecordError: A file of the study cannot be understood.
         StorageError: One cannot be read.
     """
-    manifest = folder.load_manifest()
-    rows = [_row_of(record, manifest) for record in folder.load_records()]
-    return Table(manifest=manifest, rows=tuple(row for row in rows if row is not None))
+    rows = [_row_of(record, study.manifest) for record in study.records]
+    return Table(manifest=study.manifest, rows=tuple(row for row in rows if row is not None))
 
 
 def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
@@ -250,16 +249,16 @@ def find_table(name: str, studies_dir: Path | None = None) -> Path:
     return path if path.suffix == ".csv" else find_study(name, studies_dir).path
 
 
-def folder_of(path: Path) -> StudyFolder:
+def study_of(path: Path) -> Study:
     """Returns the study that a table's folder or file belongs to.
 
     Raises:
         NotFoundError: There is none.
     """
-    folder = StudyFolder(path if path.is_dir() else path.parent)
-    if not folder.exists:
-        raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {folder.path} has none")
-    return folder
+    study = Study(path if path.is_dir() else path.parent)
+    if not study.exists:
+        raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {study.path} has none")
+    return study
 
 
 def load_table(path: Path) -> Table:
@@ -272,12 +271,12 @@ def load_table(path: Path) -> Table:
         RecordError: It is no table of its manifest's space.
         StorageError: It cannot be read.
     """
-    folder = folder_of(path)
+    study = study_of(path)
     if path.is_dir():
-        if folder.trials_path.is_dir():
-            return collect_table(folder)
+        if study.trials_path.is_dir():
+            return collect_table(study)
         path = path / TABLE_NAME
-    manifest = folder.load_manifest()
+    manifest = study.manifest
     try:
         with open(path, encoding="utf-8", newline="") as file:
             read = list(csv.DictReader(file))

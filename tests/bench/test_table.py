@@ -23,7 +23,7 @@ from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search import sweep as sweep_module
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 
 
 def write_records(folder, table, *, trained):
@@ -66,7 +66,7 @@ def write_records(folder, table, *, trained):
 def test_records_make_the_table_that_its_file_holds(tmp_path):
     table, folder = build_table(), StudyFolder(tmp_path / "small-table")
     write_records(folder, table, trained=4)
-    found = collect_table(folder)
+    found = collect_table(Study(folder.path))
     assert load_table(folder.path) == found
     assert [row.key for row in found.rows] == [row.key for row in table.rows[:5]]
     for own, row in zip(found.rows[:4], table.rows, strict=False):
@@ -99,8 +99,8 @@ def test_the_file_is_written_however_the_making_ends(tmp_path, monkeypatch, end)
             make_table(request, table.space, folder, print, jobs=1)
     else:
         make_table(request, table.space, folder, print, jobs=1)
-    assert load_table(folder.path / TABLE_NAME) == collect_table(folder)
-    assert sum(bool(row.scores) for row in collect_table(folder).rows) == 2
+    assert load_table(folder.path / TABLE_NAME) == collect_table(Study(folder.path))
+    assert sum(bool(row.scores) for row in collect_table(Study(folder.path)).rows) == 2
 
 
 def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
@@ -264,14 +264,14 @@ def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machin
 
 def test_a_table_is_written_again_from_its_records_and_that_of_a_search_never(tmp_path):
     table, folder = build_table(), StudyFolder(tmp_path / "small-table")
-    refresh_table(folder)
+    refresh_table(Study(folder.path))
     assert not folder.path.exists()
     write_records(folder, table, trained=4)
-    refresh_table(folder)
-    assert load_table(folder.path / TABLE_NAME) == collect_table(folder)
+    refresh_table(Study(folder.path))
+    assert load_table(folder.path / TABLE_NAME) == collect_table(Study(folder.path))
     (folder.path / TABLE_NAME).unlink()
     folder.write_manifest(dataclasses.replace(table.manifest, sampler="gp"))
-    refresh_table(folder)
+    refresh_table(Study(folder.path))
     assert not (folder.path / TABLE_NAME).exists()
 
 
@@ -280,7 +280,7 @@ def test_records_are_the_truth_and_a_file_that_lags_behind_them_is_not(tmp_path)
     store(folder, table)
     assert load_table(folder.path) == table
     write_records(folder, table, trained=4)
-    assert load_table(folder.path) == collect_table(folder) != table
+    assert load_table(folder.path) == collect_table(Study(folder.path)) != table
     assert load_table(folder.path / TABLE_NAME) == table  # who names the file gets it
 
 

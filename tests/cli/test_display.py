@@ -12,6 +12,7 @@ from hilo_nas.events import (
     ConfirmationForeseen,
     CostForeseen,
     DeviceAwaited,
+    FrontChanged,
     LimitsForeseen,
     NetworkPrepared,
     NetworksTimed,
@@ -129,11 +130,13 @@ def test_a_terminal_sees_the_phase_under_way():
     shown = say(
         CalibrationStarted(condition="cpu-b1"),
         DeviceAwaited(device="the CPU", holders=("study a",)),
-        SearchStarted(study="s", done=1, total=9, device="cpu (a CPU)", points=[[0, 900.0, 0.5]]),
+        SearchStarted(study="s", done=1, total=9, device="cpu (a CPU)"),
+        FrontChanged(points=((900.0, 0.5),)),
         TrialStarted(number=1, key="k", params_m=1.25, gmacs=0.1, origin="sampler"),
         RoundTimed(condition="c", round=4, rounds=16, images_per_s=1234.0),
         TrainingProgressed(images_seen=1000, images_total=2000, loss=0.5),
         finished(images_per_s=1000.0, value=0.4),
+        FrontChanged(points=((1000.0, 0.4), (900.0, 0.5))),
         NetworkPrepared(name="k", done=2, total=9),
         CohortTimed(networks=9, condition="cpu-b1", verdict="steady", text="", seconds=14.2),
         is_terminal=True,
@@ -172,16 +175,10 @@ def test_a_confirmation_is_priced_and_told_seed_by_seed():
     assert say(SeedScored(number=3, seed=1, value=0.75, done=2, total=8)) == ("2/8 trial 3, seed 1: top-1 75.0 %\n")
 
 
-def test_a_peer_is_named_while_it_runs_and_stays_out_of_the_front():
+def test_a_peer_is_named_while_it_runs():
     started = TrialStarted(number=1, key="timm:swift", params_m=None, gmacs=None, origin="peer:swift")
-    finished = {"key": "timm:swift", "state": "complete", "reason": None, "images_per_s": 5000.0, "value": 0.9}
-    finished |= {"seconds": 3.0, "measured": 1, "total": 4}
-    begun = SearchStarted(study="demo", done=1, total=4, device="cpu", points=((0, 800.0, 0.5),))
-    text = say(begun, started, TrialFinished(number=1, is_peer=True, **finished), is_terminal=True)
-    assert "trial 1 (timm:swift): building" in text
-    assert "front: 800/s 50.0 %" in text
-    assert "/s 90.0 %" not in text
-    assert "/s 90.0 %" in say(begun, started, TrialFinished(number=1, **finished), is_terminal=True)
+    begun = SearchStarted(study="demo", done=1, total=4, device="cpu")
+    assert "trial 1 (timm:swift): building" in say(begun, started, is_terminal=True)
 
 
 def test_a_score_that_is_no_share_of_images_is_shown_as_it_is():
@@ -190,7 +187,8 @@ def test_a_score_that_is_no_share_of_images_is_shown_as_it_is():
     seed = SeedScored(number=1, seed=2, value=31.25, done=1, total=6, metric="zico")
     assert say(seed) == "1/6 trial 1, seed 2: zico 31.25\n"
     shown = say(
-        SearchStarted(study="s", done=1, total=9, device="cpu", points=[[0, 900.0, 12.5]], metric="zico"),
+        SearchStarted(study="s", done=1, total=9, device="cpu", metric="zico"),
+        FrontChanged(points=((900.0, 12.5),)),
         TrialStarted(number=1, key="k", params_m=1.25, gmacs=0.1, origin="sampler"),
         TrainingProgressed(images_seen=3000, images_total=2000, score=7.5),
         RungReached(number=1, images_seen=1, images_total=1, value=12.5, goes_on=False, metric="zico"),

@@ -12,9 +12,9 @@ from rich.console import Console
 from hilo_nas.cli import main
 from hilo_nas.cli.front import print_front
 from hilo_nas.figures import probability_text
-from hilo_nas.front import probability_on_front
+from hilo_nas.front import Front
 from hilo_nas.records import Subject
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 TIE = build_record(
     7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), standard_error=0.02),)
@@ -117,7 +117,7 @@ def test_status_tells_how_far_each_peer_is(capsys, compared):
 def test_a_narrow_terminal_cuts_no_number(compared, studies, columns):
     def print_at(width):
         console = Console(file=io.StringIO(), width=width, highlight=False)
-        print_front(StudyFolder(studies / "compared"), console)
+        print_front(Study(studies / "compared"), console)
         return console.file.getvalue()
 
     wide, narrow = print_at(400), print_at(columns)
@@ -132,7 +132,7 @@ def test_a_narrow_terminal_cuts_no_number(compared, studies, columns):
 @pytest.mark.parametrize("columns", ["80", "200"])
 def test_a_narrow_terminal_names_the_peers_too(compared, studies, columns, monkeypatch):
     console = Console(file=io.StringIO(), width=int(columns), highlight=False)
-    print_front(StudyFolder(studies / "compared"), console)
+    print_front(Study(studies / "compared"), console)
     assert console.file.getvalue().count("timm:swift") == 2  # in the table or below it, and in its sentence
 
 
@@ -193,7 +193,7 @@ def test_the_table_shows_seeds_and_how_probably_each_belongs_on_the_front(capsys
     write_study(studies, "seeds", confirmed())
     text = front(capsys, "seeds")
     rows = {line.split("±")[0].split()[-2].rstrip("~"): line.split() for line in text.splitlines() if "p2 " in line}
-    probabilities = probability_on_front(confirmed())
+    probabilities = Front.from_records(confirmed()).probabilities()
     assert {number: row[row.index("±", 4) + 2] for number, row in rows.items()} == {
         "4": "1",
         "3": "2",
@@ -213,7 +213,7 @@ def test_the_table_shows_seeds_and_how_probably_each_belongs_on_the_front(capsys
 
 def test_json_and_csv_carry_seeds_and_probabilities(capsys, studies):
     write_study(studies, "seeds", confirmed())
-    probabilities = probability_on_front(confirmed())
+    probabilities = Front.from_records(confirmed()).probabilities()
     content = json.loads(front(capsys, "seeds", "--format", "json"))
     assert content["seed_noise"] == pytest.approx(0.02 / 2**0.5)
     assert [(record["number"], record["seeds"]) for record in content["front"]] == [(4, 1), (3, 2), (2, 1)]

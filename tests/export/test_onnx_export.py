@@ -20,6 +20,7 @@ from hilo_nas.export.timm import TIMM
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, load_checkpoint, load_model
 from hilo_nas.models.convert import file as file_module
 from hilo_nas.models.convert import verify_onnx, write_onnx
+from hilo_nas.study import Study
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -111,8 +112,8 @@ def test_a_file_holds_no_path_of_this_machine(exported):
 
 
 def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_path):
-    study = write_study(tmp_path / "studies", "demo", demo_records())
-    source = source_of_trial(study.load_manifest(), study.load_record(3))
+    study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    source = source_of_trial(study.load_manifest(), study.record(3))
     (path,), notes = export(ONNX, source, tmp_path / "out", ExportOptions())
     assert notes[0].startswith("WARNING: the weights are random")
     metadata = metadata_of(path)
@@ -126,8 +127,8 @@ def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_p
 
 
 def test_sizes_come_from_the_train_yaml_beside_the_file_or_are_said_to_be_assumed(tmp_path):
-    study = write_study(tmp_path / "studies", "demo", demo_records())
-    export(TIMM, source_of_trial(study.load_manifest(), study.load_record(3)), tmp_path / "out", ExportOptions())
+    study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    export(TIMM, source_of_trial(study.load_manifest(), study.record(3)), tmp_path / "out", ExportOptions())
     source = load_source(tmp_path / "out" / "arch.yaml")
     assert (source.num_classes, source.img_size) == (10, 32)
     assert f"num_classes 10 (from {tmp_path / 'out' / 'train.yaml'})" in source.assumed
@@ -208,10 +209,10 @@ def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_winner_is_loaded_with_its_checkpoint(trained, prepared, tmp_path):
-    study = write_study(tmp_path / "studies", "demo", demo_records())
-    export(TIMM, source_of_trial(study.load_manifest(), study.load_record(3)), tmp_path / "out", ExportOptions())
+    study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    export(TIMM, source_of_trial(study.load_manifest(), study.record(3)), tmp_path / "out", ExportOptions())
     torch.manual_seed(6)
-    model = build_model(study.load_record(3).subject.arch, num_classes=10).eval()
+    model = build_model(study.record(3).subject.arch, num_classes=10).eval()
     save_checkpoint(model, tmp_path / "last.pth.tar", "timm")
     loaded = load_model(tmp_path / "out", tmp_path / "last.pth.tar", prepared=prepared)
     assert ("batchnorms=folded" in loaded.form) is prepared

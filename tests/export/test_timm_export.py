@@ -41,6 +41,7 @@ from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
 from hilo_nas.measure import RECORDED_VARIABLES
 from hilo_nas.records import Subject
+from hilo_nas.study import Study
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
 # know, so a misspelled one would be a wish that is silently dropped.
@@ -104,13 +105,13 @@ def options_of(record=None, *, manifest=None, batch_size=512, epochs=300):
 
 @pytest.fixture
 def study(tmp_path):
-    return write_study(tmp_path / "studies", "demo", demo_records())
+    return Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
 
 
 @pytest.fixture
 def exported(study, tmp_path) -> dict[str, dict]:
     """The content of each exported file, by its name."""
-    paths = export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out")
+    paths = export_trial(study.load_manifest(), study.record(3), tmp_path / "out")
     return {path.name: yaml.safe_load(path.read_text()) for path in paths if path.suffix != ".py"}
 
 
@@ -138,14 +139,14 @@ def test_timm_builds_the_trials_network_from_the_options(exported, study):
         in_chans=3,
         **train["model_kwargs"],
     )
-    assert model.arch.key() == study.load_record(3).key
-    assert sum(p.numel() for p in model.parameters()) == study.load_record(3).parameters
+    assert model.arch.key() == study.record(3).key
+    assert sum(p.numel() for p in model.parameters()) == study.record(3).parameters
     with torch.no_grad():
         assert model.eval()(torch.zeros(1, 3, train["img_size"], train["img_size"])).shape == (1, 10)
 
 
 def test_the_architecture_is_written_in_a_file_of_its_own(exported, study):
-    assert ArchConfig.from_dict(exported["arch.yaml"]).key() == study.load_record(3).key
+    assert ArchConfig.from_dict(exported["arch.yaml"]).key() == study.record(3).key
 
 
 def test_the_recipe_is_the_papers():
@@ -185,7 +186,7 @@ def test_learning_rates_scale_with_the_batch(name):
 
 def test_rates_are_numbers_for_every_reader_of_yaml(study, tmp_path):
     """`5e-07` without a dot is text for YAML 1.1, which train.py's reader speaks."""
-    export_trial(study.load_manifest(), study.load_record(3), tmp_path, batch_size=32)
+    export_trial(study.load_manifest(), study.record(3), tmp_path, batch_size=32)
     train = yaml.safe_load((tmp_path / "train.yaml").read_text())
     assert all(isinstance(train[name], float) for name in ("lr", "warmup_lr", "min_lr", "opt_eps"))
 
@@ -222,7 +223,7 @@ def test_images_are_prepared_as_the_study_saw_them():
 
 
 def test_provenance_says_where_every_figure_comes_from(exported, study):
-    found, manifest, record = exported["provenance.yaml"], study.load_manifest(), study.load_record(3)
+    found, manifest, record = exported["provenance.yaml"], study.load_manifest(), study.record(3)
     assert (found["study"], found["trial"], found["key"]) == ("demo", 3, record.key)
     assert found["space"] == {"name": "litv2_digits", "hash": manifest.space.hash()}
     assert (found["params"], found["macs"]) == (record.parameters, record.macs)
@@ -240,7 +241,7 @@ def test_provenance_says_where_every_figure_comes_from(exported, study):
 
 def test_exported_files_hold_no_local_path(study, tmp_path):
     study.write_local({"data": "/data/secret"})
-    for path in export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out"):
+    for path in export_trial(study.load_manifest(), study.record(3), tmp_path / "out"):
         if path.suffix == ".py":
             continue
         text = path.read_text()
@@ -250,7 +251,7 @@ def test_exported_files_hold_no_local_path(study, tmp_path):
 
 
 def test_exported_files_name_no_host_and_no_process_of_others(study, tmp_path):
-    record = study.load_record(3)
+    record = study.record(3)
     busy = {"others_cores": 1.5, "steal_cores": 0.0, "throttled_cores": 0.0}
     state = {
         **busy,
@@ -268,7 +269,7 @@ def test_exported_files_name_no_host_and_no_process_of_others(study, tmp_path):
 
 
 def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
-    record = study.load_record(3)
+    record = study.record(3)
     for path in export_trial(study.load_manifest(), record, tmp_path / "out"):
         if path.suffix in (".py", ".json"):
             continue
@@ -279,19 +280,19 @@ def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
 
 def test_a_head_shows_a_high_speed_as_the_command_line_does(tmp_path):
     folder = write_study(tmp_path, "fast", [build_record(0, 12194.0)])
-    path = export_trial(folder.load_manifest(), folder.load_record(0), tmp_path / "out")[0]
+    path = export_trial(folder.load_manifest(), Study(folder.path).record(0), tmp_path / "out")[0]
     assert path.read_text().split("\n")[1].startswith("# 12,194 ± ")
 
 
 def test_an_export_is_replaced_only_by_force_and_other_files_are_left_alone(study, tmp_path):
     manifest, folder = study.load_manifest(), tmp_path / "a" / "b"
-    paths = export_trial(manifest, study.load_record(3), folder)
+    paths = export_trial(manifest, study.record(3), folder)
     (folder / "mine.txt").write_text("mine")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UsageError, match=r"must not replace what is there, but found files: .*train\.yaml.* --force"):
-        export_trial(manifest, study.load_record(2), folder)
+        export_trial(manifest, study.record(2), folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    export_trial(manifest, study.load_record(2), folder, force=True)
+    export_trial(manifest, study.record(2), folder, force=True)
     assert sorted(folder.iterdir()) == sorted([*paths, folder / "mine.txt"])
     assert yaml.safe_load((folder / "provenance.yaml").read_text())["trial"] == 2
     assert (folder / "mine.txt").read_text() == "mine"
@@ -302,8 +303,8 @@ def test_a_link_is_replaced_by_force_and_what_it_names_is_left_alone(study, tmp_
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "arch.yaml").symlink_to(tmp_path / "precious")
     with pytest.raises(UsageError, match=r"found files: \S*arch\.yaml\."):
-        export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out")
-    export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out", force=True)
+        export_trial(study.load_manifest(), study.record(3), tmp_path / "out")
+    export_trial(study.load_manifest(), study.record(3), tmp_path / "out", force=True)
     assert (tmp_path / "precious").read_text() == "precious"
 
 
@@ -311,7 +312,7 @@ def test_a_link_is_replaced_by_force_and_what_it_names_is_left_alone(study, tmp_
 def test_a_folder_in_the_place_of_a_file_is_never_removed(study, tmp_path, force):
     (tmp_path / "out" / "arch.yaml").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"found folders: .*arch\.yaml\. Choose another folder with -o"):
-        export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out", force=force)
+        export_trial(study.load_manifest(), study.record(3), tmp_path / "out", force=force)
 
 
 HOSTILE = "x\ntouch STOLEN\r\u2028$(touch STOLEN)`touch STOLEN`"
@@ -323,7 +324,7 @@ def test_characters_that_act_become_escapes_that_python_reads_back():
 
 
 def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
-    record = study.load_record(3)
+    record = study.record(3)
     device = dataclasses.replace(record.measurement.device, model=HOSTILE)
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -363,7 +364,7 @@ def test_all_variables_that_are_recorded_are_exported(name):
 
 def test_the_config_is_a_model_for_timm(exported, study, tmp_path):
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}")
-    assert model.arch.key() == study.load_record(3).key
+    assert model.arch.key() == study.record(3).key
     assert model.num_classes == 10
     config = timm.data.resolve_model_data_config(model)
     assert (tuple(config["input_size"]), config["crop_pct"]) == ((3, 32, 32), 1.0)
@@ -377,7 +378,7 @@ print(NAME, *sys.argv[1:], sys.modules["timm"].is_model("litv2"))
 
 
 def test_the_launcher_runs_a_script_that_knows_the_network(study, tmp_path):
-    export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out")
+    export_trial(study.load_manifest(), study.record(3), tmp_path / "out")
     scripts = tmp_path / "timm repository"
     scripts.mkdir()
     (scripts / "helper.py").write_text("NAME = 'found'")
@@ -428,7 +429,7 @@ def test_an_architecture_without_a_trial_is_refused(tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", -1), ("epochs", 0)])
 def test_a_training_of_nothing_is_refused(study, tmp_path, name, value):
     with pytest.raises(UsageError, match=f"{name} must be at least 1, but got {value}"):
-        export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out", **{name: value})
+        export_trial(study.load_manifest(), study.record(3), tmp_path / "out", **{name: value})
     assert not (tmp_path / "out").exists()
 
 
@@ -436,14 +437,14 @@ def test_an_odd_batch_is_refused_for_mixup_pairs_images(study, tmp_path):
     with pytest.raises(
         UsageError, match="batch_size must be even because mixup pairs the images of a batch, but got 33"
     ):
-        export_trial(study.load_manifest(), study.load_record(3), tmp_path / "out", batch_size=33)
+        export_trial(study.load_manifest(), study.record(3), tmp_path / "out", batch_size=33)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(study, tmp_path):
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises((UsageError, StorageError), match=r"cannot make the folder .*Choose another with -o"):
-            export_trial(study.load_manifest(), study.load_record(3), folder)
+            export_trial(study.load_manifest(), study.record(3), folder)
 
 
 def test_the_formats_are_named():
@@ -480,16 +481,16 @@ def build_with_latency(number, images_per_s, value, latency_ms):
 def test_a_latency_is_kept_by_a_slower_trial_where_none_of_the_front_keeps_it(tmp_path):
     fast, quick = build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)
     folder = write_study(tmp_path, "two", [fast, quick])
-    assert choose_trial(folder, limits={"latency_ms": 15.6}).number == 1
-    assert choose_trial(folder, limits={"latency_ms": 30.0}).number == 0
+    assert choose_trial(Study(folder.path), limits={"latency_ms": 15.6}).number == 1
+    assert choose_trial(Study(folder.path), limits={"latency_ms": 30.0}).number == 0
     with pytest.raises(NotFoundError, match="the best, trial 1, has latency_ms 13"):
-        choose_trial(folder, limits={"latency_ms": 12.0})
+        choose_trial(Study(folder.path), limits={"latency_ms": 12.0})
 
 
 def test_a_latency_that_none_keeps_surely_is_kept_by_the_most_probable(tmp_path):
     records = [build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)]
     folder = write_study(tmp_path, "two", records)
-    record = choose_trial(folder, limits={"latency_ms": 13.05})
+    record = choose_trial(Study(folder.path), limits={"latency_ms": 13.05})
     (promise,) = promises_of(folder.load_manifest(), record, {"latency_ms": 13.05})
     assert (record.number, promise.is_sure) == (1, False)
 
@@ -499,21 +500,21 @@ def test_no_peer_and_no_network_that_did_not_train_is_chosen_by_limits(tmp_path)
     guessing = dataclasses.replace(build_with_latency(2, 990.0, 0.1, 13.0), scores=(build_score(0.1, chance=0.1),))
     folder = write_study(tmp_path, "two", [build_with_latency(0, 1000.0, 0.5, 26.0), peer, guessing])
     with pytest.raises(NotFoundError, match="the best, trial 0, has latency_ms 26"):
-        choose_trial(folder, limits={"latency_ms": 15.6})
+        choose_trial(Study(folder.path), limits={"latency_ms": 15.6})
 
 
 def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):
     sure, unsure = (
-        promises_of(study.load_manifest(), study.load_record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
+        promises_of(study.load_manifest(), study.record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
     )
     assert (sure.text, sure.is_sure) == ("trial 4 keeps images_per_s >= 900 with more than 99%", True)
     assert (unsure.text, unsure.is_sure) == ("trial 4 keeps images_per_s >= 1000 with 50%", False)
-    assert promises_of(study.load_manifest(), study.load_record(4)) == []
+    assert promises_of(study.load_manifest(), study.record(4)) == []
 
 
 def test_a_limit_of_the_study_is_promised_without_being_asked_for(study):
     manifest = dataclasses.replace(study.load_manifest(), limits={"latency_ms": 36.0})
-    (promise,) = promises_of(manifest, study.load_record(4))
+    (promise,) = promises_of(manifest, study.record(4))
     assert promise.text.startswith("trial 4 keeps latency_ms <= 36 with ")
 
 
@@ -564,4 +565,4 @@ def test_a_trial_that_cannot_serve_is_refused(study):
 def test_a_study_without_a_complete_trial_offers_none(tmp_path, way):
     folder = write_study(tmp_path, "empty", [build_failed(0)])
     with pytest.raises(NotFoundError, match=r"study empty has no complete trial yet: see `hilo-nas status .*empty`"):
-        choose_trial(folder, **way)
+        choose_trial(Study(folder.path), **way)

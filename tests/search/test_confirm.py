@@ -18,7 +18,7 @@ from fakes import FULL, FakeExecutor, top1, write_timed_study
 
 from hilo_nas.errors import DeviceError, StorageError, WorkerDiedError
 from hilo_nas.events import ConfirmationForeseen, Notice, SeedScored
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.confirm import confirm_front
@@ -92,10 +92,10 @@ def key(number):
 
 def test_a_lucky_network_is_dethroned_and_who_it_hid_is_confirmed_in_turn(study):
     executor = LuckyExecutor(TRUTH)
-    assert numbers(front_of(study.load_records())) == [0, 1, 3]
+    assert numbers(Front.from_records(study.load_records()).members) == [0, 1, 3]
     confirm(study, executor)
     records = study.load_records()
-    assert numbers(front_of(records)) == [0, 2, 3]
+    assert numbers(Front.from_records(records).members) == [0, 2, 3]
     assert seeds_of(study) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [0]}
     assert executor.trained[-2:] == [(key(2), 1), (key(2), 2)]
     assert records[1].state == "complete"
@@ -181,7 +181,7 @@ def test_networks_that_cannot_be_told_from_the_front_are_confirmed_too(tmp_path)
     folder = write_study(tmp_path, records=records)
     confirm(folder, LuckyExecutor({key(0): 0.50, key(1): 0.595, key(2): 0.3}))
     assert seeds_of(folder) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0]}
-    assert numbers(front_of(folder.load_records())) == [0, 1]
+    assert numbers(Front.from_records(folder.load_records()).members) == [0, 1]
 
 
 def test_ties_are_trained_up_to_sixteen_networks_and_the_others_are_told(tmp_path):
@@ -254,7 +254,7 @@ def test_a_finished_study_is_confirmed_without_measuring_more(tmp_path, machine)
     assert run_search(request, lambda event: None)[1].measured == 3
     assert machine.measured == []
     records = study.load_records()
-    assert {record.score.seeds for record in front_of(records)} == {3}
+    assert {record.score.seeds for record in Front.from_records(records).members} == {3}
     assert {seed for _, seed, _ in machine.legs} == {1, 2}
     legs = len(machine.legs)
     run_search(request, lambda event: None)
@@ -272,7 +272,7 @@ def test_a_search_that_takes_over_scores_confirms_its_front(tmp_path, machine):
     )  # fmt: skip
     folder, _ = run_search(request, lambda event: None)
     assert source.load_records()[0].scores[0].seed == 0
-    confirmed = front_of(folder.load_records())
+    confirmed = Front.from_records(folder.load_records()).members
     assert {record.score.seeds for record in confirmed} == {2}
     for record in confirmed:
         if record.key in {r.key for r in source.load_records()}:

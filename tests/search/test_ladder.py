@@ -8,7 +8,7 @@ from fakes import FakeExecutor
 
 from hilo_nas.errors import UsageError, WorkerDiedError
 from hilo_nas.events import Notice, RungReached
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import extrapolate
 from hilo_nas.search.loop import SearchLoop
@@ -63,7 +63,7 @@ def test_a_stopped_network_never_stands_on_the_front(folder):
     star = next(record for record in records if record.state == "stopped")
     best = dataclasses.replace(star.scores[-1], value=0.999)
     folder.write_record(dataclasses.replace(star, scores=(*star.scores[:-1], best)))
-    assert star.number not in {record.number for record in front_of(folder.load_records())}
+    assert star.number not in {record.number for record in Front.from_records(folder.load_records()).members}
 
 
 def test_anchors_are_trained_fully_however_they_do(folder):
@@ -196,7 +196,7 @@ def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_reco
     before, _ = run(folder, trials=20)
     manifest = raise_budget(folder, folder.load_manifest(), 27 * 64)
     assert all(record.is_raised for record in folder.load_records())
-    assert front_of(folder.load_records()) == []
+    assert Front.from_records(folder.load_records()).members == []
     after, executor = run(folder)
     assert [record.key for record in after] == [record.key for record in before]
     assert executor.measured == []

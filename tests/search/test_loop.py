@@ -10,7 +10,7 @@ from fakes import FakeExecutor, speed
 
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import SCHEMA_VERSION, Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
@@ -279,7 +279,7 @@ def test_what_a_killed_search_left_running_is_closed_and_tried_again_once(folder
 )
 def test_without_its_database_a_search_goes_on_from_the_records(folder, tmp_path, damage, fault):
     run(folder, trials=6, sampler="gp")
-    before = front_of(folder.load_records())
+    before = Front.from_records(folder.load_records()).members
     if damage == "deleted":
         folder.storage_path.unlink()
     elif damage == "garbage":
@@ -288,7 +288,7 @@ def test_without_its_database_a_search_goes_on_from_the_records(folder, tmp_path
         other = write_study(tmp_path, "other", manifest=build_manifest("other", sampler="random"))
         run(other, trials=9)
         folder.storage_path.write_bytes(other.storage_path.read_bytes())
-    assert front_of(folder.load_records()) == before
+    assert Front.from_records(folder.load_records()).members == before
     events = []
     run(folder, trials=8, sampler="gp", events=events)
     assert events[0] == Notice(text=f"the sampler's memory (study.db) was rebuilt from 6 records: {fault}")

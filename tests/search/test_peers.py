@@ -15,9 +15,8 @@ from hilo_nas.errors import (
     WorkerFailedError,
 )
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
-from hilo_nas.front import front_of, near_front, ties_of
+from hilo_nas.front import Front
 from hilo_nas.records import Subject
-from hilo_nas.report import compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, estimate_cost, run_remeasure, run_search
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.storage import FITS, impute
@@ -100,10 +99,10 @@ def test_peers_are_no_part_of_the_front_nor_do_they_beat_or_tie_anyone(folder):
     run(folder, trials=4)
     records = folder.load_records()
     own = [record for record in records if not record.is_peer]
-    assert front_of(records) == front_of(own) != []
-    assert ties_of(records) == ties_of(own)
-    assert near_front(records, at_most=9) == near_front(own, at_most=9)
-    assert front_of(peers_of(folder)) == []
+    assert Front.from_records(records).members == Front.from_records(own).members != []
+    assert Front.from_records(records).ties == Front.from_records(own).ties
+    assert Front.from_records(records).near(at_most=9) == Front.from_records(own).near(at_most=9)
+    assert Front.from_records(peers_of(folder)).members == []
 
 
 def test_no_network_is_timed_beside_a_peer_as_a_rival(folder):
@@ -296,7 +295,7 @@ def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(
     (peer,) = peers_of(folder)
     old = tuple(dataclasses.replace(score, plan_hash=folder.load_manifest().plan_hash) for score in peer.scores)
     folder.write_record(dataclasses.replace(peer, scores=old))
-    (standing,) = [s for s in compare_references(folder.load_records()) if s.kind == "peer"]
+    (standing,) = [s for s in Front.from_records(folder.load_records()).standings if s.kind == "peer"]
     assert standing.verdict == "not measured"
     assert "recipe" in standing.sentence()
     search(tmp_path, machine, space=None, sampler=None, remeasure=False)
@@ -308,7 +307,7 @@ def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(
 def test_anchors_and_peers_are_timed_in_the_rounds_of_the_front(tmp_path, machine):
     folder, _ = search(tmp_path, machine, until_trials=4, peers=PEERS)
     records = folder.load_records()
-    compared = {record.key for record in front_of(records)} | {TINY.key(), *PEERS}
+    compared = {record.key for record in Front.from_records(records).members} | {TINY.key(), *PEERS}
     assert [set(keys) for _, keys, _ in machine.cohorts] == [compared]
     assert len({record.measurement.cohort for record in records if record.key in compared}) == 1
     search(tmp_path, machine, space=None, sampler=None)
@@ -324,7 +323,7 @@ def test_another_device_takes_the_peers_along(tmp_path, machine):
     assert [(r.key, r.origin, r.state) for r in peers_of(there)] == [
         (r.key, r.origin, r.state) for r in peers_of(folder)
     ]
-    assert [standing.name for standing in compare_references(there.load_records())] == ["litv2_tiny", *PEERS]
+    assert [standing.name for standing in Front.from_records(there.load_records()).standings] == ["litv2_tiny", *PEERS]
 
 
 def test_a_peer_that_no_longer_fits_is_no_infeasible_network(tmp_path, machine):

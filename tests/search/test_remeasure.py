@@ -29,9 +29,8 @@ from hilo_nas.errors import (
     WorkerDiedError,
 )
 from hilo_nas.events import CohortTimed, Notice, SearchFinished
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.report import compare_references
 from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.holding import locked
 from hilo_nas.search.remeasure import time_front
@@ -93,7 +92,7 @@ def pair(tmp_path, machine):
 
 def test_the_front_and_what_is_near_it_share_their_rounds_afterwards(study, machine):
     before = study.load_records()
-    assert [record.number for record in front_of(before)] == FRONT
+    assert [record.number for record in Front.from_records(before).members] == FRONT
     events = []
     assert remeasure(study, events) == study
     after = study.load_records()
@@ -123,7 +122,7 @@ def test_what_was_timed_side_by_side_is_timed_again_only_when_asked_for(study, m
     assert len(machine.cohorts) == 1
     remeasure(study)
     assert len(machine.cohorts) == 2
-    front = front_of(study.load_records())
+    front = Front.from_records(study.load_records()).members
     assert {record.measurement.cohort for record in front} == {"cohort-1"}
     assert {len(record.measurements) for record in front} == {3}
 
@@ -230,7 +229,7 @@ def test_a_network_that_no_longer_keeps_a_limit_becomes_infeasible(tmp_path, mac
     assert record.reason == f"images_per_s >= {bound:g} is a limit, but got {got:.4g} (keeps it with 2%) (timed again)"
     assert record.violations == {"images_per_s": pytest.approx(math.log(bound / got))}
     assert record.scores == slower.scores  # what was paid for stays
-    assert record not in front_of(study.load_records())
+    assert record not in Front.from_records(study.load_records()).members
 
 
 def test_a_limit_of_another_condition_is_judged_too(tmp_path, machine):
@@ -498,7 +497,7 @@ def test_another_device_makes_a_new_study_that_takes_over_the_scores(study, two_
         "anchor:litv2_tiny",
         *(f"reuse:demo/{number}" for number in range(1, 6)),
     ]
-    assert [standing.name for standing in compare_references(folder.load_records())] == ["litv2_tiny"]
+    assert [standing.name for standing in Front.from_records(folder.load_records()).standings] == ["litv2_tiny"]
 
 
 def test_a_search_goes_on_in_the_study_of_another_device(pair, two_devices):

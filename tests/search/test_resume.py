@@ -10,7 +10,7 @@ from fakes import write_timed_study
 
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, DeviceError, StudyMismatchError
-from hilo_nas.events import Notice, SearchStarted
+from hilo_nas.events import FrontChanged, Notice, SearchStarted
 from hilo_nas.measurement import PROTOCOL, RECIPE
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.space import load_space
@@ -67,7 +67,8 @@ def test_a_study_goes_on_where_nothing_has_changed(study, machine):
     assert (folder.path, finished.measured, finished.stopped_by) == (study.path, 2, "total")
     (started,) = [event for event in events if isinstance(event, SearchStarted)]
     assert (started.done, started.device) == (2, "cpu (Test CPU (2 cores))")
-    assert [point[0] for point in started.points] == [0, 1]
+    (front,) = [event for event in events if isinstance(event, FrontChanged)]
+    assert front.points == tuple((r.measurement.images_per_s, r.score.value) for r in folder.front().members) != ()
 
 
 def test_options_that_are_the_studys_own_are_accepted(study, machine):

@@ -81,6 +81,7 @@ def run(
     from hilo_nas.search.request import SearchRequest
     from hilo_nas.search.setting import find_folder
     from hilo_nas.space import load_space
+    from hilo_nas.study import Study
 
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
@@ -117,7 +118,7 @@ def run(
             jobs=jobs,
             reuse=None if reuse is None else find_table(reuse, studies_dir),
         )
-    table, asked = collect_table(folder), {record.key for record in records}
+    table, asked = collect_table(Study(folder.path)), {record.key for record in records}
     for images in table.budgets:
         top1 = [row.scores[images].top1 for row in table.rows if row.key in asked and images in row.scores]
         if top1:
