@@ -146,7 +146,7 @@ class TrialRecord:
             found.setdefault(measurement.condition.label(), measurement)
         return found
 
-    @property
+    @cached_property
     def score(self) -> ProxyScore | None:
         """The score that counts: after the most images, the mean of the seeds that saw so many."""
         return self.score_at(max((score.images_seen for score in self.scores), default=0))

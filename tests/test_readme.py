@@ -31,7 +31,7 @@ from hilo_nas.measure import Cohort, Ruler
 from hilo_nas.models import build_model
 from hilo_nas.search import Cost
 from hilo_nas.space import load_space
-from hilo_nas.study import find_study
+from hilo_nas.study import open_study
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CONSOLE = [line for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -56,7 +56,7 @@ def home(tmp_path, monkeypatch):
     def run_search(request, emit):
         asked.append(request)
         finished = SearchFinished(study="my-gpu", measured=7, total=7, stopped_by="total", seconds=1.0)
-        return find_study("my-gpu"), finished
+        return open_study("my-gpu"), finished
 
     def estimate_cost(request, emit):
         asked.append(request)
@@ -65,7 +65,7 @@ def home(tmp_path, monkeypatch):
 
     def run_remeasure(request, emit):
         asked.append(request)
-        return find_study(request.study)
+        return open_study(request.study)
 
     def measure_cohort(ruler, entrants, emit, **options):
         asked.append(entrants)

@@ -49,6 +49,8 @@ class Checkpoints:
         """
         files = {path: status for path, status in _own_files(self._folder, _FILE).items() if path not in needed}
         size = sum(status.st_size for status in files.values())
+        if size <= self._budget:
+            return
         ranks = _ranks(records)
         unknown = len(ranks)
 

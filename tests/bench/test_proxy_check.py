@@ -19,7 +19,7 @@ from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
 from hilo_nas.search import sweep
 from hilo_nas.search.request import SearchRequest
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 
 
 @functools.cache
@@ -212,7 +212,7 @@ def test_where_no_long_training_ends_well_nothing_is_compared(desk):
 
 def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
     desk.check("target", check=ProxyCheck(networks=4, second_seed=0, training_free=()), proxy_img_size=48)
-    check = ProxyCheck(networks=6, second_seed=3, target=desk.folder("target"))
+    check = ProxyCheck(networks=6, second_seed=3, target=Study(desk.folder("target").path))
     agreement = desk.check(check=check).agreement
     top1 = {record.key: record.score_at(30_016).value for record in desk.folder("target").load_records()}
     assert [network.target for network in agreement.networks] == [
@@ -225,21 +225,21 @@ def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
 def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_refused(desk):
     desk.check("same")
     with pytest.raises(StudyMismatchError, match="must train at another image size, but trains at 32 pixels, too"):
-        desk.check(check=ProxyCheck(target=desk.folder("same")))
+        desk.check(check=ProxyCheck(target=Study(desk.folder("same").path)))
     large = build_manifest("large", plan=build_plan(img_size=48))
     records = desk.folder("same").load_records()
     turned = [dataclasses.replace(record, number=i) for i, record in enumerate(reversed(records))]
     others = write_study(desk.path, "others", turned, large)
     with pytest.raises(StudyMismatchError, match="must be of the networks that are checked, but is of others"):
-        desk.check(check=ProxyCheck(target=others))
+        desk.check(check=ProxyCheck(target=Study(others.path)))
     bare = [dataclasses.replace(record, scores=()) for record in records]
     untrained = write_study(desk.path, "untrained", bare, large)
     with pytest.raises(NotFoundError, match="must hold long trainings, but has none"):
-        desk.check(check=ProxyCheck(target=untrained))
+        desk.check(check=ProxyCheck(target=Study(untrained.path)))
     desk.machine.data["content_hash"] = "of other images"
     desk.check("other-data", proxy_img_size=48)
     with pytest.raises(StudyMismatchError, match="must be of the same data, digits, but is of digits"):
-        desk.check("same", check=ProxyCheck(target=desk.folder("other-data")))
+        desk.check("same", check=ProxyCheck(target=Study(desk.folder("other-data").path)))
     assert not desk.folder().exists
 
 

@@ -196,7 +196,7 @@ def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_reco
     before, _ = run(folder, trials=20)
     manifest = raise_budget(folder, folder.load_manifest(), 27 * 64)
     assert all(record.is_raised for record in folder.load_records())
-    assert Front.from_records(folder.load_records()).members == []
+    assert Front.from_records(folder.load_records()).members == ()
     after, executor = run(folder)
     assert [record.key for record in after] == [record.key for record in before]
     assert executor.measured == []

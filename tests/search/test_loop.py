@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from builders import TINY, build_manifest, write_study
 from fakes import FakeExecutor, speed
 
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
-from hilo_nas.events import Notice, TrialFinished, TrialStarted
+from hilo_nas.events import FrontChanged, Notice, TrialFinished, TrialStarted
 from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import SCHEMA_VERSION, Subject, TrialRecord
@@ -17,7 +18,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.signals import signals_held
 from hilo_nas.space.file import build_space
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 
 SMALL = {
     "patch_size": [2],
@@ -415,11 +416,24 @@ def _shares(space, *, params_m, images_per_s):
 def test_events_tell_a_trial_from_its_choice_to_its_end(folder):
     events = []
     run(folder, trials=1, events=events)
-    started, finished = events[0], events[-1]
+    started, finished, front = events[0], *events[-2:]
     assert isinstance(started, TrialStarted)
     assert isinstance(finished, TrialFinished)
     assert (started.number, started.key) == (finished.number, finished.key) == (0, TINY.key())
     assert (finished.measured, finished.total) == (1, 1)
+    assert front == FrontChanged(points=((finished.images_per_s, finished.value),))
+
+
+def test_the_front_is_told_where_it_changed_and_before_the_first_trial_of_a_resume(folder):
+    events, again = [], []
+    run(folder, trials=8, events=events)
+    told = [event.points for event in events if isinstance(event, FrontChanged)]
+    assert 1 <= len(told) <= 8
+    assert all(old != new for old, new in itertools.pairwise(told))
+    members = Study(folder.path).front().members
+    assert told[-1] == tuple((record.measurement.images_per_s, record.score.value) for record in members)
+    run(folder, trials=9, events=again)
+    assert again[0] == FrontChanged(points=told[-1])
 
 
 def test_records_are_readable_json_with_their_schema(folder):

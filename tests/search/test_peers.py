@@ -22,6 +22,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
+from hilo_nas.study import StudyFolder
 
 PEERS = ("timm:swift", "timm:clever")
 BEST = {"swift": (9e9, 0.99), "clever": (1.0, 0.98)}
@@ -99,10 +100,10 @@ def test_peers_are_no_part_of_the_front_nor_do_they_beat_or_tie_anyone(folder):
     run(folder, trials=4)
     records = folder.load_records()
     own = [record for record in records if not record.is_peer]
-    assert Front.from_records(records).members == Front.from_records(own).members != []
+    assert Front.from_records(records).members == Front.from_records(own).members != ()
     assert Front.from_records(records).ties == Front.from_records(own).ties
     assert Front.from_records(records).near(at_most=9) == Front.from_records(own).near(at_most=9)
-    assert Front.from_records(peers_of(folder)).members == []
+    assert Front.from_records(peers_of(folder)).members == ()
 
 
 def test_no_network_is_timed_beside_a_peer_as_a_rival(folder):
@@ -219,7 +220,8 @@ def search(tmp_path, machine, events=None, **options):
     request = SearchRequest(
         **{"space": "litv2_digits", "study": "demo", "studies_dir": tmp_path, "sampler": "random", **options}
     )
-    return run_search(request, (events if events is not None else []).append)
+    study, finished = run_search(request, (events if events is not None else []).append)
+    return StudyFolder(study.path), finished
 
 
 def test_a_stored_study_takes_on_further_peers(tmp_path, machine):

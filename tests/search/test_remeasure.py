@@ -59,7 +59,7 @@ PLAIN = build_space("digits", {**load_space("litv2_digits").to_dict(), "anchors"
 
 def remeasure(study, events=None, **options):
     request = RemeasureRequest(study=study.name, studies_dir=study.path.parent, **options)
-    return run_remeasure(request, (events if events is not None else []).append)
+    return StudyFolder(run_remeasure(request, (events if events is not None else []).append).path)
 
 
 def search(study, events=None, **options):

@@ -23,6 +23,7 @@ from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.takeover import load_scored
 from hilo_nas.space import load_space
+from hilo_nas.study import Study
 from hilo_nas.transitions import rule_out
 
 ARCHS = [build_arch(i) for i in (0, 3, 7, 27)]
@@ -220,7 +221,7 @@ def test_a_study_that_is_not_there_is_refused(source):
 def test_where_images_lie_does_not_matter(source):
     manifest = source.load_manifest()
     source.write_manifest(dataclasses.replace(manifest, data=build_data(name="digits from elsewhere")))
-    assert len(load_scored(source, manifest.space, manifest.plan, build_data())) == 4
+    assert len(load_scored(Study(source.path), manifest.space, manifest.plan, build_data())) == 4
 
 
 def test_only_complete_trials_are_taken_over(source):
@@ -228,7 +229,7 @@ def test_only_complete_trials_are_taken_over(source):
     source.write_record(build_infeasible(5))
     source.write_record(rule_out(source.load_records()[0], "too slow", number=6))
     manifest = build_manifest()
-    scored = load_scored(source, manifest.space, manifest.plan, manifest.data)
+    scored = load_scored(Study(source.path), manifest.space, manifest.plan, manifest.data)
     assert [item.origin for item in scored] == [f"reuse:source/{number}" for number in (0, 2, 3, 1)]
 
 
