@@ -160,11 +160,14 @@ class Manifest:
         """
         if self.plan.proxy != TRAINING:
             return record
-        named = self.plan_hash_of(record.subject)
-        if record.is_peer and named != self.plan_hash and self.plan_hash in {s.plan_hash for s in record.scores}:
-            reason = f"its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
-            scores = tuple(score for score in record.scores if score.plan_hash == named)
-            record = interrupt(record, reason, scores=scores)
+        if record.is_peer:
+            named = self.plan_hash_of(record.subject)
+            if named != self.plan_hash and self.plan_hash in {score.plan_hash for score in record.scores}:
+                reason = f"its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
+                scores = tuple(score for score in record.scores if score.plan_hash == named)
+                record = interrupt(record, reason, scores=scores)
+        if all(score.chance is not None for score in record.scores):
+            return record
         chance = self.guessing_score
         scores = tuple(s if s.chance is not None else dataclasses.replace(s, chance=chance) for s in record.scores)
         return dataclasses.replace(record, scores=scores)

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from collections import Counter
+from random import Random
 
 import pytest
 from builders import (
     build_arch,
     build_cohort,
+    build_condition,
     build_failed,
     build_infeasible,
     build_measurement,
@@ -18,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilo_nas.comparison import SURE
-from hilo_nas.front import Front
+from hilo_nas.front import Front, speed_hypervolume
 from hilo_nas.pareto import dominates
+from hilo_nas.records import Subject
 from hilo_nas.rounds import normal_above_zero
+from hilo_nas.states import TrialState
 
 
 def probability_of_speed(own, other):
@@ -349,3 +354,146 @@ def test_rounds_that_others_disturbed_all_the_time_tell_less_of_who_is_faster():
     quiet, loaded = probabilities
     assert quiet > 0.99
     assert 0.5 < loaded < 0.7
+
+
+@st.composite
+def studies(draw):
+    """Up to seven trials: candidates in shared rounds or alone, one or two seeds each, stopped ones, and peers."""
+    points = draw(POINTS)
+    some = cohort(*points, se=0.02, rounds=4)
+    some = some if draw(st.booleans()) else apart(some)
+    changed = []
+    for record in some:
+        kind = draw(st.sampled_from(["candidate"] * 4 + ["seeds", "stopped", "peer", "guessing"]))
+        (score,) = record.scores
+        if kind == "seeds":
+            again = dataclasses.replace(score, seed=1, value=score.value + draw(st.sampled_from([-0.03, 0.0, 0.02])))
+            record = dataclasses.replace(record, scores=(score, again))
+        elif kind == "stopped":
+            record = dataclasses.replace(record, state=TrialState.STOPPED)
+        elif kind == "peer":
+            name = f"net{record.number}"
+            record = dataclasses.replace(record, subject=Subject(timm=name), origin=f"peer:{name}")
+        elif kind == "guessing":
+            record = dataclasses.replace(record, scores=(dataclasses.replace(score, chance=0.9),))
+        changed.append(record)
+    return changed
+
+
+def said(front):
+    """All that a front says."""
+    return (
+        numbers(front.members),
+        numbers(front.records),
+        numbers(front.candidates),
+        numbers(front.peers),
+        numbers(front.untrained),
+        list(front.ties.items()),
+        numbers(front.near(at_most=4)),
+        front.seed_noise,
+        dict(front.standard_errors),
+        dict(front.half_widths),
+        front.standings,
+        dict(front.probabilities(draws=50)),
+        front.hypervolume((100.0, 0.0)),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(studies(), st.randoms())
+def test_a_front_says_the_same_in_any_order_and_however_it_came_about(some, random):
+    whole = said(Front.from_records(some))
+    assert said(Front.from_records(random.sample(some, len(some)))) == whole
+    grown = Front.from_records([])
+    for record in random.sample(some, len(some)):  # each first under way, as a search writes it
+        grown = grown.updated(dataclasses.replace(record, state=TrialState.RUNNING, scores=())).updated(record)
+    assert said(grown) == whole
+
+
+@settings(max_examples=40, deadline=None)
+@given(studies(), studies())
+def test_a_front_follows_records_that_change(some, others):
+    front = Front.from_records(some)
+    front.probabilities(draws=50)
+    changed = {record.number: record for record in some} | {record.number: record for record in others}
+    for record in others:
+        front = front.updated(record)
+    assert said(front) == said(Front.from_records(changed.values()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(studies())
+def test_members_and_ties_are_those_that_comparing_all_pairs_finds(some):
+    front = Front.from_records(some)
+    scored = [r for r in some if r.state == TrialState.COMPLETE and not r.is_peer and r.has_trained]
+    values = {r.number: (r.measurement.images_per_s, r.score.value) for r in scored}
+    members = {n for n, own in values.items() if not any(dominates(other, own) for other in values.values())}
+    assert set(numbers(front.members)) == members
+    assert [-values[n][0] for n in numbers(front.members)] == sorted(-values[n][0] for n in members)
+    tied = {n for n in values if n not in members and all(front.probability_beats(m, n) < SURE for m in members)}
+    assert set(front.ties) == tied
+    for number in tied:
+        beaten_by = [m for m in numbers(front.members) if dominates(values[m], values[number])]
+        assert list(front.ties[number]) == beaten_by != []
+
+
+def by_one_draw_after_another(front, draws):
+    """P(front), slowly: each draw is compared pair by pair. For networks that shared no rounds."""
+    random, wins = Random(0), Counter()
+    points = {
+        record.number: (math.log(record.measurement.images_per_s), record.measurement, record.score.value)
+        for record in front.candidates
+    }
+    for _ in range(draws):
+        drawn = {
+            number: (
+                random.gauss(speed, math.hypot(timing.half_width / 1.96 / timing.images_per_s, 0.02)),
+                random.gauss(value, front.standard_errors[number]),
+            )
+            for number, (speed, timing, value) in points.items()
+        }
+        wins.update(n for n, own in drawn.items() if not any(dominates(other, own) for other in drawn.values()))
+    return {number: wins[number] / draws for number in points}
+
+
+def test_the_simulation_counts_what_drawing_one_by_one_counts():
+    some = apart(cohort((1000.0, 0.50), (990.0, 0.51), (900.0, 0.52), (985.0, 0.49), (300.0, 0.1), se=0.02))
+    front = Front.from_records(some)
+    slowly, found = by_one_draw_after_another(front, 4000), front.probabilities(draws=20_000)
+    assert found == {number: pytest.approx(p, abs=0.035) for number, p in slowly.items()}
+    assert found[4] == 0.0
+
+
+def test_a_hopeless_network_changes_no_probability():
+    some = cohort((1000.0, 0.50), (990.0, 0.51), (900.0, 0.52), se=0.02)
+    hopeless = trial(9, exactly(50.0), 0.05)
+    assert Front.from_records([*some, hopeless]).probabilities() == {**Front.from_records(some).probabilities(), 9: 0.0}
+
+
+def test_probabilities_are_computed_once_and_anew_after_a_change():
+    some = cohort((1000.0, 0.50), (990.0, 0.51), se=0.02)
+    front = Front.from_records(some)
+    assert front.probabilities() is front.probabilities()
+    assert front.updated(trial(7, exactly(5000.0), 0.9)).probabilities() == {0: 0.0, 1: 0.0, 7: 1.0}
+
+
+def test_a_front_under_another_condition_counts_the_speeds_taken_there():
+    single = build_condition(batch_size=1)
+    timings = {0: (1000.0, 10.0), 1: (900.0, 40.0)}
+    some = [
+        build_record(i, measurements=(exactly(batch), exactly(one, condition=single)), value=0.5 + i / 100)
+        for i, (batch, one) in timings.items()
+    ]
+    alone = build_record(2, 9000.0, 0.9)
+    assert numbers(Front.from_records([*some, alone]).members) == [2]
+    assert numbers(Front.from_records([*some, alone], single.label()).members) == [1]
+    assert Front.from_records(some, single.label()).probability_faster(1, 0) > 0.99
+
+
+def test_hypervolume_is_over_log_images_per_s_and_value():
+    some = [trial(0, exactly(1000.0), 0.5), trial(1, exactly(100.0), 0.8), trial(2, exactly(90.0), 0.4)]
+    expected = math.log(10) * 0.8 + (math.log(100) - math.log(10)) * 0.5
+    assert Front.from_records(some).hypervolume((10.0, 0.0)) == pytest.approx(expected)
+    faster = [(10 * r.measurement.images_per_s, r.score.value) for r in some]
+    assert speed_hypervolume(faster, (100.0, 0.0)) == pytest.approx(expected)  # the unit of a speed does not matter
+    assert Front.from_records(some).hypervolume((2000.0, 0.0)) == 0.0
