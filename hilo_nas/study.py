@@ -313,7 +313,8 @@ class Study(StudyFolder):
         self._cohorts.clear()
         for record in self._stored.values():
             self._index(record)
-        self._records = {record.number: record for record in self._interpret(list(self._stored.values()))}
+        stored = [self._stored[number] for number in sorted(self._stored)]
+        self._records = {record.number: record for record in self._interpret(stored)}
         self._fronts.clear()
 
     def _index(self, record: TrialRecord) -> None:

@@ -1,7 +1,9 @@
 """A study's folder: found by name or path, read without a lock, refused with the way out."""
 
+import csv
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from builders import (
     build_arch,
+    build_calibration,
     build_condition,
     build_device,
     build_failed,
@@ -16,6 +19,7 @@ from builders import (
     build_manifest,
     build_measurement,
     build_record,
+    build_score,
     demo_records,
     records,
     write_study,
@@ -28,6 +32,7 @@ from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialState
 from hilo_nas.front import Front
 from hilo_nas.local import Local
 from hilo_nas.pareto import dominates
+from hilo_nas.states import TrialState
 from hilo_nas.study import (
     STUDIES_VARIABLE,
     Study,
@@ -349,3 +354,99 @@ print(len(study.front().members), *loaded)
 )
 def test_a_strangers_name_is_a_safe_part_of_a_files_name(name, safe):
     assert slug(name) == safe
+
+
+def test_a_study_is_opened_by_its_name_or_its_folder(studies):
+    study = open_study("my-gpu", studies)
+    assert study.path == open_study(studies / "my-gpu").path
+    assert (study.manifest, list(study.records)) == (study.load_manifest(), StudyFolder(study.path).load_records())
+    with pytest.raises(NotFoundError, match="Did you mean my-gpu"):
+        open_study("mygpu", studies)
+
+
+def test_a_study_is_loaded_once(studies):
+    study = open_study("my-gpu", studies)
+    manifest, front = study.manifest, study.front()
+    shutil.rmtree(study.path)
+    assert [record.number for record in study.front().members] == [4, 3, 2]
+    assert study.front() is front
+    assert study.manifest is manifest
+
+
+def test_the_objective_is_the_condition_of_a_front_unless_another_is_named(tmp_path):
+    single = build_condition(batch_size=1)
+    timings = (build_measurement(1000.0), build_measurement(10.0, condition=single))
+    records = [build_record(0, measurements=timings), build_record(1, 900.0, 0.6)]
+    study = Study(write_study(tmp_path, "s", records, build_manifest("s", conditions=(build_condition(), single))).path)
+    assert study.front(build_condition().label()) is study.front()
+    assert [len(study.front(label).members) for label in (None, single.label())] == [2, 1]
+    with pytest.raises(UsageError, match=f"condition must be one of .*{single.label()}, but got 'batch'"):
+        study.front("batch")
+
+
+def retimed(record, cohort, speed, minute, verdict):
+    """The record with a further timing, taken with others, that comes first."""
+    reference = build_measurement().reference_seconds[0]
+    rounds = [32 / speed * (1.5 if verdict == "bursty" and i % 3 == 0 else 1.0) for i in range(16)]
+    timing = build_measurement(
+        speed,
+        cohort=cohort,
+        call_seconds=tuple(rounds),
+        reference_seconds=(reference,) * 16,
+        ratios=tuple(reference / seconds for seconds in rounds),
+        measured_at=f"2026-07-02T12:{minute:02d}:00+00:00",
+    )
+    return dataclasses.replace(record, measurements=(timing, *record.measurements))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 8),
+            st.sampled_from(["new", "complete", "running", "a", "b", "c"]),
+            st.sampled_from(["steady", "bursty"]),
+            st.sampled_from([700.0, 950.0, 1200.0]),
+        ),
+        max_size=8,
+    )
+)
+def test_what_was_written_is_what_another_process_reads(tmp_path_factory, steps):
+    study = Study(write_study(tmp_path_factory.mktemp("studies"), "s", demo_records()).path)
+    study.front()
+    for minute, (number, step, verdict, speed) in enumerate(steps):
+        known = {record.number: record for record in study.records}
+        record = known.get(number) or build_record(number, None, None, state="running", arch=build_arch(number + 9))
+        if step == "complete":
+            record = dataclasses.replace(record, state=TrialState.COMPLETE, scores=(build_score(0.7),))
+        elif step == "running":
+            record = dataclasses.replace(record, state=TrialState.RUNNING)
+        elif step in "abc":
+            record = retimed(record, step, speed, minute, verdict)
+        study.write(record)
+        if step == "new":
+            calibration = build_calibration(320.0 + 10 * minute)
+            study.write_manifest(build_manifest("s", calibrations={build_condition().label(): calibration}))
+    other = Study(study.path)
+    assert study.records == other.records
+    assert study.manifest == other.manifest
+    assert study.front().members == other.front().members
+    assert study.front().ties == other.front().ties
+
+
+def test_csv_files_are_kept_while_a_study_is_written_and_after_an_error(tmp_path):
+    study = Study(write_study(tmp_path, "s", demo_records()).path)
+
+    def cells(column):
+        with (study.path / "front.csv").open(newline="") as file:
+            return [row[column] for row in csv.DictReader(file)]
+
+    def search():
+        with study.keeping_csv_files():
+            assert (cells("number"), set(cells("on_front_probability"))) == (["4", "3", "2"], {""})
+            study.write(build_record(7, 5000.0, 0.99))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    assert (cells("number"), cells("on_front_probability")) == (["7"], ["1.0"])
