@@ -69,7 +69,7 @@ class Point:
         """The trial's."""
         return self.record.number
 
-    @property
+    @cached_property
     def images_per_s(self) -> float:
         """Speed under the condition."""
         return self.timing.images_per_s

@@ -393,7 +393,6 @@ def retimed(record, cohort, speed, minute, verdict):
         cohort=cohort,
         call_seconds=tuple(rounds),
         reference_seconds=(reference,) * 16,
-        ratios=tuple(reference / seconds for seconds in rounds),
         measured_at=f"2026-07-02T12:{minute:02d}:00+00:00",
     )
     return dataclasses.replace(record, measurements=(timing, *record.measurements))
