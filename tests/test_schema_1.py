@@ -9,7 +9,7 @@ from builders import build_record, write_study
 from fakes import FakeMachine
 
 from hilo_nas.errors import RecordError
-from hilo_nas.front import front_of
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import SCHEMA_VERSION, TrialRecord
 from hilo_nas.schema_1 import upgraded, upgraded_manifest
@@ -37,7 +37,7 @@ def test_its_values_and_its_front_are_what_they_were(name):
     found = {r.number: (r.measurement.images_per_s, r.measurement.half_width, r.score.value) for r in records}
     for number, figures in FIGURES[name].items():
         assert found[number] == pytest.approx(figures, rel=1e-12)
-    assert [record.number for record in front_of(records)] == FRONTS[name]
+    assert [record.number for record in Front.from_records(records).members] == FRONTS[name]
     assert {record.schema_version for record in records} == {SCHEMA_VERSION}
 
 
