@@ -98,7 +98,7 @@ class Manifest:
     plan: ProxyPlan
     sampler: str
     seed: Count
-    trials: Size
+    trials: Count
     """Networks to be measured in all, without peers; a later call may change it."""
     versions: dict[str, str]
     """Of the tool and its libraries when the study was made."""

@@ -248,7 +248,7 @@ def test_what_is_no_yaml_is_refused():
         (lambda c: c.update(colour="red"), "colour is no known field"),
         (lambda c: c.update(timings=3), "timings must be a list, but got 3"),
         (lambda c: c.update(space=None), "space must be a mapping, but got None"),
-        (lambda c: c.update(trials=0, seed=-1), "seed must be .*>= 0, but got -1\ntrials must be .*>= 1, but got 0"),
+        (lambda c: c.update(trials=-1, seed=-2), "seed must be .*>= 0, but got -2\ntrials must be .*>= 0, but got -1"),
         (lambda c: c.update(eta=float("nan")), "eta must be a number > 0.0, but got nan"),
         (
             lambda c: c["timings"][0]["condition"].update(batch_size=0),

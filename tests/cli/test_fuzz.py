@@ -1,4 +1,4 @@
-"""Damaged files and senseless arguments: always an error with its reason, never an accident, a hang or a changed study."""
+"""Damaged files and senseless arguments end in an error with its reason: no accident, no hang, no changed study."""
 
 import hashlib
 import json
@@ -25,7 +25,8 @@ LONGEST_S = 20
 ASSETS = Path(__file__).parents[1] / "assets" / "schema_1"
 STUDIES = Path(__file__).parents[2] / "studies"
 NASTY = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(10**400), 0.0, -0.5, 1e308, 1e-320, float("nan"), float("inf"),
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(10**400), 0.0, -0.5, 1e308, 1e-320, float("nan"),
+    float("inf"),
     "", " ", "x", "\x00", "\x1b[31m", "é" * 300, "../../etc", "1e999", "a" * 100_000, "2001-02-30", "{}", "&a",
     "!!python/name:os.system", [], [[]], {}, {"x": {"y": []}}, [None] * 50, ["x", 1, {}], {"": 0}, list(range(2000)), "%s%n", "cuda:99",
     "cpu", "timm:resnet18",

@@ -329,7 +329,7 @@ def test_trainings_that_cannot_be_taken_over_leave_no_study_behind(desk):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"call_seconds": (0.1, 0.2, 0.3) * 4},
+        {"call_seconds": (0.1, 0.2, 0.3, 0.1) * 4},
         {"device_state": {"throttle_reasons": ["hardware slowdown"]}},
         {"device_state": {"others_cores": 1.0, "cores": 2}, "threads": 2},
     ],
