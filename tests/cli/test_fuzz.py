@@ -28,8 +28,8 @@ NASTY = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, -(10**400), 0.0, -0.5, 1e308, 1e-320, float("nan"),
     float("inf"),
     "", " ", "x", "\x00", "\x1b[31m", "é" * 300, "../../etc", "1e999", "a" * 100_000, "2001-02-30", "{}", "&a",
-    "!!python/name:os.system", [], [[]], {}, {"x": {"y": []}}, [None] * 50, ["x", 1, {}], {"": 0}, list(range(2000)), "%s%n", "cuda:99",
-    "cpu", "timm:resnet18",
+    "!!python/name:os.system", [], [[]], {}, {"x": {"y": []}}, [None] * 50, ["x", 1, {}], {"": 0}, list(range(2000)),
+    "%s%n", "cuda:99", "cpu", "timm:resnet18",
 ]  # fmt: skip
 TEXTS = [
     "", "-", "--", "-1", "0", "1e9", "nan", "inf", "9" * 6000, "x", "é", "a" * 5000, "../..", "/dev/null", "/dev/zero",
