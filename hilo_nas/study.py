@@ -77,11 +77,6 @@ class StudyFolder:
         return self.path / "trials"
 
     @property
-    def storage_path(self) -> Path:
-        """The sampler's memory, rebuilt from the records whenever it disagrees with them."""
-        return self.path / "study.db"
-
-    @property
     def lock_path(self) -> Path:
         """Held by the one process that may write."""
         return self.path / ".lock"

@@ -17,8 +17,8 @@ from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, RECIPE
 from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
+from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.samplers import build_sampler
-from hilo_nas.search.storage import Memory
 from hilo_nas.study import StudyFolder
 
 FOLDER = Path(__file__).parents[1] / "studies"
@@ -115,16 +115,14 @@ def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(c
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
-def test_the_samplers_memory_of_a_stored_study_can_be_rebuilt(path, tmp_path):
+def test_a_sampler_proposes_from_the_records_of_a_stored_study(path):
     folder = StudyFolder(path)
     manifest, records = folder.load_manifest(), folder.load_records()
-    memory = Memory(tmp_path / "study.db", manifest.space, build_sampler(manifest.sampler, 0), records)
-    try:
-        assert memory.fault == "it was not there"
-        trial = memory.ask(records[0].params)
-        assert trial.number == len(records)
-    finally:
-        memory.close()
+    study = OptunaStudy(manifest.space, build_sampler(manifest.sampler, 0), limits=manifest.limits_in_force)
+    proposal = study.propose(records)
+    assert manifest.space.decode(proposal.params)
+    told = [record for record in records if record.is_measured and record.params is not None]
+    assert [trial.params for trial in study.trials[:-1]] == [record.params for record in told]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)

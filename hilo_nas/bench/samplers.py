@@ -306,7 +306,6 @@ def replay_search(
         executor,
         follow,
         prune=rungs == PRUNED,
-        keep_memory=False,
         clock=lambda: executor.images,  # images are the time here, so that a limit on it is a budget
     )
     loop.run(timeout_s=trials * table.budgets[-1])

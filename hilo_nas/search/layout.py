@@ -13,8 +13,7 @@ from hilo_nas.study import StudyFolder
 
 __all__ = ["check_layout", "remove_leftovers"]
 
-_FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "table.csv", "data.png", ".lock", "study.db")
-_ENDINGS = ("-journal", "-wal", "-shm")
+_FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "table.csv", "data.png", ".lock")
 _LEFTOVER = re.compile(r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|\d+\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp")
 
 
@@ -53,7 +52,6 @@ def _folders(folder: StudyFolder) -> Iterator[Path]:
 
 def _files(folder: StudyFolder) -> Iterator[Path]:
     yield from (folder.path / name for name in _FILES)
-    yield from (folder.storage_path.with_name(f"{folder.storage_path.name}{ending}") for ending in _ENDINGS)
     yield from sorted(folder.trials_path.glob("[0-9]*.json"))
     yield from sorted(folder.logs_path.glob("*.*"))
     yield from sorted(folder.checkpoints_path.glob("*.pt"))

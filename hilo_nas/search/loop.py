@@ -1,4 +1,4 @@
-"""The loop: choose a network, measure it, train it, write the record, tell Optuna. One trial at a time."""
+"""The loop: choose a network, measure it, train it, write the record. One trial at a time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.guessing import warn_of_guessing
 from hilo_nas.search.ladder import Ladder
+from hilo_nas.search.optuna_study import FITS, OptunaStudy, impute
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.signals import signals_held
-from hilo_nas.search.storage import FITS, Memory, impute
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.speeds import SpeedFolder
@@ -66,7 +66,6 @@ class SearchLoop:
         reused: Networks of another study that come first, with their scores; its peers only where they are asked for.
         checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
-        keep_memory: Whether the sampler's memory is kept in the folder, for a later process.
         between: Called with the records after each trial; returns whether it rewrote some of them on disk.
         clock: Returns seconds, monotonic.
     """
@@ -82,7 +81,6 @@ class SearchLoop:
         reused: Sequence[Scored] = (),
         checkpoint_mib: float = 0.0,
         prune: bool = False,
-        keep_memory: bool = True,
         between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,11 +106,7 @@ class SearchLoop:
             count_proposals=lambda: sum(r.origin == SAMPLED and r.retry_of is None for r in self.records),
             pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
         )
-        memory_path = folder.storage_path if keep_memory else None
-        self._memory = Memory(memory_path, self._space, sampler, self.records, limits=self._limits, prune=prune)
-        if self._memory.fault:
-            text = f"the sampler's memory (study.db) was rebuilt from {len(self.records)} records: {self._memory.fault}"
-            emit(Notice(text=text))
+        self._optuna = OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
 
     @property
     def measured(self) -> int:
@@ -129,30 +123,26 @@ class SearchLoop:
         start = self._clock()
         stopped_by = "total"
         failures: list[int] = []
-        try:
-            if climb_raised(self.records, self._ladder, self._checkpoints, self._write, self._emit, self._clock):
-                self._memory.refresh(self.records)
+        climb_raised(self.records, self._ladder, self._checkpoints, self._write, self._emit, self._clock)
+        self._tell_front()
+        while self.measured < self._manifest.trials or self._due_peer() is not None:
+            if timeout_s is not None and self._clock() - start >= timeout_s:
+                stopped_by = "timeout"
+                break
+            try:
+                record = self._choose()
+            except SpaceExhaustedError:
+                stopped_by = "exhausted"
+                break
+            record = self._run_trial(record)
+            if self._between is not None and self._between(self.records):
+                self._reload()
             self._tell_front()
-            while self.measured < self._manifest.trials or self._due_peer() is not None:
-                if timeout_s is not None and self._clock() - start >= timeout_s:
-                    stopped_by = "timeout"
-                    break
-                try:
-                    record = self._choose()
-                except SpaceExhaustedError:
-                    stopped_by = "exhausted"
-                    break
-                record = self._run_trial(record)
-                if self._between is not None and self._between(self.records):
-                    self._reload()
-                self._tell_front()
-                if record.is_peer:
-                    continue
-                failures = [*failures, len(self.records) - 1] if record.state == TrialState.FAILED else []
-                if len(failures) >= _FAILURES_IN_A_ROW:
-                    self._give_up(failures)
-        finally:
-            self._memory.close()
+            if record.is_peer:
+                continue
+            failures = [*failures, len(self.records) - 1] if record.state == TrialState.FAILED else []
+            if len(failures) >= _FAILURES_IN_A_ROW:
+                self._give_up(failures)
         return SearchFinished(
             study=self._folder.name,
             measured=self.measured,
@@ -166,7 +156,6 @@ class SearchLoop:
         self.records = self._folder.load_records()
         self._front = Front.from_records(self.records)
         self._known = {record.key for record in self.records if not record.is_interrupted}
-        self._memory.refresh(self.records)
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
         """Marks failed trials, given by their places, as due again and ends the search."""
@@ -230,15 +219,12 @@ class SearchLoop:
         if due is None:
             if not self._space.dimensions and not self._is_due(Subject(arch=self._space.decode({}))):
                 raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
-            trial = self._memory.ask()
-            params: dict[str, int] | None = {param: int(trial.params[param]) for param in self._space.dimensions}
-            assert params is not None
-            subject, origin = Subject(arch=self._space.decode(params)), SAMPLED
-            memory = self._memory.note(trial)
+            proposal = self._optuna.propose(self.records)
+            params: dict[str, int] | None = proposal.params
+            subject, origin = Subject(arch=self._space.decode(proposal.params)), SAMPLED
+            memory = proposal.sampler_memory
         else:
             subject, origin, params, retry_of = due.subject, due.origin, due.params, due.retry_of
-            if params is not None:
-                self._memory.ask(params)
         cost = None if subject.arch is None else self._cost(subject.arch)
         record = TrialRecord(
             number=self.records[-1].number + 1 if self.records else 0,
@@ -286,7 +272,6 @@ class SearchLoop:
             ended = fail(self.records[-1], f"{kind_of(error)}: {error}")
         closed = self._close(ended, start)
         self._checkpoints.prune(self.records)
-        self._memory.tell(closed, self.records)
         if closed.is_peer and closed.state == TrialState.FAILED:
             text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
             self._emit(Notice(level="warning", text=text))

@@ -66,8 +66,8 @@ def climb_raised(
     write: Callable[[TrialRecord], TrialRecord],
     emit: Emit,
     clock: Callable[[], float],
-) -> bool:
-    """Trains on, rung by rung, what was due again when the budget was raised; returns whether there was any.
+) -> None:
+    """Trains on, rung by rung, what was due again when the budget was raised.
 
     Each network keeps its record, which gains scores. One without a checkpoint, or whose training fails, stays where it
     was.
@@ -107,4 +107,3 @@ def climb_raised(
     if lost:
         text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"
         emit(Notice(level="warning", text=text))
-    return bool(due)

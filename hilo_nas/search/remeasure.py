@@ -28,10 +28,10 @@ from hilo_nas.search.calibrating import renew_calibrations, violations_of
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
+from hilo_nas.search.optuna_study import FITS, impute
 from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.search.resume import differing_facts
 from hilo_nas.search.setting import calibrate_all
-from hilo_nas.search.storage import FITS, impute
 from hilo_nas.space import LIMITS
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study, StudyFolder, new_study_folder, open_study

@@ -154,6 +154,7 @@ class FeasibleSampler(BaseSampler):
         self._excess = excess
         self._is_known = is_known
         self._seed = seed
+        self._distributions = distributions_of(space)
         self._count_proposals = count_proposals
         self._seed_proposal()
 
@@ -164,7 +165,7 @@ class FeasibleSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the whole space, always the same."""
-        return distributions_of(self._space)
+        return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -174,9 +175,6 @@ class FeasibleSampler(BaseSampler):
         Raises:
             SpaceExhaustedError: There is nothing left to propose.
         """
-        # A trial that already has its parameters (an anchor, a retry) must not be moved.
-        if trial.system_attrs.get("fixed_params"):
-            return {}
         drawn = self._inner.sample_relative(study, trial, search_space)
         proposal = {
             param: int(drawn[param] if param in drawn else self._inner.sample_independent(study, trial, param, kind))

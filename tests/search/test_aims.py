@@ -19,9 +19,9 @@ from fakes import FakeMachine, speed
 from hilo_nas.errors import UsageError
 from hilo_nas.records import Subject
 from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.optuna_study import FITS, OptunaStudy
 from hilo_nas.search.request import SearchRequest, aims_of, condition_options
 from hilo_nas.search.samplers import build_sampler
-from hilo_nas.search.storage import FITS, Memory
 from hilo_nas.space import LIMITS, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.space.file import build_space
 from hilo_nas.space.limits import violation
@@ -141,22 +141,23 @@ def test_several_broken_limits_are_all_named(tmp_path):
     assert second.startswith("images_per_s >= 1e+09 at cpu-b1-32px-fp32-t2 is a limit, but got ")
 
 
-def test_the_sampler_is_told_of_every_limit_with_every_trial(tmp_path):
+def test_the_sampler_is_told_of_every_measured_limit_with_every_trial(tmp_path):
     space = build_space("digits", {**DIGITS.to_dict(), "limits": {"params_m": 0.25, "latency_ms": 1e6}})
     bound = 1.1e3 / (2800 / math.sqrt(32))
     limits = {"latency_ms": 900.0, f"latency_ms@{SINGLE.label()}": bound}
-    loop, records, _ = search(tmp_path, limits, space=space, trials=7)
+    _, records, _ = search(tmp_path, limits, space=space, trials=7)
     assert records[0].key == TINY.key()
     assert (records[0].state, records[0].measurements) == ("infeasible", ())  # beyond params_m: never timed
-    told = [trial for trial in loop._memory._study.get_trials() if trial.state.name == "COMPLETE"]
-    assert len(told) >= 6
-    assert {frozenset(trial.constraints) for trial in told} == {frozenset({"params_m", *limits})}
+    study = OptunaStudy(space, build_sampler("gp", 0), limits={**space.limits, **limits})
+    study.update(records)
+    assert len(study.trials) == 6
+    assert {frozenset(trial.constraints) for trial in study.trials} == {frozenset(limits)}  # not params_m
     broken = [record.violations[f"latency_ms@{SINGLE.label()}"] > 0 for record in records[1:]]
     assert any(broken)
     assert not all(broken)
 
 
-def test_the_default_sampler_takes_limits_of_several_conditions(tmp_path):
+def test_the_default_sampler_takes_limits_of_several_conditions():
     """Records with all, some and none of the limits' values, among them a network that did not fit."""
     limits = {"latency_ms": 20.0, f"latency_ms@{SINGLE.label()}": 3.0}
     some = [build_record(i, 1000.0 + i, 0.5 + i / 50, violations=dict.fromkeys(limits, -0.1)) for i in range(9)]
@@ -164,15 +165,12 @@ def test_the_default_sampler_takes_limits_of_several_conditions(tmp_path):
     told = {"images_per_s": 900.0, "value": 0.5}
     some.append(build_infeasible(10, None, violations={FITS: 1.0}, imputed=told))
     some = [dataclasses.replace(record, params=DIGITS.encode(record.subject.arch)) for record in some]
-    memory = Memory(tmp_path / "study.db", DIGITS, build_sampler("gp", 0), some, limits=limits)
-    try:
-        assert memory.ask().number == 11
-        told = memory._study.get_trials()[:11]
-        assert {frozenset(trial.constraints) for trial in told} == {frozenset({*limits, FITS})}
-        assert told[9].constraints[f"latency_ms@{SINGLE.label()}"] == 0.0  # not known: on the edge
-        assert told[10].constraints[FITS] == 1.0
-    finally:
-        memory.close()
+    study = OptunaStudy(DIGITS, build_sampler("gp", 0), limits=limits)
+    assert study.propose(some).params.keys() == DIGITS.dimensions.keys()
+    told = study.trials[:11]
+    assert {frozenset(trial.constraints) for trial in told} == {frozenset({*limits, FITS})}
+    assert told[9].constraints[f"latency_ms@{SINGLE.label()}"] == 0.0  # not known: on the edge
+    assert told[10].constraints[FITS] == 1.0
 
 
 def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_path):
@@ -189,4 +187,3 @@ def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_pa
     assert not loop._is_timed(dataclasses.replace(record, measurements=both[:1]))
     assert not loop._is_timed(dataclasses.replace(record, measurements=both[1:]))
     assert loop._is_timed(dataclasses.replace(record, measurements=both))
-    loop._memory.close()

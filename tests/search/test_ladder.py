@@ -12,8 +12,9 @@ from hilo_nas.front import Front
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import extrapolate
 from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.raising import raise_budget, raised
-from hilo_nas.search.storage import Memory
+from hilo_nas.search.samplers import build_sampler
 from hilo_nas.study import StudyFolder
 
 PLAN = build_plan(images=9 * 64, rungs=(64, 3 * 64))
@@ -133,15 +134,14 @@ def test_a_failed_leg_fails_the_trial_and_keeps_its_scores(folder):
 
 def test_the_sampler_hears_what_a_stopped_network_would_have_reached(folder):
     records, _ = run(folder, trials=20)
-    loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
-    told = {trial.user_attrs["key"]: trial for trial in loop._memory._study.get_trials()}
-    for record in records:
-        values = told[record.key].values
+    study = OptunaStudy(folder.load_manifest().space, build_sampler("random", 0))
+    study.update(records)
+    for record, trial in zip(records, study.trials, strict=True):
+        values = trial.values
         if record.state == "stopped":
             assert values[1] == record.imputed["value"] > record.score.value
         else:
             assert values[1] == record.score.value
-    loop._memory.close()
 
 
 def test_extrapolation_adds_the_median_gain_of_those_that_were_trained_fully():
@@ -157,21 +157,12 @@ def test_extrapolation_adds_the_median_gain_of_those_that_were_trained_fully():
 
 def test_pruned_networks_can_be_told_as_such(folder):
     records, _ = run(folder, trials=12, prune=True)
-    loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None, prune=True)
-    told = {trial.user_attrs["key"]: trial.state.name for trial in loop._memory._study.get_trials()}
-    assert loop._memory.fault is None
-    loop._memory.close()
+    study = OptunaStudy(folder.load_manifest().space, build_sampler("random", 0), prune=True)
+    study.update(records)
+    states = [trial.state.name for trial in study.trials]
     names = {"complete": "COMPLETE", "stopped": "PRUNED"}
-    assert told == {record.key: names[record.state] for record in records}
-    assert "PRUNED" in told.values()
-
-
-def test_a_memory_of_stopped_networks_is_not_taken_for_a_damaged_one(folder):
-    run(folder, trials=12)
-    loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
-    assert isinstance(loop._memory, Memory)
-    assert loop._memory.fault is None
-    loop._memory.close()
+    assert states == [names[record.state] for record in records]
+    assert "PRUNED" in states
 
 
 # A larger budget.

@@ -13,8 +13,6 @@ from hilo_nas.study import StudyFolder, find_study
 FILES = [
     "manifest.yaml",
     "local.yaml",
-    "study.db",
-    "study.db-journal",
     ".lock",
     "data.png",
     "trials.csv",
@@ -81,7 +79,7 @@ def test_a_fifo_is_no_file_and_hangs_nobody(folder):
 
 
 def test_all_faults_are_told_at_once(folder):
-    for name in ("study.db", ".lock"):
+    for name in ("data.png", ".lock"):
         (folder.path / name).mkdir()
     with pytest.raises(StorageError) as caught:
         check_layout(folder)

@@ -19,7 +19,7 @@ from hilo_nas.front import Front
 from hilo_nas.records import Subject
 from hilo_nas.search import RemeasureRequest, SearchRequest, estimate_cost, run_remeasure, run_search
 from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.storage import FITS, impute
+from hilo_nas.search.optuna_study import FITS, impute
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 from hilo_nas.study import StudyFolder

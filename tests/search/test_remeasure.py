@@ -33,8 +33,8 @@ from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.holding import locked
+from hilo_nas.search.optuna_study import FITS
 from hilo_nas.search.remeasure import time_front
-from hilo_nas.search.storage import FITS
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 from hilo_nas.study import StudyFolder
@@ -147,24 +147,8 @@ def test_a_search_times_its_front_at_the_end_once_and_goes_on_from_the_new_value
     assert len(machine.cohorts) == 1
     new = study.load_records()[4].measurement
     assert new.images_per_s == pytest.approx(0.9 * speed(ARCHS[4]))
-    events = []
-    search(study, events)
+    search(study)
     assert len(machine.cohorts) == 1
-    assert not any("rebuilt" in text for text in notices(events))  # that the values are new is no fault of study.db
-
-
-def test_the_samplers_memory_holds_the_new_values(study, machine):
-    machine.factors[ARCHS[4].key()] = 0.9
-    search(study)
-    search(study)
-    import optuna
-
-    storage = optuna.storages.RDBStorage(f"sqlite:///{study.storage_path}")
-    told = optuna.load_study(study_name="search", storage=storage).get_trials()
-    values = [trial.values[0] for trial in told]
-    storage.remove_session()
-    storage.engine.dispose()
-    assert values == [math.log(record.measurement.images_per_s) for record in study.load_records()]
 
 
 def test_a_front_that_cannot_be_timed_again_just_now_spoils_no_search(study, machine):

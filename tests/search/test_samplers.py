@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hilo_nas.errors import SpaceExhaustedError, UsageError
 from hilo_nas.pareto import hypervolume
 from hilo_nas.search.loop import SearchLoop
+from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.request import SAMPLERS, SearchRequest
-from hilo_nas.search.samplers import find_near
+from hilo_nas.search.samplers import build_sampler, find_near
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 from hilo_nas.study import StudyFolder
@@ -93,16 +94,15 @@ def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_p
     assert len(set(whole)) == len(whole) > 12
 
 
-def test_nsga2_remembers_its_generations_after_its_database_is_lost(tmp_path):
+def test_nsga2_remembers_its_generations_in_the_records(tmp_path):
     folder = write_study(tmp_path, manifest=build_manifest(sampler="nsga2", trials=45))
     SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None).run()
-    generations = [record.sampler_memory.get("NSGAIISampler:generation") for record in folder.load_records()]
+    records = folder.load_records()
+    generations = [record.sampler_memory.get("NSGAIISampler:generation") for record in records]
     assert max(g for g in generations if g is not None) >= 1
-    folder.storage_path.unlink()
-    write = folder.load_manifest()
-    loop = SearchLoop(folder, write, FakeExecutor(), lambda event: None)
-    attributes = [trial.system_attrs for trial in loop._memory._study.get_trials()]
-    assert [found.get("NSGAIISampler:generation") for found in attributes] == generations
+    study = OptunaStudy(folder.load_manifest().space, build_sampler("nsga2", 0))
+    study.update(records)
+    assert [trial.system_attrs.get("NSGAIISampler:generation") for trial in study.trials] == generations
 
 
 def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):

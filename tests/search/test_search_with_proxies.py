@@ -10,7 +10,7 @@ from fakes import top1
 from hilo_nas.errors import NotFoundError, ProxyError, StudyMismatchError, UsageError
 from hilo_nas.events import TrialFinished
 from hilo_nas.search import SearchRequest, estimate_cost, run_search
-from hilo_nas.search.storage import impute
+from hilo_nas.search.optuna_study import impute
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
 

@@ -135,7 +135,7 @@ def test_every_sampler_stays_within_the_table(table):
         folder, _ = search(table, trials=5, sampler=sampler, seed=1)
         assert {record.key for record in folder.load_records()} == {arch.key() for arch in ARCHS}
         folder.manifest_path.unlink()
-        for path in [*folder.trials_path.iterdir(), folder.storage_path]:
+        for path in folder.trials_path.iterdir():
             path.unlink()
 
 
