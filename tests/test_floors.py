@@ -60,20 +60,21 @@ FLOORS = {
     "transitions": 1,
     "api": 5,
     "bench": 5,
+    "testing": 5,
     "cli": 6,
     "__main__": 7,
 }
 PLAIN = {"msgspec", "yaml"}
 """What floors 0 and 1 may import beside the standard library."""
 RESERVED = {
-    "optuna": "search",
-    "pandas": "report",
-    "matplotlib": "report",
-    "rich": "cli",
-    "typer": "cli",
-    "click": "cli",
+    "optuna": {"search", "export"},
+    "pandas": {"report"},
+    "matplotlib": {"report"},
+    "rich": {"cli"},
+    "typer": {"cli"},
+    "click": {"cli"},
 }
-"""Libraries that one room alone imports."""
+"""Libraries, and the rooms that alone import them."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -170,13 +171,13 @@ def test_a_library_that_is_reserved_stays_in_its_room():
     for path in FILES:
         room = room_of(module_of(path))
         for library in outside_imports(path) & RESERVED.keys():
-            assert RESERVED[library] == room, f"{path} imports {library}, which is {RESERVED[library]}'s"
+            assert room in RESERVED[library], f"{path} imports {library}, which is reserved for {RESERVED[library]}"
 
 
 def test_reserved_libraries_are_used_at_all():
     for library in ("optuna", "pandas", "matplotlib", "rich", "typer"):
         homes = {room_of(module_of(path)) for path in FILES if library in outside_imports(path)}
-        assert homes == {RESERVED[library]}
+        assert homes == RESERVED[library]
 
 
 def test_only_the_command_line_prints():

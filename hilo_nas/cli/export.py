@@ -1,4 +1,4 @@
-"""`hilo-nas export`: a trial of a study or an architecture as files of a trainer or a runtime."""
+"""`hilo-nas export`: a trial, an architecture or a whole study as files of a trainer, a runtime or a tool."""
 
 from __future__ import annotations
 
@@ -10,41 +10,49 @@ import typer
 from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir
 from hilo_nas.cli.text import score_label, score_text
-from hilo_nas.cli.writing import hint_of_writing
-from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
 from hilo_nas.export import (
     EXPORTERS,
     ExportOptions,
-    ExportSource,
+    NetworkSource,
     Promise,
+    StudySource,
     choose_trial,
     export,
+    find_exporter,
     load_source,
     promises_of,
+    source_of_study,
     source_of_trial,
 )
 from hilo_nas.figures import figure, with_spread
+from hilo_nas.plurals import count_of
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.study import open_study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Write the files that a trainer or a runtime needs for a trial of a study, or for an architecture.
+HELP = """Write the files that a trainer, a runtime or a tool needs for a trial, an architecture or a study.
 
 timm: a training config with the architecture, its provenance, and a launcher for timm's other scripts. onnx: one ONNX
-file for deployment, verified against torch."""
+file for deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
 EXAMPLES = """Examples: hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
-hilo-nas export out/arch.yaml --format onnx --weights checkpoint.pth.tar -o deploy/"""
+hilo-nas export out/arch.yaml --format onnx --weights checkpoint.pth.tar -o deploy/
+hilo-nas export my-gpu --format optuna -o my-gpu.db"""
 
 
 def run(
     source: Annotated[
         str, typer.Argument(metavar="STUDY|ARCH.yaml", help="A study's name or folder, or an architecture's file.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Folder to write to; of a format of one file, or the file."
+        ),
+    ],
     trial: Annotated[int | None, typer.Option(help="The trial's number.")] = None,
     min_images_per_s: Annotated[
         float | None, typer.Option(help="The most accurate trial that keeps at least this measured speed with 95 %.")
@@ -61,54 +69,61 @@ def run(
     num_classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; for ARCH.yaml.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; for ARCH.yaml.")] = None,
     batch_size: Annotated[
-        int, typer.Option(help="Images per training step, which learning rates are scaled to.")
-    ] = 1024,
-    epochs: Annotated[int, typer.Option(help="Epochs of the full training.")] = 300,
+        int | None,
+        typer.Option(
+            help="timm: images per training step, which learning rates are scaled to; "
+            f"{ExportOptions.batch_size} unless given."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help=f"timm: epochs of the full training; {ExportOptions.epochs} unless given.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of an earlier export.")] = False,
     studies_dir: StudiesDir = None,
 ) -> None:
-    """Exports a trial or an architecture."""
-    if format_ not in EXPORTERS:
-        raise UsageError(f"format must be one of {', '.join(EXPORTERS)}, but got {format_!r}")
-    exporter = EXPORTERS[format_]
-    if weights is not None and format_ != "onnx":
-        raise UsageError(f"--weights goes with --format onnx, but got {format_}")
+    """Exports a trial, an architecture or a study."""
+    exporter = find_exporter(format_)
+    fields = {name: value for name, value in (("batch_size", batch_size), ("epochs", epochs)) if value is not None}
+    for name in [*fields, *["weights"] * (weights is not None)]:
+        if name not in exporter.options:
+            readers = " or ".join(other.name for other in EXPORTERS.values() if name in other.options)
+            raise UsageError(f"--{name.replace('_', '-')} goes with --format {readers}, but got {format_}")
     asked = {"images_per_s": min_images_per_s, "latency_ms": max_latency_ms}
     limits = {name: bound for name, bound in asked.items() if bound is not None}
-    promises: list[Promise]
-    hints: list[str]
-    if source.endswith((".yaml", ".yml")):
-        if trial is not None or limits or knee:
-            raise UsageError(f"--trial, --knee and limits choose from a study, but got the file {source}")
-        promises, hints = [], []
+    chooses = trial is not None or bool(limits) or knee
+    is_file = source.endswith((".yaml", ".yml"))
+    if is_file and chooses:
+        raise UsageError(f"--trial, --knee and limits choose from a study, but got the file {source}")
+    if not is_file and (num_classes is not None or img_size is not None):
+        raise UsageError("--num-classes and --img-size go with ARCH.yaml; a study has its own")
+    promises: list[Promise] = []
+    chosen: NetworkSource | StudySource
+    if is_file:
         chosen = load_source(Path(source), num_classes=num_classes, img_size=img_size, weights=weights)
+    elif exporter.source_type is StudySource:
+        if chooses:
+            raise UsageError(f"format {format_} exports the whole study: leave out --trial, --knee and limits")
+        chosen = source_of_study(open_study(source, studies_dir))
     else:
-        if num_classes is not None or img_size is not None:
-            raise UsageError("--num-classes and --img-size go with ARCH.yaml; a study has its own")
         study = open_study(source, studies_dir)
         record, manifest = choose_trial(study, number=trial, limits=limits, at_knee=knee), study.manifest
-        promises, hints = promises_of(manifest, record, limits), hint_of_writing(study, manifest)
-        chosen = source_of_trial(manifest, record, weights=weights)
+        promises = promises_of(manifest, record, limits)
+        chosen = source_of_trial(manifest, record, folder=study, weights=weights)
     echo(_describe(chosen))
     for promise in promises:
         echo(promise.text if promise.is_sure else f"warning: {promise.text} only")
-    files, notes = export(exporter, chosen, output, ExportOptions(batch_size=batch_size, epochs=epochs), force=force)
+    files, notes = export(exporter, chosen, output, ExportOptions(**fields), force=force)
     for path in files:
         echo(f"wrote {path}")
     for note in notes:
         echo(note)
-    echo(exporter.next_step(output))
-    if format_ == "timm":
-        for line in hints:
-            echo(line)
-        deploy = command("export", output / "arch.yaml", "--format", "onnx", "--weights", "CHECKPOINT", "-o", "DIR")
-        echo(f"Deploy it: {deploy}")
-        if chosen.record is not None and chosen.record.measurement and chosen.record.measurement.condition.fused:
-            echo("Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns.")
+    echo(exporter.next_step(chosen, files))
 
 
-def _describe(source: ExportSource) -> str:
+def _describe(source: NetworkSource | StudySource) -> str:
     """Returns what is exported and its figures, or what was assumed of it."""
+    if isinstance(source, StudySource):
+        return f"{source.name}: {count_of(len(source.records), 'trial')}"
     record = source.record
     if record is None:
         lines = [source.name, source.assumed]

@@ -1,23 +1,31 @@
-"""Exports of a network, one file per trainer or runtime; every export carries where its figures come from."""
+"""Exports of networks and studies, one file per trainer, runtime or tool."""
 
 from hilo_nas.export.choose import Promise, choose_trial, promises_of
 from hilo_nas.export.exporter import Exporter, ExportOptions, export
-from hilo_nas.export.onnx import ONNX
-from hilo_nas.export.source import ExportSource, load_source, source_of_trial
-from hilo_nas.export.timm import TIMM
+from hilo_nas.export.registry import EXPORTERS, find_exporter, register_exporter
+from hilo_nas.export.source import (
+    NetworkSource,
+    Preprocessing,
+    StudySource,
+    load_source,
+    source_of_study,
+    source_of_trial,
+)
 
 __all__ = [
     "EXPORTERS",
     "ExportOptions",
-    "ExportSource",
     "Exporter",
+    "NetworkSource",
+    "Preprocessing",
     "Promise",
+    "StudySource",
     "choose_trial",
     "export",
+    "find_exporter",
     "load_source",
     "promises_of",
+    "register_exporter",
+    "source_of_study",
     "source_of_trial",
 ]
-
-EXPORTERS: dict[str, Exporter] = {exporter.name: exporter for exporter in (TIMM, ONNX)}
-"""Formats by name. A new one is one file and one name here."""

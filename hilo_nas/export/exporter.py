@@ -1,20 +1,25 @@
-"""The interface of an exporter, and how its files reach a folder: nothing is replaced unasked, nothing is deleted."""
+"""The interface of an exporter, and how its files reach their place: verified, and without replacing others unasked."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from hilo_nas.errors import StorageError, UsageError
-from hilo_nas.export.source import ExportSource
+from hilo_nas.export.source import NetworkSource, StudySource
 
 __all__ = ["ExportOptions", "Exporter", "export"]
+
+Source = TypeVar("Source", NetworkSource, StudySource, contravariant=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Choices of exporters; each reads those that concern it."""
+    """Choices of exporters; each reads those that it declares."""
 
     batch_size: int = 1024
     """Images per training step over all devices, which learning rates are scaled to."""
@@ -22,39 +27,65 @@ class ExportOptions:
     """Epochs of the full training."""
 
 
-class Exporter(Protocol):
-    """Writes an architecture for one trainer or runtime."""
+class Exporter(Protocol[Source]):
+    """Writer of a network or a study for one trainer, runtime or tool.
+
+    One is a file of this package and a name in `hilo_nas.export.registry`. Its module imports no heavy library at its
+    head, so that the command line can list it. `hilo_nas.testing.check_exporter` tests what is promised here.
+    """
 
     @property
     def name(self) -> str:
         """What `--format` takes."""
 
     @property
+    def source_type(self) -> type[Any]:
+        """`NetworkSource` or `StudySource`."""
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that `write` makes."""
 
-    def check(self, source: ExportSource, options: ExportOptions) -> None:
-        """Raises an error where the source cannot be exported so; cheap."""
+    @property
+    def options(self) -> frozenset[str]:
+        """Names of the choices that it reads: fields of `ExportOptions`, and `weights`."""
 
-    def write(self, source: ExportSource, folder: Path, options: ExportOptions) -> list[str]:
-        """Writes all files into a folder that exists, each whole or not at all; returns notes for the user."""
+    @property
+    def can_replace(self) -> bool:
+        """Whether files of an earlier export may be replaced; not where others may have them open or write to them."""
 
-    def verify(self, folder: Path) -> str:
-        """Checks the files of a folder and returns what was found, a sentence; raises an error where they are wrong."""
+    def check(self, source: Source, options: ExportOptions) -> None:
+        """Raises a UsageError that names every reason why the source cannot be exported so; cheap."""
 
-    def next_step(self, folder: Path) -> str:
-        """Returns what the user can do with the files, a line or several."""
+    def write(self, source: Source, folder: Path, options: ExportOptions) -> list[str]:
+        """Writes all files into an empty folder; returns notes for the user."""
+
+    def verify(self, source: Source, folder: Path) -> str:
+        """Reads the written files and proves them; returns what was found, a sentence.
+
+        Raises:
+            HiloNasError: They are not what the source is.
+        """
+
+    def next_step(self, source: Source, files: Sequence[Path]) -> str:
+        """Returns what to type next, a line or several, for files in the order of `files`."""
 
 
 def export(
-    exporter: Exporter, source: ExportSource, folder: Path, options: ExportOptions, *, force: bool = False
+    exporter: Exporter[Any],
+    source: NetworkSource | StudySource,
+    output: Path,
+    options: ExportOptions,
+    *,
+    force: bool = False,
 ) -> tuple[list[Path], list[str]]:
-    """Writes and verifies an export.
+    """Writes an export, verifies it, and only then moves it to its place.
 
     Args:
         exporter: Its format.
         source: What is exported.
-        folder: Where to write; made if it is not there. Files that the format does not write are left alone.
+        output: The folder to write to; made if it is not there. Files that the format does not write are left alone.
+            For a format of one file also the path of that file, with the format's ending.
         options: Choices of the format.
         force: Replace files of an earlier export.
 
@@ -64,16 +95,22 @@ def export(
     Raises:
         UsageError: The source cannot be exported so, the folder cannot be made, or files are there without `force`.
         StorageError: The folder cannot be written.
-        ConversionError: The files do not give what the network gives.
+        ConversionError: The files do not give what the source is.
     """
+    if not isinstance(source, exporter.source_type):
+        wanted = "a whole study" if exporter.source_type is StudySource else "one network: a trial or an ARCH.yaml"
+        raise UsageError(f"format {exporter.name} exports {wanted}, but got {source.name}. Use another --format.")
     exporter.check(source, options)
-    paths = [folder / name for name in exporter.files]
-    occupied = [path for path in paths if path.is_dir() or ((path.exists() or path.is_symlink()) and not force)]
+    paths = _places(exporter, output)
+    can_replace = force and exporter.can_replace
+    occupied = [path for path in paths if path.is_dir() or (os.path.lexists(path) and not can_replace)]
     if occupied:
         kinds = "folders" if all(path.is_dir() for path in occupied) else "files"
-        way_out = "Choose another folder with -o." if kinds == "folders" else "Use --force, or another folder with -o."
+        is_forced = kinds == "files" and exporter.can_replace
+        way_out = "Use --force, or another place with -o." if is_forced else "Choose another place with -o."
         names = ", ".join(str(path) for path in occupied)
         raise UsageError(f"an export must not replace what is there, but found {kinds}: {names}. {way_out}")
+    folder = paths[0].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,7 +118,18 @@ def export(
             f"cannot make the folder {folder}: {error.strerror or error}. Choose another with -o."
         ) from error
     try:
-        notes = exporter.write(source, folder, options)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-", suffix=".tmp") as draft:
+            notes = exporter.write(source, Path(draft), options)
+            notes = [*notes, exporter.verify(source, Path(draft))]
+            for name, path in zip(exporter.files, paths, strict=True):
+                os.replace(Path(draft) / name, path)
     except OSError as error:
         raise StorageError(f"cannot write to {folder}: {error.strerror or error}. Choose another folder.") from error
-    return paths, [*notes, exporter.verify(folder)]
+    return paths, notes
+
+
+def _places(exporter: Exporter[Any], output: Path) -> list[Path]:
+    """Returns where the files go: into a folder, or to the path of a format's only file."""
+    if len(exporter.files) == 1 and output.suffix == Path(exporter.files[0]).suffix and not output.is_dir():
+        return [output]
+    return [output / name for name in exporter.files]

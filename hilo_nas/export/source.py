@@ -1,4 +1,4 @@
-"""What is exported: an architecture, with the trial that it comes from or without one, and weights or none."""
+"""What is exported: one network, with the trial that it comes from or without one, or a whole study."""
 
 from __future__ import annotations
 
@@ -14,49 +14,93 @@ from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.safe_yaml import load_yaml
+from hilo_nas.study import Study, StudyFolder
 
-__all__ = ["ExportSource", "load_source", "source_of_trial"]
+__all__ = ["NetworkSource", "Preprocessing", "StudySource", "load_source", "source_of_study", "source_of_trial"]
 
 _DEFAULT_NUM_CLASSES, _DEFAULT_IMG_SIZE = 1000, 224
 _GREATEST = 10**6
 """Classes, or pixels along a side; a larger number in a train.yaml would end in a lack of memory."""
+_SMALL_IMAGE = 96
+"""Below this many pixels a side, images are not scaled up before the centre crop."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportSource:
-    """An architecture to export."""
+class Preprocessing:
+    """Preparation of an image for the network: resized, cropped at the centre, normalized."""
+
+    img_size: int
+    """Side in pixels after the crop."""
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """ImageNet's, of values from 0 to 1, as timm's train.py has it for LITv2."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def crop_pct(self) -> float:
+        """Side after the crop as a share of the side before it."""
+        return 0.875 if self.img_size >= _SMALL_IMAGE else 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSource:
+    """A network to export."""
 
     arch: ArchConfig
     num_classes: int
-    img_size: int
-    """Side of the images in pixels."""
+    preprocessing: Preprocessing
     name: str
     """Name in titles: `cf9a05e1d2b3: trial 17 of study my-gpu`, or the file that it was read from."""
     assumed: str = ""
     """What was assumed because nobody said it, a sentence; empty where nothing was."""
     manifest: Manifest | None = None
+    """The study's; None for an architecture without a trial, as are `record` and `folder`."""
     record: TrialRecord | None = None
+    folder: StudyFolder | None = None
     weights: Path | None = None
     """A checkpoint of the training form."""
 
 
-def source_of_trial(manifest: Manifest, record: TrialRecord, *, weights: Path | None = None) -> ExportSource:
-    """Returns a complete trial of a study as a source."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudySource:
+    """A study to export."""
+
+    name: str
+    """Name in messages: `study my-gpu`."""
+    manifest: Manifest
+    records: tuple[TrialRecord, ...]
+    """In the order of their numbers."""
+
+
+def source_of_study(study: Study) -> StudySource:
+    """Returns a whole study as a source."""
+    return StudySource(name=f"study {study.name}", manifest=study.manifest, records=tuple(study.records))
+
+
+def source_of_trial(
+    manifest: Manifest, record: TrialRecord, *, folder: StudyFolder | None = None, weights: Path | None = None
+) -> NetworkSource:
+    """Returns a complete trial of a study as a source.
+
+    Raises:
+        NotFoundError: There is no such checkpoint.
+    """
     assert record.subject.arch is not None
-    return ExportSource(
+    return NetworkSource(
         arch=record.subject.arch,
         num_classes=manifest.data.num_classes,
-        img_size=manifest.objective.img_size,
+        preprocessing=Preprocessing(img_size=manifest.objective.img_size),
         name=f"{record.key}: trial {record.number} of study {manifest.name}",
         manifest=manifest,
         record=record,
+        folder=folder,
         weights=_existing(weights),
     )
 
 
 def load_source(
     path: Path, *, num_classes: int | None = None, img_size: int | None = None, weights: Path | None = None
-) -> ExportSource:
+) -> NetworkSource:
     """Returns an architecture's YAML file as a source.
 
     Args:
@@ -87,10 +131,10 @@ def load_source(
             raise UsageError(f"{name} must be at least 1, but got {value}")
         if value > _GREATEST:
             raise UsageError(f"{name} must be at most {_GREATEST:,}, but got {value}")
-    return ExportSource(
+    return NetworkSource(
         arch=arch,
         num_classes=values["num_classes"],
-        img_size=values["img_size"],
+        preprocessing=Preprocessing(img_size=values["img_size"]),
         name=f"{arch.key()}: the architecture of {path.name}",
         assumed=f"Assumed: {', '.join(assumed)}." if assumed else "",
         weights=_existing(weights),

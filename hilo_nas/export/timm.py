@@ -10,22 +10,22 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hilo_nas.arch import load_arch
+from hilo_nas.commands import command
 from hilo_nas.cost import count_params
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.export import run_timm
 from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.provenance import build_provenance
-from hilo_nas.export.source import ExportSource
+from hilo_nas.export.source import NetworkSource, Preprocessing
 from hilo_nas.export.text import build_title, dump, shell_line
+from hilo_nas.export.writing import hints_of_writing
 from hilo_nas.figures import with_spread
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
-from hilo_nas.records import TrialRecord, write_atomically
-from hilo_nas.safe_yaml import load_yaml
 from hilo_nas.study import slug
 
 __all__ = ["TIMM", "TimmExporter", "build_train_options"]
@@ -34,32 +34,36 @@ _DROP_PATH = ((0.0, 0.0), (27.844, 0.2), (48.830, 0.3), (86.521, 0.5))
 """LITv2's stochastic depth by million parameters (S, M and B); between them, and below, in proportion."""
 _RAND_AUGMENT = "rand-m9-mstd0.5-mmax9-inc1"
 """LITv2's policy with the noise of the magnitude cut at 9: above, timm asks Pillow to keep 0 bits, and 13.0 refuses."""
-_SMALL_IMAGE = 96
-"""Below this many pixels a side, images are not scaled up before the centre crop."""
 
 
 class TimmExporter:
     """Writes what a training and a check of a complete trial with timm's scripts need."""
 
     name = "timm"
+    source_type = NetworkSource
     files = ("train.yaml", "config.json", "arch.yaml", "provenance.yaml", "timing.env", "run_timm.py")
+    options = frozenset({"batch_size", "epochs"})
+    can_replace = True
 
-    def check(self, source: ExportSource, options: ExportOptions) -> None:
+    def check(self, source: NetworkSource, options: ExportOptions) -> None:
         """Raises a UsageError for an architecture without a trial, and for numbers that no training can have."""
+        faults = []
         if source.record is None:
-            raise UsageError(
+            faults.append(
                 f"format timm needs a trial of a study, for its data and its figures, but got {source.name}. Use "
                 "hilo-nas export STUDY --trial N."
             )
         for name, value in (("batch_size", options.batch_size), ("epochs", options.epochs)):
             if value < 1:
-                raise UsageError(f"{name} must be at least 1, but got {value}")
+                faults.append(f"{name} must be at least 1, but got {value}")
         if options.batch_size % 2:
-            raise UsageError(
+            faults.append(
                 f"batch_size must be even because mixup pairs the images of a batch, but got {options.batch_size}"
             )
+        if faults:
+            raise UsageError("\n".join(faults))
 
-    def write(self, source: ExportSource, folder: Path, options: ExportOptions) -> list[str]:
+    def write(self, source: NetworkSource, folder: Path, options: ExportOptions) -> list[str]:
         """Writes the files; `timing.env` holds the variables that the speed was measured under."""
         manifest, record = source.manifest, source.record
         assert manifest is not None
@@ -77,51 +81,74 @@ class TimmExporter:
             "batch_size.",
             "LITv2's own code lets the offset convolutions learn at 0.01 of the rate; train.py has one rate for all.",
         )
-        train = build_train_options(manifest, record, batch_size=options.batch_size, epochs=options.epochs)
+        train = build_train_options(source, options)
         contents = {
             "train.yaml": title + usage + dump(train),
-            "config.json": json.dumps(_build_config(train), indent=2) + "\n",
+            "config.json": json.dumps(_build_config(train, source.preprocessing), indent=2) + "\n",
             "arch.yaml": title + dump(source.arch.to_dict()),
             "provenance.yaml": title + dump(build_provenance(manifest, record)),
             "timing.env": title + _environment(measured),
             "run_timm.py": Path(run_timm.__file__).read_text(encoding="utf-8"),
         }
         for name in self.files:
-            write_atomically(folder / name, contents[name])
+            (folder / name).write_text(contents[name], encoding="utf-8")
         return []
 
-    def verify(self, folder: Path) -> str:
-        """Checks that all files name one architecture."""
-        arch = load_arch(folder / "arch.yaml")
-        train = load_yaml(folder / "train.yaml")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not arch.to_dict() == train["model_kwargs"] == config["model_args"]:
-            raise ConversionError(f"the files of {folder} must name one architecture, but differ. Export it again.")
-        return f"verified: all files name the architecture {arch.key()}"
+    def verify(self, source: NetworkSource, folder: Path) -> str:
+        """Lets timm build the network from the files, and compares it with the architecture."""
+        import timm
 
-    def next_step(self, folder: Path) -> str:
-        """Returns how to train and to check the network."""
-        train, launcher = shlex.quote(str(folder / "train.yaml")), shlex.quote(str(folder / "run_timm.py"))
-        return (
-            f"Train it with timm's train.py: python train.py -c {train} --data-dir DATA\n"
-            f"Other scripts of timm: python {launcher} validate.py --data-dir DATA --checkpoint CHECKPOINT"
-        )
+        from hilo_nas.models import load_model
+
+        arch = load_arch(folder / "arch.yaml")
+        if arch != source.arch:
+            raise ConversionError(f"arch.yaml must be {source.arch.key()}, but is {arch.key()}. Export it again.")
+        models = {"train.yaml": load_model(folder), "config.json": timm.create_model(f"local-dir:{folder}")}
+        parameters = count_params(arch, num_classes=source.num_classes)
+        for name, model in models.items():
+            found = sum(parameter.numel() for parameter in model.parameters())
+            if found != parameters:
+                raise ConversionError(
+                    f"{name} must describe {arch.key()} with {parameters:,} parameters, but timm builds a network of "
+                    f"{found:,} from it. Export it again."
+                )
+        return f"verified: timm builds {arch.key()} from train.yaml and config.json, {parameters:,} parameters"
+
+    def next_step(self, source: NetworkSource, files: Sequence[Path]) -> str:
+        """Returns how to train, to check and to deploy the network."""
+        paths = dict(zip(self.files, files, strict=True))
+        train, launcher = shlex.quote(str(paths["train.yaml"])), shlex.quote(str(paths["run_timm.py"]))
+        deploy = command("export", paths["arch.yaml"], "--format", "onnx", "--weights", "CHECKPOINT", "-o", "DIR")
+        lines = [
+            f"Train it with timm's train.py: python train.py -c {train} --data-dir DATA",
+            f"Other scripts of timm: python {launcher} validate.py --data-dir DATA --checkpoint CHECKPOINT",
+        ]
+        if source.folder is not None and source.manifest is not None:
+            lines += hints_of_writing(source.folder, source.manifest)
+        lines.append(f"Deploy it: {deploy}")
+        if source.record is not None and source.record.measurement and source.record.measurement.condition.fused:
+            lines.append(
+                "Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns."
+            )
+        return "\n".join(lines)
 
 
 TIMM = TimmExporter()
 
 
-def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: int, epochs: int) -> dict[str, Any]:
+def build_train_options(source: NetworkSource, options: ExportOptions) -> dict[str, Any]:
     """Returns options of timm's train.py by their dest names: the model and LITv2's recipe scaled to the batch."""
-    assert record.subject.arch is not None
+    manifest, record = source.manifest, source.record
+    assert manifest is not None
+    assert record is not None
+    batch_size, epochs = options.batch_size, options.epochs
     scale = batch_size / 512
-    side = manifest.objective.img_size
     return {
         "device_modules": ["hilo_nas.models"],
         "model": "litv2",
-        "model_kwargs": record.subject.arch.to_dict(),
-        "num_classes": manifest.data.num_classes,
-        "img_size": side,
+        "model_kwargs": source.arch.to_dict(),
+        "num_classes": source.num_classes,
+        "img_size": source.preprocessing.img_size,
         "batch_size": batch_size,
         "epochs": epochs,
         "opt": "adamw",
@@ -135,7 +162,7 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
         "min_lr": 5.0e-6 * scale,
         "warmup_epochs": min(20, epochs // 2),
         "clip_grad": 5.0,
-        "drop_path": _drop_path(count_params(record.subject.arch) / 1e6),
+        "drop_path": _drop_path(count_params(source.arch) / 1e6),
         "aa": _RAND_AUGMENT,
         "color_jitter": 0.4,
         "reprob": 0.25,
@@ -144,18 +171,18 @@ def build_train_options(manifest: Manifest, record: TrialRecord, *, batch_size: 
         "cutmix": 1.0,
         "smoothing": 0.1,
         "hflip": 0.5 if manifest.plan.hflip else 0.0,
-        "train_interpolation": "bicubic",
-        "interpolation": "bicubic",
-        "crop_pct": 0.875 if side >= _SMALL_IMAGE else 1.0,
+        "train_interpolation": source.preprocessing.interpolation,
+        "interpolation": source.preprocessing.interpolation,
+        "crop_pct": source.preprocessing.crop_pct,
         "amp": True,
         "amp_dtype": "bfloat16",
         "experiment": f"{slug(manifest.name)}-{record.number}-{record.key}",
     }
 
 
-def _build_config(train: dict[str, Any]) -> dict[str, Any]:
+def _build_config(train: dict[str, Any], preprocessing: Preprocessing) -> dict[str, Any]:
     """Returns what timm's `local-dir:` reads."""
-    side = train["img_size"]
+    side = preprocessing.img_size
     return {
         "architecture": train["model"],
         "num_classes": train["num_classes"],
@@ -163,8 +190,10 @@ def _build_config(train: dict[str, Any]) -> dict[str, Any]:
         "pretrained_cfg": {
             "num_classes": train["num_classes"],
             "input_size": [3, side, side],
-            "interpolation": train["interpolation"],
-            "crop_pct": train["crop_pct"],
+            "interpolation": preprocessing.interpolation,
+            "crop_pct": preprocessing.crop_pct,
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
             "first_conv": "patch_embed.proj",
             "classifier": "head.fc",
         },

@@ -10,7 +10,7 @@ from builders import build_data, build_manifest, build_plan
 from PIL import Image
 
 from hilo_nas.cli import main
-from hilo_nas.cli.writing import hint_of_writing
+from hilo_nas.export.writing import hints_of_writing
 from hilo_nas.study import StudyFolder
 
 
@@ -99,7 +99,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     data = build_data(name="my scans", reading=reading, unlike_timm=["images of more than 8 bits are scaled"])
     manifest = build_manifest(data=data, plan=build_plan(group_by="^[^/]+"))
     folder = StudyFolder(tmp_path / "demo")
-    why, command = hint_of_writing(folder, manifest)
+    why, command = hints_of_writing(folder, manifest)
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [
         "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
@@ -107,9 +107,9 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     ]  # fmt: skip
     assert "runs a function" not in why
     theirs = dataclasses.replace(manifest, data=dataclasses.replace(data, name="evil.py:load"))
-    assert "This runs a function that the study's author names" in hint_of_writing(folder, theirs)[0]
+    assert "This runs a function that the study's author names" in hints_of_writing(folder, theirs)[0]
     plain = dataclasses.replace(manifest, data=build_data())
-    assert hint_of_writing(folder, plain) == []
+    assert hints_of_writing(folder, plain) == []
 
 
 def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, capsys, tmp_path):

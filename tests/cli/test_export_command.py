@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 from builders import TINY, build_measurement, build_record, demo_records, write_study
+from toy_exporter import ToyExporter
 
 from hilo_nas.cli import main
+from hilo_nas.export import EXPORTERS
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +60,11 @@ def test_a_limit_that_is_nearly_kept_surely_is_not_rounded_up_to_it(capsys, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["demo", "--knee", "--format", "tflite"], "format must be one of timm, onnx, but got 'tflite'"),
+        (["demo", "--knee", "--format", "tflite"], "format must be one of timm, onnx, optuna, but got 'tflite'"),
         (["demo", "--knee", "--weights", "a.pt"], "--weights goes with --format onnx, but got timm"),
+        (["demo", "--knee", "--format", "onnx", "--epochs", "9"], "--epochs goes with --format timm, but got onnx"),
+        (["demo", "--knee", "--format", "optuna"], "format optuna exports the whole study: leave out --trial"),
+        (["arch.yaml", "--format", "optuna"], "format optuna exports a whole study, but got"),
         (["demo", "--knee", "--img-size", "64"], "--num-classes and --img-size go with ARCH.yaml"),
         (["arch.yaml", "--knee", "--format", "onnx"], "choose from a study, but got the file arch.yaml"),
         (["arch.yaml"], "format timm needs a trial of a study"),
@@ -71,6 +76,26 @@ def test_what_does_not_go_together_is_refused(arguments, message, capsys, tmp_pa
     assert main(["export", *arguments, "-o", "out"]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_study_becomes_one_file_of_optuna_that_is_never_replaced(capsys):
+    assert main(["export", "demo", "--format", "optuna", "-o", "files/demo.db"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["study demo: 7 trials", "wrote files/demo.db"]
+    assert "verified: Optuna reads 7 trials" in lines[2]
+    assert lines[3] == "Look at it: optuna-dashboard sqlite:///files/demo.db"
+    before = Path("files/demo.db").read_bytes()
+    assert main(["export", "demo", "--format", "optuna", "-o", "files/demo.db", "--force"]) == 2
+    assert "Choose another place with -o" in capsys.readouterr().err
+    assert Path("files/demo.db").read_bytes() == before
+    assert [path.name for path in Path("files").iterdir()] == ["demo.db"]
+
+
+def test_a_format_that_was_registered_is_one_of_the_command_line(capsys, monkeypatch):
+    monkeypatch.setitem(EXPORTERS, "toy", ToyExporter())
+    assert main(["export", "demo", "--knee", "--format", "toy", "-o", "net.txt"]) == 0
+    assert "Read it: cat net.txt" in capsys.readouterr().out
+    assert Path("net.txt").read_text() == demo_records()[3].key
 
 
 def test_an_architecture_becomes_onnx_without_a_study(capsys, tmp_path):

@@ -26,11 +26,12 @@ from builders import (
 
 import hilo_nas.models  # noqa: F401 - registers litv2, as `device_modules` does for train.py
 from hilo_nas.arch import PRESETS, ArchConfig
-from hilo_nas.errors import NotFoundError, StorageError, TrialStateError, UsageError
+from hilo_nas.errors import ConversionError, NotFoundError, StorageError, TrialStateError, UsageError
 from hilo_nas.export import (
     EXPORTERS,
     ExportOptions,
-    ExportSource,
+    NetworkSource,
+    Preprocessing,
     choose_trial,
     export,
     promises_of,
@@ -98,9 +99,8 @@ def export_trial(manifest, record, folder, *, force=False, **options) -> list[Pa
 
 
 def options_of(record=None, *, manifest=None, batch_size=512, epochs=300):
-    return build_train_options(
-        manifest or build_manifest(), record or build_record(0), batch_size=batch_size, epochs=epochs
-    )
+    source = source_of_trial(manifest or build_manifest(), record or build_record(0))
+    return build_train_options(source, ExportOptions(batch_size=batch_size, epochs=epochs))
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_a_link_is_replaced_by_force_and_what_it_names_is_left_alone(study, tmp_
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_in_the_place_of_a_file_is_never_removed(study, tmp_path, force):
     (tmp_path / "out" / "arch.yaml").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"found folders: .*arch\.yaml\. Choose another folder with -o"):
+    with pytest.raises(UsageError, match=r"found folders: .*arch\.yaml\. Choose another place with -o"):
         export_trial(study.load_manifest(), study.record(3), tmp_path / "out", force=force)
 
 
@@ -368,6 +368,40 @@ def test_the_config_is_a_model_for_timm(exported, study, tmp_path):
     assert model.num_classes == 10
     config = timm.data.resolve_model_data_config(model)
     assert (tuple(config["input_size"]), config["crop_pct"]) == ((3, 32, 32), 1.0)
+    assert (config["mean"], config["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize("file", ["train.yaml", "config.json", "arch.yaml"])
+def test_files_that_build_another_network_do_not_pass(exported, study, tmp_path, file):
+    source = source_of_trial(study.load_manifest(), study.record(3))
+    path = tmp_path / "out" / file
+    text = path.read_text()
+    path.write_text(
+        text.replace("num_classes: 10", "num_classes: 11").replace('"num_classes": 10', '"num_classes": 11')
+    )
+    if file == "arch.yaml":
+        path.write_text(yaml.safe_dump(TINY.to_dict()))
+    assert path.read_text() != text
+    with pytest.raises(ConversionError, match=rf"{file} must .*Export it again"):
+        TIMM.verify(source, tmp_path / "out")
+
+
+def test_what_fails_to_verify_never_reaches_its_place(study, tmp_path):
+    class Liar(type(TIMM)):
+        def verify(self, source, folder):
+            raise ConversionError("it is another network")
+
+    source = source_of_trial(study.load_manifest(), study.record(3))
+    with pytest.raises(ConversionError):
+        export(Liar(), source, tmp_path / "out", ExportOptions())
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_all_faults_of_an_export_are_told_at_once():
+    source = NetworkSource(arch=TINY, num_classes=10, preprocessing=Preprocessing(img_size=32), name="a file")
+    with pytest.raises(UsageError) as caught:
+        TIMM.check(source, ExportOptions(batch_size=0, epochs=0))
+    assert len(str(caught.value).splitlines()) == 3
 
 
 SCRIPT = """
@@ -420,7 +454,7 @@ def test_the_launcher_names_a_script_that_is_missing(arguments):
 
 
 def test_an_architecture_without_a_trial_is_refused(tmp_path):
-    source = ExportSource(arch=TINY, num_classes=10, img_size=32, name="a file")
+    source = NetworkSource(arch=TINY, num_classes=10, preprocessing=Preprocessing(img_size=32), name="a file")
     with pytest.raises(UsageError, match=r"format timm needs a trial of a study.* but got a file"):
         export(TIMM, source, tmp_path, ExportOptions())
     assert not list(tmp_path.iterdir())
@@ -448,7 +482,7 @@ def test_a_folder_that_cannot_be_made_is_refused(study, tmp_path):
 
 
 def test_the_formats_are_named():
-    assert list(EXPORTERS) == ["timm", "onnx"]
+    assert list(EXPORTERS) == ["timm", "onnx", "optuna"]
 
 
 def test_a_trial_is_chosen_by_its_number(study):

@@ -2,30 +2,9 @@ import ctypes
 import os
 
 import pytest
-import sqlalchemy
-from alembic.script import ScriptDirectory
 from fakes import FakeMachine
-from sqlalchemy.engine import Engine
 
 from hilo_nas.search import dry_run, remeasure, session
-
-
-@sqlalchemy.event.listens_for(Engine, "connect")
-def _trust_the_system(connection, record):
-    """Nobody pulls the plug on these studies: what is written need not reach the disk before a test goes on."""
-    connection.execute("PRAGMA synchronous = OFF")
-
-
-_read_directory = ScriptDirectory.from_config
-_DIRECTORIES = {}
-
-
-def _directory_of(config):
-    """Optuna's migrations, read once and not for each database that is made: that takes longer than a search here."""
-    place = config.get_main_option("script_location")
-    if place not in _DIRECTORIES:
-        _DIRECTORIES[place] = _read_directory(config)
-    return _DIRECTORIES[place]
 
 
 class _SignalStack(ctypes.Structure):
@@ -48,7 +27,6 @@ def plain_signals():
 
 @pytest.fixture(autouse=True)
 def quick_storage(monkeypatch):
-    monkeypatch.setattr(ScriptDirectory, "from_config", staticmethod(_directory_of))
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 

@@ -9,10 +9,10 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.plugins import is_plugin
 from hilo_nas.study import StudyFolder
 
-__all__ = ["hint_of_writing"]
+__all__ = ["hints_of_writing"]
 
 
-def hint_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
+def hints_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
     """Returns lines that say why timm would read the images otherwise, and the command that writes them; or none."""
     if not manifest.data.unlike_timm:
         return []

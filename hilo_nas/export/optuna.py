@@ -1,0 +1,215 @@
+"""Export of a whole study as Optuna's: a SQLite file for optuna-dashboard and Optuna's own tools."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shlex
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hilo_nas.arch import describe_arch
+from hilo_nas.errors import ConversionError, UsageError
+from hilo_nas.export.exporter import ExportOptions
+from hilo_nas.export.source import StudySource
+from hilo_nas.records import TrialRecord
+from hilo_nas.space import SearchSpace
+from hilo_nas.states import TrialState
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["OPTUNA", "OptunaExporter"]
+
+_STATES = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.TIMED: "PRUNED",
+    TrialState.COMPLETE: "COMPLETE",
+    TrialState.STOPPED: "PRUNED",
+    TrialState.INFEASIBLE: "COMPLETE",
+    TrialState.FAILED: "FAIL",
+}
+"""Optuna's name of a state; a trial that has not both values is `PRUNED` where this says `COMPLETE`."""
+
+
+class OptunaExporter:
+    """Writes a study's records as trials of one Optuna study, under the same numbers.
+
+    The values are images/s and the proxy's value, both maximised, and the parameters have the space's choices. Rungs
+    are intermediate values by images seen. A limit is a constraint by its name: the logarithm of how far a value lies
+    beyond it. Networks of others are pruned trials without values, so that they stand on no front.
+    """
+
+    name = "optuna"
+    source_type = StudySource
+    files = ("optuna.db",)
+    options: frozenset[str] = frozenset()
+    can_replace = False
+
+    def check(self, source: StudySource, options: ExportOptions) -> None:
+        """Raises a UsageError for a study without trials."""
+        if not source.records:
+            raise UsageError(f"format optuna needs a study with trials, but {source.name} has none yet")
+
+    def write(self, source: StudySource, folder: Path, options: ExportOptions) -> list[str]:
+        """Writes the file."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        manifest = source.manifest
+        with _open_storage(folder / self.files[0], is_new=True) as storage:
+            study = optuna.create_study(study_name=manifest.name, storage=storage, directions=["maximize", "maximize"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(["images_per_s", manifest.plan.score_metric])
+            attributes = {
+                "space": manifest.space.name,
+                "space_hash": manifest.space.hash(),
+                "condition": manifest.objective.label(),
+                "device": manifest.device.model,
+                "proxy": manifest.plan.proxy,
+                "limits": manifest.limits_in_force,
+                "hilo_nas": manifest.versions.get("hilo-nas"),
+            }
+            for name, value in attributes.items():
+                study.set_user_attr(name, value)
+            limits = tuple(dict.fromkeys(name for record in source.records for name in record.violations))
+            study.add_trials([_build_trial(record, manifest.space, limits) for record in source.records])
+        imputed = sum(bool(_imputed(record)) for record in source.records)
+        return [f"the user attribute `imputed` names the values that were not measured, of {imputed} trials"] * (
+            imputed > 0
+        )
+
+    def verify(self, source: StudySource, folder: Path) -> str:
+        """Opens the file with Optuna and compares each trial with its record."""
+        import optuna
+
+        space = source.manifest.space
+        choices = {knob.param: knob.choices for knob in space.knobs}
+        try:
+            with _open_storage(folder / self.files[0]) as storage:
+                trials = optuna.load_study(study_name=source.manifest.name, storage=storage).get_trials()
+        except Exception as error:  # SQLAlchemy, Optuna and json each have their own
+            raise ConversionError(f"Optuna cannot read what was written: {error}. Export it again.") from error
+        if len(trials) != len(source.records):
+            raise ConversionError(f"{len(source.records)} trials were written, but Optuna reads {len(trials)}")
+        for trial, record in zip(trials, source.records, strict=True):
+            params = {name: choices[name].index(value) for name, value in trial.params.items()}
+            holds = {"params": params or None, "values": trial.values, "key": trial.user_attrs.get("key")}
+            says = {"params": record.params or None, "values": _values(record), "key": record.key}
+            if holds != says or any(trial.constraints.get(name) != value for name, value in record.violations.items()):
+                raise ConversionError(
+                    f"trial {record.number} must be {says}, but Optuna reads {holds}. Export it again."
+                )
+        return f"verified: Optuna reads {len(trials)} trials as the records have them"
+
+    def next_step(self, source: StudySource, files: Sequence[Path]) -> str:
+        """Returns how to look at the file."""
+        url = f"sqlite:///{files[0]}"
+        return (
+            f"Look at it: optuna-dashboard {shlex.quote(url)}\n"
+            f"From Python: optuna.load_study(study_name={source.manifest.name!r}, storage={url!r})"
+        )
+
+
+OPTUNA = OptunaExporter()
+
+
+@contextlib.contextmanager
+def _open_storage(path: Path, *, is_new: bool = False) -> Iterator[optuna.storages.RDBStorage]:
+    """Opens a database file and lets go of it at the end."""
+    import optuna
+    import sqlalchemy
+
+    if not is_new and not path.stat().st_size:
+        raise ConversionError(f"{path.name} is empty")  # Optuna would fill it
+    url = sqlalchemy.URL.create("sqlite", database=str(path))  # a path may hold signs that a URL may not
+    storage = optuna.storages.RDBStorage(url.render_as_string())
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _values(record: TrialRecord) -> list[float] | None:
+    """Images/s and the proxy's value of a trial that ended with both, measured or imputed."""
+    if _STATES[record.state] != "COMPLETE" or record.is_peer:
+        return None
+    measurement, score = record.measurement, record.score
+    speed = measurement.images_per_s if measurement else record.imputed.get("images_per_s")
+    value = record.imputed.get("value", score.value if score else None)
+    return None if speed is None or value is None else [speed, value]
+
+
+def _imputed(record: TrialRecord) -> list[str]:
+    return sorted(record.imputed) if _values(record) else []
+
+
+def _build_trial(record: TrialRecord, space: SearchSpace, limits: Sequence[str]) -> optuna.trial.FrozenTrial:
+    """Returns a record as a trial of Optuna."""
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import TrialState as OptunaState
+    from optuna.trial import create_trial
+
+    values = _values(record)
+    state = _STATES[record.state]
+    if state == "COMPLETE" and values is None:
+        state = "PRUNED"
+    choices = {knob.param: knob.choices for knob in space.knobs}
+    params = record.params or {}
+    # Optuna's samplers want every constraint of every trial: what was not measured lies on the limit's edge.
+    constraints = {name: record.violations.get(name, 0.0) for name in limits} if record.violations else {}
+    trial = create_trial(
+        state=OptunaState[state],
+        values=values,
+        params={name: choices[name][index] for name, index in params.items()},
+        distributions={name: CategoricalDistribution(choices[name]) for name in params},
+        user_attrs={name: value for name, value in _attributes(record).items() if value not in (None, [])},
+        # optuna-dashboard knows no constraint by its name: a list says whether a trial is feasible.
+        system_attrs={"constraints": [max(constraints.values())]} if constraints else {},
+        intermediate_values={
+            score.images_seen: mean.value for score in record.scores if (mean := record.score_at(score.images_seen))
+        },
+        constraints=constraints,
+    )
+    trial.datetime_start = _local_time(record.started_at) or trial.datetime_start
+    if trial.state.is_finished():
+        trial.datetime_complete = _local_time(record.finished_at) or trial.datetime_start
+    return trial
+
+
+def _attributes(record: TrialRecord) -> dict[str, Any]:
+    measurement, score = record.measurement, record.score
+    found: dict[str, Any] = {
+        "number": record.number,
+        "key": record.key,
+        "network": describe_arch(record.subject.arch) if record.subject.arch else record.key,
+        "state": str(record.state),
+        "origin": record.origin,
+        "reason": record.reason,
+        "retry_of": record.retry_of,
+        "imputed": _imputed(record),
+        "params_m": None if record.parameters is None else record.parameters / 1e6,
+        "gmacs": None if record.macs is None else record.macs / 1e9,
+    }
+    if measurement is not None:
+        found |= {
+            "images_per_s": measurement.images_per_s,
+            "images_per_s_95": list(measurement.images_per_s_interval or ()),
+            "latency_ms_p95": measurement.latency_ms_p95,
+            "memory_mib": measurement.memory_mib,
+        }
+    if score is not None:
+        found |= {score.metric: score.value, "standard_error": score.standard_error, "images_seen": score.images_seen}
+    return found
+
+
+def _local_time(text: str | None) -> datetime.datetime | None:
+    """Returns a record's time as Optuna has it, without a zone; None where there is none."""
+    try:
+        return datetime.datetime.fromisoformat(text or "").astimezone().replace(tzinfo=None)
+    except ValueError:
+        return None

@@ -1,0 +1,27 @@
+import pytest
+import sqlalchemy
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Engine
+
+
+@sqlalchemy.event.listens_for(Engine, "connect")
+def _trust_the_system(connection, record):
+    """Nobody pulls the plug on these files: what is written need not reach the disk before a test goes on."""
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+_read_directory = ScriptDirectory.from_config
+_DIRECTORIES = {}
+
+
+def _directory_of(config):
+    """Optuna's migrations, read once and not for each database that is made: that takes longer than a search here."""
+    place = config.get_main_option("script_location")
+    if place not in _DIRECTORIES:
+        _DIRECTORIES[place] = _read_directory(config)
+    return _DIRECTORIES[place]
+
+
+@pytest.fixture(autouse=True)
+def quick_databases(monkeypatch):
+    monkeypatch.setattr(ScriptDirectory, "from_config", staticmethod(_directory_of))

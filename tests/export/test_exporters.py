@@ -1,0 +1,117 @@
+"""Every exporter keeps the promises of the interface, and a new one is a file and a line."""
+
+import pytest
+from builders import TINY, demo_records, write_study
+from toy_exporter import ToyExporter
+
+from hilo_nas.errors import UsageError
+from hilo_nas.export import (
+    EXPORTERS,
+    ExportOptions,
+    NetworkSource,
+    Preprocessing,
+    StudySource,
+    export,
+    find_exporter,
+    register_exporter,
+    source_of_study,
+    source_of_trial,
+)
+from hilo_nas.study import Study
+from hilo_nas.testing import check_exporter
+
+
+@pytest.fixture
+def sources(tmp_path):
+    folder = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    trial = source_of_trial(folder.load_manifest(), folder.record(3), folder=folder)
+    return {NetworkSource: trial, StudySource: source_of_study(folder)}
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_an_exporter_of_the_package_keeps_the_promises(name, sources, tmp_path):
+    if name == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    exporter = EXPORTERS[name]
+    check_exporter(exporter, sources[exporter.source_type], tmp_path / "files")
+
+
+def test_a_toy_is_added_by_a_file_and_a_line(sources, tmp_path):
+    register_exporter(ToyExporter())
+    try:
+        check_exporter(find_exporter("toy"), sources[NetworkSource], tmp_path / "files")
+        assert list(EXPORTERS)[-1] == "toy"
+        with pytest.raises(ValueError, match="there is a 'toy' already"):
+            register_exporter(ToyExporter())
+    finally:
+        del EXPORTERS["toy"]
+    with pytest.raises(UsageError, match="format must be one of timm, onnx, optuna, but got 'toy'"):
+        find_exporter("toy")
+
+
+class Litterer(ToyExporter):
+    def write(self, source, folder, options):
+        (folder / "more.txt").write_text("litter")
+        return super().write(source, folder, options)
+
+
+class Misnamed(ToyExporter):
+    name = "Toy Format"
+
+
+class Credulous(ToyExporter):
+    def verify(self, source, folder):
+        return "verified: it is there"
+
+
+class Silent(ToyExporter):
+    def next_step(self, source, files):
+        return ""
+
+
+class Telltale(ToyExporter):
+    def write(self, source, folder, options):
+        (folder / "toy.txt").write_text(f"written in {folder}")
+        return []
+
+    def verify(self, source, folder):
+        return "verified: it is there"
+
+
+@pytest.mark.parametrize(
+    ("exporter", "promise"),
+    [
+        (Misnamed(), "name must be a lower-case word"),
+        (Litterer(), "nothing else"),
+        (Credulous(), "verify must raise an error for empty files"),
+        (Silent(), "next_step must name a file"),
+        (Telltale(), "no path of this machine"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_broken_promise_is_named(exporter, promise, sources, tmp_path):
+    with pytest.raises(AssertionError, match=promise):
+        check_exporter(exporter, sources[NetworkSource], tmp_path / "files")
+
+
+def test_a_source_of_the_wrong_kind_is_refused(sources, tmp_path):
+    with pytest.raises(UsageError, match=r"format toy exports one network: .* but got study demo"):
+        export(ToyExporter(), sources[StudySource], tmp_path / "out", ExportOptions())
+    with pytest.raises(UsageError, match="format optuna exports a whole study, but got cf9a: a trial"):
+        export(
+            EXPORTERS["optuna"],
+            NetworkSource(arch=TINY, num_classes=10, preprocessing=Preprocessing(img_size=32), name="cf9a: a trial"),
+            tmp_path / "out",
+            ExportOptions(),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_only_file_of_a_format_may_be_named(sources, tmp_path):
+    source = sources[NetworkSource]
+    (named,), _ = export(ToyExporter(), source, tmp_path / "here" / "net.txt", ExportOptions())
+    assert named == tmp_path / "here" / "net.txt"
+    (tmp_path / "folder.txt").mkdir()
+    (inside,), _ = export(ToyExporter(), source, tmp_path / "folder.txt", ExportOptions())
+    assert inside == tmp_path / "folder.txt" / "toy.txt"
