@@ -18,12 +18,12 @@ def check_exporter(
     folder: Path,
     options: ExportOptions | None = None,
 ) -> None:
-    """Exports a source several times and checks every promise of the interface.
+    """Exports a source once and checks every promise of the interface.
 
     Args:
         exporter: The exporter to test.
         source: A source that it can export.
-        folder: An empty folder to write to.
+        folder: A folder to make and to write to.
         options: Choices; the defaults if left out.
 
     Raises:
@@ -32,13 +32,20 @@ def check_exporter(
     options = options or ExportOptions()
     _check_declaration(exporter, source)
     exporter.check(source, options)
-    files, notes = export(exporter, source, folder / "out", options)
-    assert [path.name for path in files] == list(exporter.files), f"export must give {exporter.files}, but gave {files}"
+    _check_replacing(exporter, source, folder / "occupied", options)
+    written = folder / "written"
+    written.mkdir(parents=True)
+    notes = exporter.write(source, written, options)
+    found = sorted(path.name for path in written.iterdir())
+    assert found == sorted(exporter.files), f"write must make {exporter.files} and nothing else, but made {found}"
+    notes = [*notes, exporter.verify(source, written)]
     assert all(note.strip() for note in notes), f"notes and what verify returns must be sentences, but got {notes}"
-    _check_step(exporter, source, files)
-    _check_places(exporter, source, folder, files)
-    _check_replacing(exporter, source, files, options)
-    _check_writing(exporter, source, folder, options)
+    files = [written / file for file in exporter.files]
+    step = exporter.next_step(source, files)
+    assert any(str(path) in step for path in files), f"next_step must name a file, but says {step!r}"
+    for path in files:
+        assert str(folder).encode() not in path.read_bytes(), f"{path.name} must hold no path of this machine"
+    _check_damage(exporter, source, files)
 
 
 def _check_declaration(exporter: Exporter[Any], source: NetworkSource | StudySource) -> None:
@@ -53,48 +60,27 @@ def _check_declaration(exporter: Exporter[Any], source: NetworkSource | StudySou
     assert isinstance(source, exporter.source_type), "the test needs a source of the exporter's source_type"
 
 
-def _check_step(exporter: Exporter[Any], source: NetworkSource | StudySource, files: list[Path]) -> None:
-    step = exporter.next_step(source, files)
-    assert any(str(path) in step for path in files), f"next_step must name a file, but says {step!r}"
-
-
-def _check_places(
-    exporter: Exporter[Any], source: NetworkSource | StudySource, folder: Path, files: list[Path]
-) -> None:
-    for path in files:
-        assert str(folder).encode() not in path.read_bytes(), f"{path.name} must hold no path of this machine"
-    exporter.verify(source, files[0].parent)
-
-
 def _check_replacing(
-    exporter: Exporter[Any], source: NetworkSource | StudySource, files: list[Path], options: ExportOptions
-) -> None:
-    before = {path: path.read_bytes() for path in files}
-    ways = (False,) if exporter.can_replace else (False, True)
-    for force in ways:
-        try:
-            export(exporter, source, files[0].parent, options, force=force)
-        except UsageError:
-            pass
-        else:
-            raise AssertionError(f"an export must not replace files that are there, with force={force}")
-    assert {path: path.read_bytes() for path in files} == before, "a refused export must leave the files alone"
-    if exporter.can_replace:
-        export(exporter, source, files[0].parent, options, force=True)
-
-
-def _check_writing(
     exporter: Exporter[Any], source: NetworkSource | StudySource, folder: Path, options: ExportOptions
 ) -> None:
-    damaged = folder / "damaged"
-    damaged.mkdir()
-    exporter.write(source, damaged, options)
-    found = sorted(path.name for path in damaged.iterdir())
-    assert found == sorted(exporter.files), f"write must make {exporter.files} and nothing else, but made {found}"
+    folder.mkdir(parents=True)
     for file in exporter.files:
-        (damaged / file).write_bytes(b"")
+        (folder / file).write_text("of someone else")
+    for force in (False,) if exporter.can_replace else (False, True):
+        try:
+            export(exporter, source, folder, options, force=force)
+        except UsageError:
+            continue
+        raise AssertionError(f"an export must not replace files that are there, with force={force}")
+    texts = {(folder / file).read_text() for file in exporter.files}
+    assert texts == {"of someone else"}, "a refused export must leave the files alone"
+
+
+def _check_damage(exporter: Exporter[Any], source: NetworkSource | StudySource, files: list[Path]) -> None:
+    for path in files:
+        path.write_bytes(b"")
     try:
-        exporter.verify(source, damaged)
+        exporter.verify(source, files[0].parent)
     except HiloNasError:
         return
     raise AssertionError("verify must raise an error for empty files")

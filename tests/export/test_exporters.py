@@ -24,7 +24,7 @@ from hilo_nas.testing import check_exporter
 @pytest.fixture
 def sources(tmp_path):
     folder = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
-    trial = source_of_trial(folder.load_manifest(), folder.record(3), folder=folder)
+    trial = source_of_trial(folder.load_manifest(), folder.record(0), folder=folder)
     return {NetworkSource: trial, StudySource: source_of_study(folder)}
 
 
