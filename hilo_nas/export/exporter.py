@@ -52,7 +52,7 @@ class Exporter(Protocol[Source]):
 
     @property
     def can_replace(self) -> bool:
-        """Whether files of an earlier export may be replaced; not where others may have them open or write to them."""
+        """Permission to replace files of an earlier export; False where other programs may have them open."""
 
     def check(self, source: Source, options: ExportOptions) -> None:
         """Raises a UsageError that names every reason why the source cannot be exported so; cheap."""

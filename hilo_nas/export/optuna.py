@@ -119,7 +119,7 @@ OPTUNA = OptunaExporter()
 
 @contextlib.contextmanager
 def _open_storage(path: Path, *, is_new: bool = False) -> Iterator[optuna.storages.RDBStorage]:
-    """Opens a database file and lets go of it at the end."""
+    """Opens a database file, and releases it at the end."""
     import optuna
     import sqlalchemy
 

@@ -20,7 +20,7 @@ from hilo_nas.states import TrialState
 __all__ = ["FITS", "OptunaStudy", "Proposal", "impute"]
 
 FITS = "fits_memory"
-"""A constraint that stands for networks that did not fit into memory while they were timed."""
+"""Constraint of networks that did not fit into memory while they were timed."""
 
 
 def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, float]:
@@ -69,7 +69,7 @@ class OptunaStudy:
         sampler: What proposes.
         limits: The limits in force; the space's if left out. Only those that need a measurement become constraints:
             the sampler's proposals keep the others anyway (`FeasibleSampler`), and a model of each costs time.
-        prune: Whether stopped networks are told as pruned, without values, not with what they would have reached.
+        prune: Tell stopped networks as pruned, without values, instead of with what they would have reached.
     """
 
     def __init__(
@@ -201,5 +201,5 @@ def _finish(study: optuna.Study, asked: optuna.Trial, told: FrozenTrial | None) 
 
 
 def _essence(trial: FrozenTrial | None) -> tuple[Any, ...] | None:
-    """What two trials must share to be one to a sampler."""
+    """Parts of a trial that a sampler reads."""
     return None if trial is None else (trial.state, trial.values, trial.params, trial.system_attrs)

@@ -125,7 +125,7 @@ class FeasibleSampler(BaseSampler):
     """Proposals of an inner sampler, each moved to a near network that is allowed and not yet known.
 
     A proposal depends on the finished trials, the seed and the number of proposals before it, and on nothing else: the
-    inner sampler is built anew for each. So a resumed search proposes what an uninterrupted one would.
+    inner sampler is built again for each. So a resumed search proposes what an uninterrupted one would.
 
     Args:
         build_inner: Returns Optuna's sampler for a seed; see `build_sampler`.
