@@ -216,6 +216,7 @@ def studies(tmp_path_factory) -> Path:
     [
         "--help",
         "search --help",
+        "export --help",
         "--version",
         "space list",
         "space show litv2_digits",

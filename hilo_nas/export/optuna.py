@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shlex
+import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -121,12 +122,15 @@ OPTUNA = OptunaExporter()
 def _open_storage(path: Path, *, is_new: bool = False) -> Iterator[optuna.storages.RDBStorage]:
     """Opens a database file, and releases it at the end."""
     import optuna
-    import sqlalchemy
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, check_same_thread=False)  # a URL would have to escape the path
+        connection.execute("PRAGMA synchronous = OFF")  # a draft need not survive a power cut
+        return connection
 
     if not is_new and not path.stat().st_size:
         raise ConversionError(f"{path.name} is empty")  # Optuna would fill it
-    url = sqlalchemy.URL.create("sqlite", database=str(path))  # a path may hold signs that a URL may not
-    storage = optuna.storages.RDBStorage(url.render_as_string())
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": connect})
     try:
         yield storage
     finally:

@@ -1,14 +1,5 @@
 import pytest
-import sqlalchemy
 from alembic.script import ScriptDirectory
-from sqlalchemy.engine import Engine
-
-
-@sqlalchemy.event.listens_for(Engine, "connect")
-def _trust_the_system(connection, record):
-    """Nobody pulls the plug on these files: what is written need not reach the disk before a test goes on."""
-    connection.execute("PRAGMA synchronous = OFF")
-
 
 _read_directory = ScriptDirectory.from_config
 _DIRECTORIES = {}
