@@ -11,7 +11,6 @@ from fakes import FakeExecutor, speed
 
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
 from hilo_nas.events import FrontChanged, Notice, TrialFinished, TrialStarted
-from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.records import SCHEMA_VERSION, Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
