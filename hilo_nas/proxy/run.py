@@ -17,6 +17,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.hashes import short_hash
 from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.measurement.proxy import PROXY_PRECISIONS
 from hilo_nas.proxy.kinds import Proxy
 from hilo_nas.proxy.memory import memory_given_back
 from hilo_nas.proxy.work import Prepared, Result, ScoreJob, Work
@@ -43,7 +44,7 @@ def prepare_proxy(
         plan: `ProxyPlan.to_dict()`.
         data: `CachedData.to_dict()`; None for a proxy that is not given the images (`Proxy.sees_images`).
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
-        source: For a proxy with `has_source`, where its function lies on this machine, as `plugins.absolute` returns it.
+        source: For a proxy with `has_source`, where its function lies here, as `plugins.absolute` returns it.
 
     Raises:
         HiloNasError: The proxy cannot serve.
@@ -69,8 +70,8 @@ def score_network(
 ) -> dict[str, Any]:
     """Scores one network and returns `{"score": ProxyScore, "further": [ProxyScore, ...]}` as plain data.
 
-    A proxy with rungs may do its work in legs: each continues from the checkpoint that the one before left, and together
-    they give what the whole gives. The score's seconds are those of its leg.
+    A proxy with rungs may do its work in legs: each continues from the checkpoint that the one before left, and
+    together they give what the whole gives. The score's seconds are those of its leg.
 
     It seeds torch's own generator. At the end, memory that torch keeps on a CUDA device is given back (except cuBLAS's
     workspace), because another process times networks on the same device.
@@ -129,6 +130,8 @@ def _check(plan: ProxyPlan, data: CachedData, proxy: Proxy, score_under: Sequenc
         raise UsageError(f"the images were prepared at {data.img_size} pixels, the plan says {plan.img_size}")
     if score_under and "proxy_precision" not in proxy.options:
         raise UsageError(f"the proxy {proxy.name} cannot score under another precision, but got {score_under[0]!r}")
+    if unknown := [precision for precision in score_under if precision not in PROXY_PRECISIONS]:
+        raise UsageError(f"score_under must be of {', '.join(PROXY_PRECISIONS)}, but got {unknown[0]!r}")
 
 
 def _work_of(proxy: Proxy) -> Work:

@@ -20,7 +20,7 @@ class Prepared:
     """What a proxy did before the first trial, as plain data."""
 
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What values depend on, the same on every machine; a study stores its hash. Empty where there is nothing to say."""
+    """What values depend on, the same on every machine; a study stores its hash. Empty where nothing is to be said."""
     local: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What `Work.score` needs on this machine, such as paths; stored nowhere."""
 

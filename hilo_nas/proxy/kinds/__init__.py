@@ -27,6 +27,7 @@ __all__ = [
     "metric_named",
     "proxy_named",
     "proxy_names",
+    "quick_names",
 ]
 
 PROXIES = {proxy.name: proxy for proxy in (TRAINING, *FORMULAS, *TRAINING_FREE)}
@@ -48,6 +49,11 @@ def list_proxies() -> tuple[Proxy, ...]:
         UsageError: An installed package declares something else.
     """
     return tuple(proxy_named(name) for name in proxy_names())
+
+
+def quick_names() -> tuple[str, ...]:
+    """Returns the names of the proxies that can be taken beside another one (`Proxy.is_quick`)."""
+    return tuple(proxy.name for proxy in list_proxies() if proxy.is_quick)
 
 
 def find_proxy(name: str) -> Proxy | None:
@@ -99,5 +105,7 @@ def _find_installed(name: str) -> Proxy | None:
 def _load_installed(entry: importlib.metadata.EntryPoint) -> Proxy:
     found = entry.load()
     if not isinstance(found, Proxy) or found.name != entry.name:
-        raise UsageError(f"{entry.value} must be the declaration of a proxy named {entry.name!r}, but is {found!r:.100}")
+        raise UsageError(
+            f"{entry.value} must be the declaration of a proxy named {entry.name!r}, but is {found!r:.100}"
+        )
     return found

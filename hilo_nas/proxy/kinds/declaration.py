@@ -126,8 +126,8 @@ class Proxy:
     metrics: tuple[Metric, ...]
     """What its values may measure, the default first; more than one only where it reads the option `metric`."""
     description: str
-    """What it does, after its name: a format string with the fields `images`, `data`, `img_size`, `batch_size`, `metric`
-    and `scored_on` (which images it scores on)."""
+    """What it does, after its name: a format string with the fields `images`, `data`, `img_size`, `batch_size`,
+    `metric` and `scored_on` (which images it scores on)."""
     summary: str = ""
     """The whole line in `hilo-nas status`, with the same fields; name and description if left out."""
     work: str | None = None
