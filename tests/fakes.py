@@ -112,6 +112,8 @@ class FakeMachine(FakeExecutor):
         self.speeds = None
         self.loaded = []
         """Functions of the user's own that were to score."""
+        self.prepared_facts = {}
+        """What proxies say of what they prepared."""
 
     def __call__(self, logs, *, purpose, idle_timeout_s, timing_s=None):
         self.timing_s = timing_s
@@ -148,7 +150,7 @@ class FakeMachine(FakeExecutor):
 
     def prepare_proxy(self, plan, data, source, device, emit):
         self.loaded.append(source)
-        return {"facts": {}, "local": {"function": source}}
+        return {"facts": dict(self.prepared_facts), "local": {"function": source}}
 
     def set_up(self, conditions, calibrations, plan, data, *, prepared=None, training_device=None, speeds=None):
         self.conditions, self.plan, self.speeds = conditions, plan, speeds

@@ -63,6 +63,7 @@ FLOORS = {
     "transitions": 1,
     "api": 5,
     "bench": 5,
+    "testing": 5,
     "cli": 6,
     "__main__": 7,
 }

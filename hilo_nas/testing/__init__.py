@@ -1,0 +1,5 @@
+"""Fakes, and the checks that every implementation of an interface must pass, for tests here and in other packages."""
+
+from hilo_nas.testing.proxies import DeclarationChecks, ProxyChecks
+
+__all__ = ["DeclarationChecks", "ProxyChecks"]
