@@ -127,7 +127,7 @@ class ProxyPlan:
         """Builds the plan that `to_dict` described, or one stored by an earlier version."""
         return cls(**{**fields, "rungs": tuple(fields.get("rungs", ()))})
 
-    def beside(self, name: str) -> ProxyPlan:
+    def for_comparison(self, name: str) -> ProxyPlan:
         """Returns the plan by which another proxy without a budget scores the same networks on the same images."""
         proxy = proxy_named(name)
         return dataclasses.replace(

@@ -36,8 +36,8 @@ def prepare_proxy(
 ) -> dict[str, Any]:
     """Does a proxy's work before the first trial and returns `{"facts": {...}, "local": {...}}`.
 
-    `score_network` takes the result as `prepared`. Equal arguments give equal facts, so a worker that was started anew
-    may be asked again. Only a proxy whose declaration says `prepares` needs the call.
+    `score_network` takes the result as `prepared`. Equal arguments give equal facts, so a new worker may be asked
+    again. Only a proxy whose declaration says `prepares` needs the call.
 
     Args:
         emit: Takes `TrainingProgressed` and `Notice`.
@@ -156,6 +156,6 @@ def _build_score(result: Result, job: ScoreJob, seconds: float) -> ProxyScore:
         seed=job.seed,
         micro_batch_size=result.micro_batch_size,
         device=job.device,
-        versions=versions(),
+        versions={**versions(), "torch": torch.__version__},  # which says for which CUDA it was built
         scored_at=utc_now(),
     )

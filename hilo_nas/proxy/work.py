@@ -1,4 +1,4 @@
-"""What a proxy does in a worker process."""
+"""The work of a proxy in a worker process: its interface and its plain data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Prepared", "Result", "ScoreJob", "Work"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a proxy did before the first trial, as plain data."""
+    """Result of a proxy's work before the first trial, as plain data."""
 
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What values depend on, the same on every machine; a study stores its hash. Empty where nothing is to be said."""

@@ -127,15 +127,15 @@ class TrainingErrand(Errand):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyErrand(Errand):
-    """What a proxy beside the study's says of a network."""
+    """The score of another proxy than the study's, for comparison."""
 
     name: str
     """Of a quick proxy (`Proxy.is_quick`)."""
 
     def scores(self, worker: Caller, setting: Setting, emit: Emit) -> Iterator[ProxyScore]:
         """See `Errand.scores`."""
-        score = self._call(worker, setting.plan.beside(self.name), setting, emit)
-        name = proxy_named(self.name).hash_beside(setting.plan.to_dict(), setting.data.hash)
+        score = self._call(worker, setting.plan.for_comparison(self.name), setting, emit)
+        name = proxy_named(self.name).comparison_hash(setting.plan.to_dict(), setting.data.hash)
         yield dataclasses.replace(score, plan_hash=name)
 
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:

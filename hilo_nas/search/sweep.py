@@ -268,7 +268,7 @@ def _errands(
         ProxyErrand(number=record.number, subject=record.subject, seed=manifest.seed, name=name)
         for name in proxies
         for record in timed
-        if proxy_named(name).hash_beside(manifest.plan.to_dict(), manifest.data.hash)
+        if proxy_named(name).comparison_hash(manifest.plan.to_dict(), manifest.data.hash)
         not in {score.plan_hash for score in record.other_scores}
     ]
     for course in courses:

@@ -233,7 +233,7 @@ class ProxyChecks(DeclarationChecks):
         assert "of-another-time" in self._refusal(self.build_plan(recipe="of-another-time"))
 
     def test_it_is_scored_under_another_precision_where_it_reads_precisions(self) -> None:
-        """The same trained network has a further score, under a name of its own."""
+        """The same trained network has a further score, under another name."""
         if "proxy_precision" not in self.proxy.options:
             assert "another precision" in self._refusal(score_under=["amp-bf16"])
             return

@@ -58,7 +58,7 @@ def test_scores_keep_the_names_under_which_studies_have_stored_them(name, own, b
     assert plan.hash(data_hash) == own
     if beside is not None:
         studys = ProxyPlan(img_size=32, batch_size=64, images=3000, hflip=False)
-        assert proxy.hash_beside(studys.to_dict(), data_hash) == beside
+        assert proxy.comparison_hash(studys.to_dict(), data_hash) == beside
     assert proxy.is_quick == (beside is not None)
 
 

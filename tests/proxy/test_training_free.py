@@ -52,7 +52,7 @@ def run(data, name, arch=NARROW, seed=0, subject=None, the_plan=None):
     scored = score_network(
         emit=lambda event: None,
         subject=subject or {"arch": arch},
-        plan=(the_plan or plan()).beside(name).to_dict(),
+        plan=(the_plan or plan()).for_comparison(name).to_dict(),
         data=data.to_dict(),
         prepared={},
         seed=seed,
@@ -266,7 +266,7 @@ def test_dss_of_a_network_that_puts_out_nothing_is_an_error():
 def test_a_score_is_plain_data_with_everything_that_it_must_tell(digits16, name):
     score = run(digits16, name, seed=3)
     assert (score.metric, score.seed, score.device, score.n_val, score.loss) == (name, 3, "cpu", 0, None)
-    assert score.plan_hash == plan().beside(name).hash(digits16.content_hash)
+    assert score.plan_hash == plan().for_comparison(name).hash(digits16.content_hash)
     assert (score.images_seen, score.micro_batch_size) == (1, {"naswot": 32, "zico": 32, "dss": 1}[name])
     assert math.isfinite(score.value)
     assert score.standard_error > 0
@@ -335,11 +335,11 @@ def test_a_minibatch_holds_no_image_twice_where_there_are_few(prepare, images):
 
 def test_what_a_score_does_not_depend_on_is_not_in_its_hash(digits16):
     def name_of(name="zico", **changes):
-        return proxy_named(name).hash_beside(plan(**changes).to_dict(), "data")
+        return proxy_named(name).comparison_hash(plan(**changes).to_dict(), "data")
 
     assert name_of() == name_of(images=512) == name_of(precision="amp-bf16") == name_of(metric="balanced")
     others = [name_of("dss"), name_of(img_size=32), name_of(batch_size=16), name_of(val_fraction=0.5)]
-    assert len({name_of(), *others, proxy_named("zico").hash_beside(plan().to_dict(), "other")}) == 6
+    assert len({name_of(), *others, proxy_named("zico").comparison_hash(plan().to_dict(), "other")}) == 6
 
 
 def test_an_unknown_name_and_images_of_another_size_are_refused(digits16):

@@ -38,7 +38,7 @@ _GROUP = "hilo_nas.proxies"
 
 
 def proxy_names() -> tuple[str, ...]:
-    """Returns the names that `--proxy` takes beside functions, those of installed packages last."""
+    """Returns the names that `--proxy` takes, apart from functions; those of installed packages come last."""
     return tuple(dict.fromkeys((*PROXIES, *importlib.metadata.entry_points(group=_GROUP).names)))
 
 
@@ -52,7 +52,7 @@ def list_proxies() -> tuple[Proxy, ...]:
 
 
 def quick_names() -> tuple[str, ...]:
-    """Returns the names of the proxies that can be taken beside another one (`Proxy.is_quick`)."""
+    """Returns the names of the proxies that can be compared with a study's at little cost (`Proxy.is_quick`)."""
     return tuple(proxy.name for proxy in list_proxies() if proxy.is_quick)
 
 

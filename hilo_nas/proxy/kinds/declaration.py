@@ -1,4 +1,4 @@
-"""Declaration of a proxy: everything that is known about it without running it."""
+"""Declaration of a proxy: all facts about it that do not need it to run."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """Everything that is known about a proxy without running it; importing a declaration imports no torch.
+    """All facts about a proxy that do not need it to run; importing a declaration imports no torch.
 
     A new kind is a module with a declaration, a module with its `hilo_nas.proxy.work.Work`, and a line in
     `hilo_nas.proxy.kinds.PROXIES`; or, in another package, a line in its entry points of the group
@@ -143,7 +143,7 @@ class Proxy:
     horizon_versions: tuple[str, ...] = ()
     """Earlier versions whose values depended on the full budget even at a rung."""
     hashed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Further facts on which its values depend when it is taken beside a study's proxy; see `hash_beside`."""
+    """Further facts on which its values depend when it is compared with a study's proxy; see `comparison_hash`."""
 
     @property
     def has_budget(self) -> bool:
@@ -162,7 +162,7 @@ class Proxy:
 
     @property
     def is_quick(self) -> bool:
-        """Whether it has a worker but no budget, so that it can be taken beside another proxy for comparison."""
+        """Whether it has a worker but no budget: it can be compared with a study's proxy at little cost."""
         return self.work is not None and not self.has_budget
 
     @property
@@ -186,12 +186,12 @@ class Proxy:
         Args:
             images: The full budget.
             batch_size: Training images per batch.
-            attempt: Runs it on the network with a budget of so many images; costs what that costs.
+            attempt: Runs it on the network with that budget, which takes its time.
         """
         return attempt(images).seconds
 
-    def hash_beside(self, plan: Mapping[str, Any], data_hash: str) -> str:
-        """Returns the name under which values taken beside a study's own proxy are comparable.
+    def comparison_hash(self, plan: Mapping[str, Any], data_hash: str) -> str:
+        """Returns the name under which values are comparable that are compared with those of a study's proxy.
 
         Args:
             plan: `ProxyPlan.to_dict()` of the study; only the choice and the size of the images count.

@@ -1,4 +1,4 @@
-"""Proxies that need no work: what a trial's record says already."""
+"""Proxies that need no work, because a trial's record has their value already."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FORMULAS", "Formula", "NetworkFacts"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkFacts:
-    """What is known of a network before it is scored."""
+    """Facts about a network that precede its score."""
 
     parameters: int | None
     macs: int | None
@@ -29,7 +29,7 @@ class Formula(Proxy):
     fact: str
     """The field of `NetworkFacts`."""
     unit: float = 1.0
-    """What one unit of the value is in units of the fact."""
+    """Size of the value's unit in units of the fact."""
 
     def estimate_seconds(self, images: int, batch_size: int, attempt: Callable[[int], Attempt]) -> float:
         """See `Proxy.estimate_seconds`."""

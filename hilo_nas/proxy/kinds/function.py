@@ -17,7 +17,7 @@ _PROBE_BATCHES = (6, 60)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Function(Proxy):
     def estimate_seconds(self, images: int, batch_size: int, attempt: Callable[[int], Attempt]) -> float:
-        """See `Proxy.estimate_seconds`: from two smaller budgets, whatever the function makes of them."""
+        """See `Proxy.estimate_seconds`: extrapolated from two smaller budgets."""
         small, large = (min(batches * batch_size, images) for batches in _PROBE_BATCHES)
         first, second = (attempt(tried).seconds for tried in (small, large))
         if large == images:

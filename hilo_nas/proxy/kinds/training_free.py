@@ -7,7 +7,7 @@ from hilo_nas.proxy.kinds.declaration import Metric, Proxy
 __all__ = ["REPEATS", "TRAINING_FREE"]
 
 REPEATS = 3
-"""Fresh networks, on images of their own, that a value is the mean of."""
+"""Fresh networks, each on different images, of whose values the mean is taken."""
 _VERSION = "training-free-1"
 """It changes with anything in `proxy/training_free/` that may change a value."""
 
