@@ -153,9 +153,9 @@ class Manifest:
         if chance is None:
             return record
         if record.is_peer:
-            named = self.plan_hash_of(record.subject)
+            named, proxy = self.plan_hash_of(record.subject), self.plan.declaration
             if named != self.plan_hash and self.plan_hash in {score.plan_hash for score in record.scores}:
-                reason = f"its score was taken by recipe {self.plan.declaration.version}, now {self.plan.declaration.baseline_version}"
+                reason = f"its score was taken by recipe {proxy.version}, now {proxy.baseline_version}"
                 scores = tuple(score for score in record.scores if score.plan_hash == named)
                 record = interrupt(record, reason, scores=scores)
         if all(score.chance is not None for score in record.scores):
