@@ -9,16 +9,7 @@ from typing import Any, cast
 import yaml
 
 from hilo_nas.errors import HiloNasError, RecordError
-from hilo_nas.measurement import (
-    BASELINE_RECIPE,
-    RECIPE,
-    TRAINING,
-    Calibration,
-    Condition,
-    DeviceIdentity,
-    Measurement,
-    ProxyPlan,
-)
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
 from hilo_nas.measurement.plain import (
     Count,
     Finite,
@@ -31,6 +22,7 @@ from hilo_nas.measurement.plain import (
     to_plain,
 )
 from hilo_nas.one_line import one_lined
+from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.safe_yaml import parse_yaml
 from hilo_nas.schema_1 import upgraded_manifest
@@ -113,6 +105,8 @@ class Manifest:
     """Networks of others that are timed and trained beside the space's, as `timm:NAME`; a later call may add some."""
     training_device: DeviceIdentity | None = None
     """Device that trained first; scores of others are comparable. None in studies of schema 1."""
+    prepared: str | None = None
+    """Hash of the facts that the proxy prepared before the first trial; None where it prepared none."""
     schema_version: Count = _SCHEMA_VERSION
 
     @property
@@ -141,16 +135,13 @@ class Manifest:
 
     @property
     def chance(self) -> float:
-        """What a network scores that knows nothing, as far as that is known: 0 where the proxy is no training."""
-        return 1 / self.data.num_classes if self.plan.proxy == TRAINING else 0.0
+        """What a network scores that guesses evenly; 0 where the metric knows no guessing."""
+        return metric_named(self.plan.score_metric).chance(self.data.num_classes, None) or 0.0
 
     @property
     def guessing_score(self) -> float | None:
-        """The score of always guessing the largest class; None where the proxy is no training."""
-        if self.plan.proxy != TRAINING:
-            return None
-        evenly = 1 / self.data.num_classes
-        return (self.data.chance or evenly) if self.plan.metric == "top1" else evenly
+        """The score of always guessing the largest class; None where the metric knows no guessing."""
+        return metric_named(self.plan.score_metric).chance(self.data.num_classes, self.data.chance)
 
     def interpret_scores(self, record: TrialRecord) -> TrialRecord:
         """Returns a stored record with its scores as this version reads them.
@@ -158,17 +149,17 @@ class Manifest:
         Scores that do not say what guessing would score are told it. A baseline whose
         scores were taken by an earlier recipe counts as cut off, so that the next search trains it again.
         """
-        if self.plan.proxy != TRAINING:
+        chance = self.guessing_score
+        if chance is None:
             return record
         if record.is_peer:
-            named = self.plan_hash_of(record.subject)
+            named, proxy = self.plan_hash_of(record.subject), self.plan.declaration
             if named != self.plan_hash and self.plan_hash in {score.plan_hash for score in record.scores}:
-                reason = f"its score was taken by recipe {RECIPE}, now {BASELINE_RECIPE}"
+                reason = f"its score was taken by recipe {proxy.version}, now {proxy.baseline_version}"
                 scores = tuple(score for score in record.scores if score.plan_hash == named)
                 record = interrupt(record, reason, scores=scores)
         if all(score.chance is not None for score in record.scores):
             return record
-        chance = self.guessing_score
         scores = tuple(s if s.chance is not None else dataclasses.replace(s, chance=chance) for s in record.scores)
         return dataclasses.replace(record, scores=scores)
 
@@ -214,6 +205,7 @@ class Manifest:
             "speeds": self.speeds,
             "eta": self.eta,
             "peers": list(self.peers),
+            **({} if self.prepared is None else {"prepared": self.prepared}),
         }
         return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=110)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from hilo_nas.comparison import SURE, Z95, Point
 from hilo_nas.figures import probability_text
-from hilo_nas.measurement import METRICS
+from hilo_nas.proxy.kinds import Metric, metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.states import TrialState
 
@@ -60,8 +60,8 @@ class Standing:
         who = f"{self.name} (trial {self.number})"
         if self.verdict == "did not train":
             return (
-                f"{who} did not train: its {METRICS.get(self.metric, self.metric)} of {_percent(self.score)} cannot be "
-                f"told from guessing ({_percent(self.chance)}), so no trial is compared with it. Train it on more "
+                f"{who} did not train: its {self._metric.short} of {self._text(self.score)} cannot be "
+                f"told from guessing ({self._text(self.chance)}), so no trial is compared with it. Train it on more "
                 "images, in a study with a larger --proxy-images."
             )
         if self.verdict == "not measured":
@@ -73,21 +73,24 @@ class Standing:
             return f"no trial beats {who}" + (stands.replace(";", ":") or ": none is as fast and as accurate")
         of_score = self._gain()
         if abs(self.top1_gain or 0.0) <= self.top1_gain_half_width:
-            of_score = f"{METRICS.get(self.metric, self.metric)} not distinguishable ({self._difference()})"
+            of_score = f"{self._metric.short} not distinguishable ({self._difference()})"
         text = f"trial {self.by}: {self.speed_ratio:.3g}x the images/s of {who}, {of_score}"
         if (self.speed_ratio or 0.0) > 1 and (self.top1_gain or 0.0) > 0:
             text += f", both better with a probability of {probability_text(self.probability or 0.0)}"
         return text + stands
 
+    @property
+    def _metric(self) -> Metric:
+        return metric_named(self.metric)
+
+    def _text(self, value: float | None) -> str:
+        return "an unknown share" if value is None else self._metric.text(value)
+
     def _difference(self) -> str:
-        gain, half_width = self.top1_gain or 0.0, self.top1_gain_half_width
-        if self.metric in METRICS:
-            return f"{100 * gain:+.1f} ± {100 * half_width:.1f} points"
-        return f"{gain:+.4g} ± {half_width:.2g}"
+        return self._metric.difference_text(self.top1_gain or 0.0, self.top1_gain_half_width)
 
     def _gain(self) -> str:
-        what = f"proxy {METRICS[self.metric]}" if self.metric in METRICS else self.metric
-        return f"{self._difference()} of {what}"
+        return f"{self._difference()} of {self._metric.gain}"
 
 
 def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
@@ -171,7 +174,3 @@ def _gain_error(own: Point, other: Point, noise: float) -> float:
 
 def _values(point: Point) -> tuple[float, float]:
     return point.images_per_s, point.value
-
-
-def _percent(share: float | None) -> str:
-    return "an unknown share" if share is None else f"{100 * share:.1f} %"

@@ -24,7 +24,6 @@ from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import RoundTimed
 from hilo_nas.measure import Cohort
 from hilo_nas.measurement import ProxyPlan, find_contention
-from hilo_nas.proxy.training_free.plan import hash_training_free
 from hilo_nas.records import Subject
 from hilo_nas.speeds import SpeedFolder
 
@@ -113,6 +112,8 @@ class FakeMachine(FakeExecutor):
         self.speeds = None
         self.loaded = []
         """Functions of the user's own that were to score."""
+        self.prepared_facts = {}
+        """What proxies say of what they prepared."""
 
     def __call__(self, logs, *, purpose, idle_timeout_s, timing_s=None):
         self.timing_s = timing_s
@@ -147,10 +148,11 @@ class FakeMachine(FakeExecutor):
         self.read_as.append(options)
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
 
-    def load_proxy(self, function, emit):
-        self.loaded.append(function)
+    def prepare_proxy(self, plan, data, source, device, emit):
+        self.loaded.append(source)
+        return {"facts": dict(self.prepared_facts), "local": {"function": source}}
 
-    def set_up(self, conditions, calibrations, plan, data, *, training_device=None, speeds=None):
+    def set_up(self, conditions, calibrations, plan, data, *, prepared=None, training_device=None, speeds=None):
         self.conditions, self.plan, self.speeds = conditions, plan, speeds
         self.training_devices.append(training_device)
 
@@ -221,13 +223,12 @@ class FakeWorkers:
         self.happen(function, arguments)
         subject, plan = Subject.from_dict(arguments["subject"]), ProxyPlan.from_dict(arguments["plan"])
         data_hash, seed = arguments["data"]["content_hash"], arguments["seed"]
-        if function == "hilo_nas.proxy.training_free.run:run_training_free":
-            name = arguments["name"]
-            self.others.append((subject.key, name))
-            value, seen, metric = 1000 * top1(subject.arch), 64, name
-            plan_hash = hash_training_free(name, plan, data_hash)
+        assert function == "hilo_nas.proxy.run:score_network"
+        metric, plan_hash = plan.score_metric, plan.hash(data_hash)
+        if plan.declaration.is_quick:
+            self.others.append((subject.key, plan.proxy))
+            value, seen = 1000 * top1(subject.arch), plan.budgets[-1]
         else:
-            assert function == "hilo_nas.proxy.train:run_training"
             seen = arguments["until"]
             self.legs.append((subject.key, seed, seen))
             checkpoint = Path(arguments["checkpoint"])
@@ -236,9 +237,9 @@ class FakeWorkers:
             checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_text(str(seen))
             noise = int(subject.key[:4], 16) % 7 * seed / 1000
-            value, metric, plan_hash = top1(subject.arch) * (seen / 1e5) ** 0.1 + noise, "top1", plan.hash(data_hash)
+            value = top1(subject.arch) * (seen / 1e5) ** 0.1 + noise
         score = build_score(value, seed=seed, images_seen=seen, metric=metric, plan_hash=plan_hash)
-        return dataclasses.asdict(dataclasses.replace(score, standard_error=0.01))
+        return {"score": dataclasses.asdict(dataclasses.replace(score, standard_error=0.01)), "further": []}
 
     def close(self):
         pass

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import RECIPE, ProxyPlan, mean_score
+from hilo_nas.measurement import ProxyPlan, mean_score
+from hilo_nas.proxy.kinds.training import RECIPE
 
 STORED = Path(__file__).parents[1] / "studies" / "cifar10-cpu" / "manifest.yaml"
 

@@ -15,7 +15,8 @@ from hilo_nas.csv_files import render_trials
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL, RECIPE
+from hilo_nas.measurement import PROTOCOL
+from hilo_nas.proxy.kinds.training import RECIPE
 from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.samplers import build_sampler

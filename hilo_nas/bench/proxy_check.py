@@ -18,7 +18,7 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import Worker
 from hilo_nas.measurement import Measurement, ProxyPlan
-from hilo_nas.proxy.training_free.plan import NAMES
+from hilo_nas.proxy.kinds import quick_names
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.errands import StartWorker
 from hilo_nas.search.request import DEFAULT_RATIO, SearchRequest, plan_of
@@ -44,8 +44,8 @@ class ProxyCheck:
     """Training images of a long training; ten times the proxy's if left out."""
     second_seed: int = 15
     """How many of the networks are trained long twice."""
-    training_free: tuple[str, ...] = NAMES
-    """Scores without a training that are compared, too."""
+    training_free: tuple[str, ...] = dataclasses.field(default_factory=quick_names)
+    """Proxies without a training that are compared, too."""
     target: Study | None = None
     """A check of the same networks at another image size, whose long trainings the proxies are held to as well."""
 
@@ -57,8 +57,8 @@ class ProxyCheck:
             faults.append(f"long_images must be at least 1, but got {self.long_images}")
         if self.second_seed < 0:
             faults.append(f"second_seed must be at least 0, but got {self.second_seed}")
-        if unknown := [name for name in self.training_free if name not in NAMES]:
-            faults.append(f"training_free must be of {', '.join(NAMES)}, but got {', '.join(unknown)}")
+        if unknown := [name for name in self.training_free if name not in quick_names()]:
+            faults.append(f"training_free must be of {', '.join(quick_names())}, but got {', '.join(unknown)}")
         if faults:
             raise UsageError("\n".join(faults))
 

@@ -60,7 +60,7 @@ def bench_training(
 
     Raises:
         UsageError: There is nothing to time.
-        HiloNasError: What `prepare_data` and `run_training` raise.
+        HiloNasError: What `prepare_data` and `Training` raise.
     """
     if steps < 1:
         raise UsageError(f"steps must be at least 1, but got {steps}")

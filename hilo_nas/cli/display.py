@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hilo_nas.cli.text import duration, score_label, score_text
+from hilo_nas.cli.text import duration
 from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
@@ -43,7 +43,7 @@ from hilo_nas.events import (
     TrialStarted,
 )
 from hilo_nas.figures import figure
-from hilo_nas.measurement import METRICS
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, metric_named
 from hilo_nas.states import TrialState
 
 __all__ = ["build_display"]
@@ -138,9 +138,9 @@ def _line(event: Event) -> str | None:
 
 
 def _scored(metric: str, score: float, width: int = 0) -> str:
-    """Returns a score with its name, as markup; of a training the name is short, whatever its metric."""
-    name = METRICS.get(metric) or escape(score_label(metric))
-    return f"{name} {score_text(metric, score):>{width}}"
+    """Returns a score with its name, as markup."""
+    found = metric_named(metric)
+    return f"{escape(found.label)} {found.text(score):>{width}}"
 
 
 def _foreseen(event: LimitsForeseen) -> str:
@@ -178,7 +178,7 @@ class _LiveDisplay:
         self._phase = "starting"
         self._share: float | None = None
         self._points: tuple[tuple[float, float], ...] = ()
-        self._metric = "top1"
+        self._metric = DEFAULT_PROXY.metrics[0]
 
     def __call__(self, event: Event) -> None:
         text = _line(event)
@@ -188,7 +188,7 @@ class _LiveDisplay:
             self._measured, self._total, self._done_before = event.done, event.total, event.done
             self._stopped = event.stopped
             self._started = self._finished = time.monotonic()
-            self._metric = event.metric
+            self._metric = metric_named(event.metric)
         elif isinstance(event, TrialStarted):
             self._trial, self._phase, self._share = event, "building", None
         elif isinstance(event, TrialFinished):
@@ -214,8 +214,9 @@ class _LiveDisplay:
             self._phase = f"training: {event.images_seen:,} images{said}"
             self._share = min(event.images_seen / event.images_total, 1.0)
         elif isinstance(event, RungReached):
-            after = f" after {event.images_seen:,} images" if event.metric in METRICS else ""
-            self._phase = f"scored{after}: {score_text(event.metric, event.value)}"
+            metric = metric_named(event.metric)
+            after = f" after {event.images_seen:,} images" if metric.is_share else ""
+            self._phase = f"scored{after}: {metric.text(event.value)}"
             self._share = None
 
     def render(self) -> RenderableType:
@@ -246,6 +247,4 @@ class _LiveDisplay:
         return f"about {duration(max(ahead - (time.monotonic() - self._finished), 0))} left"
 
     def _front(self) -> str:
-        return "   ".join(
-            f"{figure(speed)}/s {score_text(self._metric, score)}" for speed, score in reversed(self._points)
-        )
+        return "   ".join(f"{figure(speed)}/s {self._metric.text(score)}" for speed, score in reversed(self._points))

@@ -9,7 +9,6 @@ import typer
 
 from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import StudiesDir
-from hilo_nas.cli.text import score_label, score_text
 from hilo_nas.errors import UsageError
 from hilo_nas.export import (
     EXPORTERS,
@@ -27,6 +26,7 @@ from hilo_nas.export import (
 )
 from hilo_nas.figures import figure, with_spread
 from hilo_nas.plurals import count_of
+from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.study import open_study
@@ -136,11 +136,12 @@ def _figures(record: TrialRecord) -> str:
     assert measured is not None
     assert score is not None
     verdict = verdict_name(measured)
+    metric = metric_named(score.metric)
     way = ", ".join((measured.condition.label(), *([verdict] if verdict else [])))  # protocol 1 gave none
     parts = [
         f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on {measured.device.model} "
         f"({way})",
-        f"{score_label(score.metric)} {score_text(score.metric, score.value)}",
+        f"{metric.title} {metric.text(score.value)}",
         f"{figure((record.parameters or 0) / 1e6)} M parameters",
     ]
     return ", ".join(parts)

@@ -14,13 +14,13 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.hints import confirm_command, remeasure_command
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
-from hilo_nas.cli.tables import print_front_table
-from hilo_nas.cli.text import describe_proxy, score_label
+from hilo_nas.cli.tables import metric_of, print_front_table
+from hilo_nas.cli.text import describe_proxy
 from hilo_nas.commands import command
 from hilo_nas.csv_files import render_front
 from hilo_nas.figures import is_wide
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import METRICS
+from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.states import TrialState
@@ -112,7 +112,7 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
         "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call\n"
-        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}\n"
+        f"{metric_named(manifest.plan.score_metric).title}: {describe_proxy(manifest)}\n"
         f"{_legend_of_spread(shown, front.seed_noise)}\n"
         "n: trainings with different seeds that the score is the mean of\n"
         "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
@@ -155,10 +155,9 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
 def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:
     """Returns what ± means, in the table as in the sentences below it."""
     text = "±: half of a 95 % interval; images/s with the error of the calibration"
-    metric = next((record.score.metric for record in shown if record.score), "top1")
     if noise:
-        size = f"{100 * noise:.2g} points" if metric in METRICS else f"{noise:.2g}"
-        text += f", {score_label(metric)} with the noise of a seed ({size})"
+        metric = metric_of(shown)
+        text += f", {metric.title} with the noise of a seed ({metric.spread_text(noise)})"
     if any(record.measurement and record.measurement.images_per_s_low is None for record in shown):  # protocol 1
         text += "; of timings that have no interval, the robust spread of a round"
     speeds = [record.measurement for record in shown if record.measurement]

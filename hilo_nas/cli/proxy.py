@@ -34,6 +34,7 @@ from hilo_nas.cli.options import (
     parse_duration,
     reading_fields,
 )
+from hilo_nas.proxy.kinds import quick_names
 
 __all__ = ["app"]
 
@@ -63,7 +64,7 @@ def check(
     second_seed: Annotated[int, typer.Option(help="Networks that are trained long twice, for the noise ceiling.")] = 15,
     training_free: Annotated[
         str, typer.Option(metavar="NAMES", help="Proxies that train nothing, with commas; '' for none.")
-    ] = "naswot,zico,dss",
+    ] = ",".join(quick_names()),
     target: Annotated[
         str | None,
         typer.Option(metavar="STUDY", help="A check of the same networks at the image size that is to be shipped."),

@@ -36,6 +36,7 @@ from hilo_nas.cli.options import (
     reading_fields,
 )
 from hilo_nas.cli.text import duration
+from hilo_nas.proxy.kinds import proxy_names
 
 if TYPE_CHECKING:
     from hilo_nas.search import SearchRequest  # Optuna takes its time
@@ -139,7 +140,7 @@ def run(
         typer.Option(
             "--proxy",
             metavar="PROXY",
-            help="What scores a network: training, params, macs, images_per_s, naswot, zico, dss or module:function.",
+            help=f"What scores a network: {', '.join(proxy_names())} or module:function.",
         ),
     ] = None,
     proxy_img_size: ProxyImgSize = None,

@@ -16,8 +16,6 @@ from hilo_nas.cli.options import StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.figures import share_text
-from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import TRAINING
 from hilo_nas.plurals import count_of
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
@@ -90,7 +88,7 @@ def run(
     rows = {
         "space": f"{manifest.space.name} ({manifest.space.n_configs:,} settings)",
         "target": f"{condition.label()} on {manifest.device.model} (torch {manifest.device.torch})",
-        "proxy": _proxy_text(manifest),
+        "proxy": describe_proxy(manifest, whole=True),
         "sampler": f"{manifest.sampler}, seed {manifest.seed}",
         "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
         "spent": f"{duration(in_trials)} in trials, of which {duration(timing)} timing, {duration(training)} training",
@@ -133,14 +131,6 @@ def _images_trained(records: Sequence[TrialRecord]) -> dict[str, dict[int, int]]
             seen = images.setdefault(record.key, {})
             seen[score.seed] = max(seen.get(score.seed, 0), score.images_seen)
     return images
-
-
-def _proxy_text(manifest: Manifest) -> str:
-    plan = manifest.plan
-    if plan.proxy != TRAINING:
-        return f"{plan.proxy}: {describe_proxy(manifest)}"
-    data = manifest.data.name
-    return f"{plan.images:,} images of {data} at {plan.img_size} px, batch {plan.batch_size}, {plan.metric}"
 
 
 def _reasons(records: Sequence[TrialRecord], limits: Mapping[str, float]) -> dict[str, list[int]]:

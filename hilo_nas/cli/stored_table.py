@@ -17,11 +17,12 @@ from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_columns
-from hilo_nas.cli.text import describe_proxy, duration, score_label
+from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.commands import command
 from hilo_nas.figures import figure, with_spread
 from hilo_nas.pareto import is_non_dominated
 from hilo_nas.plurals import count_of
+from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study import StudyFolder
 
 if TYPE_CHECKING:
@@ -109,14 +110,15 @@ def _print_text(
 
     manifest, budget = table.manifest, table.budgets[-1]
     are = "is" if len(front) == 1 else "are"
+    metric = metric_named(manifest.plan.score_metric)
     console.print(f"{folder.name}: {len(front)} of {scored} networks of this table {are} on the front", markup=False)
     scores = [build_score(row, budget, table) for _, row in front]
     columns = [
         Column("row", [str(number) for number, _ in front]),
         Column("images/s", [with_spread(row.images_per_s, _half_width(row)) for _, row in front]),
         Column(
-            f"{score_label(manifest.plan.score_metric)} %",
-            [with_spread(score.value, score.half_width, scale=100, decimals=1) for score in scores],
+            metric.heading,
+            [with_spread(s.value, s.half_width, scale=metric.scale, decimals=metric.decimals) for s in scores],
         ),
         Column("params M", [figure(row.parameters / 1e6, 3) for _, row in front], rank=1),
         Column("GMACs", [figure(row.macs / 1e9, 3) for _, row in front], rank=2),
@@ -132,7 +134,7 @@ def _print_text(
     console.print(
         f"row: place in {_TABLE}, from 0; the records of this table are not stored, so none can be exported\n"
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
-        f"{score_label(manifest.plan.score_metric)}: {describe_proxy(manifest)}\n"
+        f"{metric.title}: {describe_proxy(manifest)}\n"
         "±: half of a 95 % interval\n"
         f"Replay searches on it: {command('bench', 'samplers', folder.path)}",
         style="dim",

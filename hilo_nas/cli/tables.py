@@ -13,19 +13,25 @@ from rich.text import Text
 
 from hilo_nas.arch import describe_arch
 from hilo_nas.cli.console import plain
-from hilo_nas.cli.text import score_label
 from hilo_nas.figures import figure, probability_text, with_spread
 from hilo_nas.front import Front
-from hilo_nas.measurement import METRICS, Measurement
+from hilo_nas.measurement import Measurement
 from hilo_nas.one_line import one_line
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, Metric, metric_named
 from hilo_nas.records import TrialRecord
 
-__all__ = ["Column", "print_columns", "print_front_table"]
+__all__ = ["Column", "metric_of", "print_columns", "print_front_table"]
 
 _UNBOUNDED = 10_000
 """Terminal columns that any table fits into."""
 _TIES = 5
 """Members of the front that a tie names at most."""
+
+
+def metric_of(records: Sequence[TrialRecord]) -> Metric:
+    """Returns what the scores of a study's records measure; the default where none has a score."""
+    names = (record.score.metric for record in records if record.score)
+    return next((metric_named(name) for name in names), DEFAULT_PROXY.metrics[0])
 
 
 def print_front_table(
@@ -53,22 +59,20 @@ def print_front_table(
     def describe(record: TrialRecord) -> str:
         return record.key if record.subject.arch is None else describe_arch(record.subject.arch)
 
-    metric = next((record.score.metric for record in rows if record.score), "top1")
-    is_share = metric in METRICS
-    score_name = f"{METRICS[metric]} %" if is_share else score_label(metric)
+    metric = metric_of(rows)
     further = list(dict.fromkeys(label for record in rows for label in list(record.measurements_by_condition())[1:]))
     shown = [record for record in rows if record.measurement and record.score]
     columns = [
         Column("trial", [f"{record.number}{_mark(record, anchors, ties)}" for record in shown]),
         Column("images/s", [_images_per_s(record.measurement) for record in shown]),
         Column(
-            score_name,
+            metric.heading,
             [
                 with_spread(
                     record.score.value if record.score else None,
                     half_widths[record.number],
-                    scale=100 if is_share else 1,
-                    decimals=1 if is_share else 0,
+                    scale=metric.scale,
+                    decimals=metric.decimals,
                 )
                 for record in shown
             ],

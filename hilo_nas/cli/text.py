@@ -1,43 +1,31 @@
-"""Scores, proxies and durations as people read them."""
+"""Proxies and durations as people read them."""
 
 from __future__ import annotations
 
-from hilo_nas.figures import figure
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import FORMULAS, METRICS, TRAINING
 
-__all__ = ["describe_proxy", "duration", "score_label", "score_text"]
-
-_LABELS = {
-    "top1": "top-1",
-    "balanced": "top-1 (balanced)",
-    "likelihood": "likelihood",
-    "params": "score (params M)",
-    "macs": "score (GMACs)",
-    "images_per_s": "score (images/s)",
-}
+__all__ = ["describe_proxy", "duration"]
 
 
-def score_label(metric: str) -> str:
-    """Returns what a proxy's scores are called: `top-1` of a training, else the proxy's name, with its unit if any."""
-    return _LABELS.get(metric, metric)
+def describe_proxy(manifest: Manifest, *, whole: bool = False) -> str:
+    """Returns what a study's proxy does, for one who knows its name.
 
-
-def score_text(metric: str, score: float) -> str:
-    """Returns a score with its unit: a training's in percent, another proxy's as it is."""
-    return f"{100 * score:.1f} %" if metric in METRICS else figure(score)
-
-
-def describe_proxy(manifest: Manifest) -> str:
-    """Returns what a study's proxy does, for one who knows its name."""
-    plan, data = manifest.plan, manifest.data.name
-    if plan.proxy == TRAINING:
-        return f"after {plan.images:,} images of {data} at {plan.img_size} px, {_scored_on(manifest.data)}"
-    if plan.proxy in FORMULAS:
-        return "of the network, without training"
-    if plan.source_hash is not None:
-        return f"a function of your own, given {plan.images:,} images"
-    return f"without training, on images of {data} at {plan.img_size} px"
+    Args:
+        manifest: The study's.
+        whole: Whether to return the whole line, for one who does not.
+    """
+    plan = manifest.plan
+    proxy = plan.declaration
+    text = (proxy.summary or "{name}: " + proxy.description) if whole else proxy.description
+    return text.format(
+        name=proxy.name,
+        images=plan.images,
+        data=manifest.data.name,
+        img_size=plan.img_size,
+        batch_size=plan.batch_size,
+        metric=plan.metric,
+        scored_on=_scored_on(manifest.data),
+    )
 
 
 def _scored_on(data: DataIdentity) -> str:

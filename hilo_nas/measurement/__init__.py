@@ -7,11 +7,6 @@ decide whether two of them may stand in one table.
 from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, TORCH_ONLY, Condition, DeviceIdentity
 from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.proxy import (
-    BASELINE_RECIPE,
-    FORMULAS,
-    METRICS,
-    RECIPE,
-    TRAINING,
     ProxyPlan,
     ProxyScore,
     mean_score,
@@ -19,17 +14,12 @@ from hilo_nas.measurement.proxy import (
 from hilo_nas.measurement.timing import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
 
 __all__ = [
-    "BASELINE_RECIPE",
     "ENVIRONMENTS",
-    "FORMULAS",
     "LATENCY_PROTOCOL",
-    "METRICS",
     "PRECISIONS",
     "PROTOCOL",
-    "RECIPE",
     "RUNTIMES",
     "TORCH_ONLY",
-    "TRAINING",
     "VERDICTS",
     "Calibration",
     "Condition",

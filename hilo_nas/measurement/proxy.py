@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 import re
 import statistics
@@ -13,39 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import UsageError
+from hilo_nas.hashes import short_hash
 from hilo_nas.measurement.plain import Count, Finite, NonNegative, Share, Size, read_value
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, metric_named, proxy_named
 
-__all__ = [
-    "BASELINE_RECIPE",
-    "FORMULAS",
-    "METRICS",
-    "PROXY_PRECISIONS",
-    "RECIPE",
-    "TRAINING",
-    "ProxyPlan",
-    "ProxyScore",
-    "mean_score",
-]
+__all__ = ["PROXY_PRECISIONS", "ProxyPlan", "ProxyScore", "mean_score"]
 
-TRAINING = "training"
-"""The proxy that is a short training; the others are told by `ProxyPlan.proxy`."""
-FORMULAS = ("params", "macs", "images_per_s")
-"""Proxies that need no work: millions of parameters, billions of multiply-adds, the measured speed."""
-
-RECIPE = "adamw-2"
-"""Version of the proxy training's recipe; it changes with anything that may change a score (`proxy/recipe.py`,
-`proxy/batches.py`), and scores of different recipes are never compared."""
-BASELINE_RECIPE = "adamw-2-batchnorm"
-"""The recipe's version for networks that are not LITv2s: their batch norms' statistics are taken anew from training
-images before a score. It changes with `RECIPE`, too."""
 _Z95 = 1.96
-_WITH_HORIZON = ("adamw-1",)
-"""Recipes whose schedule knew its end: their budget is part of what the training is."""
-
 PROXY_PRECISIONS = ("fp32", "amp-bf16", "amp-fp16")
-METRICS = {"top1": "top-1", "balanced": "top-1", "likelihood": "likelihood"}
-"""Of a training, with what people call its values in short: each is from 0 to 1, and one over the number of classes
-where a network only guesses."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +34,7 @@ class ProxyPlan:
     """Images seen at which the network is scored on the way, ascending; see `budgets`."""
     precision: str = "fp32"
     """`fp32`, or autocast over float32 weights: `amp-bf16` or `amp-fp16`."""
-    metric: str = "top1"
+    metric: str = DEFAULT_PROXY.metrics[0].name
     """Of a training: `top1`; `balanced`, the mean of the classes' recalls; or `likelihood`, the probability given to
     the true class (geometric mean). See `score_metric`."""
     val_fraction: float = 0.2
@@ -70,14 +43,14 @@ class ProxyPlan:
     """Held-out images at most; at 4,000 the standard error of a top-1 of 0.5 is 0.8 points."""
     hflip: bool = True
     """Whether images may be mirrored; false for digits and letters."""
-    recipe: str = RECIPE
-    """Version of how scores are taken: of a training, its recipe."""
+    recipe: str = DEFAULT_PROXY.version
+    """`Proxy.version`: of a training, its recipe."""
     group_by: str | None = None
     """Regular expression, searched in each image's path inside the source: images for which it captures the same (or
     matches the same, where it captures nothing) are held out together or not at all."""
-    proxy: str = TRAINING
-    """What scores: `training`, one of `FORMULAS`, a score without training (`hilo_nas.proxy.training_free`), or a
-    function of the user's own, `module:function`, without the folder that it lies in."""
+    proxy: str = DEFAULT_PROXY.name
+    """`Proxy.name`: one of `hilo_nas.proxy.kinds.proxy_names`, or a function of the user's, `module:function`, without
+    its folder."""
     source_hash: str | None = None
     """SHA-256 of the file that defines that function; None of other proxies."""
 
@@ -90,15 +63,17 @@ class ProxyPlan:
         if self.precision not in PROXY_PRECISIONS:
             # AdamW's steps vanish below the resolution of half-precision weights.
             faults.append(f"proxy precision must be one of {', '.join(PROXY_PRECISIONS)}, but got {self.precision!r}")
-        if self.metric not in METRICS:
-            faults.append(f"metric must be one of {', '.join(METRICS)}, but got {self.metric!r}")
+        proxy = self.declaration
+        if proxy.metric(self.metric) is None:
+            names = ", ".join(metric.name for metric in proxy.metrics)
+            faults.append(f"metric must be one of {names}, but got {self.metric!r}")
         steps = (0, *self.rungs, self.images)
         if self.rungs and any(low >= high for low, high in itertools.pairwise(steps)):
             given = ", ".join(map(str, self.rungs))
             faults.append(f"rungs must ascend from 1 to less than the {self.images} images in all, but got {given}")
-        if self.rungs and self.proxy != TRAINING:
+        if self.rungs and not proxy.has_rungs:
             faults.append(f"rungs are of a training, but the proxy is {self.proxy}")
-        if (":" in self.proxy) != (self.source_hash is not None):
+        if proxy.has_source != (self.source_hash is not None):
             faults.append(f"a proxy has a source_hash where it is module:function, but got {self.proxy!r}")
         if not 0.0 < self.val_fraction < 1.0:
             faults.append(f"val_fraction must lie between 0 and 1, but got {self.val_fraction}")
@@ -111,17 +86,28 @@ class ProxyPlan:
             raise UsageError("\n".join(faults))
 
     @property
+    def declaration(self) -> Proxy:
+        """The proxy's declaration.
+
+        Raises:
+            UsageError: This installation knows no proxy of that name.
+        """
+        return proxy_named(self.proxy)
+
+    @property
     def budgets(self) -> tuple[int, ...]:
-        """Images seen at each scoring, the full budget last: of a training in whole batches, rounded up."""
-        if self.proxy != TRAINING:
+        """Images seen at each scoring, the full budget last: of a proxy with rungs in whole batches, rounded up."""
+        if not self.declaration.has_rungs:
             return (self.images,)
         batches = sorted({-(-images // self.batch_size) for images in (*self.rungs, self.images)})
         return tuple(self.batch_size * count for count in batches)
 
     @property
     def score_metric(self) -> str:
-        """The metric of its scores: `metric` of a training, else the proxy's name."""
-        return self.metric if self.proxy == TRAINING else self.proxy
+        """`ProxyScore.metric` of its scores: `metric` where the proxy reads that option."""
+        metric = self.declaration.metric(self.metric)
+        assert metric is not None, "checked when the plan was made"
+        return metric.name
 
     def with_budgets(self, images: Iterable[int]) -> ProxyPlan:
         """Returns the plan that is scored at further budgets, too; the largest of all is its full one.
@@ -141,10 +127,19 @@ class ProxyPlan:
         """Builds the plan that `to_dict` described, or one stored by an earlier version."""
         return cls(**{**fields, "rungs": tuple(fields.get("rungs", ()))})
 
+    def for_comparison(self, name: str) -> ProxyPlan:
+        """Returns the plan by which another proxy without a budget scores the same networks on the same images."""
+        proxy = proxy_named(name)
+        return dataclasses.replace(
+            self, proxy=name, recipe=proxy.version, images=1, rungs=(), precision="fp32", source_hash=None
+        )
+
     def baseline_hash(self, data_hash: str) -> str:
-        """Returns `hash` for a network that is no LITv2, whose scores a training takes by `BASELINE_RECIPE`."""
-        is_told_apart = self.proxy == TRAINING and self.recipe == RECIPE
-        return (dataclasses.replace(self, recipe=BASELINE_RECIPE) if is_told_apart else self).hash(data_hash)
+        """Returns `hash` for a network that is no LITv2; see `Proxy.baseline_version`."""
+        baseline = self.declaration.baseline_version
+        if baseline is None or self.recipe != self.declaration.version:
+            return self.hash(data_hash)
+        return dataclasses.replace(self, recipe=baseline).hash(data_hash)
 
     def hash(self, data_hash: str) -> str:
         """Returns the name of this training on that data: scores of one name, after as many images, are comparable.
@@ -155,14 +150,13 @@ class ProxyPlan:
         """
         fields = self.to_dict()
         del fields["rungs"]
-        if self.recipe not in _WITH_HORIZON:
+        if self.recipe not in self.declaration.horizon_versions:
             del fields["images"]
         # What older plans do not have counts only where it says something.
-        for name, unsaid in (("group_by", None), ("proxy", TRAINING), ("source_hash", None)):
+        for name, unsaid in (("group_by", None), ("proxy", DEFAULT_PROXY.name), ("source_hash", None)):
             if fields[name] == unsaid:
                 del fields[name]
-        text = json.dumps({**fields, "data": data_hash}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return short_hash({**fields, "data": data_hash})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +166,7 @@ class ProxyScore:
     plan_hash: str
     """`ProxyPlan.hash` of the plan and the data; not of the device."""
     metric: str
-    """One of `METRICS`, or the name of a proxy that is no training."""
+    """`Metric.name`: what the value measures."""
     value: Finite
     """Share of held-out images whose class was found, in [0, 1] (with `balanced`, the classes' mean; with `likelihood`,
     the probability given to it); of another proxy its value, the higher the better."""
@@ -216,20 +210,20 @@ class ProxyScore:
     @property
     def is_at_chance(self) -> bool:
         """Whether the 95 % interval of the value includes what guessing scores, or lies below: it did not train."""
-        if self.chance is None or self.metric not in METRICS:
+        if self.chance is None:
             return False
         middle, error = self._wilson()
         return middle - _Z95 * error <= self.chance
 
     def _wilson(self) -> tuple[float, float]:
         """The middle of the interval and its half-width over 1.96 (Wilson 1927)."""
-        classes = {"top1": 1.0, "balanced": 1 / self.chance if self.chance else 1.0}.get(self.metric)
-        if classes is None or self.n_val < 1:
+        groups = metric_named(self.metric).n_groups(self.chance)
+        if groups is None or self.n_val < 1:
             return self.value, self.standard_error
-        per_class = self.n_val / classes
-        shrink = 1 + _Z95**2 / per_class
-        variance = self.standard_error**2 + (_Z95 / (2 * per_class)) ** 2 / classes
-        return (self.value + _Z95**2 / (2 * per_class)) / shrink, math.sqrt(variance) / shrink
+        per_group = self.n_val / groups
+        shrink = 1 + _Z95**2 / per_group
+        variance = self.standard_error**2 + (_Z95 / (2 * per_group)) ** 2 / groups
+        return (self.value + _Z95**2 / (2 * per_group)) / shrink, math.sqrt(variance) / shrink
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyScore:

@@ -1,17 +1,5 @@
-"""Short trainings that rank networks: the training and its score."""
+"""Scores that rank networks: declarations of the proxies (`kinds`) and their work in a worker (`run`)."""
 
-from __future__ import annotations
+from hilo_nas.proxy.kinds import Metric, Proxy, find_proxy, list_proxies, metric_named, proxy_named, proxy_names
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hilo_nas.proxy.train import run_training
-
-__all__ = ["run_training"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.train"), name)
+__all__ = ["Metric", "Proxy", "find_proxy", "list_proxies", "metric_named", "proxy_named", "proxy_names"]

@@ -41,7 +41,6 @@ imports or reads is not watched.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
 import time
@@ -52,72 +51,56 @@ from typing import Any
 import torch
 from torch import nn
 
-from hilo_nas.clock import utc_now
 from hilo_nas.data.prepare import CachedData
 from hilo_nas.errors import ProxyError, StudyMismatchError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
-from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import build_subject
 from hilo_nas.plugins import describe_exception, hash_source, load_function
-from hilo_nas.proxy.memory import memory_given_back
-from hilo_nas.versions import versions
+from hilo_nas.proxy.work import Prepared, Result, ScoreJob, Work
 
-__all__ = ["check_function", "run_own"]
+__all__ = ["FunctionWork"]
 
 _SECONDS_BETWEEN_EVENTS = 0.25
 
 
-def check_function(*, emit: Emit, function: str) -> None:
-    """Imports a function, so that a search finds out before it begins; `emit` takes nothing.
+class FunctionWork(Work):
+    """Calls a function of the user's own."""
 
-    Raises:
-        NotFoundError: There is no such file, module or function.
-        UsageError: It is no function, or the import raised.
-    """
-    _load(function, hash_source(function))
+    def prepare(
+        self, plan: ProxyPlan, data: CachedData | None, device: str, source: str | None, emit: Emit
+    ) -> Prepared:
+        """Imports the function, so that a search finds out before it begins. See `Work.prepare`.
 
+        Raises:
+            NotFoundError: There is no such file, module or function.
+            UsageError: It is no function, or the import raised.
+            StudyMismatchError: Its source is another one than the plan's.
+        """
+        assert source is not None, f"{plan.proxy} lies somewhere"
+        _load(source, _source_hash(plan))
+        return Prepared(local={"function": source})
 
-def run_own(
-    *,
-    emit: Emit,
-    subject: Mapping[str, Any],
-    function: str,
-    plan: Mapping[str, Any],
-    data: Mapping[str, Any],
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
-    """Calls a function of the user's own for one network and returns its `ProxyScore` as plain data.
+    def score(self, job: ScoreJob, emit: Emit) -> tuple[Result, ...]:
+        """See `Work.score`.
 
-    Args:
-        emit: Takes `TrainingProgressed`.
-        subject: The network: `{"arch": {...}}` or `{"timm": NAME}`.
-        function: Where it lies, as `plugins.absolute` says it.
-        plan: `ProxyPlan.to_dict()`; it knows the function's name and the hash of its source.
-        data: `CachedData.to_dict()`.
-        seed: Seed of the weights, given to the function, too.
-        device: `cpu`, `cuda`, `cuda:N` or `mps`.
-
-    Raises:
-        ProxyError: The function raised, or what it returned is no score.
-        StudyMismatchError: The function was edited since the plan was made.
-        OutOfMemoryError: The network does not fit.
-    """
-    began = time.monotonic()
-    the_plan, the_data, where = ProxyPlan.from_dict(plan), CachedData.from_dict(data), torch.device(device)
-    assert the_plan.source_hash is not None
-    own = _load(function, the_plan.source_hash)
-    arguments = (
-        copy.deepcopy(subject.get("arch")),
-        _builder(subject, the_data.num_classes, seed, where),
-        the_plan.images,
-        seed,
-        _callback(the_plan.images, emit),
-    )
-    torch.manual_seed(seed)
-    with memory_given_back(where, what=f"the proxy {the_plan.proxy}"):
+        Raises:
+            ProxyError: The function raised, or what it returned is no score.
+            StudyMismatchError: The function was edited since the plan was made.
+            OutOfMemoryError: The network does not fit.
+        """
+        name, function = job.plan.proxy, job.prepared.local["function"]
+        own = _load(function, _source_hash(job.plan))
+        arguments = (
+            copy.deepcopy(job.subject.get("arch")),
+            _builder(job.subject, job.data.num_classes, job.seed, torch.device(job.device)),
+            job.plan.images,
+            job.seed,
+            _callback(job.plan.images, emit),
+        )
+        torch.manual_seed(job.seed)
         try:
-            value, standard_error = _checked(own(*arguments), the_plan.proxy)
+            value, standard_error = _checked(own(*arguments), name)
         except ProxyError:
             raise
         except (Exception, SystemExit) as error:
@@ -125,23 +108,13 @@ def run_own(
                 raise
             told = describe_exception(error, function)
             traceback.clear_frames(error.__traceback__)  # else they hold the network
-            raise ProxyError(f"{the_plan.proxy} raised {told}") from error
-    score = ProxyScore(
-        plan_hash=the_plan.hash(the_data.content_hash),
-        metric=the_plan.proxy,
-        value=value,
-        standard_error=standard_error,
-        loss=None,
-        n_val=0,
-        images_seen=the_plan.images,
-        seconds=time.monotonic() - began,
-        seed=seed,
-        micro_batch_size=1,
-        device=device,
-        versions=versions(),
-        scored_at=utc_now(),
-    )
-    return dataclasses.asdict(score)
+            raise ProxyError(f"{name} raised {told}") from error
+        return (Result(value=value, standard_error=standard_error),)
+
+
+def _source_hash(plan: ProxyPlan) -> str:
+    assert plan.source_hash is not None, "the plan of a function has one"
+    return plan.source_hash
 
 
 @functools.cache

@@ -1,33 +1,28 @@
-"""One short, seeded training and its score: the function that a worker process runs for every network."""
+"""One short, seeded training and its scores."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import importlib.metadata
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hilo_nas.clock import utc_now
 from hilo_nas.data.prepare import CachedData
-from hilo_nas.errors import HiloNasError, UsageError, is_out_of_memory
+from hilo_nas.errors import HiloNasError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
-from hilo_nas.measurement import RECIPE, ProxyPlan, ProxyScore
+from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
 from hilo_nas.proxy.graph import GradientGraph, can_be_held
-from hilo_nas.proxy.memory import MicroBatch, free_cached_memory, memory_given_back
+from hilo_nas.proxy.memory import MicroBatch, free_cached_memory
 from hilo_nas.proxy.recipe import (
     BATCHNORM_IMAGES,
     CLIP_NORM,
@@ -40,8 +35,9 @@ from hilo_nas.proxy.recipe import (
     warmup_share,
 )
 from hilo_nas.proxy.score import HeldOutResult, chance_of, predict, score_balanced, score_likelihood, score_top1
+from hilo_nas.proxy.work import Result, ScoreJob, Work
 
-__all__ = ["Training", "run_training"]
+__all__ = ["Training", "TrainingWork"]
 
 _METRICS = {"top1": score_top1, "balanced": score_balanced, "likelihood": score_likelihood}
 _SECONDS_BETWEEN_EVENTS = 0.25
@@ -50,108 +46,48 @@ _EFFECT_OF_PIECES = (
 )
 
 
-def run_training(
-    *,
-    emit: Emit,
-    subject: str | Mapping[str, Any],
-    plan: Mapping[str, Any],
-    data: Mapping[str, Any],
-    seed: int,
-    device: str,
-    until: int | None = None,
-    checkpoint: str | None = None,
-) -> dict[str, Any]:
-    """Trains a network up to one of its plan's budgets and returns its `ProxyScore` there as plain data.
+class TrainingWork(Work):
+    """Trains a network up to one of its plan's budgets and scores it there."""
 
-    A training may be done in legs: each goes on from the checkpoint that the one before left, and they give what the
-    whole gives. The score's seconds are those of its leg.
+    def score(self, job: ScoreJob, emit: Emit) -> tuple[Result, ...]:
+        """See `Work.score`.
 
-    The same arguments give the same score on one device and version of torch, as far as its kernels are
-    deterministic (on the CPU they are). It seeds torch's own generator, for the weights. Memory that torch keeps on a
-    CUDA device is given back at the end (but for what cuBLAS works in), for another process times networks on the same
-    device.
+        Raises:
+            OutOfMemoryError: The network does not fit, even with one image at a time.
+            HiloNasError: The training diverged.
+            StorageError: The image cache is gone.
+        """
+        plan, data = job.plan, job.data
+        torch.manual_seed(job.seed)
+        model = build_subject(job.subject, data.num_classes, 3, plan.img_size)
+        is_litv2 = isinstance(model, LITv2)
+        training = Training(model, plan, data, seed=job.seed, device=torch.device(job.device), emit=emit)
+        name = {
+            "subject": json.dumps(job.subject, sort_keys=True),
+            "plan": plan.hash(data.content_hash),
+            "seed": job.seed,
+        }
+        if job.checkpoint is not None and job.checkpoint.exists():
+            training.load_state(load_checkpoint(job.checkpoint, name, job.until, emit))
+        for _ in training.steps(job.until):
+            pass
+        found = [training.evaluate(precision) for precision in (plan.precision, *job.score_under)]
+        if job.checkpoint is not None:
+            set_aside(job.checkpoint, name, training.state(), emit)
+        return tuple(self._rate(result, training, is_baseline=not is_litv2) for result in found)
 
-    Args:
-        emit: Takes `TrainingProgressed` and `Notice`.
-        subject: The network, as `hilo_nas.models.build_subject` takes it.
-        plan: `ProxyPlan.to_dict()`.
-        data: `CachedData.to_dict()`.
-        seed: Seed of the weights, the order of the images and their augmentation.
-        device: `cpu`, `cuda`, `cuda:N` or `mps`.
-        until: Images seen at which to score, in whole batches; the plan's full budget if left out.
-        checkpoint: File that the training goes on from, where it is there and of this very training, and that is
-            written when the leg is done.
-
-    Raises:
-        UsageError: The plan asks for a recipe or an image size that is not there.
-        OutOfMemoryError: The network does not fit, even with one image at a time.
-        HiloNasError: The training diverged.
-        StorageError: The image cache is gone.
-    """
-    began = time.monotonic()
-    the_plan, the_data = ProxyPlan.from_dict(plan), CachedData.from_dict(data)
-    if the_plan.recipe != RECIPE:
-        raise UsageError(f"this version trains by recipe {RECIPE!r}, but the plan asks for {the_plan.recipe!r}")
-    if the_plan.img_size != the_data.img_size:
-        raise UsageError(f"the images were prepared at {the_data.img_size} pixels, the plan says {the_plan.img_size}")
-    where = torch.device(device)
-    path = None if checkpoint is None else Path(checkpoint)
-    end = the_plan.budgets[-1] if until is None else until
-    with memory_given_back(where, what="the proxy training"):
-        trained = _train(subject, the_plan, the_data, seed, where, emit, end, path)
-    result = trained.result
-    top1, standard_error = _METRICS[the_plan.metric](result)
-    score = ProxyScore(
-        plan_hash=trained.plan_hash,
-        metric=the_plan.metric,
-        value=top1,
-        standard_error=standard_error,
-        chance=chance_of(the_plan.metric, result.labels),
-        loss=result.loss,
-        n_val=len(result.labels),
-        images_seen=trained.images_seen,
-        seconds=time.monotonic() - began,
-        seed=seed,
-        micro_batch_size=trained.micro_batch_size,
-        device=device,
-        versions=_versions(),
-        scored_at=utc_now(),
-    )
-    return dataclasses.asdict(score)
-
-
-class _Trained(NamedTuple):
-    """What is left of a training when its network is gone."""
-
-    result: HeldOutResult
-    images_seen: int
-    micro_batch_size: int
-    plan_hash: str
-
-
-def _train(
-    subject: str | Mapping[str, Any],
-    plan: ProxyPlan,
-    data: CachedData,
-    seed: int,
-    device: torch.device,
-    emit: Emit,
-    until: int,
-    checkpoint: Path | None,
-) -> _Trained:
-    torch.manual_seed(seed)
-    model = build_subject(subject, data.num_classes, 3, plan.img_size)
-    training = Training(model, plan, data, seed=seed, device=device, emit=emit)
-    name = {"subject": json.dumps(subject, sort_keys=True), "plan": plan.hash(data.content_hash), "seed": seed}
-    if checkpoint is not None and checkpoint.exists():
-        training.load_state(load_checkpoint(checkpoint, name, until, emit))
-    for _ in training.steps(until):
-        pass
-    result = training.evaluate()
-    if checkpoint is not None:
-        set_aside(checkpoint, name, training.state(), emit)
-    name_plan = plan.hash if isinstance(model, LITv2) else plan.baseline_hash
-    return _Trained(result, training.images_seen, training.micro_batch.size, name_plan(data.content_hash))
+    def _rate(self, result: HeldOutResult, training: Training, *, is_baseline: bool) -> Result:
+        value, standard_error = _METRICS[training.plan.metric](result)
+        return Result(
+            value=value,
+            standard_error=standard_error,
+            chance=chance_of(training.plan.metric, result.labels),
+            loss=result.loss,
+            n_val=len(result.labels),
+            images_seen=training.images_seen,
+            micro_batch_size=training.micro_batch.size,
+            is_baseline=is_baseline,
+        )
 
 
 class Training:
@@ -235,7 +171,7 @@ class Training:
             self._tell(until, is_due=self.images_seen >= until)
             yield self.images_seen
 
-    def evaluate(self) -> HeldOutResult:
+    def evaluate(self, precision: str | None = None) -> HeldOutResult:
         """Returns what the averaged network says about the held-out images now; the training is left as it was.
 
         Networks other than LITv2s are scored with batch norm's statistics of training images; see `proxy/recipe.py`.
@@ -243,13 +179,17 @@ class Training:
         Where memory runs out here, the images are cut for this once: a training step's pieces, and so batch norm's
         statistics, are as before.
 
+        Args:
+            precision: As `ProxyPlan.precision`, which is taken if left out.
+
         Raises:
             OutOfMemoryError: One image at a time is too many.
             HiloNasError: Its loss is not finite.
         """
+        cast = autocast(self.device, precision or self.plan.precision)
 
         def infer(images: Tensor) -> Tensor:
-            with self._autocast:
+            with cast:
                 logits: Tensor = self._average.module(self._augmenter.plain(images))
             self._tell(self.images_seen)
             return logits
@@ -388,10 +328,3 @@ def _buffers_kept(model: nn.Module, *, in_any_case: bool = False) -> Iterator[No
             with torch.no_grad():
                 for buffer, value in before:
                     buffer.copy_(value)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"torch": torch.__version__, "timm": timm.__version__}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        versions["hilo_nas"] = importlib.metadata.version("hilo-nas")
-    return versions

@@ -8,7 +8,7 @@ from hilo_nas.data.sources import parse_source
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.local import Local
-from hilo_nas.plugins import is_plugin
+from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.study import StudyFolder
 
@@ -78,7 +78,8 @@ def option_text(option: str, value: str) -> str:
 
 def _is_function(option: str, value: str) -> bool:
     if option == "proxy":
-        return is_plugin(value)
+        proxy = find_proxy(value)
+        return proxy is not None and proxy.has_source
     if option not in ("data", "val_data"):
         return False
     try:

@@ -22,7 +22,7 @@ from hilo_nas.events import (
     Notice,
     TrainingProgressed,
 )
-from hilo_nas.measurement import FORMULAS, TRAINING, ProxyPlan
+from hilo_nas.proxy.kinds import Attempt
 from hilo_nas.records import Subject
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.outlook import foresee_limits
@@ -30,14 +30,11 @@ from hilo_nas.search.peers import check_peers, due_peers
 from hilo_nas.search.request import SearchRequest, eta_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.rungs import expected_share
-from hilo_nas.search.scoring import has_budget
 from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
 
 __all__ = ["CONFIRMED", "Cost", "estimate_cost", "price_search", "share_of", "try_networks"]
 
 _NETWORKS = 3
-_PROBE_BATCHES = (6, 60)
-"""Batches of the short training that is extrapolated from, and of the longer one for networks too quick for that."""
 _RECORD_BYTES = 12_000
 _PATIENCE_S = 45.0
 """Seconds without an estimate after which a dry run says what it waits for."""
@@ -259,40 +256,18 @@ def try_networks(
 
 
 def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:
-    """Seconds that the whole training of a network would take: a fixed part, and one in proportion to its images."""
+    """Seconds that the whole scoring of a network would take."""
     plan = setting.plan
-    if plan.proxy in FORMULAS:
-        return 0.0
-    if not has_budget(plan.proxy):
-        return executor.train(subject, plan, 0, emit).seconds
-    if plan.proxy != TRAINING:
-        return _own_seconds(executor, subject, plan, emit)
-    for batches in _PROBE_BATCHES:
-        images = min(batches * plan.batch_size, plan.budgets[-1])
+
+    def attempt(images: int) -> Attempt:
         seen: list[tuple[int, float]] = []
 
-        def watch(event: Event, seen: list[tuple[int, float]] = seen) -> None:
+        def watch(event: Event) -> None:
             if isinstance(event, TrainingProgressed):
                 seen.append((event.images_seen, time.monotonic()))
             emit(event)
 
-        whole = executor.train(subject, dataclasses.replace(plan, images=images, rungs=()), 0, watch).seconds
-        if images == plan.budgets[-1]:
-            return whole
-        if len(seen) > 2:
-            (first, start), (last, end) = seen[0], seen[-1]
-            per_image = (end - start) / (last - first)
-            return max(whole - per_image * images, 0.0) + per_image * plan.budgets[-1]
-    return whole / images * plan.budgets[-1]
+        score = executor.train(subject, dataclasses.replace(plan, images=images, rungs=()), 0, watch)
+        return Attempt(seconds=score.seconds, progress=tuple(seen))
 
-
-def _own_seconds(executor: LocalExecutor, subject: Subject, plan: ProxyPlan, emit: Emit) -> float:
-    """Seconds of a function of the user's own at its full budget, from two smaller ones, whatever it makes of them."""
-    small, large = (min(batches * plan.batch_size, plan.images) for batches in _PROBE_BATCHES)
-    seconds = [
-        executor.train(subject, dataclasses.replace(plan, images=images), 0, emit).seconds for images in (small, large)
-    ]
-    if large == plan.images:
-        return seconds[1]
-    per_image = max(seconds[1] - seconds[0], 0.0) / (large - small)
-    return seconds[1] + per_image * (plan.images - large)
+    return plan.declaration.estimate_seconds(plan.budgets[-1], plan.batch_size, attempt)

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit, Event, Notice, OtherProxyScored, SeedScored
 from hilo_nas.measure import TUNED_ENVIRONMENT, Worker
-from hilo_nas.measurement import ProxyScore
+from hilo_nas.measurement import ProxyPlan, ProxyScore
+from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.setting import Setting
 
@@ -77,15 +78,17 @@ class Errand(abc.ABC):
         """A file that must not be dropped before its last score is on disk."""
         return None
 
-    def _call(self, worker: Caller, function: str, setting: Setting, emit: Emit, **arguments: Any) -> ProxyScore:
+    def _call(self, worker: Caller, plan: ProxyPlan, setting: Setting, emit: Emit, **arguments: Any) -> ProxyScore:
         common = {
             "subject": self.subject.to_dict(),
-            "plan": setting.plan.to_dict(),
+            "plan": plan.to_dict(),
             "data": setting.described,
+            "prepared": setting.prepared,
             "seed": self.seed,
             "device": setting.training_device,
         }
-        return ProxyScore.from_dict(worker.call(function, {**common, **arguments}, emit))
+        scored = worker.call("hilo_nas.proxy.run:score_network", {**common, **arguments}, emit)
+        return ProxyScore.from_dict(scored["score"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,7 @@ class TrainingErrand(Errand):
         """See `Errand.scores`."""
         checkpoint = str(self.checkpoint.absolute())
         for images in self.budgets:
-            function = "hilo_nas.proxy.train:run_training"
-            yield self._call(worker, function, setting, emit, until=images, checkpoint=checkpoint)
+            yield self._call(worker, setting.plan, setting, emit, until=images, checkpoint=checkpoint)
 
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
         """See `Errand.added`."""
@@ -125,15 +127,16 @@ class TrainingErrand(Errand):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyErrand(Errand):
-    """What a proxy that trains nothing says of a network."""
+    """The score of another proxy than the study's, for comparison."""
 
     name: str
-    """One of `hilo_nas.proxy.training_free.NAMES`."""
+    """Of a quick proxy (`Proxy.is_quick`)."""
 
     def scores(self, worker: Caller, setting: Setting, emit: Emit) -> Iterator[ProxyScore]:
         """See `Errand.scores`."""
-        function = "hilo_nas.proxy.training_free.run:run_training_free"
-        yield self._call(worker, function, setting, emit, name=self.name)
+        score = self._call(worker, setting.plan.for_comparison(self.name), setting, emit)
+        name = proxy_named(self.name).comparison_hash(setting.plan.to_dict(), setting.data.hash)
+        yield dataclasses.replace(score, plan_hash=name)
 
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
         """See `Errand.added`; one that is not comparable any more is replaced."""

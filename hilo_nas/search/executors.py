@@ -25,7 +25,6 @@ from hilo_nas.measurement import (
 )
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import verdict_of
-from hilo_nas.search.scoring import settled, worker_call
 from hilo_nas.speeds import SpeedFolder
 
 __all__ = ["Executor", "LocalExecutor"]
@@ -102,7 +101,7 @@ class LocalExecutor:
         self._plan: ProxyPlan | None = None
         self._data: Mapping[str, Any] = {}
         self._training_device = "cpu"
-        self._own_proxy: str | None = None
+        self._prepared: Mapping[str, Any] = {}
         self._speeds: SpeedFolder | None = None
         self._advised = {"steady"}
 
@@ -185,18 +184,18 @@ class LocalExecutor:
         arguments = {"data": dict(self._data), "path": str(path), "group_by": self._plan.group_by}
         self._training.call("hilo_nas.data.sheet:write_sheet", arguments, emit)
 
-    def load_proxy(self, function: str, emit: Emit) -> None:
-        """Has networks scored by a function of the user's own from now on, once it was imported in a worker.
-
-        Args:
-            function: `module:function` or a file's, as it is found from any folder (`plugins.absolute`).
-            emit: Told of nothing.
-
-        Raises:
-            UsageError: It is not there, is none, or cannot be imported.
-        """
-        call_twice(self._training, "hilo_nas.proxy.own:check_function", {"function": function}, emit)
-        self._own_proxy = function
+    def prepare_proxy(
+        self, plan: ProxyPlan, data: Mapping[str, Any] | None, source: str | None, device: str, emit: Emit
+    ) -> dict[str, Any]:
+        """Returns what a proxy does before the first trial; see `hilo_nas.proxy.run.prepare_proxy`."""
+        arguments = {
+            "plan": plan.to_dict(),
+            "data": None if data is None else dict(data),
+            "device": device,
+            "source": source,
+        }
+        prepared: dict[str, Any] = call_twice(self._training, "hilo_nas.proxy.run:prepare_proxy", arguments, emit)
+        return prepared
 
     def set_up(
         self,
@@ -205,6 +204,7 @@ class LocalExecutor:
         plan: ProxyPlan,
         data: Mapping[str, Any],
         *,
+        prepared: Mapping[str, Any],
         training_device: str | None = None,
         speeds: SpeedFolder | None = None,
     ) -> None:
@@ -215,10 +215,12 @@ class LocalExecutor:
             calibrations: By the condition's label.
             plan: The short training.
             data: The prepared images.
+            prepared: What the proxy prepared.
             training_device: Where to train; the objective's device if left out.
             speeds: Speeds taken elsewhere, which then stand in for timing.
         """
         self._conditions, self._calibrations, self._plan, self._data = conditions, calibrations, plan, data
+        self._prepared = prepared
         self._training_device, self._speeds = training_device or conditions[0].device, speeds
 
     def measure(self, subject: Subject, emit: Emit, *, rivals: Sequence[TrialRecord]) -> tuple[Measurement, ...]:
@@ -309,20 +311,20 @@ class LocalExecutor:
         checkpoint: Path | None = None,
     ) -> ProxyScore:
         """Returns the score of a training that need not be by the study's plan; see `score`."""
-        function, arguments = worker_call(
-            plan,
-            subject,
-            self._data,
-            seed,
-            self._training_device,
-            until=until,
-            checkpoint=checkpoint,
-            own=self._own_proxy,
-        )
+        arguments = {
+            "subject": subject.to_dict(),
+            "plan": plan.to_dict(),
+            "data": dict(self._data),
+            "prepared": dict(self._prepared),
+            "seed": seed,
+            "device": self._training_device,
+            "until": until,
+            "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
+        }
         claims = claims_of(self.identity_of(self._training_device, emit), timing=False)
         with hold(claims, f"training for {self._purpose}", emit):
-            score = ProxyScore.from_dict(self._training.call(function, arguments, emit))
-        return settled(score, plan, self._data["content_hash"])
+            scored = self._training.call("hilo_nas.proxy.run:score_network", arguments, emit)
+        return ProxyScore.from_dict(scored["score"])
 
     def count(self, subject: Subject, emit: Emit) -> NetworkCost:
         """See `Executor.count`."""

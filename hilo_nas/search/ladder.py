@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from hilo_nas.events import Emit, RungReached
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import FORMULAS, ProxyScore
+from hilo_nas.measurement import ProxyScore
+from hilo_nas.proxy.recorded import score_record
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.executors import Executor
 from hilo_nas.search.rungs import RungEntry, RungTable
-from hilo_nas.search.scoring import score_by_formula
 from hilo_nas.states import TrialState
 from hilo_nas.transitions import complete, stop
 
@@ -70,8 +70,8 @@ class Ladder:
                 return
 
     def _score(self, record: TrialRecord, images: int) -> ProxyScore:
-        if self._manifest.plan.proxy in FORMULAS:
-            return score_by_formula(record, self._manifest)
+        if self._manifest.plan.declaration.work is None:
+            return score_record(record, self._manifest)
         seed, checkpoint = self._manifest.seed, self._checkpoints.path_of(record.key)
         return self._executor.score(record.subject, seed, self._emit, until=images, checkpoint=checkpoint)
 

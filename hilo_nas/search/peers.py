@@ -8,7 +8,7 @@ from pathlib import Path
 from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measurement import TRAINING, ProxyPlan
+from hilo_nas.measurement import ProxyPlan
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.speeds import SpeedFolder
@@ -50,7 +50,7 @@ def tell_cost(peers: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[float
         return
     seconds = sum(map(sum, tried)) * len(peers) / max(len(tried), 1)
     duration = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    of_images = f" and trained on {plan.budgets[-1]:,} images" if plan.proxy == TRAINING else ""
+    of_images = f" and trained on {plan.budgets[-1]:,} images" if plan.declaration.has_rungs else ""
     count = f"{len(peers)} baselines will each be" if len(peers) > 1 else "1 baseline will be"
     emit(Notice(text=f"{count} timed{of_images}, in about {duration}" if tried else f"{count} timed{of_images}"))
 

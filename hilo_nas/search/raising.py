@@ -8,7 +8,6 @@ from collections.abc import Callable
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import TRAINING
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import Ladder
@@ -28,7 +27,7 @@ def raised(manifest: Manifest, images: int) -> Manifest:
         UsageError: The budget is not larger, or the study's training cannot go on.
     """
     plan = manifest.plan
-    if plan.proxy != TRAINING:
+    if "raise_budget" not in plan.declaration.options:
         raise UsageError(
             f"the budget of a training alone can be raised, but study {manifest.name} is scored by {plan.proxy}"
         )

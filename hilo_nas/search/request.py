@@ -10,10 +10,10 @@ from typing import Any
 from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import TRAINING, Condition, ProxyPlan
-from hilo_nas.plugins import hash_source, is_plugin
+from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.plugins import hash_source
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, list_proxies, proxy_named
 from hilo_nas.search.rungs import rungs_of
-from hilo_nas.search.scoring import PROXIES, has_budget, proxy_name, recipe_of, unused_options
 from hilo_nas.space import SearchSpace
 
 __all__ = [
@@ -101,7 +101,7 @@ class SearchRequest:
     value_range: tuple[float, float] | None = None
     skip_broken: bool | None = None
     proxy: str | None = None
-    """What scores networks: one of `scoring.PROXIES`, or a function of the user's own."""
+    """What scores networks: one of `hilo_nas.proxy.proxy_names`, or a function of the user's own."""
     cache_dir: Path | None = None
     proxy_img_size: int | None = None
     proxy_batch_size: int | None = None
@@ -155,15 +155,10 @@ class SearchRequest:
             faults.append("give either group_by or val_data, not both: with validation data nothing is split")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             faults.append(f"sampler must be one of {', '.join(SAMPLERS)}, but got {self.sampler!r}")
-        if self.proxy is not None and self.proxy not in PROXIES and not is_plugin(self.proxy):
-            faults.append(
-                f"proxy must be one of {', '.join(PROXIES)}, or module:function or path/to/file.py:function, but got "
-                f"{self.proxy!r}"
-            )
         if self.seed is not None and not 0 <= self.seed <= _LARGEST_SEED:
             faults.append(f"seed must lie between 0 and {_LARGEST_SEED}, but got {self.seed}")
         # A stored study compares options with its own: a value that no study can have is a fault, no difference.
-        for check in (reading_of, _check_condition, _check_plan):
+        for check in (reading_of, _check_condition, _check_proxy, _check_metric, _check_plan):
             try:
                 check(self)
             except UsageError as error:
@@ -177,20 +172,27 @@ def _check_condition(request: SearchRequest) -> None:
     Condition(**{name: value for name in names if (value := getattr(request, name)) is not None})
 
 
+def _check_proxy(request: SearchRequest) -> None:
+    if request.proxy is not None:
+        proxy_named(request.proxy)
+
+
+def _check_metric(request: SearchRequest) -> None:
+    known = [metric.name for proxy in list_proxies() if "metric" in proxy.options for metric in proxy.metrics]
+    if request.metric is not None and request.metric not in known:
+        raise UsageError(f"metric must be one of {', '.join(known)}, but got {request.metric!r}")
+
+
 def _check_plan(request: SearchRequest) -> None:
-    given: dict[str, Any] = {
-        "metric": request.metric,
-        "precision": request.proxy_precision,
-        "group_by": request.group_by,
-    }
+    given: dict[str, Any] = {"precision": request.proxy_precision, "group_by": request.group_by}
     ProxyPlan(img_size=1, batch_size=1, images=1, **{name: value for name, value in given.items() if value is not None})
 
 
-def check_proxy_options(request: SearchRequest, proxy: str) -> None:
+def check_proxy_options(request: SearchRequest, proxy: Proxy) -> None:
     """Raises UsageError where a request has options that mean nothing to a proxy: no wish is skipped in silence."""
     faults = [
-        f"{name} means nothing to the proxy {proxy_name(proxy)}: {why}. Leave it out."
-        for name, why in unused_options(proxy).items()
+        f"{name} means nothing to the proxy {proxy.name}: {why}. Leave it out."
+        for name, why in proxy.unused_options.items()
         if getattr(request, name)  # 0 asks for nothing
     ]
     if faults:
@@ -241,19 +243,19 @@ def plan_of(request: SearchRequest, space: SearchSpace) -> ProxyPlan:
     """
     defaults = space.defaults
     img_size = request.img_size or defaults.get("img_size", 224)
-    proxy = request.proxy or TRAINING
+    proxy = proxy_named(request.proxy or DEFAULT_PROXY.name)
     check_proxy_options(request, proxy)
-    images = (request.proxy_images or defaults.get("proxy_images", 100_000)) if has_budget(proxy) else 1
+    images = (request.proxy_images or defaults.get("proxy_images", 100_000)) if proxy.has_budget else 1
     rungs = rungs_of(images, count=request.rungs or DEFAULT_RUNGS, eta=request.eta or DEFAULT_RATIO)
     return ProxyPlan(
         img_size=request.proxy_img_size or defaults.get("proxy_img_size", img_size),
         batch_size=request.proxy_batch_size or defaults.get("proxy_batch_size", 128),
         images=images,
-        rungs=rungs if proxy == TRAINING else (),
+        rungs=rungs if proxy.has_rungs else (),
         precision=request.proxy_precision or "fp32",
-        metric=request.metric or "top1",
+        metric=request.metric or (proxy if "metric" in proxy.options else DEFAULT_PROXY).metrics[0].name,
         group_by=request.group_by,
-        recipe=recipe_of(proxy),
-        proxy=proxy_name(proxy),
-        source_hash=hash_source(proxy) if is_plugin(proxy) else None,
+        recipe=proxy.version,
+        proxy=proxy.name,
+        source_hash=hash_source(request.proxy) if proxy.has_source and request.proxy else None,
     )

@@ -12,8 +12,9 @@ from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import FORMULAS, PROTOCOL, Condition, DeviceIdentity
+from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity
 from hilo_nas.plugins import absolute, hash_source
+from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.consent import Known
 from hilo_nas.search.executors import LocalExecutor
@@ -24,8 +25,15 @@ from hilo_nas.search.request import (
     condition_options,
     reading_options,
 )
-from hilo_nas.search.scoring import proxy_name, recipe_of
-from hilo_nas.search.setting import DEFAULT_DATA, Setting, describe_nothing, identify_data, open_speeds
+from hilo_nas.search.setting import (
+    DEFAULT_DATA,
+    Setting,
+    describe_nothing,
+    hash_facts,
+    identify_data,
+    open_speeds,
+    prepare,
+)
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
@@ -65,9 +73,9 @@ def reopen(
         Condition(device=name)
     differing = _differing_options(request, manifest, space)
     if "proxy" not in differing:
-        check_proxy_options(request, manifest.plan.proxy)
-    if manifest.plan.recipe != (recipe := recipe_of(manifest.plan.proxy)):
-        differing["proxy recipe"] = (manifest.plan.recipe, recipe)  # no timing mends that
+        check_proxy_options(request, manifest.plan.declaration)
+    if manifest.plan.recipe != (version := manifest.plan.declaration.version):
+        differing["proxy recipe"] = (manifest.plan.recipe, version)  # no timing mends that
     known = Known(request, folder)
     device, identity, _ = executor.read_device(name, emit)
     speeds = None
@@ -82,13 +90,18 @@ def reopen(
         facts = differing_facts(manifest, identity, records, executor, emit)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
-    if manifest.plan.source_hash is not None:
-        executor.load_proxy(_find_proxy(known, folder, manifest), emit)
-    described = _prepare_data(known, folder, manifest, request.class_from, executor, emit)
+    source = _find_proxy(known, folder, manifest) if manifest.plan.declaration.has_source else None
+
+    def prepare_data() -> dict[str, Any]:
+        return _prepare_data(known, folder, manifest, request.class_from, executor, emit)
+
+    described, prepared = prepare(manifest.plan, source, device, prepare_data, executor, emit)
     data = identify_data(described)
     if data.hash != manifest.data.hash:
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
         raise _mismatch(folder, {"data": (stored, f"{data.name} ({data.hash[:12]})")}, {})
+    if (found := hash_facts(prepared)) != manifest.prepared:
+        raise _mismatch(folder, {"what the proxy prepared": (manifest.prepared, found)}, {})
     if manifest.data.source_hash and data.source_hash not in (None, manifest.data.source_hash):
         emit(Notice(text=f"{data.name} was edited since this study was made; the images that it gives are the same"))
     made_by = manifest.versions.get("hilo-nas")
@@ -103,6 +116,7 @@ def reopen(
         plan=manifest.plan,
         data=manifest.data,
         described=described,
+        prepared=prepared,
         training_device=device,
         speeds=speeds,
     )
@@ -161,7 +175,7 @@ def _prepare_data(
     # A study made before its folders left a doubt about their level needs the level to be named.
     reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
     source = known.find("data")
-    if source is None and manifest.data.n_images == 0 and manifest.plan.proxy in FORMULAS:
+    if source is None and manifest.data.n_images == 0 and not manifest.plan.declaration.needs_data:
         return describe_nothing(manifest.data.num_classes)
     if source is None and manifest.data.name == DEFAULT_DATA:
         source = DEFAULT_DATA
@@ -261,7 +275,7 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
     for limit, bound in aims.limits.items():
         pairs[limit] = (manifest.limits_in_force.get(limit), bound)
     if request.proxy is not None:
-        pairs["proxy"] = (manifest.plan.proxy, proxy_name(request.proxy))
+        pairs["proxy"] = (manifest.plan.proxy, proxy_named(request.proxy).name)
     for option, field in _PLAN_OPTIONS.items():
         pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
     stored_reading = ReadOptions.from_dict(manifest.data.reading)

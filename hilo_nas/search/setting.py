@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from hilo_nas.clock import utc_now
 from hilo_nas.data.sources import absolute_source
 from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
+from hilo_nas.hashes import short_hash
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import FORMULAS, PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
-from hilo_nas.plugins import absolute, is_plugin
+from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.plugins import absolute
+from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
@@ -31,9 +33,11 @@ __all__ = [
     "calibrate_all",
     "describe_nothing",
     "find_folder",
+    "hash_facts",
     "identify_data",
     "local_of",
     "open_speeds",
+    "prepare",
     "set_up",
     "total_asked",
     "trials_asked",
@@ -59,6 +63,8 @@ class Setting:
     data: DataIdentity
     described: dict[str, Any]
     """The prepared images, as workers take them."""
+    prepared: dict[str, Any]
+    """What the proxy prepared, as workers take it; see `hilo_nas.proxy.run.prepare_proxy`."""
     training_device: str
     speeds: SpeedFolder | None = None
     """The table that stands in for timing."""
@@ -87,6 +93,7 @@ class Setting:
             created_at=utc_now(),
             limits=self.limits,
             speeds=None if self.speeds is None else self.speeds.identity(),
+            prepared=hash_facts(self.prepared),
             **fields,
         )
 
@@ -106,6 +113,7 @@ class Setting:
             self.calibrations,
             self.plan,
             self.described,
+            prepared=self.prepared,
             training_device=self.training_device,
             speeds=self.speeds,
         )
@@ -126,7 +134,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
     plan = plan_of(request, space)
     img_size = request.img_size or defaults.get("img_size", 224)
     _check_sizes(space, {"img_size": img_size, "proxy_img_size": plan.img_size})
-    source = _source(request, space)
+    source = _source(request, space, plan)
     # What can be wrong with the aims is told before the device is read, for that takes seconds.
     speeds, taken, calibrations = None, None, {}
     if request.speeds is not None:
@@ -140,12 +148,11 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
         device, identity, threads = executor.read_device(request.device, emit)
         aims = aims_of(request, build_objective(fields, device, threads))
-    if request.proxy is not None and is_plugin(request.proxy):
-        executor.load_proxy(absolute(request.proxy), emit)
-    if source is None:
-        described = describe_nothing(defaults.get("num_classes", 1000))
-    else:
-        described = executor.prepare_data(
+
+    def prepare_data() -> dict[str, Any]:
+        if source is None:
+            return describe_nothing(defaults.get("num_classes", 1000))
+        return executor.prepare_data(
             source,
             plan.img_size,
             cache_dir=request.cache_dir,
@@ -154,6 +161,8 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
             options=reading_of(request),
             emit=emit,
         )
+
+    described, prepared = prepare(plan, _function_of(request), device, prepare_data, executor, emit)
     data = identify_data(described)
     if taken is not None and taken.num_classes != data.num_classes:
         text = (
@@ -170,6 +179,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         plan=dataclasses.replace(plan, hflip=described["hflip"]),
         data=data,
         described=described,
+        prepared=prepared,
         training_device=device,
         speeds=speeds,
     )
@@ -177,6 +187,44 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
         _check_some_keep(speeds, {**space.limits, **aims.limits})
     setting.hand_to(executor)
     return setting
+
+
+def prepare(
+    plan: ProxyPlan,
+    source: str | None,
+    device: str,
+    prepare_data: Callable[[], dict[str, Any]],
+    executor: LocalExecutor,
+    emit: Emit,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the prepared images and what the proxy prepared, both as workers take them.
+
+    A proxy that is not given the images comes first: its faults are told before images are decoded.
+
+    Args:
+        plan: The study's.
+        source: Where a function of the user's own lies.
+        device: Where networks are scored.
+        prepare_data: Prepares the images.
+        executor: Does the proxy's work.
+        emit: Takes its events.
+
+    Raises:
+        HiloNasError: The proxy or the images cannot serve.
+    """
+    proxy = plan.declaration
+    prepared: dict[str, Any] = {"facts": {}, "local": {}}
+    if proxy.prepares and not proxy.sees_images:
+        prepared = executor.prepare_proxy(plan, None, source, device, emit)
+    described = prepare_data()
+    if proxy.prepares and proxy.sees_images:
+        prepared = executor.prepare_proxy(plan, described, source, device, emit)
+    return described, prepared
+
+
+def hash_facts(prepared: Mapping[str, Any]) -> str | None:
+    """Returns the name of what a proxy prepared, as a manifest keeps it; None where it says nothing."""
+    return short_hash(prepared["facts"]) if prepared["facts"] else None
 
 
 def _check_some_keep(speeds: SpeedFolder, limits: Mapping[str, float]) -> None:
@@ -258,11 +306,11 @@ def _aims_within(conditions: tuple[Condition, ...], request: SearchRequest) -> A
     return Aims(conditions=conditions, limits=aims.limits)
 
 
-def _source(request: SearchRequest, space: SearchSpace) -> str | None:
+def _source(request: SearchRequest, space: SearchSpace, plan: ProxyPlan) -> str | None:
     """Returns the images of a new study; None where its proxy needs none."""
     if request.data is not None:
         return request.data
-    if request.proxy in FORMULAS and space.name != DEFAULT_SPACE:
+    if not plan.declaration.needs_data and space.name != DEFAULT_SPACE:
         return None
     if space.name != DEFAULT_SPACE:
         raise UsageError(
@@ -347,12 +395,18 @@ def total_asked(request: SearchRequest, total: int, measured: int) -> int:
     return total if request.trials is None else measured + request.trials
 
 
+def _function_of(request: SearchRequest) -> str | None:
+    """Returns where the function lies that is to score networks; None for other proxies."""
+    proxy = find_proxy(request.proxy) if request.proxy else None
+    return absolute(request.proxy) if proxy is not None and proxy.has_source and request.proxy else None
+
+
 def local_of(request: SearchRequest) -> dict[str, Any]:
     """Returns what a request says that is true on this machine alone, from whichever folder the next one comes."""
     return {
         "data": absolute_source(request.data) if request.data else None,
         "val_data": absolute_source(request.val_data) if request.val_data else None,
-        "proxy": absolute(request.proxy) if request.proxy and is_plugin(request.proxy) else None,
+        "proxy": _function_of(request),
         "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
         "speeds": str(request.speeds.absolute()) if request.speeds else None,
     }

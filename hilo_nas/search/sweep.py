@@ -19,7 +19,7 @@ from hilo_nas.events import Emit, NetworksTimed, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import Worker, claims_of, hold
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.proxy.training_free.plan import hash_training_free
+from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.search.checkpoints import Checkpoints
@@ -89,7 +89,7 @@ def run_sweep(
         courses: The trainings.
         emit: Told of all of it.
         jobs: Trainings at once; as many as there are cores on a CPU, one elsewhere, if left out.
-        proxies: Training-free scores to be taken for comparison, too (`hilo_nas.proxy.training_free.NAMES`).
+        proxies: Names of quick proxies (`Proxy.is_quick`) whose scores are taken for comparison, too.
         reuse: Says which networks of the list were trained elsewhere, as this study's manifest has it: their scores are
             taken over. What it raises leaves the study as it was.
         start_worker: Makes what trains.
@@ -268,7 +268,7 @@ def _errands(
         ProxyErrand(number=record.number, subject=record.subject, seed=manifest.seed, name=name)
         for name in proxies
         for record in timed
-        if hash_training_free(name, manifest.plan, manifest.data.hash)
+        if proxy_named(name).comparison_hash(manifest.plan.to_dict(), manifest.data.hash)
         not in {score.plan_hash for score in record.other_scores}
     ]
     for course in courses:

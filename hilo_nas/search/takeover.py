@@ -7,7 +7,7 @@ from typing import Any
 
 from hilo_nas.errors import StudyMismatchError, UsageError
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import TRAINING, ProxyPlan, ProxyScore
+from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.records import Subject
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import Study
@@ -99,7 +99,7 @@ def _differences(
     if their_data.hash != data.hash:
         found["data"] = (f"{their_data.name} ({their_data.hash[:12]})", f"{data.name} ({data.hash[:12]})")
     # A training without a horizon is the same up to any budget.
-    of_budget = ("images", "rungs") if plan.proxy == TRAINING else ("rungs",)
+    of_budget = ("images", "rungs") if plan.declaration.has_rungs else ("rungs",)
     for name, ours in plan.to_dict().items():
         if name in of_budget:
             continue

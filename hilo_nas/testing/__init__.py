@@ -1,5 +1,6 @@
-"""Conformance tests for extensions; each raises an AssertionError that says what is wrong."""
+"""Fakes, and the checks that every implementation of an interface must pass, for tests here and in other packages."""
 
 from hilo_nas.testing.exporters import check_exporter
+from hilo_nas.testing.proxies import DeclarationChecks, ProxyChecks
 
-__all__ = ["check_exporter"]
+__all__ = ["DeclarationChecks", "ProxyChecks", "check_exporter"]

@@ -25,8 +25,8 @@ from hilo_nas.measurement.proxy import PROXY_PRECISIONS
 from hilo_nas.models import LITv2, build_model, build_subject, prepare_for_inference
 from hilo_nas.models.dtm import DeformConv
 from hilo_nas.models.inference import triton_kernels
-from hilo_nas.proxy import run_training
 from hilo_nas.proxy import train as train_module
+from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.train import Training
 
 pytestmark = [
@@ -202,15 +202,16 @@ def plan(**changes) -> ProxyPlan:
 def train(
     data: CachedData, the_plan: ProxyPlan, arch: ArchConfig, events: list[Event], device: str = DEVICE
 ) -> ProxyScore:
-    fields = run_training(
+    scored = score_network(
         emit=events.append,
+        prepared={},
         subject={"arch": arch.to_dict()},
         plan=the_plan.to_dict(),
         data=data.to_dict(),
         seed=0,
         device=device,
     )
-    return ProxyScore.from_dict(fields)
+    return ProxyScore.from_dict(scored["score"])
 
 
 @pytest.mark.parametrize("precision", PROXY_PRECISIONS)

@@ -13,9 +13,9 @@ from hilo_nas.events import Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import build_subject
 from hilo_nas.proxy import checkpoints as checkpoints_module
-from hilo_nas.proxy import run_training
 from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
+from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.train import Training
 
 BATCH, END = 32, 320
@@ -35,8 +35,9 @@ def plan(**changes):
 
 
 def leg(data, *, until=None, checkpoint=None, subject="litv2", seed=0, emit=lambda event: None, **changes):
-    return run_training(
+    return score_network(
         emit=emit,
+        prepared={},
         subject=SUBJECTS[subject],
         plan=plan(**changes).to_dict(),
         data=data.to_dict(),
@@ -44,7 +45,7 @@ def leg(data, *, until=None, checkpoint=None, subject="litv2", seed=0, emit=lamb
         device="cpu",
         until=until,
         checkpoint=None if checkpoint is None else str(checkpoint),
-    )
+    )["score"]
 
 
 def comparable(fields):

@@ -10,7 +10,7 @@ from hilo_nas.events import TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.plugins import absolute, hash_source, name_of
 from hilo_nas.proxy import own
-from hilo_nas.proxy.own import check_function, run_own
+from hilo_nas.proxy.run import prepare_proxy, score_network
 
 ARCH = {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
 HEAD = "def score(arch, build_model, budget, seed, callback):\n"
@@ -26,18 +26,23 @@ def run(tmp_path, monkeypatch, digits16):
         (tmp_path / "mine.py").write_text(HEAD + "".join(f"    {line}\n" for line in body.splitlines()))
         function = absolute("mine.py:score")
         plan = plan_for(function, images=images)
-        fields = run_own(
-            emit=emit,
-            subject=subject or {"arch": ARCH},
-            function=function,
-            plan=plan.to_dict(),
-            data=digits16.to_dict(),
-            seed=seed,
-            device="cpu",
-        )
-        return ProxyScore.from_dict(json.loads(json.dumps(fields, allow_nan=False)))
+        return call(function, plan, digits16, subject=subject or {"arch": ARCH}, seed=seed, emit=emit)
 
     return run
+
+
+def call(function, plan, data, *, subject, seed=0, emit=lambda event: None):
+    prepared = prepare_proxy(emit=emit, plan=plan.to_dict(), data=None, device="cpu", source=function)
+    scored = score_network(
+        emit=emit,
+        subject=subject,
+        plan=plan.to_dict(),
+        data=data.to_dict(),
+        prepared=json.loads(json.dumps(prepared)),
+        seed=seed,
+        device="cpu",
+    )
+    return ProxyScore.from_dict(json.loads(json.dumps(scored["score"], allow_nan=False)))
 
 
 def plan_for(function, **fields):
@@ -165,28 +170,25 @@ def test_an_edit_in_mid_search_is_refused(run, tmp_path, digits16):
     (tmp_path / "mine.py").write_text(HEAD + "    return 2, 0\n")
     own._load.cache_clear()  # a worker that was started anew
     with pytest.raises(StudyMismatchError, match="was edited while it was in use"):
-        run_own(
-            emit=lambda event: None,
-            subject={"arch": ARCH},
-            function=function,
-            plan=plan.to_dict(),
-            data=digits16.to_dict(),
-            seed=0,
-            device="cpu",
-        )
+        call(function, plan, digits16, subject={"arch": ARCH})
 
 
 def test_a_function_is_checked_before_a_search_begins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.py").write_text("def score(*arguments): ...\nsize = 3\n")
     (tmp_path / "bad.py").write_text("import nowhere_at_all\n")
-    check_function(emit=lambda event: None, function="good.py:score")
+
+    def prepare(function):
+        plan = plan_for(function).to_dict()
+        return prepare_proxy(emit=lambda event: None, plan=plan, data=None, device="cpu", source=function)
+
+    assert prepare("good.py:score") == {"facts": {}, "local": {"function": "good.py:score"}}
     with pytest.raises(NotFoundError, match="Did you mean score"):
-        check_function(emit=lambda event: None, function="good.py:scor")
+        prepare("good.py:scor")
     with pytest.raises(UsageError, match="must be a function, but is of type int"):
-        check_function(emit=lambda event: None, function="good.py:size")
+        prepare("good.py:size")
     with pytest.raises(UsageError, match="cannot be imported: ModuleNotFoundError"):
-        check_function(emit=lambda event: None, function="bad.py:score")
+        prepare("bad.py:score")
 
 
 def test_the_network_is_a_module_that_learns(run):

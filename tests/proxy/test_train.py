@@ -18,10 +18,11 @@ from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.proxy import memory as memory_module
-from hilo_nas.proxy import run_training
+from hilo_nas.proxy import run as run_module
 from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.memory import MicroBatch, memory_given_back
+from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
 from hilo_nas.proxy.train import Training
 
@@ -36,9 +37,9 @@ def plan(**changes):
 
 
 def score(data, the_plan, seed=0, subject=TINY, emit=lambda event: None):
-    return run_training(
-        emit=emit, subject=subject, plan=the_plan.to_dict(), data=data.to_dict(), seed=seed, device="cpu"
-    )
+    return score_network(
+        emit=emit, subject=subject, plan=the_plan.to_dict(), data=data.to_dict(), prepared={}, seed=seed, device="cpu"
+    )["score"]
 
 
 def comparable(fields):
@@ -453,7 +454,7 @@ def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, 
         return memory_given_back(torch.device("cuda"), what=what)
 
     monkeypatch.setattr(train_module, "build_subject", build)
-    monkeypatch.setattr(train_module, "memory_given_back", given_back)
+    monkeypatch.setattr(run_module, "memory_given_back", given_back)
     monkeypatch.setattr(memory_module.torch.cuda, "empty_cache", look)
     with pytest.raises(HiloNasError, match=error) if error else contextlib.nullcontext():
         score(digits16, plan())

@@ -18,18 +18,14 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy import memory as memory_module
+from hilo_nas.proxy.kinds import proxy_named, quick_names
 from hilo_nas.proxy.memory import memory_given_back
-from hilo_nas.proxy.training_free import (
-    NAMES,
-    hash_training_free,
-    run_training_free,
-    score_dss,
-    score_naswot,
-    score_zico,
-)
+from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.training_free import run as run_module
+from hilo_nas.proxy.training_free import score_dss, score_naswot, score_zico
 
 CPU = torch.device("cpu")
+NAMES = quick_names()
 NARROW = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
 WIDE = {**NARROW, "embed_dims": [16, 16, 32, 32]}
 DEEP = {**WIDE, "depths": [2, 2, 3, 2]}
@@ -53,16 +49,16 @@ def plan(**changes):
 
 
 def run(data, name, arch=NARROW, seed=0, subject=None, the_plan=None):
-    fields = run_training_free(
+    scored = score_network(
         emit=lambda event: None,
         subject=subject or {"arch": arch},
-        name=name,
-        plan=(the_plan or plan()).to_dict(),
+        plan=(the_plan or plan()).for_comparison(name).to_dict(),
         data=data.to_dict(),
+        prepared={},
         seed=seed,
         device="cpu",
     )
-    return ProxyScore.from_dict(json.loads(json.dumps(fields, allow_nan=False)))
+    return ProxyScore.from_dict(json.loads(json.dumps(scored["score"], allow_nan=False)))
 
 
 # NASWOT.
@@ -270,9 +266,8 @@ def test_dss_of_a_network_that_puts_out_nothing_is_an_error():
 def test_a_score_is_plain_data_with_everything_that_it_must_tell(digits16, name):
     score = run(digits16, name, seed=3)
     assert (score.metric, score.seed, score.device, score.n_val, score.loss) == (name, 3, "cpu", 0, None)
-    assert score.plan_hash == hash_training_free(name, plan(), digits16.content_hash)
-    looked_at = {"naswot": (3 * 32, 32), "zico": (3 * 4 * 32, 32), "dss": (0, 1)}
-    assert (score.images_seen, score.micro_batch_size) == looked_at[name]
+    assert score.plan_hash == plan().for_comparison(name).hash(digits16.content_hash)
+    assert (score.images_seen, score.micro_batch_size) == (1, {"naswot": 32, "zico": 32, "dss": 1}[name])
     assert math.isfinite(score.value)
     assert score.standard_error > 0
     assert {"torch", "timm"} <= set(score.versions)
@@ -340,15 +335,15 @@ def test_a_minibatch_holds_no_image_twice_where_there_are_few(prepare, images):
 
 def test_what_a_score_does_not_depend_on_is_not_in_its_hash(digits16):
     def name_of(name="zico", **changes):
-        return hash_training_free(name, plan(**changes), "data")
+        return proxy_named(name).comparison_hash(plan(**changes).to_dict(), "data")
 
     assert name_of() == name_of(images=512) == name_of(precision="amp-bf16") == name_of(metric="balanced")
     others = [name_of("dss"), name_of(img_size=32), name_of(batch_size=16), name_of(val_fraction=0.5)]
-    assert len({name_of(), *others, hash_training_free("zico", plan(), "other")}) == 6
+    assert len({name_of(), *others, proxy_named("zico").comparison_hash(plan().to_dict(), "other")}) == 6
 
 
 def test_an_unknown_name_and_images_of_another_size_are_refused(digits16):
-    with pytest.raises(UsageError, match="one of naswot, zico, dss, but got 'synflow'"):
+    with pytest.raises(UsageError, match=r"one of training, .* dss, .* but got 'synflow'"):
         run(digits16, "synflow")
     with pytest.raises(UsageError, match="prepared at 16 pixels, the plan says 32"):
         run(digits16, "dss", the_plan=plan(img_size=32))

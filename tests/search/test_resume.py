@@ -11,7 +11,8 @@ from fakes import write_timed_study
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, DeviceError, StudyMismatchError
 from hilo_nas.events import FrontChanged, Notice, SearchStarted
-from hilo_nas.measurement import PROTOCOL, RECIPE
+from hilo_nas.measurement import PROTOCOL
+from hilo_nas.proxy.kinds.training import RECIPE
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space

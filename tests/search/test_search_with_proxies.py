@@ -101,6 +101,18 @@ def test_a_function_that_has_gone_is_missed_and_one_that_moved_is_found_by_its_n
     assert len(search(home, trials=1).load_records()) == 5  # it is remembered
 
 
+def test_what_a_proxy_prepared_is_stored_by_its_hash_and_must_be_the_same_again(home, machine):
+    assert begin(home).load_manifest().prepared is None  # a function that prepares no facts says nothing
+    machine.prepared_facts = {"classes": 10}
+    folder = begin(home, study="other")
+    stored = folder.load_manifest().prepared
+    assert len(stored) == 12
+    assert search(home, study="other", trials=1).load_manifest().prepared == stored
+    machine.prepared_facts = {"classes": 11}
+    with pytest.raises(StudyMismatchError, match=f"what the proxy prepared: '{stored}' in the study"):
+        search(home, study="other", trials=1)
+
+
 def test_a_machine_that_does_not_know_where_the_function_lies_asks(home, machine):
     folder = begin(home)
     local = folder.load_local().values

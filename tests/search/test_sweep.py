@@ -167,10 +167,16 @@ def test_a_training_goes_on_at_a_larger_budget(desk):
 
 def test_courses_are_gone_through_in_their_order_after_the_other_proxies(desk):
     order = []
-    desk.workers.happen = lambda function, arguments: order.append((arguments.get("name"), arguments["seed"]))
+    desk.workers.happen = lambda function, arguments: order.append((arguments["plan"]["proxy"], arguments["seed"]))
     courses = [Course(seed=seed, images=512, networks=count) for seed, count in ((0, 3), (1, 3), (2, 1))]
     desk.sweep(3, courses, proxies=("naswot", "dss"))
-    assert order == [*[("naswot", 0)] * 3, *[("dss", 0)] * 3, *[(None, 0)] * 3, *[(None, 1)] * 3, (None, 2)]
+    assert order == [
+        *[("naswot", 0)] * 3,
+        *[("dss", 0)] * 3,
+        *[("training", 0)] * 3,
+        *[("training", 1)] * 3,
+        ("training", 2),
+    ]
 
 
 def test_scores_of_other_proxies_stand_beside_those_of_the_training(desk):

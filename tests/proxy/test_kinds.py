@@ -1,18 +1,17 @@
 """Which proxy is scored how, under which name, and what it has no use for."""
 
 import dataclasses
-import importlib
-import inspect
 
 import pytest
-from builders import build_data, build_manifest, build_measurement, build_plan, build_record, build_score
+from builders import build_data, build_manifest, build_measurement, build_plan, build_record
 
 from hilo_nas.errors import HiloNasError, UsageError
-from hilo_nas.measurement import FORMULAS, TRAINING, ProxyPlan
-from hilo_nas.records import Subject
+from hilo_nas.measurement import ProxyPlan
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, PROXIES, metric_named, proxy_named
+from hilo_nas.proxy.kinds.formula import FORMULAS
+from hilo_nas.proxy.recorded import score_record
 from hilo_nas.search import SearchRequest
 from hilo_nas.search.request import check_proxy_options, eta_of, plan_of
-from hilo_nas.search.scoring import PROXIES, recipe_of, score_by_formula, settled, worker_call
 from hilo_nas.space import load_space
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
@@ -29,7 +28,7 @@ def own(tmp_path, monkeypatch):
 
 
 def manifest_of(proxy, **fields):
-    return build_manifest(plan=build_plan(proxy=proxy, images=1, recipe=recipe_of(proxy), **fields))
+    return build_manifest(plan=build_plan(proxy=proxy, images=1, recipe=proxy_named(proxy).version, **fields))
 
 
 def test_the_hash_of_a_trainings_plan_does_not_know_of_other_proxies():
@@ -40,6 +39,34 @@ def test_the_hash_of_a_trainings_plan_does_not_know_of_other_proxies():
     assert older.hash("0123456789abcdef") == OLDER_HASH_BEFORE
     stored = {name: value for name, value in plan.to_dict().items() if name not in ("proxy", "source_hash")}
     assert ProxyPlan.from_dict(stored) == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "beside"),
+    [
+        ("naswot", "dac118d8d939", "3cc7ca92c154"),
+        ("zico", "317c8038bf80", "eed89eab0c3f"),
+        ("dss", "2a2fa7850758", "f66f8c34139d"),
+        ("params", "30c56bd74cc8", None),
+        ("macs", "f66e68a2062d", None),
+        ("images_per_s", "e3845d37bf2c", None),
+    ],
+)
+def test_scores_keep_the_names_under_which_studies_have_stored_them(name, own, beside):
+    proxy, data_hash = proxy_named(name), "0123456789abcdef"
+    plan = ProxyPlan(img_size=32, batch_size=64, images=1, hflip=False, proxy=name, recipe=proxy.version)
+    assert plan.hash(data_hash) == own
+    if beside is not None:
+        studys = ProxyPlan(img_size=32, batch_size=64, images=3000, hflip=False)
+        assert proxy.comparison_hash(studys.to_dict(), data_hash) == beside
+    assert proxy.is_quick == (beside is not None)
+
+
+def test_a_functions_scores_and_a_baselines_keep_their_names():
+    plan = ProxyPlan(img_size=32, batch_size=64, images=3000, hflip=False)
+    assert plan.baseline_hash("0123456789abcdef") == "f4452be0fc4d"
+    function = dataclasses.replace(plan, proxy="mine.py:score", source_hash="a" * 64, recipe="own-1")
+    assert function.hash("0123456789abcdef") == function.baseline_hash("0123456789abcdef") == "784820f8566d"
 
 
 def test_every_proxy_and_every_source_has_a_hash_of_its_own():
@@ -68,11 +95,12 @@ def test_a_source_belongs_to_a_function_and_to_nothing_else(fields):
 
 def test_the_formulas_give_what_the_record_says_with_its_unit():
     record = build_record(3, 900.0)
-    values = {proxy: score_by_formula(record, manifest_of(proxy)) for proxy in FORMULAS}
+    names = [proxy.name for proxy in FORMULAS]
+    values = {name: score_record(record, manifest_of(name)) for name in names}
     assert values["params"].value == record.parameters / 1e6
     assert values["macs"].value == record.macs / 1e9
     assert values["images_per_s"].value == 900.0
-    assert [values[proxy].metric for proxy in FORMULAS] == list(FORMULAS)
+    assert [values[name].metric for name in names] == names
     for proxy, score in values.items():
         assert score.plan_hash == manifest_of(proxy).plan_hash
         assert dataclasses.replace(record, scores=(score,)).score_at(manifest_of(proxy).plan.budgets[-1]) == score
@@ -81,43 +109,52 @@ def test_the_formulas_give_what_the_record_says_with_its_unit():
 def test_counts_are_exact_and_a_speed_has_the_error_of_its_interval():
     timed = build_measurement(900.0, images_per_s_low=880.4, images_per_s_high=919.6)
     record = build_record(measurements=(timed,))
-    assert score_by_formula(record, manifest_of("params")).standard_error == 0.0
-    assert score_by_formula(record, manifest_of("images_per_s")).standard_error == pytest.approx(10.0)
+    assert score_record(record, manifest_of("params")).standard_error == 0.0
+    assert score_record(record, manifest_of("images_per_s")).standard_error == pytest.approx(10.0)
 
 
 def test_a_network_without_a_count_is_told():
     record = build_record(parameters=None)
-    with pytest.raises(HiloNasError, match="params cannot score"):
-        score_by_formula(record, manifest_of("params"))
+    with pytest.raises(HiloNasError, match=r"params cannot score .* does not have parameters"):
+        score_record(record, manifest_of("params"))
 
 
-def test_each_proxy_has_a_worker_function_that_takes_what_it_is_called_with():
-    plans = [build_plan(), *(build_plan(proxy=name) for name in ("naswot", "zico", "dss"))]
-    plans.append(build_plan(proxy="mine.py:score", source_hash="a" * 64))
-    found = set()
-    for plan in plans:
-        text, arguments = worker_call(plan, Subject(timm="resnet18"), {}, 0, "cpu", own="/scores/mine.py:score")
-        module, _, name = text.partition(":")
-        inspect.signature(getattr(importlib.import_module(module), name)).bind(emit=print, **arguments)
-        found.add(text)
-    assert len(found) == 3
+def test_values_are_written_in_their_unit():
+    texts = {
+        name: (metric.label, metric.heading, metric.title, metric.text(0.5), metric.difference_text(0.1, 0.02))
+        for name in ("top1", "balanced", "params", "mine.py:score")
+        for metric in [metric_named(name)]
+    }
+    assert texts == {
+        "top1": ("top-1", "top-1 %", "top-1", "50.0 %", "+10.0 ± 2.0 points"),
+        "balanced": ("top-1", "top-1 %", "top-1 (balanced)", "50.0 %", "+10.0 ± 2.0 points"),
+        "params": ("score (params M)", "score (params M)", "score (params M)", "0.5", "+0.1 ± 0.02"),
+        "mine.py:score": ("mine.py:score", "mine.py:score", "mine.py:score", "0.5", "+0.1 ± 0.02"),
+    }
 
 
-def test_a_workers_score_is_kept_under_the_plan_and_its_budget():
-    plan = build_plan(proxy="zico", images=1)
-    score = build_score(12.5, metric="zico", images_seen=384, plan_hash="of its own")
-    kept = settled(score, plan, "data")
-    assert (kept.plan_hash, kept.images_seen, kept.value) == (plan.hash("data"), 1, 12.5)
-    assert settled(score, build_plan(), "data") is score
+@pytest.mark.parametrize(
+    ("metric", "largest", "chance"),
+    [
+        ("top1", 0.8, 0.8),
+        ("top1", None, 0.1),
+        ("balanced", 0.8, 0.1),
+        ("likelihood", 0.8, 0.1),
+        ("zico", 0.8, None),
+        ("mine.py:score", None, None),
+    ],
+)
+def test_each_metric_knows_what_guessing_gives(metric, largest, chance):
+    assert metric_named(metric).chance(10, largest) == chance
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_a_plan_is_made_for_every_proxy(proxy):
     plan = plan_of(SearchRequest(proxy=proxy), DIGITS)
     assert (plan.proxy, plan.source_hash) == (proxy, None)
-    assert bool(plan.rungs) == (proxy == TRAINING)
-    assert plan.recipe == recipe_of(proxy)
-    assert plan_of(SearchRequest(), DIGITS) == plan_of(SearchRequest(proxy=TRAINING), DIGITS)
+    assert bool(plan.rungs) == plan.declaration.has_rungs == (proxy == "training")
+    assert plan.recipe == PROXIES[proxy].version
+    assert plan_of(SearchRequest(), DIGITS) == plan_of(SearchRequest(proxy=DEFAULT_PROXY.name), DIGITS)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +189,7 @@ USELESS = [
 @pytest.mark.parametrize(("proxy", "options", "message"), USELESS)
 def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, message):
     with pytest.raises(UsageError) as caught:
-        check_proxy_options(SearchRequest(proxy=proxy, **options), proxy)
+        check_proxy_options(SearchRequest(proxy=proxy, **options), proxy_named(proxy))
     assert str(caught.value).startswith(message)
 
 
@@ -166,7 +203,7 @@ def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, me
     ],
 )
 def test_options_that_mean_something_or_ask_for_nothing_are_taken(proxy, options):
-    check_proxy_options(SearchRequest(proxy=proxy, **options), proxy)
+    check_proxy_options(SearchRequest(proxy=proxy, **options), proxy_named(proxy))
 
 
 @pytest.mark.parametrize("proxy", ["flops", "mine.py", ":score", ""])

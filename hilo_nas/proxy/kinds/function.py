@@ -1,0 +1,43 @@
+"""The proxy that is a function of the user's; `hilo_nas.proxy.own` is its contract."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from hilo_nas.plugins import name_of
+from hilo_nas.proxy.kinds.declaration import Attempt, Metric, Proxy
+
+__all__ = ["declare_function"]
+
+_PROBE_BATCHES = (6, 60)
+"""Two small budgets, in batches, from which the seconds of the full one are extrapolated."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Function(Proxy):
+    def estimate_seconds(self, images: int, batch_size: int, attempt: Callable[[int], Attempt]) -> float:
+        """See `Proxy.estimate_seconds`: extrapolated from two smaller budgets."""
+        small, large = (min(batches * batch_size, images) for batches in _PROBE_BATCHES)
+        first, second = (attempt(tried).seconds for tried in (small, large))
+        if large == images:
+            return second
+        return second + max(second - first, 0.0) / (large - small) * (images - large)
+
+
+def declare_function(text: str) -> Proxy:
+    """Returns the declaration of the function that `module:function` or `path/to/file.py:function` names.
+
+    The folder is no part of it.
+    """
+    name = name_of(text)
+    return _Function(
+        name=name,
+        version="own-1",
+        options=frozenset({"proxy_images", "confirm"}),
+        metrics=(Metric(name=name),),
+        description="a function of your own, given {images:,} images",
+        work="hilo_nas.proxy.own:FunctionWork",
+        prepares=True,
+        has_source=True,
+    )
