@@ -16,7 +16,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.measurement import ProxyPlan, mean_score
 from hilo_nas.proxy.kinds.training import RECIPE
 
-STORED = Path(__file__).parents[1] / "studies" / "cifar10-cpu" / "manifest.yaml"
+STORED = Path(__file__).parent / "assets" / "schema_1" / "protocol_1" / "manifest.yaml"
 
 
 # Budgets.
