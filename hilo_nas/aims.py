@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement import Condition
+from hilo_nas.measurement import Condition, kind_of_device
 
 __all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "build_objective", "foresee_objective"]
 
@@ -36,14 +36,14 @@ def build_objective(fields: Mapping[str, Any], device: str, threads: int | None)
 
     Args:
         fields: Those given of the condition.
-        device: The device's name.
+        device: The device's name; the condition keeps its kind.
         threads: What the device's threads are, where the fields do not say it.
 
     Raises:
         UsageError: A field cannot be what it is.
     """
     is_fused = fields.get("runtime", "torch") == "torch"
-    return Condition(**{"fused": is_fused, "threads": threads, **fields, "device": device})
+    return Condition(**{"fused": is_fused, "threads": threads, **fields, "device": kind_of_device(device)})
 
 
 def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Condition:

@@ -20,6 +20,7 @@ __all__ = [
     "HiloNasError",
     "InferenceFormError",
     "MeasurementError",
+    "NoCheckpointError",
     "NotEnoughMemoryError",
     "NotFoundError",
     "OutOfMemoryError",
@@ -35,6 +36,7 @@ __all__ = [
     "WorkerError",
     "WorkerFailedError",
     "WorkerHungError",
+    "error_of",
     "is_out_of_memory",
 ]
 
@@ -142,6 +144,10 @@ class NotEnoughMemoryError(OutOfMemoryError):
     """The network did not fit into memory while it was timed, which makes it infeasible."""
 
 
+class NoCheckpointError(HiloNasError):
+    """A training must resume, but its checkpoint is not kept."""
+
+
 class ProxyError(HiloNasError):
     """A proxy of the user's own raised, or returned no score."""
 
@@ -164,6 +170,14 @@ class WorkerDiedError(WorkerError):
 
 class WorkerHungError(WorkerError):
     """The worker process was silent for too long and was ended."""
+
+
+def error_of(kind: str, message: str) -> HiloNasError:
+    """Returns the error that another process raised: one of these classes, or `WorkerFailedError` for any other."""
+    found = globals().get(kind)
+    if isinstance(found, type) and issubclass(found, HiloNasError) and found is not FileFaultsError:
+        return found(message)
+    return WorkerFailedError(f"{kind}: {message}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -246,6 +246,8 @@ class RungReached(Event):
     goes_on: bool
     """Whether it is trained further; of the full budget, false."""
     metric: str = "top1"
+    compared: int = 0
+    """Networks of the space with a score at this rung when that was decided, itself included where it is one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -206,7 +206,7 @@ def _open_table(
     num_classes: int,
 ) -> SpeedSetting:
     """Returns the table's setting: a new one, or the stored one if it is the same."""
-    _, device, _ = ruler.read_device(conditions[0].device, emit)
+    device = ruler.identity_of(conditions[0].device, emit)
     if folder.exists:
         stored = folder.load_setting()
         if stored.conditions[0] == conditions[0] and set(stored.conditions) < set(conditions):

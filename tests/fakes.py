@@ -1,14 +1,12 @@
-"""A fake evaluator with a law of its own, so that searches run in milliseconds."""
+"""Machines with a law of their own, so that searches run in milliseconds."""
 
 import dataclasses
 import math
-from pathlib import Path
 
 from builders import (
     build_calibration,
     build_cohort,
     build_condition,
-    build_data,
     build_device,
     build_manifest,
     build_measurement,
@@ -20,83 +18,45 @@ from builders import (
 )
 
 from hilo_nas.cost import NetworkCost, count_macs, count_params
-from hilo_nas.errors import DeviceError, UsageError
-from hilo_nas.events import RoundTimed
-from hilo_nas.measure import Cohort
-from hilo_nas.measurement import ProxyPlan, find_contention
+from hilo_nas.data.reading import ReadOptions
+from hilo_nas.errors import DeviceError, HiloNasError, NoCheckpointError, UsageError
+from hilo_nas.evaluation import Count, DeviceReport, Inspect, Preparation, Prepare, Scoring, Time, Timing
+from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
+from hilo_nas.measurement import find_contention
 from hilo_nas.records import Subject
+from hilo_nas.search.study_tasks import Resources
 from hilo_nas.speeds import SpeedFolder
+from hilo_nas.testing import FakeEvaluator
 
 FULL = build_plan().budgets[-1]
 """Images at which a training of `build_plan` ends."""
+RESOURCES = Resources(data="prepared")
+"""What a loop's tasks refer to where nothing prepares it."""
 
 
-class FakeExecutor:
-    """Speed falls with multiply-adds, top-1 rises with parameters and images seen; `happen` may raise before either.
+class FakeMachine(FakeEvaluator):
+    """An evaluator whose networks have speeds that fall with multiply-adds, and values that rise with parameters.
+
+    A test may put a function of its own in the place of one that answers a task (`read_device`, `measure`, `score` and
+    so on).
 
     Args:
-        happen: Called with `("measure" | "score" | "count", call number of that verb)`.
+        happen: Called with a verb (`measure`, `score`, `count`, `calibrate`, `cohort`) and its call number; may raise.
+        devices: By name, who they are; the first is the fastest.
+        options: Of `FakeEvaluator`.
     """
 
-    def __init__(self, happen=lambda verb, count: None):
+    def __init__(self, happen=lambda verb, count: None, *, devices=None, **options):
+        super().__init__(self.answer, **options)
         self.happen = happen
-        self.measured, self.scored, self.rivals = [], [], []
-        self.legs = []
-        """(key, seed, images) of each leg of a training."""
-        self.resumed = []
-        """Those of them that found a checkpoint."""
-        self.checkpoint_bytes = 100
+        self.before = lambda task: None
+        """Called with each task; may raise."""
+        self.device_of = devices or {"cpu": build_device()}
+        self.measured, self.scored, self.rivals, self.counted = [], [], [], []
+        self.legs, self.resumed, self.others = [], [], []
+        """(Key, seed, images) of trainings' legs, and of those that found a checkpoint; (key, proxy) of others."""
         self.peers = {}
         """By timm's name, a peer's (images/s, top-1); (500, 0.5) for others."""
-        self.counted = []
-        self.closed = False
-
-    def measure(self, subject, emit, *, rivals=()):
-        self.happen("measure", len(self.measured))
-        self.measured.append(subject.key)
-        self.rivals.append([rival.key for rival in rivals])
-        emit(RoundTimed(condition="fake", round=1, rounds=1, images_per_s=1.0))
-        return (build_measurement(self.law(subject)[0]),)
-
-    def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
-        self.happen("score", len(self.scored))
-        self.scored.append(subject.key)
-        self.legs.append((subject.key, seed, until))
-        if checkpoint is not None:
-            if checkpoint.is_file():
-                self.resumed.append(self.legs[-1])
-            checkpoint.parent.mkdir(exist_ok=True)
-            checkpoint.write_bytes(bytes(self.checkpoint_bytes))
-        name = build_plan().hash if subject.is_litv2 else build_plan().baseline_hash
-        value = self.law(subject)[1] * (until / FULL) ** 0.1
-        return build_score(value, seed=seed, images_seen=until, plan_hash=name(build_data().hash))
-
-    def count(self, subject, emit):
-        self.happen("count", len(self.counted))
-        self.counted.append(subject.key)
-        return NetworkCost(parameters=5_000_000, macs=70_000_000)
-
-    def law(self, subject):
-        """A network's speed and top-1."""
-        if subject.arch is None:
-            return self.peers.get(subject.timm, (500.0, 0.5))
-        return speed(subject.arch), top1(subject.arch)
-
-    def close(self):
-        self.closed = True
-
-
-class FakeMachine(FakeExecutor):
-    """A machine without processes: stands in for `LocalExecutor`, which is called to make it.
-
-    Args:
-        happen: Called with a verb (`measure`, `score`, `calibrate` or `cohort`) and its call number; may raise.
-        devices: By name, who they are; the first is the fastest.
-    """
-
-    def __init__(self, happen=lambda verb, count: None, *, devices=None):
-        super().__init__(happen)
-        self.devices = devices or {"cpu": build_device()}
         self.form = "litv2/1 dcn=torchvision"
         self.factors = {}
         """By a network's key or a condition's label, how many times as fast as by the law."""
@@ -104,145 +64,201 @@ class FakeMachine(FakeExecutor):
         """By key, why a network cannot be timed."""
         self.data = {"name": "digits", "content_hash": "0123456789abcdef", "n_images": 1797, "hflip": False}
         self.num_classes = 10
-        self.cohorts, self.calibrated, self.training_devices, self.grouped_by = [], [], [], []
+        self.cohorts, self.calibrated, self.targets, self.grouped_by = [], [], [], []
         self.read_as = []
         """Options of reading the images, of each call that prepared them."""
         self.load, self.looks = {}, []
         """What the device says of others while something is timed, and what it says from each look on."""
-        self.speeds = None
-        self.loaded = []
-        """Functions of the user's own that were to score."""
-        self.prepared_facts = {}
-        """What proxies say of what they prepared."""
+        self.loaded, self.prepared_facts = [], {}
+        """Functions of the user's own that were to score, and what proxies say of what they prepared."""
+        self.timings_s = []
+        """Seconds per network of each timing."""
+        self.files, self.closed = None, False
+        self.checkpoint_bytes = 100
+        self._objective = None
 
-    def __call__(self, logs, *, purpose, idle_timeout_s, timing_s=None):
-        self.timing_s = timing_s
+    def __call__(self, logs, *, purpose, idle_timeout_s, checkpoints=None, checkpoint_mib=0.0, jobs=1):
+        """Stands in for `LocalEvaluator`, which is called to make it."""
+        self.jobs = jobs
+        self.files = None if checkpoints is None else CheckpointFiles(checkpoints, budget_mib=checkpoint_mib)
         return self
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, value, trace):
-        self.close()
+        self.closed = True  # and ready for the next command of the test
+        self._under_way.clear()
 
-    def read_device(self, device, emit):
-        name = device or next(iter(self.devices))
-        if name not in self.devices:
+    def discard(self, references):
+        if self.files is not None:
+            self.files.discard(references)
+
+    def answer(self, task):
+        self.before(task)
+        match task:
+            case Inspect():
+                name, identity, threads = self.read_device(task.target)
+                forms = {condition.label(): self.read_form(condition) for condition in task.forms}
+                contention = None if task.watch is None else self.read_contention(task.watch)
+                return DeviceReport(target=name, identity=identity, threads=threads, forms=forms, contention=contention)
+            case Prepare():
+                return self.prepare(task)
+            case Count():
+                return self.count(Subject.from_dict(task.subject))
+            case Time():
+                self.timings_s.append(task.seconds)
+                subjects = {name: Subject.from_dict(entry.subject) for name, entry in task.entries.items()}
+                if not subjects:
+                    return Timing(calibration=self.calibrate(task.condition))
+                if len(subjects) == 1:
+                    ((name, subject),) = subjects.items()
+                    return Timing(measurements={name: self.measure(subject, task.condition, task.rivals)})
+                return self.measure_cohort(subjects, task.condition, task.seconds)
+        self.targets.append(task.target)
+        subject = Subject.from_dict(task.subject)
+        score = self.score(subject, task.plan, task.seed, task.until or task.plan.budgets[-1], task)
+        return Scoring(score=score, checkpoint=task.checkpoint)
+
+    def read_device(self, device):
+        name = device or next(iter(self.device_of))
+        if name not in self.device_of:
             raise DeviceError(f"this machine has no {name}")
-        identity = self.devices[name]
+        identity = self.device_of[name]
         return name, identity, 2 if identity.kind == "cpu" else None
 
-    def identity_of(self, device, emit):
-        return self.devices[device]
-
-    def read_form(self, condition, emit):
+    def read_form(self, condition):
         return self.form
 
-    def calibrate(self, condition, emit):
-        self.happen("calibrate", len(self.calibrated))
-        self.calibrated.append(condition.label())
-        return build_calibration(device=self.devices[condition.device])
+    def read_contention(self, condition):
+        if self.looks:
+            self.load = self.looks.pop(0)
+        return find_contention(self.load, threads=2, device=self.device_of[condition.device])
 
-    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, options=None, emit):
+    def prepare(self, task):
+        if task.images is not None:
+            return Preparation(reference="prepared", facts=self.prepare_data(**task.images))
+        if task.proxy is not None:
+            self.loaded.append(task.source)
+            return Preparation(reference=task.source, facts=dict(self.prepared_facts))
+        if task.sheet is not None:
+            return Preparation(reference=None, facts={"png": ""})
+        if unknown := [name for name in task.timm_names if name not in self.peers]:
+            raise UsageError(f"timm has no model {unknown[0]!r}. Use {' or '.join(self.peers)}.")
+        return Preparation(reference=None, facts={})
+
+    def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, options=None):
         self.grouped_by.append(group_by)
-        self.read_as.append(options)
+        self.read_as.append(ReadOptions.from_dict(options))
         return {**self.data, "class_names": [str(i) for i in range(self.num_classes)]}
 
-    def prepare_proxy(self, plan, data, source, device, emit):
-        self.loaded.append(source)
-        return {"facts": dict(self.prepared_facts), "local": {"function": source}}
+    def count(self, subject):
+        self.happen("count", len(self.counted))
+        self.counted.append(subject.key)
+        return NetworkCost(parameters=5_000_000, macs=70_000_000)
 
-    def set_up(self, conditions, calibrations, plan, data, *, prepared=None, training_device=None, speeds=None):
-        self.conditions, self.plan, self.speeds = conditions, plan, speeds
-        self.training_devices.append(training_device)
+    def calibrate(self, condition):
+        self.happen("calibrate", len(self.calibrated))
+        self.calibrated.append(condition.label())
+        return build_calibration(device=self.device_of[condition.device])
 
-    def measure(self, subject, emit, *, rivals=()):
-        if self.speeds is not None:
-            return self.speeds.measurements_of(subject.key)
-        super().measure(subject, emit, rivals=rivals)
-        return tuple(self.time(subject, condition) for condition in self.conditions)
+    def measure(self, subject, condition, rivals):
+        self._objective = self._objective or condition
+        if condition == self._objective:
+            self.happen("measure", len(self.measured))
+            self.measured.append(subject.key)
+            self.rivals.append(list(rivals))
+        if subject.key in self.failures:
+            raise self.failure_of(subject.key)
+        return self.time(subject, condition)
 
-    def measure_cohort(self, subjects, condition, calibration, num_classes, emit, *, seconds_each=None):
+    def measure_cohort(self, subjects, condition, seconds):
         self.happen("cohort", len(self.cohorts))
         name = f"cohort-{len(self.cohorts)}"
-        self.cohorts.append((condition.label(), sorted(subjects), seconds_each))
+        self.cohorts.append((condition.label(), sorted(subjects), seconds))
         speeds = {
             key: self.speed_of(subject, condition) for key, subject in subjects.items() if key not in self.failures
         }
-        return Cohort(
+        return Timing(
             measurements=build_cohort(speeds, cohort=name, condition=condition, **self.facts(condition)),
-            failures={key: self.failures[key] for key in subjects if key in self.failures},
+            failures={key: self.failure_of(key) for key in subjects if key in self.failures},
         )
 
-    def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
-        score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
-        name = self.plan.hash if subject.is_litv2 else self.plan.baseline_hash
-        return dataclasses.replace(score, plan_hash=name(self.data["content_hash"]), metric=self.plan.score_metric)
+    def failure_of(self, key):
+        reason = self.failures[key]
+        return reason if isinstance(reason, HiloNasError) else HiloNasError(reason)
 
-    def train(self, subject, plan, seed, emit, *, until=None, checkpoint=None):
-        return build_score(self.law(subject)[1])
+    def score(self, subject, plan, seed, until, task):
+        if task.until is None and not plan.declaration.is_quick:  # a dry run tries it for a moment
+            return build_score(self.law(subject)[1])
+        self.happen("score", len(self.scored))
+        if plan.declaration.is_quick:
+            self.others.append((subject.key, plan.proxy))
+        self.scored.append(subject.key)
+        self.legs.append((subject.key, seed, until))
+        self.resume(task, until)
+        name = plan.hash if subject.is_litv2 else plan.baseline_hash
+        plan_hash = name(self.data["content_hash"])
+        return build_score(
+            self.value_of(subject, seed, until),
+            seed=seed,
+            images_seen=until,
+            metric=plan.score_metric,
+            plan_hash=plan_hash,
+        )
 
-    def check_timm_names(self, names, emit):
-        if unknown := [name for name in names if name not in self.peers]:
-            raise UsageError(f"timm has no model {unknown[0]!r}. Use {' or '.join(self.peers)}.")
+    def resume(self, task, until):
+        if task.checkpoint is None or self.files is None:
+            if task.must_resume:
+                raise NoCheckpointError(f"no checkpoint {task.checkpoint} is kept")
+            return
+        path = self.files.path_of(task.checkpoint)
+        if path.is_file():
+            self.resumed.append(self.legs[-1])
+        elif task.must_resume:
+            self.scored.pop()
+            self.legs.pop()
+            raise NoCheckpointError(f"no checkpoint {task.checkpoint} is kept")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(self.checkpoint_bytes))
+
+    def value_of(self, subject, seed, until):
+        return self.law(subject)[1] * (until / FULL) ** 0.1
+
+    def law(self, subject):
+        """A network's speed and top-1."""
+        if subject.arch is None:
+            return self.peers.get(subject.timm, (500.0, 0.5))
+        return speed(subject.arch), top1(subject.arch)
 
     def time(self, subject, condition):
         return build_measurement(self.speed_of(subject, condition), condition=condition, **self.facts(condition))
 
     def facts(self, condition):
-        return {"device": self.devices[condition.device], "form": self.form, "device_state": dict(self.load)}
-
-    def read_contention(self, condition, emit):
-        if self.looks:
-            self.load = self.looks.pop(0)
-        return find_contention(self.load, threads=2, device=self.devices[condition.device])
+        return {"device": self.device_of[condition.device], "form": self.form, "device_state": dict(self.load)}
 
     def speed_of(self, subject, condition):
         factor = self.factors.get(subject.key, 1.0) * self.factors.get(condition.label(), 1.0)
         return self.law(subject)[0] * factor * (condition.batch_size / 32) ** 0.5
 
 
-class FakeWorkers:
-    """Makes workers that train nothing: stands in for `hilo_nas.measure.Worker` in a sweep.
+class FakeTrainer(FakeMachine):
+    """A machine whose trainings go on for longer than `FULL`, and are luckier with one seed than with another."""
 
-    Args:
-        happen: Called with the function's name and its arguments before anything else; may raise.
-    """
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.checkpoint_bytes = 4
 
-    def __init__(self, happen=lambda function, arguments: None):
-        self.happen = happen
-        self.legs, self.resumed, self.others = [], [], []
-        """(key, seed, images) of each leg of a training and of those that found a checkpoint; (key, name) of others."""
-        self.made = []
+    def value_of(self, subject, seed, until):
+        noise = int(subject.key[:4], 16) % 7 * seed / 1000
+        return top1(subject.arch) * (until / 1e5) ** 0.1 + noise
 
-    def __call__(self, name, log, *, idle_timeout_s, environment):
-        self.made.append((name, environment["OMP_NUM_THREADS"]))
-        return self
-
-    def call(self, function, arguments, emit):
-        self.happen(function, arguments)
-        subject, plan = Subject.from_dict(arguments["subject"]), ProxyPlan.from_dict(arguments["plan"])
-        data_hash, seed = arguments["data"]["content_hash"], arguments["seed"]
-        assert function == "hilo_nas.proxy.run:score_network"
-        metric, plan_hash = plan.score_metric, plan.hash(data_hash)
+    def score(self, subject, plan, seed, until, task):
+        score = super().score(subject, plan, seed, until, task)
         if plan.declaration.is_quick:
-            self.others.append((subject.key, plan.proxy))
-            value, seen = 1000 * top1(subject.arch), plan.budgets[-1]
-        else:
-            seen = arguments["until"]
-            self.legs.append((subject.key, seed, seen))
-            checkpoint = Path(arguments["checkpoint"])
-            if checkpoint.is_file():
-                self.resumed.append(self.legs[-1])
-            checkpoint.parent.mkdir(exist_ok=True)
-            checkpoint.write_text(str(seen))
-            noise = int(subject.key[:4], 16) % 7 * seed / 1000
-            value = top1(subject.arch) * (seen / 1e5) ** 0.1 + noise
-        score = build_score(value, seed=seed, images_seen=seen, metric=metric, plan_hash=plan_hash)
-        return {"score": dataclasses.asdict(dataclasses.replace(score, standard_error=0.01)), "further": []}
-
-    def close(self):
-        pass
+            self.legs.pop()
+            score = dataclasses.replace(score, value=1000 * top1(subject.arch))
+        return dataclasses.replace(score, standard_error=0.01)
 
 
 def speed(arch):
@@ -291,9 +307,13 @@ def write_timed_study(studies_dir, machine, archs, name="demo", *, top1s=None, *
     conditions = fields.get("conditions", (build_condition(),))
     manifest = build_manifest(
         name,
-        **{"device": machine.devices[conditions[0].device], "sampler": "random", "trials": len(archs), **fields},
+        **{
+            "device": machine.device_of[conditions[0].device],
+            "sampler": "random",
+            "trials": max(len(archs), 1),
+            **fields,
+        },
     )
-    machine.set_up(conditions, manifest.calibrations, manifest.plan, {})
     anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
     records = []
     for number, arch in enumerate(archs):

@@ -122,7 +122,7 @@ def test_a_condition_must_not_repeat_the_objective_or_another():
 
 def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_on_every_device():
     fields = {"batch_size": 8, "cuda_graph": True}
-    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda:1", fused=True, **fields)
+    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda", fused=True, **fields)
     assert foresee_objective(fields, None).cuda_graph  # there may be such a device
     with pytest.raises(UsageError, match="cuda_graph needs a cuda device, but got 'cpu'"):
         foresee_objective(fields, "cpu")

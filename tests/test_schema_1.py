@@ -13,7 +13,7 @@ from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import SCHEMA_VERSION, TrialRecord
 from hilo_nas.schema_1 import upgraded, upgraded_manifest
-from hilo_nas.search import SearchRequest, run_search, session
+from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.study import StudyFolder
 
 ASSETS = Path(__file__).parent / "assets" / "schema_1"
@@ -51,15 +51,14 @@ def test_written_again_it_is_of_this_schema_and_says_the_same(name, tmp_path):
     assert copy.load_manifest() == stored.load_manifest()
 
 
-def test_its_search_goes_on_and_changes_no_record_of_before(tmp_path, monkeypatch):
+def test_its_search_goes_on_and_changes_no_record_of_before(tmp_path):
     shutil.copytree(ASSETS / "search", tmp_path / "s")
     folder = StudyFolder(tmp_path / "s")
     before = folder.load_records()
     machine = FakeMachine(devices={"cpu": folder.load_manifest().device})
     machine.form = before[0].measurement.form
-    monkeypatch.setattr(session, "LocalExecutor", machine)
     request = SearchRequest(study="s", studies_dir=tmp_path, until_trials=6, remeasure=False)
-    run_search(request, lambda event: None)
+    run_search(request, lambda event: None, evaluator=machine)
     after = folder.load_records()
     assert [r.key for r in after[: len(before)]] == [r.key for r in before]
     assert [r.measurement.ratio for r in after[: len(before)]] == [r.measurement.ratio for r in before]

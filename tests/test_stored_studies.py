@@ -13,11 +13,12 @@ from fakes import FakeMachine
 from hilo_nas.cli import main
 from hilo_nas.csv_files import render_trials
 from hilo_nas.errors import StudyMismatchError
+from hilo_nas.evaluation import local
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.proxy.kinds.training import RECIPE
-from hilo_nas.search import RemeasureRequest, SearchRequest, remeasure, run_remeasure, run_search, session
+from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.study import StudyFolder
@@ -67,8 +68,7 @@ def copy(tmp_path):
 def machine(copy, monkeypatch):
     """The machine that made it, as far as this version's timing goes."""
     machine = FakeMachine(devices={"cpu": copy.load_manifest().device})
-    for module in (remeasure, session):
-        monkeypatch.setattr(module, "LocalExecutor", machine)
+    monkeypatch.setattr(local, "LocalEvaluator", machine)
     return machine
 
 

@@ -16,7 +16,7 @@ from hilo_nas.bench.timing import advise, time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measure import Cohort, Entrant, Ruler
-from hilo_nas.measurement import Condition, Measurement
+from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.report import build_cohort_frame
 from hilo_nas.rounds import interval, ratio
 
@@ -55,7 +55,7 @@ class AttentionPlan:
         if faults:
             raise UsageError("\n".join(faults))
         for batch_size in self.batch_sizes:
-            self.condition(self.device or "cpu", batch_size, self.shapes[0])
+            self.condition(kind_of_device(self.device or "cpu"), batch_size, self.shapes[0])
         list_layers(self.shapes[0], self.kinds)
 
     def condition(self, device: str, batch_size: int, shape: Shape) -> Condition:
@@ -191,7 +191,7 @@ def bench_attention(
     """
     steps = [(batch_size, shape) for batch_size in plan.batch_sizes for shape in plan.shapes]
     with Ruler(log, purpose="bench attention", idle_timeout_s=idle_timeout_s) as ruler:
-        device, _, _ = ruler.read_device(plan.device, emit)
+        device = ruler.read_device(plan.device, emit)[1].kind
         cohorts: dict[int, list[tuple[Shape, Sequence[Layer], Cohort]]] = {}
         for done, (batch_size, shape) in enumerate(steps):
             layers = list_layers(shape, plan.kinds, is_quick=plan.is_quick)

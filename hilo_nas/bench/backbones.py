@@ -18,7 +18,7 @@ from hilo_nas.cost import count_macs, count_params
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
 from hilo_nas.measure import TOGETHER, Cohort, Entrant, Ruler, Worker, claims_of, hold
-from hilo_nas.measurement import Condition, Measurement
+from hilo_nas.measurement import Condition, Measurement, kind_of_device
 
 __all__ = ["BackbonesPlan", "bench_backbones", "group_heats"]
 
@@ -60,7 +60,7 @@ class BackbonesPlan:
         ]
         if faults:
             raise UsageError("\n".join(faults))
-        self.condition(self.device or "cpu")
+        self.condition(kind_of_device(self.device or "cpu"))
         choose_peers(self.networks)
 
     def condition(self, device: str) -> Condition:
@@ -94,7 +94,8 @@ def bench_backbones(plan: BackbonesPlan, emit: Emit, *, log: Path, idle_timeout_
     """
     peers = choose_peers(plan.networks)
     with Ruler(log, purpose="bench backbones", idle_timeout_s=idle_timeout_s) as ruler:
-        device, identity, _ = ruler.read_device(plan.device, emit)
+        _, identity, _ = ruler.read_device(plan.device, emit)
+        device = identity.kind
         condition = plan.condition(device)
         with hold(claims_of(identity, timing=False), "counting multiply-adds", emit):
             costs = _count(peers, plan.img_size, log, emit)

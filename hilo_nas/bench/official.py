@@ -19,7 +19,7 @@ from hilo_nas.bench.timing import advise, ratio_fields, speed_fields, time_toget
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Emit, Notice
 from hilo_nas.measure import Cohort, Ruler, Worker, claims_of, hold
-from hilo_nas.measurement import PRECISIONS, Condition, Measurement
+from hilo_nas.measurement import PRECISIONS, Condition, Measurement, kind_of_device
 
 __all__ = ["BATCH_SIZES", "NETWORKS", "OfficialFindings", "OfficialPlan", "Timed", "bench_official"]
 
@@ -70,7 +70,7 @@ class OfficialPlan:
         if self.seconds <= 0:
             faults.append(f"seconds must be above 0, but got {self.seconds:g}")
         try:
-            Condition(device=self.device or "cpu", threads=self.threads)
+            Condition(device=kind_of_device(self.device or "cpu"), threads=self.threads)
         except UsageError as error:
             faults.append(str(error))
         if found := [fault for fault in faults if fault]:
@@ -134,7 +134,7 @@ class Timed:
             difference = self.differences.get(item.name)
             if item.code != OURS or difference is None:
                 continue
-            same = _SAME.get(item.condition.device_kind, _SAME_ELSEWHERE)
+            same = _SAME.get(item.condition.device, _SAME_ELSEWHERE)
             if item.condition.precision != "fp32":
                 theirs = self.differences.get(item.rival)  # what the official code itself loses, at that precision
                 same = max(_SAME_IN_HALF, 2 * (theirs or 0.0))
@@ -189,10 +189,10 @@ def bench_official(plan: OfficialPlan, emit: Emit, *, log: Path, idle_timeout_s:
     """
     state = read_state(plan.checkout)
     with Ruler(log, purpose="bench official", idle_timeout_s=idle_timeout_s) as ruler:
-        device, identity, _ = ruler.read_device(plan.device, emit)
+        target, identity, _ = ruler.read_device(plan.device, emit)
         duels = [
             (case, met, {item.name: item.entrant(case, plan.checkout) for item in met})
-            for case, met in plan.list_duels(device)
+            for case, met in plan.list_duels(identity.kind)
         ]
         differences: list[dict[str, float | None]] = []
         with (
@@ -208,6 +208,7 @@ def bench_official(plan: OfficialPlan, emit: Emit, *, log: Path, idle_timeout_s:
                         for name, entrant in entrants.items()
                     },
                     "num_classes": case.num_classes,
+                    "target": target,
                 }
                 try:
                     differences.append(worker.call("hilo_nas.bench.outputs:compare_outputs", arguments, emit))

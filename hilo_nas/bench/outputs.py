@@ -23,7 +23,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def compare_outputs(
-    entrants: Mapping[str, Mapping[str, Any]], num_classes: int, *, emit: Emit
+    entrants: Mapping[str, Mapping[str, Any]], num_classes: int, *, target: str, emit: Emit
 ) -> dict[str, float | None]:
     """Returns, by name, the largest difference to what the first gives, as a share of the largest of that.
 
@@ -33,6 +33,7 @@ def compare_outputs(
     Args:
         entrants: By name, each `{"subject": ..., "condition": ...}`; all with the same weights.
         num_classes: Outputs of the classifiers.
+        target: Name of the device.
         emit: Told why a network cannot be compared.
     """
     expected: dict[str, Tensor] | None = None
@@ -41,7 +42,7 @@ def compare_outputs(
         values = None
         try:
             with torch.inference_mode():
-                values = _run(entrant["subject"], Condition(**entrant["condition"]), num_classes)
+                values = _run(entrant["subject"], Condition(**entrant["condition"]), num_classes, target)
         except Exception as error:  # whatever keeps it from running keeps it from being timed
             emit(Notice(level="warning", text=f"{name} could not be compared: {error}"))
         expected = values if i == 0 else expected
@@ -49,8 +50,8 @@ def compare_outputs(
     return found
 
 
-def _run(subject: Mapping[str, Any], condition: Condition, num_classes: int) -> dict[str, Tensor]:
-    output = prepare(subject, condition, num_classes=num_classes).call()
+def _run(subject: Mapping[str, Any], condition: Condition, num_classes: int, target: str) -> dict[str, Tensor]:
+    output = prepare(subject, condition, num_classes=num_classes, target=target).call()
     if isinstance(output, nn.Module):
         return _gradients(output)
     assert isinstance(output, Tensor)

@@ -14,13 +14,12 @@ from typing import Any
 from hilo_nas.bench.agreement import LIKELIHOOD, Agreement, CheckedNetwork, agree
 from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
+from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measure import Worker
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.proxy.kinds import quick_names
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.errands import StartWorker
 from hilo_nas.search.request import DEFAULT_RATIO, SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.space import SearchSpace
@@ -84,7 +83,7 @@ def check_proxy(
     emit: Emit,
     *,
     jobs: int | None = None,
-    start_worker: StartWorker = Worker,
+    evaluator: Evaluator | None = None,
 ) -> Checked:
     """Makes what is not made yet and compares; goes on where it stopped, and where a table of the space stands.
 
@@ -95,7 +94,7 @@ def check_proxy(
         check: What is compared.
         emit: Told of all of it.
         jobs: Trainings at once; see `run_sweep`.
-        start_worker: Makes what trains.
+        evaluator: Who times and trains; this machine if left out.
 
     Raises:
         UsageError: The long training is no longer than the proxy's, or the study has gone past it.
@@ -134,7 +133,7 @@ def check_proxy(
         emit,
         jobs=jobs,
         proxies=check.training_free,
-        start_worker=start_worker,
+        evaluator=evaluator,
     )
     manifest = Study(folder.path).manifest
     if check.target is not None:

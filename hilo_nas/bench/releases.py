@@ -20,7 +20,7 @@ from hilo_nas.bench.timing import advise, time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measure import Entrant, Ruler
-from hilo_nas.measurement import Condition, Measurement
+from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, word
 from hilo_nas.rounds import interval, ratio
@@ -51,7 +51,7 @@ class ReleasesPlan:
     def __post_init__(self) -> None:
         faults = [f"seconds must be above 0, but got {self.seconds:g}"] * (self.seconds <= 0)
         try:
-            self.list_cohorts(self.device or "cpu")
+            self.list_cohorts(kind_of_device(self.device or "cpu"))
         except UsageError as error:
             faults.append(str(error))
         if faults:
@@ -141,12 +141,11 @@ def bench_releases(
     taken: dict[tuple[str, str, str], Measurement] = {}
     failures: dict[tuple[str, str, str], HiloNasError] = {}
     with Ruler(log, purpose="bench releases", idle_timeout_s=idle_timeout_s) as ruler:
-        device, _, _ = ruler.read_device(plan.device, emit)
+        device = ruler.read_device(plan.device, emit)[1].kind
         cohorts = plan.list_cohorts(device)
         for done, entrants in enumerate(cohorts):
             plain = next(iter(entrants.values())).condition
-            # A GPU's index says nothing of its speed.
-            condition = dataclasses.replace(plain, device=plain.device_kind).label()
+            condition = plain.label()
             emit(BenchStepped(text=f"{len(entrants)} networks, {condition}", done=done, total=len(cohorts)))
             names = {" ".join(key): key for key in entrants}
             cohort = time_together(

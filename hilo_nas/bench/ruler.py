@@ -20,7 +20,7 @@ from hilo_nas.bench.timing import time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
 from hilo_nas.measure import TOGETHER, Entrant, Ruler
-from hilo_nas.measurement import Calibration, Condition, Measurement
+from hilo_nas.measurement import Calibration, Condition, Measurement, kind_of_device
 from hilo_nas.space import SearchSpace, draw_networks
 
 __all__ = ["RulerPlan", "bench_ruler", "networks_of"]
@@ -64,7 +64,7 @@ class RulerPlan:
             faults.append(f"seconds must be above 0, but got {self.seconds:g}")
         if faults:
             raise UsageError("\n".join(faults))
-        self.condition(self.device or "cpu")
+        self.condition(kind_of_device(self.device or "cpu"))
 
     @property
     def num_classes(self) -> int:
@@ -125,7 +125,7 @@ def bench_ruler(plan: RulerPlan, emit: Emit, *, log: Path, idle_timeout_s: float
     passes: list[TimedPass] = []
     failures: dict[str, HiloNasError] = {}
     with Ruler(log, purpose="bench ruler", idle_timeout_s=idle_timeout_s) as ruler, contextlib.ExitStack() as load:
-        device, _, _ = ruler.read_device(plan.device, emit)
+        device = ruler.read_device(plan.device, emit)[1].kind
         condition = plan.condition(device)
         calibration = ruler.calibrate(condition, emit)
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))

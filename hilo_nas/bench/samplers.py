@@ -9,22 +9,25 @@ hypervolume of the whole table. A network that was stopped stands on no front an
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hilo_nas.bench.processes import map_unordered
 from hilo_nas.bench.table import Table, TableRow, build_score
-from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import UsageError
+from hilo_nas.evaluation import DeviceReport, Finished, Message, Score, Scoring, Task, Time, Timing
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
 from hilo_nas.front import speed_hypervolume
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_ETA, SAMPLERS
+from hilo_nas.search.study_tasks import Resources
 from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
@@ -36,7 +39,7 @@ __all__ = [
     "Replay",
     "SamplersPlan",
     "Step",
-    "TableExecutor",
+    "TableEvaluator",
     "Truth",
     "bench_samplers",
     "replay_search",
@@ -167,8 +170,8 @@ class Truth:
         return speed_hypervolume((self._points[key] for key in keys), self._ref_point) / self._square
 
 
-class TableExecutor:
-    """An `Executor` that looks up what others measured, and counts what it would have cost.
+class TableEvaluator:
+    """An evaluator that looks up what others measured, and counts what it would have cost; a task ends at once.
 
     Args:
         table: Holds every network that will be asked for.
@@ -178,40 +181,65 @@ class TableExecutor:
     def __init__(self, table: Table, *, foresees: bool = False) -> None:
         self._table, self._foresees = table, foresees
         self._reached: dict[str, int] = {}
+        self._ids, self._ended = itertools.count(), list[Message]()
         self.images = 0
         """Training images spent so far."""
         self.seconds = 0.0
         """Training seconds spent so far."""
         self.timing_seconds = 0.0
 
-    def count(self, subject: Subject, emit: Emit) -> NetworkCost:
-        """See `Executor.count`."""
-        row = self._table.by_key[subject.key]
-        return NetworkCost(parameters=row.parameters, macs=row.macs)
+    def submit(self, task: Task[Any]) -> str:
+        """See `Evaluator.submit`."""
+        id = str(next(self._ids))
+        if isinstance(task, Time):
+            ((key, _),) = task.entries.items()
+            result: Any = Timing(measurements={key: self._time(self._table.by_key[key])})
+        else:
+            assert isinstance(task, Score), "a table knows speeds and scores"
+            result = Scoring(score=self._score(task))
+        self._ended.append(Finished(id=id, result=result, seconds=0.0))
+        return id
 
-    def measure(self, subject: Subject, emit: Emit, *, rivals: Sequence[TrialRecord]) -> tuple[Measurement, ...]:
-        """See `Executor.measure`."""
-        row = self._table.by_key[subject.key]
+    def wait(self, timeout: float | None = None) -> list[Message]:
+        """See `Evaluator.wait`."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _time(self, row: TableRow) -> Measurement:
         self.timing_seconds += row.timing_seconds
-        return (build_measurement(row, self._table),)
+        return build_measurement(row, self._table)
 
-    def score(
-        self, subject: Subject, seed: int, emit: Emit, *, until: int, checkpoint: Path | None = None
-    ) -> ProxyScore:
-        """See `Executor.score`; a network is trained on from where it was scored last."""
-        row = self._table.by_key[subject.key]
+    def _score(self, task: Score) -> ProxyScore:
+        """A network is trained on from where it was scored last."""
+        row, until = self._table.by_key[Subject.from_dict(task.subject).key], task.until
+        assert until is not None, "a search says at which budget"
         reached = self._reached.get(row.key, 0)
-        score = build_score(row, until, self._table, since=reached, seed=seed)
+        score = build_score(row, until, self._table, since=reached, seed=task.seed)
         self._reached[row.key] = until
         self.images += until - reached
         self.seconds += score.seconds
         if not self._foresees:
             return score
-        full = build_score(row, self._table.budgets[-1], self._table, since=reached, seed=seed)
+        full = build_score(row, self._table.budgets[-1], self._table, since=reached, seed=task.seed)
         return dataclasses.replace(full, images_seen=score.images_seen, seconds=score.seconds)
 
+    def cancel(self, id: str) -> None:
+        """See `Evaluator.cancel`."""
+        self._ended = [message for message in self._ended if message.id != id]
+
+    def slots(self, kind: str) -> int:
+        """See `Evaluator.slots`."""
+        return 1
+
+    def devices(self) -> list[DeviceReport]:
+        """See `Evaluator.devices`."""
+        return []
+
+    def discard(self, references: Iterable[str]) -> None:
+        """See `Evaluator.discard`."""
+
     def close(self) -> None:
-        """There is nothing to end."""
+        """See `Evaluator.close`."""
 
 
 def build_measurement(row: TableRow, table: Table) -> Measurement:
@@ -276,7 +304,7 @@ def replay_search(
         eta: One of how many networks goes on at each rung.
     """
     start = time.monotonic()
-    executor = TableExecutor(table, foresees=rungs == FORESEEN)
+    evaluator = TableEvaluator(table, foresees=rungs == FORESEEN)
     steps: list[Step] = []
     found: list[str] = []
 
@@ -290,9 +318,9 @@ def replay_search(
                 evaluations=event.measured,
                 key=event.key,
                 state=event.state,
-                images=executor.images,
-                seconds=executor.seconds,
-                timing_seconds=executor.timing_seconds,
+                images=evaluator.images,
+                seconds=evaluator.seconds,
+                timing_seconds=evaluator.timing_seconds,
                 share=truth.share_of(found),
             )
         )
@@ -303,10 +331,11 @@ def replay_search(
     loop = SearchLoop(
         _NoFolder(Path("replay")),
         manifest,
-        executor,
+        evaluator,
+        Resources(data=table.manifest.data.name),
         follow,
         prune=rungs == PRUNED,
-        clock=lambda: executor.images,  # images are the time here, so that a limit on it is a budget
+        clock=lambda: evaluator.images,  # images are the time here, so that a limit on it is a budget
     )
     loop.run(timeout_s=trials * table.budgets[-1])
     return Replay(sampler=sampler, rungs=rungs, seed=seed, steps=tuple(steps), replay_seconds=time.monotonic() - start)

@@ -19,7 +19,7 @@ from hilo_nas.cost import PARTS, count_parts, map_sizes
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measure import Entrant, Ruler
-from hilo_nas.measurement import Condition, Measurement
+from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.rounds import fast_seconds, interval, ratio
 
 __all__ = ["StagesFindings", "StagesPlan", "bench_stages"]
@@ -63,7 +63,7 @@ class StagesPlan:
             faults.append(f"seconds must be above 0, but got {self.seconds:g}")
         if faults:
             raise UsageError("\n".join(faults))
-        self.condition(self.device or "cpu")
+        self.condition(kind_of_device(self.device or "cpu"))
         map_sizes(self.arch, self.img_size)
 
     @property
@@ -93,7 +93,7 @@ class StagesFindings:
     @property
     def macs_per_s(self) -> float:
         """The device's rate of multiply-adds."""
-        return _side(self.plan.condition(self._device).device_kind) ** 3 / self._seconds(_PRODUCT)
+        return _side(self.plan.condition(self._device).device) ** 3 / self._seconds(_PRODUCT)
 
     @property
     def bytes_per_s(self) -> float:
@@ -189,7 +189,7 @@ def bench_stages(plan: StagesPlan, emit: Emit, *, log: Path, idle_timeout_s: flo
         DeviceError: This machine does not have the device.
     """
     with Ruler(log, purpose="bench stages", idle_timeout_s=idle_timeout_s) as ruler:
-        device, _, _ = ruler.read_device(plan.device, emit)
+        device = ruler.read_device(plan.device, emit)[1].kind
         emit(BenchStepped(text=f"parts of {plan.network}", done=0, total=1))
         cohort = time_together(ruler, _entrants(plan, device), emit, seconds_each=plan.seconds)
     for name in (_PRODUCT, _COPY):
@@ -208,7 +208,7 @@ def _entrants(plan: StagesPlan, device: str) -> dict[str, Entrant]:
     }
     subjects[_PRODUCT] = {
         "function": "hilo_nas.bench.parts:build_product",
-        "arguments": {**common, "side": _side(condition.device_kind)},
+        "arguments": {**common, "side": _side(condition.device)},
     }
     subjects[_COPY] = {
         "function": "hilo_nas.bench.parts:build_copy",

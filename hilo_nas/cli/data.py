@@ -49,7 +49,7 @@ def show(
     check_target(output, force=force)
     with build_display(build_console(stderr=True)) as display:
         data = prepare_data(source, img_size, cache_dir=cache_dir, options=options, emit=display)
-        shown = write_sheet(data.to_dict(), str(output), emit=display)
+        shown = write_sheet(data, output)
     of_all = "" if shown == data.num_classes else f" of {data.num_classes:,}, evenly chosen"
     echo(f"wrote {output}: {shown:,} classes{of_all}")
 

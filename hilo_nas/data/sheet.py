@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from hilo_nas.measurement import ProxyPlan
 from hilo_nas.plain_files import check_plain, read_bytes
 from hilo_nas.records import write_atomically
 
-__all__ = ["PER_CLASS", "check_target", "draw_sheet", "write_sheet"]
+__all__ = ["PER_CLASS", "check_target", "draw_sheet", "encode_sheet", "write_sheet"]
 
 PER_CLASS = 6
 """Images shown of each class."""
@@ -73,24 +74,37 @@ def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Ima
     return sheet, len(shown)
 
 
-def write_sheet(data: Mapping[str, Any], path: str, group_by: str | None = None, *, emit: Emit) -> int:
-    """Writes the sheet as a PNG file and returns how many classes are on it; for a caller in another process.
-
-    Args:
-        data: `CachedData.to_dict()`.
-        path: The file.
-        group_by: `ProxyPlan.group_by`.
-        emit: Told of nothing.
+def write_sheet(data: CachedData, path: Path) -> int:
+    """Writes the sheet as a PNG file and returns how many classes are on it.
 
     Raises:
         StorageError: The image cache is gone or damaged, or the file cannot be written.
     """
-    sheet, shown = draw_sheet(CachedData.from_dict(data), group_by)
+    sheet, shown = draw_sheet(data)
+    write_atomically(path, _png_of(sheet))
+    return shown
+
+
+def encode_sheet(data: Mapping[str, Any], group_by: str | None = None, *, emit: Emit) -> dict[str, str]:
+    """Returns the sheet as a PNG file in base64, under `png`; for a caller in another process.
+
+    Args:
+        data: `CachedData.to_dict()`.
+        group_by: `ProxyPlan.group_by`.
+        emit: Unused; every worker function takes it.
+
+    Raises:
+        StorageError: The image cache is gone or damaged.
+    """
+    sheet, _ = draw_sheet(CachedData.from_dict(data), group_by)
+    return {"png": base64.b64encode(_png_of(sheet)).decode()}
+
+
+def _png_of(sheet: Image.Image) -> bytes:
     marks, content = PngInfo(), io.BytesIO()
     marks.add_text(*_MARK)
     sheet.save(content, format="PNG", pnginfo=marks)
-    write_atomically(Path(path), content.getvalue())
-    return shown
+    return content.getvalue()
 
 
 def check_target(path: Path, *, force: bool) -> None:

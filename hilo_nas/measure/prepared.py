@@ -44,7 +44,9 @@ class Prepared:
     """Returns the peak memory of one call in MiB, weights included; None where it cannot be seen. Calls the network."""
 
 
-def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: int) -> Prepared:
+def prepare(
+    subject: Mapping[str, Any], condition: Condition, *, num_classes: int, target: str | None = None
+) -> Prepared:
     """Builds a network with weights as a trained one might have them, and returns it ready to be called.
 
     Args:
@@ -52,15 +54,17 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
             step of that network without the optimiser.
         condition: How it is to run.
         num_classes: Outputs of the classifier.
+        target: Name of the device; the first of the condition's kind if left out.
 
     Raises:
         DeviceError: This machine does not have the device.
         UsageError: The subject names no network, or cannot run so.
         ConversionError: The runtime's output is not torch's.
     """
-    device = check_device(condition.device)
+    target = target or condition.device
+    device = check_device(target)
     if "onnx" in subject:
-        return _load_onnx(subject["onnx"], condition)
+        return _load_onnx(subject["onnx"], condition, target)
     if "training" in subject:
         with torch.inference_mode(False):  # what is built in it never learns
             return _prepare_step(subject["training"], condition, device, num_classes)
@@ -73,7 +77,7 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
             model,
             image,
             condition.runtime,
-            device=condition.device,
+            device=target,
             threads=condition.threads,
             precision=condition.precision,
         )
@@ -83,16 +87,17 @@ def prepare(subject: Mapping[str, Any], condition: Condition, *, num_classes: in
     return _prepare_torch(model, subject, condition, device)
 
 
-def read_form(condition: Mapping[str, Any], *, emit: Emit) -> str:
+def read_form(condition: Mapping[str, Any], *, target: str | None = None, emit: Emit) -> str:
     """Returns the implementation that a LITv2 is timed in under a condition, by preparing a tiny one.
 
     Args:
         condition: A `Condition` as plain data.
+        target: Name of the device; the first of the condition's kind if left out.
         emit: Unused; every worker function takes it.
     """
     tiny = dataclasses.replace(Condition(**condition), batch_size=1, img_size=_TINY.stride)
     with torch.inference_mode():
-        return prepare({"arch": _TINY.to_dict()}, tiny, num_classes=10).form
+        return prepare({"arch": _TINY.to_dict()}, tiny, num_classes=10, target=target).form
 
 
 def _prepare_torch(
@@ -248,7 +253,7 @@ def _capture(call: Callable[[], object], device: torch.device) -> Callable[[], o
     return graph.replay
 
 
-def _load_onnx(path: str, condition: Condition) -> Prepared:
+def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:
     from hilo_nas.models.convert import load_onnx
 
     if condition.runtime == "torch":
@@ -258,7 +263,7 @@ def _load_onnx(path: str, condition: Condition) -> Prepared:
         condition.runtime,
         batch_size=condition.batch_size,
         img_size=condition.img_size,
-        device=condition.device,
+        device=target,
         threads=condition.threads,
     )
     return Prepared(call=loaded.call, form=loaded.form, read_memory_mib=_unseen)

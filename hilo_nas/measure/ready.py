@@ -60,7 +60,7 @@ class Bench:
     """The one of this process: two devices, or two numbers of threads, are never ready side by side."""
 
     def __init__(self, device: str, threads: int | None) -> None:
-        self.device, self.threads = check_device(device), threads
+        self.name, self.device, self.threads = device, check_device(device), threads
         self.identity: DeviceIdentity = identify_device(device)
         self.stopwatch = Stopwatch(clock=time.perf_counter, synchronize=synchronizer(self.device))
         torch.set_num_threads(threads or _DEFAULT_THREADS)
@@ -68,12 +68,17 @@ class Bench:
         self._kept: dict[str, WarmNetwork] = {}
 
     @classmethod
-    def of(cls, condition: Condition) -> Bench:
-        """Returns the bench for a condition's device; what another one kept ready is let go."""
-        current = cls.current
-        if current is None or current.device != check_device(condition.device) or current.threads != condition.threads:
+    def of(cls, condition: Condition, target: str | None = None) -> Bench:
+        """Returns the bench for a device of a condition's kind; what another one kept ready is let go.
+
+        Args:
+            condition: Says the kind and the threads.
+            target: Name of the device; the first of its kind if left out.
+        """
+        current, name = cls.current, target or condition.device
+        if current is None or current.device != check_device(name) or current.threads != condition.threads:
             cls.current = None
-            cls.current = current = cls(condition.device, condition.threads)
+            cls.current = current = cls(name, condition.threads)
         return current
 
     def ready(
@@ -89,7 +94,7 @@ class Bench:
         """
         name = f"{condition.label()} {num_classes} {subject}"
         kept = self._kept.pop(name, None)
-        warm = kept or self._warmed(prepare(subject, condition, num_classes=num_classes))
+        warm = kept or self._warmed(prepare(subject, condition, num_classes=num_classes, target=self.name))
         if keep or kept:
             self._kept[name] = warm
             while len(self._kept) > 1 + _KEPT_NETWORKS:
@@ -116,8 +121,15 @@ class Bench:
         return settings
 
 
-def ready_reference(condition: Condition, reference: str | Mapping[str, Any] = REFERENCE) -> tuple[Bench, WarmNetwork]:
+def ready_reference(
+    condition: Condition, reference: str | Mapping[str, Any] = REFERENCE, *, target: str | None = None
+) -> tuple[Bench, WarmNetwork]:
     """Returns the bench and the warm reference for a condition.
+
+    Args:
+        condition: How networks are to run beside it.
+        reference: The network.
+        target: Name of the device; the first of the condition's kind if left out.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -136,7 +148,7 @@ def ready_reference(condition: Condition, reference: str | Mapping[str, Any] = R
     subject = {"timm": reference.removeprefix("timm:")} if isinstance(reference, str) else reference
     try:
         with torch.inference_mode():
-            bench = Bench.of(condition)
+            bench = Bench.of(condition, target)
             return bench, bench.ready(subject, plain, 1000, keep=True)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -144,5 +156,6 @@ def ready_reference(condition: Condition, reference: str | Mapping[str, Any] = R
         Bench.current = None
         raise MeasurementError(
             f"the reference network ({reference}) must fit into memory, but batch_size {condition.batch_size} at "
-            f"{condition.img_size} px does not on {condition.device}. Use a smaller --batch-size, or free its memory."
+            f"{condition.img_size} px does not on {target or condition.device}. Use a smaller --batch-size, or "
+            "free its memory."
         ) from error

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hilo_nas import errors
 from hilo_nas.errors import (
     HiloNasError,
     MeasurementError,
     OutOfMemoryError,
     UsageError,
     WorkerError,
+    error_of,
 )
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measure.advice import advise, count_cores, read_cpu_flags
@@ -32,7 +33,7 @@ TOGETHER = 24
 class Entrant:
     """A network that is to be timed beside others."""
 
-    subject: Mapping[str, Any]
+    subject: dict[str, Any]
     """What `hilo_nas.models.build_subject` takes, or `{"onnx": FILE}`."""
     condition: Condition
     num_classes: int = 1000
@@ -56,27 +57,52 @@ class Ruler:
         purpose: What the timings are for, as those read it who wait for the device.
         idle_timeout_s: Seconds of silence after which the worker counts as hung.
         env: `tuned` or `default`; see `Condition.env`.
+        sleep: Waits, while others hold the device.
     """
 
-    def __init__(self, log: Path, *, purpose: str, idle_timeout_s: float = 600.0, env: str = "tuned") -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        purpose: str,
+        idle_timeout_s: float = 600.0,
+        env: str = "tuned",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._purpose = purpose
         self._env = env
+        self._sleep = sleep
         self._worker = Worker(
             "timing", log, idle_timeout_s=idle_timeout_s, environment=TUNED_ENVIRONMENT if env == "tuned" else {}
         )
-        self._identities: dict[str, DeviceIdentity] = {}
+        self._found: dict[str, tuple[str, DeviceIdentity, int | None]] = {}
+        self._targets: dict[str, str] = {}
+        """By kind, the device that timings of this kind run on."""
         self._advised: set[Condition] = set()
 
     def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity, int | None]:
         """Returns the device's name (this machine's fastest kind for None), who it is, and a CPU's threads.
 
+        What is timed from now on under conditions of its kind is timed on it.
+
         Raises:
             DeviceError: This machine does not have it.
         """
-        found = call_twice(self._worker, "hilo_nas.measure.device:read_device", {"device": device}, emit)
-        identity = DeviceIdentity(**found["identity"])
-        self._identities[found["device"]] = identity
-        return found["device"], identity, found["threads"]
+        if device is None or device not in self._found:
+            found = call_twice(self._worker, "hilo_nas.measure.device:read_device", {"device": device}, emit)
+            device = device or found["device"]
+            self._found[device] = found["device"], DeviceIdentity(**found["identity"]), found["threads"]
+        name, identity, _ = self._found[device]
+        self._targets[identity.kind] = name
+        return self._found[device]
+
+    def identity_of(self, kind: str, emit: Emit) -> DeviceIdentity:
+        """Returns who the device of a kind is that was read last, or the first of that kind.
+
+        Raises:
+            DeviceError: This machine does not have it.
+        """
+        return self.read_device(self._targets.get(kind, kind), emit)[1]
 
     def read_form(self, condition: Condition, emit: Emit) -> str:
         """Returns the implementation that a LITv2 is timed in under a condition; see `Measurement.form`.
@@ -84,9 +110,9 @@ class Ruler:
         Raises:
             UsageError: The runtime cannot run it, or is not installed.
         """
-        arguments = {"condition": condition.to_dict()}
-        claims = claims_of(self._identity(condition.device, emit), timing=False)
-        with hold(claims, f"a look at the device for {self._purpose}", emit):
+        claims = claims_of(self.identity_of(condition.device, emit), timing=False)
+        arguments = {"condition": condition.to_dict(), "target": self._targets.get(condition.device)}
+        with hold(claims, f"a look at the device for {self._purpose}", emit, sleep=self._sleep):
             form: str = call_twice(self._worker, "hilo_nas.measure.prepared:read_form", arguments, emit)
         return form
 
@@ -205,7 +231,7 @@ class Ruler:
         found = self._call("measure_cohort", condition, {"entrants": entrants, **options}, emit)
         timed = {name: Measurement.from_dict(item) for name, item in found.items() if "error" not in item}
         failed = {
-            name: getattr(errors, item["error"]["kind"])(item["error"]["message"])
+            name: error_of(item["error"]["kind"], item["error"]["message"])
             for name, item in found.items()
             if "error" in item
         }
@@ -218,15 +244,10 @@ class Ruler:
             self._advised.add(condition)
             for text in advise(condition, cores=count_cores(), flags=read_cpu_flags()):
                 emit(Notice(level="warning", text=text))
-        claims = claims_of(self._identity(condition.device, emit), timing=True)
-        name = f"hilo_nas.measure.throughput:{function}"
-        with hold(claims, f"timing for {self._purpose}", emit):
-            return call_twice(self._worker, name, arguments, emit)
-
-    def _identity(self, device: str, emit: Emit) -> DeviceIdentity:
-        if device not in self._identities:
-            self.read_device(device, emit)
-        return self._identities[device]
+        claims = claims_of(self.identity_of(condition.device, emit), timing=True)
+        name, target = f"hilo_nas.measure.throughput:{function}", self._targets.get(condition.device)
+        with hold(claims, f"timing for {self._purpose}", emit, sleep=self._sleep):
+            return call_twice(self._worker, name, {**arguments, "target": target}, emit)
 
     def close(self) -> None:
         """Ends the worker."""

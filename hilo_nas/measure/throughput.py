@@ -48,17 +48,25 @@ _ANCHOR = "\0"
 """Stands for the reference in rounds, where the other names are the user's: one of them may well be `REFERENCE`."""
 
 
-def calibrate(condition: Mapping[str, Any], *, seconds: float | None = None, emit: Emit) -> dict[str, Any]:
+def calibrate(
+    condition: Mapping[str, Any], *, target: str | None = None, seconds: float | None = None, emit: Emit
+) -> dict[str, Any]:
     """Times the reference network alone, for so many seconds; returns a `Calibration` as plain data.
 
     On a machine that is not steady it tries again a few times, and takes the least disturbed.
+
+    Args:
+        condition: A `Condition` as plain data.
+        target: Name of the device; the first of the condition's kind if left out.
+        seconds: How long a try lasts; the usual time if left out.
+        emit: Told where the machine was not steady.
 
     Raises:
         DeviceError: This machine does not have the device.
         MeasurementError: The reference does not fit into memory at this batch.
     """
     asked = Condition(**condition)
-    bench, reference = ready_reference(asked)
+    bench, reference = ready_reference(asked, target=target)
     tries = []
     for i in range(_CALIBRATION_TRIES):
         calibration = _calibrate_once(bench, reference, asked, _CALIBRATION_S if seconds is None else seconds)
@@ -106,6 +114,7 @@ def measure(
     calibration: Mapping[str, Any],
     num_classes: int,
     *,
+    target: str | None = None,
     rivals: Mapping[str, Mapping[str, Any]] | None = None,
     seconds_each: float | None = None,
     emit: Emit,
@@ -117,6 +126,7 @@ def measure(
         condition: A `Condition` as plain data.
         calibration: The study's `Calibration` as plain data.
         num_classes: Outputs of the network's classifier.
+        target: Name of the device; the first of the condition's kind if left out.
         rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
         seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
         emit: Told of each round.
@@ -131,7 +141,7 @@ def measure(
     """
     start = time.perf_counter()
     asked, anchor = Condition(**condition), Calibration.from_dict(calibration)
-    bench, reference = ready_reference(asked)
+    bench, reference = ready_reference(asked, target=target)
     try:
         with torch.inference_mode():
             networks = {"": bench.ready(subject, asked, num_classes)}
@@ -160,6 +170,7 @@ def measure_cohort(
     entrants: Mapping[str, Mapping[str, Any]],
     calibration: Mapping[str, Any] | None = None,
     *,
+    target: str | None = None,
     reference: str | Mapping[str, Any] = REFERENCE,
     seconds_each: float | None = None,
     emit: Emit,
@@ -170,6 +181,7 @@ def measure_cohort(
         entrants: By name, each `{"subject": ..., "condition": ..., "num_classes": ...}`; all on one device, with one
             batch and image size. Layout, compilation, precision and runtime may differ.
         calibration: The `Calibration` that anchors images/s; None takes the reference's speed in these rounds.
+        target: Name of the device; the first of the conditions' kind if left out.
         reference: The network that is the anchor; the default is the one of every study.
         seconds_each: Seconds that each network is timed for at most.
         emit: Told of each round.
@@ -184,7 +196,7 @@ def measure_cohort(
         MeasurementError: Not even the reference fits into memory.
     """
     conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
-    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference)
+    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference, target=target)
     anchor = None if calibration is None else Calibration.from_dict(calibration)
     try:
         with torch.inference_mode():

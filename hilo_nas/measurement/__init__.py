@@ -4,7 +4,15 @@ A `Measurement` is throughput, a `ProxyScore` is accuracy after a short training
 decide whether two of them may stand in one table.
 """
 
-from hilo_nas.measurement.condition import ENVIRONMENTS, PRECISIONS, RUNTIMES, TORCH_ONLY, Condition, DeviceIdentity
+from hilo_nas.measurement.condition import (
+    ENVIRONMENTS,
+    PRECISIONS,
+    RUNTIMES,
+    TORCH_ONLY,
+    Condition,
+    DeviceIdentity,
+    kind_of_device,
+)
 from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.proxy import (
     ProxyPlan,
@@ -29,5 +37,6 @@ __all__ = [
     "ProxyPlan",
     "ProxyScore",
     "find_contention",
+    "kind_of_device",
     "mean_score",
 ]

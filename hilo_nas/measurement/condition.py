@@ -8,7 +8,7 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement.plain import Size
 
-__all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity"]
+__all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity", "kind_of_device"]
 
 PRECISIONS = ("fp32", "bf16", "fp16", "amp-bf16", "amp-fp16")
 RUNTIMES = ("torch", "onnxruntime", "openvino")
@@ -23,7 +23,7 @@ class Condition:
     """How a network is timed. Equal conditions on equal devices give comparable speeds."""
 
     device: str = "cpu"
-    """`cpu`, `cuda`, `cuda:N` or `mps`."""
+    """Kind of the device: `cpu`, `cuda` or `mps`. Which of several equal ones does the work is no part of it."""
     batch_size: Size = 32
     """Images per call."""
     img_size: Size = 224
@@ -47,9 +47,8 @@ class Condition:
 
     def __post_init__(self) -> None:
         faults = []
-        kind, _, index = self.device.partition(":")
-        if kind not in DEVICE_KINDS or (index and not (kind == "cuda" and index.isdigit())):
-            faults.append(f"device must be cpu, cuda, cuda:N or mps, but got {self.device!r}")
+        if self.device not in DEVICE_KINDS:
+            faults.append(f"the kind of a device must be {', '.join(DEVICE_KINDS)}, but got {self.device!r}")
         for name in ("batch_size", "img_size"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} must be at least 1, but got {getattr(self, name)}")
@@ -58,7 +57,7 @@ class Condition:
         for name, choices in (("precision", PRECISIONS), ("runtime", RUNTIMES), ("env", ENVIRONMENTS)):
             if getattr(self, name) not in choices:
                 faults.append(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
-        if self.cuda_graph and kind != "cuda":
+        if self.cuda_graph and self.device != "cuda":
             faults.append(f"cuda_graph needs a cuda device, but got {self.device!r}")
         if self.runtime != "torch":
             if self.precision.startswith("amp-"):
@@ -68,11 +67,6 @@ class Condition:
                     faults.append(f"{name} is torch's own: it must be left out with runtime {self.runtime}")
         if faults:
             raise UsageError("\n".join(faults))
-
-    @property
-    def device_kind(self) -> str:
-        """`cpu`, `cuda` or `mps`."""
-        return self.device.partition(":")[0]
 
     def vary(self, **fields: Any) -> Condition:
         """Returns the condition with other values; a change of runtime brings its own with it.
@@ -92,7 +86,7 @@ class Condition:
 
     def label(self) -> str:
         """Returns the condition in one word, for tables and file names."""
-        parts = [self.device.replace(":", "")]
+        parts = [self.device]
         parts += [self.runtime] * (self.runtime != "torch")
         parts += [f"b{self.batch_size}", f"{self.img_size}px", self.precision]
         parts += ["nhwc"] * self.channels_last + ["fused"] * self.fused + ["compiled"] * self.compile
@@ -103,6 +97,18 @@ class Condition:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data."""
         return dataclasses.asdict(self)
+
+
+def kind_of_device(name: str) -> str:
+    """Returns the kind of a device by its name: `cuda` of `cuda:1`.
+
+    Raises:
+        UsageError: No device has such a name.
+    """
+    kind, colon, index = name.partition(":")
+    if kind not in DEVICE_KINDS or (colon and not (kind == "cuda" and index.isascii() and index.isdigit())):
+        raise UsageError(f"device must be cpu, cuda, cuda:N or mps, but got {name!r}")
+    return kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,14 @@ import dataclasses
 import math
 
 from hilo_nas.calibration import calibration_error
+from hilo_nas.evaluation import Evaluator, run_task
 from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Condition
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import judge_calibration
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.reasons import beyond, explain
+from hilo_nas.search.study_tasks import Resources, calibration_of
 from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
 from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
@@ -26,7 +27,9 @@ __all__ = ["judge_limits_anew", "renew_calibrations", "violations_of"]
 _Z95 = 1.96
 
 
-def renew_calibrations(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit) -> Manifest:
+def renew_calibrations(
+    folder: StudyFolder, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
+) -> Manifest:
     """Times the reference anew under each condition and returns the study's manifest with what had to change.
 
     A calibration is replaced where the new one is steady and the old value lies outside its 95 % interval. That changes
@@ -39,7 +42,9 @@ def renew_calibrations(folder: StudyFolder, manifest: Manifest, executor: LocalE
     for condition in manifest.conditions:
         label = condition.label()
         emit(CalibrationStarted(condition=label))
-        old, new = manifest.calibrations[label], executor.calibrate(condition, emit)
+        old = manifest.calibrations[label]
+        new = run_task(evaluator, calibration_of(condition, resources), emit).calibration
+        assert new is not None, "nothing was timed beside the reference"
         if _replaces(new, old, condition):
             changed[label] = new
             emit(CalibrationChanged(condition=label, old_images_per_s=old.images_per_s, images_per_s=new.images_per_s))

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Sequence
 
 from hilo_nas.errors import HiloNasError
+from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.executors import Executor
+from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
@@ -28,7 +30,13 @@ more networks cannot be told from a front; without a bound, a confirmation may c
 
 
 def confirm_front(
-    folder: StudyFolder, manifest: Manifest, executor: Executor, emit: Emit, *, further_seeds: int
+    folder: StudyFolder,
+    manifest: Manifest,
+    evaluator: Evaluator,
+    resources: Resources,
+    emit: Emit,
+    *,
+    further_seeds: int,
 ) -> None:
     """Trains the front, whom it is compared with, and those hard to tell from it with further seeds at the full budget.
 
@@ -39,7 +47,8 @@ def confirm_front(
     Args:
         folder: The study's; this process holds its lock.
         manifest: The study's.
-        executor: Set up for the study.
+        evaluator: Who trains.
+        resources: What the study's tasks refer to.
         emit: Takes `ConfirmationForeseen` before each round of trainings, and `SeedScored`.
         further_seeds: How many, beside the one that each network has.
 
@@ -67,34 +76,52 @@ def confirm_front(
             break
         seconds = sum(_training_seconds(records[number], budget) for number, _ in due)
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
-        for done, (number, seed) in enumerate(due, start=1):
-            record = records[number]
-            try:
-                score = executor.score(record.subject, seed, emit, until=budget)
-            except HiloNasError as error:
-                if error.is_fatal:
-                    raise
-                failed.add((number, seed))
-                emit(Notice(level="warning", text=f"trial {number} could not be confirmed by seed {seed}: {error}"))
-                continue
-            records[number] = dataclasses.replace(
-                record, scores=(*record.scores, score), seconds=record.seconds + score.seconds
-            )
-            folder.write_record(records[number])
-            emit(
-                SeedScored(
-                    number=number,
-                    seed=seed,
-                    value=score.value,
-                    done=done,
-                    total=len(due),
-                    metric=score.metric,
-                )
-            )
+        _train(due, records, failed, folder, manifest, evaluator, resources, emit)
     left = [number for number in Front.from_records(records.values()).ties if missing[number]]
     if left:
         text = f"{len(left)} networks that cannot be told from the front were not trained with further seeds"
         emit(Notice(text=f"{text}: trial {', '.join(map(str, sorted(left)))}"))
+
+
+def _train(
+    due: Sequence[tuple[int, int]],
+    records: dict[int, TrialRecord],
+    failed: set[tuple[int, int]],
+    folder: StudyFolder,
+    manifest: Manifest,
+    evaluator: Evaluator,
+    resources: Resources,
+    emit: Emit,
+) -> None:
+    """Trains networks, given by number, with seeds; what it finds goes into their records or joins the failed."""
+    tasks, todo, done = StudyTasks.of(manifest, resources), deque(due), 0
+
+    def steps(number: int, seed: int) -> Steps[None]:
+        nonlocal done
+        task = tasks.score(records[number].subject, seed, until=manifest.plan.budgets[-1])
+        try:
+            found = yield task
+        except HiloNasError as error:
+            if error.is_fatal:
+                raise
+            done += 1
+            failed.add((number, seed))
+            emit(Notice(level="warning", text=f"trial {number} could not be confirmed by seed {seed}: {error}"))
+            return
+        done += 1
+        record, score = records[number], found.score
+        records[number] = dataclasses.replace(
+            record, scores=(*record.scores, score), seconds=record.seconds + score.seconds
+        )
+        folder.write_record(records[number])
+        emit(SeedScored(number=number, seed=seed, value=score.value, done=done, total=len(due), metric=score.metric))
+
+    drive(
+        lambda: steps(*todo.popleft()) if todo else None,
+        evaluator,
+        emit,
+        at_once=evaluator.slots(Score.kind),
+    )
 
 
 def _candidates(manifest: Manifest, front: Front, confirmed: Collection[int]) -> list[TrialRecord]:

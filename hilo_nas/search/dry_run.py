@@ -12,6 +12,7 @@ from random import Random
 
 from hilo_nas.cost import count_macs
 from hilo_nas.errors import HiloNasError
+from hilo_nas.evaluation import Evaluator, evaluator_or_local, run_task
 from hilo_nas.events import (
     CostForeseen,
     DataPrepared,
@@ -24,7 +25,6 @@ from hilo_nas.events import (
 )
 from hilo_nas.proxy.kinds import Attempt
 from hilo_nas.records import Subject
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.outlook import foresee_limits
 from hilo_nas.search.peers import check_peers, due_peers
 from hilo_nas.search.request import SearchRequest, eta_of
@@ -71,10 +71,15 @@ class Cost:
     """Seconds of training `CONFIRMED` networks with the further seeds asked for, which comes on top; None without."""
 
 
-def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
+def estimate_cost(request: SearchRequest, emit: Emit, *, evaluator: Evaluator | None = None) -> Cost:
     """Returns what this request would cost, as a new study or as more of a stored one.
 
     Makes and changes no study, but fills the image cache.
+
+    Args:
+        request: The search asked for.
+        emit: Told of all of it.
+        evaluator: Who measures and trains; this machine if left out.
 
     Raises:
         HiloNasError: As the search itself would.
@@ -84,25 +89,25 @@ def estimate_cost(request: SearchRequest, emit: Emit) -> Cost:
     emit = _Waiting(emit, start)
     with (
         tempfile.TemporaryDirectory() as logs,
-        LocalExecutor(
-            Path(logs), purpose="a dry run", idle_timeout_s=request.idle_timeout_s, timing_s=request.timing_s
-        ) as executor,
+        evaluator_or_local(
+            evaluator, Path(logs), purpose="a dry run", idle_timeout_s=request.idle_timeout_s
+        ) as evaluator,
     ):
-        check_peers(request, folder, executor, emit)
+        check_peers(request, folder, evaluator, emit)
         if folder.exists:
             manifest = folder.load_manifest()
-            setting = reopen(request, folder, manifest, space, executor, emit)
+            setting = reopen(request, folder, manifest, space, evaluator, emit)
             measured = sum(record.is_measured for record in folder.load_records())
             trials = max(total_asked(request, manifest.trials, measured) - measured, 0)
             eta = manifest.eta
         else:
             assert space is not None
-            setting = set_up(request, space, executor, emit)
+            setting = set_up(request, space, evaluator, emit)
             trials, eta = trials_asked(request, space), eta_of(request)
         return price_search(
             request,
             setting,
-            executor,
+            evaluator,
             emit,
             trials=trials,
             set_up_s=time.monotonic() - start,
@@ -119,7 +124,7 @@ def share_of(foreseen: LimitsForeseen | None) -> float:
 def price_search(
     request: SearchRequest,
     setting: Setting,
-    executor: LocalExecutor,
+    evaluator: Evaluator,
     emit: Emit,
     *,
     trials: int,
@@ -135,7 +140,7 @@ def price_search(
     Args:
         request: The search asked for; its timeout is read.
         setting: The study's.
-        executor: Set up for it.
+        evaluator: Who tries them.
         emit: Takes the events of the workers and the first estimate.
         trials: Networks still to be measured.
         set_up_s: Seconds before the first trial.
@@ -146,18 +151,18 @@ def price_search(
     # As a rule a network is stopped at a rung; the first ones, which meet few others there, continue more often.
     trained = expected_share(setting.plan.budgets, eta)
     first, *others = subjects = _draw_networks(setting)
-    tried = try_networks(executor, setting, [first], emit)
+    tried = try_networks(evaluator, setting, [first], emit)
     if tried:
         work = [_macs(subject, setting) for subject in subjects]
         (timing, training), growth = tried[0], statistics.fmean(work) / max(work[0], 1)
         total_s = set_up_s + trials * (timing + trained * growth * training)
         emit(CostForeseen(trials=trials, total_s=total_s, seconds=time.monotonic() - begun, tried=1))
-    trained *= share_of(foresee_limits(setting, executor, emit))
-    tried += try_networks(executor, setting, others, emit)
+    trained *= share_of(foresee_limits(setting, evaluator, emit))
+    tried += try_networks(evaluator, setting, others, emit)
     if not tried:
         raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
     timings, trainings = zip(*tried, strict=True)
-    peers_tried = try_networks(executor, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
+    peers_tried = try_networks(evaluator, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
     peers_s = sum(map(sum, peers_tried))
     each = [sum(seconds) for seconds in tried]
     trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
@@ -239,23 +244,27 @@ def _macs(subject: Subject, setting: Setting) -> int:
 
 
 def try_networks(
-    executor: LocalExecutor, setting: Setting, subjects: Sequence[Subject], emit: Emit
+    evaluator: Evaluator, setting: Setting, subjects: Sequence[Subject], emit: Emit
 ) -> list[tuple[float, float]]:
     """Returns each network's seconds of timing and of training; those that fail are told and left out."""
     tried = []
     for subject in subjects:
         try:
             begun = time.monotonic()
-            executor.measure(subject, emit, rivals=())
+            if setting.speeds is not None:
+                setting.speeds.measurements_of(subject.key)
+            else:
+                for condition in setting.conditions:
+                    run_task(evaluator, setting.tasks.time([subject], condition), emit)
             timed = time.monotonic() - begun
-            tried.append((timed, _training_seconds(executor, subject, setting, emit)))
+            tried.append((timed, _training_seconds(evaluator, subject, setting, emit)))
         except HiloNasError as error:
             name = "one network" if subject.arch else subject.key
             emit(Notice(level="warning", text=f"{name} could not be tried: {error}"))
     return tried
 
 
-def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Setting, emit: Emit) -> float:
+def _training_seconds(evaluator: Evaluator, subject: Subject, setting: Setting, emit: Emit) -> float:
     """Seconds that the whole scoring of a network would take."""
     plan = setting.plan
 
@@ -267,7 +276,8 @@ def _training_seconds(executor: LocalExecutor, subject: Subject, setting: Settin
                 seen.append((event.images_seen, time.monotonic()))
             emit(event)
 
-        score = executor.train(subject, dataclasses.replace(plan, images=images, rungs=()), 0, watch)
+        short = dataclasses.replace(plan, images=images, rungs=())
+        score = run_task(evaluator, setting.tasks.score(subject, 0, plan=short), watch).score
         return Attempt(seconds=score.seconds, progress=tuple(seen))
 
     return plan.declaration.estimate_seconds(plan.budgets[-1], plan.batch_size, attempt)

@@ -1,4 +1,4 @@
-"""Work that networks of a list still need, done by several workers at once; every score is on disk when it is known.
+"""Work that networks of a list still need, several at once; every score is on disk when it is known.
 
 An errand is one thing to be found out about one network: a course of a training, leg by leg, or what another proxy says
 of it.
@@ -8,39 +8,17 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import os
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
 
 from hilo_nas.errors import HiloNasError
+from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Event, Notice, OtherProxyScored, SeedScored
-from hilo_nas.measure import TUNED_ENVIRONMENT, Worker
-from hilo_nas.measurement import ProxyPlan, ProxyScore
-from hilo_nas.proxy.kinds import proxy_named
+from hilo_nas.measurement import ProxyScore
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.setting import Setting
+from hilo_nas.search.study_tasks import StudyTasks
 
-__all__ = ["Caller", "Errand", "ProxyErrand", "StartWorker", "TrainingErrand", "run_errands"]
-
-"""What is wrong with more than one network."""
-
-
-class Caller(Protocol):
-    """What runs functions of other rooms; see `hilo_nas.measure.Worker`."""
-
-    def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
-        """Returns what `module:function` returns."""
-
-    def close(self) -> None:
-        """Ends it, in the middle of a call, too."""
-
-
-StartWorker = Callable[..., Caller]
-"""Takes what `Worker` takes."""
+__all__ = ["Errand", "ProxyErrand", "TrainingErrand", "run_errands"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +31,8 @@ class Errand(abc.ABC):
     seed: int
 
     @abc.abstractmethod
-    def scores(self, worker: Caller, setting: Setting, emit: Emit) -> Iterator[ProxyScore]:
-        """Yields each score as soon as it is known.
-
-        Raises:
-            HiloNasError: The network cannot be scored.
-        """
+    def legs(self, tasks: StudyTasks) -> list[Score]:
+        """Returns its tasks, each of which needs what the one before leaves behind."""
 
     @abc.abstractmethod
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
@@ -74,21 +48,9 @@ class Errand(abc.ABC):
         """What it finds out, in words."""
 
     @property
-    def needs(self) -> Path | None:
-        """A file that must not be dropped before its last score is on disk."""
+    def needs(self) -> str | None:
+        """A checkpoint that must be kept until its last score is on disk."""
         return None
-
-    def _call(self, worker: Caller, plan: ProxyPlan, setting: Setting, emit: Emit, **arguments: Any) -> ProxyScore:
-        common = {
-            "subject": self.subject.to_dict(),
-            "plan": plan.to_dict(),
-            "data": setting.described,
-            "prepared": setting.prepared,
-            "seed": self.seed,
-            "device": setting.training_device,
-        }
-        scored = worker.call("hilo_nas.proxy.run:score_network", {**common, **arguments}, emit)
-        return ProxyScore.from_dict(scored["score"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,14 +59,14 @@ class TrainingErrand(Errand):
 
     budgets: tuple[int, ...]
     """Images seen at which it is scored, those that are to come."""
-    checkpoint: Path
-    """What it goes on from where it is there, and leaves behind."""
+    checkpoint: str
+    """Checkpoint that it resumes from, where it is kept, and leaves behind."""
 
-    def scores(self, worker: Caller, setting: Setting, emit: Emit) -> Iterator[ProxyScore]:
-        """See `Errand.scores`."""
-        checkpoint = str(self.checkpoint.absolute())
-        for images in self.budgets:
-            yield self._call(worker, setting.plan, setting, emit, until=images, checkpoint=checkpoint)
+    def legs(self, tasks: StudyTasks) -> list[Score]:
+        """See `Errand.legs`."""
+        return [
+            tasks.score(self.subject, self.seed, until=images, checkpoint=self.checkpoint) for images in self.budgets
+        ]
 
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
         """See `Errand.added`."""
@@ -120,26 +82,27 @@ class TrainingErrand(Errand):
         return f"seed {self.seed}"
 
     @property
-    def needs(self) -> Path:
+    def needs(self) -> str:
         """See `Errand.needs`."""
         return self.checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyErrand(Errand):
-    """The score of another proxy than the study's, for comparison."""
+    """Score of another proxy than the study's, for comparison."""
 
     name: str
     """Of a quick proxy (`Proxy.is_quick`)."""
+    plan_hash: str
+    """Name under which the score is comparable; see `Proxy.comparison_hash`."""
 
-    def scores(self, worker: Caller, setting: Setting, emit: Emit) -> Iterator[ProxyScore]:
-        """See `Errand.scores`."""
-        score = self._call(worker, setting.plan.for_comparison(self.name), setting, emit)
-        name = proxy_named(self.name).comparison_hash(setting.plan.to_dict(), setting.data.hash)
-        yield dataclasses.replace(score, plan_hash=name)
+    def legs(self, tasks: StudyTasks) -> list[Score]:
+        """See `Errand.legs`."""
+        return [tasks.score(self.subject, self.seed, plan=tasks.plan.for_comparison(self.name))]
 
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
         """See `Errand.added`; one that is not comparable any more is replaced."""
+        score = dataclasses.replace(score, plan_hash=self.plan_hash)
         others = [other for other in record.other_scores if other.metric != score.metric]
         return dataclasses.replace(record, other_scores=(*others, score))
 
@@ -153,109 +116,56 @@ class ProxyErrand(Errand):
         return self.name
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Scored:
-    errand: Errand
-    score: ProxyScore
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Ended:
-    errand: Errand | None
-    """None where a worker has nothing left to do."""
-    error: Exception | None = None
-
-
 def run_errands(
     errands: Sequence[Errand],
     records: list[TrialRecord],
-    setting: Setting,
+    tasks: StudyTasks,
     write: Callable[[TrialRecord], TrialRecord],
-    tidy: Callable[[Collection[Path]], None],
+    tidy: Callable[[Collection[str]], None],
+    evaluator: Evaluator,
     emit: Emit,
-    *,
-    logs: Path,
-    jobs: int,
-    idle_timeout_s: float,
-    start_worker: StartWorker = Worker,
 ) -> None:
-    """Runs errands in their order, several at once; a network that cannot be scored is a warning.
+    """Runs errands in their order, as many at once as the evaluator has slots.
+
+    A network that cannot be scored is a warning; a task whose worker is lost is repeated once.
 
     Args:
         errands: What is to be found out; of one network and seed, one errand at most.
         records: By number; replaced by what is written.
-        setting: The plan, the data and the device.
+        tasks: Builds the tasks.
         write: Stores a record that has a score more, and returns it as it is stored.
-        tidy: Called at the beginning and whenever one is over, with the files that others need.
-        emit: Told of all of it.
-        logs: Folder for what the workers print.
-        jobs: Errands at once; each has its share of the cores.
-        idle_timeout_s: Seconds of silence after which a worker counts as hung.
-        start_worker: Makes the workers.
+        tidy: Called at the beginning and whenever one is over, with the checkpoints that others need.
+        evaluator: Does the work.
+        emit: Receives all events.
 
     Raises:
         HiloNasError: The data, the device or the disk cannot serve.
     """
     todo, total, done = deque(errands), len(errands), 0
-    jobs = max(1, min(jobs, total))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"], "OMP_NUM_THREADS": str(threads)}
-    workers = [
-        start_worker(
-            f"training-{i}", logs / f"training-{i}.log", idle_timeout_s=idle_timeout_s, environment=environment
-        )
-        for i in range(jobs)
-    ]
-    news: queue.Queue[Event | _Scored | _Ended] = queue.Queue()
-
-    def run(worker: Caller) -> None:
-        """A thread's life: one errand after the other, its news to the main thread, which alone writes."""
-        while True:
-            try:
-                errand = todo.popleft()
-            except IndexError:
-                news.put(_Ended(errand=None))
-                return
-            try:
-                for score in errand.scores(worker, setting, news.put):
-                    news.put(_Scored(errand=errand, score=score))
-                news.put(_Ended(errand=errand))
-            except Exception as error:
-                news.put(_Ended(errand=errand, error=error))
-
-    last: dict[Errand, ProxyScore] = {}
     needed = {errand.needs for errand in errands if errand.needs is not None}
-    try:
+
+    def steps(errand: Errand) -> Steps[None]:
+        nonlocal done
+        news: Event
+        try:
+            for leg in errand.legs(tasks):
+                score = (yield leg).score
+                records[errand.number] = write(errand.added(records[errand.number], score))
+            news = errand.told(score, done + 1, total)
+        except HiloNasError as error:
+            if error.is_fatal:
+                raise
+            news = Notice(level="warning", text=f"network {errand.number}, {errand.title}: {error}")
+        done += 1
+        emit(news)
+        if errand.needs is not None:
+            needed.discard(errand.needs)
         tidy(needed)
-        for worker in workers:
-            threading.Thread(target=run, args=(worker,), daemon=True).start()
-        working = len(workers)
-        while working:
-            item = news.get()
-            if isinstance(item, Event):
-                emit(item)
-            elif isinstance(item, _Scored):
-                number = item.errand.number
-                records[number] = write(item.errand.added(records[number], item.score))
-                last[item.errand] = item.score
-            elif item.errand is None:
-                working -= 1
-            elif item.error is not None and _is_fatal(item.error):
-                raise item.error
-            else:
-                done += 1
-                if item.error is None:
-                    emit(item.errand.told(last.pop(item.errand), done, total))
-                else:
-                    text = f"network {item.errand.number}, {item.errand.title}: {item.error}"
-                    emit(Notice(level="warning", text=text))
-                needed.discard(item.errand.needs)
-                tidy(needed)
-    finally:
-        todo.clear()
-        for worker in workers:
-            worker.close()
 
-
-def _is_fatal(error: Exception) -> bool:
-    return not isinstance(error, HiloNasError) or error.is_fatal
+    tidy(needed)
+    drive(
+        lambda: steps(todo.popleft()) if todo else None,
+        evaluator,
+        emit,
+        at_once=evaluator.slots(Score.kind),
+    )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
+from hilo_nas.evaluation import Steps
 from hilo_nas.events import Emit, RungReached
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.proxy.recorded import score_record
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.checkpoints import Checkpoints
-from hilo_nas.search.executors import Executor
+from hilo_nas.search.keeping import checkpoint_of
 from hilo_nas.search.rungs import RungEntry, RungTable
+from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.states import TrialState
 from hilo_nas.transitions import complete, stop
 
@@ -25,25 +27,36 @@ class Ladder:
 
     Args:
         manifest: The study's: its plan says where to score, its `eta` how many go on.
-        executor: Who trains.
-        checkpoints: Where trainings pause.
+        resources: What the study's tasks refer to.
         emit: Takes `RungReached`.
     """
 
-    def __init__(self, manifest: Manifest, executor: Executor, checkpoints: Checkpoints, emit: Emit) -> None:
-        self._manifest, self._executor, self._checkpoints, self._emit = manifest, executor, checkpoints, emit
+    def __init__(self, manifest: Manifest, resources: Resources, emit: Emit) -> None:
+        self._manifest, self._emit = manifest, emit
+        self._tasks = StudyTasks.of(manifest, resources)
         self._budgets = manifest.plan.budgets
 
-    def climb(self, record: TrialRecord, others: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
-        """Yields the record with each score that it gains; ends where the network is stopped or fully trained.
+    def climb(
+        self,
+        record: TrialRecord,
+        known: Callable[[], Sequence[TrialRecord]],
+        keep: Callable[[TrialRecord], None],
+        *,
+        must_resume: bool = False,
+    ) -> Steps[TrialRecord]:
+        """Scores a network at one rung after the other; returns its record where it is stopped or fully trained.
 
-        Scores that the record has already are not paid for again.
+        Scores that the record has already are not paid for again. Whether it goes on is decided by the records that
+        are known at that moment.
 
         Args:
             record: A network with its speed.
-            others: The study's records, with or without this one.
+            known: Returns the study's records, with or without this one.
+            keep: Called with the record whenever it has gained a score.
+            must_resume: Whether its training is not to begin again where no checkpoint of it was kept.
 
         Raises:
+            NoCheckpointError: None was kept.
             HiloNasError: The training failed.
         """
         reached = max((score.images_seen for score in record.scores), default=0)
@@ -51,8 +64,10 @@ class Ladder:
             if images < reached:
                 continue  # what was scored beyond was allowed to go on
             if images > reached:
-                record = dataclasses.replace(record, scores=(*record.scores, self._score(record, images)))
-                yield record
+                score = yield from self._score(record, images, must_resume)
+                record = dataclasses.replace(record, scores=(*record.scores, score))
+                keep(record)
+            others = known()
             goes_on = images < self._budgets[-1] and self.goes_on(record, images, others)
             told = record.score_at(images)
             if told is not None:
@@ -64,16 +79,26 @@ class Ladder:
                         value=told.value,
                         goes_on=goes_on,
                         metric=told.metric,
+                        compared=sum(self._entry(other, images) is not None for other in others),
                     )
                 )
             if not goes_on:
-                return
+                break
+        return record
 
-    def _score(self, record: TrialRecord, images: int) -> ProxyScore:
+    def _score(self, record: TrialRecord, images: int, must_resume: bool) -> Steps[ProxyScore]:
         if self._manifest.plan.declaration.work is None:
             return score_record(record, self._manifest)
-        seed, checkpoint = self._manifest.seed, self._checkpoints.path_of(record.key)
-        return self._executor.score(record.subject, seed, self._emit, until=images, checkpoint=checkpoint)
+        seed = self._manifest.seed
+        task = self._tasks.score(
+            record.subject,
+            seed,
+            until=images,
+            checkpoint=checkpoint_of(record.key, seed),
+            must_resume=must_resume,
+        )
+        found = yield task
+        return cast(ProxyScore, found.score)
 
     def is_at_top(self, record: TrialRecord) -> bool:
         """Returns whether a network has its score at the full budget."""

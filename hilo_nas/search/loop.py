@@ -1,4 +1,8 @@
-"""The loop: choose a network, measure it, train it, write the record. One trial at a time."""
+"""The loop: choose a network, measure it, train it, write the record; as many trials at once as there is room for.
+
+A trial is a course of tasks. What it decides on the way (rivals, limits, rungs) follows from the records that are known
+at that moment. With one slot, trials run one after the other.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
 from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
+from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.figures import probability_text
 from hilo_nas.front import Front
@@ -20,15 +25,15 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import SAMPLED, Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
-from hilo_nas.search.checkpoints import Checkpoints
-from hilo_nas.search.executors import Executor
 from hilo_nas.search.guessing import warn_of_guessing
+from hilo_nas.search.keeping import checkpoint_of, dispensable
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.optuna_study import FITS, OptunaStudy, impute
 from hilo_nas.search.raising import climb_raised
 from hilo_nas.search.reasons import beyond, explain, kind_of
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.signals import signals_held
+from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.speeds import SpeedFolder
@@ -59,14 +64,15 @@ class SearchLoop:
     Args:
         folder: The study's folder; this process holds its lock.
         manifest: The study's manifest.
-        executor: Who measures and trains.
+        evaluator: Who measures and trains.
+        resources: What the study's tasks refer to.
         emit: Takes the events.
         speeds: A table that stands in for timing: only its networks are tried, and of these only those that keep the
             limits by that table.
         reused: Networks of another study that come first, with their scores; its peers only where they are asked for.
-        checkpoint_mib: What trainings that may be gone on with may take on disk; 0 keeps none.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
-        between: Called with the records after each trial; returns whether it rewrote some of them on disk.
+        between: Called with the records when a trial has ended and none is under way; returns whether it rewrote some
+            of them on disk.
         clock: Returns seconds, monotonic.
     """
 
@@ -74,28 +80,33 @@ class SearchLoop:
         self,
         folder: StudyFolder,
         manifest: Manifest,
-        executor: Executor,
+        evaluator: Evaluator,
+        resources: Resources,
         emit: Emit,
         *,
         speeds: SpeedFolder | None = None,
         reused: Sequence[Scored] = (),
-        checkpoint_mib: float = 0.0,
         prune: bool = False,
         between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reused = [item for item in reused if not item.is_peer]
         self._scores = {item.subject.key: item.scores for item in reused}
-        self._folder, self._manifest, self._executor, self._emit, self._clock = folder, manifest, executor, emit, clock
+        self._folder, self._manifest, self._emit, self._clock = folder, manifest, emit, clock
+        self._evaluator, self._tasks, self._speeds = evaluator, StudyTasks.of(manifest, resources), speeds
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._timed = None if speeds is None else speeds.load_keeping(self._limits)
-        self._checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=checkpoint_mib, seed=manifest.seed)
-        self._checkpoints.remove_drafts()
-        self._ladder = Ladder(manifest, executor, self._checkpoints, emit)
-        self.records = folder.load_records()
-        self._front = Front.from_records(self.records)
+        self._ladder = Ladder(manifest, resources, emit)
+        self._has_ended = False
+        """Whether a trial has ended since `between` was called."""
+        self._failures: list[int] = []
+        """Numbers of the trials that failed one after the other."""
         self._told_front: tuple[tuple[float, float], ...] = ()
-        self._close_leftovers()
+        records = folder.load_records()
+        self._take(records)
+        for record in records:
+            if record.state == TrialState.RUNNING:  # a killed search left it; what it measured stays in the record
+                self._rewrite(interrupt(record, finished_at=utc_now()))
         self._known = {record.key for record in self.records if not record.is_interrupted}
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
@@ -109,40 +120,45 @@ class SearchLoop:
         self._optuna = OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
 
     @property
+    def records(self) -> list[TrialRecord]:
+        """The study's records, in the order of their numbers."""
+        return list(self._records.values())
+
+    @property
     def measured(self) -> int:
         """Networks measured so far in the study."""
-        return sum(record.is_measured for record in self.records)
+        return sum(record.is_measured for record in self._records.values())
 
     def run(self, *, timeout_s: float | None = None) -> SearchFinished:
         """Runs trials up to the manifest's total, and its peers whatever that is; returns how it ended.
 
         Raises:
             HiloNasError: The device, the data or the disk cannot serve, or trials fail one after the other.
-            KeyboardInterrupt: The user stopped it; the trial under way is closed and queued again.
+            KeyboardInterrupt: The user stopped it; the trials under way are closed and queued again.
         """
         start = self._clock()
         stopped_by = "total"
-        failures: list[int] = []
-        climb_raised(self.records, self._ladder, self._checkpoints, self._write, self._emit, self._clock)
-        self._tell_front()
-        while self.measured < self._manifest.trials or self._due_peer() is not None:
+
+        def begin() -> Steps[None] | None:
+            nonlocal stopped_by
+            self._use_quiet_moment()
+            self._tell_front()
+            running = sum(r.state == TrialState.RUNNING and not r.is_peer for r in self._records.values())
+            if self.measured + running >= self._manifest.trials and self._due_peer() is None:
+                return None
             if timeout_s is not None and self._clock() - start >= timeout_s:
                 stopped_by = "timeout"
-                break
-            try:
-                record = self._choose()
-            except SpaceExhaustedError:
-                stopped_by = "exhausted"
-                break
-            record = self._run_trial(record)
-            if self._between is not None and self._between(self.records):
-                self._reload()
-            self._tell_front()
-            if record.is_peer:
-                continue
-            failures = [*failures, len(self.records) - 1] if record.state == TrialState.FAILED else []
-            if len(failures) >= _FAILURES_IN_A_ROW:
-                self._give_up(failures)
+            elif stopped_by == "total":
+                try:
+                    return self._trial(self._choose().number)
+                except SpaceExhaustedError:
+                    stopped_by = "exhausted"
+            return None
+
+        slots = max(self._evaluator.slots(kind) for kind in (Time.kind, Score.kind))
+        climb_raised(self._records, self._ladder, self._write, self._prune, self._evaluator, self._emit, self._clock)
+        self._tell_front()
+        drive(begin, self._evaluator, self._emit, at_once=slots)
         return SearchFinished(
             study=self._folder.name,
             measured=self.measured,
@@ -151,30 +167,34 @@ class SearchLoop:
             seconds=self._clock() - start,
         )
 
-    def _reload(self) -> None:
-        """Takes up what was timed again: a network may keep its limits now, or break them, or be due for training."""
-        self.records = self._folder.load_records()
-        self._front = Front.from_records(self.records)
-        self._known = {record.key for record in self.records if not record.is_interrupted}
+    def _take(self, records: Sequence[TrialRecord]) -> None:
+        self._records = {record.number: record for record in records}
+        self._front = Front.from_records(records)
+        self._known = {record.key for record in records if not record.is_interrupted}
+
+    def _use_quiet_moment(self) -> None:
+        """Lets `between` do its work, if a trial has ended since and none is under way.
+
+        What it rewrites is taken up: a network may keep its limits now, or break them, or be due for training.
+        """
+        if not self._has_ended or any(record.state == TrialState.RUNNING for record in self._records.values()):
+            return
+        self._has_ended = False
+        if self._between is not None and self._between(self.records):
+            self._take(self._folder.load_records())
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
-        """Marks failed trials, given by their places, as due again and ends the search."""
-        reason = self.records[failures[-1]].reason
-        for i in failures:
-            self.records[i] = self._write(interrupt(self.records[i], self.records[i].reason or ""))
+        """Marks failed trials, given by their numbers, as due again and ends the search."""
+        reason = self._records[failures[-1]].reason
+        for number in failures:
+            self._rewrite(interrupt(self._records[number], self._records[number].reason or ""))
         raise HiloNasError(
             f"{len(failures)} trials failed one after the other, the last one because: {reason}. What the workers "
             f"printed is in {self._folder.logs_path}. The next search in this study tries these networks again."
         )
 
-    def _close_leftovers(self) -> None:
-        """Closes as failed what a killed search left running; what it measured stays in the record."""
-        for i, record in enumerate(self.records):
-            if record.state == TrialState.RUNNING:
-                self.records[i] = self._write(interrupt(record, finished_at=utc_now()))
-
     def _tell_front(self) -> None:
-        """Tells of the front where it has changed."""
+        """Emits the front where it has changed."""
         measured = [(record.measurement, record.score) for record in self._front.members]
         points = tuple((speed.images_per_s, score.value) for speed, score in measured if speed and score)
         if points != self._told_front:
@@ -227,7 +247,7 @@ class SearchLoop:
             subject, origin, params, retry_of = due.subject, due.origin, due.params, due.retry_of
         cost = None if subject.arch is None else self._cost(subject.arch)
         record = TrialRecord(
-            number=self.records[-1].number + 1 if self.records else 0,
+            number=max(self._records, default=-1) + 1,
             subject=subject,
             state=TrialState.RUNNING,
             params=params,
@@ -240,7 +260,7 @@ class SearchLoop:
             measurements=self._measured_before(subject.key),
             started_at=utc_now(),
         )
-        self.records.append(self._write(record))
+        self._records[record.number] = self._write(record)
         self._known.add(record.key)
         self._emit(
             TrialStarted(
@@ -253,32 +273,37 @@ class SearchLoop:
         )
         return record
 
-    def _run_trial(self, record: TrialRecord) -> TrialRecord:
+    def _trial(self, number: int) -> Steps[None]:
         """Measures, trains and closes one trial."""
         start = self._clock()
         try:
-            ended = self._evaluate(record)
+            ended = yield from self._evaluate(self._records[number])
         except NotEnoughMemoryError as error:
-            ended, reason = self.records[-1], f"out of memory while timing: {error}"
-            if record.is_peer:
+            ended, reason = self._records[number], f"out of memory while timing: {error}"
+            if ended.is_peer:
                 ended = fail(ended, reason)
             else:
-                violations = {**record.violations, FITS: 1.0}
+                violations = {**ended.violations, FITS: 1.0}
                 ended = rule_out(ended, reason, violations=violations, imputed=self._impute(None))
         except BaseException as error:
             if not isinstance(error, HiloNasError) or error.is_fatal:
-                self._close(interrupt(self.records[-1]), start)
+                self._close(interrupt(self._records[number]), start)
                 raise
-            ended = fail(self.records[-1], f"{kind_of(error)}: {error}")
+            ended = fail(self._records[number], f"{kind_of(error)}: {error}")
         closed = self._close(ended, start)
-        self._checkpoints.prune(self.records)
+        self._prune()
         if closed.is_peer and closed.state == TrialState.FAILED:
             text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
             self._emit(Notice(level="warning", text=text))
-        return closed
+        self._has_ended = True
+        if closed.is_peer:
+            return
+        self._failures = [*self._failures, number] if closed.state == TrialState.FAILED else []
+        if len(self._failures) >= _FAILURES_IN_A_ROW:
+            self._give_up(self._failures)
 
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
-        """Writes how the trial under way ended, and tells of it."""
+        """Writes how a trial ended, and tells of it."""
         closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=self._clock() - start)
         self._rewrite(closed)
         measurement, score = closed.measurement, closed.score
@@ -303,21 +328,20 @@ class SearchLoop:
             self._emit(warning)
         return closed
 
-    def _evaluate(self, record: TrialRecord) -> TrialRecord:
+    def _evaluate(self, record: TrialRecord) -> Steps[TrialRecord]:
         """Returns the trial as it ends, in the order of cost; what was measured is written before the training begins.
 
         A peer has no limits to keep: it is never proposed, and where it stands is worth knowing all the same.
         """
         if record.is_peer:
-            cost = self._executor.count(record.subject, self._emit)
+            cost = yield self._tasks.count(record.subject, self._manifest.objective.img_size)
             record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
         if over := beyond(record.violations):
             # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
             return rule_out(record, explain(over, record, self._limits))
         if not self._is_timed(record):
-            measurements = self._executor.measure(record.subject, self._emit, rivals=self._front.members)
-            record = dataclasses.replace(record, measurements=measurements)
-            record = self._timed_again_if_doubtful(record)
+            record = dataclasses.replace(record, measurements=(yield from self._time(record)))
+            record = yield from self._timed_again_if_doubtful(record)
         limits = {} if record.is_peer else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
@@ -326,13 +350,15 @@ class SearchLoop:
             return rule_out(record, explain(over, record, self._limits), imputed=self._impute(record.measurement))
         scores = self._scores.get(record.key) or self._scored_before(record.key)
         record = dataclasses.replace(record, scores=scores)
-        for scored in self._ladder.climb(record, self.records):
-            record = scored
-            if not self._ladder.is_at_top(record):  # the last score is written with the ending
-                self._rewrite(record)
+        record = yield from self._ladder.climb(record, lambda: self.records, self._keep)
         return self._ladder.end(record, self.records)
 
-    def _timed_again_if_doubtful(self, record: TrialRecord) -> TrialRecord:
+    def _keep(self, record: TrialRecord) -> None:
+        """Writes a score that was reached on the way; the last one is written with the ending."""
+        if not self._ladder.is_at_top(record):
+            self._rewrite(record)
+
+    def _timed_again_if_doubtful(self, record: TrialRecord) -> Steps[TrialRecord]:
         """Times a network again that seems to break a limit but may keep it; the better timing counts."""
         limits = {} if record.is_peer or self._timed is not None else self._limits
         chances = measured_chances(limits, record.measurements)
@@ -343,9 +369,20 @@ class SearchLoop:
             f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
         )
         self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {doubtful}"))
-        again = self._executor.measure(record.subject, self._emit, rivals=self._front.members)
+        again = yield from self._time(record)
         joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
         return read_timings([joined], self._manifest)[0]
+
+    def _time(self, record: TrialRecord) -> Steps[tuple[Measurement, ...]]:
+        """Returns a measurement under each condition of the study, the objective first, beside the front there."""
+        if self._speeds is not None:
+            return self._speeds.measurements_of(record.key)
+        found: list[Measurement] = []
+        for condition in self._manifest.conditions:
+            rivals = () if found else self._front.members
+            timing = yield self._tasks.time([record.subject], condition, rivals=rivals)
+            found.append(timing.measurements[record.key])
+        return tuple(found)
 
     def _measured_before(self, key: str) -> tuple[Measurement, ...]:
         """What a trial that was cut off had measured of the same network."""
@@ -377,9 +414,16 @@ class SearchLoop:
     def _is_known(self, params: Mapping[str, int]) -> bool:
         return self._space.decode(params).key() in self._known
 
+    def _prune(self) -> None:
+        """Gives up checkpoints that no training under way or due again needs."""
+        seed = self._manifest.seed
+        under_way = [r for r in self.records if r.is_raised or r.state == TrialState.RUNNING]
+        needed = {checkpoint_of(record.key, seed) for record in under_way}
+        self._evaluator.discard(dispensable(self.records, [seed], needed))
+
     def _rewrite(self, record: TrialRecord) -> None:
-        """Puts the trial under way in its new state; here first, so that a stop after the writing finds it so."""
-        self.records[-1] = record
+        """Puts a trial in its new state; here first, so that a stop after the writing finds it so."""
+        self._records[record.number] = record
         self._write(record)
 
     def _write(self, record: TrialRecord) -> TrialRecord:

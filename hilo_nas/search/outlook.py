@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, LimitsForeseen, Notice
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import Subject
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.setting import Setting
+from hilo_nas.search.study_tasks import time_together
 from hilo_nas.space import LIMITS, draw_networks, limit_text, measured_values, measured_violations
 
 __all__ = ["foresee_limits", "has_measured_limits"]
@@ -22,7 +23,7 @@ _SECONDS_EACH = 0.6
 _Z95 = 1.96
 
 
-def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> LimitsForeseen | None:
+def foresee_limits(setting: Setting, evaluator: Evaluator, emit: Emit) -> LimitsForeseen | None:
     """Times a sample of the space and says how it stands to the measured limits; None where there is none.
 
     The sample is drawn within the limits on params and MACs (`hilo_nas.space.draw`) and joined by the smallest of 500:
@@ -33,7 +34,7 @@ def foresee_limits(setting: Setting, executor: LocalExecutor, emit: Emit) -> Lim
     if not measured:
         return None
     drawn, smallest = _draw(setting, limits)
-    found = _measure({**drawn, **smallest}, setting, executor, emit)
+    found = _measure({**drawn, **smallest}, setting, evaluator, emit)
     names = tuple(limit_text(name, bound) for name, bound in measured.items())
     if not found:
         text = (
@@ -87,7 +88,7 @@ def _draw(setting: Setting, limits: Mapping[str, float]) -> tuple[dict[str, Subj
 def _measure(
     subjects: Mapping[str, Subject],
     setting: Setting,
-    executor: LocalExecutor,
+    evaluator: Evaluator,
     emit: Emit,
 ) -> dict[str, list[Measurement]]:
     """Returns the networks' measurements under each condition, briefly taken, without those that fail under one."""
@@ -96,15 +97,8 @@ def _measure(
         return {key: list(record.measurements) for key, record in known.items() if record.measurements}
     found: dict[str, list[Measurement]] = {key: [] for key in subjects}
     for condition in setting.conditions:
-        cohort = executor.measure_cohort(
-            subjects,
-            condition,
-            setting.calibrations[condition.label()],
-            setting.data.num_classes,
-            emit,
-            seconds_each=_SECONDS_EACH,
-        )
-        for key, measurement in cohort.measurements.items():
+        task = setting.tasks.time(list(subjects.values()), condition, seconds=_SECONDS_EACH)
+        for key, measurement in time_together(evaluator, task, emit).measurements.items():
             found[key].append(measurement)
     return {key: own for key, own in found.items() if len(own) == len(setting.conditions)}
 

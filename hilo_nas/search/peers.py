@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
+from hilo_nas.evaluation import Evaluator, Prepare, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
@@ -17,7 +17,7 @@ from hilo_nas.study import StudyFolder
 __all__ = ["check_peers", "due_peers", "join_peers", "tell_cost"]
 
 
-def check_peers(request: SearchRequest, folder: StudyFolder, executor: LocalExecutor, emit: Emit) -> None:
+def check_peers(request: SearchRequest, folder: StudyFolder, evaluator: Evaluator, emit: Emit) -> None:
     """Checks before anything is spent that the peers asked for can be compared with in a study, there or still to be.
 
     Raises:
@@ -25,7 +25,7 @@ def check_peers(request: SearchRequest, folder: StudyFolder, executor: LocalExec
     """
     if not request.peers:
         return
-    executor.check_timm_names([peer.removeprefix("timm:") for peer in request.peers], emit)
+    run_task(evaluator, Prepare(timm_names=tuple(peer.removeprefix("timm:") for peer in request.peers)), emit)
     path = request.speeds or (folder.load_local().values.get("speeds") if folder.exists else None)
     if path is None or (folder.exists and folder.load_manifest().speeds is None):
         return

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError
+from hilo_nas.evaluation import Evaluator, Inspect, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import Condition
+from hilo_nas.measurement import Condition, Contention
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.remeasure import time_again
+from hilo_nas.search.study_tasks import Resources
 from hilo_nas.study import StudyFolder
 
 __all__ = ["QuieterMoments"]
@@ -38,7 +39,8 @@ class QuieterMoments:
     Args:
         folder: The study.
         manifest: Its manifest.
-        executor: Who looks and times.
+        evaluator: Who looks and times.
+        resources: What the study's tasks refer to.
         emit: Told of both.
         began: When the search began, by the clock.
         clock: Returns seconds, monotonic.
@@ -49,14 +51,16 @@ class QuieterMoments:
         self,
         folder: StudyFolder,
         manifest: Manifest,
-        executor: LocalExecutor,
+        evaluator: Evaluator,
+        resources: Resources,
         emit: Emit,
         *,
         began: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._folder, self._manifest, self._executor, self._emit = folder, manifest, executor, emit
+        self._folder, self._manifest, self._emit = folder, manifest, emit
+        self._evaluator, self._resources = evaluator, resources
         self._began, self._clock, self._sleep = began, clock, sleep
         self._spent_s = 0.0
 
@@ -71,7 +75,7 @@ class QuieterMoments:
             chosen = self._affordable(due, self._left_s())
             if not chosen:
                 continue
-            is_quiet = self._executor.read_contention(condition, self._emit) is None
+            is_quiet = self._look(condition) is None
             is_timed = is_quiet and self._time(chosen, condition)
             self._spent_s += self._clock() - start
             return is_timed
@@ -90,7 +94,7 @@ class QuieterMoments:
 
     def _becomes_quiet(self, condition: Condition, count: int, at_most_s: float) -> bool:
         until, is_told = self._clock() + at_most_s, False
-        while (contention := self._executor.read_contention(condition, self._emit)) is not None:
+        while (contention := self._look(condition)) is not None:
             if self._clock() >= until:
                 return False
             if not is_told:
@@ -103,6 +107,11 @@ class QuieterMoments:
                 is_told = True
             self._sleep(_PAUSE_S)
         return True
+
+    def _look(self, condition: Condition) -> Contention | None:
+        """Returns what others would take now of the cores that a timing needs."""
+        task = Inspect(target=self._resources.target, watch=condition)
+        return run_task(self._evaluator, task, self._emit).contention
 
     def _due(self, records: Sequence[TrialRecord]) -> list[_Due]:
         """Contended timings that may come out better, by condition; members of the front first."""
@@ -136,7 +145,7 @@ class QuieterMoments:
         """Times networks side by side and returns whether that worked; a failure ends nothing: each has its timing."""
         self._emit(Notice(text=f"the machine is quieter: timing {_trials(records)} again, contended before"))
         try:
-            time_again(self._folder, self._manifest, records, condition, self._executor, self._emit)
+            time_again(self._folder, self._manifest, records, condition, self._evaluator, self._resources, self._emit)
         except HiloNasError as error:
             self._emit(Notice(level="warning", text=f"contended timings could not be repeated: {error}"))
             return False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 
-from hilo_nas.errors import HiloNasError, UsageError
+from hilo_nas.errors import HiloNasError, NoCheckpointError, UsageError
+from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.checkpoints import Checkpoints
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.request import DEFAULT_RATIO
 from hilo_nas.study import StudyFolder
@@ -59,10 +60,11 @@ def raise_budget(folder: StudyFolder, manifest: Manifest, images: int) -> Manife
 
 
 def climb_raised(
-    records: list[TrialRecord],
+    records: dict[int, TrialRecord],
     ladder: Ladder,
-    checkpoints: Checkpoints,
     write: Callable[[TrialRecord], TrialRecord],
+    prune: Callable[[], None],
+    evaluator: Evaluator,
     emit: Emit,
     clock: Callable[[], float],
 ) -> None:
@@ -72,37 +74,48 @@ def climb_raised(
     was.
 
     Args:
-        records: The study's, changed in place.
-        ladder: Trains.
-        checkpoints: Where the trainings paused.
+        records: The study's by number, changed in place.
+        ladder: Says what to train.
         write: Writes a record and returns it.
+        prune: Gives up checkpoints that are not needed any more.
+        evaluator: Trains.
         emit: Takes a warning for what stays behind.
         clock: Returns seconds.
 
     Raises:
         HiloNasError: The device, the data or the disk cannot serve; the rest is still due.
     """
-    due = [i for i, record in enumerate(records) if record.is_raised]
-    lost = 0
+    due = [record for record in records.values() if record.is_raised]
     # The lowest rung first: who comes from there competes with those above.
-    for i in sorted(due, key=lambda i: max(score.images_seen for score in records[i].scores)):
-        record, start = records[i], clock()
-        reason = None
-        if not checkpoints.holds(record.key):
-            reason, lost = f"{_STAYS}: no checkpoint was kept", lost + 1
-        else:
-            try:
-                for scored in ladder.climb(record, records):
-                    record = records[i] = write(scored)
-            except HiloNasError as error:
-                if error.is_fatal:
-                    raise
-                record, reason = records[i], f"{_STAYS}: {error}"
-                emit(Notice(level="warning", text=f"trial {record.number} {reason}"))
-        ended = ladder.end(record, records)
-        seconds = record.seconds + clock() - start
-        records[i] = write(dataclasses.replace(ended, reason=reason or ended.reason, seconds=seconds))
-        checkpoints.prune(records, [checkpoints.path_of(other.key) for other in records if other.is_raised])
+    todo = deque(sorted(due, key=lambda record: max(score.images_seen for score in record.scores)))
+    lost: list[int] = []
+
+    def steps(number: int) -> Steps[None]:
+        def keep(record: TrialRecord) -> None:
+            records[number] = write(record)
+
+        start, reason = clock(), None
+        try:
+            yield from ladder.climb(records[number], lambda: list(records.values()), keep, must_resume=True)
+        except NoCheckpointError:
+            reason = f"{_STAYS}: no checkpoint was kept"
+            lost.append(number)
+        except HiloNasError as error:
+            if error.is_fatal:
+                raise
+            reason = f"{_STAYS}: {error}"
+            emit(Notice(level="warning", text=f"trial {number} {reason}"))
+        ended = ladder.end(records[number], list(records.values()))
+        seconds = ended.seconds + clock() - start
+        records[number] = write(dataclasses.replace(ended, reason=reason or ended.reason, seconds=seconds))
+        prune()
+
+    drive(
+        lambda: steps(todo.popleft().number) if todo else None,
+        evaluator,
+        emit,
+        at_once=evaluator.slots(Score.kind),
+    )
     if lost:
-        text = f"{lost} networks stay where they were: of their trainings no checkpoint was kept"
+        text = f"{len(lost)} networks stay where they were: of their trainings no checkpoint was kept"
         emit(Notice(level="warning", text=text))

@@ -17,21 +17,22 @@ from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
 from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
+from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import TOGETHER
-from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement
+from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import judge_cohort
 from hilo_nas.search.calibrating import renew_calibrations, violations_of
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.optuna_study import FITS, impute
 from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.search.resume import differing_facts
 from hilo_nas.search.setting import calibrate_all
+from hilo_nas.search.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study, StudyFolder, new_study_folder, open_study
@@ -59,8 +60,13 @@ class RemeasureRequest:
     """Seconds that each network is timed for at most."""
 
 
-def run_remeasure(request: RemeasureRequest, emit: Emit) -> Study:
+def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator | None = None) -> Study:
     """Times a study's networks again and returns the study that holds the new samples.
+
+    Args:
+        request: What is to be timed again.
+        emit: Told of the timing.
+        evaluator: Who times; this machine if left out.
 
     Raises:
         NotFoundError: There is no such study.
@@ -86,39 +92,43 @@ def run_remeasure(request: RemeasureRequest, emit: Emit) -> Study:
             f"stored table, make one that is timed here: {command('bench', 'table', space, '--reuse', source.address)}"
         )
     name = request.device or manifest.objective.device
-    Condition(device=name)
-    with LocalExecutor(
-        source.logs_path,
-        purpose=f"study {source.name}",
-        idle_timeout_s=request.idle_timeout_s,
-        timing_s=request.timing_s,
-    ) as executor:
-        device, identity, threads = executor.read_device(name, emit)
-        if request.into is not None or _is_another(device, identity, manifest):
-            return _time_elsewhere(request, source, manifest, (device, identity, threads), executor, emit)
+    kind_of_device(name)
+    with evaluator_or_local(
+        evaluator, source.logs_path, purpose=f"study {source.name}", idle_timeout_s=request.idle_timeout_s
+    ) as evaluator:
+        report = run_task(evaluator, Inspect(target=name), emit)
+        if request.into is not None or _is_another(report.identity, manifest):
+            return _time_elsewhere(request, source, manifest, report, evaluator, emit)
+        resources = Resources(target=report.target, timing_s=request.timing_s)
         with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
             source = Study(source.path)
             manifest = source.load_manifest()  # its total or its facts may have changed before the lock was ours
-            facts = differing_facts(manifest, identity, source.load_records(), executor, journal)
+            facts = differing_facts(manifest, report, source.load_records(), evaluator, journal)
             if facts:
                 for fact, (stored, now) in facts.items():
                     journal(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
-                _time_anew(source, manifest, identity, executor, journal)
+                _time_anew(source, manifest, evaluator, resources, journal)
                 source.write_csv_files()
                 return source
-            manifest = renew_calibrations(source, manifest, executor, journal)
+            manifest = renew_calibrations(source, manifest, evaluator, resources, journal)
             if request.everything:
                 records = [record for record in source.load_records() if record.measurements]
                 for condition in manifest.conditions:
-                    time_again(source, manifest, records, condition, executor, journal)
+                    time_again(source, manifest, records, condition, evaluator, resources, journal)
             else:
-                time_front(source, manifest, executor, journal, again=True)
+                time_front(source, manifest, evaluator, resources, journal, again=True)
             source.write_csv_files()
     return source
 
 
 def time_front(
-    folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit, *, again: bool = False
+    folder: StudyFolder,
+    manifest: Manifest,
+    evaluator: Evaluator,
+    resources: Resources,
+    emit: Emit,
+    *,
+    again: bool = False,
 ) -> None:
     """Times a study's front and the networks near it in the same rounds, unless that was done; the lock is held.
 
@@ -129,7 +139,8 @@ def time_front(
     Args:
         folder: The study.
         manifest: Its manifest.
-        executor: Who times.
+        evaluator: Who times.
+        resources: What the study's tasks refer to.
         emit: Told of the timing.
         again: Whether to do it even where they share their rounds already.
     """
@@ -141,7 +152,7 @@ def time_front(
     is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
     if not near or len(compared) < 2 or (is_done and not again):
         return
-    time_again(folder, manifest, compared, manifest.objective, executor, emit)
+    time_again(folder, manifest, compared, manifest.objective, evaluator, resources, emit)
 
 
 def time_again(
@@ -149,12 +160,12 @@ def time_again(
     manifest: Manifest,
     records: Sequence[TrialRecord],
     condition: Condition,
-    executor: LocalExecutor,
+    evaluator: Evaluator,
+    resources: Resources,
     emit: Emit,
 ) -> None:
     """Lets the new samples join the records; a network that can no longer be timed keeps what it has."""
-    calibration = manifest.calibrations[condition.label()]
-    found = _time(records, condition, calibration, manifest.data.num_classes, executor, emit)[0]
+    found = _time(records, condition, StudyTasks.of(manifest, resources), evaluator, emit)[0]
     timed = {record.number for record in records if record.key in found}
     latest = [
         _join(record, {condition.label(): found[record.key]}) if record.number in timed else record
@@ -165,14 +176,12 @@ def time_again(
             folder.write_record(_judged(record, manifest))
 
 
-def _time_anew(
-    folder: StudyFolder, manifest: Manifest, identity: DeviceIdentity, executor: LocalExecutor, emit: Emit
-) -> None:
+def _time_anew(folder: StudyFolder, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:
     """Times every network that was ever timed, under every condition; the manifest follows once all are written."""
-    calibrations = calibrate_all(manifest.conditions, executor, emit)
+    calibrations = calibrate_all(manifest.conditions, evaluator, resources, emit)
     manifest = dataclasses.replace(manifest, calibrations=calibrations, versions=versions())
     records = [record for record in folder.load_records() if _was_timed(record)]
-    timed, failures = _time_all(records, manifest, executor, emit)
+    timed, failures = _time_all(records, manifest, evaluator, resources, emit)
     for record in records:
         if record.key in failures:
             folder.write_record(_failed(record, failures[record.key], records, manifest))
@@ -186,21 +195,22 @@ def _time_elsewhere(
     request: RemeasureRequest,
     source: StudyFolder,
     manifest: Manifest,
-    device: tuple[str, DeviceIdentity, int | None],
-    executor: LocalExecutor,
+    report: DeviceReport,
+    evaluator: Evaluator,
     emit: Emit,
 ) -> Study:
     """Makes a study for another device: the same networks and scores, timed there."""
-    name = device[0]
-    target = Study(new_study_folder(request.into or f"{source.name}-{name.replace(':', '')}", request.studies_dir).path)
+    name = report.target.replace(":", "")
+    target = Study(new_study_folder(request.into or f"{source.name}-{name}", request.studies_dir).path)
     if target.exists:
         raise UsageError(
-            f"the study for {name} would be {target.name}, but there is one of that name. Name another with --study, "
-            f"or time that one again: {command('remeasure', target.address)}"
+            f"the study for {report.target} would be {target.name}, but there is one of that name. Name another with "
+            f"--study, or time that one again: {command('remeasure', target.address)}"
         )
-    moved = [_on_device(condition, manifest.objective, device) for condition in manifest.conditions]
+    moved = [_on_device(condition, manifest.objective, report) for condition in manifest.conditions]
     conditions = tuple(dict.fromkeys(moved))
     anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
+    resources = Resources(target=report.target, timing_s=request.timing_s)
     with locked(target), Journal(target.logs_path / "events.jsonl", emit) as journal:
         records = [
             record
@@ -211,12 +221,12 @@ def _time_elsewhere(
             manifest,
             name=target.name,
             conditions=conditions,
-            calibrations=calibrate_all(conditions, executor, journal),
+            calibrations=calibrate_all(conditions, evaluator, resources, journal),
             limits=_limits_for(manifest, moved),
             versions=versions(),
             created_at=utc_now(),
         )
-        timed, failures = _time_all(records, manifest, executor, journal)
+        timed, failures = _time_all(records, manifest, evaluator, resources, journal)
         target.write_local(source.load_local().values)
         target.write_manifest(manifest)
         for record in records:
@@ -234,21 +244,20 @@ def _time_elsewhere(
     return target
 
 
-def _is_another(name: str, identity: DeviceIdentity, manifest: Manifest) -> bool:
-    """Whether a device is not the study's own: it is of another kind or model, or has another name here."""
-    is_named_so = name.removesuffix(":0") == manifest.objective.device.removesuffix(":0")
-    return not is_named_so or (identity.kind, identity.model) != (manifest.device.kind, manifest.device.model)
+def _is_another(identity: DeviceIdentity, manifest: Manifest) -> bool:
+    """Whether a device is not the study's own: it is of another kind or model."""
+    return (identity.kind, identity.model) != (manifest.device.kind, manifest.device.model)
 
 
-def _on_device(condition: Condition, objective: Condition, device: tuple[str, DeviceIdentity, int | None]) -> Condition:
+def _on_device(condition: Condition, objective: Condition, report: DeviceReport) -> Condition:
     """A condition as another device has it; what it says of threads beside the objective stays."""
-    name, identity, threads = device
-    if identity.kind != "cpu":
+    kind, threads = report.identity.kind, report.threads
+    if kind != "cpu":
         threads = None
     elif condition.threads != objective.threads:
         threads = condition.threads
     return dataclasses.replace(
-        condition, device=name, threads=threads, cuda_graph=condition.cuda_graph and identity.kind == "cuda"
+        condition, device=kind, threads=threads, cuda_graph=condition.cuda_graph and kind == "cuda"
     )
 
 
@@ -274,15 +283,14 @@ def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str
 
 
 def _time_all(
-    records: Sequence[TrialRecord], manifest: Manifest, executor: LocalExecutor, emit: Emit
+    records: Sequence[TrialRecord], manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> tuple[dict[str, dict[str, Measurement]], dict[str, HiloNasError]]:
     """Returns each network's measurements by condition, and why some could not be timed, by key."""
     timed: dict[str, dict[str, Measurement]] = {}
     failures: dict[str, HiloNasError] = {}
     for condition in manifest.conditions:
         left = [record for record in records if record.key not in failures]
-        calibration = manifest.calibrations[condition.label()]
-        found, missing = _time(left, condition, calibration, manifest.data.num_classes, executor, emit)
+        found, missing = _time(left, condition, StudyTasks.of(manifest, resources), evaluator, emit)
         failures |= missing
         for key, measurement in found.items():
             timed.setdefault(key, {})[condition.label()] = measurement
@@ -290,28 +298,22 @@ def _time_all(
 
 
 def _time(
-    records: Sequence[TrialRecord],
-    condition: Condition,
-    calibration: Calibration,
-    num_classes: int,
-    executor: LocalExecutor,
-    emit: Emit,
+    records: Sequence[TrialRecord], condition: Condition, tasks: StudyTasks, evaluator: Evaluator, emit: Emit
 ) -> tuple[Mapping[str, Measurement], Mapping[str, HiloNasError]]:
     start = time.monotonic()
-    subjects = {record.key: record.subject for record in records}
-    cohort = executor.measure_cohort(subjects, condition, calibration, num_classes, emit)
-    if cohort.measurements:
-        judgement = judge_cohort(cohort.measurements.values())
+    timing = time_together(evaluator, tasks.time([record.subject for record in records], condition), emit)
+    if timing.measurements:
+        judgement = judge_cohort(timing.measurements.values())
         emit(
             CohortTimed(
-                networks=len(cohort.measurements),
+                networks=len(timing.measurements),
                 condition=condition.label(),
                 verdict=judgement.verdict,
                 text=judgement.text,
                 seconds=time.monotonic() - start,
             )
         )
-    return cohort.measurements, cohort.failures
+    return timing.measurements, timing.failures
 
 
 def _join(record: TrialRecord, found: Mapping[str, Measurement]) -> TrialRecord:

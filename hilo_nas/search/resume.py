@@ -10,14 +10,14 @@ import hilo_nas
 from hilo_nas.commands import command
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
+from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import PROTOCOL, Condition, DeviceIdentity
+from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.consent import Known
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.request import (
     SearchRequest,
     aims_of,
@@ -33,7 +33,9 @@ from hilo_nas.search.setting import (
     identify_data,
     open_speeds,
     prepare,
+    prepare_images,
 )
+from hilo_nas.search.study_tasks import Resources
 from hilo_nas.space import SearchSpace
 from hilo_nas.speeds import SpeedFolder
 from hilo_nas.study import StudyFolder
@@ -58,7 +60,7 @@ def reopen(
     folder: StudyFolder,
     manifest: Manifest,
     space: SearchSpace | None,
-    executor: LocalExecutor,
+    evaluator: Evaluator,
     emit: Emit,
 ) -> Setting:
     """Returns a stored study's setting, made ready on this machine.
@@ -70,44 +72,45 @@ def reopen(
     """
     name = request.device or (None if manifest.speeds else manifest.objective.device)
     if name is not None:
-        Condition(device=name)
+        kind_of_device(name)
     differing = _differing_options(request, manifest, space)
     if "proxy" not in differing:
         check_proxy_options(request, manifest.plan.declaration)
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # no timing mends that
     known = Known(request, folder)
-    device, identity, _ = executor.read_device(name, emit)
+    report = run_task(evaluator, Inspect(target=name), emit)
+    identity = report.identity
     speeds = None
     if manifest.speeds is not None:
         speeds = _find_speeds(known, folder, manifest)
         facts = _differing_facts(manifest, manifest.device)
     else:
-        if device.removesuffix(":0") != manifest.objective.device.removesuffix(":0"):
-            differing["device"] = (manifest.objective.device, device)
+        if identity.kind != manifest.objective.device:
+            differing["device"] = (manifest.objective.device, report.target)
         # With another device asked for, forms would be those of that device.
         records = [] if differing else folder.load_records()
-        facts = differing_facts(manifest, identity, records, executor, emit)
+        facts = differing_facts(manifest, report, records, evaluator, emit)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
     source = _find_proxy(known, folder, manifest) if manifest.plan.declaration.has_source else None
 
-    def prepare_data() -> dict[str, Any]:
-        return _prepare_data(known, folder, manifest, request.class_from, executor, emit)
+    def prepare_data() -> Preparation:
+        return _prepare_data(known, folder, manifest, request.class_from, evaluator, emit)
 
-    described, prepared = prepare(manifest.plan, source, device, prepare_data, executor, emit)
-    data = identify_data(described)
+    images, prepared = prepare(manifest.plan, source, report.target, prepare_data, evaluator, emit)
+    data = identify_data(images.facts)
     if data.hash != manifest.data.hash:
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
         raise _mismatch(folder, {"data": (stored, f"{data.name} ({data.hash[:12]})")}, {})
-    if (found := hash_facts(prepared)) != manifest.prepared:
+    if (found := hash_facts(prepared.facts)) != manifest.prepared:
         raise _mismatch(folder, {"what the proxy prepared": (manifest.prepared, found)}, {})
     if manifest.data.source_hash and data.source_hash not in (None, manifest.data.source_hash):
         emit(Notice(text=f"{data.name} was edited since this study was made; the images that it gives are the same"))
     made_by = manifest.versions.get("hilo-nas")
     if made_by != hilo_nas.__version__:
         emit(Notice(text=f"this study was made by hilo-nas {made_by}; this is {hilo_nas.__version__}"))
-    setting = Setting(
+    return Setting(
         space=manifest.space,
         conditions=manifest.conditions,
         limits=manifest.limits,
@@ -115,13 +118,12 @@ def reopen(
         calibrations=manifest.calibrations,
         plan=manifest.plan,
         data=manifest.data,
-        described=described,
-        prepared=prepared,
-        training_device=device,
+        prepared=prepared.facts,
+        resources=Resources(
+            target=report.target, data=images.reference, proxy=prepared.reference, timing_s=request.timing_s
+        ),
         speeds=speeds,
     )
-    setting.hand_to(executor)
-    return setting
 
 
 def _find_speeds(known: Known, folder: StudyFolder, manifest: Manifest) -> SpeedFolder:
@@ -170,8 +172,8 @@ def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
 
 
 def _prepare_data(
-    known: Known, folder: StudyFolder, manifest: Manifest, class_from: str | None, executor: LocalExecutor, emit: Emit
-) -> dict[str, Any]:
+    known: Known, folder: StudyFolder, manifest: Manifest, class_from: str | None, evaluator: Evaluator, emit: Emit
+) -> Preparation:
     # A study made before its folders left a doubt about their level needs the level to be named.
     reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
     source = known.find("data")
@@ -188,13 +190,13 @@ def _prepare_data(
     for option in ("data", "val_data"):
         known.check_function(option)
     known.tell_of_ignored(emit)
-    return executor.prepare_data(
+    return prepare_images(
         source,
-        manifest.plan.img_size,
+        manifest.plan,
         cache_dir=Path(cache_dir) if cache_dir else None,
         val_data=val_data,
-        group_by=manifest.plan.group_by,
         options=ReadOptions.from_dict(reading),
+        evaluator=evaluator,
         emit=emit,
     )
 
@@ -217,18 +219,20 @@ def _mismatch(folder: StudyFolder, options: Differences, facts: Differences) -> 
 
 
 def differing_facts(
-    manifest: Manifest, identity: DeviceIdentity, records: Sequence[TrialRecord], executor: LocalExecutor, emit: Emit
+    manifest: Manifest, report: DeviceReport, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
 ) -> Differences:
     """Returns what no option can change and has changed since the study was made; empty where it may go on.
 
     Args:
         manifest: The study's.
-        identity: The device at hand.
+        report: The device at hand.
         records: The study's, whose networks' form is compared with this version's.
-        executor: Asked for that form.
+        evaluator: Asked for that form.
         emit: Told of what it does.
     """
-    return _differing_facts(manifest, identity) or _differing_forms(manifest, records, executor, emit)
+    return _differing_facts(manifest, report.identity) or _differing_forms(
+        manifest, report.target, records, evaluator, emit
+    )
 
 
 def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Differences:
@@ -241,18 +245,19 @@ def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Difference
 
 
 def _differing_forms(
-    manifest: Manifest, records: Sequence[TrialRecord], executor: LocalExecutor, emit: Emit
+    manifest: Manifest, target: str, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
 ) -> Differences:
     """The implementations of LITv2 that the study's networks were timed in, where this version runs another."""
+    stored = {condition: forms_under(condition.label(), records) for condition in manifest.conditions}
+    known = tuple(condition for condition, forms in stored.items() if forms)
+    if not known:
+        return {}
     found: Differences = {}
-    for condition in manifest.conditions:
-        label = condition.label()
-        stored = forms_under(label, records)
-        if not stored:
-            continue
-        now = executor.read_form(condition, emit)
-        if other := sorted(form for form in stored if form != now):
-            found[f"form under {label}"] = (other[0], now)
+    forms = run_task(evaluator, Inspect(target=target, forms=known), emit).forms
+    for condition in known:
+        now = forms[condition.label()]
+        if other := sorted(form for form in stored[condition] if form != now):
+            found[f"form under {condition.label()}"] = (other[0], now)
     return found
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, UsageError
+from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import Subject
 from hilo_nas.search.calibrating import renew_calibrations
 from hilo_nas.search.confirm import confirm_front
 from hilo_nas.search.dry_run import price_search, try_networks
-from hilo_nas.search.executors import LocalExecutor
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.loop import SearchLoop
@@ -27,6 +27,7 @@ from hilo_nas.search.remeasure import time_front
 from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
+from hilo_nas.search.study_tasks import Resources
 from hilo_nas.search.takeover import Scored, check_plan, load_scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
@@ -35,8 +36,15 @@ from hilo_nas.study import Study, StudyFolder, open_study
 __all__ = ["run_search"]
 
 
-def run_search(request: SearchRequest, emit: Emit) -> tuple[Study, SearchFinished]:
+def run_search(
+    request: SearchRequest, emit: Emit, *, evaluator: Evaluator | None = None
+) -> tuple[Study, SearchFinished]:
     """Runs a search and returns its study and how it ended.
+
+    Args:
+        request: What is asked for.
+        emit: Told of all of it.
+        evaluator: Who measures and trains; this machine if left out.
 
     Raises:
         UsageError: An option, the space or the study's name is not acceptable.
@@ -53,35 +61,37 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[Study, SearchFinishe
     with (
         locked(folder),
         Journal(folder.logs_path / "events.jsonl", emit) as journal,
-        LocalExecutor(
+        evaluator_or_local(
+            evaluator,
             folder.logs_path,
             purpose=f"study {folder.name}",
+            checkpoints=folder.checkpoints_path,
+            checkpoint_mib=request.checkpoint_mib,
             idle_timeout_s=request.idle_timeout_s,
-            timing_s=request.timing_s,
-        ) as executor,
+        ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
-        check_peers(request, folder, executor, journal)
+        check_peers(request, folder, evaluator, journal)
         if folder.exists:
-            manifest, setting = _resume(request, folder, space, executor, journal)
-            manifest, setting = _renew(request, folder, manifest, setting, executor, journal)
+            manifest, setting = _resume(request, folder, space, evaluator, journal)
+            manifest, setting = _renew(request, folder, manifest, setting, evaluator, journal)
         else:
             assert space is not None
-            manifest, setting = _create(request, folder, space, executor, journal)
+            manifest, setting = _create(request, folder, space, evaluator, journal)
         open_files.enter_context(folder.keeping_csv_files())
-        setting.draw_sheet(folder, executor, journal)
+        setting.draw_sheet(folder, evaluator, journal)
         reused = _load_reused(folder, setting, journal)
         quieter = None
         if request.remeasure and setting.speeds is None:
-            quieter = QuieterMoments(folder, manifest, executor, journal, began=start)
+            quieter = QuieterMoments(folder, manifest, evaluator, setting.resources, journal, began=start)
         loop = SearchLoop(
             folder,
             manifest,
-            executor,
+            evaluator,
+            setting.resources,
             journal,
             speeds=setting.speeds,
             reused=reused,
-            checkpoint_mib=request.checkpoint_mib,
             between=None if quieter is None else quieter.use,
         )
         journal(
@@ -97,31 +107,31 @@ def run_search(request: SearchRequest, emit: Emit) -> tuple[Study, SearchFinishe
         known = {record.key for record in loop.records if not record.is_interrupted}
         due = [peer for peer in manifest.peers if peer not in known]
         subjects = [Subject(timm=peer.removeprefix("timm:")) for peer in due]
-        tell_cost(due, manifest.plan, try_networks(executor, setting, subjects, journal), journal)
+        tell_cost(due, manifest.plan, try_networks(evaluator, setting, subjects, journal), journal)
         left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
         if request.confirm:
-            confirm_front(folder, manifest, executor, journal, further_seeds=request.confirm)
+            confirm_front(folder, manifest, evaluator, setting.resources, journal, further_seeds=request.confirm)
         if quieter is not None:
             quieter.wait()
-            _time_front(folder, manifest, executor, journal)
+            _time_front(folder, manifest, evaluator, setting.resources, journal)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         journal(finished)
     return folder, finished
 
 
 def _create(
-    request: SearchRequest, folder: StudyFolder, space: SearchSpace, executor: LocalExecutor, emit: Emit
+    request: SearchRequest, folder: StudyFolder, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
         check_plan(source, plan_of(request, space))  # before a device is read and images are decoded
-    setting = set_up(request, space, executor, emit)
+    setting = set_up(request, space, evaluator, emit)
     scored = load_scored(source, space, setting.plan, setting.data) if source else []
     timed = None if setting.speeds is None else setting.speeds.load_records()
     taken_over = sum(not item.is_peer and (timed is None or item.subject.key in timed) for item in scored)
     trials = trials_asked(request, space)
-    _foresee(request, setting, executor, emit, trials)
+    _foresee(request, setting, evaluator, emit, trials)
     manifest = setting.build_manifest(
         folder.name,
         sampler=request.sampler or DEFAULT_SAMPLER,
@@ -137,27 +147,29 @@ def _create(
     return manifest, setting
 
 
-def _time_front(folder: StudyFolder, manifest: Manifest, executor: LocalExecutor, emit: Emit) -> None:
+def _time_front(
+    folder: StudyFolder, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
+) -> None:
     """Times the front side by side; the search is over, so what goes wrong now is told and ends nothing."""
     try:
-        time_front(folder, manifest, executor, emit)
+        time_front(folder, manifest, evaluator, resources, emit)
     except HiloNasError as error:
         way = command("remeasure", folder.address)
         text = f"the front could not be timed again side by side: {error}. Try later: {way}"
         emit(Notice(level="warning", text=text))
 
 
-def _foresee(request: SearchRequest, setting: Setting, executor: LocalExecutor, emit: Emit, trials: int) -> None:
+def _foresee(request: SearchRequest, setting: Setting, evaluator: Evaluator, emit: Emit, trials: int) -> None:
     """Says, where there are limits to be measured, whether they can be kept and what the search will cost."""
     if not has_measured_limits(setting):
         return
     start = time.monotonic()
-    cost = price_search(request, setting, executor, emit, trials=trials, set_up_s=0.0, eta=eta_of(request))
+    cost = price_search(request, setting, evaluator, emit, trials=trials, set_up_s=0.0, eta=eta_of(request))
     emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
 
 
 def _resume(
-    request: SearchRequest, folder: StudyFolder, space: SearchSpace | None, executor: LocalExecutor, emit: Emit
+    request: SearchRequest, folder: StudyFolder, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     manifest = folder.load_manifest()
     measured = sum(record.is_measured for record in folder.load_records())
@@ -166,7 +178,7 @@ def _resume(
         load_scored(source, manifest.space, manifest.plan, manifest.data)  # raises before a device is read
     if request.raise_budget is not None:
         raised(manifest, request.raise_budget)  # likewise
-    setting = reopen(request, folder, manifest, space, executor, emit)
+    setting = reopen(request, folder, manifest, space, evaluator, emit)
     local = {name: value for name, value in local_of(request).items() if value is not None}
     if source is not None:
         local["reuse"] = str(source.path.absolute())
@@ -180,7 +192,6 @@ def _resume(
     if request.raise_budget is not None:
         manifest = raise_budget(folder, manifest, request.raise_budget)
         setting = dataclasses.replace(setting, plan=manifest.plan)
-        setting.hand_to(executor)
     return manifest, setting
 
 
@@ -189,7 +200,7 @@ def _renew(
     folder: StudyFolder,
     manifest: Manifest,
     setting: Setting,
-    executor: LocalExecutor,
+    evaluator: Evaluator,
     emit: Emit,
 ) -> tuple[Manifest, Setting]:
     """Calibrates anew where something is left to be timed here, because a bad calibration must not last."""
@@ -198,10 +209,8 @@ def _renew(
     is_done = sum(record.is_measured for record in records) >= manifest.trials and set(manifest.peers) <= known
     if setting.speeds is not None or (is_done and request.raise_budget is None):
         return manifest, setting
-    manifest = renew_calibrations(folder, manifest, executor, emit)
-    setting = dataclasses.replace(setting, calibrations=manifest.calibrations)
-    setting.hand_to(executor)
-    return manifest, setting
+    manifest = renew_calibrations(folder, manifest, evaluator, setting.resources, emit)
+    return manifest, dataclasses.replace(setting, calibrations=manifest.calibrations)
 
 
 def _load_reused(folder: StudyFolder, setting: Setting, emit: Emit) -> list[Scored]:

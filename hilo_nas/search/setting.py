@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -12,16 +13,19 @@ from typing import Any
 
 from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.clock import utc_now
+from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.sources import absolute_source
 from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
+from hilo_nas.evaluation import Evaluator, Inspect, Preparation, Prepare, run_task
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.hashes import short_hash
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan
+from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_device
 from hilo_nas.plugins import absolute
 from hilo_nas.proxy.kinds import find_proxy
-from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.records import write_atomically
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
+from hilo_nas.search.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.speeds import SpeedFolder, SpeedSetting
 from hilo_nas.study import StudyFolder, find_study, new_study_folder
@@ -38,6 +42,7 @@ __all__ = [
     "local_of",
     "open_speeds",
     "prepare",
+    "prepare_images",
     "set_up",
     "total_asked",
     "trials_asked",
@@ -61,11 +66,9 @@ class Setting:
     """By the condition's label."""
     plan: ProxyPlan
     data: DataIdentity
-    described: dict[str, Any]
-    """The prepared images, as workers take them."""
     prepared: dict[str, Any]
-    """What the proxy prepared, as workers take it; see `hilo_nas.proxy.run.prepare_proxy`."""
-    training_device: str
+    """Facts about what the proxy prepared; see `hilo_nas.proxy.run.prepare_proxy`."""
+    resources: Resources
     speeds: SpeedFolder | None = None
     """The table that stands in for timing."""
 
@@ -97,30 +100,30 @@ class Setting:
             **fields,
         )
 
-    def draw_sheet(self, folder: StudyFolder, executor: LocalExecutor, emit: Emit) -> None:
+    @property
+    def tasks(self) -> StudyTasks:
+        """Builds the tasks of a study that is made so."""
+        return StudyTasks(
+            resources=self.resources,
+            calibrations=self.calibrations,
+            plan=self.plan,
+            num_classes=self.data.num_classes,
+        )
+
+    def draw_sheet(self, folder: StudyFolder, evaluator: Evaluator, emit: Emit) -> None:
         """Writes the contact sheet of the images to a study's folder, unless it is there; a failure is a warning."""
-        if os.path.lexists(folder.sheet_path) or "path" not in self.described:
+        if os.path.lexists(folder.sheet_path) or self.resources.data is None:
             return
         try:
-            executor.draw_sheet(folder.sheet_path, emit)
+            task = Prepare(sheet=self.resources.data, group_by=self.plan.group_by)
+            png = run_task(evaluator, task, emit).facts["png"]
+            write_atomically(folder.sheet_path, base64.b64decode(png))
         except HiloNasError as error:
             emit(Notice(level="warning", text=f"no contact sheet of the images was written: {error}"))
 
-    def hand_to(self, executor: LocalExecutor) -> None:
-        """Makes an executor ready to measure and train as the setting says."""
-        executor.set_up(
-            self.conditions,
-            self.calibrations,
-            self.plan,
-            self.described,
-            prepared=self.prepared,
-            training_device=self.training_device,
-            speeds=self.speeds,
-        )
 
-
-def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, emit: Emit) -> Setting:
-    """Returns a new study's setting; the executor is ready to measure and to train by it.
+def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emit: Emit) -> Setting:
+    """Returns a new study's setting, for which the evaluator is ready.
 
     Raises:
         UsageError: An option does not fit the space.
@@ -130,7 +133,7 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
     """
     defaults = space.defaults
     if request.device is not None:
-        Condition(device=request.device)
+        kind_of_device(request.device)
     plan = plan_of(request, space)
     img_size = request.img_size or defaults.get("img_size", 224)
     _check_sizes(space, {"img_size": img_size, "proxy_img_size": plan.img_size})
@@ -140,91 +143,122 @@ def set_up(request: SearchRequest, space: SearchSpace, executor: LocalExecutor, 
     if request.speeds is not None:
         speeds, taken = _open_speeds(request, space)
         aims = _aims_within(taken.conditions, request)
-        device, _, _ = executor.read_device(request.device, emit)  # it only trains
+        report = run_task(evaluator, Inspect(target=request.device), emit)  # it only trains
         identity, calibrations = taken.device, taken.calibrations
     else:
         fields = {"batch_size": defaults.get("batch_size", 64), **condition_options(request), "img_size": img_size}
         foreseen = aims_of(request, foresee_objective(fields, request.device))
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
-        device, identity, threads = executor.read_device(request.device, emit)
-        aims = aims_of(request, build_objective(fields, device, threads))
+        report = run_task(evaluator, Inspect(target=request.device), emit)
+        identity = report.identity
+        aims = aims_of(request, build_objective(fields, report.target, report.threads))
 
-    def prepare_data() -> dict[str, Any]:
+    def prepare_data() -> Preparation:
         if source is None:
             return describe_nothing(defaults.get("num_classes", 1000))
-        return executor.prepare_data(
+        return prepare_images(
             source,
-            plan.img_size,
+            plan,
             cache_dir=request.cache_dir,
             val_data=request.val_data,
-            group_by=plan.group_by,
             options=reading_of(request),
+            evaluator=evaluator,
             emit=emit,
         )
 
-    described, prepared = prepare(plan, _function_of(request), device, prepare_data, executor, emit)
-    data = identify_data(described)
+    images, prepared = prepare(plan, _function_of(request), report.target, prepare_data, evaluator, emit)
+    data = identify_data(images.facts)
+    resources = Resources(
+        target=report.target, data=images.reference, proxy=prepared.reference, timing_s=request.timing_s
+    )
     if taken is not None and taken.num_classes != data.num_classes:
         text = (
             f"the speeds in {request.speeds} are of networks with {taken.num_classes} classes, but the images have "
             f"{data.num_classes}: their classifiers take another time"
         )
         emit(Notice(level="warning", text=text))
-    setting = Setting(
+    if speeds is not None:
+        _check_some_keep(speeds, {**space.limits, **aims.limits})
+    return Setting(
         space=space,
         conditions=aims.conditions,
         limits=aims.limits,
         device=identity,
-        calibrations=calibrations or calibrate_all(aims.conditions, executor, emit),
-        plan=dataclasses.replace(plan, hflip=described["hflip"]),
+        calibrations=calibrations or calibrate_all(aims.conditions, evaluator, resources, emit),
+        plan=dataclasses.replace(plan, hflip=images.facts["hflip"]),
         data=data,
-        described=described,
-        prepared=prepared,
-        training_device=device,
+        prepared=prepared.facts,
+        resources=resources,
         speeds=speeds,
     )
-    if speeds is not None:
-        _check_some_keep(speeds, {**space.limits, **aims.limits})
-    setting.hand_to(executor)
-    return setting
+
+
+def prepare_images(
+    source: str,
+    plan: ProxyPlan,
+    *,
+    cache_dir: Path | None,
+    val_data: str | None,
+    options: ReadOptions,
+    evaluator: Evaluator,
+    emit: Emit,
+) -> Preparation:
+    """Returns the images that a plan trains on, ready.
+
+    Raises:
+        DataError: The data cannot serve.
+        UsageError: A function that is to give the images is not there, is none, or cannot be imported.
+        StorageError: The cache cannot be written.
+    """
+    task = Prepare(
+        images={
+            "source": source,
+            "img_size": plan.img_size,
+            "cache_dir": str(cache_dir) if cache_dir else None,
+            "val_data": val_data,
+            "group_by": plan.group_by,
+            "options": options.to_dict(),
+        }
+    )
+    return run_task(evaluator, task, emit)
 
 
 def prepare(
     plan: ProxyPlan,
     source: str | None,
-    device: str,
-    prepare_data: Callable[[], dict[str, Any]],
-    executor: LocalExecutor,
+    target: str,
+    prepare_data: Callable[[], Preparation],
+    evaluator: Evaluator,
     emit: Emit,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the prepared images and what the proxy prepared, both as workers take them.
+) -> tuple[Preparation, Preparation]:
+    """Returns the prepared images and what the proxy prepared.
 
     A proxy that is not given the images comes first: its faults are told before images are decoded.
 
     Args:
         plan: The study's.
-        source: Where a function of the user's own lies.
-        device: Where networks are scored.
+        source: Path of the user's function, for a proxy that has one.
+        target: Name of the device that scores networks.
         prepare_data: Prepares the images.
-        executor: Does the proxy's work.
-        emit: Takes its events.
+        evaluator: Does the proxy's work.
+        emit: Receives its events.
 
     Raises:
         HiloNasError: The proxy or the images cannot serve.
     """
-    proxy = plan.declaration
-    prepared: dict[str, Any] = {"facts": {}, "local": {}}
+    proxy, prepared = plan.declaration, Preparation(reference=None, facts={})
+    task = Prepare(proxy=plan, source=source, target=target)
     if proxy.prepares and not proxy.sees_images:
-        prepared = executor.prepare_proxy(plan, None, source, device, emit)
-    described = prepare_data()
+        prepared = run_task(evaluator, task, emit)
+    images = prepare_data()
     if proxy.prepares and proxy.sees_images:
-        prepared = executor.prepare_proxy(plan, described, source, device, emit)
-    return described, prepared
+        prepared = run_task(evaluator, dataclasses.replace(task, data=images.reference), emit)
+    return images, prepared
 
 
 def hash_facts(prepared: Mapping[str, Any]) -> str | None:
-    """Returns the name of what a proxy prepared, as a manifest keeps it; None where it says nothing."""
-    return short_hash(prepared["facts"]) if prepared["facts"] else None
+    """Returns the hash of the facts that a proxy prepared, as a manifest keeps it; None where there are none."""
+    return short_hash(prepared) if prepared else None
 
 
 def _check_some_keep(speeds: SpeedFolder, limits: Mapping[str, float]) -> None:
@@ -245,7 +279,9 @@ def _check_some_keep(speeds: SpeedFolder, limits: Mapping[str, float]) -> None:
     )
 
 
-def calibrate_all(conditions: tuple[Condition, ...], executor: LocalExecutor, emit: Emit) -> dict[str, Calibration]:
+def calibrate_all(
+    conditions: tuple[Condition, ...], evaluator: Evaluator, resources: Resources, emit: Emit
+) -> dict[str, Calibration]:
     """Returns the reference network's speed under each condition, by its label.
 
     Raises:
@@ -254,7 +290,9 @@ def calibrate_all(conditions: tuple[Condition, ...], executor: LocalExecutor, em
     calibrations = {}
     for condition in conditions:
         emit(CalibrationStarted(condition=condition.label()))
-        calibrations[condition.label()] = calibration = executor.calibrate(condition, emit)
+        calibration = run_task(evaluator, calibration_of(condition, resources), emit).calibration
+        assert calibration is not None, "nothing was timed beside the reference"
+        calibrations[condition.label()] = calibration
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
     return calibrations
 
@@ -334,19 +372,20 @@ def _check_sizes(space: SearchSpace, sizes: Mapping[str, int]) -> None:
                 )
 
 
-def describe_nothing(num_classes: int) -> dict[str, Any]:
+def describe_nothing(num_classes: int) -> Preparation:
     """Returns prepared images that are none, for a proxy that looks at none: the networks still have classes."""
-    return {
+    facts = {
         "name": "no images",
         "content_hash": hashlib.sha256(f"no images, {num_classes} classes".encode()).hexdigest(),
         "class_names": [str(number) for number in range(num_classes)],
         "n_images": 0,
         "hflip": False,
     }
+    return Preparation(reference=None, facts=facts)
 
 
 def identify_data(described: Mapping[str, Any]) -> DataIdentity:
-    """Returns what a manifest keeps of prepared images."""
+    """Returns what a manifest keeps of prepared images, from the facts about them."""
     return DataIdentity(
         name=described["name"],
         hash=described["content_hash"],
@@ -376,7 +415,7 @@ def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder
                 raise  # a name that was mistyped, more likely than a study to be made
     space = load_space(request.space or DEFAULT_SPACE)
     if request.study is None:
-        device = f"-{request.device.replace(':', '')}" if request.device else ""
+        device = f"-{kind_of_device(request.device)}" if request.device else ""
         return space, new_study_folder(space.name + device, request.studies_dir)
     with contextlib.suppress(NotFoundError):
         return space, find_study(request.study, request.studies_dir)

@@ -8,28 +8,27 @@ little to do.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from hilo_nas.clock import utc_now
 from hilo_nas.commands import command
 from hilo_nas.cost import count_cost
 from hilo_nas.errors import StudyMismatchError
+from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import Emit, NetworksTimed, Notice
 from hilo_nas.manifest import Manifest
-from hilo_nas.measure import Worker, claims_of, hold
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
-from hilo_nas.search.checkpoints import Checkpoints
-from hilo_nas.search.errands import Errand, ProxyErrand, StartWorker, TrainingErrand, run_errands
-from hilo_nas.search.executors import LocalExecutor
+from hilo_nas.search.errands import Errand, ProxyErrand, TrainingErrand, run_errands
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
+from hilo_nas.search.keeping import checkpoint_of, dispensable
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import Setting, local_of, set_up
+from hilo_nas.search.study_tasks import StudyTasks, time_together
 from hilo_nas.search.takeover import Scored
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
@@ -75,7 +74,7 @@ def run_sweep(
     jobs: int | None,
     proxies: Sequence[str] = (),
     reuse: Callable[[Manifest], Sequence[Scored]] | None = None,
-    start_worker: StartWorker = Worker,
+    evaluator: Evaluator | None = None,
 ) -> list[TrialRecord]:
     """Times and trains every network of the list and returns the records; goes on with what was begun.
 
@@ -88,11 +87,11 @@ def run_sweep(
         plan: The training's conditions and every budget at which it is scored; those of a stored study stay.
         courses: The trainings.
         emit: Told of all of it.
-        jobs: Trainings at once; as many as there are cores on a CPU, one elsewhere, if left out.
+        jobs: Trainings at once on this machine; as many as there are cores on a CPU, one elsewhere, if left out.
         proxies: Names of quick proxies (`Proxy.is_quick`) whose scores are taken for comparison, too.
         reuse: Says which networks of the list were trained elsewhere, as this study's manifest has it: their scores are
             taken over. What it raises leaves the study as it was.
-        start_worker: Makes what trains.
+        evaluator: Who times and trains; this machine if left out.
 
     Raises:
         StudyMismatchError: The stored study is of other networks, conditions or data.
@@ -101,22 +100,24 @@ def run_sweep(
     with (
         locked(folder),
         Journal(folder.logs_path / "events.jsonl", emit) as journal,
-        LocalExecutor(
+        evaluator_or_local(
+            evaluator,
             folder.logs_path,
             purpose=f"study {folder.name}",
+            checkpoints=folder.checkpoints_path,
+            checkpoint_mib=request.checkpoint_mib,
             idle_timeout_s=request.idle_timeout_s,
-            timing_s=request.timing_s,
-        ) as executor,
+            jobs=jobs,
+        ) as evaluator,
     ):
         folder = Study(folder.path)
-        manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, executor, journal)
-        setting.draw_sheet(folder, executor, journal)
-        records = _timed(folder, manifest, networks, executor, journal, request.timing_s)
+        manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, evaluator, journal)
+        setting.draw_sheet(folder, evaluator, journal)
+        tasks = setting.tasks
+        records = _timed(folder, manifest, networks, tasks, evaluator, journal)
         beyond = folder.load_records()[len(networks) :]
-        executor.close()
         _tell_of_disturbed(records, folder, journal)
-        checkpoints = Checkpoints(folder.checkpoints_path, budget_mib=request.checkpoint_mib, seed=manifest.seed)
-        checkpoints.remove_drafts()
+        seeds = {manifest.seed, *(course.seed for course in courses)}
 
         def write(record: TrialRecord) -> TrialRecord:
             record = _closed(record, manifest, courses)
@@ -124,21 +125,12 @@ def run_sweep(
             return record
 
         records = _take_over(records, reused, write)
-        errands = _errands(records, checkpoints, manifest, courses, proxies)
-        claims = claims_of(executor.identity_of(setting.training_device, journal), timing=False)
-        with hold(claims, f"training for study {folder.name}", journal):
-            run_errands(
-                errands,
-                records,
-                setting,
-                write,
-                lambda needed: checkpoints.prune([*records, *beyond], needed),
-                journal,
-                logs=folder.logs_path,
-                jobs=jobs or ((os.cpu_count() or 1) if setting.training_device == "cpu" else 1),
-                idle_timeout_s=request.idle_timeout_s,
-                start_worker=start_worker,
-            )
+        errands = _errands(records, manifest, courses, proxies)
+
+        def tidy(needed: Collection[str]) -> None:
+            evaluator.discard(dispensable([*records, *beyond], seeds, needed))
+
+        run_errands(errands, records, tasks, write, tidy, evaluator, journal)
         folder.write_csv_files()
         return folder.load_records()[: len(networks)]
 
@@ -150,7 +142,7 @@ def _open(
     networks: Sequence[Swept],
     plan: ProxyPlan,
     reuse: Callable[[Manifest], Sequence[Scored]] | None,
-    executor: LocalExecutor,
+    evaluator: Evaluator,
     emit: Emit,
 ) -> tuple[Manifest, Setting, Sequence[Scored]]:
     is_new = not folder.exists
@@ -163,11 +155,11 @@ def _open(
         _check_networks(folder, networks)
         # Budgets may grow from one call to the next, for a training without a horizon goes on; none is ever dropped.
         unbudgeted = dataclasses.replace(request, proxy_images=None, rungs=None, eta=None)
-        setting = reopen(unbudgeted, folder, manifest, space, executor, emit)
+        setting = reopen(unbudgeted, folder, manifest, space, evaluator, emit)
         plan = manifest.plan.with_budgets((*plan.rungs, plan.images))
         manifest = dataclasses.replace(manifest, trials=max(len(networks), manifest.trials))
     else:
-        setting = set_up(request, space, executor, emit)
+        setting = set_up(request, space, evaluator, emit)
         plan = dataclasses.replace(setting.plan, images=plan.images, rungs=plan.rungs)
         manifest = setting.build_manifest(folder.name, sampler=ALL, seed=0, trials=len(networks), eta=None)
     manifest = dataclasses.replace(manifest, plan=plan)
@@ -194,21 +186,20 @@ def _timed(
     folder: StudyFolder,
     manifest: Manifest,
     networks: Sequence[Swept],
-    executor: LocalExecutor,
+    tasks: StudyTasks,
+    evaluator: Evaluator,
     emit: Emit,
-    seconds_each: float | None,
 ) -> list[TrialRecord]:
     """Returns a record with its speed for each network that can be timed; those that cannot have failed."""
     records = folder.load_records()[: len(networks)]
     condition, classes = manifest.objective, manifest.data.num_classes
-    calibration = manifest.calibrations[condition.label()]
     for first in range(len(records), len(networks), _TIMED_TOGETHER):
         group = networks[first : first + _TIMED_TOGETHER]
-        subjects = {network.subject.key: network.subject for network in group}
-        cohort = executor.measure_cohort(subjects, condition, calibration, classes, emit, seconds_each=seconds_each)
+        task = tasks.time([network.subject for network in group], condition)
+        timing = time_together(evaluator, task, emit)
         for number, network in enumerate(group, start=first):
-            measurement = cohort.measurements.get(network.subject.key)
-            failure = cohort.failures.get(network.subject.key)
+            measurement = timing.measurements.get(network.subject.key)
+            failure = timing.failures.get(network.subject.key)
             cost = network.subject.arch and count_cost(network.subject.arch, condition.img_size, num_classes=classes)
             record = TrialRecord(
                 number=number,
@@ -257,19 +248,18 @@ def _take_over(
 
 def _errands(
     records: Sequence[TrialRecord],
-    checkpoints: Checkpoints,
     manifest: Manifest,
     courses: Sequence[Course],
     proxies: Sequence[str],
 ) -> list[Errand]:
     """Returns what is not done: the other proxies, which take seconds, then the trainings, course by course."""
     timed = [record for record in records if record.measurements]
+    names = {name: proxy_named(name).comparison_hash(manifest.plan.to_dict(), manifest.data.hash) for name in proxies}
     errands: list[Errand] = [
-        ProxyErrand(number=record.number, subject=record.subject, seed=manifest.seed, name=name)
-        for name in proxies
+        ProxyErrand(number=record.number, subject=record.subject, seed=manifest.seed, name=name, plan_hash=plan_hash)
+        for name, plan_hash in names.items()
         for record in timed
-        if proxy_named(name).comparison_hash(manifest.plan.to_dict(), manifest.data.hash)
-        not in {score.plan_hash for score in record.other_scores}
+        if plan_hash not in {score.plan_hash for score in record.other_scores}
     ]
     for course in courses:
         for record in timed:
@@ -281,7 +271,7 @@ def _errands(
                         subject=record.subject,
                         seed=course.seed,
                         budgets=missing,
-                        checkpoint=checkpoints.path_of(record.key, course.seed),
+                        checkpoint=checkpoint_of(record.key, course.seed),
                     )
                 )
     return errands

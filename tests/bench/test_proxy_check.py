@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from builders import build_manifest, build_plan, digits, write_study
-from fakes import FakeMachine, FakeWorkers
+from fakes import FakeTrainer
 
 from hilo_nas.bench import making, proxy_check
 from hilo_nas.bench.agreement import agree
@@ -33,11 +33,11 @@ SIZES = {"proxy_batch_size": 64, "proxy_images": 3000, "rungs": 2}
 
 
 class Desk:
-    """A folder of studies, a fake machine and fake workers, and what was told."""
+    """A folder of studies, a fake machine, and what was told."""
 
     def __init__(self, path):
         self.path = path
-        self.machine, self.workers, self.told = FakeMachine(), FakeWorkers(), []
+        self.machine, self.told = FakeTrainer(), []
 
     def folder(self, name="checked"):
         return StudyFolder(self.path / name)
@@ -50,7 +50,7 @@ class Desk:
             check or ProxyCheck(networks=6, second_seed=3),
             self.told.append,
             jobs=1,
-            start_worker=self.workers,
+            evaluator=self.machine,
         )
 
     def table(self, name="checked", **options):
@@ -63,9 +63,7 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     desk = Desk(tmp_path)
-    monkeypatch.setattr(sweep, "LocalExecutor", desk.machine)
-    # Workers of a table of this process train nothing either.
-    monkeypatch.setattr(making, "run_sweep", functools.partial(sweep.run_sweep, start_worker=desk.workers))
+    monkeypatch.setattr(making, "run_sweep", functools.partial(sweep.run_sweep, evaluator=desk.machine))
     monkeypatch.setattr(proxy_check, "agree", functools.partial(agree, resamples=50))
     for module in (making, proxy_check):
         monkeypatch.setattr(module, "list_swept", lambda space, request, folder, count, emit: listed()[: count or 12])
@@ -123,17 +121,17 @@ def test_a_budget_costs_all_legs_up_to_it_and_a_count_nothing(desk):
 
 def test_a_second_check_makes_the_same_report_and_trains_nothing(desk):
     first = desk.check()
-    desk.workers.legs.clear()
-    desk.workers.others.clear()
+    desk.machine.legs.clear()
+    desk.machine.others.clear()
     assert repr(desk.check()) == repr(first)  # NaN is not equal to itself
-    assert (desk.workers.legs, desk.workers.others) == ([], [])
+    assert (desk.machine.legs, desk.machine.others) == ([], [])
 
 
 def test_a_check_in_a_tables_study_takes_its_speeds_and_scores_and_leaves_the_table_as_it_was(desk):
     made = desk.table(rungs=3)
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     checked = desk.check(proxy_images=1000, check=ProxyCheck(networks=4, second_seed=0, long_images=9000))
-    assert {seed for _, seed, _ in desk.workers.legs} == {1}
+    assert {seed for _, seed, _ in desk.machine.legs} == {1}
     assert len(desk.machine.cohorts) == 1
     # The table's budgets: all up to the check's are compared.
     assert scores(checked) == ["top1@384", "likelihood@384", "top1@1024", "likelihood@1024"]
@@ -141,25 +139,25 @@ def test_a_check_in_a_tables_study_takes_its_speeds_and_scores_and_leaves_the_ta
     assert manifest.plan.budgets == (384, 1024, 3008, 9024)
     assert manifest.trials == len(records) == 12
     assert [record.scores[:3] for record in records] == [record.scores for record in made]
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     desk.table(rungs=3)
-    assert desk.workers.legs == []
+    assert desk.machine.legs == []
     assert desk.folder().load_records() == records
 
 
 def test_a_table_in_a_checks_study_goes_on_with_its_networks(desk):
     desk.check(check=ProxyCheck(networks=4, second_seed=0, long_images=9000, training_free=()))
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     desk.table()
-    assert len({key for key, _, _ in desk.workers.legs}) == 8
-    assert {(seed, images) for _, seed, images in desk.workers.legs} == {(0, 1024), (0, 3008)}
+    assert len({key for key, _, _ in desk.machine.legs}) == 8
+    assert {(seed, images) for _, seed, images in desk.machine.legs} == {(0, 1024), (0, 3008)}
 
 
 def test_a_batch_size_left_out_is_that_of_the_study(desk):
     desk.check(proxy_batch_size=100)
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     checked = desk.check(proxy_batch_size=None)
-    assert desk.workers.legs == []
+    assert desk.machine.legs == []
     assert scores(checked) == ["top1@1000", "likelihood@1000", "top1@3000", "likelihood@3000"]
 
 
@@ -187,12 +185,12 @@ def test_a_long_training_must_be_longer_than_the_proxys(desk):
 
 
 def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
-    def fail(function, arguments):
-        if arguments["seed"] == 1 and arguments["subject"] == broken:
+    def fail(task):
+        if getattr(task, "seed", None) == 1 and task.subject == broken:
             raise HiloNasError("the training diverged")
 
     broken = listed()[1].subject.to_dict()
-    desk.workers.happen = fail
+    desk.machine.before = fail
     checked = desk.check()
     key = desk.folder().load_records()[1].key
     assert checked.failures == {key: "it was not trained to 30,016 images; the study's log says why"}
@@ -201,11 +199,11 @@ def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
 
 
 def test_where_no_long_training_ends_well_nothing_is_compared(desk):
-    def fail(function, arguments):
-        if arguments["seed"] == 1:
+    def fail(task):
+        if getattr(task, "seed", None) == 1:
             raise HiloNasError("the training diverged")
 
-    desk.workers.happen = fail
+    desk.machine.before = fail
     with pytest.raises(MeasurementError, match="at least two networks must have a long training"):
         desk.check()
 

@@ -1,4 +1,4 @@
-"""Searches replayed on a table: what an executor of looked-up values gives, what is counted, and what is found."""
+"""Searches replayed on a table: what an evaluator of looked-up values gives, what is counted, and what is found."""
 
 import csv
 import dataclasses
@@ -14,7 +14,7 @@ from hilo_nas.bench.samplers import (
     FULL,
     PRUNED,
     SamplersPlan,
-    TableExecutor,
+    TableEvaluator,
     Truth,
     bench_samplers,
     replay_search,
@@ -24,10 +24,12 @@ from hilo_nas.bench.table import TABLE_NAME, load_table, write_table
 from hilo_nas.cli import main
 from hilo_nas.cli.bench import samplers as samplers_command
 from hilo_nas.errors import NotFoundError, RecordError, UsageError
+from hilo_nas.evaluation import run_task
 from hilo_nas.records import Subject
 from hilo_nas.report import render_csv, render_markdown
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, eta_of
+from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.study import StudyFolder
 
 FULL_IMAGES = 2304
@@ -84,31 +86,36 @@ def test_a_table_that_is_still_being_made_is_refused():
 # What a replay sees and counts.
 
 
-def test_the_executor_gives_what_the_table_says():
+def test_the_evaluator_gives_what_the_table_says():
     table = build_table()
     row = table.rows[5]
     subject = Subject(arch=table.space.decode(row.params))
-    executor = TableExecutor(table)
-    (measurement,) = executor.measure(subject, print, rivals=())
+    machine = TableEvaluator(table)
+    tasks = StudyTasks.of(table.manifest, Resources(data="table"))
+    task = tasks.time([subject], table.manifest.objective)
+    measurement = run_task(machine, task, print).measurements[row.key]
     assert measurement.images_per_s == row.images_per_s
     assert measurement.images_per_s_low == row.images_per_s_low
     assert table.manifest.is_comparable(measurement)
     for images in table.budgets:
-        score = executor.score(subject, 3, print, until=images)
+        score = run_task(machine, tasks.score(subject, 3, until=images), print).score
         assert (score.value, score.standard_error) == (row.scores[images].top1, row.scores[images].top1_se)
         assert (score.images_seen, score.seed, score.plan_hash) == (images, 3, table.manifest.plan_hash)
-        assert (executor.images, executor.seconds) == (images, pytest.approx(row.scores[images].seconds))
-    assert executor.timing_seconds == row.timing_seconds
+        assert (machine.images, machine.seconds) == (images, pytest.approx(row.scores[images].seconds))
+    assert machine.timing_seconds == row.timing_seconds
 
 
-def test_an_executor_that_foresees_tells_the_end_for_the_price_of_a_rung():
+def test_an_evaluator_that_foresees_tells_the_end_for_the_price_of_a_rung():
     table = build_table()
     row = table.rows[5]
-    plain, foreseeing = TableExecutor(table), TableExecutor(table, foresees=True)
+    tasks, subject = (
+        StudyTasks.of(table.manifest, Resources(data="table")),
+        Subject(arch=table.space.decode(row.params)),
+    )
+    plain, foreseeing = TableEvaluator(table), TableEvaluator(table, foresees=True)
     for images in table.budgets:
         scores = [
-            executor.score(Subject(arch=table.space.decode(row.params)), 3, print, until=images)
-            for executor in (plain, foreseeing)
+            run_task(machine, tasks.score(subject, 3, until=images), print).score for machine in (plain, foreseeing)
         ]
         assert (scores[1].images_seen, scores[1].seconds) == (scores[0].images_seen, scores[0].seconds)
         assert scores[1].value == row.scores[FULL_IMAGES].top1
@@ -221,13 +228,13 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     table = build_table()
     replayed = replay(sampler="tpe", rungs=rungs, seed=4, trials=8).steps
     assert len(replayed) > 10  # beyond those, the model proposes
-    executor, folder = TableExecutor(table), StudyFolder(tmp_path / "kept")
+    machine, folder = TableEvaluator(table), StudyFolder(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
     manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_ETA)
-    loop = SearchLoop(folder, manifest, executor, lambda event: None, prune=rungs == PRUNED)
+    loop = SearchLoop(folder, manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED)
     loop.run()
     assert [(record.key, record.state) for record in loop.records] == [(step.key, step.state) for step in replayed]
-    assert (executor.images, executor.seconds) == (replayed[-1].images, replayed[-1].seconds)
+    assert (machine.images, machine.seconds) == (replayed[-1].images, replayed[-1].seconds)
 
 
 # All searches, and the report.

@@ -18,9 +18,9 @@ from hilo_nas.bench.table import (
     write_table,
 )
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
+from hilo_nas.evaluation import local
 from hilo_nas.events import SeedScored
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search import sweep as sweep_module
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.space import list_networks, load_space
 from hilo_nas.study import Study, StudyFolder
@@ -167,7 +167,7 @@ def test_a_list_within_narrow_limits_is_not_cut_short_for_want_of_draws():
 def machine(monkeypatch):
     """A machine of another speed than the table's."""
     machine = FakeMachine()
-    monkeypatch.setattr(sweep_module, "LocalExecutor", machine)
+    monkeypatch.setattr(local, "LocalEvaluator", machine)
     return machine
 
 

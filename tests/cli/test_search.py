@@ -7,7 +7,8 @@ from builders import build_arch, build_manifest, build_record, write_study
 from fakes import FakeMachine, speed, write_speeds, write_timed_study
 
 from hilo_nas.cli import main
-from hilo_nas.search import dry_run, session
+from hilo_nas.evaluation import local
+from hilo_nas.search import dry_run
 from hilo_nas.study import StudyFolder
 
 
@@ -22,8 +23,7 @@ def home(tmp_path, monkeypatch):
 def machine(monkeypatch):
     machine = FakeMachine()
     machine.peers = {"swift": (9e9, 0.99), "dull": (1.0, 0.1)}
-    for module in (dry_run, session):
-        monkeypatch.setattr(module, "LocalExecutor", machine)
+    monkeypatch.setattr(local, "LocalEvaluator", machine)
     monkeypatch.setattr(dry_run, "_NETWORKS", 1)
     return machine
 

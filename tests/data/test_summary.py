@@ -209,7 +209,7 @@ def test_a_sheet_shows_images_as_they_reach_the_network(prepare, tmp_path):
 def test_of_many_classes_some_are_shown_and_odd_names_are_written_out(prepare, images, tmp_path):
     names = {f"{number:03d} \x1b[31m漢{'x' * 80}": 2 for number in range(61)}
     data = prepare(images.folder("many", names))
-    assert write_sheet(data.to_dict(), str(tmp_path / "sheet.png"), emit=lambda event: None) == 60
+    assert write_sheet(data, tmp_path / "sheet.png") == 60
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height == 60 * 68 + 40
 

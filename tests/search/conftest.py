@@ -4,7 +4,7 @@ import os
 import pytest
 from fakes import FakeMachine
 
-from hilo_nas.search import dry_run, remeasure, session
+from hilo_nas.evaluation import local
 
 
 class _SignalStack(ctypes.Structure):
@@ -34,8 +34,7 @@ def quick_storage(monkeypatch):
 def machine(monkeypatch):
     """A fake machine, which searches and re-timings of this process find instead of the real one."""
     machine = FakeMachine()
-    for module in (dry_run, remeasure, session):
-        monkeypatch.setattr(module, "LocalExecutor", machine)
+    monkeypatch.setattr(local, "LocalEvaluator", machine)
     return machine
 
 

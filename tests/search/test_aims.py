@@ -14,7 +14,7 @@ from builders import (
     build_record,
     write_study,
 )
-from fakes import FakeMachine, speed
+from fakes import RESOURCES, FakeMachine, speed
 
 from hilo_nas.errors import UsageError
 from hilo_nas.records import Subject
@@ -105,8 +105,7 @@ def search(tmp_path, limits, *, conditions=(OBJECTIVE, SINGLE), trials=8, space=
     manifest = build_manifest(conditions=conditions, limits=limits, sampler="random", trials=trials, space=space)
     folder = write_study(tmp_path, manifest=manifest)
     machine = FakeMachine()
-    machine.set_up(conditions, manifest.calibrations, manifest.plan, {})
-    loop = SearchLoop(folder, manifest, machine, lambda event: None)
+    loop = SearchLoop(folder, manifest, machine, RESOURCES, lambda event: None)
     loop.run()
     return loop, folder.load_records(), machine
 
@@ -179,10 +178,9 @@ def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_pa
     manifest = build_manifest(conditions=conditions, sampler="random", trials=1)
     folder = write_study(tmp_path, manifest=manifest)
     machine = FakeMachine()
-    machine.set_up(conditions, manifest.calibrations, manifest.plan, {})
-    loop = SearchLoop(folder, manifest, machine, lambda event: None)
+    loop = SearchLoop(folder, manifest, machine, RESOURCES, lambda event: None)
     subject = Subject(arch=build_arch(3))
-    both = machine.measure(subject, lambda event: None)
+    both = tuple(machine.time(subject, condition) for condition in conditions)
     record = dataclasses.replace(loop._choose(), subject=subject)
     assert not loop._is_timed(dataclasses.replace(record, measurements=both[:1]))
     assert not loop._is_timed(dataclasses.replace(record, measurements=both[1:]))

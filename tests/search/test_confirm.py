@@ -14,10 +14,10 @@ from builders import (
     build_score,
     write_study,
 )
-from fakes import FULL, FakeExecutor, top1, write_timed_study
+from fakes import FULL, RESOURCES, FakeMachine, top1, write_timed_study
 
 from hilo_nas.errors import DeviceError, StorageError, WorkerDiedError
-from hilo_nas.events import ConfirmationForeseen, Notice, SeedScored
+from hilo_nas.events import ConfirmationForeseen, Notice, SeedScored, TrainingProgressed
 from hilo_nas.front import Front
 from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
@@ -25,20 +25,20 @@ from hilo_nas.search.confirm import confirm_front
 from hilo_nas.transitions import fail
 
 
-class LuckyExecutor(FakeExecutor):
+class LuckyMachine(FakeMachine):
     """Every network scores about what it is worth; what luck it had with its first seed is in the study's records.
 
     Args:
         truth: Top-1 by key.
-        happen: As of `FakeExecutor`.
+        happen: As of `FakeMachine`.
     """
 
     def __init__(self, truth, happen=lambda verb, count: None):
         super().__init__(happen)
         self.truth = truth
 
-    def score(self, subject, seed, emit, *, until=FULL, checkpoint=None):
-        score = super().score(subject, seed, emit, until=until, checkpoint=checkpoint)
+    def score(self, subject, plan, seed, until, task):
+        score = super().score(subject, plan, seed, until, task)
         value = self.truth[subject.key] + (seed - 1.5) * 0.002
         return dataclasses.replace(score, value=value, standard_error=0.005)
 
@@ -73,9 +73,9 @@ def study(tmp_path):
 TRUTH = {build_arch(i).key(): value for i, value in {0: 0.60, 1: 0.45, 2: 0.68, 3: 0.80, 5: 0.40}.items()}
 
 
-def confirm(folder, executor, events=None, *, further_seeds=2):
+def confirm(folder, machine, events=None, *, further_seeds=2):
     emit = (lambda event: None) if events is None else events.append
-    confirm_front(folder, folder.load_manifest(), executor, emit, further_seeds=further_seeds)
+    confirm_front(folder, folder.load_manifest(), machine, RESOURCES, emit, further_seeds=further_seeds)
 
 
 def numbers(some):
@@ -91,20 +91,21 @@ def key(number):
 
 
 def test_a_lucky_network_is_dethroned_and_who_it_hid_is_confirmed_in_turn(study):
-    executor = LuckyExecutor(TRUTH)
+    machine = LuckyMachine(TRUTH)
     assert numbers(Front.from_records(study.load_records()).members) == [0, 1, 3]
-    confirm(study, executor)
+    confirm(study, machine)
     records = study.load_records()
     assert numbers(Front.from_records(records).members) == [0, 2, 3]
     assert seeds_of(study) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [0]}
-    assert executor.trained[-2:] == [(key(2), 1), (key(2), 2)]
+    assert machine.trained[-2:] == [(key(2), 1), (key(2), 2)]
     assert records[1].state == "complete"
     assert records[1].score.value == pytest.approx((0.75 + 0.449 + 0.451) / 3)
 
 
 def test_each_round_is_priced_before_it_is_paid_for_and_told_seed_by_seed(study):
     events = []
-    confirm(study, LuckyExecutor(TRUTH), events)
+    confirm(study, LuckyMachine(TRUTH), events)
+    events = [event for event in events if not isinstance(event, TrainingProgressed)]
     first, second = [i for i, event in enumerate(events) if isinstance(event, ConfirmationForeseen)]
     assert (first, second) == (0, 7)
     assert events[0] == ConfirmationForeseen(networks=3, trainings=6, seconds=360.0)
@@ -115,17 +116,17 @@ def test_each_round_is_priced_before_it_is_paid_for_and_told_seed_by_seed(study)
 
 def test_what_the_trainings_took_is_in_the_trials_cost(study):
     before = study.load_records()[0].seconds
-    confirm(study, LuckyExecutor(TRUTH))
+    confirm(study, LuckyMachine(TRUTH))
     assert study.load_records()[0].seconds == before + 2 * 7.5
 
 
 def test_a_confirmed_front_is_not_paid_for_again(study):
-    confirm(study, LuckyExecutor(TRUTH))
-    records, events, executor = study.load_records(), [], LuckyExecutor(TRUTH)
-    confirm(study, executor, events)
-    assert (executor.legs, events, study.load_records()) == ([], [], records)
-    confirm(study, executor, further_seeds=3)
-    assert {seed for _, seed in executor.trained} == {3}
+    confirm(study, LuckyMachine(TRUTH))
+    records, events, machine = study.load_records(), [], LuckyMachine(TRUTH)
+    confirm(study, machine, events)
+    assert (machine.legs, events, study.load_records()) == ([], [], records)
+    confirm(study, machine, further_seeds=3)
+    assert {seed for _, seed in machine.trained} == {3}
 
 
 def test_after_a_kill_only_the_missing_seeds_are_trained(study):
@@ -133,36 +134,37 @@ def test_after_a_kill_only_the_missing_seeds_are_trained(study):
         if count == 3:
             raise KeyboardInterrupt
 
-    killed = LuckyExecutor(TRUTH, kill)
+    killed = LuckyMachine(TRUTH, kill)
     with pytest.raises(KeyboardInterrupt):
         confirm(study, killed)
     assert len(killed.trained) == 3
-    executor = LuckyExecutor(TRUTH)
-    confirm(study, executor)
-    assert not set(killed.trained) & set(executor.trained)
+    machine = LuckyMachine(TRUTH)
+    confirm(study, machine)
+    assert not set(killed.trained) & set(machine.trained)
     assert seeds_of(study)[2] == [0, 1, 2]
-    assert len(killed.trained) + len(executor.trained) == 8
+    assert len(killed.trained) + len(machine.trained) == 8
 
 
 def test_a_training_that_fails_is_a_warning_and_not_tried_for_ever(study):
     calls = []
 
-    class Failing(LuckyExecutor):
-        def score(self, subject, seed, emit, **options):
+    class Failing(LuckyMachine):
+        def score(self, subject, plan, seed, until, task):
             calls.append((subject.key, seed))
             if (subject.key, seed) == (key(3), 1):
                 raise WorkerDiedError("it was killed by signal 11")
-            return super().score(subject, seed, emit, **options)
+            return super().score(subject, plan, seed, until, task)
 
     events = []
     confirm(study, Failing(TRUTH), events)
-    assert calls.count((key(3), 1)) == 1
+    assert calls.count((key(3), 1)) == 2  # a task whose worker is lost is repeated once
     assert seeds_of(study)[3] == [0, 2]
-    (warning,) = [event for event in events if isinstance(event, Notice)]
+    repeated, warning = [event for event in events if isinstance(event, Notice)]
+    assert repeated.text == "it was killed by signal 11; it is started again and its work repeated"
     assert warning == Notice(
         level="warning", text="trial 3 could not be confirmed by seed 1: it was killed by signal 11"
     )
-    again = LuckyExecutor(TRUTH)  # another day, another try
+    again = LuckyMachine(TRUTH)  # another day, another try
     confirm(study, again)
     assert again.trained == [(key(3), 1)]
 
@@ -173,13 +175,13 @@ def test_what_no_other_training_could_escape_ends_it(study, error):
         raise error("gone")
 
     with pytest.raises(error):
-        confirm(study, LuckyExecutor(TRUTH, fail))
+        confirm(study, LuckyMachine(TRUTH, fail))
 
 
 def test_networks_that_cannot_be_told_from_the_front_are_confirmed_too(tmp_path):
     records = [trial(0, 1000.0, 0.60), trial(1, 995.0, 0.595), trial(2, 500.0, 0.3)]
     folder = write_study(tmp_path, records=records)
-    confirm(folder, LuckyExecutor({key(0): 0.50, key(1): 0.595, key(2): 0.3}))
+    confirm(folder, LuckyMachine({key(0): 0.50, key(1): 0.595, key(2): 0.3}))
     assert seeds_of(folder) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0]}
     assert numbers(Front.from_records(folder.load_records()).members) == [0, 1]
 
@@ -187,24 +189,24 @@ def test_networks_that_cannot_be_told_from_the_front_are_confirmed_too(tmp_path)
 def test_ties_are_trained_up_to_sixteen_networks_and_the_others_are_told(tmp_path):
     records = [trial(i, 1000.0 - i / 10, 0.6 - i / 1e5) for i in range(20)]
     folder = write_study(tmp_path, records=records)
-    events, executor = [], LuckyExecutor({record.key: 0.6 - record.number / 1e5 for record in records})
-    confirm(folder, executor, events)
-    assert (len({key for key, _ in executor.trained}), len(executor.trained)) == (16, 32)
+    events, machine = [], LuckyMachine({record.key: 0.6 - record.number / 1e5 for record in records})
+    confirm(folder, machine, events)
+    assert (len({key for key, _ in machine.trained}), len(machine.trained)) == (16, 32)
     assert events[0] == ConfirmationForeseen(networks=16, trainings=32, seconds=32 * 60.0)
     assert events[-1].text == (
         "4 networks that cannot be told from the front were not trained with further seeds: trial 16, 17, 18, 19"
     )
     events.clear()
-    confirm(folder, executor, events)
-    assert (len(executor.trained), len(events)) == (32, 1)
+    confirm(folder, machine, events)
+    assert (len(machine.trained), len(events)) == (32, 1)
 
 
 def test_a_long_front_is_confirmed_whole(tmp_path):
     records = [trial(i, 2000.0 * 0.8**i, 0.2 + i / 25) for i in range(20)]
     folder = write_study(tmp_path, records=records)
-    executor = LuckyExecutor({record.key: 0.2 + record.number / 25 for record in records})
-    confirm(folder, executor, further_seeds=1)
-    assert sorted(set(executor.trained)) == sorted((record.key, 1) for record in records)
+    machine = LuckyMachine({record.key: 0.2 + record.number / 25 for record in records})
+    confirm(folder, machine, further_seeds=1)
+    assert sorted(set(machine.trained)) == sorted((record.key, 1) for record in records)
 
 
 def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(study):
@@ -212,8 +214,8 @@ def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(
     for number, name in ((6, "resnet18"), (7, "resnet26")):
         study.write_record(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"peer:{name}"))
     study.write_record(fail(study.load_records()[7], "the worker died", scores=()))
-    executor = LuckyExecutor({**TRUTH, TINY.key(): 0.1, "timm:resnet18": 0.3})
-    confirm(study, executor, further_seeds=1)
+    machine = LuckyMachine({**TRUTH, TINY.key(): 0.1, "timm:resnet18": 0.3})
+    confirm(study, machine, further_seeds=1)
     seeds = seeds_of(study)
     assert (seeds[5], seeds[6], seeds[7]) == ([0, 1], [0, 1], [])
     assert seeds[4] == [0]
@@ -223,16 +225,16 @@ def test_networks_that_were_stopped_or_broke_a_limit_are_none_of_the_front(study
     rung = (build_score(0.9, images_seen=1024),)
     study.write_record(trial(5, 3000.0, 0.9, state="stopped", scores=rung))
     study.write_record(trial(6, 3000.0, 0.9, state="infeasible"))
-    executor = LuckyExecutor(TRUTH)
-    confirm(study, executor)
-    assert not {record.key for record in study.load_records()[5:]} & {key for key, _ in executor.trained}
+    machine = LuckyMachine(TRUTH)
+    confirm(study, machine)
+    assert not {record.key for record in study.load_records()[5:]} & {key for key, _ in machine.trained}
 
 
 def test_rungs_are_part_of_what_a_training_cost_and_no_seeds_of_the_budget(tmp_path):
     rung = build_score(0.4, images_seen=1024, seconds=20.0)
     folder = write_study(tmp_path, records=[trial(0, 1000.0, 0.6, scores=(rung, build_score(0.6, seconds=40.0)))])
     events = []
-    confirm(folder, LuckyExecutor({key(0): 0.6}), events)
+    confirm(folder, LuckyMachine({key(0): 0.6}), events)
     assert events[0] == ConfirmationForeseen(networks=1, trainings=2, seconds=120.0)
     assert folder.load_records()[0].score_at(1024).seeds == 1
 
@@ -242,9 +244,9 @@ def test_seeds_taken_over_from_another_study_count(tmp_path):
     taken = tuple(build_score(0.5, seed=seed) for seed in (1, 2, 7))
     records = [trial(0, 1000.0, 0.6, scores=(build_score(0.6, seed=1),)), trial(1, 2000.0, 0.5, scores=taken)]
     folder = write_study(tmp_path, records=records)
-    executor = LuckyExecutor({key(0): 0.6, key(1): 0.5})
-    confirm(folder, executor)
-    assert executor.trained == [(key(0), 0), (key(0), 2)]
+    machine = LuckyMachine({key(0): 0.6, key(1): 0.5})
+    confirm(folder, machine)
+    assert machine.trained == [(key(0), 0), (key(0), 2)]
 
 
 def test_a_finished_study_is_confirmed_without_measuring_more(tmp_path, machine):

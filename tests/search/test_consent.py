@@ -1,6 +1,7 @@
 """A study from a stranger: what its `local.yaml` names is used only once this user has named it here."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from builders import build_data, build_manifest, write_study
@@ -13,15 +14,16 @@ SOURCE = "def load():\n    return []\n\ndef score(arch, build_model, budget, see
 
 
 @pytest.fixture
-def asked(machine, monkeypatch):
+def asked(machine):
     """The images asked for, as (source, cache folder, validation source)."""
     found, prepare = [], machine.prepare_data
 
     def listen(source, img_size, **options):
-        found.append((source, options["cache_dir"], options["val_data"]))
+        cache_dir = options["cache_dir"]
+        found.append((source, cache_dir and Path(cache_dir), options["val_data"]))
         return prepare(source, img_size, **options)
 
-    monkeypatch.setattr(machine, "prepare_data", listen)
+    machine.prepare_data = listen
     return found
 
 

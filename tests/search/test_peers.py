@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from builders import TINY, build_device, build_manifest, build_measurement, build_plan, build_record, write_study
-from fakes import FakeExecutor, write_speeds
+from fakes import RESOURCES, FakeMachine, write_speeds
 
 from hilo_nas.errors import (
     DeviceError,
@@ -34,19 +34,19 @@ def folder(tmp_path):
     return write_study(tmp_path, manifest=build_manifest(sampler="random", peers=PEERS))
 
 
-def run(folder, executor=None, events=None, **changes):
+def run(folder, machine=None, events=None, **changes):
     """Runs the study's loop as another process would: from what is on disk."""
-    executor = executor or FakeExecutor()
-    executor.peers = BEST
+    machine = machine or FakeMachine()
+    machine.peers = BEST
     manifest = dataclasses.replace(folder.load_manifest(), **changes)
-    loop = SearchLoop(folder, manifest, executor, (events if events is not None else []).append)
-    return loop.run(), executor
+    loop = SearchLoop(folder, manifest, machine, RESOURCES, (events if events is not None else []).append)
+    return loop.run(), machine
 
 
 def fail(verb, *, error, name, times=99):
-    """Makes an executor that raises where a peer of that name is about to be measured, scored or counted."""
+    """Makes a machine that raises where a peer of that name is about to be measured, scored or counted."""
 
-    class Failing(FakeExecutor):
+    class Failing(FakeMachine):
         left = times
 
         def spend(self, what, subject):
@@ -54,17 +54,17 @@ def fail(verb, *, error, name, times=99):
                 self.left -= 1
                 raise error
 
-        def count(self, subject, emit):
+        def count(self, subject):
             self.spend("count", subject)
-            return super().count(subject, emit)
+            return super().count(subject)
 
-        def measure(self, subject, emit, *, rivals=()):
+        def measure(self, subject, condition, rivals):
             self.spend("measure", subject)
-            return super().measure(subject, emit, rivals=rivals)
+            return super().measure(subject, condition, rivals)
 
-        def score(self, subject, seed, emit, **options):
+        def score(self, subject, *arguments):
             self.spend("score", subject)
-            return super().score(subject, seed, emit, **options)
+            return super().score(subject, *arguments)
 
     return Failing()
 
@@ -90,8 +90,8 @@ def test_peers_follow_the_anchors_and_do_not_count_as_networks_measured(folder):
 
 def test_what_no_formula_knows_of_a_peer_is_counted(folder):
     events = []
-    _, executor = run(folder, trials=1, events=events)
-    assert executor.counted == list(PEERS)
+    _, machine = run(folder, trials=1, events=events)
+    assert machine.counted == list(PEERS)
     assert {(r.parameters, r.macs) for r in peers_of(folder)} == {(5_000_000, 70_000_000)}
     assert [e.params_m for e in events if isinstance(e, TrialStarted)][1:] == [None, None]
 
@@ -107,9 +107,9 @@ def test_peers_are_no_part_of_the_front_nor_do_they_beat_or_tie_anyone(folder):
 
 
 def test_no_network_is_timed_beside_a_peer_as_a_rival(folder):
-    _, executor = run(folder, trials=4)
-    assert executor.rivals[1] == [TINY.key()]  # of a peer
-    assert not {key for rivals in executor.rivals for key in rivals} & set(PEERS)
+    _, machine = run(folder, trials=4)
+    assert machine.rivals[1] == [TINY.key()]  # of a peer
+    assert not {key for rivals in machine.rivals for key in rivals} & set(PEERS)
 
 
 def test_a_peer_teaches_the_sampler_nothing(folder):
@@ -145,8 +145,8 @@ def test_peers_climb_every_rung_and_take_nobodys_place_there(tmp_path):
 
 def test_peers_that_cannot_run_end_no_search_and_are_told_once(folder):
     error = WorkerFailedError("training failed: AssertionError: Input height (32) doesn't match model (224).")
-    executor, events = fail("score", error=error, name="swift"), []
-    assert run(folder, executor, events, trials=2)[0].measured == 2
+    machine, events = fail("score", error=error, name="swift"), []
+    assert run(folder, machine, events, trials=2)[0].measured == 2
     failed, other = peers_of(folder)
     assert (failed.state, other.state) == ("failed", "complete")
     assert failed.reason == f"worker failed: {error}"
@@ -168,7 +168,7 @@ def test_many_failing_peers_are_not_a_fault_of_the_machine(tmp_path, verb):
         if what == verb and any(record.state == "running" and record.is_peer for record in folder.load_records()):
             raise WorkerFailedError("no luck")
 
-    assert run(folder, FakeExecutor(broken), trials=3)[0].measured == 3
+    assert run(folder, FakeMachine(broken), trials=3)[0].measured == 3
     assert {record.state for record in peers_of(folder)} == {"failed"}
 
 
@@ -180,7 +180,7 @@ def test_a_streak_of_failures_on_both_sides_of_a_peer_is_due_again_without_it(tm
             raise WorkerFailedError("no luck")
 
     with pytest.raises(HiloNasError, match="5 trials failed one after the other"):
-        run(folder, FakeExecutor(broken), trials=9)
+        run(folder, FakeMachine(broken), trials=9)
     records = folder.load_records()
     assert [record.is_interrupted for record in records] == [True, False, True, True, True, True]
     assert records[1].state == "complete"
@@ -196,20 +196,20 @@ def test_a_peer_that_does_not_fit_into_memory_leaves_the_samplers_constraints_al
 def test_a_peer_that_the_world_cut_off_comes_again(folder):
     with pytest.raises(DeviceError):
         run(folder, fail("score", error=DeviceError("the GPU has gone"), name="swift", times=1), trials=2)
-    _, executor = run(folder, trials=2)
+    _, machine = run(folder, trials=2)
     assert [(r.key, r.origin, r.state) for r in peers_of(folder)] == [
         ("timm:swift", "peer:swift", "failed"),
         ("timm:swift", "peer:swift", "complete"),
         ("timm:clever", "peer:clever", "complete"),
     ]
-    assert executor.measured.count("timm:swift") == 0  # its speed was there already
+    assert machine.measured.count("timm:swift") == 0  # its speed was there already
 
 
 def test_peers_come_even_where_no_more_networks_are_asked_for(folder):
     run(folder, trials=2, peers=())
-    finished, executor = run(folder, trials=2)
+    finished, machine = run(folder, trials=2)
     assert (finished.measured, finished.stopped_by) == (2, "total")
-    assert executor.scored == list(PEERS)
+    assert machine.scored == list(PEERS)
 
 
 # In a whole search.
@@ -317,7 +317,7 @@ def test_anchors_and_peers_are_timed_in_the_rounds_of_the_front(tmp_path, machin
 
 
 def test_another_device_takes_the_peers_along(tmp_path, machine):
-    machine.devices["cuda"] = build_device(kind="cuda", model="Test GPU", driver="580")
+    machine.device_of["cuda"] = build_device(kind="cuda", model="Test GPU", driver="580")
     folder, _ = search(tmp_path, machine, until_trials=2, peers=PEERS)
     request = RemeasureRequest(study="demo", studies_dir=tmp_path, device="cuda")
     there = run_remeasure(request, [].append)
@@ -330,7 +330,7 @@ def test_another_device_takes_the_peers_along(tmp_path, machine):
 
 def test_a_peer_that_no_longer_fits_is_no_infeasible_network(tmp_path, machine):
     folder, _ = search(tmp_path, machine, until_trials=2, peers=PEERS)
-    machine.devices["cpu"] = build_device(torch="3.0.0")
+    machine.device_of["cpu"] = build_device(torch="3.0.0")
     machine.failures["timm:swift"] = OutOfMemoryError("CUDA out of memory")
     run_remeasure(RemeasureRequest(study="demo", studies_dir=tmp_path), [].append)
     lost, kept = peers_of(folder)
@@ -364,16 +364,16 @@ def test_a_dry_run_prices_the_peers_that_are_still_to_be_tried(tmp_path, machine
     assert estimate_cost(request, [].append).peers == 1
 
 
-def test_a_peer_that_cannot_be_tried_is_told_and_leaves_the_price_standing(tmp_path, machine, monkeypatch):
+def test_a_peer_that_cannot_be_tried_is_told_and_leaves_the_price_standing(tmp_path, machine):
     machine.peers = BEST
     measure = machine.measure
 
-    def refuse(subject, emit, *, rivals=()):
+    def refuse(subject, condition, rivals):
         if subject.timm == "swift":
             raise WorkerFailedError("timing failed")
-        return measure(subject, emit, rivals=rivals)
+        return measure(subject, condition, rivals)
 
-    monkeypatch.setattr(machine, "measure", refuse)
+    machine.measure = refuse
     events = []
     request = SearchRequest(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=("timm:swift",))
     assert estimate_cost(request, events.append).peers_s == 0

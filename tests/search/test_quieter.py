@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from builders import build_arch, build_condition
-from fakes import write_timed_study
+from fakes import RESOURCES, write_timed_study
 
 from hilo_nas.errors import MeasurementError
 from hilo_nas.events import Notice
@@ -33,6 +33,7 @@ class Desk:
             self.study,
             self.study.load_manifest(),
             machine,
+            RESOURCES,
             self.events.append,
             began=0.0,
             clock=lambda: self.now,

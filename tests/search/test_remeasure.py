@@ -15,7 +15,7 @@ from builders import (
     build_infeasible,
     build_interrupted,
 )
-from fakes import speed, write_timed_study
+from fakes import RESOURCES, speed, write_timed_study
 
 from hilo_nas.errors import (
     DeviceError,
@@ -118,7 +118,7 @@ def test_a_tie_is_timed_with_the_front(tmp_path, machine):
 def test_what_was_timed_side_by_side_is_timed_again_only_when_asked_for(study, machine):
     emit = [].append
     for _ in range(2):
-        time_front(study, study.load_manifest(), machine, emit)
+        time_front(study, study.load_manifest(), machine, RESOURCES, emit)
     assert len(machine.cohorts) == 1
     remeasure(study)
     assert len(machine.cohorts) == 2
@@ -277,11 +277,11 @@ def test_a_failed_trial_stays_failed_whatever_its_speed(tmp_path, machine):
 
 
 def change_torch(study, machine):
-    machine.devices["cpu"] = build_device(torch="3.0.0")
+    machine.device_of["cpu"] = build_device(torch="3.0.0")
 
 
 def change_driver(study, machine):
-    machine.devices["cpu"] = build_device(driver="7.0")
+    machine.device_of["cpu"] = build_device(driver="7.0")
 
 
 def change_form(study, machine):
@@ -315,7 +315,7 @@ def test_under_changed_facts_every_network_is_timed_anew_under_every_condition(p
     assert [(label, len(keys)) for label, keys, _ in machine.cohorts] == [(OBJECTIVE.label(), 2), (SINGLE.label(), 2)]
     assert sum("all networks are timed again" in text for text in notices(events)) >= 1
     manifest, after = pair.load_manifest(), pair.load_records()
-    assert manifest.device == machine.devices["cpu"]
+    assert manifest.device == machine.device_of["cpu"]
     assert {calibration.protocol for calibration in manifest.calibrations.values()} == {PROTOCOL}
     for old, new in zip(before, after, strict=True):
         counting = new.measurements_by_condition()
@@ -346,11 +346,11 @@ def test_what_others_changed_before_the_lock_was_taken_counts(pair, machine):
     change_torch(pair, machine)
     read = machine.read_device
 
-    def read_late(device, emit):
+    def read_late(device):
         machine.read_device = read
         pair.write_manifest(dataclasses.replace(pair.load_manifest(), trials=50))  # as a search writes it
         remeasure(pair)
-        return read(device, emit)
+        return read(device)
 
     machine.read_device = read_late
     remeasure(pair)
@@ -394,7 +394,7 @@ def test_records_written_before_a_crash_do_not_count_until_the_manifest_follows(
     with pytest.raises(StorageError):
         remeasure(study)
     monkeypatch.undo()
-    monkeypatch.setattr("hilo_nas.search.remeasure.LocalExecutor", machine)
+    monkeypatch.setattr("hilo_nas.evaluation.local.LocalEvaluator", machine)
     assert len(json.loads((study.trials_path / "0000.json").read_text())["measurements"]) == 2
     assert meaning(study) == before
     remeasure(study)
@@ -424,7 +424,7 @@ def test_a_network_that_fits_again_later_is_complete_again(pair, machine, change
     machine.failures[big.key] = OutOfMemoryError("CUDA out of memory")
     remeasure(pair)
     machine.failures.clear()
-    machine.devices["cpu"] = build_device(torch="4.0.0")
+    machine.device_of["cpu"] = build_device(torch="4.0.0")
     remeasure(pair)
     record = pair.load_records()[1]
     assert (record.state, record.reason, record.violations) == ("complete", None, {})
@@ -440,13 +440,13 @@ def test_a_network_whose_timing_crashes_is_due_again_and_keeps_its_score(pair, m
     record = pair.load_records()[1]
     assert record.is_interrupted
     assert record.reason.endswith("killed by signal 11")
+    machine.failures.clear()
     search(pair, remeasure=False)
     again = pair.load_records()[2]
     assert (again.key, again.retry_of, again.state, again.scores) == (lost.key, 1, "complete", lost.scores)
     assert machine.measured[-1] == lost.key  # its speed was another form's, or another torch's
     assert again.measurement.form == machine.form
     assert machine.scored == []
-    machine.failures.clear()
     remeasure(pair, everything=True)
     assert [r.state for r in pair.load_records()] == ["complete", "failed", "complete"]
 
@@ -456,7 +456,7 @@ def test_a_network_whose_timing_crashes_is_due_again_and_keeps_its_score(pair, m
 
 @pytest.fixture
 def two_devices(machine):
-    machine.devices["cuda"] = build_device(kind="cuda", model="Test GPU", driver="580")
+    machine.device_of["cuda"] = build_device(kind="cuda", model="Test GPU", driver="580")
     return machine
 
 
@@ -551,24 +551,29 @@ def test_conditions_that_are_one_on_the_other_device_become_one_with_the_stricte
 def test_a_condition_of_other_threads_stays_one_on_another_cpu(tmp_path, machine):
     conditions = (build_condition(threads=8), build_condition(threads=1))
     study = write_timed_study(tmp_path, machine, ARCHS[1:3], conditions=conditions)
-    machine.devices["cpu"] = build_device(model="Another CPU (2 cores)")
+    machine.device_of["cpu"] = build_device(model="Another CPU (2 cores)")
     manifest = remeasure(study, into="other").load_manifest()
     assert [condition.threads for condition in manifest.conditions] == [2, 1]
 
 
 def test_a_machine_of_another_model_makes_a_new_study_without_being_asked(study, machine):
-    machine.devices["cpu"] = build_device(model="Another CPU (2 cores)")
+    machine.device_of["cpu"] = build_device(model="Another CPU (2 cores)")
     assert remeasure(study).name == "demo-cpu"
 
 
-def test_a_second_card_of_the_same_model_has_a_study_of_its_own(tmp_path, two_devices):
+def test_a_second_card_of_the_same_model_times_the_study_itself(tmp_path, two_devices):
     study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=(build_condition(device="cuda"),))
-    two_devices.devices["cuda:1"] = dataclasses.replace(two_devices.devices["cuda"], serial="second")
-    folder = remeasure(study, device="cuda:1")
-    assert folder.name == "demo-cuda1"
-    assert {record.measurement.condition.device for record in folder.load_records()} == {"cuda:1"}
-    two_devices.devices["cuda:0"] = two_devices.devices["cuda"]
-    assert remeasure(study, device="cuda:0") == study  # that is the study's own
+    two_devices.device_of["cuda:1"] = dataclasses.replace(two_devices.device_of["cuda"], serial="second")
+    assert remeasure(study, device="cuda:1") == study
+    assert {record.measurement.condition.device for record in study.load_records()} == {"cuda"}
+    assert {task.target for task in two_devices.submitted} == {"cuda:1"}
+
+
+def test_a_second_card_of_another_model_has_a_study_of_its_own(tmp_path, two_devices):
+    study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=(build_condition(device="cuda"),))
+    two_devices.device_of["cuda:1"] = build_device(kind="cuda", model="Other GPU")
+    two_devices.facts = lambda condition: {"device": two_devices.device_of["cuda:1"]}
+    assert remeasure(study, device="cuda:1").name == "demo-cuda1"
 
 
 def test_only_trials_with_a_result_move(study, two_devices):

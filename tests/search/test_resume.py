@@ -37,7 +37,7 @@ WAY = (
 @pytest.fixture
 def study(tmp_path, machine):
     """Two conditions, a limit of the space, one of the command line for each condition."""
-    machine.devices["cuda"] = build_device(kind="cuda", model="Test GPU")
+    machine.device_of["cuda"] = build_device(kind="cuda", model="Test GPU")
     limits = {"memory_mib": 900.0, f"latency_ms@{SINGLE.label()}": 20.0}
     archs = [build_arch(0), build_arch(1)]
     return write_timed_study(
@@ -133,7 +133,7 @@ def test_another_device_is_refused_with_the_way_to_a_study_there(study, machine)
 
 
 def test_all_that_differs_is_told_at_once(study, machine):
-    machine.devices["cpu"] = build_device(torch="3.0.0")
+    machine.device_of["cpu"] = build_device(torch="3.0.0")
     lines = refusal(study, machine, batch_size=8, seed=3, space="litv2_cifar")
     assert [line.split(":")[0].strip() for line in lines[:4]] == ["space", "batch_size", "seed", "device torch"]
     assert lines[4].startswith("Leave out the options that differ")
@@ -142,13 +142,25 @@ def test_all_that_differs_is_told_at_once(study, machine):
 
 @pytest.mark.parametrize(("name", "stored"), [("torch", "2.9.0"), ("driver", "6.1"), ("model", "Test CPU (2 cores)")])
 def test_a_device_or_software_that_has_changed_is_refused_with_the_way_out(study, machine, name, stored):
-    machine.devices["cpu"] = build_device(**{name: "another"})
+    machine.device_of["cpu"] = build_device(**{name: "another"})
     assert refusal(study, machine) == [f"  device {name}: {stored!r} in the study, 'another' now", WAY]
 
 
 def test_another_device_of_the_same_model_is_accepted(study, machine):
-    machine.devices["cpu"] = build_device(serial="host-2")
+    machine.device_of["cpu"] = build_device(serial="host-2")
     assert go_on(study)[1].measured == 2
+
+
+def test_a_study_of_one_card_resumes_on_another_of_the_same_model(tmp_path, machine):
+    machine.device_of = {f"cuda{i}": build_device(kind="cuda", model="Test GPU", serial=i) for i in ("", ":0", ":1")}
+    study = write_timed_study(tmp_path, machine, [build_arch(0)], conditions=(build_condition(device="cuda"),))
+    before = study.load_manifest()
+    for device in ("cuda:0", "cuda:1"):
+        machine.submitted.clear()
+        assert go_on(study, device=device, trials=1)[1].measured >= 2
+        assert {task.target for task in machine.submitted if task.kind in ("time", "score")} == {device}
+    assert study.load_manifest() == dataclasses.replace(before, trials=3)
+    assert {record.measurement.condition.label() for record in study.load_records()} == {"cuda-b32-32px-fp32"}
 
 
 def test_another_way_of_timing_is_refused_with_the_way_out(study, machine):
@@ -209,7 +221,7 @@ def test_data_that_this_machine_does_not_know_are_asked_for(study, machine):
 
 
 def test_a_device_that_is_not_there_is_refused(study, machine):
-    del machine.devices["cpu"]
+    del machine.device_of["cpu"]
     with pytest.raises(DeviceError, match="this machine has no cpu"):
         go_on(study)
 

@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 from builders import build_manifest, write_study
-from fakes import FakeExecutor
+from fakes import RESOURCES, FakeMachine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +65,7 @@ def test_a_space_without_anything_allowed_is_exhausted():
 def test_every_sampler_proposes_only_new_networks_within_the_limits(tmp_path, sampler):
     space = build_space("digits", {**DIGITS.to_dict(), "limits": {"params_m": 0.7}})
     folder = write_study(tmp_path, manifest=build_manifest(space=space, sampler=sampler, trials=26))
-    SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None).run()
+    SearchLoop(folder, folder.load_manifest(), FakeMachine(), RESOURCES, lambda event: None).run()
     records = folder.load_records()
     assert len({record.key for record in records}) == 26
     assert all(record.parameters <= 0.7e6 for record in records)
@@ -78,9 +78,9 @@ def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_p
         if (what, count) == (verb, 12):
             raise KeyboardInterrupt
 
-    def search(name, executor):
+    def search(name, machine):
         folder = StudyFolder(tmp_path / name)
-        SearchLoop(folder, folder.load_manifest(), executor, lambda event: None).run()
+        SearchLoop(folder, folder.load_manifest(), machine, RESOURCES, lambda event: None).run()
         return [
             record.key for record in folder.load_records() if record.origin == "sampler" and record.retry_of is None
         ]
@@ -88,15 +88,15 @@ def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_p
     for name in ("whole", "cut"):
         write_study(tmp_path, name, manifest=build_manifest(name, sampler=sampler, trials=16))
     with pytest.raises(KeyboardInterrupt):
-        search("cut", FakeExecutor(interrupt))
-    whole = search("whole", FakeExecutor())
-    assert search("cut", FakeExecutor()) == whole
+        search("cut", FakeMachine(interrupt))
+    whole = search("whole", FakeMachine())
+    assert search("cut", FakeMachine()) == whole
     assert len(set(whole)) == len(whole) > 12
 
 
 def test_nsga2_remembers_its_generations_in_the_records(tmp_path):
     folder = write_study(tmp_path, manifest=build_manifest(sampler="nsga2", trials=45))
-    SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None).run()
+    SearchLoop(folder, folder.load_manifest(), FakeMachine(), RESOURCES, lambda event: None).run()
     records = folder.load_records()
     generations = [record.sampler_memory.get("NSGAIISampler:generation") for record in records]
     assert max(g for g in generations if g is not None) >= 1
@@ -109,7 +109,7 @@ def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):
     volumes = {}
     for sampler in ("gp", "random"):
         folder = write_study(tmp_path, sampler, manifest=build_manifest(sampler, sampler=sampler, trials=30))
-        loop = SearchLoop(folder, folder.load_manifest(), FakeExecutor(), lambda event: None)
+        loop = SearchLoop(folder, folder.load_manifest(), FakeMachine(), RESOURCES, lambda event: None)
         loop.run()
         points = [(math.log(r.measurement.images_per_s), r.score.value) for r in loop.records]
         volumes[sampler] = hypervolume(points, (math.log(100), 0.1))

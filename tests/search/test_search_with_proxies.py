@@ -207,38 +207,38 @@ def test_before_there_is_a_score_nothing_is_taken_for_chance(home):
     assert impute([], chance_top1=naswot.chance)["value"] == 0.0
 
 
-def price(home, machine, monkeypatch, seconds_of, **options):
+def price(home, machine, seconds_of, **options):
     tried = []
 
-    def train(subject, plan, seed, emit, *, until=None, checkpoint=None):
+    def score(subject, plan, seed, until, task):
         tried.append(plan.images)
         return build_score(top1(subject.arch), seconds=seconds_of(plan.images))
 
-    monkeypatch.setattr(machine, "train", train)
+    machine.score = score
     request = SearchRequest(space="litv2_digits", study="new", studies_dir=home, trials=10, **options)
     return estimate_cost(request, lambda event: None).training_s, sorted(set(tried))
 
 
-def test_a_dry_run_prices_a_formula_at_nothing(home, machine, monkeypatch):
-    assert price(home, machine, monkeypatch, lambda images: 1 / 0, proxy="params") == (0.0, [])
+def test_a_dry_run_prices_a_formula_at_nothing(home, machine):
+    assert price(home, machine, lambda images: 1 / 0, proxy="params") == (0.0, [])
 
 
-def test_a_dry_run_prices_a_cheap_proxy_by_trying_it(home, machine, monkeypatch):
-    assert price(home, machine, monkeypatch, lambda images: 2.5, proxy="zico") == (2.5, [1])
+def test_a_dry_run_prices_a_cheap_proxy_by_trying_it(home, machine):
+    assert price(home, machine, lambda images: 2.5, proxy="zico") == (2.5, [1])
 
 
 @pytest.mark.parametrize(
     ("seconds_of", "whole"), [(lambda images: 1 + images / 1000, 101.0), (lambda images: 4.0, 4.0)]
 )
-def test_a_dry_run_prices_a_function_from_two_small_budgets(home, machine, monkeypatch, seconds_of, whole):
+def test_a_dry_run_prices_a_function_from_two_small_budgets(home, machine, seconds_of, whole):
     options = {"proxy": "scores/mine.py:score", "proxy_images": 100_000}
-    priced, tried = price(home, machine, monkeypatch, seconds_of, **options)
+    priced, tried = price(home, machine, seconds_of, **options)
     assert priced == pytest.approx(whole)
     assert max(tried) < 10_000
 
 
-def test_a_dry_run_tries_a_small_budget_whole(home, machine, monkeypatch):
-    priced, _ = price(home, machine, monkeypatch, lambda images: images, proxy="scores/mine.py:score", proxy_images=64)
+def test_a_dry_run_tries_a_small_budget_whole(home, machine):
+    priced, _ = price(home, machine, lambda images: images, proxy="scores/mine.py:score", proxy_images=64)
     assert priced == 64
 
 
@@ -254,11 +254,11 @@ def test_the_manifest_of_a_function_survives_its_file(home, machine):
 
 
 @pytest.mark.parametrize("proxy", ["params", "macs", "images_per_s"])
-def test_a_formula_needs_no_images_in_any_space(home, machine, proxy, monkeypatch):
+def test_a_formula_needs_no_images_in_any_space(home, machine, proxy):
     def read_images(*arguments, **options):
         raise AssertionError("no image is wanted")
 
-    monkeypatch.setattr(machine, "prepare_data", read_images)
+    machine.prepare_data = read_images
     folder = search(home, space="litv2_cifar", trials=2, proxy=proxy)
     data = folder.load_manifest().data
     assert (data.name, data.n_images, data.num_classes) == ("no images", 0, 10)

@@ -27,7 +27,7 @@ ARCHS = [build_arch(i) for i in (0, 3, 7, 15, 27)]
 @pytest.fixture
 def table(tmp_path, machine):
     """Five networks, the anchor not among them, timed on a machine that is not this one."""
-    machine.devices = {"cuda": build_device(kind="cuda", model="Test GPU"), "cpu": build_device()}
+    machine.device_of = {"cuda": build_device(kind="cuda", model="Test GPU"), "cpu": build_device()}
     return write_speeds(tmp_path / "edge", ARCHS)
 
 
@@ -96,7 +96,7 @@ def test_nothing_is_timed_and_the_training_is_on_the_device_at_hand(table, machi
     folder, _ = search(table, trials=3)
     assert machine.measured == machine.cohorts == machine.calibrated == []
     assert len(machine.scored) == 3
-    assert machine.training_devices == ["cuda"]
+    assert set(machine.targets) == {"cuda"}
     manifest = folder.load_manifest()
     assert manifest.device == table.load_setting().device
     assert manifest.conditions == table.load_setting().conditions
@@ -238,7 +238,7 @@ def test_a_search_goes_on_with_its_table_without_being_told(table, machine):
 
 def test_software_of_the_training_box_may_change(table, machine):
     search(table, trials=1)
-    machine.devices = {"cpu": build_device(model="Third CPU", torch="9.0")}
+    machine.device_of = {"cpu": build_device(model="Third CPU", torch="9.0")}
     machine.form = "another"
     assert go_on(table, trials=1)[1].measured == 2
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from builders import build_plan, build_score, digits
-from fakes import FakeMachine, FakeWorkers
+from fakes import FakeTrainer
 
 from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import DeviceError, HiloNasError, StudyMismatchError
+from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, OtherProxyScored, SeedScored
-from hilo_nas.search import sweep
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.search.takeover import Scored
@@ -36,14 +36,15 @@ def listed():
 
 
 class Desk:
-    """A study folder, a fake machine and fake workers, and what was told."""
+    """A study folder, a fake machine, and what was told."""
 
     def __init__(self, path):
         self.folder = StudyFolder(path / "swept")
-        self.machine, self.workers, self.told = FakeMachine(), FakeWorkers(), []
+        self.machine, self.told = FakeTrainer(), []
 
-    def sweep(self, count, courses, plan=TABLE, *, proxies=(), jobs=1, reuse=None, **options):
+    def sweep(self, count, courses, plan=TABLE, *, proxies=(), reuse=None, **options):
         request = SearchRequest(data="digits", device="cpu", **options)
+        self.machine.files = CheckpointFiles(self.folder.checkpoints_path, budget_mib=request.checkpoint_mib)
         return run_sweep(
             request,
             digits(),
@@ -52,10 +53,10 @@ class Desk:
             plan,
             courses,
             self.told.append,
-            jobs=jobs,
+            jobs=None,
             proxies=proxies,
             reuse=reuse,
-            start_worker=self.workers,
+            evaluator=self.machine,
         )
 
     def table(self, count=5, plan=TABLE, **options):
@@ -67,10 +68,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
-    desk = Desk(tmp_path)
-    monkeypatch.setattr(sweep, "LocalExecutor", desk.machine)
-    return desk
+def desk(tmp_path):
+    return Desk(tmp_path)
 
 
 def seen(record, seed=0):
@@ -89,28 +88,20 @@ def test_every_network_is_timed_and_scored_at_each_budget(desk):
     assert news[0].value == records[0].scores[-1].value
 
 
-def test_several_workers_share_the_cores_and_leave_the_same_records(desk, tmp_path, monkeypatch):
+def test_several_trainings_at_once_leave_the_same_records(desk, tmp_path):
     alone = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table()]
     desk.folder = StudyFolder(tmp_path / "together")
-    desk.workers.made.clear()
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    together = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table(jobs=4)]
+    desk.machine = FakeTrainer(slots=4)
+    together = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table()]
     assert together == alone
-    assert desk.workers.made == [(f"training-{i}", "2") for i in range(4)]
-
-
-def test_jobs_left_out_are_the_cores_of_a_cpu(desk, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
-    desk.table(jobs=None)
-    assert [threads for _, threads in desk.workers.made] == ["1"] * 3
 
 
 def test_a_second_call_does_nothing_again(desk):
     first = desk.table(proxies=("naswot",))
-    desk.workers.legs.clear()
-    desk.workers.others.clear()
+    desk.machine.legs.clear()
+    desk.machine.others.clear()
     assert desk.table(proxies=("naswot",)) == first
-    assert (desk.workers.legs, desk.workers.others) == ([], [])
+    assert (desk.machine.legs, desk.machine.others) == ([], [])
     assert len(desk.machine.cohorts) == 1
 
 
@@ -124,11 +115,11 @@ def test_a_longer_list_goes_on_with_a_shorter_one(desk):
 
 def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_leaves_the_rest_alone(desk):
     table = desk.table(5)
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     records = desk.sweep(2, [Course(seed=1, images=3008, networks=2)], proxies=("zico",))
     assert [record.key for record in records] == [record.key for record in table[:2]]
     assert {seen(record, seed=1) for record in records} == {BUDGETS}
-    assert {key for key, _, _ in desk.workers.legs} == {record.key for record in records}
+    assert {key for key, _, _ in desk.machine.legs} == {record.key for record in records}
     assert desk.folder.load_records()[2:] == table[2:]
     assert desk.folder.load_manifest().trials == 5
     assert len(desk.machine.cohorts) == 1
@@ -137,16 +128,16 @@ def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_leaves_the_rest_alo
 def test_budgets_are_those_of_all_calls_and_old_scores_keep_theirs(desk):
     table = desk.table(4)
     long = build_plan(images=20_000, rungs=(1000, 3010, 9000))
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     desk.sweep(4, [Course(seed=1, images=20_032, networks=1)], long)
     manifest = desk.folder.load_manifest()
     # 3,010 images are one batch more than 3,000; 1,000 are the same.
     assert (manifest.plan.rungs, manifest.plan.images) == ((500, 1000, 3000, 3010, 9000), 20_000)
     assert manifest.plan_hash == table[0].scores[0].plan_hash
-    assert [leg[1:] for leg in desk.workers.legs] == [(1, n) for n in (512, 1024, 3008, 3072, 9024, 20_032)]
-    desk.workers.legs.clear()
+    assert [leg[1:] for leg in desk.machine.legs] == [(1, n) for n in (512, 1024, 3008, 3072, 9024, 20_032)]
+    desk.machine.legs.clear()
     assert desk.table(4)[1:] == table[1:]
-    assert desk.workers.legs == []  # not even at budgets that came between
+    assert desk.machine.legs == []  # not even at budgets that came between
     assert desk.folder.load_manifest() == manifest
 
 
@@ -159,15 +150,15 @@ def test_budgets_asked_for_are_no_conflict_with_a_stored_study(desk):
 
 def test_a_training_goes_on_at_a_larger_budget(desk):
     desk.table(2)
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     records = desk.table(2, build_plan(images=9000))
-    assert [leg[1:] for leg in desk.workers.legs] == [(0, 9024)] * 2
+    assert [leg[1:] for leg in desk.machine.legs] == [(0, 9024)] * 2
     assert {seen(record) for record in records} == {(*BUDGETS, 9024)}
 
 
 def test_courses_are_gone_through_in_their_order_after_the_other_proxies(desk):
     order = []
-    desk.workers.happen = lambda function, arguments: order.append((arguments["plan"]["proxy"], arguments["seed"]))
+    desk.machine.before = lambda task: order.append((task.plan.proxy, task.seed)) if task.kind == "score" else None
     courses = [Course(seed=seed, images=512, networks=count) for seed, count in ((0, 3), (1, 3), (2, 1))]
     desk.sweep(3, courses, proxies=("naswot", "dss"))
     assert order == [
@@ -200,48 +191,48 @@ def test_scores_of_other_proxies_that_are_not_comparable_any_more_are_taken_agai
 
 
 def test_a_network_that_cannot_be_trained_is_a_warning_and_tried_again_by_the_next_call(desk):
-    def fail(function, arguments):
-        if arguments.get("until") == 1024 and arguments["subject"] == broken:
+    def fail(task):
+        if getattr(task, "until", None) == 1024 and task.subject == broken:
             raise HiloNasError("the training diverged")
 
     broken = listed()[1].subject.to_dict()
-    desk.workers.happen = fail
+    desk.machine.before = fail
     records = desk.table(3)
     assert desk.warnings == ["network 1, seed 0: the training diverged"]
     assert [record.state for record in records] == ["complete", "running", "complete"]
     assert seen(records[1]) == (512,)
-    desk.workers.happen = lambda function, arguments: None
-    desk.workers.legs.clear()
+    desk.machine.before = lambda task: None
+    desk.machine.legs.clear()
     records = desk.table(3)
     assert (records[1].state, seen(records[1])) == ("complete", BUDGETS)
-    assert [leg[2] for leg in desk.workers.legs] == [1024, 3008]
+    assert [leg[2] for leg in desk.machine.legs] == [1024, 3008]
 
 
 def test_what_is_wrong_with_all_networks_ends_the_sweep_and_keeps_what_is_done(desk):
-    def fail(function, arguments):
-        if len(desk.workers.legs) == 4:
+    def fail(task):
+        if task.kind == "score" and len(desk.machine.legs) == 4:
             raise DeviceError("the device is gone")
 
-    desk.workers.happen = fail
+    desk.machine.before = fail
     with pytest.raises(DeviceError, match="the device is gone"):
         desk.table(3)
     assert [seen(record) for record in desk.folder.load_records()] == [BUDGETS, (512,), ()]
-    desk.workers.happen = lambda function, arguments: None
+    desk.machine.before = lambda task: None
     assert {seen(record) for record in desk.table(3)} == {BUDGETS}
-    assert len(desk.workers.legs) == len(set(desk.workers.legs)) == 9
+    assert len(desk.machine.legs) == len(set(desk.machine.legs)) == 9
 
 
 def test_a_training_goes_on_from_its_checkpoint_and_later_from_those_kept_within_the_disk_budget(desk):
     desk.table(4, checkpoint_mib=2.9 / 2**20)  # of the fake files of four bytes none
-    assert [leg[2] for leg in desk.workers.resumed] == [1024, 3008] * 4
+    assert [leg[2] for leg in desk.machine.resumed] == [1024, 3008] * 4
     assert list(desk.folder.checkpoints_path.iterdir()) == []
-    desk.workers.resumed.clear()
+    desk.machine.resumed.clear()
     desk.sweep(4, [Course(seed=1, images=3008, networks=4)], checkpoint_mib=9 / 2**20)
     kept = {path.name for path in desk.folder.checkpoints_path.iterdir()}
     assert len(kept) == 2
-    desk.workers.resumed.clear()
+    desk.machine.resumed.clear()
     desk.sweep(4, [Course(seed=1, images=9024, networks=4)], build_plan(images=9000), checkpoint_mib=9 / 2**20)
-    assert {f"{key}-{seed}.pt" for key, seed, _ in desk.workers.resumed} == kept
+    assert {f"{key}-{seed}.pt" for key, seed, _ in desk.machine.resumed} == kept
 
 
 def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch):
@@ -291,7 +282,7 @@ def trained(number, budgets, *, seed=0, top1=0.9):
 def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is_missing(desk):
     def reuse(manifest):
         assert manifest.plan.budgets == BUDGETS
-        assert manifest.device == desk.machine.devices["cpu"]
+        assert manifest.device == desk.machine.device_of["cpu"]
         return [trained(0, BUDGETS), trained(1, BUDGETS[:2]), trained(2, BUDGETS, seed=5)]
 
     records = desk.table(4, reuse=reuse)
@@ -300,20 +291,20 @@ def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is
     assert [seen(record) for record in records] == [BUDGETS] * 4
     assert [score.value == 0.9 for score in records[1].scores] == [True, True, False]
     assert seen(records[2], seed=5) == BUDGETS
-    assert [leg for leg in desk.workers.legs if leg[0] == records[0].key] == []
-    assert [images for key, _, images in desk.workers.legs if key == records[1].key] == [3008]
+    assert [leg for leg in desk.machine.legs if leg[0] == records[0].key] == []
+    assert [images for key, _, images in desk.machine.legs if key == records[1].key] == [3008]
     assert all(record.measurement.cohort == "cohort-0" for record in records)
     assert desk.folder.load_records() == records
 
 
 def test_own_scores_come_before_those_from_elsewhere(desk):
     before = desk.table(2, build_plan(images=512))
-    desk.workers.legs.clear()
+    desk.machine.legs.clear()
     records = desk.table(2, reuse=lambda manifest: [trained(0, BUDGETS)])
     assert records[0].scores[0] == before[0].scores[0]
     assert [score.value for score in records[0].scores[1:]] == [0.9, 0.9]
     assert records[0].origin == "list"
-    assert {key for key, _, _ in desk.workers.legs} == {records[1].key}
+    assert {key for key, _, _ in desk.machine.legs} == {records[1].key}
 
 
 def test_a_network_that_cannot_be_timed_takes_nothing_over(desk):

@@ -33,7 +33,7 @@ TOP1S = [0.50, 0.40, 0.70, 0.90]
 
 @pytest.fixture
 def source(tmp_path, machine):
-    machine.devices["cuda"] = build_device(kind="cuda", model="Test GPU")
+    machine.device_of["cuda"] = build_device(kind="cuda", model="Test GPU")
     return write_timed_study(tmp_path, machine, ARCHS, "source", top1s=TOP1S)
 
 
@@ -193,7 +193,7 @@ def test_scores_of_another_training_are_refused_before_a_device_is_read(source, 
         search(source, reuse="source", device="mps", proxy_batch_size=16)
     search(source, until_trials=1)
     source.write_manifest(dataclasses.replace(source.load_manifest(), plan=build_plan(batch_size=16)))
-    machine.devices.clear()
+    machine.device_of.clear()
     for name, error in (("source", StudyMismatchError), ("sauce", NotFoundError)):
         with pytest.raises(error):
             search(source, reuse=name, until_trials=2)

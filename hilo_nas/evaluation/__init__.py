@@ -1,0 +1,52 @@
+"""Who does the work of a search: the evaluator's tasks, its protocol, and the evaluator of this machine."""
+
+from hilo_nas.evaluation.drive import Steps, drive, run_task
+from hilo_nas.evaluation.local import LocalEvaluator, evaluator_or_local
+from hilo_nas.evaluation.protocol import (
+    Blame,
+    Evaluator,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    blame_of,
+)
+from hilo_nas.evaluation.tasks import (
+    Count,
+    DeviceReport,
+    Inspect,
+    Preparation,
+    Prepare,
+    Score,
+    Scoring,
+    Task,
+    Time,
+    Timing,
+    task_from_dict,
+)
+
+__all__ = [
+    "Blame",
+    "Count",
+    "DeviceReport",
+    "Evaluator",
+    "Failed",
+    "Finished",
+    "Inspect",
+    "LocalEvaluator",
+    "Message",
+    "Preparation",
+    "Prepare",
+    "Progress",
+    "Score",
+    "Scoring",
+    "Steps",
+    "Task",
+    "Time",
+    "Timing",
+    "blame_of",
+    "drive",
+    "evaluator_or_local",
+    "run_task",
+    "task_from_dict",
+]

@@ -1,0 +1,36 @@
+"""Which checkpoints of trainings a study gives up first: those that are least likely to be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from hilo_nas.pareto import non_dominated_ranks
+from hilo_nas.records import TrialRecord
+
+__all__ = ["checkpoint_of", "dispensable"]
+
+
+def checkpoint_of(key: str, seed: int) -> str:
+    """Returns the name of the checkpoint of a network's training with a seed."""
+    return f"{key}-{seed}"
+
+
+def dispensable(records: Sequence[TrialRecord], seeds: Collection[int], needed: Collection[str] = ()) -> Iterator[str]:
+    """Yields checkpoints in the order in which they may go: those of the worst fronts first, the oldest trial first.
+
+    A network without a speed or a score comes first of all.
+
+    Args:
+        records: The study's; their scores must be on disk.
+        seeds: Of its trainings.
+        needed: Checkpoints of trainings that are under way or are to be resumed, which are left out.
+    """
+    found = [(r, m, s) for r in records if (m := r.measurement) and (s := r.score)]
+    ranks = non_dominated_ranks([(m.images_per_s, s.value) for _, m, s in found])
+    rank_of = {record.key: rank for (record, _, _), rank in zip(found, ranks, strict=True)}
+    unknown = len(rank_of)
+    keys = dict.fromkeys(record.key for record in records)
+    ordered = sorted(keys, key=lambda key: -rank_of.get(key, unknown))
+    for name in (checkpoint_of(key, seed) for key in ordered for seed in seeds):
+        if name not in needed:
+            yield name
