@@ -60,10 +60,9 @@ class Setting:
     conditions: tuple[Condition, ...]
     limits: dict[str, float]
     """Those of the command line; see `Manifest.limits`."""
-    device: DeviceIdentity
-    """Of the timings."""
     calibrations: dict[str, Calibration]
-    """By the condition's label."""
+    """By the condition's label; each names the device of its timings."""
+    training_device: DeviceIdentity
     plan: ProxyPlan
     data: DataIdentity
     prepared: dict[str, Any]
@@ -96,6 +95,7 @@ class Setting:
             created_at=utc_now(),
             limits=self.limits,
             speeds=None if self.speeds is None else self.speeds.identity(),
+            training_device=self.training_device,
             prepared=hash_facts(self.prepared),
             **fields,
         )
@@ -144,13 +144,12 @@ def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emi
         speeds, taken = _open_speeds(request, space)
         aims = _aims_within(taken.conditions, request)
         report = run_task(evaluator, Inspect(target=request.device), emit)  # it only trains
-        identity, calibrations = taken.device, taken.calibrations
+        calibrations = taken.calibrations
     else:
         fields = {"batch_size": defaults.get("batch_size", 64), **condition_options(request), "img_size": img_size}
         foreseen = aims_of(request, foresee_objective(fields, request.device))
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
         report = run_task(evaluator, Inspect(target=request.device), emit)
-        identity = report.identity
         aims = aims_of(request, build_objective(fields, report.target, report.threads))
 
     def prepare_data() -> Preparation:
@@ -183,7 +182,7 @@ def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emi
         space=space,
         conditions=aims.conditions,
         limits=aims.limits,
-        device=identity,
+        training_device=report.identity,
         calibrations=calibrations or calibrate_all(aims.conditions, evaluator, resources, emit),
         plan=dataclasses.replace(plan, hflip=images.facts["hflip"]),
         data=data,

@@ -99,6 +99,7 @@ def test_nothing_is_timed_and_the_training_is_on_the_device_at_hand(table, machi
     assert set(machine.targets) == {"cuda"}
     manifest = folder.load_manifest()
     assert manifest.device == table.load_setting().device
+    assert manifest.training_device == machine.device_of["cuda"]
     assert manifest.conditions == table.load_setting().conditions
     assert manifest.speeds == table.identity()
     assert folder.load_local().values["speeds"] == str(table.path)
