@@ -92,7 +92,7 @@ def test_a_changed_calibration_changes_every_speed_and_interval_and_no_ratio(tmp
     after = recalibrated(StudyFolder(tmp_path / "s"), 1569.0).load_records()
     for old, new in zip(before, after, strict=True):
         for name in ("images_per_s", "images_per_s_low", "images_per_s_high", "images_per_s_spread"):
-            assert getattr(new.measurement, name) == pytest.approx(getattr(old.measurement, name) * 1569 / 320)
+            assert getattr(new.measurement, name) == pytest.approx(getattr(old.measurement, name) * 1569 / 256)
         assert new.measurement.ratio == old.measurement.ratio
     assert probability_of_speed(*after) == probability_of_speed(*before)
 
@@ -102,7 +102,7 @@ def test_a_calibration_that_is_taken_back_gives_the_old_values(tmp_path):
     before = speeds(folder)
     for record in recalibrated(folder, 1569.0).load_records():
         folder.write_record(record)  # as a search does
-    assert speeds(recalibrated(folder, 320.0)) == pytest.approx(before, rel=1e-9)
+    assert speeds(recalibrated(folder, 256.0)) == pytest.approx(before, rel=1e-9)
 
 
 def test_what_was_timed_under_other_facts_is_left_as_it_is(tmp_path):
@@ -175,7 +175,7 @@ def test_a_better_timing_of_a_form_that_is_no_longer_run_does_not_count(tmp_path
 def test_a_pair_is_compared_in_the_best_cohort_that_both_share(tmp_path):
     """Shared in a steady and a newer bursty cohort; each was last timed alone."""
     alone = [
-        dataclasses.replace(measurement, cohort=f"alone-{i}", ratio=(900.0 + 90 * i) / 320)
+        dataclasses.replace(measurement, cohort=f"alone-{i}", ratio=(900.0 + 90 * i) / 256)
         for i, measurement in enumerate(timings("x", ["steady"] * 2, 3))
     ]
     bursty = list(reversed(timings("bursty", ["bursty"] * 2, 2)))

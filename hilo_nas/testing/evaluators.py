@@ -93,7 +93,7 @@ class FakeAnswers:
     def _calibration(self) -> Calibration:
         return Calibration(
             reference="fake",
-            images_per_s=320.0,
+            images_per_s=256.0,
             images_per_s_spread=1.0,
             call_seconds=(0.1,) * 8,
             steady=True,
@@ -103,16 +103,16 @@ class FakeAnswers:
     def _measurement(self, task: Time, name: str) -> Measurement:
         entrant = task.entries[name]
         speed, batch_size = self._speed_of(entrant.subject), entrant.condition.batch_size
-        call, reference = batch_size / speed, batch_size / 320.0
+        call, reference = batch_size / speed, batch_size / 256.0
         latency_ms = 1000 * call
         return Measurement(
             condition=entrant.condition,
             device=self.identity,
-            ratio=speed / 320.0,
+            ratio=speed / 256.0,
             ratio_spread=0.01,
-            ratio_low=0.99 * speed / 320.0,
-            ratio_high=1.01 * speed / 320.0,
-            reference_images_per_s=320.0,
+            ratio_low=0.99 * speed / 256.0,
+            ratio_high=1.01 * speed / 256.0,
+            reference_images_per_s=256.0,
             images_per_s_raw=speed,
             latency_ms_p50=latency_ms,
             latency_ms_p95=latency_ms,

@@ -260,8 +260,8 @@ def test_a_study_without_a_scored_network_has_no_knee(refused, home):
 def test_a_study_of_a_newer_version_is_refused_and_left_alone(refused, home, part):
     folder = write_study(home / "studies", "demo", [build_record(0)])
     path = folder.manifest_path if part == "manifest" else folder.trials_path / "0000.json"
-    text = path.read_text().replace("schema_version: 1", "schema_version: 99")
-    path.write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
+    text = path.read_text().replace("schema_version: 2", "schema_version: 99")
+    path.write_text(text.replace('"schema_version": 2', '"schema_version": 99'))
     before = path.read_text()
     for command in (("front", "demo"), ("status", "demo"), ("search", "--study", "demo")):
         said = refused(*command, code=1)

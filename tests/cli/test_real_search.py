@@ -152,8 +152,8 @@ def test_the_study_holds_no_local_path_and_its_tables_are_written(killed, home):
     assert len(lines) == 1 + len(folder.load_records())
     manifest = yaml.safe_load((folder.path / "manifest.yaml").read_text())
     assert manifest["data"]["name"] == "digits"
-    assert manifest["device"]["torch"]
-    assert manifest["calibrations"]
+    (timing,) = manifest["timings"]
+    assert timing["calibration"]["device"]["torch"] == manifest["training_device"]["torch"]
 
 
 def without_timings(record):
@@ -211,7 +211,7 @@ def test_another_torch_is_refused(killed, home, environment):
     copy = home / "studies" / "moved"
     shutil.copytree(killed[0].path, copy)
     text = (copy / "manifest.yaml").read_text()
-    stored = yaml.safe_load(text)["device"]["torch"]
+    stored = yaml.safe_load(text)["timings"][0]["calibration"]["device"]["torch"]
     (copy / "manifest.yaml").write_text(text.replace(stored, "1.0.0"))
     code, _, err = finish(home, environment, "search", "--study", "moved", "--trials", "1")
     assert code == 1
@@ -301,7 +301,7 @@ def test_the_records_are_json_that_other_tools_read(killed):
     content = json.loads((killed[0].trials_path / "0000.json").read_text())
     measurement = content["measurements"][0]
     assert len(measurement["reference_seconds"]) == len(measurement["call_seconds"])
-    assert 0 < measurement["images_per_s_low"] <= measurement["images_per_s_high"]
+    assert 0 < measurement["ratio_low"] <= measurement["ratio_high"]
     assert measurement["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
     assert measurement["form"].startswith("litv2/")
     seen = [score["images_seen"] for score in content["scores"]]

@@ -130,7 +130,7 @@ def test_sizes_come_from_the_train_yaml_beside_the_file_or_are_said_to_be_assume
     study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
     export(TIMM, source_of_trial(study.load_manifest(), study.record(3)), tmp_path / "out", ExportOptions())
     source = load_source(tmp_path / "out" / "arch.yaml")
-    assert (source.num_classes, source.img_size) == (10, 32)
+    assert (source.num_classes, source.preprocessing.img_size) == (10, 32)
     assert f"num_classes 10 (from {tmp_path / 'out' / 'train.yaml'})" in source.assumed
     given = load_source(tmp_path / "out" / "arch.yaml", num_classes=7, img_size=64)
     assert (given.num_classes, given.img_size, given.assumed) == (7, 64, "")
@@ -232,7 +232,7 @@ def test_a_train_yaml_that_is_no_file_is_passed_over_and_one_of_huge_sizes_is_re
     beside.write_text(yaml.safe_dump(options), encoding="utf-8")
     with pytest.raises(UsageError, match="num_classes must be at most 1,000,000, but got 1000000000000"):
         load_source(arch_file)
-    assert load_source(arch_file, num_classes=10).img_size == 224
+    assert load_source(arch_file, num_classes=10).preprocessing.img_size == 224
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,10 @@ def test_a_resumed_search_replaces_a_calibration_that_was_wrong(tmp_path, machin
     before, manifest = study.load_records(), study.load_manifest()
     calibrate(1569.0)
     (changed,) = changes(search(study, 3))
-    assert (changed.condition, changed.old_images_per_s, changed.images_per_s) == (LABEL, 320.0, 1569.0)
-    assert changed.ratio == pytest.approx(1569 / 320)
+    assert (changed.condition, changed.old_images_per_s, changed.images_per_s) == (LABEL, 256.0, 1569.0)
+    assert changed.ratio == pytest.approx(1569 / 256)
     for old, new in zip(before, study.load_records(), strict=False):
-        assert new.measurement.images_per_s == pytest.approx(old.measurement.images_per_s * 1569 / 320)
+        assert new.measurement.images_per_s == pytest.approx(old.measurement.images_per_s * 1569 / 256)
     after = study.load_manifest()
     assert after == dataclasses.replace(manifest, calibrations=after.calibrations, trials=3)
     assert changes(search(study, 4)) == []
@@ -60,7 +60,7 @@ def test_a_resumed_search_replaces_a_calibration_that_was_wrong(tmp_path, machin
 @pytest.mark.parametrize(
     ("images_per_s", "fields"),
     [
-        (330.0, {}),
+        (264.0, {}),
         (160.0, {"device_state": LOADED}),
         (160.0, {"call_seconds": (0.1, 0.1, 0.2) * 10}),
         (160.0, {"device_state": {"throttle_reasons": ["hardware thermal slowdown"]}}),
@@ -137,10 +137,10 @@ def test_a_trained_network_that_surely_breaks_a_limit_becomes_infeasible_and_a_d
     slow, fast = sorted(ARCHS, key=speed)
     bound = 0.9 * speed(slow)
     study = write_timed_study(tmp_path, machine, [slow, fast], limits={"images_per_s": bound}, space=PLAIN)
-    calibrate(320.0 * 0.89)  # now 1 % below, the error of a calibration being 2 %
+    calibrate(256.0 * 0.89)  # now 1 % below, the error of a calibration being 2 %
     search(study, 3)
     assert study.load_records()[0].state == "complete"
-    calibrate(320.0 * 0.7)
+    calibrate(256.0 * 0.7)
     search(study, 4)
     record = study.load_records()[0]
     assert record.state == "infeasible"
@@ -180,7 +180,7 @@ def test_a_network_that_may_keep_a_limit_is_timed_again_before_it_is_infeasible(
     study = write_timed_study(tmp_path, machine, [], limits={}, space=one, trials=1)
     bound = beyond * speed(ARCHS[0])
     study.write_manifest(dataclasses.replace(study.load_manifest(), limits={"images_per_s": bound}))
-    calibrate(320.0)
+    calibrate(256.0)
     machine.law = lambda subject: (speed(ARCHS[0]), 0.5)
     events = search(study, 1)
     (record,) = study.load_records()

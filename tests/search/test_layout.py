@@ -74,7 +74,7 @@ def test_a_fifo_is_no_file_and_hangs_nobody(folder):
     with pytest.raises(StorageError, match=r"events\.jsonl must be a file, but is a special file"):
         check_layout(folder)
     os.mkfifo(folder.trials_path / "0003.json")
-    with pytest.raises(StorageError, match=r"0003\.json must be a trial's record, but is no file"):
+    with pytest.raises(StorageError, match=r"0003\.json: it must be a regular file, but is a pipe"):
         folder.load_records()
 
 
