@@ -146,7 +146,7 @@ def test_a_further_timing_or_another_calibration_makes_no_other_table(table):
     table.write_record(dataclasses.replace(record, measurements=(newer, *record.measurements)))
     assert table.is_named_by(before)
     setting = table.load_setting()
-    calibrations = {label: build_calibration(640.0) for label in setting.calibrations}
+    calibrations = {label: build_calibration(512.0) for label in setting.calibrations}
     table.write_setting(dataclasses.replace(setting, calibrations=calibrations))
     again = SpeedFolder(table.path)
     assert again.is_named_by(before)

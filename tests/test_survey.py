@@ -30,6 +30,9 @@ class FakeRuler:
     def read_device(self, device, emit):
         return device, build_device(), 2
 
+    def identity_of(self, kind, emit):
+        return build_device()
+
     def read_form(self, condition, emit):
         return self.form
 

@@ -50,8 +50,13 @@ class ReleasesPlan:
 
     def __post_init__(self) -> None:
         faults = [f"seconds must be above 0, but got {self.seconds:g}"] * (self.seconds <= 0)
+        kind = "cpu"
         try:
-            self.list_cohorts(kind_of_device(self.device or "cpu"))
+            kind = kind_of_device(self.device or kind)
+        except UsageError as error:
+            faults.append(str(error))
+        try:
+            self.list_cohorts(kind)
         except UsageError as error:
             faults.append(str(error))
         if faults:

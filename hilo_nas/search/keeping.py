@@ -22,15 +22,18 @@ def dispensable(records: Sequence[TrialRecord], seeds: Collection[int], needed: 
 
     Args:
         records: The study's; their scores must be on disk.
-        seeds: Of its trainings.
+        seeds: Of its trainings, besides those that the scores are of.
         needed: Checkpoints of trainings that are under way or are to be resumed, which are left out.
     """
     found = [(r, m, s) for r in records if (m := r.measurement) and (s := r.score)]
     ranks = non_dominated_ranks([(m.images_per_s, s.value) for _, m, s in found])
     rank_of = {record.key: rank for (record, _, _), rank in zip(found, ranks, strict=True)}
     unknown = len(rank_of)
-    keys = dict.fromkeys(record.key for record in records)
-    ordered = sorted(keys, key=lambda key: -rank_of.get(key, unknown))
-    for name in (checkpoint_of(key, seed) for key in ordered for seed in seeds):
+    seeds_of: dict[str, dict[int, None]] = {}
+    for record in records:
+        trained = seeds_of.setdefault(record.key, dict.fromkeys(seeds))
+        trained |= dict.fromkeys(score.seed for score in record.scores)
+    ordered = sorted(seeds_of, key=lambda key: -rank_of.get(key, unknown))
+    for name in (checkpoint_of(key, seed) for key in ordered for seed in seeds_of[key]):
         if name not in needed:
             yield name

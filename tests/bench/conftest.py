@@ -8,7 +8,7 @@ from builders import build_condition, build_device, build_measurement
 
 from hilo_nas.events import NetworkPrepared
 from hilo_nas.measure import Cohort
-from hilo_nas.measurement import Calibration
+from hilo_nas.measurement import Calibration, kind_of_device
 from hilo_nas.rounds import interval, judge, ratio
 
 ROUNDS = 40
@@ -72,7 +72,7 @@ class FakeRuler:
         return None
 
     def read_device(self, device, emit):
-        return device or "cpu", build_device(), 2
+        return device or "cpu", build_device(kind=kind_of_device(device or "cpu")), 2
 
     def calibrate(self, condition, emit):
         return Calibration(

@@ -169,7 +169,7 @@ def test_files_are_named_by_their_condition_and_hold_every_row(run, tmp_path):
 
 def test_a_gpus_files_are_named_by_its_model():
     taken = build_measurement(
-        condition=build_condition(device="cuda:0", precision="fp16", batch_size=64),
+        condition=build_condition(device="cuda", precision="fp16", batch_size=64),
         device=build_device(kind="cuda", model="NVIDIA H100 80GB HBM3", torch="2.15.0+cu132"),
     )
     assert name_results("backbones", taken) == "backbones-cuda-nvidia-h100-80gb-hbm3-fp16-b64-pt2.15-2026-07"

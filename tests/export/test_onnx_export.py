@@ -133,7 +133,7 @@ def test_sizes_come_from_the_train_yaml_beside_the_file_or_are_said_to_be_assume
     assert (source.num_classes, source.preprocessing.img_size) == (10, 32)
     assert f"num_classes 10 (from {tmp_path / 'out' / 'train.yaml'})" in source.assumed
     given = load_source(tmp_path / "out" / "arch.yaml", num_classes=7, img_size=64)
-    assert (given.num_classes, given.img_size, given.assumed) == (7, 64, "")
+    assert (given.num_classes, given.preprocessing.img_size, given.assumed) == (7, 64, "")
     (tmp_path / "out" / "train.yaml").unlink()
     alone = load_source(tmp_path / "out" / "arch.yaml")
     assert alone.assumed == "Assumed: num_classes 1000 (the default), img_size 224 (the default)."
