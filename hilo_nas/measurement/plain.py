@@ -91,23 +91,19 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
     if not isinstance(fields, Mapping):
         raise RecordError(f"{cls.__name__} must be a mapping, but got {_shown(fields)}")
     values: dict[str, Any] = dict(given or {})
-    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = _hints(cls)  # type: ignore[arg-type]
+    known = _fields_of(cls)  # type: ignore[arg-type]
     faults = [
         f"{name if isinstance(name, str) else _shown(name)} is no known field: was it written by a newer version?"
         for name in fields
         if name not in known
     ]
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in fields and name not in values and field.default is field.default_factory is dataclasses.MISSING
-    ]
+    missing = [name for name, field in known.items() if field.is_required and name not in fields and name not in values]
     if missing:
         faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     for name in (name for name in known if name in fields):
+        field = known[name]
         try:
-            values[name] = read_field(fields[name], hints[name])
+            values[name] = (check_type if field.is_plain else read_field)(fields[name], field.hint)
         except RecordError as error:
             faults += named_faults(name, error)
     if faults:
@@ -118,9 +114,34 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
         raise RecordError(str(error)) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """Type of a field, looked up once per class: a study holds hundreds of thousands of values."""
+
+    hint: Any
+    is_required: bool
+    is_plain: bool
+    """Whether msgspec reads all of it."""
+
+
 @functools.cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+def _fields_of(cls: type[Any]) -> dict[str, _Field]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        field.name: _Field(
+            hints[field.name],
+            field.default is field.default_factory is dataclasses.MISSING,
+            _is_plain(hints[field.name]),
+        )
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a type holds neither a dataclass nor an enumeration, which `read_field` reads."""
+    if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, enum.Enum)):
+        return False
+    return all(_is_plain(argument) for argument in typing.get_args(hint))
 
 
 def read_field(value: Any, hint: Any) -> Any:
