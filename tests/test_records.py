@@ -288,3 +288,23 @@ def test_a_record_that_json_cannot_say_is_not_half_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_record(tmp_path, build_record(0, violations={"params_m": float("nan")}))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"),
+    [
+        ({"others_cores": -1}, r"device_state\.others_cores must be a number >= 0.0, but got -1"),
+        (
+            {"others_cores": 1, "quietest": {"steal_cores": "x"}},
+            r"device_state\.quietest\.steal_cores must be",
+        ),
+        ({"others_cores": 1, "quietest": {}}, r"device_state\.quietest\.others_cores is missing"),
+        ({"with": [{"pid": 1, "name": "x", "cores": "y"}]}, r"device_state\[0\]\.cores must be a number"),
+        ({"throttle_reasons": "hot"}, r"device_state\.throttle_reasons must be a list"),
+    ],
+)
+def test_what_a_device_said_of_itself_has_the_types_that_readers_rely_on(state, fault):
+    fields = build_record(3).to_dict()
+    fields["measurements"][0]["device_state"] = state
+    with pytest.raises(RecordError, match=fault):
+        TrialRecord.from_dict(fields)

@@ -58,6 +58,7 @@ _KINDS = {
 }
 _FIELD = re.compile(r"\w+(\.|\[| must | is no known)")
 """Begin of a fault that names a field."""
+_STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+)\]")
 _LONGEST = 80
 """Characters of a wrong value that a message shows."""
 
@@ -232,11 +233,11 @@ def _explained(text: str, value: Any) -> str:
 
 
 def _at(value: Any, path: str) -> Any:
-    """The value at a place such as `[3]`; the whole where msgspec does not say which key of a mapping it means."""
+    """The value at a place such as `.quietest.cores` or `[3]`; the whole where msgspec names no key."""
     if "..." in path:
         return value
-    for index in path.strip("[]").split("][") if path else ():
-        value = value[int(index)]
+    for step in _STEP.finditer(path):
+        value = value[step["name"]] if step["name"] else value[int(step["index"])]
     return value
 
 

@@ -25,21 +25,21 @@ PROXY_PRECISIONS = ("fp32", "amp-bf16", "amp-fp16")
 class ProxyPlan:
     """A short training, or what stands in for it, apart from its architecture, its data, its seed and its device."""
 
-    img_size: int
+    img_size: Size
     """Side of the square training images in pixels."""
-    batch_size: int
-    images: int
+    batch_size: Size
+    images: Size
     """The full budget: training images seen in all, repeats included; 1 for a proxy that has no budget."""
-    rungs: tuple[int, ...] = ()
+    rungs: tuple[Size, ...] = ()
     """Images seen at which the network is scored on the way, ascending; see `budgets`."""
     precision: str = "fp32"
     """`fp32`, or autocast over float32 weights: `amp-bf16` or `amp-fp16`."""
     metric: str = DEFAULT_PROXY.metrics[0].name
     """Of a training: `top1`; `balanced`, the mean of the classes' recalls; or `likelihood`, the probability given to
     the true class (geometric mean). See `score_metric`."""
-    val_fraction: float = 0.2
+    val_fraction: Share = 0.2
     """Share of the training split held out for scoring, stratified; unused with validation data of its own."""
-    val_images: int = 4000
+    val_images: Size = 4000
     """Held-out images at most; at 4,000 the standard error of a top-1 of 0.5 is 0.8 points."""
     hflip: bool = True
     """Whether images may be mirrored; false for digits and letters."""
@@ -124,8 +124,12 @@ class ProxyPlan:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyPlan:
-        """Builds the plan that `to_dict` described, or one stored by an earlier version."""
-        return cls(**{**fields, "rungs": tuple(fields.get("rungs", ()))})
+        """Returns the plan that `to_dict` described, or one stored by an earlier version.
+
+        Raises:
+            RecordError: A field is wrong; names all.
+        """
+        return read_value(cls, fields)
 
     def for_comparison(self, name: str) -> ProxyPlan:
         """Returns the plan by which another proxy without a budget scores the same networks on the same images."""
