@@ -141,7 +141,7 @@ def study_for(random, folder):
 
 
 def read(run, random, folder):
-    """Reads a study in one of the ways that need no worker; it stays as it is."""
+    """Reads a study in one of the ways that need no worker and returns the exit code; the study stays as it is."""
     before = digest(folder)
     ways = [
         ["status", folder.name],
@@ -150,8 +150,15 @@ def read(run, random, folder):
         ["front", folder.name, "--format", "csv"],
         ["export", folder.name, "--knee", "--format", "timm", "-o", f"out-{random.random()}"],
     ]
-    run(*random.choice(ways))
+    code = run(*random.choice(ways))
     assert digest(folder) == before
+    return code
+
+
+def test_a_study_that_is_whole_is_read_in_every_way(run, tmp_path):
+    random = Random(0)
+    for _ in range(30):  # of 5 ways and 3 studies; what the others find is then the damage
+        assert read(run, random, study_for(random, tmp_path / "studies" / "s")) == 0
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
