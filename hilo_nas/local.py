@@ -33,8 +33,10 @@ __all__ = ["STATE_VARIABLE", "Local", "load_local", "state_folder", "write_local
 STATE_VARIABLE = "HILO_NAS_STATE_DIR"
 """Names the folder of this user's key; else `hilo-nas` below $XDG_STATE_HOME, else below ~/.local/state."""
 
-OPTIONS = ("data", "val_data", "proxy", "cache_dir", "speeds", "reuse")
+OPTIONS = ("data", "val_data", "proxy", "cache_dir")
 """What the file may say; each is the option of a search that says the same."""
+_EARLIER = ("speeds", "reuse")
+"""Options that earlier versions wrote and signed; they mean nothing any more."""
 _KEY_BYTES = 32
 
 
@@ -77,14 +79,15 @@ def load_local(path: Path) -> Local:
         return Local()
     if not isinstance(content, dict):
         return Local(fault=f"it must hold options, but holds a {type(content).__name__}")
-    said = {name: content[name] for name in OPTIONS if content.get(name) is not None}
+    said = {name: content[name] for name in (*OPTIONS, *_EARLIER) if content.get(name) is not None}
     if wrong := [name for name, value in said.items() if not isinstance(value, str)]:
         return Local(fault=f"{', '.join(wrong)} must be text")
     if not said:
         return Local()
     functions = content.get("functions") or {}
     if not _is_signed(said, functions, content.get("signature"), path):
-        return Local(ignored=said, fault="it was not written by this user for this folder, or was edited")
+        ignored = {name: value for name, value in said.items() if name in OPTIONS}
+        return Local(ignored=ignored, fault="it was not written by this user for this folder, or was edited")
     return Local(values=said, functions=functions)
 
 

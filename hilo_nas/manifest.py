@@ -28,6 +28,7 @@ from hilo_nas.safe_yaml import parse_yaml
 from hilo_nas.schema_1 import upgraded_manifest
 from hilo_nas.space import SearchSpace
 from hilo_nas.space.file import build_space
+from hilo_nas.states import TrialState
 from hilo_nas.transitions import interrupt
 
 __all__ = ["DataIdentity", "Manifest"]
@@ -91,14 +92,14 @@ class Manifest:
     sampler: str
     seed: Count
     trials: Count
-    """Networks to be measured in all, without peers; a later call may change it."""
+    """Networks to be measured in all (`counts`); a later call may change it."""
     versions: dict[str, str]
     """Of the tool and its libraries when the study was made."""
     created_at: str
     limits: dict[str, Finite] = dataclasses.field(default_factory=dict)
     """Limits that the command line set beside the space's own; see `hilo_nas.space.limits` for their names."""
     speeds: str | None = None
-    """Name and hash of the table of speeds that stands in for timing, where another machine timed the networks."""
+    """Name of the study whose timings were copied, where another machine timed the networks: nothing is timed here."""
     eta: Positive | None = 3.0
     """One of how many networks goes on at each rung of the plan; None where all are fully trained."""
     peers: tuple[str, ...] = ()
@@ -107,6 +108,8 @@ class Manifest:
     """Device that trained first; scores of others are comparable. None in studies of schema 1."""
     prepared: str | None = None
     """Hash of the facts that the proxy prepared before the first trial; None where it prepared none."""
+    copied: Count = 0
+    """Number of records when the last ones had been copied from other studies; fewer means that a copy was cut off."""
     schema_version: Count = _SCHEMA_VERSION
 
     @property
@@ -163,6 +166,11 @@ class Manifest:
         scores = tuple(s if s.chance is not None else dataclasses.replace(s, chance=chance) for s in record.scores)
         return dataclasses.replace(record, scores=scores)
 
+    def counts(self, record: TrialRecord) -> bool:
+        """Returns whether a record counts towards `trials`: scored or infeasible; in a study without a proxy, timed."""
+        is_timed = record.state == TrialState.TIMED and not record.is_peer
+        return record.is_measured or (is_timed and not self.plan.declaration.gives_scores)
+
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns whether a record is of a network that the search compares with: an anchor or a peer."""
         return record.is_peer or record.key in {anchor.arch.key() for anchor in self.space.anchors}
@@ -206,6 +214,7 @@ class Manifest:
             "eta": self.eta,
             "peers": list(self.peers),
             **({} if self.prepared is None else {"prepared": self.prepared}),
+            **({"copied": self.copied} if self.copied else {}),
         }
         return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=110)
 

@@ -24,6 +24,7 @@ from hilo_nas.schema_1 import upgraded
 from hilo_nas.states import TrialState
 
 __all__ = [
+    "COPIED_SPEEDS",
     "SAMPLED",
     "SCHEMA_VERSION",
     "Subject",
@@ -40,6 +41,8 @@ _MOST_BYTES = 2**25
 _NUMBERS = re.compile(r"\[[^][{}\"]*\]")
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
+COPIED_SPEEDS = "speeds:"
+"""Begin of the origin of a network whose timings were copied; the sampler may propose it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,15 +92,14 @@ class TrialRecord:
     params: dict[str, Count] | None = None
     """Optuna's flat integers; None for a network outside the space."""
     origin: str = SAMPLED
-    """`SAMPLED`, `anchor:NAME`, `peer:NAME` or `reuse:STUDY/NUMBER`."""
+    """`SAMPLED`, `anchor:NAME`, `peer:NAME`, `listed`, `random`, or the place that it was copied from:
+    `reuse:STUDY/NUMBER` with its scores, `speeds:STUDY/NUMBER` with its timings alone."""
     reason: str | None = None
     """Why the trial failed, was stopped or is infeasible: for people, never parsed."""
     is_interrupted: bool = False
     """Whether the trial was cut off through no fault of its network, which is due again."""
     is_raised: bool = False
     """Whether the network is due again under this number, because the budget of its study was raised."""
-    retry_of: Count | None = None
-    """Number of the interrupted trial that this one repeats."""
     parameters: Count | None = None
     """Trainable parameters, by formula; a peer's are counted."""
     macs: Count | None = None
@@ -126,8 +128,18 @@ class TrialRecord:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the trial counts towards the number asked for: it ended, and not by failing; peers never count."""
+        """Whether the network was scored or found infeasible; peers never count."""
         return self.state.is_measured and not self.is_peer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its network is still to be tried, under this number."""
+        return self.is_interrupted or self.state in (TrialState.WAITING, TrialState.TIMED)
+
+    @property
+    def is_proposal(self) -> bool:
+        """Whether the sampler proposed it."""
+        return self.origin == SAMPLED or (self.origin.startswith(COPIED_SPEEDS) and not self.is_open)
 
     @property
     def is_peer(self) -> bool:

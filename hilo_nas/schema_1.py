@@ -43,13 +43,14 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
         RecordError: A list or a mapping is something else.
     """
     found = {**values, "schema_version": 2}
+    found.pop("retry_of", None)  # a network that was cut off had another record for its retry
     if "is_interrupted" not in values:
         reason = str(values.get("reason") or "")
         found["is_interrupted"] = values.get("state") == "failed" and reason.startswith(_INTERRUPTED)
         found["is_raised"] = reason == _RAISED
     kind, _, number = str(values.get("origin", _SAMPLED)).partition(":")
     if kind == _RETRY and number.isdecimal():
-        found |= {"origin": _SAMPLED, "retry_of": int(number)}
+        found["origin"] = _SAMPLED
     for name in ("scores", "other_scores"):
         found[name] = [_renamed(score) for score in _items(values, name)]
     found["measurements"] = [_measurement(item) for item in _items(values, "measurements")]

@@ -100,7 +100,8 @@ def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
         records: The study's, in the order of their numbers.
     """
     records = list(records)
-    latest = {record.origin: record for record in records if record.origin.startswith(("anchor:", "peer:"))}
+    tried = [record for record in records if record.state != TrialState.TIMED]
+    latest = {record.origin: record for record in tried if record.origin.startswith(("anchor:", "peer:"))}
     origins = {record.key: origin for origin, record in latest.items()}
     for record in records:  # one that was cut off lives on under its retry
         if record.key in origins and record.state == TrialState.COMPLETE:

@@ -10,10 +10,12 @@ __all__ = ["TrialState"]
 class TrialState(StrEnum):
     """State of a trial."""
 
+    WAITING = "waiting"
+    """Next in turn, before the sampler is asked: taken over from another study, or named by the user."""
     RUNNING = "running"
     """Under way; a killed search leaves it behind and the next one closes it."""
     TIMED = "timed"
-    """Timed only: in a table of speeds (`hilo_nas.speeds`)."""
+    """Timed only: it becomes a candidate of a search that trains."""
     COMPLETE = "complete"
     """Scored at the full budget."""
     STOPPED = "stopped"

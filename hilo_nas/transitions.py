@@ -8,7 +8,17 @@ from typing import Any
 from hilo_nas.records import TrialRecord
 from hilo_nas.states import TrialState
 
-__all__ = ["complete", "fail", "interrupt", "mark_raised", "readmit", "rule_out", "stop"]
+__all__ = ["begin", "complete", "fail", "interrupt", "mark_raised", "mark_timed", "readmit", "rule_out", "stop"]
+
+
+def begin(record: TrialRecord, **changes: Any) -> TrialRecord:
+    """Starts a trial, or starts it again under its number: what was measured and scored before stays."""
+    return _move(record, TrialState.RUNNING, reason=None, imputed={}, finished_at=None, **changes)
+
+
+def mark_timed(record: TrialRecord, **changes: Any) -> TrialRecord:
+    """Ends the timing of a network that is not trained."""
+    return _move(record, TrialState.TIMED, reason=None, **changes)
 
 
 def complete(record: TrialRecord, **changes: Any) -> TrialRecord:
@@ -32,7 +42,7 @@ def fail(record: TrialRecord, reason: str, **changes: Any) -> TrialRecord:
 
 
 def interrupt(record: TrialRecord, reason: str = "", **changes: Any) -> TrialRecord:
-    """Ends a trial through no fault of its network, which is due again under another number."""
+    """Ends a trial through no fault of its network, which is due again."""
     text = "interrupted before it finished" + f": {reason}" * bool(reason)
     return dataclasses.replace(_move(record, TrialState.FAILED, reason=text, **changes), is_interrupted=True)
 

@@ -22,7 +22,6 @@ from hilo_nas.one_line import one_line
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
-from hilo_nas.speeds import SpeedSetting
 from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 from hilo_nas.transitions import interrupt
@@ -260,22 +259,6 @@ def build_cohort(
             **fields,
         )
     return found
-
-
-def build_speed_setting(**fields: Any) -> SpeedSetting:
-    """A table of `litv2_digits`, taken on a device that is not the one of `build_device`."""
-    device = fields.get("device", build_device(model="Edge CPU (4 cores)", serial="edge"))
-    conditions = fields.get("conditions", (build_condition(),))
-    values: dict[str, Any] = {
-        "space": digits(),
-        "conditions": conditions,
-        "device": device,
-        "calibrations": {condition.label(): build_calibration(device=device) for condition in conditions},
-        "num_classes": 10,
-        "versions": dict(VERSIONS),
-        "created_at": NOW,
-    }
-    return SpeedSetting(**{**values, **fields})
 
 
 def demo_records() -> list[TrialRecord]:

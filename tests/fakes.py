@@ -13,7 +13,6 @@ from builders import (
     build_plan,
     build_record,
     build_score,
-    build_speed_setting,
     write_study,
 )
 
@@ -25,7 +24,7 @@ from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.measurement import find_contention
 from hilo_nas.records import Subject
 from hilo_nas.search.study_tasks import Resources
-from hilo_nas.speeds import SpeedFolder
+from hilo_nas.space import find_params
 from hilo_nas.testing import FakeEvaluator
 
 FULL = build_plan().budgets[-1]
@@ -271,26 +270,30 @@ def top1(arch):
     return 0.95 - 0.85 * math.exp(-count_params(arch, num_classes=10) / 1e6)
 
 
-def write_speeds(path, archs, **fields):
-    """A table of the speeds that networks have by the law; `fields` are its setting's."""
-    folder = SpeedFolder(path)
-    setting = build_speed_setting(**fields)
-    folder.write_setting(setting)
-    for number, arch in enumerate(archs):
-        try:
-            params = setting.space.encode(arch)
-        except UsageError:  # an anchor outside the space
-            params = None
-        measurements = tuple(
-            build_measurement(speed(arch), condition=condition, device=setting.device)
-            for condition in setting.conditions
+def write_speeds(studies_dir, archs, name="edge", **fields):
+    """A study without a proxy, of networks with the speeds that they have by the law; `fields` are its manifest's."""
+    plan = build_plan(proxy="none", recipe="none-1", images=1)
+    edge = build_device(model="Edge CPU (4 cores)", serial="edge")
+    manifest = build_manifest(
+        name, **{"device": edge, "plan": plan, "sampler": "random", "trials": len(archs), **fields}
+    )
+    records = [
+        build_record(
+            number,
+            None,
+            None,
+            state="timed",
+            arch=arch,
+            params=find_params(manifest.space, arch),
+            origin="random",
+            measurements=tuple(
+                build_measurement(speed(arch), condition=condition, device=manifest.device)
+                for condition in manifest.conditions
+            ),
         )
-        folder.write_record(
-            build_record(
-                number, None, None, arch=arch, state="timed", params=params, origin="sample", measurements=measurements
-            )
-        )
-    return folder
+        for number, arch in enumerate(archs)
+    ]
+    return write_study(studies_dir, name, records, manifest)
 
 
 def write_timed_study(studies_dir, machine, archs, name="demo", *, top1s=None, **fields):

@@ -25,8 +25,9 @@ from hilo_nas.measurement import ProxyScore
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.request import SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, Swept, run_sweep
-from hilo_nas.search.takeover import Scored, check_plan, check_same
+from hilo_nas.search.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
+from hilo_nas.states import TrialState
 from hilo_nas.study import Study, StudyFolder
 
 __all__ = ["limit_space", "list_swept", "make_table"]
@@ -79,7 +80,7 @@ def make_table(
         refresh_table(Study(folder.path))
 
 
-def _load_reused(source: Path, manifest: Manifest) -> list[Scored]:
+def _load_reused(source: Path, manifest: Manifest) -> list[TrialRecord]:
     """Returns what a study, or a table of which only the file is left, knows of trainings as a manifest has them."""
     study = study_of(source)
     check_same(study.manifest, manifest.plan, manifest.data)
@@ -92,8 +93,10 @@ def _load_reused(source: Path, manifest: Manifest) -> list[Scored]:
             for number, row in enumerate(table.rows)
         ]
     return [
-        Scored(
+        TrialRecord(
+            number=number,
             subject=subject,
+            state=TrialState.WAITING,
             params=params,
             origin=f"reuse:{study.name}/{number}",
             scores=tuple(score for score in scores if score.images_seen <= manifest.plan.budgets[-1]),

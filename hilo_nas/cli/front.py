@@ -16,9 +16,9 @@ from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import metric_of, print_front_table
 from hilo_nas.cli.text import describe_proxy
-from hilo_nas.commands import command
+from hilo_nas.commands import command, study_options
 from hilo_nas.csv_files import render_front
-from hilo_nas.figures import is_wide
+from hilo_nas.figures import figure, is_wide
 from hilo_nas.manifest import Manifest
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import TrialRecord
@@ -91,6 +91,9 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
     manifest, front = study.manifest, study.front()
     members, ties, name = front.members, front.ties, name or study.name
     untrained = [record for record in front.untrained if not record.is_peer]
+    if not manifest.plan.declaration.gives_scores:
+        _print_timed(study, console, name=name, studies_dir=studies_dir)
+        return
     if not members:
         text = "no complete trial that trained" if untrained else "no complete trial yet"
         console.print(f"study {study.name} has {text}", highlight=False)
@@ -123,7 +126,7 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
         soft_wrap=True,
     )
     if manifest.speeds:
-        console.print(f"speeds from the table {manifest.speeds}", style="dim", soft_wrap=True)
+        console.print(f"timed by study {manifest.speeds}", style="dim", soft_wrap=True)
     if len({(m.form, m.protocol) for record in members if (m := record.measurement)}) > 1:
         way = _way_to_time_again(manifest, name, studies_dir)
         console.print(f"These speeds were not all taken in the same way: {way}", markup=False, soft_wrap=True)
@@ -152,6 +155,30 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
         )
 
 
+def _print_timed(study: Study, console: Console, *, name: str, studies_dir: Path | None) -> None:
+    """Prints what a study without a proxy timed, and how to search with it."""
+    manifest = study.manifest
+    timings = [m for record in study.records if (m := record.measurement) and manifest.is_comparable(m)]
+    if not timings:
+        console.print(f"study {study.name} has timed no network yet", highlight=False)
+        return
+    spans = [
+        f"{figure(min(values), 3)} to {figure(max(values), 3)} {unit}"
+        for field, unit in (("images_per_s", "images/s"), ("latency_ms_p50", "ms p50"), ("latency_ms_p95", "ms p95"))
+        if (values := [value for timing in timings if (value := getattr(timing, field)) is not None])
+    ]
+    space = manifest.space.name
+    way = command("search", space, "--speeds", name, *study_options(studies_dir), "--study", "NAME")
+    console.print(
+        f"{study.name}: {len(timings)} networks of {space} timed and not scored, {', '.join(spans)}\n"
+        f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.\n"
+        f"To search among them where the images are: {way} --device cuda --data DATA",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:
     """Returns what ± means, in the table as in the sentences below it."""
     text = "±: half of a 95 % interval; images/s with the error of the calibration"
@@ -167,10 +194,8 @@ def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:
 
 
 def _way_to_time_again(manifest: Manifest, study: str, studies_dir: Path | None) -> str:
-    """Returns how to time a study's networks again; where a table gave its speeds, that is timed instead."""
-    if manifest.speeds is None:
-        return remeasure_command(study, studies_dir)
-    return f"make the table {manifest.speeds} again with `{command('measure')}`, and search with the new one"
+    """Returns how to time a study's networks again, in the study that timed them."""
+    return remeasure_command(study if manifest.speeds is None else manifest.speeds, studies_dir)
 
 
 def _print_untrained(records: Sequence[TrialRecord], console: Console) -> None:

@@ -51,7 +51,7 @@ def confirm_command(study: str, studies_dir: Path | None) -> str:
 
 
 def remeasure_command(study: str, studies_dir: Path | None) -> str:
-    """Returns the command that times the front again; a study that takes its speeds from a table refuses it."""
+    """Returns the command that times the front again; a study that was timed by another refuses it."""
     return command("remeasure", study, *study_options(studies_dir))
 
 

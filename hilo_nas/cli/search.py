@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +38,9 @@ from hilo_nas.cli.text import duration
 from hilo_nas.proxy.kinds import proxy_names
 
 if TYPE_CHECKING:
+    from hilo_nas.events import SearchFinished
     from hilo_nas.search import SearchRequest  # Optuna takes its time
+    from hilo_nas.study import Study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -50,8 +51,15 @@ on. With --study alone: goes on with that study."""
 EXAMPLES = """Examples: hilo-nas search
 hilo-nas search litv2_cifar --device cuda --data cifar10/train.tar --study my-gpu --trials 60
 hilo-nas search --study my-gpu --trials 40
-hilo-nas search --proxy mine.py:score --proxy-images 2000 --study mine"""
+hilo-nas search --proxy mine.py:score --proxy-images 2000 --study mine
+hilo-nas search litv2_cifar --proxy none --trials 1000 --study edge-box
+hilo-nas search litv2_cifar --speeds edge-box --device cuda --data cifar10/train.tar"""
 
+_ENDINGS = {
+    "total": "all done",
+    "timeout": "the time is up",
+    "exhausted": "the space holds no further network within the limits",
+}
 _TARGET, _PROXY, _STUDY = "What is measured", "What is trained", "The study"
 
 
@@ -94,12 +102,17 @@ def run(
     max_latency_ms: Annotated[float | None, typer.Option(help="Greatest raw p95 of a call, in milliseconds.")] = None,
     max_memory_mib: Annotated[float | None, typer.Option(help="Greatest peak memory of a call, in MiB.")] = None,
     seconds: Seconds = None,
+    networks: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK,...", help="Networks to time with --proxy none: presets, STUDY:TRIAL, a.yaml."),
+    ] = None,
     speeds: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Speeds taken on another machine; see `hilo-nas measure SPACE --save`."),
+        str | None,
+        typer.Option(metavar="STUDY", help="Copy the timings of a study of another machine, and time nothing here."),
     ] = None,
     reuse: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="Try this study's networks first and take over their scores.")
+        str | None,
+        typer.Option(metavar="STUDY", help="Copy this study's scores and comparable timings; try its networks first."),
     ] = None,
     peers: Annotated[
         str | None,
@@ -216,6 +229,7 @@ def run(
         timing_s=seconds,
         speeds=speeds,
         reuse=reuse,
+        networks=() if networks is None else tuple(name.strip() for name in networks.split(",")),
         peers=() if peers is None else tuple(peer.strip() for peer in peers.split(",")),
         remeasure=remeasure,
         data=data,
@@ -259,13 +273,11 @@ def _search(request: SearchRequest, console: Console) -> None:
             way = "Nothing was measured yet: start it again with the same command."
         build_console(stderr=True).print(way, soft_wrap=True)
         raise
+    if not study.manifest.plan.declaration.gives_scores:
+        _print_timings(study, finished, request, console)
+        return
     console.print()
     print_front(study, console, name=request.study, studies_dir=request.studies_dir)
-    how = {
-        "total": "all done",
-        "timeout": "the time is up",
-        "exhausted": "the space holds no further network within the limits",
-    }[finished.stopped_by]
     notes, hints = hints_after_search(
         request.study or study.name,
         request.studies_dir,
@@ -274,13 +286,29 @@ def _search(request: SearchRequest, console: Console) -> None:
         is_exhausted=finished.stopped_by == "exhausted",
     )
     lines = [
-        f"\n{finished.measured} of {finished.total} networks measured, {how}; this run took "
+        f"\n{finished.measured} of {finished.total} networks measured, {_ENDINGS[finished.stopped_by]}; this run took "
         f"{duration(finished.seconds)}. Records: {study.path}",
         *notes,
         "Next:",
         *(f"  {hint.line()}" for hint in hints),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _print_timings(study: Study, finished: SearchFinished, request: SearchRequest, console: Console) -> None:
+    """Prints how a study without a proxy ended, and how to search with its timings."""
+    from hilo_nas.cli.front import print_front
+
+    name = request.study or study.name
+    console.print()
+    print_front(study, console, name=name, studies_dir=request.studies_dir)
+    ending = _ENDINGS[finished.stopped_by]
+    console.print(
+        f"{finished.measured} of {finished.total} networks timed, {ending}; this run took "
+        f"{duration(finished.seconds)}. Records: {study.path}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _print_cost(request: SearchRequest, console: Console) -> None:

@@ -44,14 +44,16 @@ def run(
     manifest, records, front = opened.manifest, opened.records, opened.front()
     states = Counter(record.state for record in records if not record.is_peer)
     peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
-    peers |= {record.key: record.state for record in records if record.is_peer}
-    measured = sum(record.is_measured for record in records)
-    # A retry takes over what its network had measured, so that a measurement may stand in two records.
+    tried = [record for record in records if record.is_peer and record.state != TrialState.TIMED]
+    peers |= {record.key: record.state for record in tried}
+    measured = sum(map(manifest.counts, records))
+    begun = [record for record in records if record.started_at is not None]  # not what was copied and not tried yet
+    # In studies of earlier versions a retry had a record of its own, with the same measurements.
     timing = sum(
-        {(r.key, m.measured_at, m.condition.label()): m.seconds for r in records for m in r.measurements}.values()
+        {(r.key, m.measured_at, m.condition.label()): m.seconds for r in begun for m in r.measurements}.values()
     )
-    training = sum({(r.key, s.seed, s.images_seen): s.seconds for r in records for s in r.scores}.values())
-    images = _images_trained(records)
+    training = sum({(r.key, s.seed, s.images_seen): s.seconds for r in begun for s in r.scores}.values())
+    images = _images_trained(begun)
     searching = sum(next(iter(seen.values())) for seen in images.values())
     confirming = sum(sum(seen.values()) for seen in images.values()) - searching
     in_full = len(images) * manifest.plan.budgets[-1]
@@ -114,7 +116,7 @@ def run(
     if limits := manifest.limits_in_force:
         rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
     if manifest.speeds:
-        rows["speeds"] = f"from the table {manifest.speeds}"
+        rows["timed by"] = f"study {manifest.speeds}"
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}")
     for reason, numbers in _reasons(records, limits).items():

@@ -194,7 +194,6 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
         "state": str(record.state),
         "origin": record.origin,
         "reason": record.reason,
-        "retry_of": record.retry_of,
         "imputed": _imputed(record),
         "params_m": None if record.parameters is None else record.parameters / 1e6,
         "gmacs": None if record.macs is None else record.macs / 1e9,

@@ -226,11 +226,10 @@ def _doing(event: Event, waited_s: float) -> str:
 def _draw_networks(setting: Setting) -> list[Subject]:
     """Returns a few of the space's networks, one of them an anchor where there is one, the smallest first.
 
-    With a table of speeds they are of those that it holds.
+    Where another machine timed, they are of those that it timed.
     """
-    if setting.speeds is not None:
-        held = [record.subject for record in setting.speeds.load_records().values() if record.subject.arch is not None]
-        return held[:_NETWORKS]
+    if setting.timed is not None:
+        return [record.subject for record in setting.timed if record.subject.arch is not None][:_NETWORKS]
     random, space = Random(0), setting.space
     subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
     subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
@@ -251,11 +250,8 @@ def try_networks(
     for subject in subjects:
         try:
             begun = time.monotonic()
-            if setting.speeds is not None:
-                setting.speeds.measurements_of(subject.key)
-            else:
-                for condition in setting.conditions:
-                    run_task(evaluator, setting.tasks.time([subject], condition), emit)
+            for condition in setting.conditions if setting.timed is None else ():
+                run_task(evaluator, setting.tasks.time([subject], condition), emit)
             timed = time.monotonic() - begun
             tried.append((timed, _training_seconds(evaluator, subject, setting, emit)))
         except HiloNasError as error:

@@ -132,7 +132,8 @@ class Ladder:
 
     def _entry(self, record: TrialRecord, images: int) -> RungEntry | None:
         score, measurement = record.score_at(images), record.measurement
-        if score is None or measurement is None or record.state == TrialState.INFEASIBLE or record.is_peer:
+        is_apart = record.state in (TrialState.INFEASIBLE, TrialState.WAITING) or record.is_peer
+        if score is None or measurement is None or is_apart:
             return None
         return RungEntry(
             key=record.key,

@@ -22,7 +22,7 @@ from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFin
 from hilo_nas.figures import probability_text
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import Measurement, ProxyScore
+from hilo_nas.measurement import Measurement
 from hilo_nas.records import SAMPLED, Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.search.guessing import warn_of_guessing
@@ -34,28 +34,16 @@ from hilo_nas.search.reasons import beyond, explain, kind_of
 from hilo_nas.search.samplers import FeasibleSampler, build_sampler
 from hilo_nas.search.signals import signals_held
 from hilo_nas.search.study_tasks import Resources, StudyTasks
-from hilo_nas.search.takeover import Scored
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
-from hilo_nas.speeds import SpeedFolder
 from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
-from hilo_nas.transitions import fail, interrupt, rule_out
+from hilo_nas.transitions import begin, fail, interrupt, rule_out
 
 __all__ = ["SearchLoop"]
 
 _FAILURES_IN_A_ROW = 5
 """Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
 the fault is hardly the networks'. Peers do not count here: that some cannot run on small images is their own."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Candidate:
-    """A network that is due before the sampler is asked: an anchor, a peer, or one that was cut off."""
-
-    subject: Subject
-    origin: str
-    params: dict[str, int] | None
-    retry_of: int | None = None
 
 
 class SearchLoop:
@@ -67,9 +55,6 @@ class SearchLoop:
         evaluator: Who measures and trains.
         resources: What the study's tasks refer to.
         emit: Takes the events.
-        speeds: A table that stands in for timing: only its networks are tried, and of these only those that keep the
-            limits by that table.
-        reused: Networks of another study that come first, with their scores; its peers only where they are asked for.
         prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
         between: Called with the records when a trial has ended and none is under way; returns whether it rewrote some
             of them on disk.
@@ -84,18 +69,13 @@ class SearchLoop:
         resources: Resources,
         emit: Emit,
         *,
-        speeds: SpeedFolder | None = None,
-        reused: Sequence[Scored] = (),
         prune: bool = False,
         between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reused = [item for item in reused if not item.is_peer]
-        self._scores = {item.subject.key: item.scores for item in reused}
         self._folder, self._manifest, self._emit, self._clock = folder, manifest, emit, clock
-        self._evaluator, self._tasks, self._speeds = evaluator, StudyTasks.of(manifest, resources), speeds
+        self._evaluator, self._tasks = evaluator, StudyTasks.of(manifest, resources)
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
-        self._timed = None if speeds is None else speeds.load_keeping(self._limits)
         self._ladder = Ladder(manifest, resources, emit)
         self._has_ended = False
         """Whether a trial has ended since `between` was called."""
@@ -107,15 +87,16 @@ class SearchLoop:
         for record in records:
             if record.state == TrialState.RUNNING:  # a killed search left it; what it measured stays in the record
                 self._rewrite(interrupt(record, finished_at=utc_now()))
-        self._known = {record.key for record in self.records if not record.is_interrupted}
+        self._known = {record.key for record in self.records if not record.is_open}
+        candidates = self._candidates() if manifest.speeds is not None else None
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
             self._space,
             excess=self._excess,
             is_known=self._is_known,
             seed=manifest.seed,
-            count_proposals=lambda: sum(r.origin == SAMPLED and r.retry_of is None for r in self.records),
-            pool=None if self._timed is None else [r.params for r in self._timed.values() if r.params is not None],
+            count_proposals=lambda: len({record.key for record in self.records if record.is_proposal}),
+            pool=None if candidates is None else [r.params for r in candidates if r.params is not None],
         )
         self._optuna = OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
 
@@ -139,7 +120,7 @@ class SearchLoop:
         start = self._clock()
         stopped_by = "total"
 
-        def begin() -> Steps[None] | None:
+        def begin_next() -> Steps[None] | None:
             nonlocal stopped_by
             self._use_quiet_moment()
             self._tell_front()
@@ -158,7 +139,7 @@ class SearchLoop:
         slots = max(self._evaluator.slots(kind) for kind in (Time.kind, Score.kind))
         climb_raised(self._records, self._ladder, self._write, self._prune, self._evaluator, self._emit, self._clock)
         self._tell_front()
-        drive(begin, self._evaluator, self._emit, at_once=slots)
+        drive(begin_next, self._evaluator, self._emit, at_once=slots)
         return SearchFinished(
             study=self._folder.name,
             measured=self.measured,
@@ -170,7 +151,18 @@ class SearchLoop:
     def _take(self, records: Sequence[TrialRecord]) -> None:
         self._records = {record.number: record for record in records}
         self._front = Front.from_records(records)
-        self._known = {record.key for record in records if not record.is_interrupted}
+        self._known = {record.key for record in records if not record.is_open}
+
+    def _candidates(self) -> list[TrialRecord]:
+        """Networks of the space that were timed elsewhere and keep the limits."""
+        return [r for r in self.records if r.state == TrialState.TIMED and not r.is_peer and self._can_be_tried(r)]
+
+    def _can_be_tried(self, record: TrialRecord) -> bool:
+        """Whether a network can be tried here: where another machine timed, only what that timed within the limits."""
+        if self._manifest.speeds is None:
+            return True
+        limits = {} if record.is_peer else self._limits
+        return self._is_timed(record) and not beyond(measured_violations(limits, record.measurements))
 
     def _use_quiet_moment(self) -> None:
         """Lets `between` do its work, if a trial has ended since and none is under way.
@@ -201,63 +193,58 @@ class SearchLoop:
             self._told_front = points
             self._emit(FrontChanged(points=points))
 
-    def _due(self) -> _Candidate | None:
-        """Returns the next network that does not wait for the sampler: anchors, peers, those cut off or taken over."""
+    def _due(self) -> TrialRecord | None:
+        """Returns the next network that does not wait for the sampler: anchors, peers, those cut off or queued."""
         for anchor in self._space.anchors if self.measured < self._manifest.trials else ():
-            subject = Subject(arch=anchor.arch)
-            if self._is_due(subject):
-                params = None if anchor.outside else self._space.encode(anchor.arch)
-                return _Candidate(subject=subject, origin=f"anchor:{anchor.name}", params=params)
+            params = None if anchor.outside else self._space.encode(anchor.arch)
+            record = self._record_of(Subject(arch=anchor.arch), f"anchor:{anchor.name}", params)
+            if self._is_due(record):
+                return record
         if (peer := self._due_peer()) is not None:
             return peer
-        for record in self.records:
-            if record.is_interrupted and record.key not in self._known:
-                return _Candidate(
-                    subject=record.subject, origin=record.origin, params=record.params, retry_of=record.number
-                )
-        for item in self._reused:
-            if self._is_due(item.subject):
-                return _Candidate(subject=item.subject, origin=item.origin, params=item.params)
+        queued = [record for record in self.records if record.state == TrialState.WAITING and not record.is_peer]
+        for record in (*(record for record in self.records if record.is_interrupted), *queued):
+            if self._is_due(record):
+                return record
         return None
 
-    def _due_peer(self) -> _Candidate | None:
+    def _due_peer(self) -> TrialRecord | None:
         """Returns the next network of others; one that was cut off comes again, one that failed does not."""
         for peer in self._manifest.peers:
             subject = Subject(timm=peer.removeprefix("timm:"))
-            if self._is_due(subject):
-                return _Candidate(subject=subject, origin=f"peer:{subject.timm}", params=None)
+            record = self._record_of(subject, f"peer:{subject.timm}", None)
+            if self._is_due(record):
+                return record
         return None
 
-    def _is_due(self, subject: Subject) -> bool:
-        """Whether a network is not yet known, and can be tried at all where a table of speeds stands in for timing."""
-        return subject.key not in self._known and (self._timed is None or subject.key in self._timed)
+    def _is_due(self, record: TrialRecord) -> bool:
+        return record.key not in self._known and self._can_be_tried(record)
+
+    def _record_of(self, subject: Subject, origin: str, params: dict[str, int] | None) -> TrialRecord:
+        """Returns the record under which a network is tried: the one that it has, else a new one."""
+        for record in reversed(self._records.values()):
+            if record.key == subject.key and record.is_open:
+                return record
+        number = max(self._records, default=-1) + 1
+        return TrialRecord(number=number, subject=subject, state=TrialState.WAITING, params=params, origin=origin)
+
+    def _proposed(self) -> TrialRecord:
+        """Returns the record of the sampler's next proposal."""
+        if not self._space.dimensions and Subject(arch=self._space.decode({})).key in self._known:
+            raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
+        proposal = self._optuna.propose(self.records)
+        record = self._record_of(Subject(arch=self._space.decode(proposal.params)), SAMPLED, proposal.params)
+        return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)
 
     def _choose(self) -> TrialRecord:
         """Returns the next trial's record, written as running before anything is spent on it."""
-        due = self._due()
-        memory, retry_of = {}, None
-        if due is None:
-            if not self._space.dimensions and not self._is_due(Subject(arch=self._space.decode({}))):
-                raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
-            proposal = self._optuna.propose(self.records)
-            params: dict[str, int] | None = proposal.params
-            subject, origin = Subject(arch=self._space.decode(proposal.params)), SAMPLED
-            memory = proposal.sampler_memory
-        else:
-            subject, origin, params, retry_of = due.subject, due.origin, due.params, due.retry_of
-        cost = None if subject.arch is None else self._cost(subject.arch)
-        record = TrialRecord(
-            number=max(self._records, default=-1) + 1,
-            subject=subject,
-            state=TrialState.RUNNING,
-            params=params,
-            origin=origin,
-            retry_of=retry_of,
+        record = self._due() or self._proposed()
+        cost = None if record.subject.arch is None else self._cost(record.subject.arch)
+        record = begin(
+            record,
             parameters=None if cost is None else cost.parameters,
             macs=None if cost is None else cost.macs,
             violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
-            sampler_memory=memory,
-            measurements=self._measured_before(subject.key),
             started_at=utc_now(),
         )
         self._records[record.number] = self._write(record)
@@ -268,7 +255,7 @@ class SearchLoop:
                 key=record.key,
                 params_m=None if cost is None else cost.parameters / 1e6,
                 gmacs=None if cost is None else cost.macs / 1e9,
-                origin=origin,
+                origin=record.origin,
             )
         )
         return record
@@ -304,7 +291,7 @@ class SearchLoop:
 
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
         """Writes how a trial ended, and tells of it."""
-        closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=self._clock() - start)
+        closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=ended.seconds + self._clock() - start)
         self._rewrite(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(
@@ -348,8 +335,6 @@ class SearchLoop:
         self._rewrite(record)
         if over := beyond(violations):
             return rule_out(record, explain(over, record, self._limits), imputed=self._impute(record.measurement))
-        scores = self._scores.get(record.key) or self._scored_before(record.key)
-        record = dataclasses.replace(record, scores=scores)
         record = yield from self._ladder.climb(record, lambda: self.records, self._keep)
         return self._ladder.end(record, self.records)
 
@@ -360,7 +345,7 @@ class SearchLoop:
 
     def _timed_again_if_doubtful(self, record: TrialRecord) -> Steps[TrialRecord]:
         """Times a network again that seems to break a limit but may keep it; the better timing counts."""
-        limits = {} if record.is_peer or self._timed is not None else self._limits
+        limits = {} if record.is_peer else self._limits
         chances = measured_chances(limits, record.measurements)
         over = beyond(measured_violations(limits, record.measurements))
         if not over or min(chances[name] for name in over) < KEPT_HARDLY:
@@ -375,8 +360,6 @@ class SearchLoop:
 
     def _time(self, record: TrialRecord) -> Steps[tuple[Measurement, ...]]:
         """Returns a measurement under each condition of the study, the objective first, beside the front there."""
-        if self._speeds is not None:
-            return self._speeds.measurements_of(record.key)
         found: list[Measurement] = []
         for condition in self._manifest.conditions:
             rivals = () if found else self._front.members
@@ -384,16 +367,8 @@ class SearchLoop:
             found.append(timing.measurements[record.key])
         return tuple(found)
 
-    def _measured_before(self, key: str) -> tuple[Measurement, ...]:
-        """What a trial that was cut off had measured of the same network."""
-        return next((r.measurements for r in reversed(self.records) if r.key == key and r.measurements), ())
-
-    def _scored_before(self, key: str) -> tuple[ProxyScore, ...]:
-        """The scores of the same network where its trial was cut off, or its timing failed in a re-timing."""
-        return next((r.scores for r in reversed(self.records) if r.key == key and r.scores), ())
-
     def _is_timed(self, record: TrialRecord) -> bool:
-        """Whether the record has what its network's retry need not take again: a comparable value per condition."""
+        """Whether a record has what need not be taken again: a comparable timing under each condition."""
         timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
         return timed >= {condition.label() for condition in self._manifest.conditions}
 

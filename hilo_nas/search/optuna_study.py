@@ -29,7 +29,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     The constraint tells it to keep away; a middling value keeps the model of the scores from bending. Before any score
     is there, chance stands in (`Manifest.chance`).
     """
-    records = [record for record in records if not record.is_peer]
+    records = [record for record in records if not record.is_peer and record.state != TrialState.WAITING]
     scores = [score.value for record in records if record.state != TrialState.STOPPED and (score := record.score)]
     speeds = [record.measurement.images_per_s for record in records if record.measurement]
     return {

@@ -44,7 +44,7 @@ def foresee_limits(setting: Setting, evaluator: Evaluator, emit: Emit) -> Limits
         emit(Notice(level="warning", text=text))
         return None
     keeping = {key: max(measured_violations(measured, own).values()) <= 0 for key, own in found.items()}
-    evenly = [keeping[key] for key in (found if setting.speeds else drawn) if key in keeping]
+    evenly = [keeping[key] for key in (found if setting.timed else drawn) if key in keeping]
     low, high = _wilson(sum(evenly), len(evenly))
     foreseen = LimitsForeseen(
         limits=names,
@@ -92,9 +92,8 @@ def _measure(
     emit: Emit,
 ) -> dict[str, list[Measurement]]:
     """Returns the networks' measurements under each condition, briefly taken, without those that fail under one."""
-    if setting.speeds is not None:
-        known = setting.speeds.load_records()
-        return {key: list(record.measurements) for key, record in known.items() if record.measurements}
+    if setting.timed is not None:
+        return {record.key: list(record.measurements) for record in setting.timed}
     found: dict[str, list[Measurement]] = {key: [] for key in subjects}
     for condition in setting.conditions:
         task = setting.tasks.time(list(subjects.values()), condition, seconds=_SECONDS_EACH)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import Evaluator, Prepare, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.records import TrialRecord
 from hilo_nas.search.request import SearchRequest
-from hilo_nas.speeds import SpeedFolder
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import StudyFolder, open_study
 
 __all__ = ["check_peers", "due_peers", "join_peers", "tell_cost"]
 
@@ -21,19 +20,25 @@ def check_peers(request: SearchRequest, folder: StudyFolder, evaluator: Evaluato
     """Checks before anything is spent that the peers asked for can be compared with in a study, there or still to be.
 
     Raises:
-        UsageError: timm does not know one of them, or the table that replaces timing does not hold it.
+        UsageError: timm does not know one of them, or the machine that timed the others did not time it.
     """
     if not request.peers:
         return
     run_task(evaluator, Prepare(timm_names=tuple(peer.removeprefix("timm:") for peer in request.peers)), emit)
-    path = request.speeds or (folder.load_local().values.get("speeds") if folder.exists else None)
-    if path is None or (folder.exists and folder.load_manifest().speeds is None):
+    records: list[TrialRecord] = []
+    if request.speeds is not None:
+        records += open_study(request.speeds, request.studies_dir).records
+    if folder.exists:
+        records += folder.load_records()
+    timer = request.speeds or (folder.load_manifest().speeds if folder.exists else None)
+    if timer is None:
         return
-    held = SpeedFolder(Path(path)).load_records()
-    if missing := [peer for peer in request.peers if peer not in held]:
+    timed = {record.key for record in records if record.measurements}
+    if missing := [peer for peer in request.peers if peer not in timed]:
+        way = command("search", "--study", timer, "--peers", ",".join(missing))
         raise UsageError(
-            f"peers must be in the table of speeds, but {path} does not hold {', '.join(missing)}. Time them where the "
-            f"table was made: {command('measure', *missing, '--save', path)}"
+            f"peers must have been timed where the other networks were, but study {timer} did not time "
+            f"{', '.join(missing)}. Time them there: {way}"
         )
 
 
@@ -64,5 +69,5 @@ def due_peers(request: SearchRequest, folder: StudyFolder) -> tuple[str, ...]:
     """Returns the peers that a search would try, in a study that is there or still to be made."""
     stored = folder.load_manifest().peers if folder.exists else ()
     records = folder.load_records() if folder.exists else []
-    known = {record.key for record in records if not record.is_interrupted}
+    known = {record.key for record in records if not record.is_open}
     return tuple(peer for peer in join_peers(stored, request) if peer not in known)

@@ -82,8 +82,8 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
     manifest = source.load_manifest()
     if manifest.speeds is not None:
         raise UsageError(
-            f"study {source.name} takes its speeds from the table {manifest.speeds}. Time that again where it was "
-            "made, with `hilo-nas measure`, and search with the new one."
+            f"the networks of study {source.name} were timed in study {manifest.speeds}. Time them again there, and "
+            f"make a new study with --speeds {manifest.speeds} --reuse {source.name}."
         )
     if not any(_was_timed(record) for record in source.load_records()):
         space = manifest.space.name
@@ -215,7 +215,8 @@ def _time_elsewhere(
         records = [
             record
             for record in source.load_records()
-            if _was_timed(record) and (record.is_measured or (record.is_peer and record.scores))
+            if _was_timed(record)
+            and (record.is_measured or record.state == TrialState.TIMED or (record.is_peer and record.scores))
         ]
         manifest = dataclasses.replace(
             manifest,
@@ -225,6 +226,7 @@ def _time_elsewhere(
             limits=_limits_for(manifest, moved),
             versions=versions(),
             created_at=utc_now(),
+            copied=0,
         )
         timed, failures = _time_all(records, manifest, evaluator, resources, journal)
         target.write_local(source.load_local().values)

@@ -80,10 +80,12 @@ class SearchRequest:
     max_latency_ms: float | None = None
     """Of the raw 95th percentile."""
     max_memory_mib: float | None = None
-    speeds: Path | None = None
-    """A table of speeds that stands in for timing."""
+    speeds: str | None = None
+    """A study whose timings are copied and stand in for timing here."""
     reuse: str | None = None
-    """A study whose scores are taken over."""
+    """A study whose scores are copied, and whose timings where they are comparable."""
+    networks: tuple[str, ...] = ()
+    """Networks to be timed by a study without a proxy, as `hilo_nas.named_networks` reads them."""
     timing_s: float | None = None
     """Seconds that a network is timed for at most; a shorter time gives wider intervals, never another value."""
     peers: tuple[str, ...] = ()

@@ -31,13 +31,12 @@ from hilo_nas.search.setting import (
     describe_nothing,
     hash_facts,
     identify_data,
-    open_speeds,
     prepare,
     prepare_images,
 )
 from hilo_nas.search.study_tasks import Resources
 from hilo_nas.space import SearchSpace
-from hilo_nas.speeds import SpeedFolder
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
 __all__ = ["differing_facts", "reopen"]
@@ -81,9 +80,9 @@ def reopen(
     known = Known(request, folder)
     report = run_task(evaluator, Inspect(target=name), emit)
     identity = report.identity
-    speeds = None
+    timed = None
     if manifest.speeds is not None:
-        speeds = _find_speeds(known, folder, manifest)
+        timed = tuple(record for record in folder.load_records() if record.state == TrialState.TIMED)
         facts = _differing_facts(manifest, manifest.device)
     else:
         if identity.kind != manifest.objective.device:
@@ -122,28 +121,9 @@ def reopen(
         resources=Resources(
             target=report.target, data=images.reference, proxy=prepared.reference, timing_s=request.timing_s
         ),
-        speeds=speeds,
+        timed=timed,
+        timed_by=manifest.speeds,
     )
-
-
-def _find_speeds(known: Known, folder: StudyFolder, manifest: Manifest) -> SpeedFolder:
-    """Returns the table of speeds that the study was made with.
-
-    Raises:
-        StudyMismatchError: The table is another one, or has changed.
-        UsageError: This machine does not know where it lies.
-    """
-    path = known.find("speeds")
-    if path is None:
-        raise UsageError(
-            f"study {folder.name} takes its speeds from the table {manifest.speeds}, and this machine does not know "
-            f"where that lies. {known.hint('speeds')}"
-        )
-    speeds, _ = open_speeds(Path(path), manifest.space)
-    assert manifest.speeds is not None
-    if not speeds.is_named_by(manifest.speeds):
-        raise _mismatch(folder, {"speeds": (manifest.speeds, speeds.identity())}, {})
-    return speeds
 
 
 def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
@@ -275,7 +255,7 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
     if request.also:
         labels = {condition.label() for condition in manifest.conditions[1:]}
         asked = {condition.label() for condition in aims.conditions[1:]}
-        # Of the conditions of a table of speeds, those named are the ones with limits; the study has them all.
+        # Of the conditions of a study that timed, those named are the ones with limits; this study has them all.
         pairs["also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
     for limit, bound in aims.limits.items():
         pairs[limit] = (manifest.limits_in_force.get(limit), bound)
@@ -290,7 +270,7 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
         # A study that was not told has taken the first level, or it would not be there.
         pairs["class_from"] = (stored_reading.class_from or "first", request.class_from)
     if request.speeds is not None and manifest.speeds is None:
-        pairs["speeds"] = (None, str(request.speeds))
+        pairs["speeds"] = (None, request.speeds)
     if request.rungs is not None:
         pairs["rungs"] = (len(manifest.plan.rungs) + 1, request.rungs)
     if request.eta is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from pathlib import Path
 
 from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, UsageError
-from hilo_nas.evaluation import Evaluator, evaluator_or_local
+from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
-from hilo_nas.records import Subject
+from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.calibrating import renew_calibrations
 from hilo_nas.search.confirm import confirm_front
 from hilo_nas.search.dry_run import price_search, try_networks
@@ -28,7 +27,16 @@ from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.study_tasks import Resources
-from hilo_nas.search.takeover import Scored, check_plan, load_scored
+from hilo_nas.search.takeover import (
+    check_copies,
+    check_plan,
+    check_same,
+    copy_scored,
+    copy_timed,
+    merge_copies,
+    write_copies,
+)
+from hilo_nas.search.timing_only import RANDOM, check_time_only, time_only
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study, StudyFolder, open_study
@@ -80,9 +88,12 @@ def run_search(
             manifest, setting = _create(request, folder, space, evaluator, journal)
         open_files.enter_context(folder.keeping_csv_files())
         setting.draw_sheet(folder, evaluator, journal)
-        reused = _load_reused(folder, setting, journal)
+        if not manifest.plan.declaration.gives_scores:
+            finished = time_only(request, folder, evaluator, setting.tasks, journal)
+            journal(finished)
+            return folder, finished
         quieter = None
-        if request.remeasure and setting.speeds is None:
+        if request.remeasure and setting.timed is None:
             quieter = QuieterMoments(folder, manifest, evaluator, setting.resources, journal, began=start)
         loop = SearchLoop(
             folder,
@@ -90,8 +101,6 @@ def run_search(
             evaluator,
             setting.resources,
             journal,
-            speeds=setting.speeds,
-            reused=reused,
             between=None if quieter is None else quieter.use,
         )
         journal(
@@ -104,7 +113,7 @@ def run_search(
                 stopped=sum(record.state == TrialState.STOPPED for record in loop.records),
             )
         )
-        known = {record.key for record in loop.records if not record.is_interrupted}
+        known = {record.key for record in loop.records if not record.is_open}
         due = [peer for peer in manifest.peers if peer not in known]
         subjects = [Subject(timm=peer.removeprefix("timm:")) for peer in due]
         tell_cost(due, manifest.plan, try_networks(evaluator, setting, subjects, journal), journal)
@@ -121,30 +130,42 @@ def run_search(
 
 
 def _create(
-    request: SearchRequest, folder: StudyFolder, space: SearchSpace, evaluator: Evaluator, emit: Emit
+    request: SearchRequest, folder: Study, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     source = open_study(request.reuse, request.studies_dir) if request.reuse else None
+    plan = plan_of(request, space)
+    check_time_only(request, plan)
     if source is not None:
-        check_plan(source, plan_of(request, space))  # before a device is read and images are decoded
+        check_plan(source, plan)  # before a device is read and images are decoded
     setting = set_up(request, space, evaluator, emit)
-    scored = load_scored(source, space, setting.plan, setting.data) if source else []
-    timed = None if setting.speeds is None else setting.speeds.load_records()
-    taken_over = sum(not item.is_peer and (timed is None or item.subject.key in timed) for item in scored)
     trials = trials_asked(request, space)
     _foresee(request, setting, evaluator, emit, trials)
     manifest = setting.build_manifest(
         folder.name,
-        sampler=request.sampler or DEFAULT_SAMPLER,
+        sampler=request.sampler or (DEFAULT_SAMPLER if plan.declaration.gives_scores else RANDOM),
         seed=request.seed if request.seed is not None else 0,
-        trials=trials if request.until_trials else trials + taken_over,
-        eta=eta_of(request),
+        trials=trials,
+        eta=eta_of(request) if plan.declaration.gives_scores else None,
         peers=join_peers((), request),
     )
+    scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
+    copies = merge_copies(setting.timed, scored, manifest)
+    if not request.until_trials:
+        taken_over = sum(copy.state == TrialState.WAITING and not copy.is_peer for copy in copies)
+        manifest = dataclasses.replace(manifest, trials=trials + taken_over)
     source_of_images = request.data or (DEFAULT_DATA if setting.data.n_images else None)
-    local = local_of(dataclasses.replace(request, data=source_of_images))
-    folder.write_local({**local, **({"reuse": str(source.path.absolute())} if source else {})})
-    folder.write_manifest(manifest)
-    return manifest, setting
+    folder.write_local(local_of(dataclasses.replace(request, data=source_of_images)))
+    folder.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
+    write_copies(folder, copies)
+    return folder.manifest, setting
+
+
+def _copy_scored(
+    source: Study, manifest: Manifest, setting: Setting, evaluator: Evaluator, emit: Emit
+) -> list[TrialRecord]:
+    """Returns copies of a study's trained networks, with the timings that are comparable on this device."""
+    inspect = Inspect(target=setting.resources.target, forms=() if setting.timed_by else manifest.conditions)
+    return copy_scored(source, manifest, run_task(evaluator, inspect, emit).forms)
 
 
 def _time_front(
@@ -169,26 +190,32 @@ def _foresee(request: SearchRequest, setting: Setting, evaluator: Evaluator, emi
 
 
 def _resume(
-    request: SearchRequest, folder: StudyFolder, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
+    request: SearchRequest, folder: Study, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
-    manifest = folder.load_manifest()
-    measured = sum(record.is_measured for record in folder.load_records())
+    manifest = folder.manifest
+    measured = sum(manifest.counts(record) for record in folder.records)
     source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
-        load_scored(source, manifest.space, manifest.plan, manifest.data)  # raises before a device is read
+        check_same(source.manifest, manifest.plan, manifest.data)  # before a device is read
     if request.raise_budget is not None:
         raised(manifest, request.raise_budget)  # likewise
     setting = reopen(request, folder, manifest, space, evaluator, emit)
-    local = {name: value for name, value in local_of(request).items() if value is not None}
-    if source is not None:
-        local["reuse"] = str(source.path.absolute())
-    if local:
+    if local := {name: value for name, value in local_of(request).items() if value is not None}:
         folder.write_local({**folder.load_local().values, **local})
     # Peers are points beside the search: with more of them, nothing becomes incomparable.
     total, peers = total_asked(request, manifest.trials, measured), join_peers(manifest.peers, request)
     if (total, peers) != (manifest.trials, manifest.peers):
         manifest = dataclasses.replace(manifest, trials=total, peers=peers)
         folder.write_manifest(manifest)
+    timed = None
+    if setting.timed is not None:
+        timed = list(setting.timed)
+        if request.speeds is not None:
+            timed += copy_timed(open_study(request.speeds, request.studies_dir), manifest)
+    scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
+    write_copies(folder, merge_copies(timed, scored, manifest))
+    manifest = folder.manifest
+    check_copies(folder)
     if request.raise_budget is not None:
         manifest = raise_budget(folder, manifest, request.raise_budget)
         setting = dataclasses.replace(setting, plan=manifest.plan)
@@ -197,29 +224,16 @@ def _resume(
 
 def _renew(
     request: SearchRequest,
-    folder: StudyFolder,
+    folder: Study,
     manifest: Manifest,
     setting: Setting,
     evaluator: Evaluator,
     emit: Emit,
 ) -> tuple[Manifest, Setting]:
     """Calibrates anew where something is left to be timed here, because a bad calibration must not last."""
-    records = folder.load_records()
-    known = {record.key for record in records if not record.is_interrupted}
-    is_done = sum(record.is_measured for record in records) >= manifest.trials and set(manifest.peers) <= known
-    if setting.speeds is not None or (is_done and request.raise_budget is None):
+    known = {record.key for record in folder.records if not record.is_open}
+    is_done = sum(map(manifest.counts, folder.records)) >= manifest.trials and set(manifest.peers) <= known
+    if setting.timed is not None or (is_done and request.raise_budget is None):
         return manifest, setting
     manifest = renew_calibrations(folder, manifest, evaluator, setting.resources, emit)
     return manifest, dataclasses.replace(setting, calibrations=manifest.calibrations)
-
-
-def _load_reused(folder: StudyFolder, setting: Setting, emit: Emit) -> list[Scored]:
-    """Returns the networks whose scores this study takes over; told, not fatal, where the other study has gone."""
-    path = folder.load_local().values.get("reuse")
-    if path is None:
-        return []
-    source = Study(Path(path))
-    if not source.exists:
-        emit(Notice(level="warning", text=f"the study in {path}, whose scores were to be taken over, is not there"))
-        return []
-    return load_scored(source, setting.space, setting.plan, setting.data)

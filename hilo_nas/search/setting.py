@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.clock import utc_now
+from hilo_nas.commands import command
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.sources import absolute_source
 from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
@@ -20,15 +21,16 @@ from hilo_nas.evaluation import Evaluator, Inspect, Preparation, Prepare, run_ta
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.hashes import short_hash
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import PROTOCOL, Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_device
+from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_device
 from hilo_nas.plugins import absolute
 from hilo_nas.proxy.kinds import find_proxy
-from hilo_nas.records import write_atomically
+from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.search.reasons import beyond
 from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
 from hilo_nas.search.study_tasks import Resources, StudyTasks, calibration_of
+from hilo_nas.search.takeover import check_timings, copy_timed
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
-from hilo_nas.speeds import SpeedFolder, SpeedSetting
-from hilo_nas.study import StudyFolder, find_study, new_study_folder
+from hilo_nas.study import Study, StudyFolder, find_study, new_study_folder, open_study
 from hilo_nas.versions import versions
 
 __all__ = [
@@ -40,7 +42,6 @@ __all__ = [
     "hash_facts",
     "identify_data",
     "local_of",
-    "open_speeds",
     "prepare",
     "prepare_images",
     "set_up",
@@ -68,8 +69,10 @@ class Setting:
     prepared: dict[str, Any]
     """Facts about what the proxy prepared; see `hilo_nas.proxy.run.prepare_proxy`."""
     resources: Resources
-    speeds: SpeedFolder | None = None
-    """The table that stands in for timing."""
+    timed: tuple[TrialRecord, ...] | None = None
+    """Copies of the networks that another machine timed; None where networks are timed here."""
+    timed_by: str | None = None
+    """Name of the study that they are copied from."""
 
     def build_manifest(self, name: str, *, sampler: str, seed: int, trials: int, **fields: Any) -> Manifest:
         """Returns a new study's manifest.
@@ -94,7 +97,7 @@ class Setting:
             versions=versions(),
             created_at=utc_now(),
             limits=self.limits,
-            speeds=None if self.speeds is None else self.speeds.identity(),
+            speeds=self.timed_by,
             training_device=self.training_device,
             prepared=hash_facts(self.prepared),
             **fields,
@@ -139,15 +142,18 @@ def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emi
     _check_sizes(space, {"img_size": img_size, "proxy_img_size": plan.img_size})
     source = _source(request, space, plan)
     # What can be wrong with the aims is told before the device is read, for that takes seconds.
-    speeds, taken, calibrations = None, None, {}
-    if request.speeds is not None:
-        speeds, taken = _open_speeds(request, space)
-        aims = _aims_within(taken.conditions, request)
+    timer = None if request.speeds is None else _open_timer(request, space)
+    if timer is not None:
+        aims = _aims_within(timer, request)
         report = run_task(evaluator, Inspect(target=request.device), emit)  # it only trains
-        calibrations = taken.calibrations
     else:
         fields = {"batch_size": defaults.get("batch_size", 64), **condition_options(request), "img_size": img_size}
         foreseen = aims_of(request, foresee_objective(fields, request.device))
+        if foreseen.limits and not plan.declaration.gives_scores:
+            raise UsageError(
+                "without a proxy, fast and slow networks are timed alike: leave the limits on images/s, latency and "
+                "memory out here, and give them to the search that trains."
+            )
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
         report = run_task(evaluator, Inspect(target=request.device), emit)
         aims = aims_of(request, build_objective(fields, report.target, report.threads))
@@ -170,25 +176,30 @@ def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emi
     resources = Resources(
         target=report.target, data=images.reference, proxy=prepared.reference, timing_s=request.timing_s
     )
-    if taken is not None and taken.num_classes != data.num_classes:
-        text = (
-            f"the speeds in {request.speeds} are of networks with {taken.num_classes} classes, but the images have "
-            f"{data.num_classes}: their classifiers take another time"
-        )
-        emit(Notice(level="warning", text=text))
-    if speeds is not None:
-        _check_some_keep(speeds, {**space.limits, **aims.limits})
+    timed = None
+    if timer is not None:
+        timed = tuple(copy_timed(timer, timer.manifest))
+        if (classes := timer.manifest.data.num_classes) != data.num_classes:
+            text = (
+                f"the timings of study {timer.name} are of networks with {classes} classes, but the images have "
+                f"{data.num_classes}: their classifiers take another time"
+            )
+            emit(Notice(level="warning", text=text))
+        _check_some_keep(timed, timer.name, {**space.limits, **aims.limits})
     return Setting(
         space=space,
         conditions=aims.conditions,
         limits=aims.limits,
         training_device=report.identity,
-        calibrations=calibrations or calibrate_all(aims.conditions, evaluator, resources, emit),
+        calibrations=(
+            calibrate_all(aims.conditions, evaluator, resources, emit) if timer is None else timer.manifest.calibrations
+        ),
         plan=dataclasses.replace(plan, hflip=images.facts["hflip"]),
         data=data,
         prepared=prepared.facts,
         resources=resources,
-        speeds=speeds,
+        timed=timed,
+        timed_by=None if timer is None else timer.name,
     )
 
 
@@ -260,10 +271,10 @@ def hash_facts(prepared: Mapping[str, Any]) -> str | None:
     return short_hash(prepared) if prepared else None
 
 
-def _check_some_keep(speeds: SpeedFolder, limits: Mapping[str, float]) -> None:
-    """Raises UsageError where no network of a table of speeds keeps the limits, with the nearest value of each."""
-    own = [record for record in speeds.load_records().values() if not record.is_peer]
-    if any(not record.is_peer for record in speeds.load_keeping(limits).values()):
+def _check_some_keep(timed: Sequence[TrialRecord], study: str, limits: Mapping[str, float]) -> None:
+    """Raises UsageError where no network that was timed keeps the limits, with the nearest value of each."""
+    own = [record for record in timed if not record.is_peer]
+    if any(not beyond(measured_violations(limits, record.measurements)) for record in own):
         return
     lines = []
     for name, bound in limits.items():
@@ -273,8 +284,8 @@ def _check_some_keep(speeds: SpeedFolder, limits: Mapping[str, float]) -> None:
             value = measured_values(nearest.measurements)[name]
             lines.append(f"  {limit_text(name, bound)}: the nearest has {value:.4g}")
     raise UsageError(
-        f"none of the {len(own)} networks in {speeds.path} keeps all limits by that table:\n"
-        + "\n".join([*lines, "Loosen the limits, or add networks to the table with a larger `measure --sample`."])
+        f"none of the {len(own)} networks that study {study} timed keeps all limits:\n"
+        + "\n".join([*lines, f"Loosen the limits, or time more: {command('search', '--study', study)} --trials N"])
     )
 
 
@@ -296,56 +307,40 @@ def calibrate_all(
     return calibrations
 
 
-def open_speeds(path: Path, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetting]:
-    """Returns a table of speeds of a space, and under what they were taken.
+def _open_timer(request: SearchRequest, space: SearchSpace) -> Study:
+    """Returns the study whose timings stand in for timing here.
 
     Raises:
-        NotFoundError: There is no table.
-        UsageError: It is of another space, or of another version of how networks are timed.
+        NotFoundError: There is none.
+        UsageError: Its timings cannot, or conditions are given beside them.
     """
-    speeds = SpeedFolder(path)
-    setting = speeds.load_setting()
-    if setting.space.hash() != space.hash():
-        raise UsageError(
-            f"the speeds in {path} must be of space {space.name} ({space.hash()}), but are of {setting.space.name} "
-            f"({setting.space.hash()}). Search that space, or time this one with `hilo-nas measure`."
-        )
-    protocols = {calibration.protocol for calibration in setting.calibrations.values()}
-    if protocols != {PROTOCOL}:
-        raise UsageError(
-            f"the speeds in {path} must be of timing protocol {PROTOCOL}, but are of {max(protocols, default=0)}. Time "
-            "the networks again with `hilo-nas measure`."
-        )
-    if not speeds.load_records():
-        raise UsageError(f"the speeds in {path} hold no network yet. Let `hilo-nas measure` finish first.")
-    return speeds, setting
-
-
-def _open_speeds(request: SearchRequest, space: SearchSpace) -> tuple[SpeedFolder, SpeedSetting]:
     assert request.speeds is not None
     if given := condition_options(request):
         raise UsageError(
-            f"with speeds taken elsewhere, the conditions are theirs: leave out {', '.join(given)}, or time the "
-            "networks anew with `hilo-nas measure`."
+            f"with timings of another study, the conditions are its own: leave out {', '.join(given)}, or time the "
+            "networks here."
         )
-    return open_speeds(request.speeds, space)
+    timer = open_study(request.speeds, request.studies_dir)
+    check_timings(timer, space)
+    return timer
 
 
-def _aims_within(conditions: tuple[Condition, ...], request: SearchRequest) -> Aims:
-    """Returns the conditions of a table of speeds, all of them, with the limits asked for under each."""
+def _aims_within(timer: Study, request: SearchRequest) -> Aims:
+    """Returns all conditions of a study that timed, with the limits asked for under each."""
+    conditions = timer.manifest.conditions
     aims = aims_of(request, conditions[0])
     if missing := [condition.label() for condition in aims.conditions if condition not in conditions]:
         raise UsageError(
-            f"the speeds in {request.speeds} must have been taken under every --also, but none was under "
-            f"{', '.join(missing)}: theirs are {', '.join(condition.label() for condition in conditions)}. Leave the "
-            "others out, or time the networks anew with `hilo-nas measure`."
+            f"the timings must have been taken under every --also, but none of study {timer.name} was under "
+            f"{', '.join(missing)}: its conditions are {', '.join(condition.label() for condition in conditions)}. "
+            "Leave the others out, or time the networks anew."
         )
     return Aims(conditions=conditions, limits=aims.limits)
 
 
 def _source(request: SearchRequest, space: SearchSpace, plan: ProxyPlan) -> str | None:
     """Returns the images of a new study; None where its proxy needs none."""
-    if request.data is not None:
+    if request.data is not None or not plan.declaration.gives_scores:
         return request.data
     if not plan.declaration.needs_data and space.name != DEFAULT_SPACE:
         return None
@@ -423,7 +418,8 @@ def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder
 
 def trials_asked(request: SearchRequest, space: SearchSpace) -> int:
     """Returns how many networks a new study is to measure."""
-    return request.until_trials or request.trials or space.defaults.get("trials", _DEFAULT_TRIALS)
+    listed = len(request.networks) or None
+    return request.until_trials or request.trials or listed or space.defaults.get("trials", _DEFAULT_TRIALS)
 
 
 def total_asked(request: SearchRequest, total: int, measured: int) -> int:
@@ -446,5 +442,4 @@ def local_of(request: SearchRequest) -> dict[str, Any]:
         "val_data": absolute_source(request.val_data) if request.val_data else None,
         "proxy": _function_of(request),
         "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
-        "speeds": str(request.speeds.absolute()) if request.speeds else None,
     }

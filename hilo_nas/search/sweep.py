@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Sequence
 
 from hilo_nas.clock import utc_now
 from hilo_nas.commands import command
-from hilo_nas.cost import count_cost
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import Emit, NetworksTimed, Notice
@@ -28,8 +27,8 @@ from hilo_nas.search.keeping import checkpoint_of, dispensable
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import Setting, local_of, set_up
-from hilo_nas.search.study_tasks import StudyTasks, time_together
-from hilo_nas.search.takeover import Scored
+from hilo_nas.search.study_tasks import StudyTasks
+from hilo_nas.search.timing_only import time_list
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study, StudyFolder
@@ -73,7 +72,7 @@ def run_sweep(
     *,
     jobs: int | None,
     proxies: Sequence[str] = (),
-    reuse: Callable[[Manifest], Sequence[Scored]] | None = None,
+    reuse: Callable[[Manifest], Sequence[TrialRecord]] | None = None,
     evaluator: Evaluator | None = None,
 ) -> list[TrialRecord]:
     """Times and trains every network of the list and returns the records; goes on with what was begun.
@@ -89,8 +88,8 @@ def run_sweep(
         emit: Told of all of it.
         jobs: Trainings at once on this machine; as many as there are cores on a CPU, one elsewhere, if left out.
         proxies: Names of quick proxies (`Proxy.is_quick`) whose scores are taken for comparison, too.
-        reuse: Says which networks of the list were trained elsewhere, as this study's manifest has it: their scores are
-            taken over. What it raises leaves the study as it was.
+        reuse: Returns records of networks that were trained elsewhere, for this study's manifest: their scores are
+            copied. What it raises leaves the study as it was.
         evaluator: Who times and trains; this machine if left out.
 
     Raises:
@@ -114,7 +113,7 @@ def run_sweep(
         manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, evaluator, journal)
         setting.draw_sheet(folder, evaluator, journal)
         tasks = setting.tasks
-        records = _timed(folder, manifest, networks, tasks, evaluator, journal)
+        records = _timed(folder, networks, tasks, evaluator, journal)
         beyond = folder.load_records()[len(networks) :]
         _tell_of_disturbed(records, folder, journal)
         seeds = {manifest.seed, *(course.seed for course in courses)}
@@ -141,10 +140,10 @@ def _open(
     folder: StudyFolder,
     networks: Sequence[Swept],
     plan: ProxyPlan,
-    reuse: Callable[[Manifest], Sequence[Scored]] | None,
+    reuse: Callable[[Manifest], Sequence[TrialRecord]] | None,
     evaluator: Evaluator,
     emit: Emit,
-) -> tuple[Manifest, Setting, Sequence[Scored]]:
+) -> tuple[Manifest, Setting, Sequence[TrialRecord]]:
     is_new = not folder.exists
     if not is_new:
         manifest = folder.load_manifest()
@@ -183,40 +182,23 @@ def _check_networks(folder: StudyFolder, networks: Sequence[Swept]) -> None:
 
 
 def _timed(
-    folder: StudyFolder,
-    manifest: Manifest,
-    networks: Sequence[Swept],
-    tasks: StudyTasks,
-    evaluator: Evaluator,
-    emit: Emit,
+    folder: Study, networks: Sequence[Swept], tasks: StudyTasks, evaluator: Evaluator, emit: Emit
 ) -> list[TrialRecord]:
     """Returns a record with its speed for each network that can be timed; those that cannot have failed."""
-    records = folder.load_records()[: len(networks)]
-    condition, classes = manifest.objective, manifest.data.num_classes
-    for first in range(len(records), len(networks), _TIMED_TOGETHER):
-        group = networks[first : first + _TIMED_TOGETHER]
-        task = tasks.time([network.subject for network in group], condition)
-        timing = time_together(evaluator, task, emit)
-        for number, network in enumerate(group, start=first):
-            measurement = timing.measurements.get(network.subject.key)
-            failure = timing.failures.get(network.subject.key)
-            cost = network.subject.arch and count_cost(network.subject.arch, condition.img_size, num_classes=classes)
-            record = TrialRecord(
+    for first in range(len(folder.records), len(networks), _TIMED_TOGETHER):
+        group = [
+            TrialRecord(
                 number=number,
                 subject=network.subject,
-                state=TrialState.RUNNING if measurement else TrialState.FAILED,
+                state=TrialState.WAITING,
                 params=network.params,
                 origin=network.origin,
-                reason=None if failure is None else str(failure),
-                parameters=cost.parameters if cost else None,
-                macs=cost.macs if cost else None,
-                measurements=() if measurement is None else (measurement,),
-                started_at=utc_now(),
             )
-            folder.write_record(record)
-            records.append(record)
-        emit(NetworksTimed(done=len(records), total=len(networks)))
-    return records
+            for number, network in enumerate(networks[first : first + _TIMED_TOGETHER], start=first)
+        ]
+        time_list(group, folder, evaluator, tasks, emit)
+        emit(NetworksTimed(done=first + len(group), total=len(networks)))
+    return list(folder.records[: len(networks)])
 
 
 def _tell_of_disturbed(records: Sequence[TrialRecord], folder: StudyFolder, emit: Emit) -> None:
@@ -231,10 +213,10 @@ def _tell_of_disturbed(records: Sequence[TrialRecord], folder: StudyFolder, emit
 
 
 def _take_over(
-    records: Sequence[TrialRecord], reused: Sequence[Scored], write: Callable[[TrialRecord], TrialRecord]
+    records: Sequence[TrialRecord], reused: Sequence[TrialRecord], write: Callable[[TrialRecord], TrialRecord]
 ) -> list[TrialRecord]:
     """Returns the records with the scores that their networks were given elsewhere, where they lack them."""
-    given = {item.subject.key: item for item in reused}
+    given = {item.key: item for item in reused}
     found = []
     for record in records:
         if (item := given.get(record.key)) and record.measurements:

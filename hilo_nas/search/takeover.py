@@ -1,41 +1,40 @@
-"""Taking over what another study has paid for: its scores, where its training was the same."""
+"""Copies of what another study has paid for: scores and timings, as far as they are comparable here.
+
+A study that copied needs the other one no more.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hilo_nas.errors import StudyMismatchError, UsageError
+from hilo_nas.commands import command
+from hilo_nas.errors import RecordError, StudyMismatchError, UsageError
 from hilo_nas.manifest import DataIdentity, Manifest
-from hilo_nas.measurement import ProxyPlan, ProxyScore
-from hilo_nas.records import Subject
-from hilo_nas.space import SearchSpace
+from hilo_nas.measurement import PROTOCOL, Measurement, ProxyPlan
+from hilo_nas.records import COPIED_SPEEDS, TrialRecord
+from hilo_nas.space import SearchSpace, find_params
+from hilo_nas.states import TrialState
 from hilo_nas.study import Study
 
-__all__ = ["Scored", "check_plan", "check_same", "load_scored"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A network of another study with its scores."""
-
-    subject: Subject
-    params: dict[str, int] | None
-    """In the space of the study that takes it over; None where that cannot spell it, and of a peer."""
-    origin: str
-    """`reuse:STUDY/NUMBER`."""
-    scores: tuple[ProxyScore, ...]
-
-    @property
-    def is_peer(self) -> bool:
-        """Whether it was compared with there: its scores serve where it is a peer again, and nowhere else."""
-        return self.subject.arch is None
+__all__ = [
+    "check_copies",
+    "check_plan",
+    "check_same",
+    "check_timings",
+    "copy_scored",
+    "copy_timed",
+    "merge_copies",
+    "write_copies",
+]
 
 
 def check_plan(source: Study, plan: ProxyPlan) -> None:
     """Checks that a study's trainings were those of a plan, as far as that is known before the images are looked at.
 
-    Whether they are the same images, and may be mirrored, is left to `load_scored`.
+    Whether they are the same images, and may be mirrored, is left to `copy_scored`.
 
     Raises:
         StudyMismatchError: They were others; names what differs.
@@ -44,33 +43,154 @@ def check_plan(source: Study, plan: ProxyPlan) -> None:
     check_same(manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
 
 
-def load_scored(source: Study, space: SearchSpace, plan: ProxyPlan, data: DataIdentity) -> list[Scored]:
-    """Returns a study's trained networks for another study, those on its front first.
+def check_timings(source: Study, space: SearchSpace) -> None:
+    """Checks that a study's timings can stand in for timing the networks of a space.
 
-    Scores beyond the other study's budget stay behind: nothing there would be comparable with them.
+    Raises:
+        UsageError: They are of another space or of another version of how networks are timed, or there is none.
+    """
+    manifest = source.manifest
+    if manifest.space.hash() != space.hash():
+        raise UsageError(
+            f"the timings must be of space {space.name} ({space.hash()}), but those of study {source.name} are of "
+            f"{manifest.space.name} ({manifest.space.hash()}). Search that space, or time this one: "
+            f"{command('search', space.name, '--proxy', 'none')}"
+        )
+    protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
+    if protocols != {PROTOCOL}:
+        raise UsageError(
+            f"the timings must be of timing protocol {PROTOCOL}, but those of study {source.name} are of "
+            f"{max(protocols)}. Time them again where they were taken: {command('remeasure', source.address)}"
+        )
+    if not any(record.subject.arch is not None for record in copy_timed(source, manifest)):
+        raise UsageError(
+            f"study {source.name} has no network yet that was timed under all its conditions. Resume it first: "
+            f"{command('search', '--study', source.address)}"
+        )
+
+
+def copy_timed(source: Study, manifest: Manifest) -> list[TrialRecord]:
+    """Returns the networks that a study timed under all conditions, as records of another study.
+
+    Args:
+        source: The study that timed.
+        manifest: The other study's, whose conditions and device count.
+    """
+    labels = {condition.label() for condition in manifest.conditions}
+    found = []
+    for record in source.records:
+        measurements = _comparable(record, manifest, None)
+        if {measurement.condition.label() for measurement in measurements} >= labels:
+            origin = f"{COPIED_SPEEDS}{source.name}/{record.number}"
+            found.append(_copy(record, manifest, origin, TrialState.TIMED, measurements=measurements))
+    return found
+
+
+def copy_scored(source: Study, manifest: Manifest, forms: Mapping[str, str]) -> list[TrialRecord]:
+    """Returns a study's trained networks as records of another study, those on its front first.
+
+    They are `waiting`. Timings that are comparable come along. Scores beyond the other study's budget stay behind:
+    nothing there would be comparable with them.
+
+    Args:
+        source: The study that trained.
+        manifest: The other study's.
+        forms: Implementation that a LITv2 is timed in now, by the condition's label; see `Measurement.form`.
 
     Raises:
         StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
     """
-    check_same(source.manifest, plan, data)
-    records = source.records
+    check_same(source.manifest, manifest.plan, manifest.data)
     front = {record.number for record in source.front().members}
-    scores = {
-        record.number: tuple(score for score in record.scores if score.images_seen <= plan.budgets[-1])
-        for record in records
-        if record.state.is_scored
-    }
-    trained = [record for record in records if scores.get(record.number)]
-    trained.sort(key=lambda record: (record.number not in front, record.number))
-    return [
-        Scored(
-            subject=record.subject,
-            params=_encode(space, record.subject),
-            origin=f"reuse:{source.name}/{record.number}",
-            scores=scores[record.number],
+    budget = manifest.plan.budgets[-1]
+    found = [
+        _copy(
+            record,
+            manifest,
+            f"reuse:{source.name}/{record.number}",
+            TrialState.WAITING,
+            measurements=_comparable(record, manifest, forms),
+            scores=scores,
         )
-        for record in trained
+        for record in source.records
+        if record.state.is_scored and (scores := tuple(s for s in record.scores if s.images_seen <= budget))
     ]
+    return sorted(found, key=lambda record: (record.number not in front, record.number))
+
+
+def merge_copies(
+    timed: Sequence[TrialRecord] | None, scored: Sequence[TrialRecord], manifest: Manifest
+) -> list[TrialRecord]:
+    """Returns the copies that a study takes: what is to be tried first, then what was only timed.
+
+    Baselines with scores come along where the study compares with them.
+
+    Args:
+        timed: Copies of timings; None where networks are timed here. Otherwise only these can be tried.
+        scored: Copies of scores.
+        manifest: The study's.
+    """
+    known = {record.key: record for record in timed or ()}
+    found: list[TrialRecord] = []
+    for record in scored:
+        if (record.is_peer and f"timm:{record.subject.timm}" not in manifest.peers) or (
+            timed is not None and record.key not in known
+        ):
+            continue
+        if (own := known.pop(record.key, None)) is not None:
+            record = dataclasses.replace(record, measurements=own.measurements)
+        found.append(record)
+    return [*found, *known.values()]
+
+
+def write_copies(study: Study, copies: Iterable[TrialRecord], *, trials: int | None = None) -> None:
+    """Writes copies into a study that holds its lock; a network that it has tried is left alone.
+
+    The manifest is written first, with the number of records that there are to be, so that a kill in between is seen
+    by `check_copies`.
+
+    Args:
+        study: The study; its manifest is written.
+        copies: As `merge_copies` returns them; their numbers become the next ones here.
+        trials: Networks to be measured in all; as it was if left out.
+    """
+    stored = {record.key: record for record in study.records}
+    numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
+    changed = []
+    for copy in copies:
+        own = stored.get(copy.key)
+        if own is None:
+            changed.append(dataclasses.replace(copy, number=next(numbers)))
+        elif own.is_open and copy.scores and not own.scores:
+            changed.append(
+                dataclasses.replace(
+                    own,
+                    state=TrialState.WAITING,
+                    is_interrupted=False,
+                    reason=None,
+                    origin=copy.origin,
+                    scores=copy.scores,
+                    measurements=own.measurements or copy.measurements,
+                )
+            )
+    manifest = dataclasses.replace(study.manifest, copied=next(numbers), trials=trials or study.manifest.trials)
+    if manifest != study.manifest:
+        study.write_manifest(manifest)
+    for record in changed:
+        study.write(record)
+
+
+def check_copies(study: Study) -> None:
+    """Checks that no copying was cut off.
+
+    Raises:
+        RecordError: Some copies are missing.
+    """
+    if (missing := study.manifest.copied - len(study.records)) > 0:
+        raise RecordError(
+            f"{missing} of the records that study {study.name} was to copy from another study are missing: the copying "
+            "was cut off. Name that study again, with --speeds or --reuse as before."
+        )
 
 
 def check_same(manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:
@@ -109,10 +229,32 @@ def _differences(
     return found
 
 
-def _encode(space: SearchSpace, subject: Subject) -> dict[str, int] | None:
-    if subject.arch is None:
-        return None
-    try:
-        return space.encode(subject.arch)
-    except UsageError:
-        return None
+def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str] | None) -> tuple[Measurement, ...]:
+    """Returns a record's timings that another study may count as its own.
+
+    Args:
+        record: Of the study that timed.
+        manifest: The other study's.
+        forms: Implementations of a LITv2 now; None where the other study times nothing itself.
+    """
+    return tuple(
+        measurement
+        for measurement in record.measurements
+        if manifest.is_comparable(measurement)
+        and (forms is None or record.is_peer or measurement.form == forms.get(measurement.condition.label()))
+    )
+
+
+def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:
+    """Returns a record of the same network in another study; anchors and baselines keep their names as origins."""
+    anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
+    return TrialRecord(
+        number=record.number,
+        subject=record.subject,
+        state=state,
+        params=None if record.subject.arch is None else find_params(manifest.space, record.subject.arch),
+        origin=f"peer:{record.subject.timm}" if record.is_peer else anchors.get(record.key, origin),
+        parameters=record.parameters,
+        macs=record.macs,
+        **results,
+    )

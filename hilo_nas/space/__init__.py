@@ -14,7 +14,7 @@ from hilo_nas.space.limits import (
     measured_values,
     measured_violations,
 )
-from hilo_nas.space.space import Anchor, Knob, SearchSpace
+from hilo_nas.space.space import Anchor, Knob, SearchSpace, find_params
 
 __all__ = [
     "KEPT_HARDLY",
@@ -27,6 +27,7 @@ __all__ = [
     "SearchSpace",
     "count_space",
     "draw_networks",
+    "find_params",
     "find_space",
     "free_violations",
     "is_within",

@@ -14,7 +14,7 @@ from typing import Any
 from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PER_STAGE, ArchConfig, lofi_heads
 from hilo_nas.errors import UsageError
 
-__all__ = ["KNOBS", "Anchor", "Knob", "SearchSpace"]
+__all__ = ["KNOBS", "Anchor", "Knob", "SearchSpace", "find_params", "stage_values"]
 
 KNOBS = (
     "patch_size",
@@ -177,6 +177,14 @@ class SearchSpace:
         content = {name: part for name, part in self.to_dict().items() if name not in ("description", "defaults")}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def find_params(space: SearchSpace, arch: ArchConfig) -> dict[str, int] | None:
+    """Returns the parameters of a network; None where the space cannot spell it."""
+    try:
+        return space.encode(arch)
+    except UsageError:
+        return None
 
 
 def stage_values(chosen: Mapping[tuple[str, int | None], Any], stage: int) -> dict[str, Any]:

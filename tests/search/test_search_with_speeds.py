@@ -1,15 +1,16 @@
-"""A search that takes its speeds from a table: only networks of the table, nothing timed, held to that table."""
+"""A search with the timings of another study: only its networks, nothing timed here, no second folder afterwards."""
 
 import dataclasses
+import shutil
 from random import Random
 
 import pytest
-from builders import TINY, build_arch, build_condition, build_device, build_measurement
-from fakes import speed, write_speeds
+from builders import TINY, build_arch, build_condition, build_device, build_measurement, build_record
+from fakes import speed, write_speeds, write_timed_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.errors import NotFoundError, SpaceExhaustedError, StudyMismatchError, UsageError
+from hilo_nas.errors import NotFoundError, RecordError, SpaceExhaustedError, StudyMismatchError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
@@ -17,7 +18,7 @@ from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.samplers import find_in
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.speeds import SpeedFolder
+from hilo_nas.study import Study, open_study
 from hilo_nas.transitions import fail
 
 DIGITS = load_space("litv2_digits")
@@ -25,31 +26,35 @@ ARCHS = [build_arch(i) for i in (0, 3, 7, 15, 27)]
 
 
 @pytest.fixture
-def table(tmp_path, machine):
+def timer(tmp_path, machine):
     """Five networks, the anchor not among them, timed on a machine that is not this one."""
     machine.device_of = {"cuda": build_device(kind="cuda", model="Test GPU"), "cpu": build_device()}
-    return write_speeds(tmp_path / "edge", ARCHS)
+    return write_speeds(tmp_path, ARCHS)
 
 
-def search(table, events=None, **options):
-    options = {"speeds": table.path, "space": "litv2_digits", "sampler": "random", "rungs": 1, **options}
-    request = SearchRequest(study="new", studies_dir=table.path.parent / "studies", **options)
-    folder, finished = run_search(request, (events if events is not None else []).append)
-    return folder, finished
+def search(timer, events=None, **options):
+    options = {"speeds": timer.name, "space": "litv2_digits", "sampler": "random", "rungs": 1, **options}
+    request = SearchRequest(study="new", studies_dir=timer.path.parent, **options)
+    return run_search(request, (events if events is not None else []).append)
 
 
-def go_on(table, events=None, **options):
-    """Goes on with the study of `search`, without naming the table."""
-    return search(table, events, **{"speeds": None, "space": None, "sampler": None, **options})
+def resume(timer, events=None, **options):
+    """Resumes the study of `search`, without naming the one that timed."""
+    return search(timer, events, **{"speeds": None, "space": None, "sampler": None, **options})
 
 
-def refusal(table, error=UsageError, call=search, **options):
+def refusal(timer, error=UsageError, call=search, **options):
     with pytest.raises(error) as caught:
-        call(table, **options)
+        call(timer, **options)
     return str(caught.value)
 
 
-# The nearest network of a table.
+def tried(study):
+    """Records of the networks that the search has begun."""
+    return [record for record in open_study(study.path).records if record.state != "timed"]
+
+
+# The nearest network of a pool.
 
 
 def test_the_nearest_setting_of_the_pool_is_taken_by_each_knobs_own_range():
@@ -83,64 +88,82 @@ def test_a_proposal_that_is_in_the_pool_is_left_alone(seed):
 # The search.
 
 
-def test_only_the_tables_networks_are_tried_until_it_is_used_up(table, machine):
-    folder, finished = search(table, trials=20)
+def test_only_networks_that_were_timed_are_tried_until_they_are_used_up(timer, machine):
+    study, finished = search(timer, trials=20)
     assert (finished.measured, finished.stopped_by) == (5, "exhausted")
-    records = folder.load_records()
-    assert {record.key for record in records} == {arch.key() for arch in ARCHS}
-    assert {record.origin for record in records} == {"sampler"}  # the anchor is not in the table
-    assert go_on(table, trials=1)[1].stopped_by == "exhausted"
+    assert {record.key for record in study.records} == {arch.key() for arch in ARCHS}
+    assert {record.origin for record in study.records} == {f"speeds:edge/{number}" for number in range(5)}
+    assert resume(timer, trials=1)[1].stopped_by == "exhausted"
 
 
-def test_nothing_is_timed_and_the_training_is_on_the_device_at_hand(table, machine):
-    folder, _ = search(table, trials=3)
+def test_nothing_is_timed_and_the_training_is_on_the_device_at_hand(timer, machine):
+    study, _ = search(timer, trials=3)
     assert machine.measured == machine.cohorts == machine.calibrated == []
-    assert len(machine.scored) == 3
+    assert len(machine.scored) == len(tried(study)) == 3
     assert set(machine.targets) == {"cuda"}
-    manifest = folder.load_manifest()
-    assert manifest.device == table.load_setting().device
+    manifest, theirs = study.manifest, open_study(timer.path)
+    assert manifest.device == theirs.manifest.device
     assert manifest.training_device == machine.device_of["cuda"]
-    assert manifest.conditions == table.load_setting().conditions
-    assert manifest.speeds == table.identity()
-    assert folder.load_local().values["speeds"] == str(table.path)
-    for record in folder.load_records():
+    assert manifest.conditions == theirs.manifest.conditions
+    assert manifest.speeds == "edge"
+    measured = {record.key: record.measurements for record in theirs.records}
+    for record in study.records:
         assert record.measurement.images_per_s == speed(record.subject.arch)
         assert manifest.is_comparable(record.measurement)
-        assert record.measurements == table.measurements_of(record.key)
+        assert record.measurements == measured[record.key]
 
 
-def test_an_anchor_of_the_table_comes_first(table, tmp_path):
-    again = write_speeds(tmp_path / "with-anchor", [*ARCHS, TINY])
-    folder, _ = search(again, trials=2)
-    assert [record.origin for record in folder.load_records()] == ["anchor:litv2_tiny", "sampler"]
+def test_a_network_keeps_its_number_from_its_timing_to_its_training(timer):
+    study, _ = search(timer, trials=2)
+    assert sorted(record.number for record in study.records) == [0, 1, 2, 3, 4]
+    assert sorted(record.state for record in study.records) == ["complete"] * 2 + ["timed"] * 3
 
 
-def test_limits_that_no_network_of_the_table_keeps_are_refused_with_the_nearest(table, machine):
+def test_an_anchor_that_was_timed_comes_first(timer, tmp_path):
+    again = write_speeds(tmp_path, [*ARCHS, TINY], "with-anchor")
+    study, _ = search(again, trials=2)
+    first, second = sorted(tried(study), key=lambda record: record.origin)
+    assert (first.origin, first.number) == ("anchor:litv2_tiny", 5)
+    assert second.origin.startswith("speeds:with-anchor/")
+
+
+def test_limits_that_no_network_keeps_are_refused_with_the_nearest(timer, machine):
     best = max(speed(arch) for arch in ARCHS)
-    said = refusal(table, min_images_per_s=best * 2)
-    assert f"none of the {len(ARCHS)} networks" in said
+    said = refusal(timer, min_images_per_s=best * 2)
+    assert f"none of the {len(ARCHS)} networks that study edge timed" in said
     assert f"the nearest has {best:.4g}" in said
+    assert "hilo-nas search --study edge --trials N" in said
     assert machine.scored == []
 
 
-def test_limits_are_held_against_the_tables_speeds(table, machine):
+def test_limits_are_held_against_the_copied_timings(timer, machine):
     bound = sorted(speed(arch) for arch in ARCHS)[2]
-    folder, _ = search(table, trials=9, min_images_per_s=bound)
-    states = {record.key: record.state for record in folder.load_records()}
+    study, _ = search(timer, trials=9, min_images_per_s=bound)
+    states = {record.key: record.state for record in tried(study)}
     assert states == {arch.key(): "complete" for arch in ARCHS if speed(arch) >= bound}  # the others are not tried
     assert len(machine.scored) == 3
 
 
-def test_every_sampler_stays_within_the_table(table):
-    for sampler in ("tpe", "nsga2"):
-        folder, _ = search(table, trials=5, sampler=sampler, seed=1)
-        assert {record.key for record in folder.load_records()} == {arch.key() for arch in ARCHS}
-        folder.manifest_path.unlink()
-        for path in folder.trials_path.iterdir():
-            path.unlink()
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_every_sampler_stays_within_what_was_timed(timer, sampler):
+    study, _ = search(timer, trials=5, sampler=sampler, seed=1)
+    assert {record.key for record in tried(study)} == {arch.key() for arch in ARCHS}
 
 
-def test_a_space_of_one_network_that_is_not_in_the_table_has_nothing_to_try(table, tmp_path, machine):
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_a_resumed_search_tries_what_an_uninterrupted_one_does(tmp_path, machine, sampler):
+    timer = write_speeds(tmp_path, [build_arch(i) for i in range(12)])
+    whole, _ = search(timer, trials=6, sampler=sampler, seed=3)
+    expected = {record.key for record in tried(whole)}
+    shutil.rmtree(whole.path)
+    for trials in (1, 2, 3):
+        study, _ = search(
+            timer, trials=trials, **({"sampler": sampler, "seed": 3} if trials == 1 else {"speeds": None})
+        )
+    assert {record.key for record in tried(study)} == expected
+
+
+def test_a_space_of_one_network_that_was_not_timed_has_nothing_to_try(timer, tmp_path, machine):
     one = {
         **DIGITS.to_dict(),
         "embed_dims": [16],
@@ -153,59 +176,68 @@ def test_a_space_of_one_network_that_is_not_in_the_table_has_nothing_to_try(tabl
     (tmp_path / "one.yaml").write_text(str(one))
     space = load_space(str(tmp_path / "one.yaml"))
     assert space.n_configs == 1
-    lone = write_speeds(tmp_path / "lone", [build_arch(27)], space=space)
-    folder, finished = search(lone, space=str(tmp_path / "one.yaml"), data="digits", trials=3)
+    lone = write_speeds(tmp_path, [build_arch(27)], "lone", space=space)
+    study, finished = search(lone, space=str(tmp_path / "one.yaml"), data="digits", trials=3)
     assert (finished.measured, finished.stopped_by) == (1, "exhausted")
-    assert folder.load_records()[0].origin == "anchor:wide"
+    assert study.records[0].origin == "anchor:wide"
 
 
-def test_a_table_of_other_classes_is_told_of(table, machine):
+def test_timings_of_other_classes_are_told_of(timer, machine):
     machine.num_classes = 7
     events = []
-    search(table, events, trials=1)
+    search(timer, events, trials=1)
     assert [event.text for event in events if isinstance(event, Notice)] == [
-        f"the speeds in {table.path} are of networks with 10 classes, but the images have 7: their classifiers take "
+        "the timings of study edge are of networks with 10 classes, but the images have 7: their classifiers take "
         "another time"
     ]
+
+
+def test_scores_of_a_third_study_come_first_where_their_networks_were_timed(timer, tmp_path, machine):
+    write_timed_study(tmp_path, machine, [ARCHS[1], build_arch(9)], "scored", top1s=[0.6, 0.7])
+    study, finished = search(timer, reuse="scored", trials=1)
+    assert (finished.measured, finished.total) == (2, 2)
+    first = study.records[0]
+    assert (first.key, first.origin, first.state) == (ARCHS[1].key(), "reuse:scored/0", "complete")
+    assert first.measurement.device == study.manifest.device  # timed where the others were
+    assert len(machine.scored) == 1
 
 
 # Refusals.
 
 
-def test_a_table_that_is_not_there_is_refused_with_the_way_to_one(table, tmp_path):
-    assert refusal(table, NotFoundError, speeds=tmp_path) == (
-        f"{tmp_path} holds no table of speeds (speeds.yaml). Make one with `hilo-nas measure SPACE --sample N "
-        "--save DIR`."
-    )
+def test_a_study_that_is_not_there_is_refused(timer):
+    assert "there is no study none" in refusal(timer, NotFoundError, speeds="none")
 
 
-def test_a_table_of_another_space_is_refused(table, tmp_path, machine):
+def test_timings_of_another_space_are_refused(timer, tmp_path):
     other = build_space("mine", {**DIGITS.to_dict(), "mlp_ratios": [4.0]})
-    found = write_speeds(tmp_path / "other", [], space=other)
-    assert refusal(found) == (
-        f"the speeds in {found.path} must be of space litv2_digits ({DIGITS.hash()}), but are of mine "
-        f"({other.hash()}). Search that space, or time this one with `hilo-nas measure`."
+    write_speeds(tmp_path, [], "other", space=other)
+    assert refusal(timer, speeds="other") == (
+        f"the timings must be of space litv2_digits ({DIGITS.hash()}), but those of study other are of mine "
+        f"({other.hash()}). Search that space, or time this one: hilo-nas search litv2_digits --proxy none"
     )
 
 
-def test_a_table_of_another_protocol_is_refused(table):
-    setting = table.load_setting()
+def test_timings_of_another_protocol_are_refused(timer):
+    study = open_study(timer.path)
     old = {
         label: dataclasses.replace(calibration, protocol=PROTOCOL - 1)
-        for label, calibration in setting.calibrations.items()
+        for label, calibration in study.manifest.calibrations.items()
     }
-    table.write_setting(dataclasses.replace(setting, calibrations=old))
-    assert refusal(table) == (
-        f"the speeds in {table.path} must be of timing protocol {PROTOCOL}, but are of {PROTOCOL - 1}. Time the "
-        "networks again with `hilo-nas measure`."
+    study.write_manifest(dataclasses.replace(study.manifest, calibrations=old))
+    assert refusal(timer) == (
+        f"the timings must be of timing protocol {PROTOCOL}, but those of study edge are of {PROTOCOL - 1}. Time them "
+        "again where they were taken: hilo-nas remeasure edge"
     )
 
 
-def test_a_table_that_holds_no_speed_yet_is_refused(table, tmp_path):
-    empty = write_speeds(tmp_path / "empty", [])
-    record = table.load_all()[0]
-    empty.write_record(fail(record, "no memory", measurements=()))
-    assert refusal(empty) == (f"the speeds in {empty.path} hold no network yet. Let `hilo-nas measure` finish first.")
+def test_a_study_that_has_timed_nothing_yet_is_refused(timer, tmp_path):
+    empty = Study(write_speeds(tmp_path, [], "empty").path)
+    empty.write(fail(open_study(timer.path).records[0], "no memory", measurements=()))
+    assert refusal(timer, speeds="empty") == (
+        "study empty has no network yet that was timed under all its conditions. Resume it first: "
+        "hilo-nas search --study empty"
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,113 +248,117 @@ def test_a_table_that_holds_no_speed_yet_is_refused(table, tmp_path):
         ({"env": "default", "also": ("batch_size=1",)}, "env"),
     ],
 )
-def test_conditions_beside_a_table_are_refused(table, machine, options, named):
-    assert refusal(table, **options) == (
-        f"with speeds taken elsewhere, the conditions are theirs: leave out {named}, or time the networks anew with "
-        "`hilo-nas measure`."
+def test_conditions_beside_copied_timings_are_refused(timer, machine, options, named):
+    assert refusal(timer, **options) == (
+        f"with timings of another study, the conditions are its own: leave out {named}, or time the networks here."
     )
-    assert not (table.path.parent / "studies" / "new").exists()
+    assert not (timer.path.parent / "new").exists()
 
 
-# Going on.
+# Resuming.
 
 
-def test_a_search_goes_on_with_its_table_without_being_told(table, machine):
-    folder, _ = search(table, trials=2)
+def test_a_search_needs_the_other_study_no_more(timer, machine):
+    study, _ = search(timer, trials=2)
+    shutil.rmtree(timer.path)
     events = []
-    _, finished = go_on(table, events, trials=2)
+    _, finished = resume(timer, events, trials=2)
     assert finished.measured == 4
     assert not any(isinstance(event, Notice) for event in events)
-    assert {record.key for record in folder.load_records()} <= {arch.key() for arch in ARCHS}
+    assert {record.key for record in tried(study)} <= {arch.key() for arch in ARCHS}
     assert machine.measured == machine.cohorts == []
 
 
-def test_software_of_the_training_box_may_change(table, machine):
-    search(table, trials=1)
+def test_software_of_the_training_box_may_change(timer, machine):
+    search(timer, trials=1)
     machine.device_of = {"cpu": build_device(model="Third CPU", torch="9.0")}
     machine.form = "another"
-    assert go_on(table, trials=1)[1].measured == 2
+    assert resume(timer, trials=1)[1].measured == 2
 
 
-def test_a_table_that_has_changed_is_refused(table):
-    search(table, trials=1)
-    before = table.identity()
-    record = table.load_all()[0]
-    table.write_record(dataclasses.replace(record, measurements=(build_measurement(1.0),)))
-    for options in ({}, {"speeds": table.path}):
-        said = refusal(SpeedFolder(table.path), StudyMismatchError, go_on, trials=1, **options)
-        assert f"  speeds: {before!r} in the study, {table.identity()!r} now" in said
-        assert "remeasure" not in said  # which could not help
+def test_one_more_timing_or_another_calibration_there_stops_no_search_here(timer):
+    search(timer, trials=1)
+    study = open_study(timer.path)
+    study.write(dataclasses.replace(study.records[0], measurements=study.records[1].measurements))
+    assert resume(timer, trials=1)[1].measured == 2
 
 
-def test_a_table_that_has_grown_is_another_one(table, tmp_path):
-    search(table, trials=1)
-    write_speeds(table.path, [*ARCHS, build_arch(9)])
-    assert "speeds: 'edge (" in refusal(SpeedFolder(table.path), StudyMismatchError, go_on, trials=1)
+def test_networks_that_were_timed_since_join_when_the_study_is_named_again(timer):
+    search(timer, trials=5)
+    more = [dataclasses.replace(build_record(5, arch=build_arch(9), value=None), state="timed")]
+    source = open_study(timer.path)
+    source.write(
+        dataclasses.replace(
+            more[0], measurements=(build_measurement(speed(build_arch(9)), device=source.manifest.device),)
+        )
+    )
+    assert resume(timer, trials=1)[1].stopped_by == "exhausted"
+    study, finished = resume(timer, speeds="edge", trials=1)
+    assert (finished.measured, finished.stopped_by) == (6, "total")
+    assert study.records[5].origin == "speeds:edge/5"
 
 
-def test_a_table_that_was_moved_and_renamed_is_the_same_one(table, tmp_path):
-    search(table, trials=1)
-    table.path.rename(tmp_path / "edge-2026")
-    assert "holds no table of speeds" in refusal(table, NotFoundError, go_on, trials=1)
-    assert go_on(table, trials=1, speeds=tmp_path / "edge-2026")[1].measured == 2
-    assert go_on(table, trials=1)[1].measured == 3  # it has learnt where it lies
+def test_a_copying_that_was_cut_off_is_told_and_can_be_finished(timer):
+    study, _ = search(timer, trials=1)
+    lost = [record for record in study.records if record.state == "timed"][-2:]
+    for record in lost:
+        (study.trials_path / f"{record.number:04d}.json").unlink()
+    assert refusal(timer, RecordError, resume, trials=1) == (
+        "2 of the records that study new was to copy from another study are missing: the copying was cut off. Name "
+        "that study again, with --speeds or --reuse as before."
+    )
+    assert resume(timer, speeds="edge", trials=9)[1].measured == 5
 
 
-def test_a_machine_that_does_not_know_where_the_table_lies_asks_for_it(table):
-    folder, _ = search(table, trials=1)
-    (folder.path / "local.yaml").unlink()
-    assert refusal(table, UsageError, go_on, data="digits", trials=1) == (
-        f"study new takes its speeds from the table {table.identity()}, and this machine does not know where that "
-        "lies. Name it with --speeds."
+def test_conditions_other_than_those_of_the_timings_are_refused_when_resuming(timer):
+    search(timer, trials=1)
+    assert "batch_size: 32 in the study, 8 now" in refusal(timer, StudyMismatchError, resume, trials=1, batch_size=8)
+
+
+def test_a_study_that_times_for_itself_takes_no_timings_later(timer):
+    search(timer, speeds=None, trials=1)
+    assert "speeds: None in the study, 'edge' now" in refusal(
+        timer, StudyMismatchError, resume, speeds="edge", trials=1
     )
 
 
-def test_conditions_other_than_the_tables_are_refused_when_going_on(table):
-    search(table, trials=1)
-    assert "batch_size: 32 in the study, 8 now" in refusal(table, StudyMismatchError, go_on, trials=1, batch_size=8)
-
-
-def test_the_manifest_keeps_the_tables_name(table):
-    folder, _ = search(table, trials=1, max_latency_ms=1e6)
-    manifest = folder.load_manifest()
+def test_the_manifest_keeps_the_studys_name(timer):
+    study, _ = search(timer, trials=1, max_latency_ms=1e6)
+    manifest = study.manifest
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest
-    assert manifest.limits == {"latency_ms": 1e6}
-    assert manifest.speeds.startswith("edge (")
-    assert str(table.path) not in folder.manifest_path.read_text()
+    assert (manifest.limits, manifest.speeds, manifest.copied) == ({"latency_ms": 1e6}, "edge", 5)
 
 
-def test_a_table_of_several_conditions_serves_them_all(table, tmp_path):
+def test_timings_under_several_conditions_serve_them_all(tmp_path, machine):
     conditions = (build_condition(), build_condition(batch_size=1))
-    both = write_speeds(tmp_path / "both", ARCHS, conditions=conditions)
-    folder, _ = search(both, trials=1)
-    assert [m.condition for m in folder.load_records()[0].measurements] == list(conditions)
+    both = write_speeds(tmp_path, ARCHS, "both", conditions=conditions)
+    study, _ = search(both, trials=1)
+    assert [m.condition for m in tried(study)[0].measurements] == list(conditions)
 
 
-def test_a_further_condition_of_a_table_may_be_limited(tmp_path, machine):
-    """One of two is named: the study has both, and the limit of the one; going on may name it again."""
+def test_a_further_condition_of_the_timings_may_be_limited(tmp_path, machine):
+    """One of two is named: the study has both, and the limit of the one; resuming may name it again."""
     single, many = build_condition(batch_size=1), build_condition(batch_size=64)
-    table = write_speeds(tmp_path / "three", ARCHS, conditions=(build_condition(), single, many))
+    timer = write_speeds(tmp_path, ARCHS, "three", conditions=(build_condition(), single, many))
     bound = sorted(speed(arch) for arch in ARCHS)[2]
     options = {"also": (f"batch_size=1,min_images_per_s={bound!r}",)}
-    folder, _ = search(table, trials=9, **options)
-    manifest = folder.load_manifest()
-    assert manifest.conditions == (build_condition(), single, many)
-    assert manifest.limits == {f"images_per_s@{single.label()}": bound}
-    states = {record.key: record.state for record in folder.load_records()}
+    study, _ = search(timer, trials=9, **options)
+    assert study.manifest.conditions == (build_condition(), single, many)
+    assert study.manifest.limits == {f"images_per_s@{single.label()}": bound}
+    states = {record.key: record.state for record in tried(study)}
     assert states == {arch.key(): "complete" for arch in ARCHS if speed(arch) >= bound}  # the others are not tried
-    assert go_on(table, trials=1, **options)[1].stopped_by == "exhausted"
-    said = refusal(table, StudyMismatchError, go_on, also=("batch_size=1,min_images_per_s=1",))
+    assert resume(timer, trials=1, **options)[1].stopped_by == "exhausted"
+    said = refusal(timer, StudyMismatchError, resume, also=("batch_size=1,min_images_per_s=1",))
     assert f"images_per_s@{single.label()}: {bound!r} in the study, 1.0 now" in said
-    said = refusal(table, StudyMismatchError, go_on, also=("batch_size=2",))
+    said = refusal(timer, StudyMismatchError, resume, also=("batch_size=2",))
     assert "also: ['cpu-b1-32px-fp32', 'cpu-b64-32px-fp32'] in the study, ['cpu-b1-32px-fp32', 'cpu-b2-" in said
 
 
-def test_a_condition_that_a_table_does_not_have_is_refused_with_those_that_it_has(tmp_path, machine):
-    table = write_speeds(tmp_path / "two", ARCHS, conditions=(build_condition(), build_condition(batch_size=1)))
+def test_a_condition_that_was_not_timed_is_refused_with_those_that_were(tmp_path, machine):
+    timer = write_speeds(tmp_path, ARCHS, "two", conditions=(build_condition(), build_condition(batch_size=1)))
     machine.read_device = None  # told before
-    assert refusal(table, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16")) == (
-        f"the speeds in {table.path} must have been taken under every --also, but none was under cpu-b2-32px-fp32, "
-        "cpu-b32-32px-bf16: theirs are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the others out, or time the networks "
-        "anew with `hilo-nas measure`."
+    assert refusal(timer, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16")) == (
+        "the timings must have been taken under every --also, but none of study two was under cpu-b2-32px-fp32, "
+        "cpu-b32-32px-bf16: its conditions are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the others out, or time the "
+        "networks anew."
     )

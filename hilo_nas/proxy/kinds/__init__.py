@@ -15,6 +15,7 @@ from hilo_nas.proxy.kinds.formula import FORMULAS
 from hilo_nas.proxy.kinds.function import declare_function
 from hilo_nas.proxy.kinds.training import TRAINING
 from hilo_nas.proxy.kinds.training_free import TRAINING_FREE
+from hilo_nas.proxy.kinds.without import NO_PROXY
 
 __all__ = [
     "DEFAULT_PROXY",
@@ -30,7 +31,7 @@ __all__ = [
     "quick_names",
 ]
 
-PROXIES = {proxy.name: proxy for proxy in (TRAINING, *FORMULAS, *TRAINING_FREE)}
+PROXIES = {proxy.name: proxy for proxy in (TRAINING, *FORMULAS, *TRAINING_FREE, NO_PROXY)}
 """Those of this package, by name; a new kind is one entry."""
 DEFAULT_PROXY = TRAINING
 _GROUP = "hilo_nas.proxies"

@@ -134,6 +134,8 @@ class Proxy:
     """Its work in a worker process, as `module:Class`, a `hilo_nas.proxy.work.Work`; None where none is needed."""
     prepares: bool = False
     """Whether `Work.prepare` does anything; it is then called once before the first trial."""
+    gives_scores: bool = True
+    """Whether it scores networks at all; a study without scores times its networks and trains none."""
     needs_data: bool = True
     """Whether a study needs `--data`."""
     has_source: bool = False
