@@ -22,8 +22,10 @@ from random import Random
 
 from scipy.stats import kendalltau
 
+from hilo_nas.evaluation import LocalEvaluator, Time, run_task
+from hilo_nas.events import Event
 from hilo_nas.front import Front
-from hilo_nas.measure import Entrant, Ruler
+from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name, verdict_of
@@ -54,25 +56,28 @@ def load(is_on: bool = True) -> Iterator[None]:
         process.wait()
 
 
+def ignore(event: Event) -> None:
+    """Shows nothing of a timing."""
+
+
 def time_networks(folder: Path, runs: int) -> None:
     """Times networks of `litv2_digits` with and without load in turn, and counts the verdicts."""
     space, random = load_space("litv2_digits"), Random(5)
     archs = [space.decode(space.sample(random)) for _ in range(NETWORKS)]
     condition = Condition(batch_size=32, img_size=32, threads=os.cpu_count())
-    entrants = {
+    entries = {
         str(i): Entrant(subject={"arch": arch.to_dict()}, condition=condition, num_classes=10)
         for i, arch in enumerate(archs)
     }
     counts, rows = {False: 0, True: 0}, []
-    with Ruler(folder / "ruler.log", purpose="evidence of constant load") as ruler:
-        calibration = ruler.calibrate(condition, lambda event: None)
+    with LocalEvaluator(folder, purpose="evidence of constant load") as evaluator:
+        calibration = run_task(evaluator, Time(condition=condition), ignore).calibration
+        task = Time(condition=condition, entries=entries, calibration=calibration, seconds=SECONDS_EACH)
         for run in range(runs):
             for is_loaded in (False, True):
                 with load(is_loaded):
-                    cohort = ruler.measure_cohort(
-                        entrants, lambda event: None, calibration=calibration, seconds_each=SECONDS_EACH
-                    )
-                timed = [cohort.measurements[name] for name in entrants]
+                    timing = run_task(evaluator, task, ignore)
+                timed = [timing.measurements[name] for name in entries]
                 verdicts = [verdict_of(measurement).verdict for measurement in timed]
                 are_contended = [verdict == "contended" for verdict in verdicts]
                 counts[is_loaded] += all(are_contended) if is_loaded else any(are_contended)

@@ -63,7 +63,7 @@ FLOORS = {
     "search": 5,
     "report": 5,
     "export": 5,
-    "survey": 5,
+    "named_networks": 5,
     "transitions": 1,
     "api": 6,
     "testing": 6,

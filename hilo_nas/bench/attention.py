@@ -14,8 +14,9 @@ from typing import Any
 from hilo_nas.bench.layers import KINDS, PUBLISHED, PUBLISHED_AT, SHAPES, Layer, Shape, list_layers
 from hilo_nas.bench.timing import advise, time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
+from hilo_nas.evaluation import Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
-from hilo_nas.measure import Cohort, Entrant, Ruler
+from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.report import build_cohort_frame
 from hilo_nas.rounds import interval, ratio
@@ -101,30 +102,30 @@ class AttentionFindings:
     """The layers at one batch size."""
 
     batch_size: int
-    cohorts: Sequence[tuple[Shape, Sequence[Layer], Cohort]]
+    timings: Sequence[tuple[Shape, Sequence[Layer], Timing]]
     """Shape by shape, the layers and what timing them brought, by their names."""
 
     @property
     def measurements(self) -> list[Measurement]:
         """All that were taken."""
-        return [measurement for _, _, cohort in self.cohorts for measurement in cohort.measurements.values()]
+        return [measurement for _, _, timing in self.timings for measurement in timing.measurements.values()]
 
     @property
     def failures(self) -> dict[str, HiloNasError]:
         """By shape and layer, why it could not be timed."""
         return {
-            f"{name} at {shape}": error for shape, _, cohort in self.cohorts for name, error in cohort.failures.items()
+            f"{name} at {shape}": error for shape, _, timing in self.timings for name, error in timing.failures.items()
         }
 
     def list_rows(self) -> list[dict[str, Any]]:
         """Returns a row for each layer at each shape, with its ratio to LITv2's HiLo."""
         rows = []
-        for shape, layers, cohort in self.cohorts:
+        for shape, layers, timing in self.timings:
             taken = {
-                layer.name: cohort.measurements[layer.name] for layer in layers if layer.name in cohort.measurements
+                layer.name: timing.measurements[layer.name] for layer in layers if layer.name in timing.measurements
             }
             timed = {row["name"]: row for row in build_cohort_frame(taken).to_dict("records")} if taken else {}
-            rows += [self._row(shape, layer, timed.get(layer.name), cohort.failures) for layer in layers]
+            rows += [self._row(shape, layer, timed.get(layer.name), timing.failures) for layer in layers]
         return rows
 
     def _row(
@@ -140,7 +141,11 @@ class AttentionFindings:
             "mmacs": layer.macs / 1e6,
             "params_m": layer.params / 1e6,
             "published_ratio": PUBLISHED[layer.title] / PUBLISHED["HiLo"] if is_published else None,
-            **{key: value for key, value in (timed or {}).items() if key not in ("name", "condition", "device")},
+            **{
+                key: value
+                for key, value in (timed or {}).items()
+                if key not in ("name", "img_size", "condition", "device")
+            },
             "verdict": "failed" if timed is None else timed["verdict"],
             "failure": str(failures[layer.name]) if layer.name in failures else None,
         }
@@ -148,12 +153,12 @@ class AttentionFindings:
     def list_headlines(self) -> list[Headline]:
         """Returns the paper's two ratios beside those found, where they were timed side by side."""
         found = []
-        for shape, layers, cohort in self.cohorts:
-            own = cohort.measurements.get(layers[0].name)
+        for shape, layers, timing in self.timings:
+            own = timing.measurements.get(layers[0].name)
             if own is None or shape != PUBLISHED_AT or self.batch_size != _PUBLISHED_BATCH:
                 continue
             for layer in layers:
-                other = cohort.measurements.get(layer.name)
+                other = timing.measurements.get(layer.name)
                 if layer.kind not in ("sra", "window") or other is None or other.cohort != own.cohort:
                     continue
                 low, high = interval(own.call_seconds, other.call_seconds)
@@ -175,33 +180,39 @@ class AttentionFindings:
 
 
 def bench_attention(
-    plan: AttentionPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0
+    plan: AttentionPlan, emit: Emit, *, logs: Path, idle_timeout_s: float = 600.0, evaluator: Evaluator | None = None
 ) -> list[AttentionFindings]:
     """Times the layers at every shape and batch size; returns the findings of each batch size at which any ran.
 
     Args:
         plan: What to time.
         emit: Told of each step, each layer and each round.
-        log: File for what the timing process prints.
+        logs: Folder for what the timing process prints.
         idle_timeout_s: Seconds of silence after which the timing process counts as hung.
+        evaluator: Times; that of this machine if left out.
 
     Raises:
         MeasurementError: Nothing could be timed.
         DeviceError: This machine does not have the device.
     """
     steps = [(batch_size, shape) for batch_size in plan.batch_sizes for shape in plan.shapes]
-    with Ruler(log, purpose="bench attention", idle_timeout_s=idle_timeout_s) as ruler:
-        device = ruler.read_device(plan.device, emit)[1].kind
-        cohorts: dict[int, list[tuple[Shape, Sequence[Layer], Cohort]]] = {}
+    timings: dict[int, list[tuple[Shape, Sequence[Layer], Timing]]] = {}
+    with evaluator_or_local(evaluator, logs, purpose="bench attention", idle_timeout_s=idle_timeout_s) as evaluator:
+        report = run_task(evaluator, Inspect(target=plan.device), emit)
         for done, (batch_size, shape) in enumerate(steps):
             layers = list_layers(shape, plan.kinds, is_quick=plan.is_quick)
             text = f"{len(layers)} layers at {shape}, batch {batch_size}"
             emit(BenchStepped(text=text, done=done, total=len(steps)))
-            condition = plan.condition(device, batch_size, shape)
-            entrants = {layer.name: Entrant(subject=layer.subject, condition=condition) for layer in layers}
-            cohort = time_together(ruler, entrants, emit, reference=layers[0].subject, seconds_each=plan.seconds)
-            cohorts.setdefault(batch_size, []).append((shape, layers, cohort))
-    found = [AttentionFindings(batch_size=size, cohorts=items) for size, items in cohorts.items()]
+            condition = plan.condition(report.identity.kind, batch_size, shape)
+            task = Time(
+                condition=condition,
+                entries={layer.name: Entrant(subject=layer.subject, condition=condition) for layer in layers},
+                reference=layers[0].subject,
+                target=report.target,
+                seconds=plan.seconds,
+            )
+            timings.setdefault(batch_size, []).append((shape, layers, time_together(evaluator, task, emit)))
+    found = [AttentionFindings(batch_size=size, timings=items) for size, items in timings.items()]
     timed = [findings for findings in found if findings.measurements]
     if not timed:
         raise MeasurementError(f"nothing could be timed: {next(iter(found[0].failures.values()))}")

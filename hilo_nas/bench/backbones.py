@@ -14,17 +14,19 @@ from hilo_nas.arch import PRESETS
 from hilo_nas.bench.forms import FORMS, BackbonesFindings, Final, Heat, name_form
 from hilo_nas.bench.peers import BASE, Peer, choose_peers
 from hilo_nas.bench.timing import time_together
-from hilo_nas.cost import count_macs, count_params
+from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
+from hilo_nas.evaluation import Count, Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
-from hilo_nas.measure import TOGETHER, Cohort, Entrant, Ruler, Worker, claims_of, hold
+from hilo_nas.measure import TOGETHER, Entrant
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 
 __all__ = ["BackbonesPlan", "bench_backbones", "group_heats"]
 
 _BATCH_SIZES = {"cpu": 8}
 _BATCH_SIZE = 64
-_TimeEach = Callable[[Mapping[str, Entrant], float], Cohort]
+_NUM_CLASSES = 1000
+_TimeEach = Callable[[dict[str, Entrant], float], Timing]
 """Times networks side by side, each for so many seconds at most."""
 
 
@@ -79,31 +81,36 @@ class BackbonesPlan:
         return device.startswith("cuda") if self.compile is None else self.compile
 
 
-def bench_backbones(plan: BackbonesPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0) -> BackbonesFindings:
+def bench_backbones(
+    plan: BackbonesPlan, emit: Emit, *, logs: Path, idle_timeout_s: float = 600.0, evaluator: Evaluator | None = None
+) -> BackbonesFindings:
     """Tries each network's forms, then times plain and best forms side by side.
 
     Args:
         plan: What to time.
         emit: Told of each step, each form and each round.
-        log: File for what the timing process prints.
-        idle_timeout_s: Seconds of silence after which the timing process counts as hung.
+        logs: Folder for what the processes print.
+        idle_timeout_s: Seconds of silence after which a process counts as hung.
+        evaluator: Counts and times; that of this machine if left out.
 
     Raises:
         MeasurementError: The reference does not fit, or nothing could be timed.
         DeviceError: This machine does not have the device.
     """
     peers = choose_peers(plan.networks)
-    with Ruler(log, purpose="bench backbones", idle_timeout_s=idle_timeout_s) as ruler:
-        _, identity, _ = ruler.read_device(plan.device, emit)
-        device = identity.kind
-        condition = plan.condition(device)
-        with hold(claims_of(identity, timing=False), "counting multiply-adds", emit):
-            costs = _count(peers, plan.img_size, log, emit)
-        calibration = ruler.calibrate(condition, emit)
+    with evaluator_or_local(evaluator, logs, purpose="bench backbones", idle_timeout_s=idle_timeout_s) as evaluator:
+        report = run_task(evaluator, Inspect(target=plan.device), emit)
+        condition = plan.condition(report.identity.kind)
+        costs = _count(peers, plan.img_size, evaluator, emit)
+        calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
+        assert calibration is not None, "a timing without an entry is a calibration"
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
 
-        def time_each(entrants: Mapping[str, Entrant], seconds: float) -> Cohort:
-            return time_together(ruler, entrants, emit, calibration=calibration, seconds_each=seconds)
+        def time_each(entries: dict[str, Entrant], seconds: float) -> Timing:
+            task = Time(
+                condition=condition, entries=entries, calibration=calibration, target=report.target, seconds=seconds
+            )
+            return time_together(evaluator, task, emit)
 
         heats: list[Heat] = []
         for peer in peers:
@@ -123,27 +130,25 @@ def bench_backbones(plan: BackbonesPlan, emit: Emit, *, log: Path, idle_timeout_
     return found
 
 
-def _count(peers: Sequence[Peer], img_size: int, log: Path, emit: Emit) -> dict[str, dict[str, int]]:
-    """Returns each network's `macs` and `params`: ours by formula, others counted; nothing where counting failed."""
+def _count(peers: Sequence[Peer], img_size: int, evaluator: Evaluator, emit: Emit) -> dict[str, NetworkCost | None]:
+    """Returns the cost of each network: ours by formula, others counted; None where counting failed."""
     emit(Notice(text="counting multiply-adds"))
-    found: dict[str, dict[str, int]] = {}
-    with Worker("counting", log) as worker:
-        for peer in peers:
-            arguments = {"subject": peer.subject(img_size), "img_size": img_size}
-            try:
-                if peer.name in PRESETS:
-                    arch = PRESETS[peer.name]
-                    found[peer.name] = {"macs": count_macs(arch, img_size), "params": count_params(arch)}
-                else:
-                    found[peer.name] = worker.call("hilo_nas.models.macs:count_subject", arguments, emit)
-            except (OutOfMemoryError, WorkerError) as error:
-                emit(Notice(level="warning", text=f"multiply-adds of {peer.name} could not be counted: {error}"))
-                found[peer.name] = {}
+    found: dict[str, NetworkCost | None] = {}
+    for peer in peers:
+        if peer.name in PRESETS:
+            found[peer.name] = count_cost(PRESETS[peer.name], img_size)
+            continue
+        try:
+            task = Count(subject=peer.subject(img_size), img_size=img_size, num_classes=_NUM_CLASSES)
+            found[peer.name] = run_task(evaluator, task, emit)
+        except (OutOfMemoryError, WorkerError) as error:
+            emit(Notice(level="warning", text=f"multiply-adds of {peer.name} could not be counted: {error}"))
+            found[peer.name] = None
     return found
 
 
 def _try_forms(
-    time_each: _TimeEach, peer: Peer, costs: Mapping[str, int], plan: BackbonesPlan, condition: Condition
+    time_each: _TimeEach, peer: Peer, cost: NetworkCost | None, plan: BackbonesPlan, condition: Condition
 ) -> Heat:
     """Times the forms of one network side by side, then the best of them beside its compiled self."""
     forms: dict[str, Measurement] = {}
@@ -152,10 +157,10 @@ def _try_forms(
     def try_out(conditions: Sequence[Condition]) -> Heat:
         subject = peer.subject(plan.img_size)
         entrants = {name_form(form): Entrant(subject=subject, condition=form) for form in conditions}
-        cohort = time_each(entrants, plan.heat_seconds)
-        forms.update(cohort.measurements)
-        failures.update(cohort.failures)
-        return Heat(peer=peer, forms=dict(forms), failures=dict(failures), costs=costs)
+        timing = time_each(entrants, plan.heat_seconds)
+        forms.update(timing.measurements)
+        failures.update(timing.failures)
+        return Heat(peer=peer, forms=dict(forms), failures=dict(failures), cost=cost)
 
     # In its inference form a LITv2 lies as it likes, whatever the layout of the images.
     tried = [form for form in FORMS if form != (True, True) or peer.name not in PRESETS]
@@ -186,9 +191,9 @@ def _time_group(
         for form in (condition, heat.best)
         if form is not None and name_form(form) in heat.forms
     }
-    cohort = time_each({" ".join(key): entrant for key, entrant in wanted.items()}, plan.seconds)
+    timing = time_each({" ".join(key): entrant for key, entrant in wanted.items()}, plan.seconds)
     final: dict[str, dict[str, Measurement]] = {}
     for name, form in wanted:
-        if f"{name} {form}" in cohort.measurements:
-            final.setdefault(name, {})[form] = cohort.measurements[f"{name} {form}"]
-    return final, cohort.failures
+        if f"{name} {form}" in timing.measurements:
+            final.setdefault(name, {})[form] = timing.measurements[f"{name} {form}"]
+    return final, timing.failures

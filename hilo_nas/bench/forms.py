@@ -8,6 +8,7 @@ from typing import Any
 
 from hilo_nas.bench.peers import BASE, PUBLISHED_SPEEDS, Peer
 from hilo_nas.bench.timing import advise, ratio_fields, speed_fields
+from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import Condition, Measurement
 
@@ -51,8 +52,8 @@ class Heat:
     """By the form's name, the simplest first."""
     failures: Mapping[str, HiloNasError]
     """By the form's name, why it could not be timed."""
-    costs: Mapping[str, int]
-    """`macs` and `params`; empty where they could not be counted."""
+    cost: NetworkCost | None
+    """None where it could not be counted."""
 
     @property
     def best(self) -> Condition | None:
@@ -106,8 +107,8 @@ class BackbonesFindings:
             "network": name,
             "form": None,
             "group": None if group is None else group + 1,
-            "gmacs": heat.costs["macs"] / 1e9 if heat.costs else None,
-            "params_m": heat.costs["params"] / 1e6 if heat.costs else None,
+            "gmacs": heat.cost.macs / 1e9 if heat.cost else None,
+            "params_m": heat.cost.parameters / 1e6 if heat.cost else None,
             "published_top1": heat.peer.top1,
             "published_top1_img_size": heat.peer.top1_img_size,
             "published_weights": heat.peer.weights,

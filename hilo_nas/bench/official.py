@@ -7,7 +7,8 @@ its own, so that every ratio is measured round by round.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from hilo_nas.bench.duels import OURS, Case, Duellist, list_cases, list_duellist
 from hilo_nas.bench.forms import name_form
 from hilo_nas.bench.timing import advise, ratio_fields, speed_fields, time_together
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError, WorkerError
+from hilo_nas.evaluation import BenchWorker, Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit, Notice
-from hilo_nas.measure import Cohort, Ruler, Worker, claims_of, hold
 from hilo_nas.measurement import PRECISIONS, Condition, Measurement, kind_of_device
 
 __all__ = ["BATCH_SIZES", "NETWORKS", "OfficialFindings", "OfficialPlan", "Timed", "bench_official"]
@@ -97,7 +98,7 @@ class Timed:
 
     case: Case
     duellists: Sequence[Duellist]
-    cohort: Cohort
+    timing: Timing
     differences: Mapping[str, float | None]
     """By name; of a training step those of the gradients. Empty where nothing could be compared."""
 
@@ -106,7 +107,7 @@ class Timed:
         return [self._row(item) for item in self.duellists]
 
     def _row(self, item: Duellist) -> dict[str, Any]:
-        taken = self.cohort.measurements
+        taken = self.timing.measurements
         own, rival, first = taken.get(item.name), taken.get(item.rival), taken.get(self.duellists[0].name)
         return {
             "step": self.case.step,
@@ -125,7 +126,7 @@ class Timed:
             "implementation": own.form if own else None,
             "rounds": len(own.call_seconds) if own else None,
             "verdict": own.verdict if own else "failed",
-            "failure": str(self.cohort.failures[item.name]) if item.name in self.cohort.failures else None,
+            "failure": str(self.timing.failures[item.name]) if item.name in self.timing.failures else None,
         }
 
     def find_stranger(self) -> str | None:
@@ -154,13 +155,13 @@ class OfficialFindings:
     @property
     def measurements(self) -> list[Measurement]:
         """All that were taken."""
-        return [measurement for timed in self.timed for measurement in timed.cohort.measurements.values()]
+        return [measurement for timed in self.timed for measurement in timed.timing.measurements.values()]
 
     @property
     def failures(self) -> dict[str, str]:
         """By form and case, why it could not be timed."""
         return {
-            f"{name}, {timed.case}": str(error) for timed in self.timed for name, error in timed.cohort.failures.items()
+            f"{name}, {timed.case}": str(error) for timed in self.timed for name, error in timed.timing.failures.items()
         }
 
     def list_rows(self, *, is_training: bool) -> list[dict[str, Any]]:
@@ -173,14 +174,24 @@ class OfficialFindings:
         return strangers + advise(self.measurements)
 
 
-def bench_official(plan: OfficialPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0) -> OfficialFindings:
+def bench_official(
+    plan: OfficialPlan,
+    emit: Emit,
+    *,
+    logs: Path,
+    idle_timeout_s: float = 600.0,
+    evaluator: Evaluator | None = None,
+    start_worker: Callable[..., BenchWorker] = BenchWorker,
+) -> OfficialFindings:
     """Compares what both codes give, then times them side by side, case by case.
 
     Args:
         plan: What to time.
         emit: Told of each step, each form and each round.
-        log: File for what the timing process prints.
+        logs: Folder for what the processes print.
         idle_timeout_s: Seconds of silence after which a process counts as hung.
+        evaluator: Times; that of this machine if left out.
+        start_worker: Creates the process that compares outputs.
 
     Raises:
         UsageError: The official code, or something that it needs, is not there.
@@ -188,18 +199,17 @@ def bench_official(plan: OfficialPlan, emit: Emit, *, log: Path, idle_timeout_s:
         DeviceError: This machine does not have the device.
     """
     state = read_state(plan.checkout)
-    with Ruler(log, purpose="bench official", idle_timeout_s=idle_timeout_s) as ruler:
-        target, identity, _ = ruler.read_device(plan.device, emit)
+    with evaluator_or_local(evaluator, logs, purpose="bench official", idle_timeout_s=idle_timeout_s) as evaluator:
+        report = run_task(evaluator, Inspect(target=plan.device), emit)
         duels = [
             (case, met, {item.name: item.entrant(case, plan.checkout) for item in met})
-            for case, met in plan.list_duels(identity.kind)
+            for case, met in plan.list_duels(report.identity.kind)
         ]
-        differences: list[dict[str, float | None]] = []
-        with (
-            hold(claims_of(identity, timing=False), "comparing outputs with the official code's", emit),
-            Worker("comparing", log, idle_timeout_s=idle_timeout_s) as worker,
-        ):
-            worker.call("hilo_nas.bench.official_code:check_code", {"checkout": str(plan.checkout)}, emit)
+        purpose = "comparing outputs with the official code's"
+        with start_worker(logs / "comparing.log", purpose=purpose, idle_timeout_s=idle_timeout_s) as worker:
+            compare = functools.partial(worker.call, emit=emit, device=report.identity)
+            compare("hilo_nas.bench.official_code:check_code", {"checkout": str(plan.checkout)})
+            differences: list[dict[str, float | None]] = []
             for case, _, entrants in duels:
                 emit(BenchStepped(text=f"outputs: {case}", done=len(differences), total=2 * len(duels)))
                 arguments = {
@@ -208,18 +218,19 @@ def bench_official(plan: OfficialPlan, emit: Emit, *, log: Path, idle_timeout_s:
                         for name, entrant in entrants.items()
                     },
                     "num_classes": case.num_classes,
-                    "target": target,
+                    "target": report.target,
                 }
                 try:
-                    differences.append(worker.call("hilo_nas.bench.outputs:compare_outputs", arguments, emit))
+                    differences.append(compare("hilo_nas.bench.outputs:compare_outputs", arguments))
                 except (OutOfMemoryError, WorkerError) as error:
                     emit(Notice(level="warning", text=f"outputs could not be compared ({case}): {error}"))
                     differences.append({})
         timed: list[Timed] = []
         for (case, met, entrants), found in zip(duels, differences, strict=True):
             emit(BenchStepped(text=str(case), done=len(duels) + len(timed), total=2 * len(duels)))
-            cohort = time_together(ruler, entrants, emit, seconds_each=plan.seconds)
-            timed.append(Timed(case=case, duellists=met, cohort=cohort, differences=found))
+            task = Time(condition=met[0].condition, entries=entrants, target=report.target, seconds=plan.seconds)
+            timing = time_together(evaluator, task, emit)
+            timed.append(Timed(case=case, duellists=met, timing=timing, differences=found))
     findings = OfficialFindings(state=state, timed=timed)
     if not findings.measurements:
         name, why = next(iter(findings.failures.items()))

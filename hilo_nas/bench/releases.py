@@ -18,8 +18,9 @@ from hilo_nas.bench.networks import SMALL, SMALL_CLASSES, SMALL_PX
 from hilo_nas.bench.reports import INTERVALS, plan_settings
 from hilo_nas.bench.timing import advise, time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
+from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
-from hilo_nas.measure import Entrant, Ruler
+from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, word
@@ -128,7 +129,13 @@ class ReleasesFindings:
 
 
 def bench_releases(
-    plan: ReleasesPlan, emit: Emit, *, history: Sequence[Speed], log: Path, idle_timeout_s: float = 600.0
+    plan: ReleasesPlan,
+    emit: Emit,
+    *,
+    history: Sequence[Speed],
+    logs: Path,
+    idle_timeout_s: float = 600.0,
+    evaluator: Evaluator | None = None,
 ) -> ReleasesFindings:
     """Times this release's networks in cohorts, one for each batch and image size.
 
@@ -136,8 +143,9 @@ def bench_releases(
         plan: What to time.
         emit: Told of each step, each network and each round.
         history: Speeds of earlier releases.
-        log: File for what the timing process prints.
+        logs: Folder for what the timing process prints.
         idle_timeout_s: Seconds of silence after which the timing process counts as hung.
+        evaluator: Times; that of this machine if left out.
 
     Raises:
         MeasurementError: Nothing could be timed.
@@ -145,19 +153,23 @@ def bench_releases(
     """
     taken: dict[tuple[str, str, str], Measurement] = {}
     failures: dict[tuple[str, str, str], HiloNasError] = {}
-    with Ruler(log, purpose="bench releases", idle_timeout_s=idle_timeout_s) as ruler:
-        device = ruler.read_device(plan.device, emit)[1].kind
-        cohorts = plan.list_cohorts(device)
+    with evaluator_or_local(evaluator, logs, purpose="bench releases", idle_timeout_s=idle_timeout_s) as evaluator:
+        report = run_task(evaluator, Inspect(target=plan.device), emit)
+        cohorts = plan.list_cohorts(report.identity.kind)
         for done, entrants in enumerate(cohorts):
             plain = next(iter(entrants.values())).condition
             condition = plain.label()
             emit(BenchStepped(text=f"{len(entrants)} networks, {condition}", done=done, total=len(cohorts)))
             names = {" ".join(key): key for key in entrants}
-            cohort = time_together(
-                ruler, {name: entrants[key] for name, key in names.items()}, emit, seconds_each=plan.seconds
+            task = Time(
+                condition=plain,
+                entries={name: entrants[key] for name, key in names.items()},
+                target=report.target,
+                seconds=plan.seconds,
             )
-            taken |= {(*names[name], condition): item for name, item in cohort.measurements.items()}
-            failures |= {(*names[name], condition): error for name, error in cohort.failures.items()}
+            timing = time_together(evaluator, task, emit)
+            taken |= {(*names[name], condition): item for name, item in timing.measurements.items()}
+            failures |= {(*names[name], condition): error for name, error in timing.failures.items()}
     if not taken:
         raise MeasurementError(f"nothing could be timed: {next(iter(failures.values()))}")
     return ReleasesFindings(

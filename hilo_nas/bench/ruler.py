@@ -10,17 +10,19 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.bench.load import bursty_load
 from hilo_nas.bench.passes import STATES, WAYS, RulerFindings, TimedPass
 from hilo_nas.bench.timing import time_together
-from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
-from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
-from hilo_nas.measure import TOGETHER, Entrant, Ruler
-from hilo_nas.measurement import Calibration, Condition, Measurement, kind_of_device
+from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
+from hilo_nas.evaluation import Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
+from hilo_nas.events import BenchStepped, Calibrated, Emit
+from hilo_nas.measure import TOGETHER, Entrant
+from hilo_nas.measurement import Condition, kind_of_device
 from hilo_nas.space import SearchSpace, draw_networks
 
 __all__ = ["RulerPlan", "bench_ruler", "networks_of"]
@@ -106,14 +108,24 @@ def networks_of(plan: RulerPlan) -> dict[str, ArchConfig]:
     return found
 
 
-def bench_ruler(plan: RulerPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0) -> RulerFindings:
+def bench_ruler(
+    plan: RulerPlan,
+    emit: Emit,
+    *,
+    logs: Path,
+    idle_timeout_s: float = 600.0,
+    evaluator: Evaluator | None = None,
+    load: Callable[..., AbstractContextManager[object]] = bursty_load,
+) -> RulerFindings:
     """Times the networks in passes, quiet and then under a load that is started and stopped here.
 
     Args:
         plan: What to time.
         emit: Told of each step, each network and each round.
-        log: File for what the timing process prints.
+        logs: Folder for what the timing process prints.
         idle_timeout_s: Seconds of silence after which the timing process counts as hung.
+        evaluator: Times; that of this machine if left out.
+        load: Loads a device until its block ends; see `bursty_load`.
 
     Raises:
         MeasurementError: The reference does not fit, fewer than two networks could be timed, or the load did not run.
@@ -124,33 +136,44 @@ def bench_ruler(plan: RulerPlan, emit: Emit, *, log: Path, idle_timeout_s: float
     steps = [(state, way, number) for state in STATES for number in range(plan.passes) for way in ways]
     passes: list[TimedPass] = []
     failures: dict[str, HiloNasError] = {}
-    with Ruler(log, purpose="bench ruler", idle_timeout_s=idle_timeout_s) as ruler, contextlib.ExitStack() as load:
-        device = ruler.read_device(plan.device, emit)[1].kind
-        condition = plan.condition(device)
-        calibration = ruler.calibrate(condition, emit)
+    with (
+        evaluator_or_local(evaluator, logs, purpose="bench ruler", idle_timeout_s=idle_timeout_s) as evaluator,
+        contextlib.ExitStack() as stack,
+    ):
+        report = run_task(evaluator, Inspect(target=plan.device), emit)
+        condition = plan.condition(report.identity.kind)
+        calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
+        assert calibration is not None, "a timing without an entry is a calibration"
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
         for done, (state, way, number) in enumerate(steps):
             if state == "bursty" and steps[done - 1][0] != state:
-                load.enter_context(bursty_load(device, seed=plan.seed))
+                stack.enter_context(load(report.target, seed=plan.seed))
             text = f"{state}, {way}, pass {number + 1} of {plan.passes}"
             emit(BenchStepped(text=text, done=done, total=len(steps)))
-            entrants = {
+            entries = {
                 key: Entrant(subject={"arch": arch.to_dict()}, condition=condition, num_classes=plan.num_classes)
                 for key, arch in networks.items()
                 if key not in failures
             }
+            task = Time(
+                condition=condition,
+                entries=entries,
+                calibration=calibration,
+                target=report.target,
+                seconds=plan.seconds,
+            )
             start = time.monotonic()
-            measurements, failed = _time_pass(ruler, way, entrants, calibration, plan.seconds, emit)
+            timing = _time_pass(evaluator, way, task, emit)
             passes.append(
                 TimedPass(
                     state=state,
                     way=way,
                     number=number + 1,
-                    measurements=measurements,
+                    measurements=timing.measurements,
                     seconds=time.monotonic() - start,
                 )
             )
-            failures |= failed
+            failures |= timing.failures
             if len(networks) - len(failures) < 2:
                 name, error = next(iter(failures.items()))
                 raise MeasurementError(
@@ -159,19 +182,12 @@ def bench_ruler(plan: RulerPlan, emit: Emit, *, log: Path, idle_timeout_s: float
     return RulerFindings(networks=networks, passes=passes, failures=failures)
 
 
-def _time_pass(
-    ruler: Ruler, way: str, entrants: Mapping[str, Entrant], calibration: Calibration, seconds: float, emit: Emit
-) -> tuple[dict[str, Measurement], dict[str, HiloNasError]]:
-    """Returns what was measured, and why some were not."""
-    if way == "cohort":
-        cohort = time_together(ruler, entrants, emit, calibration=calibration, seconds_each=seconds)
-        return cohort.measurements, cohort.failures
-    measurements: dict[str, Measurement] = {}
-    failures: dict[str, HiloNasError] = {}
-    for key, entrant in entrants.items():
-        try:
-            measurements[key] = ruler.measure(entrant, calibration, emit, seconds_each=seconds)
-        except (OutOfMemoryError, WorkerError) as error:
-            failures[key] = error
-            emit(Notice(level="warning", text=f"{key} could not be timed: {error}"))
-    return measurements, failures
+def _time_pass(evaluator: Evaluator, way: str, task: Time, emit: Emit) -> Timing:
+    """Times the networks of a task side by side, or one after the other."""
+    entries = task.entries.items()
+    groups = [task.entries] if way == "cohort" else [{key: entrant} for key, entrant in entries]
+    timings = [time_together(evaluator, dataclasses.replace(task, entries=group), emit) for group in groups]
+    return Timing(
+        measurements={key: item for timing in timings for key, item in timing.measurements.items()},
+        failures={key: error for timing in timings for key, error in timing.failures.items()},
+    )

@@ -17,8 +17,9 @@ from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.bench.timing import advise, time_together
 from hilo_nas.cost import PARTS, count_parts, map_sizes
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
+from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
-from hilo_nas.measure import Entrant, Ruler
+from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.rounds import fast_seconds, interval, ratio
 
@@ -175,27 +176,37 @@ class StagesFindings:
         }
 
 
-def bench_stages(plan: StagesPlan, emit: Emit, *, log: Path, idle_timeout_s: float = 600.0) -> StagesFindings:
+def bench_stages(
+    plan: StagesPlan, emit: Emit, *, logs: Path, idle_timeout_s: float = 600.0, evaluator: Evaluator | None = None
+) -> StagesFindings:
     """Times the parts of a network, all of it, a large product and a large copy, side by side.
 
     Args:
         plan: What to time.
         emit: Told of each step and each round.
-        log: File for what the timing process prints.
+        logs: Folder for what the timing process prints.
         idle_timeout_s: Seconds of silence after which the timing process counts as hung.
+        evaluator: Times; that of this machine if left out.
 
     Raises:
         MeasurementError: The product or the copy could not be timed, so there is nothing to compare with.
         DeviceError: This machine does not have the device.
     """
-    with Ruler(log, purpose="bench stages", idle_timeout_s=idle_timeout_s) as ruler:
-        device = ruler.read_device(plan.device, emit)[1].kind
+    with evaluator_or_local(evaluator, logs, purpose="bench stages", idle_timeout_s=idle_timeout_s) as evaluator:
+        report = run_task(evaluator, Inspect(target=plan.device), emit)
         emit(BenchStepped(text=f"parts of {plan.network}", done=0, total=1))
-        cohort = time_together(ruler, _entrants(plan, device), emit, seconds_each=plan.seconds)
+        kind = report.identity.kind
+        task = Time(
+            condition=plan.condition(kind),
+            entries=_entrants(plan, kind),
+            target=report.target,
+            seconds=plan.seconds,
+        )
+        timing = time_together(evaluator, task, emit)
     for name in (_PRODUCT, _COPY):
-        if name in cohort.failures:
-            raise MeasurementError(f"the {name} that shows the device's rate must run, but {cohort.failures[name]}")
-    return StagesFindings(plan=plan, measurements=cohort.measurements, failures=cohort.failures)
+        if name in timing.failures:
+            raise MeasurementError(f"the {name} that shows the device's rate must run, but {timing.failures[name]}")
+    return StagesFindings(plan=plan, measurements=timing.measurements, failures=timing.failures)
 
 
 def _entrants(plan: StagesPlan, device: str) -> dict[str, Entrant]:

@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from hilo_nas.errors import HiloNasError, MeasurementError
+from hilo_nas.evaluation import Evaluator, Time, Timing, run_task
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measure import Cohort, Entrant, Ruler
-from hilo_nas.measurement import Calibration, Measurement
+from hilo_nas.measurement import Measurement
 from hilo_nas.report import build_cohort_frame
 from hilo_nas.rounds import judge_cohorts
 
 __all__ = ["advise", "ratio_fields", "speed_fields", "time_together"]
 
 
-def time_together(
-    ruler: Ruler,
-    entrants: Mapping[str, Entrant],
-    emit: Emit,
-    *,
-    calibration: Calibration | None = None,
-    reference: Mapping[str, Any] | None = None,
-    seconds_each: float | None = None,
-) -> Cohort:
-    """Returns the speeds of networks that shared their rounds, as `Ruler.measure_cohort` does.
+def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
+    """Returns the speeds of networks that shared their rounds.
 
     Where some fail, which splits the cohort, the others are timed again, all together, so that they can be compared
     round by round. Where the reference fails, all have failed.
 
     Args:
-        ruler: Times them.
-        entrants: By name, 24 at most; the first is timed in the layout that the reference is to have.
-        emit: Told of each network and each round.
-        calibration: What anchors images/s; None takes the reference's speed in the cohort itself.
-        reference: The subject that is the anchor; the ruler's own if left out.
-        seconds_each: Seconds that each network is timed for at most.
+        evaluator: Times them.
+        task: The networks, 24 at most; the first is timed in the layout that the reference is to have.
+        emit: Receives an event for each network and each round.
     """
     failures: dict[str, HiloNasError] = {}
     while True:
         try:
-            cohort = ruler.measure_cohort(
-                entrants, emit, calibration=calibration, reference=reference, seconds_each=seconds_each
-            )
-        except MeasurementError as error:
+            timing = run_task(evaluator, task, emit)
+        except HiloNasError as error:
+            is_alone = len(task.entries) == 1 and not error.is_fatal
+            if not is_alone and not isinstance(error, MeasurementError):
+                raise
             emit(Notice(level="warning", text=str(error)))
-            return Cohort(measurements={}, failures=failures | dict.fromkeys(entrants, error))
-        failures |= cohort.failures
-        cohorts = {measurement.cohort for measurement in cohort.measurements.values()}
-        if len(cohorts) <= 1 or not cohort.failures:
-            return Cohort(measurements=cohort.measurements, failures=failures)
-        entrants = {name: entrant for name, entrant in entrants.items() if name not in failures}
-        emit(Notice(text=f"the other {len(entrants)} are timed again, all together"))
+            return Timing(failures=failures | dict.fromkeys(task.entries, error))
+        failures |= timing.failures
+        cohorts = {measurement.cohort for measurement in timing.measurements.values()}
+        if len(cohorts) <= 1 or not timing.failures:
+            return dataclasses.replace(timing, failures=failures)
+        entries = {name: entrant for name, entrant in task.entries.items() if name not in failures}
+        task = dataclasses.replace(task, entries=entries)
+        emit(Notice(text=f"the other {len(entries)} are timed again, all together"))
 
 
 def advise(measurements: Iterable[Measurement]) -> list[str]:

@@ -14,8 +14,8 @@ import torch
 from hilo_nas.data import CachedData
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import UsageError
+from hilo_nas.evaluation import BenchWorker
 from hilo_nas.events import BenchStepped, Emit
-from hilo_nas.measure import TUNED_ENVIRONMENT, Worker, claims_of, hold
 from hilo_nas.measure.device import synchronizer
 from hilo_nas.measurement import DeviceIdentity, ProxyPlan
 from hilo_nas.models import build_subject
@@ -27,8 +27,6 @@ PARTS = ("batch", "gradient", "update")
 """A step's parts, as `Training` calls them."""
 _WARM_UP = 5
 """Steps before any is timed."""
-_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
-"""As searches train."""
 
 
 def bench_training(
@@ -64,7 +62,7 @@ def bench_training(
     """
     if steps < 1:
         raise UsageError(f"steps must be at least 1, but got {steps}")
-    with Worker("training", log, idle_timeout_s=idle_timeout_s, environment=_ENVIRONMENT) as worker:
+    with BenchWorker(log, purpose="bench training", idle_timeout_s=idle_timeout_s) as worker:
         found = worker.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
         source: dict[str, Any] = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
         source |= {"val_data": None, "options": options.to_dict()}
@@ -72,8 +70,10 @@ def bench_training(
         arguments = {"subject": subject, "plan": plan.to_dict(), "data": images, "steps": steps}
         arguments["device"] = found["device"]
         emit(BenchStepped(text=f"{steps} steps of {plan.batch_size} images", done=0, total=1))
-        with hold(claims_of(DeviceIdentity(**found["identity"]), timing=True), "bench training", emit):
-            timed: dict[str, Any] = worker.call("hilo_nas.bench.training:time_training", arguments, emit)
+        identity = DeviceIdentity(**found["identity"])
+        timed: dict[str, Any] = worker.call(
+            "hilo_nas.bench.training:time_training", arguments, emit, device=identity, timing=True
+        )
     return {"device": found["device"], "model": found["identity"]["model"], **timed}
 
 

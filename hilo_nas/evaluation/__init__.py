@@ -1,7 +1,7 @@
-"""Who does the work of a search: the evaluator's tasks, its protocol, and the evaluator of this machine."""
+"""Who does the work of searches and benches: the evaluator's tasks, its protocol, and the evaluator of this machine."""
 
 from hilo_nas.evaluation.drive import Steps, drive, run_task
-from hilo_nas.evaluation.local import LocalEvaluator, evaluator_or_local
+from hilo_nas.evaluation.local import BenchWorker, LocalEvaluator, evaluator_or_local
 from hilo_nas.evaluation.protocol import (
     Blame,
     Evaluator,
@@ -26,6 +26,7 @@ from hilo_nas.evaluation.tasks import (
 )
 
 __all__ = [
+    "BenchWorker",
     "Blame",
     "Count",
     "DeviceReport",

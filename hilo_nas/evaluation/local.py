@@ -1,4 +1,4 @@
-"""Evaluator of this machine. It creates all worker processes of searches, re-timings and sweeps."""
+"""Evaluator of this machine, and the worker of the benches whose work is no task: all worker processes start here."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from hilo_nas.evaluation.tasks import (
     Timing,
 )
 from hilo_nas.events import Emit, Event, Notice
-from hilo_nas.measure import TUNED_ENVIRONMENT, CpuWatch, Ruler, Worker, claims_of, hold
-from hilo_nas.measurement import Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
+from hilo_nas.measure import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
+from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
 from hilo_nas.rounds import verdict_of
 
-__all__ = ["LocalEvaluator", "StartWorker", "WorkerLike", "evaluator_or_local"]
+__all__ = ["BenchWorker", "LocalEvaluator", "StartWorker", "WorkerLike", "evaluator_or_local"]
 
 # A training returns its memory to the system, so that the next timing has it.
 _TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
@@ -287,7 +287,8 @@ class LocalEvaluator:
                 return self._prepare(task, job.lane.worker, emit)
             case Count() as task:
                 function, arguments = "hilo_nas.models.macs:count_subject", dataclasses.asdict(task)
-                found = job.lane.worker.call(function, arguments, emit)
+                with hold([Claim(device="cpu", alone=False)], f"counting for {self._purpose}", emit, sleep=job.sleep):
+                    found = job.lane.worker.call(function, arguments, emit)
                 return NetworkCost(parameters=found["params"], macs=found["macs"])
             case Time() as task:
                 return self._time(task, emit)
@@ -358,23 +359,28 @@ class LocalEvaluator:
         ruler = self._ruler(task.condition.env, task.target, emit)
         if not task.entries:
             return Timing(calibration=ruler.calibrate(task.condition, emit, seconds=task.seconds))
-        if len(task.entries) == 1:
-            return Timing(measurements=self._time_one(task, ruler, emit))
+        if len(task.entries) == 1 and task.calibration is not None:
+            return Timing(measurements=self._time_one(task, task.calibration, ruler, emit))
         self._close_training()
-        cohort = ruler.measure_cohort(task.entries, emit, calibration=task.calibration, seconds_each=task.seconds)
+        cohort = ruler.measure_cohort(
+            task.entries,
+            emit,
+            calibration=task.calibration,
+            reference=task.reference,
+            seconds_each=task.seconds,
+        )
         return Timing(measurements=cohort.measurements, failures=cohort.failures)
 
-    def _time_one(self, task: Time, ruler: Ruler, emit: Emit) -> dict[str, Measurement]:
+    def _time_one(self, task: Time, calibration: Calibration, ruler: Ruler, emit: Emit) -> dict[str, Measurement]:
         ((name, entrant),) = task.entries.items()
-        assert task.calibration is not None, "one network is timed beside a calibrated reference"
         try:
-            measurement = ruler.measure(entrant, task.calibration, emit, rivals=task.rivals, seconds_each=task.seconds)
+            measurement = ruler.measure(entrant, calibration, emit, rivals=task.rivals, seconds_each=task.seconds)
             self._advise(name, measurement, emit)
             return {name: measurement}
         except OutOfMemoryError:
             self._close_training()  # alone, the network has its fair try
         try:
-            return {name: ruler.measure(entrant, task.calibration, emit, seconds_each=task.seconds)}
+            return {name: ruler.measure(entrant, calibration, emit, seconds_each=task.seconds)}
         except OutOfMemoryError as error:
             raise NotEnoughMemoryError(str(error)) from error
 
@@ -437,13 +443,60 @@ class LocalEvaluator:
         return self._reports[target].identity
 
 
+class BenchWorker:
+    """Worker of this machine for a bench whose work is no task of an evaluator; started by the first call.
+
+    Args:
+        log: File for the output of the worker.
+        purpose: Purpose of the work, shown to other processes that wait for the device.
+        idle_timeout_s: Seconds of silence after which the worker counts as hung.
+    """
+
+    def __init__(self, log: Path, *, purpose: str, idle_timeout_s: float = 600.0) -> None:
+        self._purpose = purpose
+        self._worker = Worker(log.stem, log, idle_timeout_s=idle_timeout_s, environment=_TRAINING_ENVIRONMENT)
+
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        emit: Emit,
+        *,
+        device: DeviceIdentity | None = None,
+        timing: bool = False,
+    ) -> Any:
+        """Returns what `module:function` returns.
+
+        Args:
+            function: The function.
+            arguments: Its keyword arguments, plain data.
+            emit: Receives its events.
+            device: Device that it uses, which is locked meanwhile; None where it uses none.
+            timing: Whether the device must do nothing else meanwhile.
+
+        Raises:
+            HiloNasError: See `hilo_nas.measure.Worker.call`.
+        """
+        claims = [] if device is None else claims_of(device, timing=timing)
+        with hold(claims, self._purpose, emit):
+            return self._worker.call(function, arguments, emit)
+
+    def __enter__(self) -> BenchWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._worker.close()
+
+
 @contextlib.contextmanager
 def evaluator_or_local(
     evaluator: Evaluator | None,
     logs: Path,
     *,
     purpose: str,
-    idle_timeout_s: float,
+    idle_timeout_s: float = 600.0,
     checkpoints: Path | None = None,
     checkpoint_mib: float = 0.0,
     jobs: int | None = 1,

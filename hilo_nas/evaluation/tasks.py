@@ -165,9 +165,9 @@ class Timing:
 class Time(Task[Timing]):
     """Times networks in the same rounds as the reference network.
 
-    One entry is timed with the rivals of similar speed, and fails with `NotEnoughMemoryError` where it does not fit.
-    Several entries are timed in the same rounds; those that cannot be timed are failures in the result. Without an
-    entry the task is a calibration, which fails with `MeasurementError` where the reference does not fit.
+    One entry with a calibration is timed with the rivals of similar speed, and fails with `NotEnoughMemoryError` where
+    it does not fit. Other entries are timed in the same rounds; those that cannot be timed are failures in the result.
+    Without an entry the task is a calibration. Each fails with `MeasurementError` where the reference does not fit.
     """
 
     kind: ClassVar[str] = "time"
@@ -181,6 +181,8 @@ class Time(Task[Timing]):
     """Members of the front by key, each `{"subject": ..., "images_per_s": ...}`."""
     calibration: Calibration | None = None
     """Reference speed that images/s are computed from; None takes the reference's speed in these rounds."""
+    reference: dict[str, Any] | None = None
+    """Subject that several entries are timed beside, instead of the reference of every study."""
     target: str | None = None
     """Name of the device; the first of the condition's kind if left out."""
     seconds: float | None = None

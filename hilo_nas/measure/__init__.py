@@ -1,7 +1,7 @@
 """Measuring throughput on the device itself: the ruler, its worker process, its locks, its clock."""
 
 from hilo_nas.measure.cpu import CpuWatch
-from hilo_nas.measure.exclusive import claims_of, hold
+from hilo_nas.measure.exclusive import Claim, claims_of, hold
 from hilo_nas.measure.ruler import TOGETHER, Cohort, Entrant, Ruler
 from hilo_nas.measure.worker import RECORDED_VARIABLES, TUNED_ENVIRONMENT, Worker, call_twice
 
@@ -9,6 +9,7 @@ __all__ = [
     "RECORDED_VARIABLES",
     "TOGETHER",
     "TUNED_ENVIRONMENT",
+    "Claim",
     "Cohort",
     "CpuWatch",
     "Entrant",

@@ -19,7 +19,15 @@ from hilo_nas.events import Emit
 from hilo_nas.measure.device import check_device, peak_memory_mib
 from hilo_nas.measure.fuse import fuse
 from hilo_nas.measurement import Condition
-from hilo_nas.models import LITv2, build_subject, fill_zero_weights, form_of, input_shape_of, prepare_for_inference
+from hilo_nas.models import (
+    LITv2,
+    build_subject,
+    fill_zero_weights,
+    form_of,
+    img_size_of,
+    input_shape_of,
+    prepare_for_inference,
+)
 from hilo_nas.models.precisions import DTYPES
 
 __all__ = ["Prepared", "prepare", "read_form"]
@@ -52,7 +60,7 @@ def prepare(
     Args:
         subject: What `build_subject` takes, or `{"onnx": FILE}`; or `{"training": SUBJECT}`, whose call is a training
             step of that network without the optimiser.
-        condition: How it is to run.
+        condition: How it is to run; a subject with an image size of its own has images of that size.
         num_classes: Outputs of the classifier.
         target: Name of the device; the first of the condition's kind if left out.
 
@@ -63,6 +71,7 @@ def prepare(
     """
     target = target or condition.device
     device = check_device(target)
+    condition = dataclasses.replace(condition, img_size=img_size_of(subject, condition.img_size))
     if "onnx" in subject:
         return _load_onnx(subject["onnx"], condition, target)
     if "training" in subject:

@@ -6,7 +6,7 @@ from hilo_nas.models.hilo import HiLo
 from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2, build_model
 from hilo_nas.models.loading import load_checkpoint, load_model
-from hilo_nas.models.subjects import build_subject, form_of, input_shape_of
+from hilo_nas.models.subjects import build_subject, form_of, img_size_of, input_shape_of
 from hilo_nas.models.weights import checkpoint_filter_fn, fill_zero_weights, official_state_dict
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "checkpoint_filter_fn",
     "fill_zero_weights",
     "form_of",
+    "img_size_of",
     "input_shape_of",
     "load_checkpoint",
     "load_model",

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hilo_nas.events import Emit
-from hilo_nas.models.subjects import build_subject, input_shape_of
+from hilo_nas.models.subjects import build_subject, img_size_of, input_shape_of
 
 __all__ = ["count_subject"]
 
@@ -26,10 +26,11 @@ def count_subject(subject: Mapping[str, Any], img_size: int, *, num_classes: int
 
     Args:
         subject: What `build_subject` takes.
-        img_size: Side of the image in pixels.
+        img_size: Side of the image in pixels, where the subject has no size of its own.
         num_classes: Classes of the head.
         emit: Unused; every worker function takes it.
     """
+    img_size = img_size_of(subject, img_size)
     model = build_subject(dict(subject), num_classes=num_classes, in_chans=3, img_size=img_size).eval()
     model.requires_grad_(False)  # the counter looks for gradient functions of outputs whose inputs want them
     # Attention as two plain products: the fused kernels of a CPU are not counted by every version of torch.

@@ -15,7 +15,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.models.litv2 import build_model
 
-__all__ = ["build_subject", "check_timm_names", "form_of", "input_shape_of"]
+__all__ = ["build_subject", "check_timm_names", "form_of", "img_size_of", "input_shape_of"]
 
 _WAYS = f'Use {{"arch": {{...}}}}, {{"timm": NAME}}, "timm:NAME" or one of {", ".join(PRESETS)}.'
 
@@ -29,7 +29,8 @@ def build_subject(
         spec: `{"arch": ArchConfig.to_dict()}`; `{"timm": NAME}`, with `"arguments": {...}` for the network's own, or
             `"timm:NAME"`; a preset's name; a single layer, `{"layer": "module:Class", "arguments": {"dim": 384,
             ...}}`, which has no head; or whatever a function builds, `{"function": "module:function", "arguments":
-            {...}}`, which is told `num_classes` and `in_chans`, too.
+            {...}}`, which is told `num_classes` and `in_chans`, too. Its own `"img_size"` is that of timings and of
+            counts (see `img_size_of`), and none of the network.
         num_classes: Classes of the head.
         in_chans: Channels of the image.
         img_size: Side of the images in pixels; those of timm's networks that are made for one size are built for it.
@@ -87,6 +88,11 @@ def form_of(model: nn.Module) -> str:
     return f"{kind.__module__}.{kind.__name__} eager"
 
 
+def img_size_of(spec: str | Mapping[str, Any], img_size: int) -> int:
+    """Returns the side of the images that a subject is timed and counted at: its own, else `img_size`."""
+    return img_size if isinstance(spec, str) else int(spec.get("img_size", img_size))
+
+
 def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int) -> tuple[int, int, int, int]:
     """Returns the shape of a batch for a subject: images (B, 3, H, W), or for a layer a map (B, H, W, C)."""
     kind, _, arguments = _parsed(spec)
@@ -104,9 +110,10 @@ def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any, Mapping[str, Any]]
             return "timm", spec.removeprefix("timm:"), {}
     else:
         arguments = spec.get("arguments", {})
-        if set(spec) == {"arch"} and isinstance(spec["arch"], Mapping):
+        names = set(spec) - {"img_size"}
+        if names == {"arch"} and isinstance(spec["arch"], Mapping):
             return "arch", spec["arch"], {}
         for kind in ("layer", "function", "timm"):
-            if set(spec) <= {kind, "arguments"} and isinstance(spec.get(kind), str) and isinstance(arguments, Mapping):
+            if names <= {kind, "arguments"} and isinstance(spec.get(kind), str) and isinstance(arguments, Mapping):
                 return kind, spec[kind], arguments
     raise UsageError(f"a subject must name a network, but got {spec!r}. {_WAYS}")

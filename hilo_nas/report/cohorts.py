@@ -14,6 +14,7 @@ __all__ = ["COHORT_COLUMNS", "build_cohort_frame"]
 
 COHORT_COLUMNS = (
     "name",
+    "img_size",
     "images_per_s",
     "images_per_s_low",
     "images_per_s_high",
@@ -62,6 +63,7 @@ def _row(name: str, own: Measurement, first: Measurement) -> dict[str, Any]:
     absolute = own.images_per_s_interval or (None, None)
     return {
         "name": name,
+        "img_size": own.condition.img_size,
         **{field: getattr(own, field) for field in names},
         "images_per_s_low": absolute[0],
         "images_per_s_high": absolute[1],

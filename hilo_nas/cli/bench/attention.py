@@ -62,9 +62,9 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
+    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
         reports = []
-        for findings in bench_attention(plan, emit, log=log, idle_timeout_s=idle_timeout_s):
+        for findings in bench_attention(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s):
             options = {"shape": shape, "layer": layer, "quick": quick, "seconds": seconds, "threads": threads}
             command = spell_command("attention", findings.measurements[0].condition, options)
             reports.append(report_attention(plan, findings, command))

@@ -56,8 +56,8 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_backbones(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_backbones(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
         options = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
         options |= {"heat-seconds": heat_seconds, "threads": threads}
         command = spell_command("backbones", findings.measurements[0].condition, options)

@@ -66,8 +66,8 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_official(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_official(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
         condition = findings.measurements[0].condition
         options = {"precision": list(plan.precisions), "batch-size": list(plan.batch_sizes), "network": network}
         options |= {"checkout": checkout, "training": training, "compile": compile_}

@@ -42,8 +42,8 @@ def run(
     history = read_history(path)
     found: list[ReleasesFindings] = []
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_releases(plan, emit, history=history, log=log, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_releases(plan, emit, history=history, logs=logs, idle_timeout_s=idle_timeout_s)
         found.append(findings)
         options = {"precision": None, "batch-size": None, "seconds": seconds, "threads": threads, "check": check}
         command = spell_command("releases", findings.measurements[0].condition, options)

@@ -60,8 +60,8 @@ def run(
         alone=alone,
     )
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_ruler(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_ruler(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
         options = {"space": space, "networks": networks, "passes": passes, "seconds": seconds, "seed": seed}
         options |= {"alone": alone, "statistics": statistics, "img-size": plan.img_size, "threads": threads}
         first = findings.passes[0].measurements

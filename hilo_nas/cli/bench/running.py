@@ -62,7 +62,8 @@ def run_bench(
     """Runs a bench, writes its files and prints its main tables; progress goes to standard error.
 
     Args:
-        bench: Told whom to emit to, the log, and the seconds of silence after which a process counts as hung.
+        bench: Takes what receives the events, the folder of the logs, and the seconds of silence after which a process
+            counts as hung.
         output: How the main tables are printed.
         save: Folder for the files; None for none.
         idle_timeout: A duration, as the user types it.
@@ -80,7 +81,7 @@ def run_bench(
     is_log_wanted = True
     try:
         with build_display(progress) as display:
-            reports = bench(display, folder / "timing.log", idle_timeout_s)
+            reports = bench(display, folder, idle_timeout_s)
         is_log_wanted = any(report.failures for report in reports)
     except (KeyboardInterrupt, UsageError):
         is_log_wanted = False

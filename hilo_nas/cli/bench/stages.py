@@ -47,8 +47,8 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_stages(plan, emit, log=log, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
+        findings = bench_stages(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
         condition = next(iter(findings.measurements.values())).condition
         options = {"network": network, "img-size": img_size, "seconds": seconds, "threads": threads}
         return [report_stages(findings, spell_command("stages", condition, options))]

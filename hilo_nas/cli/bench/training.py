@@ -64,17 +64,18 @@ def run(
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.reading import ReadOptions
     from hilo_nas.measurement import ProxyPlan
+    from hilo_nas.named_networks import find_network
     from hilo_nas.space import load_space
-    from hilo_nas.survey import find_network
 
     the_space = load_space(space)
     defaults = the_space.defaults
     if network is None and not the_space.anchors:
         raise UsageError(f"{space} has no anchor to train. Name a NETWORK.")
-    named = {"arch": the_space.anchors[0].arch.to_dict()} if network is None else None
-    subject = named or find_network(network or "", studies_dir).subject
+    subject: dict[str, Any] = (
+        {"arch": the_space.anchors[0].arch.to_dict()} if network is None else find_network(network, studies_dir).subject
+    )
     plan = ProxyPlan(
-        img_size=img_size or defaults.get("proxy_img_size", defaults.get("img_size", 224)),
+        img_size=img_size or subject.get("img_size") or defaults.get("proxy_img_size", defaults.get("img_size", 224)),
         batch_size=batch_size or defaults.get("proxy_batch_size", 128),
         images=1,
         precision=precision,

@@ -1,0 +1,127 @@
+"""Networks that a user names, and their timing side by side without a search."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hilo_nas.arch import PRESETS, load_arch
+from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.evaluation import Evaluator, Time, Timing, run_task
+from hilo_nas.events import Emit
+from hilo_nas.measure import Entrant
+from hilo_nas.measurement import Condition
+from hilo_nas.study import Study, open_study
+
+__all__ = ["NamedNetwork", "find_network", "time_networks"]
+
+_SIZED = re.compile(r"(?P<name>.+)@(?P<img_size>[1-9][0-9]{0,5})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedNetwork:
+    """A network that a user named."""
+
+    name: str
+    """As it was named."""
+    subject: dict[str, Any]
+    """What `Entrant.subject` takes."""
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of the condition, and `num_classes`, that its study timed it under; empty for others."""
+
+
+def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
+    """Returns the network of a name.
+
+    A name is `STUDY:TRIAL`, `timm:NAME`, a preset, an architecture's YAML file, each with `@SIZE` where the network has
+    its own image size, or `onnx:FILE`, whose file says the size.
+
+    Raises:
+        NotFoundError: There is no such study, trial or file.
+        UsageError: The name is of no such form.
+        ArchError: The file holds no architecture.
+    """
+    if name.startswith("onnx:"):
+        path = Path(name.removeprefix("onnx:"))
+        if not path.is_file():
+            raise NotFoundError(f"there is no file {path}, named by {name}")
+        return NamedNetwork(name=name, subject={"onnx": str(path.absolute())})
+    if sized := _SIZED.fullmatch(name):
+        found = _find_network(sized["name"], studies_dir)
+        subject = {**found.subject, "img_size": int(sized["img_size"])}
+        return dataclasses.replace(found, name=name, subject=subject)
+    return _find_network(name, studies_dir)
+
+
+def _find_network(name: str, studies_dir: Path | None) -> NamedNetwork:
+    head, colon, tail = name.rpartition(":")
+    if name in PRESETS:
+        return NamedNetwork(name=name, subject={"arch": PRESETS[name].to_dict()})
+    if name.startswith("timm:"):
+        return NamedNetwork(name=name, subject={"timm": name.removeprefix("timm:")})
+    if colon and tail.isdigit():
+        return _find_trial(name, open_study(head, studies_dir), int(tail))
+    if name.endswith((".yaml", ".yml")):
+        return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
+    raise UsageError(
+        "a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
+        f"{', '.join(PRESETS)}, but got {name!r}. All but onnx:FILE may end with @SIZE."
+    )
+
+
+def _find_trial(name: str, study: Study, number: int) -> NamedNetwork:
+    manifest = study.manifest
+    records = {record.number: record for record in study.records}
+    if number not in records:
+        raise NotFoundError(f"study {study.name} has no trial {number}: its trials are {', '.join(map(str, records))}")
+    objective = manifest.objective.to_dict()
+    return NamedNetwork(
+        name=name,
+        subject=records[number].subject.to_dict(),
+        defaults={**objective, "num_classes": manifest.data.num_classes},
+    )
+
+
+def time_networks(
+    networks: Sequence[NamedNetwork],
+    condition: Condition,
+    evaluator: Evaluator,
+    emit: Emit,
+    *,
+    num_classes: int,
+    target: str | None = None,
+    seconds: float | None = None,
+) -> Timing:
+    """Returns the speeds of named networks, side by side; the condition of each has the network's own image size.
+
+    Args:
+        networks: The networks.
+        condition: Condition of all; its image size is that of the reference, and of the networks without their own.
+        evaluator: Times them.
+        emit: Receives the events of the timing.
+        num_classes: Outputs of the classifiers, where no study says it.
+        target: Name of the device; the first of the condition's kind if left out.
+        seconds: Seconds per network at most.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+        MeasurementError: The reference network does not fit.
+    """
+    entries = {
+        network.name: Entrant(
+            subject=network.subject, condition=condition, num_classes=network.defaults.get("num_classes", num_classes)
+        )
+        for network in networks
+    }
+    timing = run_task(evaluator, Time(condition=condition, entries=entries, target=target, seconds=seconds), emit)
+    sizes = {network.name: network.subject.get("img_size", condition.img_size) for network in networks}
+    return dataclasses.replace(
+        timing,
+        measurements={
+            name: dataclasses.replace(item, condition=item.condition.vary(img_size=sizes[name]))
+            for name, item in timing.measurements.items()
+        },
+    )
