@@ -8,7 +8,23 @@ from typing import Any
 from hilo_nas.records import TrialRecord
 from hilo_nas.states import TrialState
 
-__all__ = ["begin", "complete", "fail", "interrupt", "mark_raised", "mark_timed", "readmit", "rule_out", "stop"]
+__all__ = [
+    "begin",
+    "complete",
+    "fail",
+    "interrupt",
+    "mark_raised",
+    "mark_timed",
+    "queue",
+    "readmit",
+    "rule_out",
+    "stop",
+]
+
+
+def queue(record: TrialRecord, **changes: Any) -> TrialRecord:
+    """Puts a network next in turn, before the sampler is asked."""
+    return _move(record, TrialState.WAITING, reason=None, **changes)
 
 
 def begin(record: TrialRecord, **changes: Any) -> TrialRecord:

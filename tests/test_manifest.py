@@ -134,12 +134,12 @@ def test_anchors_and_networks_of_others_are_references_and_no_other_is():
     assert not manifest.is_reference(build_record(1))
 
 
-def test_limits_and_the_tables_name_survive_yaml():
+def test_limits_and_copies_survive_yaml():
     limits = {"images_per_s": 900.0, "latency_ms@cpu-b1-32px-fp32": 20.5}
-    manifest = build_manifest(limits=limits, speeds="edge (0123456789ab)")
+    manifest = build_manifest(limits=limits, speeds="edge", copied=7)
     again = Manifest.from_yaml(manifest.to_yaml())
     assert again == manifest
-    assert (again.limits, again.speeds) == (limits, "edge (0123456789ab)")
+    assert (again.limits, again.speeds, again.copied) == (limits, "edge", 7)
 
 
 def test_a_measurement_of_the_studys_own_facts_and_conditions_is_comparable():

@@ -9,7 +9,7 @@ from hilo_nas.arch import ArchConfig, load_arch
 from hilo_nas.errors import ArchError, HiloNasError, RecordError, StorageError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, load_yaml, parse_yaml
-from hilo_nas.speeds import SpeedFolder, SpeedSetting
+from hilo_nas.study import Study
 
 REST = "depths: [1, 1, 2, 1]\nnum_heads: [1, 2, 4, 8]\n"
 BOMB = "\n".join(
@@ -103,10 +103,9 @@ def test_numbers_that_python_does_not_write_are_refused_as_well():
         ArchConfig(embed_dims=(10**5000, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
 
 
-def test_manifests_and_tables_of_speeds_have_the_same_bounds(tmp_path):
-    for read in (Manifest.from_yaml, SpeedSetting.from_yaml):
-        with pytest.raises(RecordError, match="50,000 values"):
-            read(BOMB)
-    (tmp_path / "speeds.yaml").write_bytes(b"a" * (MOST_BYTES + 1))
+def test_manifests_have_the_same_bounds(tmp_path):
+    with pytest.raises(RecordError, match="50,000 values"):
+        Manifest.from_yaml(BOMB)
+    (tmp_path / "manifest.yaml").write_bytes(b"a" * (MOST_BYTES + 1))
     with pytest.raises(HiloNasError, match="it must have at most 1 MiB"):
-        SpeedFolder(tmp_path).load_setting()
+        _ = Study(tmp_path).manifest

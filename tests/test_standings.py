@@ -89,9 +89,14 @@ def test_an_anchor_whose_trial_runs_has_no_score_yet():
     assert sentences(running) == ["a (trial 0) is left out of the comparison: it has no score yet"]
 
 
-def test_an_anchor_that_was_cut_off_lives_on_under_its_retry():
+def test_a_network_that_was_only_timed_is_compared_with_nothing():
+    timed = build_record(0, 800.0, None, state="timed", origin="anchor:a")
+    assert sentences(timed) == []
+
+
+def test_an_anchor_that_was_cut_off_lives_on_under_the_retry_of_an_earlier_version():
     cut = build_interrupted(0, origin="anchor:a", arch=TINY)
-    retry = build_record(1, 800.0, 0.6, origin="anchor:a", retry_of=0, arch=TINY)
+    retry = build_record(1, 800.0, 0.6, origin="anchor:a", arch=TINY)
     (standing,) = Front.from_records([cut, retry, build_record(2, 900.0, 0.7)]).standings
     assert (standing.name, standing.number, standing.verdict, standing.by) == ("a", 1, "beaten", 2)
 

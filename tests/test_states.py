@@ -11,7 +11,18 @@ from hilo_nas import errors
 from hilo_nas.errors import HiloNasError
 from hilo_nas.records import TrialRecord
 from hilo_nas.states import TrialState
-from hilo_nas.transitions import complete, fail, interrupt, mark_raised, readmit, rule_out, stop
+from hilo_nas.transitions import (
+    begin,
+    complete,
+    fail,
+    interrupt,
+    mark_raised,
+    mark_timed,
+    queue,
+    readmit,
+    rule_out,
+    stop,
+)
 
 PACKAGE = Path(hilo_nas.__file__).parent
 
@@ -32,6 +43,31 @@ def test_an_ended_trial_is_due_no_more(end, state):
         assert ended.measurements == record.measurements
 
 
+def test_a_trial_that_begins_again_keeps_what_was_measured_and_nothing_of_its_end():
+    cut = interrupt(build_record(0, imputed={"value": 0.3}), "the disk was full")
+    for record in (cut, mark_timed(cut), queue(cut)):
+        assert record.is_open
+        again = begin(record, started_at="now")
+        assert (again.state, again.is_open, again.reason, again.imputed) == (TrialState.RUNNING, False, None, {})
+        assert (again.number, again.measurements, again.scores) == (0, cut.measurements, cut.scores)
+        assert (again.started_at, again.finished_at) == ("now", None)
+
+
+@pytest.mark.parametrize(
+    ("state", "origin", "is_proposal"),
+    [
+        (TrialState.COMPLETE, "sampler", True),
+        (TrialState.TIMED, "sampler", True),
+        (TrialState.TIMED, "speeds:edge/3", False),
+        (TrialState.COMPLETE, "speeds:edge/3", True),
+        (TrialState.COMPLETE, "reuse:old/3", False),
+        (TrialState.COMPLETE, "anchor:litv2_tiny", False),
+    ],
+)
+def test_a_copied_network_counts_as_a_proposal_once_it_was_chosen(state, origin, is_proposal):
+    assert build_record(0, state=state, origin=origin).is_proposal == is_proposal
+
+
 def test_an_interrupted_trial_failed_through_no_fault_of_its_network():
     record = interrupt(build_record(0, state="running"), "the disk was full")
     assert (record.state, record.is_interrupted, record.is_measured) == (TrialState.FAILED, True, False)
@@ -50,7 +86,7 @@ def test_a_trial_that_keeps_its_limits_after_all_ends_as_it_was_trained():
 
 
 def test_states_and_marks_survive_a_file():
-    for record in (mark_raised(build_record(0)), interrupt(build_record(1, retry_of=0))):
+    for record in (mark_raised(build_record(0)), interrupt(build_record(1))):
         assert TrialRecord.from_dict(record.to_dict()) == record
 
 

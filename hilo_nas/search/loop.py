@@ -230,8 +230,10 @@ class SearchLoop:
 
     def _proposed(self) -> TrialRecord:
         """Returns the record of the sampler's next proposal."""
-        if not self._space.dimensions and Subject(arch=self._space.decode({})).key in self._known:
-            raise SpaceExhaustedError  # Optuna asks no sampler where there is nothing to choose
+        if not self._space.dimensions:  # Optuna asks no sampler where there is nothing to choose
+            only = self._record_of(Subject(arch=self._space.decode({})), SAMPLED, {})
+            if not self._is_due(only):
+                raise SpaceExhaustedError
         proposal = self._optuna.propose(self.records)
         record = self._record_of(Subject(arch=self._space.decode(proposal.params)), SAMPLED, proposal.params)
         return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)

@@ -28,12 +28,12 @@ from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.study_tasks import Resources
 from hilo_nas.search.takeover import (
-    check_copies,
     check_plan,
     check_same,
     copy_scored,
     copy_timed,
     merge_copies,
+    tell_of_missing,
     write_copies,
 )
 from hilo_nas.search.timing_only import RANDOM, check_time_only, time_only
@@ -215,7 +215,7 @@ def _resume(
     scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
     write_copies(folder, merge_copies(timed, scored, manifest))
     manifest = folder.manifest
-    check_copies(folder)
+    tell_of_missing(folder, emit)
     if request.raise_budget is not None:
         manifest = raise_budget(folder, manifest, request.raise_budget)
         setting = dataclasses.replace(setting, plan=manifest.plan)

@@ -11,22 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.commands import command
-from hilo_nas.errors import RecordError, StudyMismatchError, UsageError
+from hilo_nas.errors import StudyMismatchError, UsageError
+from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Measurement, ProxyPlan
 from hilo_nas.records import COPIED_SPEEDS, TrialRecord
 from hilo_nas.space import SearchSpace, find_params
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study
+from hilo_nas.transitions import queue
 
 __all__ = [
-    "check_copies",
     "check_plan",
     "check_same",
     "check_timings",
     "copy_scored",
     "copy_timed",
     "merge_copies",
+    "tell_of_missing",
     "write_copies",
 ]
 
@@ -143,16 +145,15 @@ def merge_copies(
     return [*found, *known.values()]
 
 
-def write_copies(study: Study, copies: Iterable[TrialRecord], *, trials: int | None = None) -> None:
+def write_copies(study: Study, copies: Iterable[TrialRecord]) -> None:
     """Writes copies into a study that holds its lock; a network that it has tried is left alone.
 
     The manifest is written first, with the number of records that there are to be, so that a kill in between is seen
-    by `check_copies`.
+    by `tell_of_missing`.
 
     Args:
         study: The study; its manifest is written.
         copies: As `merge_copies` returns them; their numbers become the next ones here.
-        trials: Networks to be measured in all; as it was if left out.
     """
     stored = {record.key: record for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
@@ -163,34 +164,29 @@ def write_copies(study: Study, copies: Iterable[TrialRecord], *, trials: int | N
             changed.append(dataclasses.replace(copy, number=next(numbers)))
         elif own.is_open and copy.scores and not own.scores:
             changed.append(
-                dataclasses.replace(
+                queue(
                     own,
-                    state=TrialState.WAITING,
-                    is_interrupted=False,
-                    reason=None,
                     origin=copy.origin,
                     scores=copy.scores,
                     measurements=own.measurements or copy.measurements,
                 )
             )
-    manifest = dataclasses.replace(study.manifest, copied=next(numbers), trials=trials or study.manifest.trials)
-    if manifest != study.manifest:
-        study.write_manifest(manifest)
+    if changed:
+        new = sum(record.key not in stored for record in changed)
+        study.write_manifest(dataclasses.replace(study.manifest, copied=len(stored) + new))
     for record in changed:
         study.write(record)
 
 
-def check_copies(study: Study) -> None:
-    """Checks that no copying was cut off.
-
-    Raises:
-        RecordError: Some copies are missing.
-    """
+def tell_of_missing(study: Study, emit: Emit) -> None:
+    """Warns where a study lacks records that it was to copy."""
     if (missing := study.manifest.copied - len(study.records)) > 0:
-        raise RecordError(
-            f"{missing} of the records that study {study.name} was to copy from another study are missing: the copying "
-            "was cut off. Name that study again, with --speeds or --reuse as before."
+        text = (
+            f"{missing} of the records that study {study.name} was to copy from another study are not there: the "
+            "copying was cut off, or they were moved away. To copy them again, name that study with --speeds or "
+            "--reuse as before"
         )
+        emit(Notice(level="warning", text=text))
 
 
 def check_same(manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:

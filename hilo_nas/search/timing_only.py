@@ -16,13 +16,13 @@ from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
 from hilo_nas.measurement import Measurement, ProxyPlan
+from hilo_nas.named_networks import find_network
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.study_tasks import StudyTasks, time_together
 from hilo_nas.space import find_params, list_networks
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study
-from hilo_nas.named_networks import find_network
 from hilo_nas.transitions import fail, mark_timed
 
 __all__ = ["RANDOM", "check_time_only", "time_list", "time_only"]

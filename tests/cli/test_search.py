@@ -74,12 +74,28 @@ def test_peers_are_compared_with_and_priced(home, machine, capsys):
 def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
     archs = [build_arch(i) for i in (0, 3, 7)]
     write_timed_study(home / "studies", machine, archs[:2], "source")
-    write_speeds(home / "edge", archs)
+    write_speeds(home / "studies", archs)
     out = search(capsys, "--speeds", "edge", "--reuse", "source", "--study", "both", "--trials", "5", "--rungs", "1")
     assert "3 of 7 networks measured, the space holds no further network within the limits" in out
-    assert "speeds from the table edge (" in out
+    assert "timed by study edge" in out
     assert machine.scored == [archs[2].key()]
     assert machine.measured == machine.cohorts == []
+
+
+def test_a_study_without_a_proxy_is_timed_and_says_what_comes_next(home, machine, capsys):
+    out = search(capsys, "--proxy", "none", "--study", "edge", "--trials", "3")
+    assert "3 of 3 networks timed, all done" in out
+    assert "edge: 3 networks of litv2_digits timed and not scored" in out
+    way = "hilo-nas search litv2_digits --speeds edge --study NAME"
+    assert way in out
+    assert machine.scored == []
+    assert main(["front", "edge"]) == 0
+    assert way in capsys.readouterr().out
+    assert main(["status", "edge"]) == 0
+    assert "3 timed" in capsys.readouterr().out
+    assert len((home / "studies/edge/trials.csv").read_text().splitlines()) == 4
+    out = search(capsys, "--study", "edge", "--networks", "litv2_small")
+    assert "4 networks of litv2_digits timed" in out
 
 
 @pytest.mark.parametrize(
@@ -91,13 +107,22 @@ def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
         (("--seconds", "nan"), "seconds must be a number above 0, but got nan"),
         (("--min-images-per-s", "inf"), "min_images_per_s must be a number above 0, but got inf"),
         (("--max-memory-mib", "much"), "Invalid value for '--max-memory-mib'"),
-        (("--speeds", "nowhere"), "nowhere holds no table of speeds (speeds.yaml). Make one with `hilo-nas measure"),
+        (("--speeds", "nowhere"), "no study 'nowhere'"),
         (("--reuse", "ghost"), "no study 'ghost'"),
+        (("--networks", "litv2_small"), "networks can be listed for a study without a proxy alone"),
+        (
+            ("--proxy", "none", "--reuse", "x", "--sampler", "gp"),
+            "sampler must be random without a proxy, but got 'gp'",
+        ),
+        (("--proxy", "none", "--max-latency-ms", "9"), "fast and slow networks are timed alike"),
+        (("--proxy", "none", "--rungs", "2"), "rungs means nothing to the proxy none"),
+        (("--proxy", "none", "--networks", "timm:swift"), "Name timm's networks with --peers"),
+        (("--proxy", "none", "--networks", "ghost.yaml"), "ghost.yaml"),
         (("--also", "img_size=8"), "img_size must be at least"),
         (("--peers", "swift,convnext_tiny"), "timm has no model 'convnext_tiny'"),
         (("--peers", "timm:resnet18,"), "as NAME or timm:NAME, but got ''"),
         (("--peers", "timm:swoft"), "timm has no model 'swoft'. Use swift or dull."),
-        (("--peers", "timm:swift", "--speeds", "edge"), "edge does not hold timm:swift"),
+        (("--peers", "timm:swift", "--speeds", "edge"), "no study 'edge'"),
         (("--runtime", "tensorrt"), "runtime must be one of torch, onnxruntime, openvino, but got 'tensorrt'"),
         (("--cuda-graph",), "cuda_graph needs a cuda device, but got 'cpu'"),
     ],

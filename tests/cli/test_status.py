@@ -54,12 +54,19 @@ def test_the_share_of_further_seeds_has_its_place_in_the_text(status):
     assert "trained:  3,008 images, 100% of the full trainings of this network; 3,008 more with further seeds" in text
 
 
-def test_what_a_retry_took_over_was_paid_for_once(status):
+def test_what_a_retry_of_an_earlier_version_took_over_was_paid_for_once(status):
     cut = interrupt(stopped(0))
-    retry = build_record(1, arch=cut.subject.arch, scores=(RUNG, build_score(0.5)), retry_of=0)
+    retry = build_record(1, arch=cut.subject.arch, scores=(RUNG, build_score(0.5)))
     content = json.loads(status([cut, retry], "--json"))
     assert (content["images_trained"], content["images_in_full"]) == (3008, 3008)
     assert content["training_s"] == 2.5 + 7.5
+
+
+def test_what_was_copied_and_not_tried_yet_was_not_paid_for_here(status):
+    waiting = build_record(1, state="waiting", started_at=None, seconds=0.0)
+    content = json.loads(status([build_record(0), waiting], "--json"))
+    assert (content["images_trained"], content["training_s"]) == (3008, 7.5)
+    assert content["states"] == {"complete": 1, "waiting": 1}
 
 
 def test_a_study_that_trained_nothing_says_nothing_of_it(status):

@@ -78,7 +78,7 @@ def test_no_folder_of_a_strangers_local_file_is_used_and_each_is_told_with_its_o
     (text,) = [event.text for event in events if isinstance(event, Notice) and "local.yaml" in event.text]
     assert text == (
         "local.yaml of study demo is not used: it was not written by this user for this folder, or was edited. It says "
-        "--val-data 'x y' --cache-dir /home/me --speeds /fast --reuse /theirs: repeat what you trust."
+        "--val-data 'x y' --cache-dir /home/me: repeat what you trust."
     )
     events.clear()
     search(folder, events)  # the file is this user's now

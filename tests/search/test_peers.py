@@ -3,7 +3,16 @@
 import dataclasses
 
 import pytest
-from builders import TINY, build_device, build_manifest, build_measurement, build_plan, build_record, write_study
+from builders import (
+    TINY,
+    build_arch,
+    build_device,
+    build_manifest,
+    build_measurement,
+    build_plan,
+    build_record,
+    write_study,
+)
 from fakes import RESOURCES, FakeMachine, write_speeds
 
 from hilo_nas.errors import (
@@ -22,7 +31,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import FITS, impute
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study, StudyFolder
 
 PEERS = ("timm:swift", "timm:clever")
 BEST = {"swift": (9e9, 0.99), "clever": (1.0, 0.98)}
@@ -198,7 +207,6 @@ def test_a_peer_that_the_world_cut_off_comes_again(folder):
         run(folder, fail("score", error=DeviceError("the GPU has gone"), name="swift", times=1), trials=2)
     _, machine = run(folder, trials=2)
     assert [(r.key, r.origin, r.state) for r in peers_of(folder)] == [
-        ("timm:swift", "peer:swift", "failed"),
         ("timm:swift", "peer:swift", "complete"),
         ("timm:clever", "peer:clever", "complete"),
     ]
@@ -263,24 +271,25 @@ def test_a_peer_may_be_named_without_the_prefix():
     )
 
 
-def test_a_table_of_speeds_must_hold_the_peers(tmp_path, machine):
-    table = write_speeds(tmp_path / "the edge", [TINY])
-    with pytest.raises(UsageError, match="does not hold timm:swift") as caught:
-        search(tmp_path, machine, peers=("swift",), speeds=table.path)
-    assert f"hilo-nas measure timm:swift --save '{table.path}'" in str(caught.value)
+def test_peers_must_have_been_timed_where_the_other_networks_were(tmp_path, machine):
+    write_speeds(tmp_path, [TINY], "the edge")
+    with pytest.raises(UsageError, match="study the edge did not time timm:swift") as caught:
+        search(tmp_path, machine, peers=("swift",), speeds="the edge")
+    assert "hilo-nas search --study 'the edge' --peers timm:swift" in str(caught.value)
 
 
-def test_peers_of_a_table_are_compared_and_leave_its_identity_alone(tmp_path, machine):
-    table = write_speeds(tmp_path / "edge", [TINY])
-    before = table.identity()
-    measurement = build_measurement(3.0, device=table.load_setting().device)
-    table.write_record(
-        build_record(9, None, None, subject=Subject(timm="swift"), state="timed", measurements=(measurement,))
-    )
-    assert table.identity() == before
-    folder, _ = search(tmp_path, machine, peers=("swift",), speeds=table.path, until_trials=1)
+def test_peers_that_were_timed_elsewhere_are_compared_once_they_are_named(tmp_path, machine):
+    timer = Study(write_speeds(tmp_path, [TINY, build_arch(1)]).path)
+    measurement = build_measurement(3.0, device=timer.manifest.device)
+    timer.write(build_record(9, None, None, subject=Subject(timm="swift"), state="timed", measurements=(measurement,)))
+    folder, _ = search(tmp_path, machine, speeds="edge", until_trials=1)
+    (peer,) = peers_of(folder)
+    assert peer.state == "timed"
+    assert Front.from_records(folder.load_records()).standings[1:] == ()
+    search(tmp_path, machine, space=None, sampler=None, peers=("swift",), remeasure=False)
     (peer,) = peers_of(folder)
     assert (peer.state, peer.measurement.images_per_s) == ("complete", 3.0)
+    assert machine.measured == []
 
 
 def test_the_budget_of_baselines_is_told_before_they_are_tried(tmp_path, machine):
@@ -301,8 +310,8 @@ def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(
     assert standing.verdict == "not measured"
     assert "recipe" in standing.sentence()
     search(tmp_path, machine, space=None, sampler=None, remeasure=False)
-    again = peers_of(folder)[-1]
-    assert (again.state, again.number > peer.number) == ("complete", True)
+    (again,) = peers_of(folder)
+    assert (again.state, again.number) == ("complete", peer.number)
     assert {score.plan_hash for score in again.scores} == {folder.load_manifest().plan_hash_of(again.subject)}
 
 

@@ -12,9 +12,10 @@ from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import DeviceError, HiloNasError, StudyMismatchError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, OtherProxyScored, SeedScored
+from hilo_nas.records import TrialRecord
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.sweep import Course, run_sweep
-from hilo_nas.search.takeover import Scored
+from hilo_nas.states import TrialState
 from hilo_nas.study import StudyFolder
 
 
@@ -199,7 +200,7 @@ def test_a_network_that_cannot_be_trained_is_a_warning_and_tried_again_by_the_ne
     desk.machine.before = fail
     records = desk.table(3)
     assert desk.warnings == ["network 1, seed 0: the training diverged"]
-    assert [record.state for record in records] == ["complete", "running", "complete"]
+    assert [record.state for record in records] == ["complete", "timed", "complete"]
     assert seen(records[1]) == (512,)
     desk.machine.before = lambda task: None
     desk.machine.legs.clear()
@@ -276,7 +277,8 @@ def test_a_study_of_a_search_is_refused(desk):
 def trained(number, budgets, *, seed=0, top1=0.9):
     """A network of the list as it was trained elsewhere."""
     scores = tuple(build_score(top1, images_seen=images, seed=seed) for images in budgets)
-    return Scored(subject=listed()[number].subject, params=None, origin=f"reuse:there/{number}", scores=scores)
+    subject, origin = listed()[number].subject, f"reuse:there/{number}"
+    return TrialRecord(number=number, subject=subject, state=TrialState.WAITING, origin=origin, scores=scores)
 
 
 def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is_missing(desk):

@@ -1,4 +1,4 @@
-"""A search that takes over another study's scores: only where its training was the same, and then without training."""
+"""A search that takes over what another study paid for: scores of the same training, and timings on the same device."""
 
 import dataclasses
 import shutil
@@ -7,12 +7,14 @@ import pytest
 from builders import (
     TINY,
     build_arch,
+    build_calibration,
     build_condition,
     build_data,
     build_device,
     build_failed,
     build_infeasible,
     build_manifest,
+    build_measurement,
     build_plan,
 )
 from fakes import speed, write_speeds, write_timed_study
@@ -21,7 +23,8 @@ from hilo_nas.errors import NotFoundError, StudyMismatchError
 from hilo_nas.events import Notice
 from hilo_nas.records import Subject
 from hilo_nas.search import SearchRequest, run_search
-from hilo_nas.search.takeover import load_scored
+from hilo_nas.search.optuna_study import impute
+from hilo_nas.search.takeover import copy_scored
 from hilo_nas.space import load_space
 from hilo_nas.study import Study
 from hilo_nas.transitions import rule_out
@@ -29,6 +32,9 @@ from hilo_nas.transitions import rule_out
 ARCHS = [build_arch(i) for i in (0, 3, 7, 27)]
 TOP1S = [0.50, 0.40, 0.70, 0.90]
 """By the fake's law the first is the fastest: trials 0, 2 and 3 are the front, 1 is not."""
+CONDITION = build_condition(threads=2, fused=True)
+"""What a search here times under."""
+CALIBRATED = {CONDITION.label(): build_calibration()}
 
 
 @pytest.fixture
@@ -55,15 +61,15 @@ def test_networks_of_the_other_study_come_first_and_none_is_trained(source, mach
     folder, finished, records = search(source, reuse="source", device="cuda", trials=1)
     assert (finished.measured, finished.total) == (5, 5)  # the four and one more
     assert [record.origin for record in records] == [
-        "anchor:litv2_tiny",
         "reuse:source/0",
         "reuse:source/2",
         "reuse:source/3",
         "reuse:source/1",  # not on the front
+        "anchor:litv2_tiny",
     ]
     assert machine.scored == [TINY.key()]
     theirs = {record.key: record for record in source.load_records()}
-    for record in records[1:]:
+    for record in records[:-1]:
         assert record.scores == theirs[record.key].scores
         assert record.state == "complete"
         assert record.params == folder.load_manifest().space.encode(record.subject.arch)
@@ -77,7 +83,8 @@ def test_an_anchor_of_both_studies_keeps_its_name_and_takes_over_its_score(sourc
     _, finished, records = search(source, reuse="source", trials=1, timeout_s=1e-9)
     assert finished.total == 6
     _, _, records = search(source, until_trials=1)
-    assert (records[0].origin, records[0].scores) == ("anchor:litv2_tiny", record.scores)
+    (first,) = [own for own in records if own.state == "complete"]
+    assert (first.origin, first.scores) == ("anchor:litv2_tiny", record.scores)
     assert machine.scored == []
 
 
@@ -112,36 +119,62 @@ def test_more_networks_are_searched_after_those_taken_over(source, machine):
     assert len(machine.scored) == 2
 
 
-def test_a_search_that_is_resumed_goes_on_with_them_without_being_told(source, machine):
+def test_a_resumed_search_needs_the_other_study_no_more(source, machine):
     search(source, reuse="source", until_trials=2)
-    _, finished, records = search(source, until_trials=4)
+    shutil.rmtree(source.path)
+    events = []
+    _, finished, records = search(source, events, until_trials=4)
     assert finished.measured == 4
-    assert [record.origin for record in records[2:]] == ["reuse:source/2", "reuse:source/3"]
+    assert [record.origin for record in records if record.state == "complete"] == [
+        "reuse:source/0",
+        "reuse:source/2",
+        "reuse:source/3",
+        "anchor:litv2_tiny",
+    ]
+    assert [record.state for record in records].count("waiting") == 1
     assert len(machine.scored) == 1
+    assert not [event for event in events if isinstance(event, Notice) and event.level == "warning"]
 
 
 def test_a_search_may_be_told_of_the_other_study_when_it_is_resumed(source, machine):
     search(source, until_trials=1)
     _, _, records = search(source, reuse="source", until_trials=2)
-    assert records[1].origin == "reuse:source/0"
+    assert (records[1].origin, records[1].state) == ("reuse:source/0", "complete")
+    assert [record.state for record in records[2:]] == ["waiting"] * 3
 
 
-@pytest.mark.parametrize("place", ["gone", "moved"])
-def test_another_study_that_has_gone_is_told_and_the_search_goes_on(source, machine, place, tmp_path):
-    search(source, reuse="source", until_trials=2)
-    if place == "gone":
-        shutil.rmtree(source.path)
+def test_networks_that_wait_tell_neither_rungs_nor_sampler_anything(source, machine):
+    study, _, records = search(source, reuse="source", until_trials=1, rungs=3, proxy_images=3000)
+    waiting = [record for record in records if record.state == "waiting"]
+    assert len(waiting) == 4
+    assert impute(waiting, chance_top1=0.1) == {"value": 0.1, "images_per_s": 1.0}
+    assert study.front().members == tuple(record for record in records if record.state == "complete")
+
+
+def test_timings_on_the_same_device_come_along(source, machine):
+    source.write_manifest(dataclasses.replace(source.load_manifest(), conditions=(CONDITION,), calibrations=CALIBRATED))
+    for record in source.load_records():
+        timing = build_measurement(speed(record.subject.arch), condition=CONDITION)
+        source.write_record(dataclasses.replace(record, measurements=(timing,)))
+    study, finished, records = search(source, reuse="source", trials=1)
+    assert study.manifest.objective == CONDITION
+    assert (finished.measured, machine.measured) == (5, [TINY.key()])
+    theirs = {record.key: record for record in source.load_records()}
+    assert all(record.measurements == theirs[record.key].measurements for record in records[:-1])
+
+
+@pytest.mark.parametrize("change", ["form", "torch"])
+def test_timings_of_another_form_or_software_are_taken_again(source, machine, change):
+    source.write_manifest(dataclasses.replace(source.load_manifest(), conditions=(CONDITION,), calibrations=CALIBRATED))
+    for record in source.load_records():
+        timing = build_measurement(speed(record.subject.arch), condition=CONDITION)
+        source.write_record(dataclasses.replace(record, measurements=(timing,)))
+    if change == "form":
+        machine.form = "litv2/2"
     else:
-        source.path.rename(tmp_path / "renamed")
-    events = []
-    _, finished, records = search(source, events, until_trials=3)
-    warnings = [event.text for event in events if isinstance(event, Notice) and event.level == "warning"]
-    assert warnings == [f"the study in {source.path}, whose scores were to be taken over, is not there"]
-    assert finished.measured == 3
-    assert records[2].origin == "sampler"
-    if place == "moved":
-        _, _, records = search(source, reuse="renamed", until_trials=4)
-        assert records[3].origin == "reuse:renamed/2"
+        machine.device_of["cpu"] = build_device(torch="9.9")
+    _, finished, _ = search(source, reuse="source", trials=1)
+    assert (finished.measured, len(machine.measured)) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +206,9 @@ def test_scores_of_another_training_are_refused_with_each_difference(source, opt
 def test_a_larger_budget_goes_on_from_the_scores_of_a_smaller_one(source, machine):
     """The training is the same without a horizon: what the other study paid for is a rung here."""
     _, _, records = search(source, reuse="source", proxy_images=9024, rungs=2, until_trials=5)
-    assert records[1].origin == "reuse:source/0"
-    assert [score.images_seen for score in records[1].scores] == [3008, 9024]
-    assert [leg for leg in machine.legs if leg[0] == records[1].key] == [(records[1].key, 0, 9024)]
+    assert records[0].origin == "reuse:source/0"
+    assert [score.images_seen for score in records[0].scores] == [3008, 9024]
+    assert [leg for leg in machine.legs if leg[0] == records[0].key] == [(records[0].key, 0, 9024)]
 
 
 def test_scores_on_other_images_are_refused(source, machine):
@@ -221,15 +254,14 @@ def test_a_study_that_is_not_there_is_refused(source):
 def test_where_images_lie_does_not_matter(source):
     manifest = source.load_manifest()
     source.write_manifest(dataclasses.replace(manifest, data=build_data(name="digits from elsewhere")))
-    assert len(load_scored(Study(source.path), manifest.space, manifest.plan, build_data())) == 4
+    assert len(copy_scored(Study(source.path), build_manifest(plan=manifest.plan), {})) == 4
 
 
 def test_only_complete_trials_are_taken_over(source):
     source.write_record(build_failed(4))
     source.write_record(build_infeasible(5))
     source.write_record(rule_out(source.load_records()[0], "too slow", number=6))
-    manifest = build_manifest()
-    scored = load_scored(Study(source.path), manifest.space, manifest.plan, manifest.data)
+    scored = copy_scored(Study(source.path), build_manifest(), {})
     assert [item.origin for item in scored] == [f"reuse:source/{number}" for number in (0, 2, 3, 1)]
 
 
@@ -250,31 +282,32 @@ def test_a_network_that_the_space_cannot_spell_is_tried_all_the_same(source, mac
     )
     folder, finished = run_search(request, lambda event: None)
     assert finished.measured == 3
-    assert [(record.params, record.state) for record in folder.load_records()] == [(None, "complete")] * 3
+    done = [record for record in folder.load_records() if record.state == "complete"]
+    assert [record.params for record in done] == [None] * 3
     assert machine.scored == []
 
 
 def test_what_breaks_this_studys_limits_is_infeasible_here(source, machine):
     bound = 0.99 * speed(ARCHS[0])
     _, _, records = search(source, reuse="source", until_trials=3, min_images_per_s=bound)
-    assert [(record.origin, record.state) for record in records] == [
-        ("anchor:litv2_tiny", "infeasible"),
+    assert [(record.origin, record.state) for record in records if record.state != "waiting"] == [
         ("reuse:source/0", "complete"),
         ("reuse:source/2", "infeasible"),
+        ("anchor:litv2_tiny", "infeasible"),
     ]
     assert machine.scored == []
 
 
-def test_with_a_table_of_speeds_only_its_networks_count_as_taken_over(source, machine, tmp_path):
-    write_speeds(tmp_path / "table", [ARCHS[1], ARCHS[2], build_arch(9), build_arch(10)])
-    _, finished, records = search(source, reuse="source", speeds=tmp_path / "table", trials=1)
+def test_where_another_machine_timed_only_its_networks_count_as_taken_over(source, machine, tmp_path):
+    write_speeds(tmp_path, [ARCHS[1], ARCHS[2], build_arch(9), build_arch(10)])
+    _, finished, records = search(source, reuse="source", speeds="edge", trials=1)
     assert (finished.measured, finished.total) == (3, 3)
-    assert [record.origin for record in records] == ["reuse:source/2", "reuse:source/1", "sampler"]
+    assert [record.origin for record in records[:2]] == ["reuse:source/2", "reuse:source/1"]
+    assert sorted(record.state for record in records[2:]) == ["complete", "timed"]
     assert len(machine.scored) == 1
 
 
 def test_the_study_itself_holds_no_path_of_the_other(source):
     folder, _, _ = search(source, reuse="source", until_trials=2, also=("batch_size=1",))
     assert str(source.path) not in folder.manifest_path.read_text()
-    assert folder.load_local().values["reuse"] == str(source.path)
     assert folder.load_manifest().conditions[1] == build_condition(batch_size=1, threads=2, fused=True)
