@@ -20,7 +20,7 @@ from hilo_nas.bench.passes import STATES, WAYS, RulerFindings, TimedPass
 from hilo_nas.bench.timing import time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
-from hilo_nas.events import BenchStepped, Calibrated, Emit
+from hilo_nas.events import BenchStepped, Calibrated, Emit, Event, Notice
 from hilo_nas.measure import TOGETHER, Entrant
 from hilo_nas.measurement import Condition, kind_of_device
 from hilo_nas.space import SearchSpace, draw_networks
@@ -184,9 +184,18 @@ def bench_ruler(
 
 def _time_pass(evaluator: Evaluator, way: str, task: Time, emit: Emit) -> Timing:
     """Times the networks of a task side by side, or one after the other."""
-    entries = task.entries.items()
-    groups = [task.entries] if way == "cohort" else [{key: entrant} for key, entrant in entries]
-    timings = [time_together(evaluator, dataclasses.replace(task, entries=group), emit) for group in groups]
+    if way == "cohort":
+        return time_together(evaluator, task, emit)
+
+    def emit_progress(event: Event) -> None:
+        # A verdict on each network would be no news under the load; the findings say it of all, and why some failed.
+        if not isinstance(event, Notice):
+            emit(event)
+
+    timings = [
+        time_together(evaluator, dataclasses.replace(task, entries={key: entrant}), emit_progress)
+        for key, entrant in task.entries.items()
+    ]
     return Timing(
         measurements={key: item for timing in timings for key, item in timing.measurements.items()},
         failures={key: error for timing in timings for key, error in timing.failures.items()},

@@ -50,15 +50,16 @@ def identify_device(device: str) -> DeviceIdentity:
         DeviceError: This machine does not have it.
     """
     name = check_device(device)
+    cpu, host = f"{_cpu_model()}, {len(_cores())} cores", None
     if name.type == "cuda":
+        host = cpu
         properties = torch.cuda.get_device_properties(name)
         model, driver, serial = properties.name, _cuda_driver(), str(getattr(properties, "uuid", name))
     elif name.type == "mps":
         model, driver, serial = f"{_cpu_model()} GPU", platform.mac_ver()[0], socket.gethostname()
     else:
-        model = f"{_cpu_model()}, {len(_cores())} cores"
-        driver, serial = platform.release(), socket.gethostname()
-    return DeviceIdentity(kind=name.type, model=model, driver=driver, torch=torch.__version__, serial=serial)
+        model, driver, serial = cpu, platform.release(), socket.gethostname()
+    return DeviceIdentity(kind=name.type, model=model, driver=driver, torch=torch.__version__, serial=serial, host=host)
 
 
 def read_device(device: str | None, *, emit: Emit) -> dict[str, Any]:

@@ -124,9 +124,15 @@ class DeviceIdentity:
     torch: str
     serial: str
     """What tells two devices of one model apart (a GPU's UUID, a host's name); recorded, not compared."""
+    host: str | None = None
+    """Class of the host that launches a GPU's work: CPU model and cores. None where `model` says it, of a CPU, and in
+    records of earlier versions."""
 
     def differences(self, other: DeviceIdentity) -> dict[str, tuple[str, str]]:
-        """Returns the fields in which the two devices are not interchangeable, with both values."""
-        compared = ("kind", "model", "driver", "torch")
+        """Returns the fields in which the two devices are not interchangeable, with both values.
+
+        Hosts are compared where both are known.
+        """
+        compared = ("kind", "model", "driver", "torch", "host")
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in compared}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] and None not in pair}

@@ -1,15 +1,15 @@
-"""A ruler that never times: each network has a planted speed, the machine a planted habit."""
+"""An evaluator that never times: each network has a planted speed, the machine a planted habit."""
 
 import contextlib
 from random import Random
 
 import pytest
-from builders import build_condition, build_device, build_measurement
+from builders import build_calibration, build_condition, build_device, build_measurement
 
-from hilo_nas.events import NetworkPrepared
-from hilo_nas.measure import Cohort
-from hilo_nas.measurement import Calibration, kind_of_device
+from hilo_nas.evaluation import Count, DeviceReport, Inspect, Time, Timing
+from hilo_nas.measurement import kind_of_device
 from hilo_nas.rounds import interval, judge, ratio
+from hilo_nas.testing import FakeEvaluator
 
 ROUNDS = 40
 
@@ -49,66 +49,52 @@ class Machine:
         return seconds * self.random.lognormvariate(0, self.noise) * disturbed
 
 
-class FakeRuler:
-    """Stands in for `Ruler`.
+class Answers:
+    """Answers of a fake evaluator: what it counts and times is planted.
 
     Args:
         seconds_of: Quiet seconds of one call, by an entrant's name and the entrant.
-        machines: By state (`quiet`, `bursty`), how the machine behaves.
+        machine: Returns how the machine behaves now.
         failing: Why an entrant cannot be timed, by its name.
+        count: Returns the cost of the subject of a `Count`.
     """
 
-    def __init__(self, seconds_of, *, machine, failing=lambda name: None):
-        self.seconds_of, self.machine, self.failing = seconds_of, machine, failing
-        self.cohorts, self.singles = [], []
+    def __init__(self, seconds_of, *, machine, failing, count):
+        self.seconds_of, self.machine, self.failing, self.count = seconds_of, machine, failing, count
+        self.cohorts = []
+        """The names that were timed together, in turn."""
 
-    def __call__(self, log, *, purpose, idle_timeout_s=600.0):
-        return self
+    def __call__(self, task):
+        match task:
+            case Inspect():
+                target = task.target or "cpu"
+                return DeviceReport(target=target, identity=build_device(kind=kind_of_device(target)), threads=2)
+            case Count():
+                return self.count(task.subject)
+            case Time():
+                return self.time(task.entries) if task.entries else Timing(calibration=build_calibration())
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def read_device(self, device, emit):
-        return device or "cpu", build_device(kind=kind_of_device(device or "cpu")), 2
-
-    def calibrate(self, condition, emit):
-        return Calibration(
-            reference="timm:resnet18",
-            images_per_s=100.0,
-            images_per_s_spread=1.0,
-            call_seconds=(0.1,),
-            steady=True,
-            device=build_device(),
-        )
-
-    def measure_cohort(self, entrants, emit, *, calibration=None, reference=None, seconds_each=None):
-        self.cohorts.append(list(entrants))
-        failures = {name: error for name in entrants if (error := self.failing(name))}
+    def time(self, entries):
+        self.cohorts.append(list(entries))
+        failures = {name: error for name in entries if (error := self.failing(name))}
         # Who fails splits the cohort, as in the ruler itself.
         label = f"cohort {len(self.cohorts)}"
-        names = [name for name in entrants if name not in failures]
+        names = [name for name in entries if name not in failures]
         rounds = self.machine().rounds(
-            {"reference": 0.1, **{name: self.seconds_of(name, entrants[name]) for name in names}}
+            {"reference": 0.1, **{name: self.seconds_of(name, entries[name]) for name in names}}
         )
         anchor = rounds.pop("reference")
-        measurements = {}
-        for i, name in enumerate(names):
-            emit(NetworkPrepared(name=name, done=i + 1, total=len(names)))
-            measurements[name] = plant(
+        measurements = {
+            name: plant(
                 name,
                 rounds[name],
                 anchor,
-                condition=entrants[name].condition,
+                condition=entries[name].condition,
                 cohort=f"{label} {i}" if failures else label,
             )
-        return Cohort(measurements=measurements, failures=failures)
-
-    def measure(self, entrant, calibration, emit, *, rivals=None, seconds_each=None):
-        self.singles.append(entrant)
-        return next(iter(self.measure_cohort({"one": entrant}, emit).measurements.values()))
+            for i, name in enumerate(names)
+        }
+        return Timing(measurements=measurements, failures=failures)
 
 
 @pytest.fixture
@@ -117,12 +103,12 @@ def machine():
 
 
 @pytest.fixture
-def ruler():
-    """Builds a fake ruler: `ruler(seconds_of, machine=..., failing=...)`."""
+def evaluator():
+    """Builds a fake evaluator: `evaluator(seconds_of, machine=..., failing=..., count=...)`."""
 
-    def build(seconds_of, *, machine=None, failing=lambda name: None):
+    def build(seconds_of, *, machine=None, failing=lambda name: None, count=None):
         quiet = Machine()
-        return FakeRuler(seconds_of, machine=machine or (lambda: quiet), failing=failing)
+        return FakeEvaluator(Answers(seconds_of, machine=machine or (lambda: quiet), failing=failing, count=count))
 
     return build
 
@@ -133,19 +119,22 @@ def planted():
     return plant
 
 
-@pytest.fixture
-def load(monkeypatch):
-    """Puts a switch in the place of the load, and tells whether it is on."""
-    switch = {"on": False, "devices": []}
+class Load:
+    """A switch in the place of the load, which tells whether it is on."""
+
+    def __init__(self):
+        self.is_on, self.devices = False, []
 
     @contextlib.contextmanager
-    def switched(device, *, seed=0):
-        switch["on"] = True
-        switch["devices"].append(device)
+    def __call__(self, device, *, seed=0):
+        self.is_on = True
+        self.devices.append(device)
         try:
-            yield 0
+            yield
         finally:
-            switch["on"] = False
+            self.is_on = False
 
-    monkeypatch.setattr("hilo_nas.bench.ruler.bursty_load", switched)
-    return switch
+
+@pytest.fixture
+def load():
+    return Load()

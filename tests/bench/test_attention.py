@@ -1,7 +1,6 @@
 import pytest
 from builders import build_condition, build_device, build_measurement
 
-from hilo_nas.bench import attention as attention_module
 from hilo_nas.bench.attention import AttentionPlan, bench_attention
 from hilo_nas.bench.layers import KINDS, PUBLISHED_AT, SHAPES, Shape, list_layers, parse_shape
 from hilo_nas.bench.reports import report_attention
@@ -70,14 +69,17 @@ def test_an_unknown_layer_is_refused_before_anything_is_timed():
 
 
 @pytest.fixture
-def run(ruler, machine, monkeypatch, tmp_path):
-    """Runs the bench on a fake ruler."""
+def run(evaluator, machine, tmp_path):
+    """Runs the bench on a fake evaluator."""
 
-    def bench(plan, *, failing=lambda name: None, seconds_of=lambda name, entrant: 0.02):
-        quiet = machine(noise=0.01)
-        fake = ruler(seconds_of, machine=lambda: quiet, failing=failing)
-        monkeypatch.setattr(attention_module, "Ruler", fake)
-        return bench_attention(plan, lambda event: None, log=tmp_path / "timing.log")
+    def bench(plan, *, failing=lambda name: None, seconds_of=lambda name, entrant: 0.02, neighbour=0.0):
+        habit = machine(noise=0.01, neighbour=neighbour)
+        fake = evaluator(seconds_of, machine=lambda: habit, failing=failing)
+        found = bench_attention(plan, lambda event: None, logs=tmp_path, evaluator=fake)
+        timings = [task for task in fake.submitted if task.kind == "time"]
+        # HiLo is the anchor of every timing.
+        assert all(task.reference == next(iter(task.entries.values())).subject for task in timings)
+        return found
 
     return bench
 
@@ -141,11 +143,9 @@ def test_nothing_timed_is_an_error(run):
         run(plan, failing=lambda name: OutOfMemoryError("too large"))
 
 
-def test_a_noisy_neighbour_is_said_in_the_report(run, machine, monkeypatch, ruler, tmp_path):
-    loud = machine(noise=0.01, neighbour=0.4)
-    monkeypatch.setattr(attention_module, "Ruler", ruler(seconds_of, machine=lambda: loud))
+def test_a_noisy_neighbour_is_said_in_the_report(run):
     plan = AttentionPlan(is_quick=True, shapes=SHAPES[:1], batch_sizes=(64,), device="cpu")
-    (findings,) = bench_attention(plan, lambda event: None, log=tmp_path / "timing.log")
+    (findings,) = run(plan, seconds_of=seconds_of, neighbour=0.4)
     text = render_markdown(report_attention(plan, findings, "hilo-nas bench attention"))
     assert "The machine while it timed: 12 bursty" in text
     assert "Time again on a quiet machine" in text

@@ -4,12 +4,11 @@ import pytest
 from builders import build_condition, build_measurement
 
 from hilo_nas.arch import ArchConfig
-from hilo_nas.bench import backbones as backbones_module
 from hilo_nas.bench.backbones import BackbonesPlan, bench_backbones, group_heats
 from hilo_nas.bench.forms import Heat, choose_form, name_form
 from hilo_nas.bench.peers import BASE, PEERS, choose_peers
 from hilo_nas.bench.reports import report_backbones
-from hilo_nas.cost import count_macs, count_params
+from hilo_nas.cost import NetworkCost, count_macs, count_params
 from hilo_nas.errors import ConversionError, MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.events import BenchStepped
 from hilo_nas.layer_cost import layer_macs, layer_params
@@ -30,39 +29,24 @@ def seconds_of(name, entrant):
     return seconds / (2.0 if condition.compile else 1.0)
 
 
-class FakeWorker:
-    """Counts what no formula knows."""
-
-    def __init__(self, name, log):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def call(self, function, arguments, emit):
-        assert function == "hilo_nas.models.macs:count_subject"
-        if arguments["subject"]["timm"] == "repvit_m1_1":
-            raise OutOfMemoryError("no room to count")
-        return {"macs": 4_089_184_256, "params": 25_557_032}
+def count(subject):
+    """Returns what no formula knows."""
+    if subject["timm"] == "repvit_m1_1":
+        raise OutOfMemoryError("no room to count")
+    return NetworkCost(macs=4_089_184_256, parameters=25_557_032)
 
 
 @pytest.fixture
-def run(ruler, machine, monkeypatch, tmp_path):
-    """Runs the bench on a fake ruler."""
-    monkeypatch.setenv("HILO_NAS_LOCKS_DIR", str(tmp_path / "locks"))
+def run(evaluator, machine, tmp_path):
+    """Runs the bench on a fake evaluator."""
 
-    def bench(*, failing=lambda name: None, noisy=None, **fields):
+    def bench(*, failing=lambda name: None, **fields):
         plan = BackbonesPlan(**{"device": "cpu", "networks": ("resnet50", "repvit_m1_1"), **fields})
-        quiet = noisy or machine(noise=0.005)
-        fake = ruler(seconds_of, machine=lambda: quiet, failing=failing)
-        monkeypatch.setattr(backbones_module, "Ruler", fake)
-        monkeypatch.setattr(backbones_module, "Worker", FakeWorker)
+        quiet = machine(noise=0.005)
+        fake = evaluator(seconds_of, machine=lambda: quiet, failing=failing, count=count)
         events = []
-        findings = bench_backbones(plan, events.append, log=tmp_path / "timing.log")
-        return plan, findings, events, fake
+        findings = bench_backbones(plan, events.append, logs=tmp_path, evaluator=fake)
+        return plan, findings, events, fake.answers
 
     return bench
 
@@ -184,7 +168,7 @@ def heat(peer, **speeds):
         "plain": build_measurement(speeds.get("plain", 100.0), condition=condition),
         "fused": build_measurement(speeds.get("fused", 200.0), condition=dataclasses.replace(condition, fused=True)),
     }
-    return Heat(peer=peer, forms=forms, failures={}, costs={})
+    return Heat(peer=peer, forms=forms, failures={}, cost=None)
 
 
 def test_cohorts_hold_24_forms_at_most_and_each_holds_the_base():
@@ -197,7 +181,7 @@ def test_cohorts_hold_24_forms_at_most_and_each_holds_the_base():
 
 
 def test_networks_that_no_form_of_runs_are_in_no_cohort():
-    dead = Heat(peer=PEERS[3], forms={}, failures={"plain": OutOfMemoryError("no")}, costs={})
+    dead = Heat(peer=PEERS[3], forms={}, failures={"plain": OutOfMemoryError("no")}, cost=None)
     assert [item.peer.name for group in group_heats([heat(PEERS[0]), dead]) for item in group] == [BASE]
     assert group_heats([dead]) == []
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -248,7 +249,7 @@ def test_compiled_forms_are_timed_on_a_gpu_unless_told_otherwise(checkout):
         assert any(item.condition.compile for item in met) == expected
 
 
-# The bench, on a ruler that never times.
+# The bench, with an evaluator that never times.
 
 
 def seconds_of(name, entrant):
@@ -257,35 +258,42 @@ def seconds_of(name, entrant):
     return seconds * (2 if "amp" in name else 1)
 
 
+class FakeWorker:
+    """Compares outputs that differ as `differing` says, by name."""
+
+    def __init__(self, differing, log, *, purpose, idle_timeout_s):
+        self.differing = differing
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def call(self, function, arguments, emit, *, device):
+        if function.endswith(":check_code"):
+            return None
+        return {name: self.differing(name) for name in arguments["entrants"]}
+
+
 @pytest.fixture
-def run(ruler, machine, monkeypatch, tmp_path, checkout):
-    """Runs the bench on a fake ruler; outputs differ as `differing` says."""
-    monkeypatch.setenv("HILO_NAS_LOCKS_DIR", str(tmp_path / "locks"))
+def run(evaluator, machine, tmp_path, checkout):
+    """Runs the bench with fakes; outputs differ as `differing` says."""
 
     def bench(*, failing=lambda name: None, differing=lambda name: 1e-6, **fields):
-        class FakeWorker:
-            def __init__(self, name, log, *, idle_timeout_s):
-                pass
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *error):
-                return None
-
-            def call(self, function, arguments, emit):
-                if function.endswith(":check_code"):
-                    return None
-                return {name: differing(name) for name in arguments["entrants"]}
-
         quiet = machine(noise=0.005)
-        monkeypatch.setattr(official_module, "Ruler", ruler(seconds_of, machine=lambda: quiet, failing=failing))
-        monkeypatch.setattr(official_module, "Worker", FakeWorker)
         plan = OfficialPlan(
             **{"checkout": checkout, "device": "cpu", "networks": ("litv2_small",), "batch_sizes": (1, 8), **fields}
         )
         events = []
-        return plan, bench_official(plan, events.append, log=tmp_path / "timing.log"), events
+        findings = bench_official(
+            plan,
+            events.append,
+            logs=tmp_path,
+            evaluator=evaluator(seconds_of, machine=lambda: quiet, failing=failing),
+            start_worker=functools.partial(FakeWorker, differing),
+        )
+        return plan, findings, events
 
     return bench
 

@@ -3,13 +3,14 @@ import dataclasses
 import json
 
 import pytest
+import typer
 
 import hilo_nas
-from hilo_nas.bench import releases as releases_module
 from hilo_nas.bench.history import Speed, find_earlier, read_history, write_history
 from hilo_nas.bench.networks import SMALL
 from hilo_nas.bench.releases import ReleasesPlan, bench_releases
-from hilo_nas.cli import main
+from hilo_nas.cli.bench.releases import run_releases
+from hilo_nas.cli.options import Format
 from hilo_nas.errors import FileFaultsError, MeasurementError, OutOfMemoryError, UsageError
 
 
@@ -102,7 +103,7 @@ def test_a_speed_has_fallen_where_the_intervals_lie_apart():
     assert not build_speed(ratio=1.5).has_fallen_from(earlier)
 
 
-# The bench, on a ruler that never times.
+# The bench, with an evaluator that never times.
 
 
 def seconds_of(name, entrant):
@@ -111,26 +112,23 @@ def seconds_of(name, entrant):
 
 
 @pytest.fixture
-def fake(ruler, machine, monkeypatch):
-    """Puts a fake ruler in place: `fake(failing=...)`."""
+def fake(evaluator, machine):
+    """Builds a fake evaluator: `fake(failing=...)`."""
 
-    def place(failing=lambda name: None):
+    def build(failing=lambda name: None):
         quiet = machine(noise=0.005)
-        built = ruler(seconds_of, machine=lambda: quiet, failing=failing)
-        monkeypatch.setattr(releases_module, "Ruler", built)
-        return built
+        return evaluator(seconds_of, machine=lambda: quiet, failing=failing)
 
-    return place
+    return build
 
 
 @pytest.fixture
 def run(fake, tmp_path):
     def bench(*, failing=lambda name: None, history=(), **fields):
-        place = fake(failing)
+        built = fake(failing)
         plan = ReleasesPlan(**{"device": "cpu", **fields})
-        events = []
-        found = bench_releases(plan, events.append, history=history, log=tmp_path / "timing.log")
-        return found, place
+        found = bench_releases(plan, lambda event: None, history=history, logs=tmp_path, evaluator=built)
+        return found, built.answers
 
     return bench
 
@@ -202,32 +200,43 @@ def test_wrong_values_are_refused_at_once():
     assert len(str(error.value).splitlines()) == 3
 
 
-# As a user types it.
+# The command.
 
 
 @pytest.fixture
-def home(fake, tmp_path, monkeypatch):
+def command(fake, tmp_path, monkeypatch):
+    """Runs the command with a fake evaluator."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    fake()
-    return tmp_path
+
+    def run(*, evaluator=None, check=False, no_save=False, output=Format.table):
+        run_releases(
+            ReleasesPlan(device="cpu"),
+            check=check,
+            output=output,
+            save=tmp_path / "benchmarks",
+            no_save=no_save,
+            idle_timeout="10m",
+            evaluator=evaluator or fake(),
+        )
+        return tmp_path / "benchmarks" / "releases.csv"
+
+    return run
 
 
-def test_one_command_writes_the_file_and_then_replaces_its_rows(home, capsys):
+def test_the_command_writes_the_file_and_then_replaces_its_rows(command, capsys):
     for _ in range(2):
-        assert main(["bench", "releases", "--device", "cpu", "--check"]) == 0
-        with (home / "benchmarks/releases.csv").open() as file:
+        path = command(check=True)
+        with path.open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 19
         assert {row["version"] for row in rows} == {hilo_nas.__version__}
-    assert [path.name for path in (home / "benchmarks").iterdir()] == ["releases.csv"]
+    assert list(path.parent.iterdir()) == [path]
     assert "ratio to resnet18" in capsys.readouterr().out
 
 
-def fallen(home):
-    """A history in which everything was ten times as fast."""
-    main(["bench", "releases", "--device", "cpu"])
-    path = home / "benchmarks/releases.csv"
+def test_a_fall_is_a_warning_and_with_check_a_failure(command, capsys):
+    path = command()
     then = [
         dataclasses.replace(
             speed,
@@ -240,32 +249,32 @@ def fallen(home):
     ]
     path.unlink()
     write_history(path, then)
-    return path
-
-
-def test_a_fall_is_a_warning_and_with_check_a_failure(home, capsys):
-    path = fallen(home)
     capsys.readouterr()
-    assert main(["bench", "releases", "--device", "cpu"]) == 0
+    command()
     assert "warning: litv2_small plain (cpu-b1-224px-fp32) fell from " in capsys.readouterr().out
-    assert main(["bench", "releases", "--device", "cpu", "--check", "--no-save", "--format", "json"]) == 1
+    with pytest.raises(typer.Exit) as ended:
+        command(check=True, no_save=True, output=Format.json)
+    assert ended.value.exit_code == 1
     (content,) = json.loads(capsys.readouterr().out)
     assert content["command"] == "hilo-nas bench releases --device cpu --seconds 5.0 --check"
     assert sum("fell from" in line for line in content["advice"]) == 19
     assert len(read_history(path)) == 38
 
 
-def test_a_check_that_could_not_be_made_fails(home, fake):
-    fake(lambda name: OutOfMemoryError("it does not fit") if name == "litv2_base plain" else None)
-    assert main(["bench", "releases", "--device", "cpu", "--no-save"]) == 0
-    assert main(["bench", "releases", "--device", "cpu", "--no-save", "--check"]) == 1
-    assert not list(home.glob("benchmarks/*"))
+def test_a_check_that_could_not_be_made_fails(command, fake):
+    def failing(name):
+        return OutOfMemoryError("it does not fit") if name == "litv2_base plain" else None
+
+    path = command(evaluator=fake(failing), no_save=True)
+    with pytest.raises(typer.Exit):
+        command(evaluator=fake(failing), no_save=True, check=True)
+    assert not path.exists()
 
 
-def test_a_file_that_is_no_history_is_refused_before_anything_is_timed(home, fake, capsys):
-    (home / "benchmarks").mkdir()
-    (home / "benchmarks/releases.csv").write_text("network,speed\n")
-    placed = fake()
-    assert main(["bench", "releases", "--device", "cpu"]) == 2
-    assert "the columns must be version,device" in " ".join(capsys.readouterr().err.split())
-    assert placed.cohorts == []
+def test_a_file_that_is_no_history_is_refused_before_anything_is_timed(command, fake, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/releases.csv").write_text("network,speed\n")
+    evaluator = fake()
+    with pytest.raises(FileFaultsError, match="the columns must be version,device"):
+        command(evaluator=evaluator)
+    assert evaluator.submitted == []

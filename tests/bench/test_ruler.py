@@ -12,7 +12,6 @@ from procs import is_alive, read_stat, wait_for
 
 from hilo_nas.bench import load as load_module
 from hilo_nas.bench import passes
-from hilo_nas.bench import ruler as ruler_module
 from hilo_nas.bench.load import bursty_load
 from hilo_nas.bench.reports import report_ruler
 from hilo_nas.bench.resolution import STATISTICS, compare_statistics, cv, relative, resolve
@@ -125,21 +124,18 @@ def test_all_faults_of_a_plan_are_told_at_once():
 
 
 @pytest.fixture
-def run(ruler, load, machine, monkeypatch, tmp_path):
-    """Runs the bench on a fake ruler whose machine is bursty while the load is on."""
+def run(evaluator, load, machine, tmp_path):
+    """Runs the bench on a fake evaluator whose machine is bursty while the load is on."""
 
     def bench(asked, *, failing=lambda name: None, quiet=None):
         quiet = quiet or machine(noise=0.01, own_drift=0.003)
         loud = machine(noise=0.01, own_drift=0.03, neighbour=0.4, seed=1)
         speeds = {key: 0.01 * 1.2**i for i, key in enumerate(networks_of(asked))}
-        fake = ruler(
-            lambda name, entrant: speeds.get(name, 0.01),
-            machine=lambda: loud if load["on"] else quiet,
-            failing=failing,
+        fake = evaluator(
+            lambda name, entrant: speeds[name], machine=lambda: loud if load.is_on else quiet, failing=failing
         )
-        monkeypatch.setattr(ruler_module, "Ruler", fake)
         events = []
-        return bench_ruler(asked, events.append, log=tmp_path / "timing.log"), events, fake
+        return bench_ruler(asked, events.append, logs=tmp_path, evaluator=fake, load=load), events, fake.answers
 
     return bench
 
@@ -149,7 +145,7 @@ def test_the_load_is_on_in_the_bursty_passes_alone(run, load):
     assert [(item.state, item.number) for item in findings.passes] == [
         (state, number) for state in passes.STATES for number in (1, 2, 3)
     ]
-    assert (load["on"], load["devices"]) == (False, ["cpu"])
+    assert (load.is_on, load.devices) == (False, ["cpu"])
     assert [event.done for event in events if isinstance(event, BenchStepped)] == list(range(6))
 
 
@@ -174,7 +170,7 @@ def test_a_machine_that_is_loud_when_it_should_be_quiet_is_told_what_to_do(run, 
 def test_alone_times_one_after_the_other_too(run):
     findings, _, fake = run(plan(alone=True, passes=2))
     assert findings.ways == [("quiet", "cohort"), ("quiet", "alone"), ("bursty", "cohort"), ("bursty", "alone")]
-    assert len(fake.singles) == 2 * 2 * 4
+    assert sum(len(names) == 1 for names in fake.cohorts) == 2 * 2 * 4
     assert len(findings.list_timings()) == 8 * 4
 
 

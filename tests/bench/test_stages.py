@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hilo_nas.arch import PRESETS
-from hilo_nas.bench import stages as stages_module
 from hilo_nas.bench.parts import build_copy, build_part, build_product
 from hilo_nas.bench.stages import StagesPlan, bench_stages
 from hilo_nas.bench.stages_report import report_stages
@@ -33,19 +32,18 @@ def seconds_of(name, entrant):
     return 2 * 2 * count_parts(PRESETS["litv2_small"], 224)[name].macs / MACS_PER_S
 
 
-def bench(monkeypatch, ruler, **options):
-    fake = ruler(seconds_of, **options)
-    monkeypatch.setattr(stages_module, "Ruler", fake)
-    return bench_stages(PLAN, lambda event: None, log=None), fake
+def bench(evaluator, path, **options):
+    fake = evaluator(seconds_of, **options)
+    return bench_stages(PLAN, lambda event: None, logs=path, evaluator=fake), fake.answers
 
 
-def test_parts_whole_product_and_copy_share_their_rounds(monkeypatch, ruler):
-    _, fake = bench(monkeypatch, ruler)
+def test_parts_whole_product_and_copy_share_their_rounds(evaluator, tmp_path):
+    _, fake = bench(evaluator, tmp_path)
     assert fake.cohorts == [[*PARTS, "product", "copy", "whole"]]
 
 
-def test_shares_of_the_floor_follow_from_the_devices_own_rates(monkeypatch, ruler):
-    findings, _ = bench(monkeypatch, ruler)
+def test_shares_of_the_floor_follow_from_the_devices_own_rates(evaluator, tmp_path):
+    findings, _ = bench(evaluator, tmp_path)
     assert findings.macs_per_s == pytest.approx(MACS_PER_S)
     assert findings.bytes_per_s == pytest.approx(BYTES_PER_S)
     rows = {row["part"]: row for row in findings.list_rows()}
@@ -63,9 +61,9 @@ def test_shares_of_the_floor_follow_from_the_devices_own_rates(monkeypatch, rule
     assert rows["all parts"]["mmacs"] == pytest.approx(2 * count_macs(PRESETS["litv2_small"], 224) / 1e6)
 
 
-def test_a_part_that_fails_leaves_the_others(monkeypatch, ruler):
+def test_a_part_that_fails_leaves_the_others(evaluator, tmp_path):
     out = OutOfMemoryError("does not fit")
-    findings, _ = bench(monkeypatch, ruler, failing=lambda name: out if name == "stage 3" else None)
+    findings, _ = bench(evaluator, tmp_path, failing=lambda name: out if name == "stage 3" else None)
     rows = {row["part"]: row for row in findings.list_rows()}
     assert rows["stage 3"]["verdict"] == "failed"
     assert rows["stage 3"]["failure"] == "does not fit"
@@ -78,13 +76,13 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, ruler):
 
 
 @pytest.mark.parametrize("name", ["product", "copy"])
-def test_without_the_devices_rates_there_is_nothing_to_say(monkeypatch, ruler, name):
+def test_without_the_devices_rates_there_is_nothing_to_say(evaluator, tmp_path, name):
     with pytest.raises(MeasurementError, match=f"the {name} that shows the device's rate must run, but no room"):
-        bench(monkeypatch, ruler, failing=lambda own: OutOfMemoryError("no room") if own == name else None)
+        bench(evaluator, tmp_path, failing=lambda own: OutOfMemoryError("no room") if own == name else None)
 
 
-def test_the_report_says_what_the_device_does_at_best(monkeypatch, ruler):
-    findings, _ = bench(monkeypatch, ruler)
+def test_the_report_says_what_the_device_does_at_best(evaluator, tmp_path):
+    findings, _ = bench(evaluator, tmp_path)
     report = report_stages(findings, "hilo-nas bench stages --device cpu")
     text = render_markdown(report)
     assert "50 billion multiply-adds a second" in text

@@ -1,7 +1,6 @@
 """`hilo-nas measure`, with a real worker once and fakes elsewhere."""
 
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -47,25 +46,25 @@ print("code", code, "loaded", *(name for name in ("torch", "optuna") if name in 
 """
 
 
-def test_a_sample_is_saved_for_a_search_elsewhere_without_what_a_search_needs(archs, tmp_path):
-    arguments = ["measure", "litv2_digits", "--sample", "2", "--save", "speeds", "--also", "batch_size=1", *SHORT[4:]]
+def test_each_network_may_have_its_own_image_size_and_the_command_itself_loads_no_torch(archs):
+    arguments = ["measure", "a.yaml", "timm:test_resnet@32", *SHORT, "--format", "csv"]
     done = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=False)
-    assert done.stdout.rstrip().endswith("code 0 loaded"), done.stdout[-300:] + done.stderr[-2000:]
-    out = done.stdout
-    assert "2 networks of litv2_digits are timed" in out
-    assert "hilo-nas search litv2_digits --speeds speeds" in out
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "speeds/speeds.csv").read_text())))
-    assert [row["state"] for row in rows] == ["timed", "timed"]
-    assert all(float(row["images_per_s"]) > 0 for row in rows)
+    *table, end = done.stdout.splitlines()
+    assert end == "code 0 loaded", done.stdout[-300:] + done.stderr[-2000:]
+    rows = {row["name"]: row for row in csv.DictReader(table)}
+    assert {name: row["img_size"] for name, row in rows.items()} == {"a.yaml": "16", "timm:test_resnet@32": "32"}
+    assert "-32px-" in rows["timm:test_resnet@32"]["condition"]
+    assert all(row["is_paired"] == "True" for row in rows.values())
+
+
+def test_a_network_that_cannot_be_timed_is_named_where_it_is_the_only_one(archs, capsys):
+    assert main(["measure", "timm:nonesuch", *SHORT]) == 2
+    assert "timm:nonesuch could not be timed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["a.yaml", "--save", "x", "--batch-size", "2"], "those of the table: leave out batch_size"),
-        (["litv2_digits", "--sample", "3"], "--sample needs --save DIR"),
-        (["litv2_digits", "litv2_cifar", "--sample", "3", "--save", "x"], "--sample takes one SPACE, but got 2"),
-        (["litv2_digits", "--sample", "0", "--save", "x"], "--sample must be at least 1, but got 0"),
         (["a.yaml", "--seconds", "0"], "seconds must be more than 0"),
         (["a.yaml", "--num-classes", "0"], "num_classes must be at least 1"),
         (["a.yaml", "--precision", "int3"], "precision must be one of"),
@@ -74,14 +73,7 @@ def test_a_sample_is_saved_for_a_search_elsewhere_without_what_a_search_needs(ar
         (["a.yaml", "--runtime", "onnxruntime", "--compile"], "compile is torch's own"),
         (["a.yaml", "--cuda-graph", "--device", "cpu"], "cuda_graph needs a cuda device"),
         (["nonsense"], "a network must be named as"),
-        (["litv2_digits", "--sample", "3", "--save", "x", "--also", "colour=red"], "but got 'colour=red'"),
-        (["litv2_digits", "--sample", "3", "--save", "x", "--also", "batch_size=32"], "same as the objective"),
-        (
-            [*("litv2_digits", "--sample", "3", "--save", "x"), "--also", "batch_size=1,max_latency_ms=20"],
-            "a sample holds fast and slow networks alike: its --also must be without limits, but got --also "
-            "batch_size=1,max_latency_ms=20. Leave them out here, and give them to the search: hilo-nas search "
-            "litv2_digits --speeds x --also batch_size=1,max_latency_ms=20",
-        ),
+        (["litv2_small@wide"], "a network must be named as"),
     ],
 )
 def test_wrong_input_is_refused_with_the_law(archs, capsys, arguments, text):

@@ -1,5 +1,6 @@
 """What every evaluator promises, held to the fake one and to the one of this machine."""
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -25,6 +26,7 @@ from hilo_nas.errors import (
     WorkerHungError,
 )
 from hilo_nas.evaluation import (
+    BenchWorker,
     Count,
     Failed,
     Inspect,
@@ -36,7 +38,7 @@ from hilo_nas.evaluation import (
     run_task,
 )
 from hilo_nas.events import Notice, TrainingProgressed
-from hilo_nas.measure import Cohort, Entrant
+from hilo_nas.measure import Claim, Cohort, Entrant, hold
 from hilo_nas.testing import FakeAnswers, FakeEvaluator, HangsError, check_evaluator
 
 SUBJECT = {"arch": build_arch(0).to_dict()}
@@ -188,7 +190,7 @@ class FakeRuler:
     """Times nothing; `measure` raises what `errors` holds, in turn."""
 
     def __init__(self, errors, log, *, purpose, idle_timeout_s, env, sleep):
-        self.errors, self.env, self.targets = errors, env, []
+        self.errors, self.env, self.targets, self.references = errors, env, [], []
 
     def read_device(self, device, emit):
         self.targets.append(device)
@@ -202,7 +204,8 @@ class FakeRuler:
             raise self.errors.pop(0)
         return build_measurement(condition=entrant.condition)
 
-    def measure_cohort(self, entrants, emit, *, calibration, seconds_each):
+    def measure_cohort(self, entrants, emit, *, calibration, reference, seconds_each):
+        self.references.append(reference)
         return Cohort(measurements={name: build_measurement() for name in entrants}, failures={})
 
     def close(self):
@@ -308,6 +311,33 @@ def test_what_trains_is_ended_before_several_networks_are_timed_and_not_before_o
     assert desk.made[0].closed == 1
 
 
+def test_one_network_without_a_calibration_is_timed_as_several_are_and_so_is_another_reference(tmp_path):
+    desk = Desk(tmp_path, errors=[AssertionError("it is not timed alone")])
+    for reference in (None, {"timm": "resnet50"}):
+        task = dataclasses.replace(timing("a"), calibration=None, reference=reference)
+        assert list(desk.run(task).measurements) == ["a"]
+    assert desk.evaluator._rulers["tuned"].references == [None, {"timm": "resnet50"}]
+
+
+def is_free(*, alone):
+    """Whether another process could have the CPU now."""
+
+    def stop(seconds):
+        raise TimeoutError
+
+    try:
+        with hold([Claim(device="cpu", alone=alone)], "a test", ignore, sleep=stop):
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_counting_keeps_timings_off_the_cpu(tmp_path):
+    free = []
+    Desk(tmp_path, happen=lambda name, arguments: free.extend((is_free(alone=False), is_free(alone=True)))).run(COUNT)
+    assert free == [True, False]
+
+
 def test_a_network_that_does_not_fit_has_a_second_try_without_what_trains(tmp_path):
     desk = Desk(tmp_path, errors=[OutOfMemoryError("full")])
     assert list(desk.run(timing("a")).measurements) == ["a"]
@@ -390,7 +420,8 @@ def test_a_fault_of_this_package_ends_the_search(tmp_path):
 
     desk = Desk(tmp_path, happen=happen)
     desk.evaluator.submit(COUNT)
-    failed = next(message for message in desk.evaluator.wait() if not isinstance(message, Progress))
+    while isinstance(failed := desk.evaluator.wait()[-1], Progress):
+        pass
     assert isinstance(failed, Failed)
     assert failed.blame == "world"
 
@@ -417,3 +448,19 @@ def test_this_machine_keeps_what_every_evaluator_promises(tmp_path):
         looked = Inspect(target="cpu", forms=(CONDITION,))
         check_evaluator(evaluator, [COUNT, looked, timed, scored], Prepare(timm_names=("nothing",)))
     assert (tmp_path / "checkpoints" / "0123456789ab-0.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("device", "timing", "free"),
+    [(None, False, [True, True]), (build_device(), False, [True, False]), (build_device(), True, [False, False])],
+)
+def test_the_worker_of_a_bench_locks_the_device_that_a_call_uses(tmp_path, device, timing, free):
+    found = []
+
+    def look(event):
+        found.extend((is_free(alone=False), is_free(alone=True)))
+
+    with BenchWorker(tmp_path / "bench.log", purpose="a bench") as worker:
+        assert worker.call("worker_tasks:tell", {"times": 1}, look, device=device, timing=timing) == 1
+    assert found == free
+    assert is_free(alone=True)

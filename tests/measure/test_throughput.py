@@ -617,6 +617,15 @@ def test_identity_compares_what_matters_and_records_the_rest():
     assert identity.differences(changed) == {"driver": (identity.driver, "2"), "torch": (identity.torch, "1.0")}
 
 
+def test_the_class_of_the_host_is_compared_where_both_identities_know_it():
+    cpu = identify_device("cpu")
+    assert cpu.host is None  # its model says it
+    old = dataclasses.replace(cpu, kind="cuda")
+    here, there = (dataclasses.replace(old, host=f"A CPU, {cores} cores") for cores in (8, 16))
+    assert here.differences(there) == {"host": ("A CPU, 8 cores", "A CPU, 16 cores")}
+    assert here.differences(old) == old.differences(there) == here.differences(here) == {}
+
+
 def test_the_device_at_hand_is_the_fastest_kind():
     found = read_device(None, emit=ignore)
     assert found["device"] == list_devices()[0]

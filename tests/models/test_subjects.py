@@ -4,7 +4,7 @@ from builders import TINY
 from timm.models.resnet import resnet18
 
 from hilo_nas.errors import UsageError
-from hilo_nas.models import build_subject, form_of, input_shape_of
+from hilo_nas.models import build_subject, form_of, img_size_of, input_shape_of
 from hilo_nas.models.macs import count_subject
 from hilo_nas.models.subjects import check_timm_names
 
@@ -35,6 +35,13 @@ def test_a_network_made_for_one_image_size_is_built_for_the_one_at_hand():
     assert build_subject(spec, 10, 3, 32)(images).shape == (2, 10)
     assert build_subject({**spec, "arguments": {"img_size": 32}}, 10, 3, 64)(images).shape == (2, 10)
     assert build_subject("timm:test_resnet", 10, 3, 32)(images).shape == (2, 10)  # takes no such argument
+
+
+def test_a_subject_may_have_its_own_image_size_for_timings_and_counts():
+    subject = {"timm": "deit_tiny_patch16_224", "img_size": 32}
+    assert [img_size_of(spec, 64) for spec in (subject, {"timm": "resnet18"}, "timm:resnet18")] == [32, 64, 64]
+    assert count_subject(subject, 64, emit=print) == count_subject({"timm": "deit_tiny_patch16_224"}, 32, emit=print)
+    assert build_subject(subject, 10, 3, 64)(torch.zeros(2, 3, 64, 64)).shape == (2, 10)  # of a training, for instance
 
 
 def test_names_that_timm_does_not_know_are_told_with_those_nearest_to_them():

@@ -12,10 +12,11 @@ from hilo_nas.cli.options import Device, Format, IdleTimeout, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.bench.releases import ReleasesFindings  # pandas takes its time
+    from hilo_nas.bench.releases import ReleasesFindings, ReleasesPlan  # pandas takes its time
+    from hilo_nas.evaluation import Evaluator
     from hilo_nas.report import BenchReport
 
-__all__ = ["EXAMPLES", "HELP", "run"]
+__all__ = ["EXAMPLES", "HELP", "run", "run_releases"]
 
 HELP = "Speeds of this release beside ResNet-18's and earlier releases'; kept in one file, releases.csv."
 EXAMPLES = "Example: hilo-nas bench releases --device cpu --check"
@@ -34,18 +35,41 @@ def run(
     idle_timeout: IdleTimeout = "10m",
 ) -> None:
     """Times the networks and updates the file; the options are those of the command line."""
-    from hilo_nas.bench.history import FILE_NAME, read_history, write_history
-    from hilo_nas.bench.releases import ReleasesPlan, bench_releases, report_releases
+    from hilo_nas.bench.releases import ReleasesPlan
 
     plan = ReleasesPlan(device=device, seconds=seconds, threads=threads)
+    run_releases(plan, check=check, output=output, save=save, no_save=no_save, idle_timeout=idle_timeout)
+
+
+def run_releases(
+    plan: ReleasesPlan,
+    *,
+    check: bool,
+    output: Format,
+    save: Path,
+    no_save: bool,
+    idle_timeout: str,
+    evaluator: Evaluator | None = None,
+) -> None:
+    """Times the networks of a plan and updates the file; an evaluator that is passed in does the timing.
+
+    Raises:
+        typer.Exit: With `check`, where a speed fell or could not be timed.
+    """
+    from hilo_nas.bench.history import FILE_NAME, read_history, write_history
+    from hilo_nas.bench.releases import bench_releases, report_releases
+
     path = save / FILE_NAME
     history = read_history(path)
     found: list[ReleasesFindings] = []
 
     def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_releases(plan, emit, history=history, logs=logs, idle_timeout_s=idle_timeout_s)
+        findings = bench_releases(
+            plan, emit, history=history, logs=logs, idle_timeout_s=idle_timeout_s, evaluator=evaluator
+        )
         found.append(findings)
-        options = {"precision": None, "batch-size": None, "seconds": seconds, "threads": threads, "check": check}
+        options = {"precision": None, "batch-size": None, "seconds": plan.seconds, "threads": plan.threads}
+        options |= {"check": check}
         command = spell_command("releases", findings.measurements[0].condition, options)
         return [report_releases(plan, findings, command)]
 
