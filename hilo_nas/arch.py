@@ -152,11 +152,12 @@ class ArchConfig:
                 continue
             want = {"attention": str, "alpha": float, "mlp_ratios": float}.get(name, int)
             for stage, item in enumerate(values):
-                turned = _as(want, item)
-                if turned is None:
+                if type(item) is want:
+                    continue
+                values[stage] = _as(want, item)
+                if values[stage] is None:
                     kind = {int: "a whole number", float: "a number", str: "a name"}[want]
                     faults.append(f"stage {stage + 1}: {name} must be {kind}, but got {_shown(item)}")
-                values[stage] = turned
             object.__setattr__(self, name, tuple(values))
         patch_size = _as(int, self.patch_size)
         if patch_size is None:
@@ -223,14 +224,17 @@ class ArchConfig:
         Two architectures with the same canonical form build the same modules; alpha folds to the head split that it
         gives, an mlp ratio to the hidden width that it gives.
         """
-        stages = [canonical_stage({name: getattr(self, name)[i] for name in PER_STAGE}) for i in range(N_STAGES)]
-        fields: dict[str, Any] = {name: tuple(stage[name] for stage in stages) for name in PER_STAGE}
-        return ArchConfig(patch_size=self.patch_size, **fields)
+        return ArchConfig(**self._canonical_fields())
 
     def key(self) -> str:
         """Returns a stable hash of the canonical form, 12 hexadecimal digits; equal keys are the same network."""
-        text = json.dumps(self.canonical().to_dict(), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self._canonical_fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _canonical_fields(self) -> dict[str, Any]:
+        stages = [canonical_stage({name: getattr(self, name)[i] for name in PER_STAGE}) for i in range(N_STAGES)]
+        fields: dict[str, Any] = {name: [stage[name] for stage in stages] for name in PER_STAGE}
+        return {**fields, "patch_size": self.patch_size}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists and numbers, fit for JSON and YAML and for keyword arguments."""

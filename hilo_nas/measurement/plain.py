@@ -96,17 +96,22 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
     faults = [
         f"{name if isinstance(name, str) else _shown(name)} is no known field: was it written by a newer version?"
         for name in fields
-        if name not in known
+        if name not in known.hints
     ]
-    missing = [name for name, field in known.items() if field.is_required and name not in fields and name not in values]
+    missing = [name for name in known.required if name not in fields and name not in values]
     if missing:
         faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    for name in (name for name in known if name in fields):
-        field = known[name]
-        try:
-            values[name] = (check_type if field.is_plain else read_field)(fields[name], field.hint)
-        except RecordError as error:
-            faults += named_faults(name, error)
+    try:
+        values |= msgspec.convert(fields, known.plain)
+        rest = known.nested
+    except msgspec.ValidationError:  # names the first fault only
+        rest = known.hints
+    for name, hint in rest.items():
+        if name in fields:
+            try:
+                values[name] = (read_field if name in known.nested else check_type)(fields[name], hint)
+            except RecordError as error:
+                faults += named_faults(name, error)
     if faults:
         raise RecordError("\n".join(faults))
     try:
@@ -116,26 +121,30 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Field:
-    """Type of a field, looked up once per class: a study holds hundreds of thousands of values."""
+class _Fields:
+    """Fields of a dataclass, looked up once per class: a study holds hundreds of thousands of values."""
 
-    hint: Any
-    is_required: bool
-    is_plain: bool
-    """Whether msgspec reads all of it."""
+    hints: dict[str, Any]
+    """Types by name."""
+    required: tuple[str, ...]
+    nested: dict[str, Any]
+    """Types of those that hold dataclasses or enumerations, which `read_field` reads."""
+    plain: Any
+    """Type of a mapping of the others, which msgspec reads in one call."""
 
 
 @functools.cache
-def _fields_of(cls: type[Any]) -> dict[str, _Field]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {
-        field.name: _Field(
-            hints[field.name],
-            field.default is field.default_factory is dataclasses.MISSING,
-            _is_plain(hints[field.name]),
-        )
-        for field in dataclasses.fields(cls)
-    }
+def _fields_of(cls: type[Any]) -> _Fields:
+    fields, hints = dataclasses.fields(cls), typing.get_type_hints(cls, include_extras=True)
+    hints = {field.name: hints[field.name] for field in fields}
+    nested = {name: hint for name, hint in hints.items() if not _is_plain(hint)}
+    plain = {name: hint for name, hint in hints.items() if name not in nested}
+    return _Fields(
+        hints=hints,
+        required=tuple(f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING),
+        nested=nested,
+        plain=typing.TypedDict(cls.__name__, plain, total=False),  # type: ignore[operator]
+    )
 
 
 def _is_plain(hint: Any) -> bool:
