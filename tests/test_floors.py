@@ -45,6 +45,7 @@ FLOORS = {
     "comparison": 1,
     "csv_files": 1,
     "front": 1,
+    "simulation": 1,
     "standings": 1,
     "home": 1,
     "space": 1,
@@ -207,7 +208,7 @@ try:
     code = main(sys.argv[1:])
 except SystemExit as end:
     code = end.code
-loaded = [name for name in ("torch", "torchvision", "timm", "optuna") if name in sys.modules]
+loaded = [name for name in ("torch", "torchvision", "timm", "optuna", "numpy") if name in sys.modules]
 print("code", code, "loaded", *loaded)
 """
 
@@ -237,6 +238,17 @@ def studies(tmp_path_factory) -> Path:
 )
 def test_looking_does_not_load_torch(studies, command):
     """People run these all day, and torch takes seconds to import."""
+    assert loaded_by(command, studies) <= {"numpy"}
+
+
+@pytest.mark.parametrize("command", ["--help", "status --help", "search --help", "space list", "status demo"])
+def test_what_computes_no_probabilities_does_not_load_numpy(studies, command):
+    """It takes as long to import as all the rest of `hilo-nas --help`."""
+    assert loaded_by(command, studies) == set()
+
+
+def loaded_by(command: str, studies: Path) -> set[str]:
+    """The heavy libraries that a command imports."""
     environment = {
         **os.environ,
         "HILO_NAS_STUDIES_DIR": str(studies),
@@ -245,7 +257,9 @@ def test_looking_does_not_load_torch(studies, command):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *command.split()], capture_output=True, text=True, env=environment, check=False
     )
-    assert done.stdout.rstrip().endswith("code 0 loaded"), done.stdout[-300:] + done.stderr[-2000:]
+    said, _, loaded = done.stdout.rpartition("code 0 loaded")
+    assert said, done.stdout[-300:] + done.stderr[-2000:]
+    return set(loaded.split())
 
 
 def test_the_check_for_torch_would_see_it():
