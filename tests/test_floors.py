@@ -34,7 +34,7 @@ FLOORS = {
     "arch": 1,
     "cost": 1,
     "latencies": 1,
-    "layer_cost": 1,
+    "attention_kinds": 1,
     "versions": 1,
     "measurement": 1,
     "pareto": 1,

@@ -3,7 +3,7 @@
 Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213). Behaviour: the dense-prediction backbone of
 github ziplab/LITv2 (Apache-2.0).
 Own changes: blocks work on NHWC maps, stages take and give NCHW maps; a stage begins with its token merging; one block
-for stages with and without attention; the attention layer is looked up in `hilo_nas.arch.ATTENTION_KINDS`.
+for stages with and without attention; the attention layer is looked up in `hilo_nas.attention_kinds`.
 
 Shape suffixes: B batch, C channels, H W map.
 """
@@ -18,7 +18,8 @@ from timm.layers.drop import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.arch import ArchConfig
+from hilo_nas.attention_kinds import attention_named
 from hilo_nas.errors import UsageError
 from hilo_nas.models.dtm import DTM
 
@@ -158,8 +159,8 @@ class Stage(nn.Module):
 
 
 def _build_attention(arch: ArchConfig, index: int) -> nn.Module | None:
-    """Builds the attention layer of one stage as `ATTENTION_KINDS` names it; None for a stage without attention."""
-    kind = ATTENTION_KINDS[arch.attention[index]]
+    """Builds the attention layer of one stage of its kind; None for a stage without attention."""
+    kind = attention_named(arch.attention[index])
     if kind.layer is None:
         return None
     module, _, name = kind.layer.partition(":")
