@@ -201,6 +201,75 @@ def test_no_module_is_a_drawer_for_everything():
         assert not {"utils", "util", "common", "core", "helpers", "misc"} & set(module_of(path).split(".")), path
 
 
+MOST_METHODS = 8
+EXCEPTED = {"SpeedFolder", "Study"}
+"""Classes that have more public methods than `MOST_METHODS` still."""
+
+
+def public_methods_of(node: ast.ClassDef) -> list[str]:
+    """Public methods that a class defines; properties are none, nor are tests, which pytest finds by their names."""
+    methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+    is_value = {"property", "cached_property", "setter"}
+    return [
+        item.name
+        for item in methods
+        if not item.name.startswith(("_", "test_"))
+        and not is_value & {getattr(by, "attr", getattr(by, "id", None)) for by in item.decorator_list}
+    ]
+
+
+def test_no_class_outside_the_evaluation_has_many_public_methods():
+    large = {}
+    for path in FILES:
+        if room_of(module_of(path)) != "evaluation":
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef) and len(found := public_methods_of(node)) > MOST_METHODS:
+                    large[node.name] = found
+    assert large.keys() == EXCEPTED, large
+
+
+def parsings_of_reasons_in(text: str) -> Iterator[str]:
+    """Comparisons of an attribute `reason` with anything but None, matches on it, and searches in it."""
+    searches = {"startswith", "endswith", "find", "index", "count", "partition", "rpartition", "removeprefix"}
+    searches |= {"match", "fullmatch", "search", "findall", "finditer"}
+
+    def is_reason(node: ast.AST) -> bool:
+        return any(isinstance(part, ast.Attribute) and part.attr == "reason" for part in ast.walk(node))
+
+    for node in ast.walk(ast.parse(text)):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare) and not all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            asked = [node.subject]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in searches:
+            asked = [node.func.value, *node.args]
+        if any(map(is_reason, asked)):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "record.reason == 'interrupted'",
+        "'memory' in record.reason",
+        "(record.reason or '').startswith('the worker')",
+        "PATTERN.match(record.reason)",
+        "re.search('memory', failed.reason)",
+        "match record.reason:\n    case 'x': pass",
+    ],
+)
+def test_a_parsing_of_a_reason_would_be_seen(line):
+    assert list(parsings_of_reasons_in(line))
+
+
+def test_no_reason_is_parsed():
+    """Reasons are text for people; what decides something is a field."""
+    assert not list(parsings_of_reasons_in("why = record.reason or 'none' if record.reason is not None else '-'"))
+    for path in FILES:
+        assert not list(parsings_of_reasons_in(path.read_text("utf-8"))), path
+
+
 CHILD = """
 import sys
 from hilo_nas.cli import main
