@@ -16,21 +16,19 @@ from typing import Any
 
 import yaml
 
+from hilo_nas.attention_kinds import attention_named, attention_names, find_attention, lofi_heads
 from hilo_nas.errors import ArchError, NotFoundError, StorageError, UsageError
 from hilo_nas.safe_yaml import load_yaml
 
 __all__ = [
-    "ATTENTION_KINDS",
     "MOST_BLOCKS",
     "N_STAGES",
     "PER_STAGE",
     "PRESETS",
     "ArchConfig",
-    "AttentionKind",
     "canonical_stage",
     "describe_arch",
     "load_arch",
-    "lofi_heads",
 ]
 
 N_STAGES = 4
@@ -44,41 +42,8 @@ _MOST_SHOWN = 80
 """Characters of a wrong value in a message."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionKind:
-    """One kind of attention that a stage may use."""
-
-    layer: str | None
-    """`module:class` of the layer, resolved when a module is built; None for no attention."""
-    uses: tuple[str, ...] = ()
-    """The per-stage knobs that the layer feels; the others are dead in such a stage."""
-
-
-_LAYERS = "hilo_nas.models.attentions"
-
-ATTENTION_KINDS: dict[str, AttentionKind] = {
-    "none": AttentionKind(layer=None),
-    "hilo": AttentionKind(layer="hilo_nas.models.hilo:HiLo", uses=("num_heads", "alpha", "window_size")),
-    "msa": AttentionKind(layer=f"{_LAYERS}.plain:MSA", uses=("num_heads",)),
-    "sra": AttentionKind(layer=f"{_LAYERS}.reduced:SRA", uses=("num_heads", "window_size")),
-    "pooled": AttentionKind(layer=f"{_LAYERS}.reduced:PooledAttention", uses=("num_heads",)),
-    "window": AttentionKind(layer=f"{_LAYERS}.windowed:WindowAttention", uses=("num_heads", "window_size")),
-    "shifted": AttentionKind(layer=f"{_LAYERS}.windowed:ShiftedWindowAttention", uses=("num_heads", "window_size")),
-    "hat": AttentionKind(layer=f"{_LAYERS}.hierarchical:HMSA", uses=("num_heads", "window_size")),
-    "carrier": AttentionKind(layer=f"{_LAYERS}.hierarchical:CarrierAttention", uses=("num_heads", "window_size")),
-    "xca": AttentionKind(layer=f"{_LAYERS}.linear:XCA", uses=("num_heads",)),
-    "elfatt": AttentionKind(layer=f"{_LAYERS}.linear:ELFATT", uses=("num_heads", "window_size")),
-    "clustered": AttentionKind(layer=f"{_LAYERS}.clustered:ClusteredAttention", uses=("num_heads",)),
-}
-"""Kinds by name. A new kind is one line here (its layer and the knobs it feels) and its formulas in `layer_cost`."""
-
 _DEAD = {"num_heads": 1, "alpha": 0.0, "window_size": 1}
 """The value that stands for a knob which the network does not feel."""
-
-
-def lofi_heads(num_heads: int, alpha: float, window_size: int) -> int:
-    """Heads that HiLo gives to Lo-Fi: `int(num_heads * alpha)`, or all of them for a window of 1 (plain attention)."""
-    return num_heads if window_size == 1 else int(num_heads * alpha)
 
 
 def _canonical_alpha(num_heads: int, alpha: float, window_size: int) -> float:
@@ -96,7 +61,7 @@ def _canonical_mlp_ratio(embed_dim: int, mlp_ratio: float) -> float:
 
 def canonical_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the one spelling of a stage, given its value of each knob of `PER_STAGE`."""
-    uses = ATTENTION_KINDS[stage["attention"]].uses
+    uses = attention_named(stage["attention"]).uses
     canonical = {name: stage[name] if name in uses else _DEAD.get(name, stage[name]) for name in PER_STAGE}
     if "alpha" in uses:
         canonical["alpha"] = _canonical_alpha(stage["num_heads"], stage["alpha"], stage["window_size"])
@@ -119,7 +84,7 @@ class ArchConfig:
     num_heads: tuple[int, ...]
     """Attention heads of each stage; must divide the stage's width where it has attention."""
     attention: tuple[str, ...] = ("none", "none", "hilo", "hilo")
-    """Kind of attention of each stage, a name of `ATTENTION_KINDS`."""
+    """Kind of attention of each stage, a name of `attention_names`."""
     alpha: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
     """Share of HiLo's heads given to Lo-Fi, in [0, 1]; `int(num_heads * alpha)` heads."""
     window_size: tuple[int, ...] = (2, 2, 2, 1)
@@ -152,11 +117,12 @@ class ArchConfig:
                 continue
             want = {"attention": str, "alpha": float, "mlp_ratios": float}.get(name, int)
             for stage, item in enumerate(values):
-                turned = _as(want, item)
-                if turned is None:
+                if type(item) is want:
+                    continue
+                values[stage] = _as(want, item)
+                if values[stage] is None:
                     kind = {int: "a whole number", float: "a number", str: "a name"}[want]
                     faults.append(f"stage {stage + 1}: {name} must be {kind}, but got {_shown(item)}")
-                values[stage] = turned
             object.__setattr__(self, name, tuple(values))
         patch_size = _as(int, self.patch_size)
         if patch_size is None:
@@ -180,10 +146,11 @@ class ArchConfig:
                 faults.append(f"{at}depths must be at least 1, but got {self.depths[i]}")
             if heads < 1:
                 faults.append(f"{at}num_heads must be at least 1, but got {heads}")
-            if self.attention[i] not in ATTENTION_KINDS:
-                kinds = ", ".join(ATTENTION_KINDS)
+            kind = find_attention(self.attention[i])
+            if kind is None:
+                kinds = ", ".join(attention_names())
                 faults.append(f"{at}attention must be one of {kinds}, but got {self.attention[i]!r}")
-            elif "num_heads" in ATTENTION_KINDS[self.attention[i]].uses and width > 0 and heads > 0 and width % heads:
+            elif "num_heads" in kind.uses and width > 0 and heads > 0 and width % heads:
                 low = [d for d in range(1, math.isqrt(width) + 1) if width % d == 0]
                 near = sorted({*low, *(width // d for d in low)}, key=lambda d: (abs(d - heads), d))[:4]
                 near.sort()
@@ -223,14 +190,17 @@ class ArchConfig:
         Two architectures with the same canonical form build the same modules; alpha folds to the head split that it
         gives, an mlp ratio to the hidden width that it gives.
         """
-        stages = [canonical_stage({name: getattr(self, name)[i] for name in PER_STAGE}) for i in range(N_STAGES)]
-        fields: dict[str, Any] = {name: tuple(stage[name] for stage in stages) for name in PER_STAGE}
-        return ArchConfig(patch_size=self.patch_size, **fields)
+        return ArchConfig(**self._canonical_fields())
 
     def key(self) -> str:
         """Returns a stable hash of the canonical form, 12 hexadecimal digits; equal keys are the same network."""
-        text = json.dumps(self.canonical().to_dict(), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self._canonical_fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _canonical_fields(self) -> dict[str, Any]:
+        stages = [canonical_stage({name: getattr(self, name)[i] for name in PER_STAGE}) for i in range(N_STAGES)]
+        fields: dict[str, Any] = {name: [stage[name] for stage in stages] for name in PER_STAGE}
+        return {**fields, "patch_size": self.patch_size}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists and numbers, fit for JSON and YAML and for keyword arguments."""
@@ -328,7 +298,7 @@ def describe_arch(arch: ArchConfig) -> str:
             lofi = int(arch.num_heads[i] * arch.alpha[i])
             stages.append(f"{i + 1}: {lofi}/{arch.num_heads[i]} lofi, s={arch.window_size[i]}")
         elif kind != "none":
-            uses = ATTENTION_KINDS[kind].uses
+            uses = attention_named(kind).uses
             knobs = [f"{arch.num_heads[i]} heads"] * ("num_heads" in uses)
             knobs += [f"s={arch.window_size[i]}"] * ("window_size" in uses)
             stages.append(f"{i + 1}: {kind}, {', '.join(knobs)}")

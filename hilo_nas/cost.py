@@ -2,8 +2,8 @@
 
 Multiply-adds (`macs`) are those of products and convolutions, the offset convolutions included, at batch 1; softmax,
 normalisation, activations and the deformable convolution's interpolation are left out. At 224 pixels this gives 3.724,
-7.463 and 13.172 G for LITv2-S, -M and -B. The attention layers' own formulas are in `hilo_nas.layer_cost`. Tests check
-both against the module itself.
+7.463 and 13.172 G for LITv2-S, -M and -B. Kinds of attention bring their own formulas (`hilo_nas.attention_kinds`).
+Tests check both counts against the module itself.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hilo_nas.arch import N_STAGES, ArchConfig
+from hilo_nas.attention_kinds import attention_named
 from hilo_nas.errors import UsageError
-from hilo_nas.layer_cost import layer_macs, layer_params
 
 __all__ = ["PARTS", "NetworkCost", "count_cost", "count_macs", "count_params", "count_parts", "map_sizes"]
 
@@ -77,7 +77,7 @@ def _part_params(arch: ArchConfig, num_classes: int, in_chans: int) -> list[int]
     for i, hidden in enumerate(_hidden_dims(arch)):
         dim = dims[i]
         ffn = (dim + 1) * hidden + (9 + 1) * hidden + (hidden + 1) * dim
-        attention = layer_params(arch.attention[i], dim, **_knobs(arch, i))
+        attention = attention_named(arch.attention[i]).params(dim, **_knobs(arch, i))
         norms = 2 * dim * (1 if arch.attention[i] == "none" else 2)
         merging = 0
         if i:  # deformable token merging: convolution, its offsets, batch norm
@@ -97,7 +97,7 @@ def _part_macs(arch: ArchConfig, sizes: Sequence[tuple[int, int]], num_classes: 
     for i, hidden in enumerate(_hidden_dims(arch)):
         tokens = sizes[i][0] * sizes[i][1]
         ffn = tokens * hidden * (2 * dims[i] + 9)
-        attention = layer_macs(arch.attention[i], dims[i], *sizes[i], **_knobs(arch, i))
+        attention = attention_named(arch.attention[i]).macs(dims[i], *sizes[i], **_knobs(arch, i))
         merging = tokens * 4 * dims[i - 1] * (dims[i] + _OFFSET_CHANNELS) if i else 0
         stages.append(merging + arch.depths[i] * (ffn + attention))
     return [sizes[0][0] * sizes[0][1] * in_chans * arch.patch_size**2 * dims[0], *stages, dims[-1] * num_classes]

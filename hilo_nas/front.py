@@ -10,17 +10,13 @@ network beaten or tied by them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from statistics import NormalDist
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hilo_nas.comparison import BETWEEN_TIMINGS, SURE, Z95, Point, counted_scores, value_error
+from hilo_nas.comparison import Z95, Point, counted_scores, value_error
 from hilo_nas.pareto import hypervolume, is_non_dominated
 from hilo_nas.records import TrialRecord
 from hilo_nas.standings import Standing, find_references, stand
@@ -30,14 +26,6 @@ __all__ = ["Front", "speed_hypervolume"]
 
 _DRAWS = 1000
 """A probability of 0.5 is then known to 0.016 (standard error), one of 0.05 to 0.007."""
-_DRAWS_AT_ONCE = 100
-"""Draws that lie in memory together: 1 MB per 600 networks."""
-_HOPELESS = 8.0
-"""Standard errors by which a network is beaten in both objectives when it takes no part in the simulation: it would
-have to be on the front once in 10^14 draws."""
-_BORDER = NormalDist().inv_cdf(SURE) - 1e-6
-"""Standard errors below which a gain is not `SURE`; what lies near it is computed exactly."""
-_Values = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -143,11 +131,11 @@ class Front:
         others = [point for point in self._candidates if point.number not in on_front]
         if not others:
             return {}
-        gains, errors = self._gains(rivals, others)
+        from hilo_nas.simulation import find_rivals  # imports numpy, which the members do not need
+
         tied = {}
-        for j, other in enumerate(others):
-            may_beat = np.flatnonzero(gains[:, j] >= _BORDER * errors[:, j])  # what follows is slower
-            if not any(rivals[i].surely_beats(other, self.seed_noise) for i in may_beat):
+        for other, able in zip(others, find_rivals(rivals, others, noise=self.seed_noise), strict=True):
+            if not any(rival.surely_beats(other, self.seed_noise) for rival in able):
                 tied[other.number] = tuple(rival.number for rival in rivals if rival.dominates(other))
         return tied
 
@@ -226,7 +214,11 @@ class Front:
             seed: Of the draws; the same records give the same probabilities, in any order.
         """
         if (draws, seed) not in self._simulated:
-            self._simulated[draws, seed] = self._simulate(draws, np.random.default_rng(seed))
+            from hilo_nas.simulation import simulate_fronts
+
+            self._simulated[draws, seed] = simulate_fronts(
+                self._candidates, self._front, noise=self.seed_noise, draws=draws, seed=seed
+            )
         return self._simulated[draws, seed]
 
     def hypervolume(self, ref_point: tuple[float, float]) -> float:
@@ -245,50 +237,6 @@ class Front:
     def _front(self) -> list[Point]:
         return [self._points[member.number] for member in self.members]
 
-    def _gains(self, rivals: Sequence[Point], others: Sequence[Point]) -> tuple[_Values, _Values]:
-        """The gain in value of each rival (rows) over each other (columns), and its standard error."""
-        gains = _column([own.value for own in rivals]) - np.array([own.value for own in others])
-        errors = np.hypot(
-            _column([own.value_error(self.seed_noise) for own in rivals]),
-            [own.value_error(self.seed_noise) for own in others],
-        )
-        return gains, errors
-
-    def _simulate(self, draws: int, random: np.random.Generator) -> Mapping[int, float]:
-        scored = sorted(self._candidates, key=lambda point: point.number)
-        wins = dict.fromkeys((point.number for point in scored), 0.0)
-        drawn = [point for point, is_drawn in zip(scored, self._has_a_chance(scored), strict=True) if is_drawn]
-        sizes = Counter(point.timing.cohort for point in scored)
-        together = sorted(cohort for cohort, size in sizes.items() if cohort and size > 1)
-        speeds = np.log([point.images_per_s for point in drawn])
-        speed_errors = [
-            point.interval_error if point.timing.cohort in together else point.speed_error for point in drawn
-        ]
-        cohorts = np.array([together.index(p.timing.cohort) if p.timing.cohort in together else -1 for p in drawn], int)
-        values, errors = [point.value for point in drawn], [point.value_error(self.seed_noise) for point in drawn]
-        count = np.zeros(len(drawn))
-        for start in range(0, draws, _DRAWS_AT_ONCE):
-            shape = min(_DRAWS_AT_ONCE, draws - start), len(drawn)
-            # One more column, of zeros, for those that share their rounds with none.
-            shared = np.zeros((shape[0], len(together) + 1))
-            shared[:, :-1] = random.normal(0.0, BETWEEN_TIMINGS, (shape[0], len(together)))
-            count += _count_fronts(
-                random.normal(speeds, speed_errors, shape) + shared[:, cohorts], random.normal(values, errors, shape)
-            )
-        return wins | dict(zip((point.number for point in drawn), (count / draws).tolist(), strict=True))
-
-    def _has_a_chance(self, scored: Sequence[Point]) -> NDArray[np.bool_]:
-        """Whether some draw may put a network on the front: no member beats it in both by `_HOPELESS` errors.
-
-        Leaving out the others changes no draw: whom they would beat, the member that beats them beats too.
-        """
-        rivals = self._front
-        gains, errors = self._gains(rivals, scored)
-        leads = np.log(_column([own.images_per_s for own in rivals])) - np.log([own.images_per_s for own in scored])
-        lead_errors = np.hypot(_column([own.speed_error for own in rivals]), [own.speed_error for own in scored])
-        is_beaten = (gains > _HOPELESS * errors) & (leads > _HOPELESS * lead_errors)
-        return np.logical_not(is_beaten.any(axis=0))
-
 
 def speed_hypervolume(points: Iterable[tuple[float, float]], ref_point: tuple[float, float]) -> float:
     """Returns the area that networks dominate above a reference point, over log images/s and value.
@@ -306,27 +254,8 @@ def speed_hypervolume(points: Iterable[tuple[float, float]], ref_point: tuple[fl
 def _members_of(points: Mapping[int, Point]) -> tuple[TrialRecord, ...]:
     own = [point for point in points.values() if not point.record.is_peer]
     keep = is_non_dominated([(point.images_per_s, point.value) for point in own])
-    return tuple(own[i].record for i in sorted(np.flatnonzero(keep), key=lambda i: _fastest_first(own[i])))
+    return tuple(point.record for point in sorted(itertools.compress(own, keep), key=_fastest_first))
 
 
 def _fastest_first(point: Point) -> tuple[float, int]:
     return -point.images_per_s, point.number
-
-
-def _column(values: Sequence[float]) -> _Values:
-    return np.array(values, dtype=np.float64)[:, np.newaxis]
-
-
-def _count_fronts(speeds: _Values, values: _Values) -> _Values:
-    """Returns for each network in how many draws no other is both faster and better scored.
-
-    Args:
-        speeds: A row per draw, a column per network.
-        values: Likewise.
-    """
-    order = np.lexsort((-values, -speeds), axis=1)  # the fastest first; of equal ones the better
-    ordered = np.take_along_axis(values, order, axis=1)
-    before = np.maximum.accumulate(ordered, axis=1)
-    wins = np.ones(values.shape, dtype=np.bool_)
-    wins[:, 1:] = ordered[:, 1:] > before[:, :-1]
-    return np.bincount(order[wins], minlength=values.shape[1]).astype(np.float64)

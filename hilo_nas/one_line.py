@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["one_line", "one_lined"]
+import msgspec
+
+__all__ = ["decode_json", "one_line", "one_lined"]
 
 _NUMBERS = {int, float}
 _BREAKS = re.compile("[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -31,3 +33,15 @@ def one_lined(value: Any) -> Any:
     if isinstance(value, list) and not set(map(type, value)) <= _NUMBERS:
         return [one_lined(item) for item in value]
     return value
+
+
+def decode_json(content: bytes) -> Any:
+    """Returns the plain data of JSON, its texts each on one line.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    value = msgspec.json.decode(content)
+    # JSON escapes control characters, so an ASCII file without an escape holds no text with a line break.
+    return value if content.isascii() and b"\\" not in content else one_lined(value)

@@ -23,12 +23,15 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     """
     # Opening a pipe without O_NONBLOCK waits for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, f"it must be a regular file, but is {_kind(mode)}", str(path))
+        raise OSError(errno.EINVAL, f"it must be a regular file, but is {_kind(status.st_mode)}", str(path))
+    size = min(status.st_size, most_bytes)
     with os.fdopen(handle, "rb") as file:
-        content = file.read(most_bytes + 1)
+        content = file.read(size + 1)  # setting memory for `most_bytes` aside takes longer than reading a record
+        if len(content) > size:
+            content += file.read(most_bytes - size)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it must have at most {most_bytes / 2**20:,g} MiB, but has more", str(path))
     return content

@@ -1,15 +1,18 @@
-"""Functions of the user's own, named `module:function` or `path/to/file.py:function`.
+"""Functions of the user's own, named `module:function` or `path/to/file.py:function`, and what packages declare.
 
-They are found and hashed without being run, so that any process can say whether one has changed; only `load_function`
-imports. The current directory is searched first, as with `python -m`; a file's own folder too, as with `python FILE`.
+Functions are found and hashed without being run, so that any process can say whether one has changed; only
+`load_function` imports. The current directory is searched first, as with `python -m`; a file's own folder too, as with
+`python FILE`.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -18,11 +21,23 @@ import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hilo_nas.errors import NotFoundError, UsageError
 
-__all__ = ["absolute", "describe_exception", "find_file", "hash_source", "is_plugin", "load_function", "name_of"]
+__all__ = [
+    "absolute",
+    "describe_exception",
+    "find_file",
+    "find_installed",
+    "hash_source",
+    "installed_names",
+    "is_plugin",
+    "load_function",
+    "name_of",
+]
+
+Declaration = TypeVar("Declaration")
 
 _NAME = r"[^\W\d]\w*"
 _FORM = re.compile(rf"(?P<place>.+\.py|{_NAME}(?:\.{_NAME})*):(?P<function>{_NAME})")
@@ -132,6 +147,40 @@ def describe_exception(error: BaseException, text: str) -> str:
         line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)
     ]  # a SyntaxError, which has none, says its line itself
     return f"{type(error).__name__}: {error}" + (f" ({file.name}, line {lines[-1]})" if lines else "")
+
+
+def installed_names(group: str) -> tuple[str, ...]:
+    """Returns the names under which installed packages declare something in a group of entry points."""
+    return tuple(importlib.metadata.entry_points(group=group).names)
+
+
+def find_installed(group: str, name: str, cls: type[Declaration]) -> Declaration | None:
+    """Returns what an installed package declares under a name; None where there is none.
+
+    Args:
+        group: Of entry points.
+        name: Of the entry point and of the declaration.
+        cls: The declaration's class, which has a `name`.
+
+    Raises:
+        UsageError: It cannot be imported, or is something else.
+    """
+    entries = importlib.metadata.entry_points(group=group, name=name)
+    if not entries:
+        return None
+    entry = next(iter(entries))
+    found = _load_installed(entry)
+    if not isinstance(found, cls) or getattr(found, "name", None) != name:
+        raise UsageError(f"{entry.value} must be the {cls.__name__} of the name {name!r}, but is {found!r:.100}")
+    return found
+
+
+@functools.cache
+def _load_installed(entry: importlib.metadata.EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:
+        raise UsageError(f"{entry.value} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _parts(text: str) -> tuple[str, str]:

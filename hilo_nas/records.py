@@ -12,13 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
 from hilo_nas.measurement.plain import Count, Finite, NonNegative, read_value, to_plain
-from hilo_nas.one_line import one_lined
+from hilo_nas.one_line import decode_json
 from hilo_nas.plain_files import read_bytes
 from hilo_nas.schema_1 import upgraded
 from hilo_nas.states import TrialState
@@ -193,7 +191,7 @@ class TrialRecord:
         Raises:
             RecordError: The data is not a record, or a newer version wrote it; names all wrong fields.
         """
-        values = one_lined(dict(fields)) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
+        values = dict(fields) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
         version = values.get("schema_version")
         if not isinstance(version, int):
             raise RecordError("schema_version is missing: this is not a trial record")
@@ -282,7 +280,7 @@ def _record_paths(folder: Path) -> Iterator[Path]:
 
 def _load_record(path: Path) -> TrialRecord:
     try:
-        record = TrialRecord.from_dict(msgspec.json.decode(read_bytes(path, _MOST_BYTES)))
+        record = TrialRecord.from_dict(decode_json(read_bytes(path, _MOST_BYTES)))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}. Move it away.") from error
     except HiloNasError as error:

@@ -14,7 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.arch import ArchConfig
+from hilo_nas.attention_kinds import ATTENTION_KINDS
 from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore

@@ -8,7 +8,8 @@ from builders import archs, build_arch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PRESETS, ArchConfig, describe_arch, lofi_heads
+from hilo_nas.arch import N_STAGES, PRESETS, ArchConfig, describe_arch
+from hilo_nas.attention_kinds import ATTENTION_KINDS, lofi_heads
 from hilo_nas.errors import ArchError, UsageError
 
 BASE = {"embed_dims": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "num_heads": (3, 6, 12, 24)}

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PRESETS, ArchConfig, lofi_heads
+from hilo_nas.arch import N_STAGES, PRESETS, ArchConfig
+from hilo_nas.attention_kinds import ATTENTION_KINDS, lofi_heads
 from hilo_nas.cost import PARTS, count_cost, count_macs, count_params, count_parts, map_sizes
 from hilo_nas.errors import UsageError
 from hilo_nas.models import build_model

@@ -34,17 +34,17 @@ FLOORS = {
     "arch": 1,
     "cost": 1,
     "latencies": 1,
-    "layer_cost": 1,
+    "attention_kinds": 1,
     "versions": 1,
     "measurement": 1,
     "pareto": 1,
     "rank": 1,
     "rounds": 1,
-    "speeds": 1,
     "states": 1,
     "comparison": 1,
     "csv_files": 1,
     "front": 1,
+    "simulation": 1,
     "standings": 1,
     "home": 1,
     "space": 1,
@@ -63,7 +63,7 @@ FLOORS = {
     "search": 5,
     "report": 5,
     "export": 5,
-    "named_networks": 5,
+    "named_networks": 1,
     "transitions": 1,
     "api": 6,
     "testing": 6,
@@ -200,6 +200,75 @@ def test_no_module_is_a_drawer_for_everything():
         assert not {"utils", "util", "common", "core", "helpers", "misc"} & set(module_of(path).split(".")), path
 
 
+MOST_METHODS = 8
+EXCEPTED = {"SpeedFolder", "Study"}
+"""Classes that have more public methods than `MOST_METHODS` still."""
+
+
+def public_methods_of(node: ast.ClassDef) -> list[str]:
+    """Public methods that a class defines; properties are none, nor are tests, which pytest finds by their names."""
+    methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+    is_value = {"property", "cached_property", "setter"}
+    return [
+        item.name
+        for item in methods
+        if not item.name.startswith(("_", "test_"))
+        and not is_value & {getattr(by, "attr", getattr(by, "id", None)) for by in item.decorator_list}
+    ]
+
+
+def test_no_class_outside_the_evaluation_has_many_public_methods():
+    large = {}
+    for path in FILES:
+        if room_of(module_of(path)) != "evaluation":
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef) and len(found := public_methods_of(node)) > MOST_METHODS:
+                    large[node.name] = found
+    assert large.keys() == EXCEPTED, large
+
+
+def parsings_of_reasons_in(text: str) -> Iterator[str]:
+    """Comparisons of an attribute `reason` with anything but None, matches on it, and searches in it."""
+    searches = {"startswith", "endswith", "find", "index", "count", "partition", "rpartition", "removeprefix"}
+    searches |= {"match", "fullmatch", "search", "findall", "finditer"}
+
+    def is_reason(node: ast.AST) -> bool:
+        return any(isinstance(part, ast.Attribute) and part.attr == "reason" for part in ast.walk(node))
+
+    for node in ast.walk(ast.parse(text)):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare) and not all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            asked = [node.subject]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in searches:
+            asked = [node.func.value, *node.args]
+        if any(map(is_reason, asked)):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "record.reason == 'interrupted'",
+        "'memory' in record.reason",
+        "(record.reason or '').startswith('the worker')",
+        "PATTERN.match(record.reason)",
+        "re.search('memory', failed.reason)",
+        "match record.reason:\n    case 'x': pass",
+    ],
+)
+def test_a_parsing_of_a_reason_would_be_seen(line):
+    assert list(parsings_of_reasons_in(line))
+
+
+def test_no_reason_is_parsed():
+    """Reasons are text for people; what decides something is a field."""
+    assert not list(parsings_of_reasons_in("why = record.reason or 'none' if record.reason is not None else '-'"))
+    for path in FILES:
+        assert not list(parsings_of_reasons_in(path.read_text("utf-8"))), path
+
+
 CHILD = """
 import sys
 from hilo_nas.cli import main
@@ -207,7 +276,7 @@ try:
     code = main(sys.argv[1:])
 except SystemExit as end:
     code = end.code
-loaded = [name for name in ("torch", "torchvision", "timm", "optuna") if name in sys.modules]
+loaded = [name for name in ("torch", "torchvision", "timm", "optuna", "numpy") if name in sys.modules]
 print("code", code, "loaded", *loaded)
 """
 
@@ -237,6 +306,17 @@ def studies(tmp_path_factory) -> Path:
 )
 def test_looking_does_not_load_torch(studies, command):
     """People run these all day, and torch takes seconds to import."""
+    assert loaded_by(command, studies) <= {"numpy"}
+
+
+@pytest.mark.parametrize("command", ["--help", "status --help", "search --help", "space list", "status demo"])
+def test_what_computes_no_probabilities_does_not_load_numpy(studies, command):
+    """It takes as long to import as all the rest of `hilo-nas --help`."""
+    assert loaded_by(command, studies) == set()
+
+
+def loaded_by(command: str, studies: Path) -> set[str]:
+    """The heavy libraries that a command imports."""
     environment = {
         **os.environ,
         "HILO_NAS_STUDIES_DIR": str(studies),
@@ -245,7 +325,9 @@ def test_looking_does_not_load_torch(studies, command):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *command.split()], capture_output=True, text=True, env=environment, check=False
     )
-    assert done.stdout.rstrip().endswith("code 0 loaded"), done.stdout[-300:] + done.stderr[-2000:]
+    said, _, loaded = done.stdout.rpartition("code 0 loaded")
+    assert said, done.stdout[-300:] + done.stderr[-2000:]
+    return set(loaded.split())
 
 
 def test_the_check_for_torch_would_see_it():

@@ -5,7 +5,8 @@ import yaml
 from builders import TINY, build_condition, build_manifest, demo_records, write_study
 
 from hilo_nas.errors import ArchError, NotFoundError, UsageError
-from hilo_nas.named_networks import find_network, time_networks
+from hilo_nas.evaluation import time_networks
+from hilo_nas.named_networks import find_network
 from hilo_nas.testing import FakeEvaluator
 
 

@@ -13,13 +13,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hilo_nas.arch import ATTENTION_KINDS
+from hilo_nas.attention_kinds import ATTENTION_KINDS, LINFORMER
 from hilo_nas.errors import UsageError
-from hilo_nas.layer_cost import layer_macs, layer_params
 
 __all__ = ["HILO", "KINDS", "PUBLISHED", "PUBLISHED_AT", "SHAPES", "Layer", "Shape", "list_layers", "parse_shape"]
 
-_LINFORMER = "hilo_nas.models.attentions:Linformer"
+_DECLARED = {**ATTENTION_KINDS, LINFORMER.name: LINFORMER}
 _ALPHAS = (0.9, 0.0, 0.5, 1.0)
 _WINDOWS = (2, 4, 7)
 _WINDOW = 7
@@ -117,8 +116,7 @@ class Layer:
     @property
     def subject(self) -> dict[str, Any]:
         """What a worker builds it from."""
-        layer = _LINFORMER if self.kind == "linformer" else ATTENTION_KINDS[self.kind].layer
-        return {"layer": layer, "arguments": {"dim": self.shape.dim, **self.knobs}}
+        return {"layer": _DECLARED[self.kind].layer, "arguments": {"dim": self.shape.dim, **self.knobs}}
 
     @property
     def is_benchmarked(self) -> bool:
@@ -128,12 +126,12 @@ class Layer:
     @property
     def macs(self) -> int:
         """Multiply-adds at batch 1, by formula."""
-        return layer_macs(self.kind, self.shape.dim, self.shape.side, self.shape.side, **self.knobs)
+        return _DECLARED[self.kind].macs(self.shape.dim, self.shape.side, self.shape.side, **self.knobs)
 
     @property
     def params(self) -> int:
         """Weights and biases, by formula."""
-        return layer_params(self.kind, self.shape.dim, **self.knobs)
+        return _DECLARED[self.kind].params(self.shape.dim, **self.knobs)
 
 
 def list_layers(shape: Shape, kinds: Sequence[str] = KINDS, *, is_quick: bool = False) -> list[Layer]:
@@ -157,12 +155,12 @@ def list_layers(shape: Shape, kinds: Sequence[str] = KINDS, *, is_quick: bool = 
     for kind in KINDS:
         if kind not in kinds or kind == "hilo":
             continue
-        if kind == "linformer":
+        if kind == LINFORMER.name:
             layers.append(_layer(kind, shape, tokens=tokens, rank=max(1, min(_RANK, tokens // 4))))
         elif kind in ("sra", "hat"):
             ratios = {2, shape.reduction} if kind == "sra" else {shape.reduction}
             layers += [_layer(kind, shape, window_size=ratio) for ratio in sorted(ratios)]
-        elif "window_size" in ATTENTION_KINDS[kind].uses:
+        elif "window_size" in _DECLARED[kind].uses:
             layers.append(_layer(kind, shape, window_size=min(_WINDOW, shape.side)))
         else:
             layers.append(_layer(kind, shape))

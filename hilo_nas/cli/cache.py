@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas import data
 from hilo_nas.cli.console import echo
-from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
 from hilo_nas.events import Event, Notice
 
 __all__ = ["app"]
@@ -23,8 +23,8 @@ CacheDir = Annotated[
 @app.command("list")
 def list_(cache_dir: CacheDir = None) -> None:
     """List the cached data sets."""
-    entries = list_caches(cache_dir)
-    echo(f"{len(entries)} in {cache_dir or default_cache_dir()}")
+    entries = data.list_caches(cache_dir)
+    echo(f"{len(entries)} in {cache_dir or data.default_cache_dir()}")
     for entry in entries:
         echo(f"  {_line(entry)}")
 
@@ -43,13 +43,13 @@ def clear(
         if isinstance(event, Notice):
             echo(f"warning: {event.text}")
 
-    removed = clear_caches(cache_dir, names or (), emit=warn)
+    removed = data.clear_caches(cache_dir, names or (), emit=warn)
     for entry in removed:
         echo(f"removed {_line(entry)}")
     echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")
 
 
-def _line(entry: CacheEntry) -> str:
+def _line(entry: data.CacheEntry) -> str:
     return (
         f"{entry.name}  {entry.n_images:,} images at {entry.img_size} px, {len(entry.class_names)} classes, "
         f"{entry.size_mib:.1f} MiB, {entry.content_hash[:12]}"

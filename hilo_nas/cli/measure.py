@@ -75,7 +75,8 @@ def run(
     from hilo_nas.cli.display import build_display
     from hilo_nas.evaluation import Inspect, evaluator_or_local, run_task
     from hilo_nas.measurement import TORCH_ONLY
-    from hilo_nas.named_networks import find_network, time_networks
+    from hilo_nas.evaluation import time_networks
+    from hilo_nas.named_networks import find_network
 
     options = {
         "batch_size": batch_size,

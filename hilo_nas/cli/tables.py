@@ -131,12 +131,12 @@ class Column:
 def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
     """Prints the columns that fit the console and returns the names of the others, in their order."""
     kept = list(columns)
-    while _width(table := _build_table(kept), console) > console.width:
+    while (width := _width(table := _build_table(kept), console)) > console.width:
         last = max(kept, key=lambda column: column.rank)
         if last.rank == 0:
             break
         kept.remove(last)
-    console.print(table, width=max(_width(table, console), console.width), crop=False, no_wrap=True)
+    console.print(table, width=max(width, console.width), crop=False, no_wrap=True)
     return [column.name for column in columns if column not in kept]
 
 

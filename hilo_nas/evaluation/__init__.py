@@ -2,6 +2,7 @@
 
 from hilo_nas.evaluation.drive import Steps, drive, run_task
 from hilo_nas.evaluation.local import BenchWorker, LocalEvaluator, evaluator_or_local
+from hilo_nas.evaluation.named import time_networks
 from hilo_nas.evaluation.protocol import (
     Blame,
     Evaluator,
@@ -50,4 +51,5 @@ __all__ = [
     "evaluator_or_local",
     "run_task",
     "task_from_dict",
+    "time_networks",
 ]

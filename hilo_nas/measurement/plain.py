@@ -12,7 +12,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Value = TypeVar("Value")
+_Reader = Callable[[Any], Any]
+"""Plain data to a typed value; raises the RecordError of `read_field`."""
 
 _MOST = 1e30
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -96,17 +98,22 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
     faults = [
         f"{name if isinstance(name, str) else _shown(name)} is no known field: was it written by a newer version?"
         for name in fields
-        if name not in known
+        if name not in known.readers
     ]
-    missing = [name for name, field in known.items() if field.is_required and name not in fields and name not in values]
+    missing = [name for name in known.required if name not in fields and name not in values]
     if missing:
         faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    for name in (name for name in known if name in fields):
-        field = known[name]
-        try:
-            values[name] = (check_type if field.is_plain else read_field)(fields[name], field.hint)
-        except RecordError as error:
-            faults += named_faults(name, error)
+    try:
+        values |= msgspec.convert(fields, known.plain)
+        rest = known.nested
+    except msgspec.ValidationError:  # names the first fault only
+        rest = known.readers
+    for name, reader in rest.items():
+        if name in fields:
+            try:
+                values[name] = reader(fields[name])
+            except RecordError as error:
+                faults += named_faults(name, error)
     if faults:
         raise RecordError("\n".join(faults))
     try:
@@ -116,30 +123,32 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Field:
-    """Type of a field, looked up once per class: a study holds hundreds of thousands of values."""
+class _Fields:
+    """Fields of a dataclass, looked up once per class: a study holds hundreds of thousands of values."""
 
-    hint: Any
-    is_required: bool
-    is_plain: bool
-    """Whether msgspec reads all of it."""
+    readers: dict[str, _Reader]
+    required: tuple[str, ...]
+    nested: dict[str, _Reader]
+    """The readers of those that hold dataclasses or enumerations."""
+    plain: Any
+    """Type of a mapping of the others, which msgspec reads in one call."""
 
 
 @functools.cache
-def _fields_of(cls: type[Any]) -> dict[str, _Field]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {
-        field.name: _Field(
-            hints[field.name],
-            field.default is field.default_factory is dataclasses.MISSING,
-            _is_plain(hints[field.name]),
-        )
-        for field in dataclasses.fields(cls)
-    }
+def _fields_of(cls: type[Any]) -> _Fields:
+    fields, hints = dataclasses.fields(cls), typing.get_type_hints(cls, include_extras=True)
+    plain = {field.name: hints[field.name] for field in fields if _is_plain(hints[field.name])}
+    readers = {field.name: _reader_of(hints[field.name]) for field in fields}
+    return _Fields(
+        readers=readers,
+        required=tuple(f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING),
+        nested={name: reader for name, reader in readers.items() if name not in plain},
+        plain=typing.TypedDict(cls.__name__, plain, total=False),  # type: ignore[operator]
+    )
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether a type holds neither a dataclass nor an enumeration, which `read_field` reads."""
+    """Whether a type holds neither a dataclass nor an enumeration, which msgspec does not read."""
     if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, enum.Enum)):
         return False
     return all(_is_plain(argument) for argument in typing.get_args(hint))
@@ -152,24 +161,29 @@ def read_field(value: Any, hint: Any) -> Any:
         RecordError: It is of another type, or beyond a bound. Each line continues the name of its field: ` must be`, or
             `.name must be` of a nested one.
     """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and types.NoneType in arguments:
-            return None
-        rest = [argument for argument in arguments if argument is not types.NoneType]
-        if len(rest) == 1:
-            return read_field(value, rest[0])
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        if value not in list(hint):
-            raise RecordError(f" must be one of {', '.join(item.value for item in hint)}, but got {_shown(value)}")
-        return hint(value)
-    if _is_nested(hint):
-        return _read_nested(value, hint)
-    if origin is tuple and _is_nested(arguments[0]) and isinstance(value, (list, tuple)):
-        return tuple(_read_all(((f"[{i}]", item) for i, item in enumerate(value)), arguments[0]).values())
-    if origin is dict and _is_nested(arguments[1]) and isinstance(value, Mapping):
-        return {name[2:-2]: item for name, item in _read_all(_named(value), arguments[1]).items()}
-    return check_type(value, hint)
+    return _reader_of(hint)(value)
+
+
+def _reader_of(hint: Any) -> _Reader:
+    """Returns what reads values of a type; see `read_field`."""
+    check = functools.partial(check_type, hint=hint)
+    if _is_plain(hint):
+        return check
+    if isinstance(hint, type):
+        return functools.partial(_read_enum if issubclass(hint, enum.Enum) else _read_nested, cls=hint)
+    origin, (first, *rest) = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union) and rest == [types.NoneType]:
+        read = _reader_of(first)
+        return lambda value: None if value is None else read(value)
+    if origin is tuple:
+        read = _reader_of(first)
+        return lambda value: (
+            tuple(_read_all(enumerate(value), read)) if isinstance(value, (list, tuple)) else check(value)
+        )
+    if origin is dict:
+        read = _reader_of(rest[0])
+        return lambda value: _read_mapping(value, read) if isinstance(value, Mapping) else check(value)
+    return check
 
 
 def check_type(value: Any, hint: Any) -> Any:
@@ -184,12 +198,10 @@ def check_type(value: Any, hint: Any) -> Any:
         raise RecordError(_explained(str(error), value)) from error
 
 
-def _named(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"['{name}']", item) for name, item in value.items())
-
-
-def _is_nested(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+def _read_enum(value: Any, cls: type[enum.Enum]) -> enum.Enum:
+    if value not in list(cls):
+        raise RecordError(f" must be one of {', '.join(item.value for item in cls)}, but got {_shown(value)}")
+    return cls(value)
 
 
 def _read_nested(value: Any, cls: Any) -> Any:
@@ -202,13 +214,17 @@ def _read_nested(value: Any, cls: Any) -> Any:
         raise RecordError("\n".join(f".{line}" if _FIELD.match(line) else f": {line}" for line in lines)) from error
 
 
-def _read_all(items: Iterator[tuple[str, Any]], hint: Any) -> dict[str, Any]:
-    found, faults = {}, []
-    for place, item in items:
+def _read_mapping(value: Mapping[Any, Any], read: _Reader) -> dict[str, Any]:
+    return dict(zip(map(str, value), _read_all(value.items(), read), strict=True))
+
+
+def _read_all(items: Iterable[tuple[Any, Any]], read: _Reader) -> list[Any]:
+    found, faults = [], []
+    for name, item in items:
         try:
-            found[place] = read_field(item, hint)
+            found.append(read(item))
         except RecordError as error:
-            faults += named_faults(place, error)
+            faults += named_faults(f"[{name!r}]", error)
     if faults:
         raise RecordError("\n".join(faults))
     return found

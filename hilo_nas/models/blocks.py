@@ -1,9 +1,9 @@
-"""The parts of a LITv2: patch embedding, ConvFFN, block and stage.
+"""The parts of a LITv2: patch embedding, ConvFFN, block, stage, and what timm asks of a network of stages.
 
 Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213). Behaviour: the dense-prediction backbone of
 github ziplab/LITv2 (Apache-2.0).
 Own changes: blocks work on NHWC maps, stages take and give NCHW maps; a stage begins with its token merging; one block
-for stages with and without attention; the attention layer is looked up in `hilo_nas.arch.ATTENTION_KINDS`.
+for stages with and without attention; the attention layer is looked up in `hilo_nas.attention_kinds`.
 
 Shape suffixes: B batch, C channels, H W map.
 """
@@ -11,21 +11,28 @@ Shape suffixes: B batch, C channels, H W map.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import torch
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.arch import ArchConfig
+from hilo_nas.attention_kinds import attention_named
 from hilo_nas.errors import UsageError
 from hilo_nas.models.dtm import DTM
 
-__all__ = ["NORM_EPS", "Block", "ConvFFN", "PatchEmbed", "Stage", "pad_image"]
+__all__ = ["NORM_EPS", "Block", "ConvFFN", "PatchEmbed", "Stage", "StagedNetwork", "jit_ignore", "pad_image"]
 
 NORM_EPS = 1e-5
 """What LayerNorm adds to the variance, everywhere in the network."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+jit_ignore: Callable[[_Method], _Method] = torch.jit.ignore
+"""Keeps a method out of TorchScript, as timm does; torch's own decorator has no types."""
 
 
 class PatchEmbed(nn.Module):
@@ -157,9 +164,31 @@ class Stage(nn.Module):
         return y_BHWC.permute(0, 3, 1, 2)
 
 
+class StagedNetwork(nn.Module):
+    """A network of stages named `layers`, as timm's training scripts treat it."""
+
+    @jit_ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades time for memory in training: blocks are computed again for the backward pass."""
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = enable
+
+    @jit_ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Returns the patterns by which timm groups parameters: by stage where `coarse`, else by block."""
+        by_block = [(r"^layers\.(\d+)\.downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
+        return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else by_block}
+
+    @jit_ignore
+    def no_weight_decay(self) -> set[str]:
+        """Returns the names of parameters that timm must not decay, besides those of one axis: none."""
+        return set()
+
+
 def _build_attention(arch: ArchConfig, index: int) -> nn.Module | None:
-    """Builds the attention layer of one stage as `ATTENTION_KINDS` names it; None for a stage without attention."""
-    kind = ATTENTION_KINDS[arch.attention[index]]
+    """Builds the attention layer of one stage of its kind; None for a stage without attention."""
+    kind = attention_named(arch.attention[index])
     if kind.layer is None:
         return None
     module, _, name = kind.layer.partition(":")

@@ -11,11 +11,10 @@ Shape suffixes: B batch, C channels, H W map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.classifier import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from hilo_nas.arch import N_STAGES, PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
-from hilo_nas.models.blocks import NORM_EPS, PatchEmbed, Stage
+from hilo_nas.models.blocks import NORM_EPS, PatchEmbed, Stage, StagedNetwork, jit_ignore
 from hilo_nas.models.weights import checkpoint_filter_fn
 
 __all__ = ["LITv2", "build_model", "checkpoint_filter_fn"]
@@ -32,12 +31,8 @@ __all__ = ["LITv2", "build_model", "checkpoint_filter_fn"]
 _FORM_VERSION = "litv2/2"
 """Raised with every change to this implementation that may change its speed."""
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_jit_ignore: Callable[[_Method], _Method] = torch.jit.ignore
-"""Keeps a method out of TorchScript, as timm does; torch's own decorator has no types."""
 
-
-class LITv2(nn.Module):
+class LITv2(StagedNetwork):
     """A LITv2 for any architecture and any image that is not smaller than its stride.
 
     Args:
@@ -163,7 +158,7 @@ class LITv2(nn.Module):
             self.reset_classifier(0, "")
         return list(take_indices)
 
-    @_jit_ignore
+    @jit_ignore
     def get_classifier(self) -> nn.Module:
         """Returns the last linear layer."""
         classifier: nn.Module = self.head.fc
@@ -176,24 +171,6 @@ class LITv2(nn.Module):
             self.global_pool = global_pool
         self.head.reset(num_classes, pool_type=global_pool)
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
-
-    @_jit_ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trades time for memory in training: blocks are computed again for the backward pass."""
-        for module in self.modules():
-            if isinstance(module, Stage):
-                module.grad_checkpointing = enable
-
-    @_jit_ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Returns the patterns by which timm groups parameters: by stage where `coarse`, else by block."""
-        by_block = [(r"^layers\.(\d+)\.downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
-        return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else by_block}
-
-    @_jit_ignore
-    def no_weight_decay(self) -> set[str]:
-        """Returns the names of parameters that timm must not decay, besides those of one axis: none."""
-        return set()
 
     def _normed(self, x_BCHW: Tensor) -> Tensor:
         y_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, ArchConfig, canonical_stage, lofi_heads
+from hilo_nas.arch import N_STAGES, ArchConfig, canonical_stage
+from hilo_nas.attention_kinds import attention_named, lofi_heads
 from hilo_nas.cost import count_cost, count_macs, count_params, map_sizes
 from hilo_nas.errors import UsageError
 from hilo_nas.space.draw import is_within
@@ -184,7 +185,7 @@ def _choices(space: SearchSpace, name: str, stage: int) -> tuple[Any, ...]:
 
 
 def _feels(space: SearchSpace, name: str, stage: int) -> bool:
-    return any(name in ATTENTION_KINDS[kind].uses for kind in _choices(space, "attention", stage))
+    return any(name in attention_named(kind).uses for kind in _choices(space, "attention", stage))
 
 
 def _folded(space: SearchSpace) -> list[str]:

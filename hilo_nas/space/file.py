@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.arch import ATTENTION_KINDS, MOST_BLOCKS, N_STAGES, PRESETS, ArchConfig
+from hilo_nas.arch import MOST_BLOCKS, N_STAGES, PRESETS, ArchConfig
+from hilo_nas.attention_kinds import attention_named, attention_names, find_attention
 from hilo_nas.errors import ArchError, FileFaultsError, NotFoundError, UsageError
 from hilo_nas.plain_files import read_text
 from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
@@ -231,8 +232,8 @@ class _Reader:
         """Returns one value of a knob in its type, or None after reporting a fault."""
         if name == "attention":
             value = "none" if value is None else value
-            if not isinstance(value, str) or value not in ATTENTION_KINDS:
-                self.fault(at, f"{where} must be one of {', '.join(ATTENTION_KINDS)}, but got {value!r}")
+            if not isinstance(value, str) or find_attention(value) is None:
+                self.fault(at, f"{where} must be one of {', '.join(attention_names())}, but got {value!r}")
                 return None
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -263,7 +264,7 @@ class _Reader:
         rule = "head_dim" if ("head_dim", None) in by or ("head_dim", 0) in by else "num_heads"
         for i in range(N_STAGES):
             kinds = by.get(("attention", i)) or by["attention", None]
-            if not any("num_heads" in ATTENTION_KINDS[kind].uses for kind in kinds):
+            if not any("num_heads" in attention_named(kind).uses for kind in kinds):
                 continue
             widths = _widths(by, i)
             values = by.get((rule, i)) or by[rule, None]

@@ -11,7 +11,8 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from hilo_nas.arch import ATTENTION_KINDS, N_STAGES, PER_STAGE, ArchConfig, lofi_heads
+from hilo_nas.arch import N_STAGES, PER_STAGE, ArchConfig
+from hilo_nas.attention_kinds import attention_named, lofi_heads
 from hilo_nas.errors import UsageError
 
 __all__ = ["KNOBS", "Anchor", "Knob", "SearchSpace", "find_params", "stage_values"]
@@ -195,7 +196,7 @@ def stage_values(chosen: Mapping[tuple[str, int | None], Any], stage: int) -> di
 
     width = chosen["embed_dims", stage] if ("embed_dims", stage) in chosen else chosen["embed_dims", None] * 2**stage
     values = {name: value(name) for name in PER_STAGE if name not in ("embed_dims", "num_heads")}
-    if "num_heads" not in ATTENTION_KINDS[values["attention"]].uses:
+    if "num_heads" not in attention_named(values["attention"]).uses:
         heads = 1
     elif ("head_dim", stage) in chosen or ("head_dim", None) in chosen:
         heads = width // value("head_dim")
@@ -218,7 +219,7 @@ def _fits(knob: Knob, choice: Any, arch: ArchConfig) -> bool:
 
 
 def _fits_stage(name: str, choice: Any, arch: ArchConfig, i: int) -> bool:
-    uses = ATTENTION_KINDS[arch.attention[i]].uses
+    uses = attention_named(arch.attention[i]).uses
     if name == "head_dim":
         return "num_heads" not in uses or arch.num_heads[i] * choice == arch.embed_dims[i]
     if name in ("num_heads", "alpha", "window_size") and name not in uses:

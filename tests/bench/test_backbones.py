@@ -4,6 +4,7 @@ import pytest
 from builders import build_condition, build_measurement
 
 from hilo_nas.arch import ArchConfig
+from hilo_nas.attention_kinds import ATTENTION_KINDS
 from hilo_nas.bench.backbones import BackbonesPlan, bench_backbones, group_heats
 from hilo_nas.bench.forms import Heat, choose_form, name_form
 from hilo_nas.bench.peers import BASE, PEERS, choose_peers
@@ -11,7 +12,6 @@ from hilo_nas.bench.reports import report_backbones
 from hilo_nas.cost import NetworkCost, count_macs, count_params
 from hilo_nas.errors import ConversionError, MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.events import BenchStepped
-from hilo_nas.layer_cost import layer_macs, layer_params
 from hilo_nas.report import render_markdown
 
 SECONDS = {"litv2_small": 0.02, "resnet50": 0.03, "repvit_m1_1": 0.01}
@@ -230,8 +230,8 @@ def test_counting_agrees_with_the_formulas():
     knobs = {"num_heads": 4, "window_size": 2, "alpha": 0.5}
     layer = {"layer": "hilo_nas.models.hilo:HiLo", "arguments": {"dim": 32, **knobs}}
     assert count_subject(layer, 8, emit=print) == {
-        "macs": layer_macs("hilo", 32, 8, 8, **knobs),
-        "params": layer_params("hilo", 32, **knobs),
+        "macs": ATTENTION_KINDS["hilo"].macs(32, 8, 8, **knobs),
+        "params": ATTENTION_KINDS["hilo"].params(32, **knobs),
     }
     arch = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), patch_size=2)
     found = count_subject({"arch": arch.to_dict()}, 32, emit=print)

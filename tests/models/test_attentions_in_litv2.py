@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hilo_nas.arch import ATTENTION_KINDS, ArchConfig
+from hilo_nas.arch import ArchConfig
+from hilo_nas.attention_kinds import ATTENTION_KINDS
 from hilo_nas.cost import count_params
 from hilo_nas.models import build_model
 from hilo_nas.models.blocks import Block, _build_attention

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hilo_nas.arch import ATTENTION_KINDS, PRESETS
+from hilo_nas.arch import PRESETS
+from hilo_nas.attention_kinds import ATTENTION_KINDS
 from hilo_nas.errors import FileFaultsError, NotFoundError
 from hilo_nas.space import SearchSpace, find_space, list_shipped, load_space
 from hilo_nas.space.file import build_space

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,47 @@ __all__ = ["PreparedLITv2"]
 
 _SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
 """Words of every form."""
+_NO_TRAINING = (
+    "a network prepared for inference cannot be trained, nor can gradients flow through it. Train its training form, "
+    "network.training_form(), and prepare that again; where only layers behind it learn, call it under torch.no_grad()."
+)
 
 
-class PreparedLITv2(LITv2):
+class _Untrainable(nn.Module):
+    """A module that stays in evaluation mode, without gradients."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Keeps the network in evaluation mode.
+
+        Raises:
+            InferenceFormError: `mode` is true.
+        """
+        if mode:
+            raise InferenceFormError(_NO_TRAINING)
+        super().train(False)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Keeps the weights without gradients.
+
+        Raises:
+            InferenceFormError: `requires_grad` is true.
+        """
+        if requires_grad:
+            raise InferenceFormError(_NO_TRAINING)
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Does nothing.
+
+        Raises:
+            InferenceFormError: `enable` is true.
+        """
+        if enable:
+            raise InferenceFormError(_NO_TRAINING)
+
+
+class PreparedLITv2(_Untrainable, LITv2):
     """A LITv2 in its inference form; `prepare_for_inference` builds it.
 
     It keeps a copy of its training form in host memory. `state_dict` and `load_state_dict` are those of the training
@@ -241,49 +279,11 @@ class PreparedLITv2(LITv2):
             )
         super().__setattr__(name, value)
 
-    # Methods of the training form alone.
-
-    def train(self, mode: bool = True) -> PreparedLITv2:
-        """Keeps the network in evaluation mode.
-
-        Raises:
-            InferenceFormError: `mode` is true.
-        """
-        if mode:
-            raise InferenceFormError(_NO_TRAINING)
-        super().train(False)
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> PreparedLITv2:
-        """Keeps the weights without gradients.
-
-        Raises:
-            InferenceFormError: `requires_grad` is true.
-        """
-        if requires_grad:
-            raise InferenceFormError(_NO_TRAINING)
-        return self
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Does nothing.
-
-        Raises:
-            InferenceFormError: `enable` is true.
-        """
-        if enable:
-            raise InferenceFormError(_NO_TRAINING)
-
     def __prepare_scriptable__(self) -> NoReturn:  # torch.jit.script asks for what it compiles
         raise InferenceFormError(
             "torch.jit.script cannot capture a network prepared for inference. Use torch.export or export_onnx on its "
             "training form, network.training_form()."
         )
-
-
-_NO_TRAINING = (
-    "a network prepared for inference cannot be trained, nor can gradients flow through it. Train its training form, "
-    "network.training_form(), and prepare that again; where only layers behind it learn, call it under torch.no_grad()."
-)
 
 
 def _checked_device(device: torch.device) -> torch.device:

@@ -6,10 +6,9 @@ Other rooms ask a declaration what they want to know: outside `hilo_nas.proxy` n
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 
 from hilo_nas.errors import UsageError
-from hilo_nas.plugins import is_plugin
+from hilo_nas.plugins import find_installed, installed_names, is_plugin
 from hilo_nas.proxy.kinds.declaration import OPTIONS, Attempt, Metric, Proxy
 from hilo_nas.proxy.kinds.formula import FORMULAS
 from hilo_nas.proxy.kinds.function import declare_function
@@ -40,7 +39,7 @@ _GROUP = "hilo_nas.proxies"
 
 def proxy_names() -> tuple[str, ...]:
     """Returns the names that `--proxy` takes, apart from functions; those of installed packages come last."""
-    return tuple(dict.fromkeys((*PROXIES, *importlib.metadata.entry_points(group=_GROUP).names)))
+    return tuple(dict.fromkeys((*PROXIES, *installed_names(_GROUP))))
 
 
 def list_proxies() -> tuple[Proxy, ...]:
@@ -65,7 +64,7 @@ def find_proxy(name: str) -> Proxy | None:
     """
     if is_plugin(name):
         return _declare_function(name)
-    return PROXIES.get(name) or _find_installed(name)
+    return PROXIES.get(name) or find_installed(_GROUP, name, Proxy)
 
 
 def proxy_named(name: str) -> Proxy:
@@ -95,18 +94,3 @@ def metric_named(name: str) -> Metric:
 
 
 _declare_function = functools.cache(declare_function)
-
-
-def _find_installed(name: str) -> Proxy | None:
-    entries = importlib.metadata.entry_points(group=_GROUP, name=name)
-    return _load_installed(next(iter(entries))) if entries else None
-
-
-@functools.cache
-def _load_installed(entry: importlib.metadata.EntryPoint) -> Proxy:
-    found = entry.load()
-    if not isinstance(found, Proxy) or found.name != entry.name:
-        raise UsageError(
-            f"{entry.value} must be the declaration of a proxy named {entry.name!r}, but is {found!r:.100}"
-        )
-    return found

@@ -1,9 +1,10 @@
-"""Parameters and multiply-adds of single attention layers, by formula and without torch.
+"""Kinds of attention: their layers' names, the knobs that they feel, and what a layer costs, without torch.
 
-Multiply-adds (`macs`) are those of products and convolutions at batch 1, as in `hilo_nas.cost`; softmax, normalisation,
-averaging and activations are left out. What a layer really multiplies counts: tokens that pad a map to whole windows,
-scores that a mask throws away, and the products in which clusters are found. Biases count as parameters (`qkv_bias` is
-True in every network here). Tests check both against the modules.
+Parameters and multiply-adds are counted by formula. Multiply-adds (`macs`) are those of products and convolutions at
+batch 1, as in `hilo_nas.cost`; softmax, normalisation, averaging and activations are left out. What a layer really
+multiplies counts: tokens that pad a map to whole windows, scores that a mask throws away, and the products in which
+clusters are found. Biases count as parameters (`qkv_bias` is True in every network here). Tests check both against the
+modules.
 
 Letters of the formulas: C channels, D head dimension, N tokens of the map, T tokens of the map padded to whole windows,
 S tokens of a window, G windows, M tokens of a reduced map.
@@ -11,21 +12,27 @@ S tokens of a window, G windows, M tokens of a reduced map.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
-from hilo_nas.arch import ATTENTION_KINDS, lofi_heads
 from hilo_nas.errors import ArchError, UsageError
+from hilo_nas.plugins import find_installed, installed_names
 
 __all__ = [
+    "ATTENTION_KINDS",
     "HASH_BITS",
+    "LINFORMER",
     "LLOYD_ITERATIONS",
     "N_CLUSTERS",
     "POOLED_SIDE",
+    "AttentionKind",
+    "attention_named",
+    "attention_names",
     "elfatt_global_heads",
-    "layer_macs",
-    "layer_params",
+    "find_attention",
+    "lofi_heads",
 ]
 
 POOLED_SIDE = 7
@@ -38,42 +45,25 @@ LLOYD_ITERATIONS = 10
 """Rounds of K-means in clustered attention."""
 
 
-def layer_params(kind: str, dim: int, **knobs: Any) -> int:
-    """Returns the number of weights and biases of one attention layer.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionKind:
+    """Declaration of one kind of attention that a stage may use; importing it imports no torch.
 
-    Args:
-        kind: A name of `hilo_nas.arch.ATTENTION_KINDS`, or `linformer`.
-        dim: Channels of the map.
-        **knobs: What the layer takes, by its constructor's names: num_heads, window_size, alpha, tokens, rank,
-            n_clusters. Those that the kind does not feel are ignored, so that one set serves all kinds.
-
-    Raises:
-        ArchError: An unknown kind.
+    A package adds a kind by a file with a declaration and an entry point in the group `hilo_nas.attentions`.
     """
-    return _formula(_PARAMS, kind)(dim, **knobs)
 
-
-def layer_macs(kind: str, dim: int, height: int, width: int, **knobs: Any) -> int:
-    """Returns the multiply-adds of one attention layer on a map of `height` x `width` tokens.
-
-    Args:
-        kind: A name of `hilo_nas.arch.ATTENTION_KINDS`, or `linformer`.
-        dim: Channels of the map.
-        height: Height of the map, in tokens.
-        width: Width of the map, in tokens.
-        **knobs: As for `layer_params`.
-
-    Raises:
-        ArchError: An unknown kind.
-        UsageError: A Linformer on a map that has not `tokens` tokens.
-    """
-    return _formula(_MACS, kind)(dim, height, width, **knobs)
-
-
-def _formula(table: dict[str, Callable[..., int]], kind: str) -> Callable[..., int]:
-    if kind not in table:
-        raise ArchError(f"attention must be one of {', '.join(table)}, but got {kind!r}")
-    return table[kind]
+    name: str
+    """As a space and an architecture write it."""
+    layer: str | None
+    """`module:class` of the layer, imported when a module is built; None for no attention. It takes `dim` and the knobs
+    in `uses`, and its modules give NHWC maps of the shape that they take."""
+    uses: tuple[str, ...] = ()
+    """The per-stage knobs that the layer feels, of num_heads, alpha and window_size; the others are dead there."""
+    params: Callable[..., int]
+    """Weights and biases of a layer, of its channels and its constructor's other arguments by name; of these it
+    ignores the ones that it does not feel."""
+    macs: Callable[..., int]
+    """Multiply-adds of a layer, of its channels, the height and width of the map in tokens, and the same arguments."""
 
 
 def _windows(height: int, width: int, window_size: int) -> tuple[int, int]:
@@ -92,6 +82,11 @@ def _four_projections(C: int, **_: Any) -> int:
 
 
 # HiLo.
+
+
+def lofi_heads(num_heads: int, alpha: float, window_size: int) -> int:
+    """Heads that HiLo gives to Lo-Fi: `int(num_heads * alpha)`, or all of them for a window of 1 (plain attention)."""
+    return num_heads if window_size == 1 else int(num_heads * alpha)
 
 
 def _split(C: int, num_heads: int, window_size: int, alpha: float) -> tuple[int, int]:
@@ -220,34 +215,132 @@ def _clustered_macs(C: int, height: int, width: int, num_heads: int, n_clusters:
     return 4 * N * C**2 + hashing + distances + centres + attention
 
 
-_PARAMS: dict[str, Callable[..., int]] = {
-    "none": lambda C, **_: 0,
-    "hilo": _hilo_params,
-    "msa": _four_projections,
-    "sra": _sra_params,
-    "pooled": _pooled_params,
-    "linformer": _linformer_params,
-    "window": _four_projections,
-    "shifted": _four_projections,
-    "hat": _hat_params,
-    "carrier": _carrier_params,
-    "xca": _xca_params,
-    "elfatt": _elfatt_params,
-    "clustered": _four_projections,
-}
-_MACS: dict[str, Callable[..., int]] = {
-    "none": lambda C, height, width, **_: 0,
-    "hilo": _hilo_macs,
-    "msa": _msa_macs,
-    "sra": _sra_macs,
-    "pooled": _pooled_macs,
-    "linformer": _linformer_macs,
-    "window": _window_macs,
-    "shifted": _window_macs,
-    "hat": _hat_macs,
-    "carrier": _carrier_macs,
-    "xca": _xca_macs,
-    "elfatt": _elfatt_macs,
-    "clustered": _clustered_macs,
-}
-assert _PARAMS.keys() == _MACS.keys() == {*ATTENTION_KINDS, "linformer"}
+_LAYERS = "hilo_nas.models.attentions"
+_OWN = (
+    AttentionKind(
+        name="none",
+        layer=None,
+        params=lambda C, **_: 0,
+        macs=lambda C, height, width, **_: 0,
+    ),
+    AttentionKind(
+        name="hilo",
+        layer="hilo_nas.models.hilo:HiLo",
+        uses=("num_heads", "alpha", "window_size"),
+        params=_hilo_params,
+        macs=_hilo_macs,
+    ),
+    AttentionKind(
+        name="msa",
+        layer=f"{_LAYERS}.plain:MSA",
+        uses=("num_heads",),
+        params=_four_projections,
+        macs=_msa_macs,
+    ),
+    AttentionKind(
+        name="sra",
+        layer=f"{_LAYERS}.reduced:SRA",
+        uses=("num_heads", "window_size"),
+        params=_sra_params,
+        macs=_sra_macs,
+    ),
+    AttentionKind(
+        name="pooled",
+        layer=f"{_LAYERS}.reduced:PooledAttention",
+        uses=("num_heads",),
+        params=_pooled_params,
+        macs=_pooled_macs,
+    ),
+    AttentionKind(
+        name="window",
+        layer=f"{_LAYERS}.windowed:WindowAttention",
+        uses=("num_heads", "window_size"),
+        params=_four_projections,
+        macs=_window_macs,
+    ),
+    AttentionKind(
+        name="shifted",
+        layer=f"{_LAYERS}.windowed:ShiftedWindowAttention",
+        uses=("num_heads", "window_size"),
+        params=_four_projections,
+        macs=_window_macs,
+    ),
+    AttentionKind(
+        name="hat",
+        layer=f"{_LAYERS}.hierarchical:HMSA",
+        uses=("num_heads", "window_size"),
+        params=_hat_params,
+        macs=_hat_macs,
+    ),
+    AttentionKind(
+        name="carrier",
+        layer=f"{_LAYERS}.hierarchical:CarrierAttention",
+        uses=("num_heads", "window_size"),
+        params=_carrier_params,
+        macs=_carrier_macs,
+    ),
+    AttentionKind(
+        name="xca",
+        layer=f"{_LAYERS}.linear:XCA",
+        uses=("num_heads",),
+        params=_xca_params,
+        macs=_xca_macs,
+    ),
+    AttentionKind(
+        name="elfatt",
+        layer=f"{_LAYERS}.linear:ELFATT",
+        uses=("num_heads", "window_size"),
+        params=_elfatt_params,
+        macs=_elfatt_macs,
+    ),
+    AttentionKind(
+        name="clustered",
+        layer=f"{_LAYERS}.clustered:ClusteredAttention",
+        uses=("num_heads",),
+        params=_four_projections,
+        macs=_clustered_macs,
+    ),
+)
+ATTENTION_KINDS = {kind.name: kind for kind in _OWN}
+"""Those of this package, by name; a new kind is one entry."""
+LINFORMER = AttentionKind(
+    name="linformer",
+    layer=f"{_LAYERS}.reduced:Linformer",
+    uses=("num_heads",),
+    params=_linformer_params,
+    macs=_linformer_macs,
+)
+"""A layer for comparisons alone: it takes maps of one size, so that no stage may use it."""
+_GROUP = "hilo_nas.attentions"
+"""Entry points under which other packages declare theirs: `NAME = "module:DECLARATION"`."""
+_installed: dict[str, AttentionKind] = {}
+"""Kinds of other packages that were looked up: a study asks for the kind of every stage."""
+
+
+def attention_names() -> tuple[str, ...]:
+    """Returns the names of all kinds; those of installed packages come last."""
+    return tuple(dict.fromkeys((*ATTENTION_KINDS, *installed_names(_GROUP))))
+
+
+def find_attention(name: str) -> AttentionKind | None:
+    """Returns the kind of a name; None where there is none.
+
+    Raises:
+        UsageError: An installed package declares something else under that name.
+    """
+    found = ATTENTION_KINDS.get(name) or _installed.get(name) or find_installed(_GROUP, name, AttentionKind)
+    if found is not None and name not in ATTENTION_KINDS:
+        _installed[name] = found
+    return found
+
+
+def attention_named(name: str) -> AttentionKind:
+    """Returns what `find_attention` finds.
+
+    Raises:
+        ArchError: There is none; names those that are known.
+    """
+    found = find_attention(name)
+    if found is None:
+        raise ArchError(f"attention must be one of {', '.join(attention_names())}, but got {name!r}")
+    return found
