@@ -15,7 +15,7 @@ from typing import Any
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
-from hilo_nas.measurement.plain import Count, Finite, NonNegative, read_value, to_plain
+from hilo_nas.measurement.plain import Count, Finite, NonNegative, Size, read_value, to_plain
 from hilo_nas.one_line import decode_json
 from hilo_nas.plain_files import read_bytes
 from hilo_nas.schema_1 import upgraded
@@ -49,6 +49,8 @@ class Subject:
 
     arch: ArchConfig | None = None
     timm: str | None = None
+    img_size: Size | None = None
+    """Side of its images in pixels, where it is not the one that all are timed at."""
 
     def __post_init__(self) -> None:
         if (self.arch is None) == (self.timm is None):
@@ -56,8 +58,9 @@ class Subject:
 
     @cached_property
     def key(self) -> str:
-        """The architecture's key, or `timm:NAME`; kept, for a search asks for it again and again."""
-        return self.arch.key() if self.arch is not None else f"timm:{self.timm}"
+        """The architecture's key, or `timm:NAME`, with `@SIZE` where it has its own image size."""
+        name = self.arch.key() if self.arch is not None else f"timm:{self.timm}"
+        return name if self.img_size is None else f"{name}@{self.img_size}"
 
     @property
     def is_litv2(self) -> bool:
@@ -65,8 +68,9 @@ class Subject:
         return self.arch is not None or self.timm in ("litv2", *PRESETS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns `{"arch": {...}}` or `{"timm": NAME}`, as workers receive it."""
-        return {"arch": self.arch.to_dict()} if self.arch is not None else {"timm": self.timm}
+        """Returns `{"arch": {...}}` or `{"timm": NAME}`, and `img_size` where it has its own, as workers take it."""
+        size = {} if self.img_size is None else {"img_size": self.img_size}
+        return {**({"arch": self.arch.to_dict()} if self.arch is not None else {"timm": self.timm}), **size}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Subject:

@@ -108,7 +108,7 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
         ({"key": None}, "the key must be .* but got None"),
         (
             {"state": "done"},
-            "state must be one of running, timed, complete, stopped, infeasible, failed, but got 'done'",
+            "state must be one of waiting, running, timed, complete, stopped, infeasible, failed, but got 'done'",
         ),
         ({"colour": "red"}, "colour is no known field"),
         ({"subject": None}, "subject is missing"),
@@ -146,6 +146,15 @@ def test_a_record_of_a_version_that_knew_no_other_proxies_has_no_scores_of_them(
 def test_an_unchanged_record_is_accepted(tmp_path):
     stored(tmp_path)
     assert load_records(tmp_path) == [build_record(3)]
+
+
+def test_a_subject_with_its_own_image_size_is_another_network():
+    small, large = Subject(timm="resnet18"), Subject(timm="resnet18", img_size=256)
+    assert (small.key, large.key) == ("timm:resnet18", "timm:resnet18@256")
+    assert large.to_dict() == {"timm": "resnet18", "img_size": 256}
+    assert Subject.from_dict(large.to_dict()) == large
+    with pytest.raises(RecordError, match="img_size must be at least 1, but got 0"):
+        Subject.from_dict({"timm": "resnet18", "img_size": 0})
 
 
 def test_a_subject_is_an_architecture_or_a_timm_network():

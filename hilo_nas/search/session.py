@@ -132,9 +132,9 @@ def run_search(
 def _create(
     request: SearchRequest, folder: Study, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
-    source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     plan = plan_of(request, space)
     check_time_only(request, plan)
+    source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
         check_plan(source, plan)  # before a device is read and images are decoded
     setting = set_up(request, space, evaluator, emit)
@@ -193,6 +193,7 @@ def _resume(
     request: SearchRequest, folder: Study, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     manifest = folder.manifest
+    check_time_only(request, manifest.plan)
     measured = sum(manifest.counts(record) for record in folder.records)
     source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:

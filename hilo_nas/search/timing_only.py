@@ -36,7 +36,8 @@ def check_time_only(request: SearchRequest, plan: ProxyPlan) -> None:
     """Checks options that depend on whether a study scores its networks.
 
     Raises:
-        UsageError: An option means nothing to the study; names all.
+        UsageError: An option means nothing to the study, or a network that is listed is no architecture; names all.
+        NotFoundError: A network that is listed is not there.
     """
     if plan.declaration.gives_scores:
         if request.networks:
@@ -49,6 +50,12 @@ def check_time_only(request: SearchRequest, plan: ProxyPlan) -> None:
     ]
     if request.sampler not in (None, RANDOM):
         faults.append(f"sampler must be {RANDOM} without a proxy, but got {request.sampler!r}. Leave it out.")
+    for name in request.networks:
+        subject = find_network(name, request.studies_dir).subject
+        if "arch" not in subject:
+            faults.append(f"networks must be architectures, but got {name}. Name timm's networks with --peers.")
+        if "img_size" in subject:
+            faults.append(f"networks of a study have its image size, but got {name}. Leave out the size.")
     if faults:
         raise UsageError("\n".join(faults))
 
@@ -69,8 +76,6 @@ def time_only(
         emit: Receives the events.
 
     Raises:
-        NotFoundError: A network that is listed is not there.
-        UsageError: It is no architecture.
         HiloNasError: The device, the reference or the disk cannot serve.
     """
     start, manifest = time.monotonic(), study.manifest
@@ -154,14 +159,11 @@ def _listed(request: SearchRequest, study: Study) -> Iterator[TrialRecord]:
     known = {record.key for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
     for name in request.networks:
-        subject = find_network(name, request.studies_dir).subject
-        if "arch" not in subject:
-            raise UsageError(f"networks must be architectures, but got {name}. Name timm's networks with --peers.")
-        found = Subject.from_dict(subject)
-        assert found.arch is not None
-        if found.key not in known:
-            known.add(found.key)
-            yield _waiting(next(numbers), found, "listed", find_params(study.manifest.space, found.arch))
+        subject = Subject.from_dict(find_network(name, request.studies_dir).subject)
+        assert subject.arch is not None, "checked before"
+        if subject.key not in known:
+            known.add(subject.key)
+            yield _waiting(next(numbers), subject, "listed", find_params(study.manifest.space, subject.arch))
 
 
 def _due(study: Study) -> list[TrialRecord]:

@@ -111,7 +111,7 @@ def test_a_study_without_a_proxy_is_timed_and_says_what_comes_next(home, machine
         (("--reuse", "ghost"), "no study 'ghost'"),
         (("--networks", "litv2_small"), "networks can be listed for a study without a proxy alone"),
         (
-            ("--proxy", "none", "--reuse", "x", "--sampler", "gp"),
+            ("--proxy", "none", "--sampler", "gp"),
             "sampler must be random without a proxy, but got 'gp'",
         ),
         (("--proxy", "none", "--max-latency-ms", "9"), "fast and slow networks are timed alike"),

@@ -178,7 +178,8 @@ def test_its_networks_can_be_timed_again(studies, machine):
         ({"min_images_per_s": 9.0}, "fast and slow networks are timed alike"),
         ({"also": ("batch_size=1,max_latency_ms=9",)}, "fast and slow networks are timed alike"),
         ({"confirm": 2}, "confirm means nothing to the proxy none"),
-        ({"networks": ("onnx:model.onnx",)}, "model.onnx"),
+        ({"networks": ("timm:resnet18",)}, "networks must be architectures, but got timm:resnet18"),
+        ({"networks": ("litv2_small@64",)}, "networks of a study have its image size, but got litv2_small@64"),
     ],
 )
 def test_options_of_a_search_that_trains_are_refused(studies, machine, options, said):
