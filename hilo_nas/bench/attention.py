@@ -186,7 +186,7 @@ def bench_attention(
 
     Args:
         plan: What to time.
-        emit: Told of each step, each layer and each round.
+        emit: Receives an event for each step, each layer and each round.
         logs: Folder for what the timing process prints.
         idle_timeout_s: Seconds of silence after which the timing process counts as hung.
         evaluator: Times; that of this machine if left out.

@@ -88,7 +88,7 @@ def bench_backbones(
 
     Args:
         plan: What to time.
-        emit: Told of each step, each form and each round.
+        emit: Receives an event for each step, each form and each round.
         logs: Folder for what the processes print.
         idle_timeout_s: Seconds of silence after which a process counts as hung.
         evaluator: Counts and times; that of this machine if left out.

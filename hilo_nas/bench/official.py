@@ -187,7 +187,7 @@ def bench_official(
 
     Args:
         plan: What to time.
-        emit: Told of each step, each form and each round.
+        emit: Receives an event for each step, each form and each round.
         logs: Folder for what the processes print.
         idle_timeout_s: Seconds of silence after which a process counts as hung.
         evaluator: Times; that of this machine if left out.

@@ -141,7 +141,7 @@ def bench_releases(
 
     Args:
         plan: What to time.
-        emit: Told of each step, each network and each round.
+        emit: Receives an event for each step, each network and each round.
         history: Speeds of earlier releases.
         logs: Folder for what the timing process prints.
         idle_timeout_s: Seconds of silence after which the timing process counts as hung.

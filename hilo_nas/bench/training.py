@@ -49,10 +49,10 @@ def bench_training(
         plan: The training; of its budget nothing.
         data: Training images, as a search takes them.
         device: None for the fastest kind that this machine has.
-        emit: Told of what happens.
-        steps: How many are timed, twice.
+        emit: Receives the events.
+        steps: Number of steps that are timed, twice.
         cache_dir: The cache of decoded images; None for the default.
-        options: How the images are read.
+        options: Choices of reading the images.
         log: File for what the worker prints.
         idle_timeout_s: Seconds of silence after which the worker counts as hung.
 

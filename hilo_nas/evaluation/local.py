@@ -472,7 +472,7 @@ class BenchWorker:
             arguments: Its keyword arguments, plain data.
             emit: Receives its events.
             device: Device that it uses, which is locked meanwhile; None where it uses none.
-            timing: Whether the device must do nothing else meanwhile.
+            timing: True where the device must do nothing else meanwhile.
 
         Raises:
             HiloNasError: See `hilo_nas.measure.Worker.call`.

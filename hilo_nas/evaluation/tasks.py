@@ -182,7 +182,7 @@ class Time(Task[Timing]):
     calibration: Calibration | None = None
     """Reference speed that images/s are computed from; None takes the reference's speed in these rounds."""
     reference: dict[str, Any] | None = None
-    """Subject that several entries are timed beside, instead of the reference of every study."""
+    """Subject that replaces the reference of every study, for several entries."""
     target: str | None = None
     """Name of the device; the first of the condition's kind if left out."""
     seconds: float | None = None

@@ -60,7 +60,7 @@ def prepare(
     Args:
         subject: What `build_subject` takes, or `{"onnx": FILE}`; or `{"training": SUBJECT}`, whose call is a training
             step of that network without the optimiser.
-        condition: How it is to run; a subject with an image size of its own has images of that size.
+        condition: How it is to run; a subject with its own image size has images of that size.
         num_classes: Outputs of the classifier.
         target: Name of the device; the first of the condition's kind if left out.
 

@@ -26,7 +26,7 @@ def count_subject(subject: Mapping[str, Any], img_size: int, *, num_classes: int
 
     Args:
         subject: What `build_subject` takes.
-        img_size: Side of the image in pixels, where the subject has no size of its own.
+        img_size: Side of the image in pixels; the subject's own size replaces it.
         num_classes: Classes of the head.
         emit: Unused; every worker function takes it.
     """

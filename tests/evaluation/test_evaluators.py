@@ -320,7 +320,7 @@ def test_one_network_without_a_calibration_is_timed_as_several_are_and_so_is_ano
 
 
 def is_free(*, alone):
-    """Whether another process could have the CPU now."""
+    """Returns True where another process could have the CPU now."""
 
     def stop(seconds):
         raise TimeoutError
