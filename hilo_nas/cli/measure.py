@@ -73,9 +73,8 @@ def run(
     """Times networks."""
     from hilo_nas.aims import build_objective, foresee_objective
     from hilo_nas.cli.display import build_display
-    from hilo_nas.evaluation import Inspect, evaluator_or_local, run_task
+    from hilo_nas.evaluation import Inspect, evaluator_or_local, run_task, time_networks
     from hilo_nas.measurement import TORCH_ONLY
-    from hilo_nas.evaluation import time_networks
     from hilo_nas.named_networks import find_network
 
     options = {
