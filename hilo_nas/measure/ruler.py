@@ -58,6 +58,7 @@ class Ruler:
         idle_timeout_s: Seconds of silence after which the worker counts as hung.
         env: `tuned` or `default`; see `Condition.env`.
         sleep: Waits, while others hold the device.
+        make_worker: Makes the process that times.
     """
 
     def __init__(
@@ -68,11 +69,12 @@ class Ruler:
         idle_timeout_s: float = 600.0,
         env: str = "tuned",
         sleep: Callable[[float], None] = time.sleep,
+        make_worker: Callable[..., Worker] = Worker,
     ) -> None:
         self._purpose = purpose
         self._env = env
         self._sleep = sleep
-        self._worker = Worker(
+        self._worker = make_worker(
             "timing", log, idle_timeout_s=idle_timeout_s, environment=TUNED_ENVIRONMENT if env == "tuned" else {}
         )
         self._found: dict[str, tuple[str, DeviceIdentity, int | None]] = {}

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,9 +30,6 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, WorkerDiedError, Wor
 from hilo_nas.events import Emit, Event, Notice, event_from_dict, event_to_dict
 
 __all__ = ["RECORDED_VARIABLES", "TUNED_ENVIRONMENT", "Worker", "call_twice"]
-
-START_UP_S = 900.0
-"""Seconds that a child may take to start and to import what it runs: minutes where a network disk is cold."""
 
 TUNED_ENVIRONMENT = {
     # Spinning threads collapse as soon as another process wants the core.
@@ -67,6 +64,10 @@ class Worker:
         idle_timeout_s: Seconds of silence (no event, no result) after which a call counts as hung; they begin once the
             child has started and has imported the function.
         environment: Variables set on top of this process's own before the child starts.
+        start_up_s: Seconds that a child may take to start and to import what it runs: minutes where a network disk is
+            cold.
+        count_oom_kills: Returns the kernel's count of processes killed for memory so far, or None where it does not
+            tell.
     """
 
     def __init__(
@@ -76,11 +77,15 @@ class Worker:
         *,
         idle_timeout_s: float = 600.0,
         environment: Mapping[str, str] = TUNED_ENVIRONMENT,
+        start_up_s: float = 900.0,
+        count_oom_kills: Callable[[], int | None] | None = None,
     ) -> None:
         self._name = name
         self._log = log
         self._idle_timeout_s = idle_timeout_s
         self._environment = dict(environment)
+        self._start_up_s = start_up_s
+        self._count_oom_kills = count_oom_kills or _count_oom_kills
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
 
@@ -98,7 +103,7 @@ class Worker:
             HiloNasError: What the function raised on purpose, as it raised it.
         """
         task = {"function": function, "arguments": dict(arguments)}
-        kills_before = _count_oom_kills()
+        kills_before = self._count_oom_kills()
         try:
             try:
                 self._begin(task, kills_before)
@@ -121,7 +126,7 @@ class Worker:
             connection.send_bytes(json.dumps(task).encode())
         except ConnectionError as error:
             raise self._obituary(kills_before) from error
-        self._receive(max(self._idle_timeout_s, START_UP_S), kills_before)
+        self._receive(max(self._idle_timeout_s, self._start_up_s), kills_before)
 
     def _receive(self, timeout_s: float, kills_before: int | None) -> dict[str, Any]:
         """Returns the child's next message."""
@@ -194,7 +199,7 @@ class Worker:
         code = self._process.returncode
         self.close()
         if code == -signal.SIGKILL:
-            kills = _count_oom_kills()
+            kills = self._count_oom_kills()
             if kills is None or kills_before is None or kills > kills_before:
                 return OutOfMemoryError(f"{self._name} was killed by the kernel, out of memory")
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"

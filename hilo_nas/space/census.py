@@ -20,7 +20,7 @@ from hilo_nas.space.space import SearchSpace, stage_values
 __all__ = ["EXACT_UP_TO", "Census", "count_space", "report_dead_knobs"]
 
 EXACT_UP_TO = 1_000_000
-"""Settings up to which distinct networks are counted one by one; beyond, their number is estimated."""
+"""Counting a million settings takes seconds."""
 
 _LONELY = ("window", "shifted")
 """Kinds in which a window of 1 leaves nothing else to attend to."""
@@ -47,15 +47,22 @@ class Census:
     """Share of 1,000 random settings within the limits on params and MACs."""
 
 
-def count_space(space: SearchSpace, *, img_size: int, num_classes: int) -> Census:
+def count_space(space: SearchSpace, *, img_size: int, num_classes: int, exact_up_to: int = EXACT_UP_TO) -> Census:
     """Returns the census of a space at a timing size; takes seconds for a million settings.
+
+    Args:
+        space: The space.
+        img_size: Side of the images in pixels.
+        num_classes: Outputs of the networks' classifiers.
+        exact_up_to: Settings up to which distinct networks are counted one by one; beyond, their number is estimated.
 
     Raises:
         UsageError: The images are smaller than the stride of some network of the space.
     """
     for patch_size in _patch_sizes(space):
         map_sizes(_smallest(space, patch_size), img_size)
-    networks, spread = _count_networks(space)
+    is_exact = space.n_configs <= exact_up_to
+    networks, spread = _count_networks(space, is_exact)
     random = Random(0)
 
     def params(arch: ArchConfig) -> float:
@@ -73,7 +80,7 @@ def count_space(space: SearchSpace, *, img_size: int, num_classes: int) -> Censu
     return Census(
         n_configs=space.n_configs,
         n_networks=networks,
-        is_exact=space.n_configs <= EXACT_UP_TO,
+        is_exact=is_exact,
         n_networks_se=spread,
         params_m=(params_range[0], params_range[1]),
         gmacs=(macs_range[0], macs_range[1]),
@@ -108,7 +115,7 @@ def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tupl
     return forms
 
 
-def _count_networks(space: SearchSpace) -> tuple[int, float]:
+def _count_networks(space: SearchSpace, is_exact: bool) -> tuple[int, float]:
     """Returns the number of distinct networks and its standard error.
 
     A network that m settings spell is drawn m times as often as one that a single setting spells, so the mean of 1/m
@@ -118,7 +125,7 @@ def _count_networks(space: SearchSpace) -> tuple[int, float]:
         (shared["patch_size", None], [_stage_forms(space, shared, i) for i in range(N_STAGES)])
         for shared in _shared_settings(space)
     ]
-    if space.n_configs <= EXACT_UP_TO:
+    if is_exact:
         distinct = {(patch, *stages) for patch, forms in settings for stages in itertools.product(*forms)}
         return len(distinct), 0.0
     random = Random(0)

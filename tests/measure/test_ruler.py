@@ -80,10 +80,9 @@ class FakeWorker:
 
 
 @pytest.fixture
-def ruler(tmp_path, monkeypatch):
+def ruler(tmp_path):
     """A ruler whose worker is a `FakeWorker`."""
-    monkeypatch.setattr(ruler_module, "Worker", FakeWorker)
-    with Ruler(tmp_path / "timing.log", purpose="study demo") as ruler:
+    with Ruler(tmp_path / "timing.log", purpose="study demo", make_worker=FakeWorker) as ruler:
         yield ruler
 
 
@@ -91,8 +90,8 @@ def entrants(*names, **condition):
     return {name: Entrant(subject={"timm": name}, condition=build_condition(**condition)) for name in names}
 
 
-def fail(monkeypatch, happen):
-    monkeypatch.setattr(FakeWorker, "happen", staticmethod(happen))
+def fail(ruler, happen):
+    ruler._worker.happen = happen
 
 
 def groups_of(ruler):
@@ -117,7 +116,7 @@ def test_nothing_to_time_takes_no_worker(ruler):
     assert ruler._worker.calls == []
 
 
-def test_the_device_is_held_while_the_worker_times_and_not_after(ruler, monkeypatch):
+def test_the_device_is_held_while_the_worker_times_and_not_after(ruler):
     held = []
 
     def is_free():
@@ -131,7 +130,7 @@ def test_the_device_is_held_while_the_worker_times_and_not_after(ruler, monkeypa
         except TimeoutError:
             return False
 
-    fail(monkeypatch, lambda function, names, count: held.append((function, not is_free())))
+    fail(ruler, lambda function, names, count: held.append((function, not is_free())))
     ruler.measure_cohort(entrants("a"), ignore)
     ruler.calibrate(build_condition(), ignore)
     ruler.measure(entrants("a")["a"], CALIBRATION, ignore)
@@ -148,12 +147,12 @@ def test_a_large_cohort_is_timed_in_groups_of_nearly_equal_size(ruler):
     assert len({measurement.cohort for measurement in found.measurements.values()}) == 3
 
 
-def test_networks_that_do_not_fit_together_are_timed_in_smaller_groups_and_none_fails(ruler, monkeypatch):
+def test_networks_that_do_not_fit_together_are_timed_in_smaller_groups_and_none_fails(ruler):
     def happen(function, names, count):
         if function == "measure_cohort" and len(names) > 3:
             raise OutOfMemoryError("CUDA out of memory")
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     events = []
     found = ruler.measure_cohort(entrants(*"abcdefgh"), events.append)
     assert list(found.measurements) == list("abcdefgh")
@@ -174,12 +173,12 @@ def test_networks_that_do_not_fit_together_are_timed_in_smaller_groups_and_none_
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_the_network_that_cannot_be_timed_is_found_and_fails_alone(ruler, monkeypatch, error):
+def test_the_network_that_cannot_be_timed_is_found_and_fails_alone(ruler, error):
     def happen(function, names, count):
         if "culprit" in names:
             raise error
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     events = []
     found = ruler.measure_cohort(entrants("a", "b", "culprit", "c", "d"), events.append)
     assert set(found.measurements) == {"a", "b", "c", "d"}
@@ -197,8 +196,8 @@ def test_the_network_that_cannot_be_timed_is_found_and_fails_alone(ruler, monkey
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_network_that_cannot_run_so_fails_alone_and_splits_nobody(ruler, monkeypatch, error):
-    monkeypatch.setattr(FakeWorker, "refused", {"culprit": error})
+def test_a_network_that_cannot_run_so_fails_alone_and_splits_nobody(ruler, error):
+    ruler._worker.refused = {"culprit": error}
     events = []
     found = ruler.measure_cohort(entrants("a", "culprit", "b"), events.append)
     assert set(found.measurements) == {"a", "b"}
@@ -208,23 +207,23 @@ def test_a_network_that_cannot_run_so_fails_alone_and_splits_nobody(ruler, monke
     assert len(groups_of(ruler)) == 1
 
 
-def test_a_reference_that_nobody_knows_is_no_networks_fault(ruler, monkeypatch):
+def test_a_reference_that_nobody_knows_is_no_networks_fault(ruler):
     def happen(function, names, count):
         if function == "measure_cohort":
             raise UsageError("timm 1.0 has no model 'reference'")
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     with pytest.raises(UsageError, match="no model 'reference'"):
         ruler.measure_cohort(entrants("a", "b"), ignore, reference={"timm": "reference"})
     assert len(groups_of(ruler)) == 1
 
 
-def test_a_worker_that_dies_once_has_a_second_try_and_the_user_is_told(ruler, monkeypatch):
+def test_a_worker_that_dies_once_has_a_second_try_and_the_user_is_told(ruler):
     def happen(function, names, count):
         if function == "measure_cohort" and count == 2:
             raise WorkerDiedError("timing was killed by signal 9")
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     events = []
     found = ruler.measure_cohort(entrants("a", "b"), events.append)
     assert set(found.measurements) == {"a", "b"}
@@ -233,46 +232,46 @@ def test_a_worker_that_dies_once_has_a_second_try_and_the_user_is_told(ruler, mo
     assert events == [Notice(level="warning", text=text)]
 
 
-def test_a_worker_that_dies_twice_or_hangs_ends_a_single_measurement(ruler, monkeypatch):
+def test_a_worker_that_dies_twice_or_hangs_ends_a_single_measurement(ruler):
     errors = [WorkerDiedError("once"), WorkerDiedError("twice"), WorkerHungError("hung")]
 
     def happen(function, names, count):
         if function == "measure":
             raise errors.pop(0)
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     for law in ("twice", "hung"):
         with pytest.raises((WorkerDiedError, WorkerHungError), match=law):
             ruler.measure(entrants("a")["a"], CALIBRATION, ignore)
 
 
-def test_a_reference_that_does_not_fit_ends_the_timing_of_all(ruler, monkeypatch):
+def test_a_reference_that_does_not_fit_ends_the_timing_of_all(ruler):
     def happen(function, names, count):
         if function == "measure_cohort":
             raise MeasurementError("the reference network must fit into memory")
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     with pytest.raises(MeasurementError, match="the reference network"):
         ruler.measure_cohort(entrants("a", "b", "c"), ignore)
     assert len(groups_of(ruler)) == 1
 
 
-def test_a_calibration_that_the_kernel_kills_for_memory_is_told_with_the_way_out(ruler, monkeypatch):
+def test_a_calibration_that_the_kernel_kills_for_memory_is_told_with_the_way_out(ruler):
     def happen(function, names, count):
         if function == "calibrate":
             raise OutOfMemoryError("timing was killed by the kernel, out of memory")
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     law = r"must fit into memory, but timing was killed .* at batch_size 32 and 32 px\. Use a smaller --batch-size"
     with pytest.raises(MeasurementError, match=law):
         ruler.calibrate(build_condition(), ignore)
 
 
-def test_a_device_that_is_not_there_is_no_networks_fault(ruler, monkeypatch):
+def test_a_device_that_is_not_there_is_no_networks_fault(ruler):
     def happen(function, names, count):
         raise DeviceError("this machine has no device cuda. Use one of cpu.")
 
-    fail(monkeypatch, happen)
+    fail(ruler, happen)
     events = []
     with pytest.raises(DeviceError, match="no device cuda"):
         ruler.measure_cohort(entrants("a", "b", device="cuda"), events.append)
@@ -295,9 +294,9 @@ def test_forms_and_precisions_are_timed_side_by_side(ruler):
 
 
 @pytest.mark.parametrize(("env", "environment"), [("tuned", TUNED_ENVIRONMENT), ("default", {})])
-def test_the_worker_is_started_in_the_environment_asked_for(tmp_path, monkeypatch, env, environment):
-    monkeypatch.setattr(ruler_module, "Worker", FakeWorker)
-    assert Ruler(tmp_path / "timing.log", purpose="a test", env=env)._worker.environment == environment
+def test_the_worker_is_started_in_the_environment_asked_for(tmp_path, env, environment):
+    ruler = Ruler(tmp_path / "timing.log", purpose="a test", env=env, make_worker=FakeWorker)
+    assert ruler._worker.environment == environment
 
 
 def test_closing_ends_the_worker(ruler):

@@ -11,7 +11,6 @@ from procs import is_alive, wait_for
 
 from hilo_nas.errors import DataError, OutOfMemoryError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from hilo_nas.events import Notice
-from hilo_nas.measure import worker as worker_module
 from hilo_nas.measure.worker import Worker, call_twice
 
 
@@ -84,10 +83,12 @@ def test_a_kill_by_hand_is_not_taken_for_running_out_of_memory(worker):
         worker.call("worker_tasks:kill_self", {}, ignore)
 
 
-def test_a_kill_by_the_kernel_is_running_out_of_memory(worker, monkeypatch):
+def test_a_kill_by_the_kernel_is_running_out_of_memory(tmp_path):
     counts = iter([4, 5])
-    monkeypatch.setattr(worker_module, "_count_oom_kills", lambda: next(counts))
-    with pytest.raises(OutOfMemoryError, match="killed by the kernel, out of memory"):
+    with (
+        Worker("timing", tmp_path / "w.log", count_oom_kills=lambda: next(counts)) as worker,
+        pytest.raises(OutOfMemoryError, match="killed by the kernel, out of memory"),
+    ):
         worker.call("worker_tasks:kill_self", {}, ignore)
 
 
@@ -113,11 +114,10 @@ def test_the_time_of_starting_and_importing_is_no_silence(tmp_path, modules):
         assert worker.call("slow_to_import:work", {}, ignore) == "done"
 
 
-def test_a_start_that_takes_for_ever_is_ended(tmp_path, modules, monkeypatch):
-    monkeypatch.setattr(worker_module, "START_UP_S", 0.5)
+def test_a_start_that_takes_for_ever_is_ended(tmp_path, modules):
     (modules / "never_imported.py").write_text("import time\ntime.sleep(600)\n")
     with (
-        Worker("timing", tmp_path / "w.log", idle_timeout_s=0.1) as worker,
+        Worker("timing", tmp_path / "w.log", idle_timeout_s=0.1, start_up_s=0.5) as worker,
         pytest.raises(WorkerHungError, match=r"silent for 0\.5 s"),
     ):
         worker.call("never_imported:work", {}, ignore)

@@ -85,28 +85,25 @@ def test_folded_spaces_hold_fewer_networks_than_settings():
 
 
 @pytest.mark.parametrize("name", ["dead everywhere", "shared and per stage", "placement", "heads by number", "kinds"])
-def test_the_estimate_lies_within_four_standard_errors_of_the_count(name, monkeypatch):
+def test_the_estimate_lies_within_four_standard_errors_of_the_count(name):
     exact = count_space(SMALL[name], img_size=32, num_classes=10)
-    monkeypatch.setattr(census, "EXACT_UP_TO", 1)
-    estimate = count_space(SMALL[name], img_size=32, num_classes=10)
+    estimate = count_space(SMALL[name], img_size=32, num_classes=10, exact_up_to=1)
     assert not estimate.is_exact
     assert estimate.n_networks_se < exact.n_networks / 10
     assert abs(estimate.n_networks - exact.n_networks) <= 4 * estimate.n_networks_se + 0.5
 
 
-def test_the_estimate_of_a_shipped_space_agrees_with_its_count(monkeypatch):
+def test_the_estimate_of_a_shipped_space_agrees_with_its_count():
     space = load_space("litv2_digits")
     exact = count_space(space, img_size=32, num_classes=10)
     assert exact.is_exact
-    monkeypatch.setattr(census, "EXACT_UP_TO", 1000)
-    estimate = count_space(space, img_size=32, num_classes=10)
+    estimate = count_space(space, img_size=32, num_classes=10, exact_up_to=1000)
     assert abs(estimate.n_networks - exact.n_networks) <= 4 * estimate.n_networks_se
 
 
-def test_a_space_without_dead_settings_is_estimated_without_error(monkeypatch):
+def test_a_space_without_dead_settings_is_estimated_without_error():
     space = build(depths=[[1, 2, 3, 4]] * 4)
-    monkeypatch.setattr(census, "EXACT_UP_TO", 1)
-    estimate = count_space(space, img_size=32, num_classes=10)
+    estimate = count_space(space, img_size=32, num_classes=10, exact_up_to=1)
     assert (estimate.n_networks, estimate.n_networks_se) == (256, 0.0)
 
 
