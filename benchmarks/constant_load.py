@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 
+from builders import fresh
 from scipy.stats import kendalltau
 
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
@@ -30,7 +31,7 @@ from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name, verdict_of
 from hilo_nas.space import load_space
-from hilo_nas.study import find_study
+from hilo_nas.study import open_study
 
 NETWORKS = 3
 SECONDS_EACH = 1.0
@@ -111,7 +112,7 @@ def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, Tri
             time.sleep(load_after_s)
             stack.enter_context(load())
         process.wait()
-    records = [record for record in find_study(name).load_records() if record.measurement]
+    records = [record for record in fresh(open_study(name)).records if record.measurement]
     speeds = [(r.number, round(r.measurement.images_per_s), verdict_name(r.measurement)) for r in records]
     print(f"{name}: exit {process.returncode}; (trial, images/s, verdict) {speeds}", flush=True)
     return {record.key: record for record in records}

@@ -150,7 +150,7 @@ class TrialRecord:
 
     @property
     def measurement(self) -> Measurement | None:
-        """The first measurement: the study's objective condition, timed last (see `StudyFolder.load_records`)."""
+        """The first measurement: the study's objective condition, timed last (see `Study.load_records`)."""
         return self.measurements[0] if self.measurements else None
 
     def measurements_by_condition(self) -> dict[str, Measurement]:

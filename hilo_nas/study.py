@@ -6,19 +6,17 @@ Reading needs neither lock nor write access, and neither torch nor Optuna.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from hilo_nas.calibration import read_timings
 from hilo_nas.csv_files import CsvFiles
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
 from hilo_nas.front import Front
-from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.plain_files import read_text
 from hilo_nas.records import TrialRecord, load_records, write_atomically, write_record
@@ -28,9 +26,7 @@ from hilo_nas.states import TrialState
 __all__ = [
     "STUDIES_VARIABLE",
     "Study",
-    "StudyFolder",
-    "find_study",
-    "new_study_folder",
+    "new_study",
     "open_study",
     "slug",
     "studies_folder",
@@ -44,11 +40,28 @@ _MOST_BYTES = 160
 """Bytes of a name in a file's name; file systems take 255 in all."""
 
 
-@dataclasses.dataclass(frozen=True)
-class StudyFolder:
-    """One study on disk."""
+class Study:
+    """A study: its folder, and its manifest and records, loaded once, when they are first asked for.
 
-    path: Path
+    Readers take `manifest`, `records`, `front` and `record`. Whoever holds the study's lock writes by `write` and
+    `write_manifest`, which keep all of these up to date; what another process writes is not seen.
+
+    Args:
+        path: The folder, whether it is there or not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._manifest: Manifest | None = None
+        self._stored: dict[int, TrialRecord] | None = None
+        self._records: dict[int, TrialRecord] = {}
+        self._cohorts: dict[str, set[int]] = {}
+        self._fronts: dict[str | None, Front] = {}
+        self._csv_files = CsvFiles(path)
+        self._keeps_csv_files = False
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.path)!r})"
 
     @property
     def address(self) -> str:
@@ -101,79 +114,17 @@ class StudyFolder:
         """Whether there are records, of a study or of what is left of one."""
         return os.path.isdir(self.trials_path) and any(self.trials_path.glob("[0-9]*.json"))
 
+    @property
+    def local_path(self) -> Path:
+        """What is true on this machine alone, such as where the data lies; see `hilo_nas.local`."""
+        return self.path / "local.yaml"
+
     def orphaned(self) -> RecordError:
         """Returns the error for trials without a manifest."""
         has = "its manifest.yaml is no file" if os.path.lexists(self.manifest_path) else "no manifest.yaml"
         return RecordError(
             f"{self.path} holds trials, but {has} to say what they are. Restore it from a copy, or use another --study."
         )
-
-    def load_manifest(self) -> Manifest:
-        """Returns the manifest.
-
-        Raises:
-            RecordError: It cannot be understood, or was made by a newer version.
-            StorageError: It cannot be read.
-        """
-        try:
-            return Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
-        except OSError as error:
-            raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
-        except (RecordError, UnicodeDecodeError) as error:
-            raise RecordError(
-                f"{self.manifest_path}: {error}. Restore it from a copy, or use another --study."
-                if isinstance(error, UnicodeDecodeError)
-                else f"{self.manifest_path}: {error}"
-            ) from error
-
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Writes the manifest atomically."""
-        write_atomically(self.manifest_path, manifest.to_yaml())
-
-    def load_records(self) -> list[TrialRecord]:
-        """Returns the records in the order of their numbers.
-
-        Timings are read and ordered by `read_timings`, scores by `Manifest.interpret_scores`.
-
-        A re-timing that was cut off before the manifest changed does not count.
-        """
-        return self._interpret(load_records(self.trials_path))
-
-    def _interpret(self, records: list[TrialRecord]) -> list[TrialRecord]:
-        """Returns records as this version reads what is stored; a folder without a manifest holds no results yet."""
-        if not any(record.measurements or record.scores for record in records):
-            return records
-        manifest = self.load_manifest()
-        return [manifest.interpret_scores(record) for record in read_timings(records, manifest)]
-
-    def write_record(self, record: TrialRecord) -> None:
-        """Writes a record atomically."""
-        write_record(self.trials_path, record)
-
-    def load_local(self) -> Local:
-        """Returns what is true on this machine alone (where the data lies), as far as this user wrote it here."""
-        return load_local(self.path / "local.yaml")
-
-    def write_local(self, values: Mapping[str, str | None]) -> None:
-        """Writes what is true on this machine alone, signed as this user's."""
-        write_local(self.path / "local.yaml", values)
-
-
-class Study(StudyFolder):
-    """A study whose manifest and records are loaded once, when they are first asked for.
-
-    Readers take `manifest`, `records`, `front` and `record`. Whoever holds the study's lock writes by `write` and
-    `write_manifest`, which keep all of these up to date; what another process writes is not seen.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._manifest: Manifest | None = None
-        self._stored: dict[int, TrialRecord] | None = None
-        self._records: dict[int, TrialRecord] = {}
-        self._cohorts: dict[str, set[int]] = {}
-        self._fronts: dict[str | None, Front] = {}
-        self._csv_files = CsvFiles(path)
 
     @property
     def manifest(self) -> Manifest:
@@ -184,12 +135,15 @@ class Study(StudyFolder):
             StorageError: It cannot be read.
         """
         if self._manifest is None:
-            self._manifest = super().load_manifest()
+            self._manifest = self._load_manifest()
         return self._manifest
 
     @property
     def records(self) -> Sequence[TrialRecord]:
-        """All trials in the order of their numbers, as this version reads them; see `StudyFolder.load_records`.
+        """All trials in the order of their numbers, as this version reads them.
+
+        Timings are read and ordered by `read_timings`, scores by `Manifest.interpret_scores`. A re-timing that was cut
+        off before the manifest changed does not count.
 
         Raises:
             RecordError: A file is torn, is no record, or was written by a newer version; names the file.
@@ -243,18 +197,19 @@ class Study(StudyFolder):
         return record
 
     def write(self, record: TrialRecord) -> None:
-        """Stores a record atomically, then takes it up; every few seconds, the CSV files follow.
+        """Stores a record atomically, then takes it up; see `keeping_csv_files` for the CSV files.
 
         Raises:
             StorageError: The folder cannot be written.
         """
         self._load()
-        super().write_record(record)
+        self._store(record)
         assert self._stored is not None
         self._stored[record.number] = record
         self._index(record)
         self._read_again(self._sharing_rounds([record.number]))
-        self._csv_files.refresh(self.front)
+        if self._keeps_csv_files:
+            self._csv_files.refresh(self.front)
 
     def write_csv_files(self) -> None:
         """Writes `trials.csv` and `front.csv`, with P(front).
@@ -274,29 +229,40 @@ class Study(StudyFolder):
             StorageError: The folder cannot be written.
         """
         self._csv_files.write(self.front(), with_probabilities=False)
+        self._keeps_csv_files = True
         try:
             yield
         finally:
+            self._keeps_csv_files = False
             self.write_csv_files()
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Writes the manifest atomically; its calibrations change what the records say."""
-        super().write_manifest(manifest)
+        write_atomically(self.manifest_path, manifest.to_yaml())
         self._manifest = manifest
         if self._stored is not None:
             self._read_all()
 
-    def load_manifest(self) -> Manifest:
-        """Returns `manifest`."""
-        return self.manifest
+    def _load_manifest(self) -> Manifest:
+        try:
+            return Manifest.from_yaml(read_text(self.manifest_path, MOST_BYTES))
+        except OSError as error:
+            raise StorageError(f"cannot read {self.manifest_path}: {error.strerror or error}") from error
+        except (RecordError, UnicodeDecodeError) as error:
+            raise RecordError(
+                f"{self.manifest_path}: {error}. Restore it from a copy, or use another --study."
+                if isinstance(error, UnicodeDecodeError)
+                else f"{self.manifest_path}: {error}"
+            ) from error
 
-    def load_records(self) -> list[TrialRecord]:
-        """Returns `records`."""
-        return list(self.records)
+    def _store(self, record: TrialRecord) -> None:
+        write_record(self.trials_path, record)
 
-    def write_record(self, record: TrialRecord) -> None:
-        """Stores a record; see `write`."""
-        self.write(record)
+    def _interpret(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """Returns records as this version reads what is stored; a folder without a manifest holds no results yet."""
+        if not any(record.measurements or record.scores for record in records):
+            return records
+        return [self.manifest.interpret_scores(record) for record in read_timings(records, self.manifest)]
 
     def _load(self) -> None:
         if self._stored is None:
@@ -347,26 +313,14 @@ def open_study(name_or_path: str | Path, studies_dir: Path | None = None) -> Stu
         NotFoundError: There is no such study; lists near names.
         RecordError: There are trials, but no manifest.
     """
-    return Study(find_study(str(name_or_path), studies_dir).path)
-
-
-def studies_folder(given: Path | None = None) -> Path:
-    """Returns the folder of all studies: the one given, else the environment's, else `studies` here."""
-    return given or Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
-
-
-def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
-    """Returns the study of a name, or of a folder's path.
-
-    Raises:
-        NotFoundError: There is no such study; lists near names.
-    """
+    name = str(name_or_path)
     folder = studies_folder(studies_dir)
     for path in (folder / name, Path(name)):
-        if StudyFolder(path).exists:
-            return StudyFolder(path)
-        if StudyFolder(path).holds_trials:
-            raise StudyFolder(path).orphaned()
+        study = Study(path)
+        if study.exists:
+            return study
+        if study.holds_trials:
+            raise study.orphaned()
     try:
         known = sorted(path.parent.name for path in folder.glob("*/manifest.yaml"))
     except OSError as error:
@@ -376,13 +330,18 @@ def find_study(name: str, studies_dir: Path | None = None) -> StudyFolder:
     raise NotFoundError(f"no study {name!r} in {folder}. {hint}")
 
 
+def studies_folder(given: Path | None = None) -> Path:
+    """Returns the folder of all studies: the one given, else the environment's, else `studies` here."""
+    return given or Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
+
+
 def slug(name: str) -> str:
     """Returns a name as a part of a file's name, safe whoever chose it; a name of a new study stays as it is."""
     text = _OTHER.sub("_", unicodedata.normalize("NFC", name)).strip().lstrip(".-")
     return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip() or "_"
 
 
-def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:
+def new_study(name: str, studies_dir: Path | None = None) -> Study:
     """Returns where a study of that name is, or would be made.
 
     Raises:
@@ -393,4 +352,4 @@ def new_study_folder(name: str, studies_dir: Path | None = None) -> StudyFolder:
             "a new study's name must be one folder name of letters, digits, spaces and _ . + = @ , - (not the first), "
             f"but got {name!r}. Use --studies-dir to choose where studies lie."
         )
-    return StudyFolder(studies_folder(studies_dir) / name)
+    return Study(studies_folder(studies_dir) / name)

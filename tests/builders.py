@@ -20,11 +20,11 @@ from hilo_nas.cost import count_macs, count_params
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
 from hilo_nas.one_line import one_line
-from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.records import Subject, TrialRecord, write_record
 from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 from hilo_nas.transitions import interrupt
 
 TINY = ArchConfig(
@@ -210,14 +210,19 @@ def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fi
 
 def write_study(
     studies_dir: Path, name: str = "demo", records: Sequence[TrialRecord] = (), manifest: Manifest | None = None
-) -> StudyFolder:
-    """Writes a stored study (manifest and records) and returns its folder."""
-    folder = StudyFolder(studies_dir / name)
-    folder.trials_path.mkdir(parents=True)
-    folder.write_manifest(manifest or build_manifest(name))
+) -> Study:
+    """Writes a stored study (manifest and records) and returns it; nothing of it is loaded yet."""
+    study = Study(studies_dir / name)
+    study.trials_path.mkdir(parents=True)
+    study.write_manifest(manifest or build_manifest(name))
     for record in records:
-        folder.write_record(record)
-    return folder
+        write_record(study.trials_path, record)
+    return fresh(study)
+
+
+def fresh(study: Study) -> Study:
+    """The study as another process would open it now: its files are read again."""
+    return Study(study.path)
 
 
 def build_cohort(

@@ -13,12 +13,13 @@ from builders import (
     build_measurement,
     build_record,
     build_score,
+    fresh,
     write_study,
 )
 
 from hilo_nas.calibration import anchored, calibration_error
 from hilo_nas.front import Front
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 LABEL = build_condition().label()
 
@@ -29,13 +30,13 @@ def probability_of_speed(own, other):
 
 
 def recalibrated(folder, images_per_s):
-    manifest = folder.load_manifest()
-    folder.write_manifest(dataclasses.replace(manifest, calibrations={LABEL: build_calibration(images_per_s)}))
+    manifest = fresh(folder).manifest
+    fresh(folder).write_manifest(dataclasses.replace(manifest, calibrations={LABEL: build_calibration(images_per_s)}))
     return folder
 
 
 def speeds(folder):
-    return [m.images_per_s for record in folder.load_records() for m in record.measurements]
+    return [m.images_per_s for record in fresh(folder).records for m in record.measurements]
 
 
 def timings(cohort, verdicts, when, faster=1.0, **fields):
@@ -73,7 +74,7 @@ def trials(*cohorts):
 
 
 def read(tmp_path, records):
-    return write_study(tmp_path, "s", records).load_records()
+    return fresh(write_study(tmp_path, "s", records)).records
 
 
 # By the calibration in force.
@@ -89,7 +90,7 @@ def test_a_study_whose_calibration_never_changed_reads_the_stored_values(tmp_pat
 def test_a_changed_calibration_changes_every_speed_and_interval_and_no_ratio(tmp_path):
     records = trials(timings("c", ["steady", "steady"], 1))
     before = read(tmp_path, records)
-    after = recalibrated(StudyFolder(tmp_path / "s"), 1569.0).load_records()
+    after = fresh(recalibrated(Study(tmp_path / "s"), 1569.0)).records
     for old, new in zip(before, after, strict=True):
         for name in ("images_per_s", "images_per_s_low", "images_per_s_high", "images_per_s_spread"):
             assert getattr(new.measurement, name) == pytest.approx(getattr(old.measurement, name) * 1569 / 256)
@@ -100,8 +101,8 @@ def test_a_changed_calibration_changes_every_speed_and_interval_and_no_ratio(tmp
 def test_a_calibration_that_is_taken_back_gives_the_old_values(tmp_path):
     folder = write_study(tmp_path, "s", trials(timings("c", ["steady", "steady"], 1)))
     before = speeds(folder)
-    for record in recalibrated(folder, 1569.0).load_records():
-        folder.write_record(record)  # as a search does
+    for record in fresh(recalibrated(folder, 1569.0)).records:
+        fresh(folder).write(record)  # as a search does
     assert speeds(recalibrated(folder, 256.0)) == pytest.approx(before, rel=1e-9)
 
 

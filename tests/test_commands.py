@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from builders import build_infeasible, build_manifest, build_record, demo_records, write_study
+from builders import build_infeasible, build_manifest, build_record, demo_records, fresh, write_study
 
 import hilo_nas
 from hilo_nas.cli import main
@@ -15,7 +15,7 @@ from hilo_nas.cli.app import app
 from hilo_nas.cli.hints import confirm_command, hints_after_search, remeasure_command, resume_hint
 from hilo_nas.commands import command
 from hilo_nas.front import Front
-from hilo_nas.study import Study, find_study
+from hilo_nas.study import Study, open_study
 
 PACKAGE = Path(hilo_nas.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()
@@ -112,7 +112,7 @@ def folder(tmp_path, monkeypatch):
 def hints(folder, records, *, is_exhausted=False, **manifest):
     study = write_study(folder, "my study", records, build_manifest("my study", **manifest))
     return hints_after_search(
-        "my study", folder, study.load_manifest(), Study(study.path).front(), is_exhausted=is_exhausted
+        "my study", folder, fresh(study).manifest, Study(study.path).front(), is_exhausted=is_exhausted
     )
 
 
@@ -158,7 +158,7 @@ def test_other_hints_parse(tmp_path):
 
 def test_a_study_elsewhere_is_named_by_its_path(folder):
     study = write_study(folder, "demo", [build_record(0)])
-    assert find_study(study.address).path == study.path
+    assert open_study(study.address).path == study.path
     here = write_study(Path("studies"), "here")
     assert here.address == "here"
 
@@ -166,9 +166,9 @@ def test_a_study_elsewhere_is_named_by_its_path(folder):
 def test_a_new_study_of_the_default_space_is_made_where_options_say_how(folder):
     from hilo_nas.errors import NotFoundError
     from hilo_nas.search import SearchRequest
-    from hilo_nas.search.setting import DEFAULT_SPACE, find_folder
+    from hilo_nas.search.setting import DEFAULT_SPACE, find_study
 
-    space, made = find_folder(SearchRequest(study="mine", proxy="mine.py:score", proxy_images=2000))
+    space, made = find_study(SearchRequest(study="mine", proxy="mine.py:score", proxy_images=2000))
     assert (space.name, made.name, made.exists) == (DEFAULT_SPACE, "mine", False)
     with pytest.raises(NotFoundError):
-        find_folder(SearchRequest(study="mistyped", trials=40))
+        find_study(SearchRequest(study="mistyped", trials=40))

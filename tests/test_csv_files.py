@@ -15,6 +15,7 @@ from builders import (
     build_record,
     build_score,
     demo_records,
+    fresh,
     write_study,
 )
 
@@ -223,7 +224,7 @@ def test_the_tables_are_written_beside_the_records(tmp_path):
 def test_written_tables_are_rewritten_when_a_record_changes(tmp_path):
     folder = write_study(tmp_path, records=demo_records())
     Study(folder.path).write_csv_files()
-    folder.write_record(build_record(3, 5000.0, 0.99))
+    fresh(folder).write(build_record(3, 5000.0, 0.99))
     Study(folder.path).write_csv_files()
     assert pd.read_csv(folder.path / "front.csv")["number"].tolist() == [3]
 

@@ -153,7 +153,7 @@ def test_a_subject_with_its_own_image_size_is_another_network():
     assert (small.key, large.key) == ("timm:resnet18", "timm:resnet18@256")
     assert large.to_dict() == {"timm": "resnet18", "img_size": 256}
     assert Subject.from_dict(large.to_dict()) == large
-    with pytest.raises(RecordError, match="img_size must be at least 1, but got 0"):
+    with pytest.raises(RecordError, match="img_size must be a whole number >= 1, but got 0"):
         Subject.from_dict({"timm": "resnet18", "img_size": 0})
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from builders import build_record, write_study
+from builders import build_record, fresh, write_study
 from fakes import FakeMachine
 
 from hilo_nas.errors import RecordError
@@ -14,7 +14,7 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.records import SCHEMA_VERSION, TrialRecord
 from hilo_nas.schema_1 import upgraded, upgraded_manifest
 from hilo_nas.search import SearchRequest, run_search
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 ASSETS = Path(__file__).parent / "assets" / "schema_1"
 # Images/s, half of their 95 % interval and the score, as the version that stored them read them.
@@ -33,7 +33,7 @@ FRONTS = {"protocol_1": [6, 3, 9], "search": [0, 3, 2]}
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_its_values_and_its_front_are_what_they_were(name):
-    records = StudyFolder(ASSETS / name).load_records()
+    records = Study(ASSETS / name).records
     found = {r.number: (r.measurement.images_per_s, r.measurement.half_width, r.score.value) for r in records}
     for number, figures in FIGURES[name].items():
         assert found[number] == pytest.approx(figures, rel=1e-12)
@@ -43,23 +43,23 @@ def test_its_values_and_its_front_are_what_they_were(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_written_again_it_is_of_this_schema_and_says_the_same(name, tmp_path):
-    stored = StudyFolder(ASSETS / name)
-    copy = write_study(tmp_path, name, stored.load_records(), stored.load_manifest())
+    stored = Study(ASSETS / name)
+    copy = write_study(tmp_path, name, fresh(stored).records, fresh(stored).manifest)
     for path in copy.trials_path.iterdir():
         assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION
-    assert copy.load_records() == stored.load_records()
-    assert copy.load_manifest() == stored.load_manifest()
+    assert fresh(copy).records == fresh(stored).records
+    assert fresh(copy).manifest == fresh(stored).manifest
 
 
 def test_its_search_goes_on_and_changes_no_record_of_before(tmp_path):
     shutil.copytree(ASSETS / "search", tmp_path / "s")
-    folder = StudyFolder(tmp_path / "s")
-    before = folder.load_records()
-    machine = FakeMachine(devices={"cpu": folder.load_manifest().device})
+    folder = Study(tmp_path / "s")
+    before = fresh(folder).records
+    machine = FakeMachine(devices={"cpu": fresh(folder).manifest.device})
     machine.form = before[0].measurement.form
     request = SearchRequest(study="s", studies_dir=tmp_path, until_trials=6, remeasure=False)
     run_search(request, lambda event: None, evaluator=machine)
-    after = folder.load_records()
+    after = fresh(folder).records
     assert [r.key for r in after[: len(before)]] == [r.key for r in before]
     assert [r.measurement.ratio for r in after[: len(before)]] == [r.measurement.ratio for r in before]
     assert sum(record.is_measured for record in after) == 6

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from builders import fresh
 from fakes import FakeMachine
 
 from hilo_nas.cli import main
@@ -21,7 +22,7 @@ from hilo_nas.proxy.kinds.training import RECIPE
 from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.samplers import build_sampler
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 FOLDER = Path(__file__).parents[1] / "studies"
 # Those that the folder's README tells of; others that lie there are a developer's own.
@@ -34,8 +35,8 @@ def test_there_are_stored_studies():
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_a_stored_study_is_read_as_it_was_written(path):
-    folder = StudyFolder(path)
-    manifest, records = folder.load_manifest(), folder.load_records()
+    folder = Study(path)
+    manifest, records = fresh(folder).manifest, fresh(folder).records
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest  # newer fields have their defaults, none is lost
     stored, written = (yaml.safe_load(text) for text in (folder.manifest_path.read_text(), manifest.to_yaml()))
     assert _common(stored, written) == stored
@@ -61,13 +62,13 @@ def _common(stored, written):
 def copy(tmp_path):
     """CIFAR-10's study, made when networks were timed by another protocol, where it may be written to."""
     shutil.copytree(FOLDER / "cifar10-cpu", tmp_path / "old", ignore=shutil.ignore_patterns(".lock", "study.db*"))
-    return StudyFolder(tmp_path / "old")
+    return Study(tmp_path / "old")
 
 
 @pytest.fixture
 def machine(copy, monkeypatch):
     """The machine that made it, as far as this version's timing goes."""
-    machine = FakeMachine(devices={"cpu": copy.load_manifest().device})
+    machine = FakeMachine(devices={"cpu": fresh(copy).manifest.device})
     monkeypatch.setattr(local, "LocalEvaluator", machine)
     return machine
 
@@ -88,37 +89,37 @@ def test_a_study_of_an_older_protocol_is_read_in_every_way(copy, capsys):
 
 
 def test_a_study_of_an_older_protocol_is_refused_by_a_search_with_the_way_out(copy, machine):
-    before = copy.load_records()
+    before = fresh(copy).records
     request = SearchRequest(study="old", studies_dir=copy.path.parent, trials=1)
     with pytest.raises(StudyMismatchError) as caught:
         run_search(request, lambda event: None)
     assert f"  timing protocol: 1 in the study, {PROTOCOL} now" in str(caught.value)
     assert str(caught.value).endswith(f"hilo-nas remeasure {copy.path}")
-    assert copy.load_records() == before
+    assert fresh(copy).records == before
     assert machine.measured == machine.scored == []
 
 
 def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(copy, machine):
-    before = copy.load_records()
+    before = fresh(copy).records
     run_remeasure(RemeasureRequest(study="old", studies_dir=copy.path.parent), lambda event: None)
-    after = copy.load_records()
+    after = fresh(copy).records
     assert [[m.protocol for m in record.measurements] for record in after] == [[PROTOCOL, 1]] * len(before)
     assert [record.measurements[1:] for record in after] == [record.measurements for record in before]
     assert [record.scores for record in after] == [record.scores for record in before]
-    manifest = copy.load_manifest()
+    manifest = fresh(copy).manifest
     machine.data["content_hash"] = manifest.data.hash
     request = SearchRequest(study="old", studies_dir=copy.path.parent, data="digits", remeasure=False)
     with pytest.raises(StudyMismatchError, match="proxy recipe: 'adamw-1' in the study, 'adamw-2' now"):
         run_search(request, lambda event: None)
     # Only the recipe of its trainings stood in the way.
-    copy.write_manifest(dataclasses.replace(manifest, plan=dataclasses.replace(manifest.plan, recipe=RECIPE)))
+    fresh(copy).write_manifest(dataclasses.replace(manifest, plan=dataclasses.replace(manifest.plan, recipe=RECIPE)))
     assert run_search(request, lambda event: None)[1].measured == len(before)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_a_sampler_proposes_from_the_records_of_a_stored_study(path):
-    folder = StudyFolder(path)
-    manifest, records = folder.load_manifest(), folder.load_records()
+    folder = Study(path)
+    manifest, records = fresh(folder).manifest, fresh(folder).records
     study = OptunaStudy(manifest.space, build_sampler(manifest.sampler, 0), limits=manifest.limits_in_force)
     proposal = study.propose(records)
     assert manifest.space.decode(proposal.params)

@@ -21,6 +21,7 @@ from builders import (
     build_record,
     build_score,
     demo_records,
+    fresh,
     records,
     write_study,
 )
@@ -30,15 +31,13 @@ from hypothesis import strategies as st
 from hilo_nas.calibration import read_timings
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, TrialStateError, UsageError
 from hilo_nas.front import Front
-from hilo_nas.local import Local
+from hilo_nas.local import Local, load_local, write_local
 from hilo_nas.pareto import dominates
 from hilo_nas.states import TrialState
 from hilo_nas.study import (
     STUDIES_VARIABLE,
     Study,
-    StudyFolder,
-    find_study,
-    new_study_folder,
+    new_study,
     open_study,
     slug,
     studies_folder,
@@ -61,31 +60,31 @@ def studies(tmp_path):
 
 
 def test_a_study_is_found_by_its_name(studies):
-    folder = find_study("my-gpu", studies)
+    folder = open_study("my-gpu", studies)
     assert folder.path == studies / "my-gpu"
     assert folder.name == "my-gpu"
-    assert folder.load_manifest() == build_manifest("my-gpu")
-    assert folder.load_records() == told(demo_records())
+    assert fresh(folder).manifest == build_manifest("my-gpu")
+    assert fresh(folder).records == told(demo_records())
 
 
 def test_a_study_is_found_by_its_path(studies, tmp_path, monkeypatch):
-    assert find_study(str(tmp_path / "elsewhere" / "other"), studies).name == "other"
+    assert open_study(str(tmp_path / "elsewhere" / "other"), studies).name == "other"
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert find_study("other", studies).name == "other"
+    assert open_study("other", studies).name == "other"
     monkeypatch.chdir(tmp_path / "elsewhere" / "other")
-    assert find_study(".", studies).name == "other"
+    assert open_study(".", studies).name == "other"
 
 
 def test_an_unknown_study_is_answered_with_near_names(studies):
     with pytest.raises(NotFoundError) as caught:
-        find_study("mygpu", studies)
+        open_study("mygpu", studies)
     assert str(caught.value).startswith(f"no study 'mygpu' in {studies}. Did you mean my-gpu")
     assert caught.value.exit_code == 2
 
 
 def test_an_unknown_study_that_resembles_none_is_answered_with_those_there_are(studies):
     with pytest.raises(NotFoundError, match="Did you mean my-cpu or my-gpu"):
-        find_study("zzzzzzzz", studies)
+        open_study("zzzzzzzz", studies)
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -94,20 +93,20 @@ def test_where_there_is_no_study_the_way_to_one_is_told(tmp_path, exists):
     if exists:
         folder.mkdir()
     with pytest.raises(NotFoundError, match="There are no studies there yet: see `hilo-nas search`"):
-        find_study("any", folder)
+        open_study("any", folder)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_a_name_that_no_disk_can_hold_is_no_study(tmp_path, name):
     with pytest.raises(NotFoundError, match="no study"):
-        find_study(name, tmp_path)
+        open_study(name, tmp_path)
 
 
 def test_a_folder_without_a_manifest_is_no_study(tmp_path):
     (tmp_path / "rest" / "trials").mkdir(parents=True)
-    assert not StudyFolder(tmp_path / "rest").exists
+    assert not Study(tmp_path / "rest").exists
     with pytest.raises(NotFoundError):
-        find_study("rest", tmp_path)
+        open_study("rest", tmp_path)
 
 
 def test_studies_lie_where_the_option_says_else_the_environment_else_here(tmp_path, monkeypatch):
@@ -123,8 +122,8 @@ def test_studies_lie_where_the_option_says_else_the_environment_else_here(tmp_pa
 
 def test_the_environment_moves_where_studies_are_found(studies, monkeypatch):
     monkeypatch.setenv(STUDIES_VARIABLE, str(studies))
-    assert find_study("my-gpu").path == studies / "my-gpu"
-    assert new_study_folder("new").path == studies / "new"
+    assert open_study("my-gpu").path == studies / "my-gpu"
+    assert new_study("new").path == studies / "new"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +149,7 @@ def test_the_environment_moves_where_studies_are_found(studies, monkeypatch):
 )
 def test_a_new_study_needs_one_folder_name(tmp_path, name):
     with pytest.raises(UsageError) as caught:
-        new_study_folder(name, tmp_path)
+        new_study(name, tmp_path)
     assert "must be one folder name of letters, digits, spaces" in str(caught.value)
     assert "--studies-dir" in str(caught.value)
 
@@ -159,7 +158,7 @@ def test_a_new_study_needs_one_folder_name(tmp_path, name):
     "name", ["my-gpu", "a b", "2026.07", "größer", "gro\u0308\u00dfer", "漢字", ".hidden", "a,b=c@d+e"]
 )
 def test_a_new_study_may_have_any_folder_name(tmp_path, name):
-    folder = new_study_folder(name, tmp_path)
+    folder = new_study(name, tmp_path)
     assert folder.path == tmp_path / name
     assert not folder.exists
     assert not folder.path.exists()
@@ -170,10 +169,10 @@ def test_reading_a_study_writes_nothing(studies):
         return {path: path.stat().st_mtime_ns for path in studies.rglob("*")}
 
     before = listing()
-    folder = find_study("my-gpu", studies)
-    folder.load_manifest()
+    folder = open_study("my-gpu", studies)
+    _ = fresh(folder).manifest
     Study(folder.path).record(2)
-    folder.load_local()
+    load_local(folder.local_path)
     assert Study(folder.path).front().probabilities()
     assert listing() == before
 
@@ -249,41 +248,41 @@ def test_no_trial_of_the_front_is_beaten(pairs):
 @given(st.lists(records, max_size=3, unique_by=lambda record: record.number))
 def test_a_study_survives_the_disk(tmp_path_factory, some):
     folder = write_study(tmp_path_factory.mktemp("studies"), "s", some)
-    assert folder.load_records() == told(sorted(some, key=lambda record: record.number))
-    assert folder.load_manifest() == build_manifest("s")
+    assert fresh(folder).records == told(sorted(some, key=lambda record: record.number))
+    assert fresh(folder).manifest == build_manifest("s")
 
 
 def test_a_manifest_that_cannot_be_understood_is_named(studies):
     path = studies / "my-gpu" / "manifest.yaml"
     path.write_text("schema_version: 99\n")
     with pytest.raises(RecordError) as caught:
-        find_study("my-gpu", studies).load_manifest()
+        _ = fresh(open_study("my-gpu", studies)).manifest
     assert str(caught.value).startswith(f"{path}: schema_version must be at most 2, but got 99: a newer hilo-nas")
 
 
 def test_a_manifest_that_is_no_text_is_named(studies):
     (studies / "my-gpu" / "manifest.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(RecordError, match=r"manifest\.yaml: 'utf-8' codec"):
-        find_study("my-gpu", studies).load_manifest()
+        _ = fresh(open_study("my-gpu", studies)).manifest
 
 
 def test_a_torn_record_is_named(studies):
     path = studies / "my-gpu" / "trials" / "0002.json"
     path.write_text(path.read_text()[:100])
     with pytest.raises(RecordError, match=r"0002\.json is not whole JSON"):
-        find_study("my-gpu", studies).load_records()
+        _ = fresh(open_study("my-gpu", studies)).records
 
 
 def test_a_manifest_that_is_gone_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"cannot read .*manifest\.yaml: No such file"):
-        StudyFolder(tmp_path).load_manifest()
+        _ = Study(tmp_path).manifest
 
 
 def test_what_is_local_is_kept_apart_and_may_be_missing(tmp_path):
     folder = write_study(tmp_path, "s")
-    assert folder.load_local() == Local()
-    folder.write_local({"data": "/data/cifar", "proxy": None})
-    assert folder.load_local() == Local(values={"data": "/data/cifar"})
+    assert load_local(folder.local_path) == Local()
+    write_local(folder.local_path, {"data": "/data/cifar", "proxy": None})
+    assert load_local(folder.local_path) == Local(values={"data": "/data/cifar"})
     assert yaml.safe_load((folder.path / "local.yaml").read_text())["data"] == "/data/cifar"
     assert "/data" not in folder.manifest_path.read_text()
 
@@ -291,8 +290,8 @@ def test_what_is_local_is_kept_apart_and_may_be_missing(tmp_path):
 def test_a_record_may_gain_a_measurement_later(tmp_path):
     folder = write_study(tmp_path, "s", [build_record(0, None, None, state="running")])
     finished = build_record(0, arch=build_arch(0))
-    folder.write_record(finished)
-    assert folder.load_records() == told([finished])
+    fresh(folder).write(finished)
+    assert fresh(folder).records == told([finished])
 
 
 def test_of_several_measurements_those_count_that_the_manifest_says(tmp_path):
@@ -307,20 +306,20 @@ def test_of_several_measurements_those_count_that_the_manifest_says(tmp_path):
     ]
     record = build_record(0, measurements=tuple(timed))
     folder = write_study(tmp_path, "s", [record], build_manifest("s", conditions=(build_condition(), single)))
-    (loaded,) = folder.load_records()
+    (loaded,) = fresh(folder).records
     assert [m.images_per_s for m in loaded.measurements] == [1.0, 2.0, 4.0, 3.0]
     assert {label: m.images_per_s for label, m in loaded.measurements_by_condition().items()} == {
         "cpu-b32-32px-fp32": 1.0,
         "cpu-b1-32px-fp32": 2.0,
     }
-    folder.write_manifest(build_manifest("s", conditions=(build_condition(), single), device=new))
+    fresh(folder).write_manifest(build_manifest("s", conditions=(build_condition(), single), device=new))
     assert Study(folder.path).record(0).measurement.images_per_s == 4.0
 
 
 def test_of_measurements_under_equal_facts_the_one_written_first_counts(tmp_path):
     record = build_record(0, measurements=(build_measurement(2.0), build_measurement(1.0)))
     folder = write_study(tmp_path, "s", [record])
-    assert folder.load_records() == told([record])
+    assert fresh(folder).records == told([record])
 
 
 def test_a_study_is_read_without_torch_and_optuna(studies):
@@ -359,7 +358,7 @@ def test_a_strangers_name_is_a_safe_part_of_a_files_name(name, safe):
 def test_a_study_is_opened_by_its_name_or_its_folder(studies):
     study = open_study("my-gpu", studies)
     assert study.path == open_study(studies / "my-gpu").path
-    assert (study.manifest, list(study.records)) == (study.load_manifest(), StudyFolder(study.path).load_records())
+    assert (study.manifest, list(study.records)) == (fresh(study).manifest, Study(study.path).records)
     with pytest.raises(NotFoundError, match="Did you mean my-gpu"):
         open_study("mygpu", studies)
 
@@ -425,7 +424,7 @@ def test_what_was_written_is_what_another_process_reads(tmp_path_factory, steps)
         study.write(record)
         if step == "new":
             calibration = build_calibration(320.0 + 10 * minute)
-            study.write_manifest(build_manifest("s", calibrations={build_condition().label(): calibration}))
+            fresh(study).write_manifest(build_manifest("s", calibrations={build_condition().label(): calibration}))
     other = Study(study.path)
     assert study.records == other.records
     assert study.manifest == other.manifest

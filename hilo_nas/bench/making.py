@@ -28,7 +28,7 @@ from hilo_nas.search.sweep import Course, Swept, run_sweep
 from hilo_nas.search.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["limit_space", "list_swept", "make_table"]
 
@@ -36,7 +36,7 @@ __all__ = ["limit_space", "list_swept", "make_table"]
 def make_table(
     request: SearchRequest,
     space: SearchSpace,
-    folder: StudyFolder,
+    folder: Study,
     emit: Emit,
     *,
     count: int | None = None,
@@ -110,7 +110,7 @@ def _list_scores(row: TableRow, table: Table) -> tuple[ProxyScore, ...]:
     return tuple(build_score(row, images, table, since=since) for since, images in itertools.pairwise((0, *budgets)))
 
 
-def limit_space(space: SearchSpace, folder: StudyFolder, limits: Mapping[str, float | None]) -> SearchSpace:
+def limit_space(space: SearchSpace, folder: Study, limits: Mapping[str, float | None]) -> SearchSpace:
     """Returns a space within further limits; where none is given, within those of the stored study, if it is of it.
 
     Raises:
@@ -124,9 +124,7 @@ def limit_space(space: SearchSpace, folder: StudyFolder, limits: Mapping[str, fl
     return space.limited(limits)
 
 
-def list_swept(
-    space: SearchSpace, request: SearchRequest, folder: StudyFolder, count: int | None, emit: Emit
-) -> list[Swept]:
+def list_swept(space: SearchSpace, request: SearchRequest, folder: Study, count: int | None, emit: Emit) -> list[Swept]:
     """Returns the networks of a table or a check, in the order that both share, so that one goes on with the other.
 
     Args:

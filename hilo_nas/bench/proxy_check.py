@@ -23,7 +23,7 @@ from hilo_nas.records import TrialRecord
 from hilo_nas.search.request import DEFAULT_RATIO, SearchRequest, plan_of
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.space import SearchSpace
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["Checked", "ProxyCheck", "check_proxy"]
 
@@ -78,7 +78,7 @@ class Checked:
 def check_proxy(
     request: SearchRequest,
     space: SearchSpace,
-    folder: StudyFolder,
+    folder: Study,
     check: ProxyCheck,
     emit: Emit,
     *,

@@ -23,13 +23,14 @@ from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import DeviceReport, Finished, Message, Score, Scoring, Task, Time, Timing
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
 from hilo_nas.front import speed_hypervolume
+from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_ETA, SAMPLERS
 from hilo_nas.search.study_tasks import Resources
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = [
     "EXTRAPOLATED",
@@ -277,13 +278,14 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
     )
 
 
-class _NoFolder(StudyFolder):
+class _Unstored(Study):
     """A study that leaves nothing behind."""
 
-    def load_records(self) -> list[TrialRecord]:
-        return []
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(Path("replay"))
+        self._manifest = manifest
 
-    def write_record(self, record: TrialRecord) -> None:
+    def _store(self, record: TrialRecord) -> None:
         pass
 
 
@@ -329,7 +331,7 @@ def replay_search(
         table.manifest, sampler=sampler, seed=seed, trials=len(table.rows), eta=None if rungs == FULL else eta
     )
     loop = SearchLoop(
-        _NoFolder(Path("replay")),
+        _Unstored(manifest),
         manifest,
         evaluator,
         Resources(data=table.manifest.data.name),

@@ -22,7 +22,7 @@ from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.rounds import verdict_name
 from hilo_nas.search.sweep import ALL
 from hilo_nas.space import SearchSpace, list_networks
-from hilo_nas.study import Study, find_study
+from hilo_nas.study import Study, open_study
 
 __all__ = [
     "TABLE_NAME",
@@ -246,7 +246,7 @@ def find_table(name: str, studies_dir: Path | None = None) -> Path:
         NotFoundError: There is none.
     """
     path = Path(name)
-    return path if path.suffix == ".csv" else find_study(name, studies_dir).path
+    return path if path.suffix == ".csv" else open_study(name, studies_dir).path
 
 
 def study_of(path: Path) -> Study:

@@ -103,7 +103,7 @@ def check(
     from hilo_nas.data.sources import parse_source
     from hilo_nas.report import can_draw, check_folder
     from hilo_nas.search.request import SearchRequest
-    from hilo_nas.search.setting import find_folder
+    from hilo_nas.search.setting import find_study
     from hilo_nas.space import load_space
     from hilo_nas.study import open_study
 
@@ -147,7 +147,7 @@ def check(
         training_free=tuple(name.strip() for name in training_free.split(",") if name.strip()),
         target=open_study(target, studies_dir) if target else None,
     )
-    folder = find_folder(request)[1]
+    folder = find_study(request)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     progress = build_console(stderr=True)
     with build_display(progress) as display:

@@ -261,9 +261,9 @@ def _search(request: SearchRequest, console: Console) -> None:
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
     from hilo_nas.search import run_search
-    from hilo_nas.search.setting import find_folder
+    from hilo_nas.search.setting import find_study
 
-    folder = find_folder(request)[1]
+    folder = find_study(request)[1]
     try:
         with build_display(console) as display:
             study, finished = run_search(request, display)

@@ -14,7 +14,7 @@ from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.safe_yaml import load_yaml
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["NetworkSource", "Preprocessing", "StudySource", "load_source", "source_of_study", "source_of_trial"]
 
@@ -56,7 +56,7 @@ class NetworkSource:
     manifest: Manifest | None = None
     """The study's; None for an architecture without a trial, as are `record` and `folder`."""
     record: TrialRecord | None = None
-    folder: StudyFolder | None = None
+    folder: Study | None = None
     weights: Path | None = None
     """A checkpoint of the training form."""
 
@@ -78,7 +78,7 @@ def source_of_study(study: Study) -> StudySource:
 
 
 def source_of_trial(
-    manifest: Manifest, record: TrialRecord, *, folder: StudyFolder | None = None, weights: Path | None = None
+    manifest: Manifest, record: TrialRecord, *, folder: Study | None = None, weights: Path | None = None
 ) -> NetworkSource:
     """Returns a complete trial of a study as a source.
 

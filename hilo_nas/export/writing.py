@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 
 from hilo_nas.data.reading import render_range
+from hilo_nas.local import load_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.plugins import is_plugin
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["hints_of_writing"]
 
 
-def hints_of_writing(folder: StudyFolder, manifest: Manifest) -> list[str]:
+def hints_of_writing(folder: Study, manifest: Manifest) -> list[str]:
     """Returns lines that say why timm would read the images otherwise, and the command that writes them; or none."""
     if not manifest.data.unlike_timm:
         return []
-    local = folder.load_local().values
+    local = load_local(folder.local_path).values
     words = ["hilo-nas", "data", "write", str(local.get("data") or manifest.data.name), "DIR"]
     given = {
         "val_data": local.get("val_data"),

@@ -19,7 +19,7 @@ from hilo_nas.search.reasons import beyond, explain
 from hilo_nas.search.study_tasks import Resources, calibration_of
 from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 from hilo_nas.transitions import readmit, rule_out
 
 __all__ = ["judge_limits_anew", "renew_calibrations", "violations_of"]
@@ -28,7 +28,7 @@ _Z95 = 1.96
 
 
 def renew_calibrations(
-    folder: StudyFolder, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
+    study: Study, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> Manifest:
     """Times the reference anew under each condition and returns the study's manifest with what had to change.
 
@@ -50,8 +50,8 @@ def renew_calibrations(
             emit(CalibrationChanged(condition=label, old_images_per_s=old.images_per_s, images_per_s=new.images_per_s))
     if changed:
         manifest = dataclasses.replace(manifest, calibrations={**manifest.calibrations, **changed})
-        folder.write_manifest(manifest)
-    judge_limits_anew(folder, manifest)  # also where a search was stopped between the two
+        study.write_manifest(manifest)
+    judge_limits_anew(study, manifest)  # also where a search was stopped between the two
     return manifest
 
 
@@ -61,7 +61,7 @@ def _replaces(new: Calibration, old: Calibration, condition: Condition) -> bool:
     return abs(math.log(old.images_per_s / new.images_per_s)) > _Z95 * calibration_error(new, threads=condition.threads)
 
 
-def judge_limits_anew(folder: StudyFolder, manifest: Manifest) -> None:
+def judge_limits_anew(study: Study, manifest: Manifest) -> None:
     """Brings trials into the state that their limits ask for by the calibrations in force.
 
     A network that was infeasible and keeps its limits after all is due again, with what was measured of it; one that
@@ -69,10 +69,10 @@ def judge_limits_anew(folder: StudyFolder, manifest: Manifest) -> None:
     """
     if not any(not LIMITS[name.partition("@")[0]].is_free for name in manifest.limits_in_force):
         return
-    for record in folder.load_records():
+    for record in study.records:
         judged = _judged_anew(record, manifest)
         if judged.state != record.state:
-            folder.write_record(judged)
+            study.write(judged)
 
 
 def _judged_anew(record: TrialRecord, manifest: Manifest) -> TrialRecord:

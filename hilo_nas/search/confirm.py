@@ -20,7 +20,7 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["confirm_front"]
 
@@ -30,7 +30,7 @@ more networks cannot be told from a front; without a bound, a confirmation may c
 
 
 def confirm_front(
-    folder: StudyFolder,
+    study: Study,
     manifest: Manifest,
     evaluator: Evaluator,
     resources: Resources,
@@ -45,7 +45,7 @@ def confirm_front(
     networks have theirs. Scores that are there are not paid for again, also where another search was ended on the way.
 
     Args:
-        folder: The study's; this process holds its lock.
+        study: The study's; this process holds its lock.
         manifest: The study's.
         evaluator: Who trains.
         resources: What the study's tasks refer to.
@@ -59,7 +59,7 @@ def confirm_front(
     budget = manifest.plan.budgets[-1]
     failed: set[tuple[int, int]] = set()
     while True:
-        records = {record.number: record for record in folder.load_records()}
+        records = {record.number: record for record in study.records}
         missing = {
             number: _missing_seeds(record, budget, manifest.seed, 1 + further_seeds)
             for number, record in records.items()
@@ -76,7 +76,7 @@ def confirm_front(
             break
         seconds = sum(_training_seconds(records[number], budget) for number, _ in due)
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
-        _train(due, records, failed, folder, manifest, evaluator, resources, emit)
+        _train(due, records, failed, study, manifest, evaluator, resources, emit)
     left = [number for number in Front.from_records(records.values()).ties if missing[number]]
     if left:
         text = f"{len(left)} networks that cannot be told from the front were not trained with further seeds"
@@ -87,7 +87,7 @@ def _train(
     due: Sequence[tuple[int, int]],
     records: dict[int, TrialRecord],
     failed: set[tuple[int, int]],
-    folder: StudyFolder,
+    study: Study,
     manifest: Manifest,
     evaluator: Evaluator,
     resources: Resources,
@@ -113,7 +113,7 @@ def _train(
         records[number] = dataclasses.replace(
             record, scores=(*record.scores, score), seconds=record.seconds + score.seconds
         )
-        folder.write_record(records[number])
+        study.write(records[number])
         emit(SeedScored(number=number, seed=seed, value=score.value, done=done, total=len(due), metric=score.metric))
 
     drive(

@@ -7,10 +7,10 @@ import shlex
 from hilo_nas.data.sources import parse_source
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.local import Local
+from hilo_nas.local import Local, load_local
 from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.search.request import SearchRequest
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["Known"]
 
@@ -23,9 +23,9 @@ class Known:
         folder: The study.
     """
 
-    def __init__(self, request: SearchRequest, folder: StudyFolder) -> None:
+    def __init__(self, request: SearchRequest, folder: Study) -> None:
         self._request, self._folder = request, folder
-        self._local: Local = folder.load_local()
+        self._local: Local = load_local(folder.local_path)
 
     def tell_of_ignored(self, emit: Emit) -> None:
         """Warns of a `local.yaml` that is not used, with what to type to have the same."""

@@ -30,7 +30,7 @@ from hilo_nas.search.peers import check_peers, due_peers
 from hilo_nas.search.request import SearchRequest, eta_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.rungs import expected_share
-from hilo_nas.search.setting import Setting, find_folder, set_up, total_asked, trials_asked
+from hilo_nas.search.setting import Setting, find_study, set_up, total_asked, trials_asked
 
 __all__ = ["CONFIRMED", "Cost", "estimate_cost", "price_search", "share_of", "try_networks"]
 
@@ -84,7 +84,7 @@ def estimate_cost(request: SearchRequest, emit: Emit, *, evaluator: Evaluator | 
     Raises:
         HiloNasError: As the search itself would.
     """
-    space, folder = find_folder(request)
+    space, folder = find_study(request)
     start = time.monotonic()
     emit = _Waiting(emit, start)
     with (
@@ -95,9 +95,9 @@ def estimate_cost(request: SearchRequest, emit: Emit, *, evaluator: Evaluator | 
     ):
         check_peers(request, folder, evaluator, emit)
         if folder.exists:
-            manifest = folder.load_manifest()
+            manifest = folder.manifest
             setting = reopen(request, folder, manifest, space, evaluator, emit)
-            measured = sum(record.is_measured for record in folder.load_records())
+            measured = sum(record.is_measured for record in folder.records)
             trials = max(total_asked(request, manifest.trials, measured) - measured, 0)
             eta = manifest.eta
         else:

@@ -10,13 +10,13 @@ import filelock
 
 from hilo_nas.errors import StorageError, StudyLockedError
 from hilo_nas.search.layout import check_layout, remove_leftovers
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["locked"]
 
 
 @contextlib.contextmanager
-def locked(folder: StudyFolder) -> Iterator[None]:
+def locked(folder: Study) -> Iterator[None]:
     """Holds the study's lock; what this call made is removed again if no study came of it.
 
     Raises:

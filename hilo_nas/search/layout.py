@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hilo_nas.errors import StorageError
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["check_layout", "remove_leftovers"]
 
@@ -17,7 +17,7 @@ _FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "table.csv",
 _LEFTOVER = re.compile(r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|\d+\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp")
 
 
-def check_layout(folder: StudyFolder) -> None:
+def check_layout(folder: Study) -> None:
     """Checks that a search writes into the study alone: what it opens or fills is a file or folder of its own.
 
     Raises:
@@ -36,7 +36,7 @@ def check_layout(folder: StudyFolder) -> None:
         )
 
 
-def remove_leftovers(folder: StudyFolder) -> None:
+def remove_leftovers(folder: Study) -> None:
     """Removes half-written files that a killed search left behind; call it while the study's lock is held."""
     for place in (folder.path, folder.trials_path, folder.checkpoints_path):
         if place.is_dir():
@@ -46,11 +46,11 @@ def remove_leftovers(folder: StudyFolder) -> None:
                         path.unlink()
 
 
-def _folders(folder: StudyFolder) -> Iterator[Path]:
+def _folders(folder: Study) -> Iterator[Path]:
     yield from (folder.trials_path, folder.logs_path, folder.checkpoints_path)
 
 
-def _files(folder: StudyFolder) -> Iterator[Path]:
+def _files(folder: Study) -> Iterator[Path]:
     yield from (folder.path / name for name in _FILES)
     yield from sorted(folder.trials_path.glob("[0-9]*.json"))
     yield from sorted(folder.logs_path.glob("*.*"))

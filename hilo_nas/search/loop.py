@@ -20,7 +20,6 @@ from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedEr
 from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.figures import probability_text
-from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
 from hilo_nas.records import SAMPLED, Subject, TrialRecord
@@ -36,7 +35,7 @@ from hilo_nas.search.signals import signals_held
 from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 from hilo_nas.transitions import begin, fail, interrupt, rule_out
 
 __all__ = ["SearchLoop"]
@@ -50,7 +49,7 @@ class SearchLoop:
     """Runs trials of one study until its total is reached, the time is up, or the space is used up.
 
     Args:
-        folder: The study's folder; this process holds its lock.
+        study: The study; this process holds its lock.
         manifest: The study's manifest.
         evaluator: Who measures and trains.
         resources: What the study's tasks refer to.
@@ -63,7 +62,7 @@ class SearchLoop:
 
     def __init__(
         self,
-        folder: StudyFolder,
+        study: Study,
         manifest: Manifest,
         evaluator: Evaluator,
         resources: Resources,
@@ -73,7 +72,7 @@ class SearchLoop:
         between: Callable[[Sequence[TrialRecord]], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._manifest, self._emit, self._clock = folder, manifest, emit, clock
+        self._study, self._manifest, self._emit, self._clock = study, manifest, emit, clock
         self._evaluator, self._tasks = evaluator, StudyTasks.of(manifest, resources)
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._ladder = Ladder(manifest, resources, emit)
@@ -82,12 +81,12 @@ class SearchLoop:
         self._failures: list[int] = []
         """Numbers of the trials that failed one after the other."""
         self._told_front: tuple[tuple[float, float], ...] = ()
-        records = folder.load_records()
-        self._take(records)
-        for record in records:
+        self._known: set[str] = set()
+        """Keys of networks that are not tried again."""
+        for record in study.records:
             if record.state == TrialState.RUNNING:  # a killed search left it; what it measured stays in the record
-                self._rewrite(interrupt(record, finished_at=utc_now()))
-        self._known = {record.key for record in self.records if not record.is_open}
+                self._write(interrupt(record, finished_at=utc_now()))
+        self._learn_known()
         candidates = self._candidates() if manifest.speeds is not None else None
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
@@ -101,14 +100,14 @@ class SearchLoop:
         self._optuna = OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
 
     @property
-    def records(self) -> list[TrialRecord]:
+    def records(self) -> Sequence[TrialRecord]:
         """The study's records, in the order of their numbers."""
-        return list(self._records.values())
+        return self._study.records
 
     @property
     def measured(self) -> int:
         """Networks measured so far in the study."""
-        return sum(record.is_measured for record in self._records.values())
+        return sum(record.is_measured for record in self.records)
 
     def run(self, *, timeout_s: float | None = None) -> SearchFinished:
         """Runs trials up to the manifest's total, and its peers whatever that is; returns how it ended.
@@ -124,7 +123,7 @@ class SearchLoop:
             nonlocal stopped_by
             self._use_quiet_moment()
             self._tell_front()
-            running = sum(r.state == TrialState.RUNNING and not r.is_peer for r in self._records.values())
+            running = sum(r.state == TrialState.RUNNING and not r.is_peer for r in self.records)
             if self.measured + running >= self._manifest.trials and self._due_peer() is None:
                 return None
             if timeout_s is not None and self._clock() - start >= timeout_s:
@@ -137,21 +136,22 @@ class SearchLoop:
             return None
 
         slots = max(self._evaluator.slots(kind) for kind in (Time.kind, Score.kind))
-        climb_raised(self._records, self._ladder, self._write, self._prune, self._evaluator, self._emit, self._clock)
+        climb_raised(self._study, self._ladder, self._write, self._prune, self._evaluator, self._emit, self._clock)
         self._tell_front()
         drive(begin_next, self._evaluator, self._emit, at_once=slots)
         return SearchFinished(
-            study=self._folder.name,
+            study=self._study.name,
             measured=self.measured,
             total=self._manifest.trials,
             stopped_by=stopped_by,
             seconds=self._clock() - start,
         )
 
-    def _take(self, records: Sequence[TrialRecord]) -> None:
-        self._records = {record.number: record for record in records}
-        self._front = Front.from_records(records)
-        self._known = {record.key for record in records if not record.is_open}
+    def _learn_known(self) -> None:
+        self._known = {record.key for record in self.records if not record.is_open}
+
+    def _record(self, number: int) -> TrialRecord:
+        return self._study.front().by_number[number]
 
     def _candidates(self) -> list[TrialRecord]:
         """Networks of the space that were timed elsewhere and keep the limits."""
@@ -169,25 +169,26 @@ class SearchLoop:
 
         What it rewrites is taken up: a network may keep its limits now, or break them, or be due for training.
         """
-        if not self._has_ended or any(record.state == TrialState.RUNNING for record in self._records.values()):
+        if not self._has_ended or any(record.state == TrialState.RUNNING for record in self.records):
             return
         self._has_ended = False
         if self._between is not None and self._between(self.records):
-            self._take(self._folder.load_records())
+            self._learn_known()
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
         """Marks failed trials, given by their numbers, as due again and ends the search."""
-        reason = self._records[failures[-1]].reason
+        reason = self._record(failures[-1]).reason
         for number in failures:
-            self._rewrite(interrupt(self._records[number], self._records[number].reason or ""))
+            failed = self._record(number)
+            self._write(interrupt(failed, failed.reason or ""))
         raise HiloNasError(
             f"{len(failures)} trials failed one after the other, the last one because: {reason}. What the workers "
-            f"printed is in {self._folder.logs_path}. The next search in this study tries these networks again."
+            f"printed is in {self._study.logs_path}. The next search in this study tries these networks again."
         )
 
     def _tell_front(self) -> None:
         """Emits the front where it has changed."""
-        measured = [(record.measurement, record.score) for record in self._front.members]
+        measured = [(record.measurement, record.score) for record in self._study.front().members]
         points = tuple((speed.images_per_s, score.value) for speed, score in measured if speed and score)
         if points != self._told_front:
             self._told_front = points
@@ -222,10 +223,10 @@ class SearchLoop:
 
     def _record_of(self, subject: Subject, origin: str, params: dict[str, int] | None) -> TrialRecord:
         """Returns the record under which a network is tried: the one that it has, else a new one."""
-        for record in reversed(self._records.values()):
+        for record in reversed(self.records):
             if record.key == subject.key and record.is_open:
                 return record
-        number = max(self._records, default=-1) + 1
+        number = max((record.number for record in self.records), default=-1) + 1
         return TrialRecord(number=number, subject=subject, state=TrialState.WAITING, params=params, origin=origin)
 
     def _proposed(self) -> TrialRecord:
@@ -249,8 +250,7 @@ class SearchLoop:
             violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
             started_at=utc_now(),
         )
-        self._records[record.number] = self._write(record)
-        self._known.add(record.key)
+        self._write(record)
         self._emit(
             TrialStarted(
                 number=record.number,
@@ -266,9 +266,9 @@ class SearchLoop:
         """Measures, trains and closes one trial."""
         start = self._clock()
         try:
-            ended = yield from self._evaluate(self._records[number])
+            ended = yield from self._evaluate(self._record(number))
         except NotEnoughMemoryError as error:
-            ended, reason = self._records[number], f"out of memory while timing: {error}"
+            ended, reason = self._record(number), f"out of memory while timing: {error}"
             if ended.is_peer:
                 ended = fail(ended, reason)
             else:
@@ -276,9 +276,9 @@ class SearchLoop:
                 ended = rule_out(ended, reason, violations=violations, imputed=self._impute(None))
         except BaseException as error:
             if not isinstance(error, HiloNasError) or error.is_fatal:
-                self._close(interrupt(self._records[number]), start)
+                self._close(interrupt(self._record(number)), start)
                 raise
-            ended = fail(self._records[number], f"{kind_of(error)}: {error}")
+            ended = fail(self._record(number), f"{kind_of(error)}: {error}")
         closed = self._close(ended, start)
         self._prune()
         if closed.is_peer and closed.state == TrialState.FAILED:
@@ -294,7 +294,7 @@ class SearchLoop:
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
         """Writes how a trial ended, and tells of it."""
         closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=ended.seconds + self._clock() - start)
-        self._rewrite(closed)
+        self._write(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(
             TrialFinished(
@@ -334,7 +334,7 @@ class SearchLoop:
         limits = {} if record.is_peer else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
-        self._rewrite(record)
+        self._write(record)
         if over := beyond(violations):
             return rule_out(record, explain(over, record, self._limits), imputed=self._impute(record.measurement))
         record = yield from self._ladder.climb(record, lambda: self.records, self._keep)
@@ -343,7 +343,7 @@ class SearchLoop:
     def _keep(self, record: TrialRecord) -> None:
         """Writes a score that was reached on the way; the last one is written with the ending."""
         if not self._ladder.is_at_top(record):
-            self._rewrite(record)
+            self._write(record)
 
     def _timed_again_if_doubtful(self, record: TrialRecord) -> Steps[TrialRecord]:
         """Times a network again that seems to break a limit but may keep it; the better timing counts."""
@@ -364,7 +364,7 @@ class SearchLoop:
         """Returns a measurement under each condition of the study, the objective first, beside the front there."""
         found: list[Measurement] = []
         for condition in self._manifest.conditions:
-            rivals = () if found else self._front.members
+            rivals = () if found else self._study.front().members
             timing = yield self._tasks.time([record.subject], condition, rivals=rivals)
             found.append(timing.measurements[record.key])
         return tuple(found)
@@ -398,13 +398,10 @@ class SearchLoop:
         needed = {checkpoint_of(record.key, seed) for record in under_way}
         self._evaluator.discard(dispensable(self.records, [seed], needed))
 
-    def _rewrite(self, record: TrialRecord) -> None:
-        """Puts a trial in its new state; here first, so that a stop after the writing finds it so."""
-        self._records[record.number] = record
-        self._write(record)
-
-    def _write(self, record: TrialRecord) -> TrialRecord:
+    def _write(self, record: TrialRecord) -> None:
         with signals_held():
-            self._folder.write_record(record)
-        self._front = self._front.updated(record)
-        return record
+            self._study.write(record)
+            if record.is_open:
+                self._known.discard(record.key)
+            else:
+                self._known.add(record.key)

@@ -11,12 +11,12 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.request import SearchRequest
-from hilo_nas.study import StudyFolder, open_study
+from hilo_nas.study import Study, open_study
 
 __all__ = ["check_peers", "due_peers", "join_peers", "tell_cost"]
 
 
-def check_peers(request: SearchRequest, folder: StudyFolder, evaluator: Evaluator, emit: Emit) -> None:
+def check_peers(request: SearchRequest, study: Study, evaluator: Evaluator, emit: Emit) -> None:
     """Checks before anything is spent that the peers asked for can be compared with in a study, there or still to be.
 
     Raises:
@@ -28,9 +28,9 @@ def check_peers(request: SearchRequest, folder: StudyFolder, evaluator: Evaluato
     records: list[TrialRecord] = []
     if request.speeds is not None:
         records += open_study(request.speeds, request.studies_dir).records
-    if folder.exists:
-        records += folder.load_records()
-    timer = request.speeds or (folder.load_manifest().speeds if folder.exists else None)
+    if study.exists:
+        records += study.records
+    timer = request.speeds or (study.manifest.speeds if study.exists else None)
     if timer is None:
         return
     timed = {record.key for record in records if record.measurements}
@@ -65,9 +65,9 @@ def join_peers(stored: tuple[str, ...], request: SearchRequest) -> tuple[str, ..
     return tuple(dict.fromkeys((*stored, *request.peers)))
 
 
-def due_peers(request: SearchRequest, folder: StudyFolder) -> tuple[str, ...]:
+def due_peers(request: SearchRequest, study: Study) -> tuple[str, ...]:
     """Returns the peers that a search would try, in a study that is there or still to be made."""
-    stored = folder.load_manifest().peers if folder.exists else ()
-    records = folder.load_records() if folder.exists else []
+    stored = study.manifest.peers if study.exists else ()
+    records = study.records if study.exists else []
     known = {record.key for record in records if not record.is_open}
     return tuple(peer for peer in join_peers(stored, request) if peer not in known)

@@ -19,7 +19,7 @@ from hilo_nas.measurement import Condition, Contention
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.remeasure import time_again
 from hilo_nas.search.study_tasks import Resources
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["QuieterMoments"]
 
@@ -37,7 +37,7 @@ class QuieterMoments:
     """Times contended networks again when the machine is quieter; the study's lock is held.
 
     Args:
-        folder: The study.
+        study: The study.
         manifest: Its manifest.
         evaluator: Who looks and times.
         resources: What the study's tasks refer to.
@@ -49,7 +49,7 @@ class QuieterMoments:
 
     def __init__(
         self,
-        folder: StudyFolder,
+        study: Study,
         manifest: Manifest,
         evaluator: Evaluator,
         resources: Resources,
@@ -59,7 +59,7 @@ class QuieterMoments:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._folder, self._manifest, self._emit = folder, manifest, emit
+        self._study, self._manifest, self._emit = study, manifest, emit
         self._evaluator, self._resources = evaluator, resources
         self._began, self._clock, self._sleep = began, clock, sleep
         self._spent_s = 0.0
@@ -83,7 +83,7 @@ class QuieterMoments:
 
     def wait(self) -> None:
         """Waits for a quieter moment, if something is to be timed again, and uses it; at least one network is timed."""
-        for condition, due in self._due(self._folder.load_records()):
+        for condition, due in self._due(self._study.records):
             start, one_s = self._clock(), due[0][1]
             left_s = max(self._left_s(), one_s)
             if self._becomes_quiet(condition, len(due), min(left_s, _WAIT_S)):
@@ -145,7 +145,7 @@ class QuieterMoments:
         """Times networks side by side and returns whether that worked; a failure ends nothing: each has its timing."""
         self._emit(Notice(text=f"the machine is quieter: timing {_trials(records)} again, contended before"))
         try:
-            time_again(self._folder, self._manifest, records, condition, self._evaluator, self._resources, self._emit)
+            time_again(self._study, self._manifest, records, condition, self._evaluator, self._resources, self._emit)
         except HiloNasError as error:
             self._emit(Notice(level="warning", text=f"contended timings could not be repeated: {error}"))
             return False
@@ -153,7 +153,7 @@ class QuieterMoments:
 
     def _tell_what_stays(self) -> None:
         """Names the trials whose timing is still contended under some condition of the study."""
-        records = self._folder.load_records()
+        records = self._study.records
         labels = [condition.label() for condition in self._manifest.conditions]
         timed = [(record, record.measurements_by_condition()) for record in records]
         found = [
@@ -168,7 +168,7 @@ class QuieterMoments:
         stays = list({record.number: record for record, _ in found}.values())
         text = f"the timing of {_trials(stays)} stays contended, with a wider interval: {worst.text}. {worst.way_out}"
         if worst.can_pass:
-            text += f" Use: {command('remeasure', self._folder.address, '--all')}"
+            text += f" Use: {command('remeasure', self._study.address, '--all')}"
         self._emit(Notice(level="warning", text=text))
 
 

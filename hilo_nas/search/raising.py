@@ -13,7 +13,7 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.request import DEFAULT_RATIO
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 from hilo_nas.transitions import mark_raised
 
 __all__ = ["climb_raised", "raise_budget", "raised"]
@@ -42,7 +42,7 @@ def raised(manifest: Manifest, images: int) -> Manifest:
     return dataclasses.replace(manifest, plan=dataclasses.replace(plan, images=images, rungs=tuple(rungs)))
 
 
-def raise_budget(folder: StudyFolder, manifest: Manifest, images: int) -> Manifest:
+def raise_budget(study: Study, manifest: Manifest, images: int) -> Manifest:
     """Raises a study's budget and returns its manifest; every trained network is due again, whatever kills this.
 
     The records are marked first: a mark without a raised budget is closed again by the next search as it was.
@@ -52,17 +52,17 @@ def raise_budget(folder: StudyFolder, manifest: Manifest, images: int) -> Manife
         StorageError: The study cannot be written.
     """
     new = raised(manifest, images)
-    for record in folder.load_records():
+    for record in study.records:
         if record.state.is_scored and record.scores and record.measurements:
-            folder.write_record(mark_raised(record))
-    folder.write_manifest(new)
+            study.write(mark_raised(record))
+    study.write_manifest(new)
     return new
 
 
 def climb_raised(
-    records: dict[int, TrialRecord],
+    study: Study,
     ladder: Ladder,
-    write: Callable[[TrialRecord], TrialRecord],
+    write: Callable[[TrialRecord], None],
     prune: Callable[[], None],
     evaluator: Evaluator,
     emit: Emit,
@@ -74,9 +74,9 @@ def climb_raised(
     was.
 
     Args:
-        records: The study's by number, changed in place.
+        study: The study.
         ladder: Says what to train.
-        write: Writes a record and returns it.
+        write: Writes a record of the study.
         prune: Gives up checkpoints that are not needed any more.
         evaluator: Trains.
         emit: Takes a warning for what stays behind.
@@ -85,18 +85,18 @@ def climb_raised(
     Raises:
         HiloNasError: The device, the data or the disk cannot serve; the rest is still due.
     """
-    due = [record for record in records.values() if record.is_raised]
+    due = [record for record in study.records if record.is_raised]
     # The lowest rung first: who comes from there competes with those above.
     todo = deque(sorted(due, key=lambda record: max(score.images_seen for score in record.scores)))
     lost: list[int] = []
 
     def steps(number: int) -> Steps[None]:
-        def keep(record: TrialRecord) -> None:
-            records[number] = write(record)
+        def current() -> TrialRecord:
+            return study.front().by_number[number]
 
         start, reason = clock(), None
         try:
-            yield from ladder.climb(records[number], lambda: list(records.values()), keep, must_resume=True)
+            yield from ladder.climb(current(), lambda: study.records, write, must_resume=True)
         except NoCheckpointError:
             reason = f"{_STAYS}: no checkpoint was kept"
             lost.append(number)
@@ -105,9 +105,9 @@ def climb_raised(
                 raise
             reason = f"{_STAYS}: {error}"
             emit(Notice(level="warning", text=f"trial {number} {reason}"))
-        ended = ladder.end(records[number], list(records.values()))
+        ended = ladder.end(current(), study.records)
         seconds = ended.seconds + clock() - start
-        records[number] = write(dataclasses.replace(ended, reason=reason or ended.reason, seconds=seconds))
+        write(dataclasses.replace(ended, reason=reason or ended.reason, seconds=seconds))
         prune()
 
     drive(

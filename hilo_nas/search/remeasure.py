@@ -20,6 +20,7 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.front import Front
+from hilo_nas.local import load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.measure import TOGETHER
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
@@ -35,7 +36,7 @@ from hilo_nas.search.setting import calibrate_all
 from hilo_nas.search.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study, StudyFolder, new_study_folder, open_study
+from hilo_nas.study import Study, new_study, open_study
 from hilo_nas.transitions import interrupt, readmit, rule_out
 from hilo_nas.versions import versions
 
@@ -47,7 +48,7 @@ class RemeasureRequest:
     """What is to be timed again."""
 
     study: str
-    """A study's name or folder."""
+    """A study's name or study."""
     studies_dir: Path | None = None
     device: str | None = None
     """Another device to time the whole study on; the study's own if left out."""
@@ -79,13 +80,13 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
     if request.timing_s is not None and not 0 < request.timing_s < math.inf:
         raise UsageError(f"seconds must be a number above 0, but got {request.timing_s:g}")
     source = open_study(request.study, request.studies_dir)
-    manifest = source.load_manifest()
+    manifest = source.manifest
     if manifest.speeds is not None:
         raise UsageError(
             f"the networks of study {source.name} were timed in study {manifest.speeds}. Time them again there, and "
             f"make a new study with --speeds {manifest.speeds} --reuse {source.name}."
         )
-    if not any(_was_timed(record) for record in source.load_records()):
+    if not any(_was_timed(record) for record in source.records):
         space = manifest.space.name
         raise UsageError(
             f"study {source.name} has no record of a network that was timed, so there is nothing to time again. Of a "
@@ -102,8 +103,8 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
         resources = Resources(target=report.target, timing_s=request.timing_s)
         with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
             source = Study(source.path)
-            manifest = source.load_manifest()  # its total or its facts may have changed before the lock was ours
-            facts = differing_facts(manifest, report, source.load_records(), evaluator, journal)
+            manifest = source.manifest  # its total or its facts may have changed before the lock was ours
+            facts = differing_facts(manifest, report, source.records, evaluator, journal)
             if facts:
                 for fact, (stored, now) in facts.items():
                     journal(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
@@ -112,7 +113,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
                 return source
             manifest = renew_calibrations(source, manifest, evaluator, resources, journal)
             if request.everything:
-                records = [record for record in source.load_records() if record.measurements]
+                records = [record for record in source.records if record.measurements]
                 for condition in manifest.conditions:
                     time_again(source, manifest, records, condition, evaluator, resources, journal)
             else:
@@ -122,7 +123,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
 
 
 def time_front(
-    folder: StudyFolder,
+    study: Study,
     manifest: Manifest,
     evaluator: Evaluator,
     resources: Resources,
@@ -137,14 +138,14 @@ def time_front(
     cohorts.
 
     Args:
-        folder: The study.
+        study: The study.
         manifest: Its manifest.
         evaluator: Who times.
         resources: What the study's tasks refer to.
         emit: Told of the timing.
         again: Whether to do it even where they share their rounds already.
     """
-    records = folder.load_records()
+    records = study.records
     references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
     near = Front.from_records(records).near(at_most=TOGETHER - len(references))
     compared = [*near, *(record for record in references if record not in near)]
@@ -152,11 +153,11 @@ def time_front(
     is_done = "" not in cohorts and len(cohorts) <= -(-len(compared) // TOGETHER)
     if not near or len(compared) < 2 or (is_done and not again):
         return
-    time_again(folder, manifest, compared, manifest.objective, evaluator, resources, emit)
+    time_again(study, manifest, compared, manifest.objective, evaluator, resources, emit)
 
 
 def time_again(
-    folder: StudyFolder,
+    study: Study,
     manifest: Manifest,
     records: Sequence[TrialRecord],
     condition: Condition,
@@ -169,31 +170,31 @@ def time_again(
     timed = {record.number for record in records if record.key in found}
     latest = [
         _join(record, {condition.label(): found[record.key]}) if record.number in timed else record
-        for record in folder.load_records()
+        for record in study.records
     ]
     for record in read_timings(latest, manifest):
         if record.number in timed:
-            folder.write_record(_judged(record, manifest))
+            study.write(_judged(record, manifest))
 
 
-def _time_anew(folder: StudyFolder, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:
+def _time_anew(study: Study, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:
     """Times every network that was ever timed, under every condition; the manifest follows once all are written."""
     calibrations = calibrate_all(manifest.conditions, evaluator, resources, emit)
     manifest = dataclasses.replace(manifest, calibrations=calibrations, versions=versions())
-    records = [record for record in folder.load_records() if _was_timed(record)]
+    records = [record for record in study.records if _was_timed(record)]
     timed, failures = _time_all(records, manifest, evaluator, resources, emit)
     for record in records:
         if record.key in failures:
-            folder.write_record(_failed(record, failures[record.key], records, manifest))
+            study.write(_failed(record, failures[record.key], records, manifest))
         elif record.key in timed:
             (joined,) = read_timings([_join(record, timed[record.key])], manifest)
-            folder.write_record(_judged(joined, manifest))
-    folder.write_manifest(manifest)
+            study.write(_judged(joined, manifest))
+    study.write_manifest(manifest)
 
 
 def _time_elsewhere(
     request: RemeasureRequest,
-    source: StudyFolder,
+    source: Study,
     manifest: Manifest,
     report: DeviceReport,
     evaluator: Evaluator,
@@ -201,7 +202,7 @@ def _time_elsewhere(
 ) -> Study:
     """Makes a study for another device: the same networks and scores, timed there."""
     name = report.target.replace(":", "")
-    target = Study(new_study_folder(request.into or f"{source.name}-{name}", request.studies_dir).path)
+    target = Study(new_study(request.into or f"{source.name}-{name}", request.studies_dir).path)
     if target.exists:
         raise UsageError(
             f"the study for {report.target} would be {target.name}, but there is one of that name. Name another with "
@@ -214,7 +215,7 @@ def _time_elsewhere(
     with locked(target), Journal(target.logs_path / "events.jsonl", emit) as journal:
         records = [
             record
-            for record in source.load_records()
+            for record in source.records
             if _was_timed(record)
             and (record.is_measured or record.state == TrialState.TIMED or (record.is_peer and record.scores))
         ]
@@ -229,7 +230,7 @@ def _time_elsewhere(
             copied=0,
         )
         timed, failures = _time_all(records, manifest, evaluator, resources, journal)
-        target.write_local(source.load_local().values)
+        write_local(target.local_path, load_local(source.local_path).values)
         target.write_manifest(manifest)
         for record in records:
             if record.key in failures:
@@ -241,7 +242,7 @@ def _time_elsewhere(
                 continue
             origin = record.origin if record.is_peer else f"reuse:{source.name}/{record.number}"
             origin = anchors.get(record.key, origin)
-            target.write_record(dataclasses.replace(timed_here, origin=origin))
+            target.write(dataclasses.replace(timed_here, origin=origin))
         target.write_csv_files()
     return target
 

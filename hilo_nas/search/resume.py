@@ -37,7 +37,7 @@ from hilo_nas.search.setting import (
 from hilo_nas.search.study_tasks import Resources
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 __all__ = ["differing_facts", "reopen"]
 
@@ -56,7 +56,7 @@ Differences = dict[str, tuple[Any, Any]]
 
 def reopen(
     request: SearchRequest,
-    folder: StudyFolder,
+    folder: Study,
     manifest: Manifest,
     space: SearchSpace | None,
     evaluator: Evaluator,
@@ -82,13 +82,13 @@ def reopen(
     identity = report.identity
     timed = None
     if manifest.speeds is not None:
-        timed = tuple(record for record in folder.load_records() if record.state == TrialState.TIMED)
+        timed = tuple(record for record in folder.records if record.state == TrialState.TIMED)
         facts = _differing_facts(manifest, manifest.device)
     else:
         if identity.kind != manifest.objective.device:
             differing["device"] = (manifest.objective.device, report.target)
         # With another device asked for, forms would be those of that device.
-        records = [] if differing else folder.load_records()
+        records = [] if differing else folder.records
         facts = differing_facts(manifest, report, records, evaluator, emit)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
@@ -126,7 +126,7 @@ def reopen(
     )
 
 
-def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
+def _find_proxy(known: Known, folder: Study, manifest: Manifest) -> str:
     """Returns where the function lies that scores the study's networks.
 
     Raises:
@@ -152,7 +152,7 @@ def _find_proxy(known: Known, folder: StudyFolder, manifest: Manifest) -> str:
 
 
 def _prepare_data(
-    known: Known, folder: StudyFolder, manifest: Manifest, class_from: str | None, evaluator: Evaluator, emit: Emit
+    known: Known, folder: Study, manifest: Manifest, class_from: str | None, evaluator: Evaluator, emit: Emit
 ) -> Preparation:
     # A study made before its folders left a doubt about their level needs the level to be named.
     reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
@@ -181,7 +181,7 @@ def _prepare_data(
     )
 
 
-def _mismatch(folder: StudyFolder, options: Differences, facts: Differences) -> StudyMismatchError:
+def _mismatch(folder: Study, options: Differences, facts: Differences) -> StudyMismatchError:
     lines = [f"  {name}: {stored!r} in the study, {now!r} now" for name, (stored, now) in {**options, **facts}.items()]
     ways = []
     if options:

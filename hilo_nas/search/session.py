@@ -10,6 +10,7 @@ from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
+from hilo_nas.local import load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.calibrating import renew_calibrations
@@ -25,7 +26,7 @@ from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
 from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan_of
 from hilo_nas.search.resume import reopen
-from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_folder, local_of, set_up, total_asked, trials_asked
+from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_study, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.study_tasks import Resources
 from hilo_nas.search.takeover import (
     check_plan,
@@ -39,7 +40,7 @@ from hilo_nas.search.takeover import (
 from hilo_nas.search.timing_only import RANDOM, check_time_only, time_only
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study, StudyFolder, open_study
+from hilo_nas.study import Study, open_study
 
 __all__ = ["run_search"]
 
@@ -61,42 +62,42 @@ def run_search(
         HiloNasError: The device, the data or the disk cannot serve.
         KeyboardInterrupt: The user stopped it; everything finished is kept.
     """
-    space, found = find_folder(request)
-    folder = Study(found.path)  # nothing is loaded before the lock is held
-    if request.raise_budget is not None and not folder.exists:
-        raise UsageError(f"a budget can be raised of a stored study alone, and there is no study {folder.name} yet")
+    space, found = find_study(request)
+    study = Study(found.path)  # nothing is loaded before the lock is held
+    if request.raise_budget is not None and not study.exists:
+        raise UsageError(f"a budget can be raised of a stored study alone, and there is no study {study.name} yet")
     start = time.monotonic()
     with (
-        locked(folder),
-        Journal(folder.logs_path / "events.jsonl", emit) as journal,
+        locked(study),
+        Journal(study.logs_path / "events.jsonl", emit) as journal,
         evaluator_or_local(
             evaluator,
-            folder.logs_path,
-            purpose=f"study {folder.name}",
-            checkpoints=folder.checkpoints_path,
+            study.logs_path,
+            purpose=f"study {study.name}",
+            checkpoints=study.checkpoints_path,
             checkpoint_mib=request.checkpoint_mib,
             idle_timeout_s=request.idle_timeout_s,
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
-        check_peers(request, folder, evaluator, journal)
-        if folder.exists:
-            manifest, setting = _resume(request, folder, space, evaluator, journal)
-            manifest, setting = _renew(request, folder, manifest, setting, evaluator, journal)
+        check_peers(request, study, evaluator, journal)
+        if study.exists:
+            manifest, setting = _resume(request, study, space, evaluator, journal)
+            manifest, setting = _renew(request, study, manifest, setting, evaluator, journal)
         else:
             assert space is not None
-            manifest, setting = _create(request, folder, space, evaluator, journal)
-        open_files.enter_context(folder.keeping_csv_files())
-        setting.draw_sheet(folder, evaluator, journal)
+            manifest, setting = _create(request, study, space, evaluator, journal)
+        open_files.enter_context(study.keeping_csv_files())
+        setting.draw_sheet(study, evaluator, journal)
         if not manifest.plan.declaration.gives_scores:
-            finished = time_only(request, folder, evaluator, setting.tasks, journal)
+            finished = time_only(request, study, evaluator, setting.tasks, journal)
             journal(finished)
-            return folder, finished
+            return study, finished
         quieter = None
         if request.remeasure and setting.timed is None:
-            quieter = QuieterMoments(folder, manifest, evaluator, setting.resources, journal, began=start)
+            quieter = QuieterMoments(study, manifest, evaluator, setting.resources, journal, began=start)
         loop = SearchLoop(
-            folder,
+            study,
             manifest,
             evaluator,
             setting.resources,
@@ -105,7 +106,7 @@ def run_search(
         )
         journal(
             SearchStarted(
-                study=folder.name,
+                study=study.name,
                 done=loop.measured,
                 total=manifest.trials,
                 device=f"{manifest.objective.device} ({manifest.device.model})",
@@ -120,17 +121,17 @@ def run_search(
         left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
         if request.confirm:
-            confirm_front(folder, manifest, evaluator, setting.resources, journal, further_seeds=request.confirm)
+            confirm_front(study, manifest, evaluator, setting.resources, journal, further_seeds=request.confirm)
         if quieter is not None:
             quieter.wait()
-            _time_front(folder, manifest, evaluator, setting.resources, journal)
+            _time_front(study, manifest, evaluator, setting.resources, journal)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         journal(finished)
-    return folder, finished
+    return study, finished
 
 
 def _create(
-    request: SearchRequest, folder: Study, space: SearchSpace, evaluator: Evaluator, emit: Emit
+    request: SearchRequest, study: Study, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     plan = plan_of(request, space)
     check_time_only(request, plan)
@@ -141,7 +142,7 @@ def _create(
     trials = trials_asked(request, space)
     _foresee(request, setting, evaluator, emit, trials)
     manifest = setting.build_manifest(
-        folder.name,
+        study.name,
         sampler=request.sampler or (DEFAULT_SAMPLER if plan.declaration.gives_scores else RANDOM),
         seed=request.seed if request.seed is not None else 0,
         trials=trials,
@@ -154,10 +155,10 @@ def _create(
         taken_over = sum(copy.state == TrialState.WAITING and not copy.is_peer for copy in copies)
         manifest = dataclasses.replace(manifest, trials=trials + taken_over)
     source_of_images = request.data or (DEFAULT_DATA if setting.data.n_images else None)
-    folder.write_local(local_of(dataclasses.replace(request, data=source_of_images)))
-    folder.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
-    write_copies(folder, copies)
-    return folder.manifest, setting
+    write_local(study.local_path, local_of(dataclasses.replace(request, data=source_of_images)))
+    study.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
+    write_copies(study, copies)
+    return study.manifest, setting
 
 
 def _copy_scored(
@@ -168,14 +169,12 @@ def _copy_scored(
     return copy_scored(source, manifest, run_task(evaluator, inspect, emit).forms)
 
 
-def _time_front(
-    folder: StudyFolder, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
-) -> None:
+def _time_front(study: Study, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:
     """Times the front side by side; the search is over, so what goes wrong now is told and ends nothing."""
     try:
-        time_front(folder, manifest, evaluator, resources, emit)
+        time_front(study, manifest, evaluator, resources, emit)
     except HiloNasError as error:
-        way = command("remeasure", folder.address)
+        way = command("remeasure", study.address)
         text = f"the front could not be timed again side by side: {error}. Try later: {way}"
         emit(Notice(level="warning", text=text))
 
@@ -190,51 +189,51 @@ def _foresee(request: SearchRequest, setting: Setting, evaluator: Evaluator, emi
 
 
 def _resume(
-    request: SearchRequest, folder: Study, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
+    request: SearchRequest, study: Study, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
-    manifest = folder.manifest
+    manifest = study.manifest
     check_time_only(request, manifest.plan)
-    measured = sum(manifest.counts(record) for record in folder.records)
+    measured = sum(manifest.counts(record) for record in study.records)
     source = open_study(request.reuse, request.studies_dir) if request.reuse else None
     if source is not None:
         check_same(source.manifest, manifest.plan, manifest.data)  # before a device is read
     if request.raise_budget is not None:
         raised(manifest, request.raise_budget)  # likewise
-    setting = reopen(request, folder, manifest, space, evaluator, emit)
+    setting = reopen(request, study, manifest, space, evaluator, emit)
     if local := {name: value for name, value in local_of(request).items() if value is not None}:
-        folder.write_local({**folder.load_local().values, **local})
+        write_local(study.local_path, {**load_local(study.local_path).values, **local})
     # Peers are points beside the search: with more of them, nothing becomes incomparable.
     total, peers = total_asked(request, manifest.trials, measured), join_peers(manifest.peers, request)
     if (total, peers) != (manifest.trials, manifest.peers):
         manifest = dataclasses.replace(manifest, trials=total, peers=peers)
-        folder.write_manifest(manifest)
+        study.write_manifest(manifest)
     timed = None
     if setting.timed is not None:
         timed = list(setting.timed)
         if request.speeds is not None:
             timed += copy_timed(open_study(request.speeds, request.studies_dir), manifest)
     scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
-    write_copies(folder, merge_copies(timed, scored, manifest))
-    manifest = folder.manifest
-    tell_of_missing(folder, emit)
+    write_copies(study, merge_copies(timed, scored, manifest))
+    manifest = study.manifest
+    tell_of_missing(study, emit)
     if request.raise_budget is not None:
-        manifest = raise_budget(folder, manifest, request.raise_budget)
+        manifest = raise_budget(study, manifest, request.raise_budget)
         setting = dataclasses.replace(setting, plan=manifest.plan)
     return manifest, setting
 
 
 def _renew(
     request: SearchRequest,
-    folder: Study,
+    study: Study,
     manifest: Manifest,
     setting: Setting,
     evaluator: Evaluator,
     emit: Emit,
 ) -> tuple[Manifest, Setting]:
     """Calibrates anew where something is left to be timed here, because a bad calibration must not last."""
-    known = {record.key for record in folder.records if not record.is_open}
-    is_done = sum(map(manifest.counts, folder.records)) >= manifest.trials and set(manifest.peers) <= known
+    known = {record.key for record in study.records if not record.is_open}
+    is_done = sum(map(manifest.counts, study.records)) >= manifest.trials and set(manifest.peers) <= known
     if setting.timed is not None or (is_done and request.raise_budget is None):
         return manifest, setting
-    manifest = renew_calibrations(folder, manifest, evaluator, setting.resources, emit)
+    manifest = renew_calibrations(study, manifest, evaluator, setting.resources, emit)
     return manifest, dataclasses.replace(setting, calibrations=manifest.calibrations)

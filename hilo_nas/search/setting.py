@@ -30,7 +30,7 @@ from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condi
 from hilo_nas.search.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.search.takeover import check_timings, copy_timed
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
-from hilo_nas.study import Study, StudyFolder, find_study, new_study_folder, open_study
+from hilo_nas.study import Study, new_study, open_study
 from hilo_nas.versions import versions
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "Setting",
     "calibrate_all",
     "describe_nothing",
-    "find_folder",
+    "find_study",
     "hash_facts",
     "identify_data",
     "local_of",
@@ -113,7 +113,7 @@ class Setting:
             num_classes=self.data.num_classes,
         )
 
-    def draw_sheet(self, folder: StudyFolder, evaluator: Evaluator, emit: Emit) -> None:
+    def draw_sheet(self, folder: Study, evaluator: Evaluator, emit: Emit) -> None:
         """Writes the contact sheet of the images to a study's folder, unless it is there; a failure is a warning."""
         if os.path.lexists(folder.sheet_path) or self.resources.data is None:
             return
@@ -399,21 +399,21 @@ _OF_A_NEW_STUDY = ("proxy", "proxy_images", "proxy_img_size", "proxy_batch_size"
 """Options that say how a study is made: with one of them and a name that no study has, a new one is made."""
 
 
-def find_folder(request: SearchRequest) -> tuple[SearchSpace | None, StudyFolder]:
+def find_study(request: SearchRequest) -> tuple[SearchSpace | None, Study]:
     """Returns the space asked for, if any, and the study's folder, whether it is there or not."""
     if request.space is None and request.study is not None:
         try:
-            return None, find_study(request.study, request.studies_dir)
+            return None, open_study(request.study, request.studies_dir)
         except NotFoundError:
             if not any(getattr(request, name) is not None for name in _OF_A_NEW_STUDY):
                 raise  # a name that was mistyped, more likely than a study to be made
     space = load_space(request.space or DEFAULT_SPACE)
     if request.study is None:
         device = f"-{kind_of_device(request.device)}" if request.device else ""
-        return space, new_study_folder(space.name + device, request.studies_dir)
+        return space, new_study(space.name + device, request.studies_dir)
     with contextlib.suppress(NotFoundError):
-        return space, find_study(request.study, request.studies_dir)
-    return space, new_study_folder(request.study, request.studies_dir)
+        return space, open_study(request.study, request.studies_dir)
+    return space, new_study(request.study, request.studies_dir)
 
 
 def trials_asked(request: SearchRequest, space: SearchSpace) -> int:

@@ -15,6 +15,7 @@ from hilo_nas.commands import command
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import Emit, NetworksTimed, Notice
+from hilo_nas.local import write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import proxy_named
@@ -31,7 +32,7 @@ from hilo_nas.search.study_tasks import StudyTasks
 from hilo_nas.search.timing_only import time_list
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 from hilo_nas.transitions import complete
 
 __all__ = ["ALL", "Course", "Swept", "run_sweep"]
@@ -64,7 +65,7 @@ class Course:
 def run_sweep(
     request: SearchRequest,
     space: SearchSpace,
-    folder: StudyFolder,
+    study: Study,
     networks: Sequence[Swept],
     plan: ProxyPlan,
     courses: Sequence[Course],
@@ -80,7 +81,7 @@ def run_sweep(
     Args:
         request: Device, conditions and data.
         space: What the networks are of.
-        folder: The study's.
+        study: The study's.
         networks: The list. A stored list is gone on with where one of both begins with the other; of a longer stored
             one, the networks beyond this list are left alone.
         plan: The training's conditions and every budget at which it is scored; those of a stored study stay.
@@ -97,30 +98,30 @@ def run_sweep(
         HiloNasError: The device, the data or the disk cannot serve. A network that cannot be trained is a warning.
     """
     with (
-        locked(folder),
-        Journal(folder.logs_path / "events.jsonl", emit) as journal,
+        locked(study),
+        Journal(study.logs_path / "events.jsonl", emit) as journal,
         evaluator_or_local(
             evaluator,
-            folder.logs_path,
-            purpose=f"study {folder.name}",
-            checkpoints=folder.checkpoints_path,
+            study.logs_path,
+            purpose=f"study {study.name}",
+            checkpoints=study.checkpoints_path,
             checkpoint_mib=request.checkpoint_mib,
             idle_timeout_s=request.idle_timeout_s,
             jobs=jobs,
         ) as evaluator,
     ):
-        folder = Study(folder.path)
-        manifest, setting, reused = _open(request, space, folder, networks, plan, reuse, evaluator, journal)
-        setting.draw_sheet(folder, evaluator, journal)
+        study = Study(study.path)
+        manifest, setting, reused = _open(request, space, study, networks, plan, reuse, evaluator, journal)
+        setting.draw_sheet(study, evaluator, journal)
         tasks = setting.tasks
-        records = _timed(folder, networks, tasks, evaluator, journal)
-        beyond = folder.load_records()[len(networks) :]
-        _tell_of_disturbed(records, folder, journal)
+        records = _timed(study, networks, tasks, evaluator, journal)
+        beyond = study.records[len(networks) :]
+        _tell_of_disturbed(records, study, journal)
         seeds = {manifest.seed, *(course.seed for course in courses)}
 
         def write(record: TrialRecord) -> TrialRecord:
             record = _closed(record, manifest, courses)
-            folder.write_record(record)
+            study.write(record)
             return record
 
         records = _take_over(records, reused, write)
@@ -130,62 +131,62 @@ def run_sweep(
             evaluator.discard(dispensable([*records, *beyond], seeds, needed))
 
         run_errands(errands, records, tasks, write, tidy, evaluator, journal)
-        folder.write_csv_files()
-        return folder.load_records()[: len(networks)]
+        study.write_csv_files()
+        return list(study.records[: len(networks)])
 
 
 def _open(
     request: SearchRequest,
     space: SearchSpace,
-    folder: StudyFolder,
+    study: Study,
     networks: Sequence[Swept],
     plan: ProxyPlan,
     reuse: Callable[[Manifest], Sequence[TrialRecord]] | None,
     evaluator: Evaluator,
     emit: Emit,
 ) -> tuple[Manifest, Setting, Sequence[TrialRecord]]:
-    is_new = not folder.exists
+    is_new = not study.exists
     if not is_new:
-        manifest = folder.load_manifest()
+        manifest = study.manifest
         if manifest.sampler != ALL:
             raise StudyMismatchError(
-                f"study {folder.name} was made by a search, not by this command. Use another --study."
+                f"study {study.name} was made by a search, not by this command. Use another --study."
             )
-        _check_networks(folder, networks)
+        _check_networks(study, networks)
         # Budgets may grow from one call to the next, for a training without a horizon goes on; none is ever dropped.
         unbudgeted = dataclasses.replace(request, proxy_images=None, rungs=None, eta=None)
-        setting = reopen(unbudgeted, folder, manifest, space, evaluator, emit)
+        setting = reopen(unbudgeted, study, manifest, space, evaluator, emit)
         plan = manifest.plan.with_budgets((*plan.rungs, plan.images))
         manifest = dataclasses.replace(manifest, trials=max(len(networks), manifest.trials))
     else:
         setting = set_up(request, space, evaluator, emit)
         plan = dataclasses.replace(setting.plan, images=plan.images, rungs=plan.rungs)
-        manifest = setting.build_manifest(folder.name, sampler=ALL, seed=0, trials=len(networks), eta=None)
+        manifest = setting.build_manifest(study.name, sampler=ALL, seed=0, trials=len(networks), eta=None)
     manifest = dataclasses.replace(manifest, plan=plan)
     reused = reuse(manifest) if reuse else ()
     if is_new:
-        folder.write_local(local_of(request))
-    folder.write_manifest(manifest)
+        write_local(study.local_path, local_of(request))
+    study.write_manifest(manifest)
     return manifest, dataclasses.replace(setting, plan=plan), reused
 
 
-def _check_networks(folder: StudyFolder, networks: Sequence[Swept]) -> None:
+def _check_networks(study: Study, networks: Sequence[Swept]) -> None:
     """Raises StudyMismatchError unless of the stored networks and those asked for one begins with the other."""
     asked = [network.subject.key for network in networks]
-    stored = [record.key for record in folder.load_records()]
+    stored = [record.key for record in study.records]
     count = min(len(asked), len(stored))
     if stored[:count] != asked[:count]:
         raise StudyMismatchError(
-            f"study {folder.name} must begin with the networks asked for, but holds others. Ask for networks of the "
+            f"study {study.name} must begin with the networks asked for, but holds others. Ask for networks of the "
             "same space, limits and sizes, or use another --study."
         )
 
 
 def _timed(
-    folder: Study, networks: Sequence[Swept], tasks: StudyTasks, evaluator: Evaluator, emit: Emit
+    study: Study, networks: Sequence[Swept], tasks: StudyTasks, evaluator: Evaluator, emit: Emit
 ) -> list[TrialRecord]:
     """Returns a record with its speed for each network that can be timed; those that cannot have failed."""
-    for first in range(len(folder.records), len(networks), _TIMED_TOGETHER):
+    for first in range(len(study.records), len(networks), _TIMED_TOGETHER):
         group = [
             TrialRecord(
                 number=number,
@@ -196,18 +197,18 @@ def _timed(
             )
             for number, network in enumerate(networks[first : first + _TIMED_TOGETHER], start=first)
         ]
-        time_list(group, folder, evaluator, tasks, emit)
+        time_list(group, study, evaluator, tasks, emit)
         emit(NetworksTimed(done=first + len(group), total=len(networks)))
-    return list(folder.records[: len(networks)])
+    return list(study.records[: len(networks)])
 
 
-def _tell_of_disturbed(records: Sequence[TrialRecord], folder: StudyFolder, emit: Emit) -> None:
+def _tell_of_disturbed(records: Sequence[TrialRecord], study: Study, emit: Emit) -> None:
     verdicts = [verdict_name(record.measurement) for record in records if record.measurement]
     if disturbed := sum(verdict not in (None, "steady") for verdict in verdicts):
         text = (
             f"{disturbed} of {len(verdicts)} networks were timed on a machine that was not steady: those that were not "
             "timed in the same rounds may differ by more than their intervals say. Time all again when nothing else "
-            f"runs: {command('remeasure', folder.address, '--all')}"
+            f"runs: {command('remeasure', study.address, '--all')}"
         )
         emit(Notice(level="warning", text=text))
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from builders import build_manifest, build_plan, digits, write_study
+from builders import build_manifest, build_plan, digits, fresh, write_study
 from fakes import FakeTrainer
 
 from hilo_nas.bench import making, proxy_check
@@ -19,13 +19,13 @@ from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
 from hilo_nas.search import sweep
 from hilo_nas.search.request import SearchRequest
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 
 @functools.cache
 def listed():
     """Twelve networks; to find them, the whole space is gone through."""
-    return list_swept(digits(), SearchRequest(), StudyFolder(Path("none")), 12, lambda event: None)
+    return list_swept(digits(), SearchRequest(), Study(Path("none")), 12, lambda event: None)
 
 
 SIZES = {"proxy_batch_size": 64, "proxy_images": 3000, "rungs": 2}
@@ -40,7 +40,7 @@ class Desk:
         self.machine, self.told = FakeTrainer(), []
 
     def folder(self, name="checked"):
-        return StudyFolder(self.path / name)
+        return Study(self.path / name)
 
     def check(self, name="checked", *, check=None, **options):
         return check_proxy(
@@ -80,7 +80,7 @@ def scores(checked):
 
 def test_each_network_has_the_proxys_training_a_long_one_and_some_a_second(desk):
     desk.check()
-    records = desk.folder().load_records()
+    records = fresh(desk.folder()).records
     assert [seen(record, 0) for record in records] == [[1024, 3008]] * 6
     # 9,000 lie between, a third of the way to 30,000 at least.
     assert [seen(record, 1) for record in records] == [[1024, 3008, 9024, 30_016]] * 6
@@ -96,7 +96,7 @@ def test_every_proxy_is_compared_with_the_first_long_training(desk):
     assert [proxy.name for proxy in agreement.budgets] == scores
     assert {proxy.networks for proxy in agreement.proxies} == {6}
     assert agreement.ceiling.overall.pairs == 3
-    records = {record.key: record for record in desk.folder().load_records()}
+    records = {record.key: record for record in fresh(desk.folder()).records}
     for network in agreement.networks:
         record = records[network.key]
         values = {(score.seed, score.images_seen): score.value for score in record.scores}
@@ -116,7 +116,7 @@ def test_a_budget_costs_all_legs_up_to_it_and_a_count_nothing(desk):
     assert network.long_seconds == 30.0
     assert (network.seconds["likelihood@1024"], network.seconds["likelihood@3008"]) == (7.5, 15.0)
     assert (network.seconds["params"], network.seconds["naswot"]) == (0.0, 7.5)
-    assert network.seconds["images_per_s"] == desk.folder().load_records()[0].measurement.seconds
+    assert network.seconds["images_per_s"] == fresh(desk.folder()).records[0].measurement.seconds
 
 
 def test_a_second_check_makes_the_same_report_and_trains_nothing(desk):
@@ -135,14 +135,14 @@ def test_a_check_in_a_tables_study_takes_its_speeds_and_scores_and_leaves_the_ta
     assert len(desk.machine.cohorts) == 1
     # The table's budgets: all up to the check's are compared.
     assert scores(checked) == ["top1@384", "likelihood@384", "top1@1024", "likelihood@1024"]
-    manifest, records = desk.folder().load_manifest(), desk.folder().load_records()
+    manifest, records = fresh(desk.folder()).manifest, fresh(desk.folder()).records
     assert manifest.plan.budgets == (384, 1024, 3008, 9024)
     assert manifest.trials == len(records) == 12
     assert [record.scores[:3] for record in records] == [record.scores for record in made]
     desk.machine.legs.clear()
     desk.table(rungs=3)
     assert desk.machine.legs == []
-    assert desk.folder().load_records() == records
+    assert fresh(desk.folder()).records == records
 
 
 def test_a_table_in_a_checks_study_goes_on_with_its_networks(desk):
@@ -192,7 +192,7 @@ def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
     broken = listed()[1].subject.to_dict()
     desk.machine.before = fail
     checked = desk.check()
-    key = desk.folder().load_records()[1].key
+    key = fresh(desk.folder()).records[1].key
     assert checked.failures == {key: "it was not trained to 30,016 images; the study's log says why"}
     assert [network.key for network in checked.agreement.networks].count(key) == 0
     assert len(checked.agreement.networks) == 5
@@ -212,7 +212,7 @@ def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
     desk.check("target", check=ProxyCheck(networks=4, second_seed=0, training_free=()), proxy_img_size=48)
     check = ProxyCheck(networks=6, second_seed=3, target=Study(desk.folder("target").path))
     agreement = desk.check(check=check).agreement
-    top1 = {record.key: record.score_at(30_016).value for record in desk.folder("target").load_records()}
+    top1 = {record.key: record.score_at(30_016).value for record in fresh(desk.folder("target")).records}
     assert [network.target for network in agreement.networks] == [
         top1.get(network.key) for network in agreement.networks
     ]
@@ -225,7 +225,7 @@ def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_r
     with pytest.raises(StudyMismatchError, match="must train at another image size, but trains at 32 pixels, too"):
         desk.check(check=ProxyCheck(target=Study(desk.folder("same").path)))
     large = build_manifest("large", plan=build_plan(img_size=48))
-    records = desk.folder("same").load_records()
+    records = fresh(desk.folder("same")).records
     turned = [dataclasses.replace(record, number=i) for i, record in enumerate(reversed(records))]
     others = write_study(desk.path, "others", turned, large)
     with pytest.raises(StudyMismatchError, match="must be of the networks that are checked, but is of others"):

@@ -7,6 +7,7 @@ import math
 
 import pytest
 from bench.tables import build_table, cut_short
+from builders import fresh
 
 from hilo_nas.bench.samplers import (
     EXTRAPOLATED,
@@ -30,7 +31,7 @@ from hilo_nas.report import render_csv, render_markdown
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, eta_of
 from hilo_nas.search.study_tasks import Resources, StudyTasks
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 FULL_IMAGES = 2304
 
@@ -43,7 +44,7 @@ def replay(table=None, **fields):
 
 def store(folder, table):
     folder.mkdir(parents=True)
-    StudyFolder(folder).write_manifest(table.manifest)
+    Study(folder).write_manifest(table.manifest)
     write_table(table, folder / TABLE_NAME)
     return folder
 
@@ -228,10 +229,12 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     table = build_table()
     replayed = replay(sampler="tpe", rungs=rungs, seed=4, trials=8).steps
     assert len(replayed) > 10  # beyond those, the model proposes
-    machine, folder = TableEvaluator(table), StudyFolder(tmp_path / "kept")
+    machine, folder = TableEvaluator(table), Study(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
     manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_ETA)
-    loop = SearchLoop(folder, manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED)
+    loop = SearchLoop(
+        fresh(folder), manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED
+    )
     loop.run()
     assert [(record.key, record.state) for record in loop.records] == [(step.key, step.state) for step in replayed]
     assert (machine.images, machine.seconds) == (replayed[-1].images, replayed[-1].seconds)

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from builders import fresh
+
 from hilo_nas.bench.samplers import FULL, Truth, replay_search
 from hilo_nas.bench.table import load_table
 from hilo_nas.search.request import SearchRequest, plan_of
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TABLE = STUDIES / "cifar10-tabular"
@@ -30,8 +32,8 @@ def test_a_search_can_be_replayed_on_the_stored_table():
 
 
 def test_the_stored_sample_is_of_the_default_first_rung_and_none_of_it_diverged():
-    folder = StudyFolder(STUDIES / "cifar10-sample")
-    manifest, records = folder.load_manifest(), folder.load_records()
+    folder = Study(STUDIES / "cifar10-sample")
+    manifest, records = fresh(folder).manifest, fresh(folder).records
     plan = plan_of(SearchRequest(space="litv2_cifar"), load_space("litv2_cifar"))
     assert manifest.plan.budgets == plan.budgets[:1]
     trained = [record.score for record in records if record.state == "complete"]

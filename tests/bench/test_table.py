@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from bench.tables import build_table, cut_short
-from builders import build_measurement, build_score
+from builders import build_measurement, build_score, fresh
 from fakes import FakeMachine
 
 from hilo_nas.bench import making as making_module
@@ -23,13 +23,13 @@ from hilo_nas.events import SeedScored
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 
 def write_records(folder, table, *, trained):
     """The records of a sweep over the table's first five networks, of which so many are trained."""
     folder.trials_path.mkdir(parents=True)
-    folder.write_manifest(table.manifest)
+    fresh(folder).write_manifest(table.manifest)
     for number, row in enumerate(table.rows[:5]):
         reached = 0.0
         scores = []
@@ -60,11 +60,11 @@ def write_records(folder, table, *, trained):
             ),
             scores=(*scores, build_score(0.99, images_seen=9999, seed=7)) if scores else (),
         )
-        folder.write_record(record)
+        fresh(folder).write(record)
 
 
 def test_records_make_the_table_that_its_file_holds(tmp_path):
-    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    table, folder = build_table(), Study(tmp_path / "small-table")
     write_records(folder, table, trained=4)
     found = collect_table(Study(folder.path))
     assert load_table(folder.path) == found
@@ -83,7 +83,7 @@ def test_records_make_the_table_that_its_file_holds(tmp_path):
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, None])
 def test_the_file_is_written_however_the_making_ends(tmp_path, monkeypatch, end):
-    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    table, folder = build_table(), Study(tmp_path / "small-table")
 
     def sweep(request, space, folder, networks, plan, courses, emit, *, jobs, reuse):
         assert (len(networks), reuse) == (24, None)
@@ -105,7 +105,7 @@ def test_the_file_is_written_however_the_making_ends(tmp_path, monkeypatch, end)
 
 def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
     space, request, told = build_table().space, SearchRequest(img_size=32), []
-    folder = StudyFolder(tmp_path / "none")
+    folder = Study(tmp_path / "none")
     whole = list_swept(space, request, folder, None, told.append)
     assert list_swept(space, request, folder, 5, told.append) == whole[:5]
     assert told == []
@@ -115,13 +115,13 @@ def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_s
 
 
 def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_which_limits(tmp_path):
-    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    table, folder = build_table(), Study(tmp_path / "small-table")
     costs = sorted(row.macs for row in table.rows)
     space = dataclasses.replace(table.space, defaults={"num_classes": 10})
     limited = space.limited({"gmacs": costs[10] / 1e9})
     assert limit_space(table.space, folder, {"gmacs": None}) == table.space
     folder.trials_path.mkdir(parents=True)
-    folder.write_manifest(dataclasses.replace(table.manifest, space=limited))
+    fresh(folder).write_manifest(dataclasses.replace(table.manifest, space=limited))
     assert limit_space(table.space, folder, {"gmacs": None, "params_m": None}).limits == limited.limits
     assert limit_space(table.space, folder, {"gmacs": 1e-4, "params_m": None}).limits == {"gmacs": 1e-4}
     another = load_space("litv2_digits")
@@ -130,15 +130,15 @@ def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_w
     listed = list_swept(limited, SearchRequest(), folder, None, print)
     assert len(listed) == sum(cost <= costs[10] for cost in costs)
     with pytest.raises(UsageError, match="no network of small"):
-        list_swept(limited, SearchRequest(), StudyFolder(tmp_path / "none"), None, print)
+        list_swept(limited, SearchRequest(), Study(tmp_path / "none"), None, print)
 
 
 def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp_path):
     space, request = build_table().space, SearchRequest(img_size=32)
     with pytest.raises(UsageError, match="networks must be at least 1, but got 0"):
-        list_swept(space, request, StudyFolder(tmp_path), 0, print)
+        list_swept(space, request, Study(tmp_path), 0, print)
     with pytest.raises(UsageError, match=r"no network of small was found within its limits \(gmacs <= 1e-06\)"):
-        list_swept(space.limited({"gmacs": 1e-6}), request, StudyFolder(tmp_path), None, print)
+        list_swept(space.limited({"gmacs": 1e-6}), request, Study(tmp_path), None, print)
 
 
 @pytest.mark.parametrize("table", [cut_short(build_table()), dataclasses.replace(build_table(), rows=())])
@@ -174,7 +174,7 @@ def machine(monkeypatch):
 def store(folder, table):
     """The table as it is stored for others: its file, and the manifest with the identity of its data."""
     folder.path.mkdir(parents=True)
-    folder.write_manifest(table.manifest)
+    fresh(folder).write_manifest(table.manifest)
     write_table(table, folder.path / TABLE_NAME)
 
 
@@ -185,13 +185,13 @@ def retime(tmp_path, source, told, **options):
         data="digits", device="cpu", img_size=32, batch_size=4, proxy_img_size=table.manifest.plan.img_size,
         proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
     )  # fmt: skip
-    folder = StudyFolder(tmp_path / "new")
+    folder = Study(tmp_path / "new")
     make_table(request, table.space, folder, told.append, jobs=1, reuse=source)
     return folder
 
 
 def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, machine):
-    table, stored = build_table(), StudyFolder(tmp_path / "small-table")
+    table, stored = build_table(), Study(tmp_path / "small-table")
     store(stored, table)
     folder = retime(tmp_path, stored.path, told := [])
     found = load_table(folder.path)
@@ -206,7 +206,7 @@ def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, m
             [before.scores[n].seconds for n in table.budgets]
         )
         assert row.images_per_s != before.images_per_s
-    records = folder.load_records()
+    records = fresh(folder).records
     assert {record.state for record in records} == {"complete"}
     assert {record.origin.partition("/")[0] for record in records} == {"reuse:small-table"}
     assert not [event for event in told if isinstance(event, SeedScored)]
@@ -215,14 +215,14 @@ def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, m
 
 
 def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, machine):
-    table, source = build_table(), StudyFolder(tmp_path / "small-table")
+    table, source = build_table(), Study(tmp_path / "small-table")
     store(source, table)
     write_records(source, table, trained=4)
-    first, *_ = before = source.load_records()
+    first, *_ = before = fresh(source).records
     another_seed = build_score(0.5, images_seen=256, seed=7)
     # The fifth is still in training there, which keeps nothing from being taken over.
     for number, row in enumerate(table.rows):
-        source.write_record(
+        fresh(source).write(
             dataclasses.replace(
                 before[number] if number < 5 else first,
                 number=number,
@@ -232,12 +232,12 @@ def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, 
             )
         )
     folder = retime(tmp_path, source.path, [])
-    for record in folder.load_records():
+    for record in fresh(folder).records:
         assert record.scores == (*[score for score in first.scores if score.images_seen <= 2304], another_seed)
 
 
 def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
-    table, stored = build_table(), StudyFolder(tmp_path / "small-table")
+    table, stored = build_table(), Study(tmp_path / "small-table")
     store(stored, table)
     with pytest.raises(StudyMismatchError, match=r"small-table come from another training[^$]*proxy precision"):
         retime(tmp_path, stored.path, [], proxy_precision="amp-bf16")
@@ -245,17 +245,17 @@ def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
     machine.data["content_hash"] = "another"
     with pytest.raises(StudyMismatchError, match=r"small-table come from another training.*\n  data: "):
         retime(tmp_path, stored.path, [])
-    assert not StudyFolder(tmp_path / "new").exists
+    assert not Study(tmp_path / "new").exists
 
 
 def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, machine):
     with pytest.raises(NotFoundError, match=r"a table's manifest\.yaml must lie beside it"):
         retime(tmp_path, tmp_path / "some.csv", [])
-    assert (machine.cohorts, StudyFolder(tmp_path / "new").exists) == ([], False)
+    assert (machine.cohorts, Study(tmp_path / "new").exists) == ([], False)
 
 
 def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machine):
-    table, stored = build_table(), StudyFolder(tmp_path / "small-table")
+    table, stored = build_table(), Study(tmp_path / "small-table")
     store(stored, table)
     with pytest.raises(UsageError, match=r"it can be replayed, but not gone on with.*--reuse small-table"):
         make_table(SearchRequest(data="digits", device="cpu", img_size=32), table.space, stored, print)
@@ -263,20 +263,20 @@ def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machin
 
 
 def test_a_table_is_written_again_from_its_records_and_that_of_a_search_never(tmp_path):
-    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    table, folder = build_table(), Study(tmp_path / "small-table")
     refresh_table(Study(folder.path))
     assert not folder.path.exists()
     write_records(folder, table, trained=4)
     refresh_table(Study(folder.path))
     assert load_table(folder.path / TABLE_NAME) == collect_table(Study(folder.path))
     (folder.path / TABLE_NAME).unlink()
-    folder.write_manifest(dataclasses.replace(table.manifest, sampler="gp"))
+    fresh(folder).write_manifest(dataclasses.replace(table.manifest, sampler="gp"))
     refresh_table(Study(folder.path))
     assert not (folder.path / TABLE_NAME).exists()
 
 
 def test_records_are_the_truth_and_a_file_that_lags_behind_them_is_not(tmp_path):
-    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    table, folder = build_table(), Study(tmp_path / "small-table")
     store(folder, table)
     assert load_table(folder.path) == table
     write_records(folder, table, trained=4)
@@ -285,7 +285,7 @@ def test_records_are_the_truth_and_a_file_that_lags_behind_them_is_not(tmp_path)
 
 
 def test_a_table_is_found_by_its_studys_name_its_folder_and_its_file(tmp_path):
-    table, folder = build_table(), StudyFolder(tmp_path / "small-table")
+    table, folder = build_table(), Study(tmp_path / "small-table")
     store(folder, table)
     assert find_table("small-table", tmp_path) == find_table(str(folder.path)) == folder.path
     assert find_table(str(folder.path / TABLE_NAME)) == folder.path / TABLE_NAME

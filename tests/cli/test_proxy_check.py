@@ -9,11 +9,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from builders import fresh
 from procs import wait_for
 
 from hilo_nas.bench import proxy_check
 from hilo_nas.cli import main
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 SPACE = """
 patch_size: [2]
@@ -35,7 +36,7 @@ HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sy
 
 def trainings(folder, seed):
     """Every score of a seed, by network and images seen."""
-    records = folder.load_records() if folder.trials_path.is_dir() else []
+    records = fresh(folder).records if folder.trials_path.is_dir() else []
     return [(record.number, s.images_seen, s.value) for record in records for s in record.scores if s.seed == seed]
 
 
@@ -44,7 +45,7 @@ def home(tmp_path_factory):
     """A check that was killed in its long trainings, and then went on to its end."""
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.yaml").write_text(SPACE)
-    folder = StudyFolder(home / "studies" / "check")
+    folder = Study(home / "studies" / "check")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("HILO_NAS_STUDIES_DIR", str(home / "studies"))
@@ -55,7 +56,7 @@ def home(tmp_path_factory):
             wait_for(lambda: trainings(folder, 1) or process.poll() is not None, seconds=240)
             process.kill()
             assert process.wait() == -signal.SIGKILL, process.communicate()[1].decode()
-        before = folder.load_records()
+        before = fresh(folder).records
         assert trainings(folder, 1), "it never came to the long trainings"
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -67,15 +68,15 @@ def test_a_killed_check_ends_with_each_training_done_once(home):
     for seed, budgets, count in ((0, BUDGETS[:2], 3), (1, BUDGETS, 3), (2, BUDGETS, 2)):
         found = [(number, images) for number, images, _ in trainings(home.folder, seed)]
         assert found == [(number, images) for number in range(count) for images in budgets]
-    records = home.folder.load_records()
+    records = fresh(home.folder).records
     assert [record.state for record in records] == ["complete"] * 3
     assert [[score.metric for score in record.other_scores] for record in records] == [["naswot", "dss"]] * 3
     assert len(list(home.folder.checkpoints_path.glob("*.pt"))) == 3 + 3 + 2
-    assert home.folder.load_manifest().space.limits == {"params_m": 0.5}  # the second call left it out
+    assert fresh(home.folder).manifest.space.limits == {"params_m": 0.5}  # the second call left it out
 
 
 def test_what_was_there_before_the_kill_is_there_after_it(home):
-    records = home.folder.load_records()
+    records = fresh(home.folder).records
     assert home.before[0].scores
     for record, old in zip(records, home.before, strict=True):
         assert record.scores[: len(old.scores)] == old.scores
@@ -111,11 +112,11 @@ def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
-    before = home.folder.load_records()
+    before = fresh(home.folder).records
     assert main([*COMMAND, "--format", "csv", "--no-save"]) == 0
     (table,) = (home.path / "benchmarks").glob("proxy-check-cpu-check-*b4*[0-9].csv")
     assert capsys.readouterr().out == table.read_text()
-    assert home.folder.load_records() == before
+    assert fresh(home.folder).records == before
 
 
 def test_other_networks_are_refused(home, monkeypatch, capsys):
@@ -128,7 +129,7 @@ def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
-    before = home.folder.load_records()
+    before = fresh(home.folder).records
     options = (
         "--data digits --study check --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --checkpoint-mib 0"
     )
@@ -140,7 +141,7 @@ def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came
     assert f"after 256 images: 2 networks, top1 from {min(top1):.3g} to {max(top1):.3g}" in out
     assert "after 768 images" not in out  # so far come other seeds alone
     assert "2 of 2 networks timed and trained" in out
-    assert home.folder.load_records() == before
+    assert fresh(home.folder).records == before
     assert not list(home.folder.checkpoints_path.iterdir())
 
 
@@ -148,17 +149,17 @@ def test_a_table_takes_its_trainings_over_is_timed_anew_and_timed_again(home, mo
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
-    folder = StudyFolder(home.path / "studies" / "anew")
+    folder = Study(home.path / "studies" / "anew")
     options = "--data digits --study anew --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --reuse check"
     assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
-    there, here = home.folder.load_records()[:2], folder.load_records()
+    there, here = fresh(home.folder).records[:2], fresh(folder).records
     assert [record.key for record in here] == [record.key for record in there]
     for old, new in zip(there, here, strict=True):
         assert new.scores == tuple(score for score in old.scores if score.images_seen <= 256)
         assert (new.state, new.origin) == ("complete", f"reuse:check/{old.number}")
         assert new.measurement.measured_at > old.measurement.measured_at
     assert main(["remeasure", "anew", "--all", "--seconds", "0.3"]) == 0
-    again = folder.load_records()
+    again = fresh(folder).records
     assert [len(record.measurements) for record in again] == [2, 2]
     with open(folder.path / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))

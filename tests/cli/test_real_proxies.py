@@ -7,10 +7,11 @@ import re
 import textwrap
 
 import pytest
+from builders import fresh
 
 from hilo_nas.cli import main
 from hilo_nas.proxy import own
-from hilo_nas.study import find_study
+from hilo_nas.study import open_study
 
 SPACE = """
 patch_size: [2]
@@ -46,7 +47,7 @@ def search(*arguments):
 
 
 def scores():
-    return [record.score for record in find_study("demo").load_records() if record.state == "complete"]
+    return [record.score for record in fresh(open_study("demo")).records if record.state == "complete"]
 
 
 def test_the_example_is_a_dozen_lines_that_take_what_the_contract_gives():
@@ -64,7 +65,7 @@ def test_the_example_scores_a_search(home, capsys):
     first, second = scores()
     assert {first.metric, second.metric} == {"mine.py:score"}
     assert all(0 <= score.value <= 1 and 0 < score.standard_error < 0.05 for score in (first, second))
-    assert first.plan_hash == second.plan_hash == find_study("demo").load_manifest().plan_hash
+    assert first.plan_hash == second.plan_hash == fresh(open_study("demo")).manifest.plan_hash
     assert main(["front", "demo", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["front"]
 

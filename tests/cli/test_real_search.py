@@ -10,11 +10,12 @@ import sys
 
 import pytest
 import yaml
+from builders import fresh
 from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
 from hilo_nas.search import dry_run
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 SPACE = """
 patch_size: [2]
@@ -65,7 +66,7 @@ def wait_until(condition, process, what):
 
 
 def latest(folder):
-    records = folder.load_records() if folder.trials_path.is_dir() else []
+    records = fresh(folder).records if folder.trials_path.is_dir() else []
     return records[-1] if records else None
 
 
@@ -83,7 +84,7 @@ def kill_when(home, environment, folder, condition, what, *arguments, by=signal.
 @pytest.fixture(scope="module")
 def killed(home, environment):
     """A study of four networks whose search was killed in mid-timing, in mid-training and by SIGTERM."""
-    folder = StudyFolder(home / "studies" / "killed")
+    folder = Study(home / "studies" / "killed")
     going_on = ("search", "--study", "killed")
 
     def is_timing(number):
@@ -121,7 +122,7 @@ def killed(home, environment):
 
 def test_a_killed_search_ends_with_its_total_and_no_network_finished_twice(killed):
     folder, _, _, out = killed
-    records = folder.load_records()
+    records = fresh(folder).records
     assert [record.number for record in records] == list(range(len(records)))
     ended = [record.key for record in records if record.state in ENDED]
     assert len(ended) == len(set(ended)) == 4
@@ -132,7 +133,7 @@ def test_a_killed_search_ends_with_its_total_and_no_network_finished_twice(kille
 
 def test_what_a_kill_cut_off_was_tried_again_and_its_speed_not_paid_for_twice(killed):
     folder, cut_timing, cut_training, _ = killed
-    records = folder.load_records()
+    records = fresh(folder).records
     for cut in (cut_timing, cut_training):
         assert records[cut.number].is_interrupted
         again = [record for record in records if record.key == cut.key and record.number > cut.number]
@@ -149,7 +150,7 @@ def test_the_study_holds_no_local_path_and_its_tables_are_written(killed, home):
         assert str(home) not in (folder.path / name).read_text()
     lines = (folder.path / "trials.csv").read_text().splitlines()
     assert lines[0].startswith("number,state,key,")
-    assert len(lines) == 1 + len(folder.load_records())
+    assert len(lines) == 1 + len(fresh(folder).records)
     manifest = yaml.safe_load((folder.path / "manifest.yaml").read_text())
     assert manifest["data"]["name"] == "digits"
     (timing,) = manifest["timings"]
@@ -167,11 +168,11 @@ def rounds_of(record):
 
 def test_until_trials_is_a_total_that_is_safe_to_repeat(killed, home, environment):
     folder = killed[0]
-    before = folder.load_records()
+    before = fresh(folder).records
     code, out, _ = finish(home, environment, "search", "--study", "killed", "--until-trials", "4")
     assert code == 0
     # On a busy machine, contended timings are repeated; nothing else is done again.
-    assert [without_timings(record) for record in folder.load_records()] == [without_timings(r) for r in before]
+    assert [without_timings(record) for record in fresh(folder).records] == [without_timings(r) for r in before]
     assert "4 of 4 networks measured, all done" in out
 
 
@@ -225,7 +226,7 @@ def test_another_torch_is_refused(killed, home, environment):
 
 def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home, environment):
     folder = killed[0]
-    total = sum(record.is_measured for record in folder.load_records())
+    total = sum(record.is_measured for record in fresh(folder).records)
     process = start(home, environment, "search", "--study", "killed", "--trials", "1")
     wait_until(lambda: latest(folder).state == "running", process, "a trial")
     code, _, err = finish(home, environment, "search", "--study", "killed")
@@ -234,12 +235,12 @@ def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home,
     assert finish(home, environment, "status", "killed")[0] == 0
     process.communicate(timeout=120)
     assert process.returncode == 0
-    assert sum(record.is_measured for record in folder.load_records()) == total + 1
+    assert sum(record.is_measured for record in fresh(folder).records) == total + 1
 
 
 def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, environment):
     folder = killed[0]
-    finished = [record for record in folder.load_records() if record.state in ENDED]
+    finished = [record for record in fresh(folder).records if record.state in ENDED]
     process = start(home, environment, "search", "--study", "killed", "--trials", "2")
     wait_until(lambda: latest(folder).state == "running", process, "a trial")
     process.send_signal(signal.SIGINT)
@@ -247,7 +248,7 @@ def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, envir
     assert process.returncode == 130
     assert "everything finished is kept" in err
     assert "Traceback" not in err
-    records = folder.load_records()
+    records = fresh(folder).records
     kept = [record for record in records if record.state in ENDED][: len(finished)]
     assert [without_timings(record) for record in kept] == [without_timings(record) for record in finished]
     assert [rounds_of(record) for record in kept] == [rounds_of(record) for record in finished]
@@ -329,7 +330,7 @@ def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment
         home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "peers", "--until-trials", "1", *peers
     )
     assert (code, err) == (0, "")
-    good, bad, own = StudyFolder(home / "studies" / "peers").load_records()
+    good, bad, own = Study(home / "studies" / "peers").records
     assert (good.key, good.state, good.score.images_seen) == ("timm:test_resnet", "complete", 1280)
     assert (bad.key, bad.state) == ("timm:inception_v3", "failed")  # its kernels are larger than what is left of 32 px
     assert good.parameters > 1e5

@@ -13,6 +13,7 @@ from builders import (
     build_manifest,
     build_record,
     demo_records,
+    fresh,
     write_study,
 )
 from fakes import FakeMachine
@@ -20,7 +21,7 @@ from fakes import FakeMachine
 from hilo_nas.cli import main
 from hilo_nas.evaluation import local
 from hilo_nas.search.holding import locked
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +46,14 @@ def test_a_study_of_another_machine_is_timed_on_this_one(studies, capsys):
     source = write_study(studies, "far", some, build_manifest("far", conditions=(condition,)))
     assert main(["remeasure", "far", "--study", "here", "--seconds", "0.3"]) == 0
     out = capsys.readouterr().out
-    folder = StudyFolder(studies / "here")
-    manifest, records = folder.load_manifest(), folder.load_records()
+    folder = Study(studies / "here")
+    manifest, records = fresh(folder).manifest, fresh(folder).records
     assert manifest.device.model != build_device().model
     assert all(manifest.is_comparable(record.measurement) for record in records)
     assert len({record.measurement.cohort for record in records} - {""}) == 1
     assert records[0].measurement.images_per_s < records[1].measurement.images_per_s
     assert [record.scores for record in records] == [record.scores for record in some]
-    assert source.load_records() == some
+    assert fresh(source).records == some
     assert "2 networks timed side by side at cpu-b2-32px-fp32" in out
     assert "here: 1 of 2 scored networks is on the front" in out
     assert f"Records: {folder.path}" in out
@@ -133,7 +134,7 @@ def test_a_re_timing_that_is_stopped_ends_with_130_and_keeps_the_study(studies, 
 
     machine.happen = stop
     assert "stopped; everything finished is kept" in refused(capsys, "demo", code=130)
-    assert folder.load_records() == demo_records()
+    assert fresh(folder).records == demo_records()
 
 
 @pytest.mark.parametrize("command", ["remeasure --help", "search --help"])

@@ -3,13 +3,13 @@
 import shlex
 
 import pytest
-from builders import build_arch, build_manifest, build_record, write_study
+from builders import build_arch, build_manifest, build_record, fresh, write_study
 from fakes import FakeMachine, speed, write_speeds, write_timed_study
 
 from hilo_nas.cli import main
 from hilo_nas.evaluation import local
 from hilo_nas.search import dry_run
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +48,10 @@ def test_aims_are_foreseen_kept_and_shown(home, capsys):
     assert law in out
     assert "3 networks will take about" in out
     assert "3 of 3 networks measured, all done" in out
-    folder = StudyFolder(home / "studies" / "aims")
-    assert folder.load_manifest().limits == {"images_per_s": float(bound), "latency_ms@cpu-b1-32px-fp32-fused-t2": 20.0}
-    assert [condition.batch_size for condition in folder.load_manifest().conditions] == [32, 1, 64]
-    records = folder.load_records()
+    folder = Study(home / "studies" / "aims")
+    assert fresh(folder).manifest.limits == {"images_per_s": float(bound), "latency_ms@cpu-b1-32px-fp32-fused-t2": 20.0}
+    assert [condition.batch_size for condition in fresh(folder).manifest.conditions] == [32, 1, 64]
+    records = fresh(folder).records
     assert all(len({m.condition for m in record.measurements}) == 3 for record in records)
 
 

@@ -16,12 +16,13 @@ from builders import (
     build_measurement,
     build_record,
     demo_records,
+    fresh,
 )
 
 from hilo_nas.cli import main
 from hilo_nas.records import Subject
 from hilo_nas.space import load_space
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 EVIL = "[/x][bold]\x1b[31m\x07\u202e$(touch hit)"
 ACTING = set("\x1b\x07\u202e")
@@ -55,9 +56,9 @@ def study(home):
         speeds=f"table {EVIL}",
         sampler=f"gp {EVIL}",
     )
-    folder = StudyFolder(home / "studies" / EVIL.replace("/", "|"))
+    folder = Study(home / "studies" / EVIL.replace("/", "|"))
     folder.trials_path.mkdir(parents=True)
-    folder.write_manifest(manifest)
+    fresh(folder).write_manifest(manifest)
     records = [
         dataclasses.replace(
             record,
@@ -72,7 +73,7 @@ def study(home):
     peer = build_record(7, 500.0, 0.5, origin=f"peer:{EVIL}")
     records.append(dataclasses.replace(peer, subject=Subject(timm=EVIL), parameters=1, macs=1))
     for record in records:
-        folder.write_record(record)
+        fresh(folder).write(record)
     code = folder.path / "theirs.py"
     code.write_text(FUNCTION.format(canary=str(home / "hit")))
     local = {"data": f"{code}:load", "val_data": f"{code}:load", "proxy": f"{code}:score", "cache_dir": str(home)}
@@ -154,13 +155,13 @@ def test_no_text_of_a_stranger_passes_for_a_line_of_this_tool(home, capsys):
     manifest = build_manifest(
         device=device, data=build_data(name=LINE, unlike_timm=[LINE]), versions={LINE: LINE}, sampler=LINE
     )
-    folder = StudyFolder(home / "studies" / "demo")
+    folder = Study(home / "studies" / "demo")
     folder.trials_path.mkdir(parents=True)
-    folder.write_manifest(manifest)
+    fresh(folder).write_manifest(manifest)
     for record in demo_records():
         measured = tuple(dataclasses.replace(item, device=device) for item in record.measurements)
-        folder.write_record(dataclasses.replace(record, measurements=measured))
-    folder.write_record(build_failed(9, reason=LINE))
+        fresh(folder).write(dataclasses.replace(record, measurements=measured))
+    fresh(folder).write(build_failed(9, reason=LINE))
     for command in (["status"], ["front"], ["export", "--trial", "3", "-o", "out"]):
         assert main([command[0], "demo", *command[1:]]) == 0
         printed = "".join(capsys.readouterr())

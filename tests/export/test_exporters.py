@@ -1,7 +1,7 @@
 """Every exporter keeps the promises of the interface, and a new one is a file and a line."""
 
 import pytest
-from builders import TINY, demo_records, write_study
+from builders import TINY, demo_records, fresh, write_study
 from toy_exporter import ToyExporter
 
 from hilo_nas.errors import UsageError
@@ -24,7 +24,7 @@ from hilo_nas.testing import check_exporter
 @pytest.fixture
 def sources(tmp_path):
     folder = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
-    trial = source_of_trial(folder.load_manifest(), folder.record(0), folder=folder)
+    trial = source_of_trial(fresh(folder).manifest, folder.record(0), folder=folder)
     return {NetworkSource: trial, StudySource: source_of_study(folder)}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from builders import TINY, demo_records, write_study
+from builders import TINY, demo_records, fresh, write_study
 
 import hilo_nas
 from hilo_nas.arch import ArchConfig
@@ -112,7 +112,7 @@ def test_a_file_holds_no_path_of_this_machine(exported):
 
 def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_path):
     study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
-    source = source_of_trial(study.load_manifest(), study.record(3))
+    source = source_of_trial(fresh(study).manifest, study.record(3))
     (path,), notes = export(ONNX, source, tmp_path / "out", ExportOptions())
     assert notes[0].startswith("WARNING: the weights are random")
     metadata = metadata_of(path)
@@ -127,7 +127,7 @@ def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_p
 
 def test_sizes_come_from_the_train_yaml_beside_the_file_or_are_said_to_be_assumed(tmp_path):
     study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
-    export(TIMM, source_of_trial(study.load_manifest(), study.record(3)), tmp_path / "out", ExportOptions())
+    export(TIMM, source_of_trial(fresh(study).manifest, study.record(3)), tmp_path / "out", ExportOptions())
     source = load_source(tmp_path / "out" / "arch.yaml")
     assert (source.num_classes, source.preprocessing.img_size) == (10, 32)
     assert f"num_classes 10 (from {tmp_path / 'out' / 'train.yaml'})" in source.assumed
@@ -209,7 +209,7 @@ def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_winner_is_loaded_with_its_checkpoint(trained, prepared, tmp_path):
     study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
-    export(TIMM, source_of_trial(study.load_manifest(), study.record(3)), tmp_path / "out", ExportOptions())
+    export(TIMM, source_of_trial(fresh(study).manifest, study.record(3)), tmp_path / "out", ExportOptions())
     torch.manual_seed(6)
     model = build_model(study.record(3).subject.arch, num_classes=10).eval()
     save_checkpoint(model, tmp_path / "last.pth.tar", "timm")

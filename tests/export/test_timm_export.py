@@ -21,6 +21,7 @@ from builders import (
     build_record,
     build_score,
     demo_records,
+    fresh,
     write_study,
 )
 
@@ -40,6 +41,7 @@ from hilo_nas.export import (
 )
 from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
+from hilo_nas.local import write_local
 from hilo_nas.measure import RECORDED_VARIABLES
 from hilo_nas.records import Subject
 from hilo_nas.study import Study
@@ -111,7 +113,7 @@ def study(tmp_path):
 @pytest.fixture
 def exported(study, tmp_path) -> dict[str, dict]:
     """The content of each exported file, by its name."""
-    paths = export_trial(study.load_manifest(), study.record(3), tmp_path / "out")
+    paths = export_trial(fresh(study).manifest, study.record(3), tmp_path / "out")
     return {path.name: yaml.safe_load(path.read_text()) for path in paths if path.suffix != ".py"}
 
 
@@ -186,7 +188,7 @@ def test_learning_rates_scale_with_the_batch(name):
 
 def test_rates_are_numbers_for_every_reader_of_yaml(study, tmp_path):
     """`5e-07` without a dot is text for YAML 1.1, which train.py's reader speaks."""
-    export_trial(study.load_manifest(), study.record(3), tmp_path, batch_size=32)
+    export_trial(fresh(study).manifest, study.record(3), tmp_path, batch_size=32)
     train = yaml.safe_load((tmp_path / "train.yaml").read_text())
     assert all(isinstance(train[name], float) for name in ("lr", "warmup_lr", "min_lr", "opt_eps"))
 
@@ -223,7 +225,7 @@ def test_images_are_prepared_as_the_study_saw_them():
 
 
 def test_provenance_says_where_every_figure_comes_from(exported, study):
-    found, manifest, record = exported["provenance.yaml"], study.load_manifest(), study.record(3)
+    found, manifest, record = exported["provenance.yaml"], fresh(study).manifest, study.record(3)
     assert (found["study"], found["trial"], found["key"]) == ("demo", 3, record.key)
     assert found["space"] == {"name": "litv2_digits", "hash": manifest.space.hash()}
     assert (found["params"], found["macs"]) == (record.parameters, record.macs)
@@ -240,8 +242,8 @@ def test_provenance_says_where_every_figure_comes_from(exported, study):
 
 
 def test_exported_files_hold_no_local_path(study, tmp_path):
-    study.write_local({"data": "/data/secret"})
-    for path in export_trial(study.load_manifest(), study.record(3), tmp_path / "out"):
+    write_local(study.local_path, {"data": "/data/secret"})
+    for path in export_trial(fresh(study).manifest, study.record(3), tmp_path / "out"):
         if path.suffix == ".py":
             continue
         text = path.read_text()
@@ -263,14 +265,14 @@ def test_exported_files_name_no_host_and_no_process_of_others(study, tmp_path):
     }
     measurement = dataclasses.replace(record.measurement, device_state=state)
     record = dataclasses.replace(record, measurements=(measurement,))
-    text = "".join(path.read_text() for path in export_trial(study.load_manifest(), record, tmp_path / "out"))
+    text = "".join(path.read_text() for path in export_trial(fresh(study).manifest, record, tmp_path / "out"))
     assert "424242" not in text
     assert "secret" not in text
 
 
 def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
     record = study.record(3)
-    for path in export_trial(study.load_manifest(), record, tmp_path / "out"):
+    for path in export_trial(fresh(study).manifest, record, tmp_path / "out"):
         if path.suffix in (".py", ".json"):
             continue
         head = path.read_text().split("\n")[:2]
@@ -280,12 +282,12 @@ def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
 
 def test_a_head_shows_a_high_speed_as_the_command_line_does(tmp_path):
     folder = write_study(tmp_path, "fast", [build_record(0, 12194.0)])
-    path = export_trial(folder.load_manifest(), Study(folder.path).record(0), tmp_path / "out")[0]
+    path = export_trial(fresh(folder).manifest, Study(folder.path).record(0), tmp_path / "out")[0]
     assert path.read_text().split("\n")[1].startswith("# 12,194 ± ")
 
 
 def test_an_export_is_replaced_only_by_force_and_other_files_are_left_alone(study, tmp_path):
-    manifest, folder = study.load_manifest(), tmp_path / "a" / "b"
+    manifest, folder = fresh(study).manifest, tmp_path / "a" / "b"
     paths = export_trial(manifest, study.record(3), folder)
     (folder / "mine.txt").write_text("mine")
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -303,8 +305,8 @@ def test_a_link_is_replaced_by_force_and_what_it_names_is_left_alone(study, tmp_
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "arch.yaml").symlink_to(tmp_path / "precious")
     with pytest.raises(UsageError, match=r"found files: \S*arch\.yaml\."):
-        export_trial(study.load_manifest(), study.record(3), tmp_path / "out")
-    export_trial(study.load_manifest(), study.record(3), tmp_path / "out", force=True)
+        export_trial(fresh(study).manifest, study.record(3), tmp_path / "out")
+    export_trial(fresh(study).manifest, study.record(3), tmp_path / "out", force=True)
     assert (tmp_path / "precious").read_text() == "precious"
 
 
@@ -312,7 +314,7 @@ def test_a_link_is_replaced_by_force_and_what_it_names_is_left_alone(study, tmp_
 def test_a_folder_in_the_place_of_a_file_is_never_removed(study, tmp_path, force):
     (tmp_path / "out" / "arch.yaml").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"found folders: .*arch\.yaml\. Choose another place with -o"):
-        export_trial(study.load_manifest(), study.record(3), tmp_path / "out", force=force)
+        export_trial(fresh(study).manifest, study.record(3), tmp_path / "out", force=force)
 
 
 HOSTILE = "x\ntouch STOLEN\r\u2028$(touch STOLEN)`touch STOLEN`"
@@ -339,7 +341,7 @@ def test_texts_of_a_strangers_record_stay_comments_and_values(study, tmp_path):
     }
     measurement = dataclasses.replace(record.measurement, device=device, environment=environment)
     record = dataclasses.replace(record, measurements=(measurement,))
-    paths = {path.name: path for path in export_trial(study.load_manifest(), record, tmp_path / "out")}
+    paths = {path.name: path for path in export_trial(fresh(study).manifest, record, tmp_path / "out")}
     for name in ("train.yaml", "arch.yaml", "timing.env"):
         head = paths[name].read_bytes().decode().split("\n")
         assert head[1].startswith("# 900 ± 36 images/s on x\\x0atouch STOLEN")
@@ -373,7 +375,7 @@ def test_the_config_is_a_model_for_timm(exported, study, tmp_path):
 
 @pytest.mark.parametrize("file", ["train.yaml", "config.json", "arch.yaml"])
 def test_files_that_build_another_network_do_not_pass(exported, study, tmp_path, file):
-    source = source_of_trial(study.load_manifest(), study.record(3))
+    source = source_of_trial(fresh(study).manifest, study.record(3))
     path = tmp_path / "out" / file
     text = path.read_text()
     path.write_text(
@@ -391,7 +393,7 @@ def test_what_fails_to_verify_never_reaches_its_place(study, tmp_path):
         def verify(self, source, folder):
             raise ConversionError("it is another network")
 
-    source = source_of_trial(study.load_manifest(), study.record(3))
+    source = source_of_trial(fresh(study).manifest, study.record(3))
     with pytest.raises(ConversionError):
         export(Liar(), source, tmp_path / "out", ExportOptions())
     assert not list((tmp_path / "out").iterdir())
@@ -412,7 +414,7 @@ print(NAME, *sys.argv[1:], sys.modules["timm"].is_model("litv2"))
 
 
 def test_the_launcher_runs_a_script_that_knows_the_network(study, tmp_path):
-    export_trial(study.load_manifest(), study.record(3), tmp_path / "out")
+    export_trial(fresh(study).manifest, study.record(3), tmp_path / "out")
     scripts = tmp_path / "timm repository"
     scripts.mkdir()
     (scripts / "helper.py").write_text("NAME = 'found'")
@@ -463,7 +465,7 @@ def test_an_architecture_without_a_trial_is_refused(tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", -1), ("epochs", 0)])
 def test_a_training_of_nothing_is_refused(study, tmp_path, name, value):
     with pytest.raises(UsageError, match=f"{name} must be at least 1, but got {value}"):
-        export_trial(study.load_manifest(), study.record(3), tmp_path / "out", **{name: value})
+        export_trial(fresh(study).manifest, study.record(3), tmp_path / "out", **{name: value})
     assert not (tmp_path / "out").exists()
 
 
@@ -471,14 +473,14 @@ def test_an_odd_batch_is_refused_for_mixup_pairs_images(study, tmp_path):
     with pytest.raises(
         UsageError, match="batch_size must be even because mixup pairs the images of a batch, but got 33"
     ):
-        export_trial(study.load_manifest(), study.record(3), tmp_path / "out", batch_size=33)
+        export_trial(fresh(study).manifest, study.record(3), tmp_path / "out", batch_size=33)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(study, tmp_path):
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises((UsageError, StorageError), match=r"cannot make the folder .*Choose another with -o"):
-            export_trial(study.load_manifest(), study.record(3), folder)
+            export_trial(fresh(study).manifest, study.record(3), folder)
 
 
 def test_the_formats_are_named():
@@ -525,7 +527,7 @@ def test_a_latency_that_none_keeps_surely_is_kept_by_the_most_probable(tmp_path)
     records = [build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)]
     folder = write_study(tmp_path, "two", records)
     record = choose_trial(Study(folder.path), limits={"latency_ms": 13.05})
-    (promise,) = promises_of(folder.load_manifest(), record, {"latency_ms": 13.05})
+    (promise,) = promises_of(fresh(folder).manifest, record, {"latency_ms": 13.05})
     assert (record.number, promise.is_sure) == (1, False)
 
 
@@ -539,15 +541,15 @@ def test_no_peer_and_no_network_that_did_not_train_is_chosen_by_limits(tmp_path)
 
 def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):
     sure, unsure = (
-        promises_of(study.load_manifest(), study.record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
+        promises_of(fresh(study).manifest, study.record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
     )
     assert (sure.text, sure.is_sure) == ("trial 4 keeps images_per_s >= 900 with more than 99%", True)
     assert (unsure.text, unsure.is_sure) == ("trial 4 keeps images_per_s >= 1000 with 50%", False)
-    assert promises_of(study.load_manifest(), study.record(4)) == []
+    assert promises_of(fresh(study).manifest, study.record(4)) == []
 
 
 def test_a_limit_of_the_study_is_promised_without_being_asked_for(study):
-    manifest = dataclasses.replace(study.load_manifest(), limits={"latency_ms": 36.0})
+    manifest = dataclasses.replace(fresh(study).manifest, limits={"latency_ms": 36.0})
     (promise,) = promises_of(manifest, study.record(4))
     assert promise.text.startswith("trial 4 keeps latency_ms <= 36 with ")
 

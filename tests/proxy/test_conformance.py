@@ -4,13 +4,14 @@ import ast
 from pathlib import Path
 
 import pytest
+from builders import fresh
 
 import hilo_nas
 from hilo_nas.cli import main
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import PROXIES, metric_named, proxy_named, proxy_names, quick_names
-from hilo_nas.study import find_study
+from hilo_nas.study import open_study
 from hilo_nas.testing import DeclarationChecks, ProxyChecks
 
 TOY = Path(__file__).parents[1] / "assets" / "toy"
@@ -123,11 +124,11 @@ def test_a_search_is_scored_by_another_packages_proxy(toy, tmp_path, monkeypatch
     shown = capsys.readouterr().out
     assert "hits %" in shown
     assert "hits: hits among random features of 320 images of digits" in shown
-    folder = find_study("demo")
-    scores = [record.score for record in folder.load_records()]
+    folder = open_study("demo")
+    scores = [record.score for record in fresh(folder).records]
     assert [score.metric for score in scores] == ["toy_hits"] * 2
     assert all(0.1 < score.value < 1 for score in scores)
-    manifest = folder.load_manifest()
+    manifest = fresh(folder).manifest
     assert manifest.prepared is not None
     assert str(tmp_path) not in folder.manifest_path.read_text()
     assert main(["status", "demo"]) == 0

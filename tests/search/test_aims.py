@@ -12,6 +12,7 @@ from builders import (
     build_manifest,
     build_measurement,
     build_record,
+    fresh,
     write_study,
 )
 from fakes import RESOURCES, FakeMachine, speed
@@ -105,9 +106,9 @@ def search(tmp_path, limits, *, conditions=(OBJECTIVE, SINGLE), trials=8, space=
     manifest = build_manifest(conditions=conditions, limits=limits, sampler="random", trials=trials, space=space)
     folder = write_study(tmp_path, manifest=manifest)
     machine = FakeMachine()
-    loop = SearchLoop(folder, manifest, machine, RESOURCES, lambda event: None)
+    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, lambda event: None)
     loop.run()
-    return loop, folder.load_records(), machine
+    return loop, fresh(folder).records, machine
 
 
 def test_every_network_is_timed_under_every_condition_the_objective_first(tmp_path):
@@ -178,7 +179,7 @@ def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_pa
     manifest = build_manifest(conditions=conditions, sampler="random", trials=1)
     folder = write_study(tmp_path, manifest=manifest)
     machine = FakeMachine()
-    loop = SearchLoop(folder, manifest, machine, RESOURCES, lambda event: None)
+    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, lambda event: None)
     subject = Subject(arch=build_arch(3))
     both = tuple(machine.time(subject, condition) for condition in conditions)
     record = dataclasses.replace(loop._choose(), subject=subject)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from builders import build_arch, build_calibration, build_condition, build_measurement
+from builders import build_arch, build_calibration, build_condition, build_measurement, fresh
 from fakes import speed, write_timed_study
 
 from hilo_nas.events import CalibrationChanged, Notice
@@ -45,14 +45,14 @@ def changes(events):
 
 def test_a_resumed_search_replaces_a_calibration_that_was_wrong(tmp_path, machine, calibrate):
     study = write_timed_study(tmp_path, machine, ARCHS, space=PLAIN)
-    before, manifest = study.load_records(), study.load_manifest()
+    before, manifest = fresh(study).records, fresh(study).manifest
     calibrate(1569.0)
     (changed,) = changes(search(study, 3))
     assert (changed.condition, changed.old_images_per_s, changed.images_per_s) == (LABEL, 256.0, 1569.0)
     assert changed.ratio == pytest.approx(1569 / 256)
-    for old, new in zip(before, study.load_records(), strict=False):
+    for old, new in zip(before, fresh(study).records, strict=False):
         assert new.measurement.images_per_s == pytest.approx(old.measurement.images_per_s * 1569 / 256)
-    after = study.load_manifest()
+    after = fresh(study).manifest
     assert after == dataclasses.replace(manifest, calibrations=after.calibrations, trials=3)
     assert changes(search(study, 4)) == []
 
@@ -71,10 +71,10 @@ def test_a_calibration_that_is_near_or_was_not_steady_replaces_nothing(
     tmp_path, machine, calibrate, images_per_s, fields
 ):
     study = write_timed_study(tmp_path, machine, ARCHS, space=PLAIN)
-    stored = study.load_manifest().calibrations
+    stored = fresh(study).manifest.calibrations
     calibrate(images_per_s, **fields)
     assert changes(search(study, 3)) == []
-    assert study.load_manifest().calibrations == stored
+    assert fresh(study).manifest.calibrations == stored
 
 
 def test_a_study_with_nothing_left_to_do_is_not_calibrated(tmp_path, machine, calibrate):
@@ -89,7 +89,7 @@ def test_a_timing_again_replaces_a_wrong_calibration_too(tmp_path, machine, cali
     events = []
     run_remeasure(RemeasureRequest(study=study.name, studies_dir=tmp_path), events.append)
     assert len(changes(events)) == 1
-    assert study.load_manifest().calibrations[LABEL].images_per_s == 1569.0
+    assert fresh(study).manifest.calibrations[LABEL].images_per_s == 1569.0
 
 
 # Limits.
@@ -99,9 +99,9 @@ def loaded_study(tmp_path, machine):
     """A study that was calibrated under load: by it both networks broke a limit that they keep."""
     bound = 3 * max(speed(arch) for arch in ARCHS)
     study = write_timed_study(tmp_path, machine, ARCHS, limits={"images_per_s": bound}, space=PLAIN)
-    for record in study.load_records():
+    for record in fresh(study).records:
         violations = {"images_per_s": math.log(bound / record.measurement.images_per_s)}
-        study.write_record(
+        fresh(study).write(
             dataclasses.replace(
                 record, state="infeasible", reason="too slow", scores=(), violations=violations,
                 imputed={"value": 0.1},
@@ -114,7 +114,7 @@ def test_networks_that_a_wrong_calibration_called_infeasible_are_trained_after_a
     study = loaded_study(tmp_path, machine)
     calibrate(1569.0)
     search(study, 3)
-    records = study.load_records()[:2]
+    records = fresh(study).records[:2]
     assert [record.state for record in records] == ["complete", "complete"]
     assert [record.key for record in records] == [arch.key() for arch in ARCHS]
     assert not {arch.key() for arch in ARCHS} & set(machine.measured)  # their rounds are kept
@@ -122,11 +122,13 @@ def test_networks_that_a_wrong_calibration_called_infeasible_are_trained_after_a
 
 def test_a_search_stopped_between_calibration_and_judgement_judges_in_the_next_one(tmp_path, machine, calibrate):
     study = loaded_study(tmp_path, machine)
-    manifest = study.load_manifest()
-    study.write_manifest(dataclasses.replace(manifest, calibrations={LABEL: build_calibration(1569.0, **STEADY)}))
+    manifest = fresh(study).manifest
+    fresh(study).write_manifest(
+        dataclasses.replace(manifest, calibrations={LABEL: build_calibration(1569.0, **STEADY)})
+    )
     calibrate(1569.0)
     assert changes(search(study, 3)) == []
-    assert [record.state for record in study.load_records()][:2] == ["complete", "complete"]
+    assert [record.state for record in fresh(study).records][:2] == ["complete", "complete"]
 
 
 def test_a_trained_network_that_surely_breaks_a_limit_becomes_infeasible_and_a_doubtful_one_stays(
@@ -137,10 +139,10 @@ def test_a_trained_network_that_surely_breaks_a_limit_becomes_infeasible_and_a_d
     study = write_timed_study(tmp_path, machine, [slow, fast], limits={"images_per_s": bound}, space=PLAIN)
     calibrate(256.0 * 0.89)  # now 1 % below, the error of a calibration being 2 %
     search(study, 3)
-    assert study.load_records()[0].state == "complete"
+    assert fresh(study).records[0].state == "complete"
     calibrate(256.0 * 0.7)
     search(study, 4)
-    record = study.load_records()[0]
+    record = fresh(study).records[0]
     assert record.state == "infeasible"
     assert "images_per_s >=" in record.reason
     assert record.scores
@@ -177,11 +179,11 @@ def test_a_network_that_may_keep_a_limit_is_timed_again_before_it_is_infeasible(
     one = build_space("one", {**PLAIN.to_dict(), "depths": [[1], [1], [1], [1]], "embed_dims": [16]})
     study = write_timed_study(tmp_path, machine, [], limits={}, space=one, trials=1)
     bound = beyond * speed(ARCHS[0])
-    study.write_manifest(dataclasses.replace(study.load_manifest(), limits={"images_per_s": bound}))
+    fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, limits={"images_per_s": bound}))
     calibrate(256.0)
     machine.law = lambda subject: (speed(ARCHS[0]), 0.5)
     events = search(study, 1)
-    (record,) = study.load_records()
+    (record,) = fresh(study).records
     assert record.state == state
     assert len(machine.measured) == len(record.measurements) == timings
     told = [event.text for event in events if isinstance(event, Notice) and "is timed again, because" in event.text]

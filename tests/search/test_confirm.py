@@ -12,6 +12,7 @@ from builders import (
     build_plan,
     build_record,
     build_score,
+    fresh,
     write_study,
 )
 from fakes import FULL, RESOURCES, FakeMachine, top1, write_timed_study
@@ -75,7 +76,7 @@ TRUTH = {build_arch(i).key(): value for i, value in {0: 0.60, 1: 0.45, 2: 0.68, 
 
 def confirm(folder, machine, events=None, *, further_seeds=2):
     emit = (lambda event: None) if events is None else events.append
-    confirm_front(folder, folder.load_manifest(), machine, RESOURCES, emit, further_seeds=further_seeds)
+    confirm_front(fresh(folder), fresh(folder).manifest, machine, RESOURCES, emit, further_seeds=further_seeds)
 
 
 def numbers(some):
@@ -83,7 +84,7 @@ def numbers(some):
 
 
 def seeds_of(folder):
-    return {record.number: sorted(score.seed for score in record.scores) for record in folder.load_records()}
+    return {record.number: sorted(score.seed for score in record.scores) for record in fresh(folder).records}
 
 
 def key(number):
@@ -92,9 +93,9 @@ def key(number):
 
 def test_a_lucky_network_is_dethroned_and_who_it_hid_is_confirmed_in_turn(study):
     machine = LuckyMachine(TRUTH)
-    assert numbers(Front.from_records(study.load_records()).members) == [0, 1, 3]
+    assert numbers(Front.from_records(fresh(study).records).members) == [0, 1, 3]
     confirm(study, machine)
-    records = study.load_records()
+    records = fresh(study).records
     assert numbers(Front.from_records(records).members) == [0, 2, 3]
     assert seeds_of(study) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [0, 1, 2], 4: [0]}
     assert machine.trained[-2:] == [(key(2), 1), (key(2), 2)]
@@ -115,16 +116,16 @@ def test_each_round_is_priced_before_it_is_paid_for_and_told_seed_by_seed(study)
 
 
 def test_what_the_trainings_took_is_in_the_trials_cost(study):
-    before = study.load_records()[0].seconds
+    before = fresh(study).records[0].seconds
     confirm(study, LuckyMachine(TRUTH))
-    assert study.load_records()[0].seconds == before + 2 * 7.5
+    assert fresh(study).records[0].seconds == before + 2 * 7.5
 
 
 def test_a_confirmed_front_is_not_paid_for_again(study):
     confirm(study, LuckyMachine(TRUTH))
-    records, events, machine = study.load_records(), [], LuckyMachine(TRUTH)
+    records, events, machine = fresh(study).records, [], LuckyMachine(TRUTH)
     confirm(study, machine, events)
-    assert (machine.legs, events, study.load_records()) == ([], [], records)
+    assert (machine.legs, events, fresh(study).records) == ([], [], records)
     confirm(study, machine, further_seeds=3)
     assert {seed for _, seed in machine.trained} == {3}
 
@@ -183,7 +184,7 @@ def test_networks_that_cannot_be_told_from_the_front_are_confirmed_too(tmp_path)
     folder = write_study(tmp_path, records=records)
     confirm(folder, LuckyMachine({key(0): 0.50, key(1): 0.595, key(2): 0.3}))
     assert seeds_of(folder) == {0: [0, 1, 2], 1: [0, 1, 2], 2: [0]}
-    assert numbers(Front.from_records(folder.load_records()).members) == [0, 1]
+    assert numbers(Front.from_records(fresh(folder).records).members) == [0, 1]
 
 
 def test_ties_are_trained_up_to_sixteen_networks_and_the_others_are_told(tmp_path):
@@ -210,10 +211,10 @@ def test_a_long_front_is_confirmed_whole(tmp_path):
 
 
 def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(study):
-    study.write_record(trial(5, 100.0, 0.1, arch=TINY, origin="anchor:litv2_tiny"))
+    fresh(study).write(trial(5, 100.0, 0.1, arch=TINY, origin="anchor:litv2_tiny"))
     for number, name in ((6, "resnet18"), (7, "resnet26")):
-        study.write_record(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"peer:{name}"))
-    study.write_record(fail(study.load_records()[7], "the worker died", scores=()))
+        fresh(study).write(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"peer:{name}"))
+    fresh(study).write(fail(fresh(study).records[7], "the worker died", scores=()))
     machine = LuckyMachine({**TRUTH, TINY.key(): 0.1, "timm:resnet18": 0.3})
     confirm(study, machine, further_seeds=1)
     seeds = seeds_of(study)
@@ -223,11 +224,11 @@ def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(
 
 def test_networks_that_were_stopped_or_broke_a_limit_are_none_of_the_front(study):
     rung = (build_score(0.9, images_seen=1024),)
-    study.write_record(trial(5, 3000.0, 0.9, state="stopped", scores=rung))
-    study.write_record(trial(6, 3000.0, 0.9, state="infeasible"))
+    fresh(study).write(trial(5, 3000.0, 0.9, state="stopped", scores=rung))
+    fresh(study).write(trial(6, 3000.0, 0.9, state="infeasible"))
     machine = LuckyMachine(TRUTH)
     confirm(study, machine)
-    assert not {record.key for record in study.load_records()[5:]} & {key for key, _ in machine.trained}
+    assert not {record.key for record in fresh(study).records[5:]} & {key for key, _ in machine.trained}
 
 
 def test_rungs_are_part_of_what_a_training_cost_and_no_seeds_of_the_budget(tmp_path):
@@ -236,7 +237,7 @@ def test_rungs_are_part_of_what_a_training_cost_and_no_seeds_of_the_budget(tmp_p
     events = []
     confirm(folder, LuckyMachine({key(0): 0.6}), events)
     assert events[0] == ConfirmationForeseen(networks=1, trainings=2, seconds=120.0)
-    assert folder.load_records()[0].score_at(1024).seeds == 1
+    assert fresh(folder).records[0].score_at(1024).seeds == 1
 
 
 def test_seeds_taken_over_from_another_study_count(tmp_path):
@@ -255,7 +256,7 @@ def test_a_finished_study_is_confirmed_without_measuring_more(tmp_path, machine)
     request = SearchRequest(study="demo", studies_dir=tmp_path, confirm=2, remeasure=False)
     assert run_search(request, lambda event: None)[1].measured == 3
     assert machine.measured == []
-    records = study.load_records()
+    records = fresh(study).records
     assert {record.score.seeds for record in Front.from_records(records).members} == {3}
     assert {seed for _, seed, _ in machine.legs} == {1, 2}
     legs = len(machine.legs)
@@ -263,7 +264,7 @@ def test_a_finished_study_is_confirmed_without_measuring_more(tmp_path, machine)
     assert len(machine.legs) == legs
     events = []
     run_search(dataclasses.replace(request, confirm=None, trials=1), events.append)  # and the study goes on
-    assert study.load_records()[3].state == "complete"
+    assert fresh(study).records[3].state == "complete"
 
 
 def test_a_search_that_takes_over_scores_confirms_its_front(tmp_path, machine):
@@ -273,23 +274,23 @@ def test_a_search_that_takes_over_scores_confirms_its_front(tmp_path, machine):
         proxy_images=3000, proxy_batch_size=64, remeasure=False, eta=0,
     )  # fmt: skip
     folder, _ = run_search(request, lambda event: None)
-    assert source.load_records()[0].scores[0].seed == 0
-    confirmed = Front.from_records(folder.load_records()).members
+    assert fresh(source).records[0].scores[0].seed == 0
+    confirmed = Front.from_records(fresh(folder).records).members
     assert {record.score.seeds for record in confirmed} == {2}
     for record in confirmed:
-        if record.key in {r.key for r in source.load_records()}:
+        if record.key in {r.key for r in fresh(source).records}:
             assert [score.seed for score in record.scores if score.images_seen == FULL] == [0, 1]
 
 
 def test_scores_beyond_a_studys_budget_are_not_taken_over(tmp_path, machine):
     source = write_timed_study(tmp_path, machine, [build_arch(0)], "first")
-    (record,) = source.load_records()
+    (record,) = fresh(source).records
     beyond = dataclasses.replace(record.score, value=0.99, images_seen=3 * FULL)
-    source.write_record(dataclasses.replace(record, scores=(record.score, beyond)))
+    fresh(source).write(dataclasses.replace(record, scores=(record.score, beyond)))
     request = SearchRequest(
         space="litv2_digits", study="second", studies_dir=tmp_path, reuse="first", until_trials=2,
         proxy_images=3000, proxy_batch_size=64, remeasure=False, eta=0,
     )  # fmt: skip
     folder, _ = run_search(request, lambda event: None)
-    scores = {record.key: record.score for record in folder.load_records()}
+    scores = {record.key: record.score for record in fresh(folder).records}
     assert (scores[key(0)].images_seen, scores[key(0)].value) == (FULL, top1(build_arch(0)))

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from builders import TINY, build_arch, build_manifest, build_plan, build_record, build_score, write_study
+from builders import TINY, build_arch, build_manifest, build_plan, build_record, build_score, fresh, write_study
 from fakes import RESOURCES, FakeMachine
 
 from hilo_nas.errors import UsageError, WorkerDiedError
@@ -14,7 +14,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.samplers import build_sampler
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 PLAN = build_plan(images=9 * 64, rungs=(64, 3 * 64))
 LOW, MIDDLE, FULL = PLAN.budgets
@@ -22,10 +22,10 @@ LOW, MIDDLE, FULL = PLAN.budgets
 
 def run(folder, machine=None, *, trials=None, events=None, checkpoint_mib=1.0, **options):
     """Runs the study's loop as another process would: from what is on disk."""
-    manifest = folder.load_manifest()
+    manifest = fresh(folder).manifest
     if trials is not None:
         manifest = dataclasses.replace(manifest, trials=trials)
-        folder.write_manifest(manifest)
+        fresh(folder).write_manifest(manifest)
     machine = machine or FakeMachine()
     emit = events.append if events is not None else (lambda event: None)
     machine(
@@ -35,9 +35,9 @@ def run(folder, machine=None, *, trials=None, events=None, checkpoint_mib=1.0, *
         checkpoints=folder.checkpoints_path,
         checkpoint_mib=checkpoint_mib,
     )
-    loop = SearchLoop(folder, manifest, machine, RESOURCES, emit, **options)
+    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, emit, **options)
     loop.run()
-    return folder.load_records(), machine
+    return fresh(folder).records, machine
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_a_stopped_network_never_stands_on_the_front(folder):
     records, _ = run(folder, trials=20)
     star = next(record for record in records if record.state == "stopped")
     best = dataclasses.replace(star.scores[-1], value=0.999)
-    folder.write_record(dataclasses.replace(star, scores=(*star.scores[:-1], best)))
-    assert star.number not in {record.number for record in Front.from_records(folder.load_records()).members}
+    fresh(folder).write(dataclasses.replace(star, scores=(*star.scores[:-1], best)))
+    assert star.number not in {record.number for record in Front.from_records(fresh(folder).records).members}
 
 
 def test_anchors_are_trained_fully_however_they_do(folder):
@@ -82,7 +82,7 @@ def test_anchors_are_trained_fully_however_they_do(folder):
     records = [build_record(i, 1e6, None, arch=build_arch(i), state="stopped") for i in range(8, 16)]
     for i, record in enumerate(records):
         score = build_score(0.9, images_seen=LOW)
-        folder.write_record(dataclasses.replace(record, number=i, scores=(score,), imputed={"value": 0.9}))
+        fresh(folder).write(dataclasses.replace(record, number=i, scores=(score,), imputed={"value": 0.9}))
     found, _ = run(folder, AnchorsAreBad(), trials=9)
     assert (found[-1].origin, found[-1].state) == ("anchor:litv2_tiny", "complete")
 
@@ -100,7 +100,7 @@ def test_a_training_that_is_cut_off_goes_on_from_its_last_rung(folder):
 
     with pytest.raises(KeyboardInterrupt):
         run(folder, FakeMachine(die), trials=1)
-    first = folder.load_records()[0]
+    first = fresh(folder).records[0]
     assert (first.state, images_of(first)) == ("failed", [LOW, MIDDLE])
     (record,), machine = run(folder, trials=1)
     assert (record.key, images_of(record)) == (first.key, [LOW, MIDDLE, FULL])
@@ -118,8 +118,8 @@ def test_the_rung_table_is_rebuilt_from_the_records(tmp_path):
         run(pieces, trials=trials)
     for trials in (5, 12):
         run(whole, trials=trials)
-    networks = {record.key: record.state for record in pieces.load_records()}
-    common = [record for record in whole.load_records() if record.key in networks]
+    networks = {record.key: record.state for record in fresh(pieces).records}
+    common = [record for record in fresh(whole).records if record.key in networks]
     assert len(common) >= 3  # draws depend on where a search was resumed; who meets the same rivals fares the same
     assert {record.state for record in common} <= {"complete", "stopped"}
 
@@ -140,7 +140,7 @@ def test_a_failed_leg_fails_the_trial_and_keeps_its_scores(folder):
 
 def test_the_sampler_hears_what_a_stopped_network_would_have_reached(folder):
     records, _ = run(folder, trials=20)
-    study = OptunaStudy(folder.load_manifest().space, build_sampler("random", 0))
+    study = OptunaStudy(fresh(folder).manifest.space, build_sampler("random", 0))
     study.update(records)
     for record, trial in zip(records, study.trials, strict=True):
         values = trial.values
@@ -163,7 +163,7 @@ def test_extrapolation_adds_the_median_gain_of_those_that_were_trained_fully():
 
 def test_pruned_networks_can_be_told_as_such(folder):
     records, _ = run(folder, trials=12, prune=True)
-    study = OptunaStudy(folder.load_manifest().space, build_sampler("random", 0), prune=True)
+    study = OptunaStudy(fresh(folder).manifest.space, build_sampler("random", 0), prune=True)
     study.update(records)
     states = [trial.state.name for trial in study.trials]
     names = {"complete": "COMPLETE", "stopped": "PRUNED"}
@@ -191,9 +191,9 @@ def test_rungs_above_an_old_budget_lie_as_far_apart_as_those_below_whatever_lay_
 
 def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_records(folder):
     before, _ = run(folder, trials=20)
-    manifest = raise_budget(folder, folder.load_manifest(), 27 * 64)
-    assert all(record.is_raised for record in folder.load_records())
-    assert Front.from_records(folder.load_records()).members == ()
+    manifest = raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
+    assert all(record.is_raised for record in fresh(folder).records)
+    assert Front.from_records(fresh(folder).records).members == ()
     after, machine = run(folder)
     assert [record.key for record in after] == [record.key for record in before]
     assert machine.measured == []
@@ -207,7 +207,7 @@ def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_reco
 
 def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
     run(folder, trials=12)
-    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
 
     def stop(verb, count):
         if count == 1:
@@ -215,7 +215,7 @@ def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
 
     with pytest.raises(KeyboardInterrupt):
         run(folder, FakeMachine(stop))
-    assert any(record.is_raised for record in folder.load_records())
+    assert any(record.is_raised for record in fresh(folder).records)
     records, _ = run(folder)
     assert not any(record.is_raised for record in records)
     assert any(record.state == "complete" for record in records)
@@ -223,7 +223,7 @@ def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
 
 def test_a_training_that_fails_after_a_raise_leaves_its_network_where_it_was(folder):
     run(folder, trials=12)
-    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     events = []
 
     def die(verb, count):
@@ -240,7 +240,7 @@ def test_a_training_that_fails_after_a_raise_leaves_its_network_where_it_was(fol
 
 def test_a_raise_within_a_small_disk_budget_keeps_what_is_still_due(folder):
     run(folder, trials=8)
-    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     records, machine = run(folder, checkpoint_mib=0)
     assert not any("no checkpoint" in (record.reason or "") for record in records)
     assert len(machine.legs) > 1
@@ -250,7 +250,7 @@ def test_a_raise_within_a_small_disk_budget_keeps_what_is_still_due(folder):
 
 def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(folder):
     run(folder, trials=8, checkpoint_mib=0)
-    raise_budget(folder, folder.load_manifest(), 27 * 64)
+    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     events = []
     records, machine = run(folder, events=events, checkpoint_mib=0)
     assert machine.legs == []
@@ -272,8 +272,8 @@ def test_a_search_drops_a_checkpoint_only_when_its_last_score_is_on_disk(folder,
         if record.scores and record.scores[-1].images_seen == PLAN.budgets[-1]:
             kept.append((folder.checkpoints_path / f"{record.key}-0.pt").is_file())
 
-    write = StudyFolder.write_record
-    monkeypatch.setattr(StudyFolder, "write_record", write_record)
+    write = Study.write_record
+    monkeypatch.setattr(Study, "write_record", write_record)
     run(folder, trials=8, checkpoint_mib=0)
     assert kept
     assert all(kept)

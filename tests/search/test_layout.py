@@ -3,12 +3,12 @@
 import os
 
 import pytest
-from builders import build_record, write_study
+from builders import build_record, fresh, write_study
 
 from hilo_nas.errors import RecordError, StorageError
 from hilo_nas.search.holding import locked
 from hilo_nas.search.layout import check_layout
-from hilo_nas.study import StudyFolder, find_study
+from hilo_nas.study import Study, open_study
 
 FILES = [
     "manifest.yaml",
@@ -75,7 +75,7 @@ def test_a_fifo_is_no_file_and_hangs_nobody(folder):
         check_layout(folder)
     os.mkfifo(folder.trials_path / "0003.json")
     with pytest.raises(StorageError, match=r"0003\.json: it must be a regular file, but is a pipe"):
-        folder.load_records()
+        _ = fresh(folder).records
 
 
 def test_all_faults_are_told_at_once(folder):
@@ -88,7 +88,7 @@ def test_all_faults_are_told_at_once(folder):
 
 def test_a_whole_study_and_a_new_one_are_as_they_must_be(folder, tmp_path):
     check_layout(folder)
-    check_layout(StudyFolder(tmp_path / "new"))
+    check_layout(Study(tmp_path / "new"))
 
 
 def test_what_a_killed_search_left_half_written_is_removed_by_the_next_and_nothing_else(folder):
@@ -102,7 +102,7 @@ def test_what_a_killed_search_left_half_written_is_removed_by_the_next_and_nothi
     with locked(folder):
         assert [path for path in left if path.exists()] == []
     assert all(path.exists() for path in kept)
-    assert len(folder.load_records()) == 1
+    assert len(fresh(folder).records) == 1
 
 
 def test_a_file_in_the_place_of_all_trials_is_no_empty_study(folder):
@@ -110,7 +110,7 @@ def test_a_file_in_the_place_of_all_trials_is_no_empty_study(folder):
     folder.trials_path.rmdir()
     folder.trials_path.write_text("")
     with pytest.raises(StorageError, match="must be the folder of the trials, but is a file"):
-        folder.load_records()
+        _ = fresh(folder).records
 
 
 @pytest.mark.parametrize("kind", ["deleted", "folder"])
@@ -119,4 +119,4 @@ def test_trials_without_a_manifest_are_told_apart_from_no_study(folder, kind):
     if kind == "folder":
         folder.manifest_path.mkdir()
     with pytest.raises(RecordError, match=r"holds trials, but .*manifest\.yaml.* Restore it from a copy, or use anoth"):
-        find_study("demo", folder.path.parent)
+        open_study("demo", folder.path.parent)

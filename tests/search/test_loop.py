@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from builders import TINY, build_manifest, write_study
+from builders import TINY, build_manifest, fresh, write_study
 from fakes import RESOURCES, FakeMachine, speed
 
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
@@ -17,7 +17,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.signals import signals_held
 from hilo_nas.space.file import build_space
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 SMALL = {
     "patch_size": [2],
@@ -34,13 +34,13 @@ SMALL = {
 
 def run(folder, machine=None, *, trials=None, events=None, timeout_s=None, clock=None, **changes):
     """Runs the study's loop as another process would: from what is on disk."""
-    manifest = dataclasses.replace(folder.load_manifest(), **changes)
+    manifest = dataclasses.replace(fresh(folder).manifest, **changes)
     if trials is not None:
         manifest = dataclasses.replace(manifest, trials=trials)
     machine = machine or FakeMachine()
     emit = events.append if events is not None else (lambda event: None)
     options = {"clock": clock} if clock else {}
-    loop = SearchLoop(folder, manifest, machine, RESOURCES, emit, **options)
+    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, emit, **options)
     return loop.run(timeout_s=timeout_s), machine
 
 
@@ -55,7 +55,7 @@ def small_study(tmp_path, **changes):
 
 
 def keys(folder):
-    return [record.key for record in folder.load_records()]
+    return [record.key for record in fresh(folder).records]
 
 
 def test_four_and_four_trials_are_eight_networks_numbered_in_order(folder):
@@ -63,7 +63,7 @@ def test_four_and_four_trials_are_eight_networks_numbered_in_order(folder):
     first = keys(folder)
     finished, machine = run(folder, trials=8)
     assert keys(folder)[:4] == first
-    assert [record.number for record in folder.load_records()] == list(range(8))
+    assert [record.number for record in fresh(folder).records] == list(range(8))
     assert len(set(keys(folder))) == 8
     assert (finished.measured, finished.stopped_by) == (8, "total")
     assert len(machine.measured) == 4
@@ -71,7 +71,7 @@ def test_four_and_four_trials_are_eight_networks_numbered_in_order(folder):
 
 def test_anchors_come_first_and_are_marked(folder):
     run(folder, trials=2)
-    first, second = folder.load_records()
+    first, second = fresh(folder).records
     assert (first.origin, first.key, second.origin) == ("anchor:litv2_tiny", TINY.key(), "sampler")
 
 
@@ -79,7 +79,7 @@ def test_a_record_is_on_disk_as_running_before_anything_is_spent(folder):
     seen = []
 
     def look(verb, count):
-        records = folder.load_records()
+        records = fresh(folder).records
         seen.append((verb, len(records), records[-1].state, len(records[-1].measurements)))
 
     run(folder, FakeMachine(look), trials=2)
@@ -102,7 +102,7 @@ def test_a_failed_trial_has_its_reason_and_does_not_count(folder):
 
     events = []
     finished, _ = run(folder, FakeMachine(happen), trials=3, events=events)
-    records = folder.load_records()
+    records = fresh(folder).records
     assert [record.state for record in records] == ["complete", "failed", "complete", "complete"]
     assert records[1].reason == "worker died: it was killed by signal 11"
     assert records[1].measurement is not None
@@ -119,7 +119,7 @@ def test_one_failure_after_the_other_ends_the_search_with_the_reason(folder):
         HiloNasError, match="5 trials failed one after the other, the last one because: worker died: no"
     ):
         run(folder, FakeMachine(always), trials=20)
-    assert len(folder.load_records()) == 5
+    assert len(fresh(folder).records) == 5
 
 
 def test_networks_of_a_streak_of_failures_are_due_again(folder):
@@ -128,18 +128,18 @@ def test_networks_of_a_streak_of_failures_are_due_again(folder):
 
     with pytest.raises(HiloNasError, match="The next search in this study tries these networks again"):
         run(folder, FakeMachine(always), trials=20)
-    lost = {record.key for record in folder.load_records()}
-    assert all("worker died: no luck" in record.reason for record in folder.load_records())
+    lost = {record.key for record in fresh(folder).records}
+    assert all("worker died: no luck" in record.reason for record in fresh(folder).records)
     run(folder, trials=6)
-    assert lost < {record.key for record in folder.load_records() if record.state == "complete"}
+    assert lost < {record.key for record in fresh(folder).records if record.state == "complete"}
 
 
 def test_a_gap_in_the_numbers_overwrites_no_record(folder):
     run(folder, trials=6, sampler="gp")
     (folder.trials_path / "0002.json").unlink()
-    kept = folder.load_records()
+    kept = fresh(folder).records
     run(folder, trials=8, sampler="gp")
-    records = folder.load_records()
+    records = fresh(folder).records
     assert records[:5] == kept
     assert [record.number for record in records] == [0, 1, 3, 4, 5, 6, 7, 8]
     events = []
@@ -170,7 +170,7 @@ def test_a_signal_waits_until_the_record_is_written(number):
 
 
 def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
-    write = StudyFolder.write_record
+    write = Study.write_record
 
     def write_slowly(self, record):
         if record.scores:
@@ -178,18 +178,18 @@ def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
             time.sleep(0.05)
         write(self, record)
 
-    monkeypatch.setattr(StudyFolder, "write_record", write_slowly)
+    monkeypatch.setattr(Study, "write_record", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         run(folder, trials=3)
     monkeypatch.undo()
-    first = folder.load_records()[0]
+    first = fresh(folder).records[0]
     assert (first.state, len(first.scores)) == ("complete", 1)
     assert run(folder, trials=2)[0].measured == 2
     assert keys(folder).count(first.key) == 1
 
 
 def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
-    write = StudyFolder.write_record
+    write = Study.write_record
     stopped = []
 
     def write_slowly(self, record):
@@ -199,10 +199,10 @@ def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
 
-    monkeypatch.setattr(StudyFolder, "write_record", write_slowly)
+    monkeypatch.setattr(Study, "write_record", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         run(folder, trials=3)
-    cut = folder.load_records()[0]
+    cut = fresh(folder).records[0]
     assert (cut.is_interrupted, cut.measurements) == (True, stopped[0].measurements)
     _, machine = run(folder, trials=2)
     assert cut.key not in machine.measured
@@ -221,7 +221,7 @@ def test_out_of_memory_while_timing_is_infeasible_and_counts(folder):
             too_big(verb, count)
 
     run(folder, FakeMachine(happen), trials=4, sampler="gp")
-    records = folder.load_records()
+    records = fresh(folder).records
     assert [record.state for record in records].count("infeasible") == 1
     assert records[1].reason == "out of memory while timing: CUDA out of memory"
     assert len(records) == 4
@@ -237,10 +237,10 @@ def test_an_interrupted_trial_keeps_what_it_measured_and_is_tried_again_first(fo
 
     with pytest.raises(KeyboardInterrupt):
         run(folder, FakeMachine(stop), trials=4)
-    cut = folder.load_records()[1]
+    cut = fresh(folder).records[1]
     assert (cut.state, cut.is_interrupted, len(cut.measurements)) == ("failed", True, int(verb == "score"))
     _, machine = run(folder, trials=4)
-    records = folder.load_records()
+    records = fresh(folder).records
     again = records[1]
     assert (again.key, again.origin, again.state, again.is_interrupted) == (cut.key, cut.origin, "complete", False)
     assert again.seconds >= cut.seconds
@@ -251,16 +251,16 @@ def test_an_interrupted_trial_keeps_what_it_measured_and_is_tried_again_first(fo
 
 def test_what_a_killed_search_left_running_is_closed_and_tried_again_once(folder):
     run(folder, trials=2)
-    space = folder.load_manifest().space
+    space = fresh(folder).manifest.space
     lost = space.decode(dict.fromkeys(space.dimensions, 0))
     params = space.encode(lost)
-    folder.write_record(TrialRecord(number=2, subject=Subject(arch=lost), state=TrialState.RUNNING, params=params))
+    fresh(folder).write(TrialRecord(number=2, subject=Subject(arch=lost), state=TrialState.RUNNING, params=params))
     run(folder, trials=4)
-    records = folder.load_records()
+    records = fresh(folder).records
     assert (records[2].key, records[2].state) == (lost.key(), "complete")
     assert "running" not in {record.state for record in records}
     run(folder, trials=5)
-    assert [record.key for record in folder.load_records()].count(lost.key()) == 1
+    assert [record.key for record in fresh(folder).records].count(lost.key()) == 1
 
 
 def test_a_search_stores_no_database_and_passes_over_one_of_an_older_version(folder):
@@ -304,7 +304,7 @@ def test_no_trial_begins_after_the_timeout(folder):
 
     finished, _ = run(folder, FakeMachine(spend), trials=50, timeout_s=45, clock=lambda: now[0])
     assert (finished.measured, finished.stopped_by) == (3, "timeout")
-    assert folder.load_records()[0].seconds == 20
+    assert fresh(folder).records[0].seconds == 20
 
 
 @pytest.mark.parametrize("error", [DeviceError("the GPU has gone"), StorageError("the disk is full")])
@@ -315,10 +315,10 @@ def test_a_fault_of_the_world_ends_the_search_and_loses_no_candidate(folder, err
 
     with pytest.raises(type(error), match=str(error)):
         run(folder, FakeMachine(gone), trials=4)
-    cut = folder.load_records()[-1]
+    cut = fresh(folder).records[-1]
     assert cut.is_interrupted
     run(folder, trials=4)
-    (again,) = [record for record in folder.load_records() if record.key == cut.key]
+    (again,) = [record for record in fresh(folder).records if record.key == cut.key]
     assert (again.number, again.state) == (cut.number, "complete")
 
 
@@ -326,7 +326,7 @@ def test_an_anchor_outside_the_space_is_measured_but_teaches_the_sampler_nothing
     outside = {**TINY.to_dict(), "embed_dims": [16, 24, 32, 64], "num_heads": [1, 1, 1, 2], "outside": True}
     folder = small_study(tmp_path, anchors={"odd": outside})
     finished, _ = run(folder, trials=4, sampler="gp")
-    first = folder.load_records()[0]
+    first = fresh(folder).records[0]
     assert (first.origin, first.params, first.state) == ("anchor:odd", None, "complete")
     assert finished.measured == 4
     assert run(folder, trials=5, sampler="gp")[0].measured == 5
@@ -335,7 +335,7 @@ def test_an_anchor_outside_the_space_is_measured_but_teaches_the_sampler_nothing
 def test_an_anchor_beyond_a_free_limit_is_neither_measured_nor_trained(tmp_path):
     folder = small_study(tmp_path, limits={"params_m": 0.08}, anchors={"big": TINY.to_dict() | {"outside": True}})
     _, machine = run(folder, trials=3)
-    first = folder.load_records()[0]
+    first = fresh(folder).records[0]
     assert (first.state, first.measurements) == ("infeasible", ())
     assert first.reason.startswith("params_m <= 0.08 is a limit, but got 0.3")
     assert first.key not in machine.measured + machine.scored
@@ -350,7 +350,7 @@ def test_candidates_beyond_a_limit_cost_no_training_and_become_few(tmp_path, sam
     assert 0.25 < shares["images_per_s"] < 0.42  # and a third of the rest the other
     folder = write_study(tmp_path, manifest=build_manifest(space=space, sampler=sampler))
     _, machine = run(folder, trials=30)
-    records = folder.load_records()
+    records = fresh(folder).records
     assert len(records) == 30
     assert all(record.parameters <= 0.5e6 for record in records)  # free limits cost no trial at all
     broken = [record for record in records if record.state == "infeasible"]
@@ -415,5 +415,5 @@ def test_records_are_readable_json_with_their_schema(folder):
     assert content["subject"]["arch"]["embed_dims"] == [16, 32, 64, 128]
     assert content["measurements"][0]["protocol"] == PROTOCOL
     stored = TrialRecord.from_dict(content)
-    (read,) = StudyFolder(folder.path).load_records()
+    (read,) = Study(folder.path).records
     assert dataclasses.replace(read, scores=stored.scores) == stored  # reading adds the chance to a score

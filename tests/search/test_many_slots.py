@@ -4,7 +4,7 @@ import collections
 import dataclasses
 
 import pytest
-from builders import build_manifest, build_plan, digits, write_study
+from builders import build_manifest, build_plan, digits, fresh, write_study
 from fakes import RESOURCES, FakeMachine
 
 from hilo_nas.errors import DeviceError, HiloNasError, WorkerDiedError, WorkerFailedError
@@ -14,7 +14,7 @@ from hilo_nas.search.confirm import confirm_front
 from hilo_nas.search.ladder import Ladder
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.raising import raise_budget
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 from hilo_nas.testing import HangsError
 
 RUNGS = build_plan(rungs=(300, 1000))
@@ -27,9 +27,9 @@ def build_study(path, name="demo", **fields):
 
 
 def run(folder, machine, emit=lambda event: None, **options):
-    loop = SearchLoop(folder, folder.load_manifest(), machine, RESOURCES, emit, **options)
+    loop = SearchLoop(fresh(folder), fresh(folder).manifest, machine, RESOURCES, emit, **options)
     finished = loop.run()
-    held, stored = loop.records, folder.load_records()
+    held, stored = loop.records, fresh(folder).records
     assert [(r.number, r.key, r.state, len(r.scores)) for r in held] == [
         (r.number, r.key, r.state, len(r.scores)) for r in stored
     ]
@@ -38,7 +38,7 @@ def run(folder, machine, emit=lambda event: None, **options):
 
 def scored(folder):
     """Each network with its values by images."""
-    return {record.key: {s.images_seen: s.value for s in record.scores} for record in folder.load_records()}
+    return {record.key: {s.images_seen: s.value for s in record.scores} for record in fresh(folder).records}
 
 
 def once(*faults):
@@ -101,7 +101,7 @@ def test_nothing_is_lost_and_nothing_done_twice_where_much_goes_wrong(tmp_path, 
         ("score", 14, lost),
     )
     assert run(folder, machine, events.append).measured == 24
-    records = folder.load_records()
+    records = fresh(folder).records
     states = collections.Counter(str(record.state) for record in records)
     assert states["failed"] == 3  # one timing, one training and the one that hung; lost workers cost nothing
     assert states["running"] == 0
@@ -118,12 +118,12 @@ def test_nothing_is_lost_and_nothing_done_twice_where_much_goes_wrong(tmp_path, 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_decision_at_a_rung_follows_from_the_records_on_disk_when_it_was_made(tmp_path, seed):
     folder = build_study(tmp_path, plan=RUNGS, trials=24)
-    ladder, decided = Ladder(folder.load_manifest(), RESOURCES, lambda event: None), []
+    ladder, decided = Ladder(fresh(folder).manifest, RESOURCES, lambda event: None), []
 
     def check(event):
         if not isinstance(event, RungReached) or event.images_seen == RUNGS.budgets[-1]:
             return
-        known = folder.load_records()
+        known = fresh(folder).records
         own = next(record for record in known if record.number == event.number)
         assert event.goes_on == ladder.goes_on(own, event.images_seen, known)
         assert event.compared == sum(record.score_at(event.images_seen) is not None for record in known)
@@ -139,7 +139,7 @@ def test_rivals_are_the_front_that_was_known_when_the_timing_began(tmp_path):
     class Watching(FakeMachine):
         def submit(self, task):
             if task.kind == "time":
-                complete = {record.key for record in folder.load_records() if record.state == "complete"}
+                complete = {record.key for record in fresh(folder).records if record.state == "complete"}
                 known[next(iter(task.entries))] = (set(task.rivals), complete)
             return super().submit(task)
 
@@ -154,12 +154,12 @@ def test_a_stop_closes_all_trials_under_way_and_the_next_search_ends_them(tmp_pa
     machine.before = once(("score", 4, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run(folder, machine)
-    cut = [record for record in folder.load_records() if record.is_interrupted]
+    cut = [record for record in fresh(folder).records if record.is_interrupted]
     assert len(cut) == 4
     assert machine.wait(1e6) == []  # what was under way is cancelled
     again = FakeMachine(slots=4)
     assert run(folder, again).measured == 12
-    records = folder.load_records()
+    records = fresh(folder).records
     ended = {record.number: record for record in records}
     assert all((ended[r.number].key, ended[r.number].is_measured) == (r.key, True) for r in cut)
     assert set(collections.Counter(record.key for record in records).values()) == {1}
@@ -173,9 +173,9 @@ def test_what_no_trial_could_escape_ends_them_all_and_holds_it_against_none(tmp_
     machine.before = once(("score", 3, DeviceError("the device is gone")))
     with pytest.raises(DeviceError, match="the device is gone"):
         run(folder, machine)
-    states = collections.Counter(str(record.state) for record in folder.load_records())
+    states = collections.Counter(str(record.state) for record in fresh(folder).records)
     assert "running" not in states
-    assert sum(record.is_interrupted for record in folder.load_records()) == 4
+    assert sum(record.is_interrupted for record in fresh(folder).records) == 4
 
 
 def test_trials_that_fail_one_after_the_other_end_the_search_and_are_due_again(tmp_path):
@@ -187,21 +187,21 @@ def test_trials_that_fail_one_after_the_other_end_the_search_and_are_due_again(t
     machine.before = fail
     with pytest.raises(HiloNasError, match="5 trials failed one after the other"):
         run(folder, machine)
-    assert all(record.is_interrupted for record in folder.load_records())
+    assert all(record.is_interrupted for record in fresh(folder).records)
     assert run(folder, FakeMachine(slots=4)).measured == 12
 
 
 def test_no_more_trials_are_begun_than_are_wanted(tmp_path):
     folder = build_study(tmp_path, eta=None, trials=6)
     run(folder, FakeMachine(slots=4))
-    assert len(folder.load_records()) == 6
+    assert len(fresh(folder).records) == 6
 
 
 def test_peers_are_beside_the_total_with_many_slots_too(tmp_path):
     folder = build_study(tmp_path, eta=None, trials=2, peers=("timm:swift", "timm:dull"))
     run(folder, FakeMachine(slots=4))
-    assert [record.is_peer for record in folder.load_records()].count(True) == 2
-    assert len(folder.load_records()) == 4
+    assert [record.is_peer for record in fresh(folder).records].count(True) == 2
+    assert len(fresh(folder).records) == 4
 
 
 def test_moments_between_trials_are_those_when_none_is_under_way(tmp_path):
@@ -223,10 +223,10 @@ def test_a_raised_budget_is_reached_by_several_trainings_at_once(tmp_path):
         machine = FakeMachine(slots=slots)
         machine.files = CheckpointFiles(folder.checkpoints_path, budget_mib=1.0)
         run(folder, machine)
-        raise_budget(folder, folder.load_manifest(), 9000)
+        raise_budget(fresh(folder), fresh(folder).manifest, 9000)
         run(folder, machine)
         found.append(scored(folder))
-        assert {str(record.state) for record in folder.load_records()} == {"complete"}
+        assert {str(record.state) for record in fresh(folder).records} == {"complete"}
     assert found[0] == found[1]
 
 
@@ -236,12 +236,12 @@ def test_a_front_is_confirmed_by_several_trainings_at_once(tmp_path):
         folder = build_study(tmp_path, f"with-{slots}", eta=None)
         run(folder, FakeMachine())
         confirm_front(
-            StudyFolder(folder.path),
-            folder.load_manifest(),
+            Study(folder.path),
+            fresh(folder).manifest,
             FakeMachine(slots=slots),
             RESOURCES,
             lambda event: None,
             further_seeds=2,
         )
-        found.append({r.key: sorted((s.seed, s.value) for s in r.scores) for r in folder.load_records()})
+        found.append({r.key: sorted((s.seed, s.value) for s in r.scores) for r in fresh(folder).records})
     assert found[0] == found[1]

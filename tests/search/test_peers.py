@@ -11,6 +11,7 @@ from builders import (
     build_measurement,
     build_plan,
     build_record,
+    fresh,
     write_study,
 )
 from fakes import RESOURCES, FakeMachine, write_speeds
@@ -31,7 +32,7 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import FITS, impute
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.study import Study, StudyFolder
+from hilo_nas.study import Study
 
 PEERS = ("timm:swift", "timm:clever")
 BEST = {"swift": (9e9, 0.99), "clever": (1.0, 0.98)}
@@ -47,8 +48,8 @@ def run(folder, machine=None, events=None, **changes):
     """Runs the study's loop as another process would: from what is on disk."""
     machine = machine or FakeMachine()
     machine.peers = BEST
-    manifest = dataclasses.replace(folder.load_manifest(), **changes)
-    loop = SearchLoop(folder, manifest, machine, RESOURCES, (events if events is not None else []).append)
+    manifest = dataclasses.replace(fresh(folder).manifest, **changes)
+    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, (events if events is not None else []).append)
     return loop.run(), machine
 
 
@@ -79,7 +80,7 @@ def fail(verb, *, error, name, times=99):
 
 
 def peers_of(folder):
-    return [record for record in folder.load_records() if record.is_peer]
+    return [record for record in fresh(folder).records if record.is_peer]
 
 
 # In the loop.
@@ -88,7 +89,7 @@ def peers_of(folder):
 def test_peers_follow_the_anchors_and_do_not_count_as_networks_measured(folder):
     events = []
     finished, _ = run(folder, trials=3, events=events)
-    records = folder.load_records()
+    records = fresh(folder).records
     assert [r.origin for r in records] == ["anchor:litv2_tiny", "peer:swift", "peer:clever", "sampler", "sampler"]
     assert [r.key for r in records[1:3]] == list(PEERS)
     assert {(r.state, r.params) for r in records[1:3]} == {("complete", None)}
@@ -107,7 +108,7 @@ def test_what_no_formula_knows_of_a_peer_is_counted(folder):
 
 def test_peers_are_no_part_of_the_front_nor_do_they_beat_or_tie_anyone(folder):
     run(folder, trials=4)
-    records = folder.load_records()
+    records = fresh(folder).records
     own = [record for record in records if not record.is_peer]
     assert Front.from_records(records).members == Front.from_records(own).members != ()
     assert Front.from_records(records).ties == Front.from_records(own).ties
@@ -126,8 +127,8 @@ def test_a_peer_teaches_the_sampler_nothing(folder):
     events = []
     assert run(folder, trials=6, sampler="gp", events=events)[0].measured == 6
     assert not [event for event in events if isinstance(event, Notice)]  # the memory agreed with the records
-    own = [record for record in folder.load_records() if not record.is_peer]
-    assert impute(folder.load_records(), chance_top1=0.1) == impute(own, chance_top1=0.1)
+    own = [record for record in fresh(folder).records if not record.is_peer]
+    assert impute(fresh(folder).records, chance_top1=0.1) == impute(own, chance_top1=0.1)
 
 
 def test_a_peer_is_compared_whatever_limits_it_breaks(tmp_path):
@@ -147,8 +148,8 @@ def test_peers_climb_every_rung_and_take_nobodys_place_there(tmp_path):
     for folder in (alone, beside):
         run(folder)
     assert [len(record.scores) for record in peers_of(beside)] == [3, 3]
-    own = {r.key: r.state for r in beside.load_records() if not r.is_peer}
-    assert own == {r.key: r.state for r in alone.load_records()}
+    own = {r.key: r.state for r in fresh(beside).records if not r.is_peer}
+    assert own == {r.key: r.state for r in fresh(alone).records}
     assert set(own.values()) == {"complete", "stopped"}
 
 
@@ -174,7 +175,7 @@ def test_many_failing_peers_are_not_a_fault_of_the_machine(tmp_path, verb):
     folder = write_study(tmp_path, manifest=build_manifest(sampler="random", peers=peers))
 
     def broken(what, count):
-        if what == verb and any(record.state == "running" and record.is_peer for record in folder.load_records()):
+        if what == verb and any(record.state == "running" and record.is_peer for record in fresh(folder).records):
             raise WorkerFailedError("no luck")
 
     assert run(folder, FakeMachine(broken), trials=3)[0].measured == 3
@@ -185,12 +186,12 @@ def test_a_streak_of_failures_on_both_sides_of_a_peer_is_due_again_without_it(tm
     folder = write_study(tmp_path, manifest=build_manifest(sampler="random", peers=("timm:swift",)))
 
     def broken(what, count):
-        if what == "score" and folder.load_records()[-1].key != "timm:swift":
+        if what == "score" and fresh(folder).records[-1].key != "timm:swift":
             raise WorkerFailedError("no luck")
 
     with pytest.raises(HiloNasError, match="5 trials failed one after the other"):
         run(folder, FakeMachine(broken), trials=9)
-    records = folder.load_records()
+    records = fresh(folder).records
     assert [record.is_interrupted for record in records] == [True, False, True, True, True, True]
     assert records[1].state == "complete"
 
@@ -229,17 +230,17 @@ def search(tmp_path, machine, events=None, **options):
         **{"space": "litv2_digits", "study": "demo", "studies_dir": tmp_path, "sampler": "random", **options}
     )
     study, finished = run_search(request, (events if events is not None else []).append)
-    return StudyFolder(study.path), finished
+    return Study(study.path), finished
 
 
 def test_a_stored_study_takes_on_further_peers(tmp_path, machine):
     folder, _ = search(tmp_path, machine, until_trials=2, peers=("timm:swift", "timm:swift"))
-    assert folder.load_manifest().peers == ("timm:swift",)
-    before = folder.load_records()
+    assert fresh(folder).manifest.peers == ("timm:swift",)
+    before = fresh(folder).records
     _, finished = search(tmp_path, machine, peers=("timm:clever",), space=None, sampler=None, remeasure=False)
-    assert folder.load_manifest().peers == PEERS
+    assert fresh(folder).manifest.peers == PEERS
     assert (finished.measured, finished.total) == (2, 2)
-    assert [record.key for record in folder.load_records()[len(before) :]] == ["timm:clever"]
+    assert [record.key for record in fresh(folder).records[len(before) :]] == ["timm:clever"]
 
 
 def test_a_name_that_timm_does_not_know_is_refused_before_anything_is_spent(tmp_path, machine):
@@ -285,7 +286,7 @@ def test_peers_that_were_timed_elsewhere_are_compared_once_they_are_named(tmp_pa
     folder, _ = search(tmp_path, machine, speeds="edge", until_trials=1)
     (peer,) = peers_of(folder)
     assert peer.state == "timed"
-    assert Front.from_records(folder.load_records()).standings[1:] == ()
+    assert Front.from_records(fresh(folder).records).standings[1:] == ()
     search(tmp_path, machine, space=None, sampler=None, peers=("swift",), remeasure=False)
     (peer,) = peers_of(folder)
     assert (peer.state, peer.measurement.images_per_s) == ("complete", 3.0)
@@ -304,20 +305,20 @@ def test_the_budget_of_baselines_is_told_before_they_are_tried(tmp_path, machine
 def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(tmp_path, machine):
     folder, _ = search(tmp_path, machine, until_trials=1, peers=("swift",))
     (peer,) = peers_of(folder)
-    old = tuple(dataclasses.replace(score, plan_hash=folder.load_manifest().plan_hash) for score in peer.scores)
-    folder.write_record(dataclasses.replace(peer, scores=old))
-    (standing,) = [s for s in Front.from_records(folder.load_records()).standings if s.kind == "peer"]
+    old = tuple(dataclasses.replace(score, plan_hash=fresh(folder).manifest.plan_hash) for score in peer.scores)
+    fresh(folder).write(dataclasses.replace(peer, scores=old))
+    (standing,) = [s for s in Front.from_records(fresh(folder).records).standings if s.kind == "peer"]
     assert standing.verdict == "not measured"
     assert "recipe" in standing.sentence()
     search(tmp_path, machine, space=None, sampler=None, remeasure=False)
     (again,) = peers_of(folder)
     assert (again.state, again.number) == ("complete", peer.number)
-    assert {score.plan_hash for score in again.scores} == {folder.load_manifest().plan_hash_of(again.subject)}
+    assert {score.plan_hash for score in again.scores} == {fresh(folder).manifest.plan_hash_of(again.subject)}
 
 
 def test_anchors_and_peers_are_timed_in_the_rounds_of_the_front(tmp_path, machine):
     folder, _ = search(tmp_path, machine, until_trials=4, peers=PEERS)
-    records = folder.load_records()
+    records = fresh(folder).records
     compared = {record.key for record in Front.from_records(records).members} | {TINY.key(), *PEERS}
     assert [set(keys) for _, keys, _ in machine.cohorts] == [compared]
     assert len({record.measurement.cohort for record in records if record.key in compared}) == 1
@@ -330,11 +331,11 @@ def test_another_device_takes_the_peers_along(tmp_path, machine):
     folder, _ = search(tmp_path, machine, until_trials=2, peers=PEERS)
     request = RemeasureRequest(study="demo", studies_dir=tmp_path, device="cuda")
     there = run_remeasure(request, [].append)
-    assert there.load_manifest().peers == PEERS
+    assert fresh(there).manifest.peers == PEERS
     assert [(r.key, r.origin, r.state) for r in peers_of(there)] == [
         (r.key, r.origin, r.state) for r in peers_of(folder)
     ]
-    assert [standing.name for standing in Front.from_records(there.load_records()).standings] == ["litv2_tiny", *PEERS]
+    assert [standing.name for standing in Front.from_records(fresh(there).records).standings] == ["litv2_tiny", *PEERS]
 
 
 def test_a_peer_that_no_longer_fits_is_no_infeasible_network(tmp_path, machine):

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from builders import build_arch, build_condition
+from builders import build_arch, build_condition, fresh
 from fakes import RESOURCES, write_timed_study
 
 from hilo_nas.errors import MeasurementError
@@ -31,7 +31,7 @@ class Desk:
         self.study = write_timed_study(tmp_path, machine, ARCHS, top1s=top1s, **fields)
         self.moments = QuieterMoments(
             self.study,
-            self.study.load_manifest(),
+            fresh(self.study).manifest,
             machine,
             RESOURCES,
             self.events.append,
@@ -45,7 +45,7 @@ class Desk:
 
     @property
     def contended(self):
-        return [record.number for record in self.study.load_records() if record.measurement.contention]
+        return [record.number for record in fresh(self.study).records if record.measurement.contention]
 
     @property
     def texts(self):
@@ -59,14 +59,14 @@ def desk(tmp_path, machine):
 
 def test_a_quiet_moment_is_used_for_as_many_as_a_tenth_of_the_time_allows(desk):
     desk.machine.looks = [QUIET]
-    assert desk.moments.use(desk.study.load_records())
+    assert desk.moments.use(fresh(desk.study).records)
     assert desk.contended == [2, 3]  # 6 s of 60 are enough for two
-    assert len(desk.study.load_records()[0].measurements) == 2
+    assert len(fresh(desk.study).records[0].measurements) == 2
     assert desk.texts[0] == "the machine is quieter: timing trials 0, 1 again, contended before"
 
 
 def test_under_load_nothing_is_timed(desk):
-    assert not desk.moments.use(desk.study.load_records())
+    assert not desk.moments.use(fresh(desk.study).records)
     assert (desk.machine.cohorts, desk.texts) == ([], [])
     assert desk.contended == [0, 1, 2, 3]
 
@@ -74,7 +74,7 @@ def test_under_load_nothing_is_timed(desk):
 def test_without_time_left_the_machine_is_not_even_looked_at(desk):
     desk.now = 20.0
     desk.machine.looks = [QUIET]
-    assert not desk.moments.use(desk.study.load_records())
+    assert not desk.moments.use(fresh(desk.study).records)
     assert len(desk.machine.looks) == 1
 
 
@@ -83,10 +83,10 @@ def test_what_repeating_took_counts(desk):
         desk.now += 6.0
 
     desk.machine.looks, desk.machine.happen = [QUIET], take
-    assert desk.moments.use(desk.study.load_records())
-    assert not desk.moments.use(desk.study.load_records())  # 6.6 s of 66 are allowed, and 6 are spent
+    assert desk.moments.use(fresh(desk.study).records)
+    assert not desk.moments.use(fresh(desk.study).records)  # 6.6 s of 66 are allowed, and 6 are spent
     desk.now = 90.0
-    assert desk.moments.use(desk.study.load_records())
+    assert desk.moments.use(fresh(desk.study).records)
     assert desk.contended == [3]
 
 
@@ -94,9 +94,9 @@ def test_quiet_timings_are_left_alone(tmp_path, machine):
     desk = Desk(tmp_path, machine)
     desk.now = 1000.0
     desk.machine.looks = [QUIET]
-    assert desk.moments.use(desk.study.load_records())
+    assert desk.moments.use(fresh(desk.study).records)
     assert desk.contended == []
-    assert not desk.moments.use(desk.study.load_records())
+    assert not desk.moments.use(fresh(desk.study).records)
     desk.moments.wait()
     assert len(machine.cohorts) == 1
 
@@ -107,7 +107,7 @@ def test_members_of_the_front_come_first(tmp_path, machine):
     beaten = Desk(tmp_path / "other", machine, top1s=[0.8, 0.3, 0.4, 0.9])
     for item, chosen in ((desk, front[:2]), (beaten, [0, 3])):
         machine.looks, machine.load = [QUIET], BUSY
-        item.moments.use(item.study.load_records())
+        item.moments.use(fresh(item.study).records)
         assert [n for n in front if n not in item.contended] == chosen
 
 
@@ -128,7 +128,7 @@ def test_the_wait_ends_with_the_time_that_is_allowed_and_the_intervals_stay_wide
     assert 66.0 <= desk.now <= 67.0
     assert desk.contended == [0, 1, 2, 3]
     assert "trials 0, 1, 2, 3 stays contended" in desk.texts[-1]
-    record = desk.study.load_records()[0]
+    record = fresh(desk.study).records[0]
     assert record.measurement.half_width > 0.3 * record.measurement.images_per_s
 
 
@@ -146,7 +146,7 @@ def test_each_condition_is_repeated(tmp_path, machine):
     desk.machine.looks = [QUIET]
     desk.moments.wait()
     assert [label for label, _, _ in machine.cohorts] == [condition.label() for condition in conditions]
-    assert all(len(record.measurements) == 4 for record in desk.study.load_records())
+    assert all(len(record.measurements) == 4 for record in fresh(desk.study).records)
 
 
 def test_a_repetition_that_fails_is_told_and_ends_nothing(desk):
@@ -154,9 +154,9 @@ def test_a_repetition_that_fails_is_told_and_ends_nothing(desk):
         raise MeasurementError("the reference does not fit")
 
     desk.machine.looks, desk.machine.happen = [QUIET], refuse
-    desk.moments.use(desk.study.load_records())
+    desk.moments.use(fresh(desk.study).records)
     assert desk.texts[-1] == "contended timings could not be repeated: the reference does not fit"
-    assert not desk.moments.use(desk.study.load_records())  # nothing new is on disk
+    assert not desk.moments.use(fresh(desk.study).records)  # nothing new is on disk
     assert desk.contended == [0, 1, 2, 3]
 
 
@@ -169,7 +169,7 @@ def test_a_search_repeats_contended_timings_unless_it_is_not_to_time_again(tmp_p
         ),
         lambda event: None,
     )
-    records = study.load_records()
+    records = fresh(study).records
     front_left = [record.number for record in records if record.measurement.contention]
     assert len(front_left) <= left
     assert any(len(record.measurements) > 1 for record in records) is remeasure
@@ -185,14 +185,14 @@ def test_the_loop_takes_up_what_was_timed_again(tmp_path, machine, monkeypatch):
     monkeypatch.setattr(QuieterMoments, "use", use)
     request = SearchRequest(space="litv2_digits", study="s", studies_dir=tmp_path, trials=3, sampler="random")
     study, finished = run_search(request, lambda event: None)
-    assert (seen, finished.measured, len(study.load_records())) == ([1, 2, 3], 3, 3)
+    assert (seen, finished.measured, len(fresh(study).records)) == ([1, 2, 3], 3, 3)
 
 
 def test_a_cpu_limit_is_not_waited_for_since_it_stays(desk):
     limited = {"cores": 2, "others_cores": 0.0, "quietest": {"others_cores": 0.0, "throttled_cores": 1.0}}
-    for record in desk.study.load_records():
+    for record in fresh(desk.study).records:
         timings = tuple(dataclasses.replace(item, device_state=limited) for item in record.measurements)
-        desk.study.write_record(dataclasses.replace(record, measurements=timings))
+        fresh(desk.study).write(dataclasses.replace(record, measurements=timings))
     desk.moments.wait()
     assert desk.machine.cohorts == []
     assert "use as many --threads as it allows" in desk.texts[-1]

@@ -14,6 +14,7 @@ from builders import (
     build_failed,
     build_infeasible,
     build_interrupted,
+    fresh,
 )
 from fakes import RESOURCES, speed, write_timed_study
 
@@ -37,7 +38,7 @@ from hilo_nas.search.optuna_study import FITS
 from hilo_nas.search.remeasure import time_front
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ PLAIN = build_space("digits", {**load_space("litv2_digits").to_dict(), "anchors"
 
 def remeasure(study, events=None, **options):
     request = RemeasureRequest(study=study.name, studies_dir=study.path.parent, **options)
-    return StudyFolder(run_remeasure(request, (events if events is not None else []).append).path)
+    return Study(run_remeasure(request, (events if events is not None else []).append).path)
 
 
 def search(study, events=None, **options):
@@ -69,7 +70,7 @@ def search(study, events=None, **options):
 
 def meaning(study):
     """What a study says: its manifest, and per trial its state and the measurement that counts."""
-    return study.load_manifest(), [(r.state, r.reason, r.measurements_by_condition()) for r in study.load_records()]
+    return fresh(study).manifest, [(r.state, r.reason, r.measurements_by_condition()) for r in fresh(study).records]
 
 
 def notices(events):
@@ -91,11 +92,11 @@ def pair(tmp_path, machine):
 
 
 def test_the_front_and_what_is_near_it_share_their_rounds_afterwards(study, machine):
-    before = study.load_records()
+    before = fresh(study).records
     assert [record.number for record in Front.from_records(before).members] == FRONT
     events = []
     assert remeasure(study, events) == study
-    after = study.load_records()
+    after = fresh(study).records
     (cohort,) = {after[number].measurement.cohort for number in (ANCHOR, *FRONT)}
     assert cohort
     for old, new in zip(before, after, strict=True):
@@ -118,11 +119,11 @@ def test_a_tie_is_timed_with_the_front(tmp_path, machine):
 def test_what_was_timed_side_by_side_is_timed_again_only_when_asked_for(study, machine):
     emit = [].append
     for _ in range(2):
-        time_front(study, study.load_manifest(), machine, RESOURCES, emit)
+        time_front(fresh(study), fresh(study).manifest, machine, RESOURCES, emit)
     assert len(machine.cohorts) == 1
     remeasure(study)
     assert len(machine.cohorts) == 2
-    front = Front.from_records(study.load_records()).members
+    front = Front.from_records(fresh(study).records).members
     assert {record.measurement.cohort for record in front} == {"cohort-1"}
     assert {len(record.measurements) for record in front} == {3}
 
@@ -138,14 +139,14 @@ def test_a_study_without_a_timing_is_refused_with_the_way_out_of_a_stored_table(
     study = write_timed_study(tmp_path, machine, [])
     with pytest.raises(UsageError, match=r"no record of a network that was timed.*bench table litv2_digits --reuse"):
         remeasure(study, **options)
-    assert not StudyFolder(study.path.parent / "there").exists
+    assert not Study(study.path.parent / "there").exists
 
 
 def test_a_search_times_its_front_at_the_end_once_and_goes_on_from_the_new_values(study, machine):
     machine.factors[ARCHS[4].key()] = 0.9  # it was lucky when it was timed first
     search(study)
     assert len(machine.cohorts) == 1
-    new = study.load_records()[4].measurement
+    new = fresh(study).records[4].measurement
     assert new.images_per_s == pytest.approx(0.9 * speed(ARCHS[4]))
     search(study)
     assert len(machine.cohorts) == 1
@@ -177,7 +178,7 @@ def test_a_search_leaves_the_front_alone_where_it_is_told_to(study, machine):
 def test_all_networks_are_timed_under_all_conditions_when_asked_for(pair, machine):
     remeasure(pair, everything=True)
     assert [label for label, _, _ in machine.cohorts] == [OBJECTIVE.label(), SINGLE.label()]
-    for record in pair.load_records():
+    for record in fresh(pair).records:
         found = record.measurements_by_condition()
         assert [m.cohort for m in found.values()] == ["cohort-0", "cohort-1"]
         assert record.measurement.condition == OBJECTIVE
@@ -185,11 +186,11 @@ def test_all_networks_are_timed_under_all_conditions_when_asked_for(pair, machin
 
 
 def test_a_network_that_cannot_be_timed_just_now_keeps_what_it_has(study, machine):
-    before = study.load_records()[2]
+    before = fresh(study).records[2]
     machine.failures[before.key] = WorkerDiedError("killed by signal 9")
     remeasure(study)
-    assert study.load_records()[2] == before
-    assert study.load_records()[1].measurement.cohort
+    assert fresh(study).records[2] == before
+    assert fresh(study).records[1].measurement.cohort
 
 
 # Limits.
@@ -204,16 +205,16 @@ def limited(tmp_path, machine, **fields):
 
 def test_a_network_that_no_longer_keeps_a_limit_becomes_infeasible(tmp_path, machine):
     study, bound = limited(tmp_path, machine)
-    slower = min(study.load_records(), key=lambda record: record.measurement.images_per_s)
+    slower = min(fresh(study).records, key=lambda record: record.measurement.images_per_s)
     machine.factors[slower.key] = 0.9
     remeasure(study)
-    record = study.load_records()[slower.number]
+    record = fresh(study).records[slower.number]
     got = record.measurement.images_per_s
     assert record.state == "infeasible"
     assert record.reason == f"images_per_s >= {bound:g} is a limit, but got {got:.4g} (keeps it with 2%) (timed again)"
     assert record.violations == {"images_per_s": pytest.approx(math.log(bound / got))}
     assert record.scores == slower.scores  # what was paid for stays
-    assert record not in Front.from_records(study.load_records()).members
+    assert record not in Front.from_records(fresh(study).records).members
 
 
 def test_a_limit_of_another_condition_is_judged_too(tmp_path, machine):
@@ -221,54 +222,54 @@ def test_a_limit_of_another_condition_is_judged_too(tmp_path, machine):
     study = write_timed_study(tmp_path, machine, ARCHS[1:3], limits=limits, conditions=(OBJECTIVE, SINGLE))
     machine.factors[SINGLE.label()] = 1e-3
     remeasure(study, everything=True)
-    for record in study.load_records():
+    for record in fresh(study).records:
         assert record.state == "infeasible"
         assert record.reason.startswith("latency_ms <= 1000 at cpu-b1-32px-fp32 is a limit, but got ")
 
 
 def test_a_network_with_a_score_that_keeps_its_limit_again_is_complete_again(tmp_path, machine):
     study, _ = limited(tmp_path, machine)
-    before = [record.state for record in study.load_records()]
+    before = [record.state for record in fresh(study).records]
     machine.factors[OBJECTIVE.label()] = 0.5
     remeasure(study, everything=True)
-    assert {record.state for record in study.load_records()} == {"infeasible"}
+    assert {record.state for record in fresh(study).records} == {"infeasible"}
     machine.factors.clear()
     remeasure(study, everything=True)
-    assert [record.state for record in study.load_records()] == before == ["complete", "complete"]
-    assert all(record.reason is None for record in study.load_records())
+    assert [record.state for record in fresh(study).records] == before == ["complete", "complete"]
+    assert all(record.reason is None for record in fresh(study).records)
 
 
 def test_a_network_without_a_score_that_keeps_its_limit_now_is_due_for_training(tmp_path, machine):
     study, bound = limited(tmp_path, machine, trials=3)
     arch = build_arch(1)  # by the law it keeps the limit, but it was disturbed when it was timed first
     slow = build_infeasible(2, bound / 2, arch=arch, params=PLAIN.encode(arch), imputed={"value": 0.5})
-    study.write_record(slow)
+    fresh(study).write(slow)
     remeasure(study, everything=True)
-    record = study.load_records()[2]
+    record = fresh(study).records[2]
     assert record.is_interrupted
     assert record.reason == (
         "interrupted before it finished: it keeps the limits since it was timed again, and is still to be trained"
     )
     search(study, remeasure=False)
-    after = study.load_records()
+    after = fresh(study).records
     assert [r.state for r in after if r.key == slow.key] == ["complete"]
     assert slow.key in machine.scored
     assert slow.key not in machine.measured  # its new speed serves
     remeasure(study, everything=True)  # what is closed stays closed
-    assert [r.state for r in study.load_records()] == [r.state for r in after]
+    assert [r.state for r in fresh(study).records] == [r.state for r in after]
 
 
 def test_a_failed_trial_stays_failed_whatever_its_speed(tmp_path, machine):
     study, _ = limited(tmp_path, machine)
     failed = [
-        build_failed(2, "data: broken", arch=ARCHS[3], measurements=study.load_records()[0].measurements),
-        build_interrupted(3, arch=ARCHS[4], measurements=study.load_records()[0].measurements),
+        build_failed(2, "data: broken", arch=ARCHS[3], measurements=fresh(study).records[0].measurements),
+        build_interrupted(3, arch=ARCHS[4], measurements=fresh(study).records[0].measurements),
     ]
     for record in failed:
-        study.write_record(record)
+        fresh(study).write(record)
     machine.factors[OBJECTIVE.label()] = 0.5
     remeasure(study, everything=True)
-    for record, old in zip(study.load_records()[2:], failed, strict=True):
+    for record, old in zip(fresh(study).records[2:], failed, strict=True):
         assert (record.state, record.reason) == ("failed", old.reason)
         assert len(record.measurements) == 2
 
@@ -289,15 +290,15 @@ def change_form(study, machine):
 
 
 def change_protocol(study, machine):
-    manifest = study.load_manifest()
+    manifest = fresh(study).manifest
     old = {
         label: dataclasses.replace(calibration, protocol=PROTOCOL - 1)
         for label, calibration in manifest.calibrations.items()
     }
-    study.write_manifest(dataclasses.replace(manifest, calibrations=old))
-    for record in study.load_records():
+    fresh(study).write_manifest(dataclasses.replace(manifest, calibrations=old))
+    for record in fresh(study).records:
         timed = tuple(dataclasses.replace(m, protocol=PROTOCOL - 1) for m in record.measurements)
-        study.write_record(dataclasses.replace(record, measurements=timed))
+        fresh(study).write(dataclasses.replace(record, measurements=timed))
 
 
 CHANGES = [change_torch, change_driver, change_form, change_protocol]
@@ -306,7 +307,7 @@ CHANGES = [change_torch, change_driver, change_form, change_protocol]
 @pytest.mark.parametrize("change", CHANGES)
 def test_under_changed_facts_every_network_is_timed_anew_under_every_condition(pair, machine, change):
     change(pair, machine)
-    before = pair.load_records()
+    before = fresh(pair).records
     with pytest.raises(StudyMismatchError, match="hilo-nas remeasure demo"):
         search(pair)
     events = []
@@ -314,7 +315,7 @@ def test_under_changed_facts_every_network_is_timed_anew_under_every_condition(p
     assert machine.calibrated == [OBJECTIVE.label(), SINGLE.label()]
     assert [(label, len(keys)) for label, keys, _ in machine.cohorts] == [(OBJECTIVE.label(), 2), (SINGLE.label(), 2)]
     assert sum("all networks are timed again" in text for text in notices(events)) >= 1
-    manifest, after = pair.load_manifest(), pair.load_records()
+    manifest, after = fresh(pair).manifest, fresh(pair).records
     assert manifest.device == machine.device_of["cpu"]
     assert {calibration.protocol for calibration in manifest.calibrations.values()} == {PROTOCOL}
     for old, new in zip(before, after, strict=True):
@@ -331,10 +332,10 @@ def test_under_changed_facts_every_network_is_timed_anew_under_every_condition(p
 
 
 def test_what_the_manifest_says_beside_the_facts_stays(pair, machine):
-    before = pair.load_manifest()
+    before = fresh(pair).manifest
     change_torch(pair, machine)
     remeasure(pair)
-    after = pair.load_manifest()
+    after = fresh(pair).manifest
     changed = {"device", "calibrations", "versions"}
     same = {field.name for field in dataclasses.fields(before)} - changed
     assert all(getattr(after, name) == getattr(before, name) for name in same)
@@ -348,7 +349,7 @@ def test_what_others_changed_before_the_lock_was_taken_counts(pair, machine):
 
     def read_late(device):
         machine.read_device = read
-        pair.write_manifest(dataclasses.replace(pair.load_manifest(), trials=50))  # as a search writes it
+        fresh(pair).write_manifest(dataclasses.replace(fresh(pair).manifest, trials=50))  # as a search writes it
         remeasure(pair)
         return read(device)
 
@@ -356,8 +357,8 @@ def test_what_others_changed_before_the_lock_was_taken_counts(pair, machine):
     remeasure(pair)
     # All were timed anew already, by the other one: this one only looks whether its calibrations hold.
     assert machine.calibrated == [OBJECTIVE.label(), SINGLE.label()] * 2
-    assert [len(record.measurements) for record in pair.load_records()] == [5, 5]
-    assert pair.load_manifest().trials == 50
+    assert [len(record.measurements) for record in fresh(pair).records] == [5, 5]
+    assert fresh(pair).manifest.trials == 50
 
 
 @pytest.mark.parametrize("change", [change_torch, change_form])
@@ -383,14 +384,14 @@ def test_a_re_timing_that_is_cut_off_leaves_the_study_as_it_was(pair, machine, c
 def test_records_written_before_a_crash_do_not_count_until_the_manifest_follows(study, machine, change, monkeypatch):
     change(study, machine)
     before = meaning(study)
-    write = StudyFolder.write_record
+    write = Study.write_record
 
     def fill_up(self, record):
         if record.number == 3:
             raise StorageError("the disk is full")
         write(self, record)
 
-    monkeypatch.setattr(StudyFolder, "write_record", fill_up)
+    monkeypatch.setattr(Study, "write_record", fill_up)
     with pytest.raises(StorageError):
         remeasure(study)
     monkeypatch.undo()
@@ -398,35 +399,35 @@ def test_records_written_before_a_crash_do_not_count_until_the_manifest_follows(
     assert len(json.loads((study.trials_path / "0000.json").read_text())["measurements"]) == 2
     assert meaning(study) == before
     remeasure(study)
-    assert {record.measurement.cohort for record in study.load_records()} == {"cohort-1"}
+    assert {record.measurement.cohort for record in fresh(study).records} == {"cohort-1"}
 
 
 def test_a_network_that_does_not_fit_any_more_is_infeasible_and_the_search_goes_on(pair, machine):
     change_torch(pair, machine)
-    big = pair.load_records()[1]
+    big = fresh(pair).records[1]
     machine.failures[big.key] = OutOfMemoryError("CUDA out of memory")
     remeasure(pair)
-    record = pair.load_records()[1]
+    record = fresh(pair).records[1]
     assert (record.state, record.reason) == ("infeasible", "out of memory while timing: CUDA out of memory")
     assert record.violations[FITS] > 0
     assert record.measurements == ()  # under the new facts it has no speed
     assert record.imputed["images_per_s"] > 0
     assert record.scores == big.scores
     assert search(pair, remeasure=False, until_trials=3).measured == 3
-    told = {record.number: record.state for record in pair.load_records()}
+    told = {record.number: record.state for record in fresh(pair).records}
     assert told == {0: "complete", 1: "infeasible", 2: "complete"}
 
 
 @pytest.mark.parametrize("change", [change_torch, change_form])
 def test_a_network_that_fits_again_later_is_complete_again(pair, machine, change):
     change(pair, machine)
-    big = pair.load_records()[1]
+    big = fresh(pair).records[1]
     machine.failures[big.key] = OutOfMemoryError("CUDA out of memory")
     remeasure(pair)
     machine.failures.clear()
     machine.device_of["cpu"] = build_device(torch="4.0.0")
     remeasure(pair)
-    record = pair.load_records()[1]
+    record = fresh(pair).records[1]
     assert (record.state, record.reason, record.violations) == ("complete", None, {})
     assert record.measurement.device.torch == "4.0.0"
 
@@ -434,21 +435,21 @@ def test_a_network_that_fits_again_later_is_complete_again(pair, machine, change
 @pytest.mark.parametrize("change", [change_torch, change_form])
 def test_a_network_whose_timing_crashes_is_due_again_and_keeps_its_score(pair, machine, change):
     change(pair, machine)
-    lost = pair.load_records()[1]
+    lost = fresh(pair).records[1]
     machine.failures[lost.key] = WorkerDiedError("killed by signal 11")
     remeasure(pair)
-    record = pair.load_records()[1]
+    record = fresh(pair).records[1]
     assert record.is_interrupted
     assert record.reason.endswith("killed by signal 11")
     machine.failures.clear()
     search(pair, remeasure=False)
-    again = pair.load_records()[1]
+    again = fresh(pair).records[1]
     assert (again.key, again.state, again.scores) == (lost.key, "complete", lost.scores)
     assert machine.measured[-1] == lost.key  # its speed was another form's, or another torch's
     assert again.measurement.form == machine.form
     assert machine.scored == []
     remeasure(pair, everything=True)
-    assert [r.state for r in pair.load_records()] == ["complete", "complete"]
+    assert [r.state for r in fresh(pair).records] == ["complete", "complete"]
 
 
 # Another device.
@@ -466,34 +467,34 @@ def test_another_device_makes_a_new_study_that_takes_over_the_scores(study, two_
     folder = remeasure(study, events, device="cuda")
     assert (folder.name, folder.path.parent) == ("demo-cuda", study.path.parent)
     assert meaning(study) == before
-    manifest, there = folder.load_manifest(), study.load_manifest()
+    manifest, there = fresh(folder).manifest, fresh(study).manifest
     assert (manifest.name, manifest.objective.device, manifest.device.model) == ("demo-cuda", "cuda", "Test GPU")
     assert (manifest.space, manifest.plan, manifest.data) == (there.space, there.plan, there.data)
     assert set(manifest.calibrations) == {"cuda-b32-32px-fp32"}
-    for old, new in zip(study.load_records(), folder.load_records(), strict=True):
+    for old, new in zip(fresh(study).records, fresh(folder).records, strict=True):
         assert (new.number, new.subject, new.params, new.state) == (old.number, old.subject, old.params, old.state)
         assert new.scores == old.scores
         (measurement,) = new.measurements
         assert measurement.device.model == "Test GPU"
         assert manifest.is_comparable(measurement)
-    assert len({record.measurement.cohort for record in folder.load_records()}) == 1  # one interleaved cohort
-    assert [record.origin for record in folder.load_records()] == [
+    assert len({record.measurement.cohort for record in fresh(folder).records}) == 1  # one interleaved cohort
+    assert [record.origin for record in fresh(folder).records] == [
         "anchor:litv2_tiny",
         *(f"reuse:demo/{number}" for number in range(1, 6)),
     ]
-    assert [standing.name for standing in Front.from_records(folder.load_records()).standings] == ["litv2_tiny"]
+    assert [standing.name for standing in Front.from_records(fresh(folder).records).standings] == ["litv2_tiny"]
 
 
 def test_a_search_goes_on_in_the_study_of_another_device(pair, two_devices):
     folder = remeasure(pair, device="cuda")
     two_devices.scored.clear()
     assert search(folder, until_trials=3, remeasure=False).measured == 3
-    assert two_devices.scored == [folder.load_records()[2].key]
+    assert two_devices.scored == [fresh(folder).records[2].key]
 
 
 def test_the_new_study_has_the_name_that_was_asked_for(study, two_devices):
     assert remeasure(study, device="cuda", into="mine").name == "mine"
-    assert remeasure(study, into="again").load_manifest().objective.device == "cpu"
+    assert fresh(remeasure(study, into="again")).manifest.objective.device == "cpu"
 
 
 @pytest.mark.parametrize("into", [None, "mine"])
@@ -514,7 +515,7 @@ def test_limits_and_conditions_are_those_of_the_other_device(tmp_path, two_devic
     one, threads = build_condition(threads=2), build_condition(threads=2, batch_size=1)
     limits = {"images_per_s": 1.0, f"latency_ms@{threads.label()}": 900.0}
     study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=(one, threads), limits=limits)
-    manifest = remeasure(study, device="cuda").load_manifest()
+    manifest = fresh(remeasure(study, device="cuda")).manifest
     assert [condition.label() for condition in manifest.conditions] == ["cuda-b32-32px-fp32", "cuda-b1-32px-fp32"]
     assert manifest.limits == {"images_per_s": 1.0, "latency_ms@cuda-b1-32px-fp32": 900.0}
 
@@ -522,16 +523,16 @@ def test_limits_and_conditions_are_those_of_the_other_device(tmp_path, two_devic
 def test_a_network_that_breaks_a_limit_there_is_infeasible_there(tmp_path, two_devices):
     limits = {f"latency_ms@{SINGLE.label()}": 1e3}
     study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=(OBJECTIVE, SINGLE), limits=limits)
-    for record in study.load_records():  # as a search leaves them
-        study.write_record(dataclasses.replace(record, violations={f"latency_ms@{SINGLE.label()}": -1.0}))
+    for record in fresh(study).records:  # as a search leaves them
+        fresh(study).write(dataclasses.replace(record, violations={f"latency_ms@{SINGLE.label()}": -1.0}))
     two_devices.factors["cuda-b1-32px-fp32"] = 1e-3
     folder = remeasure(study, device="cuda")
-    for record in folder.load_records():
+    for record in fresh(folder).records:
         assert record.state == "infeasible"
         assert record.reason.startswith("latency_ms <= 1000 at cuda-b1-32px-fp32 is a limit")
         assert set(record.violations) == {"latency_ms@cuda-b1-32px-fp32"}
     back = remeasure(folder, device="cpu", into="back")
-    assert {record.state for record in back.load_records()} == {"complete"}
+    assert {record.state for record in fresh(back).records} == {"complete"}
 
 
 def test_conditions_that_are_one_on_the_other_device_become_one_with_the_stricter_limits(tmp_path, two_devices):
@@ -543,7 +544,7 @@ def test_conditions_that_are_one_on_the_other_device_become_one_with_the_stricte
     }
     conditions = (build_condition(device="cuda"), graph)
     study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=conditions, limits=limits)
-    manifest = remeasure(study, device="cpu").load_manifest()
+    manifest = fresh(remeasure(study, device="cpu")).manifest
     assert [condition.label() for condition in manifest.conditions] == ["cpu-b32-32px-fp32-t2"]
     assert manifest.limits == {"latency_ms": 10.0, "images_per_s": 5.0}
 
@@ -552,7 +553,7 @@ def test_a_condition_of_other_threads_stays_one_on_another_cpu(tmp_path, machine
     conditions = (build_condition(threads=8), build_condition(threads=1))
     study = write_timed_study(tmp_path, machine, ARCHS[1:3], conditions=conditions)
     machine.device_of["cpu"] = build_device(model="Another CPU (2 cores)")
-    manifest = remeasure(study, into="other").load_manifest()
+    manifest = fresh(remeasure(study, into="other")).manifest
     assert [condition.threads for condition in manifest.conditions] == [2, 1]
 
 
@@ -565,7 +566,7 @@ def test_a_second_card_of_the_same_model_times_the_study_itself(tmp_path, two_de
     study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=(build_condition(device="cuda"),))
     two_devices.device_of["cuda:1"] = dataclasses.replace(two_devices.device_of["cuda"], serial="second")
     assert remeasure(study, device="cuda:1") == study
-    assert {record.measurement.condition.device for record in study.load_records()} == {"cuda"}
+    assert {record.measurement.condition.device for record in fresh(study).records} == {"cuda"}
     assert {task.target for task in two_devices.submitted} == {"cuda:1"}
 
 
@@ -578,15 +579,15 @@ def test_a_second_card_of_another_model_has_a_study_of_its_own(tmp_path, two_dev
 
 def test_only_trials_with_a_result_move(study, two_devices):
     free = {"params_m": 0.5}
-    study.write_record(build_failed(6, arch=build_arch(20)))
-    study.write_record(build_infeasible(7, None, "params_m", arch=build_arch(21), violations=free))
+    fresh(study).write(build_failed(6, arch=build_arch(20)))
+    fresh(study).write(build_infeasible(7, None, "params_m", arch=build_arch(21), violations=free))
     folder = remeasure(study, device="cuda")
-    assert [record.number for record in folder.load_records()] == list(range(6))
+    assert [record.number for record in fresh(folder).records] == list(range(6))
 
 
 def test_a_network_that_did_not_fit_may_fit_there(study, two_devices):
-    study.write_record(build_infeasible(6, None, "out of memory", arch=build_arch(20), violations={FITS: 1.0}))
-    record = remeasure(study, device="cuda").load_records()[6]
+    fresh(study).write(build_infeasible(6, None, "out of memory", arch=build_arch(20), violations={FITS: 1.0}))
+    record = fresh(remeasure(study, device="cuda")).records[6]
     assert record.is_interrupted  # due for training
     assert record.violations == {}
     assert record.measurement
@@ -595,7 +596,7 @@ def test_a_network_that_did_not_fit_may_fit_there(study, two_devices):
 def test_a_network_that_fits_only_here_is_infeasible_there(study, two_devices):
     two_devices.failures[ARCHS[4].key()] = OutOfMemoryError("CUDA out of memory")
     folder = remeasure(study, device="cuda")
-    record = folder.load_records()[4]
+    record = fresh(folder).records[4]
     assert (record.state, record.measurements, record.violations[FITS]) == ("infeasible", (), 1.0)
     assert record.reason == "out of memory while timing: CUDA out of memory"
 
@@ -657,18 +658,18 @@ def test_a_limit_that_the_space_sets_holds_after_a_re_timing_too(tmp_path, machi
         "digits", {**load_space("litv2_digits").to_dict(), "limits": {"images_per_s": bound, "params_m": 9}}
     )
     study = write_timed_study(tmp_path, machine, ARCHS[1:3], space=space)
-    for record in study.load_records():
-        study.write_record(dataclasses.replace(record, violations={"images_per_s": -0.1, "params_m": -3.0}))
+    for record in fresh(study).records:
+        fresh(study).write(dataclasses.replace(record, violations={"images_per_s": -0.1, "params_m": -3.0}))
     machine.factors[OBJECTIVE.label()] = 0.9
     remeasure(study)
-    assert {len(record.violations) for record in study.load_records()} == {2}
-    assert "infeasible" in {record.state for record in study.load_records()}
+    assert {len(record.violations) for record in fresh(study).records} == {2}
+    assert "infeasible" in {record.state for record in fresh(study).records}
 
 
 def test_an_old_reference_is_not_taken_for_the_new_one(pair, machine):
-    stored = pair.load_manifest()
+    stored = fresh(pair).manifest
     slow = {label: build_calibration(100.0) for label in stored.calibrations}
-    pair.write_manifest(dataclasses.replace(stored, calibrations=slow))
+    fresh(pair).write_manifest(dataclasses.replace(stored, calibrations=slow))
     change_torch(pair, machine)
     remeasure(pair)
-    assert {item.images_per_s for item in pair.load_manifest().calibrations.values()} == {256.0}
+    assert {item.images_per_s for item in fresh(pair).manifest.calibrations.values()} == {256.0}

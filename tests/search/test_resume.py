@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
-from builders import build_arch, build_condition, build_device, build_manifest, build_plan
+from builders import build_arch, build_condition, build_device, build_manifest, build_plan, fresh
 from fakes import write_timed_study
 
 from hilo_nas.data.reading import ReadOptions
@@ -51,10 +51,10 @@ def go_on(study, emit=lambda event: None, **options):
 
 
 def refusal(study, machine, **options):
-    before = study.load_records(), study.manifest_path.read_text()
+    before = fresh(study).records, study.manifest_path.read_text()
     with pytest.raises(StudyMismatchError) as caught:
         go_on(study, trials=1, **options)
-    assert (study.load_records(), study.manifest_path.read_text()) == before
+    assert (fresh(study).records, study.manifest_path.read_text()) == before
     assert machine.measured + machine.scored + machine.cohorts + machine.calibrated == []
     lines = str(caught.value).split("\n")
     assert lines[0] == f"study {study.name} was made under other conditions, so its trials could not be compared:"
@@ -153,22 +153,22 @@ def test_another_device_of_the_same_model_is_accepted(study, machine):
 def test_a_study_of_one_card_resumes_on_another_of_the_same_model(tmp_path, machine):
     machine.device_of = {f"cuda{i}": build_device(kind="cuda", model="Test GPU", serial=i) for i in ("", ":0", ":1")}
     study = write_timed_study(tmp_path, machine, [build_arch(0)], conditions=(build_condition(device="cuda"),))
-    before = study.load_manifest()
+    before = fresh(study).manifest
     for device in ("cuda:0", "cuda:1"):
         machine.submitted.clear()
         assert go_on(study, device=device, trials=1)[1].measured >= 2
         assert {task.target for task in machine.submitted if task.kind in ("time", "score")} == {device}
-    assert study.load_manifest() == dataclasses.replace(before, trials=3)
-    assert {record.measurement.condition.label() for record in study.load_records()} == {"cuda-b32-32px-fp32"}
+    assert fresh(study).manifest == dataclasses.replace(before, trials=3)
+    assert {record.measurement.condition.label() for record in fresh(study).records} == {"cuda-b32-32px-fp32"}
 
 
 def test_another_way_of_timing_is_refused_with_the_way_out(study, machine):
-    manifest = study.load_manifest()
+    manifest = fresh(study).manifest
     old = {
         label: dataclasses.replace(calibration, protocol=PROTOCOL - 1)
         for label, calibration in manifest.calibrations.items()
     }
-    study.write_manifest(dataclasses.replace(manifest, calibrations=old))
+    fresh(study).write_manifest(dataclasses.replace(manifest, calibrations=old))
     assert refusal(study, machine) == [f"  timing protocol: {PROTOCOL - 1} in the study, {PROTOCOL} now", WAY]
 
 
@@ -186,9 +186,9 @@ def test_another_form_of_the_networks_is_refused_with_the_way_out(study, machine
 
 def test_one_network_of_another_form_is_enough_to_be_refused(study, machine):
     """What a re-timing that was killed while it wrote leaves behind."""
-    record = study.load_records()[1]
+    record = fresh(study).records[1]
     other = [dataclasses.replace(measurement, form="litv2/9") for measurement in record.measurements]
-    study.write_record(dataclasses.replace(record, measurements=(*other, *record.measurements)))
+    fresh(study).write(dataclasses.replace(record, measurements=(*other, *record.measurements)))
     assert "'litv2/9' in the study, 'litv2/1 dcn=torchvision' now" in refusal(study, machine)[0]
 
 
@@ -200,7 +200,7 @@ def test_the_form_of_a_study_without_networks_is_not_asked_for(tmp_path, machine
 
 def test_another_recipe_of_training_is_refused_and_no_timing_mends_it(study, machine):
     plan = build_plan(recipe="sgd-0")
-    study.write_manifest(dataclasses.replace(study.load_manifest(), plan=plan))
+    fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, plan=plan))
     assert refusal(study, machine) == [
         f"  proxy recipe: 'sgd-0' in the study, {RECIPE!r} now",
         "Leave out the options that differ, or make a new study with --study NAME.",
@@ -213,8 +213,8 @@ def test_other_data_are_refused(study, machine):
 
 
 def test_data_that_this_machine_does_not_know_are_asked_for(study, machine):
-    manifest = study.load_manifest()
-    study.write_manifest(dataclasses.replace(manifest, data=dataclasses.replace(manifest.data, name="leaves")))
+    manifest = fresh(study).manifest
+    fresh(study).write_manifest(dataclasses.replace(manifest, data=dataclasses.replace(manifest.data, name="leaves")))
     with pytest.raises(DataError, match="was made on leaves, and this machine does not know where that lies"):
         go_on(study)
 
@@ -226,8 +226,8 @@ def test_a_device_that_is_not_there_is_refused(study, machine):
 
 
 def test_another_version_that_times_the_same_is_only_told(study, machine):
-    manifest = study.load_manifest()
-    study.write_manifest(dataclasses.replace(manifest, versions={**manifest.versions, "hilo-nas": "0.0.1"}))
+    manifest = fresh(study).manifest
+    fresh(study).write_manifest(dataclasses.replace(manifest, versions={**manifest.versions, "hilo-nas": "0.0.1"}))
     events = []
     go_on(study, events.append)
     texts = [event.text for event in events if isinstance(event, Notice)]
@@ -247,17 +247,17 @@ def test_manifests_hold_what_a_resumed_search_is_held_to():
 
 
 def test_the_images_are_grouped_as_the_study_says(study, machine):
-    manifest = study.load_manifest()
-    study.write_manifest(dataclasses.replace(manifest, plan=build_plan(group_by="p[0-9]")))
+    manifest = fresh(study).manifest
+    fresh(study).write_manifest(dataclasses.replace(manifest, plan=build_plan(group_by="p[0-9]")))
     assert refusal(study, machine, group_by="q")[0] == "  group_by: 'p[0-9]' in the study, 'q' now"
     assert go_on(study, group_by="p[0-9]")[1].measured == go_on(study)[1].measured == 2
     assert machine.grouped_by == ["p[0-9]", "p[0-9]"]
 
 
 def test_the_images_are_read_as_the_study_says(study, machine):
-    manifest = study.load_manifest()
+    manifest = fresh(study).manifest
     data = dataclasses.replace(manifest.data, reading={"background": "black", "value_range": [0.0, 4095.0]})
-    study.write_manifest(dataclasses.replace(manifest, data=data))
+    fresh(study).write_manifest(dataclasses.replace(manifest, data=data))
     assert refusal(study, machine, background="white") == [
         "  background: 'black' in the study, 'white' now",
         "Leave out the options that differ, or make a new study with --study NAME.",
@@ -270,8 +270,8 @@ def test_the_images_are_read_as_the_study_says(study, machine):
 def test_the_level_of_the_classes_may_be_named_where_the_study_took_the_first_unasked(study, machine):
     go_on(study, class_from="first")
     assert machine.read_as == [ReadOptions(class_from="first")]
-    data = dataclasses.replace(study.load_manifest().data, reading={"class_from": "last"})
-    study.write_manifest(dataclasses.replace(study.load_manifest(), data=data))
+    data = dataclasses.replace(fresh(study).manifest.data, reading={"class_from": "last"})
+    fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, data=data))
     assert refusal(study, machine, class_from="first")[0] == "  class_from: 'last' in the study, 'first' now"
 
 
@@ -279,21 +279,21 @@ def test_the_level_of_the_classes_may_be_named_where_the_study_took_the_first_un
     ("stored", "now", "is_told"), [("a" * 64, "b" * 64, True), ("a" * 64, "a" * 64, False), ("a" * 64, None, False)]
 )
 def test_an_edited_function_that_gives_the_same_images_is_told_and_accepted(study, machine, stored, now, is_told):
-    manifest = study.load_manifest()
+    manifest = fresh(study).manifest
     data = dataclasses.replace(manifest.data, name="scans.py:load", source_hash=stored)
-    study.write_manifest(dataclasses.replace(manifest, data=data))
+    fresh(study).write_manifest(dataclasses.replace(manifest, data=data))
     machine.data |= {"name": "scans.py:load", "source_hash": now}
     events = []
     assert go_on(study, events.append, data="digits")[1].measured == 2
     text = "scans.py:load was edited since this study was made; the images that it gives are the same"
     assert (Notice(text=text) in events) == is_told
-    assert study.load_manifest().data == data
+    assert fresh(study).manifest.data == data
 
 
 def test_a_function_that_gives_other_images_is_refused(study, machine):
-    manifest = study.load_manifest()
+    manifest = fresh(study).manifest
     data = dataclasses.replace(manifest.data, name="scans.py:load", source_hash="a" * 64)
-    study.write_manifest(dataclasses.replace(manifest, data=data))
+    fresh(study).write_manifest(dataclasses.replace(manifest, data=data))
     machine.data |= {"name": "scans.py:load", "source_hash": "a" * 64, "content_hash": "f" * 16}
     with pytest.raises(StudyMismatchError, match=r"data: 'scans.py:load \(0123456789ab\)' in the study"):
         go_on(study, data="digits")

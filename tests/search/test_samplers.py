@@ -2,7 +2,7 @@ import math
 from random import Random
 
 import pytest
-from builders import build_manifest, write_study
+from builders import build_manifest, fresh, write_study
 from fakes import RESOURCES, FakeMachine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from hilo_nas.search.request import SAMPLERS, SearchRequest
 from hilo_nas.search.samplers import build_sampler, find_near
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 DIGITS = load_space("litv2_digits")
 
@@ -65,8 +65,8 @@ def test_a_space_without_anything_allowed_is_exhausted():
 def test_every_sampler_proposes_only_new_networks_within_the_limits(tmp_path, sampler):
     space = build_space("digits", {**DIGITS.to_dict(), "limits": {"params_m": 0.7}})
     folder = write_study(tmp_path, manifest=build_manifest(space=space, sampler=sampler, trials=26))
-    SearchLoop(folder, folder.load_manifest(), FakeMachine(), RESOURCES, lambda event: None).run()
-    records = folder.load_records()
+    SearchLoop(fresh(folder), fresh(folder).manifest, FakeMachine(), RESOURCES, lambda event: None).run()
+    records = fresh(folder).records
     assert len({record.key for record in records}) == 26
     assert all(record.parameters <= 0.7e6 for record in records)
 
@@ -79,9 +79,9 @@ def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_p
             raise KeyboardInterrupt
 
     def search(name, machine):
-        folder = StudyFolder(tmp_path / name)
-        SearchLoop(folder, folder.load_manifest(), machine, RESOURCES, lambda event: None).run()
-        return [record.key for record in folder.load_records() if record.origin == "sampler"]
+        folder = Study(tmp_path / name)
+        SearchLoop(fresh(folder), fresh(folder).manifest, machine, RESOURCES, lambda event: None).run()
+        return [record.key for record in fresh(folder).records if record.origin == "sampler"]
 
     for name in ("whole", "cut"):
         write_study(tmp_path, name, manifest=build_manifest(name, sampler=sampler, trials=16))
@@ -94,11 +94,11 @@ def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_p
 
 def test_nsga2_remembers_its_generations_in_the_records(tmp_path):
     folder = write_study(tmp_path, manifest=build_manifest(sampler="nsga2", trials=45))
-    SearchLoop(folder, folder.load_manifest(), FakeMachine(), RESOURCES, lambda event: None).run()
-    records = folder.load_records()
+    SearchLoop(fresh(folder), fresh(folder).manifest, FakeMachine(), RESOURCES, lambda event: None).run()
+    records = fresh(folder).records
     generations = [record.sampler_memory.get("NSGAIISampler:generation") for record in records]
     assert max(g for g in generations if g is not None) >= 1
-    study = OptunaStudy(folder.load_manifest().space, build_sampler("nsga2", 0))
+    study = OptunaStudy(fresh(folder).manifest.space, build_sampler("nsga2", 0))
     study.update(records)
     assert [trial.system_attrs.get("NSGAIISampler:generation") for trial in study.trials] == generations
 
@@ -107,7 +107,7 @@ def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):
     volumes = {}
     for sampler in ("gp", "random"):
         folder = write_study(tmp_path, sampler, manifest=build_manifest(sampler, sampler=sampler, trials=30))
-        loop = SearchLoop(folder, folder.load_manifest(), FakeMachine(), RESOURCES, lambda event: None)
+        loop = SearchLoop(fresh(folder), fresh(folder).manifest, FakeMachine(), RESOURCES, lambda event: None)
         loop.run()
         points = [(math.log(r.measurement.images_per_s), r.score.value) for r in loop.records]
         volumes[sampler] = hypervolume(points, (math.log(100), 0.1))

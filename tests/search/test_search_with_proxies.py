@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import yaml
-from builders import build_manifest, build_plan, build_score
+from builders import build_manifest, build_plan, build_score, fresh
 from fakes import top1
 
 from hilo_nas.errors import NotFoundError, ProxyError, StudyMismatchError, UsageError
 from hilo_nas.events import TrialFinished
+from hilo_nas.local import load_local, write_local
 from hilo_nas.search import SearchRequest, estimate_cost, run_search
 from hilo_nas.search.optuna_study import impute
 
@@ -36,7 +37,7 @@ def begin(home, events=None, **options):
 @pytest.mark.parametrize("proxy", ["params", "macs", "images_per_s"])
 def test_a_formula_scores_without_a_worker(home, machine, proxy):
     folder = begin(home, proxy=proxy)
-    records = folder.load_records()
+    records = fresh(folder).records
     assert [record.state for record in records] == ["complete"] * 3
     assert machine.scored == []
     values = {
@@ -50,7 +51,7 @@ def test_a_formula_scores_without_a_worker(home, machine, proxy):
 @pytest.mark.parametrize("proxy", ["naswot", "zico", "dss", "scores/mine.py:score"])
 def test_other_proxies_are_asked_for_once_per_network_at_their_whole_budget(home, machine, proxy):
     folder = begin(home, proxy=proxy)
-    manifest, records = folder.load_manifest(), folder.load_records()
+    manifest, records = fresh(folder).manifest, fresh(folder).records
     assert [record.state for record in records] == ["complete"] * 3
     assert [leg[2] for leg in machine.legs] == [manifest.plan.images] * 3
     assert {record.score.plan_hash for record in records} == {manifest.plan_hash}
@@ -58,10 +59,10 @@ def test_other_proxies_are_asked_for_once_per_network_at_their_whole_budget(home
 
 def test_the_study_knows_the_functions_name_and_source_but_its_folder_only_on_this_machine(home, machine):
     folder = begin(home, proxy_images=1000)
-    plan = folder.load_manifest().plan
+    plan = fresh(folder).manifest.plan
     assert (plan.proxy, plan.images, len(plan.source_hash)) == ("mine.py:score", 1000, 64)
     assert str(home) not in folder.manifest_path.read_text()
-    assert folder.load_local().values["proxy"] == f"{home}/scores/mine.py:score"
+    assert load_local(folder.local_path).values["proxy"] == f"{home}/scores/mine.py:score"
     assert machine.loaded == [f"{home}/scores/mine.py:score"]
 
 
@@ -76,7 +77,7 @@ def test_a_study_finds_its_function_again_from_any_folder(home, machine, monkeyp
     (home / "elsewhere").mkdir()
     monkeypatch.chdir(home / "elsewhere")
     folder = search(home, trials=2)
-    assert len(folder.load_records()) == 5
+    assert len(fresh(folder).records) == 5
     assert machine.loaded == [f"{home}/scores/mine.py:score"] * 2
 
 
@@ -89,7 +90,7 @@ def test_an_edited_function_is_refused_with_the_way_out(home, machine):
         "mine.py:score was edited since study demo was made, so its scores could not be compared. Undo the edit, or "
         "make a new study with --study NAME."
     )
-    assert len(folder.load_records()) == 3
+    assert len(fresh(folder).records) == 3
 
 
 def test_a_function_that_has_gone_is_missed_and_one_that_moved_is_found_by_its_name(home, machine):
@@ -98,16 +99,16 @@ def test_a_function_that_has_gone_is_missed_and_one_that_moved_is_found_by_its_n
     with pytest.raises(NotFoundError, match=r"there is no file .*scores/mine.py"):
         search(home, trials=1)
     search(home, trials=1, proxy="mine.py:score")
-    assert len(search(home, trials=1).load_records()) == 5  # it is remembered
+    assert len(fresh(search(home, trials=1)).records) == 5  # it is remembered
 
 
 def test_what_a_proxy_prepared_is_stored_by_its_hash_and_must_be_the_same_again(home, machine):
-    assert begin(home).load_manifest().prepared is None  # a function that prepares no facts says nothing
+    assert fresh(begin(home)).manifest.prepared is None  # a function that prepares no facts says nothing
     machine.prepared_facts = {"classes": 10}
     folder = begin(home, study="other")
-    stored = folder.load_manifest().prepared
+    stored = fresh(folder).manifest.prepared
     assert len(stored) == 12
-    assert search(home, study="other", trials=1).load_manifest().prepared == stored
+    assert fresh(search(home, study="other", trials=1)).manifest.prepared == stored
     machine.prepared_facts = {"classes": 11}
     with pytest.raises(StudyMismatchError, match=f"what the proxy prepared: '{stored}' in the study"):
         search(home, study="other", trials=1)
@@ -115,8 +116,8 @@ def test_what_a_proxy_prepared_is_stored_by_its_hash_and_must_be_the_same_again(
 
 def test_a_machine_that_does_not_know_where_the_function_lies_asks(home, machine):
     folder = begin(home)
-    local = folder.load_local().values
-    folder.write_local({**local, "proxy": None})
+    local = load_local(folder.local_path).values
+    write_local(folder.local_path, {**local, "proxy": None})
     with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Name it with --proxy"):
         search(home, trials=1)
 
@@ -151,7 +152,7 @@ def test_a_stored_study_refuses_options_that_mean_nothing_to_its_proxy(home, mac
 
 
 def test_further_seeds_confirm_a_front_of_a_function(home, machine):
-    records = begin(home, confirm=2).load_records()
+    records = fresh(begin(home, confirm=2)).records
     assert max(record.score.seeds for record in records) == 3
 
 
@@ -172,7 +173,7 @@ def test_a_trial_fails_where_the_function_raises_and_says_why(home, machine):
             raise
 
     machine.score = score
-    failed, *others = begin(home).load_records()
+    failed, *others = fresh(begin(home)).records
     assert (failed.state, failed.reason) == ("failed", "proxy: mine.py:score raised KeyError: 'a' (mine.py, line 2)")
     assert {record.state for record in others} == {"complete"}
 
@@ -186,7 +187,7 @@ def test_an_edit_in_mid_search_ends_it_and_its_trial_is_due_again(home, machine)
     with pytest.raises(StudyMismatchError):
         begin(home)
     machine.happen = lambda verb, count: None
-    records = search(home).load_records()
+    records = fresh(search(home)).records
     assert [record.state for record in records] == ["complete"] * 3
 
 
@@ -243,7 +244,7 @@ def test_a_dry_run_tries_a_small_budget_whole(home, machine):
 
 def test_the_manifest_of_a_function_survives_its_file(home, machine):
     folder = begin(home)
-    manifest = folder.load_manifest()
+    manifest = fresh(folder).manifest
     assert type(manifest).from_yaml(manifest.to_yaml()) == manifest
     fields = yaml.safe_load(manifest.to_yaml())
     fields["plan"]["source_hash"] = "0" * 64
@@ -259,10 +260,10 @@ def test_a_formula_needs_no_images_in_any_space(home, machine, proxy):
 
     machine.prepare_data = read_images
     folder = search(home, space="litv2_cifar", trials=2, proxy=proxy)
-    data = folder.load_manifest().data
+    data = fresh(folder).manifest.data
     assert (data.name, data.n_images, data.num_classes) == ("no images", 0, 10)
-    assert folder.load_local().values == {}
-    assert len(search(home, trials=1).load_records()) == 3
+    assert load_local(folder.local_path).values == {}
+    assert len(fresh(search(home, trials=1)).records) == 3
     cost = estimate_cost(
         SearchRequest(space="litv2_cifar", study="other", studies_dir=home, proxy=proxy, trials=2), lambda event: None
     )

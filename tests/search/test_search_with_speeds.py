@@ -5,7 +5,7 @@ import shutil
 from random import Random
 
 import pytest
-from builders import TINY, build_arch, build_condition, build_device, build_measurement, build_record
+from builders import TINY, build_arch, build_condition, build_device, build_measurement, build_record, fresh
 from fakes import speed, write_speeds, write_timed_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,7 +223,7 @@ def test_timings_of_another_protocol_are_refused(timer):
         label: dataclasses.replace(calibration, protocol=PROTOCOL - 1)
         for label, calibration in study.manifest.calibrations.items()
     }
-    study.write_manifest(dataclasses.replace(study.manifest, calibrations=old))
+    fresh(study).write_manifest(dataclasses.replace(study.manifest, calibrations=old))
     assert refusal(timer) == (
         f"the timings must be of timing protocol {PROTOCOL}, but those of study edge are of {PROTOCOL - 1}. Time them "
         "again where they were taken: hilo-nas remeasure edge"

@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from builders import build_plan, build_score, digits
+from builders import build_plan, build_score, digits, fresh
 from fakes import FakeTrainer
 
 from hilo_nas.bench.making import list_swept
@@ -16,7 +16,7 @@ from hilo_nas.records import TrialRecord
 from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.states import TrialState
-from hilo_nas.study import StudyFolder
+from hilo_nas.study import Study
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +33,14 @@ BUDGETS = (512, 1024, 3008)
 @functools.cache
 def listed():
     """Five networks; to find them, the whole space is gone through."""
-    return list_swept(digits(), SearchRequest(), StudyFolder(Path("none")), 5, lambda event: None)
+    return list_swept(digits(), SearchRequest(), Study(Path("none")), 5, lambda event: None)
 
 
 class Desk:
     """A study folder, a fake machine, and what was told."""
 
     def __init__(self, path):
-        self.folder = StudyFolder(path / "swept")
+        self.folder = Study(path / "swept")
         self.machine, self.told = FakeTrainer(), []
 
     def sweep(self, count, courses, plan=TABLE, *, proxies=(), reuse=None, **options):
@@ -82,8 +82,8 @@ def test_every_network_is_timed_and_scored_at_each_budget(desk):
     assert [record.state for record in records] == ["complete"] * 5
     assert {seen(record) for record in records} == {BUDGETS}
     assert all(record.measurement and record.parameters and record.macs for record in records)
-    assert desk.folder.load_records() == records
-    assert desk.folder.load_manifest().eta is None
+    assert fresh(desk.folder).records == records
+    assert fresh(desk.folder).manifest.eta is None
     news = [event for event in desk.told if isinstance(event, SeedScored)]
     assert [(event.done, event.total) for event in news] == [(i, 5) for i in range(1, 6)]
     assert news[0].value == records[0].scores[-1].value
@@ -91,7 +91,7 @@ def test_every_network_is_timed_and_scored_at_each_budget(desk):
 
 def test_several_trainings_at_once_leave_the_same_records(desk, tmp_path):
     alone = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table()]
-    desk.folder = StudyFolder(tmp_path / "together")
+    desk.folder = Study(tmp_path / "together")
     desk.machine = FakeTrainer(slots=4)
     together = [[(s.seed, s.images_seen, s.value) for s in record.scores] for record in desk.table()]
     assert together == alone
@@ -111,7 +111,7 @@ def test_a_longer_list_goes_on_with_a_shorter_one(desk):
     records = desk.table(5)
     assert records[:3] == first
     assert len(records) == 5
-    assert desk.folder.load_manifest().trials == 5
+    assert fresh(desk.folder).manifest.trials == 5
 
 
 def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_leaves_the_rest_alone(desk):
@@ -121,8 +121,8 @@ def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_leaves_the_rest_alo
     assert [record.key for record in records] == [record.key for record in table[:2]]
     assert {seen(record, seed=1) for record in records} == {BUDGETS}
     assert {key for key, _, _ in desk.machine.legs} == {record.key for record in records}
-    assert desk.folder.load_records()[2:] == table[2:]
-    assert desk.folder.load_manifest().trials == 5
+    assert fresh(desk.folder).records[2:] == table[2:]
+    assert fresh(desk.folder).manifest.trials == 5
     assert len(desk.machine.cohorts) == 1
 
 
@@ -131,7 +131,7 @@ def test_budgets_are_those_of_all_calls_and_old_scores_keep_theirs(desk):
     long = build_plan(images=20_000, rungs=(1000, 3010, 9000))
     desk.machine.legs.clear()
     desk.sweep(4, [Course(seed=1, images=20_032, networks=1)], long)
-    manifest = desk.folder.load_manifest()
+    manifest = fresh(desk.folder).manifest
     # 3,010 images are one batch more than 3,000; 1,000 are the same.
     assert (manifest.plan.rungs, manifest.plan.images) == ((500, 1000, 3000, 3010, 9000), 20_000)
     assert manifest.plan_hash == table[0].scores[0].plan_hash
@@ -139,7 +139,7 @@ def test_budgets_are_those_of_all_calls_and_old_scores_keep_theirs(desk):
     desk.machine.legs.clear()
     assert desk.table(4)[1:] == table[1:]
     assert desk.machine.legs == []  # not even at budgets that came between
-    assert desk.folder.load_manifest() == manifest
+    assert fresh(desk.folder).manifest == manifest
 
 
 def test_budgets_asked_for_are_no_conflict_with_a_stored_study(desk):
@@ -184,7 +184,7 @@ def test_scores_of_other_proxies_stand_beside_those_of_the_training(desk):
 def test_scores_of_other_proxies_that_are_not_comparable_any_more_are_taken_again(desk):
     record = desk.table(1, proxies=("naswot",))[0]
     old = dataclasses.replace(record.other_scores[0], plan_hash="of an older version", value=1.0)
-    desk.folder.write_record(dataclasses.replace(record, other_scores=(old,)))
+    fresh(desk.folder).write(dataclasses.replace(record, other_scores=(old,)))
     again = desk.table(1, proxies=("naswot",))[0]
     assert [(score.plan_hash, score.value) for score in again.other_scores] == [
         (score.plan_hash, score.value) for score in record.other_scores
@@ -217,7 +217,7 @@ def test_what_is_wrong_with_all_networks_ends_the_sweep_and_keeps_what_is_done(d
     desk.machine.before = fail
     with pytest.raises(DeviceError, match="the device is gone"):
         desk.table(3)
-    assert [seen(record) for record in desk.folder.load_records()] == [BUDGETS, (512,), ()]
+    assert [seen(record) for record in fresh(desk.folder).records] == [BUDGETS, (512,), ()]
     desk.machine.before = lambda task: None
     assert {seen(record) for record in desk.table(3)} == {BUDGETS}
     assert len(desk.machine.legs) == len(set(desk.machine.legs)) == 9
@@ -244,8 +244,8 @@ def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch)
         if seen(record):
             kept.append((seen(record)[-1], len(list(folder.checkpoints_path.iterdir()))))
 
-    write = StudyFolder.write_record
-    monkeypatch.setattr(StudyFolder, "write_record", write_record)
+    write = Study.write_record
+    monkeypatch.setattr(Study, "write_record", write_record)
     desk.table(1, checkpoint_mib=0)
     assert kept == [(images, 1) for images in BUDGETS]
     assert list(desk.folder.checkpoints_path.iterdir()) == []
@@ -260,16 +260,16 @@ def test_a_network_that_cannot_be_timed_has_failed_and_is_not_trained(desk):
 
 def test_a_study_of_other_networks_is_refused_and_left_as_it_was(desk):
     desk.table(3)
-    manifest, records = desk.folder.load_manifest(), desk.folder.load_records()
-    desk.folder.write_record(dataclasses.replace(records[0], subject=records[1].subject))
+    manifest, records = fresh(desk.folder).manifest, fresh(desk.folder).records
+    fresh(desk.folder).write(dataclasses.replace(records[0], subject=records[1].subject))
     with pytest.raises(StudyMismatchError, match="must begin with the networks asked for, but holds others"):
         desk.table(5, build_plan(images=9000))
-    assert desk.folder.load_manifest() == manifest
+    assert fresh(desk.folder).manifest == manifest
 
 
 def test_a_study_of_a_search_is_refused(desk):
     desk.table(2)
-    desk.folder.write_manifest(dataclasses.replace(desk.folder.load_manifest(), sampler="gp"))
+    fresh(desk.folder).write_manifest(dataclasses.replace(fresh(desk.folder).manifest, sampler="gp"))
     with pytest.raises(StudyMismatchError, match="was made by a search"):
         desk.table(2)
 
@@ -296,7 +296,7 @@ def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is
     assert [leg for leg in desk.machine.legs if leg[0] == records[0].key] == []
     assert [images for key, _, images in desk.machine.legs if key == records[1].key] == [3008]
     assert all(record.measurement.cohort == "cohort-0" for record in records)
-    assert desk.folder.load_records() == records
+    assert fresh(desk.folder).records == records
 
 
 def test_own_scores_come_before_those_from_elsewhere(desk):
@@ -338,7 +338,7 @@ def test_a_machine_that_was_not_steady_is_told_of_with_the_way_out(desk, fault):
     assert desk.warnings == []
     (measurement,) = records[1].measurements
     disturbed = dataclasses.replace(measurement, **fault)
-    desk.folder.write_record(dataclasses.replace(records[1], measurements=(disturbed,)))
+    fresh(desk.folder).write(dataclasses.replace(records[1], measurements=(disturbed,)))
     desk.table(3)
     (warning,) = desk.warnings
     assert "1 of 3 networks were timed on a machine that was not steady" in warning

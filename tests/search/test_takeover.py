@@ -16,6 +16,7 @@ from builders import (
     build_manifest,
     build_measurement,
     build_plan,
+    fresh,
 )
 from fakes import speed, write_speeds, write_timed_study
 
@@ -54,7 +55,7 @@ def search(source, events=None, **options):
         **{"rungs": 1, **options},
     )
     folder, finished = run_search(request, (events if events is not None else []).append)
-    return folder, finished, folder.load_records()
+    return folder, finished, fresh(folder).records
 
 
 def test_networks_of_the_other_study_come_first_and_none_is_trained(source, machine):
@@ -68,18 +69,18 @@ def test_networks_of_the_other_study_come_first_and_none_is_trained(source, mach
         "anchor:litv2_tiny",
     ]
     assert machine.scored == [TINY.key()]
-    theirs = {record.key: record for record in source.load_records()}
+    theirs = {record.key: record for record in fresh(source).records}
     for record in records[:-1]:
         assert record.scores == theirs[record.key].scores
         assert record.state == "complete"
-        assert record.params == folder.load_manifest().space.encode(record.subject.arch)
+        assert record.params == fresh(folder).manifest.space.encode(record.subject.arch)
         assert record.measurement.condition.device == "cuda"
         assert record.measurement.device.model == "Test GPU"
 
 
 def test_an_anchor_of_both_studies_keeps_its_name_and_takes_over_its_score(source, machine):
-    record = dataclasses.replace(source.load_records()[0], number=4, subject=Subject(arch=TINY))
-    source.write_record(record)
+    record = dataclasses.replace(fresh(source).records[0], number=4, subject=Subject(arch=TINY))
+    fresh(source).write(record)
     _, finished, records = search(source, reuse="source", trials=1, timeout_s=1e-9)
     assert finished.total == 6
     _, _, records = search(source, until_trials=1)
@@ -91,17 +92,17 @@ def test_an_anchor_of_both_studies_keeps_its_name_and_takes_over_its_score(sourc
 def test_a_peer_of_both_studies_is_not_trained_again_and_one_of_the_other_alone_is_none(source, machine):
     theirs = [
         dataclasses.replace(
-            source.load_records()[0], number=number, subject=Subject(timm=name), params=None, origin=f"peer:{name}"
+            fresh(source).records[0], number=number, subject=Subject(timm=name), params=None, origin=f"peer:{name}"
         )
         for number, name in ((4, "resnet18"), (5, "resnet26"))
     ]
-    name = source.load_manifest().plan_hash_of(theirs[0].subject)
+    name = fresh(source).manifest.plan_hash_of(theirs[0].subject)
     theirs = [
         dataclasses.replace(record, scores=tuple(dataclasses.replace(s, plan_hash=name) for s in record.scores))
         for record in theirs
     ]
     for record in theirs:
-        source.write_record(record)
+        fresh(source).write(record)
     machine.peers = {"resnet18": (50.0, 0.2), "resnet26": (40.0, 0.1)}
     _, finished, records = search(source, reuse="source", trials=1, peers=("timm:resnet18",))
     assert finished.total == 5  # peers count for none of them
@@ -152,23 +153,27 @@ def test_networks_that_wait_tell_neither_rungs_nor_sampler_anything(source, mach
 
 
 def test_timings_on_the_same_device_come_along(source, machine):
-    source.write_manifest(dataclasses.replace(source.load_manifest(), conditions=(CONDITION,), calibrations=CALIBRATED))
-    for record in source.load_records():
+    fresh(source).write_manifest(
+        dataclasses.replace(fresh(source).manifest, conditions=(CONDITION,), calibrations=CALIBRATED)
+    )
+    for record in fresh(source).records:
         timing = build_measurement(speed(record.subject.arch), condition=CONDITION)
-        source.write_record(dataclasses.replace(record, measurements=(timing,)))
+        fresh(source).write(dataclasses.replace(record, measurements=(timing,)))
     study, finished, records = search(source, reuse="source", trials=1)
     assert study.manifest.objective == CONDITION
     assert (finished.measured, machine.measured) == (5, [TINY.key()])
-    theirs = {record.key: record for record in source.load_records()}
+    theirs = {record.key: record for record in fresh(source).records}
     assert all(record.measurements == theirs[record.key].measurements for record in records[:-1])
 
 
 @pytest.mark.parametrize("change", ["form", "torch"])
 def test_timings_of_another_form_or_software_are_taken_again(source, machine, change):
-    source.write_manifest(dataclasses.replace(source.load_manifest(), conditions=(CONDITION,), calibrations=CALIBRATED))
-    for record in source.load_records():
+    fresh(source).write_manifest(
+        dataclasses.replace(fresh(source).manifest, conditions=(CONDITION,), calibrations=CALIBRATED)
+    )
+    for record in fresh(source).records:
         timing = build_measurement(speed(record.subject.arch), condition=CONDITION)
-        source.write_record(dataclasses.replace(record, measurements=(timing,)))
+        fresh(source).write(dataclasses.replace(record, measurements=(timing,)))
     if change == "form":
         machine.form = "litv2/2"
     else:
@@ -225,7 +230,7 @@ def test_scores_of_another_training_are_refused_before_a_device_is_read(source, 
     with pytest.raises(StudyMismatchError, match="proxy batch_size: 64 there, 16 here"):
         search(source, reuse="source", device="mps", proxy_batch_size=16)
     search(source, until_trials=1)
-    source.write_manifest(dataclasses.replace(source.load_manifest(), plan=build_plan(batch_size=16)))
+    fresh(source).write_manifest(dataclasses.replace(fresh(source).manifest, plan=build_plan(batch_size=16)))
     machine.device_of.clear()
     for name, error in (("source", StudyMismatchError), ("sauce", NotFoundError)):
         with pytest.raises(error):
@@ -241,7 +246,7 @@ def test_whether_images_may_be_mirrored_is_told_by_the_images(source, machine):
 def test_a_study_of_another_training_is_refused_on_resume_too(source, machine):
     search(source, until_trials=1)
     plan = build_plan(batch_size=16)
-    source.write_manifest(dataclasses.replace(source.load_manifest(), plan=plan))
+    fresh(source).write_manifest(dataclasses.replace(fresh(source).manifest, plan=plan))
     with pytest.raises(StudyMismatchError, match="proxy batch_size: 16 there, 64 here"):
         search(source, reuse="source", until_trials=2)
 
@@ -252,15 +257,15 @@ def test_a_study_that_is_not_there_is_refused(source):
 
 
 def test_where_images_lie_does_not_matter(source):
-    manifest = source.load_manifest()
-    source.write_manifest(dataclasses.replace(manifest, data=build_data(name="digits from elsewhere")))
+    manifest = fresh(source).manifest
+    fresh(source).write_manifest(dataclasses.replace(manifest, data=build_data(name="digits from elsewhere")))
     assert len(copy_scored(Study(source.path), build_manifest(plan=manifest.plan), {})) == 4
 
 
 def test_only_complete_trials_are_taken_over(source):
-    source.write_record(build_failed(4))
-    source.write_record(build_infeasible(5))
-    source.write_record(rule_out(source.load_records()[0], "too slow", number=6))
+    fresh(source).write(build_failed(4))
+    fresh(source).write(build_infeasible(5))
+    fresh(source).write(rule_out(fresh(source).records[0], "too slow", number=6))
     scored = copy_scored(Study(source.path), build_manifest(), {})
     assert [item.origin for item in scored] == [f"reuse:source/{number}" for number in (0, 2, 3, 1)]
 
@@ -282,7 +287,7 @@ def test_a_network_that_the_space_cannot_spell_is_tried_all_the_same(source, mac
     )
     folder, finished = run_search(request, lambda event: None)
     assert finished.measured == 3
-    done = [record for record in folder.load_records() if record.state == "complete"]
+    done = [record for record in fresh(folder).records if record.state == "complete"]
     assert [record.params for record in done] == [None] * 3
     assert machine.scored == []
 
@@ -310,4 +315,4 @@ def test_where_another_machine_timed_only_its_networks_count_as_taken_over(sourc
 def test_the_study_itself_holds_no_path_of_the_other(source):
     folder, _, _ = search(source, reuse="source", until_trials=2, also=("batch_size=1",))
     assert str(source.path) not in folder.manifest_path.read_text()
-    assert folder.load_manifest().conditions[1] == build_condition(batch_size=1, threads=2, fused=True)
+    assert fresh(folder).manifest.conditions[1] == build_condition(batch_size=1, threads=2, fused=True)

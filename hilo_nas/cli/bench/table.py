@@ -79,7 +79,7 @@ def run(
     from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.search.request import SearchRequest
-    from hilo_nas.search.setting import find_folder
+    from hilo_nas.search.setting import find_study
     from hilo_nas.space import load_space
     from hilo_nas.study import Study
 
@@ -105,7 +105,7 @@ def run(
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
     )
-    folder = find_folder(request)[1]
+    folder = find_study(request)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     console = build_console()
     with build_display(console) as display:
