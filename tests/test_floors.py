@@ -201,8 +201,6 @@ def test_no_module_is_a_drawer_for_everything():
 
 
 MOST_METHODS = 8
-EXCEPTED = {"SpeedFolder", "Study"}
-"""Classes that have more public methods than `MOST_METHODS` still."""
 
 
 def public_methods_of(node: ast.ClassDef) -> list[str]:
@@ -224,7 +222,7 @@ def test_no_class_outside_the_evaluation_has_many_public_methods():
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.ClassDef) and len(found := public_methods_of(node)) > MOST_METHODS:
                     large[node.name] = found
-    assert large.keys() == EXCEPTED, large
+    assert not large
 
 
 def parsings_of_reasons_in(text: str) -> Iterator[str]:

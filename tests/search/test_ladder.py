@@ -272,8 +272,8 @@ def test_a_search_drops_a_checkpoint_only_when_its_last_score_is_on_disk(folder,
         if record.scores and record.scores[-1].images_seen == PLAN.budgets[-1]:
             kept.append((folder.checkpoints_path / f"{record.key}-0.pt").is_file())
 
-    write = Study.write_record
-    monkeypatch.setattr(Study, "write_record", write_record)
+    write = Study.write
+    monkeypatch.setattr(Study, "write", write_record)
     run(folder, trials=8, checkpoint_mib=0)
     assert kept
     assert all(kept)

@@ -170,7 +170,7 @@ def test_a_signal_waits_until_the_record_is_written(number):
 
 
 def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
-    write = Study.write_record
+    write = Study.write
 
     def write_slowly(self, record):
         if record.scores:
@@ -178,7 +178,7 @@ def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
             time.sleep(0.05)
         write(self, record)
 
-    monkeypatch.setattr(Study, "write_record", write_slowly)
+    monkeypatch.setattr(Study, "write", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         run(folder, trials=3)
     monkeypatch.undo()
@@ -189,7 +189,7 @@ def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
 
 
 def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
-    write = Study.write_record
+    write = Study.write
     stopped = []
 
     def write_slowly(self, record):
@@ -199,7 +199,7 @@ def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
 
-    monkeypatch.setattr(Study, "write_record", write_slowly)
+    monkeypatch.setattr(Study, "write", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         run(folder, trials=3)
     cut = fresh(folder).records[0]

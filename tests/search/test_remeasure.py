@@ -95,7 +95,7 @@ def test_the_front_and_what_is_near_it_share_their_rounds_afterwards(study, mach
     before = fresh(study).records
     assert [record.number for record in Front.from_records(before).members] == FRONT
     events = []
-    assert remeasure(study, events) == study
+    assert remeasure(study, events).path == study.path
     after = fresh(study).records
     (cohort,) = {after[number].measurement.cohort for number in (ANCHOR, *FRONT)}
     assert cohort
@@ -384,14 +384,14 @@ def test_a_re_timing_that_is_cut_off_leaves_the_study_as_it_was(pair, machine, c
 def test_records_written_before_a_crash_do_not_count_until_the_manifest_follows(study, machine, change, monkeypatch):
     change(study, machine)
     before = meaning(study)
-    write = Study.write_record
+    write = Study.write
 
     def fill_up(self, record):
         if record.number == 3:
             raise StorageError("the disk is full")
         write(self, record)
 
-    monkeypatch.setattr(Study, "write_record", fill_up)
+    monkeypatch.setattr(Study, "write", fill_up)
     with pytest.raises(StorageError):
         remeasure(study)
     monkeypatch.undo()
@@ -565,7 +565,7 @@ def test_a_machine_of_another_model_makes_a_new_study_without_being_asked(study,
 def test_a_second_card_of_the_same_model_times_the_study_itself(tmp_path, two_devices):
     study = write_timed_study(tmp_path, two_devices, ARCHS[1:3], conditions=(build_condition(device="cuda"),))
     two_devices.device_of["cuda:1"] = dataclasses.replace(two_devices.device_of["cuda"], serial="second")
-    assert remeasure(study, device="cuda:1") == study
+    assert remeasure(study, device="cuda:1").path == study.path
     assert {record.measurement.condition.device for record in fresh(study).records} == {"cuda"}
     assert {task.target for task in two_devices.submitted} == {"cuda:1"}
 

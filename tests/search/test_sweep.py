@@ -82,7 +82,7 @@ def test_every_network_is_timed_and_scored_at_each_budget(desk):
     assert [record.state for record in records] == ["complete"] * 5
     assert {seen(record) for record in records} == {BUDGETS}
     assert all(record.measurement and record.parameters and record.macs for record in records)
-    assert fresh(desk.folder).records == records
+    assert list(fresh(desk.folder).records) == records
     assert fresh(desk.folder).manifest.eta is None
     news = [event for event in desk.told if isinstance(event, SeedScored)]
     assert [(event.done, event.total) for event in news] == [(i, 5) for i in range(1, 6)]
@@ -121,7 +121,7 @@ def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_leaves_the_rest_alo
     assert [record.key for record in records] == [record.key for record in table[:2]]
     assert {seen(record, seed=1) for record in records} == {BUDGETS}
     assert {key for key, _, _ in desk.machine.legs} == {record.key for record in records}
-    assert fresh(desk.folder).records[2:] == table[2:]
+    assert list(fresh(desk.folder).records[2:]) == table[2:]
     assert fresh(desk.folder).manifest.trials == 5
     assert len(desk.machine.cohorts) == 1
 
@@ -244,8 +244,8 @@ def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch)
         if seen(record):
             kept.append((seen(record)[-1], len(list(folder.checkpoints_path.iterdir()))))
 
-    write = Study.write_record
-    monkeypatch.setattr(Study, "write_record", write_record)
+    write = Study.write
+    monkeypatch.setattr(Study, "write", write_record)
     desk.table(1, checkpoint_mib=0)
     assert kept == [(images, 1) for images in BUDGETS]
     assert list(desk.folder.checkpoints_path.iterdir()) == []
@@ -296,7 +296,7 @@ def test_what_was_trained_elsewhere_is_timed_here_and_trained_no_further_than_is
     assert [leg for leg in desk.machine.legs if leg[0] == records[0].key] == []
     assert [images for key, _, images in desk.machine.legs if key == records[1].key] == [3008]
     assert all(record.measurement.cohort == "cohort-0" for record in records)
-    assert fresh(desk.folder).records == records
+    assert list(fresh(desk.folder).records) == records
 
 
 def test_own_scores_come_before_those_from_elsewhere(desk):
