@@ -313,8 +313,6 @@ LINFORMER = AttentionKind(
 """A layer for comparisons alone: it takes maps of one size, so that no stage may use it."""
 _GROUP = "hilo_nas.attentions"
 """Entry points under which other packages declare theirs: `NAME = "module:DECLARATION"`."""
-_installed: dict[str, AttentionKind] = {}
-"""Kinds of other packages that were looked up: a study asks for the kind of every stage."""
 
 
 def attention_names() -> tuple[str, ...]:
@@ -328,10 +326,7 @@ def find_attention(name: str) -> AttentionKind | None:
     Raises:
         UsageError: An installed package declares something else under that name.
     """
-    found = ATTENTION_KINDS.get(name) or _installed.get(name) or find_installed(_GROUP, name, AttentionKind)
-    if found is not None and name not in ATTENTION_KINDS:
-        _installed[name] = found
-    return found
+    return ATTENTION_KINDS.get(name) or find_installed(_GROUP, name, AttentionKind)
 
 
 def attention_named(name: str) -> AttentionKind:
