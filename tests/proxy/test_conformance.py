@@ -52,6 +52,10 @@ class TestDss(ProxyChecks):
     name = "dss"
 
 
+class TestNone(DeclarationChecks):
+    name = "none"
+
+
 class TestFunction(ProxyChecks):
     name = "mine.py:score"
 
@@ -85,7 +89,7 @@ def test_another_package_adds_a_proxy_by_one_file_and_one_line(toy):
 
 def test_a_proxy_that_is_not_installed_is_told_with_those_that_are():
     with pytest.raises(
-        UsageError, match=r"proxy must be one of training, .*, dss, or module:function .* but got 'toy'"
+        UsageError, match=r"proxy must be one of training, .*, dss, none, or module:function .* but got 'toy'"
     ):
         proxy_named("toy")
 
@@ -138,7 +142,7 @@ def test_a_search_is_scored_by_another_packages_proxy(toy, tmp_path, monkeypatch
 # No name of a proxy outside its room.
 
 PACKAGE = Path(hilo_nas.__file__).parent
-OTHERS = {"training", "params", "macs", "images_per_s"}
+OTHERS = {"training", "params", "macs", "images_per_s", "none"}
 """Names of proxies that other things have, too."""
 
 
