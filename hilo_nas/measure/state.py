@@ -28,12 +28,13 @@ class DeviceWatch:
 
     Args:
         identity: The device.
+        cpu: What watches the CPU from now on.
     """
 
-    def __init__(self, identity: DeviceIdentity) -> None:
+    def __init__(self, identity: DeviceIdentity, cpu: CpuWatch | None = None) -> None:
         self._identity = identity
         self._before = self._read_card()
-        self._cpu = CpuWatch()
+        self._cpu = cpu or CpuWatch()
 
     def look(self) -> None:
         """Looks at the CPU, so that `read` can tell bursts of load from a constant one; to be called between rounds."""

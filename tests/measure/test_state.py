@@ -6,7 +6,6 @@ import types
 
 import pytest
 
-from hilo_nas.measure import state
 from hilo_nas.measure.state import DeviceWatch
 from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.rounds import is_throttling
@@ -19,12 +18,9 @@ def device(kind, serial="host-1"):
 LOAD = {"cores": 2, "others_cores": 1.0}
 
 
-@pytest.fixture(autouse=True)
-def load(monkeypatch):
-    """What the CPU says; tests of a card plant nothing there."""
-    said = {}
-    monkeypatch.setattr(state, "CpuWatch", lambda: types.SimpleNamespace(look=lambda: None, read=lambda: dict(said)))
-    return said
+def watch_of(identity, **load):
+    """A watch of a device whose CPU says what is given."""
+    return DeviceWatch(identity, types.SimpleNamespace(look=lambda: None, read=lambda: load))
 
 
 CPU, GPU, MPS = device("cpu"), device("cuda", "0123-4567"), device("mps")
@@ -92,7 +88,7 @@ def nvml(monkeypatch):
 
 def test_a_gpu_tells_clock_heat_and_power_before_and_after_and_who_else_is_there(nvml):
     nvml.pids = [os.getpid(), 4242, 17]
-    watch = DeviceWatch(GPU)
+    watch = watch_of(GPU)
     nvml.clock, nvml.temperature, nvml.power_mw = 1410, 83, 699_900
     assert watch.read() == {
         "sm_clock_mhz": [1980, 1410],
@@ -104,9 +100,9 @@ def test_a_gpu_tells_clock_heat_and_power_before_and_after_and_who_else_is_there
 
 
 def test_the_library_is_left_as_it_was_found(nvml):
-    DeviceWatch(GPU).read()
+    watch_of(GPU).read()
     nvml.refused = {"power"}
-    DeviceWatch(GPU).read()
+    watch_of(GPU).read()
     assert nvml.inits == nvml.shutdowns == 4
 
 
@@ -123,14 +119,14 @@ def test_the_library_is_left_as_it_was_found(nvml):
     ],
 )
 def test_reasons_for_a_slower_clock_are_told_in_words(nvml, bits, texts):
-    watch = DeviceWatch(GPU)
+    watch = watch_of(GPU)
     nvml.reasons = bits
     assert watch.read()["throttle_reasons"] == texts
 
 
 def test_a_reason_seen_only_at_first_is_kept(nvml):
     nvml.reasons = 0x20
-    watch = DeviceWatch(GPU)
+    watch = watch_of(GPU)
     nvml.reasons = 0x04
     assert watch.read()["throttle_reasons"] == ["software power cap", "software thermal slowdown"]
 
@@ -156,42 +152,41 @@ def test_a_device_that_says_nothing_does_not_throttle():
 @pytest.mark.parametrize("function", [name for name in vars(FakeNvml) if name.startswith("nvmlDevice")])
 def test_a_library_without_a_function_says_nothing(nvml, monkeypatch, function):
     monkeypatch.delattr(FakeNvml, function)
-    assert DeviceWatch(GPU).read() == {}
+    assert watch_of(GPU).read() == {}
 
 
 @pytest.mark.parametrize("what", ["init", "clock", "temperature", "power", "reasons", "processes"])
 def test_a_driver_that_refuses_says_nothing(nvml, what):
     nvml.refused = {what}
-    assert DeviceWatch(GPU).read() == {}
+    assert watch_of(GPU).read() == {}
 
 
 def test_a_driver_that_answers_only_later_tells_what_it_can(nvml):
     nvml.refused = {"init"}
-    watch = DeviceWatch(GPU)
+    watch = watch_of(GPU)
     nvml.refused = set()
     assert watch.read()["sm_clock_mhz"] == [None, 1980]
 
 
 def test_without_the_library_a_gpu_says_nothing(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert DeviceWatch(GPU).read() == {}
+    assert watch_of(GPU).read() == {}
 
 
 def test_a_card_that_the_library_does_not_know_says_nothing(nvml):
-    assert DeviceWatch(device("cuda", "another")).read() == {}
+    assert watch_of(device("cuda", "another")).read() == {}
 
 
 def test_a_uuid_is_known_with_its_prefix_and_without(nvml):
-    assert DeviceWatch(device("cuda", "GPU-0123-4567")).read() == DeviceWatch(GPU).read() != {}
+    assert watch_of(device("cuda", "GPU-0123-4567")).read() == watch_of(GPU).read() != {}
 
 
 @pytest.mark.parametrize("identity", [CPU, GPU, MPS])
-def test_the_load_of_the_cpu_is_told_whatever_is_timed(nvml, load, identity):
-    load.update(LOAD)
-    seen = DeviceWatch(identity).read()
+def test_the_load_of_the_cpu_is_told_whatever_is_timed(nvml, identity):
+    seen = watch_of(identity, **LOAD).read()
     assert {name: seen[name] for name in LOAD} == LOAD
     assert ("sm_clock_mhz" in seen) == (identity is GPU)
 
 
 def test_other_kinds_of_device_say_nothing_of_themselves():
-    assert DeviceWatch(MPS).read() == {}
+    assert watch_of(MPS).read() == {}
