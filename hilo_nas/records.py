@@ -196,6 +196,7 @@ class TrialRecord:
             RecordError: The data is not a record, or a newer version wrote it; names all wrong fields.
         """
         values = dict(fields) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
+        values.pop("retry_of", None)  # of earlier versions, where the retry of a network had a record of its own
         version = values.get("schema_version")
         if not isinstance(version, int):
             raise RecordError("schema_version is missing: this is not a trial record")

@@ -43,7 +43,6 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
         RecordError: A list or a mapping is something else.
     """
     found = {**values, "schema_version": 2}
-    found.pop("retry_of", None)  # a network that was cut off had another record for its retry
     if "is_interrupted" not in values:
         reason = str(values.get("reason") or "")
         found["is_interrupted"] = values.get("state") == "failed" and reason.startswith(_INTERRUPTED)

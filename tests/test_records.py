@@ -177,6 +177,11 @@ def test_an_interrupted_trial_is_told_from_a_failed_one():
     assert not build_failed(0, "interrupted before it finished").is_interrupted  # texts are for people
 
 
+def test_the_number_that_an_earlier_version_repeated_is_passed_over():
+    record = build_record(8)
+    assert TrialRecord.from_dict({**record.to_dict(), "retry_of": 7}) == TrialRecord.from_dict(record.to_dict())
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -189,7 +194,7 @@ def test_an_interrupted_trial_is_told_from_a_failed_one():
     ],
 )
 def test_texts_of_earlier_versions_become_fields(old, new):
-    fields = {**build_record(8, None, None).to_dict(), "schema_version": 1, "retry_of": None, **old}
+    fields = {**build_record(8, None, None).to_dict(), "schema_version": 1, **old}
     for name in ("is_interrupted", "is_raised"):
         del fields[name]
     record = TrialRecord.from_dict(fields)

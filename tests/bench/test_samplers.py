@@ -7,7 +7,6 @@ import math
 
 import pytest
 from bench.tables import build_table, cut_short
-from builders import fresh
 
 from hilo_nas.bench.samplers import (
     EXTRAPOLATED,
@@ -232,9 +231,8 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     machine, folder = TableEvaluator(table), Study(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
     manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_ETA)
-    loop = SearchLoop(
-        fresh(folder), manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED
-    )
+    folder.write_manifest(manifest)
+    loop = SearchLoop(folder, manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED)
     loop.run()
     assert [(record.key, record.state) for record in loop.records] == [(step.key, step.state) for step in replayed]
     assert (machine.images, machine.seconds) == (replayed[-1].images, replayed[-1].seconds)

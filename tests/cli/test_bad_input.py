@@ -353,7 +353,10 @@ def test_reading_works_in_every_format_where_nothing_can_be_written(home, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--proxy", "flops"), "proxy must be one of training, params, macs, images_per_s, naswot, zico, dss, or"),
+        (
+            ("--proxy", "flops"),
+            "proxy must be one of training, params, macs, images_per_s, naswot, zico, dss, none, or",
+        ),
         (("--proxy", "naswot", "--rungs", "2"), "rungs means nothing to the proxy naswot"),
         (("--proxy", "params", "--confirm", "2"), "confirm means nothing to the proxy params: no seed changes it"),
         (("--proxy", "nowhere.py:score"), "no function nowhere.py:score: there is no file nowhere.py"),

@@ -160,9 +160,9 @@ def test_csv_has_the_ties_after_the_front(capsys):
     ]
 
 
-def test_speeds_of_a_table_are_named(capsys, studies):
-    write_study(studies, "remote", demo_records(), build_manifest("remote", speeds="edge (0123456789ab)"))
-    assert "speeds from the table edge (0123456789ab)" in front(capsys, "remote")
+def test_the_study_that_timed_is_named(capsys, studies):
+    write_study(studies, "remote", demo_records(), build_manifest("remote", speeds="edge"))
+    assert "timed by study edge" in front(capsys, "remote")
 
 
 @pytest.mark.parametrize("fields", [{"form": "litv2/9"}, {"protocol": 1}])
@@ -371,18 +371,18 @@ def test_contended_timings_are_named_with_whom_and_the_way_out(tmp_path, capsys)
     assert verdicts == {2: "steady", 3: "contended", 4: "steady"}
 
 
-def test_timings_of_a_table_are_not_sent_to_a_command_that_refuses_them(capsys, studies):
+def test_timings_of_another_study_are_to_be_taken_again_there(capsys, studies):
     busy = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
     records = demo_records()
     for i, fields in ((3, {"device_state": busy}), (4, {"form": "litv2/9"})):
         other = dataclasses.replace(records[i].measurement, **fields)
         records[i] = dataclasses.replace(records[i], measurements=(other,))
-    write_study(studies, "remote", records, build_manifest("remote", speeds="edge (0123456789ab)"))
+    write_study(studies, "remote", records, build_manifest("remote", speeds="edge"))
     text = front(capsys, "remote")
-    way = "make the table edge (0123456789ab) again with `hilo-nas measure`, and search with the new one\n"
+    way = "hilo-nas remeasure edge\n"
     assert f"These speeds were not all taken in the same way: {way}" in text
     assert f"Time it again when nothing else runs: {way}" in text
-    assert "remeasure" not in text
+    assert "remeasure remote" not in text
 
 
 @pytest.mark.parametrize(("limits", "shown"), [({"latency_ms": 90.0}, True), ({"images_per_s": 1.0}, False)])

@@ -208,5 +208,5 @@ def test_options_that_mean_something_or_ask_for_nothing_are_taken(proxy, options
 
 @pytest.mark.parametrize("proxy", ["flops", "mine.py", ":score", ""])
 def test_an_unknown_proxy_is_refused_with_those_that_are_known(proxy):
-    with pytest.raises(UsageError, match=r"proxy must be one of training, params, .* dss, or module:function"):
+    with pytest.raises(UsageError, match=r"proxy must be one of training, params, .* dss, none, or module:function"):
         SearchRequest(proxy=proxy)
