@@ -30,13 +30,14 @@ from hilo_nas.models import (
 )
 from hilo_nas.models.precisions import DTYPES
 
-__all__ = ["Prepared", "prepare", "read_form"]
+__all__ = ["Prepared", "capture_graph", "prepare", "read_form"]
 
 _GRAPH_WARM_UP_CALLS = 3
 _COMPILATIONS = 4096
 """Compilations that torch is to keep, whatever networks they are of."""
 _COMPILED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """Networks in use that run compiled."""
+Call = Callable[[], object]
 _TINY = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4), patch_size=2)
 
 
@@ -52,8 +53,40 @@ class Prepared:
     """Returns the peak memory of one call in MiB, weights included; None where it cannot be seen. Calls the network."""
 
 
+def capture_graph(call: Call, device: torch.device) -> Call:
+    """Returns the replay of a CUDA graph of one call; its memory is fixed, so the input stays where it is.
+
+    Raises:
+        RuntimeError: The network does something that no graph can hold; the process had better end, for torch may still
+            think that it captures.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(_GRAPH_WARM_UP_CALLS):
+            call()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.device(device), torch.cuda.graph(graph):
+            call()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise RuntimeError(
+            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Leave out "
+            "--cuda-graph."
+        ) from error
+    return graph.replay
+
+
 def prepare(
-    subject: Mapping[str, Any], condition: Condition, *, num_classes: int, target: str | None = None
+    subject: Mapping[str, Any],
+    condition: Condition,
+    *,
+    num_classes: int,
+    target: str | None = None,
+    capture: Callable[[Call, torch.device], Call] = capture_graph,
 ) -> Prepared:
     """Builds a network with weights as a trained one might have them, and returns it ready to be called.
 
@@ -63,6 +96,7 @@ def prepare(
         condition: How it is to run; a subject with its own image size has images of that size.
         num_classes: Outputs of the classifier.
         target: Name of the device; the first of the condition's kind if left out.
+        capture: Captures a call where the condition asks for a CUDA graph, and returns its replay.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -93,7 +127,7 @@ def prepare(
         # What torch would run is not what runs here.
         words = [word for word in form_of(model).split() if word != "eager" and not word.startswith("merging=")]
         return Prepared(call=converted.call, form=f"{' '.join(words)} {converted.form}", read_memory_mib=_unseen)
-    return _prepare_torch(model, subject, condition, device)
+    return _prepare_torch(model, subject, condition, device, capture)
 
 
 def read_form(condition: Mapping[str, Any], *, target: str | None = None, emit: Emit) -> str:
@@ -110,7 +144,11 @@ def read_form(condition: Mapping[str, Any], *, target: str | None = None, emit: 
 
 
 def _prepare_torch(
-    model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
+    model: nn.Module,
+    subject: Mapping[str, Any],
+    condition: Condition,
+    device: torch.device,
+    capture: Callable[[Call, torch.device], Call],
 ) -> Prepared:
     image = _input(subject, condition, device)
     if condition.fused:
@@ -123,7 +161,7 @@ def _prepare_torch(
         form += " compiled"
     eager = call = _autocast(lambda: run(image), condition, device)
     if condition.cuda_graph:
-        call = _capture(eager, device)
+        call = capture(eager, device)
         form += " graph"
 
     # Memory is that of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It
@@ -176,7 +214,7 @@ def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torc
     return Prepared(call=step, form=form, read_memory_mib=read_memory_mib)
 
 
-def _memory_reader(call: Callable[[], object], model: nn.Module, device: torch.device) -> Callable[[], float | None]:
+def _memory_reader(call: Call, model: nn.Module, device: torch.device) -> Callable[[], float | None]:
     def read_memory_mib() -> float | None:
         with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
             return peak_memory_mib(call, model, device)
@@ -207,7 +245,7 @@ def _place(thing: Any, condition: Condition, device: torch.device) -> Any:
     return thing.to(device=device, dtype=dtype, memory_format=layout)
 
 
-def _autocast(call: Callable[[], object], condition: Condition, device: torch.device) -> Callable[[], object]:
+def _autocast(call: Call, condition: Condition, device: torch.device) -> Call:
     if not condition.precision.startswith("amp-"):
         return call
     dtype = DTYPES[condition.precision.removeprefix("amp-")]
@@ -233,33 +271,6 @@ def _compile(model: nn.Module) -> Any:
         # Before torch 2.6 these were called cache_size_limit.
         setattr(_dynamo, name if hasattr(_dynamo, name) else name.replace("recompile", "cache_size"), _COMPILATIONS)
     return torch.compile(model, dynamic=False)
-
-
-def _capture(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """Returns the replay of a CUDA graph of one call; its memory is fixed, so the input stays where it is.
-
-    Raises:
-        RuntimeError: The network does something that no graph can hold; the process had better end, for torch may still
-            think that it captures.
-    """
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(_GRAPH_WARM_UP_CALLS):
-            call()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.device(device), torch.cuda.graph(graph):
-            call()
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise RuntimeError(
-            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Leave out "
-            "--cuda-graph."
-        ) from error
-    return graph.replay
 
 
 def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:

@@ -17,16 +17,17 @@ import torch
 from hilo_nas.errors import MeasurementError, is_out_of_memory
 from hilo_nas.measure.device import check_device, identify_device, synchronizer
 from hilo_nas.measure.prepared import Prepared, prepare
-from hilo_nas.measure.timer import Stopwatch, WarmUp
+from hilo_nas.measure.state import DeviceWatch
+from hilo_nas.measure.timer import MIN_BLOCK_S, Stopwatch, WarmUp
 from hilo_nas.measure.worker import RECORDED_VARIABLES
 from hilo_nas.measurement import Condition, DeviceIdentity
+from hilo_nas.rounds import MIN_ROUNDS
 
-__all__ = ["REFERENCE", "Bench", "WarmNetwork", "ready_reference"]
+__all__ = ["REFERENCE", "USUAL", "Bench", "TimingSetup", "WarmNetwork", "ready_reference"]
 
 REFERENCE = "timm:resnet18"
 """The network beside which every candidate is timed: plain convolutions, eager, the same input size and batch."""
 
-_WARM_UP_S = 3.0
 _KEPT_NETWORKS = 4
 """Networks besides the reference that stay ready between calls."""
 _DEFAULT_THREADS = torch.get_num_threads()
@@ -45,12 +46,32 @@ class WarmNetwork:
         return self.prepared.call, self.warm_up.calls_per_block
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimingSetup:
+    """What a bench builds, clocks and watches with, and how long it times at least."""
+
+    prepare: Callable[..., Prepared] = prepare
+    clock: Callable[[], float] = time.perf_counter
+    """Returns seconds, monotonic."""
+    sleep: Callable[[float], None] = time.sleep
+    watch: Callable[[DeviceIdentity], DeviceWatch] = DeviceWatch
+    """Watches a device from now on."""
+    warm_up_s: float = 3.0
+    """Seconds that a network is warmed up for at most."""
+    min_block_s: float = MIN_BLOCK_S
+    min_rounds: int = MIN_ROUNDS
+
+
+USUAL = TimingSetup()
+
+
 class Bench:
     """One device, and the networks that stay ready on it between calls of this worker.
 
     Args:
         device: Its name.
         threads: Threads of torch on the CPU; None for as many as torch takes by itself.
+        setup: What it times with.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -59,26 +80,30 @@ class Bench:
     current: Bench | None = None
     """The one of this process: two devices, or two numbers of threads, are never ready side by side."""
 
-    def __init__(self, device: str, threads: int | None) -> None:
-        self.name, self.device, self.threads = device, check_device(device), threads
+    def __init__(self, device: str, threads: int | None, setup: TimingSetup) -> None:
+        self.name, self.device, self.threads, self.setup = device, check_device(device), threads, setup
         self.identity: DeviceIdentity = identify_device(device)
-        self.stopwatch = Stopwatch(clock=time.perf_counter, synchronize=synchronizer(self.device))
+        self.stopwatch = Stopwatch(
+            clock=setup.clock, synchronize=synchronizer(self.device), min_block_s=setup.min_block_s
+        )
         torch.set_num_threads(threads or _DEFAULT_THREADS)
         torch.backends.cudnn.benchmark = True  # input shapes never change here
         self._kept: dict[str, WarmNetwork] = {}
 
     @classmethod
-    def of(cls, condition: Condition, target: str | None = None) -> Bench:
+    def of(cls, condition: Condition, target: str | None = None, setup: TimingSetup = USUAL) -> Bench:
         """Returns the bench for a device of a condition's kind; what another one kept ready is let go.
 
         Args:
             condition: Says the kind and the threads.
             target: Name of the device; the first of its kind if left out.
+            setup: What it times with.
         """
         current, name = cls.current, target or condition.device
-        if current is None or current.device != check_device(name) or current.threads != condition.threads:
+        asked = (check_device(name), condition.threads)
+        if current is None or (current.device, current.threads) != asked or current.setup is not setup:
             cls.current = None
-            cls.current = current = cls(name, condition.threads)
+            cls.current = current = cls(name, condition.threads, setup)
         return current
 
     def ready(
@@ -94,7 +119,7 @@ class Bench:
         """
         name = f"{condition.label()} {num_classes} {subject}"
         kept = self._kept.pop(name, None)
-        warm = kept or self._warmed(prepare(subject, condition, num_classes=num_classes, target=self.name))
+        warm = kept or self._warmed(self.setup.prepare(subject, condition, num_classes=num_classes, target=self.name))
         if keep or kept:
             self._kept[name] = warm
             while len(self._kept) > 1 + _KEPT_NETWORKS:
@@ -103,7 +128,8 @@ class Bench:
 
     def _warmed(self, prepared: Prepared) -> WarmNetwork:
         prepared.call()  # compiles, chooses kernels: however long that takes, it is no warm-up
-        return WarmNetwork(prepared=prepared, warm_up=self.stopwatch.warm_up(prepared.call, at_most_s=_WARM_UP_S))
+        warm_up = self.stopwatch.warm_up(prepared.call, at_most_s=self.setup.warm_up_s)
+        return WarmNetwork(prepared=prepared, warm_up=warm_up)
 
     def release(self) -> None:
         """Gives back memory that torch's allocator keeps, for others train on the same device."""
@@ -122,7 +148,11 @@ class Bench:
 
 
 def ready_reference(
-    condition: Condition, reference: str | Mapping[str, Any] = REFERENCE, *, target: str | None = None
+    condition: Condition,
+    reference: str | Mapping[str, Any] = REFERENCE,
+    *,
+    target: str | None = None,
+    setup: TimingSetup = USUAL,
 ) -> tuple[Bench, WarmNetwork]:
     """Returns the bench and the warm reference for a condition.
 
@@ -130,6 +160,7 @@ def ready_reference(
         condition: How networks are to run beside it.
         reference: The network.
         target: Name of the device; the first of the condition's kind if left out.
+        setup: What the bench times with.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -148,7 +179,7 @@ def ready_reference(
     subject = {"timm": reference.removeprefix("timm:")} if isinstance(reference, str) else reference
     try:
         with torch.inference_mode():
-            bench = Bench.of(condition, target)
+            bench = Bench.of(condition, target, setup)
             return bench, bench.ready(subject, plain, 1000, keep=True)
     except Exception as error:
         if not is_out_of_memory(error):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -23,11 +22,10 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
 from hilo_nas.latencies import latency_figures
-from hilo_nas.measure.ready import REFERENCE, Bench, WarmNetwork, ready_reference
-from hilo_nas.measure.state import DeviceWatch
+from hilo_nas.measure.ready import REFERENCE, USUAL, Bench, TimingSetup, WarmNetwork, ready_reference
 from hilo_nas.measure.timer import SingleCalls, WarmUp
 from hilo_nas.measurement import LATENCY_PROTOCOL, VERDICTS, Calibration, Condition, Measurement
-from hilo_nas.rounds import MIN_ROUNDS, fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
+from hilo_nas.rounds import fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
 
 __all__ = ["calibrate", "measure", "measure_cohort"]
 
@@ -49,7 +47,12 @@ _ANCHOR = "\0"
 
 
 def calibrate(
-    condition: Mapping[str, Any], *, target: str | None = None, seconds: float | None = None, emit: Emit
+    condition: Mapping[str, Any],
+    *,
+    target: str | None = None,
+    seconds: float | None = None,
+    emit: Emit,
+    setup: TimingSetup = USUAL,
 ) -> dict[str, Any]:
     """Times the reference network alone, for so many seconds; returns a `Calibration` as plain data.
 
@@ -60,13 +63,14 @@ def calibrate(
         target: Name of the device; the first of the condition's kind if left out.
         seconds: How long a try lasts; the usual time if left out.
         emit: Told where the machine was not steady.
+        setup: What the bench times with.
 
     Raises:
         DeviceError: This machine does not have the device.
         MeasurementError: The reference does not fit into memory at this batch.
     """
     asked = Condition(**condition)
-    bench, reference = ready_reference(asked, target=target)
+    bench, reference = ready_reference(asked, target=target, setup=setup)
     tries = []
     for i in range(_CALIBRATION_TRIES):
         calibration = _calibrate_once(bench, reference, asked, _CALIBRATION_S if seconds is None else seconds)
@@ -75,7 +79,7 @@ def calibrate(
         if judgement.verdict == "steady":
             break
         if i + 1 < _CALIBRATION_TRIES:
-            time.sleep(_CALIBRATION_PAUSE_S)
+            setup.sleep(_CALIBRATION_PAUSE_S)
     _, _, judgement, calibration = min(tries, key=lambda item: item[:2])
     if judgement.verdict != "steady":
         text = f"the reference was calibrated {len(tries)} times, and the machine was never steady: {judgement.text}"
@@ -84,8 +88,8 @@ def calibrate(
 
 
 def _calibrate_once(bench: Bench, reference: WarmNetwork, condition: Condition, seconds: float) -> Calibration:
-    watch = DeviceWatch(bench.identity)
-    is_over = _after(seconds)
+    watch = bench.setup.watch(bench.identity)
+    is_over = _after(seconds, bench.setup)
 
     def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
         watch.look()
@@ -118,6 +122,7 @@ def measure(
     rivals: Mapping[str, Mapping[str, Any]] | None = None,
     seconds_each: float | None = None,
     emit: Emit,
+    setup: TimingSetup = USUAL,
 ) -> dict[str, Any]:
     """Times one network beside the reference, and beside those of its rivals that are about as fast.
 
@@ -130,6 +135,7 @@ def measure(
         rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
         seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
         emit: Told of each round.
+        setup: What the bench times with.
 
     Returns:
         A `Measurement` as plain data.
@@ -139,9 +145,9 @@ def measure(
         DeviceError: This machine does not have the device.
         MeasurementError: Not even the reference fits into memory.
     """
-    start = time.perf_counter()
+    start = setup.clock()
     asked, anchor = Condition(**condition), Calibration.from_dict(calibration)
-    bench, reference = ready_reference(asked, target=target)
+    bench, reference = ready_reference(asked, target=target, setup=setup)
     try:
         with torch.inference_mode():
             networks = {"": bench.ready(subject, asked, num_classes)}
@@ -157,7 +163,7 @@ def measure(
     finally:
         networks = {}
         bench.release()
-    return dataclasses.asdict(dataclasses.replace(found[""], seconds=time.perf_counter() - start))
+    return dataclasses.asdict(dataclasses.replace(found[""], seconds=setup.clock() - start))
 
 
 def _rivals_near(images_per_s: float, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -174,6 +180,7 @@ def measure_cohort(
     reference: str | Mapping[str, Any] = REFERENCE,
     seconds_each: float | None = None,
     emit: Emit,
+    setup: TimingSetup = USUAL,
 ) -> dict[str, Any]:
     """Times several networks side by side in the same rounds; all are in memory at once.
 
@@ -185,6 +192,7 @@ def measure_cohort(
         reference: The network that is the anchor; the default is the one of every study.
         seconds_each: Seconds that each network is timed for at most.
         emit: Told of each round.
+        setup: What the bench times with.
 
     Returns:
         By name, a `Measurement` as plain data; all share one `cohort`. For a network that cannot run under its
@@ -196,7 +204,7 @@ def measure_cohort(
         MeasurementError: Not even the reference fits into memory.
     """
     conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
-    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference, target=target)
+    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference, target=target, setup=setup)
     anchor = None if calibration is None else Calibration.from_dict(calibration)
     try:
         with torch.inference_mode():
@@ -229,17 +237,20 @@ def _time(
     emit: Emit,
 ) -> dict[str, Measurement]:
     """Returns a measurement of each network that has a condition; the others are only timed beside them."""
-    start = time.perf_counter()
-    singles = {name: _single_calls(networks[name].warm_up, reference.warm_up) for name in conditions}
+    clock = bench.setup.clock
+    start = clock()
+    singles = {
+        name: _single_calls(networks[name].warm_up, reference.warm_up, bench.setup.min_rounds) for name in conditions
+    }
     rounds, state = _time_rounds(bench, networks, reference, conditions, singles, seconds, emit)
     own = rounds.pop(_ANCHOR)
     cohort = uuid.uuid4().hex[:12]
     if anchor is None:
         anchor = _calibration(bench, reference, next(iter(conditions.values())), own)
-    shared = time.perf_counter() - start
+    shared = clock() - start
     found = {}
     for name, condition in conditions.items():
-        start = time.perf_counter()
+        start = clock()
         network = networks[name]
         found[name] = Measurement(
             condition=condition,
@@ -256,7 +267,7 @@ def _time(
             memory_mib=network.prepared.read_memory_mib(),
             steady=network.warm_up.steady,
             warmup_calls=network.warm_up.calls,
-            seconds=shared / len(conditions) + time.perf_counter() - start,
+            seconds=shared / len(conditions) + clock() - start,
             form=network.prepared.form,
             threads=torch.get_num_threads(),
             environment=bench.environment(),
@@ -272,10 +283,10 @@ def _time(
     return found
 
 
-def _single_calls(own: WarmUp, reference: WarmUp) -> SingleCalls:
+def _single_calls(own: WarmUp, reference: WarmUp, min_rounds: int) -> SingleCalls:
     """The single calls of a network: in the fewest rounds as many as wanted, but no longer than the blocks take."""
     blocks_s = sum(network.calls_per_block * network.call_seconds for network in (own, reference))
-    per_round = min(-(-_LATENCIES // MIN_ROUNDS), int(blocks_s / own.call_seconds))
+    per_round = min(-(-_LATENCIES // min_rounds), int(blocks_s / own.call_seconds))
     return SingleCalls(per_round=max(per_round, 1), wanted=_LATENCIES, at_most_s=_LATENCIES_S)
 
 
@@ -294,30 +305,31 @@ def _time_rounds(
         calls * warm.warm_up.call_seconds
         for (_, calls), warm in zip(entrants.values(), (reference, *networks.values()), strict=True)
     )
-    expected = max(round(seconds / round_s), MIN_ROUNDS)
+    min_rounds = bench.setup.min_rounds
+    expected = max(round(seconds / round_s), min_rounds)
     name, condition = next(iter(conditions.items()))
-    is_over = _after(seconds)
+    is_over = _after(seconds, bench.setup)
 
     def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
         watch.look()
         done = len(rounds[name])
         speed = condition.batch_size / rounds[name][-1]
         emit(RoundTimed(condition=condition.label(), round=done, rounds=max(expected, done), images_per_s=speed))
-        if done < MIN_ROUNDS:
+        if done < min_rounds:
             return False
         if is_over(rounds):
             return True
         return done % _LOOK_EVERY_ROUNDS == 0 and all(own.is_enough for own in singles.values()) and _is_precise(rounds)
 
-    watch = DeviceWatch(bench.identity)
+    watch = bench.setup.watch(bench.identity)
     rounds = bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random(), singles=singles)
     return rounds, watch.read()
 
 
-def _after(seconds: float) -> Callable[[Mapping[str, Sequence[float]]], bool]:
+def _after(seconds: float, setup: TimingSetup) -> Callable[[Mapping[str, Sequence[float]]], bool]:
     """Says that it is enough once so many seconds have passed and the rounds suffice."""
-    start = time.perf_counter()
-    return lambda rounds: time.perf_counter() - start >= seconds and len(next(iter(rounds.values()))) >= MIN_ROUNDS
+    start = setup.clock()
+    return lambda rounds: setup.clock() - start >= seconds and len(next(iter(rounds.values()))) >= setup.min_rounds
 
 
 def _is_precise(rounds: Mapping[str, Sequence[float]]) -> bool:

@@ -33,10 +33,8 @@ class WarmUp:
     steady: bool
     """Whether the last blocks agreed before the time was up."""
 
-    @property
-    def calls_per_block(self) -> int:
-        """Calls that make a block of at least `MIN_BLOCK_S`."""
-        return max(1, -(-int(MIN_BLOCK_S * 1e9) // max(1, int(self.call_seconds * 1e9))))
+    calls_per_block: int
+    """Calls that make a block of at least `Stopwatch.min_block_s`."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -66,6 +64,7 @@ class Stopwatch:
     """Returns seconds, monotonic."""
     synchronize: Callable[[], None]
     """Waits until the device has done everything asked of it."""
+    min_block_s: float = MIN_BLOCK_S
 
     def time_block(self, call: Call, calls: int) -> float:
         """Returns the mean seconds of one call over a block, synchronised around it."""
@@ -83,13 +82,17 @@ class Stopwatch:
         total = 1
         while True:
             steady = len(blocks) > _AGREEING_BLOCKS and _agree(blocks[-_AGREEING_BLOCKS:])
-            found = WarmUp(calls=total, call_seconds=statistics.median(blocks[-_AGREEING_BLOCKS:]), steady=steady)
             enough = len(blocks) > _AGREEING_BLOCKS and self.clock() - start >= at_most_s
             if steady or enough:
-                return found
-            calls = WarmUp(calls=0, call_seconds=blocks[-1], steady=False).calls_per_block
+                call_s = statistics.median(blocks[-_AGREEING_BLOCKS:])
+                per_block = self._calls_per_block(call_s)
+                return WarmUp(calls=total, call_seconds=call_s, steady=steady, calls_per_block=per_block)
+            calls = self._calls_per_block(blocks[-1])
             blocks.append(self.time_block(call, calls))
             total += calls
+
+    def _calls_per_block(self, call_seconds: float) -> int:
+        return max(1, -(-int(self.min_block_s * 1e9) // max(1, int(call_seconds * 1e9))))
 
     def time_rounds(
         self,

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,14 @@ from hilo_nas.measure.exclusive import LOCKS_VARIABLE, Claim, claims_of, hold
 from hilo_nas.measurement import DeviceIdentity
 
 HOLDER = textwrap.dedent("""
-    import json, sys
-    from hilo_nas.measure import exclusive
+    import json, sys, time
     from hilo_nas.measure.exclusive import Claim, hold
 
-    exclusive._POLL_S = 0.02
+    def tell(event):
+        print(f"{event.device}: {event.holders}", flush=True)
+
     claims = [Claim(device=device, alone=alone) for device, alone in json.loads(sys.argv[1])]
-    with hold(claims, sys.argv[2], lambda event: print(f"{event.device}: {event.holders}", flush=True)):
+    with hold(claims, sys.argv[2], tell, sleep=lambda seconds: time.sleep(seconds / 5)):
         print("holds", flush=True)
         sys.stdin.readline()
     print("free", flush=True)
@@ -81,6 +84,15 @@ def locks(tmp_path, monkeypatch):
     folder = tmp_path / "locks"
     monkeypatch.setenv(LOCKS_VARIABLE, str(folder))
     return folder
+
+
+@pytest.fixture
+def unnamed(tmp_path, monkeypatch):
+    """The folder of the locks where the user names none; the machine's own is left alone."""
+    monkeypatch.delenv(LOCKS_VARIABLE)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / "hilo-nas-devices"
 
 
 @pytest.fixture
@@ -240,7 +252,7 @@ def test_a_long_waiting_is_told_again(start, monkeypatch):
     holder = start(CPU_TIMING, "a long timing")
     assert holder.says() == "holds"
     now, events = [0.0], []
-    monkeypatch.setattr(exclusive.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def sleep(seconds):
         now[0] += seconds
@@ -329,16 +341,15 @@ def test_a_lock_that_is_no_regular_file_is_refused_and_what_it_leads_to_is_left_
 
 
 @pytest.mark.parametrize("below", [True, False])
-def test_a_device_folder_that_is_a_link_is_refused_and_so_is_that_of_all_locks(locks, tmp_path, monkeypatch, below):
+def test_a_device_folder_that_is_a_link_is_refused_and_so_is_that_of_all_locks(request, tmp_path, below):
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
+    folder = request.getfixturevalue("locks" if below else "unnamed")
     if below:
-        locks.mkdir()
-        (locks / "cpu").symlink_to(private)
+        folder.mkdir()
+        (folder / "cpu").symlink_to(private)
     else:
-        monkeypatch.delenv(LOCKS_VARIABLE)
-        monkeypatch.setattr(exclusive, "_folder", lambda: locks)
-        locks.symlink_to(private)
+        folder.symlink_to(private)
     with pytest.raises(StorageError, match="must be writable"), hold(CPU_TIMING, "mine", print):
         pass
     assert list(private.iterdir()) == []
@@ -377,18 +388,16 @@ def test_a_folder_of_another_user_is_safe_with_the_sticky_bit_or_if_only_they_wr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
-def test_an_unsafe_folder_of_another_user_is_refused_with_the_way_out_and_its_mode_stays(locks, monkeypatch):
-    monkeypatch.delenv(LOCKS_VARIABLE)
-    monkeypatch.setattr(exclusive, "_folder", lambda: locks)
-    locks.mkdir()
-    os.chown(locks, 4321, -1)
-    locks.chmod(0o777)
+def test_an_unsafe_folder_of_another_user_is_refused_with_the_way_out_and_its_mode_stays(unnamed):
+    unnamed.mkdir()
+    os.chown(unnamed, 4321, -1)
+    unnamed.chmod(0o777)
     with (
         pytest.raises(StorageError, match=rf"user 4321 made it, open to all and .*{LOCKS_VARIABLE}"),
         hold(CPU_TIMING, "mine", print),
     ):
         pass
-    assert locks.stat().st_mode & 0o7777 == 0o777
+    assert unnamed.stat().st_mode & 0o7777 == 0o777
 
 
 def test_a_tilde_in_the_variable_is_the_users_home(tmp_path, monkeypatch):

@@ -13,10 +13,9 @@ from torch import nn
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
-from hilo_nas.measure import prepared as prepared_module
 from hilo_nas.measure.device import peak_memory_mib
 from hilo_nas.measure.fuse import fuse
-from hilo_nas.measure.prepared import prepare, read_form
+from hilo_nas.measure.prepared import capture_graph, prepare, read_form
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model
 
@@ -177,10 +176,12 @@ def test_peak_memory_counts_weights_and_the_largest_moment():
 
 
 def test_a_profiler_that_has_changed_leaves_memory_unsaid(monkeypatch):
-    def changed(*arguments):
-        raise AttributeError("kineto_results")
+    class Changed(torch.profiler.profile):
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            del self.profiler.kineto_results
 
-    monkeypatch.setattr(prepared_module, "peak_memory_mib", changed)
+    monkeypatch.setattr(torch.profiler, "profile", Changed)
     assert ready().read_memory_mib() is None
 
 
@@ -241,11 +242,11 @@ class FakeGraph:
         self.replays += 1
 
 
-def test_what_a_graph_reads_lives_as_long_as_the_graph_and_its_memory_is_that_of_a_call(monkeypatch):
-    graph = FakeGraph()
-    monkeypatch.setattr(prepared_module, "_capture", graph.capture)
-    monkeypatch.setattr(prepared_module, "check_device", lambda device: torch.device("cpu"))
-    found, plain = ready(device="cuda", cuda_graph=True), ready()
+def test_what_a_graph_reads_lives_as_long_as_the_graph_and_its_memory_is_that_of_a_call():
+    graph, captured = FakeGraph(), dataclasses.replace(SMALL, device="cuda", cuda_graph=True)
+    with torch.inference_mode():
+        found = prepare(MIXER, captured, num_classes=10, target="cpu", capture=graph.capture)
+    plain = ready()
     gc.collect()
     assert found.form == f"{plain.form} graph"
     assert graph.captured() is not None  # and with it the input and the network, which a graph knows by address only
@@ -266,7 +267,7 @@ def test_a_replay_gives_what_the_call_gives():
         seen["output"] = model(image)
 
     with torch.inference_mode():
-        replay = prepared_module._capture(call, device)
+        replay = capture_graph(call, device)
         for seed in (1, 2):
             torch.manual_seed(seed)
             image.copy_(torch.randn(2, 3, 16, 16))
@@ -281,7 +282,7 @@ def test_a_network_that_no_graph_can_hold_is_refused_with_the_way_out():
     device = torch.device("cuda:0")
     image = torch.randn(4, device=device)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="cuda_graph must be able to hold a call"):
-        prepared_module._capture(lambda: image.sum().item(), device)
+        capture_graph(lambda: image.sum().item(), device)
 
 
 # Other runtimes.

@@ -1,6 +1,7 @@
 """The ruler's rounds on planted networks and a fake clock, then on the CPU at hand; no test asserts a real time."""
 
 import dataclasses
+import gc
 import json
 import types
 from random import Random
@@ -11,9 +12,11 @@ import torch
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, MeasurementError, UsageError
 from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
-from hilo_nas.measure import ready, throughput, timer
+from hilo_nas.measure import throughput
 from hilo_nas.measure.device import check_device, identify_device, list_devices, read_device
 from hilo_nas.measure.prepared import Prepared
+from hilo_nas.measure.ready import REFERENCE as REFERENCE_NAME
+from hilo_nas.measure.ready import TimingSetup
 from hilo_nas.measurement import (
     LATENCY_PROTOCOL,
     PROTOCOL,
@@ -37,8 +40,7 @@ def ignore(event):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Nothing is kept ready from another test, and torch's settings are given back."""
-    monkeypatch.setattr(ready.Bench, "current", None)
+    """Torch's settings are given back."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     threads = torch.get_num_threads()
     yield
@@ -48,7 +50,53 @@ def fresh(monkeypatch):
 # Planted networks on a fake clock.
 
 
-class FakeNetworks:
+def anchored(images_per_s=250.0):
+    """A calibration; the reference of `FakeNetworks` takes 0.04 s for a batch of 10."""
+    return Calibration(
+        reference=REFERENCE_NAME,
+        images_per_s=images_per_s,
+        images_per_s_spread=1.0,
+        call_seconds=(0.04,),
+        steady=True,
+        device=identify_device("cpu"),
+    )
+
+
+class Calls:
+    """What `throughput` finds with a setup, after the way through JSON that it takes."""
+
+    def __init__(self, setup, seconds=None):
+        self.setup, self.seconds = setup, seconds
+
+    def calibrate(self, condition=CONDITION, emit=ignore):
+        found = throughput.calibrate(condition.to_dict(), seconds=self.seconds, emit=emit, setup=self.setup)
+        return Calibration.from_dict(json.loads(json.dumps(found)))
+
+    def measure(self, subject, emit=ignore, calibration=None, condition=CONDITION, **options):
+        calibration = dataclasses.asdict(calibration or anchored())
+        options = {"seconds_each": self.seconds, "setup": self.setup, **options}
+        found = throughput.measure(subject, condition.to_dict(), calibration, 10, emit=emit, **options)
+        return Measurement.from_dict(json.loads(json.dumps(found)))
+
+    def measure_cohort(self, subjects, emit=ignore, calibration=None, conditions=None, **options):
+        found = self.run_cohort(subjects, emit, calibration, conditions, **options)
+        return {name: Measurement.from_dict(item) for name, item in found.items()}
+
+    def run_cohort(self, subjects, emit=ignore, calibration=None, conditions=None, **options):
+        entrants = {
+            name: {
+                "subject": subject,
+                "condition": (conditions or {}).get(name, CONDITION).to_dict(),
+                "num_classes": 10,
+            }
+            for name, subject in subjects.items()
+        }
+        calibration = calibration and dataclasses.asdict(calibration)
+        options = {"seconds_each": self.seconds, "setup": self.setup, **options}
+        return json.loads(json.dumps(throughput.measure_cohort(entrants, calibration, emit=emit, **options)))
+
+
+class FakeNetworks(Calls):
     """Stands in for `prepare`, the clock and the device: a subject says how long its calls take and what befalls them.
 
     A subject is `{"name": ..., "seconds": ...}`; `noise` is the greatest share that chance adds to a call, `disturbed`
@@ -62,6 +110,8 @@ class FakeNetworks:
         self.device_state, self.watched = {}, []  # what the device says of itself, and the kinds that were watched
         self.device_states = []  # what it says the next times, in this order
         self.random = Random(1)
+        setup = TimingSetup(prepare=self.prepare, clock=lambda: self.now, sleep=self.sleep, watch=self.watch)
+        super().__init__(setup)
 
     def prepare(self, subject, condition, *, num_classes, target):
         planted = {
@@ -100,54 +150,19 @@ class FakeNetworks:
 
 
 @pytest.fixture
-def fake(monkeypatch):
-    networks = FakeNetworks()
-    monkeypatch.setattr(ready, "prepare", networks.prepare)
-    for module in (ready, throughput):
-        monkeypatch.setattr(
-            module, "time", types.SimpleNamespace(perf_counter=lambda: networks.now, sleep=networks.sleep)
-        )
-    monkeypatch.setattr(ready, "gc", types.SimpleNamespace(collect=lambda: None))
-    monkeypatch.setattr(throughput, "DeviceWatch", networks.watch)
-    return networks
+def fake():
+    gc.freeze()  # each timing ends with a collection, which would look at all of torch
+    yield FakeNetworks()
+    gc.unfreeze()
 
 
 def planted(name="own", seconds=0.02, **fields):
     return {"name": name, "seconds": seconds, **fields}
 
 
-def anchored(images_per_s=250.0):
-    """A calibration; the reference of `FakeNetworks` takes 0.04 s for a batch of 10."""
-    return dataclasses.asdict(
-        Calibration(
-            reference=ready.REFERENCE,
-            images_per_s=images_per_s,
-            images_per_s_spread=1.0,
-            call_seconds=(0.04,),
-            steady=True,
-            device=identify_device("cpu"),
-        )
-    )
-
-
-def measure(subject, emit=ignore, calibration=None, condition=CONDITION, **options):
-    """What `throughput.measure` found, after the way through JSON that it takes."""
-    found = throughput.measure(subject, condition.to_dict(), calibration or anchored(), 10, emit=emit, **options)
-    return Measurement.from_dict(json.loads(json.dumps(found)))
-
-
-def measure_cohort(subjects, emit=ignore, calibration=None, conditions=None, **options):
-    entrants = {
-        name: {"subject": subject, "condition": (conditions or {}).get(name, CONDITION).to_dict(), "num_classes": 10}
-        for name, subject in subjects.items()
-    }
-    found = throughput.measure_cohort(entrants, calibration, emit=emit, **options)
-    return {name: Measurement.from_dict(item) for name, item in json.loads(json.dumps(found)).items()}
-
-
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.03, 4.0])
 def test_a_planted_slow_network_comes_out_slower_by_its_factor(fake, factor):
-    found = measure(planted(seconds=0.04 * factor))
+    found = fake.measure(planted(seconds=0.04 * factor))
     assert found.images_per_s == pytest.approx(250.0 / factor)
     assert found.images_per_s_low == pytest.approx(found.images_per_s) == pytest.approx(found.images_per_s_high)
     assert found.images_per_s_raw == pytest.approx(250.0 / factor)
@@ -156,7 +171,7 @@ def test_a_planted_slow_network_comes_out_slower_by_its_factor(fake, factor):
 
 def test_a_planted_slow_network_comes_out_slower_beside_a_noisy_neighbour(fake):
     fake.reference = planted("reference", 0.04, disturbed=0.4)
-    found = measure_cohort(
+    found = fake.measure_cohort(
         {"fast": planted("fast", 0.02, disturbed=0.5), "slow": planted("slow", 0.024, disturbed=0.3)},
         calibration=anchored(),
         seconds_each=8.0,
@@ -168,19 +183,18 @@ def test_a_planted_slow_network_comes_out_slower_beside_a_noisy_neighbour(fake):
 
 def test_images_per_s_hang_on_the_reference_as_calibrated_and_not_on_the_devices_mood(fake):
     fake.reference = planted("reference", 0.08)  # everything takes twice the time today
-    found = measure(planted(seconds=0.04))
+    found = fake.measure(planted(seconds=0.04))
     assert found.images_per_s == pytest.approx(500.0)
     assert found.images_per_s_raw == pytest.approx(250.0)
 
 
-@pytest.fixture
-def few_latencies(monkeypatch):
-    """One latency is enough, so that speeds alone say how long is timed."""
-    monkeypatch.setattr(throughput, "_LATENCIES", 1)
+SLOW_S = 0.1
+"""Seconds of a call beyond which a network's latencies have taken their time within the fewest rounds: speeds alone say
+how long it is timed."""
 
 
 def test_timing_goes_on_until_there_are_as_many_latencies_as_wanted(fake):
-    found = measure(planted(seconds=0.002))
+    found = fake.measure(planted(seconds=0.002))
     assert len(found.latency_seconds) == len(found.latency_rounds) >= 200
     assert set(found.latency_rounds) == set(range(len(found.call_seconds)))
     assert found.latency_protocol == LATENCY_PROTOCOL
@@ -189,45 +203,47 @@ def test_timing_goes_on_until_there_are_as_many_latencies_as_wanted(fake):
 
 
 def test_a_slow_networks_latencies_are_as_many_as_fit_and_no_fewer_than_its_rounds(fake):
-    found = measure(planted(seconds=0.5))
+    found = fake.measure(planted(seconds=0.5))
     assert MIN_ROUNDS <= len(found.latency_seconds) < 200
     assert set(found.latency_rounds) == set(range(len(found.call_seconds)))
 
 
-def test_the_rounds_of_a_timing_have_random_orders(fake, few_latencies):
+def test_the_rounds_of_a_timing_have_random_orders(fake):
     orders = []
 
     def note(event):
         if isinstance(event, RoundTimed):
             orders.append(tuple(fake.order[-4:]))
 
-    measure_cohort({name: planted(name, 0.03) for name in ("a", "b", "c")}, emit=note)
+    fake.measure_cohort({name: planted(name, SLOW_S) for name in ("a", "b", "c")}, emit=note)
     assert len(orders) == MIN_ROUNDS
     assert all(sorted(drawn) == ["a", "b", "c", "reference"] for drawn in orders)
     assert len(set(orders)) > 3
 
 
-def test_timing_ends_as_soon_as_it_is_precise(fake, few_latencies):
+def test_timing_ends_as_soon_as_it_is_precise(fake):
     events = []
-    found = measure(planted(noise=0.01), emit=events.append)
+    found = fake.measure(planted(seconds=SLOW_S, noise=0.01), emit=events.append)
     assert len(found.call_seconds) == MIN_ROUNDS
     told = [event for event in events if isinstance(event, RoundTimed)]
     assert [event.round for event in told] == list(range(1, MIN_ROUNDS + 1))
-    assert {event.rounds for event in told} == {round(throughput._SECONDS / 0.06)}
+    assert {event.rounds for event in told} == {18}  # of 0.14 s, in 2.5 s
     assert told[0].condition == CONDITION.label()
     assert told[0].images_per_s == pytest.approx(10 / found.call_seconds[0])
 
 
 def test_timing_goes_on_while_it_is_not_precise(fake):
-    found = measure(planted(noise=0.3))
+    found = fake.measure(planted(noise=0.3))
     assert len(found.call_seconds) > MIN_ROUNDS
 
 
-def test_precision_is_looked_at_every_few_rounds_only(fake, few_latencies, monkeypatch):
-    looked = []
-    monkeypatch.setattr(throughput, "_is_precise", lambda rounds: looked.append(len(rounds["own"])) or len(looked) == 4)
-    measure_cohort({"own": planted()}, seconds_each=100.0)
-    assert looked == [12, 16, 20, 24]
+def test_precision_is_looked_at_every_few_rounds_only(fake):
+    rounds = set()
+    for _ in range(8):
+        found = fake.measure_cohort({"own": planted(seconds=SLOW_S, noise=0.1)}, seconds_each=100.0)["own"]
+        rounds.add(len(found.call_seconds))
+    assert max(rounds) > MIN_ROUNDS
+    assert {count % 4 for count in rounds} == {0}
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -240,7 +256,7 @@ def test_timing_ends_at_its_cap_however_imprecise(fake, count):
         if isinstance(event, RoundTimed):
             began.append(fake.now)
 
-    found = measure_cohort(subjects, emit=note, seconds_each=5.0)
+    found = fake.measure_cohort(subjects, emit=note, seconds_each=5.0)
     longest_round = 2 * 0.05 * (count + 1)
     assert 5.0 * count <= began[-1] - began[0] + longest_round
     assert began[-1] - began[0] <= 5.0 * count + longest_round
@@ -248,13 +264,13 @@ def test_timing_ends_at_its_cap_however_imprecise(fake, count):
 
 
 def test_long_calls_have_the_rounds_that_an_interval_takes(fake):
-    found = measure(planted(seconds=30.0))
+    found = fake.measure(planted(seconds=30.0))
     assert len(found.call_seconds) == MIN_ROUNDS
     assert found.images_per_s == pytest.approx(10 / 30)
 
 
 def test_short_calls_are_timed_in_blocks(fake):
-    found = measure(planted(seconds=0.001))
+    found = fake.measure(planted(seconds=0.001))
     assert found.call_seconds == pytest.approx((0.001,) * len(found.call_seconds))
     assert fake.order.count("own") >= 20 * MIN_ROUNDS
 
@@ -266,7 +282,7 @@ def test_rivals_near_in_speed_are_timed_beside_and_others_are_not(fake):
         "nearer": {"subject": planted("nearer", 0.0195), "images_per_s": 513.0},
         "third": {"subject": planted("third", 0.0217), "images_per_s": 460.0},
     }
-    found = measure(planted(seconds=0.02), rivals=rivals)
+    found = fake.measure(planted(seconds=0.02), rivals=rivals)
     assert set(found.beside) == {"near", "nearer"}
     for key, seconds in (("near", 0.021), ("nearer", 0.0195)):
         assert found.beside[key] == pytest.approx((seconds,) * len(found.call_seconds))
@@ -277,8 +293,8 @@ def test_rivals_near_in_speed_are_timed_beside_and_others_are_not(fake):
 
 def test_a_candidate_without_near_rivals_is_timed_alone(fake):
     far = {"far": {"subject": planted("far"), "images_per_s": 1000.0}}
-    assert measure(planted(seconds=0.02), rivals=far).beside == {}
-    assert measure(planted(seconds=0.02), rivals={}).beside == {}
+    assert fake.measure(planted(seconds=0.02), rivals=far).beside == {}
+    assert fake.measure(planted(seconds=0.02), rivals={}).beside == {}
 
 
 def test_a_rival_that_does_not_fit_does_not_fail_the_candidate(fake):
@@ -286,20 +302,22 @@ def test_a_rival_that_does_not_fit_does_not_fail_the_candidate(fake):
         "big": {"subject": planted("big", 0.02, fits=False), "images_per_s": 500.0},
         "small": {"subject": planted("small", 0.021), "images_per_s": 476.0},
     }
-    found = measure(planted(seconds=0.02), rivals=rivals)
+    found = fake.measure(planted(seconds=0.02), rivals=rivals)
     assert set(found.beside) == {"small"}
     assert found.images_per_s == pytest.approx(500.0)
 
 
 def test_a_candidate_that_does_not_fit_is_told_as_it_is(fake):
     with pytest.raises(RuntimeError, match="CUDA out of memory"):
-        measure(planted(fits=False))
-    assert measure(planted(seconds=0.02)).images_per_s == pytest.approx(500.0)  # the next one is as well off as ever
+        fake.measure(planted(fits=False))
+    assert fake.measure(planted(seconds=0.02)).images_per_s == pytest.approx(
+        500.0
+    )  # the next one is as well off as ever
 
 
 def test_the_members_of_a_cohort_pair_up_round_by_round(fake):
     events = []
-    found = measure_cohort(
+    found = fake.measure_cohort(
         {"one": planted("one", 0.02, noise=0.1), "two": planted("two", 0.03, noise=0.1)},
         emit=events.append,
         calibration=anchored(),
@@ -319,73 +337,66 @@ def test_the_members_of_a_cohort_pair_up_round_by_round(fake):
 def test_a_network_that_cannot_run_so_is_told_apart_and_the_others_are_timed(fake):
     events = []
     refusal = "timm has no model 'x'"
-    found = throughput.measure_cohort(
-        {
-            name: {"subject": subject, "condition": CONDITION.to_dict(), "num_classes": 10}
-            for name, subject in (("x", planted("x", refusal=refusal)), ("own", planted()))
-        },
-        anchored(),
-        emit=events.append,
-    )
+    subjects = {"x": planted("x", refusal=refusal), "own": planted()}
+    found = fake.run_cohort(subjects, calibration=anchored(), emit=events.append)
     assert found["x"] == {"error": {"kind": "UsageError", "message": refusal}}
     assert Measurement.from_dict(found["own"]).images_per_s == pytest.approx(500.0)
     assert [event.done for event in events if isinstance(event, NetworkPrepared)] == [1, 2]
 
 
 def test_a_cohort_of_which_nothing_can_run_takes_no_rounds(fake):
-    entrant = {"subject": planted(refusal="no"), "condition": CONDITION.to_dict(), "num_classes": 10}
-    found = throughput.measure_cohort({"own": entrant}, emit=ignore)
+    found = fake.run_cohort({"own": planted(refusal="no")})
     assert found == {"own": {"error": {"kind": "UsageError", "message": "no"}}}
 
 
 def test_each_timing_is_a_cohort_of_its_own(fake):
-    assert len({measure(planted()).cohort for _ in range(3)}) == 3
+    assert len({fake.measure(planted()).cohort for _ in range(3)}) == 3
 
 
 def test_a_cohort_without_a_calibration_is_anchored_by_its_own_rounds(fake):
     fake.reference = planted("reference", 0.05, noise=0.05)
-    found = measure_cohort({"own": planted("own", 0.02, noise=0.05)})["own"]
+    found = fake.measure_cohort({"own": planted("own", 0.02, noise=0.05)})["own"]
     assert found.images_per_s == pytest.approx(10 / fast_seconds(found.call_seconds))
-    anchored_apart = measure_cohort({"own": planted("own", 0.02)}, calibration=anchored(1.0))["own"]
+    anchored_apart = fake.measure_cohort({"own": planted("own", 0.02)}, calibration=anchored(1.0))["own"]
     assert anchored_apart.images_per_s == pytest.approx(2.5, rel=0.03)
 
 
-def test_another_reference_may_be_the_anchor(fake, few_latencies):
-    found = measure_cohort({"own": planted("own", 0.02)}, reference=planted("mine", 0.03))["own"]
+def test_another_reference_may_be_the_anchor(fake):
+    found = fake.measure_cohort({"own": planted("own", SLOW_S)}, reference=planted("mine", 0.03))["own"]
     assert found.reference_seconds == pytest.approx((0.03,) * MIN_ROUNDS)
     assert "reference" not in fake.prepared
 
 
 def test_the_reference_itself_may_be_timed_under_its_own_name(fake):
-    found = measure_cohort({ready.REFERENCE: REFERENCE, "own": planted("own", 0.02)}, calibration=anchored())
-    assert found[ready.REFERENCE].images_per_s == pytest.approx(250.0)
+    found = fake.measure_cohort({REFERENCE_NAME: REFERENCE, "own": planted("own", 0.02)}, calibration=anchored())
+    assert found[REFERENCE_NAME].images_per_s == pytest.approx(250.0)
     assert found["own"].images_per_s == pytest.approx(500.0)
 
 
 def test_the_reference_and_the_front_stay_ready_between_timings(fake):
     front = {name: {"subject": planted(name, 0.02), "images_per_s": 500.0} for name in ("a", "b")}
-    measure(planted("first"), rivals=front)
-    measure(planted("second"), rivals=front)
-    measure(planted("first"))
+    fake.measure(planted("first"), rivals=front)
+    fake.measure(planted("second"), rivals=front)
+    fake.measure(planted("first"))
     assert fake.prepared == ["reference", "first", "a", "b", "second", "first"]
-    measure(planted("a", 0.02))  # ready already, and so it stays
-    measure(planted("third"), rivals=front)
+    fake.measure(planted("a", 0.02))  # ready already, and so it stays
+    fake.measure(planted("third"), rivals=front)
     assert fake.prepared[6:] == ["third"]
 
 
 def test_only_a_few_networks_stay_ready_and_the_reference_is_always_among_them(fake):
     names = [f"rival {i}" for i in range(7)]
     for name in names:
-        measure(planted("own"), rivals={name: {"subject": planted(name, 0.02), "images_per_s": 500.0}})
+        fake.measure(planted("own"), rivals={name: {"subject": planted(name, 0.02), "images_per_s": 500.0}})
     fake.prepared.clear()
-    measure(planted("own"), rivals={names[-1]: {"subject": planted(names[-1], 0.02), "images_per_s": 500.0}})
+    fake.measure(planted("own"), rivals={names[-1]: {"subject": planted(names[-1], 0.02), "images_per_s": 500.0}})
     assert fake.prepared == ["own"]
-    measure(planted("own"), rivals={names[0]: {"subject": planted(names[0], 0.02), "images_per_s": 500.0}})
+    fake.measure(planted("own"), rivals={names[0]: {"subject": planted(names[0], 0.02), "images_per_s": 500.0}})
     assert fake.prepared == ["own", "own", names[0]]
 
 
 def test_other_threads_are_another_bench(fake):
-    found = [measure(planted(), condition=dataclasses.replace(CONDITION, threads=n)).threads for n in (1, 2, 1)]
+    found = [fake.measure(planted(), condition=dataclasses.replace(CONDITION, threads=n)).threads for n in (1, 2, 1)]
     assert found == [1, 2, 1]
     assert fake.prepared == ["reference", "own"] * 3
 
@@ -393,18 +404,18 @@ def test_other_threads_are_another_bench(fake):
 def test_a_calibration_is_the_references_speed(fake):
     fake.reference = planted("reference", 0.04, noise=0.02)
     events = []
-    found = Calibration.from_dict(throughput.calibrate(CONDITION.to_dict(), emit=events.append))
+    found = fake.calibrate(emit=events.append)
     assert found.images_per_s == pytest.approx(10 / fast_seconds(found.call_seconds))
     assert found.images_per_s == pytest.approx(250.0, rel=0.02)
-    assert (found.reference, found.protocol, found.steady) == (ready.REFERENCE, PROTOCOL, True)
-    assert len(found.call_seconds) * 0.04 == pytest.approx(throughput._CALIBRATION_S, rel=0.1)
+    assert (found.reference, found.protocol, found.steady) == (REFERENCE_NAME, PROTOCOL, True)
+    assert len(found.call_seconds) * 0.04 == pytest.approx(3.0, rel=0.1)
     assert events == []
 
 
 def test_a_calibration_on_a_disturbed_machine_tells_the_user_what_to_do(fake):
     fake.reference = planted("reference", 0.04, disturbed=0.4)
     events = []
-    found = Calibration.from_dict(throughput.calibrate(CONDITION.to_dict(), emit=events.append))
+    found = fake.calibrate(emit=events.append)
     assert found.images_per_s == pytest.approx(250.0)
     (notice,) = events
     assert isinstance(notice, Notice)
@@ -417,7 +428,7 @@ def test_a_calibration_names_the_cores_that_others_kept_busy(fake):
     fake.reference = planted("reference", 0.04, disturbed=0.4)
     fake.device_state = {"others_cores": 1.52}
     events = []
-    throughput.calibrate(CONDITION.to_dict(), emit=events.append)
+    fake.calibrate(emit=events.append)
     assert "other work (1.5 cores) disturbed" in events[0].text
 
 
@@ -434,7 +445,7 @@ def test_a_calibration_waits_for_a_quieter_moment_and_says_nothing_of_the_distur
     fake.device_states = [loaded(), loaded(0.02)]
     condition = dataclasses.replace(CONDITION, threads=2)
     events = []
-    found = Calibration.from_dict(throughput.calibrate(condition.to_dict(), emit=events.append))
+    found = fake.calibrate(condition, emit=events.append)
     assert (found.device_state["others_cores"], events, fake.watched) == (0.02, [], ["cpu", "cpu"])
 
 
@@ -442,7 +453,7 @@ def test_a_calibration_that_finds_no_quiet_moment_takes_the_least_disturbed_and_
     fake.device_states = [loaded(1.4), {"throttle_reasons": ["hardware slowdown"]}, loaded(0.9)]
     condition = dataclasses.replace(CONDITION, threads=2)
     events = []
-    found = Calibration.from_dict(throughput.calibrate(condition.to_dict(), emit=events.append))
+    found = fake.calibrate(condition, emit=events.append)
     assert found.device_state == {"throttle_reasons": ["hardware slowdown"]}
     (notice,) = events
     assert notice.text.startswith("the reference was calibrated 3 times, and the machine was never steady")
@@ -450,59 +461,59 @@ def test_a_calibration_that_finds_no_quiet_moment_takes_the_least_disturbed_and_
 
 def test_a_timing_whose_cores_others_used_is_contended_however_even_its_rounds(fake):
     fake.device_state = loaded()
-    found = measure(planted(), condition=dataclasses.replace(CONDITION, threads=2))
+    found = fake.measure(planted(), condition=dataclasses.replace(CONDITION, threads=2))
     assert found.verdict == "contended"
     assert found.half_width > 0.3 * found.images_per_s
 
 
 def test_what_the_device_said_is_kept_and_heard(fake):
     fake.device_state = {"throttle_reasons": ["hardware thermal slowdown"], "temperature_c": [60, 91]}
-    found = measure(planted())
+    found = fake.measure(planted())
     assert found.device_state == fake.device_state
     assert found.verdict == "throttled"
     fake.device_state = {"throttle_reasons": ["software power cap"]}
-    assert measure(planted()).verdict == "steady"
+    assert fake.measure(planted()).verdict == "steady"
     assert fake.watched == ["cpu", "cpu"]
 
 
 def test_a_network_that_warms_up_restlessly_says_so(fake):
     fake.reference = planted("reference", 0.04, disturbed=0.5)
-    assert measure(planted()).steady
-    assert not measure(planted(seconds=0.5, disturbed=0.5)).steady
+    assert fake.measure(planted()).steady
+    assert not fake.measure(planted(seconds=0.5, disturbed=0.5)).steady
 
 
 def test_a_reference_that_no_longer_fits_condemns_no_network(fake):
     fake.reference = planted("reference", 0.04, fits=False)
     with pytest.raises(MeasurementError, match="the reference network"):
-        measure(planted())
+        fake.measure(planted())
     fake.reference = planted("reference", 0.04)
-    assert measure(planted()).images_per_s == pytest.approx(500.0)
+    assert fake.measure(planted()).images_per_s == pytest.approx(500.0)
 
 
 # Networks on the CPU at hand.
 
 
-@pytest.fixture
-def short(monkeypatch):
+class Short(Calls):
     """A few short rounds; how long they take says nothing."""
-    monkeypatch.setattr(throughput, "_SECONDS", 0.01)
-    monkeypatch.setattr(ready, "_WARM_UP_S", 0.05)
-    monkeypatch.setattr(throughput, "_CALIBRATION_S", 0.01)
-    monkeypatch.setattr(throughput, "_LATENCIES", 5)
-    monkeypatch.setattr(throughput, "MIN_ROUNDS", 3)
-    monkeypatch.setattr(timer, "MIN_BLOCK_S", 0.002)
+
+    def __init__(self):
+        super().__init__(TimingSetup(warm_up_s=0.05, min_block_s=0.002, min_rounds=3), seconds=0.01)
+
+    def measured(self, subject=SUBJECT, emit=ignore, **condition):
+        """A calibration and a measurement, on the device itself."""
+        asked = Condition(batch_size=2, img_size=32, **condition)
+        calibration = self.calibrate(asked)
+        return self.measure(subject, emit=emit, calibration=calibration, condition=asked), calibration
 
 
-def measured(subject=SUBJECT, emit=ignore, **condition):
-    """A calibration and a measurement, on the device itself."""
-    asked = Condition(batch_size=2, img_size=32, **condition)
-    calibration = throughput.calibrate(asked.to_dict(), emit=ignore)
-    return measure(subject, emit=emit, calibration=calibration, condition=asked), calibration
+@pytest.fixture
+def short():
+    return Short()
 
 
 def test_a_measurement_holds_its_samples_and_its_conditions(short):
     events = []
-    found, calibration = measured(emit=events.append, threads=1)
+    found, calibration = short.measured(emit=events.append, threads=1)
     assert found.protocol == PROTOCOL == 2
     assert found.threads == 1
     assert len(found.reference_seconds) == len(found.call_seconds) >= 3
@@ -510,7 +521,7 @@ def test_a_measurement_holds_its_samples_and_its_conditions(short):
     assert len(found.latency_seconds) == len(found.latency_rounds) >= 3
     assert found.latency_ms_p50 <= found.latency_ms_p95 <= found.latency_ms_p99
     assert found.images_per_s == pytest.approx(
-        calibration["images_per_s"] * fast_seconds(found.reference_seconds) / fast_seconds(found.call_seconds)
+        calibration.images_per_s * fast_seconds(found.reference_seconds) / fast_seconds(found.call_seconds)
     )
     assert found.images_per_s_low <= found.images_per_s_high
     assert found.verdict in VERDICTS
@@ -523,7 +534,7 @@ def test_a_measurement_holds_its_samples_and_its_conditions(short):
 
 
 def test_a_network_of_timm_is_measured_by_the_same_ruler(short):
-    found, _ = measured({"timm": "test_resnet.r160_in1k"})
+    found, _ = short.measured({"timm": "test_resnet.r160_in1k"})
     assert found.form.startswith("timm/")
     assert found.images_per_s > 0
 
@@ -532,14 +543,14 @@ def test_a_single_layer_is_measured_beside_a_layer(short):
     subject = {"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}
     wide = {"layer": "measure.layers:Mixer", "arguments": {"dim": 16}}
     condition = Condition(batch_size=2, img_size=4)
-    found = measure_cohort({"wide": wide}, conditions={"wide": condition}, reference=subject)["wide"]
+    found = short.measure_cohort({"wide": wide}, conditions={"wide": condition}, reference=subject)["wide"]
     assert found.images_per_s > 0
     assert found.memory_mib >= 4 * (16 * 16 + 2 * 4 * 4 * 16) / 2**20
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"])
 def test_every_precision_is_timed_in_the_networks_form(short, precision):
-    found, _ = measured(precision=precision)
+    found, _ = short.measured(precision=precision)
     assert found.condition.precision == precision
     assert found.form == "litv2/2 merging=gather"
 
@@ -553,7 +564,7 @@ def test_forms_of_one_network_are_timed_side_by_side(short):
         "both": dataclasses.replace(plain, fused=True, channels_last=True),
     }
     subject = {"timm": "test_resnet.r160_in1k"}
-    found = measure_cohort(dict.fromkeys(conditions, subject), conditions=conditions)
+    found = short.measure_cohort(dict.fromkeys(conditions, subject), conditions=conditions)
     assert {item.cohort for item in found.values()} == {found["plain"].cohort}
     assert {len(item.call_seconds) for item in found.values()} == {len(found["plain"].call_seconds)}
     assert {name: item.condition for name, item in found.items()} == conditions
@@ -576,22 +587,22 @@ def test_offsets_are_not_zero_while_timing():
 def test_a_reference_that_does_not_fit_is_named_with_the_way_out(fake):
     fake.reference = planted("reference", 0.04, fits=False)
     with pytest.raises(MeasurementError, match=r"batch_size 10 at 32 px does not on cpu\. Use a smaller --batch-size"):
-        throughput.calibrate(CONDITION.to_dict(), emit=ignore)
+        fake.calibrate()
 
 
 def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_near(short):
     with pytest.raises(UsageError, match=r"no model 'resnet_18'\. Use .*resnet18"):
-        measured({"timm": "resnet_18"})
+        short.measured({"timm": "resnet_18"})
 
 
 def test_an_unequal_form_is_refused(short):
     subject = {"layer": "measure.layers:Lying", "arguments": {"dim": 8}}
     with pytest.raises(ConversionError, match=r"Lying's differs by .* Time it with --no-fused"):
-        measured(subject, fused=True)
+        short.measured(subject, fused=True)
 
 
 def test_a_compiled_network_is_timed_as_another_form(short):
-    found, _ = measured({"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
+    found, _ = short.measured({"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
     assert found.form.endswith(" compiled")
     assert found.memory_mib > 0
 
@@ -637,7 +648,7 @@ def test_the_device_at_hand_is_the_fastest_kind():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "amp-bf16", "fp16"])
 def test_a_gpu_is_timed_with_its_own_memory_and_identity(short, precision):
-    found, _ = measured(device="cuda", precision=precision)
+    found, _ = short.measured(device="cuda", precision=precision)
     assert found.device.kind == "cuda"
     assert found.memory_mib > 0
     assert found.images_per_s > 0
@@ -646,23 +657,23 @@ def test_a_gpu_is_timed_with_its_own_memory_and_identity(short, precision):
 @pytest.mark.gpu
 def test_a_network_that_does_not_fit_a_gpu_is_out_of_memory(short):
     asked = Condition(device="cuda", batch_size=2, img_size=32)
-    calibration = throughput.calibrate(asked.to_dict(), emit=ignore)
+    calibration = short.calibrate(asked)
     wide = ArchConfig(patch_size=2, embed_dims=(512, 1024, 2048, 4096), depths=(1, 1, 2, 2), num_heads=(8, 16, 32, 64))
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(2**29 / total)  # half a GiB; the weights alone take more
     try:
         with pytest.raises(torch.OutOfMemoryError):
-            measure({"arch": wide.to_dict()}, calibration=calibration, condition=asked)
+            short.measure({"arch": wide.to_dict()}, calibration=calibration, condition=asked)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert measure(SUBJECT, calibration=calibration, condition=asked).images_per_s > 0
+    assert short.measure(SUBJECT, calibration=calibration, condition=asked).images_per_s > 0
 
 
 @pytest.mark.gpu
 def test_replays_of_a_graph_are_timed_beside_plain_calls(short):
     plain = Condition(device="cuda", batch_size=1, img_size=32)
     conditions = {"plain": plain, "graph": dataclasses.replace(plain, cuda_graph=True)}
-    found = measure_cohort(dict.fromkeys(conditions, SUBJECT), conditions=conditions)
+    found = short.measure_cohort(dict.fromkeys(conditions, SUBJECT), conditions=conditions)
     assert found["graph"].form == f"{found['plain'].form} graph"
     assert found["graph"].cohort == found["plain"].cohort
     # A replay allocates nothing, but what the graph holds is memory all the same.
@@ -672,7 +683,7 @@ def test_replays_of_a_graph_are_timed_beside_plain_calls(short):
 @pytest.mark.gpu
 def test_a_gpu_tells_its_clock_and_heat_while_it_is_timed(short):
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    found, _ = measured(device="cuda")
+    found, _ = short.measured(device="cuda")
     assert {"sm_clock_mhz", "temperature_c", "power_w", "throttle_reasons", "other_processes"} <= set(
         found.device_state
     )
