@@ -15,10 +15,16 @@ from torch import Tensor, nn
 
 from hilo_nas.models import LITv2
 
-__all__ = ["GradientGraph", "can_be_held"]
+__all__ = ["Capture", "GradientGraph", "Pass", "find_capture"]
 
 _WARM_UP_PASSES = 3
 """Before the capture, in which no library may still set itself up; as many as torch's own examples take."""
+
+
+Pass = Callable[[Tensor, Tensor], Tensor]
+"""Leaves the gradients of a batch, its inputs and labels, in the parameters and returns its loss."""
+Capture = Callable[[Pass, Tensor, Tensor], Pass]
+"""Captures a pass, given a first batch; see `GradientGraph`."""
 
 
 class GradientGraph:
@@ -39,7 +45,7 @@ class GradientGraph:
             think that it captures.
     """
 
-    def __init__(self, backward: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, labels: Tensor) -> None:
+    def __init__(self, backward: Pass, inputs: Tensor, labels: Tensor) -> None:
         self._inputs, self._labels = inputs.clone(), labels.clone()
         here = torch.cuda.current_stream(inputs.device)
         # Autograd goes on on the stream that saw a parameter first: passes and capture share one.
@@ -69,8 +75,8 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def can_be_held(model: nn.Module) -> bool:
-    """Whether a CUDA graph can hold a network's pass: a LITv2's, if it throws no dice. Of others that is not known."""
+def find_capture(model: nn.Module, device: torch.device) -> Capture | None:
+    """Returns `GradientGraph` where a graph can hold the pass: on CUDA, of a LITv2 without dropout; None elsewhere."""
     dice = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     dice += [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
-    return isinstance(model, LITv2) and not any(dice)
+    return GradientGraph if device.type == "cuda" and isinstance(model, LITv2) and not any(dice) else None

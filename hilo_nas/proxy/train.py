@@ -21,7 +21,7 @@ from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
-from hilo_nas.proxy.graph import GradientGraph, can_be_held
+from hilo_nas.proxy.graph import Capture, Pass, find_capture
 from hilo_nas.proxy.memory import MicroBatch, free_cached_memory
 from hilo_nas.proxy.recipe import (
     BATCHNORM_IMAGES,
@@ -101,6 +101,7 @@ class Training:
         device: Where to train.
         emit: Takes `TrainingProgressed` and `Notice`.
         watch: Opens a context around each part of a step (`batch`, `gradient`, `update`), for whoever times them.
+        find_capture: Returns what captures the pass of a whole batch of this network on this device, if anything does.
 
     Raises:
         StorageError: The image cache is gone.
@@ -116,6 +117,7 @@ class Training:
         device: torch.device,
         emit: Emit,
         watch: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+        find_capture: Callable[[nn.Module, torch.device], Capture | None] = find_capture,
     ) -> None:
         self.plan, self.device, self._emit, self._watch = plan, device, emit, watch
         self._autocast = autocast(device, plan.precision)
@@ -139,8 +141,8 @@ class Training:
         self._optimizer = build_optimizer(self.model, plan.batch_size)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "amp-fp16")
-        self._can_capture = device.type == "cuda" and can_be_held(self.model)
-        self._graph: GradientGraph | None = None
+        self._capture = find_capture(self.model, device)
+        self._graph: Pass | None = None
         self._latest_loss = torch.zeros((), device=device)
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
         self._told = time.monotonic()
@@ -254,28 +256,28 @@ class Training:
         if micro_batch_size < len(labels):
             self._graph = None
         elif self._graph is None:
-            self._graph = self._capture(inputs, labels)
+            self._graph = self._captured(inputs, labels)
         if self._graph is not None:
             return self._graph(inputs, labels)
         with _buffers_kept(self.model):
             return self._backward(inputs, labels, micro_batch_size)
 
-    def _capture(self, inputs: Tensor, labels: Tensor) -> GradientGraph | None:
+    def _captured(self, inputs: Tensor, labels: Tensor) -> Pass | None:
         """Returns the graph of a whole batch's pass, where there can be one; a lack of room for it costs nothing else.
 
         Not before the optimizer has its state: the graph keeps what a pass needs, and whatever came after it would find
         less room than in a plain training.
         """
-        if not self._can_capture or not self._optimizer.state:
+        if self._capture is None or not self._optimizer.state:
             return None
         whole = functools.partial(self._backward, micro_batch_size=len(labels))
         try:
             with _buffers_kept(self.model, in_any_case=True):
-                return GradientGraph(whole, inputs, labels)
+                return self._capture(whole, inputs, labels)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._can_capture = False
+            self._capture = None
         # Only outside the handler are the failed capture's tensors free, which its traceback held.
         self._optimizer.zero_grad(set_to_none=True)
         free_cached_memory()

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from full_disk import run_on_full_disk
+from proxy.layers import Cramped
 from torch import Tensor, nn
 
 from hilo_nas.events import Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import build_subject
-from hilo_nas.proxy import checkpoints as checkpoints_module
-from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
 from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.train import Training
 
 BATCH, END = 32, 320
 # Both have batch norm; one draws dropout from torch's own generator.
+TRAINED = ("litv2", "dropout")
 SUBJECTS = {
     "litv2": {
         "arch": {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
     },
     "dropout": {"timm": "test_resnet", "arguments": {"drop_rate": 0.5}},
+    "cramped": {"layer": "proxy.layers:Cramped"},
 }
 NAME = {"subject": "one", "plan": "two", "seed": 3}
 
@@ -73,7 +75,7 @@ def content(path):
     return torch.load(path, weights_only=True)
 
 
-@pytest.fixture(scope="module", params=list(SUBJECTS))
+@pytest.fixture(scope="module", params=TRAINED)
 def whole(request, digits16, tmp_path_factory):
     """A training in one go: its network, its score and its state."""
     path = tmp_path_factory.mktemp("whole") / "a.pt"
@@ -119,7 +121,7 @@ def training(data, subject="litv2", **changes):
     return Training(model, plan(**changes), data, seed=0, device=torch.device("cpu"), emit=lambda event: None)
 
 
-@pytest.mark.parametrize("subject", list(SUBJECTS))
+@pytest.mark.parametrize("subject", TRAINED)
 def test_scoring_on_the_way_changes_nothing(digits16, subject):
     watched = training(digits16, subject)
     for _ in watched.steps(160):
@@ -131,25 +133,12 @@ def test_scoring_on_the_way_changes_nothing(digits16, subject):
     assert_equal(watched, unwatched.state())
 
 
-class Cramped(nn.Module):
-    """Runs out of memory beyond so many images."""
-
-    def __init__(self, limit):
-        super().__init__()
-        self.fc, self.limit = nn.Linear(3 * 16 * 16, 10), limit
-
-    def forward(self, x):
-        if len(x) > self.limit:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        return self.fc(x.flatten(1))
-
-
 def test_the_pieces_that_fitted_survive(digits16, tmp_path, monkeypatch):
     """Elsewhere more may fit, but batch norm would then see other statistics from one leg to the next."""
     events = []
-    for limit, until in ((12, 96), (10**9, 192)):
-        monkeypatch.setattr(train_module, "build_subject", lambda *args, limit=limit: Cramped(limit))
-        score = leg(digits16, until=until, checkpoint=tmp_path / "a.pt", emit=events.append)
+    for limit, until in ((12, 96), (math.inf, 192)):
+        monkeypatch.setattr(Cramped, "limit", limit)
+        score = leg(digits16, until=until, checkpoint=tmp_path / "a.pt", subject="cramped", emit=events.append)
         assert (score["images_seen"], score["micro_batch_size"]) == (until, 8)
     assert sum("a training step" in event.text for event in events if isinstance(event, Notice)) == 2
 
@@ -261,7 +250,7 @@ def test_an_interrupted_write_leaves_no_rest(tmp_path, monkeypatch):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints_module.torch, "save", save)
+    monkeypatch.setattr(torch, "save", save)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "a.pt", NAME, {"images_seen": 5})
     assert list(tmp_path.iterdir()) == []

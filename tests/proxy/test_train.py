@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
-import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from proxy.layers import Linear
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
@@ -17,11 +18,9 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_model, build_subject
-from hilo_nas.proxy import memory as memory_module
-from hilo_nas.proxy import run as run_module
-from hilo_nas.proxy import train as train_module
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
-from hilo_nas.proxy.memory import MicroBatch, memory_given_back
+from hilo_nas.proxy.graph import GradientGraph, Pass, find_capture
+from hilo_nas.proxy.memory import MicroBatch
 from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
 from hilo_nas.proxy.train import Training
@@ -44,30 +43,6 @@ def score(data, the_plan, seed=0, subject=TINY, emit=lambda event: None):
 
 def comparable(fields):
     return {name: value for name, value in fields.items() if name not in ("seconds", "scored_at")}
-
-
-class Linear(nn.Module):
-    """A linear classifier in double precision that runs out of memory beyond a number of images; scored, of another."""
-
-    def __init__(
-        self,
-        limit: int = 10**9,
-        message: str = "CUDA out of memory. Tried to allocate 2 GiB",
-        limit_in_scoring: int | None = None,
-    ) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.fc = nn.Linear(3 * 16 * 16, 10, dtype=torch.float64)
-        self.limit, self.message = limit, message
-        self.limit_in_scoring = limit if limit_in_scoring is None else limit_in_scoring
-        self.seen_in_training: list[int] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > (self.limit if self.training else self.limit_in_scoring):
-            raise RuntimeError(self.message)
-        if self.training:
-            self.seen_in_training.append(len(x))
-        return self.fc(x.double().flatten(1))
 
 
 def train(model, data, the_plan, emit=lambda event: None):
@@ -215,11 +190,15 @@ def test_statistics_in_chunks_are_those_of_all_pixels_at_once(digits16, at_once)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
 
 
-def test_statistics_look_at_an_even_choice_and_never_at_many_images_at_once(digits16, monkeypatch):
-    images = ImageSet(Path(digits16.path), CPU, digits16.class_names)
+def test_statistics_look_at_an_even_choice_and_never_at_many_images_at_once(digits16):
     taken = []
-    take = images.take
-    monkeypatch.setattr(images, "take", lambda places: taken.append(len(places)) or take(places))
+
+    class Watched(ImageSet):
+        def take(self, places):
+            taken.append(len(places))
+            return super().take(places)
+
+    images = Watched(Path(digits16.path), CPU, digits16.class_names)
     image_statistics(images, np.arange(1797), at_most=700)
     assert (max(taken), sum(taken)) == (256, 599)
 
@@ -342,31 +321,21 @@ def test_an_attempt_that_ran_out_of_memory_leaves_no_trace_in_the_running_statis
 
 
 class Repetition:
-    """Calls the pass a few times for nothing, as a capture does, and again for every batch."""
+    """Captures a pass by calling it a few times for nothing, and repeats it by calling it again for every batch."""
 
-    made = 0
-    has_room = True
+    def __init__(self, has_room: bool = True) -> None:
+        self.has_room, self.made = has_room, 0
 
-    def __init__(self, backward, inputs, labels) -> None:
-        type(self).made += 1
-        self.backward = backward
+    def __call__(self, backward: Pass, inputs: Tensor, labels: Tensor) -> Pass:
+        self.made += 1
         for _ in range(3):
             backward(torch.ones_like(inputs), labels)
         if not self.has_room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        return self.backward(inputs, labels)
+        return backward
 
 
-@pytest.fixture
-def repetition(monkeypatch) -> type[Repetition]:
-    monkeypatch.setattr(Repetition, "made", 0)
-    monkeypatch.setattr(train_module, "GradientGraph", Repetition)
-    return Repetition
-
-
-def train_captured(data, *, can_capture: bool, limit: int = 10**9) -> tuple[Training, list[Notice]]:
+def train_captured(data, capture: Repetition | None, limit: int = 10**9) -> tuple[Training, list[Notice]]:
     """A training after three updates of 24 images; no more than a number of images find room at once."""
     torch.manual_seed(0)
     model = build_subject(TINY, data.num_classes, 3)
@@ -377,9 +346,15 @@ def train_captured(data, *, can_capture: bool, limit: int = 10**9) -> tuple[Trai
 
     model.register_forward_hook(fail)
     events = []
-    training = Training(model, plan(images=72, batch_size=24), data, seed=0, device=CPU, emit=events.append)
-    assert not training._can_capture  # on a CPU nothing is
-    training._can_capture = can_capture
+    training = Training(
+        model,
+        plan(images=72, batch_size=24),
+        data,
+        seed=0,
+        device=CPU,
+        emit=events.append,
+        find_capture=lambda model, device: capture,
+    )
     assert list(training.steps(72)) == [24, 48, 72]
     return training, [event for event in events if isinstance(event, Notice)]
 
@@ -390,33 +365,34 @@ def assert_same_network(ours: Training, theirs: Training) -> None:
         assert torch.equal(value, expected[name]), name
 
 
-def test_making_a_graph_leaves_no_trace(digits16, repetition):
-    plain, _ = train_captured(digits16, can_capture=False)
-    assert repetition.made == 0
-    captured, _ = train_captured(digits16, can_capture=True)
+def test_making_a_graph_leaves_no_trace(digits16):
+    repetition = Repetition()
+    plain, _ = train_captured(digits16, None)
+    captured, _ = train_captured(digits16, repetition)
     assert repetition.made == 1
     assert_same_network(captured, plain)
 
 
-def test_a_graph_without_room_costs_nothing_else(digits16, repetition, monkeypatch):
-    monkeypatch.setattr(repetition, "has_room", False)
-    plain, _ = train_captured(digits16, can_capture=False)
-    captured, notices = train_captured(digits16, can_capture=True)
+def test_a_graph_without_room_costs_nothing_else(digits16):
+    repetition = Repetition(has_room=False)
+    plain, _ = train_captured(digits16, None)
+    captured, notices = train_captured(digits16, repetition)
     assert repetition.made == 1  # it is not tried again
     assert (captured.micro_batch.size, notices) == (24, [])
     assert_same_network(captured, plain)
 
 
-def test_a_batch_without_room_is_cut_and_not_captured(digits16, repetition):
-    plain, _ = train_captured(digits16, can_capture=False, limit=12)
-    captured, notices = train_captured(digits16, can_capture=True, limit=12)
+def test_a_batch_without_room_is_cut_and_not_captured(digits16):
+    repetition = Repetition()
+    plain, _ = train_captured(digits16, None, limit=12)
+    captured, notices = train_captured(digits16, repetition, limit=12)
     assert repetition.made == 0
     assert (captured.micro_batch.size, len(notices)) == (12, 1)
     assert_same_network(captured, plain)
 
 
-def test_a_training_that_goes_on_with_smaller_pieces_lets_go_of_its_graph(digits16, repetition):
-    training, _ = train_captured(digits16, can_capture=True)
+def test_a_training_that_goes_on_with_smaller_pieces_lets_go_of_its_graph(digits16):
+    training, _ = train_captured(digits16, Repetition())
     assert training._graph is not None
     training.load_state({**training.state(), "micro_batch_size": 12})
     assert list(training.steps(96)) == [96]
@@ -433,33 +409,22 @@ def test_a_training_that_goes_on_with_smaller_pieces_lets_go_of_its_graph(digits
     ],
 )
 def test_a_graph_is_for_a_litv2_that_throws_no_dice(build, can_be_held):
-    assert train_module.can_be_held(build()) == can_be_held
+    assert (find_capture(build(), torch.device("cuda")) is GradientGraph) == can_be_held
+    assert find_capture(build(), CPU) is None
 
 
-@pytest.mark.parametrize("error", [None, "diverged", "with a single image"])
-def test_the_network_is_gone_before_memory_is_given_back(digits16, monkeypatch, error):
-    models, alive = [], []
-
-    def build(subject, num_classes, in_chans, img_size):
-        model = Linear(limit=0 if error == "with a single image" else 10**9)
-        if error == "diverged":
-            nn.init.constant_(model.fc.weight, math.inf)
-        models.append(weakref.ref(model))
-        return model
-
-    def look():
-        alive.append(models[0]() is not None)
-
-    def given_back(device, *, what):
-        return memory_given_back(torch.device("cuda"), what=what)
-
-    monkeypatch.setattr(train_module, "build_subject", build)
-    monkeypatch.setattr(run_module, "memory_given_back", given_back)
-    monkeypatch.setattr(memory_module.torch.cuda, "empty_cache", look)
-    with pytest.raises(HiloNasError, match=error) if error else contextlib.nullcontext():
-        score(digits16, plan())
-    assert alive[-1:] == [False]  # smaller pieces give back before, when it is still there
-    assert len(alive) == 1 or error == "with a single image"
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [({}, None), ({"weight": math.inf}, "diverged"), ({"limit": 0}, "with a single image")],
+    ids=str,
+)
+def test_the_network_is_gone_at_the_end_even_while_the_error_is_looked_at(digits16, arguments, error):
+    subject = {"layer": "proxy.layers:Linear", "arguments": arguments}
+    expected = pytest.raises(HiloNasError, match=error) if error else contextlib.nullcontext()
+    with expected as caught:
+        score(digits16, plan(), subject=subject)
+    gc.collect()
+    assert Linear.built[-1]() is None, caught
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

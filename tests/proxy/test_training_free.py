@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch import nn
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
-from hilo_nas.proxy import memory as memory_module
+from hilo_nas.proxy.batches import ImageSet, open_split
 from hilo_nas.proxy.kinds import proxy_named, quick_names
 from hilo_nas.proxy.memory import memory_given_back
 from hilo_nas.proxy.run import score_network
@@ -282,14 +283,11 @@ def test_the_same_seed_gives_the_same_score_and_another_seed_another(digits16, n
     assert first.value != other.value
 
 
-def test_the_value_is_the_mean_of_three_networks_and_its_error_that_of_the_mean(digits16, monkeypatch):
-    values, seeds = iter([1.0, 2.0, 6.0]), []
-    monkeypatch.setitem(run_module._SCORES, "dss", lambda model, batches: next(values))
-    monkeypatch.setattr(run_module.torch, "manual_seed", seeds.append)
+def test_the_value_is_the_mean_of_three_networks_and_its_error_that_of_the_mean(digits16):
+    values = [score_dss(litv2(NARROW, seed), 16) for seed in (6, 7, 8)]
     score = run(digits16, "dss", seed=2)
-    assert score.value == 3.0
-    assert score.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
-    assert seeds == [6, 7, 8]
+    assert score.value == pytest.approx(np.mean(values))
+    assert score.standard_error == pytest.approx(np.std(values, ddof=1) / math.sqrt(3))
 
 
 @pytest.mark.parametrize("name", ["naswot", "zico"])
@@ -312,12 +310,18 @@ def test_a_neighbour_from_timm_is_scored_likewise(digits16, name, network):
     assert score.value != 0
 
 
-def test_only_training_images_are_looked_at(digits16, monkeypatch):
-    split = run_module.open_split(digits16, plan(), CPU)
-    batches = run_module._Minibatches(split, plan(), seed=0)
+def test_only_training_images_are_looked_at(digits16):
     drawn = []
-    take = split.images.take
-    monkeypatch.setattr(split.images, "take", lambda places: drawn.extend(places.tolist()) or take(places))
+
+    class Watched(ImageSet):
+        def take(self, places):
+            drawn.extend(places.tolist())
+            return super().take(places)
+
+    images = Watched(Path(digits16.path), CPU, digits16.class_names)
+    split = open_split(digits16, plan(), CPU)._replace(images=images)
+    batches = run_module._Minibatches(split, plan(), seed=0)
+    drawn.clear()  # of the statistics
     for _ in range(len(split.places) // 32):
         batches.draw()
     assert len(set(drawn)) == len(drawn) == batches.seen
@@ -327,7 +331,7 @@ def test_only_training_images_are_looked_at(digits16, monkeypatch):
 def test_a_minibatch_holds_no_image_twice_where_there_are_few(prepare, images):
     data = prepare(images.folder("few", {"a": 6, "b": 6}))
     the_plan = plan(img_size=8, batch_size=64)
-    split = run_module.open_split(data, the_plan, CPU)
+    split = open_split(data, the_plan, CPU)
     inputs, labels = run_module._Minibatches(split, the_plan, seed=0).draw()
     assert len(inputs) == len(labels) == len(split.places) < 12
     assert len(torch.unique(inputs, dim=0)) == len(inputs)
@@ -349,10 +353,10 @@ def test_an_unknown_name_and_images_of_another_size_are_refused(digits16):
         run(digits16, "dss", the_plan=plan(img_size=32))
 
 
-def test_a_score_that_is_not_finite_is_an_error(digits16, monkeypatch):
-    monkeypatch.setitem(run_module._SCORES, "zico", lambda model, batches: math.nan)
-    with pytest.raises(HiloNasError, match="zico of LITv2 must be finite, but is nan"):
-        run(digits16, "zico")
+def test_a_score_that_is_not_finite_is_an_error(digits16):
+    endless = {"layer": "proxy.layers:Linear", "arguments": {"weight": math.inf}}
+    with pytest.raises(HiloNasError, match="dss of Linear must be finite, but is"):
+        run(digits16, "dss", subject=endless)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -368,7 +372,7 @@ def test_a_lack_of_memory_is_told_and_the_network_is_gone_before_memory_is_given
         gc.collect()
         alive.append(models[0]() is not None)
 
-    monkeypatch.setattr(memory_module.torch.cuda, "empty_cache", look)
+    monkeypatch.setattr(torch.cuda, "empty_cache", look)
     with (
         pytest.raises(OutOfMemoryError, match="memory ran out in the proxy zico: CUDA out of memory"),
         memory_given_back(torch.device(device), what="the proxy zico"),
