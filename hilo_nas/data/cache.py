@@ -45,8 +45,6 @@ __all__ = [
 
 _MOST_INDEX_BYTES = 2**24
 """Largest file of the index that is read; it holds a few samples of a source."""
-_HEARTBEAT_S = 10.0
-"""Seconds between signs of life while another process builds."""
 
 
 def default_cache_dir() -> Path:
@@ -64,6 +62,7 @@ def find_or_build(
     build: Callable[[Path], tuple[str, str]],
     emit: Emit,
     files: Callable[[], Iterable[str]] = tuple,
+    heartbeat_s: float = 10.0,
 ) -> CacheEntry:
     """Returns the set of that source at that size, and builds it where it is absent, damaged or out of date.
 
@@ -76,8 +75,9 @@ def find_or_build(
         img_size: Side of the images in pixels.
         build: Writes the files of a set into an empty folder and returns the content hash and the set's key.
         emit: Takes a `Notice` where another process builds already or a set is built anew, and while another builds,
-            `DataPrepared` with nothing done every few seconds, so that waiting is not taken for hanging.
+            `DataPrepared` with nothing done now and then, so that waiting is not taken for hanging.
         files: Lists the source's files; samples of them tell whether it changed although sizes and times did not.
+        heartbeat_s: Seconds between these signs of life.
 
     Raises:
         StorageError: The cache's folder cannot be read or written, is not a folder of its own, or the disk is full.
@@ -96,7 +96,7 @@ def find_or_build(
         for folder in ownership.FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True)
         ownership.mark_cache(cache_dir)
-        with _locked(root, job, emit):
+        with _locked(root, job, emit, heartbeat_s):
             if entry := _find(root, fingerprint, img_size, lambda event: None):
                 return entry
             _sweep(cache_dir, but=job)
@@ -271,7 +271,7 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
+def _locked(root: Path, job: str, emit: Emit, heartbeat_s: float) -> Iterator[None]:
     """Holds the builder's lock, which the system frees when its process dies."""
     lock = _lock_of(root, job)
     try:
@@ -280,7 +280,7 @@ def _locked(root: Path, job: str, emit: Emit) -> Iterator[None]:
         emit(Notice(text="waiting for another process that decodes the same images"))
         while True:
             try:
-                lock.acquire(timeout=_HEARTBEAT_S)
+                lock.acquire(timeout=heartbeat_s)
                 break
             except filelock.Timeout:
                 emit(DataPrepared(done=0, total=None))

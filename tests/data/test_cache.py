@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilo_nas.data import build, cache, clear_caches, default_cache_dir, image_sets, list_caches, prepare_data
+from hilo_nas.data import clear_caches, default_cache_dir, list_caches, prepare_data
 from hilo_nas.data.cache import find_or_build, load_arrays, load_entry
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Notice
@@ -129,11 +130,17 @@ def test_a_cache_that_may_not_be_read_is_refused_in_words(prepare, images, own_c
     assert str(own_cache) in str(caught.value)
 
 
-def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prepare, images, own_cache, monkeypatch):
-    monkeypatch.setattr(cache, "_HEARTBEAT_S", 0.01)
+def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prepare, images, own_cache, tmp_path):
     data = prepare(images.folder("pets", TWO))
+    (index,) = (own_cache / "data" / "index").iterdir()
+    known, whole = json.loads(index.read_text()), shutil.copytree(data.path, tmp_path / "whole")
     (job,) = [file.stem for file in (own_cache / "data" / "locks").iterdir()]
     (Path(data.path) / "meta.json").unlink()
+
+    def build(workshop):
+        shutil.copytree(whole, workshop, dirs_exist_ok=True)
+        return known["content_hash"], known["key"]
+
     other = filelock.FileLock(own_cache / "data" / "locks" / f"{job}.lock")
     seen = []
 
@@ -143,8 +150,8 @@ def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prep
             other.release()
 
     with other:
-        again = prepare_data(str(images.root / "pets"), 8, cache_dir=own_cache, emit=emit)
-    assert again == data
+        again = find_or_build(own_cache, index.stem, 8, build, emit, heartbeat_s=0.01)
+    assert (str(again.path), again.content_hash) == (data.path, data.content_hash)
     notices = [event.text for event in seen if isinstance(event, Notice)]
     assert notices[0].endswith("is damaged or of an earlier version: it is built anew")
     assert [text for text in notices if "waiting" in text] == notices[1:2]
@@ -210,7 +217,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_image(prepare, ima
     class Tiny:
         free = 100
 
-    monkeypatch.setattr(build.shutil, "disk_usage", lambda folder: Tiny)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Tiny)
     with pytest.raises(StorageError, match="7 images of 8 pixels need"):
         prepare(images.folder("pets", TWO))
 
@@ -306,16 +313,21 @@ def test_a_changed_value_is_noticed_and_rebuilt_even_with_the_old_time(prepare, 
     assert file.read_bytes() == whole
 
 
-def test_a_copied_cache_is_compared_with_its_digests_once(prepare, images, monkeypatch):
+def test_a_copied_cache_is_compared_with_its_digests_once(prepare, images):
     path = Path(prepare(images.folder("pets", TWO)).path)
+    stamp, inodes = path / "stamp.json", []
+    inodes.append(stamp.stat().st_ino)
     os.utime(path / "images.npy")
-    seen = []
-    digest = image_sets.digest_files
-    monkeypatch.setattr(image_sets, "digest_files", lambda folder: seen.append(folder) or digest(folder))
-    load_arrays(path)
-    monkeypatch.setattr(image_sets, "_known_stamps", {})
-    load_arrays(path)
-    assert seen == [path]
+    script = """
+        import sys
+        from pathlib import Path
+        from hilo_nas.data.cache import load_arrays
+        load_arrays(Path(sys.argv[1]))
+    """
+    for _ in range(2):
+        assert start(script, path).wait() == 0
+        inodes.append(stamp.stat().st_ino)
+    assert inodes[0] != inodes[1] == inodes[2]  # written anew after a comparison alone
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES])

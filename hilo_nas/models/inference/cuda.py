@@ -58,9 +58,9 @@ def is_right(device: torch.device, dtype: torch.dtype) -> bool:
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
 
-    x_BHWC, offset_BCHW, joint_BHWF = draw(2, 4, 4, 32), draw(2, 8, 2, 2), draw(2, 4, 4, 3 * 32)
-    weight, bias = draw(32, 1, 3, 3), draw(32)
     try:
+        x_BHWC, offset_BCHW, joint_BHWF = draw(2, 4, 4, 32), draw(2, 8, 2, 2), draw(2, 4, 4, 3 * 32)
+        weight, bias = draw(32, 1, 3, 3), draw(32)
         with torch.no_grad():
             for own, plain in (
                 (TRITON.columns(x_BHWC, offset_BCHW), PLAIN.columns(x_BHWC, offset_BCHW)),

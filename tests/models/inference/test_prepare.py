@@ -1,6 +1,7 @@
 """The inference form of LITv2: the same numbers as the trained form, for every architecture, size and precision."""
 
 import copy
+import sys
 
 import pytest
 import timm
@@ -14,8 +15,7 @@ from hilo_nas.arch import ArchConfig
 from hilo_nas.attention_kinds import ATTENTION_KINDS
 from hilo_nas.errors import UsageError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
-from hilo_nas.models.inference import choose, choose_operators, cuda, onednn, triton_kernels
-from hilo_nas.models.inference.cuda import TRITON
+from hilo_nas.models.inference import choose_operators, cuda, onednn
 from hilo_nas.models.inference.operators import PLAIN
 
 ARCH = ArchConfig(
@@ -44,7 +44,27 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.fixture
 def without_onednn(monkeypatch):
-    monkeypatch.setattr(onednn, "is_available", lambda dtype: False)
+    """A torch without the operators."""
+
+    class Nothing:
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+    onednn.is_available.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", Nothing())
+    yield
+    onednn.is_available.cache_clear()
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A CUDA device that torch tells of, and on which nothing runs."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    cuda.is_right.cache_clear()
+    yield torch.device("cuda", 99)
+    cuda.is_right.cache_clear()
 
 
 @pytest.mark.parametrize("for_compile", [False, True])
@@ -72,6 +92,7 @@ def test_the_plain_path_gives_the_same(without_onednn):
     model = trained(ARCH)
     images = torch.randn(2, 3, 32, 32)
     prepared = prepare_for_inference(model)
+    assert not onednn.is_available(torch.float32)
     assert "onednn" not in prepared.form
     assert difference(prepared(images), model(images)) <= 1e-4
 
@@ -135,28 +156,19 @@ def test_what_cannot_be_prepared_is_refused():
             prepare_for_inference(model, precision=precision)
 
 
-def test_a_torch_without_the_operators_takes_the_plain_path(monkeypatch):
-    class Nothing:
-        def __getattr__(self, name):
-            raise AttributeError(name)
-
-    onednn.is_available.cache_clear()
-    monkeypatch.setattr(torch.ops, "mkldnn", Nothing())
-    try:
-        assert not onednn.is_available(torch.float32)
-        assert not [word for word in prepare_for_inference(trained(ARCH)).form.split() if word.endswith("=onednn")]
-    finally:
-        onednn.is_available.cache_clear()
-
-
-@pytest.mark.parametrize("has_triton", [True, False])
-@pytest.mark.parametrize("is_right", [True, False])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp-bf16"])
-def test_a_cuda_device_gets_tritons_kernels_where_they_run(monkeypatch, has_triton, is_right, precision):
-    monkeypatch.setattr(triton_kernels, "is_available", lambda device: has_triton)
-    monkeypatch.setattr(choose, "is_right", lambda device, dtype: is_right)
-    chosen = choose_operators(torch.device("cuda", 0), precision)
-    assert chosen is (TRITON if has_triton and is_right else PLAIN)
+def test_a_cuda_device_on_which_tritons_kernels_fail_gets_plain_torch(card, precision):
+    pytest.importorskip("triton", reason="triton is not installed")
+    with pytest.warns(UserWarning, match="do not run on cuda:99, so plain torch does"):
+        assert choose_operators(card, precision) is PLAIN
+
+
+def test_a_cuda_device_without_triton_or_below_its_reach_gets_plain_torch(card, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "triton", None)
+        assert choose_operators(card, "fp32") is PLAIN
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert choose_operators(card, "fp32") is PLAIN
 
 
 def test_kernels_that_do_not_run_are_told_of_and_left_aside():

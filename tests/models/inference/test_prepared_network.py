@@ -15,7 +15,6 @@ from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import DeviceError, HiloNasError, InferenceFormError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import PreparedLITv2
-from hilo_nas.models.inference import network as network_module
 from hilo_nas.models.inference.images import ImageCheck
 from hilo_nas.models.inference.operators import PLAIN
 
@@ -411,7 +410,7 @@ def test_packing_that_fails_leaves_the_network_as_it_was(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(network_module, "FusedStage", fail)
+        patch.setattr(nn, "Sequential", fail)
         with pytest.raises(MemoryError):
             network.half()
     assert_answers_as(network, trained(), torch.float32)

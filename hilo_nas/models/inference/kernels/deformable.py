@@ -81,23 +81,23 @@ def _columns(
         tl.store(to_PC, y_PC.to(y_ptr.dtype.element_ty), mask=is_point_P[:, None] & is_channel_C)
 
 
-def _blocks(n_points: int, channels: int) -> tuple[int, int, int]:
+def _blocks(n_points: int, channels: int, n_programs: int) -> tuple[int, int, int]:
     """Returns points of a program, channels of a block, and blocks of a program."""
     # The greatest power of two that divides the channels, so that no thread is idle: 96, 192 and 384 give 32, 64 and
     # 128, each in three blocks.
     block_c = min(max(channels & -channels, 32), 128)
     block_p = _N_ELEMENTS // block_c
     n_blocks = min(triton.cdiv(channels, block_c), 4)
-    return block_p, block_c, n_blocks if triton.cdiv(n_points, block_p) >= _N_PROGRAMS else 1
+    return block_p, block_c, n_blocks if triton.cdiv(n_points, block_p) >= n_programs else 1
 
 
-def launch(x_BHWC: Tensor, offset_BCHW: Tensor, y_BHWC: Tensor) -> None:
+def launch(x_BHWC: Tensor, offset_BCHW: Tensor, y_BHWC: Tensor, *, n_programs: int = _N_PROGRAMS) -> None:
     """Fills `y_BHWC`, shape (B, H // 2, W // 2, 4 * C); the maps are contiguous, the offsets of any layout."""
     B, H, W, C = x_BHWC.shape
     n_points = B * (H // 2) * (W // 2) * 4
     if n_points == 0:  # a map of one line; to the compiler a size of 1 is a plain number, which the program cannot bear
         return
-    block_p, block_c, n_blocks = _blocks(n_points, C)
+    block_p, block_c, n_blocks = _blocks(n_points, C, n_programs)
     grid = (triton.cdiv(n_points, block_p), triton.cdiv(C, block_c * n_blocks))
     _columns[grid](
         x_BHWC,

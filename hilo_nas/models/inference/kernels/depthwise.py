@@ -124,19 +124,19 @@ def _depthwise_gelu(
         row_11 += 1
 
 
-def _n_walks(height: int, n_programs: int) -> int:
-    """Returns into how many walks a column is cut, where there are so many programs with one walk for each."""
+def _n_walks(height: int, n_columns: int, n_programs: int) -> int:
+    """Returns into how many walks a column is cut, where so many columns are to make at least so many programs."""
     walks: int = triton.cdiv(height, _MAX_ROWS)
-    while n_programs * walks < _N_PROGRAMS and triton.cdiv(height, 2 * walks) >= 4:
+    while n_columns * walks < n_programs and triton.cdiv(height, 2 * walks) >= 4:
         walks *= 2
     return walks
 
 
-def launch(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor, y_BHWC: Tensor) -> None:
+def launch(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor, y_BHWC: Tensor, *, n_programs: int = _N_PROGRAMS) -> None:
     """Fills `y_BHWC`, a map like `x_BHWC`; all are contiguous."""
     B, H, W, C = x_BHWC.shape
     n_channel_blocks, n_tiles = triton.cdiv(C, _BLOCK_C), triton.cdiv(B * W, _BLOCK_T)
-    rows = triton.cdiv(H, _n_walks(H, n_channel_blocks * n_tiles))
+    rows = triton.cdiv(H, _n_walks(H, n_channel_blocks * n_tiles, n_programs))
     n_walks = triton.cdiv(H, rows)
     _depthwise_gelu[(n_channel_blocks * n_walks * n_tiles,)](
         x_BHWC,
