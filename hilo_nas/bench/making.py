@@ -19,6 +19,7 @@ from hilo_nas.bench.table import (
     study_of,
 )
 from hilo_nas.errors import UsageError
+from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
@@ -42,6 +43,7 @@ def make_table(
     count: int | None = None,
     jobs: int | None = None,
     reuse: Path | None = None,
+    evaluator: Evaluator | None = None,
 ) -> list[TrialRecord]:
     """Times and trains networks of a space, and returns their records; goes on where it stopped.
 
@@ -55,6 +57,7 @@ def make_table(
         count: How many networks, at random; None for all.
         jobs: Trainings at once; see `run_sweep`.
         reuse: Folder of a study, or a table's file, whose trainings are taken over, so that networks are only timed.
+        evaluator: Who times and trains; this machine if left out.
 
     Raises:
         UsageError: The space is too large, the count too small, no network is within the space's limits, or the folder
@@ -75,7 +78,9 @@ def make_table(
         check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
         load_reused = functools.partial(_load_reused, reuse)
     try:
-        return run_sweep(request, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused)
+        return run_sweep(
+            request, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused, evaluator=evaluator
+        )
     finally:
         refresh_table(Study(folder.path))
 

@@ -11,7 +11,6 @@ from bench.checkouts import write_checkout
 from builders import TINY
 
 from hilo_nas.arch import PRESETS, ArchConfig
-from hilo_nas.bench import official as official_module
 from hilo_nas.bench.checkout import find_fault, read_state
 from hilo_nas.bench.duels import Case, list_cases, list_duellists
 from hilo_nas.bench.networks import SMALL
@@ -21,7 +20,7 @@ from hilo_nas.bench.official_report import report_official
 from hilo_nas.bench.outputs import compare_outputs
 from hilo_nas.cli import main
 from hilo_nas.errors import ArchError, MeasurementError, OutOfMemoryError, UsageError
-from hilo_nas.events import Notice
+from hilo_nas.events import BenchStepped, Notice
 from hilo_nas.report import render_markdown, write_report
 from hilo_nas.space import load_space
 
@@ -389,21 +388,21 @@ def test_files_are_named_by_what_was_timed_and_say_which_code_was_run(run, tmp_p
 # As a user types it, in processes.
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HILO_NAS_LOCKS_DIR", str(tmp_path / "locks"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(official_module, "list_cases", lambda *values, **options: [SMALLEST, STEP])
-    return tmp_path
+class Tiny(OfficialPlan):
+    """Times a tiny network in the place of the presets."""
+
+    def list_duels(self, device):
+        return [
+            (case, list_duellists(case, self.precisions, device=device, threads=self.threads, compiles=False))
+            for case in (SMALLEST, STEP)
+        ]
 
 
-def test_the_bench_runs_and_leaves_its_files(home, checkout, capsys):
-    arguments = "--checkout LITv2 --device cpu --precision fp32 --precision amp-bf16 --seconds 0.1 --format json"
-    assert main(["bench", "official", *arguments.split(), "--save", "results"]) == 0
-    said = capsys.readouterr()
-    (content,) = json.loads(said.out)
-    rows = {(row["code"], row["form"], row["precision"]): row for row in content["results"]}
+def test_both_codes_are_compared_and_timed_in_processes(home, checkout):
+    events = []
+    plan = Tiny(checkout=checkout, device="cpu", precisions=("fp32", "amp-bf16"), seconds=0.1)
+    findings = bench_official(plan, events.append, logs=home / "logs")
+    rows = {(row["code"], row["form"], row["precision"]): row for row in findings.list_rows(is_training=False)}
     assert set(rows) == {
         (code, form, precision)
         for code, form in (("official", "plain"), ("ours", "plain"), ("ours", "fused"))
@@ -412,15 +411,37 @@ def test_the_bench_runs_and_leaves_its_files(home, checkout, capsys):
     assert rows["ours", "fused", "fp32"]["difference"] < 1e-4
     assert all(row["ratio"] > 0 and row["ratio_is_paired"] for row in rows.values())
     assert rows["official", "plain", "fp32"]["implementation"] == "models.litv2.LITv2 eager"
-    steps = {(row["code"], row["precision"]): row for row in content["training"]}
+    steps = {(row["code"], row["precision"]): row for row in findings.list_rows(is_training=True)}
     assert steps["ours", "fp32"]["difference"] < 1e-4
     assert steps["ours", "fp32"]["implementation"].endswith("training")
+    texts = [event.text for event in events if isinstance(event, BenchStepped)]
+    assert texts[2] == "inference of litv2_shallow at batch 2, 32 px"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HILO_NAS_LOCKS_DIR", str(tmp_path / "locks"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_the_bench_runs_and_leaves_its_files(home, checkout, capsys):
+    arguments = "--checkout LITv2 --device cpu --network litv2_small --batch-size 1 --no-training --seconds 0.1"
+    assert main(["bench", "official", *arguments.split(), "--format", "json", "--save", "results"]) == 0
+    said = capsys.readouterr()
+    (content,) = json.loads(said.out)
+    assert [(row["code"], row["form"]) for row in content["results"]] == [
+        ("official", "plain"),
+        ("ours", "plain"),
+        ("ours", "fused"),
+    ]
     assert content["command"] == (
-        "hilo-nas bench official --device cpu --precision fp32 --precision amp-bf16 --batch-size 1 --batch-size 8 "
-        "--batch-size 32 --batch-size 64 --checkout LITv2 --training --seconds 0.1"
+        "hilo-nas bench official --device cpu --precision fp32 --batch-size 1 --network litv2_small --checkout LITv2 "
+        "--no-training --seconds 0.1"
     )
-    assert "3/4 inference of litv2_shallow at batch 2, 32 px" in said.err
-    assert len(os.listdir(home / "results")) == 3
+    assert "1/2 inference of litv2_small at batch 1, 224 px" in said.err
+    assert len(os.listdir(home / "results")) == 2
 
 
 def test_code_that_does_not_import_is_a_usage_error_before_anything_is_timed(home, capsys):

@@ -1,32 +1,37 @@
 """What is trained for a check of proxies, in which study, and what its report is made of; nothing is trained here."""
 
 import dataclasses
-import functools
 import math
-from pathlib import Path
 
 import pytest
 from builders import build_manifest, build_plan, digits, fresh, write_study
 from fakes import FakeTrainer
 
-from hilo_nas.bench import making, proxy_check
-from hilo_nas.bench.agreement import agree
 from hilo_nas.bench.agreement_report import report_agreement
 from hilo_nas.bench.making import list_swept, make_table
 from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
 from hilo_nas.errors import HiloNasError, MeasurementError, NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
-from hilo_nas.search import sweep
 from hilo_nas.search.request import SearchRequest
+from hilo_nas.space.file import build_space
 from hilo_nas.study import Study
 
-
-@functools.cache
-def listed():
-    """Twelve networks; to find them, the whole space is gone through."""
-    return list_swept(digits(), SearchRequest(), Study(Path("none")), 12, lambda event: None)
-
+TWELVE = build_space(
+    "twelve",
+    {
+        "patch_size": [4],
+        "embed_dims": [8, 12, 16],
+        "depths": [[1], [1, 2], [1, 2], [1]],
+        "head_dim": [8],
+        "attention": [["none"], ["hilo"], ["hilo"], ["none"]],
+        "alpha": [0.5],
+        "window_size": [[1], [2], [1], [1]],
+        "mlp_ratios": [2],
+        "defaults": dict(digits().defaults),
+    },
+)
+"""A space of twelve networks."""
 
 SIZES = {"proxy_batch_size": 64, "proxy_images": 3000, "rungs": 2}
 """Budgets of 1,024 and 3,008 images."""
@@ -45,7 +50,7 @@ class Desk:
     def check(self, name="checked", *, check=None, **options):
         return check_proxy(
             self.request(**options),
-            digits(),
+            TWELVE,
             self.folder(name),
             check or ProxyCheck(networks=6, second_seed=3),
             self.told.append,
@@ -54,20 +59,16 @@ class Desk:
         )
 
     def table(self, name="checked", **options):
-        return make_table(self.request(**options), digits(), self.folder(name), self.told.append, jobs=1)
+        folder = self.folder(name)
+        return make_table(self.request(**options), TWELVE, folder, self.told.append, jobs=1, evaluator=self.machine)
 
     def request(self, **options):
         return SearchRequest(data="digits", device="cpu", **{**SIZES, **options})
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
-    desk = Desk(tmp_path)
-    monkeypatch.setattr(making, "run_sweep", functools.partial(sweep.run_sweep, evaluator=desk.machine))
-    monkeypatch.setattr(proxy_check, "agree", functools.partial(agree, resamples=50))
-    for module in (making, proxy_check):
-        monkeypatch.setattr(module, "list_swept", lambda space, request, folder, count, emit: listed()[: count or 12])
-    return desk
+def desk(tmp_path):
+    return Desk(tmp_path)
 
 
 def seen(record, seed):
@@ -189,7 +190,7 @@ def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
         if getattr(task, "seed", None) == 1 and task.subject == broken:
             raise HiloNasError("the training diverged")
 
-    broken = listed()[1].subject.to_dict()
+    broken = list_swept(TWELVE, SearchRequest(), desk.folder(), 2, desk.told.append)[1].subject.to_dict()
     desk.machine.before = fail
     checked = desk.check()
     key = fresh(desk.folder()).records[1].key
@@ -224,7 +225,7 @@ def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_r
     desk.check("same")
     with pytest.raises(StudyMismatchError, match="must train at another image size, but trains at 32 pixels, too"):
         desk.check(check=ProxyCheck(target=Study(desk.folder("same").path)))
-    large = build_manifest("large", plan=build_plan(img_size=48))
+    large = build_manifest("large", space=TWELVE, plan=build_plan(img_size=48))
     records = fresh(desk.folder("same")).records
     turned = [dataclasses.replace(record, number=i) for i, record in enumerate(reversed(records))]
     others = write_study(desk.path, "others", turned, large)

@@ -1,5 +1,6 @@
 """What is left of a table that is cut short, and what a study's records make of it."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -7,7 +8,6 @@ from bench.tables import build_table, cut_short
 from builders import build_measurement, build_score, fresh
 from fakes import FakeMachine
 
-from hilo_nas.bench import making as making_module
 from hilo_nas.bench.making import limit_space, list_swept, make_table
 from hilo_nas.bench.table import (
     TABLE_NAME,
@@ -18,7 +18,6 @@ from hilo_nas.bench.table import (
     write_table,
 )
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
-from hilo_nas.evaluation import local
 from hilo_nas.events import SeedScored
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.request import SearchRequest
@@ -79,28 +78,6 @@ def test_records_make_the_table_that_its_file_holds(tmp_path):
         assert all(own.scores[n].top1 == row.scores[n].top1 for n in row.scores)
         assert all(own.scores[n].seconds == pytest.approx(row.scores[n].seconds) for n in row.scores)
     assert found.rows[4].scores == {}
-
-
-@pytest.mark.parametrize("end", [KeyboardInterrupt, None])
-def test_the_file_is_written_however_the_making_ends(tmp_path, monkeypatch, end):
-    table, folder = build_table(), Study(tmp_path / "small-table")
-
-    def sweep(request, space, folder, networks, plan, courses, emit, *, jobs, reuse):
-        assert (len(networks), reuse) == (24, None)
-        write_records(folder, table, trained=2)
-        if end:
-            raise end
-        return []
-
-    monkeypatch.setattr(making_module, "run_sweep", sweep)
-    request = SearchRequest(img_size=32)
-    if end:
-        with pytest.raises(end):
-            make_table(request, table.space, folder, print, jobs=1)
-    else:
-        make_table(request, table.space, folder, print, jobs=1)
-    assert load_table(folder.path / TABLE_NAME) == collect_table(Study(folder.path))
-    assert sum(bool(row.scores) for row in collect_table(Study(folder.path)).rows) == 2
 
 
 def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
@@ -164,11 +141,9 @@ def test_a_list_within_narrow_limits_is_not_cut_short_for_want_of_draws():
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine():
     """A machine of another speed than the table's."""
-    machine = FakeMachine()
-    monkeypatch.setattr(local, "LocalEvaluator", machine)
-    return machine
+    return FakeMachine()
 
 
 def store(folder, table):
@@ -178,22 +153,37 @@ def store(folder, table):
     write_table(table, folder.path / TABLE_NAME)
 
 
-def retime(tmp_path, source, told, **options):
-    """A table with the trainings of another."""
+def retime(machine, tmp_path, source, told, **options):
+    """A table with the trainings of another, or with its own where there is no source."""
     table = build_table()
     request = SearchRequest(
         data="digits", device="cpu", img_size=32, batch_size=4, proxy_img_size=table.manifest.plan.img_size,
         proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
     )  # fmt: skip
     folder = Study(tmp_path / "new")
-    make_table(request, table.space, folder, told.append, jobs=1, reuse=source)
+    make_table(request, table.space, folder, told.append, jobs=1, reuse=source, evaluator=machine)
     return folder
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, None])
+def test_the_file_is_written_however_the_making_ends(tmp_path, machine, end):
+    def happen(verb, count):
+        if end and (verb, count) == ("score", 7):
+            raise end
+
+    machine.happen = happen
+    with pytest.raises(end) if end else contextlib.nullcontext():
+        retime(machine, tmp_path, None, [])
+    table = load_table(tmp_path / "new" / TABLE_NAME)
+    assert table == collect_table(Study(tmp_path / "new"))
+    trained = sum(bool(row.scores) for row in table.rows)
+    assert (len(table.rows), trained) == (24, 3 if end else 24)
 
 
 def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, machine):
     table, stored = build_table(), Study(tmp_path / "small-table")
     store(stored, table)
-    folder = retime(tmp_path, stored.path, told := [])
+    folder = retime(machine, tmp_path, stored.path, told := [])
     found = load_table(folder.path)
     found.check_whole()
     assert len(found.rows) == 24
@@ -231,7 +221,7 @@ def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, 
                 scores=(*first.scores, another_seed),
             )
         )
-    folder = retime(tmp_path, source.path, [])
+    folder = retime(machine, tmp_path, source.path, [])
     for record in fresh(folder).records:
         assert record.scores == (*[score for score in first.scores if score.images_seen <= 2304], another_seed)
 
@@ -240,17 +230,17 @@ def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
     table, stored = build_table(), Study(tmp_path / "small-table")
     store(stored, table)
     with pytest.raises(StudyMismatchError, match=r"small-table come from another training[^$]*proxy precision"):
-        retime(tmp_path, stored.path, [], proxy_precision="amp-bf16")
+        retime(machine, tmp_path, stored.path, [], proxy_precision="amp-bf16")
     assert (machine.cohorts, machine.grouped_by) == ([], [])
     machine.data["content_hash"] = "another"
     with pytest.raises(StudyMismatchError, match=r"small-table come from another training.*\n  data: "):
-        retime(tmp_path, stored.path, [])
+        retime(machine, tmp_path, stored.path, [])
     assert not Study(tmp_path / "new").exists
 
 
 def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, machine):
     with pytest.raises(NotFoundError, match=r"a table's manifest\.yaml must lie beside it"):
-        retime(tmp_path, tmp_path / "some.csv", [])
+        retime(machine, tmp_path, tmp_path / "some.csv", [])
     assert (machine.cohorts, Study(tmp_path / "new").exists) == ([], False)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilo_nas.data import clear_caches, default_cache_dir, list_caches, prepare_data
+from hilo_nas.data import clear_caches, default_cache_dir, list_caches
 from hilo_nas.data.cache import find_or_build, load_arrays, load_entry
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Notice
