@@ -57,7 +57,7 @@ def make_table(
         count: How many networks, at random; None for all.
         jobs: Trainings at once; see `run_sweep`.
         reuse: Folder of a study, or a table's file, whose trainings are taken over, so that networks are only timed.
-        evaluator: Who times and trains; this machine if left out.
+        evaluator: See `run_sweep`.
 
     Raises:
         UsageError: The space is too large, the count too small, no network is within the space's limits, or the folder

@@ -75,9 +75,9 @@ def find_or_build(
         img_size: Side of the images in pixels.
         build: Writes the files of a set into an empty folder and returns the content hash and the set's key.
         emit: Takes a `Notice` where another process builds already or a set is built anew, and while another builds,
-            `DataPrepared` with nothing done now and then, so that waiting is not taken for hanging.
+            `DataPrepared` with nothing done every `heartbeat_s`, so that waiting is not taken for hanging.
         files: Lists the source's files; samples of them tell whether it changed although sizes and times did not.
-        heartbeat_s: Seconds between these signs of life.
+        heartbeat_s: Seconds between two such events.
 
     Raises:
         StorageError: The cache's folder cannot be read or written, is not a folder of its own, or the disk is full.

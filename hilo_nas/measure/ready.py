@@ -23,7 +23,7 @@ from hilo_nas.measure.worker import RECORDED_VARIABLES
 from hilo_nas.measurement import Condition, DeviceIdentity
 from hilo_nas.rounds import MIN_ROUNDS
 
-__all__ = ["REFERENCE", "USUAL", "Bench", "TimingSetup", "WarmNetwork", "ready_reference"]
+__all__ = ["DEFAULT_SETUP", "REFERENCE", "Bench", "TimingSetup", "WarmNetwork", "ready_reference"]
 
 REFERENCE = "timm:resnet18"
 """The network beside which every candidate is timed: plain convolutions, eager, the same input size and batch."""
@@ -48,21 +48,21 @@ class WarmNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimingSetup:
-    """What a bench builds, clocks and watches with, and how long it times at least."""
+    """Builder, clock and device watch of a bench, and its durations."""
 
     prepare: Callable[..., Prepared] = prepare
     clock: Callable[[], float] = time.perf_counter
     """Returns seconds, monotonic."""
     sleep: Callable[[float], None] = time.sleep
     watch: Callable[[DeviceIdentity], DeviceWatch] = DeviceWatch
-    """Watches a device from now on."""
+    """Starts to watch a device."""
     warm_up_s: float = 3.0
-    """Seconds that a network is warmed up for at most."""
+    """Longest warm-up of a network."""
     min_block_s: float = MIN_BLOCK_S
     min_rounds: int = MIN_ROUNDS
 
 
-USUAL = TimingSetup()
+DEFAULT_SETUP = TimingSetup()
 
 
 class Bench:
@@ -71,7 +71,7 @@ class Bench:
     Args:
         device: Its name.
         threads: Threads of torch on the CPU; None for as many as torch takes by itself.
-        setup: What it times with.
+        setup: Builder, clock, watch and durations.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -91,13 +91,13 @@ class Bench:
         self._kept: dict[str, WarmNetwork] = {}
 
     @classmethod
-    def of(cls, condition: Condition, target: str | None = None, setup: TimingSetup = USUAL) -> Bench:
+    def of(cls, condition: Condition, target: str | None = None, setup: TimingSetup = DEFAULT_SETUP) -> Bench:
         """Returns the bench for a device of a condition's kind; what another one kept ready is let go.
 
         Args:
             condition: Says the kind and the threads.
             target: Name of the device; the first of its kind if left out.
-            setup: What it times with.
+            setup: Builder, clock, watch and durations.
         """
         current, name = cls.current, target or condition.device
         asked = (check_device(name), condition.threads)
@@ -152,7 +152,7 @@ def ready_reference(
     reference: str | Mapping[str, Any] = REFERENCE,
     *,
     target: str | None = None,
-    setup: TimingSetup = USUAL,
+    setup: TimingSetup = DEFAULT_SETUP,
 ) -> tuple[Bench, WarmNetwork]:
     """Returns the bench and the warm reference for a condition.
 
@@ -160,7 +160,7 @@ def ready_reference(
         condition: How networks are to run beside it.
         reference: The network.
         target: Name of the device; the first of the condition's kind if left out.
-        setup: What the bench times with.
+        setup: Builder, clock, watch and durations.
 
     Raises:
         DeviceError: This machine does not have the device.

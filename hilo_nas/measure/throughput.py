@@ -22,7 +22,7 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
 from hilo_nas.latencies import latency_figures
-from hilo_nas.measure.ready import REFERENCE, USUAL, Bench, TimingSetup, WarmNetwork, ready_reference
+from hilo_nas.measure.ready import DEFAULT_SETUP, REFERENCE, Bench, TimingSetup, WarmNetwork, ready_reference
 from hilo_nas.measure.timer import SingleCalls, WarmUp
 from hilo_nas.measurement import LATENCY_PROTOCOL, VERDICTS, Calibration, Condition, Measurement
 from hilo_nas.rounds import fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
@@ -52,7 +52,7 @@ def calibrate(
     target: str | None = None,
     seconds: float | None = None,
     emit: Emit,
-    setup: TimingSetup = USUAL,
+    setup: TimingSetup = DEFAULT_SETUP,
 ) -> dict[str, Any]:
     """Times the reference network alone, for so many seconds; returns a `Calibration` as plain data.
 
@@ -63,7 +63,7 @@ def calibrate(
         target: Name of the device; the first of the condition's kind if left out.
         seconds: How long a try lasts; the usual time if left out.
         emit: Told where the machine was not steady.
-        setup: What the bench times with.
+        setup: Builder, clock, watch and durations.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -122,7 +122,7 @@ def measure(
     rivals: Mapping[str, Mapping[str, Any]] | None = None,
     seconds_each: float | None = None,
     emit: Emit,
-    setup: TimingSetup = USUAL,
+    setup: TimingSetup = DEFAULT_SETUP,
 ) -> dict[str, Any]:
     """Times one network beside the reference, and beside those of its rivals that are about as fast.
 
@@ -135,7 +135,7 @@ def measure(
         rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
         seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
         emit: Told of each round.
-        setup: What the bench times with.
+        setup: Builder, clock, watch and durations.
 
     Returns:
         A `Measurement` as plain data.
@@ -180,7 +180,7 @@ def measure_cohort(
     reference: str | Mapping[str, Any] = REFERENCE,
     seconds_each: float | None = None,
     emit: Emit,
-    setup: TimingSetup = USUAL,
+    setup: TimingSetup = DEFAULT_SETUP,
 ) -> dict[str, Any]:
     """Times several networks side by side in the same rounds; all are in memory at once.
 
@@ -192,7 +192,7 @@ def measure_cohort(
         reference: The network that is the anchor; the default is the one of every study.
         seconds_each: Seconds that each network is timed for at most.
         emit: Told of each round.
-        setup: What the bench times with.
+        setup: Builder, clock, watch and durations.
 
     Returns:
         By name, a `Measurement` as plain data; all share one `cohort`. For a network that cannot run under its

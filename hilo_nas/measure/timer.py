@@ -65,6 +65,7 @@ class Stopwatch:
     synchronize: Callable[[], None]
     """Waits until the device has done everything asked of it."""
     min_block_s: float = MIN_BLOCK_S
+    """Least length of a block of calls in seconds."""
 
     def time_block(self, call: Call, calls: int) -> float:
         """Returns the mean seconds of one call over a block, synchronised around it."""

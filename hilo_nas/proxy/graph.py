@@ -76,7 +76,10 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def find_capture(model: nn.Module, device: torch.device) -> Capture | None:
-    """Returns `GradientGraph` where a graph can hold the pass: on CUDA, of a LITv2 without dropout; None elsewhere."""
+    """Returns `GradientGraph` for a LITv2 without dropout or drop path on CUDA; None elsewhere.
+
+    Dropout draws random numbers, and the passes of other networks are untested.
+    """
     dice = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     dice += [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
     return GradientGraph if device.type == "cuda" and isinstance(model, LITv2) and not any(dice) else None

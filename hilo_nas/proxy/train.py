@@ -101,7 +101,7 @@ class Training:
         device: Where to train.
         emit: Takes `TrainingProgressed` and `Notice`.
         watch: Opens a context around each part of a step (`batch`, `gradient`, `update`), for whoever times them.
-        find_capture: Returns what captures the pass of a whole batch of this network on this device, if anything does.
+        find_capture: Returns the capture of a whole batch's pass for a network and a device; None for no capture.
 
     Raises:
         StorageError: The image cache is gone.

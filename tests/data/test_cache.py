@@ -327,7 +327,7 @@ def test_a_copied_cache_is_compared_with_its_digests_once(prepare, images):
     for _ in range(2):
         assert start(script, path).wait() == 0
         inodes.append(stamp.stat().st_ino)
-    assert inodes[0] != inodes[1] == inodes[2]  # written anew after a comparison alone
+    assert inodes[0] != inodes[1] == inodes[2]  # each comparison writes a new stamp
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES])

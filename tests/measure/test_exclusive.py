@@ -88,7 +88,7 @@ def locks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def unnamed(tmp_path, monkeypatch):
-    """The folder of the locks where the user names none; the machine's own is left alone."""
+    """The default folder of the locks, in a temporary place."""
     monkeypatch.delenv(LOCKS_VARIABLE)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -40,7 +40,7 @@ def ignore(event):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Torch's settings are given back."""
+    """Restores torch's settings."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
     threads = torch.get_num_threads()
     yield
@@ -63,7 +63,7 @@ def anchored(images_per_s=250.0):
 
 
 class Calls:
-    """What `throughput` finds with a setup, after the way through JSON that it takes."""
+    """Results of `throughput` with a setup, converted to JSON and back as a worker's are."""
 
     def __init__(self, setup, seconds=None):
         self.setup, self.seconds = setup, seconds
@@ -151,7 +151,7 @@ class FakeNetworks(Calls):
 
 @pytest.fixture
 def fake():
-    gc.freeze()  # each timing ends with a collection, which would look at all of torch
+    gc.freeze()  # each timing ends with a collection, which would visit all objects of torch
     yield FakeNetworks()
     gc.unfreeze()
 
@@ -189,8 +189,8 @@ def test_images_per_s_hang_on_the_reference_as_calibrated_and_not_on_the_devices
 
 
 SLOW_S = 0.1
-"""Seconds of a call beyond which a network's latencies have taken their time within the fewest rounds: speeds alone say
-how long it is timed."""
+"""Seconds of a call for which the fewest rounds use up the time for latencies, so that only the precision of the speeds
+decides when the timing ends."""
 
 
 def test_timing_goes_on_until_there_are_as_many_latencies_as_wanted(fake):

@@ -14,7 +14,7 @@ class Linear(nn.Module):
     """A linear classifier in double precision that runs out of memory beyond a number of images; scored, of another."""
 
     built: ClassVar[list[weakref.ref[Linear]]] = []
-    """All that were made, dead or alive."""
+    """References to all networks that were built."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Linear(nn.Module):
 
 
 class Cramped(nn.Module):
-    """Runs out of memory beyond so many images, which a test may change: the same network on a larger card."""
+    """A network that runs out of memory beyond a number of images; a test changes it as a larger card would."""
 
     limit: ClassVar[float] = math.inf
 

@@ -336,7 +336,7 @@ class Repetition:
 
 
 def train_captured(data, capture: Repetition | None, limit: int = 10**9) -> tuple[Training, list[Notice]]:
-    """A training after three updates of 24 images; no more than a number of images find room at once."""
+    """A training after three updates of 24 images; memory holds at most `limit` images at once."""
     torch.manual_seed(0)
     model = build_subject(TINY, data.num_classes, 3)
 

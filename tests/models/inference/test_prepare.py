@@ -58,7 +58,7 @@ def without_onednn(monkeypatch):
 
 @pytest.fixture
 def card(monkeypatch):
-    """A CUDA device that torch tells of, and on which nothing runs."""
+    """A CUDA device that torch reports, but that runs nothing."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))

@@ -131,7 +131,7 @@ def test_compiled_functions_were_among_the_results(interpreted):
 
 
 class Launched(Exception):  # noqa: N818
-    """What a kernel would have been launched with."""
+    """A kernel and the arguments of its launch."""
 
 
 @pytest.fixture

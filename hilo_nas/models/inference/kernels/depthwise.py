@@ -125,7 +125,7 @@ def _depthwise_gelu(
 
 
 def _n_walks(height: int, n_columns: int, n_programs: int) -> int:
-    """Returns into how many walks a column is cut, where so many columns are to make at least so many programs."""
+    """Returns the walks per column, so that all columns make at least `n_programs` programs where that is possible."""
     walks: int = triton.cdiv(height, _MAX_ROWS)
     while n_columns * walks < n_programs and triton.cdiv(height, 2 * walks) >= 4:
         walks *= 2
