@@ -137,8 +137,10 @@ def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prep
     (job,) = [file.stem for file in (own_cache / "data" / "locks").iterdir()]
     (Path(data.path) / "meta.json").unlink()
 
+    built = []
+
     def build(workshop):
-        shutil.copytree(whole, workshop, dirs_exist_ok=True)
+        built.append(shutil.copytree(whole, workshop, dirs_exist_ok=True))
         return known["content_hash"], known["key"]
 
     other = filelock.FileLock(own_cache / "data" / "locks" / f"{job}.lock")
@@ -156,7 +158,7 @@ def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prep
     assert notices[0].endswith("is damaged or of an earlier version: it is built anew")
     assert [text for text in notices if "waiting" in text] == notices[1:2]
     assert seen[2:5] == [DataPrepared(done=0, total=None)] * 3
-    assert DataPrepared(done=7, total=7) in seen
+    assert len(built) == 1
 
 
 def test_two_processes_that_build_the_same_cache_at_once_share_the_work(images, own_cache):
@@ -325,7 +327,7 @@ def test_a_copied_cache_is_compared_with_its_digests_once(prepare, images):
         load_arrays(Path(sys.argv[1]))
     """
     for _ in range(2):
-        assert start(script, path).wait() == 0
+        assert start(script, path).communicate()[0] == ""
         inodes.append(stamp.stat().st_ino)
     assert inodes[0] != inodes[1] == inodes[2]  # each comparison writes a new stamp
 
