@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hilo_nas.errors import HiloNasError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import build_subject
@@ -36,7 +37,7 @@ class TrainingFreeWork(Work):
         Raises:
             UsageError: The proxy cannot judge such a network.
             OutOfMemoryError: The network does not fit.
-            HiloNasError: The score is zero or overflows.
+            HiloNasError: The score is not finite.
             StorageError: The image cache is gone.
         """
         device, name = torch.device(job.device), job.plan.proxy
@@ -46,7 +47,10 @@ class TrainingFreeWork(Work):
             torch.manual_seed(own_seed)
             model = build_subject(job.subject, job.data.num_classes, 3, job.data.img_size).to(device)
             batches = _Minibatches(split, job.plan, own_seed)
-            values.append(_SCORES[name](model, batches))
+            value = _SCORES[name](model, batches)
+            if not math.isfinite(value):  # which no record may hold
+                raise HiloNasError(f"{name} of {type(model).__name__} must be finite, but is {value}")
+            values.append(value)
             if batches.seen:
                 micro_batch_size = batches.size
         error = statistics.stdev(values) / math.sqrt(len(values))
