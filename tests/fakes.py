@@ -77,15 +77,12 @@ class FakeMachine(FakeEvaluator):
         self._objective = None
 
     def __call__(self, logs, *, purpose, idle_timeout_s, checkpoints=None, checkpoint_mib=0.0, jobs=1):
-        """Stands in for `LocalEvaluator`, which is called to make it."""
+        """Answers the call of `use_evaluator`, and the next one too: commands of a test share one machine."""
         self.jobs = jobs
         self.files = None if checkpoints is None else CheckpointFiles(checkpoints, budget_mib=checkpoint_mib)
         return self
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, value, trace):
+    def close(self):
         self.closed = True  # and ready for the next command of the test
         self._under_way.clear()
 

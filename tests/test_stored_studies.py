@@ -14,7 +14,6 @@ from fakes import FakeMachine
 from hilo_nas.cli import main
 from hilo_nas.csv_files import render_trials
 from hilo_nas.errors import StudyMismatchError
-from hilo_nas.evaluation import local
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
@@ -23,6 +22,7 @@ from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.study import Study
+from hilo_nas.testing import use_evaluator
 
 FOLDER = Path(__file__).parents[1] / "studies"
 # Those that the folder's README tells of; others that lie there are a developer's own.
@@ -66,11 +66,11 @@ def copy(tmp_path):
 
 
 @pytest.fixture
-def machine(copy, monkeypatch):
+def machine(copy):
     """The machine that made it, as far as this version's timing goes."""
     machine = FakeMachine(devices={"cpu": fresh(copy).manifest.device})
-    monkeypatch.setattr(local, "LocalEvaluator", machine)
-    return machine
+    with use_evaluator(machine):
+        yield machine
 
 
 def test_a_study_of_an_older_protocol_is_read_in_every_way(copy, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import itertools
 import os
@@ -35,7 +36,15 @@ from hilo_nas.measure import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, 
 from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
 from hilo_nas.rounds import verdict_of
 
-__all__ = ["BenchWorker", "LocalEvaluator", "StartWorker", "WorkerLike", "evaluator_or_local"]
+__all__ = [
+    "BenchWorker",
+    "LocalEvaluator",
+    "StartEvaluator",
+    "StartWorker",
+    "WorkerLike",
+    "evaluator_or_local",
+    "use_evaluator",
+]
 
 # A training returns its memory to the system, so that the next timing has it.
 _TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
@@ -490,6 +499,29 @@ class BenchWorker:
         self._worker.close()
 
 
+StartEvaluator = Callable[..., Evaluator]
+"""Takes what `LocalEvaluator` takes."""
+
+_START: contextvars.ContextVar[StartEvaluator] = contextvars.ContextVar("start_evaluator", default=LocalEvaluator)
+
+
+@contextlib.contextmanager
+def use_evaluator(start: StartEvaluator) -> Iterator[None]:
+    """Replaces the evaluator of this machine within a `with` block, for commands as well: for tests and notebooks.
+
+    Example:
+        `with use_evaluator(lambda logs, **options: FakeEvaluator()): run_search(request, print)`
+
+    Args:
+        start: Creates an evaluator where one of this machine would be created; each is closed at its end.
+    """
+    token = _START.set(start)
+    try:
+        yield
+    finally:
+        _START.reset(token)
+
+
 @contextlib.contextmanager
 def evaluator_or_local(
     evaluator: Evaluator | None,
@@ -501,16 +533,20 @@ def evaluator_or_local(
     checkpoint_mib: float = 0.0,
     jobs: int | None = 1,
 ) -> Iterator[Evaluator]:
-    """Yields the evaluator given, or one of this machine, which is closed at the end; see `LocalEvaluator`."""
+    """Yields the evaluator given, or else one of this machine, which is closed at the end.
+
+    The arguments are those of `LocalEvaluator`; `use_evaluator` replaces it.
+    """
     if evaluator is not None:
         yield evaluator
         return
-    with LocalEvaluator(
+    local = _START.get()(
         logs,
         purpose=purpose,
         checkpoints=checkpoints,
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
         jobs=jobs,
-    ) as local:
+    )
+    with contextlib.closing(local):
         yield local

@@ -12,9 +12,9 @@ import pytest
 from builders import fresh
 from procs import wait_for
 
-from hilo_nas.bench import proxy_check
 from hilo_nas.cli import main
 from hilo_nas.study import Study
+from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 SPACE = """
 patch_size: [2]
@@ -167,12 +167,12 @@ def test_a_table_takes_its_trainings_over_is_timed_anew_and_timed_again(home, mo
 
 
 def test_a_stopped_check_ends_with_130_and_says_that_all_is_kept(tmp_path, monkeypatch, capsys):
-    def stop(*arguments, **options):
+    def stop(task):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(proxy_check, "check_proxy", stop)
-    assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new"]) == 130
+    with use_evaluator(lambda logs, **options: FakeEvaluator(stop)):
+        assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new"]) == 130
     assert capsys.readouterr().err == "stopped; everything finished is kept\n"
 
 

@@ -19,9 +19,9 @@ from builders import (
 from fakes import FakeMachine
 
 from hilo_nas.cli import main
-from hilo_nas.evaluation import local
 from hilo_nas.search.holding import locked
 from hilo_nas.study import Study
+from hilo_nas.testing import use_evaluator
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +77,10 @@ def test_what_cannot_be_meant_ends_with_2(studies, capsys, arguments, said):
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine():
     machine = FakeMachine(devices={"cpu": build_device(), "cuda": build_device(kind="cuda", model="Test GPU")})
-    monkeypatch.setattr(local, "LocalEvaluator", machine)
-    return machine
+    with use_evaluator(machine):
+        yield machine
 
 
 @pytest.mark.parametrize(

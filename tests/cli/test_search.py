@@ -7,9 +7,8 @@ from builders import build_arch, build_manifest, build_record, fresh, write_stud
 from fakes import FakeMachine, speed, write_speeds, write_timed_study
 
 from hilo_nas.cli import main
-from hilo_nas.evaluation import local
-from hilo_nas.search import dry_run
 from hilo_nas.study import Study
+from hilo_nas.testing import use_evaluator
 
 
 @pytest.fixture(autouse=True)
@@ -20,12 +19,11 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch):
+def machine():
     machine = FakeMachine()
     machine.peers = {"swift": (9e9, 0.99), "dull": (1.0, 0.1)}
-    monkeypatch.setattr(local, "LocalEvaluator", machine)
-    monkeypatch.setattr(dry_run, "_NETWORKS", 1)
-    return machine
+    with use_evaluator(machine):
+        yield machine
 
 
 def search(capsys, *arguments):

@@ -35,11 +35,13 @@ from hilo_nas.evaluation import (
     Progress,
     Score,
     Time,
+    evaluator_or_local,
     run_task,
 )
 from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measure import Claim, Cohort, Entrant, hold
-from hilo_nas.testing import FakeAnswers, FakeEvaluator, HangsError, check_evaluator
+from hilo_nas.measurement import kind_of_device
+from hilo_nas.testing import FakeAnswers, FakeEvaluator, HangsError, check_evaluator, use_evaluator
 
 SUBJECT = {"arch": build_arch(0).to_dict()}
 CONDITION = build_condition(batch_size=2)
@@ -194,7 +196,8 @@ class FakeRuler:
 
     def read_device(self, device, emit):
         self.targets.append(device)
-        return device or "cpu", build_device(), 2
+        kind = kind_of_device(device or "cpu")
+        return device or "cpu", build_device(kind=kind), 2 if kind == "cpu" else None
 
     def calibrate(self, condition, emit, *, seconds):
         return build_calibration()
@@ -384,7 +387,6 @@ def test_jobs_left_out_are_the_cores_of_a_cpu_and_one_elsewhere(tmp_path, monkey
     desk = Desk(tmp_path, jobs=None)
     desk.run(Inspect(target="cpu"))
     assert (desk.evaluator.slots("score"), desk.evaluator.slots("time")) == (3, 1)
-    monkeypatch.setattr(FakeRuler, "read_device", lambda self, device, emit: (device, build_device(kind="cuda"), None))
     desk.run(Inspect(target="cuda:1"))
     assert desk.evaluator.slots("score") == 1
     assert [report.target for report in desk.evaluator.devices()] == ["cpu", "cuda:1"]
@@ -432,6 +434,26 @@ def test_another_device_of_the_same_kind_is_the_target_and_no_part_of_the_condit
     desk.run(Time(condition=condition, target="cuda:1"))
     assert desk.evaluator._rulers["tuned"].targets == ["cuda:1"]
     assert "cuda:1" not in condition.label()
+
+
+def test_another_evaluator_replaces_the_one_of_this_machine_within_a_block_and_is_closed(tmp_path):
+    made = []
+
+    def start(logs, **options):
+        made.append(FakeEvaluator())
+        asked.append((logs, options["purpose"], options["jobs"]))
+        return made[-1]
+
+    asked, given = [], FakeEvaluator()
+    with use_evaluator(start):
+        with evaluator_or_local(None, tmp_path, purpose="a test", jobs=3) as found:
+            assert (found, asked) == (made[0], [(tmp_path, "a test", 3)])
+            assert not found.is_closed
+        with evaluator_or_local(given, tmp_path, purpose="a test") as found:
+            assert found is given
+    assert [evaluator.is_closed for evaluator in (*made, given)] == [True, False]
+    with evaluator_or_local(None, tmp_path, purpose="a test") as found:
+        assert isinstance(found, LocalEvaluator)
 
 
 # The one of this machine, with workers.

@@ -4,7 +4,7 @@ import os
 import pytest
 from fakes import FakeMachine
 
-from hilo_nas.evaluation import local
+from hilo_nas.testing import use_evaluator
 
 
 class _SignalStack(ctypes.Structure):
@@ -31,11 +31,11 @@ def quick_storage(monkeypatch):
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine():
     """A fake machine, which searches and re-timings of this process find instead of the real one."""
     machine = FakeMachine()
-    monkeypatch.setattr(local, "LocalEvaluator", machine)
-    return machine
+    with use_evaluator(machine):
+        yield machine
 
 
 @pytest.fixture(autouse=True)
