@@ -8,7 +8,7 @@ from builders import TINY, build_measurement, build_record, demo_records, write_
 from toy_exporter import ToyExporter
 
 from hilo_nas.cli import main
-from hilo_nas.export import EXPORTERS
+from hilo_nas.export import EXPORTERS, register_exporter
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +91,15 @@ def test_a_whole_study_becomes_one_file_of_optuna_that_is_never_replaced(capsys)
     assert [path.name for path in Path("files").iterdir()] == ["demo.db"]
 
 
-def test_a_format_that_was_registered_is_one_of_the_command_line(capsys, monkeypatch):
-    monkeypatch.setitem(EXPORTERS, "toy", ToyExporter())
+@pytest.fixture
+def toy():
+    register_exporter(ToyExporter())
+    yield
+    del EXPORTERS["toy"]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_format_that_was_registered_is_one_of_the_command_line(capsys):
     assert main(["export", "demo", "--knee", "--format", "toy", "-o", "net.txt"]) == 0
     assert "Read it: cat net.txt" in capsys.readouterr().out
     assert Path("net.txt").read_text() == demo_records()[3].key

@@ -14,7 +14,6 @@ from builders import fresh
 from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.search import dry_run
 from hilo_nas.study import Study
 
 SPACE = """
@@ -286,7 +285,6 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment)
 def test_a_dry_run_of_a_stored_study_prices_what_is_left_of_it(killed, environment, monkeypatch, capsys):
     for name in ("HILO_NAS_STUDIES_DIR", "HILO_NAS_CACHE_DIR"):
         monkeypatch.setenv(name, environment[name])
-    monkeypatch.setattr(dry_run, "_NETWORKS", 1)
     before = fresh(killed[0]).records
     assert main(["search", "--study", "killed", "--trials", "7", "--dry-run"]) == 0
     assert "7 trials: about" in capsys.readouterr().out

@@ -14,7 +14,6 @@ from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.samplers import build_sampler
-from hilo_nas.study import Study
 
 PLAN = build_plan(images=9 * 64, rungs=(64, 3 * 64))
 LOW, MIDDLE, FULL = PLAN.budgets
@@ -264,19 +263,19 @@ def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(fol
 # Disk.
 
 
-def test_a_search_drops_a_checkpoint_only_when_its_last_score_is_on_disk(folder, monkeypatch):
-    kept = []
+def test_a_search_drops_a_checkpoint_only_when_its_last_score_is_on_disk(folder):
+    dropped = []
 
-    def write_record(folder, record):
-        write(folder, record)
-        if record.scores and record.scores[-1].images_seen == PLAN.budgets[-1]:
-            kept.append((folder.checkpoints_path / f"{record.key}-0.pt").is_file())
+    class WatchedMachine(FakeMachine):
+        def discard(self, references):
+            before = set(folder.checkpoints_path.glob("*"))
+            super().discard(references)
+            gone = {path.stem for path in before.difference(folder.checkpoints_path.iterdir())}
+            dropped.extend(record for record in fresh(folder).records if f"{record.key}-0" in gone)
 
-    write = Study.write
-    monkeypatch.setattr(Study, "write", write_record)
-    run(folder, trials=8, checkpoint_mib=0)
-    assert kept
-    assert all(kept)
+    records, _ = run(folder, WatchedMachine(), trials=8, checkpoint_mib=0)
+    assert sorted(dropped, key=lambda record: record.number) == list(records)
+    assert {images_of(record)[-1] for record in dropped} >= {LOW, FULL}
 
 
 def test_a_climb_goes_on_from_its_checkpoint_though_none_is_kept_afterwards(folder):

@@ -32,15 +32,15 @@ SMALL = {
 """Four networks."""
 
 
-def run(folder, machine=None, *, trials=None, events=None, timeout_s=None, clock=None, **changes):
-    """Runs the study's loop as another process would: from what is on disk."""
+def run(folder, machine=None, *, study=None, trials=None, events=None, timeout_s=None, clock=None, **changes):
+    """Runs the study's loop as another process would: from what is on disk, unless its open study is given."""
     manifest = dataclasses.replace(fresh(folder).manifest, **changes)
     if trials is not None:
         manifest = dataclasses.replace(manifest, trials=trials)
     machine = machine or FakeMachine()
     emit = events.append if events is not None else (lambda event: None)
     options = {"clock": clock} if clock else {}
-    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, emit, **options)
+    loop = SearchLoop(study or fresh(folder), manifest, machine, RESOURCES, emit, **options)
     return loop.run(timeout_s=timeout_s), machine
 
 
@@ -169,39 +169,35 @@ def test_a_signal_waits_until_the_record_is_written(number):
     assert steps == ["begun", "written"]
 
 
-def test_a_stop_during_the_last_write_keeps_the_score(folder, monkeypatch):
-    write = Study.write
+def test_a_stop_during_the_last_write_keeps_the_score(folder):
+    class SlowStudy(Study):
+        def write(self, record):
+            if record.scores:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
+            super().write(record)
 
-    def write_slowly(self, record):
-        if record.scores:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
-        write(self, record)
-
-    monkeypatch.setattr(Study, "write", write_slowly)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, trials=3)
-    monkeypatch.undo()
+        run(folder, study=SlowStudy(folder.path), trials=3)
     first = fresh(folder).records[0]
     assert (first.state, len(first.scores)) == ("complete", 1)
     assert run(folder, trials=2)[0].measured == 2
     assert keys(folder).count(first.key) == 1
 
 
-def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder, monkeypatch):
-    write = Study.write
+def test_a_stop_while_the_speed_is_written_keeps_the_speed(folder):
     stopped = []
 
-    def write_slowly(self, record):
-        write(self, record)
-        if record.measurements and not stopped:
-            stopped.append(record)
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
+    class SlowStudy(Study):
+        def write(self, record):
+            super().write(record)
+            if record.measurements and not stopped:
+                stopped.append(record)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
 
-    monkeypatch.setattr(Study, "write", write_slowly)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, trials=3)
+        run(folder, study=SlowStudy(folder.path), trials=3)
     cut = fresh(folder).records[0]
     assert (cut.is_interrupted, cut.measurements) == (True, stopped[0].measurements)
     _, machine = run(folder, trials=2)

@@ -172,8 +172,7 @@ def test_where_another_machine_timed_everything_is_known_and_nothing_timed(machi
     assert machine.cohorts == machine.calibrated == []
 
 
-def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "_NETWORKS", 1)
+def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, tmp_path):
     events = []
     options = {"studies_dir": tmp_path, "study": "new", "until_trials": 1, "sampler": "random"}
     run_search(SearchRequest(space="litv2_digits", min_images_per_s=1.0, **options), events.append)
@@ -189,8 +188,7 @@ def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, t
     assert not any(isinstance(event, LimitsForeseen | CostForeseen | CohortTimed) for event in again)
 
 
-def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "_NETWORKS", 1)
+def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(machine, tmp_path):
     whole, cheap = (
         estimate_cost(SearchRequest(studies_dir=tmp_path, trials=10, rungs=1, **limits), lambda event: None)
         for limits in ({}, {"min_images_per_s": 1e9})
@@ -214,7 +212,7 @@ def test_a_dry_run_gives_a_first_estimate_from_its_smallest_network(machine, tmp
     assert len(machine.measured) == cost.networks == 3
 
 
-def test_a_dry_run_that_waits_says_for_what(monkeypatch):
+def test_a_dry_run_that_waits_says_for_what():
     said = []
     begun = time.monotonic() - 60
     waiting = dry_run._Waiting(said.append, begun)

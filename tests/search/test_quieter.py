@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 from builders import build_arch, build_condition, fresh
-from fakes import RESOURCES, write_timed_study
+from fakes import RESOURCES, FakeMachine, write_timed_study
 
 from hilo_nas.errors import MeasurementError
-from hilo_nas.events import Notice
+from hilo_nas.events import Notice, TrialStarted
 from hilo_nas.search import SearchRequest, run_search
 from hilo_nas.search.quieter import QuieterMoments
 
@@ -175,17 +175,18 @@ def test_a_search_repeats_contended_timings_unless_it_is_not_to_time_again(tmp_p
     assert any(len(record.measurements) > 1 for record in records) is remeasure
 
 
-def test_the_loop_takes_up_what_was_timed_again(tmp_path, machine, monkeypatch):
-    seen = []
+def test_a_search_uses_a_quiet_moment_between_two_trials(tmp_path, machine):
+    def time(subject, condition):  # so short that a tenth of the search's time is enough for another one
+        return dataclasses.replace(FakeMachine.time(machine, subject, condition), seconds=1e-9)
 
-    def use(moments, records):
-        seen.append(len(records))
-        return True
-
-    monkeypatch.setattr(QuieterMoments, "use", use)
+    machine.load, machine.looks, machine.time = BUSY, [BUSY, QUIET], time
+    events = []
     request = SearchRequest(space="litv2_digits", study="s", studies_dir=tmp_path, trials=3, sampler="random")
-    study, finished = run_search(request, lambda event: None)
-    assert (seen, finished.measured, len(fresh(study).records)) == ([1, 2, 3], 3, 3)
+    _, finished = run_search(request, events.append)
+    told = [event.number if isinstance(event, TrialStarted) else getattr(event, "text", None) for event in events]
+    again = "the machine is quieter: timing trials 0, 1 again, contended before"
+    assert [item for item in told if item in (0, 1, 2, again)] == [0, 1, again, 2]
+    assert finished.measured == 3
 
 
 def test_a_cpu_limit_is_not_waited_for_since_it_stays(desk):

@@ -1,8 +1,10 @@
 """Timing again: the front side by side, everything under new facts, a whole study on another device."""
 
 import dataclasses
+import errno
 import json
 import math
+import os
 
 import pytest
 from builders import (
@@ -384,18 +386,17 @@ def test_a_re_timing_that_is_cut_off_leaves_the_study_as_it_was(pair, machine, c
 def test_records_written_before_a_crash_do_not_count_until_the_manifest_follows(study, machine, change, monkeypatch):
     change(study, machine)
     before = meaning(study)
-    write = Study.write
+    replace = os.replace
 
-    def fill_up(self, record):
-        if record.number == 3:
-            raise StorageError("the disk is full")
-        write(self, record)
+    def fill_up(source, target):
+        if target.name == "0003.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
 
-    monkeypatch.setattr(Study, "write", fill_up)
-    with pytest.raises(StorageError):
-        remeasure(study)
-    monkeypatch.undo()
-    monkeypatch.setattr("hilo_nas.evaluation.local.LocalEvaluator", machine)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "replace", fill_up)
+        with pytest.raises(StorageError, match="No space left on device"):
+            remeasure(study)
     assert len(json.loads((study.trials_path / "0000.json").read_text())["measurements"]) == 2
     assert meaning(study) == before
     remeasure(study)

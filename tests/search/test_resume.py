@@ -192,9 +192,9 @@ def test_one_network_of_another_form_is_enough_to_be_refused(study, machine):
     assert "'litv2/9' in the study, 'litv2/1 dcn=torchvision' now" in refusal(study, machine)[0]
 
 
-def test_the_form_of_a_study_without_networks_is_not_asked_for(tmp_path, machine, monkeypatch):
+def test_the_form_of_a_study_without_networks_is_not_asked_for(tmp_path, machine):
     study = write_timed_study(tmp_path, machine, [])
-    monkeypatch.setattr(type(machine), "read_form", None)
+    machine.read_form = None
     assert go_on(study, timeout_s=1e-9)[1].measured == 0
 
 

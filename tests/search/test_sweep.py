@@ -236,19 +236,19 @@ def test_a_training_goes_on_from_its_checkpoint_and_later_from_those_kept_within
     assert {f"{key}-{seed}.pt" for key, seed, _ in desk.machine.resumed} == kept
 
 
-def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk, monkeypatch):
-    kept = []
+def test_a_checkpoint_is_kept_until_the_last_score_is_on_disk(desk):
+    dropped = []
 
-    def write_record(folder, record):
-        write(folder, record)
-        if seen(record):
-            kept.append((seen(record)[-1], len(list(folder.checkpoints_path.iterdir()))))
+    class WatchedTrainer(FakeTrainer):
+        def discard(self, references):
+            before = list(desk.folder.checkpoints_path.glob("*"))
+            super().discard(references)
+            if before and not list(desk.folder.checkpoints_path.iterdir()):
+                dropped.extend(map(seen, fresh(desk.folder).records))
 
-    write = Study.write
-    monkeypatch.setattr(Study, "write", write_record)
+    desk.machine = WatchedTrainer()
     desk.table(1, checkpoint_mib=0)
-    assert kept == [(images, 1) for images in BUDGETS]
-    assert list(desk.folder.checkpoints_path.iterdir()) == []
+    assert dropped == [BUDGETS]
 
 
 def test_a_network_that_cannot_be_timed_has_failed_and_is_not_trained(desk):
