@@ -160,6 +160,19 @@ def test_csv_has_the_ties_after_the_front(capsys):
     ]
 
 
+def test_of_many_ties_the_likeliest_are_shown_and_the_rest_is_counted(capsys, studies):
+    records = [build_record(0, 1000.0, 0.5)]
+    records += [build_record(i, 999.0 - i / 10, 0.499 - i / 10_000, arch=build_arch(i)) for i in range(1, 41)]
+    write_study(studies, "many", records, build_manifest("many"))
+    text = front(capsys, "many")
+    assert "40 cannot be told from it (~), of which the likeliest 30 are shown" in text
+    shown = [int(line.split("~")[0]) for line in text.splitlines() if "~ " in line and line.split("~")[0].strip().isdigit()]
+    assert len(shown) == 30
+    assert shown == sorted(shown, key=lambda number: records[number].number)
+    rows = list(csv.DictReader(io.StringIO(front(capsys, "many", "--format", "csv"))))
+    assert len(rows) == 41
+
+
 def test_the_study_that_timed_is_named(capsys, studies):
     write_study(studies, "remote", demo_records(), build_manifest("remote", speeds="edge"))
     assert "timed by study edge" in front(capsys, "remote")
