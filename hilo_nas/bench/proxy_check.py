@@ -107,7 +107,7 @@ def check_proxy(
     if stored is not None and config.proxy.batch_size is None:
         config = config.with_options(proxy_batch_size=stored.plan.batch_size)
     proxy = plan_of(config, space)
-    ratio = config.proxy.reduction_factor or DEFAULT_RATIO
+    ratio = config.proxy.rung_ratio or DEFAULT_RATIO
     plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, ratio)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:

@@ -125,7 +125,7 @@ def check(
         "proxy_batch_size": proxy_batch_size,
         "proxy_images": proxy_images,
         "rungs": rungs,
-        "eta": eta,
+        "rung_ratio": eta,
     }
     reading = reading_fields(class_from, background, value_range, skip_broken)
     config = SearchConfig.of(

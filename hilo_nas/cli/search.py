@@ -167,9 +167,7 @@ def run(
     ] = None,
     eta: Annotated[
         float | None,
-        typer.Option(
-            help="One of how many networks goes on at a rung, and the ratio of rungs: 2 and 3 by default; 0 stops none."
-        ),
+        typer.Option(help="One of how many networks continues at a rung; 2 by default, 0 for all of them."),
     ] = None,
     raise_budget: Annotated[
         int | None,

@@ -90,6 +90,7 @@ class ProxyConfig:
     metric: str | None = _field(None, "top1, balanced or likelihood")
     rungs: int | None = _field(None, "scores per training, the full budget included; at each only the best continue")
     reduction_factor: float | None = _field(None, "one of how many networks continues at a rung; 0 for all of them")
+    rung_ratio: float | None = _field(None, "images at a rung over those at the rung before")
     confirm: int | None = _field(None, "further seeds that the front is trained with at the end")
     raise_budget: int | None = _field(None, "a larger full budget for a stored study, in training images")
 
@@ -340,9 +341,11 @@ def _faults_of(config: SearchConfig) -> Iterator[str]:
     for name, least in _LEAST.items():
         if (count := config.option(name)) is not None and count < least:
             yield f"{name} must be at least {least}, but got {count}"
-    eta, search = config.proxy.reduction_factor, config.search
+    eta, ratio, search = config.proxy.reduction_factor, config.proxy.rung_ratio, config.search
     if eta is not None and not (eta == 0 or 1 < eta < math.inf):
         yield f"eta must be a number above 1, or 0 to train all networks fully, but got {eta:g}"
+    if ratio is not None and not 1 < ratio < math.inf:
+        yield f"rung_ratio must be a number above 1, but got {ratio:g}"
     if not config.study.checkpoint_mib >= 0:
         yield f"checkpoint_mib must be at least 0, but got {config.study.checkpoint_mib:g}"
     for name in ("min_images_per_s", "max_latency_ms", "max_memory_mib", "timing_s"):

@@ -37,10 +37,10 @@ __all__ = [
 DEFAULT_SAMPLER = "gp"
 DEFAULT_RUNGS = 3
 DEFAULT_ETA = 2.0
-"""At each rung one of so many goes on. With 2, gp found as much as without rungs at equal training cost, with 3 less
-(`hilo-nas bench samplers studies/cifar10-tabular`, with `--eta 3` for the latter)."""
+"""One of how many networks continues at each rung. With 2, gp found as much as without rungs at equal training cost,
+with 3 less (`hilo-nas bench samplers studies/cifar10-tabular`, with `--eta 3` for the latter)."""
 DEFAULT_RATIO = 3.0
-"""Of a rung's images to those of the rung before, where no eta is given; else eta is the ratio, too."""
+"""Images at a rung over those at the rung before."""
 DEFAULT_SPACE = "litv2_digits"
 DEFAULT_TRIALS = 40
 RANDOM = "random"
@@ -122,6 +122,7 @@ def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
         "metric": (proxy if "metric" in proxy.options else DEFAULT_PROXY).metrics[0].name,
         "rungs": DEFAULT_RUNGS,
         "eta": DEFAULT_ETA,
+        "rung_ratio": DEFAULT_RATIO,
         "sampler": DEFAULT_SAMPLER if proxy.gives_scores else RANDOM,
         "seed": 0,
         "trials": len(config.search.networks) or suggested.get("trials", DEFAULT_TRIALS),
@@ -160,6 +161,7 @@ def config_of(manifest: Manifest) -> SearchConfig:
         **{option: getattr(plan, field) for option, field in PLAN_OPTIONS.items()},
         "rungs": len(plan.rungs) + 1,
         "eta": manifest.eta or 0.0,
+        "rung_ratio": (plan.images / plan.rungs[0]) ** (1 / len(plan.rungs)) if plan.rungs else None,
         **dataclasses.asdict(reading),
         # A study that was not told has taken the first level, or it would not be there.
         "class_from": reading.class_from or "first",
@@ -208,12 +210,11 @@ def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
     proxy = proxy_named(values["proxy"])
     check_proxy_options(config, proxy)
     images = values["proxy_images"] if proxy.has_budget else 1
-    ratio = config.proxy.reduction_factor or DEFAULT_RATIO
     return ProxyPlan(
         img_size=values["proxy_img_size"],
         batch_size=values["proxy_batch_size"],
         images=images,
-        rungs=rungs_of(images, count=values["rungs"], eta=ratio) if proxy.has_rungs else (),
+        rungs=rungs_of(images, count=values["rungs"], eta=values["rung_ratio"]) if proxy.has_rungs else (),
         precision=values["proxy_precision"],
         metric=values["metric"],
         group_by=config.data.group_by,

@@ -21,6 +21,7 @@ from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.consent import Known
 from hilo_nas.search.resolve import PLAN_OPTIONS, aims_of, check_proxy_options, config_of
+from hilo_nas.search.rungs import rungs_of
 from hilo_nas.search.setting import (
     DEFAULT_DATA,
     Setting,
@@ -257,6 +258,9 @@ def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSp
         pairs[option] = (stored.option(option), config.option(option))
     if config.proxy.name is not None:
         pairs["proxy"] = (manifest.plan.proxy, proxy_named(config.proxy.name).name)
+    plan, ratio = manifest.plan, config.proxy.rung_ratio
+    if ratio is not None and rungs_of(plan.images, count=len(plan.rungs) + 1, eta=ratio) != plan.rungs:
+        pairs["rung_ratio"] = (stored.proxy.rung_ratio, ratio)
     pairs["sampler"] = (manifest.sampler, config.search.sampler)
     if config.study.speeds is not None and manifest.speeds is None:
         pairs["speeds"] = (None, config.study.speeds)

@@ -154,7 +154,7 @@ def _open(
             )
         _check_networks(study, networks)
         # Budgets may grow from one call to the next, for a training without a horizon goes on; none is ever dropped.
-        unbudgeted = config.with_options(proxy_images=None, rungs=None, eta=None)
+        unbudgeted = config.with_options(proxy_images=None, rungs=None, eta=None, rung_ratio=None)
         setting = reopen(unbudgeted, study, manifest, space, evaluator, emit)
         plan = manifest.plan.with_budgets((*plan.rungs, plan.images))
         manifest = dataclasses.replace(manifest, trials=max(len(networks), manifest.trials))

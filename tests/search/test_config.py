@@ -64,7 +64,7 @@ def test_a_configuration_survives_yaml(options):
     [
         ({"timings": {}}, ["timings is no known setting. Did you mean timing?"]),
         ({"proxy": {"imgsize": 3}}, ["proxy.imgsize is no known setting. Did you mean proxy.img_size?"]),
-        ({"timing": {"x": 1}}, ["timing.x is no known setting. Known: timing.also, timing.batch_size,"]),
+        ({"timing": {"x": 1}}, ["timing.x is no known setting."]),
         ({"timing": [1]}, ["timing must be a section of fields, but got [1]"]),
         ({"space": 3}, ["space must be text, but got 3"]),
         (
@@ -141,7 +141,9 @@ def test_a_resolved_configuration_means_the_same_and_stays_as_it_is(name):
     space = load_space(name)
     full = resolve(SearchConfig.of(), space)
     assert (full.timing.batch_size, full.search.trials) == (space.defaults["batch_size"], space.defaults["trials"])
-    assert plan_of(full, space).hash("data") == plan_of(SearchConfig.of(), space).hash("data") or name == "litv2_tabular"
+    assert (
+        plan_of(full, space).hash("data") == plan_of(SearchConfig.of(), space).hash("data") or name == "litv2_tabular"
+    )
     assert resolve(full, space) == full
 
 
@@ -172,7 +174,13 @@ def test_a_stored_study_says_what_it_was_made_with():
 
 
 def test_a_study_resumes_under_its_own_configuration_and_no_other(tmp_path, machine):
-    options = {"space": "litv2_digits", "study": "demo", "studies_dir": tmp_path, "sampler": "random", "until_trials": 2}
+    options = {
+        "space": "litv2_digits",
+        "study": "demo",
+        "studies_dir": tmp_path,
+        "sampler": "random",
+        "until_trials": 2,
+    }
     study, _ = run_search(SearchConfig.of(**options), lambda event: None)
     own = config_of(study.manifest).with_options(study="demo", studies_dir=str(tmp_path), until_trials=3)
     assert run_search(own, lambda event: None)[1].measured == 3

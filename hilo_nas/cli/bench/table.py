@@ -100,7 +100,7 @@ def run(
         proxy_batch_size=proxy_batch_size,
         proxy_images=proxy_images,
         rungs=rungs,
-        eta=eta,
+        rung_ratio=eta,
         cache_dir=cache_dir,
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
