@@ -179,7 +179,7 @@ class TrialStarted(Event):
     """None for a peer, whose parameters and multiply-adds are still to be counted."""
     gmacs: float | None
     origin: str
-    """`sampler`, `anchor:NAME`, `peer:NAME` or `retry:NUMBER`."""
+    """See `TrialRecord.origin`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
     tried = [record for record in records if record.state != TrialState.TIMED]
     latest = {record.origin: record for record in tried if record.origin.startswith(("anchor:", "peer:"))}
     origins = {record.key: origin for origin, record in latest.items()}
-    for record in records:  # one that was cut off lives on under its retry
+    for record in records:  # in studies of earlier versions one that was cut off lives on under its retry
         if record.key in origins and record.state == TrialState.COMPLETE:
             latest[origins[record.key]] = record
     return {

@@ -1,4 +1,4 @@
-"""Under which versions a study or a table of speeds was made."""
+"""Versions of the tool and its libraries, as a study stores them."""
 
 from __future__ import annotations
 

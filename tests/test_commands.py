@@ -165,10 +165,10 @@ def test_a_study_elsewhere_is_named_by_its_path(folder):
 
 def test_a_new_study_of_the_default_space_is_made_where_options_say_how(folder):
     from hilo_nas.errors import NotFoundError
-    from hilo_nas.search import SearchRequest
+    from hilo_nas.search import SearchConfig
     from hilo_nas.search.setting import DEFAULT_SPACE, find_study
 
-    space, made = find_study(SearchRequest(study="mine", proxy="mine.py:score", proxy_images=2000))
+    space, made = find_study(SearchConfig.of(study="mine", proxy="mine.py:score", proxy_images=2000))
     assert (space.name, made.name, made.exists) == (DEFAULT_SPACE, "mine", False)
     with pytest.raises(NotFoundError):
-        find_study(SearchRequest(study="mistyped", trials=40))
+        find_study(SearchConfig.of(study="mistyped", trials=40))

@@ -15,7 +15,9 @@ from fakes import FakeMachine
 
 from hilo_nas.bench.table import TABLE_NAME, write_table
 from hilo_nas.cli import main
+from hilo_nas.cli.config import render_config
 from hilo_nas.models import build_model
+from hilo_nas.search import SearchConfig
 from hilo_nas.space import load_space
 from hilo_nas.study import Study
 from hilo_nas.testing import FakeEvaluator, use_evaluator
@@ -81,6 +83,7 @@ def made(tmp_path_factory):
     train = {"model_kwargs": TINY.to_dict(), "num_classes": 10, "img_size": 32}
     (home / "out/train.yaml").write_text(yaml.safe_dump(train))
     torch.save(build_model(TINY, num_classes=10).state_dict(), home / "CHECKPOINT")
+    (home / "search.yaml").write_text(render_config(SearchConfig.of(space="litv2_cifar")))
     (home / "deploy").mkdir()
     (home / "deploy/model.onnx").write_bytes(b"onnx")
     (home / "model.onnx").write_bytes(b"onnx")
@@ -103,7 +106,7 @@ def test_the_readme_shows_the_two_commands_that_a_newcomer_types():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_runs(home, command):
-    arguments = shlex.split(command.replace(*UNTIL))[1:]
+    arguments = shlex.split(command.replace(*UNTIL).partition(" > ")[0])[1:]
     group = arguments[0] if arguments[0] not in ("bench", "proxy", "data") else " ".join(arguments[:2])
     if UNTIL[0] not in command:
         arguments += LESS.get(group, "").split()
@@ -123,7 +126,7 @@ def test_the_readme_shows_every_command():
     shown = {" ".join(command.split()[1:3]) for command in COMMANDS}
     for command in ("space list", "space show", "space check"):
         assert command in shown
-    commands = {"search", "measure", "remeasure", "status", "front", "export", "space"}
+    commands = {"search", "config", "measure", "remeasure", "status", "front", "export", "space"}
     assert {line.split()[1] for line in COMMANDS} >= commands
     assert shown >= {*BENCHES, *DATA, "proxy check"}
 

@@ -13,7 +13,7 @@ from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import SCHEMA_VERSION, TrialRecord
 from hilo_nas.schema_1 import upgraded, upgraded_manifest
-from hilo_nas.search import SearchRequest, run_search
+from hilo_nas.search import SearchConfig, run_search
 from hilo_nas.study import Study
 
 ASSETS = Path(__file__).parent / "assets" / "schema_1"
@@ -57,7 +57,7 @@ def test_its_search_goes_on_and_changes_no_record_of_before(tmp_path):
     before = fresh(folder).records
     machine = FakeMachine(devices={"cpu": fresh(folder).manifest.device})
     machine.form = before[0].measurement.form
-    request = SearchRequest(study="s", studies_dir=tmp_path, until_trials=6, remeasure=False)
+    request = SearchConfig.of(study="s", studies_dir=tmp_path, until_trials=6, remeasure=False)
     run_search(request, lambda event: None, evaluator=machine)
     after = fresh(folder).records
     assert [r.key for r in after[: len(before)]] == [r.key for r in before]

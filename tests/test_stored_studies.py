@@ -18,7 +18,7 @@ from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.proxy.kinds.training import RECIPE
-from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
+from hilo_nas.search import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.search.optuna_study import OptunaStudy
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.study import Study
@@ -90,7 +90,7 @@ def test_a_study_of_an_older_protocol_is_read_in_every_way(copy, capsys):
 
 def test_a_study_of_an_older_protocol_is_refused_by_a_search_with_the_way_out(copy, machine):
     before = fresh(copy).records
-    request = SearchRequest(study="old", studies_dir=copy.path.parent, trials=1)
+    request = SearchConfig.of(study="old", studies_dir=copy.path.parent, trials=1)
     with pytest.raises(StudyMismatchError) as caught:
         run_search(request, lambda event: None)
     assert f"  timing protocol: 1 in the study, {PROTOCOL} now" in str(caught.value)
@@ -108,7 +108,7 @@ def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(c
     assert [record.scores for record in after] == [record.scores for record in before]
     manifest = fresh(copy).manifest
     machine.data["content_hash"] = manifest.data.hash
-    request = SearchRequest(study="old", studies_dir=copy.path.parent, data="digits", remeasure=False)
+    request = SearchConfig.of(study="old", studies_dir=copy.path.parent, data="digits", remeasure=False)
     with pytest.raises(StudyMismatchError, match="proxy recipe: 'adamw-1' in the study, 'adamw-2' now"):
         run_search(request, lambda event: None)
     # Only the recipe of its trainings stood in the way.

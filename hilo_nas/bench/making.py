@@ -24,7 +24,8 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.request import SearchRequest, plan_of
+from hilo_nas.search.config import SearchConfig
+from hilo_nas.search.resolve import plan_of
 from hilo_nas.search.sweep import Course, Swept, run_sweep
 from hilo_nas.search.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
@@ -35,7 +36,7 @@ __all__ = ["limit_space", "list_swept", "make_table"]
 
 
 def make_table(
-    request: SearchRequest,
+    config: SearchConfig,
     space: SearchSpace,
     folder: Study,
     emit: Emit,
@@ -50,7 +51,7 @@ def make_table(
     However it ends, what is there is in the study's `table.csv`.
 
     Args:
-        request: Device, conditions, data, budget and rungs.
+        config: Device, conditions, data, budget and rungs.
         space: The space, of up to 20,000 settings where all its networks are asked for.
         folder: The study that keeps the records.
         emit: Told of all of it.
@@ -70,8 +71,8 @@ def make_table(
             f"study {folder.name} is a stored table without its records: it can be replayed, but not gone on with. "
             f"Make another that takes its trainings over: --study NAME --reuse {folder.name}"
         )
-    networks = list_swept(space, request, folder, count, emit)
-    plan = plan_of(request, space)
+    networks = list_swept(space, config, folder, count, emit)
+    plan = plan_of(config, space)
     courses = [Course(seed=0, images=plan.budgets[-1], networks=len(networks))]
     load_reused = None
     if reuse is not None:
@@ -79,7 +80,7 @@ def make_table(
         load_reused = functools.partial(_load_reused, reuse)
     try:
         return run_sweep(
-            request, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused, evaluator=evaluator
+            config, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused, evaluator=evaluator
         )
     finally:
         refresh_table(Study(folder.path))
@@ -129,12 +130,12 @@ def limit_space(space: SearchSpace, folder: Study, limits: Mapping[str, float | 
     return space.limited(limits)
 
 
-def list_swept(space: SearchSpace, request: SearchRequest, folder: Study, count: int | None, emit: Emit) -> list[Swept]:
+def list_swept(space: SearchSpace, config: SearchConfig, folder: Study, count: int | None, emit: Emit) -> list[Swept]:
     """Returns the networks of a table or a check, in the order that both share, so that one goes on with the other.
 
     Args:
         space: What they are of.
-        request: Says the image size, at which MACs are limited, unless the folder's study does.
+        config: Says the image size, at which MACs are limited, unless the folder's study does.
         folder: The study's.
         count: How many; None for all.
         emit: Told where there are fewer.
@@ -146,7 +147,7 @@ def list_swept(space: SearchSpace, request: SearchRequest, folder: Study, count:
     if count is not None and count < 1:
         raise UsageError(f"networks must be at least 1, but got {count}")
     stored = Study(folder.path).manifest.objective.img_size if folder.exists else None
-    listed = list_within(space, request.img_size or stored or space.defaults.get("img_size", 224), count)
+    listed = list_within(space, config.timing.img_size or stored or space.defaults.get("img_size", 224), count)
     if not listed:
         limits = ", ".join(limit_text(name, limit) for name, limit in space.limits.items())
         raise UsageError(f"no network of {space.name} was found within its limits ({limits}). Use wider ones.")

@@ -20,7 +20,8 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.proxy.kinds import quick_names
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.request import DEFAULT_RATIO, SearchRequest, plan_of
+from hilo_nas.search.config import SearchConfig
+from hilo_nas.search.resolve import DEFAULT_RATIO, plan_of
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import Study
@@ -76,7 +77,7 @@ class Checked:
 
 
 def check_proxy(
-    request: SearchRequest,
+    config: SearchConfig,
     space: SearchSpace,
     folder: Study,
     check: ProxyCheck,
@@ -88,7 +89,7 @@ def check_proxy(
     """Makes what is not made yet and compares; goes on where it stopped, and where a table of the space stands.
 
     Args:
-        request: Device, conditions, data, and the proxy's budget and rungs.
+        config: Device, conditions, data, and the proxy's budget and rungs.
         space: What the networks are of.
         folder: The study that keeps the records.
         check: What is compared.
@@ -103,14 +104,15 @@ def check_proxy(
         HiloNasError: See `run_sweep`.
     """
     stored = Study(folder.path).manifest if folder.exists else None
-    if stored is not None and request.proxy_batch_size is None:
-        request = dataclasses.replace(request, proxy_batch_size=stored.plan.batch_size)
-    proxy = plan_of(request, space)
-    plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, request.eta or DEFAULT_RATIO)
+    if stored is not None and config.proxy.batch_size is None:
+        config = config.with_options(proxy_batch_size=stored.plan.batch_size)
+    proxy = plan_of(config, space)
+    ratio = config.proxy.rung_ratio or DEFAULT_RATIO
+    plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, ratio)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:
         _check_long(Study(folder.path), long)
-    networks = list_swept(space, request, folder, check.networks, emit)
+    networks = list_swept(space, config, folder, check.networks, emit)
     if len(networks) < 2:
         raise UsageError(
             f"at least two networks of {space.name} must be within its limits to be compared. Use wider ones."
@@ -124,7 +126,7 @@ def check_proxy(
         Course(seed=_SECOND, images=long, networks=min(check.second_seed, len(networks))),
     ]
     records = run_sweep(
-        request,
+        config,
         space,
         folder,
         networks,

@@ -26,8 +26,9 @@ from hilo_nas.front import speed_hypervolume
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.search.config import SAMPLERS
 from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.request import DEFAULT_ETA, SAMPLERS
+from hilo_nas.search.resolve import DEFAULT_ETA
 from hilo_nas.search.study_tasks import Resources
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study

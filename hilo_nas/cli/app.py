@@ -16,6 +16,7 @@ from rich.markup import escape
 from hilo_nas.cli import (
     bench,
     cache,
+    config,
     data,
     export,
     front,
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.run)
+app.command("config", help=config.HELP, epilog=config.EXAMPLES)(config.run)
 app.command("measure", help=measure.HELP, epilog=measure.EXAMPLES)(measure.run)
 app.command("remeasure", help=remeasure.HELP, epilog=remeasure.EXAMPLES)(remeasure.run)
 app.command("status", help=status.HELP)(status.run)

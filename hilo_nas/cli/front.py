@@ -14,7 +14,7 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.hints import confirm_command, remeasure_command
 from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
-from hilo_nas.cli.tables import metric_of, print_front_table
+from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
 from hilo_nas.cli.text import describe_proxy
 from hilo_nas.commands import command, study_options
 from hilo_nas.csv_files import render_front
@@ -104,14 +104,15 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
     text = f"{study.name}: {len(members)} of {scored} scored networks {are} on the front"
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
+        if len(ties) > MOST_TIES:
+            text += f", of which the likeliest {MOST_TIES} are shown"
     if stopped := sum(record.state == TrialState.STOPPED for record in front.records):
         text += f"; {stopped} more stopped at a rung"
     console.print(text)
     anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
     print_front_table(front, anchors, console, limits=manifest.limits_in_force)
     condition, device = manifest.objective, manifest.device
-    rows = (*members, *(front.by_number[number] for number in ties), *front.peers)
-    shown = [record for record in rows if record.measurement]
+    shown = [record for record in rows_of(front) if record.measurement]
     console.print(
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
         "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call\n"

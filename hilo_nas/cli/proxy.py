@@ -102,7 +102,7 @@ def check(
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.sources import parse_source
     from hilo_nas.report import can_draw, check_folder
-    from hilo_nas.search.request import SearchRequest
+    from hilo_nas.search.config import SearchConfig
     from hilo_nas.search.setting import find_study
     from hilo_nas.space import load_space
     from hilo_nas.study import open_study
@@ -125,10 +125,10 @@ def check(
         "proxy_batch_size": proxy_batch_size,
         "proxy_images": proxy_images,
         "rungs": rungs,
-        "eta": eta,
+        "rung_ratio": eta,
     }
     reading = reading_fields(class_from, background, value_range, skip_broken)
-    request = SearchRequest(
+    config = SearchConfig.of(
         space=space,
         study=study,
         studies_dir=studies_dir,
@@ -138,7 +138,7 @@ def check(
         cache_dir=cache_dir,
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
-        **sizes,  # type: ignore[arg-type]
+        **sizes,
     )
     asked = ProxyCheck(
         networks=networks,
@@ -147,11 +147,11 @@ def check(
         training_free=tuple(name.strip() for name in training_free.split(",") if name.strip()),
         target=open_study(target, studies_dir) if target else None,
     )
-    folder = find_study(request)[1]
+    folder = find_study(config)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     progress = build_console(stderr=True)
     with build_display(progress) as display:
-        checked = check_proxy(request, limited, folder, asked, display, jobs=jobs)
+        checked = check_proxy(config, limited, folder, asked, display, jobs=jobs)
     options: dict[str, Any] = {
         "data": parse_source(data).name,  # reports are kept, and name no folder of this machine
         "study": study,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from hilo_nas.cli.config import build_config
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.hints import hints_after_search, resume_hint
 from hilo_nas.cli.options import (
@@ -14,7 +16,6 @@ from hilo_nas.cli.options import (
     BatchSize,
     CacheDir,
     ChannelsLast,
-    CheckpointMib,
     ClassFrom,
     Compile,
     CudaGraph,
@@ -39,7 +40,7 @@ from hilo_nas.proxy.kinds import proxy_names
 
 if TYPE_CHECKING:
     from hilo_nas.events import SearchFinished
-    from hilo_nas.search import SearchRequest  # Optuna takes its time
+    from hilo_nas.search import SearchConfig
     from hilo_nas.study import Study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -122,9 +123,9 @@ def run(
         ),
     ] = None,
     remeasure: Annotated[
-        bool,
-        typer.Option("--remeasure/--no-remeasure", help="Time contended networks and the front again."),
-    ] = True,
+        bool | None,
+        typer.Option("--remeasure/--no-remeasure", help="Time contended networks and the front again; the default."),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -166,9 +167,7 @@ def run(
     ] = None,
     eta: Annotated[
         float | None,
-        typer.Option(
-            help="One of how many networks goes on at a rung, and the ratio of rungs: 2 and 3 by default; 0 stops none."
-        ),
+        typer.Option(help="One of how many networks continues at a rung; 2 by default, 0 for all of them."),
     ] = None,
     raise_budget: Annotated[
         int | None,
@@ -182,7 +181,10 @@ def run(
             metavar="N", help="Train the front, anchors, peers and those near it with N further seeds at the end."
         ),
     ] = None,
-    checkpoint_mib: CheckpointMib = 2048.0,
+    checkpoint_mib: Annotated[
+        float | None,
+        typer.Option(help="Disk space for checkpoints in MiB; 0 keeps none.", show_default="2048"),
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -193,94 +195,102 @@ def run(
     sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2 or random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of the trainings.")] = None,
     idle_timeout: Annotated[
-        str, typer.Option(metavar="TIME", help="A worker silent for so long is ended and its trial failed.")
-    ] = "10m",
+        str | None,
+        typer.Option(
+            metavar="TIME", help="A worker silent for so long is ended and its trial failed.", show_default="10m"
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings in YAML, as `hilo-nas config` prints them, or a manifest.yaml."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting, over those of --config; repeat it."),
+    ] = None,
     studies_dir: StudiesDir = None,
 ) -> None:
     """Runs the search."""
-    from hilo_nas.search.request import SearchRequest
-
-    idle_timeout_s = parse_duration(idle_timeout)
-    assert idle_timeout_s is not None
-    request = SearchRequest(
-        space=space,
-        study=study,
-        studies_dir=studies_dir,
-        trials=trials,
-        until_trials=until_trials,
-        timeout_s=parse_duration(timeout),
-        sampler=sampler,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
-        img_size=img_size,
-        precision=precision,
-        channels_last=channels_last,
-        compile=compile_,
-        threads=threads,
-        runtime=runtime,
-        env=env,
-        cuda_graph=cuda_graph,
-        fused=fused,
-        also=tuple(also or ()),
-        min_images_per_s=min_images_per_s,
-        max_latency_ms=max_latency_ms,
-        max_memory_mib=max_memory_mib,
-        timing_s=seconds,
-        speeds=speeds,
-        reuse=reuse,
-        networks=() if networks is None else tuple(name.strip() for name in networks.split(",")),
-        peers=() if peers is None else tuple(peer.strip() for peer in peers.split(",")),
-        remeasure=remeasure,
-        data=data,
-        val_data=val_data,
-        group_by=group_by,
+    flags = {
+        "space": space,
+        "study": study,
+        "studies_dir": studies_dir,
+        "trials": trials,
+        "until_trials": until_trials,
+        "timeout_s": parse_duration(timeout),
+        "sampler": sampler,
+        "seed": seed,
+        "device": device,
+        "batch_size": batch_size,
+        "img_size": img_size,
+        "precision": precision,
+        "channels_last": channels_last,
+        "compile": compile_,
+        "threads": threads,
+        "runtime": runtime,
+        "env": env,
+        "cuda_graph": cuda_graph,
+        "fused": fused,
+        "also": tuple(also or ()),
+        "min_images_per_s": min_images_per_s,
+        "max_latency_ms": max_latency_ms,
+        "max_memory_mib": max_memory_mib,
+        "timing_s": seconds,
+        "speeds": speeds,
+        "reuse": reuse,
+        "networks": () if networks is None else tuple(name.strip() for name in networks.split(",")),
+        "peers": () if peers is None else tuple(peer.strip() for peer in peers.split(",")),
+        "remeasure": remeasure,
+        "data": data,
+        "val_data": val_data,
+        "group_by": group_by,
         **reading_fields(class_from, background, value_range, skip_broken),
-        cache_dir=cache_dir,
-        proxy=proxy,
-        proxy_img_size=proxy_img_size,
-        proxy_batch_size=proxy_batch_size,
-        proxy_images=proxy_images,
-        proxy_precision=proxy_precision,
-        rungs=rungs,
-        eta=eta,
-        raise_budget=raise_budget,
-        confirm=confirm,
-        checkpoint_mib=checkpoint_mib,
-        metric=metric,
-        idle_timeout_s=idle_timeout_s,
-    )
+        "cache_dir": cache_dir,
+        "proxy": proxy,
+        "proxy_img_size": proxy_img_size,
+        "proxy_batch_size": proxy_batch_size,
+        "proxy_images": proxy_images,
+        "proxy_precision": proxy_precision,
+        "rungs": rungs,
+        "eta": eta,
+        "raise_budget": raise_budget,
+        "confirm": confirm,
+        "checkpoint_mib": checkpoint_mib,
+        "metric": metric,
+        "idle_timeout_s": parse_duration(idle_timeout),
+    }
+    asked = build_config(flags, config, settings or ())
     console = build_console()
     if dry_run:
-        _print_cost(request, console)
+        _print_cost(asked, console)
     else:
-        _search(request, console)
+        _search(asked, console)
 
 
-def _search(request: SearchRequest, console: Console) -> None:
+def _search(config: SearchConfig, console: Console) -> None:
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
     from hilo_nas.search import run_search
     from hilo_nas.search.setting import find_study
 
-    folder = find_study(request)[1]
+    folder = find_study(config)[1]
     try:
         with build_display(console) as display:
-            study, finished = run_search(request, display)
+            study, finished = run_search(config, display)
     except KeyboardInterrupt:
-        way = f"Resume with: {resume_hint(request.study or folder.name, request.studies_dir).command}"
+        way = f"Resume with: {resume_hint(config.study.name or folder.name, config.study.studies_path).command}"
         if not folder.exists:
             way = "Nothing was measured yet: start it again with the same command."
         build_console(stderr=True).print(way, soft_wrap=True)
         raise
     if not study.manifest.plan.declaration.gives_scores:
-        _print_timings(study, finished, request, console)
+        _print_timings(study, finished, config, console)
         return
     console.print()
-    print_front(study, console, name=request.study, studies_dir=request.studies_dir)
+    print_front(study, console, name=config.study.name, studies_dir=config.study.studies_path)
     notes, hints = hints_after_search(
-        request.study or study.name,
-        request.studies_dir,
+        config.study.name or study.name,
+        config.study.studies_path,
         study.manifest,
         study.front(),
         is_exhausted=finished.stopped_by == "exhausted",
@@ -295,13 +305,13 @@ def _search(request: SearchRequest, console: Console) -> None:
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _print_timings(study: Study, finished: SearchFinished, request: SearchRequest, console: Console) -> None:
+def _print_timings(study: Study, finished: SearchFinished, config: SearchConfig, console: Console) -> None:
     """Prints how a study without a proxy ended, and how to search with its timings."""
     from hilo_nas.cli.front import print_front
 
-    name = request.study or study.name
+    name = config.study.name or study.name
     console.print()
-    print_front(study, console, name=name, studies_dir=request.studies_dir)
+    print_front(study, console, name=name, studies_dir=config.study.studies_path)
     ending = _ENDINGS[finished.stopped_by]
     console.print(
         f"{finished.measured} of {finished.total} networks timed, {ending}; this run took "
@@ -311,13 +321,13 @@ def _print_timings(study: Study, finished: SearchFinished, request: SearchReques
     )
 
 
-def _print_cost(request: SearchRequest, console: Console) -> None:
+def _print_cost(config: SearchConfig, console: Console) -> None:
     from hilo_nas.cli.display import build_display
     from hilo_nas.search import estimate_cost
     from hilo_nas.search.dry_run import CONFIRMED
 
     with build_display(console) as display:
-        cost = estimate_cost(request, display)
+        cost = estimate_cost(config, display)
     console.print(
         f"{duration(cost.timing_s)} timing + {duration(cost.training_s)} training per trial "
         f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in all)\n"

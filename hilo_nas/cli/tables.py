@@ -20,10 +20,12 @@ from hilo_nas.one_line import one_line
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Metric, metric_named
 from hilo_nas.records import TrialRecord
 
-__all__ = ["Column", "metric_of", "print_columns", "print_front_table"]
+__all__ = ["MOST_TIES", "Column", "metric_of", "print_columns", "print_front_table", "rows_of"]
 
 _UNBOUNDED = 10_000
 """Terminal columns that any table fits into."""
+MOST_TIES = 30
+"""Ties that a front's table shows: the likeliest ones. With one seed each, hundreds may be tied."""
 _TIES = 5
 """Members of the front that a tie names at most."""
 
@@ -34,6 +36,13 @@ def metric_of(records: Sequence[TrialRecord]) -> Metric:
     return next((metric_named(name) for name in names), DEFAULT_PROXY.metrics[0])
 
 
+def rows_of(front: Front) -> tuple[TrialRecord, ...]:
+    """Returns the trials of a front's table: its members, the ties that are on the front most probably, its peers."""
+    probabilities = front.probabilities()
+    likely = {*sorted(front.ties, key=lambda number: -probabilities[number])[:MOST_TIES]}
+    return (*front.members, *(front.by_number[number] for number in front.ties if number in likely), *front.peers)
+
+
 def print_front_table(
     front: Front,
     anchors: Collection[str],
@@ -41,7 +50,7 @@ def print_front_table(
     *,
     limits: Collection[str] = (),
 ) -> None:
-    """Prints a row per trial of a front, of its ties and of the peers.
+    """Prints a row per trial of `rows_of` a front.
 
     Anchors are marked with a star, peers with a plus, ties with ~.
 
@@ -54,7 +63,7 @@ def print_front_table(
         limits: Names of the limits that the trials must keep: a limited latency has a column that always stays.
     """
     ties, half_widths, probabilities = front.ties, front.half_widths, front.probabilities()
-    rows = (*front.members, *(front.by_number[number] for number in ties), *front.peers)
+    rows = rows_of(front)
 
     def describe(record: TrialRecord) -> str:
         return record.key if record.subject.arch is None else describe_arch(record.subject.arch)

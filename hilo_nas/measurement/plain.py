@@ -241,7 +241,7 @@ def _explained(text: str, value: Any) -> str:
     text = text.replace("Number out of range", "a number of usual size")
     expected = text.removeprefix("Expected ").partition(", got ")[0]
     for name, words in _KINDS.items():
-        expected = expected.replace(f"`{name}`", words)
+        expected = re.sub(rf"\b{name}\b", words, expected)
     path = path.rstrip("`")
     return (
         f"{path} must be {expected.replace('`', '').replace(' | null', ' or null')}, but got {_shown(_at(value, path))}"

@@ -9,27 +9,27 @@ from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.local import Local, load_local
 from hilo_nas.proxy.kinds import find_proxy
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.study import Study
 
 __all__ = ["Known"]
 
 
 class Known:
-    """What a request and a study's `local.yaml` say together; the request comes first.
+    """What a configuration and a study's `local.yaml` say together; the configuration comes first.
 
     Args:
-        request: What was asked.
+        config: What was asked.
         folder: The study.
     """
 
-    def __init__(self, request: SearchRequest, folder: Study) -> None:
-        self._request, self._folder = request, folder
+    def __init__(self, config: SearchConfig, folder: Study) -> None:
+        self._config, self._folder = config, folder
         self._local: Local = load_local(folder.local_path)
 
     def tell_of_ignored(self, emit: Emit) -> None:
         """Warns of a `local.yaml` that is not used, with what to type to have the same."""
-        ignored = {name: value for name, value in self._local.ignored.items() if getattr(self._request, name) is None}
+        ignored = {name: value for name, value in self._local.ignored.items() if self._config.option(name) is None}
         is_needless = set(self._local.ignored.items()) == {("data", "digits")}  # which a study finds by itself
         if self._local.fault is None or is_needless:
             return
@@ -40,7 +40,7 @@ class Known:
 
     def find(self, option: str) -> str | None:
         """Returns what is known of an option; None where nothing is."""
-        given = getattr(self._request, option)
+        given = self._config.option(option)
         return self._local.values.get(option) if given is None else str(given)
 
     def check_function(self, option: str) -> None:
@@ -51,7 +51,7 @@ class Known:
             NotFoundError: It is gone.
         """
         value = self._local.values.get(option)
-        if value is None or getattr(self._request, option) is not None or not _is_function(option, value):
+        if value is None or self._config.option(option) is not None or not _is_function(option, value):
             return
         if not self._local.is_unchanged(option):
             raise UsageError(

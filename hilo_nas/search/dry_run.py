@@ -25,9 +25,10 @@ from hilo_nas.events import (
 )
 from hilo_nas.proxy.kinds import Attempt
 from hilo_nas.records import Subject
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.outlook import foresee_limits
 from hilo_nas.search.peers import check_peers, due_peers
-from hilo_nas.search.request import SearchRequest, eta_of
+from hilo_nas.search.resolve import eta_of
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.rungs import expected_share
 from hilo_nas.search.setting import Setting, find_study, set_up, total_asked, trials_asked
@@ -71,48 +72,48 @@ class Cost:
     """Seconds of training `CONFIRMED` networks with the further seeds asked for, which comes on top; None without."""
 
 
-def estimate_cost(request: SearchRequest, emit: Emit, *, evaluator: Evaluator | None = None) -> Cost:
-    """Returns what this request would cost, as a new study or as more of a stored one.
+def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | None = None) -> Cost:
+    """Returns what a search would cost, as a new study or as more of a stored one.
 
     Makes and changes no study, but fills the image cache.
 
     Args:
-        request: The search asked for.
+        config: The search asked for.
         emit: Told of all of it.
         evaluator: Who measures and trains; this machine if left out.
 
     Raises:
         HiloNasError: As the search itself would.
     """
-    space, folder = find_study(request)
+    space, folder = find_study(config)
     start = time.monotonic()
     emit = _Waiting(emit, start)
     with (
         tempfile.TemporaryDirectory() as logs,
         evaluator_or_local(
-            evaluator, Path(logs), purpose="a dry run", idle_timeout_s=request.idle_timeout_s
+            evaluator, Path(logs), purpose="a dry run", idle_timeout_s=config.study.idle_timeout_s
         ) as evaluator,
     ):
-        check_peers(request, folder, evaluator, emit)
+        check_peers(config, folder, evaluator, emit)
         if folder.exists:
             manifest = folder.manifest
-            setting = reopen(request, folder, manifest, space, evaluator, emit)
+            setting = reopen(config, folder, manifest, space, evaluator, emit)
             measured = sum(record.is_measured for record in folder.records)
-            trials = max(total_asked(request, manifest.trials, measured) - measured, 0)
+            trials = max(total_asked(config, manifest.trials, measured) - measured, 0)
             eta = manifest.eta
         else:
             assert space is not None
-            setting = set_up(request, space, evaluator, emit)
-            trials, eta = trials_asked(request, space), eta_of(request)
+            setting = set_up(config, space, evaluator, emit)
+            trials, eta = trials_asked(config, space), eta_of(config)
         return price_search(
-            request,
+            config,
             setting,
             evaluator,
             emit,
             trials=trials,
             set_up_s=time.monotonic() - start,
             eta=eta,
-            peers=due_peers(request, folder),
+            peers=due_peers(config, folder),
         )
 
 
@@ -122,7 +123,7 @@ def share_of(foreseen: LimitsForeseen | None) -> float:
 
 
 def price_search(
-    request: SearchRequest,
+    config: SearchConfig,
     setting: Setting,
     evaluator: Evaluator,
     emit: Emit,
@@ -138,7 +139,7 @@ def price_search(
     the limits can be kept is looked at next (`LimitsForeseen`).
 
     Args:
-        request: The search asked for; its timeout is read.
+        config: The search asked for; its timeout is read.
         setting: The study's.
         evaluator: Who tries them.
         emit: Takes the events of the workers and the first estimate.
@@ -167,8 +168,8 @@ def price_search(
     each = [sum(seconds) for seconds in tried]
     trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
     fits = None
-    if request.timeout_s is not None:
-        fits = min(trials, max(0, int((request.timeout_s - set_up_s - peers_s) / trial_s)))
+    if config.search.timeout_s is not None:
+        fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - peers_s) / trial_s)))
     pixels = setting.data.n_images * 3 * setting.plan.img_size**2
     return Cost(
         networks=len(each),
@@ -182,7 +183,7 @@ def price_search(
         total_s=set_up_s + peers_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
-        confirmation_s=CONFIRMED * request.confirm * statistics.fmean(trainings) if request.confirm else None,
+        confirmation_s=CONFIRMED * config.proxy.confirm * statistics.fmean(trainings) if config.proxy.confirm else None,
     )
 
 

@@ -10,31 +10,31 @@ from hilo_nas.evaluation import Evaluator, Prepare, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.study import Study, open_study
 
 __all__ = ["check_peers", "due_peers", "join_peers", "tell_cost"]
 
 
-def check_peers(request: SearchRequest, study: Study, evaluator: Evaluator, emit: Emit) -> None:
+def check_peers(config: SearchConfig, study: Study, evaluator: Evaluator, emit: Emit) -> None:
     """Checks before anything is spent that the peers asked for can be compared with in a study, there or still to be.
 
     Raises:
         UsageError: timm does not know one of them, or the machine that timed the others did not time it.
     """
-    if not request.peers:
+    if not config.search.baselines:
         return
-    run_task(evaluator, Prepare(timm_names=tuple(peer.removeprefix("timm:") for peer in request.peers)), emit)
+    run_task(evaluator, Prepare(timm_names=tuple(peer.removeprefix("timm:") for peer in config.search.baselines)), emit)
     records: list[TrialRecord] = []
-    if request.speeds is not None:
-        records += open_study(request.speeds, request.studies_dir).records
+    if config.study.speeds is not None:
+        records += open_study(config.study.speeds, config.study.studies_path).records
     if study.exists:
         records += study.records
-    timer = request.speeds or (study.manifest.speeds if study.exists else None)
+    timer = config.study.speeds or (study.manifest.speeds if study.exists else None)
     if timer is None:
         return
     timed = {record.key for record in records if record.measurements}
-    if missing := [peer for peer in request.peers if peer not in timed]:
+    if missing := [peer for peer in config.search.baselines if peer not in timed]:
         way = command("search", "--study", timer, "--peers", ",".join(missing))
         raise UsageError(
             f"peers must have been timed where the other networks were, but study {timer} did not time "
@@ -60,14 +60,14 @@ def tell_cost(peers: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[float
     emit(Notice(text=f"{count} timed{of_images}, in about {duration}" if tried else f"{count} timed{of_images}"))
 
 
-def join_peers(stored: tuple[str, ...], request: SearchRequest) -> tuple[str, ...]:
-    """Returns a study's peers with those that a request adds, each once."""
-    return tuple(dict.fromkeys((*stored, *request.peers)))
+def join_peers(stored: tuple[str, ...], config: SearchConfig) -> tuple[str, ...]:
+    """Returns a study's peers with those that a configuration adds, each once."""
+    return tuple(dict.fromkeys((*stored, *config.search.baselines)))
 
 
-def due_peers(request: SearchRequest, study: Study) -> tuple[str, ...]:
+def due_peers(config: SearchConfig, study: Study) -> tuple[str, ...]:
     """Returns the peers that a search would try, in a study that is there or still to be made."""
     stored = study.manifest.peers if study.exists else ()
     records = study.records if study.exists else []
     known = {record.key for record in records if not record.is_open}
-    return tuple(peer for peer in join_peers(stored, request) if peer not in known)
+    return tuple(peer for peer in join_peers(stored, config) if peer not in known)

@@ -12,7 +12,7 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.search.ladder import Ladder
-from hilo_nas.search.request import DEFAULT_RATIO
+from hilo_nas.search.resolve import DEFAULT_RATIO
 from hilo_nas.study import Study
 from hilo_nas.transitions import mark_raised
 

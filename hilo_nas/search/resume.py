@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
+from hilo_nas.aims import CONDITION_OPTIONS
 from hilo_nas.commands import command
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
@@ -17,14 +18,10 @@ from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import TrialRecord, forms_under
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.consent import Known
-from hilo_nas.search.request import (
-    SearchRequest,
-    aims_of,
-    check_proxy_options,
-    condition_options,
-    reading_options,
-)
+from hilo_nas.search.resolve import PLAN_OPTIONS, aims_of, check_proxy_options, config_of
+from hilo_nas.search.rungs import rungs_of
 from hilo_nas.search.setting import (
     DEFAULT_DATA,
     Setting,
@@ -41,21 +38,20 @@ from hilo_nas.study import Study
 
 __all__ = ["differing_facts", "reopen"]
 
-_PLAN_OPTIONS = {
-    "proxy_img_size": "img_size",
-    "proxy_batch_size": "batch_size",
-    "proxy_images": "images",
-    "proxy_precision": "precision",
-    "metric": "metric",
-    "group_by": "group_by",
-}
+_COMPARED = (
+    *CONDITION_OPTIONS,
+    *PLAN_OPTIONS,
+    *("class_from", "background", "value_range", "skip_broken"),
+    *("rungs", "eta", "seed"),
+)
+"""Options whose value in a stored study a call cannot change."""
 
 Differences = dict[str, tuple[Any, Any]]
 """What differs, by the name of the option or the fact, as (stored, now)."""
 
 
 def reopen(
-    request: SearchRequest,
+    config: SearchConfig,
     folder: Study,
     manifest: Manifest,
     space: SearchSpace | None,
@@ -69,15 +65,15 @@ def reopen(
         DeviceError: This machine does not have the device.
         DataError: The data cannot serve, or this machine does not know where it lies.
     """
-    name = request.device or (None if manifest.speeds else manifest.objective.device)
+    name = config.timing.device or (None if manifest.speeds else manifest.objective.device)
     if name is not None:
         kind_of_device(name)
-    differing = _differing_options(request, manifest, space)
+    differing = _differing_options(config, manifest, space)
     if "proxy" not in differing:
-        check_proxy_options(request, manifest.plan.declaration)
+        check_proxy_options(config, manifest.plan.declaration)
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # no timing mends that
-    known = Known(request, folder)
+    known = Known(config, folder)
     report = run_task(evaluator, Inspect(target=name), emit)
     identity = report.identity
     timed = None
@@ -95,7 +91,7 @@ def reopen(
     source = _find_proxy(known, folder, manifest) if manifest.plan.declaration.has_source else None
 
     def prepare_data() -> Preparation:
-        return _prepare_data(known, folder, manifest, request.class_from, evaluator, emit)
+        return _prepare_data(known, folder, manifest, config.data.class_from, evaluator, emit)
 
     images, prepared = prepare(manifest.plan, source, report.target, prepare_data, evaluator, emit)
     data = identify_data(images.facts)
@@ -119,7 +115,7 @@ def reopen(
         data=manifest.data,
         prepared=prepared.facts,
         resources=Resources(
-            target=report.target, data=images.reference, proxy=prepared.reference, timing_s=request.timing_s
+            target=report.target, data=images.reference, proxy=prepared.reference, timing_s=config.timing.seconds
         ),
         timed=timed,
         timed_by=manifest.speeds,
@@ -241,7 +237,7 @@ def _differing_forms(
     return found
 
 
-def _differing_options(request: SearchRequest, manifest: Manifest, space: SearchSpace | None) -> Differences:
+def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSpace | None) -> Differences:
     """The options given that the study was not made with."""
     pairs: Differences = {}
     if space is not None:
@@ -249,32 +245,23 @@ def _differing_options(request: SearchRequest, manifest: Manifest, space: Search
             f"{manifest.space.name} ({manifest.space.hash()})",
             f"{space.name} ({space.hash()})",
         )
-    for option, value in condition_options(request).items():
-        pairs[option] = (getattr(manifest.objective, option), value)
-    aims = aims_of(request, manifest.objective)
-    if request.also:
+    aims = aims_of(config, manifest.objective)
+    if config.timing.also:
         labels = {condition.label() for condition in manifest.conditions[1:]}
         asked = {condition.label() for condition in aims.conditions[1:]}
         # Of the conditions of a study that timed, those named are the ones with limits; this study has them all.
         pairs["also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
     for limit, bound in aims.limits.items():
         pairs[limit] = (manifest.limits_in_force.get(limit), bound)
-    if request.proxy is not None:
-        pairs["proxy"] = (manifest.plan.proxy, proxy_named(request.proxy).name)
-    for option, field in _PLAN_OPTIONS.items():
-        pairs[option] = (getattr(manifest.plan, field), getattr(request, option))
-    stored_reading = ReadOptions.from_dict(manifest.data.reading)
-    for option, value in reading_options(request).items():
-        pairs[option] = (getattr(stored_reading, option), value)
-    if request.class_from is not None:
-        # A study that was not told has taken the first level, or it would not be there.
-        pairs["class_from"] = (stored_reading.class_from or "first", request.class_from)
-    if request.speeds is not None and manifest.speeds is None:
-        pairs["speeds"] = (None, request.speeds)
-    if request.rungs is not None:
-        pairs["rungs"] = (len(manifest.plan.rungs) + 1, request.rungs)
-    if request.eta is not None:
-        pairs["eta"] = (manifest.eta or 0.0, request.eta)
-    pairs["sampler"] = (manifest.sampler, request.sampler)
-    pairs["seed"] = (manifest.seed, request.seed)
+    stored = config_of(manifest)
+    for option in _COMPARED:
+        pairs[option] = (stored.option(option), config.option(option))
+    if config.proxy.name is not None:
+        pairs["proxy"] = (manifest.plan.proxy, proxy_named(config.proxy.name).name)
+    plan, ratio = manifest.plan, config.proxy.rung_ratio
+    if ratio is not None and rungs_of(plan.images, count=len(plan.rungs) + 1, eta=ratio) != plan.rungs:
+        pairs["rung_ratio"] = (stored.proxy.rung_ratio, ratio)
+    pairs["sampler"] = (manifest.sampler, config.search.sampler)
+    if config.study.speeds is not None and manifest.speeds is None:
+        pairs["speeds"] = (None, config.study.speeds)
     return {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}

@@ -1,4 +1,4 @@
-"""A search from request to end: finds or makes the study, runs the loop, times the front side by side."""
+"""A search from its configuration to its end: finds or makes the study, runs the loop, times the front side by side."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hilo_nas.local import load_local, write_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.search.calibrating import renew_calibrations
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.confirm import confirm_front
 from hilo_nas.search.dry_run import price_search, try_networks
 from hilo_nas.search.holding import locked
@@ -24,7 +25,7 @@ from hilo_nas.search.peers import check_peers, join_peers, tell_cost
 from hilo_nas.search.quieter import QuieterMoments
 from hilo_nas.search.raising import raise_budget, raised
 from hilo_nas.search.remeasure import time_front
-from hilo_nas.search.request import DEFAULT_SAMPLER, SearchRequest, eta_of, plan_of
+from hilo_nas.search.resolve import DEFAULT_SAMPLER, eta_of, plan_of, resolve
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import DEFAULT_DATA, Setting, find_study, local_of, set_up, total_asked, trials_asked
 from hilo_nas.search.study_tasks import Resources
@@ -37,7 +38,7 @@ from hilo_nas.search.takeover import (
     tell_of_missing,
     write_copies,
 )
-from hilo_nas.search.timing_only import RANDOM, check_time_only, time_only
+from hilo_nas.search.timing_only import check_time_only, time_only
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study, open_study
@@ -45,13 +46,11 @@ from hilo_nas.study import Study, open_study
 __all__ = ["run_search"]
 
 
-def run_search(
-    request: SearchRequest, emit: Emit, *, evaluator: Evaluator | None = None
-) -> tuple[Study, SearchFinished]:
+def run_search(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | None = None) -> tuple[Study, SearchFinished]:
     """Runs a search and returns its study and how it ended.
 
     Args:
-        request: What is asked for.
+        config: What is asked for.
         emit: Told of all of it.
         evaluator: Who measures and trains; this machine if left out.
 
@@ -62,9 +61,9 @@ def run_search(
         HiloNasError: The device, the data or the disk cannot serve.
         KeyboardInterrupt: The user stopped it; everything finished is kept.
     """
-    space, found = find_study(request)
+    space, found = find_study(config)
     study = Study(found.path)  # nothing is loaded before the lock is held
-    if request.raise_budget is not None and not study.exists:
+    if config.proxy.raise_budget is not None and not study.exists:
         raise UsageError(f"a budget can be raised of a stored study alone, and there is no study {study.name} yet")
     start = time.monotonic()
     with (
@@ -75,26 +74,26 @@ def run_search(
             study.logs_path,
             purpose=f"study {study.name}",
             checkpoints=study.checkpoints_path,
-            checkpoint_mib=request.checkpoint_mib,
-            idle_timeout_s=request.idle_timeout_s,
+            checkpoint_mib=config.study.checkpoint_mib,
+            idle_timeout_s=config.study.idle_timeout_s,
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
-        check_peers(request, study, evaluator, journal)
+        check_peers(config, study, evaluator, journal)
         if study.exists:
-            manifest, setting = _resume(request, study, space, evaluator, journal)
-            manifest, setting = _renew(request, study, manifest, setting, evaluator, journal)
+            manifest, setting = _resume(config, study, space, evaluator, journal)
+            manifest, setting = _renew(config, study, manifest, setting, evaluator, journal)
         else:
             assert space is not None
-            manifest, setting = _create(request, study, space, evaluator, journal)
+            manifest, setting = _create(config, study, space, evaluator, journal)
         open_files.enter_context(study.keeping_csv_files())
         setting.draw_sheet(study, evaluator, journal)
         if not manifest.plan.declaration.gives_scores:
-            finished = time_only(request, study, evaluator, setting.tasks, journal)
+            finished = time_only(config, study, evaluator, setting.tasks, journal)
             journal(finished)
             return study, finished
         quieter = None
-        if request.remeasure and setting.timed is None:
+        if config.timing.remeasure and setting.timed is None:
             quieter = QuieterMoments(study, manifest, evaluator, setting.resources, journal, began=start)
         loop = SearchLoop(
             study,
@@ -118,10 +117,10 @@ def run_search(
         due = [peer for peer in manifest.peers if peer not in known]
         subjects = [Subject(timm=peer.removeprefix("timm:")) for peer in due]
         tell_cost(due, manifest.plan, try_networks(evaluator, setting, subjects, journal), journal)
-        left_s = None if request.timeout_s is None else request.timeout_s - (time.monotonic() - start)
+        left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
-        if request.confirm:
-            confirm_front(study, manifest, evaluator, setting.resources, journal, further_seeds=request.confirm)
+        if config.proxy.confirm:
+            confirm_front(study, manifest, evaluator, setting.resources, journal, further_seeds=config.proxy.confirm)
         if quieter is not None:
             quieter.wait()
             _time_front(study, manifest, evaluator, setting.resources, journal)
@@ -131,31 +130,31 @@ def run_search(
 
 
 def _create(
-    request: SearchRequest, study: Study, space: SearchSpace, evaluator: Evaluator, emit: Emit
+    config: SearchConfig, study: Study, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
-    plan = plan_of(request, space)
-    check_time_only(request, plan)
-    source = open_study(request.reuse, request.studies_dir) if request.reuse else None
+    plan = plan_of(config, space)
+    check_time_only(config, plan)
+    source = open_study(config.study.reuse, config.study.studies_path) if config.study.reuse else None
     if source is not None:
         check_plan(source, plan)  # before a device is read and images are decoded
-    setting = set_up(request, space, evaluator, emit)
-    trials = trials_asked(request, space)
-    _foresee(request, setting, evaluator, emit, trials)
+    setting = set_up(config, space, evaluator, emit)
+    full, trials = resolve(config, space).search, trials_asked(config, space)
+    _foresee(config, setting, evaluator, emit, trials)
     manifest = setting.build_manifest(
         study.name,
-        sampler=request.sampler or (DEFAULT_SAMPLER if plan.declaration.gives_scores else RANDOM),
-        seed=request.seed if request.seed is not None else 0,
+        sampler=full.sampler or DEFAULT_SAMPLER,
+        seed=full.seed or 0,
         trials=trials,
-        eta=eta_of(request) if plan.declaration.gives_scores else None,
-        peers=join_peers((), request),
+        eta=eta_of(config) if plan.declaration.gives_scores else None,
+        peers=join_peers((), config),
     )
     scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
     copies = merge_copies(setting.timed, scored, manifest)
-    if not request.until_trials:
+    if not config.search.until_trials:
         taken_over = sum(copy.state == TrialState.WAITING and not copy.is_peer for copy in copies)
         manifest = dataclasses.replace(manifest, trials=trials + taken_over)
-    source_of_images = request.data or (DEFAULT_DATA if setting.data.n_images else None)
-    write_local(study.local_path, local_of(dataclasses.replace(request, data=source_of_images)))
+    source_of_images = config.data.source or (DEFAULT_DATA if setting.data.n_images else None)
+    write_local(study.local_path, local_of(config.with_options(data=source_of_images)))
     study.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
     write_copies(study, copies)
     return study.manifest, setting
@@ -179,51 +178,51 @@ def _time_front(study: Study, manifest: Manifest, evaluator: Evaluator, resource
         emit(Notice(level="warning", text=text))
 
 
-def _foresee(request: SearchRequest, setting: Setting, evaluator: Evaluator, emit: Emit, trials: int) -> None:
+def _foresee(config: SearchConfig, setting: Setting, evaluator: Evaluator, emit: Emit, trials: int) -> None:
     """Says, where there are limits to be measured, whether they can be kept and what the search will cost."""
     if not has_measured_limits(setting):
         return
     start = time.monotonic()
-    cost = price_search(request, setting, evaluator, emit, trials=trials, set_up_s=0.0, eta=eta_of(request))
+    cost = price_search(config, setting, evaluator, emit, trials=trials, set_up_s=0.0, eta=eta_of(config))
     emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
 
 
 def _resume(
-    request: SearchRequest, study: Study, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
+    config: SearchConfig, study: Study, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     manifest = study.manifest
-    check_time_only(request, manifest.plan)
+    check_time_only(config, manifest.plan)
     measured = sum(manifest.counts(record) for record in study.records)
-    source = open_study(request.reuse, request.studies_dir) if request.reuse else None
+    source = open_study(config.study.reuse, config.study.studies_path) if config.study.reuse else None
     if source is not None:
         check_same(source.manifest, manifest.plan, manifest.data)  # before a device is read
-    if request.raise_budget is not None:
-        raised(manifest, request.raise_budget)  # likewise
-    setting = reopen(request, study, manifest, space, evaluator, emit)
-    if local := {name: value for name, value in local_of(request).items() if value is not None}:
+    if config.proxy.raise_budget is not None:
+        raised(manifest, config.proxy.raise_budget)  # likewise
+    setting = reopen(config, study, manifest, space, evaluator, emit)
+    if local := {name: value for name, value in local_of(config).items() if value is not None}:
         write_local(study.local_path, {**load_local(study.local_path).values, **local})
     # Peers are points beside the search: with more of them, nothing becomes incomparable.
-    total, peers = total_asked(request, manifest.trials, measured), join_peers(manifest.peers, request)
+    total, peers = total_asked(config, manifest.trials, measured), join_peers(manifest.peers, config)
     if (total, peers) != (manifest.trials, manifest.peers):
         manifest = dataclasses.replace(manifest, trials=total, peers=peers)
         study.write_manifest(manifest)
     timed = None
     if setting.timed is not None:
         timed = list(setting.timed)
-        if request.speeds is not None:
-            timed += copy_timed(open_study(request.speeds, request.studies_dir), manifest)
+        if config.study.speeds is not None:
+            timed += copy_timed(open_study(config.study.speeds, config.study.studies_path), manifest)
     scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
     write_copies(study, merge_copies(timed, scored, manifest))
     manifest = study.manifest
     tell_of_missing(study, emit)
-    if request.raise_budget is not None:
-        manifest = raise_budget(study, manifest, request.raise_budget)
+    if config.proxy.raise_budget is not None:
+        manifest = raise_budget(study, manifest, config.proxy.raise_budget)
         setting = dataclasses.replace(setting, plan=manifest.plan)
     return manifest, setting
 
 
 def _renew(
-    request: SearchRequest,
+    config: SearchConfig,
     study: Study,
     manifest: Manifest,
     setting: Setting,
@@ -233,7 +232,7 @@ def _renew(
     """Calibrates anew where something is left to be timed here, because a bad calibration must not last."""
     known = {record.key for record in study.records if not record.is_open}
     is_done = sum(map(manifest.counts, study.records)) >= manifest.trials and set(manifest.peers) <= known
-    if setting.timed is not None or (is_done and request.raise_budget is None):
+    if setting.timed is not None or (is_done and config.proxy.raise_budget is None):
         return manifest, setting
     manifest = renew_calibrations(study, manifest, evaluator, setting.resources, emit)
     return manifest, dataclasses.replace(setting, calibrations=manifest.calibrations)

@@ -25,8 +25,17 @@ from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPl
 from hilo_nas.plugins import absolute
 from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.records import TrialRecord, write_atomically
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.reasons import beyond
-from hilo_nas.search.request import DEFAULT_SPACE, SearchRequest, aims_of, condition_options, plan_of, reading_of
+from hilo_nas.search.resolve import (
+    DEFAULT_SPACE,
+    DEFAULT_TRIALS,
+    aims_of,
+    condition_options,
+    plan_of,
+    reading_of,
+    resolve,
+)
 from hilo_nas.search.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.search.takeover import check_timings, copy_timed
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
@@ -50,7 +59,6 @@ __all__ = [
 ]
 
 DEFAULT_DATA = "digits"
-_DEFAULT_TRIALS = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +133,7 @@ class Setting:
             emit(Notice(level="warning", text=f"no contact sheet of the images was written: {error}"))
 
 
-def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emit: Emit) -> Setting:
+def set_up(config: SearchConfig, space: SearchSpace, evaluator: Evaluator, emit: Emit) -> Setting:
     """Returns a new study's setting, for which the evaluator is ready.
 
     Raises:
@@ -134,47 +142,45 @@ def set_up(request: SearchRequest, space: SearchSpace, evaluator: Evaluator, emi
         DataError: The data cannot serve.
         MeasurementError: The reference network does not fit.
     """
-    defaults = space.defaults
-    if request.device is not None:
-        kind_of_device(request.device)
-    plan = plan_of(request, space)
-    img_size = request.img_size or defaults.get("img_size", 224)
-    _check_sizes(space, {"img_size": img_size, "proxy_img_size": plan.img_size})
-    source = _source(request, space, plan)
+    if config.timing.device is not None:
+        kind_of_device(config.timing.device)
+    plan = plan_of(config, space)
+    fields = condition_options(resolve(config, space))
+    _check_sizes(space, {"img_size": fields["img_size"], "proxy_img_size": plan.img_size})
+    source = _source(config, space, plan)
     # What can be wrong with the aims is told before the device is read, for that takes seconds.
-    timer = None if request.speeds is None else _open_timer(request, space)
+    timer = None if config.study.speeds is None else _open_timer(config, space)
     if timer is not None:
-        aims = _aims_within(timer, request)
-        report = run_task(evaluator, Inspect(target=request.device), emit)  # it only trains
+        aims = _aims_within(timer, config)
+        report = run_task(evaluator, Inspect(target=config.timing.device), emit)  # it only trains
     else:
-        fields = {"batch_size": defaults.get("batch_size", 64), **condition_options(request), "img_size": img_size}
-        foreseen = aims_of(request, foresee_objective(fields, request.device))
+        foreseen = aims_of(config, foresee_objective(fields, config.timing.device))
         if foreseen.limits and not plan.declaration.gives_scores:
             raise UsageError(
                 "without a proxy, fast and slow networks are timed alike: leave the limits on images/s, latency and "
                 "memory out here, and give them to the search that trains."
             )
         _check_sizes(space, {"img_size": min(condition.img_size for condition in foreseen.conditions)})
-        report = run_task(evaluator, Inspect(target=request.device), emit)
-        aims = aims_of(request, build_objective(fields, report.target, report.threads))
+        report = run_task(evaluator, Inspect(target=config.timing.device), emit)
+        aims = aims_of(config, build_objective(fields, report.target, report.threads))
 
     def prepare_data() -> Preparation:
         if source is None:
-            return describe_nothing(defaults.get("num_classes", 1000))
+            return describe_nothing(space.defaults.get("num_classes", 1000))
         return prepare_images(
             source,
             plan,
-            cache_dir=request.cache_dir,
-            val_data=request.val_data,
-            options=reading_of(request),
+            cache_dir=config.data.cache_path,
+            val_data=config.data.val_source,
+            options=reading_of(config),
             evaluator=evaluator,
             emit=emit,
         )
 
-    images, prepared = prepare(plan, _function_of(request), report.target, prepare_data, evaluator, emit)
+    images, prepared = prepare(plan, _function_of(config), report.target, prepare_data, evaluator, emit)
     data = identify_data(images.facts)
     resources = Resources(
-        target=report.target, data=images.reference, proxy=prepared.reference, timing_s=request.timing_s
+        target=report.target, data=images.reference, proxy=prepared.reference, timing_s=config.timing.seconds
     )
     timed = None
     if timer is not None:
@@ -307,28 +313,28 @@ def calibrate_all(
     return calibrations
 
 
-def _open_timer(request: SearchRequest, space: SearchSpace) -> Study:
+def _open_timer(config: SearchConfig, space: SearchSpace) -> Study:
     """Returns the study whose timings stand in for timing here.
 
     Raises:
         NotFoundError: There is none.
         UsageError: Its timings cannot, or conditions are given beside them.
     """
-    assert request.speeds is not None
-    if given := condition_options(request):
+    assert config.study.speeds is not None
+    if given := condition_options(config):
         raise UsageError(
             f"with timings of another study, the conditions are its own: leave out {', '.join(given)}, or time the "
             "networks here."
         )
-    timer = open_study(request.speeds, request.studies_dir)
+    timer = open_study(config.study.speeds, config.study.studies_path)
     check_timings(timer, space)
     return timer
 
 
-def _aims_within(timer: Study, request: SearchRequest) -> Aims:
+def _aims_within(timer: Study, config: SearchConfig) -> Aims:
     """Returns all conditions of a study that timed, with the limits asked for under each."""
     conditions = timer.manifest.conditions
-    aims = aims_of(request, conditions[0])
+    aims = aims_of(config, conditions[0])
     if missing := [condition.label() for condition in aims.conditions if condition not in conditions]:
         raise UsageError(
             f"the timings must have been taken under every --also, but none of study {timer.name} was under "
@@ -338,10 +344,10 @@ def _aims_within(timer: Study, request: SearchRequest) -> Aims:
     return Aims(conditions=conditions, limits=aims.limits)
 
 
-def _source(request: SearchRequest, space: SearchSpace, plan: ProxyPlan) -> str | None:
+def _source(config: SearchConfig, space: SearchSpace, plan: ProxyPlan) -> str | None:
     """Returns the images of a new study; None where its proxy needs none."""
-    if request.data is not None or not plan.declaration.gives_scores:
-        return request.data
+    if config.data.source is not None or not plan.declaration.gives_scores:
+        return config.data.source
     if not plan.declaration.needs_data and space.name != DEFAULT_SPACE:
         return None
     if space.name != DEFAULT_SPACE:
@@ -399,47 +405,47 @@ _OF_A_NEW_STUDY = ("proxy", "proxy_images", "proxy_img_size", "proxy_batch_size"
 """Options that say how a study is made: with one of them and a name that no study has, a new one is made."""
 
 
-def find_study(request: SearchRequest) -> tuple[SearchSpace | None, Study]:
+def find_study(config: SearchConfig) -> tuple[SearchSpace | None, Study]:
     """Returns the space asked for, if any, and the study's folder, whether it is there or not."""
-    if request.space is None and request.study is not None:
+    if config.space is None and config.study.name is not None:
         try:
-            return None, open_study(request.study, request.studies_dir)
+            return None, open_study(config.study.name, config.study.studies_path)
         except NotFoundError:
-            if not any(getattr(request, name) is not None for name in _OF_A_NEW_STUDY):
+            if not any(config.option(name) is not None for name in _OF_A_NEW_STUDY):
                 raise  # a name that was mistyped, more likely than a study to be made
-    space = load_space(request.space or DEFAULT_SPACE)
-    if request.study is None:
-        device = f"-{kind_of_device(request.device)}" if request.device else ""
-        return space, new_study(space.name + device, request.studies_dir)
+    space = load_space(config.space or DEFAULT_SPACE)
+    if config.study.name is None:
+        device = f"-{kind_of_device(config.timing.device)}" if config.timing.device else ""
+        return space, new_study(space.name + device, config.study.studies_path)
     with contextlib.suppress(NotFoundError):
-        return space, open_study(request.study, request.studies_dir)
-    return space, new_study(request.study, request.studies_dir)
+        return space, open_study(config.study.name, config.study.studies_path)
+    return space, new_study(config.study.name, config.study.studies_path)
 
 
-def trials_asked(request: SearchRequest, space: SearchSpace) -> int:
+def trials_asked(config: SearchConfig, space: SearchSpace) -> int:
     """Returns how many networks a new study is to measure."""
-    listed = len(request.networks) or None
-    return request.until_trials or request.trials or listed or space.defaults.get("trials", _DEFAULT_TRIALS)
+    full = resolve(config, space).search
+    return full.until_trials or full.trials or DEFAULT_TRIALS
 
 
-def total_asked(request: SearchRequest, total: int, measured: int) -> int:
+def total_asked(config: SearchConfig, total: int, measured: int) -> int:
     """Returns a stored study's total: `trials` more than were measured, or `until_trials` in all, or what it was."""
-    if request.until_trials is not None:
-        return request.until_trials
-    return total if request.trials is None else measured + request.trials
+    if config.search.until_trials is not None:
+        return config.search.until_trials
+    return total if config.search.trials is None else measured + config.search.trials
 
 
-def _function_of(request: SearchRequest) -> str | None:
+def _function_of(config: SearchConfig) -> str | None:
     """Returns where the function lies that is to score networks; None for other proxies."""
-    proxy = find_proxy(request.proxy) if request.proxy else None
-    return absolute(request.proxy) if proxy is not None and proxy.has_source and request.proxy else None
+    proxy = find_proxy(config.proxy.name) if config.proxy.name else None
+    return absolute(config.proxy.name) if proxy is not None and proxy.has_source and config.proxy.name else None
 
 
-def local_of(request: SearchRequest) -> dict[str, Any]:
-    """Returns what a request says that is true on this machine alone, from whichever folder the next one comes."""
+def local_of(config: SearchConfig) -> dict[str, Any]:
+    """Returns what a configuration says that is true on this machine alone, with absolute paths."""
     return {
-        "data": absolute_source(request.data) if request.data else None,
-        "val_data": absolute_source(request.val_data) if request.val_data else None,
-        "proxy": _function_of(request),
-        "cache_dir": str(request.cache_dir.absolute()) if request.cache_dir else None,
+        "data": absolute_source(config.data.source) if config.data.source else None,
+        "val_data": absolute_source(config.data.val_source) if config.data.val_source else None,
+        "proxy": _function_of(config),
+        "cache_dir": str(config.data.cache_path.absolute()) if config.data.cache_path else None,
     }

@@ -21,11 +21,11 @@ from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.rounds import verdict_name
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.errands import Errand, ProxyErrand, TrainingErrand, run_errands
 from hilo_nas.search.holding import locked
 from hilo_nas.search.journal import Journal
 from hilo_nas.search.keeping import checkpoint_of, dispensable
-from hilo_nas.search.request import SearchRequest
 from hilo_nas.search.resume import reopen
 from hilo_nas.search.setting import Setting, local_of, set_up
 from hilo_nas.search.study_tasks import StudyTasks
@@ -63,7 +63,7 @@ class Course:
 
 
 def run_sweep(
-    request: SearchRequest,
+    config: SearchConfig,
     space: SearchSpace,
     study: Study,
     networks: Sequence[Swept],
@@ -79,7 +79,7 @@ def run_sweep(
     """Times and trains every network of the list and returns the records; goes on with what was begun.
 
     Args:
-        request: Device, conditions and data.
+        config: Device, conditions and data.
         space: What the networks are of.
         study: The study's.
         networks: The list. A stored list is gone on with where one of both begins with the other; of a longer stored
@@ -105,13 +105,13 @@ def run_sweep(
             study.logs_path,
             purpose=f"study {study.name}",
             checkpoints=study.checkpoints_path,
-            checkpoint_mib=request.checkpoint_mib,
-            idle_timeout_s=request.idle_timeout_s,
+            checkpoint_mib=config.study.checkpoint_mib,
+            idle_timeout_s=config.study.idle_timeout_s,
             jobs=jobs,
         ) as evaluator,
     ):
         study = Study(study.path)
-        manifest, setting, reused = _open(request, space, study, networks, plan, reuse, evaluator, journal)
+        manifest, setting, reused = _open(config, space, study, networks, plan, reuse, evaluator, journal)
         setting.draw_sheet(study, evaluator, journal)
         tasks = setting.tasks
         records = _timed(study, networks, tasks, evaluator, journal)
@@ -136,7 +136,7 @@ def run_sweep(
 
 
 def _open(
-    request: SearchRequest,
+    config: SearchConfig,
     space: SearchSpace,
     study: Study,
     networks: Sequence[Swept],
@@ -154,18 +154,18 @@ def _open(
             )
         _check_networks(study, networks)
         # Budgets may grow from one call to the next, for a training without a horizon goes on; none is ever dropped.
-        unbudgeted = dataclasses.replace(request, proxy_images=None, rungs=None, eta=None)
+        unbudgeted = config.with_options(proxy_images=None, rungs=None, eta=None, rung_ratio=None)
         setting = reopen(unbudgeted, study, manifest, space, evaluator, emit)
         plan = manifest.plan.with_budgets((*plan.rungs, plan.images))
         manifest = dataclasses.replace(manifest, trials=max(len(networks), manifest.trials))
     else:
-        setting = set_up(request, space, evaluator, emit)
+        setting = set_up(config, space, evaluator, emit)
         plan = dataclasses.replace(setting.plan, images=plan.images, rungs=plan.rungs)
         manifest = setting.build_manifest(study.name, sampler=ALL, seed=0, trials=len(networks), eta=None)
     manifest = dataclasses.replace(manifest, plan=plan)
     reused = reuse(manifest) if reuse else ()
     if is_new:
-        write_local(study.local_path, local_of(request))
+        write_local(study.local_path, local_of(config))
     study.write_manifest(manifest)
     return manifest, dataclasses.replace(setting, plan=plan), reused
 

@@ -18,21 +18,20 @@ from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.named_networks import find_network
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.config import SearchConfig
+from hilo_nas.search.resolve import RANDOM
 from hilo_nas.search.study_tasks import StudyTasks, time_together
 from hilo_nas.space import find_params, list_networks
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study
 from hilo_nas.transitions import fail, mark_timed
 
-__all__ = ["RANDOM", "check_time_only", "time_list", "time_only"]
+__all__ = ["check_time_only", "time_list", "time_only"]
 
-RANDOM = "random"
-"""Sampler of a study without a proxy."""
 _TOGETHER = 16
 
 
-def check_time_only(request: SearchRequest, plan: ProxyPlan) -> None:
+def check_time_only(config: SearchConfig, plan: ProxyPlan) -> None:
     """Checks options that depend on whether a study scores its networks.
 
     Raises:
@@ -40,18 +39,18 @@ def check_time_only(request: SearchRequest, plan: ProxyPlan) -> None:
         NotFoundError: A network that is listed is not there.
     """
     if plan.declaration.gives_scores:
-        if request.networks:
+        if config.search.networks:
             raise UsageError("networks can be listed for a study without a proxy alone. Leave out --networks.")
         return
     faults = [
         f"{option} means nothing without a proxy, because the networks are timed here. Leave it out."
         for option in ("speeds", "reuse")
-        if getattr(request, option) is not None
+        if config.option(option) is not None
     ]
-    if request.sampler not in (None, RANDOM):
-        faults.append(f"sampler must be {RANDOM} without a proxy, but got {request.sampler!r}. Leave it out.")
-    for name in request.networks:
-        subject = find_network(name, request.studies_dir).subject
+    if config.search.sampler not in (None, RANDOM):
+        faults.append(f"sampler must be {RANDOM} without a proxy, but got {config.search.sampler!r}. Leave it out.")
+    for name in config.search.networks:
+        subject = find_network(name, config.study.studies_path).subject
         if "arch" not in subject:
             faults.append(f"networks must be architectures, but got {name}. Name timm's networks with --peers.")
         if "img_size" in subject:
@@ -61,7 +60,7 @@ def check_time_only(request: SearchRequest, plan: ProxyPlan) -> None:
 
 
 def time_only(
-    request: SearchRequest, study: Study, evaluator: Evaluator, tasks: StudyTasks, emit: Emit
+    config: SearchConfig, study: Study, evaluator: Evaluator, tasks: StudyTasks, emit: Emit
 ) -> SearchFinished:
     """Times the networks of a study without a proxy: those listed, its baselines, its anchors, and random ones.
 
@@ -69,7 +68,7 @@ def time_only(
     up to the manifest's `trials`. Networks that were timed are not timed again.
 
     Args:
-        request: Networks that are listed, and the timeout, after which no further cohort begins.
+        config: Networks that are listed, and the timeout, after which no further cohort begins.
         study: The study; this process holds its lock.
         evaluator: Times.
         tasks: Builds the tasks.
@@ -79,7 +78,7 @@ def time_only(
         HiloNasError: The device, the reference or the disk cannot serve.
     """
     start, manifest = time.monotonic(), study.manifest
-    for record in _listed(request, study):
+    for record in _listed(config, study):
         study.write(record)
     done = sum(map(manifest.counts, study.records))
     emit(
@@ -94,7 +93,7 @@ def time_only(
     due = _due(study)
     stopped_by = "total" if done + sum(not record.is_peer for record in due) >= manifest.trials else "exhausted"
     for first in range(0, len(due), _TOGETHER):
-        if request.timeout_s is not None and time.monotonic() - start >= request.timeout_s:
+        if config.search.timeout_s is not None and time.monotonic() - start >= config.search.timeout_s:
             stopped_by = "timeout"
             break
         group = due[first : first + _TOGETHER]
@@ -154,12 +153,12 @@ def time_list(
             study.write(mark_timed(record, measurements=(*measured[record.key], *record.measurements)))
 
 
-def _listed(request: SearchRequest, study: Study) -> Iterator[TrialRecord]:
+def _listed(config: SearchConfig, study: Study) -> Iterator[TrialRecord]:
     """Yields records of networks that a user listed and the study does not hold."""
     known = {record.key for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
-    for name in request.networks:
-        subject = Subject.from_dict(find_network(name, request.studies_dir).subject)
+    for name in config.search.networks:
+        subject = Subject.from_dict(find_network(name, config.study.studies_path).subject)
         assert subject.arch is not None, "checked before"
         if subject.key not in known:
             known.add(subject.key)

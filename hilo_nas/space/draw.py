@@ -1,4 +1,4 @@
-"""Networks of a space at random: what a bench times, what a table of speeds holds, what limits are foreseen from.
+"""Networks of a space at random: what a bench times, what a study without a proxy times, what limits are foreseen from.
 
 Every knob's choice is drawn evenly and by itself (`SearchSpace.sample`), and settings beyond the limits that formulas
 decide are passed over. So settings within the limits are equally likely, and a network that many settings spell (by

@@ -13,7 +13,7 @@ from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
 from hilo_nas.errors import HiloNasError, MeasurementError, NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.space.file import build_space
 from hilo_nas.study import Study
 
@@ -63,7 +63,7 @@ class Desk:
         return make_table(self.request(**options), TWELVE, folder, self.told.append, jobs=1, evaluator=self.machine)
 
     def request(self, **options):
-        return SearchRequest(data="digits", device="cpu", **{**SIZES, **options})
+        return SearchConfig.of(data="digits", device="cpu", **{**SIZES, **options})
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
         if getattr(task, "seed", None) == 1 and task.subject == broken:
             raise HiloNasError("the training diverged")
 
-    broken = list_swept(TWELVE, SearchRequest(), desk.folder(), 2, desk.told.append)[1].subject.to_dict()
+    broken = list_swept(TWELVE, SearchConfig.of(), desk.folder(), 2, desk.told.append)[1].subject.to_dict()
     desk.machine.before = fail
     checked = desk.check()
     key = fresh(desk.folder()).records[1].key

@@ -27,8 +27,9 @@ from hilo_nas.errors import NotFoundError, RecordError, UsageError
 from hilo_nas.evaluation import run_task
 from hilo_nas.records import Subject
 from hilo_nas.report import render_csv, render_markdown
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.request import DEFAULT_ETA, SearchRequest, eta_of
+from hilo_nas.search.resolve import DEFAULT_ETA, eta_of
 from hilo_nas.search.study_tasks import Resources, StudyTasks
 from hilo_nas.study import Study
 
@@ -220,7 +221,7 @@ def test_the_command_replays_what_a_search_does_by_default():
     plan = SamplersPlan()
     assert (options["seeds"], options["trials_share"]) == (plan.seeds, plan.trials_share)
     assert options["samplers"].split(",") == list(plan.samplers)
-    assert options["eta"] == plan.eta == eta_of(SearchRequest())
+    assert options["eta"] == plan.eta == eta_of(SearchConfig.of())
 
 
 @pytest.mark.parametrize("rungs", [EXTRAPOLATED, PRUNED])

@@ -20,7 +20,7 @@ from hilo_nas.bench.table import (
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import SeedScored
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.space import list_networks, load_space
 from hilo_nas.study import Study
 
@@ -81,7 +81,7 @@ def test_records_make_the_table_that_its_file_holds(tmp_path):
 
 
 def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
-    space, request, told = build_table().space, SearchRequest(img_size=32), []
+    space, request, told = build_table().space, SearchConfig.of(img_size=32), []
     folder = Study(tmp_path / "none")
     whole = list_swept(space, request, folder, None, told.append)
     assert list_swept(space, request, folder, 5, told.append) == whole[:5]
@@ -104,14 +104,14 @@ def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_w
     another = load_space("litv2_digits")
     assert limit_space(another, folder, {"gmacs": None}) == another
     # At the stored size of 32 pixels, not at the default of 224.
-    listed = list_swept(limited, SearchRequest(), folder, None, print)
+    listed = list_swept(limited, SearchConfig.of(), folder, None, print)
     assert len(listed) == sum(cost <= costs[10] for cost in costs)
     with pytest.raises(UsageError, match="no network of small"):
-        list_swept(limited, SearchRequest(), Study(tmp_path / "none"), None, print)
+        list_swept(limited, SearchConfig.of(), Study(tmp_path / "none"), None, print)
 
 
 def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp_path):
-    space, request = build_table().space, SearchRequest(img_size=32)
+    space, request = build_table().space, SearchConfig.of(img_size=32)
     with pytest.raises(UsageError, match="networks must be at least 1, but got 0"):
         list_swept(space, request, Study(tmp_path), 0, print)
     with pytest.raises(UsageError, match=r"no network of small was found within its limits \(gmacs <= 1e-06\)"):
@@ -156,7 +156,7 @@ def store(folder, table):
 def retime(machine, tmp_path, source, told, **options):
     """A table with the trainings of another, or with its own where there is no source."""
     table = build_table()
-    request = SearchRequest(
+    request = SearchConfig.of(
         data="digits", device="cpu", img_size=32, batch_size=4, proxy_img_size=table.manifest.plan.img_size,
         proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
     )  # fmt: skip
@@ -248,7 +248,7 @@ def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machin
     table, stored = build_table(), Study(tmp_path / "small-table")
     store(stored, table)
     with pytest.raises(UsageError, match=r"it can be replayed, but not gone on with.*--reuse small-table"):
-        make_table(SearchRequest(data="digits", device="cpu", img_size=32), table.space, stored, print)
+        make_table(SearchConfig.of(data="digits", device="cpu", img_size=32), table.space, stored, print)
     assert load_table(stored.path) == table
 
 

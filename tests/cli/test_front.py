@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 from builders import TINY, build_arch, build_manifest, build_plan, build_record, build_score, demo_records, write_study
@@ -158,6 +159,18 @@ def test_csv_has_the_ties_after_the_front(capsys):
         ("2", "True", ""),
         ("7", "False", "3"),
     ]
+
+
+def test_of_many_ties_the_likeliest_are_shown_and_the_rest_is_counted(capsys, studies):
+    records = [build_record(0, 1000.0, 0.5)]
+    records += [build_record(i, 999.0 - i / 10, 0.499 - i / 10_000, arch=build_arch(i)) for i in range(1, 41)]
+    write_study(studies, "many", records, build_manifest("many"))
+    text = front(capsys, "many")
+    assert "40 cannot be told from it (~), of which the likeliest 30 are shown" in text
+    shown = [line for line in text.splitlines() if re.match(r" *[0-9]+[*~]+ .*±", line)]
+    assert len(shown) == 30
+    rows = list(csv.DictReader(io.StringIO(front(capsys, "many", "--format", "csv"))))
+    assert len(rows) == 41
 
 
 def test_the_study_that_timed_is_named(capsys, studies):

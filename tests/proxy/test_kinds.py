@@ -10,8 +10,8 @@ from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, PROXIES, metric_named, proxy_named
 from hilo_nas.proxy.kinds.formula import FORMULAS
 from hilo_nas.proxy.recorded import score_record
-from hilo_nas.search import SearchRequest
-from hilo_nas.search.request import check_proxy_options, eta_of, plan_of
+from hilo_nas.search import SearchConfig
+from hilo_nas.search.resolve import check_proxy_options, eta_of, plan_of
 from hilo_nas.space import load_space
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
@@ -150,24 +150,26 @@ def test_each_metric_knows_what_guessing_gives(metric, largest, chance):
 
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_a_plan_is_made_for_every_proxy(proxy):
-    plan = plan_of(SearchRequest(proxy=proxy), DIGITS)
+    plan = plan_of(SearchConfig.of(proxy=proxy), DIGITS)
     assert (plan.proxy, plan.source_hash) == (proxy, None)
     assert bool(plan.rungs) == plan.declaration.has_rungs == (proxy == "training")
     assert plan.recipe == PROXIES[proxy].version
-    assert plan_of(SearchRequest(), DIGITS) == plan_of(SearchRequest(proxy=DEFAULT_PROXY.name), DIGITS)
+    assert plan_of(SearchConfig.of(), DIGITS) == plan_of(SearchConfig.of(proxy=DEFAULT_PROXY.name), DIGITS)
 
 
-@pytest.mark.parametrize(
-    ("given", "kept", "rungs"),
-    [(None, 2.0, (1000, 3000)), (2.0, 2.0, (2250, 4500)), (3.0, 3.0, (1000, 3000)), (0, None, (1000, 3000))],
-)
-def test_by_default_half_go_on_at_rungs_that_lie_threefold_apart_and_eta_is_both(given, kept, rungs):
-    request = SearchRequest(proxy_images=9000, eta=given)
-    assert (eta_of(request), plan_of(request, DIGITS).rungs) == (kept, rungs)
+@pytest.mark.parametrize(("given", "kept"), [(None, 2.0), (2.0, 2.0), (3.0, 3.0), (0, None)])
+def test_by_default_half_go_on_at_rungs_that_lie_threefold_apart(given, kept):
+    config = SearchConfig.of(proxy_images=9000, eta=given)
+    assert (eta_of(config), plan_of(config, DIGITS).rungs) == (kept, (1000, 3000))
+
+
+def test_the_ratio_of_rungs_is_a_setting_of_its_own():
+    config = SearchConfig.of(proxy_images=9000, rung_ratio=2.0)
+    assert (eta_of(config), plan_of(config, DIGITS).rungs) == (2.0, (2250, 4500))
 
 
 def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):
-    plan = plan_of(SearchRequest(proxy=own, proxy_images=512), DIGITS)
+    plan = plan_of(SearchConfig.of(proxy=own, proxy_images=512), DIGITS)
     assert (plan.proxy, plan.images, plan.budgets, plan.rungs) == ("mine.py:score", 512, (512,), ())
     assert len(plan.source_hash) == 64
 
@@ -189,7 +191,7 @@ USELESS = [
 @pytest.mark.parametrize(("proxy", "options", "message"), USELESS)
 def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, message):
     with pytest.raises(UsageError) as caught:
-        check_proxy_options(SearchRequest(proxy=proxy, **options), proxy_named(proxy))
+        check_proxy_options(SearchConfig.of(proxy=proxy, **options), proxy_named(proxy))
     assert str(caught.value).startswith(message)
 
 
@@ -203,10 +205,10 @@ def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, me
     ],
 )
 def test_options_that_mean_something_or_ask_for_nothing_are_taken(proxy, options):
-    check_proxy_options(SearchRequest(proxy=proxy, **options), proxy_named(proxy))
+    check_proxy_options(SearchConfig.of(proxy=proxy, **options), proxy_named(proxy))
 
 
 @pytest.mark.parametrize("proxy", ["flops", "mine.py", ":score", ""])
 def test_an_unknown_proxy_is_refused_with_those_that_are_known(proxy):
     with pytest.raises(UsageError, match=r"proxy must be one of training, params, .* dss, none, or module:function"):
-        SearchRequest(proxy=proxy)
+        SearchConfig.of(proxy=proxy)

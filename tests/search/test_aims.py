@@ -19,9 +19,10 @@ from fakes import RESOURCES, FakeMachine, speed
 
 from hilo_nas.errors import UsageError
 from hilo_nas.records import Subject
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import FITS, OptunaStudy
-from hilo_nas.search.request import SearchRequest, aims_of, condition_options
+from hilo_nas.search.resolve import aims_of, condition_options
 from hilo_nas.search.samplers import build_sampler
 from hilo_nas.space import LIMITS, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.space.file import build_space
@@ -35,7 +36,7 @@ SINGLE = build_condition(threads=2, batch_size=1)
 
 def test_limits_of_the_command_line_hold_for_the_objective():
     also = ("batch_size=1,max_latency_ms=9",)
-    request = SearchRequest(also=also, min_images_per_s=900.0, max_latency_ms=20.0, max_memory_mib=100.0)
+    request = SearchConfig.of(also=also, min_images_per_s=900.0, max_latency_ms=20.0, max_memory_mib=100.0)
     found = aims_of(request, OBJECTIVE)
     assert found.conditions == (OBJECTIVE, SINGLE)
     assert found.limits == {
@@ -50,13 +51,13 @@ def test_limits_of_the_command_line_hold_for_the_objective():
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_a_limit_of_the_objective_must_be_a_number_above_zero(option, value):
     with pytest.raises(UsageError, match=f"{option} must be a number above 0, but got {value:g}"):
-        SearchRequest(**{option: value})
+        SearchConfig.of(**{option: value})
 
 
 def test_only_the_options_that_were_given_are_the_objectives():
-    assert condition_options(SearchRequest(trials=3, sampler="gp", max_latency_ms=3.0)) == {}
+    assert condition_options(SearchConfig.of(trials=3, sampler="gp", max_latency_ms=3.0)) == {}
     given = {"batch_size": 3, "img_size": 32, "threads": 1, "channels_last": False, "compile": True, "env": "default"}
-    assert condition_options(SearchRequest(**given)) == given
+    assert condition_options(SearchConfig.of(**given)) == given
 
 
 # Limits and values.

@@ -8,7 +8,7 @@ from builders import build_arch, build_calibration, build_condition, build_measu
 from fakes import speed, write_timed_study
 
 from hilo_nas.events import CalibrationChanged, Notice
-from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
+from hilo_nas.search import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.space import load_space, measured_chances
 from hilo_nas.space.file import build_space
 
@@ -32,7 +32,7 @@ def calibrate(machine):
 
 def search(study, trials, **options):
     events = []
-    request = SearchRequest(
+    request = SearchConfig.of(
         study=study.name, studies_dir=study.path.parent, until_trials=trials, remeasure=False, **options
     )
     run_search(request, events.append)

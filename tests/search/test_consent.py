@@ -8,7 +8,7 @@ from builders import build_data, build_manifest, write_study
 
 from hilo_nas.errors import DataError, HiloNasError, UsageError
 from hilo_nas.events import Notice
-from hilo_nas.search import SearchRequest, run_search
+from hilo_nas.search import SearchConfig, run_search
 
 SOURCE = "def load():\n    return []\n\ndef score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
 
@@ -37,7 +37,7 @@ def folder(tmp_path, machine):
 
 
 def search(folder, events=None, **options):
-    request = SearchRequest(study=str(folder.path), remeasure=False, until_trials=1, sampler=None, **options)
+    request = SearchConfig.of(study=str(folder.path), remeasure=False, until_trials=1, sampler=None, **options)
     return run_search(request, (events if events is not None else []).append)
 
 
@@ -100,7 +100,7 @@ def test_a_garbled_local_file_is_told_and_asked_for_anew(folder, asked, tmp_path
 def test_a_strangers_proxy_is_not_loaded_before_it_is_named(machine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.py").write_text(SOURCE)
-    request = SearchRequest(
+    request = SearchConfig.of(
         space="litv2_digits", study="demo", studies_dir=tmp_path / "studies", proxy="evil.py:score", trials=1
     )
     folder, _ = run_search(request, lambda event: None)

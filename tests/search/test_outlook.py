@@ -10,7 +10,7 @@ from fakes import speed, write_speeds
 from hilo_nas.cost import count_params
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import CohortTimed, CostForeseen, DataPrepared, LimitsForeseen, Notice
-from hilo_nas.search import SearchRequest, dry_run, estimate_cost, run_search
+from hilo_nas.search import SearchConfig, dry_run, estimate_cost, run_search
 from hilo_nas.search.dry_run import share_of
 from hilo_nas.search.outlook import _wilson, foresee_limits
 from hilo_nas.search.setting import set_up
@@ -25,7 +25,7 @@ SINGLE = build_condition(threads=2, fused=True, batch_size=1)
 def foresee(machine, *, space=DIGITS, **options):
     """What is foreseen, the networks that were looked at under the first condition by key, and the events."""
     events = []
-    setting = set_up(SearchRequest(data="digits", **options), space, machine, events.append)
+    setting = set_up(SearchConfig.of(data="digits", **options), space, machine, events.append)
     found = foresee_limits(setting, machine, events.append)
     return found, machine.cohorts[0][1] if machine.cohorts else [], events
 
@@ -175,7 +175,7 @@ def test_where_another_machine_timed_everything_is_known_and_nothing_timed(machi
 def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, tmp_path):
     events = []
     options = {"studies_dir": tmp_path, "study": "new", "until_trials": 1, "sampler": "random"}
-    run_search(SearchRequest(space="litv2_digits", min_images_per_s=1.0, **options), events.append)
+    run_search(SearchConfig.of(space="litv2_digits", min_images_per_s=1.0, **options), events.append)
     kinds = [type(event).__name__ for event in events]
     told = [name for name in kinds if name in ("LimitsForeseen", "CostForeseen", "SearchStarted")]
     assert told == ["CostForeseen", "LimitsForeseen", "CostForeseen", "SearchStarted"]
@@ -184,13 +184,13 @@ def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, t
     assert first.trials == final.trials == 1
     assert min(first.total_s, final.total_s) > 0
     again = []
-    run_search(SearchRequest(**options), again.append)
+    run_search(SearchConfig.of(**options), again.append)
     assert not any(isinstance(event, LimitsForeseen | CostForeseen | CohortTimed) for event in again)
 
 
 def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(machine, tmp_path):
     whole, cheap = (
-        estimate_cost(SearchRequest(studies_dir=tmp_path, trials=10, rungs=1, **limits), lambda event: None)
+        estimate_cost(SearchConfig.of(studies_dir=tmp_path, trials=10, rungs=1, **limits), lambda event: None)
         for limits in ({}, {"min_images_per_s": 1e9})
     )
     assert whole.total_s > 10 * whole.training_s
@@ -203,7 +203,7 @@ def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(mach
 
 def test_a_dry_run_gives_a_first_estimate_from_its_smallest_network(machine, tmp_path):
     events = []
-    cost = estimate_cost(SearchRequest(studies_dir=tmp_path, trials=10, min_images_per_s=1.0), events.append)
+    cost = estimate_cost(SearchConfig.of(studies_dir=tmp_path, trials=10, min_images_per_s=1.0), events.append)
     kinds = [type(event) for event in events]
     (first,) = [event for event in events if isinstance(event, CostForeseen)]
     assert kinds.index(CostForeseen) < kinds.index(LimitsForeseen)
@@ -228,7 +228,7 @@ def test_a_dry_run_that_waits_says_for_what():
 
 def test_confirming_a_front_is_priced_apart_from_the_search(machine, tmp_path):
     def cost(confirm):
-        return estimate_cost(SearchRequest(studies_dir=tmp_path, trials=1, confirm=confirm), lambda event: None)
+        return estimate_cost(SearchConfig.of(studies_dir=tmp_path, trials=1, confirm=confirm), lambda event: None)
 
     plain, confirmed = cost(None), cost(2)
     assert plain.confirmation_s is None

@@ -27,7 +27,7 @@ from hilo_nas.errors import (
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.front import Front
 from hilo_nas.records import Subject
-from hilo_nas.search import RemeasureRequest, SearchRequest, estimate_cost, run_remeasure, run_search
+from hilo_nas.search import RemeasureRequest, SearchConfig, estimate_cost, run_remeasure, run_search
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import FITS, impute
 from hilo_nas.space import load_space
@@ -226,7 +226,7 @@ def test_peers_come_even_where_no_more_networks_are_asked_for(folder):
 
 def search(tmp_path, machine, events=None, **options):
     machine.peers = BEST
-    request = SearchRequest(
+    request = SearchConfig.of(
         **{"space": "litv2_digits", "study": "demo", "studies_dir": tmp_path, "sampler": "random", **options}
     )
     study, finished = run_search(request, (events if events is not None else []).append)
@@ -261,12 +261,12 @@ def test_a_name_that_timm_does_not_know_is_refused_before_anything_is_spent(tmp_
 )
 def test_a_peer_is_named_as_timm_names_it(peers, said):
     with pytest.raises(UsageError) as caught:
-        SearchRequest(peers=peers)
+        SearchConfig.of(peers=peers)
     assert str(caught.value) == said
 
 
 def test_a_peer_may_be_named_without_the_prefix():
-    assert SearchRequest(peers=("efficientvit_b2", "timm:litv2_small")).peers == (
+    assert SearchConfig.of(peers=("efficientvit_b2", "timm:litv2_small")).peers == (
         "timm:efficientvit_b2",
         "timm:litv2_small",
     )
@@ -358,7 +358,7 @@ def test_networks_of_another_study_are_taken_over_without_its_peers(tmp_path, ma
 
 
 def price(tmp_path, *peers, **options):
-    request = SearchRequest(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=peers, **options)
+    request = SearchConfig.of(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=peers, **options)
     return estimate_cost(request, [].append)
 
 
@@ -370,7 +370,7 @@ def test_a_dry_run_prices_the_peers_that_are_still_to_be_tried(tmp_path, machine
     assert cost.total_s > cost.set_up_s + cost.peers_s
     assert price(tmp_path, trials=5).peers_s == 0
     search(tmp_path, machine, until_trials=1, peers=PEERS[:1])
-    request = SearchRequest(study="demo", studies_dir=tmp_path, peers=PEERS)
+    request = SearchConfig.of(study="demo", studies_dir=tmp_path, peers=PEERS)
     assert estimate_cost(request, [].append).peers == 1
 
 
@@ -385,7 +385,7 @@ def test_a_peer_that_cannot_be_tried_is_told_and_leaves_the_price_standing(tmp_p
 
     machine.measure = refuse
     events = []
-    request = SearchRequest(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=("timm:swift",))
+    request = SearchConfig.of(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=("timm:swift",))
     assert estimate_cost(request, events.append).peers_s == 0
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "timm:swift could not be tried: timing failed"

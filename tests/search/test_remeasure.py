@@ -34,7 +34,7 @@ from hilo_nas.errors import (
 from hilo_nas.events import CohortTimed, Notice, SearchFinished
 from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
+from hilo_nas.search import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.search.holding import locked
 from hilo_nas.search.optuna_study import FITS
 from hilo_nas.search.remeasure import time_front
@@ -66,7 +66,7 @@ def remeasure(study, events=None, **options):
 
 
 def search(study, events=None, **options):
-    request = SearchRequest(study=study.name, studies_dir=study.path.parent, **options)
+    request = SearchConfig.of(study=study.name, studies_dir=study.path.parent, **options)
     return run_search(request, (events if events is not None else []).append)[1]
 
 

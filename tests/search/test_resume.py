@@ -12,7 +12,7 @@ from hilo_nas.errors import DataError, DeviceError, StudyMismatchError
 from hilo_nas.events import FrontChanged, Notice, SearchStarted
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.proxy.kinds.training import RECIPE
-from hilo_nas.search import SearchRequest, run_search
+from hilo_nas.search import SearchConfig, run_search
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
 
@@ -46,7 +46,7 @@ def study(tmp_path, machine):
 
 def go_on(study, emit=lambda event: None, **options):
     """Asks for no more networks than there are."""
-    request = SearchRequest(study=study.name, studies_dir=study.path.parent, remeasure=False, **options)
+    request = SearchConfig.of(study=study.name, studies_dir=study.path.parent, remeasure=False, **options)
     return run_search(request, emit)
 
 
@@ -236,7 +236,7 @@ def test_another_version_that_times_the_same_is_only_told(study, machine):
 
 def test_a_study_that_was_copied_is_the_same_study(study, machine, tmp_path):
     shutil.copytree(study.path, tmp_path / "elsewhere" / "copy")
-    request = SearchRequest(study=str(tmp_path / "elsewhere" / "copy"), remeasure=False)
+    request = SearchConfig.of(study=str(tmp_path / "elsewhere" / "copy"), remeasure=False)
     folder, finished = run_search(request, lambda event: None)
     assert (folder.name, finished.measured) == ("copy", 2)
 

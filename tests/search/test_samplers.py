@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hilo_nas.errors import SpaceExhaustedError, UsageError
 from hilo_nas.pareto import hypervolume
+from hilo_nas.search.config import SAMPLERS, SearchConfig
 from hilo_nas.search.loop import SearchLoop
 from hilo_nas.search.optuna_study import OptunaStudy
-from hilo_nas.search.request import SAMPLERS, SearchRequest
 from hilo_nas.search.samplers import build_sampler, find_near
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
@@ -127,10 +127,10 @@ def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):
 )
 def test_a_request_that_makes_no_sense_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        SearchRequest(**options)
+        SearchConfig.of(**options)
 
 
 def test_all_faults_of_a_request_are_told_at_once():
     with pytest.raises(UsageError) as caught:
-        SearchRequest(trials=0, threads=-1, sampler="x")
+        SearchConfig.of(trials=0, threads=-1, sampler="x")
     assert len(str(caught.value).split("\n")) == 3

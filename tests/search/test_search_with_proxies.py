@@ -10,7 +10,7 @@ from fakes import top1
 from hilo_nas.errors import NotFoundError, ProxyError, StudyMismatchError, UsageError
 from hilo_nas.events import TrialFinished
 from hilo_nas.local import load_local, write_local
-from hilo_nas.search import SearchRequest, estimate_cost, run_search
+from hilo_nas.search import SearchConfig, estimate_cost, run_search
 from hilo_nas.search.optuna_study import impute
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
 
 def search(home, events=None, **options):
     options = {"study": "demo", "sampler": "random", "remeasure": False, **options}
-    request = SearchRequest(studies_dir=home / "studies", **options)
+    request = SearchConfig.of(studies_dir=home / "studies", **options)
     return run_search(request, (events if events is not None else []).append)[0]
 
 
@@ -215,7 +215,7 @@ def price(home, machine, seconds_of, **options):
         return build_score(top1(subject.arch), seconds=seconds_of(plan.images))
 
     machine.score = score
-    request = SearchRequest(space="litv2_digits", study="new", studies_dir=home, trials=10, **options)
+    request = SearchConfig.of(space="litv2_digits", study="new", studies_dir=home, trials=10, **options)
     return estimate_cost(request, lambda event: None).training_s, sorted(set(tried))
 
 
@@ -265,7 +265,7 @@ def test_a_formula_needs_no_images_in_any_space(home, machine, proxy):
     assert load_local(folder.local_path).values == {}
     assert len(fresh(search(home, trials=1)).records) == 3
     cost = estimate_cost(
-        SearchRequest(space="litv2_cifar", study="other", studies_dir=home, proxy=proxy, trials=2), lambda event: None
+        SearchConfig.of(space="litv2_cifar", study="other", studies_dir=home, proxy=proxy, trials=2), lambda event: None
     )
     assert cost.training_s == 0
 

@@ -14,7 +14,7 @@ from hilo_nas.errors import NotFoundError, SpaceExhaustedError, StudyMismatchErr
 from hilo_nas.events import Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.search import SearchRequest, run_search
+from hilo_nas.search import SearchConfig, run_search
 from hilo_nas.search.samplers import find_in
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
@@ -34,7 +34,7 @@ def timer(tmp_path, machine):
 
 def search(timer, events=None, **options):
     options = {"speeds": timer.name, "space": "litv2_digits", "sampler": "random", "rungs": 1, **options}
-    request = SearchRequest(study="new", studies_dir=timer.path.parent, **options)
+    request = SearchConfig.of(study="new", studies_dir=timer.path.parent, **options)
     return run_search(request, (events if events is not None else []).append)
 
 

@@ -13,7 +13,7 @@ from hilo_nas.errors import DeviceError, HiloNasError, StudyMismatchError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, OtherProxyScored, SeedScored
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.request import SearchRequest
+from hilo_nas.search.config import SearchConfig
 from hilo_nas.search.sweep import Course, run_sweep
 from hilo_nas.states import TrialState
 from hilo_nas.study import Study
@@ -33,7 +33,7 @@ BUDGETS = (512, 1024, 3008)
 @functools.cache
 def listed():
     """Five networks; to find them, the whole space is gone through."""
-    return list_swept(digits(), SearchRequest(), Study(Path("none")), 5, lambda event: None)
+    return list_swept(digits(), SearchConfig.of(), Study(Path("none")), 5, lambda event: None)
 
 
 class Desk:
@@ -44,8 +44,8 @@ class Desk:
         self.machine, self.told = FakeTrainer(), []
 
     def sweep(self, count, courses, plan=TABLE, *, proxies=(), reuse=None, **options):
-        request = SearchRequest(data="digits", device="cpu", **options)
-        self.machine.files = CheckpointFiles(self.folder.checkpoints_path, budget_mib=request.checkpoint_mib)
+        request = SearchConfig.of(data="digits", device="cpu", **options)
+        self.machine.files = CheckpointFiles(self.folder.checkpoints_path, budget_mib=request.study.checkpoint_mib)
         return run_sweep(
             request,
             digits(),

@@ -23,7 +23,7 @@ from fakes import speed, write_speeds, write_timed_study
 from hilo_nas.errors import NotFoundError, StudyMismatchError
 from hilo_nas.events import Notice
 from hilo_nas.records import Subject
-from hilo_nas.search import SearchRequest, run_search
+from hilo_nas.search import SearchConfig, run_search
 from hilo_nas.search.optuna_study import impute
 from hilo_nas.search.takeover import copy_scored
 from hilo_nas.space import load_space
@@ -46,7 +46,7 @@ def source(tmp_path, machine):
 
 def search(source, events=None, **options):
     """Searches on the GPU in the space of the digits, without timing the front again."""
-    request = SearchRequest(
+    request = SearchConfig.of(
         space="litv2_digits",
         study="new",
         studies_dir=source.path.parent,
@@ -273,7 +273,7 @@ def test_only_complete_trials_are_taken_over(source):
 def test_a_network_that_the_space_cannot_spell_is_tried_all_the_same(source, machine, tmp_path):
     content = {**load_space("litv2_digits").to_dict(), "mlp_ratios": [2.0], "anchors": {}}
     (tmp_path / "narrow.yaml").write_text(str(content))
-    request = SearchRequest(
+    request = SearchConfig.of(
         space=str(tmp_path / "narrow.yaml"),
         study="narrow",
         studies_dir=tmp_path,

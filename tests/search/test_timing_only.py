@@ -8,7 +8,7 @@ from hilo_nas.arch import PRESETS
 from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import NetworksTimed, SearchFinished, SearchStarted
 from hilo_nas.manifest import Manifest
-from hilo_nas.search import RemeasureRequest, SearchRequest, run_remeasure, run_search
+from hilo_nas.search import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.space import list_networks, load_space
 from hilo_nas.study import open_study
 
@@ -22,7 +22,7 @@ def studies(tmp_path, machine):
 
 def search(studies, events=None, **options):
     options = {"study": "edge", "space": "litv2_digits", "proxy": "none", **options}
-    request = SearchRequest(studies_dir=studies, **options)
+    request = SearchConfig.of(studies_dir=studies, **options)
     return run_search(request, (events if events is not None else []).append)
 
 

@@ -78,14 +78,14 @@ def run(
     from hilo_nas.bench.making import limit_space, make_table
     from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
-    from hilo_nas.search.request import SearchRequest
+    from hilo_nas.search.config import SearchConfig
     from hilo_nas.search.setting import find_study
     from hilo_nas.space import load_space
     from hilo_nas.study import Study
 
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
-    request = SearchRequest(
+    config = SearchConfig.of(
         space=space,
         study=study,
         studies_dir=studies_dir,
@@ -100,17 +100,17 @@ def run(
         proxy_batch_size=proxy_batch_size,
         proxy_images=proxy_images,
         rungs=rungs,
-        eta=eta,
+        rung_ratio=eta,
         cache_dir=cache_dir,
         checkpoint_mib=checkpoint_mib,
         idle_timeout_s=idle_timeout_s,
     )
-    folder = find_study(request)[1]
+    folder = find_study(config)[1]
     limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
     console = build_console()
     with build_display(console) as display:
         records = make_table(
-            request,
+            config,
             limited,
             folder,
             display,

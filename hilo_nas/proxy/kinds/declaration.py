@@ -14,7 +14,7 @@ __all__ = ["OPTIONS", "Attempt", "Metric", "Proxy"]
 _OF_TRAINING, _OF_IMAGES = "it is of a training", "it is not given the images"
 
 OPTIONS: Mapping[str, str] = {
-    **dict.fromkeys(("proxy_precision", "metric", "rungs", "eta", "raise_budget"), _OF_TRAINING),
+    **dict.fromkeys(("proxy_precision", "metric", "rungs", "eta", "rung_ratio", "raise_budget"), _OF_TRAINING),
     "proxy_images": "it has no budget",
     **dict.fromkeys(("proxy_img_size", "proxy_batch_size", "val_data", "group_by"), _OF_IMAGES),
     "confirm": "no seed changes it",
