@@ -126,6 +126,8 @@ class LimitsForeseen(Event):
     """Whether one of the space's smallest networks does."""
     seen: tuple[str, ...]
     """Per limit, the range of the values measured."""
+    timed_by: str | None = None
+    """Name of the study whose timings were copied; None where the sample was timed now."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,8 @@ def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
         if not path.is_file():
             raise NotFoundError(f"there is no file {path}, named by {name}")
         return NamedNetwork(name=name, subject={"onnx": str(path.absolute())})
+    if (size := name.rpartition("@")[2]) != name and size.isalnum() and not _SIZED.fullmatch(name):
+        raise UsageError(f"the SIZE of NAME@SIZE must be a whole number of pixels, but got {name!r}")
     if sized := _SIZED.fullmatch(name):
         found = _find_network(sized["name"], studies_dir)
         subject = {**found.subject, "img_size": int(sized["img_size"])}

@@ -43,7 +43,8 @@ def test_a_name_may_end_with_the_image_size_of_its_network(tmp_path):
     ("name", "error", "text"),
     [
         ("nonsense", UsageError, r"STUDY:TRIAL, timm:NAME, onnx:FILE.*litv2_small.*'nonsense'.*@SIZE"),
-        ("litv2_small@0", UsageError, "'litv2_small@0'"),
+        ("litv2_small@0", UsageError, r"the SIZE of NAME@SIZE must be a whole number of pixels.*'litv2_small@0'"),
+        ("timm:resnet18@abc", UsageError, r"the SIZE of NAME@SIZE must be a whole number of pixels"),
         ("litv2_small@9999999", UsageError, "'litv2_small@9999999'"),
         ("litv2_small@64@64", UsageError, "'litv2_small@64'"),
         ("demo:99", NotFoundError, "study demo has no trial 99: its trials are 0, 1"),

@@ -28,6 +28,7 @@ from hilo_nas.cli import (
     status,
 )
 from hilo_nas.cli.console import build_console, echo, prepare_streams
+from hilo_nas.cli.text import verbatim
 from hilo_nas.errors import HiloNasError
 
 __all__ = ["app", "main"]
@@ -43,13 +44,13 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.run)
-app.command("config", help=config.HELP, epilog=config.EXAMPLES)(config.run)
-app.command("measure", help=measure.HELP, epilog=measure.EXAMPLES)(measure.run)
-app.command("remeasure", help=remeasure.HELP, epilog=remeasure.EXAMPLES)(remeasure.run)
+app.command("search", help=search.HELP, epilog=verbatim(search.EXAMPLES))(search.run)
+app.command("config", help=config.HELP, epilog=verbatim(config.EXAMPLES))(config.run)
+app.command("measure", help=measure.HELP, epilog=verbatim(measure.EXAMPLES))(measure.run)
+app.command("remeasure", help=remeasure.HELP, epilog=verbatim(remeasure.EXAMPLES))(remeasure.run)
 app.command("status", help=status.HELP)(status.run)
 app.command("front", help=front.HELP)(front.run)
-app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.run)
+app.command("export", help=export.HELP, epilog=verbatim(export.EXAMPLES))(export.run)
 app.add_typer(space.app, name="space")
 app.add_typer(bench.app, name="bench")
 app.add_typer(proxy.app, name="proxy")

@@ -146,9 +146,10 @@ def _scored(metric: str, score: float, width: int = 0) -> str:
 def _foreseen(event: LimitsForeseen) -> str:
     """Returns whether the limits can be kept, in words."""
     limits, seen = " and ".join(event.limits), "; ".join(event.seen)
+    timed = "timed briefly" if event.timed_by is None else f"timed by study {event.timed_by}"
     if event.keeping:
         return (
-            f"{limits}: kept by {event.keeping} of {event.networks} networks of the space, timed briefly "
+            f"{limits}: kept by {event.keeping} of {event.networks} networks of the space, {timed} "
             f"({event.share_low:.0%} to {event.share_high:.0%} of all); seen {seen}"
         )
     if event.smallest_keeps:
@@ -157,7 +158,7 @@ def _foreseen(event: LimitsForeseen) -> str:
             f"(at most {event.share_high:.0%} of all); seen {seen}"
         )
     return (
-        f"{limits}: kept by none of {event.networks} networks of the space, timed briefly, nor by its smallest: it can "
+        f"{limits}: kept by none of {event.networks} networks of the space, {timed}, nor by its smallest: it can "
         f"hardly be met here; seen {seen}. Loosen the limit, or search a space with smaller networks."
     )
 

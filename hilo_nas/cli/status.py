@@ -25,6 +25,8 @@ from hilo_nas.study import open_study
 
 __all__ = ["HELP", "run"]
 
+_MOST_NUMBERS = 20
+
 HELP = """Show how far a study is, what it cost, and why trials failed.
 
 Example: hilo-nas status my-gpu"""
@@ -49,10 +51,11 @@ def run(
     measured = sum(map(manifest.counts, records))
     begun = [record for record in records if record.started_at is not None]  # not what was copied and not tried yet
     # In studies of earlier versions a retry had a record of its own, with the same measurements.
-    timing = sum(
-        {(r.key, m.measured_at, m.condition.label()): m.seconds for r in begun for m in r.measurements}.values()
-    )
-    training = sum({(r.key, s.seed, s.images_seen): s.seconds for r in begun for s in r.scores}.values())
+    made = manifest.created_at  # what was copied is older, and was paid for elsewhere
+    timings = [(r, m) for r in begun for m in r.measurements if m.measured_at >= made]
+    timing = sum({(r.key, m.measured_at, m.condition.label()): m.seconds for r, m in timings}.values())
+    scores = [(r, s) for r in begun for s in r.scores if s.scored_at >= made]
+    training = sum({(r.key, s.seed, s.images_seen): s.seconds for r, s in scores}.values())
     images = _images_trained(begun)
     searching = sum(next(iter(seen.values())) for seen in images.values())
     confirming = sum(sum(seen.values()) for seen in images.values()) - searching
@@ -112,7 +115,7 @@ def run(
             f"{count_of(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()
         )
         if contended:
-            rows["machine"] += f"; contended: trial {', '.join(map(str, contended))}"
+            rows["machine"] += f"; contended: trial {_shortened(contended)}"
     if limits := manifest.limits_in_force:
         rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
     if manifest.speeds:
@@ -120,9 +123,15 @@ def run(
     for name, value in rows.items():
         console.print(f"  {name + ':':9} {value}")
     for reason, numbers in _reasons(records, limits).items():
-        console.print(f"  {reason}: trial {', '.join(map(str, numbers))}")
+        console.print(f"  {reason}: trial {_shortened(numbers)}")
     if measured < manifest.trials:
         console.print(f"Resume with: {resume_hint(study, studies_dir).command}")
+
+
+def _shortened(numbers: Sequence[int]) -> str:
+    """Returns the first numbers of a list, and how many more there are."""
+    more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
+    return ", ".join(map(str, numbers[:_MOST_NUMBERS])) + more
 
 
 def _images_trained(records: Sequence[TrialRecord]) -> dict[str, dict[int, int]]:

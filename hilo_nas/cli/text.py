@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hilo_nas.manifest import DataIdentity, Manifest
 
-__all__ = ["describe_proxy", "duration"]
+__all__ = ["describe_proxy", "duration", "verbatim"]
 
 
 def describe_proxy(manifest: Manifest, *, whole: bool = False) -> str:
@@ -44,3 +44,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def verbatim(text: str) -> str:
+    """Returns a text of a help page whose lines stay as they are, so that they can be copied."""
+    return f"\b\n{text}"

@@ -56,6 +56,9 @@ def choose_trial(
     front = study.front()
     candidates = front.candidates  # of equal ones, the fastest is chosen
     if not candidates:
+        if not study.manifest.plan.declaration.gives_scores:
+            way = command("search", "--speeds", study.address, "--study", "NAME")
+            raise NotFoundError(f"study {study.name} was timed and not scored: it has no front. Search with it: {way}")
         raise NotFoundError(f"study {study.name} has no complete trial yet: see `{command('status', study.address)}`")
     if at_knee:
         return front.members[knee([(_speed(record), _top1(record)) for record in front.members])]

@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.data.reading import CLASS_LEVELS, ReadOptions
+from hilo_nas.data.reading import CLASS_LEVELS, ReadOptions, parse_range
 from hilo_nas.errors import HiloNasError, NotFoundError, RecordError, StorageError, UsageError
-from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES, Condition, ProxyPlan
+from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES, Condition, ProxyPlan, kind_of_device
 from hilo_nas.measurement.plain import named_faults, read_field
 from hilo_nas.plain_files import read_text
 from hilo_nas.proxy.kinds import list_proxies, proxy_named, proxy_names
-from hilo_nas.safe_yaml import MOST_BYTES, parse_yaml
+from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
 
 __all__ = [
     "OPTIONS",
@@ -104,7 +104,7 @@ class DataConfig:
     group_by: str | None = _field(None, "regular expression; images whose paths it matches alike are held out together")
     class_from: str | None = _field(None, f"folders that name a class: {', '.join(CLASS_LEVELS)}")
     background: str | None = _field(None, "colour under transparent images")
-    value_range: tuple[float, float] | None = _field(None, "values of images of more than 8 bits: black and white")
+    value_range: tuple[float, float] | None = _field(None, "values that become black and white, as 0,4095")
     skip_broken: bool | None = _field(None, "leave broken images out")
     cache_dir: str | None = _field(None, "folder of the decoded images")
 
@@ -123,7 +123,7 @@ class TrialsConfig:
     trials: int | None = _field(None, "networks to measure, on top of those that the study has")
     until_trials: int | None = _field(None, "networks to measure in all")
     timeout_s: float | None = _field(None, "seconds after which no further trial begins")
-    baselines: tuple[str, ...] = _field((), "timm's networks to compare with")
+    baselines: tuple[str, ...] = _field((), "timm's networks to compare with, as resnet18,efficientvit_b2")
     networks: tuple[str, ...] = _field((), "networks to time without a proxy: presets, STUDY:TRIAL, a.yaml")
 
 
@@ -227,7 +227,7 @@ class SearchConfig:
                 known = [f"{name}.{field}" for field in own]
                 faults += [_unknown(f"{name}.{key}", known) for key in value if key not in own]
                 try:
-                    kept = {key: item for key, item in value.items() if key in own and item is not None}
+                    kept = {key: _spread(key, item) for key, item in value.items() if key in own and item is not None}
                     values[name] = read_field(kept, _SECTIONS[name])
                 except RecordError as error:
                     faults += named_faults(name, error)
@@ -264,6 +264,17 @@ class SearchConfig:
             own = dataclasses.replace(getattr(changed, section), **{field: value})
             changed = dataclasses.replace(changed, **{section: own})
         return changed
+
+
+def _spread(field: str, value: Any) -> Any:
+    """Returns a value as its field holds it: one text may stand for a list."""
+    if not isinstance(value, str):
+        return value
+    if field == "also":
+        return (value,)
+    if field in ("baselines", "networks"):
+        return tuple(part.strip() for part in value.split(","))
+    return parse_range(value) if field == "value_range" else value
 
 
 def nest_options(*, space: str | None = None, **options: Any) -> dict[str, Any]:
@@ -317,8 +328,11 @@ def read_fields(path: Path) -> dict[str, Any]:
         UsageError: It is no YAML mapping.
         StorageError: It cannot be read.
     """
+    if path.is_dir():
+        raise UsageError(f"a configuration must be a file, but {path} is a folder")
     try:
-        content = parse_yaml(read_text(path, MOST_BYTES))
+        text = read_text(path, MOST_BYTES)
+        content = {} if (node := compose_yaml(text)) is None else parse_yaml(text)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no configuration {path}") from error
     except OSError as error:
@@ -326,8 +340,23 @@ def read_fields(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold sections of fields, but holds a {type(content).__name__}")
+        raise UsageError(f"{path} must hold sections of fields, but holds {content!r:.80}")
+    if twice := [*_repeated(node)]:
+        raise UsageError("\n".join(f"{path}: {name} stands there twice" for name in twice))
     return content
+
+
+def _repeated(node: yaml.Node | None, above: str = "") -> Iterator[str]:
+    """Yields the keys that a document's mappings repeat."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = f"{above}{key.value}"
+        if name in seen:
+            yield name
+        seen.add(name)
+        yield from _repeated(value, f"{name}.")
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -386,6 +415,8 @@ def _check_reading(config: SearchConfig) -> None:
 
 
 def _check_condition(config: SearchConfig) -> None:
+    if config.timing.device is not None:
+        kind_of_device(config.timing.device)
     names = ("precision", "runtime", "env")
     Condition(**{name: value for name in names if (value := config.option(name)) is not None})
 

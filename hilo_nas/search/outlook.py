@@ -54,6 +54,7 @@ def foresee_limits(setting: Setting, evaluator: Evaluator, emit: Emit) -> Limits
         share_high=high,
         smallest_keeps=any(keeping[key] for key in smallest if key in keeping),
         seen=tuple(_range_of(name, found) for name in measured),
+        timed_by=setting.timed_by,
     )
     emit(foreseen)
     return foreseen

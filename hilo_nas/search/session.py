@@ -156,7 +156,7 @@ def _create(
     source_of_images = config.data.source or (DEFAULT_DATA if setting.data.n_images else None)
     write_local(study.local_path, local_of(config.with_options(data=source_of_images)))
     study.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
-    write_copies(study, copies)
+    write_copies(study, copies, emit)
     return study.manifest, setting
 
 
@@ -212,7 +212,7 @@ def _resume(
         if config.study.speeds is not None:
             timed += copy_timed(open_study(config.study.speeds, config.study.studies_path), manifest)
     scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
-    write_copies(study, merge_copies(timed, scored, manifest))
+    write_copies(study, merge_copies(timed, scored, manifest), emit)
     manifest = study.manifest
     tell_of_missing(study, emit)
     if config.proxy.raise_budget is not None:

@@ -401,19 +401,29 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
     )
 
 
-_OF_A_NEW_STUDY = ("proxy", "proxy_images", "proxy_img_size", "proxy_batch_size", "metric", "rungs", "sampler", "seed")
+_OF_A_NEW_STUDY = (
+    *("proxy", "proxy_images", "proxy_img_size", "proxy_batch_size", "metric", "rungs", "sampler", "seed"),
+    *("speeds", "reuse"),
+)
 """Options that say how a study is made: with one of them and a name that no study has, a new one is made."""
 
 
 def find_study(config: SearchConfig) -> tuple[SearchSpace | None, Study]:
-    """Returns the space asked for, if any, and the study's folder, whether it is there or not."""
+    """Returns the space asked for, if any, and the study's folder, whether it is there or not.
+
+    A new study that copies from another one is of its space, unless another is asked for.
+    """
     if config.space is None and config.study.name is not None:
         try:
             return None, open_study(config.study.name, config.study.studies_path)
         except NotFoundError:
             if not any(config.option(name) is not None for name in _OF_A_NEW_STUDY):
                 raise  # a name that was mistyped, more likely than a study to be made
-    space = load_space(config.space or DEFAULT_SPACE)
+    copied = config.study.speeds or config.study.reuse
+    if config.space is None and copied is not None:
+        space = open_study(copied, config.study.studies_path).manifest.space
+    else:
+        space = load_space(config.space or DEFAULT_SPACE)
     if config.study.name is None:
         device = f"-{kind_of_device(config.timing.device)}" if config.timing.device else ""
         return space, new_study(space.name + device, config.study.studies_path)

@@ -15,6 +15,7 @@ from hilo_nas.errors import StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Measurement, ProxyPlan
+from hilo_nas.plurals import count_of
 from hilo_nas.records import COPIED_SPEEDS, TrialRecord
 from hilo_nas.space import SearchSpace, find_params
 from hilo_nas.states import TrialState
@@ -145,7 +146,7 @@ def merge_copies(
     return [*found, *known.values()]
 
 
-def write_copies(study: Study, copies: Iterable[TrialRecord]) -> None:
+def write_copies(study: Study, copies: Iterable[TrialRecord], emit: Emit) -> None:
     """Writes copies into a study that holds its lock; a network that it has tried is left alone.
 
     The manifest is written first, with the number of records that there are to be, so that a kill in between is seen
@@ -154,6 +155,7 @@ def write_copies(study: Study, copies: Iterable[TrialRecord]) -> None:
     Args:
         study: The study; its manifest is written.
         copies: As `merge_copies` returns them; their numbers become the next ones here.
+        emit: Told how many scores and timings were copied.
     """
     stored = {record.key: record for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
@@ -176,6 +178,10 @@ def write_copies(study: Study, copies: Iterable[TrialRecord]) -> None:
         study.write_manifest(dataclasses.replace(study.manifest, copied=len(stored) + new))
     for record in changed:
         study.write(record)
+    if scored := [record for record in changed if record.scores]:
+        timed = sum(bool(record.measurements) for record in scored)
+        text = f"{count_of(len(scored), 'network')} come with the scores of another study, {timed} of them with timings"
+        emit(Notice(text=text))
 
 
 def tell_of_missing(study: Study, emit: Emit) -> None:

@@ -69,6 +69,14 @@ def test_what_was_copied_and_not_tried_yet_was_not_paid_for_here(status):
     assert content["states"] == {"complete": 1, "waiting": 1}
 
 
+def test_results_that_are_older_than_the_study_were_paid_for_elsewhere(status):
+    record = build_record(0)
+    old = tuple(dataclasses.replace(score, scored_at="2020-01-01T00:00:00+00:00") for score in record.scores)
+    timed = tuple(dataclasses.replace(m, measured_at="2020-01-01T00:00:00+00:00") for m in record.measurements)
+    content = json.loads(status([dataclasses.replace(record, scores=old, measurements=timed)], "--json"))
+    assert (content["training_s"], content["timing_s"]) == (0, 0)
+
+
 def test_a_study_that_trained_nothing_says_nothing_of_it(status):
     assert "trained:" not in status([build_failed(0)])
 

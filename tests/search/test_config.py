@@ -119,6 +119,18 @@ def test_a_single_setting_is_yaml_after_its_name(text, fields):
     assert parse_setting(text) == fields
 
 
+def test_one_text_may_stand_for_a_list():
+    fields = {
+        "timing": {"also": "batch_size=1,max_latency_ms=20"},
+        "search": {"baselines": "resnet18, timm:resnet26"},
+        "data": {"value_range": "0,4095"},
+    }
+    config = SearchConfig.from_dict(fields)
+    assert config.timing.also == ("batch_size=1,max_latency_ms=20",)
+    assert config.search.baselines == ("timm:resnet18", "timm:resnet26")
+    assert config.data.value_range == (0.0, 4095.0)
+
+
 @pytest.mark.parametrize("text", ["compile=true", "timing.compile", "timing.also=[", ""])
 def test_a_setting_of_another_form_is_refused(text):
     with pytest.raises(UsageError, match="must be"):
@@ -129,8 +141,19 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
     with pytest.raises(NotFoundError, match="there is no configuration"):
         read_fields(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("[1]")
-    with pytest.raises(UsageError, match="must hold sections of fields, but holds a list"):
+    with pytest.raises(UsageError, match="must hold sections of fields, but holds"):
         read_fields(tmp_path / "list.yaml")
+    with pytest.raises(UsageError, match="must be a file, but"):
+        read_fields(tmp_path)
+    (tmp_path / "empty.yaml").write_text("# timing:\n")
+    assert read_fields(tmp_path / "empty.yaml") == {}
+    (tmp_path / "twice.yaml").write_text("space: a\ntiming: {seconds: 1, seconds: 2}\nspace: b\n")
+    with pytest.raises(UsageError) as caught:
+        read_fields(tmp_path / "twice.yaml")
+    assert [line.partition(": ")[2] for line in str(caught.value).split("\n")] == [
+        "timing.seconds stands there twice",
+        "space stands there twice",
+    ]
     (tmp_path / "torn.yaml").write_text("a: [")
     with pytest.raises(UsageError, match="is not YAML"):
         read_fields(tmp_path / "torn.yaml")
@@ -200,6 +223,7 @@ def test_a_study_of_another_device_is_made_again_from_its_manifest(tmp_path, mac
     ("options", "law"),
     [
         ({"metric": "top5"}, "metric must be one of top1"),
+        ({"device": "gpu"}, "device must be cpu, cuda, cuda:N or mps"),
         ({"env": "foo"}, "env must be one of tuned"),
         ({"runtime": "tensorrt"}, "runtime must be one of torch"),
         ({"precision": "fp8"}, "precision must be one of fp32"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilo_nas.errors import NotFoundError, SpaceExhaustedError, StudyMismatchError, UsageError
-from hilo_nas.events import Notice
+from hilo_nas.events import LimitsForeseen, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.search import SearchConfig, run_search
@@ -34,7 +34,7 @@ def timer(tmp_path, machine):
 
 def search(timer, events=None, **options):
     options = {"speeds": timer.name, "space": "litv2_digits", "sampler": "random", "rungs": 1, **options}
-    request = SearchConfig.of(study="new", studies_dir=timer.path.parent, **options)
+    request = SearchConfig.of(**{"study": "new", "studies_dir": timer.path.parent, **options})
     return run_search(request, (events if events is not None else []).append)
 
 
@@ -117,6 +117,20 @@ def test_a_network_keeps_its_number_from_its_timing_to_its_training(timer):
     study, _ = search(timer, trials=2)
     assert sorted(record.number for record in study.records) == [0, 1, 2, 3, 4]
     assert sorted(record.state for record in study.records) == ["complete"] * 2 + ["timed"] * 3
+
+
+def test_a_new_study_is_of_the_space_that_was_timed_unless_another_is_named(timer):
+    study, _ = search(timer, trials=1, space=None)
+    assert study.manifest.space.hash() == DIGITS.hash()
+    with pytest.raises(NotFoundError, match="no study 'nowhere'"):
+        search(timer, speeds="nowhere", space=None, study="other")
+
+
+def test_whether_limits_can_be_kept_is_told_by_the_copied_timings(timer):
+    events = []
+    search(timer, events, trials=1, min_images_per_s=min(map(speed, ARCHS)))
+    (foreseen,) = [event for event in events if isinstance(event, LimitsForeseen)]
+    assert (foreseen.timed_by, foreseen.networks, foreseen.keeping) == ("edge", 5, 5)
 
 
 def test_an_anchor_that_was_timed_comes_first(timer, tmp_path):

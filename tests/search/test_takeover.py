@@ -137,6 +137,14 @@ def test_a_resumed_search_needs_the_other_study_no_more(source, machine):
     assert not [event for event in events if isinstance(event, Notice) and event.level == "warning"]
 
 
+def test_how_much_was_taken_over_is_told(source, machine):
+    events = []
+    search(source, events, reuse="source", until_trials=1)
+    assert "4 networks come with the scores of another study, 0 of them with timings" in [
+        event.text for event in events if isinstance(event, Notice)
+    ]
+
+
 def test_a_search_may_be_told_of_the_other_study_when_it_is_resumed(source, machine):
     search(source, until_trials=1)
     _, _, records = search(source, reuse="source", until_trials=2)

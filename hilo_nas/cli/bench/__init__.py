@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, samplers, stages, table, training
+from hilo_nas.cli.text import verbatim
 
 __all__ = ["app"]
 
@@ -13,12 +14,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Benches of this machine: what it resolves, layers, backbones, other code, samplers; kept in benchmarks/.",
 )
-app.command("ruler", help=ruler.HELP, epilog=ruler.EXAMPLES)(ruler.run)
-app.command("attention", help=attention.HELP, epilog=attention.EXAMPLES)(attention.run)
-app.command("backbones", help=backbones.HELP, epilog=backbones.EXAMPLES)(backbones.run)
-app.command("stages", help=stages.HELP, epilog=stages.EXAMPLES)(stages.run)
-app.command("official", help=official.HELP, epilog=official.EXAMPLES)(official.run)
-app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.run)
-app.command("samplers", help=samplers.HELP, epilog=samplers.EXAMPLES)(samplers.run)
-app.command("training", help=training.HELP, epilog=training.EXAMPLES)(training.run)
-app.command("releases", help=releases.HELP, epilog=releases.EXAMPLES)(releases.run)
+app.command("ruler", help=ruler.HELP, epilog=verbatim(ruler.EXAMPLES))(ruler.run)
+app.command("attention", help=attention.HELP, epilog=verbatim(attention.EXAMPLES))(attention.run)
+app.command("backbones", help=backbones.HELP, epilog=verbatim(backbones.EXAMPLES))(backbones.run)
+app.command("stages", help=stages.HELP, epilog=verbatim(stages.EXAMPLES))(stages.run)
+app.command("official", help=official.HELP, epilog=verbatim(official.EXAMPLES))(official.run)
+app.command("table", help=table.HELP, epilog=verbatim(table.EXAMPLES))(table.run)
+app.command("samplers", help=samplers.HELP, epilog=verbatim(samplers.EXAMPLES))(samplers.run)
+app.command("training", help=training.HELP, epilog=verbatim(training.EXAMPLES))(training.run)
+app.command("releases", help=releases.HELP, epilog=verbatim(releases.EXAMPLES))(releases.run)
