@@ -266,7 +266,7 @@ def test_a_peer_is_named_as_timm_names_it(peers, said):
 
 
 def test_a_peer_may_be_named_without_the_prefix():
-    assert SearchConfig.of(peers=("efficientvit_b2", "timm:litv2_small")).peers == (
+    assert SearchConfig.of(peers=("efficientvit_b2", "timm:litv2_small")).search.baselines == (
         "timm:efficientvit_b2",
         "timm:litv2_small",
     )
