@@ -73,7 +73,7 @@ def test_a_network_that_cannot_be_timed_is_named_where_it_is_the_only_one(archs,
         (["a.yaml", "--runtime", "onnxruntime", "--compile"], "compile is torch's own"),
         (["a.yaml", "--cuda-graph", "--device", "cpu"], "cuda_graph needs a cuda device"),
         (["nonsense"], "a network must be named as"),
-        (["litv2_small@wide"], "a network must be named as"),
+        (["litv2_small@wide"], "the SIZE of NAME@SIZE must be"),
     ],
 )
 def test_wrong_input_is_refused_with_the_law(archs, capsys, arguments, text):
