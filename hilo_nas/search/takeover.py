@@ -15,7 +15,7 @@ from hilo_nas.errors import StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Measurement, ProxyPlan
-from hilo_nas.plurals import count_of
+from hilo_nas.plurals import agree, count_of
 from hilo_nas.records import COPIED_SPEEDS, TrialRecord
 from hilo_nas.space import SearchSpace, find_params
 from hilo_nas.states import TrialState
@@ -180,7 +180,8 @@ def write_copies(study: Study, copies: Iterable[TrialRecord], emit: Emit) -> Non
         study.write(record)
     if scored := [record for record in changed if record.scores]:
         timed = sum(bool(record.measurements) for record in scored)
-        text = f"{count_of(len(scored), 'network')} come with the scores of another study, {timed} of them with timings"
+        come = agree(len(scored), "comes", "come")
+        text = f"{count_of(len(scored), 'network')} {come} with the scores of another study, {timed} of them with timings"
         emit(Notice(text=text))
 
 
