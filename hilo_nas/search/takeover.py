@@ -180,8 +180,8 @@ def write_copies(study: Study, copies: Iterable[TrialRecord], emit: Emit) -> Non
         study.write(record)
     if scored := [record for record in changed if record.scores]:
         timed = sum(bool(record.measurements) for record in scored)
-        come = agree(len(scored), "comes", "come")
-        text = f"{count_of(len(scored), 'network')} {come} with the scores of another study, {timed} of them with timings"
+        networks = f"{count_of(len(scored), 'network')} {agree(len(scored), 'comes', 'come')}"
+        text = f"{networks} with the scores of another study, {timed} of them with timings"
         emit(Notice(text=text))
 
 
