@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import yaml
@@ -122,6 +123,11 @@ class Manifest:
         """The target of the objective."""
         return self.calibrations[self.objective.label()].device
 
+    @cached_property
+    def anchor_names(self) -> dict[str, str]:
+        """Names of the space's anchors by their keys; kept, because a search asks for every record."""
+        return {anchor.arch.key(): anchor.name for anchor in self.space.anchors}
+
     @property
     def limits_in_force(self) -> dict[str, float]:
         """The space's limits and the command line's, which come first."""
@@ -173,7 +179,7 @@ class Manifest:
 
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns whether a record is of a network that the search compares with: an anchor or a peer."""
-        return record.is_peer or record.key in {anchor.arch.key() for anchor in self.space.anchors}
+        return record.is_peer or record.key in self.anchor_names
 
     def is_comparable(self, measurement: Measurement) -> bool:
         """Returns whether a measurement was taken under a condition of the study, on its device, by its protocol."""

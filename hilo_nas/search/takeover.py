@@ -250,13 +250,14 @@ def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str
 
 def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:
     """Returns a record of the same network in another study; anchors and baselines keep their names as origins."""
-    anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
+    if (anchor := manifest.anchor_names.get(record.key)) is not None:
+        origin = f"anchor:{anchor}"
     return TrialRecord(
         number=record.number,
         subject=record.subject,
         state=state,
         params=None if record.subject.arch is None else find_params(manifest.space, record.subject.arch),
-        origin=f"peer:{record.subject.timm}" if record.is_peer else anchors.get(record.key, origin),
+        origin=f"peer:{record.subject.timm}" if record.is_peer else origin,
         parameters=record.parameters,
         macs=record.macs,
         **results,
