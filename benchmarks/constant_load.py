@@ -26,7 +26,7 @@ from scipy.stats import kendalltau
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
 from hilo_nas.events import Event
 from hilo_nas.front import Front
-from hilo_nas.measure import Entrant
+from hilo_nas.timing import Entrant
 from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name, verdict_of

@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hilo_nas.arch import PRESETS
-from hilo_nas.measure.prepared import prepare
+from hilo_nas.timing.prepared import prepare
 from hilo_nas.measurement import Condition
 
 WARM_UP_CALLS, CALLS = 6, 20

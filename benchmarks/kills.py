@@ -27,7 +27,7 @@ from typing import Any
 from hilo_nas.errors import RecordError
 from hilo_nas.records import TrialRecord, load_records
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 STUDY = "kills"
 SEARCH = [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", "--study", STUDY, "--device", "cpu"]
@@ -100,7 +100,7 @@ class Killing:
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.study = Study(folder / "studies" / STUDY)
+        self.study = StoredStudy(folder / "studies" / STUDY)
         self.log = folder / "search.log"
         self.random = Random(seed)
         self.seen: set[Fact] = set()

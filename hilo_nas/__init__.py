@@ -1,3 +1,91 @@
-"""hilo-nas: architecture search for LITv2 vision backbones, driven by measured throughput."""
+"""hilo-nas: architecture search for LITv2 vision backbones, driven by measured throughput.
+
+    study = hilo_nas.search("litv2_digits", study="first", trials=12)
+    study.front()
+
+Importing the package imports neither torch nor timm, optuna or pandas: each name is resolved when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hilo_nas.api import (
+        Exported,
+        Measured,
+        Study,
+        estimate_cost,
+        list_studies,
+        load_study,
+        measure,
+        remeasure,
+        search,
+    )
+    from hilo_nas.arch import ArchConfig
+    from hilo_nas.cli.display import show_progress
+    from hilo_nas.evaluation import Evaluator
+    from hilo_nas.export import Exporter
+    from hilo_nas.front import Front
+    from hilo_nas.models import create_model, load_model, prepare_for_inference
+    from hilo_nas.proxy.kinds import Proxy
+    from hilo_nas.records import TrialRecord
+    from hilo_nas.searching import SearchConfig
+    from hilo_nas.space import SearchSpace, load_space
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ArchConfig",
+    "Evaluator",
+    "Exported",
+    "Exporter",
+    "Front",
+    "Measured",
+    "Proxy",
+    "SearchConfig",
+    "SearchSpace",
+    "Study",
+    "TrialRecord",
+    "create_model",
+    "estimate_cost",
+    "list_studies",
+    "load_model",
+    "load_space",
+    "load_study",
+    "measure",
+    "prepare_for_inference",
+    "remeasure",
+    "search",
+    "show_progress",
+]
+
+_HOMES = {
+    **dict.fromkeys(
+        ("Exported", "Measured", "Study", "estimate_cost", "list_studies", "load_study", "measure", "remeasure"), "api"
+    ),
+    "search": "api",
+    "ArchConfig": "arch",
+    "Evaluator": "evaluation",
+    "Exporter": "export",
+    "Front": "front",
+    "Proxy": "proxy.kinds",
+    "SearchConfig": "searching",
+    **dict.fromkeys(("SearchSpace", "load_space"), "space"),
+    "TrialRecord": "records",
+    **dict.fromkeys(("create_model", "load_model", "prepare_for_inference"), "models"),
+    "show_progress": "cli.display",
+}
+"""Modules of the public names, below this package."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -78,14 +78,14 @@ def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mappin
         try:
             condition, own_limits = _parse(text, objective)
         except UsageError as error:
-            faults += [f"--also {text}: {line}" for line in str(error).splitlines()]
+            faults += [f"timing.also {text}: {line}" for line in str(error).splitlines()]
             continue
         if condition in conditions:
             same = conditions[condition]
             faults.append(
-                f"--also {text}: must differ from the objective and from the others, but is the same as {same}"
+                f"timing.also {text}: must differ from the objective and from the others, but is the same as {same}"
             )
-        conditions[condition] = f"--also {text}"
+        conditions[condition] = f"timing.also {text}"
         found |= {f"{name}@{condition.label()}": value for name, value in own_limits.items()}
     if faults:
         raise UsageError("\n".join(faults))

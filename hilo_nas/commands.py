@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["command", "study_options"]
+__all__ = ["FLAGS", "command", "setting_text", "setting_words"]
+
+FLAGS: Mapping[str, str] = {
+    "study.name": "--study",
+    "search.trials": "--trials",
+    "search.until_trials": "--until-trials",
+    "search.timeout_s": "--timeout",
+    "search.seed": "--seed",
+    "timing.device": "--device",
+    "timing.batch_size": "--batch-size",
+    "timing.img_size": "--img-size",
+    "timing.precision": "--precision",
+    "timing.runtime": "--runtime",
+    "limits.min_images_per_s": "--min-images-per-s",
+    "limits.max_latency_ms": "--max-latency-ms",
+    "limits.max_memory_mib": "--max-memory-mib",
+    "data.source": "--data",
+    "proxy.name": "--proxy",
+    "proxy.images": "--proxy-images",
+    "proxy.img_size": "--proxy-img-size",
+}
+"""Settings of a search that have a flag of their own; all others are given by `--set` or in YAML."""
 
 
 def command(*words: str | Path | int) -> str:
@@ -13,6 +36,12 @@ def command(*words: str | Path | int) -> str:
     return shlex.join(["hilo-nas", *map(str, words)])
 
 
-def study_options(studies_dir: Path | None) -> tuple[str, ...]:
-    """Returns the option for a folder of studies, where one was given."""
-    return () if studies_dir is None else ("--studies-dir", str(studies_dir))
+def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the words of a command that give settings by name."""
+    pairs = [(FLAGS[n], str(v)) if n in FLAGS else ("--set", f"{n}={v}") for n, v in settings.items()]
+    return tuple(word for pair in pairs for word in pair)
+
+
+def setting_text(name: str, value: Any) -> str:
+    """Returns a setting as one types it in a shell."""
+    return shlex.join(setting_words({name: value}))

@@ -45,6 +45,10 @@ class Event:
 Emit = Callable[[Event], None]
 
 
+def ignore_event(event: Event) -> None:
+    """Receives an event and does nothing with it."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Notice(Event):
     """A sentence for the user; a wish that is skipped is a warning, never silence."""

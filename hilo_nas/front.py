@@ -55,7 +55,7 @@ class Front:
         """Returns the front of some records.
 
         Args:
-            records: The study's, as `Study.records` reads them, in any order.
+            records: The study's, as `StoredStudy.records` reads them, in any order.
             condition: Label of the condition whose speed counts; the objective's if left out.
         """
         by_number = {record.number: record for record in sorted(records, key=lambda record: record.number)}
@@ -88,6 +88,9 @@ class Front:
                 kept = [rival for rival in rivals if not point.dominates(rival)]
                 members = tuple(own.record for own in sorted([*kept, point], key=_fastest_first))
         return dataclasses.replace(self, by_number=by_number, members=members, _points=points, _simulated={})
+
+    def __repr__(self) -> str:
+        return f"Front(trials {', '.join(str(m.number) for m in self.members) or 'none'} of {len(self.by_number)})"
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:

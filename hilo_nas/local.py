@@ -33,10 +33,10 @@ __all__ = ["STATE_VARIABLE", "Local", "load_local", "state_folder", "write_local
 STATE_VARIABLE = "HILO_NAS_STATE_DIR"
 """Names the folder of this user's key; else `hilo-nas` below $XDG_STATE_HOME, else below ~/.local/state."""
 
-OPTIONS = ("data", "val_data", "proxy", "cache_dir")
-"""What the file may say; each is the option of a search that says the same."""
+SETTINGS = {"data": "data.source", "val_data": "data.val_source", "proxy": "proxy.name", "cache_dir": "data.cache_dir"}
+"""What the file may say, with the setting of a search that says the same."""
 _EARLIER = ("speeds", "reuse")
-"""Options that earlier versions wrote and signed; they mean nothing any more."""
+"""What earlier versions wrote and signed; they mean nothing any more."""
 _KEY_BYTES = 32
 
 
@@ -45,22 +45,22 @@ class Local:
     """What a study's `local.yaml` says."""
 
     values: dict[str, str] = dataclasses.field(default_factory=dict)
-    """By option; empty where this user did not write the file here."""
+    """By setting; empty where this user did not write the file here."""
     functions: dict[str, str] = dataclasses.field(default_factory=dict)
-    """SHA-256 of the file of each value that names a function, by option."""
+    """SHA-256 of the file of each value that names a function, by setting."""
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
     """What a file says that this user did not write here; to be shown, never used."""
     fault: str | None = None
     """Why the file is not used; None where it is, or is not there."""
 
-    def is_unchanged(self, option: str) -> bool:
+    def is_unchanged(self, setting: str) -> bool:
         """Returns whether a function is the one that this user named: whether its file has the same content.
 
         Raises:
             NotFoundError: It is gone.
             UsageError: Its file cannot be read.
         """
-        return plugins.hash_source(self.values[option]) == self.functions.get(option)
+        return plugins.hash_source(self.values[setting]) == self.functions.get(setting)
 
 
 def load_local(path: Path) -> Local:
@@ -79,26 +79,34 @@ def load_local(path: Path) -> Local:
         return Local()
     if not isinstance(content, dict):
         return Local(fault=f"it must hold options, but holds a {type(content).__name__}")
-    said = {name: content[name] for name in (*OPTIONS, *_EARLIER) if content.get(name) is not None}
+    said = {name: content[name] for name in (*SETTINGS, *_EARLIER) if content.get(name) is not None}
     if wrong := [name for name, value in said.items() if not isinstance(value, str)]:
         return Local(fault=f"{', '.join(wrong)} must be text")
     if not said:
         return Local()
     functions = content.get("functions") or {}
     if not _is_signed(said, functions, content.get("signature"), path):
-        ignored = {name: value for name, value in said.items() if name in OPTIONS}
+        ignored = _by_setting(said)
         return Local(ignored=ignored, fault="it was not written by this user for this folder, or was edited")
-    return Local(values=said, functions=functions)
+    return Local(values=_by_setting(said), functions=_by_setting(functions))
+
+
+def _by_setting(said: Mapping[str, str]) -> dict[str, str]:
+    return {SETTINGS[name]: value for name, value in said.items() if name in SETTINGS}
 
 
 def write_local(path: Path, values: Mapping[str, str | None]) -> None:
     """Writes what is true on this machine, signed as this user's; without a key it will have to be named again.
 
+    Args:
+        path: The file.
+        values: By setting.
+
     Raises:
         StorageError: The file cannot be written.
     """
-    content: dict[str, Any] = dict(values)
-    said = {name: value for name, value in values.items() if value is not None}
+    content: dict[str, Any] = {name: values.get(setting) for name, setting in SETTINGS.items()}
+    said = {name: value for name, value in content.items() if value is not None}
     functions = {name: digest for name, value in said.items() if (digest := _digest(value))}
     if functions:
         content["functions"] = functions

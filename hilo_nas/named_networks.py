@@ -9,7 +9,7 @@ from typing import Any
 
 from hilo_nas.arch import PRESETS, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
-from hilo_nas.study import Study, open_study
+from hilo_nas.study import StoredStudy, open_study
 
 __all__ = ["NamedNetwork", "find_network"]
 
@@ -28,7 +28,7 @@ class NamedNetwork:
     """Fields of the condition, and `num_classes`, that its study timed it under; empty for others."""
 
 
-def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
+def find_network(name: str) -> NamedNetwork:
     """Returns the network of a name.
 
     A name is `STUDY:TRIAL`, `timm:NAME`, a preset, an architecture's YAML file, each with `@SIZE` where the network has
@@ -47,20 +47,20 @@ def find_network(name: str, studies_dir: Path | None = None) -> NamedNetwork:
     if (size := name.rpartition("@")[2]) != name and size.isalnum() and not _SIZED.fullmatch(name):
         raise UsageError(f"the SIZE of NAME@SIZE must be a whole number of pixels, but got {name!r}")
     if sized := _SIZED.fullmatch(name):
-        found = _find_network(sized["name"], studies_dir)
+        found = _find_network(sized["name"])
         subject = {**found.subject, "img_size": int(sized["img_size"])}
         return dataclasses.replace(found, name=name, subject=subject)
-    return _find_network(name, studies_dir)
+    return _find_network(name)
 
 
-def _find_network(name: str, studies_dir: Path | None) -> NamedNetwork:
+def _find_network(name: str) -> NamedNetwork:
     head, colon, tail = name.rpartition(":")
     if name in PRESETS:
         return NamedNetwork(name=name, subject={"arch": PRESETS[name].to_dict()})
     if name.startswith("timm:"):
         return NamedNetwork(name=name, subject={"timm": name.removeprefix("timm:")})
     if colon and tail.isdigit():
-        return _find_trial(name, open_study(head, studies_dir), int(tail))
+        return _find_trial(name, open_study(head), int(tail))
     if name.endswith((".yaml", ".yml")):
         return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
     raise UsageError(
@@ -69,7 +69,7 @@ def _find_network(name: str, studies_dir: Path | None) -> NamedNetwork:
     )
 
 
-def _find_trial(name: str, study: Study, number: int) -> NamedNetwork:
+def _find_trial(name: str, study: StoredStudy, number: int) -> NamedNetwork:
     manifest = study.manifest
     records = {record.number: record for record in study.records}
     if number not in records:

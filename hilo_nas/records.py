@@ -83,7 +83,7 @@ class Subject:
         return read_value(cls, fields)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class TrialRecord:
     """One trial of a study, from its choice to its scores. It may gain measurements and scores later."""
 
@@ -123,10 +123,23 @@ class TrialRecord:
     """What the trial cost in all."""
     schema_version: int = SCHEMA_VERSION
 
+    def __repr__(self) -> str:
+        parts = [str(self.number), self.key, str(self.state)]
+        if self.measurement is not None:
+            parts.append(f"{self.measurement.images_per_s:.4g} images/s")
+        if self.score is not None:
+            parts.append(f"{self.score.metric} {self.score.value:.4g}")
+        return f"TrialRecord({', '.join(parts)})"
+
     @property
     def key(self) -> str:
         """The subject's key; equal keys are the same network."""
         return self.subject.key
+
+    @property
+    def arch(self) -> ArchConfig | None:
+        """The architecture; None for a network of timm's."""
+        return self.subject.arch
 
     @property
     def is_measured(self) -> bool:
@@ -150,7 +163,7 @@ class TrialRecord:
 
     @property
     def measurement(self) -> Measurement | None:
-        """The first measurement: the study's objective condition, timed last (see `Study.load_records`)."""
+        """The first measurement: the study's objective condition, timed last (see `StoredStudy.records`)."""
         return self.measurements[0] if self.measurements else None
 
     def measurements_by_condition(self) -> dict[str, Measurement]:

@@ -25,7 +25,8 @@ from hilo_nas.states import TrialState
 
 __all__ = [
     "STUDIES_VARIABLE",
-    "Study",
+    "StoredStudy",
+    "list_studies",
     "new_study",
     "open_study",
     "slug",
@@ -40,7 +41,7 @@ _MOST_BYTES = 160
 """Bytes of a name in a file's name; file systems take 255 in all."""
 
 
-class Study:
+class StoredStudy:
     """A study: its folder, and its manifest and records, loaded once, when they are first asked for.
 
     Readers take `manifest`, `records`, `front` and `record`. Whoever holds the study's lock writes by `write` and
@@ -61,7 +62,7 @@ class Study:
         self._keeps_csv_files = False
 
     def __repr__(self) -> str:
-        return f"Study({str(self.path)!r})"
+        return f"StoredStudy({str(self.path)!r})"
 
     @property
     def address(self) -> str:
@@ -191,7 +192,7 @@ class Study:
                 state = f"was stopped after {record.score.images_seen if record.score else 0:,} images"
                 way += (
                     " To train it to the end, and all the others that were stopped, make a new study of the same space "
-                    f"and data with --reuse {self.name} --eta 0."
+                    f"and data with --set study.reuse={self.name} --set proxy.reduction_factor=0."
                 )
             raise TrialStateError(f"trial {number} of study {self.name} {state}{why}.{way}")
         return record
@@ -306,7 +307,7 @@ class Study:
             self._fronts = {label: front.updated(record) for label, front in self._fronts.items()}
 
 
-def open_study(name_or_path: str | Path, studies_dir: Path | None = None) -> Study:
+def open_study(name_or_path: str | Path) -> StoredStudy:
     """Returns the study of a name, or of a folder's path; nothing is loaded yet.
 
     Raises:
@@ -314,25 +315,35 @@ def open_study(name_or_path: str | Path, studies_dir: Path | None = None) -> Stu
         RecordError: There are trials, but no manifest.
     """
     name = str(name_or_path)
-    folder = studies_folder(studies_dir)
+    folder = studies_folder()
     for path in (folder / name, Path(name)):
-        study = Study(path)
+        study = StoredStudy(path)
         if study.exists:
             return study
         if study.holds_trials:
             raise study.orphaned()
-    try:
-        known = sorted(path.parent.name for path in folder.glob("*/manifest.yaml"))
-    except OSError as error:
-        raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
+    known = [study.path.name for study in list_studies()]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
     hint = f"Did you mean {' or '.join(near)}?" if near else "There are no studies there yet: see `hilo-nas search`."
     raise NotFoundError(f"no study {name!r} in {folder}. {hint}")
 
 
-def studies_folder(given: Path | None = None) -> Path:
-    """Returns the folder of all studies: the one given, else the environment's, else `studies` here."""
-    return given or Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
+def list_studies() -> list[StoredStudy]:
+    """Returns the studies in the folder of all studies, by name; nothing is loaded yet.
+
+    Raises:
+        StorageError: The folder cannot be read.
+    """
+    folder = studies_folder()
+    try:
+        return [StoredStudy(path.parent) for path in sorted(folder.glob("*/manifest.yaml"))]
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
+
+
+def studies_folder() -> Path:
+    """Returns the folder of all studies: the environment's, else `studies` here."""
+    return Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
 
 
 def slug(name: str) -> str:
@@ -341,15 +352,16 @@ def slug(name: str) -> str:
     return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip() or "_"
 
 
-def new_study(name: str, studies_dir: Path | None = None) -> Study:
-    """Returns where a study of that name is, or would be made.
+def new_study(name_or_path: str) -> StoredStudy:
+    """Returns where a study of that name, or in that folder, is or would be made.
 
     Raises:
-        UsageError: The name cannot be a folder's name.
+        UsageError: The last part cannot be a study's name.
     """
+    head, separator, name = name_or_path.rpartition("/")
     if not _NAME.fullmatch(unicodedata.normalize("NFC", name)) or name in (".", "..") or name != name.strip():
         raise UsageError(
-            "a new study's name must be one folder name of letters, digits, spaces and _ . + = @ , - (not the first), "
-            f"but got {name!r}. Use --studies-dir to choose where studies lie."
+            "a new study's name must be of letters, digits, spaces and _ . + = @ , - (not the first), after the path "
+            f"of its folder, if any, but got {name_or_path!r}"
         )
-    return Study(studies_folder(studies_dir) / name)
+    return StoredStudy(Path(head or "/") / name if separator else studies_folder() / name)

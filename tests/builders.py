@@ -24,7 +24,7 @@ from hilo_nas.records import Subject, TrialRecord, write_record
 from hilo_nas.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 from hilo_nas.transitions import interrupt
 
 TINY = ArchConfig(
@@ -210,9 +210,9 @@ def build_manifest(name: str = "demo", *, space: SearchSpace | None = None, **fi
 
 def write_study(
     studies_dir: Path, name: str = "demo", records: Sequence[TrialRecord] = (), manifest: Manifest | None = None
-) -> Study:
+) -> StoredStudy:
     """Writes a stored study (manifest and records) and returns it; nothing of it is loaded yet."""
-    study = Study(studies_dir / name)
+    study = StoredStudy(studies_dir / name)
     study.trials_path.mkdir(parents=True)
     study.write_manifest(manifest or build_manifest(name))
     for record in records:
@@ -220,9 +220,9 @@ def write_study(
     return fresh(study)
 
 
-def fresh(study: Study) -> Study:
+def fresh(study: StoredStudy) -> StoredStudy:
     """The study as another process would open it now: its files are read again."""
-    return Study(study.path)
+    return StoredStudy(study.path)
 
 
 def build_cohort(

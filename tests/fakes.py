@@ -23,7 +23,7 @@ from hilo_nas.evaluation import Count, DeviceReport, Inspect, Preparation, Prepa
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.measurement import find_contention
 from hilo_nas.records import Subject
-from hilo_nas.search.study_tasks import Resources
+from hilo_nas.searching.study_tasks import Resources
 from hilo_nas.space import find_params
 from hilo_nas.testing import FakeEvaluator
 

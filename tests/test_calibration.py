@@ -19,7 +19,7 @@ from builders import (
 
 from hilo_nas.calibration import anchored, calibration_error
 from hilo_nas.front import Front
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 LABEL = build_condition().label()
 
@@ -90,7 +90,7 @@ def test_a_study_whose_calibration_never_changed_reads_the_stored_values(tmp_pat
 def test_a_changed_calibration_changes_every_speed_and_interval_and_no_ratio(tmp_path):
     records = trials(timings("c", ["steady", "steady"], 1))
     before = read(tmp_path, records)
-    after = fresh(recalibrated(Study(tmp_path / "s"), 1569.0)).records
+    after = fresh(recalibrated(StoredStudy(tmp_path / "s"), 1569.0)).records
     for old, new in zip(before, after, strict=True):
         for name in ("images_per_s", "images_per_s_low", "images_per_s_high", "images_per_s_spread"):
             assert getattr(new.measurement, name) == pytest.approx(getattr(old.measurement, name) * 1569 / 256)

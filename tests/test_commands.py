@@ -15,7 +15,7 @@ from hilo_nas.cli.app import app
 from hilo_nas.cli.hints import confirm_command, hints_after_search, remeasure_command, resume_hint
 from hilo_nas.commands import command
 from hilo_nas.front import Front
-from hilo_nas.study import Study, open_study
+from hilo_nas.study import StoredStudy, open_study
 
 PACKAGE = Path(hilo_nas.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()
@@ -112,7 +112,7 @@ def folder(tmp_path, monkeypatch):
 def hints(folder, records, *, is_exhausted=False, **manifest):
     study = write_study(folder, "my study", records, build_manifest("my study", **manifest))
     return hints_after_search(
-        "my study", folder, fresh(study).manifest, Study(study.path).front(), is_exhausted=is_exhausted
+        "my study", folder, fresh(study).manifest, StoredStudy(study.path).front(), is_exhausted=is_exhausted
     )
 
 
@@ -165,8 +165,8 @@ def test_a_study_elsewhere_is_named_by_its_path(folder):
 
 def test_a_new_study_of_the_default_space_is_made_where_options_say_how(folder):
     from hilo_nas.errors import NotFoundError
-    from hilo_nas.search import SearchConfig
-    from hilo_nas.search.setting import DEFAULT_SPACE, find_study
+    from hilo_nas.searching import SearchConfig
+    from hilo_nas.searching.setting import DEFAULT_SPACE, find_study
 
     space, made = find_study(SearchConfig.of(study="mine", proxy="mine.py:score", proxy_images=2000))
     assert (space.name, made.name, made.exists) == (DEFAULT_SPACE, "mine", False)

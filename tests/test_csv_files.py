@@ -24,7 +24,7 @@ from hilo_nas.csv_files import CsvFiles, render_front, render_trials
 from hilo_nas.errors import StorageError
 from hilo_nas.front import Front
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 COLUMNS = [
     "number",
@@ -152,7 +152,7 @@ def test_seeds_and_what_they_told_of_their_noise_are_in_the_table():
 
 def test_numbers_of_images_and_seeds_are_written_whole(tmp_path):
     folder = write_study(tmp_path, records=demo_records())
-    Study(folder.path).write_csv_files()
+    StoredStudy(folder.path).write_csv_files()
     with (folder.path / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["images_seen"], row["seeds"]) for row in rows[4:6]] == [("3008", "1"), ("", "")]
@@ -209,7 +209,7 @@ def test_a_network_of_timms_has_a_row_too():
 
 def test_the_tables_are_written_beside_the_records(tmp_path):
     folder = write_study(tmp_path, records=demo_records())
-    Study(folder.path).write_csv_files()
+    StoredStudy(folder.path).write_csv_files()
     with (folder.path / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == COLUMNS
@@ -223,22 +223,22 @@ def test_the_tables_are_written_beside_the_records(tmp_path):
 
 def test_written_tables_are_rewritten_when_a_record_changes(tmp_path):
     folder = write_study(tmp_path, records=demo_records())
-    Study(folder.path).write_csv_files()
+    StoredStudy(folder.path).write_csv_files()
     fresh(folder).write(build_record(3, 5000.0, 0.99))
-    Study(folder.path).write_csv_files()
+    StoredStudy(folder.path).write_csv_files()
     assert pd.read_csv(folder.path / "front.csv")["number"].tolist() == [3]
 
 
 def test_a_key_of_digits_alone_survives_the_table(tmp_path):
     """A key such as 84170833e994 is read back as a number by careless readers; as text it is the key."""
     folder = write_study(tmp_path, records=[build_record(0, arch=PRESETS["litv2_medium"])])
-    Study(folder.path).write_csv_files()
+    StoredStudy(folder.path).write_csv_files()
     assert pd.read_csv(folder.path / "trials.csv", dtype={"key": str})["key"][0] == PRESETS["litv2_medium"].key()
 
 
 def test_a_folder_that_is_gone_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"cannot write .*trials\.csv"):
-        Study(tmp_path / "gone").write_csv_files()
+        StoredStudy(tmp_path / "gone").write_csv_files()
 
 
 def test_a_further_condition_has_columns_of_its_own():

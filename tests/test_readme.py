@@ -17,9 +17,9 @@ from hilo_nas.bench.table import TABLE_NAME, write_table
 from hilo_nas.cli import main
 from hilo_nas.cli.config import render_config
 from hilo_nas.models import build_model
-from hilo_nas.search import SearchConfig
+from hilo_nas.searching import SearchConfig
 from hilo_nas.space import load_space
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -74,7 +74,7 @@ def made(tmp_path_factory):
         ):
             assert main(["search", "litv2_cifar", *options.split()]) == 0
     write_checkout(home / "LITv2")
-    table = Study(home / "studies/my-table")
+    table = StoredStudy(home / "studies/my-table")
     table.path.mkdir()
     table.write_manifest(build_table().manifest)
     write_table(build_table(), table.path / TABLE_NAME)

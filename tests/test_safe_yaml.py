@@ -9,7 +9,7 @@ from hilo_nas.arch import ArchConfig, load_arch
 from hilo_nas.errors import ArchError, HiloNasError, RecordError, StorageError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, load_yaml, parse_yaml
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 REST = "depths: [1, 1, 2, 1]\nnum_heads: [1, 2, 4, 8]\n"
 BOMB = "\n".join(
@@ -108,4 +108,4 @@ def test_manifests_have_the_same_bounds(tmp_path):
         Manifest.from_yaml(BOMB)
     (tmp_path / "manifest.yaml").write_bytes(b"a" * (MOST_BYTES + 1))
     with pytest.raises(HiloNasError, match="it must have at most 1 MiB"):
-        _ = Study(tmp_path).manifest
+        _ = StoredStudy(tmp_path).manifest

@@ -13,8 +13,8 @@ from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import SCHEMA_VERSION, TrialRecord
 from hilo_nas.schema_1 import upgraded, upgraded_manifest
-from hilo_nas.search import SearchConfig, run_search
-from hilo_nas.study import Study
+from hilo_nas.searching import SearchConfig, run_search
+from hilo_nas.study import StoredStudy
 
 ASSETS = Path(__file__).parent / "assets" / "schema_1"
 # Images/s, half of their 95 % interval and the score, as the version that stored them read them.
@@ -33,7 +33,7 @@ FRONTS = {"protocol_1": [6, 3, 9], "search": [0, 3, 2]}
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_its_values_and_its_front_are_what_they_were(name):
-    records = Study(ASSETS / name).records
+    records = StoredStudy(ASSETS / name).records
     found = {r.number: (r.measurement.images_per_s, r.measurement.half_width, r.score.value) for r in records}
     for number, figures in FIGURES[name].items():
         assert found[number] == pytest.approx(figures, rel=1e-12)
@@ -43,7 +43,7 @@ def test_its_values_and_its_front_are_what_they_were(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_written_again_it_is_of_this_schema_and_says_the_same(name, tmp_path):
-    stored = Study(ASSETS / name)
+    stored = StoredStudy(ASSETS / name)
     copy = write_study(tmp_path, name, fresh(stored).records, fresh(stored).manifest)
     for path in copy.trials_path.iterdir():
         assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION
@@ -53,7 +53,7 @@ def test_written_again_it_is_of_this_schema_and_says_the_same(name, tmp_path):
 
 def test_its_search_goes_on_and_changes_no_record_of_before(tmp_path):
     shutil.copytree(ASSETS / "search", tmp_path / "s")
-    folder = Study(tmp_path / "s")
+    folder = StoredStudy(tmp_path / "s")
     before = fresh(folder).records
     machine = FakeMachine(devices={"cpu": fresh(folder).manifest.device})
     machine.form = before[0].measurement.form

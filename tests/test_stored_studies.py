@@ -18,10 +18,10 @@ from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.proxy.kinds.training import RECIPE
-from hilo_nas.search import RemeasureRequest, SearchConfig, run_remeasure, run_search
-from hilo_nas.search.optuna_study import OptunaStudy
-from hilo_nas.search.samplers import build_sampler
-from hilo_nas.study import Study
+from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
+from hilo_nas.searching.optuna_study import OptunaStudy
+from hilo_nas.searching.samplers import build_sampler
+from hilo_nas.study import StoredStudy
 from hilo_nas.testing import use_evaluator
 
 FOLDER = Path(__file__).parents[1] / "studies"
@@ -35,7 +35,7 @@ def test_there_are_stored_studies():
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_a_stored_study_is_read_as_it_was_written(path):
-    folder = Study(path)
+    folder = StoredStudy(path)
     manifest, records = fresh(folder).manifest, fresh(folder).records
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest  # newer fields have their defaults, none is lost
     stored, written = (yaml.safe_load(text) for text in (folder.manifest_path.read_text(), manifest.to_yaml()))
@@ -62,7 +62,7 @@ def _common(stored, written):
 def copy(tmp_path):
     """CIFAR-10's study, made when networks were timed by another protocol, where it may be written to."""
     shutil.copytree(FOLDER / "cifar10-cpu", tmp_path / "old", ignore=shutil.ignore_patterns(".lock", "study.db*"))
-    return Study(tmp_path / "old")
+    return StoredStudy(tmp_path / "old")
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(c
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_a_sampler_proposes_from_the_records_of_a_stored_study(path):
-    folder = Study(path)
+    folder = StoredStudy(path)
     manifest, records = fresh(folder).manifest, fresh(folder).records
     study = OptunaStudy(manifest.space, build_sampler(manifest.sampler, 0), limits=manifest.limits_in_force)
     proposal = study.propose(records)

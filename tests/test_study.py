@@ -36,7 +36,7 @@ from hilo_nas.pareto import dominates
 from hilo_nas.states import TrialState
 from hilo_nas.study import (
     STUDIES_VARIABLE,
-    Study,
+    StoredStudy,
     new_study,
     open_study,
     slug,
@@ -104,7 +104,7 @@ def test_a_name_that_no_disk_can_hold_is_no_study(tmp_path, name):
 
 def test_a_folder_without_a_manifest_is_no_study(tmp_path):
     (tmp_path / "rest" / "trials").mkdir(parents=True)
-    assert not Study(tmp_path / "rest").exists
+    assert not StoredStudy(tmp_path / "rest").exists
     with pytest.raises(NotFoundError):
         open_study("rest", tmp_path)
 
@@ -171,9 +171,9 @@ def test_reading_a_study_writes_nothing(studies):
     before = listing()
     folder = open_study("my-gpu", studies)
     _ = fresh(folder).manifest
-    Study(folder.path).record(2)
+    StoredStudy(folder.path).record(2)
     load_local(folder.local_path)
-    assert Study(folder.path).front().probabilities()
+    assert StoredStudy(folder.path).front().probabilities()
     assert listing() == before
 
 
@@ -188,7 +188,7 @@ def test_a_trial_that_is_not_in_the_study_is_refused_with_those_that_are(studies
         open_study("my-gpu", studies).record(7)
     assert str(caught.value) == "study my-gpu has no trial 7: its trials are 0 to 6"
     with pytest.raises(NotFoundError, match="study other has no trial 0: it has none yet"):
-        Study(tmp_path / "elsewhere" / "other").record(0)
+        StoredStudy(tmp_path / "elsewhere" / "other").record(0)
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ def test_a_trial_that_cannot_serve_is_refused_with_those_that_can(studies, numbe
 def test_a_trial_that_cannot_serve_where_none_can_is_refused_without_a_way(tmp_path):
     folder = write_study(tmp_path, "s", [build_failed(0), build_record(1, None, None, state="running")])
     with pytest.raises(TrialStateError, match=r"^trial 0 of study s is failed \(the worker died\)\.$"):
-        Study(folder.path).record(0)
+        StoredStudy(folder.path).record(0)
     with pytest.raises(TrialStateError, match=r"^trial 1 of study s is running\.$"):
-        Study(folder.path).record(1)
+        StoredStudy(folder.path).record(1)
 
 
 def test_the_front_is_the_best_of_both_the_fastest_first():
@@ -275,7 +275,7 @@ def test_a_torn_record_is_named(studies):
 
 def test_a_manifest_that_is_gone_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"cannot read .*manifest\.yaml: No such file"):
-        _ = Study(tmp_path).manifest
+        _ = StoredStudy(tmp_path).manifest
 
 
 def test_what_is_local_is_kept_apart_and_may_be_missing(tmp_path):
@@ -313,7 +313,7 @@ def test_of_several_measurements_those_count_that_the_manifest_says(tmp_path):
         "cpu-b1-32px-fp32": 2.0,
     }
     fresh(folder).write_manifest(build_manifest("s", conditions=(build_condition(), single), device=new))
-    assert Study(folder.path).record(0).measurement.images_per_s == 4.0
+    assert StoredStudy(folder.path).record(0).measurement.images_per_s == 4.0
 
 
 def test_of_measurements_under_equal_facts_the_one_written_first_counts(tmp_path):
@@ -376,7 +376,9 @@ def test_the_objective_is_the_condition_of_a_front_unless_another_is_named(tmp_p
     single = build_condition(batch_size=1)
     timings = (build_measurement(1000.0), build_measurement(10.0, condition=single))
     records = [build_record(0, measurements=timings), build_record(1, 900.0, 0.6)]
-    study = Study(write_study(tmp_path, "s", records, build_manifest("s", conditions=(build_condition(), single))).path)
+    study = StoredStudy(
+        write_study(tmp_path, "s", records, build_manifest("s", conditions=(build_condition(), single))).path
+    )
     assert study.front(build_condition().label()) is study.front()
     assert [len(study.front(label).members) for label in (None, single.label())] == [2, 1]
     with pytest.raises(UsageError, match=f"condition must be one of .*{single.label()}, but got 'batch'"):
@@ -410,7 +412,7 @@ def retimed(record, cohort, speed, minute, verdict):
     )
 )
 def test_what_was_written_is_what_another_process_reads(tmp_path_factory, steps):
-    study = Study(write_study(tmp_path_factory.mktemp("studies"), "s", demo_records()).path)
+    study = StoredStudy(write_study(tmp_path_factory.mktemp("studies"), "s", demo_records()).path)
     study.front()
     for minute, (number, step, verdict, speed) in enumerate(steps):
         known = {record.number: record for record in study.records}
@@ -425,7 +427,7 @@ def test_what_was_written_is_what_another_process_reads(tmp_path_factory, steps)
         if step == "new":
             calibration = build_calibration(320.0 + 10 * minute)
             study.write_manifest(build_manifest("s", calibrations={build_condition().label(): calibration}))
-    other = Study(study.path)
+    other = StoredStudy(study.path)
     assert study.records == other.records
     assert study.manifest == other.manifest
     assert study.front().members == other.front().members
@@ -433,7 +435,7 @@ def test_what_was_written_is_what_another_process_reads(tmp_path_factory, steps)
 
 
 def test_csv_files_are_kept_while_a_study_is_written_and_after_an_error(tmp_path):
-    study = Study(write_study(tmp_path, "s", demo_records()).path)
+    study = StoredStudy(write_study(tmp_path, "s", demo_records()).path)
 
     def cells(column):
         with (study.path / "front.csv").open(newline="") as file:

@@ -74,7 +74,7 @@ def patches_in(text: str) -> Iterator[str]:
     "text",
     [
         "monkeypatch.setattr('hilo_nas.study.open_study', fake)",
-        "import hilo_nas.search\nmonkeypatch.setattr(hilo_nas.search, 'run_search', fake)",
+        "import hilo_nas.searching\nmonkeypatch.setattr(hilo_nas.searching, 'run_search', fake)",
         "from hilo_nas import study as module\nwith MonkeyPatch.context() as p: p.setattr(module, '_NAME', fake)",
         "from hilo_nas.study import Study\nmonkeypatch.delattr(Study, 'write')",
         "from hilo_nas.study import Study\nstudy = Study(path)\nmonkeypatch.setattr(study, 'write', fake)",

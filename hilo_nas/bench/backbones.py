@@ -18,8 +18,8 @@ from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.evaluation import Count, Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
-from hilo_nas.measure import TOGETHER, Entrant
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
+from hilo_nas.timing import TOGETHER, Entrant
 
 __all__ = ["BackbonesPlan", "bench_backbones", "group_heats"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from hilo_nas.arch import PRESETS, ArchConfig
 from hilo_nas.bench.forms import name_form
 from hilo_nas.bench.networks import SMALL, SMALL_CLASSES, SMALL_PX
-from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition
+from hilo_nas.timing import Entrant
 
 __all__ = ["OFFICIAL", "OURS", "Case", "Duellist", "list_cases", "list_duellists"]
 

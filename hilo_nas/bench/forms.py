@@ -20,7 +20,7 @@ PLAIN = "plain"
 _WORTH = 0.015
 """Share of its speed by which a form must be faster than a simpler one: what a timing's interval is."""
 _NOTHING_FUSED = " fused"
-"""How `hilo_nas.measure.fuse` names a network in which it found nothing to fold or to re-parameterise."""
+"""How `hilo_nas.timing.fuse` names a network in which it found nothing to fold or to re-parameterise."""
 _PAPERS_RIVAL = "resnet50"
 
 Final = Mapping[str, Mapping[str, Measurement]]

@@ -24,13 +24,13 @@ from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.config import SearchConfig
-from hilo_nas.search.resolve import plan_of
-from hilo_nas.search.sweep import Course, Swept, run_sweep
-from hilo_nas.search.takeover import check_plan, check_same
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.resolve import plan_of
+from hilo_nas.searching.sweep import Course, Swept, run_sweep
+from hilo_nas.searching.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 __all__ = ["limit_space", "list_swept", "make_table"]
 
@@ -38,7 +38,7 @@ __all__ = ["limit_space", "list_swept", "make_table"]
 def make_table(
     config: SearchConfig,
     space: SearchSpace,
-    folder: Study,
+    folder: StoredStudy,
     emit: Emit,
     *,
     count: int | None = None,
@@ -83,7 +83,7 @@ def make_table(
             config, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused, evaluator=evaluator
         )
     finally:
-        refresh_table(Study(folder.path))
+        refresh_table(StoredStudy(folder.path))
 
 
 def _load_reused(source: Path, manifest: Manifest) -> list[TrialRecord]:
@@ -116,7 +116,7 @@ def _list_scores(row: TableRow, table: Table) -> tuple[ProxyScore, ...]:
     return tuple(build_score(row, images, table, since=since) for since, images in itertools.pairwise((0, *budgets)))
 
 
-def limit_space(space: SearchSpace, folder: Study, limits: Mapping[str, float | None]) -> SearchSpace:
+def limit_space(space: SearchSpace, folder: StoredStudy, limits: Mapping[str, float | None]) -> SearchSpace:
     """Returns a space within further limits; where none is given, within those of the stored study, if it is of it.
 
     Raises:
@@ -124,13 +124,15 @@ def limit_space(space: SearchSpace, folder: Study, limits: Mapping[str, float | 
         HiloNasError: The stored study cannot be read.
     """
     if folder.exists and all(limit is None for limit in limits.values()):
-        stored = Study(folder.path).manifest.space
+        stored = StoredStudy(folder.path).manifest.space
         if dataclasses.replace(stored, limits=space.limits).hash() == space.hash():
             return stored
     return space.limited(limits)
 
 
-def list_swept(space: SearchSpace, config: SearchConfig, folder: Study, count: int | None, emit: Emit) -> list[Swept]:
+def list_swept(
+    space: SearchSpace, config: SearchConfig, folder: StoredStudy, count: int | None, emit: Emit
+) -> list[Swept]:
     """Returns the networks of a table or a check, in the order that both share, so that one goes on with the other.
 
     Args:
@@ -146,7 +148,7 @@ def list_swept(space: SearchSpace, config: SearchConfig, folder: Study, count: i
     """
     if count is not None and count < 1:
         raise UsageError(f"networks must be at least 1, but got {count}")
-    stored = Study(folder.path).manifest.objective.img_size if folder.exists else None
+    stored = StoredStudy(folder.path).manifest.objective.img_size if folder.exists else None
     listed = list_within(space, config.timing.img_size or stored or space.defaults.get("img_size", 224), count)
     if not listed:
         limits = ", ".join(limit_text(name, limit) for name, limit in space.limits.items())

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hilo_nas.events import Emit, Notice
-from hilo_nas.measure.prepared import prepare
 from hilo_nas.measurement import Condition
 from hilo_nas.models import LITv2, official_state_dict
+from hilo_nas.timing.prepared import prepare
 
 __all__ = ["compare_outputs"]
 

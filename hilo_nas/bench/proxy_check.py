@@ -20,11 +20,11 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.proxy.kinds import quick_names
 from hilo_nas.records import TrialRecord
-from hilo_nas.search.config import SearchConfig
-from hilo_nas.search.resolve import DEFAULT_RATIO, plan_of
-from hilo_nas.search.sweep import Course, run_sweep
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.resolve import DEFAULT_RATIO, plan_of
+from hilo_nas.searching.sweep import Course, run_sweep
 from hilo_nas.space import SearchSpace
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 __all__ = ["Checked", "ProxyCheck", "check_proxy"]
 
@@ -46,7 +46,7 @@ class ProxyCheck:
     """How many of the networks are trained long twice."""
     training_free: tuple[str, ...] = dataclasses.field(default_factory=quick_names)
     """Proxies without a training that are compared, too."""
-    target: Study | None = None
+    target: StoredStudy | None = None
     """A check of the same networks at another image size, whose long trainings the proxies are held to as well."""
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Checked:
 def check_proxy(
     config: SearchConfig,
     space: SearchSpace,
-    folder: Study,
+    folder: StoredStudy,
     check: ProxyCheck,
     emit: Emit,
     *,
@@ -103,15 +103,15 @@ def check_proxy(
         MeasurementError: Fewer than two networks could be trained.
         HiloNasError: See `run_sweep`.
     """
-    stored = Study(folder.path).manifest if folder.exists else None
+    stored = StoredStudy(folder.path).manifest if folder.exists else None
     if stored is not None and config.proxy.batch_size is None:
-        config = config.with_options(proxy_batch_size=stored.plan.batch_size)
+        config = config.replace({"proxy.batch_size": stored.plan.batch_size})
     proxy = plan_of(config, space)
     ratio = config.proxy.rung_ratio or DEFAULT_RATIO
     plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, ratio)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:
-        _check_long(Study(folder.path), long)
+        _check_long(StoredStudy(folder.path), long)
     networks = list_swept(space, config, folder, check.networks, emit)
     if len(networks) < 2:
         raise UsageError(
@@ -137,7 +137,7 @@ def check_proxy(
         proxies=check.training_free,
         evaluator=evaluator,
     )
-    manifest = Study(folder.path).manifest
+    manifest = StoredStudy(folder.path).manifest
     if check.target is not None:
         _check_data(check.target, manifest)
     budgets = [images for images in manifest.plan.budgets if images <= budget and _is_scored(records, images)]
@@ -188,7 +188,7 @@ def _lengthened(proxy: ProxyPlan, images: int, eta: float) -> ProxyPlan:
     return proxy.with_budgets((*between, images))
 
 
-def _check_long(study: Study, long: int) -> None:
+def _check_long(study: StoredStudy, long: int) -> None:
     """Raises UsageError where the study's long trainings have gone past a budget without being scored there."""
     found = [[score.images_seen for score in record.scores if score.seed == _LONG] for record in study.records]
     if any(max(seen, default=0) > long and long not in seen for seen in found):
@@ -200,7 +200,9 @@ def _check_long(study: Study, long: int) -> None:
         )
 
 
-def _load_target(target: Study, stored: Manifest | None, plan: ProxyPlan, keys: Sequence[str]) -> dict[str, float]:
+def _load_target(
+    target: StoredStudy, stored: Manifest | None, plan: ProxyPlan, keys: Sequence[str]
+) -> dict[str, float]:
     """Returns the long training's top-1 of each network in a check at another image size, by key.
 
     Raises:
@@ -231,7 +233,7 @@ def _load_target(target: Study, stored: Manifest | None, plan: ProxyPlan, keys: 
     return {key: score.value for key, scores in found.items() for score in scores if score.images_seen == longest}
 
 
-def _check_data(target: Study, manifest: Manifest) -> None:
+def _check_data(target: StoredStudy, manifest: Manifest) -> None:
     """Raises StudyMismatchError where the target's study is of other data."""
     other = target.manifest.data
     if other.hash != manifest.data.hash:

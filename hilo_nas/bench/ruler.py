@@ -21,9 +21,9 @@ from hilo_nas.bench.timing import time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Event, Notice
-from hilo_nas.measure import TOGETHER, Entrant
 from hilo_nas.measurement import Condition, kind_of_device
 from hilo_nas.space import SearchSpace, draw_networks
+from hilo_nas.timing import TOGETHER, Entrant
 
 __all__ = ["RulerPlan", "bench_ruler", "networks_of"]
 

@@ -26,12 +26,12 @@ from hilo_nas.front import speed_hypervolume
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.config import SAMPLERS
-from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.resolve import DEFAULT_ETA
-from hilo_nas.search.study_tasks import Resources
+from hilo_nas.searching.config import SAMPLERS
+from hilo_nas.searching.loop import SearchLoop
+from hilo_nas.searching.resolve import DEFAULT_ETA
+from hilo_nas.searching.study_tasks import Resources
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 __all__ = [
     "EXTRAPOLATED",
@@ -279,7 +279,7 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
     )
 
 
-class _Unstored(Study):
+class _Unstored(StoredStudy):
     """A study that leaves nothing behind."""
 
     def __init__(self, manifest: Manifest) -> None:

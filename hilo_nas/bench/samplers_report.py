@@ -22,7 +22,7 @@ from hilo_nas.bench.samplers import EXTRAPOLATED, FORESEEN, FULL, PRUNED, Replay
 from hilo_nas.bench.table import Table
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import Column, between, number, percent, word
-from hilo_nas.search.resolve import DEFAULT_SAMPLER
+from hilo_nas.searching.resolve import DEFAULT_SAMPLER
 from hilo_nas.states import TrialState
 from hilo_nas.versions import versions
 

@@ -19,9 +19,9 @@ from hilo_nas.cost import PARTS, count_parts, map_sizes
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
-from hilo_nas.measure import Entrant
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.rounds import fast_seconds, interval, ratio
+from hilo_nas.timing import Entrant
 
 __all__ = ["StagesFindings", "StagesPlan", "bench_stages"]
 

@@ -20,9 +20,9 @@ from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.rounds import verdict_name
-from hilo_nas.search.sweep import ALL
+from hilo_nas.searching.sweep import ALL
 from hilo_nas.space import SearchSpace, list_networks
-from hilo_nas.study import Study, open_study
+from hilo_nas.study import StoredStudy, open_study
 
 __all__ = [
     "TABLE_NAME",
@@ -121,7 +121,7 @@ class Table:
             )
 
 
-def refresh_table(study: Study) -> None:
+def refresh_table(study: StoredStudy) -> None:
     """Writes the `table.csv` of a study that is a table, from its records; of any other study, none.
 
     Raises:
@@ -170,7 +170,7 @@ def list_within(space: SearchSpace, img_size: int, count: int | None = None) -> 
     return list_networks(space, img_size=img_size, num_classes=classes, count=count)
 
 
-def collect_table(study: Study) -> Table:
+def collect_table(study: StoredStudy) -> Table:
     """Returns the table that a study's records hold.
 
     Raises:
@@ -239,23 +239,23 @@ def write_table(table: Table, path: Path) -> None:
     write_atomically(path, text.getvalue())
 
 
-def find_table(name: str, studies_dir: Path | None = None) -> Path:
+def find_table(name: str) -> Path:
     """Returns the folder of the study with a name or path, or the table's file that is named itself.
 
     Raises:
         NotFoundError: There is none.
     """
     path = Path(name)
-    return path if path.suffix == ".csv" else open_study(name, studies_dir).path
+    return path if path.suffix == ".csv" else open_study(name).path
 
 
-def study_of(path: Path) -> Study:
+def study_of(path: Path) -> StoredStudy:
     """Returns the study that a table's folder or file belongs to.
 
     Raises:
         NotFoundError: There is none.
     """
-    study = Study(path if path.is_dir() else path.parent)
+    study = StoredStudy(path if path.is_dir() else path.parent)
     if not study.exists:
         raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {study.path} has none")
     return study

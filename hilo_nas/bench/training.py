@@ -16,10 +16,10 @@ from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import BenchWorker
 from hilo_nas.events import BenchStepped, Emit
-from hilo_nas.measure.device import synchronizer
 from hilo_nas.measurement import DeviceIdentity, ProxyPlan
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.train import Training
+from hilo_nas.timing.device import synchronizer
 
 __all__ = ["PARTS", "bench_training", "time_training"]
 
@@ -63,7 +63,7 @@ def bench_training(
     if steps < 1:
         raise UsageError(f"steps must be at least 1, but got {steps}")
     with BenchWorker(log, purpose="bench training", idle_timeout_s=idle_timeout_s) as worker:
-        found = worker.call("hilo_nas.measure.device:read_device", {"device": device}, emit)
+        found = worker.call("hilo_nas.timing.device:read_device", {"device": device}, emit)
         source: dict[str, Any] = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
         source |= {"val_data": None, "options": options.to_dict()}
         images = worker.call("hilo_nas.data.prepare:describe_data", source, emit)

@@ -27,6 +27,7 @@ from hilo_nas.cli import (
     space,
     status,
 )
+from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console, echo, prepare_streams
 from hilo_nas.cli.text import verbatim
 from hilo_nas.errors import HiloNasError
@@ -35,13 +36,11 @@ __all__ = ["app", "main"]
 
 _EPILOG = """Start with: hilo-nas search      (a small search on this machine, no data needed)
 
-The studies' folder is ./studies, $HILO_NAS_STUDIES_DIR or --studies-dir."""
+Studies lie in ./studies, or in $HILO_NAS_STUDIES_DIR."""
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
+app = App(
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("search", help=search.HELP, epilog=verbatim(search.EXAMPLES))(search.run)

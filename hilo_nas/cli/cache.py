@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from hilo_nas import data
+from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import echo
 from hilo_nas.events import Event, Notice
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List or clear the cache of decoded images.")
+app = App(help="List or clear the cache of decoded images.")
 
 CacheDir = Annotated[
     Path | None, typer.Option("--cache-dir", metavar="DIR", help="The cache; $HILO_NAS_CACHE_DIR, else the user's own.")

@@ -73,7 +73,7 @@ def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: 
     """
     options: dict[str, Any] = {"stderr": stderr, "soft_wrap": soft_wrap, "highlight": False, "markup": False}
     console = Screen(emoji=False, **options)
-    return console if console.is_terminal else Screen(emoji=False, width=pipe_width, **options)
+    return console if console.is_terminal or console.is_jupyter else Screen(emoji=False, width=pipe_width, **options)
 
 
 def echo(text: str, *, nl: bool = True) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Background, CacheDir, ClassFrom, SkipBroken, ValueRange, reading_fields
 
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at images, check them, and write them as they are read."
-)
+app = App(help="Look at images, check them, and write them as they are read.")
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Images, as `hilo-nas search --data` takes them.")]
 ValData = Annotated[

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hilo_nas.cli.console import build_console
 from hilo_nas.cli.text import duration
 from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
@@ -46,7 +47,7 @@ from hilo_nas.figures import figure
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, metric_named
 from hilo_nas.states import TrialState
 
-__all__ = ["build_display"]
+__all__ = ["build_display", "show_progress"]
 
 
 class Display(Protocol):
@@ -64,6 +65,18 @@ def build_display(console: Console) -> Iterator[Display]:
         return
     display = _LiveDisplay(console)
     with Live(console=console, get_renderable=display.render, refresh_per_second=4, transient=True):
+        yield display
+
+
+@contextlib.contextmanager
+def show_progress() -> Iterator[Display]:
+    """Yields a receiver of events that shows them: live in a terminal, a line per trial in a notebook or a pipe.
+
+    Example:
+        >>> with hilo_nas.show_progress() as on_event:
+        ...     study = hilo_nas.search("litv2_digits", study="first", on_event=on_event)
+    """
+    with build_display(build_console()) as display:
         yield display
 
 

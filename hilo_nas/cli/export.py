@@ -8,28 +8,12 @@ from typing import Annotated
 import typer
 
 from hilo_nas.cli.console import echo
-from hilo_nas.cli.options import StudiesDir
-from hilo_nas.errors import UsageError
-from hilo_nas.export import (
-    EXPORTERS,
-    ExportOptions,
-    NetworkSource,
-    Promise,
-    StudySource,
-    choose_trial,
-    export,
-    find_exporter,
-    load_source,
-    promises_of,
-    source_of_study,
-    source_of_trial,
-)
+from hilo_nas.export import EXPORTERS, ExportOptions, NetworkSource, StudySource
 from hilo_nas.figures import figure, with_spread
 from hilo_nas.plurals import count_of
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
-from hilo_nas.study import open_study
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -79,45 +63,33 @@ def run(
         int | None, typer.Option(help=f"timm: epochs of the full training; {ExportOptions.epochs} unless given.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of an earlier export.")] = False,
-    studies_dir: StudiesDir = None,
 ) -> None:
     """Exports a trial, an architecture or a study."""
-    exporter = find_exporter(format_)
-    fields = {name: value for name, value in (("batch_size", batch_size), ("epochs", epochs)) if value is not None}
-    for name in [*fields, *["weights"] * (weights is not None)]:
-        if name not in exporter.options:
-            readers = " or ".join(other.name for other in EXPORTERS.values() if name in other.options)
-            raise UsageError(f"--{name.replace('_', '-')} goes with --format {readers}, but got {format_}")
-    asked = {"images_per_s": min_images_per_s, "latency_ms": max_latency_ms}
-    limits = {name: bound for name, bound in asked.items() if bound is not None}
-    chooses = trial is not None or bool(limits) or knee
-    is_file = source.endswith((".yaml", ".yml"))
-    if is_file and chooses:
-        raise UsageError(f"--trial, --knee and limits choose from a study, but got the file {source}")
-    if not is_file and (num_classes is not None or img_size is not None):
-        raise UsageError("--num-classes and --img-size go with ARCH.yaml; a study has its own")
-    promises: list[Promise] = []
-    chosen: NetworkSource | StudySource
-    if is_file:
-        chosen = load_source(Path(source), num_classes=num_classes, img_size=img_size, weights=weights)
-    elif exporter.source_type is StudySource:
-        if chooses:
-            raise UsageError(f"format {format_} exports the whole study: leave out --trial, --knee and limits")
-        chosen = source_of_study(open_study(source, studies_dir))
-    else:
-        study = open_study(source, studies_dir)
-        record, manifest = choose_trial(study, number=trial, limits=limits, at_knee=knee), study.manifest
-        promises = promises_of(manifest, record, limits)
-        chosen = source_of_trial(manifest, record, folder=study, weights=weights)
-    echo(_describe(chosen))
-    for promise in promises:
+    from hilo_nas import api
+
+    exported = api.export(
+        source,
+        output,
+        format=format_,
+        trial=trial,
+        knee=knee,
+        min_images_per_s=min_images_per_s,
+        max_latency_ms=max_latency_ms,
+        weights=weights,
+        num_classes=num_classes,
+        img_size=img_size,
+        batch_size=batch_size,
+        epochs=epochs,
+        force=force,
+    )
+    echo(_describe(exported.source))
+    for promise in exported.promises:
         echo(promise.text if promise.is_sure else f"warning: {promise.text} only")
-    files, notes = export(exporter, chosen, output, ExportOptions(**fields), force=force)
-    for path in files:
+    for path in exported.files:
         echo(f"wrote {path}")
-    for note in notes:
+    for note in exported.notes:
         echo(note)
-    echo(exporter.next_step(chosen, files))
+    echo(exported.next_step)
 
 
 def _describe(source: NetworkSource | StudySource) -> str:

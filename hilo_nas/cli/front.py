@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.hints import confirm_command, remeasure_command
-from hilo_nas.cli.options import Format, Output, StudiesDir, StudyArgument
+from hilo_nas.cli.options import Format, Output, StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
 from hilo_nas.cli.text import describe_proxy
-from hilo_nas.commands import command, study_options
+from hilo_nas.commands import command, setting_words
 from hilo_nas.csv_files import render_front
 from hilo_nas.figures import figure, is_wide
 from hilo_nas.manifest import Manifest
@@ -24,7 +23,7 @@ from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.states import TrialState
-from hilo_nas.study import Study, open_study
+from hilo_nas.study import StoredStudy, open_study
 
 __all__ = ["HELP", "print_front", "run"]
 
@@ -36,10 +35,9 @@ Example: hilo-nas front my-gpu --format csv > front.csv"""
 def run(
     study: StudyArgument,
     output: Output = Format.table,
-    studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the front."""
-    opened = open_study(study, studies_dir)
+    opened = open_study(study)
     table = find_stored_table(opened)
     if table is not None:
         print_table_front(opened, table, output, build_console())
@@ -76,23 +74,21 @@ def run(
         }
         echo(json.dumps(content, indent=1))
     else:
-        print_front(opened, build_console(), name=study, studies_dir=studies_dir)
+        print_front(opened, build_console())
 
 
-def print_front(study: Study, console: Console, *, name: str | None = None, studies_dir: Path | None = None) -> None:
+def print_front(study: StoredStudy, console: Console) -> None:
     """Prints the front as a table, with the conditions of its figures and how it stands to each anchor and peer.
 
     Args:
         study: The study.
         console: Where to.
-        name: Its name or folder as the user wrote it, for commands to type next.
-        studies_dir: As the user gave it.
     """
     manifest, front = study.manifest, study.front()
-    members, ties, name = front.members, front.ties, name or study.name
+    members, ties, name = front.members, front.ties, study.address
     untrained = [record for record in front.untrained if not record.is_peer]
     if not manifest.plan.declaration.gives_scores:
-        _print_timed(study, console, name=name, studies_dir=studies_dir)
+        _print_timed(study, console)
         return
     if not members:
         text = "no complete trial that trained" if untrained else "no complete trial yet"
@@ -129,14 +125,14 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
     if manifest.speeds:
         console.print(f"timed by study {manifest.speeds}", style="dim", soft_wrap=True)
     if len({(m.form, m.protocol) for record in members if (m := record.measurement)}) > 1:
-        way = _way_to_time_again(manifest, name, studies_dir)
+        way = _way_to_time_again(manifest, name)
         console.print(f"These speeds were not all taken in the same way: {way}", markup=False, soft_wrap=True)
     if contended := [record for record in shown if record.measurement and record.measurement.contention]:
         numbers = ", ".join(str(record.number) for record in contended)
         worst = max((r.measurement for r in contended if r.measurement), key=lambda m: m.contention_error)
         assert worst.contention is not None
         are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
-        way = _way_to_time_again(manifest, name, studies_dir)
+        way = _way_to_time_again(manifest, name)
         console.print(
             f"{len(contended)} of these timings {are} contended (trial {numbers}): {worst.contention.text}, so {their} "
             f"± is wider. Time {them} again when nothing else runs: {way}",
@@ -150,13 +146,13 @@ def print_front(study: Study, console: Console, *, name: str | None = None, stud
     scores = [record.score for record in members if record.score]
     if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
         console.print(
-            f"One seed each, and some may have been lucky: {confirm_command(name, studies_dir)}",
+            f"One seed each, and some may have been lucky: {confirm_command(name)}",
             markup=False,
             soft_wrap=True,
         )
 
 
-def _print_timed(study: Study, console: Console, *, name: str, studies_dir: Path | None) -> None:
+def _print_timed(study: StoredStudy, console: Console) -> None:
     """Prints what a study without a proxy timed, and how to search with it."""
     manifest = study.manifest
     timings = [m for record in study.records if (m := record.measurement) and manifest.is_comparable(m)]
@@ -169,7 +165,7 @@ def _print_timed(study: Study, console: Console, *, name: str, studies_dir: Path
         if (values := [value for timing in timings if (value := getattr(timing, field)) is not None])
     ]
     space = manifest.space.name
-    way = command("search", space, "--speeds", name, *study_options(studies_dir), "--study", "NAME")
+    way = command("search", space, *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
     console.print(
         f"{study.name}: {len(timings)} networks of {space} timed and not scored, {', '.join(spans)}\n"
         f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.\n"
@@ -194,9 +190,9 @@ def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:
     return text
 
 
-def _way_to_time_again(manifest: Manifest, study: str, studies_dir: Path | None) -> str:
+def _way_to_time_again(manifest: Manifest, study: str) -> str:
     """Returns how to time a study's networks again, in the study that timed them."""
-    return remeasure_command(study if manifest.speeds is None else manifest.speeds, studies_dir)
+    return remeasure_command(study if manifest.speeds is None else manifest.speeds)
 
 
 def _print_untrained(records: Sequence[TrialRecord], console: Console) -> None:

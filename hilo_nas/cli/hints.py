@@ -6,9 +6,8 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from hilo_nas.commands import command, study_options
+from hilo_nas.commands import command, setting_words
 from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
 from hilo_nas.plurals import agree, count_of
@@ -32,32 +31,30 @@ class Hint:
         return f"{self.command}      # {self.purpose}"
 
 
-def resume_hint(study: str, studies_dir: Path | None, *, trials: int | None = None) -> Hint:
+def resume_hint(study: str, *, trials: int | None = None) -> Hint:
     """Returns how to resume a search, with further trials where a number is given.
 
     Args:
-        study: The study's name or folder, as the user wrote it.
-        studies_dir: As the user gave it.
+        study: The study's name or folder, as a command typed here finds it.
         trials: Further ones.
     """
     more = () if trials is None else ("--trials", str(trials))
     purpose = "resume" if trials is None else "search on"
-    return Hint(command=command("search", "--study", study, *study_options(studies_dir), *more), purpose=purpose)
+    return Hint(command=command("search", "--study", study, *more), purpose=purpose)
 
 
-def confirm_command(study: str, studies_dir: Path | None) -> str:
+def confirm_command(study: str) -> str:
     """Returns the command that trains the front with two further seeds."""
-    return command("search", "--study", study, *study_options(studies_dir), "--confirm", 2)
+    return command("search", "--study", study, *setting_words({"proxy.confirm": 2}))
 
 
-def remeasure_command(study: str, studies_dir: Path | None) -> str:
+def remeasure_command(study: str) -> str:
     """Returns the command that times the front again; a study that was timed by another refuses it."""
-    return command("remeasure", study, *study_options(studies_dir))
+    return command("remeasure", study)
 
 
 def hints_after_search(
     study: str,
-    studies_dir: Path | None,
     manifest: Manifest,
     front: Front,
     *,
@@ -68,18 +65,17 @@ def hints_after_search(
     The export goes to a folder that is not there yet, because it would not replace files.
 
     Args:
-        study: The study's name or folder, as the user wrote it.
-        studies_dir: As the user gave it.
+        study: The study's name or folder, as a command typed here finds it.
         manifest: The study's.
         front: The study's.
         is_exhausted: Whether every network of the space was tried.
     """
-    further = [] if is_exhausted else [resume_hint(study, studies_dir, trials=20)]
+    further = [] if is_exhausted else [resume_hint(study, trials=20)]
     if front.members:
         options = ("--knee", "--format", "timm", "-o", _free_folder())
-        text = command("export", study, *study_options(studies_dir), *options)
+        text = command("export", study, *options)
         return [], [*further, Hint(command=text, purpose="train the network at the knee")]
-    why = Hint(command=command("status", study, *study_options(studies_dir)), purpose="why no network is on the front")
+    why = Hint(command=command("status", study), purpose="why no network is on the front")
     way = "Loosen the limit in a new study." if is_exhausted else "Search on, or loosen the limit in a new study."
     return [f"{line} {way}" for line in nearest_to_limits(manifest.limits_in_force, front.records)], [*further, why]
 

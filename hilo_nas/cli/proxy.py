@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hilo_nas.cli.apps import App
 from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import (
@@ -38,9 +39,7 @@ from hilo_nas.proxy.kinds import quick_names
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="What a search ranks by, held against long trainings."
-)
+app = App(help="What a search ranks by, held against long trainings.")
 
 _CHECK = """Hold the short training, and proxies that train nothing, against long trainings of the same networks.
 
@@ -102,8 +101,8 @@ def check(
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.sources import parse_source
     from hilo_nas.report import can_draw, check_folder
-    from hilo_nas.search.config import SearchConfig
-    from hilo_nas.search.setting import find_study
+    from hilo_nas.searching.config import SearchConfig
+    from hilo_nas.searching.setting import find_study
     from hilo_nas.space import load_space
     from hilo_nas.study import open_study
 

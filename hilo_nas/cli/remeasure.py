@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.options import IdleTimeout, Seconds, StudiesDir, StudyArgument, parse_duration
+from hilo_nas.cli.options import Seconds, StudyArgument
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = """Time a study's front again, and the networks near it, side by side in the same rounds.
 
-Where torch, the driver or hilo-nas's own timing have changed since, all networks are timed anew, and the study goes on
-under the new ones. With --device, the whole study is timed on another device, as a new study with the same scores."""
-EXAMPLES = """Examples: hilo-nas remeasure my-gpu
+Where torch, the driver or hilo-nas's own timing have changed since, all networks are timed anew, and the study
+continues under the new ones. With --device, the whole study is timed on another device, as a new study with the same
+scores."""
+EXAMPLES = """Examples:
+hilo-nas remeasure my-gpu
 hilo-nas remeasure my-gpu --device cpu --study my-cpu"""
 
 
@@ -27,29 +29,18 @@ def run(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All networks, not only those near the front.")] = False,
     seconds: Seconds = None,
-    idle_timeout: IdleTimeout = "10m",
-    studies_dir: StudiesDir = None,
 ) -> None:
     """Times the networks again and prints the front."""
+    from hilo_nas import api
     from hilo_nas.bench.table import refresh_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
-    from hilo_nas.search import RemeasureRequest, run_remeasure
 
-    idle_timeout_s = parse_duration(idle_timeout)
-    assert idle_timeout_s is not None
-    request = RemeasureRequest(
-        study=study,
-        studies_dir=studies_dir,
-        device=device,
-        into=into,
-        everything=everything,
-        idle_timeout_s=idle_timeout_s,
-        timing_s=seconds,
-    )
     console = build_console()
     with build_display(console) as display:
-        measured = run_remeasure(request, display)
+        measured = api.remeasure(
+            study, device=device, into=into, everything=everything, seconds=seconds, on_event=display
+        )
     refresh_table(measured)
     print_front(measured, console)
     console.print(f"Records: {measured.path}", soft_wrap=True)

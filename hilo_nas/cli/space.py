@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import SpaceArgument
 from hilo_nas.errors import UsageError
@@ -16,7 +17,7 @@ from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at search spaces.")
+app = App(help="Look at search spaces.")
 
 ImgSize = Annotated[int | None, typer.Option(help="Timing size in pixels; the space's default if left out.")]
 ProxyImgSize = Annotated[int | None, typer.Option(help="Proxy size in pixels; the space's default if left out.")]

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.hints import resume_hint
-from hilo_nas.cli.options import StudiesDir, StudyArgument
+from hilo_nas.cli.options import StudyArgument
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.figures import share_text
@@ -35,10 +35,9 @@ Example: hilo-nas status my-gpu"""
 def run(
     study: StudyArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Write it as JSON.")] = False,
-    studies_dir: StudiesDir = None,
 ) -> None:
     """Prints the state of a study."""
-    opened = open_study(study, studies_dir)
+    opened = open_study(study)
     table = find_stored_table(opened)
     if table is not None:
         print_table_status(opened, table, as_json=as_json)
@@ -125,7 +124,7 @@ def run(
     for reason, numbers in _reasons(records, limits).items():
         console.print(f"  {reason}: trial {_shortened(numbers)}")
     if measured < manifest.trials:
-        console.print(f"Resume with: {resume_hint(study, studies_dir).command}")
+        console.print(f"Resume with: {resume_hint(opened.address).command}")
 
 
 def _shortened(numbers: Sequence[int]) -> str:

@@ -23,7 +23,7 @@ from hilo_nas.figures import figure, with_spread
 from hilo_nas.pareto import is_non_dominated
 from hilo_nas.plurals import count_of
 from hilo_nas.proxy.kinds import metric_named
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 if TYPE_CHECKING:
     from hilo_nas.bench.table import Table, TableRow
@@ -33,7 +33,7 @@ __all__ = ["find_stored_table", "print_table_front", "print_table_status"]
 _TABLE = "table.csv"
 
 
-def find_stored_table(folder: Study) -> Table | None:
+def find_stored_table(folder: StoredStudy) -> Table | None:
     """Returns the table of a study that has one and no records; None for any other study.
 
     Raises:
@@ -47,7 +47,7 @@ def find_stored_table(folder: Study) -> Table | None:
     return load_table(folder.path)
 
 
-def print_table_front(folder: Study, table: Table, output: Format, console: Console) -> None:
+def print_table_front(folder: StoredStudy, table: Table, output: Format, console: Console) -> None:
     """Prints the networks of a table that no other beats in both speed and score, the fastest first.
 
     Numbers are the rows of `table.csv`, the first being 0.
@@ -72,7 +72,7 @@ def print_table_front(folder: Study, table: Table, output: Format, console: Cons
     echo(text, nl=False)
 
 
-def print_table_status(folder: Study, table: Table, *, as_json: bool) -> None:
+def print_table_status(folder: StoredStudy, table: Table, *, as_json: bool) -> None:
     """Prints how much of a table is there and what it cost."""
     manifest, budgets = table.manifest, table.budgets
     verdicts = Counter(row.verdict for row in table.rows if row.verdict)
@@ -104,7 +104,7 @@ def print_table_status(folder: Study, table: Table, *, as_json: bool) -> None:
 
 
 def _print_text(
-    folder: Study, table: Table, front: Sequence[tuple[int, TableRow]], scored: int, console: Console
+    folder: StoredStudy, table: Table, front: Sequence[tuple[int, TableRow]], scored: int, console: Console
 ) -> None:
     from hilo_nas.bench.table import build_score
 

@@ -2,7 +2,7 @@
 
 from hilo_nas.evaluation.drive import Steps, drive, run_task
 from hilo_nas.evaluation.local import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
-from hilo_nas.evaluation.named import time_networks
+from hilo_nas.evaluation.named import measure_named, time_networks
 from hilo_nas.evaluation.protocol import (
     Blame,
     Evaluator,
@@ -49,6 +49,7 @@ __all__ = [
     "blame_of",
     "drive",
     "evaluator_or_local",
+    "measure_named",
     "run_task",
     "task_from_dict",
     "time_networks",

@@ -32,9 +32,9 @@ from hilo_nas.evaluation.tasks import (
     Timing,
 )
 from hilo_nas.events import Emit, Event, Notice
-from hilo_nas.measure import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
 from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
 from hilo_nas.rounds import verdict_of
+from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
 
 __all__ = [
     "BenchWorker",
@@ -54,7 +54,7 @@ _KILL_AGAIN_S = 0.05
 
 
 class WorkerLike(Protocol):
-    """A process that runs functions; see `hilo_nas.measure.Worker`."""
+    """A process that runs functions; see `hilo_nas.timing.Worker`."""
 
     def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
         """Returns what `module:function` returns."""
@@ -447,7 +447,7 @@ class LocalEvaluator:
         if target not in self._reports:
             if job.lane is self._main:
                 return self._report(target, emit).identity
-            found = job.lane.worker.call("hilo_nas.measure.device:read_device", {"device": target}, emit)
+            found = job.lane.worker.call("hilo_nas.timing.device:read_device", {"device": target}, emit)
             return DeviceIdentity(**found["identity"])
         return self._reports[target].identity
 
@@ -484,7 +484,7 @@ class BenchWorker:
             timing: True where the device must do nothing else meanwhile.
 
         Raises:
-            HiloNasError: See `hilo_nas.measure.Worker.call`.
+            HiloNasError: See `hilo_nas.timing.Worker.call`.
         """
         claims = [] if device is None else claims_of(device, timing=timing)
         with hold(claims, self._purpose, emit):

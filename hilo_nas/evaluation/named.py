@@ -3,17 +3,65 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from hilo_nas.aims import build_objective, foresee_objective
 from hilo_nas.evaluation.drive import run_task
 from hilo_nas.evaluation.protocol import Evaluator
-from hilo_nas.evaluation.tasks import Time, Timing
+from hilo_nas.evaluation.tasks import Inspect, Time, Timing
 from hilo_nas.events import Emit
-from hilo_nas.measure import Entrant
-from hilo_nas.measurement import Condition
-from hilo_nas.named_networks import NamedNetwork
+from hilo_nas.measurement import TORCH_ONLY, Condition
+from hilo_nas.named_networks import NamedNetwork, find_network
+from hilo_nas.timing import Entrant
 
-__all__ = ["time_networks"]
+__all__ = ["measure_named", "time_networks"]
+
+_DEFAULTS = {"batch_size": 32, "img_size": 224}
+
+
+def measure_named(
+    names: Sequence[str],
+    given: Mapping[str, Any],
+    evaluator: Evaluator,
+    emit: Emit,
+    *,
+    device: str | None,
+    num_classes: int,
+    seconds: float | None,
+) -> tuple[Condition, Timing]:
+    """Returns the speeds of networks by their names, side by side, and the condition of all.
+
+    Args:
+        names: As `find_network` takes them; the first that is of a study says what is not given.
+        given: Fields of the condition.
+        evaluator: Times them.
+        emit: Receives the events of the timing.
+        device: Name of the device; that of the study, else the fastest kind at hand if left out.
+        num_classes: Outputs of the classifiers, where no study says it.
+        seconds: Seconds per network at most.
+
+    Raises:
+        UsageError: A network is not known, or a field cannot be what it is.
+        DeviceError: This machine does not have the device.
+        MeasurementError: The reference network does not fit.
+    """
+    networks = [find_network(name) for name in dict.fromkeys(names)]
+    studied = next((network.defaults for network in networks if network.defaults), {})
+    defaults = {name: value for name, value in studied.items() if name not in ("device", "num_classes", "threads")}
+    fields = {**_DEFAULTS, **defaults, **given}
+    if any("onnx" in network.subject for network in networks) and "runtime" not in given:
+        fields["runtime"] = "onnxruntime"
+    if fields.get("runtime", "torch") != "torch":
+        fields = {name: value for name, value in fields.items() if name in given or name not in TORCH_ONLY}
+    device = device or studied.get("device")
+    foresee_objective(fields, device)
+    report = run_task(evaluator, Inspect(target=device), emit)
+    condition = build_objective(fields, report.target, report.threads)
+    timing = time_networks(
+        networks, condition, evaluator, emit, num_classes=num_classes, target=report.target, seconds=seconds
+    )
+    return condition, timing
 
 
 def time_networks(

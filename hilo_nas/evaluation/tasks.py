@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import HiloNasError, error_of
-from hilo_nas.measure import Entrant
 from hilo_nas.measurement import (
     Calibration,
     Condition,
@@ -22,6 +21,7 @@ from hilo_nas.measurement import (
     ProxyScore,
 )
 from hilo_nas.measurement.plain import read_value, to_plain
+from hilo_nas.timing import Entrant
 
 __all__ = [
     "Count",

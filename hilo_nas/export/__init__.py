@@ -1,7 +1,7 @@
 """Exports of networks and studies, one file per trainer, runtime or tool."""
 
 from hilo_nas.export.choose import Promise, choose_trial, promises_of
-from hilo_nas.export.exporter import Exporter, ExportOptions, export
+from hilo_nas.export.exporter import Exporter, ExportOptions, check_options, export
 from hilo_nas.export.registry import EXPORTERS, find_exporter, register_exporter
 from hilo_nas.export.source import (
     NetworkSource,
@@ -20,6 +20,7 @@ __all__ = [
     "Preprocessing",
     "Promise",
     "StudySource",
+    "check_options",
     "choose_trial",
     "export",
     "find_exporter",

@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from hilo_nas.commands import command
+from hilo_nas.commands import command, setting_words
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
 from hilo_nas.figures import probability_text
 from hilo_nas.manifest import Manifest
 from hilo_nas.pareto import knee
 from hilo_nas.records import TrialRecord
 from hilo_nas.space import KEPT_SURELY, LIMITS, limit_text, measured_chances, measured_values, measured_violations
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 __all__ = ["Promise", "choose_trial", "promises_of"]
 
 
 def choose_trial(
-    study: Study, *, number: int | None = None, limits: Mapping[str, float] | None = None, at_knee: bool = False
+    study: StoredStudy,
+    *,
+    number: int | None = None,
+    limits: Mapping[str, float] | None = None,
+    at_knee: bool = False,
+    at_best: bool = False,
 ) -> TrialRecord:
-    """Returns the trial of a number, the most accurate one that keeps some limits, or the one at the front's knee.
+    """Returns the trial of a number, the best scored one that keeps some limits or of all, or the front's knee.
 
     Limits are kept by trials off the front, too: a slower network may have the shorter latency. Only trials that keep
     every limit with 95 % are chosen by accuracy. Where there is none, the most probable of those whose values keep them
@@ -30,16 +35,17 @@ def choose_trial(
         study: The study.
         number: Of the trial.
         limits: By name, see `hilo_nas.space.limits`.
-        at_knee: Whether to take the knee.
+        at_knee: Take the knee.
+        at_best: Take the best scored of all.
 
     Raises:
         UsageError: Not exactly one way of choosing is given, or a limit is not above 0.
         NotFoundError: There is no such trial.
         TrialStateError: The trial of that number failed, is infeasible or is still running, or is of a peer.
     """
-    if [number is not None, bool(limits), at_knee].count(True) != 1:
+    if [number is not None, bool(limits), at_knee, at_best].count(True) != 1:
         raise UsageError(
-            "give exactly one of --trial N, --knee, and limits (--min-images-per-s X, --max-latency-ms Y or both)"
+            "give exactly one of a trial's number, the knee, and limits (min_images_per_s, max_latency_ms or both)"
         )
     if number is not None:
         record = study.record(number)
@@ -57,11 +63,13 @@ def choose_trial(
     candidates = front.candidates  # of equal ones, the fastest is chosen
     if not candidates:
         if not study.manifest.plan.declaration.gives_scores:
-            way = command("search", "--speeds", study.address, "--study", "NAME")
+            way = command("search", *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
             raise NotFoundError(f"study {study.name} was timed and not scored: it has no front. Search with it: {way}")
         raise NotFoundError(f"study {study.name} has no complete trial yet: see `{command('status', study.address)}`")
     if at_knee:
         return front.members[knee([(_speed(record), _top1(record)) for record in front.members])]
+    if at_best:
+        return max(candidates, key=_top1)
     assert limits
     chances = {record.number: min(measured_chances(limits, record.measurements).values()) for record in candidates}
     if sure := [record for record in candidates if chances[record.number] >= KEPT_SURELY]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from hilo_nas.errors import StorageError, UsageError
 from hilo_nas.export.source import NetworkSource, StudySource
 
-__all__ = ["ExportOptions", "Exporter", "export"]
+__all__ = ["ExportOptions", "Exporter", "check_options", "export"]
 
 Source = TypeVar("Source", NetworkSource, StudySource, contravariant=True)
 
@@ -69,6 +69,16 @@ class Exporter(Protocol[Source]):
 
     def next_step(self, source: Source, files: Sequence[Path]) -> str:
         """Returns what to type next, a line or several, for files in the order of `files`."""
+
+
+def check_options(exporter: Exporter[Any], given: Sequence[str]) -> None:
+    """Raises UsageError for a choice that an exporter does not read, with the formats that read it."""
+    from hilo_nas.export.registry import EXPORTERS
+
+    for name in given:
+        if name not in exporter.options:
+            readers = " or ".join(other.name for other in EXPORTERS.values() if name in other.options)
+            raise UsageError(f"{name} goes with format {readers}, but got {exporter.name}")
 
 
 def export(

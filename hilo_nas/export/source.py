@@ -14,7 +14,7 @@ from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.manifest import Manifest
 from hilo_nas.records import TrialRecord
 from hilo_nas.safe_yaml import load_yaml
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 __all__ = ["NetworkSource", "Preprocessing", "StudySource", "load_source", "source_of_study", "source_of_trial"]
 
@@ -56,7 +56,7 @@ class NetworkSource:
     manifest: Manifest | None = None
     """The study's; None for an architecture without a trial, as are `record` and `folder`."""
     record: TrialRecord | None = None
-    folder: Study | None = None
+    folder: StoredStudy | None = None
     weights: Path | None = None
     """A checkpoint of the training form."""
 
@@ -72,13 +72,13 @@ class StudySource:
     """In the order of their numbers."""
 
 
-def source_of_study(study: Study) -> StudySource:
+def source_of_study(study: StoredStudy) -> StudySource:
     """Returns a whole study as a source."""
     return StudySource(name=f"study {study.name}", manifest=study.manifest, records=tuple(study.records))
 
 
 def source_of_trial(
-    manifest: Manifest, record: TrialRecord, *, folder: Study | None = None, weights: Path | None = None
+    manifest: Manifest, record: TrialRecord, *, folder: StoredStudy | None = None, weights: Path | None = None
 ) -> NetworkSource:
     """Returns a complete trial of a study as a source.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.measure import RECORDED_VARIABLES
+from hilo_nas.timing import RECORDED_VARIABLES
 
 __all__ = ["build_title", "dump", "printable", "shell_line"]
 

@@ -8,12 +8,12 @@ from hilo_nas.data.reading import render_range
 from hilo_nas.local import load_local
 from hilo_nas.manifest import Manifest
 from hilo_nas.plugins import is_plugin
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 __all__ = ["hints_of_writing"]
 
 
-def hints_of_writing(folder: Study, manifest: Manifest) -> list[str]:
+def hints_of_writing(folder: StoredStudy, manifest: Manifest) -> list[str]:
     """Returns lines that say why timm would read the images otherwise, and the command that writes them; or none."""
     if not manifest.data.unlike_timm:
         return []

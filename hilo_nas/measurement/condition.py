@@ -38,7 +38,7 @@ class Condition:
     runtime: str = "torch"
     """One of `RUNTIMES`: what runs the network; all but torch run a converted copy, checked against torch's output."""
     env: str = "tuned"
-    """`tuned` starts the timing process with `hilo_nas.measure.TUNED_ENVIRONMENT`, `default` with the user's own."""
+    """`tuned` starts the timing process with `hilo_nas.timing.TUNED_ENVIRONMENT`, `default` with the user's own."""
     cuda_graph: bool = False
     """Whether calls are replays of a CUDA graph, which take the launches off a small batch."""
     fused: bool = False

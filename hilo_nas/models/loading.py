@@ -18,7 +18,26 @@ from hilo_nas.models.litv2 import LITv2
 from hilo_nas.models.weights import checkpoint_filter_fn
 from hilo_nas.safe_yaml import load_yaml
 
-__all__ = ["load_checkpoint", "load_model"]
+__all__ = ["create_model", "load_checkpoint", "load_model"]
+
+
+def create_model(network: str | ArchConfig, *, num_classes: int = 1000, **options: Any) -> nn.Module:
+    """Returns a network with fresh weights, built by `timm.create_model`.
+
+    Args:
+        network: An architecture, or a name that timm knows; this package registers `litv2` and its presets there.
+        num_classes: Outputs of the classifier.
+        **options: Further ones of the network, such as `drop_path_rate`.
+
+    Raises:
+        ArchError: The options break a law of the architecture.
+
+    Example:
+        >>> hilo_nas.create_model(hilo_nas.load_study("my-gpu").best().arch, num_classes=10)
+    """
+    name, fields = ("litv2", network.to_dict()) if isinstance(network, ArchConfig) else (network, {})
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **{**fields, **options})
+    return model
 
 
 def load_model(folder: str | Path, checkpoint: str | Path | None = None, *, prepared: bool = False) -> LITv2:

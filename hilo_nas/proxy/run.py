@@ -128,7 +128,7 @@ def _check(plan: ProxyPlan, data: CachedData, proxy: Proxy, score_under: Sequenc
         )
     if proxy.sees_images and plan.img_size != data.img_size:
         raise UsageError(f"the images were prepared at {data.img_size} pixels, the plan says {plan.img_size}")
-    if score_under and "proxy_precision" not in proxy.options:
+    if score_under and "proxy.precision" not in proxy.options:
         raise UsageError(f"the proxy {proxy.name} cannot score under another precision, but got {score_under[0]!r}")
     if unknown := [precision for precision in score_under if precision not in PROXY_PRECISIONS]:
         raise UsageError(f"score_under must be of {', '.join(PROXY_PRECISIONS)}, but got {unknown[0]!r}")

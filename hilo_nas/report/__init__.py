@@ -10,6 +10,7 @@ from hilo_nas.report.benches import (
     write_report,
 )
 from hilo_nas.report.cohorts import build_cohort_frame
+from hilo_nas.report.frames import build_front_frame, build_trials_frame
 from hilo_nas.report.pictures import Cloud, TauBar, can_draw, render_agreement
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Cloud",
     "TauBar",
     "build_cohort_frame",
+    "build_front_frame",
+    "build_trials_frame",
     "can_draw",
     "check_folder",
     "render_agreement",

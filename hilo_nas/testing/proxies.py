@@ -137,7 +137,7 @@ class ProxyChecks(DeclarationChecks):
             "proxy": proxy.name,
             "recipe": proxy.version,
             "source_hash": hash_source(self.source) if self.source else None,
-            **({"metric": proxy.metrics[0].name} if "metric" in proxy.options else {}),
+            **({"metric": proxy.metrics[0].name} if "proxy.metric" in proxy.options else {}),
         }
         return ProxyPlan(**{**values, **fields})
 
@@ -202,7 +202,7 @@ class ProxyChecks(DeclarationChecks):
         """Another seed gives another one exactly where further seeds are offered."""
         first, again, other = (self.score(seed=seed) for seed in (5, 5, 6))
         assert (first.value, first.standard_error) == (again.value, again.standard_error)
-        if "confirm" not in self.proxy.options:
+        if "proxy.confirm" not in self.proxy.options:
             assert first.value == other.value
 
     def test_it_stays_within_its_budget(self) -> None:
@@ -234,7 +234,7 @@ class ProxyChecks(DeclarationChecks):
 
     def test_it_is_scored_under_another_precision_where_it_reads_precisions(self) -> None:
         """The same trained network has a further score, under another name."""
-        if "proxy_precision" not in self.proxy.options:
+        if "proxy.precision" not in self.proxy.options:
             assert "another precision" in self._refusal(score_under=["amp-bf16"])
             return
         scored = self.scored(score_under=["fp32", "amp-bf16"])

@@ -13,9 +13,9 @@ from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
 from hilo_nas.errors import HiloNasError, MeasurementError, NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
-from hilo_nas.search.config import SearchConfig
+from hilo_nas.searching.config import SearchConfig
 from hilo_nas.space.file import build_space
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 TWELVE = build_space(
     "twelve",
@@ -45,7 +45,7 @@ class Desk:
         self.machine, self.told = FakeTrainer(), []
 
     def folder(self, name="checked"):
-        return Study(self.path / name)
+        return StoredStudy(self.path / name)
 
     def check(self, name="checked", *, check=None, **options):
         return check_proxy(
@@ -211,7 +211,7 @@ def test_where_no_long_training_ends_well_nothing_is_compared(desk):
 
 def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
     desk.check("target", check=ProxyCheck(networks=4, second_seed=0, training_free=()), proxy_img_size=48)
-    check = ProxyCheck(networks=6, second_seed=3, target=Study(desk.folder("target").path))
+    check = ProxyCheck(networks=6, second_seed=3, target=StoredStudy(desk.folder("target").path))
     agreement = desk.check(check=check).agreement
     top1 = {record.key: record.score_at(30_016).value for record in fresh(desk.folder("target")).records}
     assert [network.target for network in agreement.networks] == [
@@ -224,21 +224,21 @@ def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
 def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_refused(desk):
     desk.check("same")
     with pytest.raises(StudyMismatchError, match="must train at another image size, but trains at 32 pixels, too"):
-        desk.check(check=ProxyCheck(target=Study(desk.folder("same").path)))
+        desk.check(check=ProxyCheck(target=StoredStudy(desk.folder("same").path)))
     large = build_manifest("large", space=TWELVE, plan=build_plan(img_size=48))
     records = fresh(desk.folder("same")).records
     turned = [dataclasses.replace(record, number=i) for i, record in enumerate(reversed(records))]
     others = write_study(desk.path, "others", turned, large)
     with pytest.raises(StudyMismatchError, match="must be of the networks that are checked, but is of others"):
-        desk.check(check=ProxyCheck(target=Study(others.path)))
+        desk.check(check=ProxyCheck(target=StoredStudy(others.path)))
     bare = [dataclasses.replace(record, scores=()) for record in records]
     untrained = write_study(desk.path, "untrained", bare, large)
     with pytest.raises(NotFoundError, match="must hold long trainings, but has none"):
-        desk.check(check=ProxyCheck(target=Study(untrained.path)))
+        desk.check(check=ProxyCheck(target=StoredStudy(untrained.path)))
     desk.machine.data["content_hash"] = "of other images"
     desk.check("other-data", proxy_img_size=48)
     with pytest.raises(StudyMismatchError, match="must be of the same data, digits, but is of digits"):
-        desk.check("same", check=ProxyCheck(target=Study(desk.folder("other-data").path)))
+        desk.check("same", check=ProxyCheck(target=StoredStudy(desk.folder("other-data").path)))
     assert not desk.folder().exists
 
 

@@ -27,11 +27,11 @@ from hilo_nas.errors import NotFoundError, RecordError, UsageError
 from hilo_nas.evaluation import run_task
 from hilo_nas.records import Subject
 from hilo_nas.report import render_csv, render_markdown
-from hilo_nas.search.config import SearchConfig
-from hilo_nas.search.loop import SearchLoop
-from hilo_nas.search.resolve import DEFAULT_ETA, eta_of
-from hilo_nas.search.study_tasks import Resources, StudyTasks
-from hilo_nas.study import Study
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.loop import SearchLoop
+from hilo_nas.searching.resolve import DEFAULT_ETA, eta_of
+from hilo_nas.searching.study_tasks import Resources, StudyTasks
+from hilo_nas.study import StoredStudy
 
 FULL_IMAGES = 2304
 
@@ -44,7 +44,7 @@ def replay(table=None, **fields):
 
 def store(folder, table):
     folder.mkdir(parents=True)
-    Study(folder).write_manifest(table.manifest)
+    StoredStudy(folder).write_manifest(table.manifest)
     write_table(table, folder / TABLE_NAME)
     return folder
 
@@ -229,7 +229,7 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     table = build_table()
     replayed = replay(sampler="tpe", rungs=rungs, seed=4, trials=8).steps
     assert len(replayed) > 10  # beyond those, the model proposes
-    machine, folder = TableEvaluator(table), Study(tmp_path / "kept")
+    machine, folder = TableEvaluator(table), StoredStudy(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
     manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_ETA)
     folder.write_manifest(manifest)

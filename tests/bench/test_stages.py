@@ -9,7 +9,7 @@ from hilo_nas.bench.stages import StagesPlan, bench_stages
 from hilo_nas.bench.stages_report import report_stages
 from hilo_nas.cost import PARTS, count_macs, count_parts
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
-from hilo_nas.measure.prepared import prepare
+from hilo_nas.timing.prepared import prepare
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights
 from hilo_nas.report import render_csv, render_markdown

@@ -6,10 +6,10 @@ from builders import fresh
 
 from hilo_nas.bench.samplers import FULL, Truth, replay_search
 from hilo_nas.bench.table import load_table
-from hilo_nas.search.config import SearchConfig
-from hilo_nas.search.resolve import plan_of
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.resolve import plan_of
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TABLE = STUDIES / "cifar10-tabular"
@@ -33,7 +33,7 @@ def test_a_search_can_be_replayed_on_the_stored_table():
 
 
 def test_the_stored_sample_is_of_the_default_first_rung_and_none_of_it_diverged():
-    folder = Study(STUDIES / "cifar10-sample")
+    folder = StoredStudy(STUDIES / "cifar10-sample")
     manifest, records = fresh(folder).manifest, fresh(folder).records
     plan = plan_of(SearchConfig.of(space="litv2_cifar"), load_space("litv2_cifar"))
     assert manifest.plan.budgets == plan.budgets[:1]

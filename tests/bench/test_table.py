@@ -20,9 +20,9 @@ from hilo_nas.bench.table import (
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import SeedScored
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.search.config import SearchConfig
+from hilo_nas.searching.config import SearchConfig
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 
 def write_records(folder, table, *, trained):
@@ -63,9 +63,9 @@ def write_records(folder, table, *, trained):
 
 
 def test_records_make_the_table_that_its_file_holds(tmp_path):
-    table, folder = build_table(), Study(tmp_path / "small-table")
+    table, folder = build_table(), StoredStudy(tmp_path / "small-table")
     write_records(folder, table, trained=4)
-    found = collect_table(Study(folder.path))
+    found = collect_table(StoredStudy(folder.path))
     assert load_table(folder.path) == found
     assert [row.key for row in found.rows] == [row.key for row in table.rows[:5]]
     for own, row in zip(found.rows[:4], table.rows, strict=False):
@@ -82,7 +82,7 @@ def test_records_make_the_table_that_its_file_holds(tmp_path):
 
 def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
     space, request, told = build_table().space, SearchConfig.of(img_size=32), []
-    folder = Study(tmp_path / "none")
+    folder = StoredStudy(tmp_path / "none")
     whole = list_swept(space, request, folder, None, told.append)
     assert list_swept(space, request, folder, 5, told.append) == whole[:5]
     assert told == []
@@ -92,7 +92,7 @@ def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_s
 
 
 def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_which_limits(tmp_path):
-    table, folder = build_table(), Study(tmp_path / "small-table")
+    table, folder = build_table(), StoredStudy(tmp_path / "small-table")
     costs = sorted(row.macs for row in table.rows)
     space = dataclasses.replace(table.space, defaults={"num_classes": 10})
     limited = space.limited({"gmacs": costs[10] / 1e9})
@@ -107,15 +107,15 @@ def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_w
     listed = list_swept(limited, SearchConfig.of(), folder, None, print)
     assert len(listed) == sum(cost <= costs[10] for cost in costs)
     with pytest.raises(UsageError, match="no network of small"):
-        list_swept(limited, SearchConfig.of(), Study(tmp_path / "none"), None, print)
+        list_swept(limited, SearchConfig.of(), StoredStudy(tmp_path / "none"), None, print)
 
 
 def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp_path):
     space, request = build_table().space, SearchConfig.of(img_size=32)
     with pytest.raises(UsageError, match="networks must be at least 1, but got 0"):
-        list_swept(space, request, Study(tmp_path), 0, print)
+        list_swept(space, request, StoredStudy(tmp_path), 0, print)
     with pytest.raises(UsageError, match=r"no network of small was found within its limits \(gmacs <= 1e-06\)"):
-        list_swept(space.limited({"gmacs": 1e-6}), request, Study(tmp_path), None, print)
+        list_swept(space.limited({"gmacs": 1e-6}), request, StoredStudy(tmp_path), None, print)
 
 
 @pytest.mark.parametrize("table", [cut_short(build_table()), dataclasses.replace(build_table(), rows=())])
@@ -160,7 +160,7 @@ def retime(machine, tmp_path, source, told, **options):
         data="digits", device="cpu", img_size=32, batch_size=4, proxy_img_size=table.manifest.plan.img_size,
         proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
     )  # fmt: skip
-    folder = Study(tmp_path / "new")
+    folder = StoredStudy(tmp_path / "new")
     make_table(request, table.space, folder, told.append, jobs=1, reuse=source, evaluator=machine)
     return folder
 
@@ -175,13 +175,13 @@ def test_the_file_is_written_however_the_making_ends(tmp_path, machine, end):
     with pytest.raises(end) if end else contextlib.nullcontext():
         retime(machine, tmp_path, None, [])
     table = load_table(tmp_path / "new" / TABLE_NAME)
-    assert table == collect_table(Study(tmp_path / "new"))
+    assert table == collect_table(StoredStudy(tmp_path / "new"))
     trained = sum(bool(row.scores) for row in table.rows)
     assert (len(table.rows), trained) == (24, 3 if end else 24)
 
 
 def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, machine):
-    table, stored = build_table(), Study(tmp_path / "small-table")
+    table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
     folder = retime(machine, tmp_path, stored.path, told := [])
     found = load_table(folder.path)
@@ -205,7 +205,7 @@ def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, m
 
 
 def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, machine):
-    table, source = build_table(), Study(tmp_path / "small-table")
+    table, source = build_table(), StoredStudy(tmp_path / "small-table")
     store(source, table)
     write_records(source, table, trained=4)
     first, *_ = before = fresh(source).records
@@ -227,7 +227,7 @@ def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, 
 
 
 def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
-    table, stored = build_table(), Study(tmp_path / "small-table")
+    table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
     with pytest.raises(StudyMismatchError, match=r"small-table come from another training[^$]*proxy precision"):
         retime(machine, tmp_path, stored.path, [], proxy_precision="amp-bf16")
@@ -235,17 +235,17 @@ def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
     machine.data["content_hash"] = "another"
     with pytest.raises(StudyMismatchError, match=r"small-table come from another training.*\n  data: "):
         retime(machine, tmp_path, stored.path, [])
-    assert not Study(tmp_path / "new").exists
+    assert not StoredStudy(tmp_path / "new").exists
 
 
 def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, machine):
     with pytest.raises(NotFoundError, match=r"a table's manifest\.yaml must lie beside it"):
         retime(machine, tmp_path, tmp_path / "some.csv", [])
-    assert (machine.cohorts, Study(tmp_path / "new").exists) == ([], False)
+    assert (machine.cohorts, StoredStudy(tmp_path / "new").exists) == ([], False)
 
 
 def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machine):
-    table, stored = build_table(), Study(tmp_path / "small-table")
+    table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
     with pytest.raises(UsageError, match=r"it can be replayed, but not gone on with.*--reuse small-table"):
         make_table(SearchConfig.of(data="digits", device="cpu", img_size=32), table.space, stored, print)
@@ -253,29 +253,29 @@ def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machin
 
 
 def test_a_table_is_written_again_from_its_records_and_that_of_a_search_never(tmp_path):
-    table, folder = build_table(), Study(tmp_path / "small-table")
-    refresh_table(Study(folder.path))
+    table, folder = build_table(), StoredStudy(tmp_path / "small-table")
+    refresh_table(StoredStudy(folder.path))
     assert not folder.path.exists()
     write_records(folder, table, trained=4)
-    refresh_table(Study(folder.path))
-    assert load_table(folder.path / TABLE_NAME) == collect_table(Study(folder.path))
+    refresh_table(StoredStudy(folder.path))
+    assert load_table(folder.path / TABLE_NAME) == collect_table(StoredStudy(folder.path))
     (folder.path / TABLE_NAME).unlink()
     fresh(folder).write_manifest(dataclasses.replace(table.manifest, sampler="gp"))
-    refresh_table(Study(folder.path))
+    refresh_table(StoredStudy(folder.path))
     assert not (folder.path / TABLE_NAME).exists()
 
 
 def test_records_are_the_truth_and_a_file_that_lags_behind_them_is_not(tmp_path):
-    table, folder = build_table(), Study(tmp_path / "small-table")
+    table, folder = build_table(), StoredStudy(tmp_path / "small-table")
     store(folder, table)
     assert load_table(folder.path) == table
     write_records(folder, table, trained=4)
-    assert load_table(folder.path) == collect_table(Study(folder.path)) != table
+    assert load_table(folder.path) == collect_table(StoredStudy(folder.path)) != table
     assert load_table(folder.path / TABLE_NAME) == table  # who names the file gets it
 
 
 def test_a_table_is_found_by_its_studys_name_its_folder_and_its_file(tmp_path):
-    table, folder = build_table(), Study(tmp_path / "small-table")
+    table, folder = build_table(), StoredStudy(tmp_path / "small-table")
     store(folder, table)
     assert find_table("small-table", tmp_path) == find_table(str(folder.path)) == folder.path
     assert find_table(str(folder.path / TABLE_NAME)) == folder.path / TABLE_NAME

@@ -7,8 +7,8 @@ from builders import build_manifest, write_study
 from hilo_nas.cli.app import main
 from hilo_nas.cli.config import build_config, render_config
 from hilo_nas.errors import UsageError
-from hilo_nas.search.config import SearchConfig
-from hilo_nas.search.resolve import resolve
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.resolve import resolve
 from hilo_nas.space import list_shipped, load_space
 
 

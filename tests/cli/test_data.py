@@ -11,7 +11,7 @@ from PIL import Image
 
 from hilo_nas.cli import main
 from hilo_nas.export.writing import hints_of_writing
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 
 def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
@@ -98,7 +98,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     reading = {"class_from": "path", "value_range": [0.5, 1234567.0], "skip_broken": True}
     data = build_data(name="my scans", reading=reading, unlike_timm=["images of more than 8 bits are scaled"])
     manifest = build_manifest(data=data, plan=build_plan(group_by="^[^/]+"))
-    folder = Study(tmp_path / "demo")
+    folder = StoredStudy(tmp_path / "demo")
     why, command = hints_of_writing(folder, manifest)
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [

@@ -15,7 +15,7 @@ from hilo_nas.cli.front import print_front
 from hilo_nas.figures import probability_text
 from hilo_nas.front import Front
 from hilo_nas.records import Subject
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 TIE = build_record(
     7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), standard_error=0.02),)
@@ -118,7 +118,7 @@ def test_status_tells_how_far_each_peer_is(capsys, compared):
 def test_a_narrow_terminal_cuts_no_number(compared, studies, columns):
     def print_at(width):
         console = Console(file=io.StringIO(), width=width, highlight=False)
-        print_front(Study(studies / "compared"), console)
+        print_front(StoredStudy(studies / "compared"), console)
         return console.file.getvalue()
 
     wide, narrow = print_at(400), print_at(columns)
@@ -133,7 +133,7 @@ def test_a_narrow_terminal_cuts_no_number(compared, studies, columns):
 @pytest.mark.parametrize("columns", ["80", "200"])
 def test_a_narrow_terminal_names_the_peers_too(compared, studies, columns, monkeypatch):
     console = Console(file=io.StringIO(), width=int(columns), highlight=False)
-    print_front(Study(studies / "compared"), console)
+    print_front(StoredStudy(studies / "compared"), console)
     assert console.file.getvalue().count("timm:swift") == 2  # in the table or below it, and in its sentence
 
 

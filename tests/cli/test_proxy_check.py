@@ -13,7 +13,7 @@ from builders import fresh
 from procs import wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 SPACE = """
@@ -45,7 +45,7 @@ def home(tmp_path_factory):
     """A check that was killed in its long trainings, and then went on to its end."""
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.yaml").write_text(SPACE)
-    folder = Study(home / "studies" / "check")
+    folder = StoredStudy(home / "studies" / "check")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("HILO_NAS_STUDIES_DIR", str(home / "studies"))
@@ -149,7 +149,7 @@ def test_a_table_takes_its_trainings_over_is_timed_anew_and_timed_again(home, mo
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
-    folder = Study(home.path / "studies" / "anew")
+    folder = StoredStudy(home.path / "studies" / "anew")
     options = "--data digits --study anew --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --reuse check"
     assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
     there, here = fresh(home.folder).records[:2], fresh(folder).records

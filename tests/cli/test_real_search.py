@@ -14,7 +14,7 @@ from builders import fresh
 from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 SPACE = """
 patch_size: [2]
@@ -83,7 +83,7 @@ def kill_when(home, environment, folder, condition, what, *arguments, by=signal.
 @pytest.fixture(scope="module")
 def killed(home, environment):
     """A study of four networks whose search was killed in mid-timing, in mid-training and by SIGTERM."""
-    folder = Study(home / "studies" / "killed")
+    folder = StoredStudy(home / "studies" / "killed")
     going_on = ("search", "--study", "killed")
 
     def is_timing(number):
@@ -326,7 +326,7 @@ def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment
         home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "peers", "--until-trials", "1", *peers
     )
     assert (code, err) == (0, "")
-    good, bad, own = Study(home / "studies" / "peers").records
+    good, bad, own = StoredStudy(home / "studies" / "peers").records
     assert (good.key, good.state, good.score.images_seen) == ("timm:test_resnet", "complete", 1280)
     assert (bad.key, bad.state) == ("timm:inception_v3", "failed")  # its kernels are larger than what is left of 32 px
     assert good.parameters > 1e5

@@ -19,8 +19,8 @@ from builders import (
 from fakes import FakeMachine
 
 from hilo_nas.cli import main
-from hilo_nas.search.holding import locked
-from hilo_nas.study import Study
+from hilo_nas.searching.holding import locked
+from hilo_nas.study import StoredStudy
 from hilo_nas.testing import use_evaluator
 
 
@@ -46,7 +46,7 @@ def test_a_study_of_another_machine_is_timed_on_this_one(studies, capsys):
     source = write_study(studies, "far", some, build_manifest("far", conditions=(condition,)))
     assert main(["remeasure", "far", "--study", "here", "--seconds", "0.3"]) == 0
     out = capsys.readouterr().out
-    folder = Study(studies / "here")
+    folder = StoredStudy(studies / "here")
     manifest, records = fresh(folder).manifest, fresh(folder).records
     assert manifest.device.model != build_device().model
     assert all(manifest.is_comparable(record.measurement) for record in records)

@@ -7,7 +7,7 @@ from builders import build_arch, build_manifest, build_record, fresh, write_stud
 from fakes import FakeMachine, speed, write_speeds, write_timed_study
 
 from hilo_nas.cli import main
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 from hilo_nas.testing import use_evaluator
 
 
@@ -46,7 +46,7 @@ def test_aims_are_foreseen_kept_and_shown(home, capsys):
     assert law in out
     assert "3 networks will take about" in out
     assert "3 of 3 networks measured, all done" in out
-    folder = Study(home / "studies" / "aims")
+    folder = StoredStudy(home / "studies" / "aims")
     assert fresh(folder).manifest.limits == {"images_per_s": float(bound), "latency_ms@cpu-b1-32px-fp32-fused-t2": 20.0}
     assert [condition.batch_size for condition in fresh(folder).manifest.conditions] == [32, 1, 64]
     records = fresh(folder).records

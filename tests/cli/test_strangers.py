@@ -22,7 +22,7 @@ from builders import (
 from hilo_nas.cli import main
 from hilo_nas.records import Subject
 from hilo_nas.space import load_space
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 EVIL = "[/x][bold]\x1b[31m\x07\u202e$(touch hit)"
 ACTING = set("\x1b\x07\u202e")
@@ -56,7 +56,7 @@ def study(home):
         speeds=f"table {EVIL}",
         sampler=f"gp {EVIL}",
     )
-    folder = Study(home / "studies" / EVIL.replace("/", "|"))
+    folder = StoredStudy(home / "studies" / EVIL.replace("/", "|"))
     folder.trials_path.mkdir(parents=True)
     fresh(folder).write_manifest(manifest)
     records = [
@@ -155,7 +155,7 @@ def test_no_text_of_a_stranger_passes_for_a_line_of_this_tool(home, capsys):
     manifest = build_manifest(
         device=device, data=build_data(name=LINE, unlike_timm=[LINE]), versions={LINE: LINE}, sampler=LINE
     )
-    folder = Study(home / "studies" / "demo")
+    folder = StoredStudy(home / "studies" / "demo")
     folder.trials_path.mkdir(parents=True)
     fresh(folder).write_manifest(manifest)
     for record in demo_records():

@@ -39,7 +39,7 @@ from hilo_nas.evaluation import (
     run_task,
 )
 from hilo_nas.events import Notice, TrainingProgressed
-from hilo_nas.measure import Claim, Cohort, Entrant, hold
+from hilo_nas.timing import Claim, Cohort, Entrant, hold
 from hilo_nas.measurement import kind_of_device
 from hilo_nas.testing import FakeAnswers, FakeEvaluator, HangsError, check_evaluator, use_evaluator
 

@@ -7,7 +7,7 @@ import hilo_nas
 
 ROOT = Path(hilo_nas.__file__).parents[1]
 CREATED = {"Ruler", "Worker"}
-HOMES = ("hilo_nas/evaluation", "hilo_nas/measure")
+HOMES = ("hilo_nas/evaluation", "hilo_nas/timing")
 
 
 def names_in(path):

@@ -17,13 +17,13 @@ from hilo_nas.export import (
     source_of_study,
     source_of_trial,
 )
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 from hilo_nas.testing import check_exporter
 
 
 @pytest.fixture
 def sources(tmp_path):
-    folder = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    folder = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
     trial = source_of_trial(fresh(folder).manifest, folder.record(0), folder=folder)
     return {NetworkSource: trial, StudySource: source_of_study(folder)}
 

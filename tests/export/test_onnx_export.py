@@ -19,7 +19,7 @@ from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, sourc
 from hilo_nas.export.timm import TIMM
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, load_checkpoint, load_model
 from hilo_nas.models.convert import verify_onnx, write_onnx
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -111,7 +111,7 @@ def test_a_file_holds_no_path_of_this_machine(exported):
 
 
 def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_path):
-    study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    study = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
     source = source_of_trial(fresh(study).manifest, study.record(3))
     (path,), notes = export(ONNX, source, tmp_path / "out", ExportOptions())
     assert notes[0].startswith("WARNING: the weights are random")
@@ -126,7 +126,7 @@ def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_p
 
 
 def test_sizes_come_from_the_train_yaml_beside_the_file_or_are_said_to_be_assumed(tmp_path):
-    study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    study = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
     export(TIMM, source_of_trial(fresh(study).manifest, study.record(3)), tmp_path / "out", ExportOptions())
     source = load_source(tmp_path / "out" / "arch.yaml")
     assert (source.num_classes, source.preprocessing.img_size) == (10, 32)
@@ -208,7 +208,7 @@ def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_winner_is_loaded_with_its_checkpoint(trained, prepared, tmp_path):
-    study = Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    study = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
     export(TIMM, source_of_trial(fresh(study).manifest, study.record(3)), tmp_path / "out", ExportOptions())
     torch.manual_seed(6)
     model = build_model(study.record(3).subject.arch, num_classes=10).eval()

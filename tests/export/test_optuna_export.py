@@ -21,7 +21,7 @@ from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, source_of_study
 from hilo_nas.records import Subject
 from hilo_nas.space import load_space
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 DIGITS = load_space("litv2_digits")
 OPTUNA = EXPORTERS["optuna"]
@@ -50,7 +50,7 @@ def build_records():
 @pytest.fixture
 def source(tmp_path):
     manifest = build_manifest("demo study", space=DIGITS, limits={"latency_ms": 20.0})
-    return source_of_study(Study(write_study(tmp_path / "studies", "demo study", build_records(), manifest).path))
+    return source_of_study(StoredStudy(write_study(tmp_path / "studies", "demo study", build_records(), manifest).path))
 
 
 @pytest.fixture

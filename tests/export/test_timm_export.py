@@ -42,9 +42,9 @@ from hilo_nas.export import (
 from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
 from hilo_nas.local import write_local
-from hilo_nas.measure import RECORDED_VARIABLES
+from hilo_nas.timing import RECORDED_VARIABLES
 from hilo_nas.records import Subject
-from hilo_nas.study import Study
+from hilo_nas.study import StoredStudy
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
 # know, so a misspelled one would be a wish that is silently dropped.
@@ -107,7 +107,7 @@ def options_of(record=None, *, manifest=None, batch_size=512, epochs=300):
 
 @pytest.fixture
 def study(tmp_path):
-    return Study(write_study(tmp_path / "studies", "demo", demo_records()).path)
+    return StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_every_file_says_in_its_head_what_it_is(study, tmp_path):
 
 def test_a_head_shows_a_high_speed_as_the_command_line_does(tmp_path):
     folder = write_study(tmp_path, "fast", [build_record(0, 12194.0)])
-    path = export_trial(fresh(folder).manifest, Study(folder.path).record(0), tmp_path / "out")[0]
+    path = export_trial(fresh(folder).manifest, StoredStudy(folder.path).record(0), tmp_path / "out")[0]
     assert path.read_text().split("\n")[1].startswith("# 12,194 ± ")
 
 
@@ -517,16 +517,16 @@ def build_with_latency(number, images_per_s, value, latency_ms):
 def test_a_latency_is_kept_by_a_slower_trial_where_none_of_the_front_keeps_it(tmp_path):
     fast, quick = build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)
     folder = write_study(tmp_path, "two", [fast, quick])
-    assert choose_trial(Study(folder.path), limits={"latency_ms": 15.6}).number == 1
-    assert choose_trial(Study(folder.path), limits={"latency_ms": 30.0}).number == 0
+    assert choose_trial(StoredStudy(folder.path), limits={"latency_ms": 15.6}).number == 1
+    assert choose_trial(StoredStudy(folder.path), limits={"latency_ms": 30.0}).number == 0
     with pytest.raises(NotFoundError, match="the best, trial 1, has latency_ms 13"):
-        choose_trial(Study(folder.path), limits={"latency_ms": 12.0})
+        choose_trial(StoredStudy(folder.path), limits={"latency_ms": 12.0})
 
 
 def test_a_latency_that_none_keeps_surely_is_kept_by_the_most_probable(tmp_path):
     records = [build_with_latency(0, 1000.0, 0.5, 26.0), build_with_latency(1, 990.0, 0.45, 13.0)]
     folder = write_study(tmp_path, "two", records)
-    record = choose_trial(Study(folder.path), limits={"latency_ms": 13.05})
+    record = choose_trial(StoredStudy(folder.path), limits={"latency_ms": 13.05})
     (promise,) = promises_of(fresh(folder).manifest, record, {"latency_ms": 13.05})
     assert (record.number, promise.is_sure) == (1, False)
 
@@ -536,7 +536,7 @@ def test_no_peer_and_no_network_that_did_not_train_is_chosen_by_limits(tmp_path)
     guessing = dataclasses.replace(build_with_latency(2, 990.0, 0.1, 13.0), scores=(build_score(0.1, chance=0.1),))
     folder = write_study(tmp_path, "two", [build_with_latency(0, 1000.0, 0.5, 26.0), peer, guessing])
     with pytest.raises(NotFoundError, match="the best, trial 0, has latency_ms 26"):
-        choose_trial(Study(folder.path), limits={"latency_ms": 15.6})
+        choose_trial(StoredStudy(folder.path), limits={"latency_ms": 15.6})
 
 
 def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):
@@ -601,4 +601,4 @@ def test_a_trial_that_cannot_serve_is_refused(study):
 def test_a_study_without_a_complete_trial_offers_none(tmp_path, way):
     folder = write_study(tmp_path, "empty", [build_failed(0)])
     with pytest.raises(NotFoundError, match=r"study empty has no complete trial yet: see `hilo-nas status .*empty`"):
-        choose_trial(Study(folder.path), **way)
+        choose_trial(StoredStudy(folder.path), **way)

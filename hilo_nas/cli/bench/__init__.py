@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
+from hilo_nas.cli.apps import App
 from hilo_nas.cli.bench import attention, backbones, official, releases, ruler, samplers, stages, table, training
 from hilo_nas.cli.text import verbatim
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
+app = App(
     help="Benches of this machine: what it resolves, layers, backbones, other code, samplers; kept in benchmarks/.",
 )
 app.command("ruler", help=ruler.HELP, epilog=verbatim(ruler.EXAMPLES))(ruler.run)

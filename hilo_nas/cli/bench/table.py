@@ -78,10 +78,10 @@ def run(
     from hilo_nas.bench.making import limit_space, make_table
     from hilo_nas.bench.table import TABLE_NAME, collect_table, find_table
     from hilo_nas.cli.display import build_display
-    from hilo_nas.search.config import SearchConfig
-    from hilo_nas.search.setting import find_study
+    from hilo_nas.searching.config import SearchConfig
+    from hilo_nas.searching.setting import find_study
     from hilo_nas.space import load_space
-    from hilo_nas.study import Study
+    from hilo_nas.study import StoredStudy
 
     idle_timeout_s = parse_duration(idle_timeout)
     assert idle_timeout_s is not None
@@ -118,7 +118,7 @@ def run(
             jobs=jobs,
             reuse=None if reuse is None else find_table(reuse, studies_dir),
         )
-    table, asked = collect_table(Study(folder.path)), {record.key for record in records}
+    table, asked = collect_table(StoredStudy(folder.path)), {record.key for record in records}
     for images in table.budgets:
         top1 = [row.scores[images].top1 for row in table.rows if row.key in asked and images in row.scores]
         if top1:

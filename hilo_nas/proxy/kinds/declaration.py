@@ -14,12 +14,13 @@ __all__ = ["OPTIONS", "Attempt", "Metric", "Proxy"]
 _OF_TRAINING, _OF_IMAGES = "it is of a training", "it is not given the images"
 
 OPTIONS: Mapping[str, str] = {
-    **dict.fromkeys(("proxy_precision", "metric", "rungs", "eta", "rung_ratio", "raise_budget"), _OF_TRAINING),
-    "proxy_images": "it has no budget",
-    **dict.fromkeys(("proxy_img_size", "proxy_batch_size", "val_data", "group_by"), _OF_IMAGES),
-    "confirm": "no seed changes it",
+    **dict.fromkeys(("proxy.precision", "proxy.metric", "proxy.rungs", "proxy.reduction_factor"), _OF_TRAINING),
+    **dict.fromkeys(("proxy.rung_ratio", "proxy.raise_budget"), _OF_TRAINING),
+    "proxy.images": "it has no budget",
+    **dict.fromkeys(("proxy.img_size", "proxy.batch_size", "data.val_source", "data.group_by"), _OF_IMAGES),
+    "proxy.confirm": "no seed changes it",
 }
-"""Options of a search that a proxy may read, with what is true of a proxy that does not read them."""
+"""Settings of a search that a proxy may read, with what is true of a proxy that does not read them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ class Proxy:
     options: frozenset[str]
     """The names in `OPTIONS` that it reads; a search refuses the others."""
     metrics: tuple[Metric, ...]
-    """What its values may measure, the default first; more than one only where it reads the option `metric`."""
+    """What its values may measure, the default first; more than one only where it reads the setting `proxy.metric`."""
     description: str
     """What it does, after its name: a format string with the fields `images`, `data`, `img_size`, `batch_size`,
     `metric` and `scored_on` (which images it scores on)."""
@@ -150,17 +151,17 @@ class Proxy:
     @property
     def has_budget(self) -> bool:
         """Whether it is given a number of training images."""
-        return "proxy_images" in self.options
+        return "proxy.images" in self.options
 
     @property
     def has_rungs(self) -> bool:
         """Whether it can pause, be scored and continue: in whole batches, from checkpoints, under a raised budget."""
-        return "rungs" in self.options
+        return "proxy.rungs" in self.options
 
     @property
     def sees_images(self) -> bool:
         """Whether it is given the prepared images."""
-        return "proxy_img_size" in self.options
+        return "proxy.img_size" in self.options
 
     @property
     def is_quick(self) -> bool:
@@ -176,9 +177,9 @@ class Proxy:
         """Returns what its values measure under a plan; None where that is none of its metrics.
 
         Args:
-            chosen: `ProxyPlan.metric`; ignored where the proxy does not read the option `metric`.
+            chosen: `ProxyPlan.metric`; ignored where the proxy does not read the setting `proxy.metric`.
         """
-        if "metric" not in self.options:
+        if "proxy.metric" not in self.options:
             return self.metrics[0]
         return next((metric for metric in self.metrics if metric.name == chosen), None)
 

@@ -34,7 +34,7 @@ def declare_function(text: str) -> Proxy:
     return _Function(
         name=name,
         version="own-1",
-        options=frozenset({"proxy_images", "confirm"}),
+        options=frozenset({"proxy.images", "proxy.confirm"}),
         metrics=(Metric(name=name),),
         description="a function of your own, given {images:,} images",
         work="hilo_nas.proxy.own:FunctionWork",

@@ -15,7 +15,7 @@ TRAINING_FREE = tuple(
     Proxy(
         name=name,
         version=_VERSION,
-        options=frozenset({"proxy_img_size", "proxy_batch_size", "val_data", "group_by", "confirm"}),
+        options=frozenset({"proxy.img_size", "proxy.batch_size", "data.val_source", "data.group_by", "proxy.confirm"}),
         metrics=(Metric(name=name),),
         description="without training, on images of {data} at {img_size} px",
         work="hilo_nas.proxy.training_free.run:TrainingFreeWork",

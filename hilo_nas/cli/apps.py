@@ -1,0 +1,39 @@
+"""Groups of commands whose help lists options by subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+__all__ = ["App"]
+
+
+class _Command(TyperCommand):
+    """A command whose help has a section per subject of its options, at 80 columns."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes arguments, the subjects in the order of their first option, then options without a subject."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        others: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            if (row := param.get_help_record(ctx)) is not None:
+                is_argument = param.param_type_name == "argument"
+                title = "Arguments" if is_argument else getattr(param, "rich_help_panel", None)
+                (others if title is None else sections.setdefault(title, [])).append(row)
+        for title, rows in {**sections, "Options": others}.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+class App(typer.Typer):
+    """A group of commands; `command` takes the options of `typer.Typer.command`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"no_args_is_help": True, "rich_markup_mode": None, "add_completion": False, **options})
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        """Returns the decorator that adds a command."""
+        return super().command(name, **{"cls": _Command, **options})

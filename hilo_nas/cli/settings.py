@@ -1,0 +1,109 @@
+"""Settings of a search as flags: their names, types and help are those of `SearchConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from hilo_nas.commands import FLAGS
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.config_files import load_config
+
+__all__ = ["takes_settings"]
+
+_TITLES = {
+    "study": "Study",
+    "search": "Trials",
+    "timing": "Timing",
+    "limits": "Limits",
+    "data": "Images",
+    "proxy": "Proxy",
+}
+"""Sections of a command's help by sections of the configuration."""
+_SETTINGS = "Settings"
+
+
+def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns a decorator: the command takes the flags of some settings, `--config` and `--set`.
+
+    The function is called with its own parameters and `config`, the `SearchConfig` of all of them.
+
+    Args:
+        names: Settings with a flag in `FLAGS`, in the order of the help.
+    """
+    variables = {name: name.replace(".", "_") for name in names}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = inspect.signature(function, eval_str=True).parameters
+        flags = [_flag(name, variable) for name, variable in variables.items()]
+        everything = [*(p for p in own.values() if p.name != "config"), *flags, *_SOURCES]
+
+        @functools.wraps(function)
+        def run(**given: Any) -> Any:
+            values = {name: given.pop(variable) for name, variable in variables.items()}
+            path, settings = given.pop("config_path"), given.pop("settings")
+            return function(**given, config=load_config(path, settings or (), values))
+
+        run.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
+        run.__annotations__ = {}
+        return run
+
+    return decorate
+
+
+def _flag(name: str, variable: str) -> inspect.Parameter:
+    section, _, field_name = name.partition(".")
+    kind = type(getattr(SearchConfig(), section))
+    field = next(field for field in dataclasses.fields(kind) if field.name == field_name)
+    annotation = str | None if field_name.endswith("timeout_s") else get_type_hints(kind)[field_name]
+    option = typer.Option(
+        FLAGS[name],
+        help=_sentence(field.metadata["comment"]),
+        metavar=field.metadata["metavar"],
+        rich_help_panel=_TITLES[section],
+        show_default=False,
+    )
+    return _parameter(variable, Annotated[annotation, option])
+
+
+def _sentence(comment: str) -> str:
+    return f"{comment[0].upper()}{comment[1:]}."
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+_SOURCES = (
+    _parameter(
+        "config_path",
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--config",
+                metavar="FILE",
+                help="Settings in YAML, as `hilo-nas config` prints them, or a study's manifest.yaml.",
+                rich_help_panel=_SETTINGS,
+            ),
+        ],
+    ),
+    _parameter(
+        "settings",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set",
+                metavar="NAME=VALUE",
+                help="One setting, such as timing.compile=true; repeat it for several. Flags come before --set, --set "
+                "before --config.",
+                rich_help_panel=_SETTINGS,
+            ),
+        ],
+    ),
+)

@@ -1,0 +1,39 @@
+"""The search: one Optuna study with two objectives, driven by ask and tell; records are written first."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hilo_nas.searching.config import SAMPLERS, SearchConfig
+    from hilo_nas.searching.dry_run import Cost, estimate_cost
+    from hilo_nas.searching.remeasure import RemeasureRequest, run_remeasure
+    from hilo_nas.searching.session import run_search
+
+__all__ = [
+    "SAMPLERS",
+    "Cost",
+    "RemeasureRequest",
+    "SearchConfig",
+    "estimate_cost",
+    "run_remeasure",
+    "run_search",
+]
+
+_HOMES = {
+    "SAMPLERS": "config",
+    "Cost": "dry_run",
+    "RemeasureRequest": "remeasure",
+    "SearchConfig": "config",
+    "estimate_cost": "dry_run",
+    "run_remeasure": "remeasure",
+    "run_search": "session",
+}
+"""Modules of the names: what only reads a configuration imports neither torch nor optuna."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

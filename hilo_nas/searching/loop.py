@@ -1,0 +1,407 @@
+"""The loop: choose a network, measure it, train it, write the record; as many trials at once as there is room for.
+
+A trial is a course of tasks. What it decides on the way (rivals, limits, rungs) follows from the records that are known
+at that moment. With one slot, trials run one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from hilo_nas.arch import ArchConfig, describe_arch
+from hilo_nas.calibration import read_timings
+from hilo_nas.clock import utc_now
+from hilo_nas.cost import NetworkCost, count_cost
+from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
+from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
+from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
+from hilo_nas.figures import probability_text
+from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import Measurement
+from hilo_nas.records import SAMPLED, Subject, TrialRecord
+from hilo_nas.rounds import verdict_name
+from hilo_nas.searching.guessing import warn_of_guessing
+from hilo_nas.searching.keeping import checkpoint_of, dispensable
+from hilo_nas.searching.ladder import Ladder
+from hilo_nas.searching.optuna_study import FITS, OptunaStudy, impute
+from hilo_nas.searching.raising import climb_raised
+from hilo_nas.searching.reasons import beyond, explain, kind_of
+from hilo_nas.searching.samplers import FeasibleSampler, build_sampler
+from hilo_nas.searching.signals import signals_held
+from hilo_nas.searching.study_tasks import Resources, StudyTasks
+from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
+from hilo_nas.states import TrialState
+from hilo_nas.study import StoredStudy
+from hilo_nas.transitions import begin, fail, interrupt, rule_out
+
+__all__ = ["SearchLoop"]
+
+_FAILURES_IN_A_ROW = 5
+"""Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
+the fault is hardly the networks'. Peers do not count here: that some cannot run on small images is their own."""
+
+
+class SearchLoop:
+    """Runs trials of one study until its total is reached, the time is up, or the space is used up.
+
+    Args:
+        study: The study; this process holds its lock.
+        manifest: The study's manifest.
+        evaluator: Who measures and trains.
+        resources: What the study's tasks refer to.
+        emit: Takes the events.
+        prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
+        between: Called with the records when a trial has ended and none is under way; returns whether it rewrote some
+            of them on disk.
+        clock: Returns seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        study: StoredStudy,
+        manifest: Manifest,
+        evaluator: Evaluator,
+        resources: Resources,
+        emit: Emit,
+        *,
+        prune: bool = False,
+        between: Callable[[Sequence[TrialRecord]], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study, self._manifest, self._emit, self._clock = study, manifest, emit, clock
+        self._evaluator, self._tasks = evaluator, StudyTasks.of(manifest, resources)
+        self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
+        self._ladder = Ladder(manifest, resources, emit)
+        self._has_ended = False
+        """Whether a trial has ended since `between` was called."""
+        self._failures: list[int] = []
+        """Numbers of the trials that failed one after the other."""
+        self._told_front: tuple[tuple[float, float], ...] = ()
+        self._known: set[str] = set()
+        """Keys of networks that are not tried again."""
+        for record in study.records:
+            if record.state == TrialState.RUNNING:  # a killed search left it; what it measured stays in the record
+                self._write(interrupt(record, finished_at=utc_now()))
+        self._learn_known()
+        candidates = self._candidates() if manifest.speeds is not None else None
+        sampler = FeasibleSampler(
+            functools.partial(build_sampler, manifest.sampler),
+            self._space,
+            excess=self._excess,
+            is_known=self._is_known,
+            seed=manifest.seed,
+            count_proposals=lambda: len({record.key for record in self.records if record.is_proposal}),
+            pool=None if candidates is None else [r.params for r in candidates if r.params is not None],
+        )
+        self._optuna = OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
+
+    @property
+    def records(self) -> Sequence[TrialRecord]:
+        """The study's records, in the order of their numbers."""
+        return self._study.records
+
+    @property
+    def measured(self) -> int:
+        """Networks measured so far in the study."""
+        return sum(record.is_measured for record in self.records)
+
+    def run(self, *, timeout_s: float | None = None) -> SearchFinished:
+        """Runs trials up to the manifest's total, and its peers whatever that is; returns how it ended.
+
+        Raises:
+            HiloNasError: The device, the data or the disk cannot serve, or trials fail one after the other.
+            KeyboardInterrupt: The user stopped it; the trials under way are closed and queued again.
+        """
+        start = self._clock()
+        stopped_by = "total"
+
+        def begin_next() -> Steps[None] | None:
+            nonlocal stopped_by
+            self._use_quiet_moment()
+            self._tell_front()
+            running = sum(r.state == TrialState.RUNNING and not r.is_peer for r in self.records)
+            if self.measured + running >= self._manifest.trials and self._due_peer() is None:
+                return None
+            if timeout_s is not None and self._clock() - start >= timeout_s:
+                stopped_by = "timeout"
+            elif stopped_by == "total":
+                try:
+                    return self._trial(self._choose().number)
+                except SpaceExhaustedError:
+                    stopped_by = "exhausted"
+            return None
+
+        slots = max(self._evaluator.slots(kind) for kind in (Time.kind, Score.kind))
+        climb_raised(self._study, self._ladder, self._write, self._prune, self._evaluator, self._emit, self._clock)
+        self._tell_front()
+        drive(begin_next, self._evaluator, self._emit, at_once=slots)
+        return SearchFinished(
+            study=self._study.name,
+            measured=self.measured,
+            total=self._manifest.trials,
+            stopped_by=stopped_by,
+            seconds=self._clock() - start,
+        )
+
+    def _learn_known(self) -> None:
+        self._known = {record.key for record in self.records if not record.is_open}
+
+    def _record(self, number: int) -> TrialRecord:
+        return self._study.front().by_number[number]
+
+    def _candidates(self) -> list[TrialRecord]:
+        """Networks of the space that were timed elsewhere and keep the limits."""
+        return [r for r in self.records if r.state == TrialState.TIMED and not r.is_peer and self._can_be_tried(r)]
+
+    def _can_be_tried(self, record: TrialRecord) -> bool:
+        """Whether a network can be tried here: where another machine timed, only what that timed within the limits."""
+        if self._manifest.speeds is None:
+            return True
+        limits = {} if record.is_peer else self._limits
+        return self._is_timed(record) and not beyond(measured_violations(limits, record.measurements))
+
+    def _use_quiet_moment(self) -> None:
+        """Lets `between` do its work, if a trial has ended since and none is under way.
+
+        What it rewrites is taken up: a network may keep its limits now, or break them, or be due for training.
+        """
+        if not self._has_ended or any(record.state == TrialState.RUNNING for record in self.records):
+            return
+        self._has_ended = False
+        if self._between is not None and self._between(self.records):
+            self._learn_known()
+
+    def _give_up(self, failures: Sequence[int]) -> NoReturn:
+        """Marks failed trials, given by their numbers, as due again and ends the search."""
+        reason = self._record(failures[-1]).reason
+        for number in failures:
+            failed = self._record(number)
+            self._write(interrupt(failed, failed.reason or ""))
+        raise HiloNasError(
+            f"{len(failures)} trials failed one after the other, the last one because: {reason}. What the workers "
+            f"printed is in {self._study.logs_path}. The next search in this study tries these networks again."
+        )
+
+    def _tell_front(self) -> None:
+        """Emits the front where it has changed."""
+        measured = [(record.measurement, record.score) for record in self._study.front().members]
+        points = tuple((speed.images_per_s, score.value) for speed, score in measured if speed and score)
+        if points != self._told_front:
+            self._told_front = points
+            self._emit(FrontChanged(points=points))
+
+    def _due(self) -> TrialRecord | None:
+        """Returns the next network that does not wait for the sampler: anchors, peers, those cut off or queued."""
+        for anchor in self._space.anchors if self.measured < self._manifest.trials else ():
+            params = None if anchor.outside else self._space.encode(anchor.arch)
+            record = self._record_of(Subject(arch=anchor.arch), f"anchor:{anchor.name}", params)
+            if self._is_due(record):
+                return record
+        if (peer := self._due_peer()) is not None:
+            return peer
+        queued = [record for record in self.records if record.state == TrialState.WAITING and not record.is_peer]
+        for record in (*(record for record in self.records if record.is_interrupted), *queued):
+            if self._is_due(record):
+                return record
+        return None
+
+    def _due_peer(self) -> TrialRecord | None:
+        """Returns the next network of others; one that was cut off comes again, one that failed does not."""
+        for peer in self._manifest.peers:
+            subject = Subject(timm=peer.removeprefix("timm:"))
+            record = self._record_of(subject, f"peer:{subject.timm}", None)
+            if self._is_due(record):
+                return record
+        return None
+
+    def _is_due(self, record: TrialRecord) -> bool:
+        return record.key not in self._known and self._can_be_tried(record)
+
+    def _record_of(self, subject: Subject, origin: str, params: dict[str, int] | None) -> TrialRecord:
+        """Returns the record under which a network is tried: the one that it has, else a new one."""
+        for record in reversed(self.records):
+            if record.key == subject.key and record.is_open:
+                return record
+        number = max((record.number for record in self.records), default=-1) + 1
+        return TrialRecord(number=number, subject=subject, state=TrialState.WAITING, params=params, origin=origin)
+
+    def _proposed(self) -> TrialRecord:
+        """Returns the record of the sampler's next proposal."""
+        if not self._space.dimensions:  # Optuna asks no sampler where there is nothing to choose
+            only = self._record_of(Subject(arch=self._space.decode({})), SAMPLED, {})
+            if not self._is_due(only):
+                raise SpaceExhaustedError
+        proposal = self._optuna.propose(self.records)
+        record = self._record_of(Subject(arch=self._space.decode(proposal.params)), SAMPLED, proposal.params)
+        return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)
+
+    def _choose(self) -> TrialRecord:
+        """Returns the next trial's record, written as running before anything is spent on it."""
+        record = self._due() or self._proposed()
+        cost = None if record.subject.arch is None else self._cost(record.subject.arch)
+        record = begin(
+            record,
+            parameters=None if cost is None else cost.parameters,
+            macs=None if cost is None else cost.macs,
+            violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
+            started_at=utc_now(),
+        )
+        self._write(record)
+        self._emit(
+            TrialStarted(
+                number=record.number,
+                key=record.key,
+                params_m=None if cost is None else cost.parameters / 1e6,
+                gmacs=None if cost is None else cost.macs / 1e9,
+                origin=record.origin,
+            )
+        )
+        return record
+
+    def _trial(self, number: int) -> Steps[None]:
+        """Measures, trains and closes one trial."""
+        start = self._clock()
+        try:
+            ended = yield from self._evaluate(self._record(number))
+        except NotEnoughMemoryError as error:
+            ended, reason = self._record(number), f"out of memory while timing: {error}"
+            if ended.is_peer:
+                ended = fail(ended, reason)
+            else:
+                violations = {**ended.violations, FITS: 1.0}
+                ended = rule_out(ended, reason, violations=violations, imputed=self._impute(None))
+        except BaseException as error:
+            if not isinstance(error, HiloNasError) or error.is_fatal:
+                self._close(interrupt(self._record(number)), start)
+                raise
+            ended = fail(self._record(number), f"{kind_of(error)}: {error}")
+        closed = self._close(ended, start)
+        self._prune()
+        if closed.is_peer and closed.state == TrialState.FAILED:
+            text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
+            self._emit(Notice(level="warning", text=text))
+        self._has_ended = True
+        if closed.is_peer:
+            return
+        self._failures = [*self._failures, number] if closed.state == TrialState.FAILED else []
+        if len(self._failures) >= _FAILURES_IN_A_ROW:
+            self._give_up(self._failures)
+
+    def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
+        """Writes how a trial ended, and tells of it."""
+        closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=ended.seconds + self._clock() - start)
+        self._write(closed)
+        measurement, score = closed.measurement, closed.score
+        self._emit(
+            TrialFinished(
+                number=closed.number,
+                key=closed.key,
+                state=closed.state,
+                reason=closed.reason,
+                images_per_s=measurement.images_per_s if measurement else None,
+                verdict=verdict_name(measurement) if measurement else None,
+                value=score.value if score else None,
+                seconds=closed.seconds,
+                measured=self.measured,
+                total=self._manifest.trials,
+                is_peer=closed.is_peer,
+                metric=self._manifest.plan.score_metric,
+                network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
+            )
+        )
+        if warning := warn_of_guessing(self._manifest, closed):
+            self._emit(warning)
+        return closed
+
+    def _evaluate(self, record: TrialRecord) -> Steps[TrialRecord]:
+        """Returns the trial as it ends, in the order of cost; what was measured is written before the training begins.
+
+        A peer has no limits to keep: it is never proposed, and where it stands is worth knowing all the same.
+        """
+        if record.is_peer:
+            cost = yield self._tasks.count(record.subject, self._manifest.objective.img_size)
+            record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
+        if over := beyond(record.violations):
+            # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
+            return rule_out(record, explain(over, record, self._limits))
+        if not self._is_timed(record):
+            record = dataclasses.replace(record, measurements=(yield from self._time(record)))
+            record = yield from self._timed_again_if_doubtful(record)
+        limits = {} if record.is_peer else self._limits
+        violations = {**record.violations, **measured_violations(limits, record.measurements)}
+        record = dataclasses.replace(record, violations=violations)
+        self._write(record)
+        if over := beyond(violations):
+            return rule_out(record, explain(over, record, self._limits), imputed=self._impute(record.measurement))
+        record = yield from self._ladder.climb(record, lambda: self.records, self._keep)
+        return self._ladder.end(record, self.records)
+
+    def _keep(self, record: TrialRecord) -> None:
+        """Writes a score that was reached on the way; the last one is written with the ending."""
+        if not self._ladder.is_at_top(record):
+            self._write(record)
+
+    def _timed_again_if_doubtful(self, record: TrialRecord) -> Steps[TrialRecord]:
+        """Times a network again that seems to break a limit but may keep it; the better timing counts."""
+        limits = {} if record.is_peer else self._limits
+        chances = measured_chances(limits, record.measurements)
+        over = beyond(measured_violations(limits, record.measurements))
+        if not over or min(chances[name] for name in over) < KEPT_HARDLY:
+            return record
+        doubtful = " and ".join(
+            f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
+        )
+        self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {doubtful}"))
+        again = yield from self._time(record)
+        joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
+        return read_timings([joined], self._manifest)[0]
+
+    def _time(self, record: TrialRecord) -> Steps[tuple[Measurement, ...]]:
+        """Returns a measurement under each condition of the study, the objective first, beside the front there."""
+        found: list[Measurement] = []
+        for condition in self._manifest.conditions:
+            rivals = () if found else self._study.front().members
+            timing = yield self._tasks.time([record.subject], condition, rivals=rivals)
+            found.append(timing.measurements[record.key])
+        return tuple(found)
+
+    def _is_timed(self, record: TrialRecord) -> bool:
+        """Whether a record has what need not be taken again: a comparable timing under each condition."""
+        timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
+        return timed >= {condition.label() for condition in self._manifest.conditions}
+
+    def _impute(self, measurement: Measurement | None) -> dict[str, float]:
+        """What the sampler is told in place of what was not taken."""
+        found = impute(self.records, chance_top1=self._manifest.chance)
+        return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
+
+    def _cost(self, arch: ArchConfig) -> NetworkCost:
+        classes = self._manifest.data.num_classes
+        return count_cost(arch, self._manifest.objective.img_size, num_classes=classes)
+
+    def _excess(self, params: Mapping[str, int]) -> float:
+        cost = self._cost(self._space.decode(params))
+        found = free_violations(self._limits, parameters=cost.parameters, macs=cost.macs)
+        return sum(max(value, 0.0) for value in found.values())
+
+    def _is_known(self, params: Mapping[str, int]) -> bool:
+        return self._space.decode(params).key() in self._known
+
+    def _prune(self) -> None:
+        """Gives up checkpoints that no training under way or due again needs."""
+        seed = self._manifest.seed
+        under_way = [r for r in self.records if r.is_raised or r.state == TrialState.RUNNING]
+        needed = {checkpoint_of(record.key, seed) for record in under_way}
+        self._evaluator.discard(dispensable(self.records, [seed], needed))
+
+    def _write(self, record: TrialRecord) -> None:
+        with signals_held():
+            self._study.write(record)
+            if record.is_open:
+                self._known.discard(record.key)
+            else:
+                self._known.add(record.key)

@@ -1,0 +1,293 @@
+"""A network made ready to be timed: built, placed, in the condition's precision, layout and runtime, as one call."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo.config as _dynamo
+from torch import nn
+
+from hilo_nas.arch import ArchConfig
+from hilo_nas.errors import UsageError, is_out_of_memory
+from hilo_nas.events import Emit
+from hilo_nas.measurement import Condition
+from hilo_nas.models import (
+    LITv2,
+    build_subject,
+    fill_zero_weights,
+    form_of,
+    img_size_of,
+    input_shape_of,
+    prepare_for_inference,
+)
+from hilo_nas.models.precisions import DTYPES
+from hilo_nas.timing.device import check_device, peak_memory_mib
+from hilo_nas.timing.fuse import fuse
+
+__all__ = ["Prepared", "capture_graph", "prepare", "read_form"]
+
+_GRAPH_WARM_UP_CALLS = 3
+_COMPILATIONS = 4096
+"""Compilations that torch is to keep, whatever networks they are of."""
+_COMPILED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Networks in use that run compiled."""
+Call = Callable[[], object]
+_TINY = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4), patch_size=2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A network that a clock can be held to."""
+
+    call: Callable[[], object]
+    """Runs the network once on its batch; on a GPU it only asks for it."""
+    form: str
+    """Which implementation runs."""
+    read_memory_mib: Callable[[], float | None]
+    """Returns the peak memory of one call in MiB, weights included; None where it cannot be seen. Calls the network."""
+
+
+def capture_graph(call: Call, device: torch.device) -> Call:
+    """Returns the replay of a CUDA graph of one call; its memory is fixed, so the input stays where it is.
+
+    Raises:
+        RuntimeError: The network does something that no graph can hold; the process had better end, for torch may still
+            think that it captures.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(_GRAPH_WARM_UP_CALLS):
+            call()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.device(device), torch.cuda.graph(graph):
+            call()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise RuntimeError(
+            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Leave out "
+            "--cuda-graph."
+        ) from error
+    return graph.replay
+
+
+def prepare(
+    subject: Mapping[str, Any],
+    condition: Condition,
+    *,
+    num_classes: int,
+    target: str | None = None,
+    capture: Callable[[Call, torch.device], Call] = capture_graph,
+) -> Prepared:
+    """Builds a network with weights as a trained one might have them, and returns it ready to be called.
+
+    Args:
+        subject: What `build_subject` takes, or `{"onnx": FILE}`; or `{"training": SUBJECT}`, whose call is a training
+            step of that network without the optimiser.
+        condition: How it is to run; a subject with its own image size has images of that size.
+        num_classes: Outputs of the classifier.
+        target: Name of the device; the first of the condition's kind if left out.
+        capture: Captures a call where the condition asks for a CUDA graph, and returns its replay.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+        UsageError: The subject names no network, or cannot run so.
+        ConversionError: The runtime's output is not torch's.
+    """
+    target = target or condition.device
+    device = check_device(target)
+    condition = dataclasses.replace(condition, img_size=img_size_of(subject, condition.img_size))
+    if "onnx" in subject:
+        return _load_onnx(subject["onnx"], condition, target)
+    if "training" in subject:
+        with torch.inference_mode(False):  # what is built in it never learns
+            return _prepare_step(subject["training"], condition, device, num_classes)
+    model = _build(subject, num_classes, condition.img_size)
+    if condition.runtime != "torch":
+        from hilo_nas.models.convert import convert
+
+        image = _input(subject, condition, torch.device("cpu"))
+        converted = convert(
+            model,
+            image,
+            condition.runtime,
+            device=target,
+            threads=condition.threads,
+            precision=condition.precision,
+        )
+        # What torch would run is not what runs here.
+        words = [word for word in form_of(model).split() if word != "eager" and not word.startswith("merging=")]
+        return Prepared(call=converted.call, form=f"{' '.join(words)} {converted.form}", read_memory_mib=_unseen)
+    return _prepare_torch(model, subject, condition, device, capture)
+
+
+def read_form(condition: Mapping[str, Any], *, target: str | None = None, emit: Emit) -> str:
+    """Returns the implementation that a LITv2 is timed in under a condition, by preparing a tiny one.
+
+    Args:
+        condition: A `Condition` as plain data.
+        target: Name of the device; the first of the condition's kind if left out.
+        emit: Unused; every worker function takes it.
+    """
+    tiny = dataclasses.replace(Condition(**condition), batch_size=1, img_size=_TINY.stride)
+    with torch.inference_mode():
+        return prepare({"arch": _TINY.to_dict()}, tiny, num_classes=10, target=target).form
+
+
+def _prepare_torch(
+    model: nn.Module,
+    subject: Mapping[str, Any],
+    condition: Condition,
+    device: torch.device,
+    capture: Callable[[Call, torch.device], Call],
+) -> Prepared:
+    image = _input(subject, condition, device)
+    if condition.fused:
+        model, form = _fused(model, subject, condition, device)
+    else:
+        model, form = _place(model, condition, device), form_of(model)
+    run: Any = model
+    if condition.compile:
+        run = _compile(model)
+        form += " compiled"
+    eager = call = _autocast(lambda: run(image), condition, device)
+    if condition.cuda_graph:
+        call = capture(eager, device)
+        form += " graph"
+
+    # Memory is that of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It
+    # reads and writes by address, so the network and its input must live as long as it does: by the eager call they do.
+    return Prepared(call=call, form=form, read_memory_mib=_memory_reader(eager, model, device))
+
+
+def _fused(
+    model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
+) -> tuple[nn.Module, str]:
+    """The network in its inference form, in place, and what was made of it in words."""
+    if isinstance(model, LITv2):
+        model = prepare_for_inference(
+            model, device=device, precision=condition.precision, for_compile=condition.compile
+        )
+        return model, form_of(model)
+    form = form_of(model)
+    # Two images show whether the outputs are the same; a batch meant for a GPU would take a CPU long.
+    few = dataclasses.replace(condition, precision="fp32", batch_size=min(2, condition.batch_size))
+    image = _input(subject, few, torch.device("cpu"))
+    model, how = fuse(model, image)
+    return _place(model, condition, device), f"{form} {how}"
+
+
+def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torch.device, num_classes: int) -> Prepared:
+    """Forward, loss and backward; the call returns the network with its gradients on it.
+
+    The loss is the mean of the outputs' squares: whatever a subject's outputs are, it costs next to nothing.
+    """
+    if condition.runtime != "torch" or condition.fused or condition.cuda_graph:
+        raise UsageError("a training step runs in torch alone: runtime, fused and cuda_graph must be left out")
+    model = _place(_build(subject, num_classes, condition.img_size), condition, device).train()
+    image = _input(subject, condition, device)
+    form = f"{form_of(model)} training" + " compiled" * condition.compile
+    run: Any = _compile(model) if condition.compile else model
+    forward: Any = _autocast(lambda: run(image), condition, device)
+
+    def step() -> object:
+        with torch.inference_mode(False), torch.enable_grad():
+            model.zero_grad(set_to_none=True)
+            forward().float().square().mean().backward()
+        return model
+
+    read = _memory_reader(step, model, device)
+
+    def read_memory_mib() -> float | None:
+        model.zero_grad(set_to_none=True)  # else the call would begin by giving memory back
+        return read()
+
+    return Prepared(call=step, form=form, read_memory_mib=read_memory_mib)
+
+
+def _memory_reader(call: Call, model: nn.Module, device: torch.device) -> Callable[[], float | None]:
+    def read_memory_mib() -> float | None:
+        with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
+            return peak_memory_mib(call, model, device)
+        return None
+
+    return read_memory_mib
+
+
+def _build(subject: Mapping[str, Any], num_classes: int, img_size: int) -> nn.Module:
+    torch.manual_seed(0)
+    model = build_subject(dict(subject), num_classes=num_classes, in_chans=3, img_size=img_size).eval()
+    fill_zero_weights(model)
+    return model
+
+
+def _input(subject: Mapping[str, Any], condition: Condition, device: torch.device) -> torch.Tensor:
+    """Random, never zero, in the shape that the subject takes."""
+    generator = torch.Generator().manual_seed(0)
+    shape = input_shape_of(subject, condition.batch_size, condition.img_size)
+    image: torch.Tensor = _place(torch.randn(shape, generator=generator), condition, device)
+    return image
+
+
+def _place(thing: Any, condition: Condition, device: torch.device) -> Any:
+    """The input or the network, on the device and in the condition's precision and layout."""
+    dtype = DTYPES.get(condition.precision, torch.float32)
+    layout = torch.channels_last if condition.channels_last else torch.contiguous_format
+    return thing.to(device=device, dtype=dtype, memory_format=layout)
+
+
+def _autocast(call: Call, condition: Condition, device: torch.device) -> Call:
+    if not condition.precision.startswith("amp-"):
+        return call
+    dtype = DTYPES[condition.precision.removeprefix("amp-")]
+
+    def under_autocast() -> object:
+        with torch.autocast(device.type, dtype=dtype):
+            return call()
+
+    return under_autocast
+
+
+def _compile(model: nn.Module) -> Any:
+    """Returns the compiled network; the first call compiles.
+
+    torch counts compilations by function, and networks share theirs: beyond its limit of 8 the next one would run
+    eager, unsaid. Nor may it forget what was compiled while a network in use needs that, for such a network would
+    compile again amid its timing.
+    """
+    if not _COMPILED:
+        torch.compiler.reset()
+    _COMPILED.add(model)
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        # Before torch 2.6 these were called cache_size_limit.
+        setattr(_dynamo, name if hasattr(_dynamo, name) else name.replace("recompile", "cache_size"), _COMPILATIONS)
+    return torch.compile(model, dynamic=False)
+
+
+def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:
+    from hilo_nas.models.convert import load_onnx
+
+    if condition.runtime == "torch":
+        raise UsageError(f"onnx:{path} needs a runtime that reads it. Use --runtime onnxruntime or openvino.")
+    loaded = load_onnx(
+        Path(path),
+        condition.runtime,
+        batch_size=condition.batch_size,
+        img_size=condition.img_size,
+        device=target,
+        threads=condition.threads,
+    )
+    return Prepared(call=loaded.call, form=loaded.form, read_memory_mib=_unseen)
+
+
+def _unseen() -> None:
+    return None

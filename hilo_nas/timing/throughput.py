@@ -1,0 +1,374 @@
+"""Throughput of networks on the device itself, anchored by a reference network that is not ours.
+
+Runs in a worker process. Networks and the reference are timed in rounds, each round in an order of its own; what the
+rounds say is `hilo_nas.rounds`'s. A network's images/s is its speed over the reference's times the reference's
+calibrated speed, so that a machine that slows down for both is divided out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import timm
+import torch
+
+from hilo_nas.calibration import calibration_error
+from hilo_nas.clock import utc_now
+from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
+from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
+from hilo_nas.latencies import latency_figures
+from hilo_nas.measurement import LATENCY_PROTOCOL, VERDICTS, Calibration, Condition, Measurement
+from hilo_nas.rounds import fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
+from hilo_nas.timing.ready import DEFAULT_SETUP, REFERENCE, Bench, TimingSetup, WarmNetwork, ready_reference
+from hilo_nas.timing.timer import SingleCalls, WarmUp
+
+__all__ = ["calibrate", "measure", "measure_cohort"]
+
+_SECONDS = 2.5
+"""Seconds that a network is timed for at most, its share of the reference's blocks included."""
+_PRECISE = 0.015
+"""Timing ends before that once every network's 95 % interval lies within this share of its value."""
+_LOOK_EVERY_ROUNDS = 4
+_CALIBRATION_S = 3.0
+_CALIBRATION_TRIES, _CALIBRATION_PAUSE_S = 3, 0.5
+_LATENCIES, _LATENCIES_S = 200, 1.0
+"""Single calls of a network inside the rounds, and the seconds that they may take: a slow network has fewer."""
+_RIVALS = 2
+"""Networks of the front that a candidate is timed beside."""
+_RIVALRY = 0.1
+"""A rival's speed differs from the candidate's by at most this share."""
+_ANCHOR = "\0"
+"""Stands for the reference in rounds, where the other names are the user's: one of them may well be `REFERENCE`."""
+
+
+def calibrate(
+    condition: Mapping[str, Any],
+    *,
+    target: str | None = None,
+    seconds: float | None = None,
+    emit: Emit,
+    setup: TimingSetup = DEFAULT_SETUP,
+) -> dict[str, Any]:
+    """Times the reference network alone, for so many seconds; returns a `Calibration` as plain data.
+
+    On a machine that is not steady it tries again a few times, and takes the least disturbed.
+
+    Args:
+        condition: A `Condition` as plain data.
+        target: Name of the device; the first of the condition's kind if left out.
+        seconds: How long a try lasts; the usual time if left out.
+        emit: Told where the machine was not steady.
+        setup: Builder, clock, watch and durations.
+
+    Raises:
+        DeviceError: This machine does not have the device.
+        MeasurementError: The reference does not fit into memory at this batch.
+    """
+    asked = Condition(**condition)
+    bench, reference = ready_reference(asked, target=target, setup=setup)
+    tries = []
+    for i in range(_CALIBRATION_TRIES):
+        calibration = _calibrate_once(bench, reference, asked, _CALIBRATION_S if seconds is None else seconds)
+        judgement = judge_calibration(calibration, threads=torch.get_num_threads())
+        tries.append((VERDICTS.index(judgement.verdict), i, judgement, calibration))
+        if judgement.verdict == "steady":
+            break
+        if i + 1 < _CALIBRATION_TRIES:
+            setup.sleep(_CALIBRATION_PAUSE_S)
+    _, _, judgement, calibration = min(tries, key=lambda item: item[:2])
+    if judgement.verdict != "steady":
+        text = f"the reference was calibrated {len(tries)} times, and the machine was never steady: {judgement.text}"
+        emit(Notice(level="warning", text=text))
+    return dataclasses.asdict(calibration)
+
+
+def _calibrate_once(bench: Bench, reference: WarmNetwork, condition: Condition, seconds: float) -> Calibration:
+    watch = bench.setup.watch(bench.identity)
+    is_over = _after(seconds, bench.setup)
+
+    def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
+        watch.look()
+        return is_over(rounds)
+
+    with torch.inference_mode():
+        rounds = bench.stopwatch.time_rounds({REFERENCE: reference.entrant}, is_enough=is_enough, random=Random(0))
+    state = watch.read()
+    return dataclasses.replace(_calibration(bench, reference, condition, rounds[REFERENCE]), device_state=state)
+
+
+def _calibration(bench: Bench, reference: WarmNetwork, condition: Condition, rounds: Sequence[float]) -> Calibration:
+    return Calibration(
+        reference=REFERENCE,
+        images_per_s=condition.batch_size / fast_seconds(rounds),
+        images_per_s_spread=robust_spread([condition.batch_size / seconds for seconds in rounds]),
+        call_seconds=tuple(rounds),
+        steady=reference.warm_up.steady,
+        device=bench.identity,
+    )
+
+
+def measure(
+    subject: Mapping[str, Any],
+    condition: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    num_classes: int,
+    *,
+    target: str | None = None,
+    rivals: Mapping[str, Mapping[str, Any]] | None = None,
+    seconds_each: float | None = None,
+    emit: Emit,
+    setup: TimingSetup = DEFAULT_SETUP,
+) -> dict[str, Any]:
+    """Times one network beside the reference, and beside those of its rivals that are about as fast.
+
+    Args:
+        subject: What `build_subject` takes, or `{"onnx": FILE}`.
+        condition: A `Condition` as plain data.
+        calibration: The study's `Calibration` as plain data.
+        num_classes: Outputs of the network's classifier.
+        target: Name of the device; the first of the condition's kind if left out.
+        rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
+        seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
+        emit: Told of each round.
+        setup: Builder, clock, watch and durations.
+
+    Returns:
+        A `Measurement` as plain data.
+
+    Raises:
+        OutOfMemoryError: The network does not fit; the batch is never lowered.
+        DeviceError: This machine does not have the device.
+        MeasurementError: Not even the reference fits into memory.
+    """
+    start = setup.clock()
+    asked, anchor = Condition(**condition), Calibration.from_dict(calibration)
+    bench, reference = ready_reference(asked, target=target, setup=setup)
+    try:
+        with torch.inference_mode():
+            networks = {"": bench.ready(subject, asked, num_classes)}
+            speed = anchor.images_per_s * reference.warm_up.call_seconds / networks[""].warm_up.call_seconds
+            for key in _rivals_near(speed, rivals or {}):
+                try:
+                    networks[key] = bench.ready((rivals or {})[key]["subject"], asked, num_classes, keep=True)
+                except Exception as error:  # a rival is no reason for the candidate to fail
+                    if not is_out_of_memory(error):
+                        raise
+            seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
+            found = _time(bench, networks, reference, {"": asked}, anchor, seconds=seconds, emit=emit)
+    finally:
+        networks = {}
+        bench.release()
+    return dataclasses.asdict(dataclasses.replace(found[""], seconds=setup.clock() - start))
+
+
+def _rivals_near(images_per_s: float, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The keys of the rivals whose speed is nearest, if they are near."""
+    apart = {key: abs(rival["images_per_s"] / images_per_s - 1) for key, rival in rivals.items()}
+    return sorted((key for key in apart if apart[key] <= _RIVALRY), key=apart.__getitem__)[:_RIVALS]
+
+
+def measure_cohort(
+    entrants: Mapping[str, Mapping[str, Any]],
+    calibration: Mapping[str, Any] | None = None,
+    *,
+    target: str | None = None,
+    reference: str | Mapping[str, Any] = REFERENCE,
+    seconds_each: float | None = None,
+    emit: Emit,
+    setup: TimingSetup = DEFAULT_SETUP,
+) -> dict[str, Any]:
+    """Times several networks side by side in the same rounds; all are in memory at once.
+
+    Args:
+        entrants: By name, each `{"subject": ..., "condition": ..., "num_classes": ...}`; all on one device, with one
+            batch and image size. Layout, compilation, precision and runtime may differ.
+        calibration: The `Calibration` that anchors images/s; None takes the reference's speed in these rounds.
+        target: Name of the device; the first of the conditions' kind if left out.
+        reference: The network that is the anchor; the default is the one of every study.
+        seconds_each: Seconds that each network is timed for at most.
+        emit: Told of each round.
+        setup: Builder, clock, watch and durations.
+
+    Returns:
+        By name, a `Measurement` as plain data; all share one `cohort`. For a network that cannot run under its
+        condition `{"error": {"kind": ..., "message": ...}}`, the kind being a class of `hilo_nas.errors`.
+
+    Raises:
+        OutOfMemoryError: The networks do not fit together.
+        DeviceError: This machine does not have the device.
+        MeasurementError: Not even the reference fits into memory.
+    """
+    conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
+    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference, target=target, setup=setup)
+    anchor = None if calibration is None else Calibration.from_dict(calibration)
+    try:
+        with torch.inference_mode():
+            networks, failed = {}, {}
+            for i, (name, entrant) in enumerate(entrants.items()):
+                try:
+                    networks[name] = bench.ready(entrant["subject"], conditions[name], entrant["num_classes"])
+                except (UsageError, ConversionError) as error:
+                    del conditions[name]
+                    failed[name] = {"error": {"kind": type(error).__name__, "message": str(error)}}
+                emit(NetworkPrepared(name=name, done=i + 1, total=len(entrants)))
+            seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
+            found = {}
+            if networks:
+                found = _time(bench, networks, anchor_network, conditions, anchor, seconds=seconds, emit=emit)
+    finally:
+        networks = {}
+        bench.release()
+    return {name: dataclasses.asdict(measurement) for name, measurement in found.items()} | failed
+
+
+def _time(
+    bench: Bench,
+    networks: Mapping[str, WarmNetwork],
+    reference: WarmNetwork,
+    conditions: Mapping[str, Condition],
+    anchor: Calibration | None,
+    *,
+    seconds: float,
+    emit: Emit,
+) -> dict[str, Measurement]:
+    """Returns a measurement of each network that has a condition; the others are only timed beside them."""
+    clock = bench.setup.clock
+    start = clock()
+    singles = {
+        name: _single_calls(networks[name].warm_up, reference.warm_up, bench.setup.min_rounds) for name in conditions
+    }
+    rounds, state = _time_rounds(bench, networks, reference, conditions, singles, seconds, emit)
+    own = rounds.pop(_ANCHOR)
+    cohort = uuid.uuid4().hex[:12]
+    if anchor is None:
+        anchor = _calibration(bench, reference, next(iter(conditions.values())), own)
+    shared = clock() - start
+    found = {}
+    for name, condition in conditions.items():
+        start = clock()
+        network = networks[name]
+        found[name] = Measurement(
+            condition=condition,
+            device=bench.identity,
+            **summarize(
+                rounds[name],
+                own,
+                singles[name].found,
+                batch_size=condition.batch_size,
+            ),
+            reference_images_per_s=anchor.images_per_s,
+            latency_protocol=LATENCY_PROTOCOL,
+            calibration_error=calibration_error(anchor, threads=torch.get_num_threads()),
+            memory_mib=network.prepared.read_memory_mib(),
+            steady=network.warm_up.steady,
+            warmup_calls=network.warm_up.calls,
+            seconds=shared / len(conditions) + clock() - start,
+            form=network.prepared.form,
+            threads=torch.get_num_threads(),
+            environment=bench.environment(),
+            versions={"torch": torch.__version__, "timm": timm.__version__},
+            measured_at=utc_now(),
+            cohort=cohort,
+            beside={rival: rounds[rival] for rival in rounds if rival not in conditions},
+            device_state=state,
+        )
+        judgement = verdict_of(found[name])
+        assert judgement is not None, "rounds of this protocol are judged"
+        found[name] = dataclasses.replace(found[name], verdict=judgement.verdict)
+    return found
+
+
+def _single_calls(own: WarmUp, reference: WarmUp, min_rounds: int) -> SingleCalls:
+    """The single calls of a network: in the fewest rounds as many as wanted, but no longer than the blocks take."""
+    blocks_s = sum(network.calls_per_block * network.call_seconds for network in (own, reference))
+    per_round = min(-(-_LATENCIES // min_rounds), int(blocks_s / own.call_seconds))
+    return SingleCalls(per_round=max(per_round, 1), wanted=_LATENCIES, at_most_s=_LATENCIES_S)
+
+
+def _time_rounds(
+    bench: Bench,
+    networks: Mapping[str, WarmNetwork],
+    reference: WarmNetwork,
+    conditions: Mapping[str, Condition],
+    singles: Mapping[str, SingleCalls],
+    seconds: float,
+    emit: Emit,
+) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
+    """Returns the rounds of the networks and of the reference, and what the device said meanwhile."""
+    entrants = {_ANCHOR: reference.entrant, **{name: network.entrant for name, network in networks.items()}}
+    round_s = sum(
+        calls * warm.warm_up.call_seconds
+        for (_, calls), warm in zip(entrants.values(), (reference, *networks.values()), strict=True)
+    )
+    min_rounds = bench.setup.min_rounds
+    expected = max(round(seconds / round_s), min_rounds)
+    name, condition = next(iter(conditions.items()))
+    is_over = _after(seconds, bench.setup)
+
+    def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
+        watch.look()
+        done = len(rounds[name])
+        speed = condition.batch_size / rounds[name][-1]
+        emit(RoundTimed(condition=condition.label(), round=done, rounds=max(expected, done), images_per_s=speed))
+        if done < min_rounds:
+            return False
+        if is_over(rounds):
+            return True
+        return done % _LOOK_EVERY_ROUNDS == 0 and all(own.is_enough for own in singles.values()) and _is_precise(rounds)
+
+    watch = bench.setup.watch(bench.identity)
+    rounds = bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random(), singles=singles)
+    return rounds, watch.read()
+
+
+def _after(seconds: float, setup: TimingSetup) -> Callable[[Mapping[str, Sequence[float]]], bool]:
+    """Says that it is enough once so many seconds have passed and the rounds suffice."""
+    start = setup.clock()
+    return lambda rounds: setup.clock() - start >= seconds and len(next(iter(rounds.values()))) >= setup.min_rounds
+
+
+def _is_precise(rounds: Mapping[str, Sequence[float]]) -> bool:
+    reference = rounds[_ANCHOR]
+    for name, own in rounds.items():
+        if name != _ANCHOR:
+            low, high = interval(own, reference)
+            if high - low > 2 * _PRECISE * ratio(own, reference):
+                return False
+    return True
+
+
+def summarize(
+    own: Sequence[float],
+    reference: Sequence[float],
+    singles: Sequence[tuple[int, float]],
+    *,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Returns the figures of a `Measurement` that follow from its samples.
+
+    Args:
+        own: The network's seconds per call, one value per round.
+        reference: The reference's, in the same rounds.
+        singles: Round and seconds of single calls.
+        batch_size: Images per call.
+    """
+    ratios = [theirs / ours for ours, theirs in zip(own, reference, strict=True)]
+    low, high = interval(own, reference)
+    rounds, latency = tuple(i for i, _ in singles), tuple(seconds for _, seconds in singles)
+    return {
+        "ratio": ratio(own, reference),
+        "ratio_low": low,
+        "ratio_high": high,
+        "ratio_spread": robust_spread(ratios),
+        "images_per_s_raw": batch_size / statistics.median(own),
+        **latency_figures(latency, rounds, own, reference),
+        "call_seconds": tuple(own),
+        "reference_seconds": tuple(reference),
+        "latency_seconds": latency,
+        "latency_rounds": rounds,
+    }
