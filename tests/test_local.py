@@ -18,21 +18,21 @@ def path(tmp_path):
 
 
 def test_what_this_user_wrote_is_read_back(path):
-    write_local(path, {"data": "/data", "cache_dir": "/cache", "proxy": None})
-    assert load_local(path) == Local(values={"data": "/data", "cache_dir": "/cache"})
+    write_local(path, {"data.source": "/data", "data.cache_dir": "/cache", "proxy.name": None})
+    assert load_local(path) == Local(values={"data.source": "/data", "data.cache_dir": "/cache"})
 
 
 def test_a_strangers_file_is_shown_and_not_used(path):
     path.write_text("data: evil.py:load\ncache_dir: /home/me\n")
     found = load_local(path)
     assert found.values == {}
-    assert found.ignored == {"data": "evil.py:load", "cache_dir": "/home/me"}
+    assert found.ignored == {"data.source": "evil.py:load", "data.cache_dir": "/home/me"}
     assert found.fault is not None
 
 
 @pytest.mark.parametrize("change", ["edited", "added", "moved", "unsigned", "another user", "no key"])
 def test_a_file_that_was_changed_or_moved_or_is_another_users_is_not_used(path, tmp_path, monkeypatch, change):
-    write_local(path, {"data": "/data"})
+    write_local(path, {"data.source": "/data"})
     content = yaml.safe_load(path.read_text())
     if change == "edited":
         path.write_text(yaml.safe_dump({**content, "data": "/elsewhere"}))
@@ -44,11 +44,11 @@ def test_a_file_that_was_changed_or_moved_or_is_another_users_is_not_used(path, 
         path.write_text("data: /data\n")
     elif change == "another user":
         monkeypatch.setenv("HILO_NAS_STATE_DIR", str(tmp_path / "theirs"))
-        write_local(tmp_path / "local.yaml", {"data": "/data"})
+        write_local(tmp_path / "local.yaml", {"data.source": "/data"})
     else:
         shutil.rmtree(state_folder())
     assert load_local(path).values == {}
-    assert "data" in load_local(path).ignored
+    assert "data.source" in load_local(path).ignored
 
 
 @pytest.mark.parametrize(
@@ -83,38 +83,38 @@ def test_an_empty_or_absent_file_says_nothing(path):
     assert load_local(path) == Local()
     path.write_text("")
     assert load_local(path) == Local()
-    write_local(path, {"data": None})
+    write_local(path, {"data.source": None})
     assert load_local(path) == Local()
 
 
 def test_a_function_is_known_by_its_content(path, tmp_path):
     function = tmp_path / "mine.py"
     function.write_text("def load(): ...\n")
-    write_local(path, {"data": f"{function}:load"})
-    assert load_local(path).is_unchanged("data")
+    write_local(path, {"data.source": f"{function}:load"})
+    assert load_local(path).is_unchanged("data.source")
     function.write_text("def load(): evil()\n")
-    assert not load_local(path).is_unchanged("data")
+    assert not load_local(path).is_unchanged("data.source")
 
 
 def test_the_key_is_this_users_alone_and_made_once(path):
-    write_local(path, {"data": "/data"})
+    write_local(path, {"data.source": "/data"})
     key = state_folder() / "key"
     content = key.read_bytes()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert stat.S_IMODE(state_folder().stat().st_mode) == 0o700
-    write_local(path, {"data": "/other"})
+    write_local(path, {"data.source": "/other"})
     assert key.read_bytes() == content
     assert [entry.name for entry in state_folder().iterdir()] == ["key"]
     key.write_bytes(b"short")
-    write_local(path, {"data": "/other"})
-    assert load_local(path).values == {"data": "/other"}
+    write_local(path, {"data.source": "/other"})
+    assert load_local(path).values == {"data.source": "/other"}
 
 
 def test_without_a_place_for_the_key_the_file_is_written_and_asked_for_again(path, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("HILO_NAS_STATE_DIR", str(tmp_path / "file" / "state"))
-    write_local(path, {"data": "/data"})
-    assert load_local(path).ignored == {"data": "/data"}
+    write_local(path, {"data.source": "/data"})
+    assert load_local(path).ignored == {"data.source": "/data"}
 
 
 @pytest.mark.parametrize(

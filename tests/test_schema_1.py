@@ -57,7 +57,7 @@ def test_its_search_goes_on_and_changes_no_record_of_before(tmp_path):
     before = fresh(folder).records
     machine = FakeMachine(devices={"cpu": fresh(folder).manifest.device})
     machine.form = before[0].measurement.form
-    request = SearchConfig.of(study="s", studies_dir=tmp_path, until_trials=6, remeasure=False)
+    request = SearchConfig.of(study=folder.path, until_trials=6, remeasure=False)
     run_search(request, lambda event: None, evaluator=machine)
     after = fresh(folder).records
     assert [r.key for r in after[: len(before)]] == [r.key for r in before]

@@ -39,9 +39,9 @@ from hilo_nas.evaluation import (
     run_task,
 )
 from hilo_nas.events import Notice, TrainingProgressed
-from hilo_nas.timing import Claim, Cohort, Entrant, hold
 from hilo_nas.measurement import kind_of_device
 from hilo_nas.testing import FakeAnswers, FakeEvaluator, HangsError, check_evaluator, use_evaluator
+from hilo_nas.timing import Claim, Cohort, Entrant, hold
 
 SUBJECT = {"arch": build_arch(0).to_dict()}
 CONDITION = build_condition(batch_size=2)

@@ -42,9 +42,9 @@ from hilo_nas.export import (
 from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
 from hilo_nas.local import write_local
-from hilo_nas.timing import RECORDED_VARIABLES
 from hilo_nas.records import Subject
 from hilo_nas.study import StoredStudy
+from hilo_nas.timing import RECORDED_VARIABLES
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not
 # know, so a misspelled one would be a wish that is silently dropped.

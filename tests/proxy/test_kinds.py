@@ -159,7 +159,7 @@ def test_a_plan_is_made_for_every_proxy(proxy):
 
 @pytest.mark.parametrize(("given", "kept"), [(None, 2.0), (2.0, 2.0), (3.0, 3.0), (0, None)])
 def test_by_default_half_go_on_at_rungs_that_lie_threefold_apart(given, kept):
-    config = SearchConfig.of(proxy_images=9000, eta=given)
+    config = SearchConfig.of(proxy_images=9000, reduction_factor=given)
     assert (eta_of(config), plan_of(config, DIGITS).rungs) == (kept, (1000, 3000))
 
 

@@ -32,9 +32,7 @@ def calibrate(machine):
 
 def search(study, trials, **options):
     events = []
-    request = SearchConfig.of(
-        study=study.name, studies_dir=study.path.parent, until_trials=trials, remeasure=False, **options
-    )
+    request = SearchConfig.of(study=study.path, until_trials=trials, remeasure=False, **options)
     run_search(request, events.append)
     return events
 
@@ -87,7 +85,7 @@ def test_a_timing_again_replaces_a_wrong_calibration_too(tmp_path, machine, cali
     study = write_timed_study(tmp_path, machine, ARCHS, space=PLAIN)
     calibrate(1569.0)
     events = []
-    run_remeasure(RemeasureRequest(study=study.name, studies_dir=tmp_path), events.append)
+    run_remeasure(RemeasureRequest(study=str(study.path)), events.append)
     assert len(changes(events)) == 1
     assert fresh(study).manifest.calibrations[LABEL].images_per_s == 1569.0
 

@@ -11,28 +11,31 @@ from hypothesis import strategies as st
 
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.searching import SearchConfig, run_search
-from hilo_nas.searching.config import OPTIONS, merge_fields, nest_options, parse_setting, read_fields
+from hilo_nas.searching.config import SHORT_NAMES, nest_settings
+from hilo_nas.searching.config_files import merge_fields, parse_setting, read_fields
 from hilo_nas.searching.resolve import config_of, plan_of, resolve
 from hilo_nas.space import list_shipped, load_space
 
 SECTIONS = [field for field in dataclasses.fields(SearchConfig) if field.name != "space"]
 
 
-def test_every_setting_has_an_option_of_its_own_and_a_comment():
+def test_every_setting_has_a_short_name_of_its_own_and_a_comment():
     fields = [
         (section.name, field)
         for section in SECTIONS
         for field in dataclasses.fields(getattr(SearchConfig(), section.name))
     ]
-    assert sorted(OPTIONS.values()) == sorted((section, field.name) for section, field in fields)
+    assert sorted(SHORT_NAMES.values()) == sorted(f"{section}.{field.name}" for section, field in fields)
     assert all(field.metadata["comment"] for _, field in fields)
 
 
 def test_options_find_their_sections_and_come_back():
-    config = SearchConfig.of(space="litv2_cifar", device="cuda:1", proxy_images=500, eta=0.0, peers=("resnet18",))
+    config = SearchConfig.of(
+        space="litv2_cifar", device="cuda:1", proxy_images=500, reduction_factor=0.0, baselines=("resnet18",)
+    )
     assert (config.timing.device, config.proxy.images, config.proxy.reduction_factor) == ("cuda:1", 500, 0.0)
-    assert config.search.baselines == config.option("peers") == ("timm:resnet18",)
-    changed = config.with_options(proxy_images=None, seed=3)
+    assert config.search.baselines == config.value("search.baselines") == ("timm:resnet18",)
+    changed = config.replace({"proxy.images": None, "search.seed": 3})
     assert (changed.proxy.images, changed.search.seed, changed.timing.device) == (None, 3, "cuda:1")
 
 
@@ -46,7 +49,7 @@ def test_options_find_their_sections_and_come_back():
             "also": st.lists(st.just("batch_size=1"), max_size=1).map(tuple),
             "max_latency_ms": st.floats(0.1, 1e6),
             "value_range": st.just((0.0, 4095.0)),
-            "eta": st.sampled_from([0.0, 2.0, 3.5]),
+            "reduction_factor": st.sampled_from([0.0, 2.0, 3.5]),
             "seed": st.integers(0, 2**32 - 1),
             "timeout_s": st.floats(1, 1e6),
             "study": st.just("my study"),
@@ -78,9 +81,9 @@ def test_a_configuration_survives_yaml(options):
         (
             {"search": {"trials": 0, "sampler": "genetic"}, "limits": {"max_latency_ms": -1}},
             [
-                "trials must be at least 1, but got 0",
-                "max_latency_ms must be a number above 0, but got -1",
-                "sampler must be one of gp, tpe, nsga2, random, but got 'genetic'",
+                "search.trials must be at least 1, but got 0",
+                "limits.max_latency_ms must be a number above 0, but got -1",
+                "search.sampler must be one of gp, tpe, nsga2, random, but got 'genetic'",
             ],
         ),
     ],
@@ -93,14 +96,16 @@ def test_all_faults_are_told_at_once(fields, faults):
     assert all(line.startswith(fault) for line, fault in zip(lines, faults, strict=True))
 
 
-def test_an_option_that_is_not_known_names_the_nearest():
+def test_a_short_name_that_is_not_known_names_the_nearest():
     with pytest.raises(UsageError, match=r"batchsize is no known setting\. Did you mean batch_size\?"):
         SearchConfig.of(batchsize=3)
 
 
 def test_later_layers_lie_over_earlier_ones():
     file = {"space": "litv2_cifar", "timing": {"batch_size": 8, "compile": True}}
-    merged = merge_fields(file, parse_setting("timing.batch_size=16"), nest_options(img_size=64, device=None))
+    merged = merge_fields(
+        file, parse_setting("timing.batch_size=16"), nest_settings({"timing.img_size": 64, "timing.device": None})
+    )
     assert merged == {"space": "litv2_cifar", "timing": {"batch_size": 16, "compile": True, "img_size": 64}}
     assert SearchConfig.from_dict(merged).timing.batch_size == 16
 
@@ -200,20 +205,19 @@ def test_a_study_resumes_under_its_own_configuration_and_no_other(tmp_path, mach
     options = {
         "space": "litv2_digits",
         "study": "demo",
-        "studies_dir": tmp_path,
         "sampler": "random",
         "until_trials": 2,
     }
     study, _ = run_search(SearchConfig.of(**options), lambda event: None)
-    own = config_of(study.manifest).with_options(study="demo", studies_dir=str(tmp_path), until_trials=3)
+    own = config_of(study.manifest).replace({"study.name": "demo", "search.until_trials": 3})
     assert run_search(own, lambda event: None)[1].measured == 3
-    with pytest.raises(StudyMismatchError, match="proxy_batch_size: 64 in the study, 8 now"):
-        run_search(own.with_options(proxy_batch_size=8), lambda event: None)
+    with pytest.raises(StudyMismatchError, match="proxy.batch_size: 64 in the study, 8 now"):
+        run_search(own.replace({"proxy.batch_size": 8}), lambda event: None)
 
 
 def test_a_study_of_another_device_is_made_again_from_its_manifest(tmp_path, machine):
     source = write_timed_study(tmp_path, machine, [], "there")
-    config = config_of(source.manifest).with_options(study="here", studies_dir=str(tmp_path), until_trials=1)
+    config = config_of(source.manifest).replace({"study.name": "here", "search.until_trials": 1})
     study, finished = run_search(config, lambda event: None)
     assert finished.measured == 1
     assert study.manifest.plan == source.manifest.plan
@@ -222,15 +226,15 @@ def test_a_study_of_another_device_is_made_again_from_its_manifest(tmp_path, mac
 @pytest.mark.parametrize(
     ("options", "law"),
     [
-        ({"metric": "top5"}, "metric must be one of top1"),
-        ({"device": "gpu"}, "device must be cpu, cuda, cuda:N or mps"),
-        ({"env": "foo"}, "env must be one of tuned"),
-        ({"runtime": "tensorrt"}, "runtime must be one of torch"),
-        ({"precision": "fp8"}, "precision must be one of fp32"),
+        ({"metric": "top5"}, "proxy.metric must be one of top1"),
+        ({"device": "gpu"}, "timing.device must be cpu, cuda, cuda:N or mps"),
+        ({"env": "foo"}, "timing.env must be one of tuned"),
+        ({"runtime": "tensorrt"}, "timing.runtime must be one of torch"),
+        ({"precision": "fp8"}, "timing.precision must be one of fp32"),
         ({"proxy_precision": "fp16"}, "proxy precision must be one of fp32"),
-        ({"group_by": "["}, "group_by must be a regular expression"),
-        ({"seed": -1}, "seed must lie between 0 and 4294967295"),
-        ({"seed": 2**32}, "seed must lie between 0 and 4294967295"),
+        ({"group_by": "["}, "data.group_by must be a regular expression"),
+        ({"seed": -1}, "search.seed must lie between 0 and 4294967295"),
+        ({"seed": 2**32}, "search.seed must lie between 0 and 4294967295"),
     ],
 )
 def test_a_value_that_no_study_can_have_is_refused_whatever_study_it_is_meant_for(options, law):

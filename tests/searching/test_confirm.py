@@ -253,7 +253,7 @@ def test_seeds_taken_over_from_another_study_count(tmp_path):
 def test_a_finished_study_is_confirmed_without_measuring_more(tmp_path, machine):
     archs = [build_arch(0), build_arch(31), build_arch(3)]
     study = write_timed_study(tmp_path, machine, archs)
-    request = SearchConfig.of(study="demo", studies_dir=tmp_path, confirm=2, remeasure=False)
+    request = SearchConfig.of(study="demo", confirm=2, remeasure=False)
     assert run_search(request, lambda event: None)[1].measured == 3
     assert machine.measured == []
     records = fresh(study).records
@@ -263,15 +263,15 @@ def test_a_finished_study_is_confirmed_without_measuring_more(tmp_path, machine)
     run_search(request, lambda event: None)
     assert len(machine.legs) == legs
     events = []
-    run_search(request.with_options(confirm=None, trials=1), events.append)  # and the study goes on
+    run_search(request.replace({"proxy.confirm": None, "search.trials": 1}), events.append)  # and the study goes on
     assert fresh(study).records[3].state == "complete"
 
 
 def test_a_search_that_takes_over_scores_confirms_its_front(tmp_path, machine):
     source = write_timed_study(tmp_path, machine, [build_arch(0), build_arch(31)], "first")
     request = SearchConfig.of(
-        space="litv2_digits", study="second", studies_dir=tmp_path, reuse="first", confirm=1, seed=1, trials=1,
-        proxy_images=3000, proxy_batch_size=64, remeasure=False, eta=0,
+        space="litv2_digits", study="second", reuse="first", confirm=1, seed=1, trials=1,
+        proxy_images=3000, proxy_batch_size=64, remeasure=False, reduction_factor=0,
     )  # fmt: skip
     folder, _ = run_search(request, lambda event: None)
     assert fresh(source).records[0].scores[0].seed == 0
@@ -288,8 +288,8 @@ def test_scores_beyond_a_studys_budget_are_not_taken_over(tmp_path, machine):
     beyond = dataclasses.replace(record.score, value=0.99, images_seen=3 * FULL)
     fresh(source).write(dataclasses.replace(record, scores=(record.score, beyond)))
     request = SearchConfig.of(
-        space="litv2_digits", study="second", studies_dir=tmp_path, reuse="first", until_trials=2,
-        proxy_images=3000, proxy_batch_size=64, remeasure=False, eta=0,
+        space="litv2_digits", study="second", reuse="first", until_trials=2,
+        proxy_images=3000, proxy_batch_size=64, remeasure=False, reduction_factor=0,
     )  # fmt: skip
     folder, _ = run_search(request, lambda event: None)
     scores = {record.key: record.score for record in fresh(folder).records}

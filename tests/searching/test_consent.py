@@ -78,7 +78,7 @@ def test_no_folder_of_a_strangers_local_file_is_used_and_each_is_told_with_its_o
     (text,) = [event.text for event in events if isinstance(event, Notice) and "local.yaml" in event.text]
     assert text == (
         "local.yaml of study demo is not used: it was not written by this user for this folder, or was edited. It says "
-        "--val-data 'x y' --cache-dir /home/me: repeat what you trust."
+        "--set 'data.val_source=x y' --set data.cache_dir=/home/me: repeat what you trust."
     )
     events.clear()
     search(folder, events)  # the file is this user's now
@@ -88,7 +88,7 @@ def test_no_folder_of_a_strangers_local_file_is_used_and_each_is_told_with_its_o
 @pytest.mark.parametrize("text", ["data: [", "[1]", "data: {a: 1}", "\0"])
 def test_a_garbled_local_file_is_told_and_asked_for_anew(folder, asked, tmp_path, text):
     (folder.path / "local.yaml").write_text(text)
-    with pytest.raises(HiloNasError, match=r"this machine does not know where that lies. Name it with --data"):
+    with pytest.raises(HiloNasError, match=r"this machine does not know where that lies. Name it: --data"):
         search(folder)
     events = []
     search(folder, events, data=f"{tmp_path}/evil.py:load")
@@ -101,7 +101,7 @@ def test_a_strangers_proxy_is_not_loaded_before_it_is_named(machine, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.py").write_text(SOURCE)
     request = SearchConfig.of(
-        space="litv2_digits", study="demo", studies_dir=tmp_path / "studies", proxy="evil.py:score", trials=1
+        space="litv2_digits", study=tmp_path / "studies" / "demo", proxy="evil.py:score", trials=1
     )
     folder, _ = run_search(request, lambda event: None)
     moved = type(folder)(tmp_path / "moved")

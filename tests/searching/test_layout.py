@@ -119,4 +119,4 @@ def test_trials_without_a_manifest_are_told_apart_from_no_study(folder, kind):
     if kind == "folder":
         folder.manifest_path.mkdir()
     with pytest.raises(RecordError, match=r"holds trials, but .*manifest\.yaml.* Restore it from a copy, or use anoth"):
-        open_study("demo", folder.path.parent)
+        open_study("demo")

@@ -174,7 +174,7 @@ def test_where_another_machine_timed_everything_is_known_and_nothing_timed(machi
 
 def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, tmp_path):
     events = []
-    options = {"studies_dir": tmp_path, "study": "new", "until_trials": 1, "sampler": "random"}
+    options = {"study": "new", "until_trials": 1, "sampler": "random"}
     run_search(SearchConfig.of(space="litv2_digits", min_images_per_s=1.0, **options), events.append)
     kinds = [type(event).__name__ for event in events]
     told = [name for name in kinds if name in ("LimitsForeseen", "CostForeseen", "SearchStarted")]
@@ -190,7 +190,7 @@ def test_a_new_search_with_limits_tells_of_them_and_of_its_cost_first(machine, t
 
 def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(machine, tmp_path):
     whole, cheap = (
-        estimate_cost(SearchConfig.of(studies_dir=tmp_path, trials=10, rungs=1, **limits), lambda event: None)
+        estimate_cost(SearchConfig.of(trials=10, rungs=1, **limits), lambda event: None)
         for limits in ({}, {"min_images_per_s": 1e9})
     )
     assert whole.total_s > 10 * whole.training_s
@@ -203,7 +203,7 @@ def test_what_breaks_the_limits_is_not_trained_and_so_the_search_is_cheaper(mach
 
 def test_a_dry_run_gives_a_first_estimate_from_its_smallest_network(machine, tmp_path):
     events = []
-    cost = estimate_cost(SearchConfig.of(studies_dir=tmp_path, trials=10, min_images_per_s=1.0), events.append)
+    cost = estimate_cost(SearchConfig.of(trials=10, min_images_per_s=1.0), events.append)
     kinds = [type(event) for event in events]
     (first,) = [event for event in events if isinstance(event, CostForeseen)]
     assert kinds.index(CostForeseen) < kinds.index(LimitsForeseen)
@@ -228,9 +228,9 @@ def test_a_dry_run_that_waits_says_for_what():
 
 def test_confirming_a_front_is_priced_apart_from_the_search(machine, tmp_path):
     def cost(confirm):
-        return estimate_cost(SearchConfig.of(studies_dir=tmp_path, trials=1, confirm=confirm), lambda event: None)
+        return estimate_cost(SearchConfig.of(trials=1, confirm=confirm), lambda event: None)
 
     plain, confirmed = cost(None), cost(2)
     assert plain.confirmation_s is None
-    assert confirmed.confirmation_s == pytest.approx(2 * dry_run.CONFIRMED * confirmed.training_s)
+    assert confirmed.confirmation_s == pytest.approx(2 * confirmed.confirmed * confirmed.training_s)
     assert confirmed.total_s == pytest.approx(plain.total_s, abs=1)

@@ -226,18 +226,16 @@ def test_peers_come_even_where_no_more_networks_are_asked_for(folder):
 
 def search(tmp_path, machine, events=None, **options):
     machine.peers = BEST
-    request = SearchConfig.of(
-        **{"space": "litv2_digits", "study": "demo", "studies_dir": tmp_path, "sampler": "random", **options}
-    )
+    request = SearchConfig.of(**{"space": "litv2_digits", "study": "demo", "sampler": "random", **options})
     study, finished = run_search(request, (events if events is not None else []).append)
     return StoredStudy(study.path), finished
 
 
 def test_a_stored_study_takes_on_further_peers(tmp_path, machine):
-    folder, _ = search(tmp_path, machine, until_trials=2, peers=("timm:swift", "timm:swift"))
+    folder, _ = search(tmp_path, machine, until_trials=2, baselines=("timm:swift", "timm:swift"))
     assert fresh(folder).manifest.peers == ("timm:swift",)
     before = fresh(folder).records
-    _, finished = search(tmp_path, machine, peers=("timm:clever",), space=None, sampler=None, remeasure=False)
+    _, finished = search(tmp_path, machine, baselines=("timm:clever",), space=None, sampler=None, remeasure=False)
     assert fresh(folder).manifest.peers == PEERS
     assert (finished.measured, finished.total) == (2, 2)
     assert [record.key for record in fresh(folder).records[len(before) :]] == ["timm:clever"]
@@ -245,7 +243,7 @@ def test_a_stored_study_takes_on_further_peers(tmp_path, machine):
 
 def test_a_name_that_timm_does_not_know_is_refused_before_anything_is_spent(tmp_path, machine):
     machine.read_device = None
-    for ask in (lambda: search(tmp_path, machine, peers=("timm:swoft",)), lambda: price(tmp_path, "timm:swoft")):
+    for ask in (lambda: search(tmp_path, machine, baselines=("timm:swoft",)), lambda: price(tmp_path, "timm:swoft")):
         with pytest.raises(UsageError, match=r"timm has no model 'swoft'. Use swift or clever"):
             ask()
     assert not (tmp_path / "demo" / "manifest.yaml").exists()
@@ -254,19 +252,22 @@ def test_a_name_that_timm_does_not_know_is_refused_before_anything_is_spent(tmp_
 @pytest.mark.parametrize(
     ("peers", "said"),
     [
-        (("",), "a peer must be a name that timm knows, as NAME or timm:NAME, but got ''"),
-        (("timm:",), "a peer must be a name that timm knows, as NAME or timm:NAME, but got 'timm:'"),
-        (("onnx:a.onnx",), "a peer must be a name that timm knows, as NAME or timm:NAME, but got 'onnx:a.onnx'"),
+        (("",), "search.baselines must be names that timm knows, as NAME or timm:NAME, but got ''"),
+        (("timm:",), "search.baselines must be names that timm knows, as NAME or timm:NAME, but got 'timm:'"),
+        (
+            ("onnx:a.onnx",),
+            "search.baselines must be names that timm knows, as NAME or timm:NAME, but got 'onnx:a.onnx'",
+        ),
     ],
 )
 def test_a_peer_is_named_as_timm_names_it(peers, said):
     with pytest.raises(UsageError) as caught:
-        SearchConfig.of(peers=peers)
+        SearchConfig.of(baselines=peers)
     assert str(caught.value) == said
 
 
 def test_a_peer_may_be_named_without_the_prefix():
-    assert SearchConfig.of(peers=("efficientvit_b2", "timm:litv2_small")).search.baselines == (
+    assert SearchConfig.of(baselines=("efficientvit_b2", "timm:litv2_small")).search.baselines == (
         "timm:efficientvit_b2",
         "timm:litv2_small",
     )
@@ -275,8 +276,8 @@ def test_a_peer_may_be_named_without_the_prefix():
 def test_peers_must_have_been_timed_where_the_other_networks_were(tmp_path, machine):
     write_speeds(tmp_path, [TINY], "the edge")
     with pytest.raises(UsageError, match="study the edge did not time timm:swift") as caught:
-        search(tmp_path, machine, peers=("swift",), speeds="the edge")
-    assert "hilo-nas search --study 'the edge' --peers timm:swift" in str(caught.value)
+        search(tmp_path, machine, baselines=("swift",), speeds="the edge")
+    assert "hilo-nas search --study 'the edge' --set search.baselines=timm:swift" in str(caught.value)
 
 
 def test_peers_that_were_timed_elsewhere_are_compared_once_they_are_named(tmp_path, machine):
@@ -287,7 +288,7 @@ def test_peers_that_were_timed_elsewhere_are_compared_once_they_are_named(tmp_pa
     (peer,) = peers_of(folder)
     assert peer.state == "timed"
     assert Front.from_records(fresh(folder).records).standings[1:] == ()
-    search(tmp_path, machine, space=None, sampler=None, peers=("swift",), remeasure=False)
+    search(tmp_path, machine, space=None, sampler=None, baselines=("swift",), remeasure=False)
     (peer,) = peers_of(folder)
     assert (peer.state, peer.measurement.images_per_s) == ("complete", 3.0)
     assert machine.measured == []
@@ -295,7 +296,7 @@ def test_peers_that_were_timed_elsewhere_are_compared_once_they_are_named(tmp_pa
 
 def test_the_budget_of_baselines_is_told_before_they_are_tried(tmp_path, machine):
     events = []
-    search(tmp_path, machine, events, until_trials=1, peers=PEERS)
+    search(tmp_path, machine, events, until_trials=1, baselines=PEERS)
     told = [i for i, e in enumerate(events) if isinstance(e, Notice) and e.text.startswith("2 baselines will each be")]
     begun = [i for i, e in enumerate(events) if isinstance(e, TrialStarted)]
     assert told[0] < begun[0]
@@ -303,7 +304,7 @@ def test_the_budget_of_baselines_is_told_before_they_are_tried(tmp_path, machine
 
 
 def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(tmp_path, machine):
-    folder, _ = search(tmp_path, machine, until_trials=1, peers=("swift",))
+    folder, _ = search(tmp_path, machine, until_trials=1, baselines=("swift",))
     (peer,) = peers_of(folder)
     old = tuple(dataclasses.replace(score, plan_hash=fresh(folder).manifest.plan_hash) for score in peer.scores)
     fresh(folder).write(dataclasses.replace(peer, scores=old))
@@ -317,7 +318,7 @@ def test_a_baseline_scored_by_the_old_recipe_is_trained_again_and_timed_no_more(
 
 
 def test_anchors_and_peers_are_timed_in_the_rounds_of_the_front(tmp_path, machine):
-    folder, _ = search(tmp_path, machine, until_trials=4, peers=PEERS)
+    folder, _ = search(tmp_path, machine, until_trials=4, baselines=PEERS)
     records = fresh(folder).records
     compared = {record.key for record in Front.from_records(records).members} | {TINY.key(), *PEERS}
     assert [set(keys) for _, keys, _ in machine.cohorts] == [compared]
@@ -328,8 +329,8 @@ def test_anchors_and_peers_are_timed_in_the_rounds_of_the_front(tmp_path, machin
 
 def test_another_device_takes_the_peers_along(tmp_path, machine):
     machine.device_of["cuda"] = build_device(kind="cuda", model="Test GPU", driver="580")
-    folder, _ = search(tmp_path, machine, until_trials=2, peers=PEERS)
-    request = RemeasureRequest(study="demo", studies_dir=tmp_path, device="cuda")
+    folder, _ = search(tmp_path, machine, until_trials=2, baselines=PEERS)
+    request = RemeasureRequest(study=str(tmp_path / "demo"), device="cuda")
     there = run_remeasure(request, [].append)
     assert fresh(there).manifest.peers == PEERS
     assert [(r.key, r.origin, r.state) for r in peers_of(there)] == [
@@ -339,17 +340,17 @@ def test_another_device_takes_the_peers_along(tmp_path, machine):
 
 
 def test_a_peer_that_no_longer_fits_is_no_infeasible_network(tmp_path, machine):
-    folder, _ = search(tmp_path, machine, until_trials=2, peers=PEERS)
+    folder, _ = search(tmp_path, machine, until_trials=2, baselines=PEERS)
     machine.device_of["cpu"] = build_device(torch="3.0.0")
     machine.failures["timm:swift"] = OutOfMemoryError("CUDA out of memory")
-    run_remeasure(RemeasureRequest(study="demo", studies_dir=tmp_path), [].append)
+    run_remeasure(RemeasureRequest(study=str(tmp_path / "demo")), [].append)
     lost, kept = peers_of(folder)
     assert (lost.is_interrupted, lost.measurements, FITS in lost.violations) == (True, (), False)
     assert (kept.state, kept.measurement.device.torch) == ("complete", "3.0.0")
 
 
 def test_networks_of_another_study_are_taken_over_without_its_peers(tmp_path, machine):
-    search(tmp_path, machine, until_trials=2, peers=PEERS)
+    search(tmp_path, machine, until_trials=2, baselines=PEERS)
     folder, finished = search(tmp_path, machine, study="next", reuse="demo", until_trials=3)
     assert (finished.measured, peers_of(folder)) == (3, [])
 
@@ -358,7 +359,7 @@ def test_networks_of_another_study_are_taken_over_without_its_peers(tmp_path, ma
 
 
 def price(tmp_path, *peers, **options):
-    request = SearchConfig.of(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=peers, **options)
+    request = SearchConfig.of(space="litv2_digits", study="demo", baselines=peers, **options)
     return estimate_cost(request, [].append)
 
 
@@ -369,8 +370,8 @@ def test_a_dry_run_prices_the_peers_that_are_still_to_be_tried(tmp_path, machine
     assert cost.peers_s >= 2 * 7.5  # the fake's trainings say that they took so long
     assert cost.total_s > cost.set_up_s + cost.peers_s
     assert price(tmp_path, trials=5).peers_s == 0
-    search(tmp_path, machine, until_trials=1, peers=PEERS[:1])
-    request = SearchConfig.of(study="demo", studies_dir=tmp_path, peers=PEERS)
+    search(tmp_path, machine, until_trials=1, baselines=PEERS[:1])
+    request = SearchConfig.of(study="demo", baselines=PEERS)
     assert estimate_cost(request, [].append).peers == 1
 
 
@@ -385,7 +386,7 @@ def test_a_peer_that_cannot_be_tried_is_told_and_leaves_the_price_standing(tmp_p
 
     machine.measure = refuse
     events = []
-    request = SearchConfig.of(space="litv2_digits", study="demo", studies_dir=tmp_path, peers=("timm:swift",))
+    request = SearchConfig.of(space="litv2_digits", study="demo", baselines=("timm:swift",))
     assert estimate_cost(request, events.append).peers_s == 0
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "timm:swift could not be tried: timing failed"

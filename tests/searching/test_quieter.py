@@ -164,9 +164,7 @@ def test_a_repetition_that_fails_is_told_and_ends_nothing(desk):
 def test_a_search_repeats_contended_timings_unless_it_is_not_to_time_again(tmp_path, machine, remeasure, left):
     machine.load, machine.looks = BUSY, [QUIET]
     study, _ = run_search(
-        SearchConfig.of(
-            space="litv2_digits", study="s", studies_dir=tmp_path, trials=3, sampler="random", remeasure=remeasure
-        ),
+        SearchConfig.of(space="litv2_digits", study="s", trials=3, sampler="random", remeasure=remeasure),
         lambda event: None,
     )
     records = fresh(study).records
@@ -181,7 +179,7 @@ def test_a_search_uses_a_quiet_moment_between_two_trials(tmp_path, machine):
 
     machine.load, machine.looks, machine.time = BUSY, [BUSY, QUIET], time
     events = []
-    request = SearchConfig.of(space="litv2_digits", study="s", studies_dir=tmp_path, trials=3, sampler="random")
+    request = SearchConfig.of(space="litv2_digits", study="s", trials=3, sampler="random")
     _, finished = run_search(request, events.append)
     told = [event.number if isinstance(event, TrialStarted) else getattr(event, "text", None) for event in events]
     again = "the machine is quieter: timing trials 0, 1 again, contended before"

@@ -61,12 +61,12 @@ PLAIN = build_space("digits", {**load_space("litv2_digits").to_dict(), "anchors"
 
 
 def remeasure(study, events=None, **options):
-    request = RemeasureRequest(study=study.name, studies_dir=study.path.parent, **options)
+    request = RemeasureRequest(study=str(study.path), **options)
     return StoredStudy(run_remeasure(request, (events if events is not None else []).append).path)
 
 
 def search(study, events=None, **options):
-    request = SearchConfig.of(study=study.name, studies_dir=study.path.parent, **options)
+    request = SearchConfig.of(study=study.path, **options)
     return run_search(request, (events if events is not None else []).append)[1]
 
 
@@ -640,7 +640,7 @@ def test_a_study_being_searched_may_be_timed_elsewhere(study, two_devices):
 
 def test_a_study_or_a_device_that_is_not_there_is_refused(study, machine):
     with pytest.raises(NotFoundError, match="no study 'dmeo'"):
-        run_remeasure(RemeasureRequest(study="dmeo", studies_dir=study.path.parent), lambda event: None)
+        run_remeasure(RemeasureRequest(study="dmeo"), lambda event: None)
     with pytest.raises(DeviceError, match="this machine has no cuda"):
         remeasure(study, device="cuda")
     with pytest.raises(UsageError, match="device must be cpu, cuda"):

@@ -46,7 +46,7 @@ def study(tmp_path, machine):
 
 def go_on(study, emit=lambda event: None, **options):
     """Asks for no more networks than there are."""
-    request = SearchConfig.of(study=study.name, studies_dir=study.path.parent, remeasure=False, **options)
+    request = SearchConfig.of(study=study.path, remeasure=False, **options)
     return run_search(request, emit)
 
 
@@ -89,44 +89,44 @@ def test_options_that_are_the_studys_own_are_accepted(study, machine):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"batch_size": 8}, "batch_size: 32 in the study, 8 now"),
-        ({"runtime": "openvino"}, "runtime: 'torch' in the study, 'openvino' now"),
-        ({"env": "default"}, "env: 'tuned' in the study, 'default' now"),
-        ({"channels_last": True}, "channels_last: False in the study, True now"),
-        ({"threads": 1}, "threads: None in the study, 1 now"),
-        ({"also": ("batch_size=2",)}, "also: ['cpu-b1-32px-fp32'] in the study, ['cpu-b2-32px-fp32'] now"),
-        ({"max_latency_ms": 20.0}, "latency_ms: 50.0 in the study, 20.0 now"),
-        ({"min_images_per_s": 9.0}, "images_per_s: None in the study, 9.0 now"),
+        ({"batch_size": 8}, "timing.batch_size: 32 in the study, 8 now"),
+        ({"runtime": "openvino"}, "timing.runtime: 'torch' in the study, 'openvino' now"),
+        ({"env": "default"}, "timing.env: 'tuned' in the study, 'default' now"),
+        ({"channels_last": True}, "timing.channels_last: False in the study, True now"),
+        ({"threads": 1}, "timing.threads: None in the study, 1 now"),
+        ({"also": ("batch_size=2",)}, "timing.also: ['cpu-b1-32px-fp32'] in the study, ['cpu-b2-32px-fp32'] now"),
+        ({"max_latency_ms": 20.0}, "limit on latency_ms: 50.0 in the study, 20.0 now"),
+        ({"min_images_per_s": 9.0}, "limit on images_per_s: None in the study, 9.0 now"),
         (
             {"also": ("batch_size=1,max_latency_ms=30",)},
-            "latency_ms@cpu-b1-32px-fp32: 20.0 in the study, 30.0 now",
+            "limit on latency_ms@cpu-b1-32px-fp32: 20.0 in the study, 30.0 now",
         ),
-        ({"speeds": "edge"}, "speeds: None in the study, 'edge' now"),
-        ({"sampler": "gp"}, "sampler: 'random' in the study, 'gp' now"),
-        ({"seed": 3}, "seed: 0 in the study, 3 now"),
-        ({"metric": "balanced"}, "metric: 'top1' in the study, 'balanced' now"),
-        ({"proxy_img_size": 16}, "proxy_img_size: 32 in the study, 16 now"),
-        ({"class_from": "path"}, "class_from: 'first' in the study, 'path' now"),
-        ({"class_from": "last"}, "class_from: 'first' in the study, 'last' now"),
-        ({"background": "black"}, "background: 'white' in the study, 'black' now"),
-        ({"value_range": (0.0, 4095.0)}, "value_range: None in the study, (0.0, 4095.0) now"),
-        ({"skip_broken": True}, "skip_broken: False in the study, True now"),
-        ({"group_by": "p[0-9]"}, "group_by: None in the study, 'p[0-9]' now"),
+        ({"speeds": "edge"}, "study.speeds: None in the study, 'edge' now"),
+        ({"sampler": "gp"}, "search.sampler: 'random' in the study, 'gp' now"),
+        ({"seed": 3}, "search.seed: 0 in the study, 3 now"),
+        ({"metric": "balanced"}, "proxy.metric: 'top1' in the study, 'balanced' now"),
+        ({"proxy_img_size": 16}, "proxy.img_size: 32 in the study, 16 now"),
+        ({"class_from": "path"}, "data.class_from: 'first' in the study, 'path' now"),
+        ({"class_from": "last"}, "data.class_from: 'first' in the study, 'last' now"),
+        ({"background": "black"}, "data.background: 'white' in the study, 'black' now"),
+        ({"value_range": (0.0, 4095.0)}, "data.value_range: None in the study, (0.0, 4095.0) now"),
+        ({"skip_broken": True}, "data.skip_broken: False in the study, True now"),
+        ({"group_by": "p[0-9]"}, "data.group_by: None in the study, 'p[0-9]' now"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_an_option_that_differs_is_refused_with_both_values(study, machine, options, line):
     *found, way = refusal(study, machine, **options)
     assert found == [f"  {line}"]
-    assert way == "Leave out the options that differ, or make a new study with --study NAME."
+    assert way == "Leave out the settings that differ, or make a new study with --study NAME."
 
 
 def test_another_device_is_refused_with_the_way_to_a_study_there(study, machine):
     assert refusal(study, machine, device="cuda") == [
-        "  device: 'cpu' in the study, 'cuda' now",
+        "  timing.device: 'cpu' in the study, 'cuda' now",
         "  device kind: 'cpu' in the study, 'cuda' now",
         "  device model: 'Test CPU (2 cores)' in the study, 'Test GPU' now",
-        "Leave out the options that differ, or make a new study with --study NAME.",
+        "Leave out the settings that differ, or make a new study with --study NAME.",
         f"{WAY} --device cuda",
     ]
 
@@ -134,8 +134,13 @@ def test_another_device_is_refused_with_the_way_to_a_study_there(study, machine)
 def test_all_that_differs_is_told_at_once(study, machine):
     machine.device_of["cpu"] = build_device(torch="3.0.0")
     lines = refusal(study, machine, batch_size=8, seed=3, space="litv2_cifar")
-    assert [line.split(":")[0].strip() for line in lines[:4]] == ["space", "batch_size", "seed", "device torch"]
-    assert lines[4].startswith("Leave out the options that differ")
+    assert [line.split(":")[0].strip() for line in lines[:4]] == [
+        "space",
+        "timing.batch_size",
+        "search.seed",
+        "device torch",
+    ]
+    assert lines[4].startswith("Leave out the settings that differ")
     assert lines[5].endswith("hilo-nas remeasure demo")
 
 
@@ -203,13 +208,15 @@ def test_another_recipe_of_training_is_refused_and_no_timing_mends_it(study, mac
     fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, plan=plan))
     assert refusal(study, machine) == [
         f"  proxy recipe: 'sgd-0' in the study, {RECIPE!r} now",
-        "Leave out the options that differ, or make a new study with --study NAME.",
+        "Leave out the settings that differ, or make a new study with --study NAME.",
     ]
 
 
 def test_other_data_are_refused(study, machine):
     machine.data["content_hash"] = "f" * 16
-    assert refusal(study, machine)[0] == ("  data: 'digits (0123456789ab)' in the study, 'digits (ffffffffffff)' now")
+    assert refusal(study, machine)[0] == (
+        "  data.source: 'digits (0123456789ab)' in the study, 'digits (ffffffffffff)' now"
+    )
 
 
 def test_data_that_this_machine_does_not_know_are_asked_for(study, machine):
@@ -249,7 +256,7 @@ def test_manifests_hold_what_a_resumed_search_is_held_to():
 def test_the_images_are_grouped_as_the_study_says(study, machine):
     manifest = fresh(study).manifest
     fresh(study).write_manifest(dataclasses.replace(manifest, plan=build_plan(group_by="p[0-9]")))
-    assert refusal(study, machine, group_by="q")[0] == "  group_by: 'p[0-9]' in the study, 'q' now"
+    assert refusal(study, machine, group_by="q")[0] == "  data.group_by: 'p[0-9]' in the study, 'q' now"
     assert go_on(study, group_by="p[0-9]")[1].measured == go_on(study)[1].measured == 2
     assert machine.grouped_by == ["p[0-9]", "p[0-9]"]
 
@@ -259,8 +266,8 @@ def test_the_images_are_read_as_the_study_says(study, machine):
     data = dataclasses.replace(manifest.data, reading={"background": "black", "value_range": [0.0, 4095.0]})
     fresh(study).write_manifest(dataclasses.replace(manifest, data=data))
     assert refusal(study, machine, background="white") == [
-        "  background: 'black' in the study, 'white' now",
-        "Leave out the options that differ, or make a new study with --study NAME.",
+        "  data.background: 'black' in the study, 'white' now",
+        "Leave out the settings that differ, or make a new study with --study NAME.",
     ]
     go_on(study)
     go_on(study, background="black", value_range=(0.0, 4095.0))
@@ -272,7 +279,7 @@ def test_the_level_of_the_classes_may_be_named_where_the_study_took_the_first_un
     assert machine.read_as == [ReadOptions(class_from="first")]
     data = dataclasses.replace(fresh(study).manifest.data, reading={"class_from": "last"})
     fresh(study).write_manifest(dataclasses.replace(fresh(study).manifest, data=data))
-    assert refusal(study, machine, class_from="first")[0] == "  class_from: 'last' in the study, 'first' now"
+    assert refusal(study, machine, class_from="first")[0] == "  data.class_from: 'last' in the study, 'first' now"
 
 
 @pytest.mark.parametrize(
@@ -295,5 +302,5 @@ def test_a_function_that_gives_other_images_is_refused(study, machine):
     data = dataclasses.replace(manifest.data, name="scans.py:load", source_hash="a" * 64)
     fresh(study).write_manifest(dataclasses.replace(manifest, data=data))
     machine.data |= {"name": "scans.py:load", "source_hash": "a" * 64, "content_hash": "f" * 16}
-    with pytest.raises(StudyMismatchError, match=r"data: 'scans.py:load \(0123456789ab\)' in the study"):
+    with pytest.raises(StudyMismatchError, match=r"data.source: 'scans.py:load \(0123456789ab\)' in the study"):
         go_on(study, data="digits")

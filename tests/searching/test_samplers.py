@@ -122,7 +122,7 @@ def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):
         ({"trials": 1, "until_trials": 2}, "not both"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"sampler": "magic"}, "sampler must be one of gp, tpe, nsga2, random, but got 'magic'"),
-        ({"timeout_s": 0.0}, "timeout must be more than 0 seconds"),
+        ({"timeout_s": 0.0}, "search.timeout_s must be a number above 0"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(options, message):

@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
 
 def search(home, events=None, **options):
     options = {"study": "demo", "sampler": "random", "remeasure": False, **options}
-    request = SearchConfig.of(studies_dir=home / "studies", **options)
+    request = SearchConfig.of(**options)
     return run_search(request, (events if events is not None else []).append)[0]
 
 
@@ -62,7 +62,7 @@ def test_the_study_knows_the_functions_name_and_source_but_its_folder_only_on_th
     plan = fresh(folder).manifest.plan
     assert (plan.proxy, plan.images, len(plan.source_hash)) == ("mine.py:score", 1000, 64)
     assert str(home) not in folder.manifest_path.read_text()
-    assert load_local(folder.local_path).values["proxy"] == f"{home}/scores/mine.py:score"
+    assert load_local(folder.local_path).values["proxy.name"] == f"{home}/scores/mine.py:score"
     assert machine.loaded == [f"{home}/scores/mine.py:score"]
 
 
@@ -117,17 +117,17 @@ def test_what_a_proxy_prepared_is_stored_by_its_hash_and_must_be_the_same_again(
 def test_a_machine_that_does_not_know_where_the_function_lies_asks(home, machine):
     folder = begin(home)
     local = load_local(folder.local_path).values
-    write_local(folder.local_path, {**local, "proxy": None})
-    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Name it with --proxy"):
+    write_local(folder.local_path, {**local, "proxy.name": None})
+    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Name it: --proxy"):
         search(home, trials=1)
 
 
 @pytest.mark.parametrize(
     ("first", "then", "line"),
     [
-        ("zico", "training", "proxy: 'zico' in the study, 'training' now"),
-        ("training", "scores/mine.py:score", "proxy: 'training' in the study, 'mine.py:score' now"),
-        ("params", "macs", "proxy: 'params' in the study, 'macs' now"),
+        ("zico", "training", "proxy.name: 'zico' in the study, 'training' now"),
+        ("training", "scores/mine.py:score", "proxy.name: 'training' in the study, 'mine.py:score' now"),
+        ("params", "macs", "proxy.name: 'params' in the study, 'macs' now"),
     ],
 )
 def test_another_proxy_is_refused(home, machine, first, then, line):
@@ -139,7 +139,7 @@ def test_another_proxy_is_refused(home, machine, first, then, line):
 
 def test_another_budget_of_a_function_is_refused(home, machine):
     begin(home, proxy_images=1000)
-    with pytest.raises(StudyMismatchError, match="proxy_images: 1000 in the study, 2000 now"):
+    with pytest.raises(StudyMismatchError, match="proxy.images: 1000 in the study, 2000 now"):
         search(home, trials=1, proxy_images=2000)
 
 
@@ -174,7 +174,10 @@ def test_a_trial_fails_where_the_function_raises_and_says_why(home, machine):
 
     machine.score = score
     failed, *others = fresh(begin(home)).records
-    assert (failed.state, failed.reason) == ("failed", "proxy: mine.py:score raised KeyError: 'a' (mine.py, line 2)")
+    assert (failed.state, failed.reason) == (
+        "failed",
+        "proxy.name: mine.py:score raised KeyError: 'a' (mine.py, line 2)",
+    )
     assert {record.state for record in others} == {"complete"}
 
 
@@ -215,7 +218,7 @@ def price(home, machine, seconds_of, **options):
         return build_score(top1(subject.arch), seconds=seconds_of(plan.images))
 
     machine.score = score
-    request = SearchConfig.of(space="litv2_digits", study="new", studies_dir=home, trials=10, **options)
+    request = SearchConfig.of(space="litv2_digits", study="new", trials=10, **options)
     return estimate_cost(request, lambda event: None).training_s, sorted(set(tried))
 
 
@@ -264,9 +267,7 @@ def test_a_formula_needs_no_images_in_any_space(home, machine, proxy):
     assert (data.name, data.n_images, data.num_classes) == ("no images", 0, 10)
     assert load_local(folder.local_path).values == {}
     assert len(fresh(search(home, trials=1)).records) == 3
-    cost = estimate_cost(
-        SearchConfig.of(space="litv2_cifar", study="other", studies_dir=home, proxy=proxy, trials=2), lambda event: None
-    )
+    cost = estimate_cost(SearchConfig.of(space="litv2_cifar", study="other", proxy=proxy, trials=2), lambda event: None)
     assert cost.training_s == 0
 
 

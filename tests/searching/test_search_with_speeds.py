@@ -34,7 +34,7 @@ def timer(tmp_path, machine):
 
 def search(timer, events=None, **options):
     options = {"speeds": timer.name, "space": "litv2_digits", "sampler": "random", "rungs": 1, **options}
-    request = SearchConfig.of(**{"study": "new", "studies_dir": timer.path.parent, **options})
+    request = SearchConfig.of(**{"study": "new", **options})
     return run_search(request, (events if events is not None else []).append)
 
 
@@ -316,7 +316,7 @@ def test_a_copying_that_was_cut_off_is_told_and_can_be_finished(timer):
     resume(timer, events, trials=1)
     assert [event.text for event in events if isinstance(event, Notice)] == [
         "2 of the records that study new was to copy from another study are not there: the copying was cut off, or "
-        "they were moved away. To copy them again, name that study with --speeds or --reuse as before"
+        "they were moved away. To copy them again, name that study as study.speeds or study.reuse as before"
     ]
     events.clear()
     assert resume(timer, events, speeds="edge", trials=9)[1].measured == 5
@@ -371,7 +371,7 @@ def test_a_condition_that_was_not_timed_is_refused_with_those_that_were(tmp_path
     timer = write_speeds(tmp_path, ARCHS, "two", conditions=(build_condition(), build_condition(batch_size=1)))
     machine.read_device = None  # told before
     assert refusal(timer, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16")) == (
-        "the timings must have been taken under every --also, but none of study two was under cpu-b2-32px-fp32, "
+        "the timings must have been taken under every condition of timing.also, but none of study two was under cpu-b2-32px-fp32, "
         "cpu-b32-32px-bf16: its conditions are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the others out, or time the "
         "networks anew."
     )

@@ -49,7 +49,6 @@ def search(source, events=None, **options):
     request = SearchConfig.of(
         space="litv2_digits",
         study="new",
-        studies_dir=source.path.parent,
         remeasure=False,
         sampler="random",
         **{"rungs": 1, **options},
@@ -104,7 +103,7 @@ def test_a_peer_of_both_studies_is_not_trained_again_and_one_of_the_other_alone_
     for record in theirs:
         fresh(source).write(record)
     machine.peers = {"resnet18": (50.0, 0.2), "resnet26": (40.0, 0.1)}
-    _, finished, records = search(source, reuse="source", trials=1, peers=("timm:resnet18",))
+    _, finished, records = search(source, reuse="source", trials=1, baselines=("timm:resnet18",))
     assert finished.total == 5  # peers count for none of them
     (peer,) = [record for record in records if record.is_peer]
     assert (peer.key, peer.state, peer.origin) == ("timm:resnet18", "complete", "peer:resnet18")
@@ -211,7 +210,7 @@ def test_scores_of_another_training_are_refused_with_each_difference(source, opt
     assert str(caught.value).split("\n") == [
         "the scores of study source come from another training, so they could not be compared:",
         *(f"  {line}" for line in lines),
-        "Give the options and the data of that study, or leave out --reuse.",
+        "Give the settings and the data of that study, or leave out study.reuse.",
     ]
     assert [path.name for path in source.path.parent.iterdir()] == ["source"]  # no study came of it
 
@@ -284,7 +283,6 @@ def test_a_network_that_the_space_cannot_spell_is_tried_all_the_same(source, mac
     request = SearchConfig.of(
         space=str(tmp_path / "narrow.yaml"),
         study="narrow",
-        studies_dir=tmp_path,
         data="digits",
         reuse="source",
         until_trials=3,

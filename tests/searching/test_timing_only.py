@@ -22,7 +22,7 @@ def studies(tmp_path, machine):
 
 def search(studies, events=None, **options):
     options = {"study": "edge", "space": "litv2_digits", "proxy": "none", **options}
-    request = SearchConfig.of(studies_dir=studies, **options)
+    request = SearchConfig.of(**options)
     return run_search(request, (events if events is not None else []).append)
 
 
@@ -108,7 +108,7 @@ def test_a_trial_of_another_study_can_be_listed(studies):
 
 def test_baselines_are_timed_and_count_for_none(studies, machine):
     machine.peers = {"swift": (800.0, 0.5)}
-    study, finished = search(studies, trials=2, peers=("swift",))
+    study, finished = search(studies, trials=2, baselines=("swift",))
     assert finished.measured == 2
     (peer,) = [record for record in study.records if record.is_peer]
     assert (peer.state, peer.origin) == ("timed", "peer:swift")
@@ -164,7 +164,7 @@ def test_its_course_is_told(studies):
 def test_its_networks_can_be_timed_again(studies, machine):
     search(studies, trials=3)
     machine.cohorts.clear()
-    study = run_remeasure(RemeasureRequest(study="edge", studies_dir=studies, everything=True), lambda event: None)
+    study = run_remeasure(RemeasureRequest(study=str(studies / "edge"), everything=True), lambda event: None)
     assert [len(record.measurements) for record in study.records] == [2, 2, 2]
     assert [str(record.state) for record in study.records] == ["timed"] * 3
 

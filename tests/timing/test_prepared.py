@@ -13,11 +13,11 @@ from torch import nn
 
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
+from hilo_nas.measurement import Condition
+from hilo_nas.models import build_model
 from hilo_nas.timing.device import peak_memory_mib
 from hilo_nas.timing.fuse import fuse
 from hilo_nas.timing.prepared import capture_graph, prepare, read_form
-from hilo_nas.measurement import Condition
-from hilo_nas.models import build_model
 
 MIXER = {"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}
 SMALL = Condition(batch_size=2, img_size=8)

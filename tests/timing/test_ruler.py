@@ -25,11 +25,11 @@ from hilo_nas.errors import (
     WorkerHungError,
 )
 from hilo_nas.events import DeviceAwaited, NetworkPrepared, Notice, RoundTimed
+from hilo_nas.measurement import PROTOCOL, Measurement
 from hilo_nas.timing import ruler as ruler_module
 from hilo_nas.timing.exclusive import hold
 from hilo_nas.timing.ruler import Entrant, Ruler
 from hilo_nas.timing.worker import TUNED_ENVIRONMENT
-from hilo_nas.measurement import PROTOCOL, Measurement
 
 CALIBRATION = next(iter(build_manifest().calibrations.values()))
 

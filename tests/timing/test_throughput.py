@@ -12,11 +12,6 @@ import torch
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, MeasurementError, UsageError
 from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
-from hilo_nas.timing import throughput
-from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
-from hilo_nas.timing.prepared import Prepared
-from hilo_nas.timing.ready import REFERENCE as REFERENCE_NAME
-from hilo_nas.timing.ready import TimingSetup
 from hilo_nas.measurement import (
     LATENCY_PROTOCOL,
     PROTOCOL,
@@ -27,6 +22,11 @@ from hilo_nas.measurement import (
     kind_of_device,
 )
 from hilo_nas.rounds import MIN_ROUNDS, fast_seconds
+from hilo_nas.timing import throughput
+from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
+from hilo_nas.timing.prepared import Prepared
+from hilo_nas.timing.ready import REFERENCE as REFERENCE_NAME
+from hilo_nas.timing.ready import TimingSetup
 
 TINY = ArchConfig(patch_size=2, embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 SUBJECT = {"arch": TINY.to_dict()}
