@@ -26,12 +26,12 @@ from scipy.stats import kendalltau
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
 from hilo_nas.events import Event
 from hilo_nas.front import Front
-from hilo_nas.timing import Entrant
 from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name, verdict_of
 from hilo_nas.space import load_space
 from hilo_nas.study import open_study
+from hilo_nas.timing import Entrant
 
 NETWORKS = 3
 SECONDS_EACH = 1.0

@@ -270,7 +270,7 @@ def remeasure(
     into: str | None = None,
     everything: bool = False,
     seconds: float | None = None,
-    idle_timeout_s: float = 600.0,
+    config: ConfigLike | None = None,
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
 ) -> Study:
@@ -282,7 +282,8 @@ def remeasure(
         into: Name of that study; STUDY-DEVICE if left out.
         everything: Time all networks, not only those near the front.
         seconds: Seconds per network at most.
-        idle_timeout_s: Silence after which a worker counts as hung.
+        config: Settings, of which these are read: `timing.device`, `timing.seconds`, `study.idle_timeout_s`, and
+            `study.name`, which is `into`.
         on_event: Receives the events of the timing.
         evaluator: Measures; this machine if left out.
 
@@ -297,13 +298,14 @@ def remeasure(
     """
     from hilo_nas.searching import RemeasureRequest, run_remeasure
 
+    asked = load_config(config, {}, {"timing.device": device, "timing.seconds": seconds, "study.name": into})
     request = RemeasureRequest(
         study=str(study.path if isinstance(study, StoredStudy) else study),
-        device=device,
-        into=into,
+        device=asked.timing.device,
+        into=asked.study.name,
         everything=everything,
-        idle_timeout_s=idle_timeout_s,
-        timing_s=seconds,
+        idle_timeout_s=asked.study.idle_timeout_s,
+        timing_s=asked.timing.seconds,
     )
     return Study(run_remeasure(request, on_event, evaluator=evaluator).path)
 

@@ -37,9 +37,12 @@ def command(*words: str | Path | int) -> str:
 
 
 def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the words of a command that give settings by name."""
-    pairs = [(FLAGS[n], str(v)) if n in FLAGS else ("--set", f"{n}={v}") for n, v in settings.items()]
-    return tuple(word for pair in pairs for word in pair)
+    """Returns the words of a command that give settings by name; those of a list repeat its name."""
+    words: list[str] = []
+    for name, value in settings.items():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            words += [FLAGS[name], str(item)] if name in FLAGS else ["--set", f"{name}={item}"]
+    return tuple(words)
 
 
 def setting_text(name: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hilo_nas.cli.console import build_console, echo
-from hilo_nas.cli.options import Format, Output, Seconds
+from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.figures import figure, with_spread
@@ -36,12 +36,13 @@ hilo-nas measure my-gpu:17 timm:efficientvit_b2@256 --format csv
 hilo-nas measure litv2_small --batch-size 1 --set timing.threads=1"""
 
 
-@takes_settings("timing.device", "timing.batch_size", "timing.img_size", "timing.precision", "timing.runtime")
+@takes_settings(
+    *("timing.device", "timing.batch_size", "timing.img_size", "timing.precision", "timing.runtime", "timing.seconds")
+)
 def run(
     config: SearchConfig,
     networks: Annotated[list[str], typer.Argument(metavar="NETWORK", help="What to time.")],
     num_classes: Annotated[int, typer.Option(help="Outputs of the classifier.")] = 1000,
-    seconds: Seconds = None,
     output: Output = Format.table,
 ) -> None:
     """Times networks."""
@@ -50,7 +51,7 @@ def run(
 
     console = build_console() if output is Format.table else build_console(stderr=True)
     with build_display(console) as display:
-        measured = api.measure(networks, config=config, seconds=seconds, num_classes=num_classes, on_event=display)
+        measured = api.measure(networks, config=config, num_classes=num_classes, on_event=display)
     _print(measured, output, console)
     if measured.failures:
         raise typer.Exit(max(error.exit_code for error in measured.failures.values()))

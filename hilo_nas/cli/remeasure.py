@@ -7,28 +7,27 @@ from typing import Annotated
 import typer
 
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.options import Seconds, StudyArgument
+from hilo_nas.cli.options import StudyArgument
+from hilo_nas.cli.settings import takes_settings
+from hilo_nas.searching.config import SearchConfig
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = """Time a study's front again, and the networks near it, side by side in the same rounds.
 
 Where torch, the driver or hilo-nas's own timing have changed since, all networks are timed anew, and the study
-continues under the new ones. With --device, the whole study is timed on another device, as a new study with the same
-scores."""
+continues under the new ones. With --device, the whole study is timed on another device, as the new study --study
+(STUDY-DEVICE if left out) with the same scores."""
 EXAMPLES = """Examples:
 hilo-nas remeasure my-gpu
 hilo-nas remeasure my-gpu --device cpu --study my-cpu"""
 
 
+@takes_settings("timing.device", "timing.seconds", "study.name")
 def run(
     study: StudyArgument,
-    device: Annotated[str | None, typer.Option(help="Another device: cpu, cuda, cuda:N or mps.")] = None,
-    into: Annotated[
-        str | None, typer.Option("--study", metavar="NAME", help="The study to make for it; STUDY-DEVICE if left out.")
-    ] = None,
+    config: SearchConfig,
     everything: Annotated[bool, typer.Option("--all", help="All networks, not only those near the front.")] = False,
-    seconds: Seconds = None,
 ) -> None:
     """Times the networks again and prints the front."""
     from hilo_nas import api
@@ -38,9 +37,7 @@ def run(
 
     console = build_console()
     with build_display(console) as display:
-        measured = api.remeasure(
-            study, device=device, into=into, everything=everything, seconds=seconds, on_event=display
-        )
+        measured = api.remeasure(study, everything=everything, config=config, on_event=display)
     refresh_table(measured)
     print_front(measured, console)
     console.print(f"Records: {measured.path}", soft_wrap=True)

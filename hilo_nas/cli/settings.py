@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from hilo_nas.commands import FLAGS
-from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
 from hilo_nas.searching.config_files import load_config
 
 __all__ = ["takes_settings"]
@@ -27,6 +27,7 @@ _TITLES = {
 }
 """Sections of a command's help by sections of the configuration."""
 _SETTINGS = "Settings"
+_SHORT = {name: short.replace("_", "-") for short, name in SHORT_NAMES.items()}
 
 
 def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -35,7 +36,7 @@ def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     The function is called with its own parameters and `config`, the `SearchConfig` of all of them.
 
     Args:
-        names: Settings with a flag in `FLAGS`, in the order of the help.
+        names: The settings, in the order of the help; those without a flag in `FLAGS` have their short name.
     """
     variables = {name: name.replace(".", "_") for name in names}
 
@@ -63,7 +64,7 @@ def _flag(name: str, variable: str) -> inspect.Parameter:
     field = next(field for field in dataclasses.fields(kind) if field.name == field_name)
     annotation = str | None if field_name.endswith("timeout_s") else get_type_hints(kind)[field_name]
     option = typer.Option(
-        FLAGS[name],
+        FLAGS.get(name) or f"--{_SHORT[name]}",
         help=_sentence(field.metadata["comment"]),
         metavar=field.metadata["metavar"],
         rich_help_panel=_TITLES[section],

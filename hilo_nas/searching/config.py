@@ -63,7 +63,7 @@ class TimingConfig:
     fused: bool | None = _field(None, "time the inference form, as networks are deployed")
     threads: int | None = _field(None, "intra-operation threads of a CPU; torch's own number if left out")
     env: str | None = _field(None, f"environment of the timing process: {' or '.join(ENVIRONMENTS)}")
-    also: tuple[str, ...] = _field((), "further conditions with their limits, as batch_size=1,max_latency_ms=20")
+    also: tuple[str, ...] = _field((), "further conditions with their limits, as ['batch_size=1,max_latency_ms=20']")
     seconds: float | None = _field(None, "seconds per network at most; a shorter time gives wider intervals")
     remeasure: bool = _field(True, "time contended networks again, and the front in shared rounds at the end")
 
@@ -133,8 +133,8 @@ class TrialsConfig:
     timeout_s: float | None = _field(
         None, "time after which no trial begins, in seconds or as 30m or 1h30m", metavar="TIME"
     )
-    baselines: tuple[str, ...] = _field((), "timm's networks to compare with, as resnet18,efficientvit_b2")
-    networks: tuple[str, ...] = _field((), "networks to time without a proxy: presets, STUDY:TRIAL, a.yaml")
+    baselines: tuple[str, ...] = _field((), "timm's networks to compare with, as [resnet18, efficientvit_b2]")
+    networks: tuple[str, ...] = _field((), "networks to time without a proxy, as [litv2_small, my-gpu:17, arch.yaml]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,6 +265,12 @@ class SearchConfig:
         return dataclasses.replace(self, **changed)
 
 
+LISTS = frozenset(
+    field.name for kind in _SECTIONS.values() for field in dataclasses.fields(kind) if field.default == ()
+)
+"""Fields that hold several values."""
+
+
 def nest_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings by name as sections of fields; those that are None or empty are left out."""
     fields: dict[str, Any] = {}
@@ -281,13 +287,11 @@ def nest_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _spread(field: str, value: Any) -> Any:
-    """Returns a value as its field holds it: one text may stand for a list."""
+    """Returns a value as its field holds it: one text may stand for a list, a range or a duration."""
     if not isinstance(value, str):
         return value
-    if field == "also":
+    if field in LISTS:
         return (value,)
-    if field in ("baselines", "networks"):
-        return tuple(part.strip() for part in value.split(","))
     if field.endswith("timeout_s"):
         return parse_duration(value)
     return parse_range(value) if field == "value_range" else value

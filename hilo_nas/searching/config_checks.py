@@ -65,8 +65,11 @@ def _check_numbers(config: SearchConfig) -> Iterator[str]:
 def _check_choices(config: SearchConfig) -> Iterator[str]:
     search = config.search
     for name in search.baselines:
-        if not name.startswith("timm:") or name == "timm:":
-            yield f"search.baselines must be names that timm knows, as NAME or timm:NAME, but got {name!r}"
+        if not name.startswith("timm:") or name == "timm:" or "," in name:
+            yield (
+                f"search.baselines must be a list of names that timm knows, as NAME or timm:NAME, but got {name!r}. "
+                "Give several as [A, B], or repeat --set."
+            )
     if search.trials is not None and search.until_trials is not None:
         yield "give either search.trials (more) or search.until_trials (a total), not both"
     if config.data.group_by is not None and config.data.val_source is not None:

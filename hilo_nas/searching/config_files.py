@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 from hilo_nas.errors import NotFoundError, StorageError, UsageError
 from hilo_nas.plain_files import read_text
 from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
-from hilo_nas.searching.config import SearchConfig, nest_settings
+from hilo_nas.searching.config import LISTS, SearchConfig, nest_settings
 
 __all__ = ["load_config", "merge_fields", "parse_setting", "read_fields", "render_config"]
 
@@ -45,7 +45,7 @@ def load_config(
     if isinstance(settings, Mapping):
         layers.append(nest_settings(settings))
     else:
-        layers += [parse_setting(text) for text in settings]
+        layers.append(_join(parse_setting(text) for text in settings))
     return SearchConfig.from_dict(merge_fields(*layers, nest_settings(given or {})))
 
 
@@ -92,6 +92,25 @@ def merge_fields(*layers: Mapping[str, Any]) -> dict[str, Any]:
             below = merged.get(name)
             merged[name] = {**below, **value} if isinstance(below, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def _join(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns single settings as one; a list that is given several times holds the values of all."""
+    joined: dict[str, Any] = {}
+    for fields in settings:
+        for section, values in fields.items():
+            below = joined.get(section)
+            if isinstance(below, dict) and isinstance(values, Mapping):
+                for field, value in values.items():
+                    is_more = field in LISTS and field in below
+                    below[field] = [*_listed(below[field]), *_listed(value)] if is_more else value
+            else:
+                joined[section] = dict(values) if isinstance(values, Mapping) else values
+    return joined
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
 
 
 def parse_setting(text: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def check_peers(config: SearchConfig, study: StoredStudy, evaluator: Evaluator, 
         return
     timed = {record.key for record in records if record.measurements}
     if missing := [peer for peer in config.search.baselines if peer not in timed]:
-        way = command("search", *setting_words({"study.name": timer, "search.baselines": ",".join(missing)}))
+        way = command("search", *setting_words({"study.name": timer, "search.baselines": missing}))
         raise UsageError(
             f"peers must have been timed where the other networks were, but study {timer} did not time "
             f"{', '.join(missing)}. Time them there: {way}"

@@ -195,9 +195,7 @@ class FeasibleSampler(BaseSampler):
         self._seed_proposal()
         self._inner.before_trial(study, trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Tells the inner sampler how the trial ended."""
         self._inner.after_trial(study, trial, state, values)
 

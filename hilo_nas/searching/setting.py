@@ -338,8 +338,8 @@ def _aims_within(timer: StoredStudy, config: SearchConfig) -> Aims:
     if missing := [condition.label() for condition in aims.conditions if condition not in conditions]:
         raise UsageError(
             f"the timings must have been taken under every condition of timing.also, but none of study {timer.name} "
-            f"was under {', '.join(missing)}: its conditions are {', '.join(own.label() for own in conditions)}. Leave the "
-            "others out, or time the networks anew."
+            f"was under {', '.join(missing)}: its conditions are {', '.join(own.label() for own in conditions)}. Leave "
+            "the others out, or time the networks anew."
         )
     return Aims(conditions=conditions, limits=aims.limits)
 

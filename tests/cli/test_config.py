@@ -5,9 +5,9 @@ import yaml
 from builders import build_manifest, write_study
 
 from hilo_nas.cli.app import main
-from hilo_nas.cli.config import build_config, render_config
 from hilo_nas.errors import UsageError
 from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.config_files import load_config, render_config
 from hilo_nas.searching.resolve import resolve
 from hilo_nas.space import list_shipped, load_space
 
@@ -29,7 +29,7 @@ def test_what_is_printed_is_the_resolved_configuration(capsys, home, space):
     expected = resolve(SearchConfig.of(space=space), load_space(space))
     assert SearchConfig.from_dict(yaml.safe_load(text)) == expected
     (home / "search.yaml").write_text(text)
-    assert build_config({}, home / "search.yaml", ()) == expected
+    assert load_config(home / "search.yaml") == expected
     assert printed(capsys, "--config", "search.yaml") == text
 
 
@@ -42,14 +42,14 @@ def test_every_line_of_a_setting_has_its_comment():
 
 def test_flags_lie_over_single_settings_and_these_over_the_file(home):
     (home / "search.yaml").write_text("timing: {batch_size: 8, img_size: 64}\nlimits:\nsearch: {seed: 1}\n")
-    config = build_config({"batch_size": 32}, home / "search.yaml", ["timing.batch_size=16", "search.seed=2"])
+    config = load_config(home / "search.yaml", ["timing.batch_size=16", "search.seed=2"], {"timing.batch_size": 32})
     assert (config.timing.batch_size, config.timing.img_size, config.search.seed) == (32, 64, 2)
 
 
 def test_faults_of_a_file_name_it(home):
     (home / "search.yaml").write_text("timing: {batchsize: 8}\nsearch: {seed: x}\n")
     with pytest.raises(UsageError) as caught:
-        build_config({}, home / "search.yaml", ())
+        load_config(home / "search.yaml")
     assert str(caught.value).split("\n") == [
         f"{home / 'search.yaml'}: timing.batchsize is no known setting. Did you mean timing.batch_size?",
         f"{home / 'search.yaml'}: search.seed must be a whole number or null, but got 'x'",

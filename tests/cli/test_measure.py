@@ -22,7 +22,7 @@ def archs(tmp_path, monkeypatch):
         (tmp_path / name).write_text(yaml.safe_dump(arch.to_dict()))
 
 
-SHORT = ["--batch-size", "2", "--img-size", "16", "--seconds", "0.1", "--device", "cpu"]
+SHORT = ["--batch-size", "2", "--img-size", "16", "--set", "timing.seconds=0.1", "--device", "cpu"]
 
 
 def test_networks_are_timed_side_by_side_and_a_wrong_one_is_named(archs, capsys):
@@ -65,13 +65,13 @@ def test_a_network_that_cannot_be_timed_is_named_where_it_is_the_only_one(archs,
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["a.yaml", "--seconds", "0"], "seconds must be more than 0"),
+        (["a.yaml", "--set", "timing.seconds=0"], "timing.seconds must be a number above 0"),
         (["a.yaml", "--num-classes", "0"], "num_classes must be at least 1"),
         (["a.yaml", "--precision", "int3"], "precision must be one of"),
         (["a.yaml", "--device", "tpu"], "device must be"),
-        (["a.yaml", "--env", "wild"], "env must be one of tuned, default"),
-        (["a.yaml", "--runtime", "onnxruntime", "--compile"], "compile is torch's own"),
-        (["a.yaml", "--cuda-graph", "--device", "cpu"], "cuda_graph needs a cuda device"),
+        (["a.yaml", "--set", "timing.env=wild"], "env must be one of tuned, default"),
+        (["a.yaml", "--runtime", "onnxruntime", "--set", "timing.compile=true"], "compile is torch's own"),
+        (["a.yaml", "--set", "timing.cuda_graph=true", "--device", "cpu"], "cuda_graph needs a cuda device"),
         (["nonsense"], "a network must be named as"),
         (["litv2_small@wide"], "the SIZE of NAME@SIZE must be"),
     ],

@@ -42,7 +42,18 @@ def home(tmp_path, monkeypatch):
 
 
 def search(*arguments):
-    fixed = ("--data", "digits", "--device", "cpu", "--sampler", "random", "--seconds", "0.2", "--no-remeasure")
+    fixed = (
+        "--data",
+        "digits",
+        "--device",
+        "cpu",
+        "--set",
+        "search.sampler=random",
+        "--set",
+        "timing.seconds=0.2",
+        "--set",
+        "timing.remeasure=false",
+    )
     return main(["search", "tiny.yaml", *fixed, "--study", "demo", *arguments])
 
 

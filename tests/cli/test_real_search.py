@@ -46,7 +46,7 @@ def environment(home):
 
 def start(home, environment, *arguments):
     if arguments[0] == "search":
-        arguments = (*arguments, "--seconds", "0.3")
+        arguments = (*arguments, "--set", "timing.seconds=0.3")
     return subprocess.Popen(
         [*HILO_NAS, *arguments], cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -185,7 +185,10 @@ def test_more_trials_come_on_top(killed, home, environment):
     [
         (("--batch-size", "8"), ["batch_size: 4 in the study, 8 now"]),
         (("--proxy-images", "64", "--precision", "bf16"), ["proxy_images: 1280 in", "precision: 'fp32' in"]),
-        (("--sampler", "tpe", "--seed", "3"), ["sampler: 'gp' in the study, 'tpe' now", "seed: 0 in the study, 3 now"]),
+        (
+            ("--set", "search.sampler=tpe", "--seed", "3"),
+            ["sampler: 'gp' in the study, 'tpe' now", "seed: 0 in the study, 3 now"],
+        ),
         (("litv2_digits",), ["space: 'tiny ("]),
     ],
 )
@@ -321,7 +324,7 @@ def test_the_same_commands_in_this_process_return_their_codes(killed, monkeypatc
 
 @pytest.mark.slow
 def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment):
-    peers = ("--peers", "timm:test_resnet,timm:inception_v3")
+    peers = ("--set", "search.baselines=timm:test_resnet,timm:inception_v3")
     code, out, err = finish(
         home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "peers", "--until-trials", "1", *peers
     )

@@ -44,7 +44,7 @@ def test_a_study_of_another_machine_is_timed_on_this_one(studies, capsys):
     slow = build_arch(31, embed_dims=(64, 128, 256, 512), num_heads=(4, 8, 16, 32))
     some = [build_record(0, 100.0, 0.5, arch=slow), build_record(1, 90.0, 0.6, arch=TINY)]
     source = write_study(studies, "far", some, build_manifest("far", conditions=(condition,)))
-    assert main(["remeasure", "far", "--study", "here", "--seconds", "0.3"]) == 0
+    assert main(["remeasure", "far", "--study", "here", "--set", "timing.seconds=0.3"]) == 0
     out = capsys.readouterr().out
     folder = StoredStudy(studies / "here")
     manifest, records = fresh(folder).manifest, fresh(folder).records
@@ -65,7 +65,7 @@ def test_a_study_of_another_machine_is_timed_on_this_one(studies, capsys):
     [
         (["ghost"], "no study 'ghost'"),
         (["demo", "--device", "toaster"], "device must be cpu, cuda, cuda:N or mps, but got 'toaster'"),
-        (["demo", "--idle-timeout", "soon"], "must be a duration above 0"),
+        (["demo", "--set", "study.idle_timeout_s=soon"], "a duration must be above 0"),
         (["remote"], "the networks of study remote were timed in study edge"),
         ([], "Missing argument 'STUDY'"),
     ],
@@ -105,9 +105,9 @@ def test_the_options_say_what_is_timed_and_the_front_is_shown(studies, machine, 
 
 def test_a_user_may_say_for_how_long_each_network_is_timed(studies, machine, capsys):
     write_study(studies, "demo", demo_records())
-    assert main(["remeasure", "demo", "--seconds", "0.5"]) == 0
+    assert main(["remeasure", "demo", "--set", "timing.seconds=0.5"]) == 0
     assert set(machine.timings_s) == {0.5}
-    assert "seconds must be a number above 0, but got 0" in refused(capsys, "demo", "--seconds", "0", code=2)
+    assert "seconds must be a number above 0, but got 0" in refused(capsys, "demo", "--set", "timing.seconds=0", code=2)
 
 
 def test_where_the_world_refuses_it_ends_with_1(studies, machine, capsys):

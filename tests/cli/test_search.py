@@ -27,7 +27,7 @@ def machine():
 
 
 def search(capsys, *arguments):
-    assert main(["search", "litv2_digits", "--sampler", "random", *arguments]) == 0
+    assert main(["search", "litv2_digits", "--set", "search.sampler=random", *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -40,7 +40,14 @@ def refused(capsys, *arguments, code):
 
 def test_aims_are_foreseen_kept_and_shown(home, capsys):
     bound = f"{speed(build_arch(4)):.0f}"
-    options = ("--also", "batch_size=1,max_latency_ms=20", "--also", "batch_size=64", "--min-images-per-s", bound)
+    options = (
+        "--set",
+        "timing.also=batch_size=1,max_latency_ms=20",
+        "--set",
+        "timing.also=batch_size=64",
+        "--min-images-per-s",
+        bound,
+    )
     out = search(capsys, *options, "--study", "aims", "--until-trials", "3")
     law = f"images_per_s >= {bound} and latency_ms <= 20 at cpu-b1-32px-fp32-fused-t2: kept by "
     assert law in out
@@ -56,16 +63,18 @@ def test_aims_are_foreseen_kept_and_shown(home, capsys):
 def test_the_front_is_timed_at_the_end_unless_told_otherwise(home, machine, capsys):
     out = search(capsys, "--study", "a", "--until-trials", "3")
     assert "networks timed side by side at cpu-b32-32px-fp32-fused-t2 in" in out
-    assert "timed side by side" not in search(capsys, "--study", "b", "--until-trials", "3", "--no-remeasure")
+    assert "timed side by side" not in search(
+        capsys, "--study", "b", "--until-trials", "3", "--set", "timing.remeasure=false"
+    )
     assert len(machine.cohorts) == 1
 
 
 def test_peers_are_compared_with_and_priced(home, machine, capsys):
-    out = search(capsys, "--study", "a", "--until-trials", "2", "--peers", " timm:swift , timm:dull")
+    out = search(capsys, "--study", "a", "--until-trials", "2", "--set", "search.baselines=[timm:swift, timm:dull]")
     assert "2 of 2 networks measured, all done" in out
     assert "no trial beats timm:swift (trial 1): none is as fast and as accurate" in out
     assert "timm:dull (trial 2)" in out
-    out = search(capsys, "--study", "b", "--dry-run", "--trials", "2", "--peers", "timm:swift")
+    out = search(capsys, "--study", "b", "--dry-run", "--trials", "2", "--set", "search.baselines=timm:swift")
     assert "peers (1): about" in out
 
 
@@ -73,7 +82,19 @@ def test_scores_and_speeds_come_from_elsewhere(home, machine, capsys):
     archs = [build_arch(i) for i in (0, 3, 7)]
     write_timed_study(home / "studies", machine, archs[:2], "source")
     write_speeds(home / "studies", archs)
-    out = search(capsys, "--speeds", "edge", "--reuse", "source", "--study", "both", "--trials", "5", "--rungs", "1")
+    out = search(
+        capsys,
+        "--set",
+        "study.speeds=edge",
+        "--set",
+        "study.reuse=source",
+        "--study",
+        "both",
+        "--trials",
+        "5",
+        "--set",
+        "proxy.rungs=1",
+    )
     assert "3 of 7 networks measured, the space holds no further network within the limits" in out
     assert "timed by study edge" in out
     assert machine.scored == [archs[2].key()]
@@ -84,7 +105,7 @@ def test_a_study_without_a_proxy_is_timed_and_says_what_comes_next(home, machine
     out = search(capsys, "--proxy", "none", "--study", "edge", "--trials", "3")
     assert "3 of 3 networks timed, all done" in out
     assert "edge: 3 networks of litv2_digits timed and not scored" in out
-    way = "hilo-nas search litv2_digits --speeds edge --study NAME"
+    way = "hilo-nas search litv2_digits --set study.speeds=edge --study NAME"
     assert way in out
     assert machine.scored == []
     assert main(["front", "edge"]) == 0
@@ -92,37 +113,43 @@ def test_a_study_without_a_proxy_is_timed_and_says_what_comes_next(home, machine
     assert main(["status", "edge"]) == 0
     assert "3 timed" in capsys.readouterr().out
     assert len((home / "studies/edge/trials.csv").read_text().splitlines()) == 4
-    out = search(capsys, "--study", "edge", "--networks", "litv2_small")
+    out = search(capsys, "--study", "edge", "--set", "search.networks=litv2_small")
     assert "4 networks of litv2_digits timed" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--also", "colour=red,batch_size=x", "--also", "batch_size=0"), "but got 'colour=red'"),
-        (("--also", "batch_size=1,max_latency_ms=0"), "max_latency_ms cannot be '0'"),
+        (("--set", "timing.also=colour=red,batch_size=x", "--set", "timing.also=batch_size=0"), "but got 'colour=red'"),
+        (("--set", "timing.also=batch_size=1,max_latency_ms=0"), "max_latency_ms cannot be '0'"),
         (("--max-latency-ms", "0"), "max_latency_ms must be a number above 0, but got 0"),
-        (("--seconds", "nan"), "seconds must be a number above 0, but got nan"),
+        (("--set", "timing.seconds=nan"), "timing.seconds must be a number or null, but got 'nan'"),
         (("--min-images-per-s", "inf"), "min_images_per_s must be a number above 0, but got inf"),
         (("--max-memory-mib", "much"), "Invalid value for '--max-memory-mib'"),
-        (("--speeds", "nowhere"), "no study 'nowhere'"),
-        (("--reuse", "ghost"), "no study 'ghost'"),
-        (("--networks", "litv2_small"), "networks can be listed for a study without a proxy alone"),
+        (("--set", "study.speeds=nowhere"), "no study 'nowhere'"),
+        (("--set", "study.reuse=ghost"), "no study 'ghost'"),
+        (("--set", "search.networks=litv2_small"), "networks can be listed for a study without a proxy alone"),
         (
-            ("--proxy", "none", "--sampler", "gp"),
+            ("--proxy", "none", "--set", "search.sampler=gp"),
             "sampler must be random without a proxy, but got 'gp'",
         ),
         (("--proxy", "none", "--max-latency-ms", "9"), "fast and slow networks are timed alike"),
-        (("--proxy", "none", "--rungs", "2"), "rungs means nothing to the proxy none"),
-        (("--proxy", "none", "--networks", "timm:swift"), "Name timm's networks with --peers"),
-        (("--proxy", "none", "--networks", "ghost.yaml"), "ghost.yaml"),
-        (("--also", "img_size=8"), "img_size must be at least"),
-        (("--peers", "swift,convnext_tiny"), "timm has no model 'convnext_tiny'"),
-        (("--peers", "timm:resnet18,"), "as NAME or timm:NAME, but got ''"),
-        (("--peers", "timm:swoft"), "timm has no model 'swoft'. Use swift or dull."),
-        (("--peers", "timm:swift", "--speeds", "edge"), "no study 'edge'"),
+        (("--proxy", "none", "--set", "proxy.rungs=2"), "rungs means nothing to the proxy none"),
+        (("--proxy", "none", "--set", "search.networks=timm:swift"), "Name timm's networks in search.baselines"),
+        (("--proxy", "none", "--set", "search.networks=ghost.yaml"), "ghost.yaml"),
+        (("--set", "timing.also=img_size=8"), "img_size must be at least"),
+        (("--set", "search.baselines=[swift, convnext_tiny]"), "timm has no model 'convnext_tiny'"),
+        (("--set", "search.baselines=timm:resnet18,"), "as NAME or timm:NAME, but got 'timm:resnet18,'"),
+        (("--set", "search.baselines=timm:swoft"), "timm has no model 'swoft'. Use swift or dull."),
+        (("--set", "search.baselines=timm:swift", "--set", "study.speeds=edge"), "no study 'edge'"),
         (("--runtime", "tensorrt"), "runtime must be one of torch, onnxruntime, openvino, but got 'tensorrt'"),
-        (("--cuda-graph",), "cuda_graph needs a cuda device, but got 'cpu'"),
+        (
+            (
+                "--set",
+                "timing.cuda_graph=true",
+            ),
+            "cuda_graph needs a cuda device, but got 'cpu'",
+        ),
     ],
 )
 def test_what_cannot_be_meant_ends_with_2_and_makes_no_study(home, capsys, arguments, said):
@@ -134,11 +161,11 @@ def test_what_cannot_be_meant_ends_with_2_and_makes_no_study(home, capsys, argum
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--also", "colour=red"), "but got 'colour=red'"),
-        (("--also", "batch_size=32"), "but is the same as the objective"),
-        (("--also", "img_size=8"), "img_size must be at least 16"),
+        (("--set", "timing.also=colour=red"), "but got 'colour=red'"),
+        (("--set", "timing.also=batch_size=32"), "but is the same as the objective"),
+        (("--set", "timing.also=img_size=8"), "img_size must be at least 16"),
         (("--precision", "int3"), "precision must be one of"),
-        (("--metric", "f1"), "metric must be one of"),
+        (("--set", "proxy.metric=f1"), "metric must be one of"),
         (("litv2_cifar",), "Give --data"),
     ],
 )
@@ -148,19 +175,19 @@ def test_what_is_wrong_on_every_device_is_told_before_one_is_read(machine, capsy
 
 
 def test_a_condition_that_only_the_device_shows_to_repeat_another_is_refused_all_the_same(capsys):
-    said = refused(capsys, "--also", "threads=2", code=2)  # the machine has so many
-    assert "--also threads=2: must differ from the objective and from the others, but is the same as" in said
+    said = refused(capsys, "--set", "timing.also=threads=2", code=2)  # the machine has so many
+    assert "timing.also threads=2: must differ from the objective and from the others, but is the same as" in said
 
 
 def test_all_faults_of_further_conditions_are_told_in_one_go(capsys):
-    said = refused(capsys, "--also", "colour=red,batch_size=x", "--also", "batch_size=0", code=2)
+    said = refused(capsys, "--set", "timing.also=colour=red,batch_size=x", "--set", "timing.also=batch_size=0", code=2)
     for fault in ("but got 'colour=red'", "batch_size cannot be 'x'", "batch_size must be at least 1, but got 0"):
         assert fault in said
 
 
 def test_aims_that_are_not_the_studys_end_with_1(home, machine, capsys):
     write_study(home / "studies", "demo", [build_record(0)], build_manifest("demo", limits={"latency_ms": 20.0}))
-    said = refused(capsys, "--study", "demo", "--max-latency-ms", "30", "--also", "batch_size=1", code=1)
+    said = refused(capsys, "--study", "demo", "--max-latency-ms", "30", "--set", "timing.also=batch_size=1", code=1)
     assert "latency_ms: 20.0 in the study, 30.0 now" in said
     assert "also: [] in the study, ['cpu-b1-32px-fp32'] now" in said
     machine.form = "litv2/9"
@@ -180,13 +207,13 @@ def test_ctrl_c_says_how_to_resume(home, machine, capsys):
             raise KeyboardInterrupt
 
     machine.happen = interrupt
-    study, elsewhere = "mine too", str(home / "all studies")
-    options = ("litv2_digits", "--study", study, "--studies-dir", elsewhere, "--sampler", "random", "--trials", "3")
-    said = refused(capsys, *options, "--no-remeasure", code=130)
-    way = f"hilo-nas search --study 'mine too' --studies-dir '{elsewhere}'"
+    study = str(home / "all studies" / "mine too")
+    options = ("litv2_digits", "--study", study, "--set", "search.sampler=random", "--trials", "3")
+    said = refused(capsys, *options, "--set", "timing.remeasure=false", code=130)
+    way = f"hilo-nas search --study '{study}'"
     assert said == f"Resume with: {way} stopped; everything finished is kept"
     machine.happen = lambda verb, count: None
-    assert main([*shlex.split(way)[1:], "--no-remeasure"]) == 0
+    assert main([*shlex.split(way)[1:], "--set", "timing.remeasure=false"]) == 0
     assert "3 of 3 networks measured" in capsys.readouterr().out
 
 
@@ -196,7 +223,7 @@ def test_ctrl_c_before_there_is_a_study_says_so(home, machine, capsys):
 
     machine.happen = interrupt
     said = refused(capsys, "litv2_digits", code=130)
-    assert said.startswith("Nothing was measured yet: start it again with the same command.")
+    assert said.startswith("Start it again with the same command.")
 
 
 def test_a_fault_of_the_program_ends_with_its_name_and_a_traceback_only_if_asked(home, machine, capsys):

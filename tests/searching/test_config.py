@@ -211,7 +211,7 @@ def test_a_study_resumes_under_its_own_configuration_and_no_other(tmp_path, mach
     study, _ = run_search(SearchConfig.of(**options), lambda event: None)
     own = config_of(study.manifest).replace({"study.name": "demo", "search.until_trials": 3})
     assert run_search(own, lambda event: None)[1].measured == 3
-    with pytest.raises(StudyMismatchError, match="proxy.batch_size: 64 in the study, 8 now"):
+    with pytest.raises(StudyMismatchError, match=r"proxy\.batch_size: 64 in the study, 8 now"):
         run_search(own.replace({"proxy.batch_size": 8}), lambda event: None)
 
 

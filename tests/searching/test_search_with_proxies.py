@@ -139,7 +139,7 @@ def test_another_proxy_is_refused(home, machine, first, then, line):
 
 def test_another_budget_of_a_function_is_refused(home, machine):
     begin(home, proxy_images=1000)
-    with pytest.raises(StudyMismatchError, match="proxy.images: 1000 in the study, 2000 now"):
+    with pytest.raises(StudyMismatchError, match=r"proxy\.images: 1000 in the study, 2000 now"):
         search(home, trials=1, proxy_images=2000)
 
 

@@ -371,7 +371,7 @@ def test_a_condition_that_was_not_timed_is_refused_with_those_that_were(tmp_path
     timer = write_speeds(tmp_path, ARCHS, "two", conditions=(build_condition(), build_condition(batch_size=1)))
     machine.read_device = None  # told before
     assert refusal(timer, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16")) == (
-        "the timings must have been taken under every condition of timing.also, but none of study two was under cpu-b2-32px-fp32, "
-        "cpu-b32-32px-bf16: its conditions are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the others out, or time the "
-        "networks anew."
+        "the timings must have been taken under every condition of timing.also, but none of study two was under "
+        "cpu-b2-32px-fp32, cpu-b32-32px-bf16: its conditions are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the "
+        "others out, or time the networks anew."
     )
