@@ -15,9 +15,10 @@ from fakes import FakeMachine
 
 from hilo_nas.bench.table import TABLE_NAME, write_table
 from hilo_nas.cli import main
-from hilo_nas.cli.config import render_config
 from hilo_nas.models import build_model
 from hilo_nas.searching import SearchConfig
+from hilo_nas.searching.config import SHORT_NAMES
+from hilo_nas.searching.config_files import render_config
 from hilo_nas.space import load_space
 from hilo_nas.study import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
@@ -69,8 +70,9 @@ def made(tmp_path_factory):
         (home / "cifar10").mkdir()
         (home / "cifar10/train.tar").touch()
         for options in (
-            "--study my-gpu --device cuda --data cifar10/train.tar --sampler random --eta 0 --trials 18",
-            "--study edge-box --proxy none --peers efficientvit_b2 --trials 3",
+            "--study my-gpu --device cuda --data cifar10/train.tar --trials 18 --set search.sampler=random "
+            "--set proxy.reduction_factor=0",
+            "--study edge-box --proxy none --set search.baselines=efficientvit_b2 --trials 3",
         ):
             assert main(["search", "litv2_cifar", *options.split()]) == 0
     write_checkout(home / "LITv2")
@@ -131,11 +133,12 @@ def test_the_readme_shows_every_command():
     assert shown >= {*BENCHES, *DATA, "proxy check"}
 
 
-def test_the_readmes_python_runs(capsys):
+def test_the_readmes_python_runs(home, capsys):
     names = {}
-    for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(text, names)
-    form = capsys.readouterr().out.strip()
+    with use_evaluator(Machine()):
+        for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+            exec(text, names)
+    form = capsys.readouterr().out.strip().splitlines()[-1]
     (shown,) = re.findall(r"print\(fast.form\)  # (.*) \.\.\.", README)
     assert form.startswith(" ".join(shown.split()[:5]))
 
@@ -155,3 +158,9 @@ def test_every_option_that_the_readme_names_exists(capsys):
         known += capsys.readouterr().out
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
         assert option in known or option in ("--data-dir",), option
+
+
+def test_every_setting_that_the_readme_names_exists():
+    named = set(re.findall(r"(?:`|--set '?)((?:timing|limits|proxy|data|search|study)\.[a-z_]+)(?=[=`])", README))
+    assert named - {"data.png"} <= set(SHORT_NAMES.values())
+    assert len(named) > 15

@@ -111,8 +111,8 @@ def _print_cohort_table(frame: pd.DataFrame, console: Console) -> None:
     print_columns(columns, console)
 
 
-def _memory(mib: float) -> str:
-    return "-" if math.isnan(mib) else figure(mib, 3)
+def _memory(mib: float | None) -> str:
+    return "-" if mib is None or math.isnan(mib) else figure(mib, 3)
 
 
 def _print_verdict(timing: Measured, console: Console) -> None:
