@@ -206,7 +206,7 @@ def search(
         KeyboardInterrupt: The search was interrupted; everything finished is kept.
 
     Example:
-        >>> study = hilo_nas.searching("litv2_digits", study="first", trials=12, device="cpu")
+        >>> study = hilo_nas.search("litv2_digits", study="first", trials=12, device="cpu")
         >>> study.front()
     """
     given = {
