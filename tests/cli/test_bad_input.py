@@ -328,7 +328,7 @@ def test_debug_shows_the_traceback(home):
 
 def test_an_empty_cache_is_listed_and_a_wrong_name_refused(refused, home, capsys):
     assert main(["cache", "list"]) == 0
-    assert capsys.readouterr().out.startswith("0 in ")
+    assert capsys.readouterr().out.startswith("0 sets in ")
     assert "ghost" in refused("cache", "clear", "ghost", code=2)
 
 

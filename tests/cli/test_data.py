@@ -38,7 +38,7 @@ def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(im
     assert out.startswith("fault: one level of folders must be the classes, but fold1 and fold2 of")
     assert out.endswith("\n1 fault\n")
     for level, classes in (("last", 2), ("first", 2), ("path", 4)):
-        main(["data", "check", str(hands), "--img-size", "8", "--class-from", level])
+        main(["data", "check", str(hands), "--img-size", "8", "--set", f"data.class_from={level}"])
         assert f"40 images of {classes} classes" in capsys.readouterr().out
 
 
@@ -90,7 +90,7 @@ def test_a_sheet_replaces_an_earlier_one_and_nothing_else_unless_forced(images, 
 
 def test_an_option_that_cannot_be_is_refused(images, capsys):
     folder = images.folder("pets", {"cats": 10, "dogs": 10})
-    assert main(["data", "check", str(folder), "--value-range", "9,3"]) == 2
+    assert main(["data", "check", str(folder), "--set", "data.value_range=9,3"]) == 2
     assert "value_range must rise" in capsys.readouterr().err
 
 
@@ -102,8 +102,8 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     why, command = hints_of_writing(folder, manifest)
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [
-        "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
-        "--value-range", "0.5,1234567", "--skip-broken",
+        "hilo-nas", "data", "write", "my scans", "DIR", "--set", "data.group_by=^[^/]+",
+        "--set", "data.class_from=path", "--set", "data.value_range=0.5,1234567", "--set", "data.skip_broken=true",
     ]  # fmt: skip
     assert "runs a function" not in why
     theirs = dataclasses.replace(manifest, data=dataclasses.replace(data, name="evil.py:load"))
@@ -114,7 +114,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
 
 def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, capsys, tmp_path):
     folder, out = images.folder("pets", {"big cats": 5, "dogs/9": 5, "dogs/10": 5}), tmp_path / "my out"
-    assert main(["data", "write", str(folder), str(out), "--class-from", "path"]) == 0
+    assert main(["data", "write", str(folder), str(out), "--set", "data.class_from=path"]) == 0
     *renamed, wrote, hint = capsys.readouterr().out.splitlines()
     assert renamed == [
         "class 'dogs/9' is in the folder 'dogs_9'",
@@ -130,4 +130,4 @@ def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, cap
 @pytest.mark.parametrize("command", ["show", "check", "write"])
 def test_the_commands_have_help(command, capsys):
     assert main(["data", command, "--help"]) == 0
-    assert "--class-from" in capsys.readouterr().out
+    assert "--set NAME=VALUE" in capsys.readouterr().out
