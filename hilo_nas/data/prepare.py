@@ -112,7 +112,9 @@ def prepare_data(
         StorageError: The cache cannot be written.
     """
     if group_by is not None and val_data is not None:
-        raise UsageError("data.group_by is for a split, but with data.val_source nothing is split. Leave out one of them.")
+        raise UsageError(
+            "data.group_by is for a split, but with data.val_source nothing is split. Leave out one of them."
+        )
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None

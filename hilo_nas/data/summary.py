@@ -148,7 +148,9 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"turned upright by their EXIF orientation: {count_of(turned, 'image')}")
     if composited := facts.get("n_composited"):
         ground = facts.get("background", "white")
-        lines.append(f"transparent: {count_of(composited, 'image')}, composited on {ground}; data.background sets another")
+        lines.append(
+            f"transparent: {count_of(composited, 'image')}, composited on {ground}; data.background sets another"
+        )
     if scaled := facts.get("n_scaled"):
         deep, bounds = count_of(scaled, "image"), render_range(*(facts.get("value_range") or (0, 0)))
         lines.append(f"more than 8 bits: {deep}, scaled from the range {bounds}; data.value_range sets another")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import json
 import shlex
 
 import pytest
@@ -24,6 +27,22 @@ def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
     assert out.startswith("pets: 21 images of 2 classes, per class 10 (cats) to 11 (dogs), median 10\n")
     assert out.count("\nfault: ") == 2
     assert out.endswith("2 faults\n")
+
+
+def test_a_check_is_written_as_csv_and_as_json(images, capsys):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    check = ["data", "check", str(folder), "--img-size", "8", "--format"]
+    assert main([*check, "csv"]) == 0
+    assert capsys.readouterr().out == "kind,text\n"
+    (folder / "dogs" / "10.png").write_bytes((folder / "cats" / "0.png").read_bytes())
+    (folder / "dogs" / "torn.png").write_bytes(b"no image")
+    assert main([*check, "csv"]) == 1
+    rows = [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert {row["kind"] for row in rows} >= {"broken", "labels"}
+    assert main([*check, "json"]) == 1
+    content = json.loads(capsys.readouterr().out)
+    assert content["faults"] == rows
+    assert content["sets"][0]["most"] == {"name": "dogs", "images": 11}
 
 
 def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(images, capsys, tmp_path):
@@ -86,6 +105,31 @@ def test_a_sheet_replaces_an_earlier_one_and_nothing_else_unless_forced(images, 
     assert main([*show, "--force"]) == 2
     assert "is a folder. Name another with -o" in capsys.readouterr().err
     assert mine.read_bytes() == before
+
+
+def test_images_are_read_by_the_settings_of_a_search(images, capsys, tmp_path):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    Image.new("RGBA", (12, 12), (9, 9, 9, 9)).save(folder / "cats" / "clear.png")
+    config = {"data": {"background": "gray", "cache_dir": str(tmp_path / "theirs")}, "proxy": {"img_size": 16}}
+    (tmp_path / "search.yaml").write_text(json.dumps(config))
+    given = ["--config", str(tmp_path / "search.yaml"), "--set"]
+    show = ["data", "show", str(folder), "-o", str(tmp_path / "sheet.png"), *given]
+    assert main([*show, "data.background=#336699"]) == 0
+    said = capsys.readouterr().err
+    assert "composited on #336699" in said
+    assert "held out to score on, at 16 px" in said
+    assert (tmp_path / "theirs" / "data").is_dir()
+    for command in (show, ["data", "write", str(folder), str(tmp_path / "out"), *given]):
+        assert main([*command, "data.group_by=[a-z]+/[0-4]"]) == 0
+        assert "21 images in " in (said := capsys.readouterr().err)
+        assert "by '[a-z]+/[0-4]'" in said
+    others = images.folder("others", {"cats": 3, "dogs": 3}, seed=1)
+    assert main([*show, f"data.val_source={others}"]) == 0
+    assert "split: all 21 to train on, 6 of data.val_source to score on" in capsys.readouterr().err
+    assert main(["data", "check", str(folder), *given, f"data.val_source={others}"]) == 1
+    out = capsys.readouterr().out
+    assert "others: 6 images of 2 classes" in out
+    assert "composited on gray" in out
 
 
 def test_an_option_that_cannot_be_is_refused(images, capsys):

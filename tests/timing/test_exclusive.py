@@ -15,9 +15,9 @@ import pytest
 
 from hilo_nas.errors import StorageError
 from hilo_nas.events import DeviceAwaited
+from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.timing import exclusive, shared_files
 from hilo_nas.timing.exclusive import LOCKS_VARIABLE, Claim, claims_of, hold
-from hilo_nas.measurement import DeviceIdentity
 
 HOLDER = textwrap.dedent("""
     import json, sys, time

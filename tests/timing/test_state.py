@@ -6,9 +6,9 @@ import types
 
 import pytest
 
-from hilo_nas.timing.state import DeviceWatch
 from hilo_nas.measurement import DeviceIdentity
 from hilo_nas.rounds import is_throttling
+from hilo_nas.timing.state import DeviceWatch
 
 
 def device(kind, serial="host-1"):

@@ -12,11 +12,6 @@ import torch
 from hilo_nas.arch import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, MeasurementError, UsageError
 from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
-from hilo_nas.timing import throughput
-from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
-from hilo_nas.timing.prepared import Prepared
-from hilo_nas.timing.ready import REFERENCE as REFERENCE_NAME
-from hilo_nas.timing.ready import TimingSetup
 from hilo_nas.measurement import (
     LATENCY_PROTOCOL,
     PROTOCOL,
@@ -27,6 +22,11 @@ from hilo_nas.measurement import (
     kind_of_device,
 )
 from hilo_nas.rounds import MIN_ROUNDS, fast_seconds
+from hilo_nas.timing import throughput
+from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
+from hilo_nas.timing.prepared import Prepared
+from hilo_nas.timing.ready import REFERENCE as REFERENCE_NAME
+from hilo_nas.timing.ready import TimingSetup
 
 TINY = ArchConfig(patch_size=2, embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 SUBJECT = {"arch": TINY.to_dict()}
@@ -540,8 +540,8 @@ def test_a_network_of_timm_is_measured_by_the_same_ruler(short):
 
 
 def test_a_single_layer_is_measured_beside_a_layer(short):
-    subject = {"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}
-    wide = {"layer": "measure.layers:Mixer", "arguments": {"dim": 16}}
+    subject = {"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}
+    wide = {"layer": "timing.layers:Mixer", "arguments": {"dim": 16}}
     condition = Condition(batch_size=2, img_size=4)
     found = short.measure_cohort({"wide": wide}, conditions={"wide": condition}, reference=subject)["wide"]
     assert found.images_per_s > 0
@@ -596,13 +596,13 @@ def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_near(shor
 
 
 def test_an_unequal_form_is_refused(short):
-    subject = {"layer": "measure.layers:Lying", "arguments": {"dim": 8}}
-    with pytest.raises(ConversionError, match=r"Lying's differs by .* Time it with --no-fused"):
+    subject = {"layer": "timing.layers:Lying", "arguments": {"dim": 8}}
+    with pytest.raises(ConversionError, match=r"Lying's differs by .* Set timing\.fused=false"):
         short.measured(subject, fused=True)
 
 
 def test_a_compiled_network_is_timed_as_another_form(short):
-    found, _ = short.measured({"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
+    found, _ = short.measured({"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
     assert found.form.endswith(" compiled")
     assert found.memory_mib > 0
 

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
+from hilo_nas.rounds import fast_seconds, ratio
 from hilo_nas.timing.throughput import summarize
 from hilo_nas.timing.timer import MIN_BLOCK_S, SingleCalls, Stopwatch
-from hilo_nas.rounds import fast_seconds, ratio
 
 
 class FakeDevice:
