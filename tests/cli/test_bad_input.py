@@ -174,22 +174,22 @@ def test_what_a_function_of_images_gives_is_checked(refused, home):
 
 
 def test_a_group_that_is_no_regular_expression_is_refused_with_the_position(refused, home):
-    said = refused("search", "--group-by", "patient(", code=2)
-    assert "group_by must be a regular expression, but got 'patient('" in said
+    said = refused("search", "--set", "data.group_by=patient(", code=2)
+    assert "data.group_by must be a regular expression, but got 'patient('" in said
     assert "at position 7" in said
     assert no_study_was_made(home)
 
 
 def test_groups_without_a_split_are_refused(refused, home):
-    said = refused("search", "--data", "digits", "--val-data", "digits", "--group-by", "p", code=2)
-    assert "give either group_by or val_data, not both: with validation data nothing is split" in said
+    said = refused("search", "--data", "digits", "--set", "data.val_source=d", "--set", "data.group_by=p", code=2)
+    assert "give either data.group_by or data.val_source, not both: with validation data nothing is split" in said
     assert no_study_was_made(home)
 
 
 def test_groups_that_leave_a_class_on_one_side_are_refused_with_the_class(refused, home):
     images(home / "data", ["a", "b"])
-    said = refused("search", "--data", "data", "--group-by", "^[^/]+", code=1)
-    assert "the 6 of 'a' are all of one group. Make the groups smaller with another --group-by" in said
+    said = refused("search", "--data", "data", "--set", "data.group_by=^[^/]+", code=1)
+    assert "the 6 of 'a' are all of one group. Make the groups smaller with another data.group_by" in said
     assert no_study_was_made(home)
 
 

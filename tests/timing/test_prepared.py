@@ -118,7 +118,9 @@ def test_networks_built_in_inference_mode_can_be_fused():
 @pytest.mark.parametrize("off", [1e-2, float("nan")])
 def test_a_fused_network_with_other_outputs_is_refused(off):
     model = layers.Lying(8, off=off).eval()
-    with pytest.raises(ConversionError, match=r"must give the same output, but Lying's differs by .*timing\.fused=false"):
+    with pytest.raises(
+        ConversionError, match=r"must give the same output, but Lying's differs by .*timing\.fused=false"
+    ):
         fuse(model, torch.randn(2, 4, 4, 8))
 
 
