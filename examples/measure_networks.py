@@ -18,7 +18,9 @@ def main(path: str | None) -> None:
     """Runs the example."""
     measured = hilo_nas.measure(NETWORKS, device="cpu", batch_size=1, seconds=1.0, settings={"timing.threads": 1})
     frame = measured.to_frame()
-    print(frame[["name", "images_per_s", "images_per_s_low", "images_per_s_high", "ratio", "latency_ms_p95", "verdict"]])
+    print(
+        frame[["name", "images_per_s", "images_per_s_low", "images_per_s_high", "ratio", "latency_ms_p95", "verdict"]]
+    )
     if path is not None:
         frame.to_csv(path, index=False)
     for name, error in measured.failures.items():

@@ -2,8 +2,8 @@
 
     python examples/watch_events.py STUDY_FOLDER
 
-The search ends after more than three networks in a row that did not change the front. Everything finished is kept: a later call, or
-`hilo-nas search --study STUDY_FOLDER`, resumes it.
+The search ends after more than three networks in a row that did not change the front. Everything finished is kept: a
+later call, or `hilo-nas search --study STUDY_FOLDER`, resumes it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class DataIdentity:
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Options of reading the images that differ from the defaults; see `hilo_nas.data.reading.ReadOptions`."""
     val_name: str | None = None
-    """Name of the images of --val-data; None where images of the training source are held out."""
+    """Name of the images of `data.val_source`; None where images of the training source are held out."""
     n_scored: Count | None = None
     """Images that networks are scored on; None in studies of earlier versions."""
     chance: Share | None = None

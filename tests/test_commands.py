@@ -112,7 +112,7 @@ def folder(tmp_path, monkeypatch):
 def hints(folder, records, *, is_exhausted=False, **manifest):
     study = write_study(folder, "my study", records, build_manifest("my study", **manifest))
     return hints_after_search(
-        "my study", folder, fresh(study).manifest, StoredStudy(study.path).front(), is_exhausted=is_exhausted
+        study.address, fresh(study).manifest, StoredStudy(study.path).front(), is_exhausted=is_exhausted
     )
 
 
@@ -122,7 +122,8 @@ def test_hints_of_a_finished_search_parse_and_the_export_runs(folder):
     assert [parse(hint.line()).command.name for hint in found] == ["search", "export"]
     assert main(shlex.split(found[1].line(), comments=True)[1:]) == 0
     assert (folder.parent / "out" / "train.yaml").is_file()
-    again = hints_after_search("my study", folder, build_manifest("my study"), Front.from_records(demo_records()))[1][1]
+    address, manifest = str(folder / "my study"), build_manifest("my study")
+    again = hints_after_search(address, manifest, Front.from_records(demo_records()))[1][1]
     assert main(shlex.split(again.line(), comments=True)[1:]) == 0
     assert (folder.parent / "out-2" / "train.yaml").is_file()
 
@@ -151,8 +152,8 @@ def test_where_the_space_holds_no_further_network_nobody_is_told_to_search_on(fo
 
 
 def test_other_hints_parse(tmp_path):
-    place = ("it's mine", tmp_path / "a b")
-    for text in (resume_hint(*place).line(), confirm_command(*place), remeasure_command(*place)):
+    place = str(tmp_path / "a b" / "it's mine")
+    for text in (resume_hint(place).line(), confirm_command(place), remeasure_command(place)):
         assert parse(text)
 
 

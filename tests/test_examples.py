@@ -95,7 +95,9 @@ def search():
 
 def test_an_interrupt_of_the_kernel_stops_a_search_cleanly_and_the_next_cell_resumes_it(tmp_path, monkeypatch):
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
-    workers = "import multiprocessing, os\n[p for p in os.popen(f'ps --ppid {os.getpid()} -o args=') if 'hilo_nas' in p]"
+    workers = (
+        "import multiprocessing, os\n[p for p in os.popen(f'ps --ppid {os.getpid()} -o args=') if 'hilo_nas' in p]"
+    )
     client = client_of(tmp_path, [INTERRUPTED, "search()", workers, "search()"])
 
     async def work():

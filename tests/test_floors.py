@@ -20,6 +20,7 @@ import hilo_nas
 PACKAGE = Path(hilo_nas.__file__).parent
 FLOORS = {
     "clock": 0,
+    "durations": 0,
     "commands": 0,
     "errors": 0,
     "events": 0,
@@ -75,7 +76,7 @@ PLAIN = {"msgspec", "numpy", "yaml"}
 """What floors 0 and 1 may import beside the standard library."""
 RESERVED = {
     "optuna": {"searching", "export"},
-    "pandas": {"report"},
+    "pandas": {"report", "api"},
     "matplotlib": {"report"},
     "rich": {"cli"},
     "typer": {"cli"},
@@ -83,6 +84,8 @@ RESERVED = {
 }
 """Libraries, and the rooms that alone import them."""
 
+FACE = ""
+"""The room of `hilo_nas/__init__.py`, which resolves names of all others lazily."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -120,7 +123,7 @@ def outside_imports(path: Path) -> set[str]:
 
 
 def test_every_room_has_a_floor():
-    rooms = {room_of(module_of(path)) for path in FILES} - {""}
+    rooms = {room_of(module_of(path)) for path in FILES} - {FACE}
     assert rooms <= FLOORS.keys()
     assert {"errors", "arch", "models", "timing", "searching", "cli"} <= rooms
 
@@ -128,7 +131,7 @@ def test_every_room_has_a_floor():
 def test_imports_go_down():
     for path in FILES:
         room = room_of(module_of(path))
-        floor = FLOORS.get(room, -1)
+        floor = 9 if room == FACE else FLOORS[room]
         for other in own_imports(path):
             is_below = FLOORS[other] < floor or (floor <= 1 and FLOORS[other] == floor)
             assert is_below, f"{path}: {room} (floor {floor}) imports {other} (floor {FLOORS[other]})"

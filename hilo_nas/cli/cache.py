@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
 from hilo_nas import data
 from hilo_nas.cli.apps import App
-from hilo_nas.cli.console import echo
+from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.options import Format, Output
+from hilo_nas.cli.settings import takes_settings
+from hilo_nas.cli.tables import Column, print_columns, render_rows
 from hilo_nas.events import Event, Notice
+from hilo_nas.plurals import count_of
+from hilo_nas.searching.config import SearchConfig
 
 __all__ = ["app"]
 
-app = App(help="List or clear the cache of decoded images.")
+app = App(
+    help="List or clear the cache of decoded images: $HILO_NAS_CACHE_DIR, or the folder that the setting "
+    "data.cache_dir names."
+)
 
-CacheDir = Annotated[
-    Path | None, typer.Option("--cache-dir", metavar="DIR", help="The cache; $HILO_NAS_CACHE_DIR, else the user's own.")
-]
+_COLUMNS = ("name", "n_images", "img_size", "num_classes", "size_mib", "content_hash", "path")
 
 
-@app.command("list")
-def list_(cache_dir: CacheDir = None) -> None:
+@app.command("list", epilog="Example: hilo-nas cache list --set data.cache_dir=/scratch/hilo-nas")
+@takes_settings()
+def list_(config: SearchConfig, output: Output = Format.table) -> None:
     """List the cached data sets."""
-    entries = data.list_caches(cache_dir)
-    echo(f"{len(entries)} in {cache_dir or data.default_cache_dir()}")
-    for entry in entries:
-        echo(f"  {_line(entry)}")
+    entries = data.list_caches(config.data.cache_path)
+    rows = [_to_dict(entry) for entry in entries]
+    if output is Format.json:
+        echo(json.dumps(rows, indent=1))
+    elif output is Format.csv:
+        echo(render_rows(_COLUMNS, rows), nl=False)
+    else:
+        if entries:
+            _print_table(entries)
+        echo(f"{count_of(len(entries), 'set')} in {config.data.cache_path or data.default_cache_dir()}")
 
 
-@app.command()
+def _to_dict(entry: data.CacheEntry) -> dict[str, Any]:
+    values = {"num_classes": len(entry.class_names), "path": str(entry.path)}
+    return {name: values[name] if name in values else getattr(entry, name) for name in _COLUMNS}
+
+
+def _print_table(entries: list[data.CacheEntry]) -> None:
+    columns = [
+        Column("name", [entry.name for entry in entries], justify="left"),
+        Column("images", [f"{entry.n_images:,}" for entry in entries], rank=1),
+        Column("px", [str(entry.img_size) for entry in entries]),
+        Column("classes", [f"{len(entry.class_names):,}" for entry in entries], rank=2),
+        Column("MiB", [f"{entry.size_mib:.1f}" for entry in entries]),
+        Column("hash", [_short_hash(entry) for entry in entries]),
+    ]
+    print_columns(columns, build_console())
+
+
+@app.command(epilog="Example: hilo-nas cache clear train.tar")
+@takes_settings()
 def clear(
+    config: SearchConfig,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Names or hashes as `list` shows them; all if left out."),
+        typer.Argument(metavar="NAME", help="Names or hashes as `list` shows them; all if left out."),
     ] = None,
-    cache_dir: CacheDir = None,
 ) -> None:
     """Delete cached data sets; the next search decodes the images again."""
 
@@ -44,14 +75,11 @@ def clear(
         if isinstance(event, Notice):
             echo(f"warning: {event.text}")
 
-    removed = data.clear_caches(cache_dir, names or (), emit=warn)
+    removed = data.clear_caches(config.data.cache_path, names or (), emit=warn)
     for entry in removed:
-        echo(f"removed {_line(entry)}")
+        echo(f"removed {entry.name} at {entry.img_size} px ({entry.size_mib:.1f} MiB, {_short_hash(entry)})")
     echo(f"{sum(entry.size_mib for entry in removed):.1f} MiB freed")
 
 
-def _line(entry: data.CacheEntry) -> str:
-    return (
-        f"{entry.name}  {entry.n_images:,} images at {entry.img_size} px, {len(entry.class_names)} classes, "
-        f"{entry.size_mib:.1f} MiB, {entry.content_hash[:12]}"
-    )
+def _short_hash(entry: data.CacheEntry) -> str:
+    return entry.content_hash[:12]

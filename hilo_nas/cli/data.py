@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,59 +12,75 @@ import typer
 
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console, echo
-from hilo_nas.cli.options import Background, CacheDir, ClassFrom, SkipBroken, ValueRange, reading_fields
+from hilo_nas.cli.options import Format, Output
+from hilo_nas.cli.settings import takes_settings
+from hilo_nas.cli.tables import render_rows
+from hilo_nas.cli.text import verbatim
+from hilo_nas.plurals import count_of
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.resolve import reading_of
 
 if TYPE_CHECKING:
-    from hilo_nas.data.reading import ReadOptions
+    from hilo_nas.data.check import Checked
 
 __all__ = ["app"]
 
-app = App(help="Look at images, check them, and write them as they are read.")
+app = App(
+    help="Look at images, check them, and write them as they are read.\n\n"
+    "The settings of a search that begin with `data.` apply; `hilo-nas config` lists them."
+)
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Images, as `hilo-nas search --data` takes them.")]
-ValData = Annotated[
-    str | None, typer.Option(metavar="DATA", help="Images to score on; a part of SOURCE is held out if left out.")
+ImgSize = Annotated[
+    int | None,
+    typer.Option(min=8, max=1024, help="Side in pixels to which images are resized; proxy.img_size, else 64."),
 ]
-ImgSize = Annotated[int, typer.Option(min=8, max=1024, help="Side in pixels to which images are resized.")]
-GroupBy = Annotated[str | None, typer.Option(metavar="REGEX", help="Split as `hilo-nas search --group-by` does.")]
+_IMG_SIZE = 64
+
+_SHOW = """Examples:
+hilo-nas data show cifar10/train.tar -o sheet.png --img-size 32
+hilo-nas data show icons/ -o sheet.png --set data.background=gray"""
+_CHECK = """Examples:
+hilo-nas data check scans/ --set data.val_source=scans-2024/
+hilo-nas data check scans/ --set data.class_from=last --format json"""
+_WRITE = """Examples:
+hilo-nas data write scans/ scans-png/
+hilo-nas data write scans/ scans-png/ --config search.yaml"""
 
 
-@app.command("show", epilog="Example: hilo-nas data show cifar10/train.tar -o sheet.png --img-size 32")
+@app.command("show", epilog=verbatim(_SHOW))
+@takes_settings()
 def show(
+    config: SearchConfig,
     source: Source,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="PNG file to write.")],
-    img_size: ImgSize = 64,
-    class_from: ClassFrom = None,
-    background: Background = None,
-    value_range: ValueRange = None,
-    skip_broken: SkipBroken = None,
+    img_size: ImgSize = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE even if it is no earlier sheet.")] = False,
-    cache_dir: CacheDir = None,
 ) -> None:
     """Write a contact sheet: six images of each class, as networks are trained on them."""
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.prepare import prepare_data
     from hilo_nas.data.sheet import check_target, write_sheet
 
-    options = _options(class_from, background, value_range, skip_broken)
     check_target(output, force=force)
     with build_display(build_console(stderr=True)) as display:
-        data = prepare_data(source, img_size, cache_dir=cache_dir, options=options, emit=display)
-        shown = write_sheet(data, output)
+        data = prepare_data(
+            source,
+            img_size or config.proxy.img_size or _IMG_SIZE,
+            cache_dir=config.data.cache_path,
+            val_data=config.data.val_source,
+            group_by=config.data.group_by,
+            options=reading_of(config),
+            emit=display,
+        )
+        shown = write_sheet(data, output, config.data.group_by)
     of_all = "" if shown == data.num_classes else f" of {data.num_classes:,}, evenly chosen"
     echo(f"wrote {output}: {shown:,} classes{of_all}")
 
 
-@app.command("check", epilog="Example: hilo-nas data check scans/ --val-data scans-2024/")
-def check(
-    source: Source,
-    val_data: ValData = None,
-    img_size: ImgSize = 64,
-    class_from: ClassFrom = None,
-    background: Background = None,
-    value_range: ValueRange = None,
-    cache_dir: CacheDir = None,
-) -> None:
+@app.command("check", epilog=verbatim(_CHECK))
+@takes_settings()
+def check(config: SearchConfig, source: Source, img_size: ImgSize = None, output: Output = Format.table) -> None:
     """Read all images and list all faults: broken files, copies, wrong labels, overlaps, nearly empty classes.
 
     Exit code 0 without faults, 1 with.
@@ -70,33 +88,43 @@ def check(
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.check import check_data
 
-    options = _options(class_from, background, value_range, None)
     with build_display(build_console(stderr=True)) as display:
-        checked = check_data(source, img_size, cache_dir=cache_dir, val_data=val_data, options=options, emit=display)
-    for part in checked.sets:
-        first, *rest = part.to_lines()
-        echo("\n".join([first, *(f"  {line}" for line in rest)]))
-    for fault in checked.faults:
-        echo(f"fault: {fault.text}")
-    echo(f"{len(checked.faults)} faults" if len(checked.faults) != 1 else "1 fault")
+        checked = check_data(
+            source,
+            img_size or config.proxy.img_size or _IMG_SIZE,
+            cache_dir=config.data.cache_path,
+            val_data=config.data.val_source,
+            options=reading_of(config),
+            emit=display,
+        )
+    _print(checked, output)
     if checked.faults:
         raise typer.Exit(1)
 
 
-@app.command("write", epilog="Example: hilo-nas data write scans/ scans-png/")
+def _print(checked: Checked, output: Format) -> None:
+    if output is Format.json:
+        echo(json.dumps(dataclasses.asdict(checked), indent=1))
+    elif output is Format.csv:
+        echo(render_rows(("kind", "text"), map(dataclasses.asdict, checked.faults)), nl=False)
+    else:
+        for part in checked.sets:
+            first, *rest = part.to_lines()
+            echo("\n".join([first, *(f"  {line}" for line in rest)]))
+        for fault in checked.faults:
+            echo(f"fault: {fault.text}")
+        echo(count_of(len(checked.faults), "fault"))
+
+
+@app.command("write", epilog=verbatim(_WRITE))
+@takes_settings()
 def write(
+    config: SearchConfig,
     source: Source,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
-    val_data: ValData = None,
-    group_by: GroupBy = None,
-    class_from: ClassFrom = None,
-    background: Background = None,
-    value_range: ValueRange = None,
-    skip_broken: SkipBroken = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that holds files: the same names are replaced.")
     ] = False,
-    cache_dir: CacheDir = None,
 ) -> None:
     """Write images as they are read: upright 8-bit RGB PNG files in train/CLASS and validation/CLASS.
 
@@ -105,15 +133,14 @@ def write(
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.write import CLASS_MAP, write_data
 
-    options = _options(class_from, background, value_range, skip_broken)
     with build_display(build_console(stderr=True)) as display:
         written = write_data(
             source,
             folder,
-            cache_dir=cache_dir,
-            val_data=val_data,
-            group_by=group_by,
-            options=options,
+            cache_dir=config.data.cache_path,
+            val_data=config.data.val_source,
+            group_by=config.data.group_by,
+            options=reading_of(config),
             force=force,
             emit=display,
         )
@@ -122,12 +149,3 @@ def write(
     echo(f"wrote {folder}: {written.counts['train']:,} training and {written.counts['validation']:,} validation images")
     paths = shlex.join(["--data-dir", str(folder), "--class-map", str(folder / CLASS_MAP)])
     echo(f"Train on them with timm's train.py: python train.py -c train.yaml {paths}")
-
-
-def _options(
-    class_from: str | None, background: str | None, value_range: str | None, skip_broken: bool | None
-) -> ReadOptions:
-    from hilo_nas.data.reading import ReadOptions
-
-    fields = reading_fields(class_from, background, value_range, skip_broken)
-    return ReadOptions(**{name: value for name, value in fields.items() if value is not None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,6 @@ from hilo_nas.figures import figure, with_spread
 from hilo_nas.searching.config import SearchConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from hilo_nas.api import Measured
 
 __all__ = ["EXAMPLES", "HELP", "run"]
@@ -71,7 +70,7 @@ def _print(timing: Measured, output: Format, console: Console) -> None:
         }
         echo(json.dumps(content, indent=1))
     elif timing.measurements:
-        _print_cohort_table(frame, console)
+        _print_cohort_table(frame.to_dict("records"), console)
         first = next(iter(timing.measurements.values()))
         console.print(
             f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ± half of the 95 % interval; "
@@ -87,9 +86,8 @@ def _print(timing: Measured, output: Format, console: Console) -> None:
             errors.print(f"{name} could not be timed: {error}", soft_wrap=True)
 
 
-def _print_cohort_table(frame: pd.DataFrame, console: Console) -> None:
+def _print_cohort_table(rows: Sequence[Mapping[Any, Any]], console: Console) -> None:
     """Prints a row per network: speed with its interval, ratio to the first, latency, memory."""
-    rows: list[dict[Any, Any]] = frame.to_dict("records")
     columns = [
         Column("network", [row["name"] for row in rows], justify="left"),
         Column("px", [str(row["img_size"]) for row in rows], rank=3),

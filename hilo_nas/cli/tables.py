@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -20,7 +22,7 @@ from hilo_nas.one_line import one_line
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Metric, metric_named
 from hilo_nas.records import TrialRecord
 
-__all__ = ["MOST_TIES", "Column", "metric_of", "print_columns", "print_front_table", "rows_of"]
+__all__ = ["MOST_TIES", "Column", "metric_of", "print_columns", "print_front_table", "render_rows", "rows_of"]
 
 _UNBOUNDED = 10_000
 """Terminal columns that any table fits into."""
@@ -147,6 +149,15 @@ def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
         kept.remove(last)
     console.print(table, width=max(width, console.width), crop=False, no_wrap=True)
     return [column.name for column in columns if column not in kept]
+
+
+def render_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns rows as CSV with a header, which stands there without rows as well."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _build_table(columns: Sequence[Column]) -> Table:

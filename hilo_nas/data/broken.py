@@ -58,7 +58,7 @@ class BrokenImages:
         if not counts:
             raise DataError(f"{head}No image is left. Repair or convert them.")
         if not skip:
-            raise DataError(f"{head}Repair, convert or remove them, or leave them out with --skip-broken.")
+            raise DataError(f"{head}Repair, convert or remove them, or leave them out with data.skip_broken=true.")
         if lost:
             named = ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
             raise DataError(f"{head}No image is left of {named}. Repair or convert them, or remove the class.")

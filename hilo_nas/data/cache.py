@@ -180,7 +180,7 @@ def _check_foreign(cache_dir: Path) -> list[Path]:
     if foreign and not ownership.has_marker(cache_dir):
         raise StorageError(
             f"{cache_dir} must be a folder of the image cache alone, but it has no marker of one and holds "
-            f"{_shown(foreign)}: nothing was removed. Name another folder with --cache-dir, or remove the sets of "
+            f"{_shown(foreign)}: nothing was removed. Name another folder with data.cache_dir, or remove the sets of "
             f"hilo-nas by hand; `hilo-nas cache list` shows those in {cache_dir / 'data' / 'sets'}."
         )
     return foreign

@@ -43,8 +43,8 @@ def find_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> str | 
     if nested is not None:
         raise DataError(
             f"{text}/{nested} holds folders of the same names as its neighbors ({listed(sorted(inner[nested]))}). "
-            "Remove it if it is a copy. Or use --class-from last to read them as one class each, or --class-from first "
-            f"if {nested} is a class."
+            "Remove it if it is a copy. Or set data.class_from=last to read them as one class each, or "
+            f"data.class_from=first if {nested} is a class."
         )
     tops = [name for name, below in inner.items() if below or role_of(name) not in ("held", "aside")]
     below = [name for top in tops for name in inner[top]]
@@ -56,12 +56,12 @@ def find_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> str | 
         if is_beside_held or _is_series(tops) or all(len(name) == 1 for name in tops):
             raise DataError(
                 f"one level of folders must be the classes, but {outer} of {text} hold the same ones: {deeper}. "
-                f"Use --class-from last to train on {deeper}, --class-from first to train on {outer}, or --class-from "
-                "path to train on each pair."
+                f"Set data.class_from=last to train on {deeper}, data.class_from=first to train on {outer}, or "
+                "data.class_from=path to train on each pair."
             )
         return (
-            f"{outer} of {text} are the classes, and hold the same folders: {deeper}. If those are the classes, use "
-            "--class-from last; for each pair, --class-from path; if this is right, --class-from first"
+            f"{outer} of {text} are the classes, and hold the same folders: {deeper}. If those are the classes, set "
+            "data.class_from=last; for each pair, data.class_from=path; if this is right, data.class_from=first"
         )
     return None
 
@@ -111,8 +111,8 @@ def check_parts(text: str, names: Sequence[str], beside: Mapping[str, int], are_
     raise DataError(
         f"folders and archives must name classes, but those of {text} are {listed(sorted(names))}, which look like "
         f"parts of a data set.{lies} Give each image a label file of its name (000.jpg and 000.cls), or name the "
-        "classes in a function, for instance from a .csv (--data FILE.py:FUNCTION). Use --class-from first if they are "
-        "classes, or --class-from last if classes are the folders in them."
+        "classes in a function, for instance from a .csv (--data FILE.py:FUNCTION). Set data.class_from=first if they "
+        "are classes, or data.class_from=last if classes are the folders in them."
     )
 
 

@@ -6,7 +6,7 @@ The function is called without arguments, in the training process, and returns a
 * `image` is a PIL image, a numpy array (H, W), (H, W, 1) or (H, W, 3), or the bytes of an image file; arrays may be of
   integers or floats, and those of more than 8 bits are scaled as `ReadOptions.value_range` says;
 * `class_name` is a text; there must be two classes or more;
-* `member` is a text that names the image, in messages and for `--group-by`; `item 0`, `item 1` ... if left out.
+* `member` is a text that names the image, in messages and for `data.group_by`; `item 0`, `item 1` ... if left out.
 
 For instance, in `scans.py`:
 
@@ -18,7 +18,7 @@ For instance, in `scans.py`:
             if kind != "blurred":
                 yield file.read_bytes(), kind, f"{patient}/{file.name}"
 
-    hilo-nas search litv2_cifar --data scans.py:load --group-by '^[^/]+'
+    hilo-nas search litv2_cifar --data scans.py:load --set data.group_by='^[^/]+'
 
 Images are read once, into the cache. They are read again when the function's file changes, and only then: what the file
 imports or reads is not watched, but `hilo-nas cache clear scans.py:load` forgets what was read. Images may be mirrored.

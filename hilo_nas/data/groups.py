@@ -139,6 +139,6 @@ def _cannot_split(class_name: str, n_images: int, n_groups: int) -> str:
     told = "are all of one group" if n_groups == 1 else f"are of {n_groups} groups that other classes need as well"
     return (
         f"every class needs images on both sides of the split, but the {n_images} of {class_name!r} {told}. Make the "
-        "groups smaller with another --group-by, remove images that lie under several labels, add images, or name "
-        "validation images with --val-data."
+        "groups smaller with another data.group_by, remove images that lie under several labels, add images, or name "
+        "validation images with data.val_source."
     )

@@ -112,7 +112,9 @@ def prepare_data(
         StorageError: The cache cannot be written.
     """
     if group_by is not None and val_data is not None:
-        raise UsageError("--group-by is for a split, but with --val-data nothing is split. Leave out one of them.")
+        raise UsageError(
+            "data.group_by is for a split, but with data.val_source nothing is split. Leave out one of them."
+        )
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
@@ -233,12 +235,12 @@ def _usable_classes(entry: CacheEntry, spec: SourceSpec, options: ReadOptions, e
     if not options.skip_broken:
         raise DataError(
             f"{law}, but got {named}: in {spec.text}. Add images, remove these classes, leave them out with "
-            "--skip-broken, or name validation images with --val-data."
+            "data.skip_broken=true, or name validation images with data.val_source."
         )
     usable = tuple(name for name in entry.class_names if name not in scarce)
     if len(usable) < 2:
         raise DataError(f"{law}, but without {named} fewer than two classes are left: in {spec.text}. Add images.")
-    emit(Notice(level="warning", text=f"--skip-broken leaves out classes without 2 distinct images: {named}"))
+    emit(Notice(level="warning", text=f"data.skip_broken leaves out classes without 2 distinct images: {named}"))
     return usable
 
 
@@ -246,7 +248,7 @@ def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_
     if val.content_hash == entry.content_hash:
         raise DataError(
             f"training and validation images must differ, but {spec.text} and {val_spec.text} hold the same "
-            "(of a folder with splits, train is read). Name the validation split itself, or leave --val-data out."
+            "(of a folder with splits, train is read). Name the validation split itself, or leave data.val_source out."
         )
     if unknown := [name for name in val.class_names if name not in entry.class_names]:
         raise DataError(
@@ -331,7 +333,7 @@ def _hash_split(data: CachedData, places: Places, group_by: str | None, emit: Em
     total = count_of(data.n_images, "image")
     emit(Notice(text=f"{total} in {count_of(len(np.unique(groups)), 'group')} by {group_by!r}"))
     if alone:
-        unmatched = f"{alone:,} of {total} {agree(alone, 'does', 'do')} not match --group-by {group_by!r}"
+        unmatched = f"{alone:,} of {total} {agree(alone, 'does', 'do')} not match data.group_by {group_by!r}"
         emit(Notice(level="warning", text=f"{unmatched}: {agree(alone, 'it', 'each')} is a group of its own"))
     return _hash_of(data.content_hash, hash_groups(digests, groups))
 

@@ -74,13 +74,18 @@ def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Ima
     return sheet, len(shown)
 
 
-def write_sheet(data: CachedData, path: Path) -> int:
+def write_sheet(data: CachedData, path: Path, group_by: str | None = None) -> int:
     """Writes the sheet as a PNG file and returns how many classes are on it.
+
+    Args:
+        data: The prepared images.
+        path: The file.
+        group_by: `ProxyPlan.group_by`.
 
     Raises:
         StorageError: The image cache is gone or damaged, or the file cannot be written.
     """
-    sheet, shown = draw_sheet(data)
+    sheet, shown = draw_sheet(data, group_by)
     write_atomically(path, _png_of(sheet))
     return shown
 

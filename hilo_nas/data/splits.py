@@ -94,7 +94,7 @@ def _describe_level(rest: Mapping[int, Folders], dropped: Sequence[str], class_f
         return f"classes are the innermost folders{below}, such as {deepest.rpartition('/')[2]} of {deepest}"
     return (
         f"classes are the first folder level{below}; images lie {depth} levels deep, such as in {deepest} "
-        "(--class-from path makes each path a class, --class-from last each innermost folder)"
+        "(data.class_from=path makes each path a class, data.class_from=last each innermost folder)"
     )
 
 

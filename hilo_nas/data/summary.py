@@ -67,7 +67,7 @@ class DataSummary:
     train: SetSummary
     """The training source, without classes left out."""
     validation: SetSummary | None
-    """The source of --val-data."""
+    """The source of `data.val_source`."""
     n_training: int
     n_scored: int
     img_size: int
@@ -78,7 +78,7 @@ class DataSummary:
         if self.validation is None:
             split = f"split: {self.n_training:,} to train on, {self.n_scored:,} held out to score on"
         else:
-            split = f"split: all {self.n_training:,} to train on, {self.n_scored:,} of --val-data to score on"
+            split = f"split: all {self.n_training:,} to train on, {self.n_scored:,} of data.val_source to score on"
         others = [] if self.validation is None else self.validation.to_lines()
         return [*self.train.to_lines(), *others, f"{split}, at {self.img_size} px"]
 
@@ -148,10 +148,12 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"turned upright by their EXIF orientation: {count_of(turned, 'image')}")
     if composited := facts.get("n_composited"):
         ground = facts.get("background", "white")
-        lines.append(f"transparent: {count_of(composited, 'image')}, composited on {ground}; --background sets another")
+        lines.append(
+            f"transparent: {count_of(composited, 'image')}, composited on {ground}; data.background sets another"
+        )
     if scaled := facts.get("n_scaled"):
         deep, bounds = count_of(scaled, "image"), render_range(*(facts.get("value_range") or (0, 0)))
-        lines.append(f"more than 8 bits: {deep}, scaled from the range {bounds}; --value-range sets another")
+        lines.append(f"more than 8 bits: {deep}, scaled from the range {bounds}; data.value_range sets another")
         if (rest := facts.get("n_images", scaled) - scaled) > 0:
             lines.append(f"8 bits: {count_of(rest, 'other image')}, not scaled")
         if 0 < (floats := facts.get("n_float", 0)) < scaled:
@@ -165,7 +167,7 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
     if cut := facts.get("n_cut"):
         lines.append(f"not square, cropped to the centre: {count_of(cut, 'image')}")
     if broken := facts.get("broken"):
-        lines.append(f"broken and left out (--skip-broken): {count_of(len(broken), 'image')}")
+        lines.append(f"broken and left out (data.skip_broken): {count_of(len(broken), 'image')}")
     return lines
 
 

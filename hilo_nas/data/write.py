@@ -249,7 +249,7 @@ class _Writer:
         ways = [
             *(["Allow more memory with HILO_NAS_DECODE_MIB."] if large else []),
             *(["Let nothing change the images meanwhile."] if changed else []),
-            *([] if self._options.skip_broken else ["Or leave them out with --skip-broken."]),
+            *([] if self._options.skip_broken else ["Or leave them out with data.skip_broken=true."]),
             "Write to an empty folder.",
         ]
         raise DataError("\n".join([text, " ".join(ways)]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
+from typing import Any
 
+from hilo_nas.commands import command, setting_words
 from hilo_nas.data.reading import render_range
 from hilo_nas.local import load_local
 from hilo_nas.manifest import Manifest
@@ -18,22 +19,21 @@ def hints_of_writing(folder: StoredStudy, manifest: Manifest) -> list[str]:
     if not manifest.data.unlike_timm:
         return []
     local = load_local(folder.local_path).values
-    words = ["hilo-nas", "data", "write", str(local.get("data") or manifest.data.name), "DIR"]
-    given = {
-        "val_data": local.get("val_data"),
-        "group_by": manifest.plan.group_by,
-        **{name: value for name, value in manifest.data.reading.items() if name != "skip_broken"},
-    }
-    for name, value in given.items():
-        if value is not None:
-            text = render_range(*value) if name == "value_range" else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
-    words += ["--skip-broken"] * bool(manifest.data.reading.get("skip_broken"))
+    source = str(local.get("data") or manifest.data.name)
+    given = {"val_source": local.get("val_data"), "group_by": manifest.plan.group_by, **manifest.data.reading}
+    settings = {f"data.{name}": _text_of(value) for name, value in given.items() if value is not None}
     why = "; ".join(manifest.data.unlike_timm)
     warning = ""
-    if is_plugin(words[3]) and not local.get("data"):
+    if is_plugin(source) and not local.get("data"):
         warning = " This runs a function that the study's author names: look at its code before you do so."
     return [
         f"timm would read these images otherwise: {why}. Write them as they were read, and train on DIR:{warning}",
-        f"  {shlex.join(words)}",
+        f"  {command('data', 'write', source, 'DIR', *setting_words(settings))}",
     ]
+
+
+def _text_of(value: Any) -> str:
+    """Returns the value of a setting as it is typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return render_range(*value) if isinstance(value, list) else str(value)

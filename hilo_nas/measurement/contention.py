@@ -59,7 +59,7 @@ class Contention:
         """What to do about it, as a sentence."""
         if self.can_pass:
             return "Time again when that work has ended."
-        return "Raise that limit, or use as many --threads as it allows."
+        return "Raise that limit, or set timing.threads to the number that it allows."
 
     @property
     def _share(self) -> float:

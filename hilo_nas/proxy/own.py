@@ -9,7 +9,7 @@ the score is exact. Which images it looks at is its own affair: of `--data` it i
   search trains on; it has as many classes as `--data`, or `build_model(num_classes=...)`;
 * `budget` is a number of training images, `--proxy-images`: what all networks are given alike;
 * `seed` is the training's; torch's own generator has it already, and again after each `build_model()`;
-* `callback(images_seen, score=None)` tells how far it is. Silent for `--idle-timeout`, a function counts as hung.
+* `callback(images_seen, score=None)` tells how far it is. Silent for `study.idle_timeout_s`, a function counts as hung.
 
 For instance, in `mine.py`, a training like no other:
 

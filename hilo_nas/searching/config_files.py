@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -114,7 +114,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def parse_setting(text: str) -> dict[str, Any]:
-    """Returns the field that `SECTION.FIELD=VALUE` sets; the value is YAML.
+    """Returns the field that `SECTION.FIELD=VALUE` sets.
+
+    A text is taken as it stands, because in YAML `#336699` is a comment and `[0-9]+` a list; any other value is YAML.
 
     Raises:
         UsageError: The text is of no such form.
@@ -124,10 +126,15 @@ def parse_setting(text: str) -> dict[str, Any]:
     if not equals or (not dot and section != "space"):
         raise UsageError(f"a setting must be SECTION.FIELD=VALUE such as timing.compile=true, but got {text!r}")
     try:
-        read = parse_yaml(value)
+        read = (value.strip() or None) if _is_text(section, field) else parse_yaml(value)
     except yaml.YAMLError as error:
         raise UsageError(f"{name} must be a YAML value, but got {value!r} ({' '.join(str(error).split())})") from error
     return {section: {field: read}} if dot else {section: read}
+
+
+def _is_text(section: str, field: str) -> bool:
+    kind = type(getattr(SearchConfig(), section, None))
+    return dataclasses.is_dataclass(kind) and get_type_hints(kind).get(field) == str | None
 
 
 def read_fields(path: Path) -> dict[str, Any]:

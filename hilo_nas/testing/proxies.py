@@ -36,6 +36,7 @@ from hilo_nas.proxy.work import Work
 __all__ = ["DeclarationChecks", "ProxyChecks"]
 
 _TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
+_OF_RUNGS = {"proxy.reduction_factor", "proxy.rung_ratio", "proxy.raise_budget"}
 _CHILD = """
 import sys
 from hilo_nas.proxy.kinds import proxy_named
@@ -69,9 +70,9 @@ class DeclarationChecks:
         proxy, options = self.proxy, self.proxy.options
         assert options <= set(OPTIONS), f"unknown: {options - set(OPTIONS)}"
         assert proxy.has_budget or not proxy.has_rungs, "rungs are of a budget"
-        assert proxy.has_rungs or not options & {"eta", "raise_budget"}, "eta and raise_budget are of rungs"
-        assert "metric" in options or len(proxy.metrics) == 1, "a choice of metrics is the option metric"
-        assert proxy.sees_images or "group_by" not in options
+        assert proxy.has_rungs or not options & _OF_RUNGS, f"{', '.join(sorted(_OF_RUNGS))} are of rungs"
+        assert "proxy.metric" in options or len(proxy.metrics) == 1, "a choice of metrics is the setting proxy.metric"
+        assert proxy.sees_images or "data.group_by" not in options
         assert proxy.needs_data or not proxy.sees_images
         assert proxy.work is not None or not proxy.prepares, "work is done in a worker"
         assert proxy.version

@@ -29,7 +29,7 @@ def advise(condition: Condition, *, cores: int, flags: set[str] | None) -> list[
     if condition.threads is not None and condition.threads > cores:
         found.append(
             f"{condition.threads} threads were asked for, but this process may use {cores} cores: threads that wait "
-            f"for each other are timed. Use --threads {cores} or fewer."
+            f"for each other are timed. Set timing.threads={cores}, or fewer."
         )
     if "fp16" in condition.precision and flags is not None and not flags & _FP16_FLAGS:
         found.append(

@@ -50,7 +50,7 @@ def fuse(model: nn.Module, image: torch.Tensor) -> tuple[nn.Module, str]:
     if not difference <= _TOLERANCE:
         raise ConversionError(
             f"a fused network must give the same output, but {type(model).__name__}'s differs by {difference:.1e} of "
-            "the largest. Time it with --no-fused."
+            "the largest. Set timing.fused=false to time the training form."
         )
     return fused, done
 

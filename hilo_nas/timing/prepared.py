@@ -74,8 +74,8 @@ def capture_graph(call: Call, device: torch.device) -> Call:
         if is_out_of_memory(error):
             raise
         raise RuntimeError(
-            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Leave out "
-            "--cuda-graph."
+            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Set "
+            "timing.cuda_graph=false."
         ) from error
     return graph.replay
 

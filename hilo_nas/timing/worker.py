@@ -135,7 +135,7 @@ class Worker:
             if not self._connection.poll(timeout_s):
                 raise WorkerHungError(
                     f"{self._name} was silent for {timeout_s:g} s and was ended. "
-                    f"See {self._log.name} for what it printed, or raise --idle-timeout."
+                    f"See {self._log.name} for what it printed, or raise study.idle_timeout_s."
                 )
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, ConnectionError) as error:

@@ -176,13 +176,13 @@ def test_what_a_function_of_images_gives_is_checked(refused, home):
 
 def test_a_group_that_is_no_regular_expression_is_refused_with_the_position(refused, home):
     said = refused("search", "--set", "data.group_by=patient(", code=2)
-    assert "group_by must be a regular expression, but got 'patient('" in said
+    assert "data.group_by must be a regular expression, but got 'patient('" in said
     assert "at position 7" in said
     assert no_study_was_made(home)
 
 
 def test_groups_without_a_split_are_refused(refused, home):
-    said = refused("search", "--data", "digits", "--set", "data.val_source=digits", "--set", "data.group_by=p", code=2)
+    said = refused("search", "--data", "digits", "--set", "data.val_source=d", "--set", "data.group_by=p", code=2)
     assert "give either data.group_by or data.val_source, not both: with validation data nothing is split" in said
     assert no_study_was_made(home)
 
@@ -331,7 +331,7 @@ def test_debug_shows_the_traceback(home):
 
 def test_an_empty_cache_is_listed_and_a_wrong_name_refused(refused, home, capsys):
     assert main(["cache", "list"]) == 0
-    assert capsys.readouterr().out.startswith("0 in ")
+    assert capsys.readouterr().out.startswith("0 sets in ")
     assert "ghost" in refused("cache", "clear", "ghost", code=2)
 
 

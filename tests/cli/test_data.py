@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import json
 import shlex
 
 import pytest
@@ -26,6 +29,22 @@ def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):
     assert out.endswith("2 faults\n")
 
 
+def test_a_check_is_written_as_csv_and_as_json(images, capsys):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    check = ["data", "check", str(folder), "--img-size", "8", "--format"]
+    assert main([*check, "csv"]) == 0
+    assert capsys.readouterr().out == "kind,text\n"
+    (folder / "dogs" / "10.png").write_bytes((folder / "cats" / "0.png").read_bytes())
+    (folder / "dogs" / "torn.png").write_bytes(b"no image")
+    assert main([*check, "csv"]) == 1
+    rows = [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert {row["kind"] for row in rows} >= {"broken", "labels"}
+    assert main([*check, "json"]) == 1
+    content = json.loads(capsys.readouterr().out)
+    assert content["faults"] == rows
+    assert content["sets"][0]["most"] == {"name": "dogs", "images": 11}
+
+
 def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(images, capsys, tmp_path):
     for names in (("left", "right"), ("fold1", "fold2")):
         for name in names:
@@ -38,7 +57,7 @@ def test_levels_that_may_both_be_classes_are_a_fault_and_either_can_be_chosen(im
     assert out.startswith("fault: one level of folders must be the classes, but fold1 and fold2 of")
     assert out.endswith("\n1 fault\n")
     for level, classes in (("last", 2), ("first", 2), ("path", 4)):
-        main(["data", "check", str(hands), "--img-size", "8", "--class-from", level])
+        main(["data", "check", str(hands), "--img-size", "8", "--set", f"data.class_from={level}"])
         assert f"40 images of {classes} classes" in capsys.readouterr().out
 
 
@@ -88,9 +107,34 @@ def test_a_sheet_replaces_an_earlier_one_and_nothing_else_unless_forced(images, 
     assert mine.read_bytes() == before
 
 
+def test_images_are_read_by_the_settings_of_a_search(images, capsys, tmp_path):
+    folder = images.folder("pets", {"cats": 10, "dogs": 10})
+    Image.new("RGBA", (12, 12), (9, 9, 9, 9)).save(folder / "cats" / "clear.png")
+    config = {"data": {"background": "gray", "cache_dir": str(tmp_path / "theirs")}, "proxy": {"img_size": 16}}
+    (tmp_path / "search.yaml").write_text(json.dumps(config))
+    given = ["--config", str(tmp_path / "search.yaml"), "--set"]
+    show = ["data", "show", str(folder), "-o", str(tmp_path / "sheet.png"), *given]
+    assert main([*show, "data.background=#336699"]) == 0
+    said = capsys.readouterr().err
+    assert "composited on #336699" in said
+    assert "held out to score on, at 16 px" in said
+    assert (tmp_path / "theirs" / "data").is_dir()
+    for command in (show, ["data", "write", str(folder), str(tmp_path / "out"), *given]):
+        assert main([*command, "data.group_by=[a-z]+/[0-4]"]) == 0
+        assert "21 images in " in (said := capsys.readouterr().err)
+        assert "by '[a-z]+/[0-4]'" in said
+    others = images.folder("others", {"cats": 3, "dogs": 3}, seed=1)
+    assert main([*show, f"data.val_source={others}"]) == 0
+    assert "split: all 21 to train on, 6 of data.val_source to score on" in capsys.readouterr().err
+    assert main(["data", "check", str(folder), *given, f"data.val_source={others}"]) == 1
+    out = capsys.readouterr().out
+    assert "others: 6 images of 2 classes" in out
+    assert "composited on gray" in out
+
+
 def test_an_option_that_cannot_be_is_refused(images, capsys):
     folder = images.folder("pets", {"cats": 10, "dogs": 10})
-    assert main(["data", "check", str(folder), "--value-range", "9,3"]) == 2
+    assert main(["data", "check", str(folder), "--set", "data.value_range=9,3"]) == 2
     assert "value_range must rise" in capsys.readouterr().err
 
 
@@ -102,8 +146,8 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     why, command = hints_of_writing(folder, manifest)
     assert "images of more than 8 bits are scaled" in why
     assert shlex.split(command) == [
-        "hilo-nas", "data", "write", "my scans", "DIR", "--group-by", "^[^/]+", "--class-from", "path",
-        "--value-range", "0.5,1234567", "--skip-broken",
+        "hilo-nas", "data", "write", "my scans", "DIR", "--set", "data.group_by=^[^/]+",
+        "--set", "data.class_from=path", "--set", "data.value_range=0.5,1234567", "--set", "data.skip_broken=true",
     ]  # fmt: skip
     assert "runs a function" not in why
     theirs = dataclasses.replace(manifest, data=dataclasses.replace(data, name="evil.py:load"))
@@ -114,7 +158,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
 
 def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, capsys, tmp_path):
     folder, out = images.folder("pets", {"big cats": 5, "dogs/9": 5, "dogs/10": 5}), tmp_path / "my out"
-    assert main(["data", "write", str(folder), str(out), "--class-from", "path"]) == 0
+    assert main(["data", "write", str(folder), str(out), "--set", "data.class_from=path"]) == 0
     *renamed, wrote, hint = capsys.readouterr().out.splitlines()
     assert renamed == [
         "class 'dogs/9' is in the folder 'dogs_9'",
@@ -130,4 +174,4 @@ def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, cap
 @pytest.mark.parametrize("command", ["show", "check", "write"])
 def test_the_commands_have_help(command, capsys):
     assert main(["data", command, "--help"]) == 0
-    assert "--class-from" in capsys.readouterr().out
+    assert "--set NAME=VALUE" in capsys.readouterr().out

@@ -33,8 +33,9 @@ def test_a_search_trains_on_what_a_function_gives_and_holds_whole_groups_out(tmp
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
     (tmp_path / "tiny.yaml").write_text(SPACE)
     (tmp_path / "scans.py").write_text(FUNCTION)
-    options = ("--data", "scans.py:load", "--group-by", r"patient(\d)", "--study", "blobs", "--seconds", "0.2")
-    assert main(["search", "tiny.yaml", *options, "--no-remeasure", "--device", "cpu"]) == 0
+    unhurried = ("--set", "timing.remeasure=false")
+    options = ("--data", "scans.py:load", "--set", r"data.group_by=patient(\d)", "--set", "timing.seconds=0.2")
+    assert main(["search", "tiny.yaml", *options, *unhurried, "--study", "blobs", "--device", "cpu"]) == 0
     assert r"40 images in 8 groups by 'patient(\\d)'" in " ".join(capsys.readouterr().out.split())
     study = tmp_path / "studies" / "blobs"
     manifest = yaml.safe_load((study / "manifest.yaml").read_text())
@@ -49,7 +50,7 @@ def test_a_search_trains_on_what_a_function_gives_and_holds_whole_groups_out(tmp
     (tmp_path / "scans.py").write_text("# a remark\n" + FUNCTION)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    again = ["search", "--study", str(study), "--until-trials", "1", "--no-remeasure"]
+    again = ["search", "--study", str(study), "--until-trials", "1", *unhurried]
     assert main(again) == 2
     said = " ".join(capsys.readouterr().err.split())
     named = f"--data {tmp_path.resolve()}/scans.py:load"

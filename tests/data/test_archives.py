@@ -370,7 +370,9 @@ def test_parts_of_a_data_set_are_refused_as_classes_unless_the_user_says_so(tmp_
     for name in names:
         files = {f"{i:03d}.png": png(i) for i in range(4)}
         pack(tmp_path / f"{name}.tar", files | ({f"{i:03d}{beside}": b"0" for i in range(4)} if beside else {}))
-    with pytest.raises(DataError, match=rf"(?s){names[0]}.*look like parts.*{beside}.*000\.cls.*--class-from first"):
+    with pytest.raises(
+        DataError, match=rf"(?s){names[0]}.*look like parts.*{beside}.*000\.cls.*data\.class_from=first"
+    ):
         read(tmp_path)
     assert read(tmp_path, class_from="first")[0].class_counts == dict.fromkeys(names, 4)
 

@@ -528,7 +528,7 @@ def test_all_broken_files_are_told_at_once_with_reasons_and_no_addresses(read):
         "cat/cut.jpg (",
     ):
         assert line in text
-    assert "--skip-broken" in text
+    assert "data.skip_broken=true" in text
     assert "0x" not in text
 
 

@@ -183,7 +183,7 @@ def test_a_class_that_whole_groups_cannot_split_is_named_with_the_way_out(labels
     if message is None:
         assert len(split(labels, groups, 0.2)[1]) in (2, 3)
     else:
-        with pytest.raises(DataError, match=message + r".*--val-data"):
+        with pytest.raises(DataError, match=message + r".*data\.val_source"):
             split(labels, groups, 0.2)
 
 
@@ -222,7 +222,7 @@ def test_groups_are_counted_and_images_that_do_not_match_are_told(scans):
         Notice(text=r"50 images in 14 groups by 'p\\d[iw]'"),
         Notice(
             level="warning",
-            text=r"2 of 50 images do not match --group-by 'p\\d[iw]': each is a group of its own",
+            text=r"2 of 50 images do not match data.group_by 'p\\d[iw]': each is a group of its own",
         ),
     ]
 
@@ -269,12 +269,12 @@ def test_the_grouping_is_part_of_the_datas_hash_and_the_names_are_not(scans, ima
 
 
 def test_a_class_in_one_group_is_refused_when_the_images_are_prepared(scans):
-    with pytest.raises(DataError, match=r"the 25 of 'ill' are all of one group.*another --group-by"):
+    with pytest.raises(DataError, match=r"the 25 of 'ill' are all of one group.*another data\.group_by"):
         prepare(scans, group_by=r"^\w+")
 
 
 def test_groups_and_validation_images_exclude_each_other(scans):
-    with pytest.raises(UsageError, match="with --val-data nothing is split"):
+    with pytest.raises(UsageError, match=r"with data\.val_source nothing is split"):
         prepare(scans, val_data=str(scans), group_by="p")
 
 

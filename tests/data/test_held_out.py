@@ -114,7 +114,9 @@ def test_images_of_two_sets_are_compared_with_their_classes():
 def test_classes_without_two_distinct_images_are_named_all_at_once(prepare, images, copied):
     folder = images.folder("pets", {"cats": 3, "dogs": 1, "owls": 1, "emus": 3})
     copied(folder, "owls/0.png", *(f"owls/{i}.png" for i in range(1, 20)))
-    with pytest.raises(DataError, match=r"'dogs' \(1 image\), 'owls' \(20 copies of 1 image\): .*--skip-broken"):
+    with pytest.raises(
+        DataError, match=r"'dogs' \(1 image\), 'owls' \(20 copies of 1 image\): .*data\.skip_broken=true"
+    ):
         prepare(folder)
 
 

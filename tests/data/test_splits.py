@@ -202,7 +202,7 @@ def test_the_whole_path_names_the_class_where_the_user_says_so():
     [
         (["cat", "dog"], ["classes are the folders"]),
         (["train/cat", "train/dog"], ["folders below train"]),
-        (["cat/2021/may", "dog/2021"], ["first folder level", "3 levels deep", "--class-from path"]),
+        (["cat/2021/may", "dog/2021"], ["first folder level", "3 levels deep", "data.class_from=path"]),
     ],
 )
 def test_the_level_of_the_classes_is_told(paths, words):
@@ -277,7 +277,7 @@ CROSSED = {
 
 @pytest.mark.parametrize("kind", CROSSED)
 def test_two_levels_that_may_both_be_classes_are_told_and_either_can_be_chosen(kind):
-    ways = r"--class-from last.*--class-from (first|path)"
+    ways = r"data\.class_from=last.*data\.class_from=(first|path)"
     if "sides" in kind:  # as cats/other and dogs/other are: the first level, as elsewhere
         classes, choice = choose(CROSSED[kind])
         assert {*classes} == {"left", "right"}

@@ -66,7 +66,7 @@ def test_validation_images_are_told_with_their_number(prepare, images, events):
     summary = summary_of(events)
     assert summary.validation is not None
     assert (summary.validation.name, summary.n_training, summary.n_scored) == ("more", 20, 6)
-    assert summary.to_lines()[-1] == "split: all 20 to train on, 6 of --val-data to score on, at 8 px"
+    assert summary.to_lines()[-1] == "split: all 20 to train on, 6 of data.val_source to score on, at 8 px"
 
 
 def test_what_was_changed_or_skipped_on_the_way_is_told_in_words():
@@ -87,10 +87,10 @@ def test_what_was_changed_or_skipped_on_the_way_is_told_in_words():
         "classes are the folders",
         "skipped because they are no images: 6 files (2 .txt, 1 without ending, 3 pipes or devices)",
         "turned upright by their EXIF orientation: 3 images",
-        "transparent: 2 images, composited on black; --background sets another",
-        "more than 8 bits: 1,500 images, scaled from the range 0,4095; --value-range sets another",
+        "transparent: 2 images, composited on black; data.background sets another",
+        "more than 8 bits: 1,500 images, scaled from the range 0,4095; data.value_range sets another",
         "not square, cropped to the centre: 1 image",
-        "broken and left out (--skip-broken): 1 image",
+        "broken and left out (data.skip_broken): 1 image",
     ]
     assert describe_facts({}) == []
 

@@ -112,7 +112,7 @@ def test_photos_too_large_to_be_written_are_told_with_the_way_out(photos, tmp_pa
     assert why == "2 images too large to be decoded in full size, at which images are written:"
     assert [line.split()[:4] for line in each] == [[f"{name}/0.jpg", "(1024", "x", "1024"] for name in ("cats", "dogs")]
     assert "HILO_NAS_DECODE_MIB" in way_out
-    assert "--skip-broken" in way_out
+    assert "data.skip_broken=true" in way_out
     monkeypatch.setenv("HILO_NAS_DECODE_MIB", "64")
     assert sum(write(photos, tmp_path / "more").counts.values()) == 10
 
@@ -134,7 +134,7 @@ def test_if_all_photos_are_too_large_that_is_the_error(photos, tmp_path, skip_br
         (photos / name / "1.jpg").write_bytes((photos / name / "0.jpg").read_bytes() + b" ")
     with pytest.raises(DataError, match="4 of 4 images") as caught:
         write(photos, tmp_path / "out", options=ReadOptions(skip_broken=skip_broken))
-    assert ("--skip-broken" in str(caught.value)) is not skip_broken
+    assert ("data.skip_broken=true" in str(caught.value)) is not skip_broken
 
 
 def test_images_that_change_between_reading_and_writing_are_told(images, tmp_path):

@@ -583,7 +583,7 @@ def test_a_speed_that_none_reaches_is_answered_with_the_fastest(study):
     ],
 )
 def test_exactly_one_way_of_choosing_is_wanted(study, ways):
-    with pytest.raises(UsageError, match="give exactly one of --trial N, --knee, and limits"):
+    with pytest.raises(UsageError, match="give exactly one of a trial's number, the knee, and limits"):
         choose_trial(study, **ways)
 
 

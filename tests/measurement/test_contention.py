@@ -114,5 +114,5 @@ def test_a_latency_of_a_contended_timing_is_as_unsure_as_its_speed():
 def test_a_cpu_limit_stays_and_the_way_out_is_another_than_waiting():
     limited = find_contention(state(0.0, throttled=1.0), threads=2, device=TWO)
     assert not limited.can_pass
-    assert "--threads" in limited.way_out
+    assert "timing.threads" in limited.way_out
     assert find_contention(state(1.0, throttled=0.2), threads=2, device=TWO).can_pass

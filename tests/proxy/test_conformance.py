@@ -117,8 +117,9 @@ defaults: {img_size: 32, batch_size: 4, proxy_img_size: 16, proxy_batch_size: 32
 
 
 def search(*arguments):
-    fixed = ("--data", "digits", "--device", "cpu", "--sampler", "random", "--seconds", "0.2", "--no-remeasure")
-    return main(["search", "tiny.yaml", *fixed, "--study", "demo", *arguments])
+    fixed = ("--data", "digits", "--device", "cpu", "--study", "demo")
+    settings = ("search.sampler=random", "timing.seconds=0.2", "timing.remeasure=false")
+    return main(["search", "tiny.yaml", *fixed, *(word for one in settings for word in ("--set", one)), *arguments])
 
 
 def test_a_search_is_scored_by_another_packages_proxy(toy, tmp_path, monkeypatch, capsys):

@@ -175,16 +175,24 @@ def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):
 
 
 USELESS = [
-    ("naswot", {"rungs": 2}, "rungs means nothing to the proxy naswot: it is of a training. Leave it out."),
-    ("naswot", {"proxy_images": 9}, "proxy_images means nothing to the proxy naswot: it has no budget. Leave it out."),
-    ("params", {"confirm": 2}, "confirm means nothing to the proxy params: no seed changes it. Leave it out."),
+    ("naswot", {"rungs": 2}, "proxy.rungs means nothing to the proxy naswot: it is of a training. Leave it out."),
+    ("naswot", {"proxy_images": 9}, "proxy.images means nothing to the proxy naswot: it has no budget. Leave it out."),
+    ("params", {"confirm": 2}, "proxy.confirm means nothing to the proxy params: no seed changes it. Leave it out."),
     (
         "macs",
         {"proxy_batch_size": 8},
-        "proxy_batch_size means nothing to the proxy macs: it is not given the images. Leave it",
+        "proxy.batch_size means nothing to the proxy macs: it is not given the images. Leave it",
     ),
-    ("m.py:f", {"val_data": "d"}, "val_data means nothing to the proxy m.py:f: it is not given the images. Leave it"),
-    ("dir/m.py:f", {"metric": "balanced"}, "metric means nothing to the proxy m.py:f: it is of a training. Leave it"),
+    (
+        "m.py:f",
+        {"val_source": "d"},
+        "data.val_source means nothing to the proxy m.py:f: it is not given the images. Leave it",
+    ),
+    (
+        "dir/m.py:f",
+        {"metric": "balanced"},
+        "proxy.metric means nothing to the proxy m.py:f: it is of a training. Leave it",
+    ),
 ]
 
 
@@ -199,7 +207,7 @@ def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, me
     ("proxy", "options"),
     [
         ("training", {"rungs": 2, "confirm": 1, "metric": "balanced", "proxy_images": 9}),
-        ("zico", {"confirm": 1, "proxy_batch_size": 8, "group_by": "a", "eta": 0}),
+        ("zico", {"confirm": 1, "proxy_batch_size": 8, "group_by": "a", "reduction_factor": 0}),
         ("m.py:f", {"confirm": 1, "proxy_images": 9}),
         ("params", {"confirm": 0}),
     ],

@@ -1,6 +1,6 @@
 """Layers to be timed in tests, as small as can be; each does one thing that a network may do to those who time it.
 
-They take a map (B, H, W, C) to a map. A subject is `{"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}`.
+They take a map (B, H, W, C) to a map. A subject is `{"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}`.
 """
 
 import os

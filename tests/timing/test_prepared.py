@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from measure import layers
+from timing import layers
 from timm.models.byobnet import MobileOneBlock
 from torch import nn
 
@@ -19,7 +19,7 @@ from hilo_nas.timing.device import peak_memory_mib
 from hilo_nas.timing.fuse import fuse
 from hilo_nas.timing.prepared import capture_graph, prepare, read_form
 
-MIXER = {"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}
+MIXER = {"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}
 SMALL = Condition(batch_size=2, img_size=8)
 
 
@@ -118,7 +118,9 @@ def test_networks_built_in_inference_mode_can_be_fused():
 @pytest.mark.parametrize("off", [1e-2, float("nan")])
 def test_a_fused_network_with_other_outputs_is_refused(off):
     model = layers.Lying(8, off=off).eval()
-    with pytest.raises(ConversionError, match=r"must give the same output, but Lying's differs by .*with --no-fused"):
+    with pytest.raises(
+        ConversionError, match=r"must give the same output, but Lying's differs by .*timing\.fused=false"
+    ):
         fuse(model, torch.randn(2, 4, 4, 8))
 
 
@@ -157,7 +159,7 @@ def test_many_compiled_networks_stay_compiled_side_by_side(monkeypatch):
     count = 12  # torch's own limit is 8 for networks of one class
     networks = []
     for i in range(count):
-        networks.append(ready({"layer": "measure.layers:Mixer", "arguments": {"dim": 8 + i}}, compile=True))
+        networks.append(ready({"layer": "timing.layers:Mixer", "arguments": {"dim": 8 + i}}, compile=True))
         output(networks[-1])
     assert len(compiled) == count
     for network in reversed(networks):
@@ -207,7 +209,7 @@ def test_a_training_step_leaves_gradients_on_the_network_though_timing_wants_non
     assert model.training
     output(found)  # nothing adds up from step to step
     assert all(torch.equal(parameter.grad, gradients[name]) for name, parameter in model.named_parameters())
-    assert found.form == "measure.layers.Mixer eager training" + " compiled" * bool(condition.get("compile"))
+    assert found.form == "timing.layers.Mixer eager training" + " compiled" * bool(condition.get("compile"))
 
 
 def test_a_steps_memory_is_the_same_after_other_steps():

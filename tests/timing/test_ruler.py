@@ -42,7 +42,7 @@ def ignore(event):
 
 
 class FakeWorker:
-    """Answers like `measure.throughput` in a worker process; `happen` may raise instead.
+    """Answers like `timing.throughput` in a worker process; `happen` may raise instead.
 
     Args:
         happen: Called with the function's name, the names of the networks and the number of the call.
@@ -306,8 +306,8 @@ def test_closing_ends_the_worker(ruler):
 
 # A real worker, timing layers as small as can be.
 
-LAYER = {"layer": "measure.layers:Sleeping", "arguments": {"dim": 8}}
-EXPLODING = {"layer": "measure.layers:Exploding", "arguments": {"dim": 8}}
+LAYER = {"layer": "timing.layers:Sleeping", "arguments": {"dim": 8}}
+EXPLODING = {"layer": "timing.layers:Exploding", "arguments": {"dim": 8}}
 
 
 def tiny(env="tuned", **subjects):
@@ -316,7 +316,7 @@ def tiny(env="tuned", **subjects):
 
 
 def stamped(log, run):
-    return {"layer": "measure.layers:Stamped", "arguments": {"dim": 8, "log": str(log), "run": run}}
+    return {"layer": "timing.layers:Stamped", "arguments": {"dim": 8, "log": str(log), "run": run}}
 
 
 def read_stamps(log):

@@ -540,8 +540,8 @@ def test_a_network_of_timm_is_measured_by_the_same_ruler(short):
 
 
 def test_a_single_layer_is_measured_beside_a_layer(short):
-    subject = {"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}
-    wide = {"layer": "measure.layers:Mixer", "arguments": {"dim": 16}}
+    subject = {"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}
+    wide = {"layer": "timing.layers:Mixer", "arguments": {"dim": 16}}
     condition = Condition(batch_size=2, img_size=4)
     found = short.measure_cohort({"wide": wide}, conditions={"wide": condition}, reference=subject)["wide"]
     assert found.images_per_s > 0
@@ -596,13 +596,13 @@ def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_near(shor
 
 
 def test_an_unequal_form_is_refused(short):
-    subject = {"layer": "measure.layers:Lying", "arguments": {"dim": 8}}
-    with pytest.raises(ConversionError, match=r"Lying's differs by .* Time it with --no-fused"):
+    subject = {"layer": "timing.layers:Lying", "arguments": {"dim": 8}}
+    with pytest.raises(ConversionError, match=r"Lying's differs by .* Set timing\.fused=false"):
         short.measured(subject, fused=True)
 
 
 def test_a_compiled_network_is_timed_as_another_form(short):
-    found, _ = short.measured({"layer": "measure.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
+    found, _ = short.measured({"layer": "timing.layers:Mixer", "arguments": {"dim": 8}}, compile=True)
     assert found.form.endswith(" compiled")
     assert found.memory_mib > 0
 

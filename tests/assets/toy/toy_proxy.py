@@ -7,7 +7,12 @@ from hilo_nas.proxy.work import Prepared, Result, Work
 TOY = Proxy(
     name="toy",
     version="toy-1",
-    options=frozenset({"proxy_images", "proxy_img_size", "proxy_batch_size", "val_data", "group_by", "confirm"}),
+    options=frozenset(
+        {
+            *("proxy.images", "proxy.img_size", "proxy.batch_size", "proxy.confirm"),
+            *("data.val_source", "data.group_by"),
+        }
+    ),
     metrics=(Metric(name="toy_hits", title="hits", short="hits", is_share=True),),
     description="hits among random features of {images:,} images of {data}",
     work="toy_proxy:ToyWork",
