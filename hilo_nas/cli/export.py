@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
 from hilo_nas.export import EXPORTERS, ExportOptions, NetworkSource, StudySource
 from hilo_nas.figures import figure, with_spread
@@ -29,7 +30,12 @@ hilo-nas export my-gpu --format optuna -o my-gpu.db"""
 
 def run(
     source: Annotated[
-        str, typer.Argument(metavar="STUDY|ARCH.yaml", help="A study's name or folder, or an architecture's file.")
+        str,
+        typer.Argument(
+            metavar="STUDY|ARCH.yaml",
+            help="A study's name or folder, or an architecture's file.",
+            autocompletion=complete_study,
+        ),
     ],
     output: Annotated[
         Path,
@@ -45,7 +51,10 @@ def run(
         float | None, typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %.")
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The trial at the knee of the front.")] = False,
-    format_: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.")] = "timm",
+    format_: Annotated[
+        str,
+        typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.", autocompletion=complete_export_format),
+    ] = "timm",
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="onnx: a checkpoint of timm's train.py, a state dict or .safetensors."),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from hilo_nas.cli.completion import complete_setting
 from hilo_nas.commands import FLAGS
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.config_files import load_config
@@ -100,6 +101,7 @@ _SOURCES = (
             typer.Option(
                 "--set",
                 metavar="NAME=VALUE",
+                autocompletion=complete_setting,
                 help="One setting, such as timing.compile=true; repeat it for several. Flags come before --set, --set "
                 "before --config.",
                 rich_help_panel=_SETTINGS,

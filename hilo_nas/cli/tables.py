@@ -20,7 +20,7 @@ from hilo_nas.one_line import one_line
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Metric, metric_named
 from hilo_nas.records import TrialRecord
 
-__all__ = ["MOST_TIES", "Column", "metric_of", "print_columns", "print_front_table", "rows_of"]
+__all__ = ["MOST_TIES", "Column", "metric_of", "print_fitting", "print_front_table", "rows_of"]
 
 _UNBOUNDED = 10_000
 """Terminal columns that any table fits into."""
@@ -120,10 +120,7 @@ def print_front_table(
         hidden.remove("architecture")
         for record in shown:
             console.print(f"{record.number:>5}  {describe(record)}", markup=False, soft_wrap=True)
-    if hidden:
-        names = ", ".join(name.replace("\n", " ") for name in hidden)
-        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format csv has them."
-        console.print(text, markup=False, soft_wrap=True, style="dim")
+    _print_hidden(hidden, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +132,18 @@ class Column:
     rank: int = 0
     """Order in which columns give way where the terminal is narrow: the highest first; 0 always stays."""
     justify: Literal["left", "right"] = "right"
+
+
+def print_fitting(columns: Sequence[Column], console: Console) -> None:
+    """Prints the columns that fit the console, and the names of the others."""
+    _print_hidden(print_columns(columns, console), console)
+
+
+def _print_hidden(hidden: Sequence[str], console: Console) -> None:
+    if hidden:
+        names = ", ".join(name.replace("\n", " ") for name in hidden)
+        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format csv has them."
+        console.print(text, markup=False, soft_wrap=True, style="dim")
 
 
 def print_columns(columns: Sequence[Column], console: Console) -> list[str]:

@@ -32,7 +32,7 @@ def _scored_on(data: DataIdentity) -> str:
     """Returns which images networks are scored on."""
     count = "" if data.n_scored is None else f"{data.n_scored:,} "
     if data.val_name is not None:
-        return f"on the {count}images of --val-data ({data.val_name})"
+        return f"on the {count}images of data.val_source ({data.val_name})"
     return f"on {count}held-out images of the training split"
 
 
