@@ -59,7 +59,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="onnx: a checkpoint of timm's train.py, a state dict or .safetensors."),
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; for ARCH.yaml.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Outputs of the classifier.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; for ARCH.yaml.")] = None,
     batch_size: Annotated[
         int | None,

@@ -12,7 +12,7 @@ from rich.markup import escape
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
-from hilo_nas.cli.options import Format, Output, SpaceArgument
+from hilo_nas.cli.options import Format, ImgSize, Output, ProxyImgSize, SpaceArgument
 from hilo_nas.errors import UsageError
 from hilo_nas.figures import share_text
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
@@ -21,9 +21,7 @@ __all__ = ["app"]
 
 app = App(help="Look at search spaces.")
 
-ImgSize = Annotated[int | None, typer.Option(help="Timing size in pixels; the space's default if left out.")]
-ProxyImgSize = Annotated[int | None, typer.Option(help="Proxy size in pixels; the space's default if left out.")]
-NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier; the space's default if left out.")]
+NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier.")]
 
 _Z95 = 1.96
 

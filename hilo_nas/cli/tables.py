@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,8 +23,8 @@ from hilo_nas.records import TrialRecord
 
 __all__ = ["MOST_TIES", "Column", "metric_of", "print_fitting", "print_front_table", "rows_of"]
 
-_UNBOUNDED = 10_000
-"""Terminal columns that any table fits into."""
+_GAP = 3
+"""Terminal columns between two columns of a table; its edges take one less together."""
 MOST_TIES = 30
 """Ties that a front's table shows: the likeliest ones. With one seed each, hundreds may be tied."""
 _TIES = 5
@@ -149,12 +150,12 @@ def _print_hidden(hidden: Sequence[str], console: Console) -> None:
 def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
     """Prints the columns that fit the console and returns the names of the others, in their order."""
     kept = list(columns)
-    while (width := _width(table := _build_table(kept), console)) > console.width:
+    while (width := _width(kept)) > console.width:
         last = max(kept, key=lambda column: column.rank)
         if last.rank == 0:
             break
         kept.remove(last)
-    console.print(table, width=max(width, console.width), crop=False, no_wrap=True)
+    console.print(_build_table(kept), width=max(width, console.width), crop=False, no_wrap=True)
     return [column.name for column in columns if column not in kept]
 
 
@@ -163,15 +164,18 @@ def _build_table(columns: Sequence[Column]) -> Table:
     for column in columns:
         table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(
-            *(Text(plain(one_line(cell)), justify=column.justify) for cell, column in zip(cells, columns, strict=True))
-        )
+        table.add_row(*(Text(_cell(cell), justify=column.justify) for cell, column in zip(cells, columns, strict=True)))
     return table
 
 
-def _width(table: Table, console: Console) -> int:
+def _width(columns: Sequence[Column]) -> int:
     """Terminal columns that a table needs, with no cell cut."""
-    return console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
+    lines = [[*plain(column.name).split("\n"), *map(_cell, column.cells)] for column in columns]
+    return sum(max(map(cell_len, own)) for own in lines) + _GAP * len(columns) - 1
+
+
+def _cell(text: str) -> str:
+    return plain(one_line(text))
 
 
 def _mark(record: TrialRecord, anchors: Collection[str], ties: Mapping[int, Sequence[int]]) -> str:

@@ -11,7 +11,7 @@ from hilo_nas.cli.text import describe_proxy
     [
         ({}, "on held-out images of the training split"),
         ({"n_scored": 1360}, "on 1,360 held-out images of the training split"),
-        ({"n_scored": 12, "val_name": "val.tar"}, "on the 12 images of --val-data (val.tar)"),
+        ({"n_scored": 12, "val_name": "val.tar"}, "on the 12 images of data.val_source (val.tar)"),
     ],
 )
 def test_scores_are_named_by_the_images_that_they_are_taken_on(fields, end):
