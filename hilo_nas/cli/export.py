@@ -24,7 +24,7 @@ timm: a training config with the architecture, its provenance, and a launcher fo
 file for deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
 EXAMPLES = """Examples: hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
-hilo-nas export out/arch.yaml --format onnx --weights checkpoint.pth.tar -o deploy/
+hilo-nas export out/arch.yaml --format onnx --weights best.pth.tar -o deploy/
 hilo-nas export my-gpu --format optuna -o my-gpu.db"""
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "Jobs",
     "MaxGmacs",
     "MaxParamsM",
+    "OptionalSpace",
     "OptionalStudy",
     "Output",
     "Precision",
@@ -62,6 +63,10 @@ class Format(enum.StrEnum):
 
 SpaceArgument = Annotated[
     str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.", autocompletion=complete_space)
+]
+OptionalSpace = Annotated[
+    str | None,
+    typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.", autocompletion=complete_space),
 ]
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.", autocompletion=complete_study)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.hints import hints_after_search, resume_hint
+from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import duration
 from hilo_nas.commands import FLAGS
@@ -43,9 +44,7 @@ _ENDINGS = {
 @takes_settings(*FLAGS)
 def run(
     config: SearchConfig,
-    space: Annotated[
-        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
-    ] = None,
+    space: OptionalSpace = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
     ] = False,
