@@ -291,8 +291,8 @@ def test_a_manifest_that_is_gone_is_a_storage_error(tmp_path):
 def test_what_is_local_is_kept_apart_and_may_be_missing(tmp_path):
     folder = write_study(tmp_path, "s")
     assert load_local(folder.local_path) == Local()
-    write_local(folder.local_path, {"data": "/data/cifar", "proxy": None})
-    assert load_local(folder.local_path) == Local(values={"data": "/data/cifar"})
+    write_local(folder.local_path, {"data.source": "/data/cifar", "proxy.name": None})
+    assert load_local(folder.local_path) == Local(values={"data.source": "/data/cifar"})
     assert yaml.safe_load((folder.path / "local.yaml").read_text())["data"] == "/data/cifar"
     assert "/data" not in folder.manifest_path.read_text()
 

@@ -38,7 +38,7 @@ Example: hilo-nas front my-gpu --format csv > front.csv"""
 def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
     """Prints the front of a study, or a row for each study."""
     if study is None:
-        print_studies(output)
+        print_studies(output, build_console())
         return
     opened = open_study(study)
     table = find_stored_table(opened)

@@ -37,7 +37,7 @@ Example: hilo-nas status my-gpu"""
 def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
     """Prints the state of a study, or a row for each study."""
     if study is None:
-        print_studies(output)
+        print_studies(output, build_console())
         return
     opened = open_study(study)
     table = find_stored_table(opened)

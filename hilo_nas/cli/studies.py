@@ -7,7 +7,6 @@ import dataclasses
 
 from rich.console import Console
 
-from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.stored_table import stored_table_path
@@ -36,14 +35,13 @@ class _Row:
     """Why the study cannot be read."""
 
 
-def print_studies(output: Format) -> None:
+def print_studies(output: Format, console: Console) -> None:
     """Prints a row for each study in the folder of all studies; one that cannot be read says so."""
     rows = [_read(study) for study in list_studies()]
     if output is not Format.table:
         names = [field.name for field in dataclasses.fields(_Row)]
         echo_content([dataclasses.asdict(row) for row in rows], output, names=names)
         return
-    console = build_console()
     if not rows:
         where = f"{studies_folder()} (${STUDIES_VARIABLE} names another folder)"
         console.print(f"no studies in {where}\nBegin one with: {command('search')}", soft_wrap=True)

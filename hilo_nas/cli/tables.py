@@ -155,12 +155,12 @@ def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
         if last.rank == 0:
             break
         kept.remove(last)
-    console.print(_build_table(kept), width=max(width, console.width), crop=False, no_wrap=True)
+    console.print(_build_table(kept, width), crop=False, no_wrap=True)
     return [column.name for column in columns if column not in kept]
 
 
-def _build_table(columns: Sequence[Column]) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False)
+def _build_table(columns: Sequence[Column], width: int) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, width=width)  # rich would cut cells where the console is narrower
     for column in columns:
         table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
     for cells in zip(*(column.cells for column in columns), strict=True):
