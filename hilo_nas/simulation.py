@@ -102,7 +102,7 @@ def _gains(members: Sequence[Point], others: Sequence[Point], noise: float) -> t
 
 
 def _leads(members: Sequence[Point], others: Sequence[Point]) -> tuple[_Values, _Values]:
-    """The lead in log images/s of each member (rows) over each other (columns), and its error beside shared rounds."""
+    """The lead in log images/s of each member (rows) over each other (columns), and its error without shared rounds."""
     leads = np.log(_column([own.images_per_s for own in members])) - np.log([own.images_per_s for own in others])
     return leads, np.hypot(_column([own.speed_error for own in members]), [own.speed_error for own in others])
 

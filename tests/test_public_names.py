@@ -1,6 +1,6 @@
-"""What a script may rely on: names of `hilo_nas`, public members of its classes, and settings.
+"""Golden list of the Python interface: names of `hilo_nas`, public members of its classes, and settings.
 
-The list changes on purpose only. After such a change, write it anew and read the difference:
+The list changes on purpose only. After such a change, renew it and read the difference:
 `HILO_NAS_RENEW_LISTS=1 pytest tests/test_public_names.py`.
 """
 

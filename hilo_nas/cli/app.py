@@ -74,7 +74,7 @@ def _load_command(name: str) -> Any:
 
 
 class _Root(TyperGroup):
-    """The group of all commands, which imports no more than the one that is used."""
+    """The group of all commands; only the command that is used is imported."""
 
     def __init__(self, **attrs: Any) -> None:
         super().__init__(**{**attrs, "commands": _Commands()})

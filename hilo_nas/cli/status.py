@@ -51,7 +51,7 @@ def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Progress:
-    """What a study has done and what it cost."""
+    """Progress of a study and its cost."""
 
     study: str
     measured: int
@@ -64,7 +64,7 @@ class _Progress:
     """Trials that were timed while others used the cores."""
     front: list[int]
     untrained: list[int]
-    """Trials whose score cannot be told from guessing."""
+    """Trials whose score is not distinguishable from guessing."""
     peers: dict[str, str | None]
     """States by name; None of one that was not tried yet."""
     timing_s: float

@@ -20,7 +20,7 @@ __all__ = ["print_studies"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Row:
-    """What the list says of a study; None of what cannot be read, and of what a stored table does not have."""
+    """A study in the list; fields are None where it cannot be read, and where a stored table has no such value."""
 
     study: str
     space: str | None = None
@@ -36,7 +36,7 @@ class _Row:
 
 
 def print_studies(output: Format, console: Console) -> None:
-    """Prints a row for each study in the folder of all studies; one that cannot be read says so."""
+    """Prints a row for each study in the folder of all studies, with the reason where one cannot be read."""
     rows = [_read(study) for study in list_studies()]
     if output is not Format.table:
         names = [field.name for field in dataclasses.fields(_Row)]

@@ -1,6 +1,6 @@
 """What holds for the options of all commands.
 
-Two lists change on purpose only. After such a change, write them anew and read the difference:
+Two lists change on purpose only. After such a change, renew them and read the difference:
 `HILO_NAS_RENEW_LISTS=1 pytest tests/cli/test_options.py tests/test_public_names.py`.
 """
 
