@@ -46,7 +46,8 @@ def find_rivals(members: Sequence[Point], others: Sequence[Point], *, noise: flo
     is_sure = (gains >= _CLEAR * errors) & (leads >= _CLEAR * lead_errors) & ~may_share
     is_doubtful = is_better & (is_faster | may_share) & ~is_sure
     doubtful = [list(itertools.compress(members, able)) for able in is_doubtful.T.tolist()]
-    return list(zip(is_sure.any(axis=0).tolist(), doubtful, strict=True))
+    beaten: list[bool] = np.logical_or.reduce(is_sure, axis=0).tolist()
+    return list(zip(beaten, doubtful, strict=True))
 
 
 def simulate_fronts(

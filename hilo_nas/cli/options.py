@@ -12,7 +12,6 @@ import typer
 
 from hilo_nas.cli.completion import complete_space, complete_study
 from hilo_nas.data.reading import parse_range
-from hilo_nas.study import STUDIES_VARIABLE
 
 __all__ = [
     "Background",
@@ -82,7 +81,7 @@ OptionalStudy = Annotated[
 ]
 StudiesDir = Annotated[
     Path | None,
-    typer.Option("--studies-dir", metavar="DIR", help=f"Where studies lie; ${STUDIES_VARIABLE}, else ./studies."),
+    typer.Option("--studies-dir", metavar="DIR", help="Where studies lie; $HILO_NAS_STUDIES_DIR, else ./studies."),
 ]
 Output = Annotated[Format, typer.Option("--format", help="How to write it.")]
 
