@@ -146,18 +146,19 @@ class Point:
         )
 
     @cached_property
-    def _cohorts(self) -> frozenset[str]:
+    def cohorts(self) -> frozenset[str]:
+        """Rounds that its timings share with others, by name."""
         return frozenset(timing.cohort for timing in self._comparable if timing.cohort)
 
     @cached_property
-    def _beside(self) -> frozenset[str]:
-        """Keys of the networks that were timed in this network's rounds."""
+    def beside(self) -> frozenset[str]:
+        """Keys of the networks that were timed in its own rounds."""
         return frozenset(key for timing in self._comparable for key in timing.beside)
 
     def _shared_rounds(self, other: Point) -> list[tuple[int, str, _Rounds, _Rounds, float]]:
         """The rounds that two networks shared, with the timing's quality, its time, and the error they do not show."""
         own_key, other_key = self.record.key, other.record.key
-        if self._cohorts.isdisjoint(other._cohorts) and other_key not in self._beside and own_key not in other._beside:
+        if self.cohorts.isdisjoint(other.cohorts) and other_key not in self.beside and own_key not in other.beside:
             return []
         found: list[tuple[int, str, _Rounds, _Rounds, float]] = []
         for ours in self._comparable:

@@ -137,8 +137,10 @@ class Front:
         from hilo_nas.simulation import find_rivals  # imports numpy, which the members do not need
 
         tied = {}
-        for other, able in zip(others, find_rivals(rivals, others, noise=self.seed_noise), strict=True):
-            if not any(rival.surely_beats(other, self.seed_noise) for rival in able):
+        for other, (is_beaten, doubtful) in zip(
+            others, find_rivals(rivals, others, noise=self.seed_noise), strict=True
+        ):
+            if not (is_beaten or any(rival.surely_beats(other, self.seed_noise) for rival in doubtful)):
                 tied[other.number] = tuple(rival.number for rival in rivals if rival.dominates(other))
         return tied
 

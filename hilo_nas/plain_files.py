@@ -23,15 +23,16 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     """
     # Opening a pipe without O_NONBLOCK waits for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, f"it must be a regular file, but is {_kind(status.st_mode)}", str(path))
+        # Setting memory for `most_bytes` aside takes longer than reading a record, and a buffered file longer still.
+        size, content = min(status.st_size, most_bytes) + 1, b""
+        while len(content) <= most_bytes and (part := os.read(handle, size)):
+            content += part
+    finally:
         os.close(handle)
-        raise OSError(errno.EINVAL, f"it must be a regular file, but is {_kind(status.st_mode)}", str(path))
-    size = min(status.st_size, most_bytes)
-    with os.fdopen(handle, "rb") as file:
-        content = file.read(size + 1)  # setting memory for `most_bytes` aside takes longer than reading a record
-        if len(content) > size:
-            content += file.read(most_bytes - size)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it must have at most {most_bytes / 2**20:,g} MiB, but has more", str(path))
     return content

@@ -24,11 +24,15 @@ _HOPELESS = 8.0
 have to be on the front once in 10^14 draws."""
 _BORDER = NormalDist().inv_cdf(SURE) - 1e-6
 """Standard errors below which a gain is not `SURE`; what lies near it is computed exactly."""
+_CLEAR = 2.0
+"""Standard errors of a lead in speed and of a gain in value that together are `SURE`: 97.7 % each, 95.5 % both."""
 _Values = NDArray[np.float64]
 
 
-def find_rivals(members: Sequence[Point], others: Sequence[Point], *, noise: float) -> list[list[Point]]:
-    """Returns for each of the others the members whose lead in value alone leaves open that they surely beat it.
+def find_rivals(members: Sequence[Point], others: Sequence[Point], *, noise: float) -> list[tuple[bool, list[Point]]]:
+    """Returns for each of the others whether some member clearly beats it, and the members that may surely beat it.
+
+    The latter are those near the border, and those whose lead in speed is told by shared rounds.
 
     Args:
         members: Of the front.
@@ -36,7 +40,14 @@ def find_rivals(members: Sequence[Point], others: Sequence[Point], *, noise: flo
         noise: Standard deviation of a value from one training seed to another.
     """
     gains, errors = _gains(members, others, noise)
-    return [list(itertools.compress(members, able)) for able in (gains >= _BORDER * errors).T.tolist()]
+    leads, lead_errors = _leads(members, others)
+    may_share = _may_share_rounds(members, others)
+    is_better, is_faster = gains >= _BORDER * errors, leads >= _BORDER * lead_errors
+    is_sure = (gains >= _CLEAR * errors) & (leads >= _CLEAR * lead_errors) & ~may_share
+    is_doubtful = is_better & (is_faster | may_share) & ~is_sure
+    doubtful = [list(itertools.compress(members, able)) for able in is_doubtful.T.tolist()]
+    beaten: list[bool] = np.logical_or.reduce(is_sure, axis=0).tolist()
+    return list(zip(beaten, doubtful, strict=True))
 
 
 def simulate_fronts(
@@ -79,8 +90,7 @@ def _have_a_chance(scored: Sequence[Point], members: Sequence[Point], noise: flo
     Leaving out the others changes no draw: whom they would beat, the member that beats them beats too.
     """
     gains, errors = _gains(members, scored, noise)
-    leads = np.log(_column([own.images_per_s for own in members])) - np.log([own.images_per_s for own in scored])
-    lead_errors = np.hypot(_column([own.speed_error for own in members]), [own.speed_error for own in scored])
+    leads, lead_errors = _leads(members, scored)
     is_beaten = (gains > _HOPELESS * errors) & (leads > _HOPELESS * lead_errors)
     return np.logical_not(is_beaten.any(axis=0))
 
@@ -90,6 +100,29 @@ def _gains(members: Sequence[Point], others: Sequence[Point], noise: float) -> t
     gains = _column([own.value for own in members]) - np.array([own.value for own in others])
     errors = np.hypot(_column([own.value_error(noise) for own in members]), [own.value_error(noise) for own in others])
     return gains, errors
+
+
+def _leads(members: Sequence[Point], others: Sequence[Point]) -> tuple[_Values, _Values]:
+    """The lead in log images/s of each member (rows) over each other (columns), and its error without shared rounds."""
+    leads = np.log(_column([own.images_per_s for own in members])) - np.log([own.images_per_s for own in others])
+    return leads, np.hypot(_column([own.speed_error for own in members]), [own.speed_error for own in others])
+
+
+def _may_share_rounds(members: Sequence[Point], others: Sequence[Point]) -> NDArray[np.bool_]:
+    """Whether each member (rows) and each other (columns) have a timing in the same rounds."""
+    found = np.zeros((len(members), len(others)), dtype=np.bool_)
+    timed_in: dict[str, list[int]] = {}  # cohorts, and a network's own rounds by its key
+    timed_beside: dict[str, list[int]] = {}
+    for i, other in enumerate(others):
+        for name in {*other.cohorts, other.record.key}:
+            timed_in.setdefault(name, []).append(i)
+        for key in other.beside:
+            timed_beside.setdefault(key, []).append(i)
+    for row, member in zip(found, members, strict=True):
+        row[timed_beside.get(member.record.key, [])] = True
+        for name in member.cohorts | member.beside:
+            row[timed_in.get(name, [])] = True
+    return found
 
 
 def _column(values: Sequence[float]) -> _Values:
@@ -103,7 +136,10 @@ def _count_fronts(speeds: _Values, values: _Values) -> _Values:
         speeds: A row per draw, a column per network.
         values: Likewise.
     """
-    order = np.lexsort((-values, -speeds), axis=1)  # the fastest first; of equal ones the better
+    order = np.argsort(-speeds, axis=1)  # the fastest first
+    ordered = np.take_along_axis(speeds, order, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():  # of equal ones the better first, at four times the cost
+        order = np.lexsort((-values, -speeds), axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
     before = np.maximum.accumulate(ordered, axis=1)
     wins = np.ones(values.shape, dtype=np.bool_)

@@ -21,7 +21,7 @@ from hilo_nas.proxy.kinds.training import RECIPE
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.searching.optuna_study import OptunaStudy
 from hilo_nas.searching.samplers import build_sampler
-from hilo_nas.study import StoredStudy
+from hilo_nas.study import STUDIES_VARIABLE, StoredStudy
 from hilo_nas.testing import use_evaluator
 
 FOLDER = Path(__file__).parents[1] / "studies"
@@ -59,8 +59,9 @@ def _common(stored, written):
 
 
 @pytest.fixture
-def copy(tmp_path):
+def copy(tmp_path, monkeypatch):
     """CIFAR-10's study, made when networks were timed by another protocol, where it may be written to."""
+    monkeypatch.setenv(STUDIES_VARIABLE, str(tmp_path))
     shutil.copytree(FOLDER / "cifar10-cpu", tmp_path / "old", ignore=shutil.ignore_patterns(".lock", "study.db*"))
     return StoredStudy(tmp_path / "old")
 
@@ -74,41 +75,40 @@ def machine(copy):
 
 
 def test_a_study_of_an_older_protocol_is_read_in_every_way(copy, capsys):
-    where = ["--studies-dir", str(copy.path.parent)]
-    assert main(["front", "old", *where]) == 0
+    assert main(["front", "old"]) == 0
     table = capsys.readouterr().out
     assert "scored networks are on the front" in table
-    assert main(["front", "old", "--format", "json", *where]) == 0
+    assert main(["front", "old", "--format", "json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert {record["measurements"][0]["protocol"] for record in content["front"]} == {1}
-    assert main(["status", "old", *where]) == 0
+    assert main(["status", "old"]) == 0
     assert "10 of 10 networks measured" in capsys.readouterr().out
     out = copy.path.parent / "out"
-    assert main(["export", "old", "--knee", "--format", "timm", "-o", str(out), *where]) == 0
+    assert main(["export", "old", "--knee", "--format", "timm", "-o", str(out)]) == 0
     assert (out / "arch.yaml").is_file()
 
 
 def test_a_study_of_an_older_protocol_is_refused_by_a_search_with_the_way_out(copy, machine):
     before = fresh(copy).records
-    request = SearchConfig.of(study="old", studies_dir=copy.path.parent, trials=1)
+    request = SearchConfig.of(study="old", trials=1)
     with pytest.raises(StudyMismatchError) as caught:
         run_search(request, lambda event: None)
     assert f"  timing protocol: 1 in the study, {PROTOCOL} now" in str(caught.value)
-    assert str(caught.value).endswith(f"hilo-nas remeasure {copy.path}")
+    assert str(caught.value).endswith("hilo-nas remeasure old")
     assert fresh(copy).records == before
     assert machine.measured == machine.scored == []
 
 
 def test_a_study_of_an_older_protocol_that_was_timed_again_can_be_gone_on_with(copy, machine):
     before = fresh(copy).records
-    run_remeasure(RemeasureRequest(study="old", studies_dir=copy.path.parent), lambda event: None)
+    run_remeasure(RemeasureRequest(study="old"), lambda event: None)
     after = fresh(copy).records
     assert [[m.protocol for m in record.measurements] for record in after] == [[PROTOCOL, 1]] * len(before)
     assert [record.measurements[1:] for record in after] == [record.measurements for record in before]
     assert [record.scores for record in after] == [record.scores for record in before]
     manifest = fresh(copy).manifest
     machine.data["content_hash"] = manifest.data.hash
-    request = SearchConfig.of(study="old", studies_dir=copy.path.parent, data="digits", remeasure=False)
+    request = SearchConfig.of(study="old", data="digits", remeasure=False)
     with pytest.raises(StudyMismatchError, match="proxy recipe: 'adamw-1' in the study, 'adamw-2' now"):
         run_search(request, lambda event: None)
     # Only the recipe of its trainings stood in the way.

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -50,6 +51,12 @@ def told(some):
     return [manifest.interpret_scores(record) for record in read_timings(some, manifest)]
 
 
+@pytest.fixture(autouse=True)
+def folder_of_studies(tmp_path, monkeypatch):
+    monkeypatch.setenv(STUDIES_VARIABLE, str(tmp_path / "studies"))
+    return tmp_path / "studies"
+
+
 @pytest.fixture
 def studies(tmp_path):
     """Three studies: two of similar names, and one elsewhere."""
@@ -60,7 +67,7 @@ def studies(tmp_path):
 
 
 def test_a_study_is_found_by_its_name(studies):
-    folder = open_study("my-gpu", studies)
+    folder = open_study("my-gpu")
     assert folder.path == studies / "my-gpu"
     assert folder.name == "my-gpu"
     assert fresh(folder).manifest == build_manifest("my-gpu")
@@ -68,54 +75,52 @@ def test_a_study_is_found_by_its_name(studies):
 
 
 def test_a_study_is_found_by_its_path(studies, tmp_path, monkeypatch):
-    assert open_study(str(tmp_path / "elsewhere" / "other"), studies).name == "other"
+    assert open_study(str(tmp_path / "elsewhere" / "other")).name == "other"
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert open_study("other", studies).name == "other"
+    assert open_study("other").name == "other"
     monkeypatch.chdir(tmp_path / "elsewhere" / "other")
-    assert open_study(".", studies).name == "other"
+    assert open_study(".").name == "other"
 
 
 def test_an_unknown_study_is_answered_with_near_names(studies):
     with pytest.raises(NotFoundError) as caught:
-        open_study("mygpu", studies)
+        open_study("mygpu")
     assert str(caught.value).startswith(f"no study 'mygpu' in {studies}. Did you mean my-gpu")
     assert caught.value.exit_code == 2
 
 
 def test_an_unknown_study_that_resembles_none_is_answered_with_those_there_are(studies):
     with pytest.raises(NotFoundError, match="Did you mean my-cpu or my-gpu"):
-        open_study("zzzzzzzz", studies)
+        open_study("zzzzzzzz")
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_where_there_is_no_study_the_way_to_one_is_told(tmp_path, exists):
-    folder = tmp_path / "studies"
+def test_where_there_is_no_study_the_way_to_one_is_told(folder_of_studies, exists):
     if exists:
-        folder.mkdir()
+        folder_of_studies.mkdir()
     with pytest.raises(NotFoundError, match="There are no studies there yet: see `hilo-nas search`"):
-        open_study("any", folder)
+        open_study("any")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
-def test_a_name_that_no_disk_can_hold_is_no_study(tmp_path, name):
+def test_a_name_that_no_disk_can_hold_is_no_study(name):
     with pytest.raises(NotFoundError, match="no study"):
-        open_study(name, tmp_path)
+        open_study(name)
 
 
-def test_a_folder_without_a_manifest_is_no_study(tmp_path):
-    (tmp_path / "rest" / "trials").mkdir(parents=True)
-    assert not StoredStudy(tmp_path / "rest").exists
+def test_a_folder_without_a_manifest_is_no_study(folder_of_studies):
+    (folder_of_studies / "rest" / "trials").mkdir(parents=True)
+    assert not StoredStudy(folder_of_studies / "rest").exists
     with pytest.raises(NotFoundError):
-        open_study("rest", tmp_path)
+        open_study("rest")
 
 
-def test_studies_lie_where_the_option_says_else_the_environment_else_here(tmp_path, monkeypatch):
+def test_studies_lie_where_the_environment_says_else_here(tmp_path, monkeypatch):
     monkeypatch.delenv(STUDIES_VARIABLE, raising=False)
     assert str(studies_folder()) == "studies"
     monkeypatch.setenv(STUDIES_VARIABLE, str(tmp_path / "mine"))
     assert STUDIES_VARIABLE == "HILO_NAS_STUDIES_DIR"
     assert studies_folder() == tmp_path / "mine"
-    assert studies_folder(tmp_path / "given") == tmp_path / "given"
     monkeypatch.setenv(STUDIES_VARIABLE, "")
     assert str(studies_folder()) == "studies"
 
@@ -129,8 +134,8 @@ def test_the_environment_moves_where_studies_are_found(studies, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "a/b",
-        "/abs",
+        "a/",
+        "/",
         "..",
         ".",
         "",
@@ -138,7 +143,7 @@ def test_the_environment_moves_where_studies_are_found(studies, monkeypatch):
         "a\0b",
         " padded",
         "padded ",
-        "../up",
+        "../..",
         "*",
         "a\nb",
         "a\x1b[31m",
@@ -147,19 +152,24 @@ def test_the_environment_moves_where_studies_are_found(studies, monkeypatch):
         "[/x]",
     ],
 )
-def test_a_new_study_needs_one_folder_name(tmp_path, name):
+def test_a_new_study_needs_the_name_of_a_folder(name):
     with pytest.raises(UsageError) as caught:
-        new_study(name, tmp_path)
-    assert "must be one folder name of letters, digits, spaces" in str(caught.value)
-    assert "--studies-dir" in str(caught.value)
+        new_study(name)
+    assert "a new study's name must be of letters, digits, spaces" in str(caught.value)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["a/b", "/abs/b", "../up", "./b"])
+def test_a_new_study_may_be_named_by_its_path(path):
+    assert new_study(path).path == Path(path)
 
 
 @pytest.mark.parametrize(
     "name", ["my-gpu", "a b", "2026.07", "größer", "gro\u0308\u00dfer", "漢字", ".hidden", "a,b=c@d+e"]
 )
-def test_a_new_study_may_have_any_folder_name(tmp_path, name):
-    folder = new_study(name, tmp_path)
-    assert folder.path == tmp_path / name
+def test_a_new_study_may_have_any_folder_name(folder_of_studies, name):
+    folder = new_study(name)
+    assert folder.path == folder_of_studies / name
     assert not folder.exists
     assert not folder.path.exists()
 
@@ -169,7 +179,7 @@ def test_reading_a_study_writes_nothing(studies):
         return {path: path.stat().st_mtime_ns for path in studies.rglob("*")}
 
     before = listing()
-    folder = open_study("my-gpu", studies)
+    folder = open_study("my-gpu")
     _ = fresh(folder).manifest
     StoredStudy(folder.path).record(2)
     load_local(folder.local_path)
@@ -179,13 +189,13 @@ def test_reading_a_study_writes_nothing(studies):
 
 def test_a_complete_trial_is_loaded_by_its_number(studies):
     stored = demo_records()[3]
-    read = open_study("my-gpu", studies).record(3)
+    read = open_study("my-gpu").record(3)
     assert dataclasses.replace(read, scores=stored.scores) == stored  # reading adds the chance to a score
 
 
 def test_a_trial_that_is_not_in_the_study_is_refused_with_those_that_are(studies, tmp_path):
     with pytest.raises(NotFoundError) as caught:
-        open_study("my-gpu", studies).record(7)
+        open_study("my-gpu").record(7)
     assert str(caught.value) == "study my-gpu has no trial 7: its trials are 0 to 6"
     with pytest.raises(NotFoundError, match="study other has no trial 0: it has none yet"):
         StoredStudy(tmp_path / "elsewhere" / "other").record(0)
@@ -200,7 +210,7 @@ def test_a_trial_that_is_not_in_the_study_is_refused_with_those_that_are(studies
 )
 def test_a_trial_that_cannot_serve_is_refused_with_those_that_can(studies, number, start):
     with pytest.raises(TrialStateError) as caught:
-        open_study("my-gpu", studies).record(number)
+        open_study("my-gpu").record(number)
     assert str(caught.value) == start + " Trials on the front: 4, 3, 2."
     assert caught.value.exit_code == 2
 
@@ -256,21 +266,21 @@ def test_a_manifest_that_cannot_be_understood_is_named(studies):
     path = studies / "my-gpu" / "manifest.yaml"
     path.write_text("schema_version: 99\n")
     with pytest.raises(RecordError) as caught:
-        _ = fresh(open_study("my-gpu", studies)).manifest
+        _ = fresh(open_study("my-gpu")).manifest
     assert str(caught.value).startswith(f"{path}: schema_version must be at most 2, but got 99: a newer hilo-nas")
 
 
 def test_a_manifest_that_is_no_text_is_named(studies):
     (studies / "my-gpu" / "manifest.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(RecordError, match=r"manifest\.yaml: 'utf-8' codec"):
-        _ = fresh(open_study("my-gpu", studies)).manifest
+        _ = fresh(open_study("my-gpu")).manifest
 
 
 def test_a_torn_record_is_named(studies):
     path = studies / "my-gpu" / "trials" / "0002.json"
     path.write_text(path.read_text()[:100])
     with pytest.raises(RecordError, match=r"0002\.json is not whole JSON"):
-        _ = fresh(open_study("my-gpu", studies)).records
+        _ = fresh(open_study("my-gpu")).records
 
 
 def test_a_manifest_that_is_gone_is_a_storage_error(tmp_path):
@@ -281,8 +291,8 @@ def test_a_manifest_that_is_gone_is_a_storage_error(tmp_path):
 def test_what_is_local_is_kept_apart_and_may_be_missing(tmp_path):
     folder = write_study(tmp_path, "s")
     assert load_local(folder.local_path) == Local()
-    write_local(folder.local_path, {"data": "/data/cifar", "proxy": None})
-    assert load_local(folder.local_path) == Local(values={"data": "/data/cifar"})
+    write_local(folder.local_path, {"data.source": "/data/cifar", "proxy.name": None})
+    assert load_local(folder.local_path) == Local(values={"data.source": "/data/cifar"})
     assert yaml.safe_load((folder.path / "local.yaml").read_text())["data"] == "/data/cifar"
     assert "/data" not in folder.manifest_path.read_text()
 
@@ -327,7 +337,7 @@ def test_a_study_is_read_without_torch_and_optuna(studies):
 import sys
 from pathlib import Path
 from hilo_nas.study import open_study
-study = open_study("my-gpu", Path(sys.argv[1]))
+study = open_study(Path(sys.argv[1]) / "my-gpu")
 study.manifest
 loaded = [name for name in ("torch", "timm", "optuna", "pandas") if name in sys.modules]
 print(len(study.front().members), *loaded)
@@ -356,15 +366,15 @@ def test_a_strangers_name_is_a_safe_part_of_a_files_name(name, safe):
 
 
 def test_a_study_is_opened_by_its_name_or_its_folder(studies):
-    study = open_study("my-gpu", studies)
+    study = open_study("my-gpu")
     assert study.path == open_study(studies / "my-gpu").path
     assert (study.manifest, study.records) == (fresh(study).manifest, fresh(study).records)
     with pytest.raises(NotFoundError, match="Did you mean my-gpu"):
-        open_study("mygpu", studies)
+        open_study("mygpu")
 
 
 def test_a_study_is_loaded_once(studies):
-    study = open_study("my-gpu", studies)
+    study = open_study("my-gpu")
     manifest, front = study.manifest, study.front()
     shutil.rmtree(study.path)
     assert [record.number for record in study.front().members] == [4, 3, 2]

@@ -1,32 +1,22 @@
-"""The `hilo-nas` command: its subcommands, one file each, and what happens to errors.
+"""The `hilo-nas` command: its subcommands, each in a module of its name, and what happens to errors.
 
 Exit codes: 0 done, 1 the world refused, 2 something else must be typed, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
-from hilo_nas.cli import (
-    bench,
-    cache,
-    config,
-    data,
-    export,
-    front,
-    measure,
-    proxy,
-    remeasure,
-    search,
-    space,
-    status,
-)
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console, echo, prepare_streams
 from hilo_nas.cli.text import verbatim
@@ -38,23 +28,69 @@ _EPILOG = """Start with: hilo-nas search      (a small search on this machine, n
 
 Studies lie in ./studies, or in $HILO_NAS_STUDIES_DIR."""
 
+_SUMMARIES = {
+    "search": "Search for networks that are fast here and accurate; resume a study.",
+    "config": "Show the settings of a search as YAML.",
+    "measure": "Time networks side by side.",
+    "remeasure": "Time the front of a study again, here or on another device.",
+    "status": "Show how far a study is; list all studies.",
+    "front": "Show the front of a study.",
+    "export": "Write files for a trainer, a runtime or a tool.",
+    "space": "Look at search spaces.",
+    "bench": "Run benchmarks of this machine.",
+    "proxy": "Check how well a proxy ranks networks.",
+    "data": "Look at images as a search reads them.",
+    "cache": "List and clear the cache of decoded images.",
+}
+"""Commands, in the order of the help; a command's module is imported when the command is used."""
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SUMMARIES)
+
+    def __len__(self) -> int:
+        return len(_SUMMARIES)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _SUMMARIES:
+            raise KeyError(name)
+        return _load_command(name)
+
+
+@functools.cache
+def _load_command(name: str) -> Any:
+    module = importlib.import_module(f"hilo_nas.cli.{name}")
+    if hasattr(module, "app"):
+        group = typer.main.get_group(module.app)
+        group.name = name
+        return group
+    alone = App()
+    examples = getattr(module, "EXAMPLES", None)
+    alone.command(name, help=module.HELP, epilog=examples and verbatim(examples))(module.run)
+    return typer.main.get_command(alone)
+
+
+class _Root(TyperGroup):
+    """The group of all commands; only the command that is used is imported."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**{**attrs, "commands": _Commands()})
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the commands with their summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
+
 app = App(
+    cls=_Root,
     pretty_exceptions_enable=False,
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("search", help=search.HELP, epilog=verbatim(search.EXAMPLES))(search.run)
-app.command("config", help=config.HELP, epilog=verbatim(config.EXAMPLES))(config.run)
-app.command("measure", help=measure.HELP, epilog=verbatim(measure.EXAMPLES))(measure.run)
-app.command("remeasure", help=remeasure.HELP, epilog=verbatim(remeasure.EXAMPLES))(remeasure.run)
-app.command("status", help=status.HELP)(status.run)
-app.command("front", help=front.HELP)(front.run)
-app.command("export", help=export.HELP, epilog=verbatim(export.EXAMPLES))(export.run)
-app.add_typer(space.app, name="space")
-app.add_typer(bench.app, name="bench")
-app.add_typer(proxy.app, name="proxy")
-app.add_typer(data.app, name="data")
-app.add_typer(cache.app, name="cache")
 
 
 @app.callback(epilog=_EPILOG, help="Architecture search for LITv2 vision backbones, driven by measured throughput.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -10,9 +9,10 @@ import typer
 from hilo_nas import data
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.cli.tables import Column, print_columns, render_rows
+from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.events import Event, Notice
 from hilo_nas.plurals import count_of
 from hilo_nas.searching.config import SearchConfig
@@ -33,14 +33,12 @@ def list_(config: SearchConfig, output: Output = Format.table) -> None:
     """List the cached data sets."""
     entries = data.list_caches(config.data.cache_path)
     rows = [_to_dict(entry) for entry in entries]
-    if output is Format.json:
-        echo(json.dumps(rows, indent=1))
-    elif output is Format.csv:
-        echo(render_rows(_COLUMNS, rows), nl=False)
-    else:
-        if entries:
-            _print_table(entries)
-        echo(f"{count_of(len(entries), 'set')} in {config.data.cache_path or data.default_cache_dir()}")
+    if output is not Format.table:
+        echo_content(rows, output, names=_COLUMNS)
+        return
+    if entries:
+        _print_table(entries)
+    echo(f"{count_of(len(entries), 'set')} in {config.data.cache_path or data.default_cache_dir()}")
 
 
 def _to_dict(entry: data.CacheEntry) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def _print_table(entries: list[data.CacheEntry]) -> None:
         Column("MiB", [f"{entry.size_mib:.1f}" for entry in entries]),
         Column("hash", [_short_hash(entry) for entry in entries]),
     ]
-    print_columns(columns, build_console())
+    print_fitting(columns, build_console())
 
 
 @app.command(epilog="Example: hilo-nas cache clear train.tar")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
-
-import typer
 
 from hilo_nas.cli.console import echo
+from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.config_files import render_config
@@ -26,9 +24,7 @@ hilo-nas search --config search.yaml --set timing.compile=true"""
 @takes_settings()
 def run(
     config: SearchConfig,
-    space: Annotated[
-        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
-    ] = None,
+    space: OptionalSpace = None,
 ) -> None:
     """Prints the settings."""
     from hilo_nas.searching.resolve import DEFAULT_SPACE, resolve

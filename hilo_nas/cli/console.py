@@ -63,7 +63,7 @@ class Screen(Console):
                 yield Segment(plain(segment.text), segment.style)
 
 
-def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: int = 400) -> Screen:
+def build_console(*, stderr: bool = False, soft_wrap: bool = False, pipe_width: int = 1000) -> Screen:
     """Returns the console for a command's output; a pipe gets lines wide enough for a table.
 
     Args:

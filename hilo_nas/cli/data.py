@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +11,9 @@ import typer
 
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.cli.tables import render_rows
 from hilo_nas.cli.text import verbatim
 from hilo_nas.plurals import count_of
 from hilo_nas.searching.config import SearchConfig
@@ -104,9 +103,9 @@ def check(config: SearchConfig, source: Source, img_size: ImgSize = None, output
 
 def _print(checked: Checked, output: Format) -> None:
     if output is Format.json:
-        echo(json.dumps(dataclasses.asdict(checked), indent=1))
+        echo_content(dataclasses.asdict(checked), output)
     elif output is Format.csv:
-        echo(render_rows(("kind", "text"), map(dataclasses.asdict, checked.faults)), nl=False)
+        echo_content([dataclasses.asdict(fault) for fault in checked.faults], output, names=("kind", "text"))
     else:
         for part in checked.sets:
             first, *rest = part.to_lines()

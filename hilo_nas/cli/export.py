@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
 from hilo_nas.export import EXPORTERS, ExportOptions, NetworkSource, StudySource
 from hilo_nas.figures import figure, with_spread
@@ -23,13 +24,18 @@ timm: a training config with the architecture, its provenance, and a launcher fo
 file for deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
 EXAMPLES = """Examples: hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
-hilo-nas export out/arch.yaml --format onnx --weights checkpoint.pth.tar -o deploy/
+hilo-nas export out/arch.yaml --format onnx --weights best.pth.tar -o deploy/
 hilo-nas export my-gpu --format optuna -o my-gpu.db"""
 
 
 def run(
     source: Annotated[
-        str, typer.Argument(metavar="STUDY|ARCH.yaml", help="A study's name or folder, or an architecture's file.")
+        str,
+        typer.Argument(
+            metavar="STUDY|ARCH.yaml",
+            help="A study's name or folder, or an architecture's file.",
+            autocompletion=complete_study,
+        ),
     ],
     output: Annotated[
         Path,
@@ -45,12 +51,15 @@ def run(
         float | None, typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %.")
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The trial at the knee of the front.")] = False,
-    format_: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.")] = "timm",
+    format_: Annotated[
+        str,
+        typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.", autocompletion=complete_export_format),
+    ] = "timm",
     weights: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="onnx: a checkpoint of timm's train.py, a state dict or .safetensors."),
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Outputs of the classifier; for ARCH.yaml.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Outputs of the classifier.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; for ARCH.yaml.")] = None,
     batch_size: Annotated[
         int | None,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import confirm_command, remeasure_command
-from hilo_nas.cli.options import Format, Output, StudyArgument
+from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.stored_table import find_stored_table, print_table_front
+from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
 from hilo_nas.cli.text import describe_proxy
 from hilo_nas.commands import command, setting_words
 from hilo_nas.csv_files import render_front
 from hilo_nas.figures import figure, is_wide
+from hilo_nas.front import Front
 from hilo_nas.manifest import Manifest
+from hilo_nas.plurals import agree
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
@@ -27,54 +30,57 @@ from hilo_nas.study import StoredStudy, open_study
 
 __all__ = ["HELP", "print_front", "run"]
 
-HELP = """Show the front of a study: measured speed and proxy score, each with its spread.
+HELP = """Show the front of a study: speeds and scores, each with its spread; without a study, list all of them.
 
 Example: hilo-nas front my-gpu --format csv > front.csv"""
 
 
-def run(
-    study: StudyArgument,
-    output: Output = Format.table,
-) -> None:
-    """Prints the front."""
+def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
+    """Prints the front of a study, or a row for each study."""
+    if study is None:
+        print_studies(output, build_console())
+        return
     opened = open_study(study)
     table = find_stored_table(opened)
     if table is not None:
         print_table_front(opened, table, output, build_console())
-        return
-    if output is Format.csv:
-        echo(render_front(opened.front(), ties=True), nl=False)
-    elif output is Format.json:
-        front = opened.front()
-        standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "peer": []}
-        for standing in front.standings:
-            fields = dataclasses.asdict(standing)
-            name, number = fields.pop("name"), fields.pop("number")
-            row = {standing.kind: name, "trial": number, **fields, "sentence": standing.sentence()}
-            standings[standing.kind].append(row)
-        probabilities = front.probabilities()
-        content = {
-            "study": opened.name,
-            "seed_noise": front.seed_noise,
-            "front": [
-                {
-                    **record.to_dict(),
-                    "seeds": record.score.seeds if record.score else 0,
-                    "on_front_probability": probabilities[record.number],
-                    "verdict": verdict_name(record.measurement) if record.measurement else None,
-                }
-                for record in front.members
-            ],
-            "tied": [
-                {"trial": number, "tied_with": list(rivals), "on_front_probability": probabilities[number]}
-                for number, rivals in front.ties.items()
-            ],
-            "anchors": standings["anchor"],
-            "peers": standings["peer"],
-        }
-        echo(json.dumps(content, indent=1))
-    else:
+    elif output is Format.table:
         print_front(opened, build_console())
+    elif output is Format.csv:
+        echo(render_front(opened.front(), ties=True), nl=False)
+    else:
+        echo_content(_build_content(opened), output)
+
+
+def _build_content(study: StoredStudy) -> dict[str, Any]:
+    """Returns the front, its ties and its comparisons as plain data."""
+    front = study.front()
+    probabilities = front.probabilities()
+    standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "peer": []}
+    for standing in front.standings:
+        fields = dataclasses.asdict(standing)
+        name, number = fields.pop("name"), fields.pop("number")
+        row = {standing.kind: name, "trial": number, **fields, "sentence": standing.sentence()}
+        standings[standing.kind].append(row)
+    return {
+        "study": study.name,
+        "seed_noise": front.seed_noise,
+        "front": [
+            {
+                **record.to_dict(),
+                "seeds": record.score.seeds if record.score else 0,
+                "on_front_probability": probabilities[record.number],
+                "verdict": verdict_name(record.measurement) if record.measurement else None,
+            }
+            for record in front.members
+        ],
+        "tied": [
+            {"trial": number, "tied_with": list(rivals), "on_front_probability": probabilities[number]}
+            for number, rivals in front.ties.items()
+        ],
+        "anchors": standings["anchor"],
+        "peers": standings["peer"],
+    }
 
 
 def print_front(study: StoredStudy, console: Console) -> None:
@@ -85,71 +91,88 @@ def print_front(study: StoredStudy, console: Console) -> None:
         console: Where to.
     """
     manifest, front = study.manifest, study.front()
-    members, ties, name = front.members, front.ties, study.address
     untrained = [record for record in front.untrained if not record.is_peer]
     if not manifest.plan.declaration.gives_scores:
         _print_timed(study, console)
         return
-    if not members:
+    if not front.members:
         text = "no complete trial that trained" if untrained else "no complete trial yet"
         console.print(f"study {study.name} has {text}", highlight=False)
         _print_untrained(untrained, console)
         return
+    console.print(_heading(study.name, front))
+    anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
+    print_front_table(front, anchors, console, limits=manifest.limits_in_force)
+    shown = [record for record in rows_of(front) if record.measurement]
+    console.print(_legend(manifest, front, shown), style="dim", soft_wrap=True)
+    _print_doubts(front.members, shown, _way_to_time_again(manifest, study.address), console)
+    _print_untrained(untrained, console)
+    for standing in front.standings:
+        console.print(standing.sentence(), highlight=False, soft_wrap=True)
+    scores = [record.score for record in front.members if record.score]
+    if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
+        text = f"One seed each, and some may have been lucky: {confirm_command(study.address)}"
+        console.print(text, markup=False, soft_wrap=True)
+
+
+def _heading(name: str, front: Front) -> str:
+    """Returns how many networks are on the front, are tied with it and were stopped."""
+    members, ties = front.members, front.ties
     scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in front.records)
-    are = "is" if len(members) == 1 else "are"
-    text = f"{study.name}: {len(members)} of {scored} scored networks {are} on the front"
+    text = f"{name}: {len(members)} of {scored} scored networks {agree(len(members), 'is', 'are')} on the front"
     if ties:
         text += f", {len(ties)} cannot be told from it (~)"
         if len(ties) > MOST_TIES:
             text += f", of which the likeliest {MOST_TIES} are shown"
     if stopped := sum(record.state == TrialState.STOPPED for record in front.records):
         text += f"; {stopped} more stopped at a rung"
-    console.print(text)
-    anchors = {anchor.arch.key() for anchor in manifest.space.anchors}
-    print_front_table(front, anchors, console, limits=manifest.limits_in_force)
+    return text
+
+
+def _legend(manifest: Manifest, front: Front, shown: Sequence[TrialRecord]) -> str:
+    """Returns what the columns and the marks of the table mean."""
     condition, device = manifest.objective, manifest.device
-    shown = [record for record in rows_of(front) if record.measurement]
+    lines = [
+        f"images/s: {condition.label()} on {device.model}, torch {device.torch}",
+        "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call",
+        f"{metric_named(manifest.plan.score_metric).title}: {describe_proxy(manifest)}",
+        _legend_of_spread(shown, front.seed_noise),
+        "n: trainings with different seeds that the score is the mean of",
+        "P(front): how probable it is, by these errors, that no other network is both faster and better scored",
+        "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %",
+    ]
+    if front.peers:
+        lines.append("+ peer, no candidate of the search")
+    if manifest.speeds:
+        lines.append(f"timed by study {manifest.speeds}")
+    return "\n".join(lines)
+
+
+def _print_doubts(members: Sequence[TrialRecord], shown: Sequence[TrialRecord], way: str, console: Console) -> None:
+    """Tells where speeds were not taken alike, or while others used the cores.
+
+    Args:
+        members: The front.
+        shown: The rows of the table that were timed.
+        way: The command that times them again.
+        console: Where to.
+    """
+    if len({(m.form, m.protocol) for record in members if (m := record.measurement)}) > 1:
+        text = f"These speeds were not all taken in the same way: {way}"
+        console.print(text, markup=False, soft_wrap=True)
+    contended = {record.number: m for record in shown if (m := record.measurement) and m.contention}
+    if not contended:
+        return
+    worst = max(contended.values(), key=lambda m: m.contention_error)
+    assert worst.contention is not None
+    are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
     console.print(
-        f"images/s: {condition.label()} on {device.model}, torch {device.torch}\n"
-        "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call\n"
-        f"{metric_named(manifest.plan.score_metric).title}: {describe_proxy(manifest)}\n"
-        f"{_legend_of_spread(shown, front.seed_noise)}\n"
-        "n: trainings with different seeds that the score is the mean of\n"
-        "P(front): how probable it is, by these errors, that no other network is both faster and better scored\n"
-        "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %"
-        + "\n+ peer, no candidate of the search"
-        * bool(front.peers),
-        style="dim",
+        f"{len(contended)} of these timings {are} contended (trial {', '.join(map(str, contended))}): "
+        f"{worst.contention.text}, so {their} ± is wider. Time {them} again when nothing else runs: {way}",
+        highlight=False,
+        markup=False,
         soft_wrap=True,
     )
-    if manifest.speeds:
-        console.print(f"timed by study {manifest.speeds}", style="dim", soft_wrap=True)
-    if len({(m.form, m.protocol) for record in members if (m := record.measurement)}) > 1:
-        way = _way_to_time_again(manifest, name)
-        console.print(f"These speeds were not all taken in the same way: {way}", markup=False, soft_wrap=True)
-    if contended := [record for record in shown if record.measurement and record.measurement.contention]:
-        numbers = ", ".join(str(record.number) for record in contended)
-        worst = max((r.measurement for r in contended if r.measurement), key=lambda m: m.contention_error)
-        assert worst.contention is not None
-        are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
-        way = _way_to_time_again(manifest, name)
-        console.print(
-            f"{len(contended)} of these timings {are} contended (trial {numbers}): {worst.contention.text}, so {their} "
-            f"± is wider. Time {them} again when nothing else runs: {way}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    _print_untrained(untrained, console)
-    for standing in front.standings:
-        console.print(standing.sentence(), highlight=False, soft_wrap=True)
-    scores = [record.score for record in members if record.score]
-    if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
-        console.print(
-            f"One seed each, and some may have been lucky: {confirm_command(name)}",
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 def _print_timed(study: StoredStudy, console: Console) -> None:

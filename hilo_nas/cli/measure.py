@@ -15,7 +15,7 @@ from rich.markup import escape
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.cli.tables import Column, print_columns
+from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.figures import figure, with_spread
 from hilo_nas.searching.config import SearchConfig
 
@@ -106,7 +106,7 @@ def _print_cohort_table(rows: Sequence[Mapping[Any, Any]], console: Console) -> 
         Column("MiB", [_memory(row["memory_mib"]) for row in rows], rank=4),
         Column("verdict", [row["verdict"] for row in rows], rank=1),
     ]
-    print_columns(columns, console)
+    print_fitting(columns, console)
 
 
 def _memory(mib: float | None) -> str:

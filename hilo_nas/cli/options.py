@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hilo_nas.cli.completion import complete_space, complete_study
 from hilo_nas.data.reading import parse_range
-from hilo_nas.study import STUDIES_VARIABLE
 
 __all__ = [
     "Background",
@@ -32,6 +32,8 @@ __all__ = [
     "Jobs",
     "MaxGmacs",
     "MaxParamsM",
+    "OptionalSpace",
+    "OptionalStudy",
     "Output",
     "Precision",
     "PrecisionIfGiven",
@@ -58,11 +60,28 @@ class Format(enum.StrEnum):
     json = "json"
 
 
-SpaceArgument = Annotated[str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")]
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.")]
+SpaceArgument = Annotated[
+    str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.", autocompletion=complete_space)
+]
+OptionalSpace = Annotated[
+    str | None,
+    typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.", autocompletion=complete_space),
+]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.", autocompletion=complete_study)
+]
+OptionalStudy = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STUDY",
+        help="A study's name, or its folder; all studies if left out.",
+        autocompletion=complete_study,
+        show_default=False,
+    ),
+]
 StudiesDir = Annotated[
     Path | None,
-    typer.Option("--studies-dir", metavar="DIR", help=f"Where studies lie; ${STUDIES_VARIABLE}, else ./studies."),
+    typer.Option("--studies-dir", metavar="DIR", help="Where studies lie; $HILO_NAS_STUDIES_DIR, else ./studies."),
 ]
 Output = Annotated[Format, typer.Option("--format", help="How to write it.")]
 

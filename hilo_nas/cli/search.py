@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.hints import hints_after_search, resume_hint
+from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import duration
 from hilo_nas.commands import FLAGS
-from hilo_nas.events import Event, SearchFinished, SearchStarted
 from hilo_nas.searching.config import SearchConfig
 
 if TYPE_CHECKING:
     from hilo_nas.api import Study
+    from hilo_nas.events import Event, SearchFinished
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -43,9 +43,7 @@ _ENDINGS = {
 @takes_settings(*FLAGS)
 def run(
     config: SearchConfig,
-    space: Annotated[
-        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
-    ] = None,
+    space: OptionalSpace = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
     ] = False,
@@ -62,6 +60,8 @@ def _search(config: SearchConfig, console: Console) -> None:
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
+    from hilo_nas.cli.hints import hints_after_search, resume_hint
+    from hilo_nas.events import SearchFinished, SearchStarted
 
     address: str | None = None
     finished: SearchFinished | None = None

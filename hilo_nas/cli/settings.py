@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from hilo_nas.cli.completion import complete_setting, complete_study
 from hilo_nas.commands import FLAGS
 from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
 from hilo_nas.searching.config_files import load_config
@@ -26,6 +27,8 @@ _TITLES = {
     "proxy": "Proxy",
 }
 """Sections of a command's help by sections of the configuration."""
+_COMPLETIONS = {"study.name": complete_study}
+"""What a shell completes, by settings."""
 _SETTINGS = "Settings"
 _SHORT = {name: short.replace("_", "-") for short, name in SHORT_NAMES.items()}
 
@@ -69,6 +72,7 @@ def _flag(name: str, variable: str) -> inspect.Parameter:
         metavar=field.metadata["metavar"],
         rich_help_panel=_TITLES[section],
         show_default=False,
+        autocompletion=_COMPLETIONS.get(name),
     )
     return _parameter(variable, Annotated[annotation, option])
 
@@ -101,6 +105,7 @@ _SOURCES = (
             typer.Option(
                 "--set",
                 metavar="NAME=VALUE",
+                autocompletion=complete_setting,
                 help="One setting, such as timing.compile=true; repeat it for several. Flags come before --set, --set "
                 "before --config.",
                 rich_help_panel=_SETTINGS,

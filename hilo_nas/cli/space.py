@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,7 +11,8 @@ from rich.markup import escape
 
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.options import SpaceArgument
+from hilo_nas.cli.formats import echo_content
+from hilo_nas.cli.options import Format, ImgSize, Output, ProxyImgSize, SpaceArgument
 from hilo_nas.errors import UsageError
 from hilo_nas.figures import share_text
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
@@ -19,19 +21,21 @@ __all__ = ["app"]
 
 app = App(help="Look at search spaces.")
 
-ImgSize = Annotated[int | None, typer.Option(help="Timing size in pixels; the space's default if left out.")]
-ProxyImgSize = Annotated[int | None, typer.Option(help="Proxy size in pixels; the space's default if left out.")]
-NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier; the space's default if left out.")]
+NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier.")]
 
 _Z95 = 1.96
 
 
 @app.command("list")
-def list_() -> None:
+def list_(output: Output = Format.table) -> None:
     """List the spaces that come with the package."""
-    console = build_console()
-    for name in list_shipped():
-        console.print(f"[bold]{name}[/]: {escape(load_space(name).description)}", markup=True)
+    spaces = {name: load_space(name).description for name in list_shipped()}
+    if output is not Format.table:
+        echo_content([{"space": name, "description": text} for name, text in spaces.items()], output)
+        return
+    console = build_console(soft_wrap=True)
+    for name, text in spaces.items():
+        console.print(f"[bold]{name}[/]: {escape(text)}", markup=True)
 
 
 @app.command()
@@ -40,22 +44,35 @@ def show(
     img_size: ImgSize = None,
     proxy_img_size: ProxyImgSize = None,
     num_classes: NumClasses = None,
+    output: Output = Format.table,
 ) -> None:
     """Show a space: its knobs, limits and anchors, how many networks it holds and how large they are."""
     found = load_space(space)
+    report = _Report.of(found, img_size, proxy_img_size, num_classes)
+    knobs: dict[str, list[list[Any]]] = {}
+    for knob in found.knobs:
+        knobs.setdefault(knob.name, []).append(list(knob.choices))
+    if output is not Format.table:
+        content = {
+            "space": found.name,
+            "description": found.description,
+            "knobs": knobs,
+            "limits": dict(found.limits),
+            "anchors": [anchor.name for anchor in found.anchors],
+            "anchors_outside": [anchor.name for anchor in found.anchors if anchor.outside],
+        }
+        echo_content({**content, **dataclasses.asdict(report)}, output)
+        return
     console = build_console(soft_wrap=True)
     console.print(f"[bold]{escape(found.name)}[/]  {escape(found.description)}", markup=True)
-    shown: dict[str, list[str]] = {}
-    for knob in found.knobs:
-        values = ", ".join(f"{choice:g}" if isinstance(choice, float) else str(choice) for choice in knob.choices)
-        shown.setdefault(knob.name, []).append(values)
-    for name, stages in shown.items():
-        console.print(f"  {name + ':':13} {'  |  '.join(stages)}")
+    for name, stages in knobs.items():
+        values = [", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in own) for own in stages]
+        console.print(f"  {name + ':':13} {'  |  '.join(values)}")
     for name, limit in found.limits.items():
         console.print(f"  limit:        {LIMITS[name].text(name, limit)}")
     for anchor in found.anchors:
         console.print(f"  anchor:       {anchor.name}{' (outside the space)' if anchor.outside else ''}")
-    _report(found, console, img_size, proxy_img_size, num_classes)
+    _print_report(report, console, has_limits=bool(found.limits))
 
 
 @app.command()
@@ -64,38 +81,79 @@ def check(
     img_size: ImgSize = None,
     proxy_img_size: ProxyImgSize = None,
     num_classes: NumClasses = None,
+    output: Output = Format.table,
 ) -> None:
     """Check a space file: every fault at once, then dead knobs and windows that do not fit the maps."""
     found = load_space(space)
+    report = _Report.of(found, img_size, proxy_img_size, num_classes)
+    if output is not Format.table:
+        echo_content({"space": found.name, **dataclasses.asdict(report)}, output)
+        return
     console = build_console(soft_wrap=True)
     console.print(f"{space} has no faults")
-    _report(found, console, img_size, proxy_img_size, num_classes)
+    _print_report(report, console, has_limits=bool(found.limits))
 
 
-def _report(
-    space: SearchSpace, console: Console, img_size: int | None, proxy_img_size: int | None, num_classes: int | None
-) -> None:
-    for name, value in (("img-size", img_size), ("proxy-img-size", proxy_img_size), ("num-classes", num_classes)):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, but got {value}")
-    size = img_size or space.defaults.get("img_size", 224)
-    proxy_size = proxy_img_size or space.defaults.get("proxy_img_size", size)
-    classes = num_classes or space.defaults.get("num_classes", 1000)
-    census = count_space(space, img_size=size, num_classes=classes)
-    if census.is_exact:
-        networks = f"{census.n_networks:,} distinct networks (counted)"
-    else:
-        half_width = _rounded(_Z95 * census.n_networks_se)
-        networks = f"about {_rounded(census.n_networks)} distinct networks (estimate, ± {half_width})"
-    console.print(f"{census.n_configs:,} configurations, {networks}")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Report:
+    """How many networks a space holds, how large they are, and what in it does nothing."""
+
+    configurations: int
+    networks: int
+    """Distinct ones."""
+    networks_se: float
+    """Standard error of that number; 0.0 where they were counted."""
+    params_m: tuple[float, float]
+    gmacs: tuple[float, float]
+    within_limits: float
+    """Share of the configurations that keep the limits on parameters and MACs."""
+    img_size: int
+    num_classes: int
+    notes: list[str]
+
+    @classmethod
+    def of(
+        cls, space: SearchSpace, img_size: int | None, proxy_img_size: int | None, num_classes: int | None
+    ) -> _Report:
+        """Returns the report of a space at some sizes; the space's defaults if left out.
+
+        Raises:
+            UsageError: A size is not at least 1.
+        """
+        for name, value in (("img-size", img_size), ("proxy-img-size", proxy_img_size), ("num-classes", num_classes)):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, but got {value}")
+        size = img_size or space.defaults.get("img_size", 224)
+        proxy_size = proxy_img_size or space.defaults.get("proxy_img_size", size)
+        classes = num_classes or space.defaults.get("num_classes", 1000)
+        census = count_space(space, img_size=size, num_classes=classes)
+        return cls(
+            configurations=census.n_configs,
+            networks=census.n_networks,
+            networks_se=0.0 if census.is_exact else census.n_networks_se,
+            params_m=census.params_m,
+            gmacs=census.gmacs,
+            within_limits=census.within_limits,
+            img_size=size,
+            num_classes=classes,
+            notes=list(report_dead_knobs(space, img_size=size, proxy_img_size=proxy_size)),
+        )
+
+
+def _print_report(report: _Report, console: Console, *, has_limits: bool) -> None:
+    networks = f"{report.networks:,} distinct networks (counted)"
+    if report.networks_se:
+        half_width = _rounded(_Z95 * report.networks_se)
+        networks = f"about {_rounded(report.networks)} distinct networks (estimate, ± {half_width})"
+    console.print(f"{report.configurations:,} configurations, {networks}")
     console.print(
-        f"params {census.params_m[0]:.3g} to {census.params_m[1]:.3g} M ({classes} classes), "
-        f"{census.gmacs[0]:.3g} to {census.gmacs[1]:.3g} GMACs at {size} px",
+        f"params {report.params_m[0]:.3g} to {report.params_m[1]:.3g} M ({report.num_classes} classes), "
+        f"{report.gmacs[0]:.3g} to {report.gmacs[1]:.3g} GMACs at {report.img_size} px",
         markup=False,
     )
-    if space.limits:
-        console.print(f"{share_text(census.within_limits)} of the configurations keep the limits on params and MACs")
-    for text in report_dead_knobs(space, img_size=size, proxy_img_size=proxy_size):
+    if has_limits:
+        console.print(f"{share_text(report.within_limits)} of the configurations keep the limits on params and MACs")
+    for text in report.notes:
         console.print(f"note: {text}")
 
 

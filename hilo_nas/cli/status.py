@@ -2,129 +2,169 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
-import typer
+from rich.console import Console
 from rich.markup import escape
 
-from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.console import build_console
+from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import resume_hint
-from hilo_nas.cli.options import StudyArgument
+from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
+from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.figures import share_text
+from hilo_nas.manifest import Manifest
 from hilo_nas.plurals import count_of
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.states import TrialState
-from hilo_nas.study import open_study
+from hilo_nas.study import StoredStudy, open_study
 
 __all__ = ["HELP", "run"]
 
 _MOST_NUMBERS = 20
 
-HELP = """Show how far a study is, what it cost, and why trials failed.
+HELP = """Show how far a study is, what it cost, and why trials failed; without a study, list all of them.
 
 Example: hilo-nas status my-gpu"""
 
 
-def run(
-    study: StudyArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Write it as JSON.")] = False,
-) -> None:
-    """Prints the state of a study."""
+def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
+    """Prints the state of a study, or a row for each study."""
+    if study is None:
+        print_studies(output, build_console())
+        return
     opened = open_study(study)
     table = find_stored_table(opened)
     if table is not None:
-        print_table_status(opened, table, as_json=as_json)
-        return
-    manifest, records, front = opened.manifest, opened.records, opened.front()
-    states = Counter(record.state for record in records if not record.is_peer)
-    peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
-    tried = [record for record in records if record.is_peer and record.state != TrialState.TIMED]
-    peers |= {record.key: record.state for record in tried}
-    measured = sum(map(manifest.counts, records))
-    begun = [record for record in records if record.started_at is not None]  # not what was copied and not tried yet
-    # In studies of earlier versions a retry had a record of its own, with the same measurements.
-    made = manifest.created_at  # what was copied is older, and was paid for elsewhere
-    timings = [(r, m) for r in begun for m in r.measurements if m.measured_at >= made]
-    timing = sum({(r.key, m.measured_at, m.condition.label()): m.seconds for r, m in timings}.values())
-    scores = [(r, s) for r in begun for s in r.scores if s.scored_at >= made]
-    training = sum({(r.key, s.seed, s.images_seen): s.seconds for r, s in scores}.values())
-    images = _images_trained(begun)
-    searching = sum(next(iter(seen.values())) for seen in images.values())
-    confirming = sum(sum(seen.values()) for seen in images.values()) - searching
-    in_full = len(images) * manifest.plan.budgets[-1]
-    in_trials = sum(record.seconds for record in records)
-    verdicts = Counter(verdict_name(record.measurement) for record in records if record.measurement)
-    contended = [record.number for record in records if record.measurement and record.measurement.contention]
-    verdicts.pop(None, None)  # protocol 1 gave none
-    if as_json:
-        content = {
-            "study": opened.name,
-            "measured": measured,
-            "total": manifest.trials,
-            "states": dict(states),
-            "verdicts": dict(verdicts),
-            "contended": contended,
-            "front": [record.number for record in front.members],
-            "peers": peers,
-            "timing_s": timing,
-            "training_s": training,
-            "trials_s": in_trials,
-            "images_trained": searching,
-            "images_in_full": in_full,
-            "images_of_further_seeds": confirming,
-        }
-        echo(json.dumps(content, indent=1))
-        return
-    console = build_console(soft_wrap=True)
-    condition = manifest.objective
+        print_table_status(opened, table, output)
+    elif output is Format.table:
+        _print_progress(opened, _Progress.of(opened), build_console(soft_wrap=True))
+    else:
+        echo_content(dataclasses.asdict(_Progress.of(opened)), output)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Progress:
+    """Progress of a study and its cost."""
+
+    study: str
+    measured: int
+    total: int
+    states: dict[str, int]
+    """Trials of the search by state."""
+    verdicts: dict[str, int]
+    """Timings by what the rounds say of the machine."""
+    contended: list[int]
+    """Trials that were timed while others used the cores."""
+    front: list[int]
+    untrained: list[int]
+    """Trials whose score is not distinguishable from guessing."""
+    peers: dict[str, str | None]
+    """States by name; None of one that was not tried yet."""
+    timing_s: float
+    training_s: float
+    trials_s: float
+    images_trained: int
+    """By the first seeds."""
+    images_in_full: int
+    """What full trainings of these networks take."""
+    images_of_further_seeds: int
+
+    @classmethod
+    def of(cls, study: StoredStudy) -> _Progress:
+        """Returns the progress of a study that has records."""
+        manifest, records, front = study.manifest, study.records, study.front()
+        peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
+        peers |= {record.key: record.state for record in records if record.is_peer and record.state != TrialState.TIMED}
+        begun = [record for record in records if record.started_at is not None]  # not what was copied and not tried yet
+        # In studies of earlier versions a retry had a record of its own, with the same measurements.
+        made = manifest.created_at  # what was copied is older, and was paid for elsewhere
+        timings = [(r, m) for r in begun for m in r.measurements if m.measured_at >= made]
+        scores = [(r, s) for r in begun for s in r.scores if s.scored_at >= made]
+        images = _images_trained(begun)
+        searching = sum(next(iter(seen.values())) for seen in images.values())
+        timed = [(record.number, record.measurement) for record in records if record.measurement]
+        verdicts = Counter(name for _, measurement in timed if (name := verdict_name(measurement)))  # protocol 1: none
+        return cls(
+            study=study.name,
+            measured=sum(map(manifest.counts, records)),
+            total=manifest.trials,
+            states=dict(Counter(record.state for record in records if not record.is_peer)),
+            verdicts=dict(verdicts),
+            contended=[number for number, measurement in timed if measurement.contention],
+            front=[record.number for record in front.members],
+            untrained=[record.number for record in front.untrained],
+            peers=peers,
+            timing_s=sum({(r.key, m.measured_at, m.condition.label()): m.seconds for r, m in timings}.values()),
+            training_s=sum({(r.key, s.seed, s.images_seen): s.seconds for r, s in scores}.values()),
+            trials_s=sum(record.seconds for record in records),
+            images_trained=searching,
+            images_in_full=len(images) * manifest.plan.budgets[-1],
+            images_of_further_seeds=sum(sum(seen.values()) for seen in images.values()) - searching,
+        )
+
+
+def _print_progress(study: StoredStudy, progress: _Progress, console: Console) -> None:
+    manifest = study.manifest
     console.print(
-        f"[bold]{escape(opened.name)}[/]: {measured} of {manifest.trials} networks measured, "
-        f"{len(front.members)} on the front",
+        f"[bold]{escape(progress.study)}[/]: {progress.measured} of {progress.total} networks measured, "
+        f"{len(progress.front)} on the front",
         markup=True,
     )
+    for name, value in {**_describe_study(manifest), **_describe_trials(manifest, progress)}.items():
+        console.print(f"  {name + ':':9} {value}")
+    for reason, numbers in _reasons(study.records, manifest.limits_in_force).items():
+        console.print(f"  {reason}: trial {_shortened(numbers)}")
+    if progress.measured < progress.total:
+        console.print(f"Resume with: {resume_hint(study.address).command}")
+
+
+def _describe_study(manifest: Manifest) -> dict[str, str]:
+    device = manifest.device
     rows = {
         "space": f"{manifest.space.name} ({manifest.space.n_configs:,} settings)",
-        "target": f"{condition.label()} on {manifest.device.model} (torch {manifest.device.torch})",
+        "target": f"{manifest.objective.label()} on {device.model} (torch {device.torch})",
         "proxy": describe_proxy(manifest, whole=True),
         "sampler": f"{manifest.sampler}, seed {manifest.seed}",
-        "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet",
-        "spent": f"{duration(in_trials)} in trials, of which {duration(timing)} timing, {duration(training)} training",
     }
-    if images:
-        rows["trained"] = (
-            f"{searching:,} images, {share_text(searching / in_full)} of the full trainings of "
-            f"{'this network' if len(images) == 1 else f'these {len(images)} networks'}"
-        )
-        if confirming:
-            rows["trained"] += f"; {confirming:,} more with further seeds"
-    if peers:
-        rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in peers.items())
-    if front.untrained:
-        untrained = ", ".join(str(record.number) for record in front.untrained)
-        rows["untrained"] = f"trial {untrained}: the score cannot be told from guessing"
-    if verdicts:
-        rows["machine"] = ", ".join(
-            f"{count_of(count, 'timing')} {verdict}" for verdict, count in verdicts.most_common()
-        )
-        if contended:
-            rows["machine"] += f"; contended: trial {_shortened(contended)}"
     if limits := manifest.limits_in_force:
         rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
     if manifest.speeds:
         rows["timed by"] = f"study {manifest.speeds}"
-    for name, value in rows.items():
-        console.print(f"  {name + ':':9} {value}")
-    for reason, numbers in _reasons(records, limits).items():
-        console.print(f"  {reason}: trial {_shortened(numbers)}")
-    if measured < manifest.trials:
-        console.print(f"Resume with: {resume_hint(opened.address).command}")
+    return rows
+
+
+def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
+    timing, training = duration(progress.timing_s), duration(progress.training_s)
+    rows = {
+        "trials": ", ".join(f"{count} {state}" for state, count in sorted(progress.states.items())) or "none yet",
+        "spent": f"{duration(progress.trials_s)} in trials, of which {timing} timing, {training} training",
+    }
+    if progress.images_in_full:
+        networks = progress.images_in_full // manifest.plan.budgets[-1]
+        rows["trained"] = (
+            f"{progress.images_trained:,} images, {share_text(progress.images_trained / progress.images_in_full)} of "
+            f"the full trainings of {'this network' if networks == 1 else f'these {networks} networks'}"
+        )
+        if progress.images_of_further_seeds:
+            rows["trained"] += f"; {progress.images_of_further_seeds:,} more with further seeds"
+    if progress.peers:
+        rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in progress.peers.items())
+    if progress.untrained:
+        untrained = ", ".join(map(str, progress.untrained))
+        rows["untrained"] = f"trial {untrained}: the score cannot be told from guessing"
+    if progress.verdicts:
+        found = Counter(progress.verdicts).most_common()
+        rows["machine"] = ", ".join(f"{count_of(count, 'timing')} {verdict}" for verdict, count in found)
+        if progress.contended:
+            rows["machine"] += f"; contended: trial {_shortened(progress.contended)}"
+    return rows
 
 
 def _shortened(numbers: Sequence[int]) -> str:

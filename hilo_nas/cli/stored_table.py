@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from hilo_nas.arch import describe_arch
-from hilo_nas.cli.console import build_console, echo
+from hilo_nas.cli.console import build_console
+from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format
-from hilo_nas.cli.tables import Column, print_columns
+from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.commands import command
 from hilo_nas.figures import figure, with_spread
@@ -28,9 +27,15 @@ from hilo_nas.study import StoredStudy
 if TYPE_CHECKING:
     from hilo_nas.bench.table import Table, TableRow
 
-__all__ = ["find_stored_table", "print_table_front", "print_table_status"]
+__all__ = ["find_stored_table", "print_table_front", "print_table_status", "stored_table_path"]
 
 _TABLE = "table.csv"
+
+
+def stored_table_path(folder: StoredStudy) -> Path | None:
+    """Returns the file of the table of a study that has one and no records; None for any other study."""
+    path = folder.path / _TABLE
+    return None if folder.trials_path.is_dir() or not path.is_file() else path
 
 
 def find_stored_table(folder: StoredStudy) -> Table | None:
@@ -40,7 +45,7 @@ def find_stored_table(folder: StoredStudy) -> Table | None:
         RecordError: The table cannot be understood.
         StorageError: It cannot be read.
     """
-    if folder.trials_path.is_dir() or not (folder.path / _TABLE).is_file():
+    if stored_table_path(folder) is None:
         return None
     from hilo_nas.bench.table import load_table  # optuna takes its time
 
@@ -62,17 +67,12 @@ def print_table_front(folder: StoredStudy, table: Table, output: Format, console
         return
     rows = [_to_dict(number, row, table) for number, row in front]
     if output is Format.json:
-        text = json.dumps({"study": folder.name, "networks": len(scored), "front": rows}, indent=1) + "\n"
+        echo_content({"study": folder.name, "networks": len(scored), "front": rows}, output)
     else:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["row"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-    echo(text, nl=False)
+        echo_content(rows, output, names=() if rows else ["row"])
 
 
-def print_table_status(folder: StoredStudy, table: Table, *, as_json: bool) -> None:
+def print_table_status(folder: StoredStudy, table: Table, output: Format) -> None:
     """Prints how much of a table is there and what it cost."""
     manifest, budgets = table.manifest, table.budgets
     verdicts = Counter(row.verdict for row in table.rows if row.verdict)
@@ -85,10 +85,10 @@ def print_table_status(folder: StoredStudy, table: Table, *, as_json: bool) -> N
         "timing_s": sum(row.timing_seconds for row in table.rows),
         "training_s": sum(score.seconds for score in scores),
     }
-    console = build_console(soft_wrap=True)
-    if as_json:
-        echo(json.dumps(content, indent=1))
+    if output is not Format.table:
+        echo_content(content, output)
         return
+    console = build_console(soft_wrap=True)
     condition = manifest.objective
     console.print(f"{folder.name}: a table of {len(table.rows)} networks, stored without their records", markup=False)
     rows = {
@@ -126,10 +126,7 @@ def _print_text(
             "architecture", [describe_arch(table.space.decode(row.params)) for _, row in front], rank=3, justify="left"
         ),
     ]
-    hidden = print_columns(columns, console)
-    if hidden:
-        text = f"Not shown at {console.width} columns: {', '.join(hidden)}. A wider terminal or --format csv has them."
-        console.print(text, markup=False, soft_wrap=True, style="dim")
+    print_fitting(columns, console)
     condition, device = manifest.objective, manifest.device
     console.print(
         f"row: place in {_TABLE}, from 0; the records of this table are not stored, so none can be exported\n"

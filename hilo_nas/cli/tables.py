@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,10 +21,10 @@ from hilo_nas.one_line import one_line
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Metric, metric_named
 from hilo_nas.records import TrialRecord
 
-__all__ = ["MOST_TIES", "Column", "metric_of", "print_columns", "print_front_table", "render_rows", "rows_of"]
+__all__ = ["MOST_TIES", "Column", "metric_of", "print_fitting", "print_front_table", "rows_of"]
 
-_UNBOUNDED = 10_000
-"""Terminal columns that any table fits into."""
+_GAP = 3
+"""Terminal columns between two columns of a table; its edges take one less together."""
 MOST_TIES = 30
 """Ties that a front's table shows: the likeliest ones. With one seed each, hundreds may be tied."""
 _TIES = 5
@@ -122,10 +121,7 @@ def print_front_table(
         hidden.remove("architecture")
         for record in shown:
             console.print(f"{record.number:>5}  {describe(record)}", markup=False, soft_wrap=True)
-    if hidden:
-        names = ", ".join(name.replace("\n", " ") for name in hidden)
-        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format csv has them."
-        console.print(text, markup=False, soft_wrap=True, style="dim")
+    _print_hidden(hidden, console)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,41 +135,47 @@ class Column:
     justify: Literal["left", "right"] = "right"
 
 
+def print_fitting(columns: Sequence[Column], console: Console) -> None:
+    """Prints the columns that fit the console, and the names of the others."""
+    _print_hidden(print_columns(columns, console), console)
+
+
+def _print_hidden(hidden: Sequence[str], console: Console) -> None:
+    if hidden:
+        names = ", ".join(name.replace("\n", " ") for name in hidden)
+        text = f"Not shown at {console.width} columns: {names}. A wider terminal or --format csv has them."
+        console.print(text, markup=False, soft_wrap=True, style="dim")
+
+
 def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
     """Prints the columns that fit the console and returns the names of the others, in their order."""
     kept = list(columns)
-    while (width := _width(table := _build_table(kept), console)) > console.width:
+    while (width := _width(kept)) > console.width:
         last = max(kept, key=lambda column: column.rank)
         if last.rank == 0:
             break
         kept.remove(last)
-    console.print(table, width=max(width, console.width), crop=False, no_wrap=True)
+    console.print(_build_table(kept, width), crop=False, no_wrap=True)
     return [column.name for column in columns if column not in kept]
 
 
-def render_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns rows as CSV with a header, which stands there without rows as well."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _build_table(columns: Sequence[Column]) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False)
+def _build_table(columns: Sequence[Column], width: int) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, width=width)  # rich would cut cells where the console is narrower
     for column in columns:
         table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(
-            *(Text(plain(one_line(cell)), justify=column.justify) for cell, column in zip(cells, columns, strict=True))
-        )
+        table.add_row(*(Text(_cell(cell), justify=column.justify) for cell, column in zip(cells, columns, strict=True)))
     return table
 
 
-def _width(table: Table, console: Console) -> int:
+def _width(columns: Sequence[Column]) -> int:
     """Terminal columns that a table needs, with no cell cut."""
-    return console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
+    lines = [[*plain(column.name).split("\n"), *map(_cell, column.cells)] for column in columns]
+    return sum(max(map(cell_len, own)) for own in lines) + _GAP * len(columns) - 1
+
+
+def _cell(text: str) -> str:
+    return plain(one_line(text))
 
 
 def _mark(record: TrialRecord, anchors: Collection[str], ties: Mapping[int, Sequence[int]]) -> str:

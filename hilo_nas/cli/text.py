@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hilo_nas.manifest import DataIdentity, Manifest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hilo_nas.manifest import DataIdentity, Manifest
 
 __all__ = ["describe_proxy", "duration", "verbatim"]
 

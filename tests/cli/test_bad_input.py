@@ -348,7 +348,7 @@ def test_reading_works_in_every_format_where_nothing_can_be_written(home, capsys
     content = json.loads(capsys.readouterr().out)
     assert [record["number"] for record in content["front"]] == [4, 3, 2]
     assert content["anchors"][0]["verdict"] == "beaten"
-    assert main(["status", "demo", "--json"]) == 0
+    assert main(["status", "demo", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["states"] == {"complete": 5, "infeasible": 1, "failed": 1}
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
 

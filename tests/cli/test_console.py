@@ -76,7 +76,8 @@ def test_no_command_prints_past_the_console():
 def test_a_terminal_without_the_signs_gets_others_and_no_traceback(tmp_path, encoding):
     write_study(tmp_path, "demo", demo_records(), build_manifest(data=build_data(name="größe")))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    command = [sys.executable, "-m", "hilo_nas", "front", "demo", "--studies-dir", str(tmp_path)]
+    environment |= {"HILO_NAS_STUDIES_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "hilo_nas", "front", "demo"]
     done = subprocess.run(command, env=environment, capture_output=True)
     printed = done.stdout.decode(encoding)
     assert (done.returncode, done.stderr) == (0, b"")

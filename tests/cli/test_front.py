@@ -109,7 +109,7 @@ def test_status_tells_how_far_each_peer_is(capsys, compared):
     assert "compared: 6 of 12 networks measured, 3 on the front" in text
     assert "peers: timm:clever (complete), timm:swift (complete), timm:late (not tried yet)" in text
     assert "trials: 5 complete, 1 failed, 1 infeasible" in text
-    assert main(["status", "compared", "--json"]) == 0
+    assert main(["status", "compared", "--format", "json"]) == 0
     peers = json.loads(capsys.readouterr().out)["peers"]
     assert peers == {"timm:clever": "complete", "timm:swift": "complete", "timm:late": None}
 
@@ -240,16 +240,16 @@ def test_json_and_csv_carry_seeds_and_probabilities(capsys, studies):
 
 
 def test_a_front_of_one_seed_each_ends_with_how_to_confirm_it(capsys, studies):
-    hint = "One seed each, and some may have been lucky: hilo-nas search --study demo --confirm 2"
+    hint = "One seed each, and some may have been lucky: hilo-nas search --study demo --set proxy.confirm=2"
     assert front(capsys, "demo").splitlines()[-1] == hint
     write_study(studies, "seeds", confirmed())
-    assert "--confirm" not in front(capsys, "seeds")
+    assert "proxy.confirm" not in front(capsys, "seeds")
 
 
 def test_a_front_that_was_scored_without_training_asks_for_no_seeds(capsys, studies):
     scores = (build_score(12.0, standard_error=0.1, metric="naswot", loss=None),)
     write_study(studies, "free", [build_record(0, scores=scores)])
-    assert "--confirm" not in front(capsys, "free")
+    assert "proxy.confirm" not in front(capsys, "free")
 
 
 def test_stopped_networks_are_counted_beside_the_scored(capsys, studies):
@@ -356,7 +356,7 @@ def test_the_status_of_a_stored_table_counts_its_networks(capsys, table):
     text = capsys.readouterr().out
     assert f"tabular: a table of {len(table.rows)} networks, stored without their records" in text
     assert "hilo-nas bench samplers" in text
-    assert main(["status", "tabular", "--json"]) == 0
+    assert main(["status", "tabular", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["networks"] == len(table.rows)
 
 
@@ -372,14 +372,14 @@ def test_contended_timings_are_named_with_whom_and_the_way_out(tmp_path, capsys)
         records[3], measurements=(dataclasses.replace(records[3].measurement, device_state=busy),)
     )
     write_study(tmp_path, "loaded", records)
-    assert main(["front", "loaded", "--studies-dir", str(tmp_path)]) == 0
+    assert main(["front", "loaded"]) == 0
     text = capsys.readouterr().out
     assert (
         "1 of these timings is contended (trial 3): other processes kept 1.0 of 2 cores busy (python 1234: 1.0), so "
         "its ± is wider. Time it again when nothing else runs: hilo-nas remeasure loaded" in text
     )
     assert "hilo-nas remeasure loaded" in text
-    assert main(["front", "loaded", "--studies-dir", str(tmp_path), "--format", "json"]) == 0
+    assert main(["front", "loaded", "--format", "json"]) == 0
     verdicts = {row["number"]: row["verdict"] for row in json.loads(capsys.readouterr().out)["front"]}
     assert verdicts == {2: "steady", 3: "contended", 4: "steady"}
 

@@ -1,17 +1,45 @@
-"""What holds for the options of all commands."""
+"""What holds for the options of all commands.
+
+Two lists change on purpose only. After such a change, renew them and read the difference:
+`HILO_NAS_RENEW_LISTS=1 pytest tests/cli/test_options.py tests/test_public_names.py`.
+"""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Iterator
+import enum
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from typer.models import OptionInfo
+from builders import demo_records, write_study
 
 from hilo_nas.cli.app import app
 from hilo_nas.cli.options import parse_duration
+from hilo_nas.commands import FLAGS
+
+GOLDEN = Path(__file__).parents[1] / "assets" / "options.txt"
+
+UNDER_WORK = (
+    *(f"bench {name}" for name in ("ruler", "attention", "backbones", "stages", "official", "table", "samplers")),
+    *("bench training", "bench releases", "proxy check", "data show", "data check", "data write"),
+)
+"""Commands whose options are being reduced: neither counted nor compared yet."""
+
+OTHER_MEANINGS = {
+    "--format": {"export"},  # a format of files, not of the screen
+    "--study": {"remeasure"},  # the study to be made
+    "--device": {"remeasure"},  # another one than the study's
+    "--batch-size": {"export"},  # of a training
+    "--img-size": {"export"},  # of an architecture
+    "--min-images-per-s": {"export"},  # what chooses the trial
+    "--max-latency-ms": {"export"},
+}
+"""Commands in which an option's help says more than elsewhere."""
 
 
 @pytest.mark.parametrize(
@@ -31,35 +59,141 @@ def test_what_is_no_duration_is_refused_with_examples(text):
         parse_duration(text)
 
 
-def list_commands(group: typer.Typer) -> Iterator[Callable[..., Any]]:
-    for command in group.registered_commands:
-        assert command.callback
-        yield command.callback
-    for inner in group.registered_groups:
-        assert inner.typer_instance
-        yield from list_commands(inner.typer_instance)
+def walk_commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The commands by their words, groups included; the root is the empty text."""
+    command = command or typer.main.get_command(app)
+    yield " ".join(path), command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk_commands(inner, (*path, name))
 
 
-def list_options(command: Callable[..., Any]) -> Iterator[tuple[str, OptionInfo]]:
-    for name, hint in typing.get_type_hints(command, include_extras=True).items():
-        for found in getattr(hint, "__metadata__", ()):
-            if isinstance(found, OptionInfo):
-                yield name, found
+def options_of(command: Any) -> list[Any]:
+    return [param for param in command.params if param.param_type_name == "option"]
 
 
-def names_itself(option: OptionInfo) -> bool:
-    # Until a command is built from it, the first name stands where a default would.
-    return bool(option.param_decls) or isinstance(option.default, str)
+def type_of(param: Any) -> str:
+    """The type that a parameter is read as, as its help shows it."""
+    if getattr(param, "is_flag", False):
+        return "flag"
+    hint = param.type_descriptor.annotation
+    if not isinstance(hint, type):
+        return str(hint)
+    return "|".join(item.value for item in hint) if issubclass(hint, enum.Enum) else hint.__name__
 
 
-def test_no_option_is_named_after_its_placeholder():
-    # Typer 0.27 takes `metavar="DATA"` of a parameter `data` for the option's name: `--DATA`.
-    commands = list(list_commands(app))
-    options = [(command, *option) for command in commands for option in list_options(command)]
-    assert len(options) > 5 * len(commands)
-    unnamed = [
-        f"{command.__module__}: {name}"
-        for command, name, option in options
-        if not names_itself(option) and (option.metavar or "").lower() == name.replace("_", "-")
+def describe(param: Any) -> str:
+    if param.param_type_name == "argument":
+        name = str(param.metavar or param.name)
+        return name if param.required else f"[{name}]"
+    names = "/".join([*param.opts, *param.secondary_opts])
+    return f"{names} {type_of(param)}{', required' if param.required else ''}"
+
+
+def list_options() -> str:
+    lines = [
+        f"{words}: {describe(param)}".removeprefix(": ")
+        for words, command in walk_commands()
+        for param in command.params
     ]
-    assert unnamed == []
+    return "\n".join(lines) + "\n"
+
+
+def test_options_change_on_purpose_only():
+    if os.environ.get("HILO_NAS_RENEW_LISTS"):
+        GOLDEN.write_text(list_options(), encoding="utf-8")
+    assert list_options().splitlines() == GOLDEN.read_text(encoding="utf-8").splitlines()
+
+
+def test_no_command_has_more_options_than_a_screen_shows():
+    counts = {words: len(options_of(command)) for words, command in walk_commands() if words not in UNDER_WORK}
+    assert counts["search"] == len(FLAGS) + 3 == 20  # --config, --set and --dry-run
+    assert {words: count for words, count in counts.items() if count > 12} == {"search": 20}
+
+
+def test_commands_that_are_under_work_are_there():
+    assert set(UNDER_WORK) <= {words for words, _ in walk_commands()}
+
+
+def test_an_option_has_one_meaning():
+    meanings: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for words, command in walk_commands():
+        for param in options_of(command):
+            for name in {*param.opts, *param.secondary_opts}:
+                if words not in UNDER_WORK and words not in OTHER_MEANINGS.get(name, ()):
+                    meanings.setdefault(name, {}).setdefault((type_of(param), param.help), []).append(words)
+    assert {name: found for name, found in meanings.items() if len(found) > 1} == {}
+
+
+def test_every_other_meaning_is_in_use():
+    commands = dict(walk_commands())
+    for name, where in OTHER_MEANINGS.items():
+        for words in where:
+            assert any(name in param.opts for param in options_of(commands[words])), (name, words)
+
+
+def test_help_fits_80_columns():
+    wide = []
+    for words, command in walk_commands():
+        context = typer.Context(command, info_name="hilo-nas " + words, terminal_width=80, max_content_width=80)
+        wide += [(words, line) for line in command.get_help(context).splitlines() if len(line) > 80]
+    assert [line for line in wide if line[0] not in UNDER_WORK] == []
+
+
+def test_every_option_has_a_help_and_a_name_of_its_own():
+    # Typer 0.27 takes `metavar="DATA"` of a parameter `data` for the option's name: `--DATA`.
+    for words, command in walk_commands():
+        for param in options_of(command):
+            assert param.help, (words, param.opts)
+            assert all(name == name.lower() for name in param.opts), (words, param.opts)
+
+
+@pytest.fixture
+def complete(tmp_path):
+    """Completes a line as a shell asks for it, and returns the values and whether heavy libraries were imported."""
+    write_study(tmp_path / "studies", "my-gpu", demo_records())
+    write_study(tmp_path / "studies", "my-cpu", demo_records())
+    code = (
+        "import atexit, sys\n"
+        "heavy = ('torch', 'timm', 'optuna', 'numpy', 'pandas')\n"
+        "atexit.register(lambda: print('loaded', *[name for name in heavy if name in sys.modules], file=sys.stderr))\n"
+        "from hilo_nas.cli import main\n"
+        "sys.exit(main())\n"
+    )
+
+    def call(line: str) -> list[str]:
+        environment = {
+            **os.environ,
+            "HILO_NAS_STUDIES_DIR": str(tmp_path / "studies"),
+            "_HILO_NAS_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        }
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.stderr.split() == ["loaded"], done.stderr
+        return done.stdout.split()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("hilo-nas sta", ["status"]),
+        ("hilo-nas status my-", ["my-cpu", "my-gpu"]),
+        ("hilo-nas front my-g", ["my-gpu"]),
+        ("hilo-nas export my-c", ["my-cpu"]),
+        ("hilo-nas search --study my-g", ["my-gpu"]),
+        ("hilo-nas search litv2_d", ["litv2_digits"]),
+        ("hilo-nas space show litv2_c", ["litv2_cifar"]),
+        ("hilo-nas search --set timing.comp", ["timing.compile="]),
+        ("hilo-nas search --set proxy.conf", ["proxy.confirm="]),
+        ("hilo-nas export --format o", ["onnx", "optuna"]),
+        ("hilo-nas status --format c", ["csv"]),
+    ],
+)
+def test_a_shell_completes_names(complete, line, values):
+    assert complete(line) == values
+
+
+def test_completion_is_quiet_where_no_studies_are(complete, tmp_path):
+    assert complete("hilo-nas status none") == []

@@ -41,7 +41,7 @@ def test_stopped_networks_are_counted_with_what_their_trainings_spared(status):
 def test_further_seeds_are_told_apart_from_the_search(status):
     seeds = tuple(build_score(0.5, seed=seed) for seed in (0, 1, 2))
     records = [build_record(0, scores=(RUNG, *seeds)), stopped(1)]
-    content = json.loads(status(records, "--json"))
+    content = json.loads(status(records, "--format", "json"))
     assert content["images_trained"] == 3008 + 1024
     assert content["images_in_full"] == 2 * 3008
     assert content["images_of_further_seeds"] == 2 * 3008
@@ -57,14 +57,14 @@ def test_the_share_of_further_seeds_has_its_place_in_the_text(status):
 def test_what_a_retry_of_an_earlier_version_took_over_was_paid_for_once(status):
     cut = interrupt(stopped(0))
     retry = build_record(1, arch=cut.subject.arch, scores=(RUNG, build_score(0.5)))
-    content = json.loads(status([cut, retry], "--json"))
+    content = json.loads(status([cut, retry], "--format", "json"))
     assert (content["images_trained"], content["images_in_full"]) == (3008, 3008)
     assert content["training_s"] == 2.5 + 7.5
 
 
 def test_what_was_copied_and_not_tried_yet_was_not_paid_for_here(status):
     waiting = build_record(1, state="waiting", started_at=None, seconds=0.0)
-    content = json.loads(status([build_record(0), waiting], "--json"))
+    content = json.loads(status([build_record(0), waiting], "--format", "json"))
     assert (content["images_trained"], content["training_s"]) == (3008, 7.5)
     assert content["states"] == {"complete": 1, "waiting": 1}
 
@@ -73,7 +73,7 @@ def test_results_that_are_older_than_the_study_were_paid_for_elsewhere(status):
     record = build_record(0)
     old = tuple(dataclasses.replace(score, scored_at="2020-01-01T00:00:00+00:00") for score in record.scores)
     timed = tuple(dataclasses.replace(m, measured_at="2020-01-01T00:00:00+00:00") for m in record.measurements)
-    content = json.loads(status([dataclasses.replace(record, scores=old, measurements=timed)], "--json"))
+    content = json.loads(status([dataclasses.replace(record, scores=old, measurements=timed)], "--format", "json"))
     assert (content["training_s"], content["timing_s"]) == (0, 0)
 
 

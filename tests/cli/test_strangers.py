@@ -89,7 +89,7 @@ def listing(home):
 
 READING = [
     ["status"],
-    ["status", "--json"],
+    ["status", "--format", "json"],
     ["front"],
     ["front", "--format", "csv"],
     ["front", "--format", "json"],

@@ -1,0 +1,89 @@
+"""All studies in a table: what `status` and `front` show without a study."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+from rich.console import Console
+
+from hilo_nas.cli.formats import echo_content
+from hilo_nas.cli.options import Format
+from hilo_nas.cli.stored_table import stored_table_path
+from hilo_nas.cli.tables import Column, print_fitting
+from hilo_nas.commands import command
+from hilo_nas.errors import HiloNasError
+from hilo_nas.study import STUDIES_VARIABLE, StoredStudy, list_studies, studies_folder
+
+__all__ = ["print_studies"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A study in the list; fields are None where it cannot be read, and where a stored table has no such value."""
+
+    study: str
+    space: str | None = None
+    device: str | None = None
+    condition: str | None = None
+    measured: int | None = None
+    total: int | None = None
+    front: int | None = None
+    """Networks on the front."""
+    created: str | None = None
+    fault: str | None = None
+    """Why the study cannot be read."""
+
+
+def print_studies(output: Format, console: Console) -> None:
+    """Prints a row for each study in the folder of all studies, with the reason where one cannot be read."""
+    rows = [_read(study) for study in list_studies()]
+    if output is not Format.table:
+        names = [field.name for field in dataclasses.fields(_Row)]
+        echo_content([dataclasses.asdict(row) for row in rows], output, names=names)
+        return
+    if not rows:
+        where = f"{studies_folder()} (${STUDIES_VARIABLE} names another folder)"
+        console.print(f"no studies in {where}\nBegin one with: {command('search')}", soft_wrap=True)
+        return
+    _print_table(rows, console)
+
+
+def _print_table(rows: list[_Row], console: Console) -> None:
+    columns = [
+        Column("study", [row.study for row in rows], justify="left"),
+        Column("measured", ["-" if row.measured is None else f"{row.measured}/{row.total}" for row in rows]),
+        Column("front", ["-" if row.front is None else str(row.front) for row in rows]),
+        Column("space", ["cannot be read" if row.fault else row.space or "-" for row in rows], justify="left"),
+        Column("condition", [row.condition or "-" for row in rows], rank=2, justify="left"),
+        Column("device", [row.device or "-" for row in rows], rank=3, justify="left"),
+        Column("created", [(row.created or "-")[:10] for row in rows], rank=1, justify="left"),
+    ]
+    print_fitting(columns, console)
+    for row in rows:
+        if row.fault:
+            console.print(f"{row.study} cannot be read: {row.fault}", soft_wrap=True)
+
+
+def _read(study: StoredStudy) -> _Row:
+    try:
+        manifest, table = study.manifest, stored_table_path(study)
+        if table is None:
+            measured, total = sum(map(manifest.counts, study.records)), manifest.trials
+            front = len(study.front().members) if manifest.plan.declaration.gives_scores else None
+        else:
+            with table.open(encoding="utf-8", newline="") as file:
+                measured = total = sum(1 for _ in csv.DictReader(file))
+            front = None
+    except (HiloNasError, OSError, ValueError) as error:
+        return _Row(study=study.path.name, fault=str(error))
+    return _Row(
+        study=study.path.name,
+        space=manifest.space.name,
+        device=manifest.device.model,
+        condition=manifest.objective.label(),
+        measured=measured,
+        total=total,
+        front=front,
+        created=manifest.created_at,
+    )
