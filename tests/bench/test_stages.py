@@ -9,10 +9,10 @@ from hilo_nas.bench.stages import StagesPlan, bench_stages
 from hilo_nas.bench.stages_report import report_stages
 from hilo_nas.cost import PARTS, count_macs, count_parts
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
-from hilo_nas.timing.prepared import prepare
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights
 from hilo_nas.report import render_csv, render_markdown
+from hilo_nas.timing.prepared import prepare
 
 PLAN = StagesPlan(device="cpu", batch_size=2)
 MACS_PER_S = 5e10
