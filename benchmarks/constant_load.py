@@ -26,12 +26,12 @@ from scipy.stats import kendalltau
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
 from hilo_nas.events import Event
 from hilo_nas.front import Front
-from hilo_nas.timing import Entrant
 from hilo_nas.measurement import Condition
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import verdict_name, verdict_of
 from hilo_nas.space import load_space
 from hilo_nas.study import open_study
+from hilo_nas.timing import Entrant
 
 NETWORKS = 3
 SECONDS_EACH = 1.0
@@ -101,7 +101,8 @@ def rms(values: list[float]) -> float:
 
 def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, TrialRecord]:
     """Runs a search and returns its records; load begins some seconds after its start, or never for None."""
-    options = ["--trials", str(TRIALS), "--seed", "1", "--sampler", "random", "--proxy", "params", "--study", name]
+    options = ["--trials", str(TRIALS), "--seed", "1", "--proxy", "params", "--study", name]
+    options += ["--set", "search.sampler=random"]
     with contextlib.ExitStack() as stack, open(folder / f"{name}.log", "w") as log:
         if load_after_s == 0:
             stack.enter_context(load())

@@ -12,8 +12,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hilo_nas.arch import PRESETS
-from hilo_nas.timing.prepared import prepare
 from hilo_nas.measurement import Condition
+from hilo_nas.timing.prepared import prepare
 
 WARM_UP_CALLS, CALLS = 6, 20
 GROUPS = {

@@ -144,7 +144,7 @@ def test_budgets_are_those_of_all_calls_and_old_scores_keep_theirs(desk):
 def test_budgets_asked_for_are_no_conflict_with_a_stored_study(desk):
     desk.table(2, proxy_images=3000, rungs=3, reduction_factor=2.5)
     desk.table(2, proxy_images=9000, rungs=4, reduction_factor=3)
-    with pytest.raises(StudyMismatchError, match="proxy_img_size: 32 in the study, 48 now"):
+    with pytest.raises(StudyMismatchError, match="proxy.img_size: 32 in the study, 48 now"):
         desk.table(2, proxy_img_size=48)
 
 
