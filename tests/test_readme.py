@@ -69,8 +69,9 @@ def made(tmp_path_factory):
         (home / "cifar10").mkdir()
         (home / "cifar10/train.tar").touch()
         for options in (
-            "--study my-gpu --device cuda --data cifar10/train.tar --sampler random --eta 0 --trials 18",
-            "--study edge-box --proxy none --peers efficientvit_b2 --trials 3",
+            "--study my-gpu --device cuda --data cifar10/train.tar --trials 18 --set search.sampler=random "
+            "--set proxy.reduction_factor=0",
+            "--study edge-box --proxy none --set search.baselines=efficientvit_b2 --trials 3",
         ):
             assert main(["search", "litv2_cifar", *options.split()]) == 0
     write_checkout(home / "LITv2")

@@ -1,4 +1,4 @@
-"""Making a table: which networks of a space it is of, and their trainings, done here or taken over from elsewhere."""
+"""Making a table: the networks of a space, and their trainings, done here or copied from another study."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def make_table(
 
     Args:
         config: Device, conditions, data, budget and rungs; `study.reuse` is a study, or a table's file, whose
-            trainings are taken over, so that networks are only timed.
+            trainings are copied, so that networks are only timed.
         space: The space, of up to 20,000 settings where all its networks are asked for.
         folder: The study that keeps the records.
         emit: Told of all of it.
@@ -75,7 +75,7 @@ def make_table(
     """
     if (folder.path / TABLE_NAME).is_file() and not folder.trials_path.is_dir():
         raise UsageError(
-            f"study {folder.name} is a stored table without its records: it can be replayed, but not gone on with. "
+            f"study {folder.name} is a stored table without its records: it can be replayed, but not resumed. "
             f"Make another that copies its trainings: --study NAME {setting_text('study.reuse', folder.address)}"
         )
     networks = list_swept(space, config, folder, count, emit)

@@ -59,7 +59,7 @@ def check(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="A check of the same networks at the image size that is to be shipped."),
+        typer.Option(metavar="STUDY", help="A check of the same networks at the image size of the deployment."),
     ] = None,
     shown: Shown = Format.table,
     folder: Folder = None,

@@ -266,7 +266,7 @@ def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, mach
 def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machine):
     table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
-    with pytest.raises(UsageError, match=r"it can be replayed, but not gone on with.*--set study.reuse=.*small-table"):
+    with pytest.raises(UsageError, match=r"it can be replayed, but not resumed.*--set study.reuse=.*small-table"):
         make_table(SearchConfig.of(data="digits", device="cpu", img_size=32), table.space, stored, print)
     assert load_table(stored.path) == table
 

@@ -1,4 +1,4 @@
-"""`hilo-nas bench attention`: HiLo beside the attention layers of the field."""
+"""`hilo-nas bench attention`: HiLo compared with other attention layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
         typer.Option(metavar="SIDE/DIM/HEADS", help="A stage: 14/768/12; repeat it for several. Four if left out."),
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="A layer to put beside HiLo; repeat it for several. All if left out.")
+        list[str] | None, typer.Option(help="A layer to compare with HiLo; repeat it for several. All if left out.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="The first stage alone, and HiLo with alpha 0.9 and windows of 2 alone.")

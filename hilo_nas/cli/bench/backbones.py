@@ -1,4 +1,4 @@
-"""`hilo-nas bench backbones`: LITv2 beside its peers from timm."""
+"""`hilo-nas bench backbones`: LITv2 compared with networks from timm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def run(
     batch_size: Annotated[int | None, typer.Option(help="Images per call; 8 on a CPU and else 64 if left out.")] = None,
     img_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
     network: Annotated[
-        list[str] | None, typer.Option(help="A network to put beside LITv2-S; repeat it for several. All if left out.")
+        list[str] | None,
+        typer.Option(help="A network to compare with LITv2-S; repeat it for several. All if left out."),
     ] = None,
     compile_: Annotated[
         bool | None,

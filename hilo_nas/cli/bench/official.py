@@ -1,4 +1,4 @@
-"""`hilo-nas bench official`: LITv2 here beside the official code, from a checkout that the user has."""
+"""`hilo-nas bench official`: LITv2 compared with the official code, from a checkout that the user has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hilo-nas bench releases`: a few speeds of this release, kept beside those of earlier ones."""
+"""`hilo-nas bench releases`: a few speeds of this release, compared with earlier ones."""
 
 from __future__ import annotations
 

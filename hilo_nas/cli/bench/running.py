@@ -1,4 +1,4 @@
-"""What every bench does: options, files, tables on the screen, and the command that makes it again."""
+"""Common parts of the benches: options, files, tables on the screen, and the command that makes it again."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ def run(
         float,
         typer.Option(help="Share of the table that a search without rungs trains; also told at a half and a quarter."),
     ] = 0.12,
-    reduction_factor: Annotated[float, typer.Option(help="One of how many networks continues at each rung.")] = 2.0,
+    reduction_factor: Annotated[
+        float, typer.Option(help="Reduction factor of the rungs: one of so many networks continues.")
+    ] = 2.0,
     jobs: Annotated[int | None, typer.Option(help="Replays at once; as many as there are cores if left out.")] = None,
     shown: Shown = Format.table,
     folder: Folder = None,
@@ -63,7 +65,7 @@ def run(
         return report_samplers(loaded, plan, replays, command("bench", "samplers", *words))
 
     def keep(replays: Sequence[Replay]) -> None:
-        """What is there is on disk, whatever comes of the rest."""
+        """Writes the replays so far, in case a later one fails."""
         if folder is not None:
             write_report(report(replays), folder)
 

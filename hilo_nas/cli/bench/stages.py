@@ -1,4 +1,4 @@
-"""`hilo-nas bench stages`: where a network's time goes, beside what the device does at best."""
+"""`hilo-nas bench stages`: where a network's time goes, compared with the best rates of the device."""
 
 from __future__ import annotations
 
