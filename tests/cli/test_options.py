@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typing
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,8 +41,8 @@ def list_commands(group: typer.Typer) -> Iterator[Callable[..., Any]]:
 
 
 def list_options(command: Callable[..., Any]) -> Iterator[tuple[str, OptionInfo]]:
-    for name, hint in typing.get_type_hints(command, include_extras=True).items():
-        for found in getattr(hint, "__metadata__", ()):
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        for found in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(found, OptionInfo):
                 yield name, found
 

@@ -34,7 +34,7 @@ def run(
     config: SearchConfig,
     network: Annotated[str | None, typer.Argument(metavar="NETWORK", help="What to train.")] = None,
     space: Annotated[
-        str | None, typer.Option(metavar="SPACE", help="Space of the defaults; litv2_cifar if left out.")
+        str | None, typer.Option("--space", metavar="SPACE", help="Space of the defaults; litv2_cifar if left out.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps timed as they run, and as many with their parts apart.")] = 50,
     shown: Shown = Format.table,
