@@ -101,7 +101,8 @@ def rms(values: list[float]) -> float:
 
 def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, TrialRecord]:
     """Runs a search and returns its records; load begins some seconds after its start, or never for None."""
-    options = ["--trials", str(TRIALS), "--seed", "1", "--sampler", "random", "--proxy", "params", "--study", name]
+    options = ["--trials", str(TRIALS), "--seed", "1", "--proxy", "params", "--study", name]
+    options += ["--set", "search.sampler=random"]
     with contextlib.ExitStack() as stack, open(folder / f"{name}.log", "w") as log:
         if load_after_s == 0:
             stack.enter_context(load())

@@ -31,8 +31,8 @@ from hilo_nas.study import StoredStudy
 
 STUDY = "kills"
 SEARCH = [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", "--study", STUDY, "--device", "cpu"]
-SEARCH += ["--data", "digits", "--sampler", "random", "--seconds", "0.5", "--proxy-images", "1280", "--rungs", "3"]
-SEARCH += ["--no-remeasure"]
+SEARCH += ["--data", "digits", "--proxy-images", "1280", "--set", "search.sampler=random", "--set", "proxy.rungs=3"]
+SEARCH += ["--set", "timing.seconds=0.5", "--set", "timing.remeasure=false"]
 PAUSE_S = 12.0
 """Most seconds before a kill; a network takes about as long."""
 AT_ONCE = 0.2

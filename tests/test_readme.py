@@ -37,8 +37,8 @@ LESS = {
     "proxy check": "--networks 4",
     "bench official": "--network litv2_small --batch-size 1 --no-training",
     "bench table": "--networks 2",
-    "bench samplers": "--seeds 1 --samplers random",
-    "bench training": "--device cpu --data digits --steps 1 --batch-size 8",
+    "bench samplers": "--seeds 1 --sampler random",
+    "bench training": "--device cpu --data digits --steps 1 --set proxy.batch_size=8",
 }
 """Options that are added to a command, so that it ends soon, and needs no GPU where no evaluator does its work."""
 UNTIL = ("--until-trials 100", "--until-trials 20")

@@ -180,7 +180,7 @@ class AttentionFindings:
 
 
 def bench_attention(
-    plan: AttentionPlan, emit: Emit, *, logs: Path, idle_timeout_s: float = 600.0, evaluator: Evaluator | None = None
+    plan: AttentionPlan, emit: Emit, *, logs: Path, evaluator: Evaluator | None = None
 ) -> list[AttentionFindings]:
     """Times the layers at every shape and batch size; returns the findings of each batch size at which any ran.
 
@@ -188,7 +188,6 @@ def bench_attention(
         plan: What to time.
         emit: Receives an event for each step, each layer and each round.
         logs: Folder for what the timing process prints.
-        idle_timeout_s: Seconds of silence after which the timing process counts as hung.
         evaluator: Times; that of this machine if left out.
 
     Raises:
@@ -197,7 +196,7 @@ def bench_attention(
     """
     steps = [(batch_size, shape) for batch_size in plan.batch_sizes for shape in plan.shapes]
     timings: dict[int, list[tuple[Shape, Sequence[Layer], Timing]]] = {}
-    with evaluator_or_local(evaluator, logs, purpose="bench attention", idle_timeout_s=idle_timeout_s) as evaluator:
+    with evaluator_or_local(evaluator, logs, purpose="bench attention") as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         for done, (batch_size, shape) in enumerate(steps):
             layers = list_layers(shape, plan.kinds, is_quick=plan.is_quick)

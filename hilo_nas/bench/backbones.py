@@ -26,6 +26,10 @@ __all__ = ["BackbonesPlan", "bench_backbones", "group_heats"]
 _BATCH_SIZES = {"cpu": 8}
 _BATCH_SIZE = 64
 _NUM_CLASSES = 1000
+_HEAT_S = 2.0
+"""Seconds that each form is timed for at most while forms are tried."""
+_IDLE_TIMEOUT_S = 1800.0
+"""Seconds of silence after which a process counts as hung: compiling takes minutes and says nothing."""
 _TimeEach = Callable[[dict[str, Entrant], float], Timing]
 """Times networks side by side, each for so many seconds at most."""
 
@@ -35,7 +39,7 @@ class BackbonesPlan:
     """What is to be timed.
 
     Raises:
-        UsageError: With every fault of the values given.
+        UsageError: A value cannot be what it is.
     """
 
     device: str | None = None
@@ -50,18 +54,11 @@ class BackbonesPlan:
     """Whether compiled forms are tried too; None for on a CUDA device alone, for a CPU takes minutes per network."""
     seconds: float = 10.0
     """Seconds that each form is timed for at most in the end; 12 rounds are timed in any case."""
-    heat_seconds: float = 2.0
-    """The same while forms are tried."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} must be above 0, but got {getattr(self, name):g}"
-            for name in ("seconds", "heat_seconds")
-            if getattr(self, name) <= 0
-        ]
-        if faults:
-            raise UsageError("\n".join(faults))
+        if self.seconds <= 0:
+            raise UsageError(f"seconds must be above 0, but got {self.seconds:g}")
         self.condition(kind_of_device(self.device or "cpu"))
         choose_peers(self.networks)
 
@@ -82,7 +79,7 @@ class BackbonesPlan:
 
 
 def bench_backbones(
-    plan: BackbonesPlan, emit: Emit, *, logs: Path, idle_timeout_s: float = 600.0, evaluator: Evaluator | None = None
+    plan: BackbonesPlan, emit: Emit, *, logs: Path, evaluator: Evaluator | None = None
 ) -> BackbonesFindings:
     """Tries each network's forms, then times plain and best forms side by side.
 
@@ -90,7 +87,6 @@ def bench_backbones(
         plan: What to time.
         emit: Receives an event for each step, each form and each round.
         logs: Folder for what the processes print.
-        idle_timeout_s: Seconds of silence after which a process counts as hung.
         evaluator: Counts and times; that of this machine if left out.
 
     Raises:
@@ -98,7 +94,7 @@ def bench_backbones(
         DeviceError: This machine does not have the device.
     """
     peers = choose_peers(plan.networks)
-    with evaluator_or_local(evaluator, logs, purpose="bench backbones", idle_timeout_s=idle_timeout_s) as evaluator:
+    with evaluator_or_local(evaluator, logs, purpose="bench backbones", idle_timeout_s=_IDLE_TIMEOUT_S) as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         condition = plan.condition(report.identity.kind)
         costs = _count(peers, plan.img_size, evaluator, emit)
@@ -157,7 +153,7 @@ def _try_forms(
     def try_out(conditions: Sequence[Condition]) -> Heat:
         subject = peer.subject(plan.img_size)
         entrants = {name_form(form): Entrant(subject=subject, condition=form) for form in conditions}
-        timing = time_each(entrants, plan.heat_seconds)
+        timing = time_each(entrants, _HEAT_S)
         forms.update(timing.measurements)
         failures.update(timing.failures)
         return Heat(peer=peer, forms=dict(forms), failures=dict(failures), cost=cost)

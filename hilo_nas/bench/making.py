@@ -1,11 +1,10 @@
-"""Making a table: which networks of a space it is of, and their trainings, done here or taken over from elsewhere."""
+"""Making a table: the networks of a space, and their trainings, done here or copied from another study."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from hilo_nas.bench.table import (
@@ -13,26 +12,37 @@ from hilo_nas.bench.table import (
     Table,
     TableRow,
     build_score,
+    find_table,
     list_within,
     load_table,
     refresh_table,
     study_of,
 )
+from hilo_nas.commands import setting_text
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
+from hilo_nas.proxy.kinds import DEFAULT_PROXY
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import plan_of
+from hilo_nas.searching.setting import find_study
 from hilo_nas.searching.sweep import Course, Swept, run_sweep
 from hilo_nas.searching.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
 from hilo_nas.states import TrialState
 from hilo_nas.study import StoredStudy
 
-__all__ = ["limit_space", "list_swept", "make_table"]
+__all__ = ["check_training", "list_swept", "make_table", "read_sweep"]
+
+_OF_A_SEARCH = (
+    *("proxy.reduction_factor", "proxy.confirm", "proxy.raise_budget", "study.speeds"),
+    *("search.sampler", "search.seed", "search.trials", "search.until_trials", "search.timeout_s"),
+    *("search.baselines", "search.networks"),
+)
+"""Settings that mean nothing to a list of networks, of which none is proposed, stopped or tried twice."""
 
 
 def make_table(
@@ -42,8 +52,6 @@ def make_table(
     emit: Emit,
     *,
     count: int | None = None,
-    jobs: int | None = None,
-    reuse: Path | None = None,
     evaluator: Evaluator | None = None,
 ) -> list[TrialRecord]:
     """Times and trains networks of a space, and returns their records; goes on where it stopped.
@@ -51,13 +59,12 @@ def make_table(
     However it ends, what is there is in the study's `table.csv`.
 
     Args:
-        config: Device, conditions, data, budget and rungs.
+        config: Device, conditions, data, budget and rungs; `study.reuse` is a study, or a table's file, whose
+            trainings are copied, so that networks are only timed.
         space: The space, of up to 20,000 settings where all its networks are asked for.
         folder: The study that keeps the records.
         emit: Told of all of it.
         count: How many networks, at random; None for all.
-        jobs: Trainings at once; see `run_sweep`.
-        reuse: Folder of a study, or a table's file, whose trainings are taken over, so that networks are only timed.
         evaluator: See `run_sweep`.
 
     Raises:
@@ -68,20 +75,19 @@ def make_table(
     """
     if (folder.path / TABLE_NAME).is_file() and not folder.trials_path.is_dir():
         raise UsageError(
-            f"study {folder.name} is a stored table without its records: it can be replayed, but not gone on with. "
-            f"Make another that takes its trainings over: --study NAME --reuse {folder.name}"
+            f"study {folder.name} is a stored table without its records: it can be replayed, but not resumed. "
+            f"Make another that copies its trainings: --study NAME {setting_text('study.reuse', folder.address)}"
         )
     networks = list_swept(space, config, folder, count, emit)
     plan = plan_of(config, space)
     courses = [Course(seed=0, images=plan.budgets[-1], networks=len(networks))]
     load_reused = None
-    if reuse is not None:
+    if config.study.reuse is not None:
+        reuse = find_table(config.study.reuse)
         check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
         load_reused = functools.partial(_load_reused, reuse)
     try:
-        return run_sweep(
-            config, space, folder, networks, plan, courses, emit, jobs=jobs, reuse=load_reused, evaluator=evaluator
-        )
+        return run_sweep(config, space, folder, networks, plan, courses, emit, reuse=load_reused, evaluator=evaluator)
     finally:
         refresh_table(StoredStudy(folder.path))
 
@@ -116,18 +122,35 @@ def _list_scores(row: TableRow, table: Table) -> tuple[ProxyScore, ...]:
     return tuple(build_score(row, images, table, since=since) for since, images in itertools.pairwise((0, *budgets)))
 
 
-def limit_space(space: SearchSpace, folder: StoredStudy, limits: Mapping[str, float | None]) -> SearchSpace:
-    """Returns a space within further limits; where none is given, within those of the stored study, if it is of it.
+def read_sweep(
+    config: SearchConfig, emit: Emit, *, unread: Sequence[str] = ()
+) -> tuple[SearchConfig, SearchSpace, StoredStudy]:
+    """Returns the configuration of a table or a check, without the settings of a search alone, its space and its study.
+
+    Args:
+        config: What is asked for. Without a space, a stored study keeps its own.
+        emit: Receives a warning that names the settings that are not read.
+        unread: Further settings that are not read.
 
     Raises:
-        UsageError: A limit is no number above 0.
-        HiloNasError: The stored study cannot be read.
+        UsageError: The study has no name, or another proxy than the training is asked for.
+        NotFoundError: There is no such space or study.
     """
-    if folder.exists and all(limit is None for limit in limits.values()):
-        stored = StoredStudy(folder.path).manifest.space
-        if dataclasses.replace(stored, limits=space.limits).hash() == space.hash():
-            return stored
-    return space.limited(limits)
+    if config.study.name is None:
+        raise UsageError("study.name must be given, but was left out. Use --study NAME.")
+    check_training(config)
+    nothing = SearchConfig()
+    if skipped := [name for name in (*_OF_A_SEARCH, *unread) if config.value(name) not in (nothing.value(name), 0)]:
+        emit(Notice(level="warning", text=f"not read here, because they are of a search alone: {', '.join(skipped)}"))
+    config = config.replace({name: nothing.value(name) for name in (*_OF_A_SEARCH, *unread)})
+    space, study = find_study(config)
+    return config, study.manifest.space if space is None else space, study
+
+
+def check_training(config: SearchConfig) -> None:
+    """Raises UsageError where a configuration asks for another proxy than the short training."""
+    if config.proxy.name not in (None, DEFAULT_PROXY.name):
+        raise UsageError(f"proxy.name must be {DEFAULT_PROXY.name} or left out, but got {config.proxy.name!r}")
 
 
 def list_swept(

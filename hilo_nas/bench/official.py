@@ -26,6 +26,8 @@ __all__ = ["BATCH_SIZES", "NETWORKS", "OfficialFindings", "OfficialPlan", "Timed
 
 NETWORKS = tuple(PRESETS)
 BATCH_SIZES = (1, 8, 32, 64)
+_IDLE_TIMEOUT_S = 1800.0
+"""Seconds of silence after which a process counts as hung: compiling takes minutes and says nothing."""
 _SAME = {"cpu": 1e-3}
 """Largest difference, as a share, up to which fp32 outputs are the same but for the order of sums."""
 _SAME_ELSEWHERE = 1e-2
@@ -179,7 +181,6 @@ def bench_official(
     emit: Emit,
     *,
     logs: Path,
-    idle_timeout_s: float = 600.0,
     evaluator: Evaluator | None = None,
     start_worker: Callable[..., BenchWorker] = BenchWorker,
 ) -> OfficialFindings:
@@ -189,7 +190,6 @@ def bench_official(
         plan: What to time.
         emit: Receives an event for each step, each form and each round.
         logs: Folder for what the processes print.
-        idle_timeout_s: Seconds of silence after which a process counts as hung.
         evaluator: Times; that of this machine if left out.
         start_worker: Creates the process that compares outputs.
 
@@ -199,14 +199,14 @@ def bench_official(
         DeviceError: This machine does not have the device.
     """
     state = read_state(plan.checkout)
-    with evaluator_or_local(evaluator, logs, purpose="bench official", idle_timeout_s=idle_timeout_s) as evaluator:
+    with evaluator_or_local(evaluator, logs, purpose="bench official", idle_timeout_s=_IDLE_TIMEOUT_S) as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         duels = [
             (case, met, {item.name: item.entrant(case, plan.checkout) for item in met})
             for case, met in plan.list_duels(report.identity.kind)
         ]
         purpose = "comparing outputs with the official code's"
-        with start_worker(logs / "comparing.log", purpose=purpose, idle_timeout_s=idle_timeout_s) as worker:
+        with start_worker(logs / "comparing.log", purpose=purpose, idle_timeout_s=_IDLE_TIMEOUT_S) as worker:
             compare = functools.partial(worker.call, emit=emit, device=report.identity)
             compare("hilo_nas.bench.official_code:check_code", {"checkout": str(plan.checkout)})
             differences: list[dict[str, float | None]] = []

@@ -83,7 +83,6 @@ def check_proxy(
     check: ProxyCheck,
     emit: Emit,
     *,
-    jobs: int | None = None,
     evaluator: Evaluator | None = None,
 ) -> Checked:
     """Makes what is not made yet and compares; goes on where it stopped, and where a table of the space stands.
@@ -94,7 +93,6 @@ def check_proxy(
         folder: The study that keeps the records.
         check: What is compared.
         emit: Told of all of it.
-        jobs: Trainings at once; see `run_sweep`.
         evaluator: Who times and trains; this machine if left out.
 
     Raises:
@@ -133,7 +131,6 @@ def check_proxy(
         plan,
         courses,
         emit,
-        jobs=jobs,
         proxies=check.training_free,
         evaluator=evaluator,
     )
@@ -171,7 +168,7 @@ def check_proxy(
     )
 
 
-def _lengthened(proxy: ProxyPlan, images: int, eta: float) -> ProxyPlan:
+def _lengthened(proxy: ProxyPlan, images: int, ratio: float) -> ProxyPlan:
     """The proxy's plan with a long training's budget, and others between, so that a kill loses a part of it only.
 
     Raises:
@@ -183,7 +180,7 @@ def _lengthened(proxy: ProxyPlan, images: int, eta: float) -> ProxyPlan:
             "fewer --proxy-images."
         )
     between: list[int] = []
-    while (above := round((between[-1] if between else proxy.images) * eta)) * eta <= images:
+    while (above := round((between[-1] if between else proxy.images) * ratio)) * ratio <= images:
         between.append(above)
     return proxy.with_budgets((*between, images))
 
@@ -213,7 +210,7 @@ def _load_target(
     if manifest.plan.img_size == (stored.plan if stored else plan).img_size:
         raise StudyMismatchError(
             f"the target's study {target.name} must train at another image size, but trains at "
-            f"{manifest.plan.img_size} pixels, too. Make it with --proxy-img-size."
+            f"{manifest.plan.img_size} pixels, too. Make it with another proxy.img_size."
         )
     if stored is not None:
         _check_data(target, stored)

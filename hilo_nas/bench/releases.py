@@ -134,7 +134,6 @@ def bench_releases(
     *,
     history: Sequence[Speed],
     logs: Path,
-    idle_timeout_s: float = 600.0,
     evaluator: Evaluator | None = None,
 ) -> ReleasesFindings:
     """Times this release's networks in cohorts, one for each batch and image size.
@@ -144,7 +143,6 @@ def bench_releases(
         emit: Receives an event for each step, each network and each round.
         history: Speeds of earlier releases.
         logs: Folder for what the timing process prints.
-        idle_timeout_s: Seconds of silence after which the timing process counts as hung.
         evaluator: Times; that of this machine if left out.
 
     Raises:
@@ -153,7 +151,7 @@ def bench_releases(
     """
     taken: dict[tuple[str, str, str], Measurement] = {}
     failures: dict[tuple[str, str, str], HiloNasError] = {}
-    with evaluator_or_local(evaluator, logs, purpose="bench releases", idle_timeout_s=idle_timeout_s) as evaluator:
+    with evaluator_or_local(evaluator, logs, purpose="bench releases") as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         cohorts = plan.list_cohorts(report.identity.kind)
         for done, entrants in enumerate(cohorts):

@@ -22,14 +22,13 @@ INTERVALS = "Intervals are of 95 %, from a bootstrap over rounds."
 """A sentence for the notes of every table that has some."""
 
 
-def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with_statistics: bool) -> BenchReport:
+def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str) -> BenchReport:
     """Returns the report of the ruler; its evidence, a row per network and pass, goes to a CSV file alone.
 
     Args:
         plan: What was asked for.
         findings: What came of it.
         command: What makes it again.
-        with_statistics: Whether to tell what each statistic makes of the samples.
     """
     machine = BenchTable(
         title="What this machine resolves",
@@ -65,25 +64,22 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with
             "cohort: all networks in the same rounds. alone: one after the other, each beside the reference.",
         ],
     )
-    tables = [machine]
-    if with_statistics:
-        statistics = BenchTable(
-            name="statistics",
-            title="What each statistic makes of the cohorts' samples",
-            rows=findings.compare_statistics(),
-            columns=[
-                word("machine", "state"),
-                word("statistic", "statistic"),
-                percent("CV to the round %", "cv_relative_median", 2),
-                percent("max %", "cv_relative_max", 2),
-                percent("CV to the reference %", "cv_anchored_median", 2),
-                percent("max %", "cv_anchored_max", 2),
-                number("tau", "tau_mean", 3),
-                number("tau min", "tau_min", 3),
-            ],
-            notes=["Fast rounds (between the 3rd and the 15th percentile) are what `hilo_nas.rounds` takes."],
-        )
-        tables.append(statistics)
+    statistics = BenchTable(
+        name="statistics",
+        title="What each statistic makes of the cohorts' samples",
+        rows=findings.compare_statistics(),
+        columns=[
+            word("machine", "state"),
+            word("statistic", "statistic"),
+            percent("CV to the round %", "cv_relative_median", 2),
+            percent("max %", "cv_relative_max", 2),
+            percent("CV to the reference %", "cv_anchored_median", 2),
+            percent("max %", "cv_anchored_max", 2),
+            number("tau", "tau_mean", 3),
+            number("tau min", "tau_min", 3),
+        ],
+        notes=["Fast rounds (between the 3rd and the 15th percentile) are what `hilo_nas.rounds` takes."],
+    )
     timings = BenchTable(name="passes", title="", rows=findings.list_timings(), columns=[], is_shown=False)
     return BenchReport(
         bench="ruler",
@@ -91,7 +87,7 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str, *, with
         command=command,
         settings={**plan_settings(plan), "space": plan.space.name},
         measurements=[measurement for item in findings.passes for measurement in item.measurements.values()],
-        tables=[*tables, _list_networks(plan, findings), timings],
+        tables=[machine, statistics, _list_networks(plan, findings), timings],
         failures={key: str(error) for key, error in findings.failures.items()},
         advice=findings.advise(),
     )

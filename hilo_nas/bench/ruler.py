@@ -113,7 +113,6 @@ def bench_ruler(
     emit: Emit,
     *,
     logs: Path,
-    idle_timeout_s: float = 600.0,
     evaluator: Evaluator | None = None,
     load: Callable[..., AbstractContextManager[object]] = bursty_load,
 ) -> RulerFindings:
@@ -123,7 +122,6 @@ def bench_ruler(
         plan: What to time.
         emit: Receives an event for each step, each network and each round.
         logs: Folder for what the timing process prints.
-        idle_timeout_s: Seconds of silence after which the timing process counts as hung.
         evaluator: Times; that of this machine if left out.
         load: Loads a device until its block ends; see `bursty_load`.
 
@@ -137,7 +135,7 @@ def bench_ruler(
     passes: list[TimedPass] = []
     failures: dict[str, HiloNasError] = {}
     with (
-        evaluator_or_local(evaluator, logs, purpose="bench ruler", idle_timeout_s=idle_timeout_s) as evaluator,
+        evaluator_or_local(evaluator, logs, purpose="bench ruler") as evaluator,
         contextlib.ExitStack() as stack,
     ):
         report = run_task(evaluator, Inspect(target=plan.device), emit)

@@ -69,8 +69,8 @@ class SamplersPlan:
     """Replays of each search, which differ in nothing else."""
     trials_share: float = 0.12
     """Share of the table that a search without rungs trains; results are also given at a half and a quarter of it."""
-    eta: float = DEFAULT_ETA
-    """One of how many networks goes on at each of the table's rungs."""
+    reduction_factor: float = DEFAULT_ETA
+    """One of how many networks continues at each of the table's rungs."""
     jobs: int = 1
     """Replays at once, each in a process; 1 is this one."""
 
@@ -87,8 +87,8 @@ class SamplersPlan:
                 faults.append(f"{name} must be at least 1, but got {getattr(self, name)}")
         if not 0 < self.trials_share <= 1:
             faults.append(f"trials_share must be above 0 and at most 1, but got {self.trials_share:g}")
-        if not 1 < self.eta < math.inf:
-            faults.append(f"eta must be a number above 1, but got {self.eta:g}")
+        if not 1 < self.reduction_factor < math.inf:
+            faults.append(f"reduction_factor must be a number above 1, but got {self.reduction_factor:g}")
         if faults:
             raise UsageError("\n".join(faults))
 
@@ -291,7 +291,14 @@ class _Unstored(StoredStudy):
 
 
 def replay_search(
-    table: Table, truth: Truth, *, sampler: str, rungs: str, seed: int, trials: int, eta: float = DEFAULT_ETA
+    table: Table,
+    truth: Truth,
+    *,
+    sampler: str,
+    rungs: str,
+    seed: int,
+    trials: int,
+    reduction_factor: float = DEFAULT_ETA,
 ) -> Replay:
     """Returns one search, until it has spent the training images of so many full trainings.
 
@@ -304,7 +311,7 @@ def replay_search(
         rungs: `FULL`, `EXTRAPOLATED`, `PRUNED` or `FORESEEN`.
         seed: Of the search; the table's trainings have their own.
         trials: Full trainings.
-        eta: One of how many networks goes on at each rung.
+        reduction_factor: One of how many networks continues at each rung.
     """
     start = time.monotonic()
     evaluator = TableEvaluator(table, foresees=rungs == FORESEEN)
@@ -329,7 +336,11 @@ def replay_search(
         )
 
     manifest = dataclasses.replace(
-        table.manifest, sampler=sampler, seed=seed, trials=len(table.rows), eta=None if rungs == FULL else eta
+        table.manifest,
+        sampler=sampler,
+        seed=seed,
+        trials=len(table.rows),
+        eta=None if rungs == FULL else reduction_factor,
     )
     loop = SearchLoop(
         _Unstored(manifest),
@@ -398,5 +409,11 @@ def _replay(errand: tuple[str, str, int]) -> Replay:
     table, truth, plan = _given
     sampler, rungs, seed = errand
     return replay_search(
-        table, truth, sampler=sampler, rungs=rungs, seed=seed, trials=plan.trials_of(table), eta=plan.eta
+        table,
+        truth,
+        sampler=sampler,
+        rungs=rungs,
+        seed=seed,
+        trials=plan.trials_of(table),
+        reduction_factor=plan.reduction_factor,
     )

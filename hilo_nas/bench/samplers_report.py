@@ -66,7 +66,7 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             "table's own range; the reference point is the table's worst of each. Only fully trained networks count. "
             f"Means of {plan.seeds} replays; intervals are of 95 %, from a bootstrap over seeds, which all searches "
             "share.",
-            f"rungs: {FULL}, every network is fully trained; else one of {plan.eta:g} goes on at "
+            f"rungs: {FULL}, every network is fully trained; else one of {plan.reduction_factor:g} goes on at "
             f"{' and '.join(f'{images:,}' for images in table.budgets[:-1])} of {table.budgets[-1]:,} images, and of "
             f"those stopped the sampler is told an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {FORESEEN}: scores at "
             "rungs are those of the full training, which no search has: it says what perfect ones would save.",

@@ -176,23 +176,20 @@ class StagesFindings:
         }
 
 
-def bench_stages(
-    plan: StagesPlan, emit: Emit, *, logs: Path, idle_timeout_s: float = 600.0, evaluator: Evaluator | None = None
-) -> StagesFindings:
+def bench_stages(plan: StagesPlan, emit: Emit, *, logs: Path, evaluator: Evaluator | None = None) -> StagesFindings:
     """Times the parts of a network, all of it, a large product and a large copy, side by side.
 
     Args:
         plan: What to time.
         emit: Receives an event for each step and each round.
         logs: Folder for what the timing process prints.
-        idle_timeout_s: Seconds of silence after which the timing process counts as hung.
         evaluator: Times; that of this machine if left out.
 
     Raises:
         MeasurementError: The product or the copy could not be timed, so there is nothing to compare with.
         DeviceError: This machine does not have the device.
     """
-    with evaluator_or_local(evaluator, logs, purpose="bench stages", idle_timeout_s=idle_timeout_s) as evaluator:
+    with evaluator_or_local(evaluator, logs, purpose="bench stages") as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         emit(BenchStepped(text=f"parts of {plan.network}", done=0, total=1))
         kind = report.identity.kind

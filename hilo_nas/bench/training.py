@@ -12,13 +12,15 @@ from typing import Any
 import torch
 
 from hilo_nas.data import CachedData
-from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import BenchWorker
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measurement import DeviceIdentity, ProxyPlan
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.train import Training
+from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.resolve import reading_of
+from hilo_nas.searching.setting import DEFAULT_DATA
 from hilo_nas.timing.device import synchronizer
 
 __all__ = ["PARTS", "bench_training", "time_training"]
@@ -32,29 +34,21 @@ _WARM_UP = 5
 def bench_training(
     subject: str | Mapping[str, Any],
     plan: ProxyPlan,
-    data: str,
-    device: str | None,
+    config: SearchConfig,
     emit: Emit,
     *,
     steps: int,
-    cache_dir: Path | None,
-    options: ReadOptions = DEFAULTS,
     log: Path,
-    idle_timeout_s: float,
 ) -> dict[str, Any]:
     """Returns where the time of a network's training goes, as `time_training` does, and the device's name.
 
     Args:
         subject: The network, as `build_subject` takes it.
         plan: The training; of its budget nothing.
-        data: Training images, as a search takes them.
-        device: None for the fastest kind that this machine has.
+        config: Device, images and idle timeout.
         emit: Receives the events.
         steps: Number of steps that are timed, twice.
-        cache_dir: The cache of decoded images; None for the default.
-        options: Choices of reading the images.
         log: File for what the worker prints.
-        idle_timeout_s: Seconds of silence after which the worker counts as hung.
 
     Raises:
         UsageError: There is nothing to time.
@@ -62,10 +56,11 @@ def bench_training(
     """
     if steps < 1:
         raise UsageError(f"steps must be at least 1, but got {steps}")
-    with BenchWorker(log, purpose="bench training", idle_timeout_s=idle_timeout_s) as worker:
-        found = worker.call("hilo_nas.timing.device:read_device", {"device": device}, emit)
-        source: dict[str, Any] = {"source": data, "img_size": plan.img_size, "cache_dir": cache_dir and str(cache_dir)}
-        source |= {"val_data": None, "options": options.to_dict()}
+    data = config.data
+    with BenchWorker(log, purpose="bench training", idle_timeout_s=config.study.idle_timeout_s) as worker:
+        found = worker.call("hilo_nas.timing.device:read_device", {"device": config.timing.device}, emit)
+        source = {"source": data.source or DEFAULT_DATA, "img_size": plan.img_size, "cache_dir": data.cache_dir}
+        source |= {"val_data": data.val_source, "group_by": data.group_by, "options": reading_of(config).to_dict()}
         images = worker.call("hilo_nas.data.prepare:describe_data", source, emit)
         arguments = {"subject": subject, "plan": plan.to_dict(), "data": images, "steps": steps}
         arguments["device"] = found["device"]

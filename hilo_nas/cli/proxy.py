@@ -2,189 +2,130 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Annotated, Any
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hilo_nas.cli.apps import App
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, deliver
+from hilo_nas.cli.bench.running import Folder, Shown, deliver
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.options import (
-    Background,
-    BatchSize,
-    CacheDir,
-    CheckpointMib,
-    ClassFrom,
-    Data,
-    Device,
-    Format,
-    IdleTimeout,
-    ImgSize,
-    Jobs,
-    MaxGmacs,
-    MaxParamsM,
-    ProxyBatchSize,
-    ProxyImgSize,
-    Seconds,
-    SkipBroken,
-    SpaceArgument,
-    StudiesDir,
-    Threads,
-    ValueRange,
-    parse_duration,
-    reading_fields,
-)
+from hilo_nas.cli.options import Format
+from hilo_nas.cli.settings import takes_settings
+from hilo_nas.cli.text import verbatim
+from hilo_nas.commands import command, setting_words
 from hilo_nas.proxy.kinds import quick_names
+from hilo_nas.searching.config import SearchConfig
+
+if TYPE_CHECKING:
+    from hilo_nas.bench.proxy_check import ProxyCheck
+    from hilo_nas.manifest import Manifest
 
 __all__ = ["app"]
 
-app = App(help="What a search ranks by, held against long trainings.")
+app = App(help="What a search ranks by, compared with long trainings.")
 
-_CHECK = """Hold the short training, and proxies that train nothing, against long trainings of the same networks.
+_CHECK = """Compare the short training, and proxies that train nothing, with long trainings of the same networks.
 
-Says how well each ranks (Kendall's tau, over all networks and among those of like speed), beside counting parameters
-and beside the long training's own noise, and which budget that speaks for. It makes a study like any other: a second
-call goes on where the first one stopped, and one that finds all done only writes the report again."""
-_EXAMPLE = (
-    "Example: hilo-nas proxy check litv2_tabular --data cifar10/train.tar --study cifar10-check --proxy-images 4500"
-)
+Reports how well each ranks (Kendall's tau, over all networks and among those of like speed), next to counting
+parameters and to the noise of the long training itself, and which budget to use. It makes a study: the same command
+resumes it, and of a finished one makes the report again."""
+_EXAMPLES = """Examples:
+hilo-nas proxy check litv2_tabular --data cifar10/train.tar --study cifar10-check --proxy-images 4500 -o out/
+hilo-nas proxy check litv2_digits --study digits-check --networks 10 --training-free naswot --training-free zico"""
+_OF_THE_MACHINE = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout_s")
+"""Settings that say nothing to others who make a check again."""
 
 
-@app.command("check", help=_CHECK, epilog=_EXAMPLE)
+@app.command("check", help=_CHECK, epilog=verbatim(_EXAMPLES))
+@takes_settings("study.name", "data.source", "timing.device", "proxy.images")
 def check(
-    space: SpaceArgument,
-    data: Data,
-    study: Annotated[str, typer.Option("--study", metavar="NAME", help="The study to make or go on with.")],
+    config: SearchConfig,
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
+    ] = None,
     networks: Annotated[int, typer.Option(help="Networks of the space that are compared.")] = 40,
     long_images: Annotated[
-        int | None, typer.Option(help="Training images of a long training; ten times the proxy's if left out.")
+        int | None,
+        typer.Option(help="Training images of a long training; ten times the proxy's if left out.", show_default=False),
     ] = None,
-    second_seed: Annotated[int, typer.Option(help="Networks that are trained long twice, for the noise ceiling.")] = 15,
     training_free: Annotated[
-        str, typer.Option(metavar="NAMES", help="Proxies that train nothing, with commas; '' for none.")
-    ] = ",".join(quick_names()),
+        list[str] | None,
+        typer.Option(
+            metavar="PROXY",
+            help=f"A proxy that trains nothing: {', '.join(quick_names())}; repeat it for several. All if left out.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="A check of the same networks at the image size that is to be shipped."),
+        typer.Option(metavar="STUDY", help="A check of the same networks at the image size of the deployment."),
     ] = None,
-    max_gmacs: MaxGmacs = None,
-    max_params_m: MaxParamsM = None,
-    device: Device = None,
-    batch_size: BatchSize = None,
-    img_size: ImgSize = None,
-    threads: Threads = None,
-    seconds: Seconds = None,
-    proxy_img_size: ProxyImgSize = None,
-    proxy_batch_size: ProxyBatchSize = None,
-    proxy_images: Annotated[int | None, typer.Option(help="Training images of the proxy's largest budget.")] = None,
-    rungs: Annotated[int | None, typer.Option(help="How many of the proxy's budgets are compared.")] = None,
-    eta: Annotated[float | None, typer.Option(help="The ratio from one budget to the next.")] = None,
-    jobs: Jobs = None,
-    checkpoint_mib: CheckpointMib = 2048.0,
-    no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no picture, which needs matplotlib.")] = False,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
-    class_from: ClassFrom = None,
-    background: Background = None,
-    value_range: ValueRange = None,
-    skip_broken: SkipBroken = None,
-    cache_dir: CacheDir = None,
-    studies_dir: StudiesDir = None,
-    idle_timeout: IdleTimeout = "10m",
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Compares them."""
     from hilo_nas.bench.agreement_report import report_agreement
-    from hilo_nas.bench.making import limit_space
+    from hilo_nas.bench.making import read_sweep
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
-    from hilo_nas.data.sources import parse_source
     from hilo_nas.report import can_draw, check_folder
-    from hilo_nas.searching.config import SearchConfig
-    from hilo_nas.searching.setting import find_study
-    from hilo_nas.space import load_space
-    from hilo_nas.study import open_study
+    from hilo_nas.study import StoredStudy, open_study
 
-    with_picture = not (no_plot or no_save)
-    if with_picture and not can_draw():
-        text = "no picture is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'."
-        build_console(stderr=True).print(text)
-        with_picture = False
-    if not no_save:
-        check_folder(save)
-    idle_timeout_s = parse_duration(idle_timeout)
-    assert idle_timeout_s is not None
-    sizes = {
-        "device": device,
-        "batch_size": batch_size,
-        "img_size": img_size,
-        "threads": threads,
-        "proxy_img_size": proxy_img_size,
-        "proxy_batch_size": proxy_batch_size,
-        "proxy_images": proxy_images,
-        "rungs": rungs,
-        "rung_ratio": eta,
-    }
-    reading = reading_fields(class_from, background, value_range, skip_broken)
-    config = SearchConfig.of(
-        space=space,
-        study=study,
-        studies_dir=studies_dir,
-        timing_s=seconds,
-        data=data,
-        **reading,
-        cache_dir=cache_dir,
-        checkpoint_mib=checkpoint_mib,
-        idle_timeout_s=idle_timeout_s,
-        **sizes,
-    )
+    progress = build_console(stderr=True)
+    if folder is not None:
+        check_folder(folder)
+        if not can_draw():
+            progress.print(
+                "no picture is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'."
+            )
     asked = ProxyCheck(
         networks=networks,
         long_images=long_images,
-        second_seed=second_seed,
-        training_free=tuple(name.strip() for name in training_free.split(",") if name.strip()),
-        target=open_study(target, studies_dir) if target else None,
+        training_free=tuple(training_free or quick_names()),
+        target=open_study(target) if target else None,
     )
-    folder = find_study(config)[1]
-    limited = limit_space(load_space(space), folder, {"gmacs": max_gmacs, "params_m": max_params_m})
-    progress = build_console(stderr=True)
     with build_display(progress) as display:
-        checked = check_proxy(config, limited, folder, asked, display, jobs=jobs)
-    options: dict[str, Any] = {
-        "data": parse_source(data).name,  # reports are kept, and name no folder of this machine
-        "study": study,
-        "networks": networks,
-        "long_images": long_images,
-        "second_seed": second_seed,
-        "training_free": training_free,
-        "target": target,
-        "max_gmacs": max_gmacs,
-        "max_params_m": max_params_m,
-        **sizes,
-        "seconds": seconds,
-        "class_from": class_from,
-        "background": background,
-        "value_range": value_range,
-        "skip_broken": skip_broken,
-        "no_plot": no_plot,
-    }
+        given = config if space is None else dataclasses.replace(config, space=space)
+        read, found, study = read_sweep(given, display, unread=("study.reuse",))
+        checked = check_proxy(read, found, study, asked, display)
     report = report_agreement(
         checked.agreement,
-        study=folder.name,
-        command=_spell(space, options),
+        study=study.name,
+        command=_spell(read, StoredStudy(study.path).manifest, asked),
         settings=checked.settings,
         measurements=checked.measurements,
         failures=checked.failures,
-        with_picture=with_picture,
+        with_picture=folder is not None and can_draw(),
     )
-    deliver([report], output, None if no_save else save, progress)
+    deliver([report], shown, folder, progress)
 
 
-def _spell(space: str, options: dict[str, Any]) -> str:
-    """Returns the command line that does the same again; what was left out, the space or the study say."""
-    words = ["hilo-nas", "proxy", "check", space]
-    for name, value in options.items():
-        if value is not None and value is not False:
-            words += [f"--{name.replace('_', '-')}", *[str(value)] * (value is not True)]
-    return shlex.join(words)
+def _spell(config: SearchConfig, manifest: Manifest, check: ProxyCheck) -> str:
+    """Returns the command that makes a check again; what it leaves out, the space says.
+
+    Space, device and images are those of the study where the configuration leaves them out. A file or folder of images
+    is named without its path: reports are kept, and name no folder of this machine.
+    """
+    from hilo_nas.searching.resolve import config_of
+
+    fields = config.to_dict()
+    space = fields.pop("space", None) or config_of(manifest).space
+    given = {f"{section}.{name}": value for section, own in fields.items() for name, value in own.items()}
+    settings: dict[str, Any] = {
+        "study.name": manifest.name,
+        "data.source": manifest.data.name,
+        "timing.device": manifest.objective.device,
+        **{name: value for name, value in given.items() if name not in _OF_THE_MACHINE},
+    }
+    settings |= {"study.name": manifest.name, "data.source": manifest.data.name}
+    if manifest.data.val_name is not None:
+        settings["data.val_source"] = manifest.data.val_name
+    words = [*([] if space is None else [space]), *setting_words(settings), "--networks", check.networks]
+    if check.long_images is not None:
+        words += ["--long-images", check.long_images]
+    if check.training_free != quick_names():
+        words += [word for name in check.training_free for word in ("--training-free", name)]
+    if check.target is not None:
+        words += ["--target", check.target.name]
+    return command("proxy", "check", *words)

@@ -170,7 +170,9 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
     if reason:
-        raise StorageError(f"results must go to a folder that can be written, but {folder}: {reason}. Use --save DIR.")
+        raise StorageError(
+            f"results must go to a folder that can be written, but {folder}: {reason}. Use another --output."
+        )
 
 
 def write_report(report: BenchReport, folder: Path) -> list[Path]:

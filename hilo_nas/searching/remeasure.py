@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
-from hilo_nas.commands import command
+from hilo_nas.commands import command, setting_words
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CohortTimed, Emit, Notice
@@ -85,10 +85,10 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
             f"make a new study with --set study.speeds={manifest.speeds} --set study.reuse={source.name}."
         )
     if not any(_was_timed(record) for record in source.records):
-        space = manifest.space.name
+        words = setting_words({"study.name": "NAME", "study.reuse": source.address})
         raise UsageError(
             f"study {source.name} has no record of a network that was timed, so there is nothing to time again. Of a "
-            f"stored table, make one that is timed here: {command('bench', 'table', space, '--reuse', source.address)}"
+            f"stored table, make one that is timed here: {command('bench', 'table', manifest.space.name, *words)}"
         )
     name = request.device or manifest.objective.device
     kind_of_device(name)

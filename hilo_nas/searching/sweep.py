@@ -71,7 +71,6 @@ def run_sweep(
     courses: Sequence[Course],
     emit: Emit,
     *,
-    jobs: int | None,
     proxies: Sequence[str] = (),
     reuse: Callable[[Manifest], Sequence[TrialRecord]] | None = None,
     evaluator: Evaluator | None = None,
@@ -87,7 +86,6 @@ def run_sweep(
         plan: The training's conditions and every budget at which it is scored; those of a stored study stay.
         courses: The trainings.
         emit: Told of all of it.
-        jobs: Trainings at once on this machine; as many as there are cores on a CPU, one elsewhere, if left out.
         proxies: Names of quick proxies (`Proxy.is_quick`) whose scores are taken for comparison, too.
         reuse: Returns records of networks that were trained elsewhere, for this study's manifest: their scores are
             copied. What it raises leaves the study as it was.
@@ -107,7 +105,7 @@ def run_sweep(
             checkpoints=study.checkpoints_path,
             checkpoint_mib=config.study.checkpoint_mib,
             idle_timeout_s=config.study.idle_timeout_s,
-            jobs=jobs,
+            jobs=None,
         ) as evaluator,
     ):
         study = StoredStudy(study.path)
@@ -178,8 +176,8 @@ def _check_networks(study: StoredStudy, networks: Sequence[Swept]) -> None:
     count = min(len(asked), len(stored))
     if stored[:count] != asked[:count]:
         raise StudyMismatchError(
-            f"study {study.name} must begin with the networks asked for, but holds others. Ask for networks of the "
-            "same space, limits and sizes, or use another --study."
+            f"study {study.name} must begin with the networks asked for, but holds others. Leave SPACE "
+            "and the sizes out to keep those of the study, or use another --study."
         )
 
 

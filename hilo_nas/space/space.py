@@ -127,25 +127,6 @@ class SearchSpace:
             raise UsageError("the space cannot spell this network: " + "; ".join(faults))
         return params
 
-    def limited(self, limits: Mapping[str, float | None]) -> SearchSpace:
-        """Returns the space with further upper limits beside its own; of two on one quantity the lower counts.
-
-        Args:
-            limits: By a name of `hilo_nas.space.limits`; one that is None is not given.
-
-        Raises:
-            UsageError: A limit is no number above 0.
-        """
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        if faults := [
-            f"the limit on {name} must be a number above 0, but got {limit:g}"
-            for name, limit in given.items()
-            if not 0 < limit < math.inf
-        ]:
-            raise UsageError("\n".join(faults))
-        lower = {name: min(limit, self.limits.get(name, math.inf)) for name, limit in given.items()}
-        return dataclasses.replace(self, limits={**self.limits, **lower})
-
     def sample(self, random: Random) -> dict[str, int]:
         """Returns flat integers drawn evenly."""
         return {param: random.randrange(n) for param, n in self.dimensions.items()}

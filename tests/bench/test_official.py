@@ -398,7 +398,7 @@ def home(tmp_path, monkeypatch):
 
 def test_the_bench_runs_and_leaves_its_files(home, checkout, capsys):
     arguments = "--checkout LITv2 --device cpu --network litv2_small --batch-size 1 --no-training --seconds 0.1"
-    assert main(["bench", "official", *arguments.split(), "--format", "json", "--save", "results"]) == 0
+    assert main(["bench", "official", *arguments.split(), "--format", "json", "-o", "results"]) == 0
     said = capsys.readouterr()
     (content,) = json.loads(said.out)
     rows = {(row["code"], row["form"]): row for row in content["results"]}

@@ -54,13 +54,12 @@ class Desk:
             self.folder(name),
             check or ProxyCheck(networks=6, second_seed=3),
             self.told.append,
-            jobs=1,
             evaluator=self.machine,
         )
 
     def table(self, name="checked", **options):
         folder = self.folder(name)
-        return make_table(self.request(**options), TWELVE, folder, self.told.append, jobs=1, evaluator=self.machine)
+        return make_table(self.request(**options), TWELVE, folder, self.told.append, evaluator=self.machine)
 
     def request(self, **options):
         return SearchConfig.of(data="digits", device="cpu", **{**SIZES, **options})

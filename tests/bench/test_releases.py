@@ -209,14 +209,12 @@ def command(fake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
-    def run(*, evaluator=None, check=False, no_save=False, output=Format.table):
+    def run(*, evaluator=None, check=False, shown=Format.table):
         run_releases(
             ReleasesPlan(device="cpu"),
             check=check,
-            output=output,
-            save=tmp_path / "benchmarks",
-            no_save=no_save,
-            idle_timeout="10m",
+            shown=shown,
+            folder=tmp_path / "benchmarks",
             evaluator=evaluator or fake(),
         )
         return tmp_path / "benchmarks" / "releases.csv"
@@ -253,7 +251,7 @@ def test_a_fall_is_a_warning_and_with_check_a_failure(command, capsys):
     command()
     assert "warning: litv2_small plain (cpu-b1-224px-fp32) fell from " in capsys.readouterr().out
     with pytest.raises(typer.Exit) as ended:
-        command(check=True, no_save=True, output=Format.json)
+        command(check=True, shown=Format.json)
     assert ended.value.exit_code == 1
     (content,) = json.loads(capsys.readouterr().out)
     assert content["command"] == "hilo-nas bench releases --device cpu --seconds 5.0 --check"
@@ -265,10 +263,11 @@ def test_a_check_that_could_not_be_made_fails(command, fake):
     def failing(name):
         return OutOfMemoryError("it does not fit") if name == "litv2_base plain" else None
 
-    path = command(evaluator=fake(failing), no_save=True)
+    path = command(evaluator=fake(failing))
     with pytest.raises(typer.Exit):
-        command(evaluator=fake(failing), no_save=True, check=True)
-    assert not path.exists()
+        command(evaluator=fake(failing), check=True)
+    assert "litv2_base,prepared" in path.read_text()
+    assert "litv2_base,plain" not in path.read_text()
 
 
 def test_a_file_that_is_no_history_is_refused_before_anything_is_timed(command, fake, tmp_path):

@@ -181,7 +181,7 @@ def test_a_network_that_fails_is_left_out_and_said(run):
     assert all(row["networks"] == 3 for row in findings.summarize())
     # Once without it, so that the others share their rounds, and not tried again.
     assert [broken in names for names in fake.cohorts] == [True] + [False] * 6
-    report = report_ruler(plan(), findings, "hilo-nas bench ruler", with_statistics=False)
+    report = report_ruler(plan(), findings, "hilo-nas bench ruler")
     assert f"* {broken}: it does not fit" in render_markdown(report)
 
 
@@ -193,7 +193,7 @@ def test_one_network_alone_is_no_ranking(run):
 
 def test_the_report_holds_what_makes_it_again(run):
     findings, _, _ = run(plan())
-    report = report_ruler(plan(), findings, "hilo-nas bench ruler --seed 0", with_statistics=True)
+    report = report_ruler(plan(), findings, "hilo-nas bench ruler --seed 0")
     assert report.stem == "ruler-cpu-fp32-b64-pt2.9-2026-07"
     assert [table.name for table in report.tables] == ["", "statistics", "networks", "passes"]
     text = render_markdown(report)

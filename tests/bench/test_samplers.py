@@ -220,8 +220,7 @@ def test_the_command_replays_what_a_search_does_by_default():
     options = {name: option.default for name, option in inspect.signature(samplers_command.run).parameters.items()}
     plan = SamplersPlan()
     assert (options["seeds"], options["trials_share"]) == (plan.seeds, plan.trials_share)
-    assert options["samplers"].split(",") == list(plan.samplers)
-    assert options["eta"] == plan.eta == eta_of(SearchConfig.of())
+    assert options["reduction_factor"] == plan.reduction_factor == eta_of(SearchConfig.of())
 
 
 @pytest.mark.parametrize("rungs", [EXTRAPOLATED, PRUNED])
@@ -290,12 +289,12 @@ def test_one_seed_has_no_interval():
 
 def test_all_faults_of_a_plan_are_told_at_once():
     with pytest.raises(UsageError) as caught:
-        SamplersPlan(samplers=("gp", "cmaes"), seeds=0, trials_share=2, eta=1)
+        SamplersPlan(samplers=("gp", "cmaes"), seeds=0, trials_share=2, reduction_factor=1)
     assert str(caught.value).splitlines() == [
         "a sampler must be one of gp, tpe, nsga2, random, but got 'cmaes'",
         "seeds must be at least 1, but got 0",
         "trials_share must be above 0 and at most 1, but got 2",
-        "eta must be a number above 1, but got 1",
+        "reduction_factor must be a number above 1, but got 1",
     ]
     with pytest.raises(UsageError, match="samplers must be named, each once, but got gp, gp"):
         SamplersPlan(samplers=("gp", "gp"))
@@ -304,12 +303,13 @@ def test_all_faults_of_a_plan_are_told_at_once():
 def test_the_command_line_replays_a_stored_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     folder = store(tmp_path / "tables" / "small-table", build_table())
-    arguments = ["bench", "samplers", str(folder), "--seeds", "2", "--samplers", "random,tpe", "--trials-share", "0.2"]
-    assert main([*arguments, "--jobs", "1", "--save", str(tmp_path / "out")]) == 0
+    options = "--seeds 2 --sampler random --sampler tpe --trials-share 0.2"
+    arguments = ["bench", "samplers", str(folder), *options.split()]
+    assert main([*arguments, "--jobs", "1", "-o", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert "without rungs," in said.out
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     stem = "samplers-cpu-small-table-pt2.9-2026-07"
     assert written == [f"{stem}-cost.csv", f"{stem}-curves.csv", f"{stem}.csv", f"{stem}.md"]
-    assert main([*arguments, "--eta", "0.5"]) == 2
-    assert main(["bench", "samplers", "nowhere", "--studies-dir", str(tmp_path / "tables")]) == 2
+    assert main([*arguments, "--reduction-factor", "0.5"]) == 2
+    assert main(["bench", "samplers", "nowhere"]) == 2

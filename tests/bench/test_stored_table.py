@@ -27,7 +27,7 @@ def test_the_stored_table_holds_every_network_of_its_space_with_all_its_scores()
 
 def test_a_search_can_be_replayed_on_the_stored_table():
     table = load_table(TABLE)
-    replay = replay_search(table, Truth(table), sampler="random", rungs=FULL, seed=0, trials=6, eta=3.0)
+    replay = replay_search(table, Truth(table), sampler="random", rungs=FULL, seed=0, trials=6, reduction_factor=3.0)
     assert len(replay.steps) == 6
     assert 0 < replay.steps[-1].share < 1
 

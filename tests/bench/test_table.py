@@ -8,7 +8,7 @@ from bench.tables import build_table, cut_short
 from builders import build_measurement, build_score, fresh
 from fakes import FakeMachine
 
-from hilo_nas.bench.making import limit_space, list_swept, make_table
+from hilo_nas.bench.making import list_swept, make_table, read_sweep
 from hilo_nas.bench.table import (
     TABLE_NAME,
     collect_table,
@@ -91,23 +91,42 @@ def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_s
     assert event.text == "25 networks of small were asked for, but only 24 were found within its limits"
 
 
-def test_a_stored_study_says_at_which_size_its_networks_are_limited_and_within_which_limits(tmp_path):
-    table, folder = build_table(), StoredStudy(tmp_path / "small-table")
+def limit(space, **limits):
+    return dataclasses.replace(space, limits=limits)
+
+
+def test_a_stored_study_says_of_which_networks_it_is_and_at_which_size_they_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+    table, folder, told = build_table(), StoredStudy(tmp_path / "small-table"), []
     costs = sorted(row.macs for row in table.rows)
-    space = dataclasses.replace(table.space, defaults={"num_classes": 10})
-    limited = space.limited({"gmacs": costs[10] / 1e9})
-    assert limit_space(table.space, folder, {"gmacs": None}) == table.space
+    limited = limit(dataclasses.replace(table.space, defaults={"num_classes": 10}), gmacs=costs[10] / 1e9)
     folder.trials_path.mkdir(parents=True)
-    fresh(folder).write_manifest(dataclasses.replace(table.manifest, space=limited))
-    assert limit_space(table.space, folder, {"gmacs": None, "params_m": None}).limits == limited.limits
-    assert limit_space(table.space, folder, {"gmacs": 1e-4, "params_m": None}).limits == {"gmacs": 1e-4}
-    another = load_space("litv2_digits")
-    assert limit_space(another, folder, {"gmacs": None}) == another
+    folder.write_manifest(dataclasses.replace(table.manifest, space=limited))
+    config, space, study = read_sweep(SearchConfig.of(study="small-table"), told.append)
+    assert (space, study.path, told) == (limited, folder.path, [])
+    assert read_sweep(SearchConfig.of(study="small-table", space="litv2_digits"), print)[1] == load_space(
+        "litv2_digits"
+    )
     # At the stored size of 32 pixels, not at the default of 224.
-    listed = list_swept(limited, SearchConfig.of(), folder, None, print)
+    listed = list_swept(space, config, study, None, print)
     assert len(listed) == sum(cost <= costs[10] for cost in costs)
     with pytest.raises(UsageError, match="no network of small"):
         list_swept(limited, SearchConfig.of(), StoredStudy(tmp_path / "none"), None, print)
+
+
+def test_settings_of_a_search_alone_are_left_out_with_a_warning():
+    told = []
+    asked = SearchConfig.of(
+        study="new", space="litv2_digits", trials=3, seed=0, reduction_factor=2.0, reuse="other", device="cpu"
+    )
+    config, _, _ = read_sweep(asked, told.append, unread=("study.reuse",))
+    assert config == SearchConfig.of(study="new", space="litv2_digits", device="cpu")
+    (event,) = told
+    assert (event.level, event.text.partition(": ")[2]) == (
+        "warning",
+        "proxy.reduction_factor, search.trials, study.reuse",
+    )
+    assert read_sweep(asked, print)[0].study.reuse == "other"
 
 
 def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp_path):
@@ -115,7 +134,7 @@ def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp
     with pytest.raises(UsageError, match="networks must be at least 1, but got 0"):
         list_swept(space, request, StoredStudy(tmp_path), 0, print)
     with pytest.raises(UsageError, match=r"no network of small was found within its limits \(gmacs <= 1e-06\)"):
-        list_swept(space.limited({"gmacs": 1e-6}), request, StoredStudy(tmp_path), None, print)
+        list_swept(limit(space, gmacs=1e-6), request, StoredStudy(tmp_path), None, print)
 
 
 @pytest.mark.parametrize("table", [cut_short(build_table()), dataclasses.replace(build_table(), rows=())])
@@ -133,7 +152,7 @@ def test_no_search_is_replayed_on_a_sample_of_a_large_space():
 
 
 def test_a_list_within_narrow_limits_is_not_cut_short_for_want_of_draws():
-    space = load_space("litv2_imagenet").limited({"gmacs": 0.35})
+    space = limit(load_space("litv2_imagenet"), gmacs=0.35)
     assert len(list_networks(space, img_size=224, num_classes=1000, count=1)) == 1
 
 
@@ -157,11 +176,11 @@ def retime(machine, tmp_path, source, told, **options):
     """A table with the trainings of another, or with its own where there is no source."""
     table = build_table()
     request = SearchConfig.of(
-        data="digits", device="cpu", img_size=32, batch_size=4, proxy_img_size=table.manifest.plan.img_size,
-        proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
+        data="digits", reuse=source, device="cpu", img_size=32, batch_size=4,
+        proxy_img_size=table.manifest.plan.img_size, proxy_batch_size=64, proxy_images=2304, rungs=3, **options,
     )  # fmt: skip
     folder = StoredStudy(tmp_path / "new")
-    make_table(request, table.space, folder, told.append, jobs=1, reuse=source, evaluator=machine)
+    make_table(request, table.space, folder, told.append, evaluator=machine)
     return folder
 
 
@@ -247,7 +266,7 @@ def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, mach
 def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machine):
     table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
-    with pytest.raises(UsageError, match=r"it can be replayed, but not gone on with.*--reuse small-table"):
+    with pytest.raises(UsageError, match=r"it can be replayed, but not resumed.*--set study.reuse=.*small-table"):
         make_table(SearchConfig.of(data="digits", device="cpu", img_size=32), table.space, stored, print)
     assert load_table(stored.path) == table
 
@@ -274,10 +293,11 @@ def test_records_are_the_truth_and_a_file_that_lags_behind_them_is_not(tmp_path)
     assert load_table(folder.path / TABLE_NAME) == table  # who names the file gets it
 
 
-def test_a_table_is_found_by_its_studys_name_its_folder_and_its_file(tmp_path):
+def test_a_table_is_found_by_its_studys_name_its_folder_and_its_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
     table, folder = build_table(), StoredStudy(tmp_path / "small-table")
     store(folder, table)
-    assert find_table("small-table", tmp_path) == find_table(str(folder.path)) == folder.path
+    assert find_table("small-table") == find_table(str(folder.path)) == folder.path
     assert find_table(str(folder.path / TABLE_NAME)) == folder.path / TABLE_NAME
     with pytest.raises(NotFoundError):
-        find_table("another", tmp_path)
+        find_table("another")

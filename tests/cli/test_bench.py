@@ -21,8 +21,8 @@ def home(tmp_path, monkeypatch):
 
 
 def test_the_ruler_runs_and_leaves_its_evidence(home, capsys):
-    arguments = "--space litv2_digits --networks 2 --passes 2 --seconds 0.1 --batch-size 1 --device cpu --statistics"
-    assert main(["bench", "ruler", *arguments.split(), "--save", "results", "--format", "json"]) == 0
+    arguments = "--space litv2_digits --networks 2 --passes 2 --seconds 0.1 --batch-size 1 --device cpu"
+    assert main(["bench", "ruler", *arguments.split(), "--output", "results", "--format", "json"]) == 0
     said = capsys.readouterr()
     (content,) = json.loads(said.out)
     assert [(row["state"], row["way"]) for row in content["results"]] == [("quiet", "cohort"), ("bursty", "cohort")]
@@ -41,7 +41,7 @@ def test_the_ruler_runs_and_leaves_its_evidence(home, capsys):
 
 
 def test_attention_runs_and_prints_its_table(home, capsys):
-    arguments = "--shape 4/16/2 --layer msa --quick --batch-size 1 --seconds 0.1 --device cpu --no-save"
+    arguments = "--shape 4/16/2 --layer msa --quick --batch-size 1 --seconds 0.1 --device cpu"
     assert main(["bench", "attention", *arguments.split()]) == 0
     out = capsys.readouterr().out
     assert "HiLo alpha 0.9 window 2" in out
@@ -51,8 +51,8 @@ def test_attention_runs_and_prints_its_table(home, capsys):
 
 
 def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
-    arguments = "timm:test_resnet --space litv2_digits --device cpu --batch-size 16 --img-size 16 --steps 3"
-    assert main(["bench", "training", *arguments.split(), "--cache-dir", "cache", "--format", "json"]) == 0
+    arguments = "timm:test_resnet --space litv2_digits --device cpu --proxy-img-size 16 --steps 3 --format json"
+    assert main(["bench", "training", *arguments.split(), "--set", "proxy.batch_size=16"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert (content["network"], content["batch_size"], content["device"]) == ("timm:test_resnet", 16, "cpu")
     assert [row["part"] for row in content["parts"]] == ["batch", "gradient", "update"]
@@ -78,11 +78,12 @@ def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
         ("official", "Missing option '--checkout'"),
         ("official --checkout nowhere --network resnet50", "network must be one of litv2_small, litv2_medium"),
         ("training --steps 0", "steps must be at least 1, but got 0"),
-        ("training --batch-size -1", "batch_size must be at least 1, but got -1"),
+        ("training --set proxy.batch_size=-1", "proxy.batch_size must be at least 1, but got -1"),
+        ("training --set proxy.name=naswot", "proxy.name must be training or left out, but got 'naswot'"),
+        ("table --data digits", "study.name must be given, but was left out. Use --study NAME."),
         ("training --space litv2_tabular", "litv2_tabular has no anchor to train. Name a NETWORK."),
         ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
         ("releases --seconds 0", "seconds must be above 0, but got 0"),
-        ("backbones --idle-timeout soon", "must be a duration above 0"),
         ("backbones --format xml", "Invalid value for '--format'"),
     ],
 )
@@ -96,7 +97,7 @@ def test_wrong_input_is_refused_with_the_way_out(home, capsys, arguments, messag
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(home, capsys):
     (home / "taken").write_text("a file")
-    assert main(["bench", "attention", "--save", "taken"]) == 1
+    assert main(["bench", "attention", "-o", "taken"]) == 1
     assert "results must go to a folder that can be written, but taken" in " ".join(capsys.readouterr().err.split())
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from builders import fresh
+from fakes import FakeMachine
 from procs import wait_for
 
 from hilo_nas.cli import main
@@ -25,11 +26,13 @@ attention: [[none], [none], [hilo], [hilo]]
 alpha: [0.5]
 window_size: [[1], [1], [2], [1]]
 mlp_ratios: [2]
+limits: {params_m: 0.5}
 defaults: {img_size: 32, batch_size: 4, proxy_img_size: 16, proxy_batch_size: 64, proxy_images: 256}
 """
-CHECK = "tiny.yaml --data digits --study check --device cpu --networks 3 --rungs 2 --long-images 768 --second-seed 2"
-COMMAND = ["proxy", "check", *CHECK.split(), "--training-free", "naswot,dss", "--seconds", "0.3", "--jobs", "1"]
-LIMIT = ["--max-params-m", "0.5"]
+SETTINGS = "--data digits --device cpu --set proxy.rungs=2 --set timing.seconds=0.3"
+OPTIONS = "--networks 3 --long-images 768 --training-free naswot --training-free dss"
+RESUME = ["proxy", "check", *f"--study check {SETTINGS} {OPTIONS}".split()]
+COMMAND = [*RESUME[:2], "tiny.yaml", *RESUME[2:], "-o", "benchmarks"]
 BUDGETS = (128, 256, 768)
 HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sys.exit(main())"]
 
@@ -50,9 +53,7 @@ def home(tmp_path_factory):
         patch.chdir(home)
         patch.setenv("HILO_NAS_STUDIES_DIR", str(home / "studies"))
         patch.setenv("HILO_NAS_CACHE_DIR", str(home / "cache"))
-        with subprocess.Popen(
-            [*HILO_NAS, *COMMAND, *LIMIT], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as process:
+        with subprocess.Popen([*HILO_NAS, *COMMAND], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             wait_for(lambda: trainings(folder, 1) or process.poll() is not None, seconds=240)
             process.kill()
             assert process.wait() == -signal.SIGKILL, process.communicate()[1].decode()
@@ -65,14 +66,13 @@ def home(tmp_path_factory):
 
 
 def test_a_killed_check_ends_with_each_training_done_once(home):
-    for seed, budgets, count in ((0, BUDGETS[:2], 3), (1, BUDGETS, 3), (2, BUDGETS, 2)):
+    for seed, budgets, count in ((0, BUDGETS[:2], 3), (1, BUDGETS, 3), (2, BUDGETS, 3)):
         found = [(number, images) for number, images, _ in trainings(home.folder, seed)]
         assert found == [(number, images) for number in range(count) for images in budgets]
     records = fresh(home.folder).records
     assert [record.state for record in records] == ["complete"] * 3
     assert [[score.metric for score in record.other_scores] for record in records] == [["naswot", "dss"]] * 3
-    assert len(list(home.folder.checkpoints_path.glob("*.pt"))) == 3 + 3 + 2
-    assert fresh(home.folder).manifest.space.limits == {"params_m": 0.5}  # the second call left it out
+    assert len(list(home.folder.checkpoints_path.glob("*.pt"))) == 3 + 3 + 3
 
 
 def test_what_was_there_before_the_kill_is_there_after_it(home):
@@ -83,15 +83,15 @@ def test_what_was_there_before_the_kill_is_there_after_it(home):
         assert (record.measurements, record.other_scores) == (old.measurements, old.other_scores)
 
 
-def test_its_report_compares_every_proxy_and_lies_in_the_benchmarks(home):
+def test_its_report_compares_every_proxy_and_lies_in_the_folder_asked_for(home):
     assert "3 networks; top-1 of the long training from" in home.out
     assert "nothing can be said of a budget" in home.out  # of so few networks
     assert "trial 2, seed 1: top-1" in home.err
     (report,) = (home.path / "benchmarks").glob("proxy-check-cpu-check-*.md")
     assert (
-        "hilo-nas proxy check tiny.yaml --data digits --study check --networks 3 --long-images 768"
-        in report.read_text()
-    )
+        "hilo-nas proxy check tiny.yaml --study check --data digits --device cpu --set timing.seconds=0.3 "
+        "--set proxy.rungs=2 --networks 3 --long-images 768 --training-free naswot --training-free dss\n"
+    ) in report.read_text()
     table = report.with_suffix(".csv").read_text().splitlines()
     assert [row["proxy"] for row in csv.DictReader(table)] == [
         "long training, another seed",
@@ -113,7 +113,7 @@ def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
     before = fresh(home.folder).records
-    assert main([*COMMAND, "--format", "csv", "--no-save"]) == 0
+    assert main([*RESUME, "--format", "csv"]) == 0  # the space is the study's
     (table,) = (home.path / "benchmarks").glob("proxy-check-cpu-check-*b4*[0-9].csv")
     assert capsys.readouterr().out == table.read_text()
     assert fresh(home.folder).records == before
@@ -121,7 +121,7 @@ def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys
 
 def test_other_networks_are_refused(home, monkeypatch, capsys):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
-    assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "check", "--no-save"]) == 1
+    assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "check"]) == 1
     assert "holds others" in capsys.readouterr().err
 
 
@@ -130,9 +130,7 @@ def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
     before = fresh(home.folder).records
-    options = (
-        "--data digits --study check --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --checkpoint-mib 0"
-    )
+    options = f"--study check {SETTINGS} --networks 2 --set study.checkpoint_mib=0"
     assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
     scored = [[images for _, images, _ in trainings(home.folder, 0)].count(images) for images in BUDGETS[:2]]
     assert scored == [3, 3]
@@ -150,8 +148,8 @@ def test_a_table_takes_its_trainings_over_is_timed_anew_and_timed_again(home, mo
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
     folder = StoredStudy(home.path / "studies" / "anew")
-    options = "--data digits --study anew --device cpu --networks 2 --rungs 2 --seconds 0.3 --jobs 1 --reuse check"
-    assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
+    options = f"--study anew {SETTINGS} --networks 2 --set study.reuse=check"
+    assert main(["bench", "table", *options.split()]) == 0  # the space is that of the study reused
     there, here = fresh(home.folder).records[:2], fresh(folder).records
     assert [record.key for record in here] == [record.key for record in there]
     for old, new in zip(there, here, strict=True):
@@ -187,7 +185,7 @@ def test_a_stopped_check_ends_with_130_and_says_that_all_is_kept(tmp_path, monke
 def test_what_cannot_be_checked_is_refused_before_anything_is_made(tmp_path, monkeypatch, capsys, options, text):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
-    arguments = ["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new", "--no-save", *options]
+    arguments = ["proxy", "check", "litv2_digits", "--data", "digits", "--study", "new", *options]
     assert main(arguments) in (1, 2)
     assert text in capsys.readouterr().err
     assert not (tmp_path / "studies").exists()
@@ -197,7 +195,22 @@ def test_a_picture_that_cannot_be_drawn_is_told_and_stops_nothing(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["proxy", "check", "litv2_none", "--data", "digits", "--study", "new"]) == 2
+    assert main(["proxy", "check", "litv2_none", "--data", "digits", "--study", "new", "-o", "out"]) == 2
     told = capsys.readouterr().err
     assert "no picture is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'." in told
     assert "litv2_none" in told  # the fault is the space's, not the picture's
+
+
+def test_settings_of_a_search_alone_are_a_warning(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search.yaml").write_text(
+        "search: {trials: 40, sampler: gp, seed: 0}\nproxy: {reduction_factor: 2.0}\n"
+    )
+    options = ["--config", "search.yaml", "--study", "new", "--networks", "3", "--set", "study.reuse=nowhere"]
+    with use_evaluator(FakeMachine()):
+        assert main(["proxy", "check", "litv2_digits", *options]) == 0
+    warned = " ".join(capsys.readouterr().err.split())
+    assert (
+        "not read here, because they are of a search alone: proxy.reduction_factor, search.sampler, search.trials, "
+        "study.reuse"
+    ) in warned

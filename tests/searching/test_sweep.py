@@ -54,7 +54,6 @@ class Desk:
             plan,
             courses,
             self.told.append,
-            jobs=None,
             proxies=proxies,
             reuse=reuse,
             evaluator=self.machine,

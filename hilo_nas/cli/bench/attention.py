@@ -1,4 +1,4 @@
-"""`hilo-nas bench attention`: HiLo beside the attention layers of the field."""
+"""`hilo-nas bench attention`: HiLo compared with other attention layers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, Precision, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def run(
     device: Device = None,
     precision: Precision = "fp32",
     batch_size: Annotated[
-        list[int] | None, typer.Option(help="Maps per call; may be given again. 1 and 64 if left out.")
+        list[int] | None, typer.Option(help="Maps per call; repeat it for several. 1 and 64 if left out.")
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(metavar="SIDE/DIM/HEADS", help="A stage: 14/768/12; may be given again. Four if left out."),
+        typer.Option(metavar="SIDE/DIM/HEADS", help="A stage: 14/768/12; repeat it for several. Four if left out."),
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="A layer to put beside HiLo; may be given again. All if left out.")
+        list[str] | None, typer.Option(help="A layer to compare with HiLo; repeat it for several. All if left out.")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="The first stage alone, and HiLo with alpha 0.9 and windows of 2 alone.")
@@ -40,10 +40,8 @@ def run(
         float, typer.Option(help="Seconds that a layer is timed for at most; at least 12 rounds.")
     ] = 2.0,
     threads: Threads = None,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
-    idle_timeout: IdleTimeout = "10m",
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Runs the bench; the options are those of the command line."""
     from hilo_nas.bench.attention import AttentionPlan, bench_attention
@@ -62,12 +60,12 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
         reports = []
-        for findings in bench_attention(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s):
+        for findings in bench_attention(plan, emit, logs=logs):
             options = {"shape": shape, "layer": layer, "quick": quick, "seconds": seconds, "threads": threads}
             command = spell_command("attention", findings.measurements[0].condition, options)
             reports.append(report_attention(plan, findings, command))
         return reports
 
-    run_bench(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, shown, folder)

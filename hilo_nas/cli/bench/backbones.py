@@ -1,4 +1,4 @@
-"""`hilo-nas bench backbones`: LITv2 beside its peers from timm."""
+"""`hilo-nas bench backbones`: LITv2 compared with networks from timm."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, Precision, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -26,19 +26,17 @@ def run(
     batch_size: Annotated[int | None, typer.Option(help="Images per call; 8 on a CPU and else 64 if left out.")] = None,
     img_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
     network: Annotated[
-        list[str] | None, typer.Option(help="A network to put beside LITv2-S; may be given again. All if left out.")
+        list[str] | None,
+        typer.Option(help="A network to compare with LITv2-S; repeat it for several. All if left out."),
     ] = None,
     compile_: Annotated[
         bool | None,
         typer.Option("--compile/--no-compile", help="Try compiled forms too; if left out, on a CUDA device alone."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for in the end.")] = 10.0,
-    heat_seconds: Annotated[float, typer.Option(help="The same while forms are tried.")] = 2.0,
     threads: Threads = None,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
-    idle_timeout: IdleTimeout = "30m",
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Runs the bench; the options are those of the command line."""
     from hilo_nas.bench.backbones import BackbonesPlan, bench_backbones
@@ -52,15 +50,14 @@ def run(
         networks=tuple(network or ()),
         compile=compile_,
         seconds=seconds,
-        heat_seconds=heat_seconds,
         threads=threads,
     )
 
-    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_backbones(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
+        findings = bench_backbones(plan, emit, logs=logs)
         options = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
-        options |= {"heat-seconds": heat_seconds, "threads": threads}
+        options |= {"threads": threads}
         command = spell_command("backbones", findings.measurements[0].condition, options)
         return [report_backbones(plan, findings, command)]
 
-    run_bench(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, shown, folder)

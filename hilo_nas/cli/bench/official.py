@@ -1,4 +1,4 @@
-"""`hilo-nas bench official`: LITv2 here beside the official code, from a checkout that the user has."""
+"""`hilo-nas bench official`: LITv2 compared with the official code, from a checkout that the user has."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Threads
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ def run(
     device: Device = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="litv2_small, litv2_medium or litv2_base; may be given again. All if left out."),
+        typer.Option(help="litv2_small, litv2_medium or litv2_base; repeat it for several. All if left out."),
     ] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option(help="Images per call; may be given again. 1, 8, 32 and 64 if left out.")
+        list[int] | None, typer.Option(help="Images per call; repeat it for several. 1, 8, 32 and 64 if left out.")
     ] = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of our weights: fp32, bf16 or fp16, or amp- of these; may be given again. fp32 if left out."
+            help="Of our weights: fp32, bf16 or fp16, or amp- of these; repeat it for several. fp32 if left out."
         ),
     ] = None,
     training: Annotated[bool, typer.Option("--training/--no-training", help="Time training steps, too.")] = True,
@@ -45,10 +45,8 @@ def run(
     ] = None,
     seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for at most; at least 12 rounds.")] = 5.0,
     threads: Threads = None,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
-    idle_timeout: IdleTimeout = "30m",
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Times the networks in both codes; the options are those of the command line."""
     from hilo_nas.bench.official import BATCH_SIZES, NETWORKS, OfficialPlan, bench_official
@@ -66,12 +64,12 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_official(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
+        findings = bench_official(plan, emit, logs=logs)
         condition = findings.measurements[0].condition
         options = {"precision": list(plan.precisions), "batch-size": list(plan.batch_sizes), "network": network}
         options |= {"checkout": checkout, "training": training, "compile": compile_}
         options |= {"seconds": seconds, "threads": threads}
         return [report_official(plan, findings, spell_command("official", condition, options))]
 
-    run_bench(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, shown, folder)

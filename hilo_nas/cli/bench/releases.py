@@ -1,4 +1,4 @@
-"""`hilo-nas bench releases`: a few speeds of this release, kept beside those of earlier ones."""
+"""`hilo-nas bench releases`: a few speeds of this release, compared with earlier ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Threads
+from hilo_nas.cli.bench.running import Shown, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -29,26 +29,24 @@ def run(
     check: Annotated[
         bool, typer.Option("--check", help="End with exit code 1 where a speed fell, or could not be timed.")
     ] = False,
-    output: Output = Format.table,
-    save: Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder of releases.csv.")] = SAVE,
-    no_save: NoSave = False,
-    idle_timeout: IdleTimeout = "10m",
+    shown: Shown = Format.table,
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of releases.csv, which is read and updated.")
+    ] = Path("benchmarks"),
 ) -> None:
     """Times the networks and updates the file; the options are those of the command line."""
     from hilo_nas.bench.releases import ReleasesPlan
 
     plan = ReleasesPlan(device=device, seconds=seconds, threads=threads)
-    run_releases(plan, check=check, output=output, save=save, no_save=no_save, idle_timeout=idle_timeout)
+    run_releases(plan, check=check, shown=shown, folder=folder)
 
 
 def run_releases(
     plan: ReleasesPlan,
     *,
     check: bool,
-    output: Format,
-    save: Path,
-    no_save: bool,
-    idle_timeout: str,
+    shown: Format,
+    folder: Path,
     evaluator: Evaluator | None = None,
 ) -> None:
     """Times the networks of a plan and updates the file; an evaluator that is passed in does the timing.
@@ -59,14 +57,12 @@ def run_releases(
     from hilo_nas.bench.history import FILE_NAME, read_history, write_history
     from hilo_nas.bench.releases import bench_releases, report_releases
 
-    path = save / FILE_NAME
+    path = folder / FILE_NAME
     history = read_history(path)
     found: list[ReleasesFindings] = []
 
-    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_releases(
-            plan, emit, history=history, logs=logs, idle_timeout_s=idle_timeout_s, evaluator=evaluator
-        )
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
+        findings = bench_releases(plan, emit, history=history, logs=logs, evaluator=evaluator)
         found.append(findings)
         options = {"precision": None, "batch-size": None, "seconds": plan.seconds, "threads": plan.threads}
         options |= {"check": check}
@@ -77,6 +73,6 @@ def run_releases(
         write_history(path, found[0].speeds)
         return [path]
 
-    run_bench(bench, output, None if no_save else save, idle_timeout, write=write)
+    run_bench(bench, shown, folder, write=write)
     if check and (found[0].list_fallen() or found[0].failures):
         raise typer.Exit(1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, Precision, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "What this machine can resolve: networks timed again and again, quiet and under a load started here."
-EXAMPLES = "Example: hilo-nas bench ruler --device cpu --alone --statistics"
+EXAMPLES = "Example: hilo-nas bench ruler --device cpu --alone"
 
 
 def run(
@@ -27,18 +27,12 @@ def run(
     passes: Annotated[int, typer.Option(help="Passes over them, on the quiet machine and under the load each.")] = 6,
     seconds: Annotated[float, typer.Option(help="Seconds that a network is timed for in a pass at most.")] = 3.0,
     alone: Annotated[bool, typer.Option("--alone", help="Also time one after the other, as a search does.")] = False,
-    statistics: Annotated[
-        bool, typer.Option("--statistics", help="Also tell what other statistics make of the same samples.")
-    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Images per call; the space's if left out.")] = None,
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; the space's if left out.")] = None,
     precision: Precision = "fp32",
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Draws the networks, and the load's bursts.")] = 0,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
-    idle_timeout: IdleTimeout = "10m",
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Runs the bench; the options are those of the command line."""
     from hilo_nas.bench.reports import report_ruler
@@ -56,16 +50,15 @@ def run(
         img_size=found.defaults.get("img_size", 224) if img_size is None else img_size,
         precision=precision,
         threads=threads,
-        seed=seed,
         alone=alone,
     )
 
-    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_ruler(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
-        options = {"space": space, "networks": networks, "passes": passes, "seconds": seconds, "seed": seed}
-        options |= {"alone": alone, "statistics": statistics, "img-size": plan.img_size, "threads": threads}
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
+        findings = bench_ruler(plan, emit, logs=logs)
+        options = {"space": space, "networks": networks, "passes": passes, "seconds": seconds}
+        options |= {"alone": alone, "img-size": plan.img_size, "threads": threads}
         first = findings.passes[0].measurements
         command = spell_command("ruler", next(iter(first.values())).condition, options)
-        return [report_ruler(plan, findings, command, with_statistics=statistics)]
+        return [report_ruler(plan, findings, command)]
 
-    run_bench(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, shown, folder)

@@ -1,4 +1,4 @@
-"""What every bench does: options, files, tables on the screen, and the command that makes it again."""
+"""Common parts of the benches: options, files, tables on the screen, and the command that makes it again."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from hilo_nas.cli.console import build_console, echo
-from hilo_nas.cli.options import Format, parse_duration
+from hilo_nas.cli.options import Format
+from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
     from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
 
-__all__ = ["SAVE", "NoSave", "Output", "Save", "deliver", "run_bench", "spell_command"]
+__all__ = ["Folder", "Shown", "deliver", "run_bench", "spell_command"]
 
-Output = Annotated[Format, typer.Option("--format", help="How to write the main table on the screen.")]
-Save = Annotated[Path, typer.Option("--save", metavar="DIR", help="Folder for the CSV files and the report.")]
-NoSave = Annotated[bool, typer.Option("--no-save", help="Write no files.")]
+Shown = Annotated[Format, typer.Option("--format", help="How to print the main table.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder for the CSV files and the report; nothing is written if left out.",
+        show_default=False,
+    ),
+]
 
-SAVE = Path("benchmarks")
-"""Where results go unless told otherwise."""
 _SWITCHES = ("compile", "training")
 """Options that can be said with `--no-`."""
-_PIPE_WIDTH = 260
-"""Columns of a line where nobody's screen ends it."""
 
 
 def spell_command(bench: str, condition: Any, options: Mapping[str, Any]) -> str:
@@ -52,52 +55,47 @@ def spell_command(bench: str, condition: Any, options: Mapping[str, Any]) -> str
 
 
 def run_bench(
-    bench: Callable[[Emit, Path, float], Sequence[BenchReport]],
-    output: Format,
-    save: Path | None,
-    idle_timeout: str,
+    bench: Callable[[Emit, Path], Sequence[BenchReport]],
+    shown: Format,
+    folder: Path | None,
     *,
     write: Callable[[BenchReport, Path], list[Path]] | None = None,
 ) -> None:
     """Runs a bench, writes its files and prints its main tables; progress goes to standard error.
 
     Args:
-        bench: Takes what receives the events, the folder of the logs, and the seconds of silence after which a process
-            counts as hung.
-        output: How the main tables are printed.
-        save: Folder for the files; None for none.
-        idle_timeout: A duration, as the user types it.
+        bench: Takes what receives the events, and the folder of the logs.
+        shown: Format of the main tables on the screen.
+        folder: Folder for the files; None for none.
         write: Writes the files of a report and returns their paths; a CSV file per table and the report if left out.
     """
     from hilo_nas.cli.display import build_display
     from hilo_nas.report import check_folder
 
-    idle_timeout_s = parse_duration(idle_timeout)
-    assert idle_timeout_s is not None
-    if save is not None:
-        check_folder(save)
+    if folder is not None:
+        check_folder(folder)
     progress = build_console(stderr=True)
-    folder = Path(tempfile.mkdtemp(prefix="hilo-nas-bench-"))
+    logs = Path(tempfile.mkdtemp(prefix="hilo-nas-bench-"))
     is_log_wanted = True
     try:
         with build_display(progress) as display:
-            reports = bench(display, folder, idle_timeout_s)
+            reports = bench(display, logs)
         is_log_wanted = any(report.failures for report in reports)
     except (KeyboardInterrupt, UsageError):
         is_log_wanted = False
         raise
     finally:
-        if is_log_wanted and any(folder.iterdir()):  # a bench that times nothing has no log
-            progress.print(f"what the timing process printed is in {folder}", soft_wrap=True)
+        if is_log_wanted and any(logs.iterdir()):  # a bench that times nothing has no log
+            progress.print(f"what the timing process printed is in {logs}", soft_wrap=True)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
-    deliver(reports, output, save, progress, write=write)
+            shutil.rmtree(logs, ignore_errors=True)
+    deliver(reports, shown, folder, progress, write=write)
 
 
 def deliver(
     reports: Sequence[BenchReport],
-    output: Format,
-    save: Path | None,
+    shown: Format,
+    folder: Path | None,
     progress: Console,
     *,
     write: Callable[[BenchReport, Path], list[Path]] | None = None,
@@ -110,18 +108,18 @@ def deliver(
 
     write = write or write_report
     # Written before they are printed: whoever reads our output may leave.
-    written = [path for report in reports if save is not None for path in write(report, save)]
-    _print(reports, output)
+    written = [path for report in reports if folder is not None for path in write(report, folder)]
+    _print(reports, shown)
     for path in written:
         progress.print(f"wrote {path}", soft_wrap=True)
 
 
-def _print(reports: Sequence[BenchReport], output: Format) -> None:
+def _print(reports: Sequence[BenchReport], shown: Format) -> None:
     from hilo_nas.report import render_csv, render_json
 
-    if output is Format.json:
+    if shown is Format.json:
         echo(render_json(reports))
-    elif output is Format.csv:
+    elif shown is Format.csv:
         main = [report.tables[0] for report in reports]
         rows = [row for table in main for row in table.rows]
         echo(render_csv(dataclasses.replace(main[0], rows=rows)), nl=False)
@@ -131,7 +129,7 @@ def _print(reports: Sequence[BenchReport], output: Format) -> None:
 
 
 def _print_report(report: BenchReport) -> None:
-    console = build_console(pipe_width=_PIPE_WIDTH)
+    console = build_console()
     for table in report.tables:
         if table.is_shown:
             _print_table(table, console)
@@ -144,11 +142,15 @@ def _print_report(report: BenchReport) -> None:
 
 
 def _print_table(table: BenchTable, console: Console) -> None:
-    grid = Table(box=box.SIMPLE, pad_edge=False, title=table.title, title_justify="left")
-    for heading in table.headings:
-        grid.add_column(heading, overflow="fold")
-    for cells in table.cells():
-        grid.add_row(*cells)
-    console.print(grid)
+    """Prints a table; where the console is narrow, columns give way from the right."""
+    console.print(table.title, style="bold", soft_wrap=True)
+    texts = zip(*table.cells(), strict=True) if table.rows else [()] * len(table.headings)
+    columns = [
+        Column(heading, list(cells), rank=rank, justify="left")
+        for rank, (heading, cells) in enumerate(zip(table.headings, texts, strict=True))
+    ]
+    if hidden := print_columns(columns, console):
+        text = f"Not shown at {console.width} columns: {', '.join(hidden)}. A wider terminal or --format json has them."
+        console.print(text, soft_wrap=True, style="dim")
     for note in table.notes:
         console.print(note, style="dim", soft_wrap=True)

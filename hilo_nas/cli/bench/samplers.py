@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench
-from hilo_nas.cli.options import Format, StudiesDir
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench
+from hilo_nas.cli.options import Format
+from hilo_nas.commands import command
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -23,24 +23,26 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = """Replay searches on a table (see `bench table`): which sampler finds most, and whether rungs pay.
 
 Nothing is timed or trained: each search runs as `hilo-nas search` would, and every figure comes from the table."""
-EXAMPLES = "Example: hilo-nas bench samplers studies/cifar10-tabular --samplers random,gp --seeds 10"
-_SAMPLERS = "random,nsga2,tpe,gp"
+EXAMPLES = "Example: hilo-nas bench samplers studies/cifar10-tabular --sampler random --sampler gp --seeds 10"
 
 
 def run(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A table's study or folder, or its CSV file.")],
     seeds: Annotated[int, typer.Option(help="Replays of each search.")] = 10,
-    samplers: Annotated[str, typer.Option(help="Samplers, with commas between.")] = _SAMPLERS,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="gp, tpe, nsga2 or random; repeat it for several. All if left out."),
+    ] = None,
     trials_share: Annotated[
         float,
         typer.Option(help="Share of the table that a search without rungs trains; also told at a half and a quarter."),
     ] = 0.12,
-    eta: Annotated[float, typer.Option(help="One of how many networks goes on at each rung.")] = 2.0,
+    reduction_factor: Annotated[
+        float, typer.Option(help="Reduction factor of the rungs: one of so many networks continues.")
+    ] = 2.0,
     jobs: Annotated[int | None, typer.Option(help="Replays at once; as many as there are cores if left out.")] = None,
-    studies_dir: StudiesDir = None,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Replays the searches; the options are those of the command line."""
     from hilo_nas.bench.samplers import SamplersPlan, bench_samplers
@@ -49,25 +51,25 @@ def run(
     from hilo_nas.report import write_report
 
     plan = SamplersPlan(
-        samplers=tuple(name.strip() for name in samplers.split(",") if name.strip()),
+        samplers=tuple(sampler or SamplersPlan.samplers),
         seeds=seeds,
         trials_share=trials_share,
-        eta=eta,
+        reduction_factor=reduction_factor,
         jobs=(os.cpu_count() or 1) if jobs is None else jobs,
     )
-    loaded = load_table(find_table(table, studies_dir))
-    words = ["hilo-nas", "bench", "samplers", table, "--seeds", str(seeds), "--samplers", ",".join(plan.samplers)]
-    words += ["--trials-share", f"{trials_share:g}", "--eta", f"{eta:g}"]
+    loaded = load_table(find_table(table))
+    words = [table, "--seeds", str(seeds), *(word for name in plan.samplers for word in ("--sampler", name))]
+    words += ["--trials-share", f"{trials_share:g}", "--reduction-factor", f"{reduction_factor:g}"]
 
     def report(replays: Sequence[Replay]) -> BenchReport:
-        return report_samplers(loaded, plan, replays, shlex.join(words))
+        return report_samplers(loaded, plan, replays, command("bench", "samplers", *words))
 
     def keep(replays: Sequence[Replay]) -> None:
-        """What is there is on disk, whatever comes of the rest."""
-        if not no_save:
-            write_report(report(replays), save)
+        """Writes the replays so far, in case a later one fails."""
+        if folder is not None:
+            write_report(report(replays), folder)
 
-    def bench(emit: Emit, log: Path, idle_timeout_s: float) -> list[BenchReport]:
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
         return [report(bench_samplers(loaded, plan, emit, keep=keep))]
 
-    run_bench(bench, output, None if no_save else save, "10m")
+    run_bench(bench, shown, folder)

@@ -1,4 +1,4 @@
-"""`hilo-nas bench stages`: where a network's time goes, beside what the device does at best."""
+"""`hilo-nas bench stages`: where a network's time goes, compared with the best rates of the device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import SAVE, NoSave, Output, Save, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, IdleTimeout, Precision, Threads
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench, spell_command
+from hilo_nas.cli.options import Device, Format, Precision, Threads
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ def run(
     img_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
     seconds: Annotated[float, typer.Option(help="Seconds that a part is timed for at most.")] = 3.0,
     threads: Threads = None,
-    output: Output = Format.table,
-    save: Save = SAVE,
-    no_save: NoSave = False,
-    idle_timeout: IdleTimeout = "10m",
+    shown: Shown = Format.table,
+    folder: Folder = None,
 ) -> None:
     """Times the parts; the options are those of the command line."""
     from hilo_nas.bench.stages import StagesPlan, bench_stages
@@ -47,10 +45,10 @@ def run(
         threads=threads,
     )
 
-    def bench(emit: Emit, logs: Path, idle_timeout_s: float) -> list[BenchReport]:
-        findings = bench_stages(plan, emit, logs=logs, idle_timeout_s=idle_timeout_s)
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
+        findings = bench_stages(plan, emit, logs=logs)
         condition = next(iter(findings.measurements.values())).condition
         options = {"network": network, "img-size": img_size, "seconds": seconds, "threads": threads}
         return [report_stages(findings, spell_command("stages", condition, options))]
 
-    run_bench(bench, output, None if no_save else save, idle_timeout)
+    run_bench(bench, shown, folder)
