@@ -31,8 +31,8 @@ Reports how well each ranks (Kendall's tau, over all networks and among those of
 parameters and to the noise of the long training itself, and which budget to use. It makes a study: the same command
 resumes it, and of a finished one makes the report again."""
 _EXAMPLES = """Examples:
-hilo-nas proxy check litv2_tabular --data cifar10/train.tar --study cifar10-check --proxy-images 4500 -o out/
-hilo-nas proxy check litv2_digits --study digits-check --networks 10 --training-free naswot --training-free zico"""
+hilo-nas proxy check litv2_tabular --data cifar10.tar --study my-check -o out/
+hilo-nas proxy check litv2_digits --study check --networks 10 --training-free naswot"""
 _OF_THE_MACHINE = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout_s")
 """Settings that say nothing to others who make a check again."""
 

@@ -16,7 +16,7 @@ from hilo_nas.commands import FLAGS
 from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
 from hilo_nas.searching.config_files import load_config
 
-__all__ = ["takes_settings"]
+__all__ = ["help_of", "takes_settings"]
 
 _TITLES = {
     "study": "Study",
@@ -61,24 +61,32 @@ def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return decorate
 
 
+def help_of(name: str) -> str:
+    """Returns the help of a setting, a sentence."""
+    comment = _field_of(name).metadata["comment"]
+    return f"{comment[0].upper()}{comment[1:]}."
+
+
+def _field_of(name: str) -> dataclasses.Field[Any]:
+    section, _, field_name = name.partition(".")
+    fields = dataclasses.fields(getattr(SearchConfig(), section))
+    return next(field for field in fields if field.name == field_name)
+
+
 def _flag(name: str, variable: str) -> inspect.Parameter:
     section, _, field_name = name.partition(".")
     kind = type(getattr(SearchConfig(), section))
-    field = next(field for field in dataclasses.fields(kind) if field.name == field_name)
+    field = _field_of(name)
     annotation = str | None if field_name.endswith("timeout_s") else get_type_hints(kind)[field_name]
     option = typer.Option(
         FLAGS.get(name) or f"--{_SHORT[name]}",
-        help=_sentence(field.metadata["comment"]),
+        help=help_of(name),
         metavar=field.metadata["metavar"],
         rich_help_panel=_TITLES[section],
         show_default=False,
         autocompletion=_COMPLETIONS.get(name),
     )
     return _parameter(variable, Annotated[annotation, option])
-
-
-def _sentence(comment: str) -> str:
-    return f"{comment[0].upper()}{comment[1:]}."
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:

@@ -139,7 +139,10 @@ def test_one_network_alone_has_nothing_to_be_compared_with(tmp_path, machine):
 @pytest.mark.parametrize("options", [{}, {"everything": True}, {"into": "there"}])
 def test_a_study_without_a_timing_is_refused_with_the_way_out_of_a_stored_table(tmp_path, machine, options):
     study = write_timed_study(tmp_path, machine, [])
-    with pytest.raises(UsageError, match=r"no record of a network that was timed.*bench table litv2_digits --study NAME --set study.reuse="):
+    with pytest.raises(
+        UsageError,
+        match=r"no record of a network that was timed.*bench table litv2_digits --study NAME --set study.reuse=",
+    ):
         remeasure(study, **options)
     assert not StoredStudy(study.path.parent / "there").exists
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "LITv2 beside its peers from timm, each as it comes and in the form that is fastest here."
-EXAMPLES = "Example: hilo-nas bench backbones --device cuda --precision fp16"
+EXAMPLES = "Example:\nhilo-nas bench backbones --device cuda --precision fp16"
 
 
 def run(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "LITv2 here beside the official code: outputs, images/s, training steps; with the same weights, side by side."
-EXAMPLES = "Example: hilo-nas bench official --checkout LITv2 --device cpu --batch-size 1 --batch-size 8"
+EXAMPLES = "Example:\nhilo-nas bench official --checkout LITv2 --batch-size 1 --batch-size 8"
 
 
 def run(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run", "run_releases"]
 
 HELP = "Speeds of this release beside ResNet-18's and earlier releases'; kept in one file, releases.csv."
-EXAMPLES = "Example: hilo-nas bench releases --device cpu --check"
+EXAMPLES = "Example:\nhilo-nas bench releases --device cpu --check"
 
 
 def run(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "What this machine can resolve: networks timed again and again, quiet and under a load started here."
-EXAMPLES = "Example: hilo-nas bench ruler --device cpu --alone"
+EXAMPLES = "Example:\nhilo-nas bench ruler --device cpu --alone"
 
 
 def run(

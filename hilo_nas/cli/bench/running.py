@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Folder", "Shown", "deliver", "run_bench", "spell_command"]
 
-Shown = Annotated[Format, typer.Option("--format", help="How to print the main table.")]
+Shown = Annotated[Format, typer.Option("--format", help="How to write it.")]
 Folder = Annotated[
     Path | None,
     typer.Option(

@@ -23,7 +23,7 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = """Replay searches on a table (see `bench table`): which sampler finds most, and whether rungs pay.
 
 Nothing is timed or trained: each search runs as `hilo-nas search` would, and every figure comes from the table."""
-EXAMPLES = "Example: hilo-nas bench samplers studies/cifar10-tabular --sampler random --sampler gp --seeds 10"
+EXAMPLES = "Example:\nhilo-nas bench samplers my-table --sampler random --sampler gp --seeds 10"
 
 
 def run(

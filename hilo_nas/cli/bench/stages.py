@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "HELP", "run"]
 
 HELP = "Where the time of a LITv2 goes, part by part, and how far each part is from what the device does at best."
-EXAMPLES = "Example: hilo-nas bench stages --device cuda --precision fp16 --batch-size 64"
+EXAMPLES = "Example:\nhilo-nas bench stages --device cuda --precision fp16 --batch-size 64"
 
 
 def run(

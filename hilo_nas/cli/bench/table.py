@@ -20,8 +20,8 @@ With --networks, as many at random of a space of any size: whether its networks 
 makes a study, and the same command resumes it. The setting study.reuse names a study or a table's file whose trainings
 are copied, as far as they are the same; networks are timed here in any case."""
 EXAMPLES = """Examples:
-hilo-nas bench table litv2_tabular --data cifar10/train.tar --study cifar10-table
-hilo-nas bench table litv2_tabular --study here --set study.reuse=cifar10-table"""
+hilo-nas bench table litv2_tabular --data cifar10.tar --study my-table
+hilo-nas bench table litv2_tabular --study here --set study.reuse=my-table"""
 
 
 @takes_settings("study.name", "data.source", "timing.device", "proxy.images", "proxy.img_size")

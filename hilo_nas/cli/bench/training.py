@@ -26,7 +26,7 @@ A NETWORK is what `hilo-nas measure` takes; the first anchor of the space if lef
 those of a search: proxy.img_size, proxy.batch_size, proxy.precision."""
 EXAMPLES = """Examples:
 hilo-nas bench training --data cifar10/train.tar
-hilo-nas bench training litv2_small --space litv2_imagenet --set proxy.precision=amp-bf16"""
+hilo-nas bench training litv2_small --set proxy.precision=amp-bf16"""
 
 
 @takes_settings("data.source", "timing.device", "proxy.img_size")
