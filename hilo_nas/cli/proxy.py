@@ -32,7 +32,7 @@ parameters and to the noise of the long training itself, and which budget to use
 resumes it, and of a finished one makes the report again."""
 _EXAMPLES = """Examples:
 hilo-nas proxy check litv2_tabular --data cifar10.tar --study my-check -o out/
-hilo-nas proxy check litv2_digits --study check --networks 10 --training-free naswot"""
+hilo-nas proxy check litv2_digits --study c --networks 9 --training-free dss"""
 _OF_THE_MACHINE = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout_s")
 """Settings that say nothing to others who make a check again."""
 
