@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Measured,
         Study,
         estimate_cost,
+        export_files,
         list_studies,
         load_study,
         measure,
@@ -50,6 +51,7 @@ __all__ = [
     "TrialRecord",
     "create_model",
     "estimate_cost",
+    "export_files",
     "list_studies",
     "load_model",
     "load_space",
@@ -62,10 +64,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(
-        ("Exported", "Measured", "Study", "estimate_cost", "list_studies", "load_study", "measure", "remeasure"), "api"
-    ),
-    "search": "api",
+    **dict.fromkeys(("Exported", "Measured", "Study", "list_studies", "load_study"), "api"),
+    **dict.fromkeys(("estimate_cost", "export_files", "measure", "remeasure", "search"), "api"),
     "ArchConfig": "arch",
     "Evaluator": "evaluation",
     "Exporter": "export",

@@ -36,7 +36,7 @@ __all__ = [
     "Measured",
     "Study",
     "estimate_cost",
-    "export",
+    "export_files",
     "list_studies",
     "load_study",
     "measure",
@@ -97,9 +97,40 @@ class Study(StoredStudy):
         limits = _limits(min_images_per_s, max_latency_ms)
         return choose_trial(self, limits=limits, at_best=not limits)
 
-    def export(self, path: str | Path, **options: Any) -> Exported:
-        """Writes the files that a trainer, a runtime or a tool needs; takes the options of `hilo_nas.export`."""
-        return export(self, path, **options)
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: str = "timm",
+        trial: int | TrialRecord | None = None,
+        knee: bool = False,
+        min_images_per_s: float | None = None,
+        max_latency_ms: float | None = None,
+        weights: str | Path | None = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        force: bool = False,
+    ) -> Exported:
+        """Writes the files that a trainer, a runtime or a tool needs for a trial or the whole study.
+
+        The arguments and errors are those of `hilo_nas.export_files`.
+
+        Example:
+            >>> study.export("out/", min_images_per_s=900).files
+        """
+        return export_files(
+            self,
+            path,
+            format=format,
+            trial=trial,
+            knee=knee,
+            min_images_per_s=min_images_per_s,
+            max_latency_ms=max_latency_ms,
+            weights=weights,
+            batch_size=batch_size,
+            epochs=epochs,
+            force=force,
+        )
 
     def __repr__(self) -> str:
         if not self.exists:
@@ -422,7 +453,7 @@ class Exported:
     """What to type next."""
 
 
-def export(
+def export_files(
     source: str | Path | StoredStudy,
     path: str | Path,
     *,
@@ -464,10 +495,10 @@ def export(
         ConversionError: The files do not give what the source is.
 
     Example:
-        >>> hilo_nas.export("my-gpu", "out/", min_images_per_s=900).files
+        >>> hilo_nas.export_files("out/arch.yaml", "deploy/", format="onnx", weights="last.pth.tar").files
     """
     from hilo_nas.export import ExportOptions, StudySource, check_options, find_exporter, load_source, source_of_study
-    from hilo_nas.export import export as write_export
+    from hilo_nas.export import export
 
     exporter = find_exporter(format)
     options = {name: value for name, value in (("batch_size", batch_size), ("epochs", epochs)) if value is not None}
@@ -493,7 +524,7 @@ def export(
         else:
             number = trial.number if isinstance(trial, TrialRecord) else trial
             chosen, promises = _choose(study, number, knee, limits, checkpoint)
-    files, notes = write_export(exporter, chosen, Path(path), ExportOptions(**options), force=force)
+    files, notes = export(exporter, chosen, Path(path), ExportOptions(**options), force=force)
     return Exported(
         files=tuple(files),
         source=chosen,

@@ -76,7 +76,7 @@ def run(
     """Exports a trial, an architecture or a study."""
     from hilo_nas import api
 
-    exported = api.export(
+    exported = api.export_files(
         source,
         output,
         format=format_,
