@@ -24,7 +24,7 @@ from hilo_nas.errors import HiloNasError
 
 __all__ = ["app", "main"]
 
-_EPILOG = """Start with: hilo-nas search      (a small search on this machine, no data needed)
+_EPILOG = """Start with: hilo-nas search (a small search that needs no data)
 
 Studies lie in ./studies, or in $HILO_NAS_STUDIES_DIR."""
 
