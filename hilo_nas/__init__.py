@@ -8,8 +8,9 @@ Importing the package imports neither torch nor timm, optuna or pandas: each nam
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hilo_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hilo_nas.api import (
@@ -80,11 +81,7 @@ _HOMES = {
 """Modules of the public names, below this package."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -497,8 +497,15 @@ def export_files(
     Example:
         >>> hilo_nas.export_files("out/arch.yaml", "deploy/", format="onnx", weights="last.pth.tar").files
     """
-    from hilo_nas.export import ExportOptions, StudySource, check_options, find_exporter, load_source, source_of_study
-    from hilo_nas.export import export
+    from hilo_nas.export import (
+        ExportOptions,
+        StudySource,
+        check_options,
+        export,
+        find_exporter,
+        load_source,
+        source_of_study,
+    )
 
     exporter = find_exporter(format)
     options = {name: value for name, value in (("batch_size", batch_size), ("epochs", epochs)) if value is not None}

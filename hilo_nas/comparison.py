@@ -13,11 +13,12 @@ import statistics
 from functools import cached_property
 
 from hilo_nas.measurement import Measurement, ProxyScore
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import error_apart, normal_above_zero, probability_faster, quality
 from hilo_nas.states import TrialState
 
-__all__ = ["BETWEEN_TIMINGS", "SURE", "Z95", "Point", "counted_scores", "value_error"]
+__all__ = ["BETWEEN_TIMINGS", "SURE", "Point", "counted_scores", "value_error"]
 
 SURE = 0.95
 """A network is beaten when another is better in both objectives with at least this probability."""
@@ -27,7 +28,6 @@ BETWEEN_TIMINGS = 0.02
 Between passes, anchored images/s varied by 1.1 % on a quiet machine and by 2.4 % on a bursty one (two shared CPU cores,
 `hilo-nas bench ruler`, report in benchmarks/).
 """
-Z95 = 1.96
 _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
 """Rounds do not change, and a running search asks for the same pairs again and again."""
 _Rounds = tuple[float, ...]

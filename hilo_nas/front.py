@@ -16,7 +16,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from hilo_nas.comparison import Z95, Point, counted_scores, value_error
+from hilo_nas.comparison import Point, counted_scores, value_error
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.pareto import hypervolume, is_non_dominated
 from hilo_nas.records import TrialRecord
 from hilo_nas.standings import Standing, find_references, stand

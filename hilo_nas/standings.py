@@ -6,8 +6,9 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from hilo_nas.comparison import SURE, Z95, Point
+from hilo_nas.comparison import SURE, Point
 from hilo_nas.figures import probability_text
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.proxy.kinds import Metric, metric_named
 from hilo_nas.records import TrialRecord
 from hilo_nas.states import TrialState

@@ -12,8 +12,9 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from scipy.stats import kendalltau
+
 from hilo_nas import rounds
-from hilo_nas.rank import kendall_tau
 
 __all__ = ["STATISTICS", "Resolution", "compare_statistics", "cv", "relative", "resolve"]
 
@@ -60,7 +61,7 @@ def resolve(passes: Sequence[Speeds]) -> Resolution:
     centred = [relative(speeds) for speeds in passes]
     cvs = [cv([speeds[name] for speeds in centred]) for name in names]
     taus = [
-        kendall_tau([first[name] for name in names], [second[name] for name in names])
+        float(kendalltau([first[name] for name in names], [second[name] for name in names]).statistic)
         for first, second in itertools.combinations(passes, 2)
     ]
     return Resolution(

@@ -45,7 +45,7 @@ def like_speed_pairs(images_per_s_N: Floats, factor: float = LIKE_SPEED) -> Pair
 def tau(first_N: Floats, second_N: Floats, pairs_NN: Pairs) -> float:
     """Returns Kendall's tau-b among the pairs given; networks that lack either value (NaN) are left out.
 
-    With `all_pairs` it is that of `hilo_nas.rank.kendall_tau`. NaN where no pair is left, or where either value ties in
+    With `all_pairs` it is that of scipy's `kendalltau`. NaN where no pair is left, or where either value ties in
     all of them.
     """
     return float(resampled_taus(first_N, second_N, pairs_NN, np.ones((1, len(first_N))))[0])

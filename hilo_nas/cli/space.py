@@ -15,6 +15,7 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, ImgSize, Output, ProxyImgSize, SpaceArgument
 from hilo_nas.errors import UsageError
 from hilo_nas.figures import share_text
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
 
 __all__ = ["app"]
@@ -22,8 +23,6 @@ __all__ = ["app"]
 app = App(help="Look at search spaces.")
 
 NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier.")]
-
-_Z95 = 1.96
 
 
 @app.command("list")
@@ -143,7 +142,7 @@ class _Report:
 def _print_report(report: _Report, console: Console, *, has_limits: bool) -> None:
     networks = f"{report.networks:,} distinct networks (counted)"
     if report.networks_se:
-        half_width = _rounded(_Z95 * report.networks_se)
+        half_width = _rounded(Z95 * report.networks_se)
         networks = f"about {_rounded(report.networks)} distinct networks (estimate, ± {half_width})"
     console.print(f"{report.configurations:,} configurations, {networks}")
     console.print(

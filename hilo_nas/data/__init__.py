@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hilo_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
@@ -27,8 +28,4 @@ _HOMES = {
     "prepare_data": "prepare",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

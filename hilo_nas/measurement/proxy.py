@@ -12,12 +12,12 @@ from typing import Any
 
 from hilo_nas.errors import UsageError
 from hilo_nas.hashes import short_hash
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.measurement.plain import Count, Finite, NonNegative, Share, Size, read_value
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, metric_named, proxy_named
 
 __all__ = ["PROXY_PRECISIONS", "ProxyPlan", "ProxyScore", "mean_score"]
 
-_Z95 = 1.96
 PROXY_PRECISIONS = ("fp32", "amp-bf16", "amp-fp16")
 
 
@@ -209,7 +209,7 @@ class ProxyScore:
     @property
     def half_width(self) -> float:
         """Half of the 95 % interval of the value, from its `interval_error`."""
-        return _Z95 * self.interval_error
+        return Z95 * self.interval_error
 
     @property
     def is_at_chance(self) -> bool:
@@ -217,7 +217,7 @@ class ProxyScore:
         if self.chance is None:
             return False
         middle, error = self._wilson()
-        return middle - _Z95 * error <= self.chance
+        return middle - Z95 * error <= self.chance
 
     def _wilson(self) -> tuple[float, float]:
         """The middle of the interval and its half-width over 1.96 (Wilson 1927)."""
@@ -225,9 +225,9 @@ class ProxyScore:
         if groups is None or self.n_val < 1:
             return self.value, self.standard_error
         per_group = self.n_val / groups
-        shrink = 1 + _Z95**2 / per_group
-        variance = self.standard_error**2 + (_Z95 / (2 * per_group)) ** 2 / groups
-        return (self.value + _Z95**2 / (2 * per_group)) / shrink, math.sqrt(variance) / shrink
+        shrink = 1 + Z95**2 / per_group
+        variance = self.standard_error**2 + (Z95 / (2 * per_group)) ** 2 / groups
+        return (self.value + Z95**2 / (2 * per_group)) / shrink, math.sqrt(variance) / shrink
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ProxyScore:

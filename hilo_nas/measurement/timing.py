@@ -11,6 +11,7 @@ from typing import Any, TypedDict, TypeVar
 from hilo_nas.errors import RecordError
 from hilo_nas.measurement.condition import Condition, DeviceIdentity
 from hilo_nas.measurement.contention import Contention, find_contention
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.measurement.plain import Count, NonNegative, Positive, Size, check_type, read_value
 
 __all__ = ["LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
@@ -26,8 +27,6 @@ LATENCY_PROTOCOL = 2
 
 VERDICTS = ("steady", "bursty", "throttled", "contended")
 """What a machine may be called while it timed, the worst last; see `hilo_nas.rounds.judge`."""
-
-_Z95 = 1.96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,12 +166,12 @@ class Measurement:
             own = self.images_per_s_spread
         else:
             own = (self.images_per_s_high - self.images_per_s_low) / 2
-        return math.hypot(own, _Z95 * self.contention_error * self.images_per_s)
+        return math.hypot(own, Z95 * self.contention_error * self.images_per_s)
 
     @property
     def images_per_s_error(self) -> float:
         """Relative standard error of images/s themselves, that of the calibration included."""
-        return math.hypot(self.half_width / _Z95 / self.images_per_s, self.calibration_error)
+        return math.hypot(self.half_width / Z95 / self.images_per_s, self.calibration_error)
 
     @property
     def latency_error(self) -> float:
@@ -181,14 +180,14 @@ class Measurement:
         A latency is a raw time, so what others took of the cores is in it as it is in a speed.
         """
         if self.latency_ms_p95_low is None or self.latency_ms_p95_high is None:
-            return self.half_width / _Z95 / self.images_per_s
-        own = math.log(self.latency_ms_p95_high / self.latency_ms_p95_low) / (2 * _Z95)
+            return self.half_width / Z95 / self.images_per_s
+        own = math.log(self.latency_ms_p95_high / self.latency_ms_p95_low) / (2 * Z95)
         return math.hypot(own, self.contention_error)
 
     @property
     def images_per_s_half_width(self) -> float:
         """Half of the 95 % interval of images/s themselves: `half_width` and the calibration's error."""
-        return _Z95 * self.images_per_s_error * self.images_per_s
+        return Z95 * self.images_per_s_error * self.images_per_s
 
     @property
     def images_per_s_interval(self) -> tuple[float, float] | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from hilo_nas.clock import utc_now
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.proxy.kinds.formula import Formula, NetworkFacts
 from hilo_nas.records import TrialRecord
 from hilo_nas.versions import versions
 
 __all__ = ["score_record"]
-
-_Z95 = 1.96
 
 
 def score_record(record: TrialRecord, manifest: Manifest) -> ProxyScore:
@@ -31,7 +30,7 @@ def score_record(record: TrialRecord, manifest: Manifest) -> ProxyScore:
         parameters=record.parameters,
         macs=record.macs,
         images_per_s=None if measurement is None else measurement.images_per_s,
-        images_per_s_error=0.0 if measurement is None else measurement.half_width / _Z95,
+        images_per_s_error=0.0 if measurement is None else measurement.half_width / Z95,
     )
     value, standard_error = proxy.evaluate(facts)
     return ProxyScore(

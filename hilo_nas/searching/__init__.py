@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hilo_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hilo_nas.searching.config import SAMPLERS, SearchConfig
@@ -32,8 +33,4 @@ _HOMES = {
 }
 """Modules of the names: what only reads a configuration imports neither torch nor optuna."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

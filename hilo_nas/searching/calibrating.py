@@ -13,6 +13,7 @@ from hilo_nas.evaluation import Evaluator, run_task
 from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Condition
+from hilo_nas.measurement.intervals import Z95
 from hilo_nas.records import TrialRecord
 from hilo_nas.rounds import judge_calibration
 from hilo_nas.searching.reasons import beyond, explain
@@ -23,8 +24,6 @@ from hilo_nas.study import StoredStudy
 from hilo_nas.transitions import readmit, rule_out
 
 __all__ = ["judge_limits_anew", "renew_calibrations", "violations_of"]
-
-_Z95 = 1.96
 
 
 def renew_calibrations(
@@ -58,7 +57,7 @@ def renew_calibrations(
 def _replaces(new: Calibration, old: Calibration, condition: Condition) -> bool:
     if judge_calibration(new, threads=condition.threads).verdict != "steady":
         return False  # `calibrate` said so
-    return abs(math.log(old.images_per_s / new.images_per_s)) > _Z95 * calibration_error(new, threads=condition.threads)
+    return abs(math.log(old.images_per_s / new.images_per_s)) > Z95 * calibration_error(new, threads=condition.threads)
 
 
 def judge_limits_anew(study: StoredStudy, manifest: Manifest) -> None:

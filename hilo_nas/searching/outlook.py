@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from hilo_nas.evaluation import Evaluator
@@ -20,7 +19,6 @@ _SMALLEST_OF = 500
 """Random networks among which those with the fewest multiply-adds are looked for."""
 _SMALLEST = 2
 _SECONDS_EACH = 0.6
-_Z95 = 1.96
 
 
 def foresee_limits(setting: Setting, evaluator: Evaluator, emit: Emit) -> LimitsForeseen | None:
@@ -45,7 +43,7 @@ def foresee_limits(setting: Setting, evaluator: Evaluator, emit: Emit) -> Limits
         return None
     keeping = {key: max(measured_violations(measured, own).values()) <= 0 for key, own in found.items()}
     evenly = [keeping[key] for key in (found if setting.timed else drawn) if key in keeping]
-    low, high = _wilson(sum(evenly), len(evenly))
+    low, high = _share_interval(sum(evenly), len(evenly))
     foreseen = LimitsForeseen(
         limits=names,
         networks=len(evenly),
@@ -110,11 +108,11 @@ def _range_of(name: str, found: Mapping[str, Sequence[Measurement]]) -> str:
     return f"{name}: {min(values):.4g} to {max(values):.4g}"
 
 
-def _wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
+def _share_interval(hits: int, n: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a share by Wilson (1927)."""
     if n == 0:
         return 0.0, 1.0
-    share, z2 = hits / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -12,7 +12,7 @@ from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import CohortTimed, CostForeseen, DataPrepared, LimitsForeseen, Notice
 from hilo_nas.searching import SearchConfig, dry_run, estimate_cost, run_search
 from hilo_nas.searching.dry_run import share_of
-from hilo_nas.searching.outlook import _wilson, foresee_limits
+from hilo_nas.searching.outlook import _share_interval, foresee_limits
 from hilo_nas.searching.setting import set_up
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
@@ -158,9 +158,9 @@ def test_networks_that_cannot_be_timed_are_left_out(machine):
     ("hits", "n", "low", "high"),
     [(0, 12, 0.0, 0.2425), (12, 12, 0.7575, 1.0), (6, 12, 0.2538, 0.7462), (1, 10, 0.0179, 0.4042), (0, 0, 0.0, 1.0)],
 )
-def test_shares_have_wilsons_interval(hits, n, low, high):
+def test_shares_have_share_intervals_interval(hits, n, low, high):
     """The values of Wilson's score interval without continuity correction."""
-    assert _wilson(hits, n) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert _share_interval(hits, n) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 def test_where_another_machine_timed_everything_is_known_and_nothing_timed(machine, tmp_path):
