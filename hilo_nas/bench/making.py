@@ -29,7 +29,7 @@ from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import plan_of
 from hilo_nas.searching.setting import find_study
-from hilo_nas.searching.sweep import Course, Swept, run_sweep
+from hilo_nas.searching.sweep import Course, Sweep, Swept, run_sweep
 from hilo_nas.searching.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
 from hilo_nas.states import TrialState
@@ -86,8 +86,9 @@ def make_table(
         reuse = find_table(config.study.reuse)
         check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
         load_reused = functools.partial(_load_reused, reuse)
+    sweep = Sweep(space=space, networks=networks, plan=plan, courses=courses, reuse=load_reused)
     try:
-        return run_sweep(config, space, folder, networks, plan, courses, emit, reuse=load_reused, evaluator=evaluator)
+        return run_sweep(config, sweep, folder, emit, evaluator=evaluator)
     finally:
         refresh_table(StoredStudy(folder.path))
 
