@@ -24,7 +24,7 @@ from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
-from hilo_nas.proxy.kinds import DEFAULT_PROXY
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, proxy_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import plan_of
@@ -150,7 +150,7 @@ def read_sweep(
 
 def check_training(config: SearchConfig) -> None:
     """Raises UsageError where a configuration asks for another proxy than the short training."""
-    if config.proxy.name not in (None, DEFAULT_PROXY.name):
+    if config.proxy.name is not None and not proxy_named(config.proxy.name).has_rungs:
         raise UsageError(f"proxy.name must be {DEFAULT_PROXY.name} or left out, but got {config.proxy.name!r}")
 
 
