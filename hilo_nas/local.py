@@ -28,7 +28,7 @@ from hilo_nas.home import home_folder
 from hilo_nas.records import write_atomically
 from hilo_nas.safe_yaml import load_yaml
 
-__all__ = ["STATE_VARIABLE", "Local", "load_local", "state_folder", "write_local"]
+__all__ = ["SETTINGS", "STATE_VARIABLE", "Local", "load_local", "state_folder", "write_local"]
 
 STATE_VARIABLE = "HILO_NAS_STATE_DIR"
 """Names the folder of this user's key; else `hilo-nas` below $XDG_STATE_HOME, else below ~/.local/state."""

@@ -76,7 +76,7 @@ PLAIN = {"msgspec", "numpy", "yaml"}
 """What floors 0 and 1 may import beside the standard library."""
 RESERVED = {
     "optuna": {"searching", "export"},
-    "pandas": {"report", "api"},
+    "pandas": {"report"},
     "matplotlib": {"report"},
     "rich": {"cli"},
     "typer": {"cli"},
@@ -235,6 +235,88 @@ def test_no_class_outside_the_evaluation_has_many_public_methods():
                 if isinstance(node, ast.ClassDef) and len(found := public_methods_of(node)) > MOST_METHODS:
                     large[node.name] = found
     assert not large
+
+
+MOST_PARAMETERS = 8
+MANY_PARAMETERS = {
+    "cli": "a command's parameters are its options",
+    "api.py": "settings of a search are keyword arguments of the public functions",
+    "models/inference/kernels": "Triton passes a kernel each tensor, stride and size by itself",
+    "models/convert/capture.py": "torchvision fixes the arguments of its operator",
+}
+"""Files and folders whose functions may have more, with the reason."""
+
+
+def many_parameters_in(text: str) -> Iterator[str]:
+    """Functions with too many parameters, as `name (count)`; `self`, `cls`, `*args` and `**fields` do not count."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            names = [item.arg for item in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            if count > MOST_PARAMETERS:
+                yield f"{getattr(node, 'name', 'lambda')} ({count})"
+
+
+@pytest.mark.parametrize(
+    "head", ["def run({}):", "async def run({}):", "def run(*, {}):", "def run({}, /):", "def run(self, {}):"]
+)
+def test_a_function_with_many_parameters_would_be_seen(head):
+    names = [f"p{i}" for i in range(MOST_PARAMETERS + 1)]
+    assert list(many_parameters_in(f"{head.format(', '.join(names))} pass")) == ["run (9)"]
+    assert not list(many_parameters_in(f"{head.format(', '.join(names[1:]))} pass"))
+
+
+def test_no_function_has_many_parameters():
+    found, used = {}, set()
+    for path in FILES:
+        if many := list(many_parameters_in(path.read_text("utf-8"))):
+            homes = {home for home in MANY_PARAMETERS if {PACKAGE / home} & {path, *path.parents}}
+            used |= homes
+            if not homes:
+                found[str(path.relative_to(PACKAGE))] = many
+    assert not found
+    assert used == MANY_PARAMETERS.keys(), "an exemption that nobody needs"
+
+
+WALK = {
+    *("__init__", "api"),
+    *("searching.__init__", "searching.config", "searching.config_checks", "searching.config_files"),
+    *("searching.resolve", "searching.setting", "searching.session", "searching.resume", "searching.dry_run"),
+    *("searching.sweep", "bench.making", "bench.proxy_check", "bench.training"),
+}
+"""Modules below the command line that know a whole `SearchConfig`; all others take the values that they read."""
+
+
+def knows_config(text: str) -> bool:
+    """Whether a module imports `SearchConfig`, be it for a type checker alone, or defines it."""
+    return any(
+        (isinstance(node, ast.ImportFrom) and "SearchConfig" in {alias.name for alias in node.names})
+        or (isinstance(node, ast.ClassDef) and node.name == "SearchConfig")
+        or (isinstance(node, ast.Attribute) and node.attr == "SearchConfig")
+        for node in ast.walk(ast.parse(text))
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from hilo_nas.searching import SearchConfig",
+        "from hilo_nas.searching.config import SearchConfig as Config",
+        "if TYPE_CHECKING:\n    from hilo_nas.searching.config import SearchConfig",
+        "def run(config: hilo_nas.SearchConfig): pass",
+    ],
+)
+def test_a_module_that_knows_the_configuration_would_be_seen(text):
+    assert knows_config(text)
+
+
+def test_the_configuration_walks_through_few_modules():
+    found = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in FILES
+        if room_of(module_of(path)) != "cli" and knows_config(path.read_text("utf-8"))
+    }
+    assert found == WALK
 
 
 def parsings_of_reasons_in(text: str) -> Iterator[str]:

@@ -24,12 +24,12 @@ from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
-from hilo_nas.proxy.kinds import DEFAULT_PROXY
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, proxy_named
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import plan_of
 from hilo_nas.searching.setting import find_study
-from hilo_nas.searching.sweep import Course, Swept, run_sweep
+from hilo_nas.searching.sweep import Course, Sweep, Swept, run_sweep
 from hilo_nas.searching.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
 from hilo_nas.states import TrialState
@@ -86,8 +86,9 @@ def make_table(
         reuse = find_table(config.study.reuse)
         check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
         load_reused = functools.partial(_load_reused, reuse)
+    sweep = Sweep(space=space, networks=networks, plan=plan, courses=courses, reuse=load_reused)
     try:
-        return run_sweep(config, space, folder, networks, plan, courses, emit, reuse=load_reused, evaluator=evaluator)
+        return run_sweep(config, sweep, folder, emit, evaluator=evaluator)
     finally:
         refresh_table(StoredStudy(folder.path))
 
@@ -149,7 +150,7 @@ def read_sweep(
 
 def check_training(config: SearchConfig) -> None:
     """Raises UsageError where a configuration asks for another proxy than the short training."""
-    if config.proxy.name not in (None, DEFAULT_PROXY.name):
+    if config.proxy.name is not None and not proxy_named(config.proxy.name).has_rungs:
         raise UsageError(f"proxy.name must be {DEFAULT_PROXY.name} or left out, but got {config.proxy.name!r}")
 
 

@@ -22,7 +22,7 @@ from hilo_nas.proxy.kinds import quick_names
 from hilo_nas.records import TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import DEFAULT_RATIO, plan_of
-from hilo_nas.searching.sweep import Course, run_sweep
+from hilo_nas.searching.sweep import Course, Sweep, run_sweep
 from hilo_nas.space import SearchSpace
 from hilo_nas.study import StoredStudy
 
@@ -123,17 +123,8 @@ def check_proxy(
         Course(seed=_LONG, images=long, networks=len(networks)),
         Course(seed=_SECOND, images=long, networks=min(check.second_seed, len(networks))),
     ]
-    records = run_sweep(
-        config,
-        space,
-        folder,
-        networks,
-        plan,
-        courses,
-        emit,
-        proxies=check.training_free,
-        evaluator=evaluator,
-    )
+    sweep = Sweep(space=space, networks=networks, plan=plan, courses=courses, proxies=check.training_free)
+    records = run_sweep(config, sweep, folder, emit, evaluator=evaluator)
     manifest = StoredStudy(folder.path).manifest
     if check.target is not None:
         _check_data(check.target, manifest)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.prepare import CachedData
+from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.measurement.plain import read_value
+from hilo_nas.measurement.proxy import PROXY_PRECISIONS
 
 __all__ = ["Prepared", "Result", "ScoreJob", "Work"]
 
@@ -29,20 +32,56 @@ class Prepared:
 class ScoreJob:
     """One network to score."""
 
-    subject: Mapping[str, Any]
-    """See `hilo_nas.models.build_subject`."""
+    subject: dict[str, Any]
+    """The network, as `hilo_nas.models.build_subject` takes it."""
     plan: ProxyPlan
     data: CachedData
     prepared: Prepared
+    """Result of `Work.prepare`; `Prepared()` for a proxy that prepares nothing."""
     seed: int
+    """Seed of the weights, the order of the images and all else that is drawn."""
     device: str
     """`cpu`, `cuda`, `cuda:N` or `mps`."""
     until: int
-    """Training images seen at which to score: one of the plan's budgets."""
-    checkpoint: Path | None
-    """File to continue from, where it exists, and to write at the end; of a proxy with rungs."""
-    score_under: tuple[str, ...]
-    """Precisions under which the same trained network is scored, too; of a proxy that reads `proxy_precision`."""
+    """Training images seen at which to score, in whole batches; by default the plan's full budget."""
+    checkpoint: Path | None = None
+    """File to continue from, where it exists and is of this very training, and to write at the end. None for a proxy
+    without rungs."""
+    score_under: tuple[str, ...] = ()
+    """Further precisions to score the same trained network under, for a proxy that reads `proxy.precision`."""
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ScoreJob:
+        """Returns the job that plain data describes: values of other classes by their `to_dict`, paths as text.
+
+        `until`, `checkpoint` and `score_under` may be left out or None. A checkpoint of a proxy without rungs is
+        ignored.
+
+        Raises:
+            RecordError: A field is unknown, is missing or has a value of another type; names all.
+            UsageError: The plan asks for a version or an image size, or `score_under` for a precision, that is not
+                there.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        checkpoint = given.pop("checkpoint", None)
+        job = read_value(cls, {"until": 0, **given}, given={"checkpoint": checkpoint and Path(checkpoint)})
+        plan, proxy = job.plan, job.plan.declaration
+        if plan.recipe != proxy.version:
+            raise UsageError(
+                f"this version scores by {proxy.name} {proxy.version!r}, but the plan asks for {plan.recipe!r}. Use "
+                "the version of hilo-nas that made the study, or make a new study."
+            )
+        if proxy.sees_images and plan.img_size != job.data.img_size:
+            raise UsageError(f"the images were prepared at {job.data.img_size} pixels, the plan says {plan.img_size}")
+        if job.score_under and "proxy.precision" not in proxy.options:
+            raise UsageError(
+                f"the proxy {proxy.name} cannot score under another precision, but got {job.score_under[0]!r}"
+            )
+        if unknown := [precision for precision in job.score_under if precision not in PROXY_PRECISIONS]:
+            raise UsageError(f"score_under must be of {', '.join(PROXY_PRECISIONS)}, but got {unknown[0]!r}")
+        return dataclasses.replace(
+            job, until=job.until or plan.budgets[-1], checkpoint=job.checkpoint if proxy.has_rungs else None
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hilo_nas.commands import setting_text
 from hilo_nas.data.sources import parse_source
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
 from hilo_nas.local import Local, load_local
 from hilo_nas.proxy.kinds import find_proxy
-from hilo_nas.searching.config import SearchConfig
 from hilo_nas.study import StoredStudy
 
 __all__ = ["Known"]
 
 
 class Known:
-    """What a configuration and a study's `local.yaml` say together; the configuration comes first.
+    """What this user and a study's `local.yaml` say together; the user comes first.
 
     Args:
-        config: What was asked.
+        given: Settings of `hilo_nas.local.SETTINGS` that the user gave, by name; None counts as not given.
         folder: The study.
     """
 
-    def __init__(self, config: SearchConfig, folder: StoredStudy) -> None:
-        self._config, self._folder = config, folder
+    def __init__(self, given: Mapping[str, Any], folder: StoredStudy) -> None:
+        self._given, self._folder = given, folder
         self._local: Local = load_local(folder.local_path)
 
     def tell_of_ignored(self, emit: Emit) -> None:
         """Warns of a `local.yaml` that is not used, with what to type to have the same."""
-        ignored = {name: value for name, value in self._local.ignored.items() if self._config.value(name) is None}
+        ignored = {name: value for name, value in self._local.ignored.items() if self._given.get(name) is None}
         is_needless = set(self._local.ignored.items()) == {("data.source", "digits")}  # which a study finds by itself
         if self._local.fault is None or is_needless:
             return
@@ -39,7 +41,7 @@ class Known:
 
     def find(self, setting: str) -> str | None:
         """Returns what is known of a setting; None where nothing is."""
-        given = self._config.value(setting)
+        given = self._given.get(setting)
         return self._local.values.get(setting) if given is None else str(given)
 
     def check_function(self, setting: str) -> None:
@@ -50,7 +52,7 @@ class Known:
             NotFoundError: It is gone.
         """
         value = self._local.values.get(setting)
-        if value is None or self._config.value(setting) is not None or not _is_function(setting, value):
+        if value is None or self._given.get(setting) is not None or not _is_function(setting, value):
             return
         if not self._local.is_unchanged(setting):
             raise UsageError(

@@ -25,9 +25,9 @@ from hilo_nas.events import (
 )
 from hilo_nas.proxy.kinds import Attempt
 from hilo_nas.records import Subject
+from hilo_nas.searching.baselines import check_baselines, due_baselines
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.outlook import foresee_limits
-from hilo_nas.searching.peers import check_peers, due_peers
 from hilo_nas.searching.resolve import eta_of
 from hilo_nas.searching.resume import reopen
 from hilo_nas.searching.rungs import expected_share
@@ -95,7 +95,7 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
             evaluator, Path(logs), purpose="a dry run", idle_timeout_s=config.study.idle_timeout_s
         ) as evaluator,
     ):
-        check_peers(config, folder, evaluator, emit)
+        check_baselines(config.search.baselines, config.study.speeds, folder, evaluator, emit)
         if folder.exists:
             manifest = folder.manifest
             setting = reopen(config, folder, manifest, space, evaluator, emit)
@@ -114,7 +114,7 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
             trials=trials,
             set_up_s=time.monotonic() - start,
             eta=eta,
-            peers=due_peers(config, folder),
+            peers=due_baselines(config.search.baselines, folder),
         )
 
 

@@ -13,6 +13,7 @@ from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
+from hilo_nas.local import SETTINGS
 from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
 from hilo_nas.plugins import absolute, hash_source
@@ -73,7 +74,7 @@ def reopen(
         check_proxy_options(config, manifest.plan.declaration)
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
         differing["proxy recipe"] = (manifest.plan.recipe, version)  # no timing mends that
-    known = Known(config, folder)
+    known = Known({name: config.value(name) for name in SETTINGS.values()}, folder)
     report = run_task(evaluator, Inspect(target=name), emit)
     identity = report.identity
     timed = None

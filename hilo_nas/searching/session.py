@@ -12,7 +12,9 @@ from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.local import load_local, write_local
 from hilo_nas.manifest import Manifest
+from hilo_nas.measurement import ProxyPlan
 from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.searching.baselines import check_baselines, join_baselines, tell_cost
 from hilo_nas.searching.calibrating import renew_calibrations
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.confirm import confirm_front
@@ -21,7 +23,6 @@ from hilo_nas.searching.holding import locked
 from hilo_nas.searching.journal import Journal
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.outlook import has_measured_limits
-from hilo_nas.searching.peers import check_peers, join_peers, tell_cost
 from hilo_nas.searching.quieter import QuieterMoments
 from hilo_nas.searching.raising import raise_budget, raised
 from hilo_nas.searching.remeasure import time_front
@@ -81,7 +82,7 @@ def run_search(
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
-        check_peers(config, study, evaluator, journal)
+        check_baselines(config.search.baselines, config.study.speeds, study, evaluator, journal)
         if study.exists:
             manifest, setting = _resume(config, study, space, evaluator, journal)
             manifest, setting = _renew(config, study, manifest, setting, evaluator, journal)
@@ -91,7 +92,14 @@ def run_search(
         open_files.enter_context(study.keeping_csv_files())
         setting.draw_sheet(study, evaluator, journal)
         if not manifest.plan.declaration.gives_scores:
-            finished = time_only(config, study, evaluator, setting.tasks, journal)
+            finished = time_only(
+                study,
+                evaluator,
+                setting.tasks,
+                journal,
+                networks=config.search.networks,
+                timeout_s=config.search.timeout_s,
+            )
             journal(finished)
             return study, finished
         quieter = None
@@ -135,7 +143,7 @@ def _create(
     config: SearchConfig, study: StoredStudy, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     plan = plan_of(config, space)
-    check_time_only(config, plan)
+    _check_time_only(config, plan)
     source = open_study(config.study.reuse) if config.study.reuse else None
     if source is not None:
         check_plan(source, plan)  # before a device is read and images are decoded
@@ -148,7 +156,7 @@ def _create(
         seed=full.seed or 0,
         trials=trials,
         eta=eta_of(config) if plan.declaration.gives_scores else None,
-        peers=join_peers((), config),
+        peers=join_baselines((), config.search.baselines),
     )
     scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
     copies = merge_copies(setting.timed, scored, manifest)
@@ -160,6 +168,11 @@ def _create(
     study.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
     write_copies(study, copies, emit)
     return study.manifest, setting
+
+
+def _check_time_only(config: SearchConfig, plan: ProxyPlan) -> None:
+    search, study = config.search, config.study
+    check_time_only(plan, networks=search.networks, sampler=search.sampler, speeds=study.speeds, reuse=study.reuse)
 
 
 def _copy_scored(
@@ -193,7 +206,7 @@ def _resume(
     config: SearchConfig, study: StoredStudy, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     manifest = study.manifest
-    check_time_only(config, manifest.plan)
+    _check_time_only(config, manifest.plan)
     measured = sum(manifest.counts(record) for record in study.records)
     source = open_study(config.study.reuse) if config.study.reuse else None
     if source is not None:
@@ -203,8 +216,9 @@ def _resume(
     setting = reopen(config, study, manifest, space, evaluator, emit)
     if local := {name: value for name, value in local_of(config).items() if value is not None}:
         write_local(study.local_path, {**load_local(study.local_path).values, **local})
-    # Peers are points beside the search: with more of them, nothing becomes incomparable.
-    total, peers = total_asked(config, manifest.trials, measured), join_peers(manifest.peers, config)
+    # Baselines are points beside the search: with more of them, nothing becomes incomparable.
+    total = total_asked(config, manifest.trials, measured)
+    peers = join_baselines(manifest.peers, config.search.baselines)
     if (total, peers) != (manifest.trials, manifest.peers):
         manifest = dataclasses.replace(manifest, trials=total, peers=peers)
         study.write_manifest(manifest)

@@ -35,7 +35,7 @@ from hilo_nas.states import TrialState
 from hilo_nas.study import StoredStudy
 from hilo_nas.transitions import complete
 
-__all__ = ["ALL", "Course", "Swept", "run_sweep"]
+__all__ = ["ALL", "Course", "Sweep", "Swept", "run_sweep"]
 
 ALL = "all"
 """Stands for the sampler in the manifest of a study that a sweep made."""
@@ -62,34 +62,37 @@ class Course:
     """How many of the list, from its beginning."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A list of networks and all that is done with them."""
+
+    space: SearchSpace
+    """Search space of the networks."""
+    networks: Sequence[Swept]
+    """The list. A stored list is resumed where one of both begins with the other; of a longer stored one, the networks
+    beyond this list are left alone."""
+    plan: ProxyPlan
+    """Conditions of the training and every budget at which it is scored; those of a stored study stay."""
+    courses: Sequence[Course]
+    """The trainings."""
+    proxies: Sequence[str] = ()
+    """Names of quick proxies (`Proxy.is_quick`) that score the networks as well, for comparison."""
+    reuse: Callable[[Manifest], Sequence[TrialRecord]] | None = None
+    """Returns records of networks that were trained elsewhere, for this study's manifest: their scores are copied.
+    An error that it raises leaves the study as it was."""
+
+
 def run_sweep(
-    config: SearchConfig,
-    space: SearchSpace,
-    study: StoredStudy,
-    networks: Sequence[Swept],
-    plan: ProxyPlan,
-    courses: Sequence[Course],
-    emit: Emit,
-    *,
-    proxies: Sequence[str] = (),
-    reuse: Callable[[Manifest], Sequence[TrialRecord]] | None = None,
-    evaluator: Evaluator | None = None,
+    config: SearchConfig, sweep: Sweep, study: StoredStudy, emit: Emit, *, evaluator: Evaluator | None = None
 ) -> list[TrialRecord]:
-    """Times and trains every network of the list and returns the records; goes on with what was begun.
+    """Times and trains every network of a list and returns the records; resumes what was begun.
 
     Args:
         config: Device, conditions and data.
-        space: What the networks are of.
-        study: The study's.
-        networks: The list. A stored list is gone on with where one of both begins with the other; of a longer stored
-            one, the networks beyond this list are left alone.
-        plan: The training's conditions and every budget at which it is scored; those of a stored study stay.
-        courses: The trainings.
-        emit: Told of all of it.
-        proxies: Names of quick proxies (`Proxy.is_quick`) whose scores are taken for comparison, too.
-        reuse: Returns records of networks that were trained elsewhere, for this study's manifest: their scores are
-            copied. What it raises leaves the study as it was.
-        evaluator: Who times and trains; this machine if left out.
+        sweep: The networks and their trainings.
+        study: The study that keeps the records.
+        emit: Receives all events.
+        evaluator: Times and trains; this machine if left out.
 
     Raises:
         StudyMismatchError: The stored study is of other networks, conditions or data.
@@ -109,9 +112,9 @@ def run_sweep(
         ) as evaluator,
     ):
         study = StoredStudy(study.path)
-        manifest, setting, reused = _open(config, space, study, networks, plan, reuse, evaluator, journal)
+        manifest, setting, reused = _open(config, sweep, study, evaluator, journal)
         setting.draw_sheet(study, evaluator, journal)
-        tasks = setting.tasks
+        tasks, networks, courses = setting.tasks, sweep.networks, sweep.courses
         records = _timed(study, networks, tasks, evaluator, journal)
         beyond = study.records[len(networks) :]
         _tell_of_disturbed(records, study, journal)
@@ -123,7 +126,7 @@ def run_sweep(
             return record
 
         records = _take_over(records, reused, write)
-        errands = _errands(records, manifest, courses, proxies)
+        errands = _errands(records, manifest, courses, sweep.proxies)
 
         def tidy(needed: Collection[str]) -> None:
             evaluator.discard(dispensable([*records, *beyond], seeds, needed))
@@ -134,35 +137,28 @@ def run_sweep(
 
 
 def _open(
-    config: SearchConfig,
-    space: SearchSpace,
-    study: StoredStudy,
-    networks: Sequence[Swept],
-    plan: ProxyPlan,
-    reuse: Callable[[Manifest], Sequence[TrialRecord]] | None,
-    evaluator: Evaluator,
-    emit: Emit,
+    config: SearchConfig, sweep: Sweep, study: StoredStudy, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting, Sequence[TrialRecord]]:
-    is_new = not study.exists
+    is_new, count = not study.exists, len(sweep.networks)
     if not is_new:
         manifest = study.manifest
         if manifest.sampler != ALL:
             raise StudyMismatchError(
                 f"study {study.name} was made by a search, not by this command. Use another --study."
             )
-        _check_networks(study, networks)
+        _check_networks(study, sweep.networks)
         # Budgets may grow from one call to the next, for a training without a horizon goes on; none is ever dropped.
         budgets = ("proxy.images", "proxy.rungs", "proxy.reduction_factor", "proxy.rung_ratio")
         unbudgeted = config.replace(dict.fromkeys(budgets))
-        setting = reopen(unbudgeted, study, manifest, space, evaluator, emit)
-        plan = manifest.plan.with_budgets((*plan.rungs, plan.images))
-        manifest = dataclasses.replace(manifest, trials=max(len(networks), manifest.trials))
+        setting = reopen(unbudgeted, study, manifest, sweep.space, evaluator, emit)
+        plan = manifest.plan.with_budgets((*sweep.plan.rungs, sweep.plan.images))
+        manifest = dataclasses.replace(manifest, trials=max(count, manifest.trials))
     else:
-        setting = set_up(config, space, evaluator, emit)
-        plan = dataclasses.replace(setting.plan, images=plan.images, rungs=plan.rungs)
-        manifest = setting.build_manifest(study.name, sampler=ALL, seed=0, trials=len(networks), eta=None)
+        setting = set_up(config, sweep.space, evaluator, emit)
+        plan = dataclasses.replace(setting.plan, images=sweep.plan.images, rungs=sweep.plan.rungs)
+        manifest = setting.build_manifest(study.name, sampler=ALL, seed=0, trials=count, eta=None)
     manifest = dataclasses.replace(manifest, plan=plan)
-    reused = reuse(manifest) if reuse else ()
+    reused = sweep.reuse(manifest) if sweep.reuse else ()
     if is_new:
         write_local(study.local_path, local_of(config))
     study.write_manifest(manifest)

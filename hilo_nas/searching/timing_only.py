@@ -18,7 +18,6 @@ from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.named_networks import find_network
 from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import RANDOM
 from hilo_nas.searching.study_tasks import StudyTasks, time_together
 from hilo_nas.space import find_params, list_networks
@@ -31,27 +30,34 @@ __all__ = ["check_time_only", "time_list", "time_only"]
 _TOGETHER = 16
 
 
-def check_time_only(config: SearchConfig, plan: ProxyPlan) -> None:
-    """Checks options that depend on whether a study scores its networks.
+def check_time_only(
+    plan: ProxyPlan, *, networks: Sequence[str], sampler: str | None, speeds: str | None, reuse: str | None
+) -> None:
+    """Checks settings that depend on whether a study scores its networks.
+
+    Args:
+        plan: The study's.
+        networks: `search.networks`.
+        sampler: `search.sampler`.
+        speeds: `study.speeds`.
+        reuse: `study.reuse`.
 
     Raises:
-        UsageError: An option means nothing to the study, or a network that is listed is no architecture; names all.
+        UsageError: A setting means nothing to the study, or a network that is listed is no architecture; names all.
         NotFoundError: A network that is listed is not there.
     """
     if plan.declaration.gives_scores:
-        if config.search.networks:
+        if networks:
             raise UsageError("networks can be listed for a study without a proxy alone. Leave out search.networks.")
         return
     faults = [
         f"{setting} means nothing without a proxy, because the networks are timed here. Leave it out."
-        for setting in ("study.speeds", "study.reuse")
-        if config.value(setting) is not None
+        for setting, value in (("study.speeds", speeds), ("study.reuse", reuse))
+        if value is not None
     ]
-    if config.search.sampler not in (None, RANDOM):
-        faults.append(
-            f"search.sampler must be {RANDOM} without a proxy, but got {config.search.sampler!r}. Leave it out."
-        )
-    for name in config.search.networks:
+    if sampler not in (None, RANDOM):
+        faults.append(f"search.sampler must be {RANDOM} without a proxy, but got {sampler!r}. Leave it out.")
+    for name in networks:
         subject = find_network(name).subject
         if "arch" not in subject:
             faults.append(
@@ -64,7 +70,13 @@ def check_time_only(config: SearchConfig, plan: ProxyPlan) -> None:
 
 
 def time_only(
-    config: SearchConfig, study: StoredStudy, evaluator: Evaluator, tasks: StudyTasks, emit: Emit
+    study: StoredStudy,
+    evaluator: Evaluator,
+    tasks: StudyTasks,
+    emit: Emit,
+    *,
+    networks: Sequence[str] = (),
+    timeout_s: float | None = None,
 ) -> SearchFinished:
     """Times the networks of a study without a proxy: those listed, its baselines, its anchors, and random ones.
 
@@ -72,17 +84,18 @@ def time_only(
     up to the manifest's `trials`. Networks that were timed are not timed again.
 
     Args:
-        config: Networks that are listed, and the timeout, after which no further cohort begins.
         study: The study; this process holds its lock.
         evaluator: Times.
         tasks: Builds the tasks.
         emit: Receives the events.
+        networks: Names of listed networks, which `check_time_only` has checked.
+        timeout_s: Seconds after which no further cohort begins; None for no limit.
 
     Raises:
         HiloNasError: The device, the reference or the disk cannot serve.
     """
     start, manifest = time.monotonic(), study.manifest
-    for record in _listed(config, study):
+    for record in _listed(networks, study):
         study.write(record)
     done = sum(map(manifest.counts, study.records))
     emit(
@@ -97,7 +110,7 @@ def time_only(
     due = _due(study)
     stopped_by = "total" if done + sum(not record.is_peer for record in due) >= manifest.trials else "exhausted"
     for first in range(0, len(due), _TOGETHER):
-        if config.search.timeout_s is not None and time.monotonic() - start >= config.search.timeout_s:
+        if timeout_s is not None and time.monotonic() - start >= timeout_s:
             stopped_by = "timeout"
             break
         group = due[first : first + _TOGETHER]
@@ -157,11 +170,11 @@ def time_list(
             study.write(mark_timed(record, measurements=(*measured[record.key], *record.measurements)))
 
 
-def _listed(config: SearchConfig, study: StoredStudy) -> Iterator[TrialRecord]:
+def _listed(networks: Sequence[str], study: StoredStudy) -> Iterator[TrialRecord]:
     """Yields records of networks that a user listed and the study does not hold."""
     known = {record.key for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
-    for name in config.search.networks:
+    for name in networks:
         subject = Subject.from_dict(find_network(name).subject)
         assert subject.arch is not None, "checked before"
         if subject.key not in known:

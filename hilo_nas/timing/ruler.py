@@ -38,6 +38,10 @@ class Entrant:
     condition: Condition
     num_classes: int = 1000
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data, as `timing.throughput` takes it."""
+        return {"subject": self.subject, "condition": self.condition.to_dict(), "num_classes": self.num_classes}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cohort:
@@ -157,10 +161,8 @@ class Ruler:
             ConversionError: The network gives other outputs in the form that the condition asks for.
         """
         arguments = {
-            "subject": dict(entrant.subject),
-            "condition": entrant.condition.to_dict(),
+            "entrant": entrant.to_dict(),
             "calibration": dataclasses.asdict(calibration),
-            "num_classes": entrant.num_classes,
             "rivals": {key: dict(rival) for key, rival in (rivals or {}).items()},
             "seconds_each": seconds_each,
         }
@@ -221,14 +223,7 @@ class Ruler:
     def _time_group(
         self, group: Mapping[str, Entrant], options: Mapping[str, Any], emit: Emit
     ) -> tuple[dict[str, Measurement], dict[str, HiloNasError]]:
-        entrants = {
-            name: {
-                "subject": dict(entrant.subject),
-                "condition": entrant.condition.to_dict(),
-                "num_classes": entrant.num_classes,
-            }
-            for name, entrant in group.items()
-        }
+        entrants = {name: entrant.to_dict() for name, entrant in group.items()}
         condition = next(iter(group.values())).condition
         found = self._call("measure_cohort", condition, {"entrants": entrants, **options}, emit)
         timed = {name: Measurement.from_dict(item) for name, item in found.items() if "error" not in item}
@@ -240,7 +235,7 @@ class Ruler:
         return timed, failed
 
     def _call(self, function: str, condition: Condition, arguments: Mapping[str, Any], emit: Emit) -> Any:
-        """Runs a function of `measure.throughput` while the device is locked; a worker that dies has a second try."""
+        """Runs a function of `timing.throughput` while the device is locked; a worker that dies has a second try."""
         assert condition.env == self._env, f"this ruler times in the {self._env} environment"
         if condition not in self._advised:
             self._advised.add(condition)

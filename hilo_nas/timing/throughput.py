@@ -113,10 +113,8 @@ def _calibration(bench: Bench, reference: WarmNetwork, condition: Condition, rou
 
 
 def measure(
-    subject: Mapping[str, Any],
-    condition: Mapping[str, Any],
+    entrant: Mapping[str, Any],
     calibration: Mapping[str, Any],
-    num_classes: int,
     *,
     target: str | None = None,
     rivals: Mapping[str, Mapping[str, Any]] | None = None,
@@ -127,10 +125,8 @@ def measure(
     """Times one network beside the reference, and beside those of its rivals that are about as fast.
 
     Args:
-        subject: What `build_subject` takes, or `{"onnx": FILE}`.
-        condition: A `Condition` as plain data.
+        entrant: The network, as `{"subject": ..., "condition": ..., "num_classes": ...}`: see `timing.ruler.Entrant`.
         calibration: The study's `Calibration` as plain data.
-        num_classes: Outputs of the network's classifier.
         target: Name of the device; the first of the condition's kind if left out.
         rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
         seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
@@ -146,11 +142,12 @@ def measure(
         MeasurementError: Not even the reference fits into memory.
     """
     start = setup.clock()
-    asked, anchor = Condition(**condition), Calibration.from_dict(calibration)
+    asked, num_classes = Condition(**entrant["condition"]), entrant["num_classes"]
+    anchor = Calibration.from_dict(calibration)
     bench, reference = ready_reference(asked, target=target, setup=setup)
     try:
         with torch.inference_mode():
-            networks = {"": bench.ready(subject, asked, num_classes)}
+            networks = {"": bench.ready(entrant["subject"], asked, num_classes)}
             speed = anchor.images_per_s * reference.warm_up.call_seconds / networks[""].warm_up.call_seconds
             for key in _rivals_near(speed, rivals or {}):
                 try:
@@ -185,8 +182,8 @@ def measure_cohort(
     """Times several networks side by side in the same rounds; all are in memory at once.
 
     Args:
-        entrants: By name, each `{"subject": ..., "condition": ..., "num_classes": ...}`; all on one device, with one
-            batch and image size. Layout, compilation, precision and runtime may differ.
+        entrants: By name, each as `measure` takes it; all on one device, with one batch and image size. Layout,
+            compilation, precision and runtime may differ.
         calibration: The `Calibration` that anchors images/s; None takes the reference's speed in these rounds.
         target: Name of the device; the first of the conditions' kind if left out.
         reference: The network that is the anchor; the default is the one of every study.

@@ -14,7 +14,7 @@ from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, OtherProxyScored, SeedScored
 from hilo_nas.records import TrialRecord
 from hilo_nas.searching.config import SearchConfig
-from hilo_nas.searching.sweep import Course, run_sweep
+from hilo_nas.searching.sweep import Course, Sweep, run_sweep
 from hilo_nas.states import TrialState
 from hilo_nas.study import StoredStudy
 
@@ -46,18 +46,9 @@ class Desk:
     def sweep(self, count, courses, plan=TABLE, *, proxies=(), reuse=None, **options):
         request = SearchConfig.of(data="digits", device="cpu", **options)
         self.machine.files = CheckpointFiles(self.folder.checkpoints_path, budget_mib=request.study.checkpoint_mib)
-        return run_sweep(
-            request,
-            digits(),
-            self.folder,
-            listed()[:count],
-            plan,
-            courses,
-            self.told.append,
-            proxies=proxies,
-            reuse=reuse,
-            evaluator=self.machine,
-        )
+        networks = listed()[:count]
+        sweep = Sweep(space=digits(), networks=networks, plan=plan, courses=courses, proxies=proxies, reuse=reuse)
+        return run_sweep(request, sweep, self.folder, self.told.append, evaluator=self.machine)
 
     def table(self, count=5, plan=TABLE, **options):
         return self.sweep(count, [Course(seed=0, images=plan.budgets[-1], networks=count)], plan, **options)

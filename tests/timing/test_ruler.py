@@ -60,7 +60,7 @@ class FakeWorker:
 
     def call(self, function, arguments, emit):
         name = function.rpartition(":")[2]
-        names = list(arguments.get("entrants", ())) or [str(arguments.get("subject", arguments.get("device")))]
+        names = list(arguments.get("entrants", ())) or [str(arguments.get("entrant", arguments.get("device")))]
         self.calls.append((name, names))
         self.happen(name, names, len(self.calls))
         if name == "read_device":

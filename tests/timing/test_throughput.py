@@ -27,6 +27,7 @@ from hilo_nas.timing.device import check_device, identify_device, list_devices, 
 from hilo_nas.timing.prepared import Prepared
 from hilo_nas.timing.ready import REFERENCE as REFERENCE_NAME
 from hilo_nas.timing.ready import TimingSetup
+from hilo_nas.timing.ruler import Entrant
 
 TINY = ArchConfig(patch_size=2, embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4))
 SUBJECT = {"arch": TINY.to_dict()}
@@ -75,7 +76,8 @@ class Calls:
     def measure(self, subject, emit=ignore, calibration=None, condition=CONDITION, **options):
         calibration = dataclasses.asdict(calibration or anchored())
         options = {"seconds_each": self.seconds, "setup": self.setup, **options}
-        found = throughput.measure(subject, condition.to_dict(), calibration, 10, emit=emit, **options)
+        entrant = Entrant(subject=subject, condition=condition, num_classes=10).to_dict()
+        found = throughput.measure(entrant, calibration, emit=emit, **options)
         return Measurement.from_dict(json.loads(json.dumps(found)))
 
     def measure_cohort(self, subjects, emit=ignore, calibration=None, conditions=None, **options):
@@ -83,12 +85,9 @@ class Calls:
         return {name: Measurement.from_dict(item) for name, item in found.items()}
 
     def run_cohort(self, subjects, emit=ignore, calibration=None, conditions=None, **options):
+        conditions = {**dict.fromkeys(subjects, CONDITION), **(conditions or {})}
         entrants = {
-            name: {
-                "subject": subject,
-                "condition": (conditions or {}).get(name, CONDITION).to_dict(),
-                "num_classes": 10,
-            }
+            name: Entrant(subject=subject, condition=conditions[name], num_classes=10).to_dict()
             for name, subject in subjects.items()
         }
         calibration = calibration and dataclasses.asdict(calibration)

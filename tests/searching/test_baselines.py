@@ -1,4 +1,4 @@
-"""Networks of others beside a search: timed and trained as the space's are, but no candidates."""
+"""Networks of others that a search is compared with: timed and trained as the space's are, but no candidates."""
 
 import dataclasses
 
