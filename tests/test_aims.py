@@ -79,9 +79,9 @@ def test_all_faults_of_all_further_conditions_are_told_at_once():
         "batch_size=1,",
     )
     assert [line.partition(": ")[0] for line in found] == (
-        ["--also colour=red,batch_size=many,max_latency_ms=-3,compile=perhaps"] * 4
-        + ["--also batch_size=0,precision=fp8"] * 2
-        + ["--also batch_size=1,"]
+        ["timing.also colour=red,batch_size=many,max_latency_ms=-3,compile=perhaps"] * 4
+        + ["timing.also batch_size=0,precision=fp8"] * 2
+        + ["timing.also batch_size=1,"]
     )
     said = [line.partition(": ")[2] for line in found]
     assert said[0].startswith("must be FIELD=VALUE with one of batch_size, img_size, threads, ")
@@ -99,7 +99,7 @@ def test_all_faults_of_all_further_conditions_are_told_at_once():
 @pytest.mark.parametrize("value", ["", "nan", "inf", "0", "-1", "1e999", "fast"])
 def test_a_limit_must_be_a_number_above_zero(value):
     assert faults(f"batch_size=1,max_latency_ms={value}") == [
-        f"--also batch_size=1,max_latency_ms={value}: max_latency_ms cannot be {value!r}"
+        f"timing.also batch_size=1,max_latency_ms={value}: max_latency_ms cannot be {value!r}"
     ]
 
 
@@ -113,10 +113,10 @@ def test_what_is_given_twice_is_a_fault(text):
 
 def test_a_condition_must_not_repeat_the_objective_or_another():
     law = "must differ from the objective and from the others, but is the same as"
-    assert faults("max_latency_ms=3") == [f"--also max_latency_ms=3: {law} the objective"]
+    assert faults("max_latency_ms=3") == [f"timing.also max_latency_ms=3: {law} the objective"]
     assert faults("batch_size=0", "batch_size=1", "threads=2,batch_size=1") == [
-        "--also batch_size=0: batch_size must be at least 1, but got 0",
-        f"--also threads=2,batch_size=1: {law} --also batch_size=1",
+        "timing.also batch_size=0: batch_size must be at least 1, but got 0",
+        f"timing.also threads=2,batch_size=1: {law} timing.also batch_size=1",
     ]
 
 

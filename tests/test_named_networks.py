@@ -10,6 +10,11 @@ from hilo_nas.named_networks import find_network
 from hilo_nas.testing import FakeEvaluator
 
 
+@pytest.fixture(autouse=True)
+def studies(tmp_path, monkeypatch):
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+
+
 def ignore(event):
     pass
 
@@ -22,7 +27,7 @@ def test_a_network_is_found_under_each_kind_of_name(tmp_path):
     assert find_network("timm:resnet50").subject == {"timm": "resnet50"}
     assert find_network(f"onnx:{tmp_path}/model.onnx").subject == {"onnx": f"{tmp_path}/model.onnx"}
     assert find_network(str(tmp_path / "arch.yaml")).subject == {"arch": TINY.to_dict()}
-    trial = find_network("demo:0", tmp_path)
+    trial = find_network("demo:0")
     assert trial.subject == {"arch": TINY.to_dict()}
     assert (trial.defaults["img_size"], trial.defaults["num_classes"]) == (32, 10)
 
@@ -33,9 +38,9 @@ def test_a_name_may_end_with_the_image_size_of_its_network(tmp_path):
     (tmp_path / "model@256").write_bytes(b"onnx")
     assert find_network("timm:efficientvit_b2@256").subject == {"timm": "efficientvit_b2", "img_size": 256}
     for name in ("litv2_small@64", "demo:0@64", f"{tmp_path}/arch.yaml@64"):
-        network = find_network(name, tmp_path)
+        network = find_network(name)
         assert (network.name, network.subject["img_size"]) == (name, 64)
-        assert network.subject["arch"] == find_network(name.removesuffix("@64"), tmp_path).subject["arch"]
+        assert network.subject["arch"] == find_network(name.removesuffix("@64")).subject["arch"]
     assert find_network(f"onnx:{tmp_path}/model@256").subject == {"onnx": f"{tmp_path}/model@256"}
 
 
@@ -58,7 +63,7 @@ def test_a_name_may_end_with_the_image_size_of_its_network(tmp_path):
 )
 def test_a_name_that_leads_nowhere_says_what_would(tmp_path, monkeypatch, name, error, text):
     monkeypatch.chdir(tmp_path)
-    write_study(tmp_path / "studies", records=demo_records(), manifest=build_manifest())
+    write_study(tmp_path, records=demo_records(), manifest=build_manifest())
     (tmp_path / "list.yaml").write_text("[1, 2]")
     (tmp_path / "torn.yaml").write_text("{")
     (tmp_path / "wrong.yaml").write_text("color: red")
@@ -68,7 +73,7 @@ def test_a_name_that_leads_nowhere_says_what_would(tmp_path, monkeypatch, name, 
 
 def test_named_networks_are_timed_in_one_task_with_their_own_classes_and_image_sizes(tmp_path):
     write_study(tmp_path, records=demo_records(), manifest=build_manifest())
-    networks = [find_network(name, tmp_path) for name in ("demo:0", "timm:resnet18@64")]
+    networks = [find_network(name) for name in ("demo:0", "timm:resnet18@64")]
     evaluator, condition = FakeEvaluator(), build_condition()
     timing = time_networks(networks, condition, evaluator, ignore, num_classes=1000, target="cuda:1", seconds=2.0)
     (task,) = evaluator.submitted

@@ -28,10 +28,10 @@ from hilo_nas.records import Subject
 from hilo_nas.searching.baselines import check_baselines, due_baselines
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.outlook import foresee_limits
-from hilo_nas.searching.resolve import eta_of
+from hilo_nas.searching.resolve import eta_of, plan_of
 from hilo_nas.searching.resume import reopen
 from hilo_nas.searching.rungs import expected_share
-from hilo_nas.searching.setting import Setting, find_study, set_up, total_asked, trials_asked
+from hilo_nas.searching.setting import Setting, check_scoring, find_study, set_up, total_asked, trials_asked
 
 __all__ = ["Cost", "estimate_cost", "price_search", "share_of", "try_networks"]
 
@@ -98,12 +98,14 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
         check_baselines(config.search.baselines, config.study.speeds, folder, evaluator, emit)
         if folder.exists:
             manifest = folder.manifest
+            check_scoring(config, manifest.plan)
             setting = reopen(config, folder, manifest, space, evaluator, emit)
             measured = sum(record.is_measured for record in folder.records)
             trials = max(total_asked(config, manifest.trials, measured) - measured, 0)
             eta = manifest.eta
         else:
             assert space is not None
+            check_scoring(config, plan_of(config, space))
             setting = set_up(config, space, evaluator, emit)
             trials, eta = trials_asked(config, space), eta_of(config)
         return price_search(

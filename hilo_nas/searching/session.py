@@ -12,7 +12,6 @@ from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.local import load_local, write_local
 from hilo_nas.manifest import Manifest
-from hilo_nas.measurement import ProxyPlan
 from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.baselines import check_baselines, join_baselines, tell_cost
 from hilo_nas.searching.calibrating import renew_calibrations
@@ -28,7 +27,16 @@ from hilo_nas.searching.raising import raise_budget, raised
 from hilo_nas.searching.remeasure import time_front
 from hilo_nas.searching.resolve import DEFAULT_SAMPLER, eta_of, plan_of, resolve
 from hilo_nas.searching.resume import reopen
-from hilo_nas.searching.setting import DEFAULT_DATA, Setting, find_study, local_of, set_up, total_asked, trials_asked
+from hilo_nas.searching.setting import (
+    DEFAULT_DATA,
+    Setting,
+    check_scoring,
+    find_study,
+    local_of,
+    set_up,
+    total_asked,
+    trials_asked,
+)
 from hilo_nas.searching.study_tasks import Resources
 from hilo_nas.searching.takeover import (
     check_plan,
@@ -39,7 +47,7 @@ from hilo_nas.searching.takeover import (
     tell_of_missing,
     write_copies,
 )
-from hilo_nas.searching.timing_only import check_time_only, time_only
+from hilo_nas.searching.timing_only import time_only
 from hilo_nas.space import SearchSpace
 from hilo_nas.states import TrialState
 from hilo_nas.study import StoredStudy, open_study
@@ -143,7 +151,7 @@ def _create(
     config: SearchConfig, study: StoredStudy, space: SearchSpace, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     plan = plan_of(config, space)
-    _check_time_only(config, plan)
+    check_scoring(config, plan)
     source = open_study(config.study.reuse) if config.study.reuse else None
     if source is not None:
         check_plan(source, plan)  # before a device is read and images are decoded
@@ -168,11 +176,6 @@ def _create(
     study.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
     write_copies(study, copies, emit)
     return study.manifest, setting
-
-
-def _check_time_only(config: SearchConfig, plan: ProxyPlan) -> None:
-    search, study = config.search, config.study
-    check_time_only(plan, networks=search.networks, sampler=search.sampler, speeds=study.speeds, reuse=study.reuse)
 
 
 def _copy_scored(
@@ -206,7 +209,7 @@ def _resume(
     config: SearchConfig, study: StoredStudy, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
 ) -> tuple[Manifest, Setting]:
     manifest = study.manifest
-    _check_time_only(config, manifest.plan)
+    check_scoring(config, manifest.plan)
     measured = sum(manifest.counts(record) for record in study.records)
     source = open_study(config.study.reuse) if config.study.reuse else None
     if source is not None:

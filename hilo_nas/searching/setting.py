@@ -38,6 +38,7 @@ from hilo_nas.searching.resolve import (
 )
 from hilo_nas.searching.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.takeover import check_timings, copy_timed
+from hilo_nas.searching.timing_only import check_time_only
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.study import StoredStudy, new_study, open_study
 from hilo_nas.versions import versions
@@ -46,6 +47,7 @@ __all__ = [
     "DEFAULT_DATA",
     "Setting",
     "calibrate_all",
+    "check_scoring",
     "describe_nothing",
     "find_study",
     "hash_facts",
@@ -430,6 +432,12 @@ def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
     with contextlib.suppress(NotFoundError):
         return space, open_study(config.study.name)
     return space, new_study(config.study.name)
+
+
+def check_scoring(config: SearchConfig, plan: ProxyPlan) -> None:
+    """Checks settings that depend on whether a study scores its networks; see `check_time_only`."""
+    search, study = config.search, config.study
+    check_time_only(plan, networks=search.networks, sampler=search.sampler, speeds=study.speeds, reuse=study.reuse)
 
 
 def trials_asked(config: SearchConfig, space: SearchSpace) -> int:

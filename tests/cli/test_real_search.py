@@ -183,11 +183,11 @@ def test_more_trials_come_on_top(killed, home, environment):
 @pytest.mark.parametrize(
     ("options", "fields"),
     [
-        (("--batch-size", "8"), ["batch_size: 4 in the study, 8 now"]),
-        (("--proxy-images", "64", "--precision", "bf16"), ["proxy_images: 1280 in", "precision: 'fp32' in"]),
+        (("--batch-size", "8"), ["timing.batch_size: 4 in the study, 8 now"]),
+        (("--proxy-images", "64", "--precision", "bf16"), ["proxy.images: 1280 in", "timing.precision: 'fp32' in"]),
         (
             ("--set", "search.sampler=tpe", "--seed", "3"),
-            ["sampler: 'gp' in the study, 'tpe' now", "seed: 0 in the study, 3 now"],
+            ["search.sampler: 'gp' in the study, 'tpe' now", "search.seed: 0 in the study, 3 now"],
         ),
         (("litv2_digits",), ["space: 'tiny ("]),
     ],
@@ -196,7 +196,7 @@ def test_going_on_under_other_conditions_is_refused_with_both_values(killed, hom
     before = fresh(killed[0]).records
     code, _, err = finish(home, environment, "search", *options, "--study", "killed", "--trials", "1")
     assert code == 1
-    assert "Leave out the options that differ, or make a new study" in err
+    assert "Leave out the settings that differ, or make a new study" in err
     assert all(field in err for field in fields)
     assert fresh(killed[0]).records == before
 
@@ -210,7 +210,7 @@ def test_other_data_is_refused(killed, home, environment):
             Image.new("RGB", (16, 16), (i * 50, 0, 100)).save(home / "images" / name / f"{name}{i}.png")
     code, _, err = finish(home, environment, "search", "--study", "killed", "--data", "images", "--trials", "1")
     assert code == 1
-    assert "data: 'digits (" in err
+    assert "data.source: 'digits (" in err
 
 
 def test_another_torch_is_refused(killed, home, environment):

@@ -176,7 +176,7 @@ def test_a_trial_fails_where_the_function_raises_and_says_why(home, machine):
     failed, *others = fresh(begin(home)).records
     assert (failed.state, failed.reason) == (
         "failed",
-        "proxy.name: mine.py:score raised KeyError: 'a' (mine.py, line 2)",
+        "proxy: mine.py:score raised KeyError: 'a' (mine.py, line 2)",
     )
     assert {record.state for record in others} == {"complete"}
 
