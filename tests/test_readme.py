@@ -32,7 +32,7 @@ GUIDES = {
 }
 OTHERS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "SECURITY.md")}
 OLD_NAMES = "upgrading.md"
-"""The guide that names options which are gone; it has tests of its own."""
+"""The guide that names removed options; `test_upgrading.py` checks it."""
 README, EXTENDING = GUIDES["README.md"], GUIDES["extending.md"]
 
 
