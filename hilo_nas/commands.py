@@ -40,9 +40,18 @@ def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the words of a command that give settings by name; those of a list repeat its name."""
     words: list[str] = []
     for name, value in settings.items():
-        for item in value if isinstance(value, list | tuple) else (value,):
-            words += [FLAGS[name], str(item)] if name in FLAGS else ["--set", f"{name}={item}"]
+        for text in _texts(value):
+            words += [FLAGS[name], text] if name in FLAGS else ["--set", f"{name}={text}"]
     return tuple(words)
+
+
+def _texts(value: Any) -> list[str]:
+    """Returns a value as `--set` reads it, the texts of a list one by one."""
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    if not isinstance(value, list | tuple):
+        return [str(value)]
+    return list(value) if all(isinstance(item, str) for item in value) else [",".join(map(str, value))]
 
 
 def setting_text(name: str, value: Any) -> str:

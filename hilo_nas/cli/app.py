@@ -24,7 +24,7 @@ from hilo_nas.errors import HiloNasError
 
 __all__ = ["app", "main"]
 
-_EPILOG = """Start with: hilo-nas search (a small search that needs no data)
+_EPILOG = """A small search that needs no data: hilo-nas search
 
 Studies lie in ./studies, or in $HILO_NAS_STUDIES_DIR."""
 

@@ -9,10 +9,11 @@ from fakes import write_timed_study
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hilo_nas.commands import FLAGS, setting_words
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.config import SHORT_NAMES, nest_settings
-from hilo_nas.searching.config_files import merge_fields, parse_setting, read_fields
+from hilo_nas.searching.config_files import load_config, merge_fields, parse_setting, read_fields
 from hilo_nas.searching.resolve import config_of, plan_of, resolve
 from hilo_nas.space import list_shipped, load_space
 
@@ -39,27 +40,44 @@ def test_options_find_their_sections_and_come_back():
     assert (changed.proxy.images, changed.search.seed, changed.timing.device) == (None, 3, "cuda:1")
 
 
-@given(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "device": st.sampled_from(["cpu", "cuda", "cuda:1"]),
-            "batch_size": st.integers(1, 512),
-            "compile": st.booleans(),
-            "also": st.lists(st.just("batch_size=1"), max_size=1).map(tuple),
-            "max_latency_ms": st.floats(0.1, 1e6),
-            "value_range": st.just((0.0, 4095.0)),
-            "reduction_factor": st.sampled_from([0.0, 2.0, 3.5]),
-            "seed": st.integers(0, 2**32 - 1),
-            "timeout_s": st.floats(1, 1e6),
-            "study": st.just("my study"),
-            "checkpoint_mib": st.floats(0, 1e6),
-        },
-    )
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "device": st.sampled_from(["cpu", "cuda", "cuda:1"]),
+        "batch_size": st.integers(1, 512),
+        "compile": st.booleans(),
+        "also": st.lists(st.just("batch_size=1"), max_size=1).map(tuple),
+        "max_latency_ms": st.floats(0.1, 1e6),
+        "value_range": st.just((0.0, 4095.0)),
+        "reduction_factor": st.sampled_from([0.0, 2.0, 3.5]),
+        "seed": st.integers(0, 2**32 - 1),
+        "timeout_s": st.floats(1, 1e6),
+        "study": st.just("my study"),
+        "checkpoint_mib": st.floats(0, 1e6),
+    },
 )
+
+
+@given(OPTIONS)
 def test_a_configuration_survives_yaml(options):
     config = SearchConfig.of(**options)
     assert SearchConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+@given(OPTIONS)
+def test_a_configuration_survives_the_words_of_a_command(options):
+    config = SearchConfig.of(**options)
+    given = {f"{section}.{name}": v for section, own in config.to_dict().items() for name, v in own.items()}
+    words = iter(setting_words(given))
+    values, settings = {}, []
+    for flag, value in zip(words, words, strict=True):
+        if flag == "--set":
+            settings.append(value)
+        else:
+            name = next(name for name, own in FLAGS.items() if own == flag)
+            kind = type(given[name])
+            values[name] = kind(value)
+    assert load_config(None, settings, values) == config
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Proxy:
 
     A new kind is a module with a declaration, a module with its `hilo_nas.proxy.work.Work`, and a line in
     `hilo_nas.proxy.kinds.PROXIES`; or, in another package, a line in its entry points of the group
-    `hilo_nas.proxies`. `hilo_nas.testing.check_proxy` tests a declaration and its work.
+    `hilo_nas.proxies`. `hilo_nas.testing.ProxyChecks` tests a declaration and its work.
     """
 
     name: str
