@@ -4,7 +4,7 @@ In every round each network is timed once, for a block of calls. A network's tim
 (`fast_seconds`), and two networks are compared by the ratio of theirs. Which statistic serves best was taken from
 samples: 15 LITv2 networks on two shared CPU cores, 3.1 s of rounds per network and pass, 4 passes, batch 32 at 32 px,
 the machine as quiet as it gets and with a bursty load on one core (`hilo-nas bench ruler --device cpu --batch-size 32
---passes 4 --statistics`; the report lies in benchmarks/). Coefficient of variation between passes, of the time over
+--passes 4`; the report lies in benchmarks/). Coefficient of variation between passes, of the time over
 that of the whole round (median over the networks), quiet / bursty: mean 1.4 / 2.8 %, median of ratios 1.2 / 5.3 %,
 ratio of minima 1.1 / 1.4 %, ratio of the fast rounds 0.6 / 1.2 %. The median fails where most rounds are disturbed, the
 minimum hangs on one lucky block.

@@ -18,7 +18,9 @@ from hilo_nas.front import Front
 from hilo_nas.study import StoredStudy, open_study
 
 PACKAGE = Path(hilo_nas.__file__).parent
-README = (PACKAGE.parent / "README.md").read_text()
+GUIDES = [*PACKAGE.parent.glob("*.md"), *(PACKAGE.parent / "docs").glob("*.md")]
+GUIDES += [PACKAGE.parent / folder / "README.md" for folder in ("studies", "benchmarks")]
+WRITTEN = "\n".join(path.read_text(encoding="utf-8") for path in GUIDES if path.name != "CHANGELOG.md")
 ROOT = typer.main.get_command(app)
 COMMANDS = ("search", "measure", "remeasure", "status", "front", "export", "space", "data", "cache", "bench", "proxy")
 SHOWN = re.compile(rf"hilo-nas (?:{'|'.join(COMMANDS)})\b[^`\n]*")
@@ -63,8 +65,8 @@ def is_whole(text):
     return len(text.split()) > 3 or text == "hilo-nas search"
 
 
-@pytest.mark.parametrize("text", sorted(set(commands_in(README))))
-def test_every_command_of_the_readme_parses(text):
+@pytest.mark.parametrize("text", sorted(set(commands_in(WRITTEN))))
+def test_every_command_of_the_guides_parses(text):
     if is_whole(text):
         parse(text)
 

@@ -1,4 +1,4 @@
-"""The floors of the house: who may import whom. The README's picture stays true because this test walks the imports.
+"""The floors of the house: who may import whom. docs/architecture.md shows them as a table.
 
 A room is a top-level module or folder of the package, or a folder of values inside one; each has a floor. An import
 goes down, or stays inside its room. On floors 0 and 1, rooms are single pages that may know each other, as long as no
