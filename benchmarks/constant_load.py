@@ -25,12 +25,12 @@ from scipy.stats import kendalltau
 
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
 from hilo_nas.events import Event
-from hilo_nas.front import Front
 from hilo_nas.measurement import Condition
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import verdict_name, verdict_of
+from hilo_nas.measurement.rounds import verdict_name, verdict_of
 from hilo_nas.space import load_space
-from hilo_nas.study import open_study
+from hilo_nas.study.front import Front
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import open_study
 from hilo_nas.timing import Entrant
 
 NETWORKS = 3

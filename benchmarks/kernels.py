@@ -11,7 +11,7 @@ from collections import defaultdict
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch.config import PRESETS
 from hilo_nas.measurement import Condition
 from hilo_nas.timing.prepared import prepare
 

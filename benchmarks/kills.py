@@ -25,9 +25,9 @@ from random import Random
 from typing import Any
 
 from hilo_nas.errors import RecordError
-from hilo_nas.records import TrialRecord, load_records
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.records import TrialRecord, load_records
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
 
 STUDY = "kills"
 SEARCH = [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", "--study", STUDY, "--device", "cpu"]

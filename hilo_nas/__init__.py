@@ -25,16 +25,16 @@ if TYPE_CHECKING:
         remeasure,
         search,
     )
-    from hilo_nas.arch import ArchConfig
+    from hilo_nas.arch.config import ArchConfig
     from hilo_nas.cli.display import show_progress
     from hilo_nas.evaluation import Evaluator
     from hilo_nas.export import Exporter
-    from hilo_nas.front import Front
     from hilo_nas.models import create_model, load_model, prepare_for_inference
     from hilo_nas.proxy.kinds import Proxy
-    from hilo_nas.records import TrialRecord
     from hilo_nas.searching import SearchConfig
     from hilo_nas.space import SearchSpace, load_space
+    from hilo_nas.study.front import Front
+    from hilo_nas.study.records import TrialRecord
 
 __version__ = "0.1.0"
 
@@ -67,14 +67,14 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Exported", "Measured", "Study", "list_studies", "load_study"), "api"),
     **dict.fromkeys(("estimate_cost", "export_files", "measure", "remeasure", "search"), "api"),
-    "ArchConfig": "arch",
+    "ArchConfig": "arch.config",
     "Evaluator": "evaluation",
     "Exporter": "export",
-    "Front": "front",
+    "Front": "study.front",
     "Proxy": "proxy.kinds",
     "SearchConfig": "searching",
     **dict.fromkeys(("SearchSpace", "load_space"), "space"),
-    "TrialRecord": "records",
+    "TrialRecord": "study.records",
     **dict.fromkeys(("create_model", "load_model", "prepare_for_inference"), "models"),
     "show_progress": "cli.display",
 }

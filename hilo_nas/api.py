@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Event, ignore_event
-from hilo_nas.figures import figure
 from hilo_nas.measurement import Condition, Measurement
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
 from hilo_nas.searching.config_files import load_config
 from hilo_nas.searching.resolve import condition_options, config_of
-from hilo_nas.study import StoredStudy, open_study
-from hilo_nas.study import list_studies as list_stored
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored import list_studies as list_stored
+from hilo_nas.text.figures import figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class Study(StoredStudy):
         return config_of(self.manifest)
 
     def trials(self, which: Literal["all", "front", "near"] = "all") -> pd.DataFrame:
-        """Returns a row per trial, indexed by number, with the columns of `trials.csv` (`hilo_nas.csv_files.COLUMNS`).
+        """Returns a row per trial, indexed by number, with the columns of `trials.csv` (`study.csv_files.COLUMNS`).
 
         Args:
             which: `all` of them; those on the `front`, the fastest first; or these and all that are `near`: that cannot

@@ -14,18 +14,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import ATTENTION_KINDS
-from hilo_nas.cost import count_macs, count_params
-from hilo_nas.manifest import DataIdentity, Manifest
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.arch.cost import count_macs, count_params
 from hilo_nas.measurement import VERDICTS, Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan, ProxyScore
-from hilo_nas.one_line import one_line
-from hilo_nas.records import Subject, TrialRecord, write_record
-from hilo_nas.rounds import ratio
+from hilo_nas.measurement.rounds import ratio
 from hilo_nas.space import SearchSpace, load_space
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import interrupt
+from hilo_nas.study.manifest import DataIdentity, Manifest
+from hilo_nas.study.records import Subject, TrialRecord, write_record
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import interrupt
+from hilo_nas.text.one_line import one_line
 
 TINY = ArchConfig(
     embed_dims=(16, 32, 64, 128), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), alpha=(0.5,) * 4, patch_size=2

@@ -16,15 +16,15 @@ from builders import (
     write_study,
 )
 
-from hilo_nas.cost import NetworkCost, count_macs, count_params
+from hilo_nas.arch.cost import NetworkCost, count_macs, count_params
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DeviceError, HiloNasError, NoCheckpointError, UsageError
 from hilo_nas.evaluation import Count, DeviceReport, Inspect, Preparation, Prepare, Scoring, Time, Timing
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.measurement import find_contention
-from hilo_nas.records import Subject
 from hilo_nas.searching.study_tasks import Resources
 from hilo_nas.space import find_params
+from hilo_nas.study.records import Subject
 from hilo_nas.testing import FakeEvaluator
 
 FULL = build_plan().budgets[-1]

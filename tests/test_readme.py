@@ -23,7 +23,7 @@ from hilo_nas.searching import SearchConfig
 from hilo_nas.searching.config import SHORT_NAMES
 from hilo_nas.searching.config_files import render_config
 from hilo_nas.space import load_space
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 ROOT = Path(__file__).parents[1]

@@ -12,16 +12,16 @@ from builders import fresh
 from fakes import FakeMachine
 
 from hilo_nas.cli import main
-from hilo_nas.csv_files import render_trials
 from hilo_nas.errors import StudyMismatchError
-from hilo_nas.front import Front
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.proxy.kinds.training import RECIPE
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.searching.optuna_study import OptunaStudy
 from hilo_nas.searching.samplers import build_sampler
-from hilo_nas.study import STUDIES_VARIABLE, StoredStudy
+from hilo_nas.study.csv_files import render_trials
+from hilo_nas.study.front import Front
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.stored import STUDIES_VARIABLE, StoredStudy
 from hilo_nas.testing import use_evaluator
 
 FOLDER = Path(__file__).parents[1] / "studies"

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from hilo_nas.commands import FLAGS
 from hilo_nas.searching.config import SHORT_NAMES
+from hilo_nas.text.commands import FLAGS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "upgrading.md").read_text(encoding="utf-8")
 SEARCH = TEXT.partition("## Options of `hilo-nas search`")[2].partition("## Options of other commands")[0]

@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch.config import PRESETS
+from hilo_nas.arch.cost import NetworkCost, count_cost
 from hilo_nas.bench.forms import FORMS, BackbonesFindings, Final, Heat, name_form
 from hilo_nas.bench.peers import BASE, Peer, choose_peers
 from hilo_nas.bench.timing import time_together
-from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.evaluation import Count, Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice

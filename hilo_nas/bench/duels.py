@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.bench.forms import name_form
 from hilo_nas.bench.networks import SMALL, SMALL_CLASSES, SMALL_PX
 from hilo_nas.measurement import Condition

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.bench.peers import BASE, PUBLISHED_SPEEDS, Peer
 from hilo_nas.bench.timing import advise, ratio_fields, speed_fields
-from hilo_nas.cost import NetworkCost
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import Condition, Measurement
 

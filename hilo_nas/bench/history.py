@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.errors import FileFaultsError
-from hilo_nas.records import write_atomically
+from hilo_nas.study.records import write_atomically
 
 __all__ = ["FILE_NAME", "Speed", "find_earlier", "read_history", "write_history"]
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hilo_nas.attention_kinds import ATTENTION_KINDS, LINFORMER
+from hilo_nas.arch.attentions import ATTENTION_KINDS, LINFORMER
 from hilo_nas.errors import UsageError
 
 __all__ = ["HILO", "KINDS", "PUBLISHED", "PUBLISHED_AT", "SHAPES", "Layer", "Shape", "list_layers", "parse_shape"]

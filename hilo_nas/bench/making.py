@@ -18,22 +18,22 @@ from hilo_nas.bench.table import (
     refresh_table,
     study_of,
 )
-from hilo_nas.commands import setting_text
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, proxy_named
-from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import plan_of
 from hilo_nas.searching.setting import find_study
 from hilo_nas.searching.sweep import Course, Sweep, Swept, run_sweep
 from hilo_nas.searching.takeover import check_plan, check_same
 from hilo_nas.space import SearchSpace, limit_text
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.commands import setting_text
 
 __all__ = ["check_training", "list_swept", "make_table", "read_sweep"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 
 __all__ = ["SMALL", "SMALL_CLASSES", "SMALL_PX"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch.config import PRESETS
 from hilo_nas.bench.checkout import find_fault, read_state
 from hilo_nas.bench.duels import OURS, Case, Duellist, list_cases, list_duellists
 from hilo_nas.bench.forms import name_form

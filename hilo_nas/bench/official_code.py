@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.bench.checkout import CODE
 from hilo_nas.errors import ArchError, UsageError
 from hilo_nas.events import Emit

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.cost import PARTS, map_sizes
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.arch.cost import PARTS, map_sizes
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import choose_operators
 from hilo_nas.models.precisions import DTYPES
@@ -74,7 +74,7 @@ def build_part(
     """Returns a part of a network in its inference form, which runs on a map as it meets in the network.
 
     Args:
-        part: One of `hilo_nas.cost.PARTS`.
+        part: One of `hilo_nas.arch.cost.PARTS`.
         arch: The network, as plain data.
         batch_size: Images of the map.
         img_size: Side of the images in pixels.

@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.bench.resolution import compare_statistics, resolve
 from hilo_nas.bench.timing import advise
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import VERDICTS, Measurement
-from hilo_nas.rounds import verdict_name
+from hilo_nas.measurement.rounds import verdict_name
 
 __all__ = ["STATES", "WAYS", "RulerFindings", "TimedPass"]
 

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch.config import PRESETS
 from hilo_nas.errors import UsageError
 
 __all__ = ["BASE", "PEERS", "PUBLISHED_SPEEDS", "Peer", "choose_peers"]

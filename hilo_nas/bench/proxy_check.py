@@ -16,15 +16,15 @@ from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.proxy.kinds import quick_names
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import DEFAULT_RATIO, plan_of
 from hilo_nas.searching.sweep import Course, Sweep, run_sweep
 from hilo_nas.space import SearchSpace
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy
 
 __all__ = ["Checked", "ProxyCheck", "check_proxy"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.bench.history import Speed, find_earlier
 from hilo_nas.bench.networks import SMALL, SMALL_CLASSES, SMALL_PX
 from hilo_nas.bench.reports import INTERVALS, plan_settings
@@ -21,9 +21,9 @@ from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
+from hilo_nas.measurement.rounds import interval, ratio
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, word
-from hilo_nas.rounds import interval, ratio
 from hilo_nas.timing import Entrant
 
 __all__ = ["ReleasesFindings", "ReleasesPlan", "bench_releases", "report_releases"]

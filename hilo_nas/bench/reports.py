@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hilo_nas.arch import describe_arch
+from hilo_nas.arch.config import describe_arch
+from hilo_nas.arch.cost import count_macs, count_params
 from hilo_nas.bench.attention import AttentionFindings, AttentionPlan
 from hilo_nas.bench.backbones import BackbonesPlan
 from hilo_nas.bench.forms import BackbonesFindings
 from hilo_nas.bench.passes import RulerFindings
 from hilo_nas.bench.ruler import RulerPlan
-from hilo_nas.cost import count_macs, count_params
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import between, number, percent, word
 
@@ -78,7 +78,7 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str) -> Benc
             number("tau", "tau_mean", 3),
             number("tau min", "tau_min", 3),
         ],
-        notes=["Fast rounds (between the 3rd and the 15th percentile) are what `hilo_nas.rounds` takes."],
+        notes=["Fast rounds (between the 3rd and the 15th percentile) are what `hilo_nas.measurement.rounds` takes."],
     )
     timings = BenchTable(name="passes", title="", rows=findings.list_timings(), columns=[], is_shown=False)
     return BenchReport(

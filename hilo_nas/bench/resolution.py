@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scipy.stats import kendalltau
 
-from hilo_nas import rounds
+from hilo_nas.measurement import rounds
 
 __all__ = ["STATISTICS", "Resolution", "compare_statistics", "cv", "relative", "resolve"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.bench.load import bursty_load
 from hilo_nas.bench.passes import STATES, WAYS, RulerFindings, TimedPass
 from hilo_nas.bench.timing import time_together

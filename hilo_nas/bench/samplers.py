@@ -22,16 +22,16 @@ from hilo_nas.bench.table import Table, TableRow, build_score
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import DeviceReport, Finished, Message, Score, Scoring, Task, Time, Timing
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
-from hilo_nas.front import speed_hypervolume
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement, ProxyScore
-from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SAMPLERS
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.resolve import DEFAULT_ETA
 from hilo_nas.searching.study_tasks import Resources
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.front import speed_hypervolume
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
 
 __all__ = [
     "EXTRAPOLATED",

@@ -23,7 +23,7 @@ from hilo_nas.bench.table import Table
 from hilo_nas.report import BenchReport, BenchTable
 from hilo_nas.report.benches import Column, between, number, percent, word
 from hilo_nas.searching.resolve import DEFAULT_SAMPLER
-from hilo_nas.states import TrialState
+from hilo_nas.study.states import TrialState
 from hilo_nas.versions import versions
 
 __all__ = ["report_samplers", "summarize"]

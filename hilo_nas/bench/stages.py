@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
+from hilo_nas.arch.cost import PARTS, count_parts, map_sizes
 from hilo_nas.bench.timing import advise, time_together
-from hilo_nas.cost import PARTS, count_parts, map_sizes
 from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
-from hilo_nas.rounds import fast_seconds, interval, ratio
+from hilo_nas.measurement.rounds import fast_seconds, interval, ratio
 from hilo_nas.timing import Entrant
 
 __all__ = ["StagesFindings", "StagesPlan", "bench_stages"]

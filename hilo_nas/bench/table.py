@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.commands import command
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
-from hilo_nas.records import TrialRecord, write_atomically
-from hilo_nas.rounds import verdict_name
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.searching.sweep import ALL
 from hilo_nas.space import SearchSpace, list_networks
-from hilo_nas.study import StoredStudy, open_study
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord, write_atomically
+from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.text.commands import command
 
 __all__ = [
     "TABLE_NAME",

@@ -10,8 +10,8 @@ from hilo_nas.errors import HiloNasError, MeasurementError
 from hilo_nas.evaluation import Evaluator, Time, Timing, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import Measurement
+from hilo_nas.measurement.rounds import judge_cohorts
 from hilo_nas.report import build_cohort_frame
-from hilo_nas.rounds import judge_cohorts
 
 __all__ = ["advise", "ratio_fields", "speed_fields", "time_together"]
 

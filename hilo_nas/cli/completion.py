@@ -15,7 +15,7 @@ __all__ = ["complete_export_format", "complete_setting", "complete_space", "comp
 
 def complete_study(incomplete: str) -> list[str]:
     """Returns the names of the stored studies that begin so."""
-    from hilo_nas.study import list_studies
+    from hilo_nas.study.stored import list_studies
 
     try:
         return _beginning(incomplete, [study.path.name for study in list_studies()])

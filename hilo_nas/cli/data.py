@@ -15,9 +15,9 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import verbatim
-from hilo_nas.plurals import count_of
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import reading_of
+from hilo_nas.text.plurals import count_of
 
 if TYPE_CHECKING:
     from hilo_nas.data.check import Checked

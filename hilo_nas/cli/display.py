@@ -43,9 +43,9 @@ from hilo_nas.events import (
     TrialFinished,
     TrialStarted,
 )
-from hilo_nas.figures import figure
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, metric_named
-from hilo_nas.states import TrialState
+from hilo_nas.study.states import TrialState
+from hilo_nas.text.figures import figure
 
 __all__ = ["build_display", "show_progress"]
 

@@ -10,11 +10,11 @@ import typer
 from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
 from hilo_nas.export import EXPORTERS, ExportOptions, NetworkSource, StudySource
-from hilo_nas.figures import figure, with_spread
-from hilo_nas.plurals import count_of
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.proxy.kinds import metric_named
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import verdict_name
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.text.figures import figure, with_spread
+from hilo_nas.text.plurals import count_of
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 

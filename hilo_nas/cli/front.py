@@ -16,17 +16,17 @@ from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
 from hilo_nas.cli.text import describe_proxy
-from hilo_nas.commands import command, setting_words
-from hilo_nas.csv_files import render_front
-from hilo_nas.figures import figure, is_wide
-from hilo_nas.front import Front
-from hilo_nas.manifest import Manifest
-from hilo_nas.plurals import agree
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.proxy.kinds import metric_named
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import verdict_name
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy, open_study
+from hilo_nas.study.csv_files import render_front
+from hilo_nas.study.front import Front
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.text.commands import command, setting_words
+from hilo_nas.text.figures import figure, is_wide
+from hilo_nas.text.plurals import agree
 
 __all__ = ["HELP", "print_front", "run"]
 

@@ -7,13 +7,13 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 
-from hilo_nas.commands import command, setting_words
-from hilo_nas.front import Front
-from hilo_nas.manifest import Manifest
-from hilo_nas.plurals import agree, count_of
-from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text, measured_values
-from hilo_nas.states import TrialState
+from hilo_nas.study.front import Front
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.text.commands import command, setting_words
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["Hint", "confirm_command", "hints_after_search", "remeasure_command", "resume_hint"]
 

@@ -16,8 +16,8 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.tables import Column, print_fitting
-from hilo_nas.figures import figure, with_spread
 from hilo_nas.searching.config import SearchConfig
+from hilo_nas.text.figures import figure, with_spread
 
 if TYPE_CHECKING:
     from hilo_nas.api import Measured
@@ -114,7 +114,7 @@ def _memory(mib: float | None) -> str:
 
 
 def _print_verdict(timing: Measured, console: Console) -> None:
-    from hilo_nas.rounds import judge_cohort
+    from hilo_nas.measurement.rounds import judge_cohort
 
     judgement = judge_cohort(timing.measurements.values())
     if judgement.verdict != "steady":

@@ -13,13 +13,13 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import verbatim
-from hilo_nas.commands import command, setting_words
 from hilo_nas.proxy.kinds import quick_names
 from hilo_nas.searching.config import SearchConfig
+from hilo_nas.text.commands import command, setting_words
 
 if TYPE_CHECKING:
     from hilo_nas.bench.proxy_check import ProxyCheck
-    from hilo_nas.manifest import Manifest
+    from hilo_nas.study.manifest import Manifest
 
 __all__ = ["app"]
 
@@ -70,7 +70,7 @@ def check(
     from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
     from hilo_nas.cli.display import build_display
     from hilo_nas.report import can_draw, check_folder
-    from hilo_nas.study import StoredStudy, open_study
+    from hilo_nas.study.stored import StoredStudy, open_study
 
     progress = build_console(stderr=True)
     if folder is not None:

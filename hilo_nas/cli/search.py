@@ -12,8 +12,8 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import duration
-from hilo_nas.commands import FLAGS
 from hilo_nas.searching.config import SearchConfig
+from hilo_nas.text.commands import FLAGS
 
 if TYPE_CHECKING:
     from hilo_nas.api import Study

@@ -14,9 +14,9 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, ImgSize, Output, ProxyImgSize, SpaceArgument
 from hilo_nas.errors import UsageError
-from hilo_nas.figures import share_text
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
+from hilo_nas.text.figures import share_text
 
 __all__ = ["app"]
 

@@ -16,14 +16,14 @@ from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.text import describe_proxy, duration
-from hilo_nas.figures import share_text
-from hilo_nas.manifest import Manifest
-from hilo_nas.plurals import count_of
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import verdict_name
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.space import limit_text
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy, open_study
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.text.figures import share_text
+from hilo_nas.text.plurals import count_of
 
 __all__ = ["HELP", "run"]
 

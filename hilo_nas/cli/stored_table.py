@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hilo_nas.arch import describe_arch
+from hilo_nas.arch.config import describe_arch
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.cli.text import describe_proxy, duration
-from hilo_nas.commands import command
-from hilo_nas.figures import figure, with_spread
-from hilo_nas.pareto import is_non_dominated
-from hilo_nas.plurals import count_of
 from hilo_nas.proxy.kinds import metric_named
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.pareto import is_non_dominated
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.commands import command
+from hilo_nas.text.figures import figure, with_spread
+from hilo_nas.text.plurals import count_of
 
 if TYPE_CHECKING:
     from hilo_nas.bench.table import Table, TableRow

@@ -11,9 +11,9 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.stored_table import stored_table_path
 from hilo_nas.cli.tables import Column, print_fitting
-from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError
-from hilo_nas.study import STUDIES_VARIABLE, StoredStudy, list_studies, studies_folder
+from hilo_nas.study.stored import STUDIES_VARIABLE, StoredStudy, list_studies, studies_folder
+from hilo_nas.text.commands import command
 
 __all__ = ["print_studies"]
 

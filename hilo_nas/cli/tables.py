@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hilo_nas.arch import describe_arch
+from hilo_nas.arch.config import describe_arch
 from hilo_nas.cli.console import plain
-from hilo_nas.figures import figure, probability_text, with_spread
-from hilo_nas.front import Front
 from hilo_nas.measurement import Measurement
-from hilo_nas.one_line import one_line
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Metric, metric_named
-from hilo_nas.records import TrialRecord
+from hilo_nas.study.front import Front
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.text.figures import figure, probability_text, with_spread
+from hilo_nas.text.one_line import one_line
 
 __all__ = ["MOST_TIES", "Column", "metric_of", "print_fitting", "print_front_table", "rows_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hilo_nas.manifest import DataIdentity, Manifest
+    from hilo_nas.study.manifest import DataIdentity, Manifest
 
 __all__ = ["describe_proxy", "duration", "verbatim"]
 

@@ -15,7 +15,7 @@ from hilo_nas.data.sources import Sample, Source, SourceSpec
 from hilo_nas.data.splits import choose_labelled, role_of
 from hilo_nas.data.walk import is_special, walk_files
 from hilo_nas.errors import DataError
-from hilo_nas.plurals import agree, count_of
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["find_parts", "open_named", "open_parts"]
 

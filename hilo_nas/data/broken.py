@@ -10,8 +10,8 @@ from pathlib import Path
 from hilo_nas.data.sources import Sample, SourceSpec
 from hilo_nas.errors import DataError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.one_line import one_line
-from hilo_nas.plurals import count_of
+from hilo_nas.text.one_line import one_line
+from hilo_nas.text.plurals import count_of
 
 __all__ = ["BrokenImages"]
 

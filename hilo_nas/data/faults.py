@@ -11,8 +11,8 @@ import numpy as np
 
 from hilo_nas.data.cache import load_members
 from hilo_nas.data.copies import find_overlap, number_images, spans_of
-from hilo_nas.one_line import one_line
-from hilo_nas.plurals import agree, count_of
+from hilo_nas.text.one_line import one_line
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["NEARLY_EMPTY", "Fault", "LabeledSet", "find_faults", "find_overlaps"]
 

@@ -25,7 +25,7 @@ from hilo_nas.data.timm_reader import list_differences
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import DataRead, Emit, Notice
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.plurals import agree, count_of
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
 

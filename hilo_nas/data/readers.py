@@ -26,8 +26,8 @@ from hilo_nas.data.splits import Choice, choose_labelled, choose_training, role_
 from hilo_nas.data.trees import Entry, Tree, list_tree, read_entries
 from hilo_nas.data.walk import walk_files
 from hilo_nas.errors import DataError
-from hilo_nas.one_line import one_line
-from hilo_nas.plurals import agree, count_of
+from hilo_nas.text.one_line import one_line
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["open_source"]
 

@@ -17,9 +17,9 @@ from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.prepare import CachedData, find_places
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
+from hilo_nas.files.plain import check_plain, read_bytes
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.plain_files import check_plain, read_bytes
-from hilo_nas.records import write_atomically
+from hilo_nas.study.records import write_atomically
 
 __all__ = ["PER_CLASS", "check_target", "draw_sheet", "encode_sheet", "write_sheet"]
 

@@ -9,7 +9,7 @@ from hilo_nas.data.doubts import find_crossed, find_masks
 from hilo_nas.data.formats import archive_stem
 from hilo_nas.data.words import listed, own_words, role_of, words_of
 from hilo_nas.errors import DataError
-from hilo_nas.plurals import agree, count_of
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["Choice", "choose_labelled", "choose_training", "own_words", "role_of"]
 

@@ -14,8 +14,8 @@ from hilo_nas.data.copies import number_images
 from hilo_nas.data.faults import LabeledSet
 from hilo_nas.data.formats import describe_kinds
 from hilo_nas.data.reading import render_range
-from hilo_nas.one_line import one_line
-from hilo_nas.plurals import count_of
+from hilo_nas.text.one_line import one_line
+from hilo_nas.text.plurals import count_of
 
 __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_facts", "summarize_set"]
 

@@ -18,7 +18,7 @@ from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
 from hilo_nas.data.memory import DecodingMemory
 from hilo_nas.data.walk import is_special, list_empty, walk_files
 from hilo_nas.errors import DataError
-from hilo_nas.plurals import agree, count_of
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["Entry", "Tree", "list_tree", "read_entries"]
 

@@ -24,10 +24,10 @@ from hilo_nas.data.sources import parse_source
 from hilo_nas.data.summary import load_facts
 from hilo_nas.errors import DataError, StorageError, UsageError
 from hilo_nas.events import DataPrepared, Emit, Notice
+from hilo_nas.files.plain import check_no_link
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.plain_files import check_no_link
-from hilo_nas.plurals import agree, count_of
-from hilo_nas.records import write_atomically
+from hilo_nas.study.records import write_atomically
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]
 

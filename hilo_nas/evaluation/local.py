@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from hilo_nas.cost import NetworkCost
+from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.errors import NoCheckpointError, NotEnoughMemoryError, OutOfMemoryError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, Progress, blame_of
@@ -33,7 +33,7 @@ from hilo_nas.evaluation.tasks import (
 )
 from hilo_nas.events import Emit, Event, Notice
 from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
-from hilo_nas.rounds import verdict_of
+from hilo_nas.measurement.rounds import verdict_of
 from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
 
 __all__ = [

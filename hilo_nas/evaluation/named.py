@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilo_nas.aims import build_objective, foresee_objective
 from hilo_nas.evaluation.drive import run_task
+from hilo_nas.evaluation.named_networks import NamedNetwork, find_network
 from hilo_nas.evaluation.protocol import Evaluator
 from hilo_nas.evaluation.tasks import Inspect, Time, Timing
 from hilo_nas.events import Emit
 from hilo_nas.measurement import TORCH_ONLY, Condition
-from hilo_nas.named_networks import NamedNetwork, find_network
+from hilo_nas.measurement.aims import build_objective, foresee_objective
 from hilo_nas.timing import Entrant
 
 __all__ = ["measure_named", "time_networks"]

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from hilo_nas.cost import NetworkCost
+from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.errors import HiloNasError, error_of
 from hilo_nas.measurement import (
     Calibration,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from hilo_nas.commands import command, setting_words
 from hilo_nas.errors import NotFoundError, TrialStateError, UsageError
-from hilo_nas.figures import probability_text
-from hilo_nas.manifest import Manifest
-from hilo_nas.pareto import knee
-from hilo_nas.records import TrialRecord
 from hilo_nas.space import KEPT_SURELY, LIMITS, limit_text, measured_chances, measured_values, measured_violations
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.pareto import knee
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.commands import command, setting_words
+from hilo_nas.text.figures import probability_text
 
 __all__ = ["Promise", "choose_trial", "promises_of"]
 

@@ -8,12 +8,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hilo_nas.commands import command
 from hilo_nas.errors import UsageError
 from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import NetworkSource
 from hilo_nas.export.text import printable
+from hilo_nas.text.commands import command
 from hilo_nas.versions import versions
 
 __all__ = ["ONNX", "OnnxExporter"]
@@ -64,7 +64,7 @@ class OnnxExporter:
         metadata = {
             "hilo_nas.name": source.name,
             "hilo_nas.weights": weights,
-            "hilo_nas.arch": json.dumps(source.arch.to_dict()),
+            "hilo_nas.arch.config": json.dumps(source.arch.to_dict()),
             "hilo_nas.preprocessing": json.dumps(
                 {**dataclasses.asdict(source.preprocessing), "crop_pct": source.preprocessing.crop_pct}
             ),

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hilo_nas.arch import describe_arch
+from hilo_nas.arch.config import describe_arch
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.export.exporter import ExportOptions
 from hilo_nas.export.source import StudySource
-from hilo_nas.records import TrialRecord
 from hilo_nas.space import SearchSpace
-from hilo_nas.states import TrialState
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
 
 if TYPE_CHECKING:
     import optuna

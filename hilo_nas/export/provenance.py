@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hilo_nas.manifest import Manifest
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import verdict_name
+from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
 
 __all__ = ["build_provenance"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.arch import ArchConfig, load_arch
+from hilo_nas.arch.config import ArchConfig, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
-from hilo_nas.manifest import Manifest
-from hilo_nas.records import TrialRecord
-from hilo_nas.safe_yaml import load_yaml
-from hilo_nas.study import StoredStudy
+from hilo_nas.files.safe_yaml import load_yaml
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy
 
 __all__ = ["NetworkSource", "Preprocessing", "StudySource", "load_source", "source_of_study", "source_of_trial"]
 

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.arch import load_arch
-from hilo_nas.commands import command
-from hilo_nas.cost import count_params
+from hilo_nas.arch.config import load_arch
+from hilo_nas.arch.cost import count_params
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.export import run_timm
 from hilo_nas.export.exporter import ExportOptions
@@ -24,9 +23,10 @@ from hilo_nas.export.provenance import build_provenance
 from hilo_nas.export.source import NetworkSource, Preprocessing
 from hilo_nas.export.text import build_title, dump, shell_line
 from hilo_nas.export.writing import hints_of_writing
-from hilo_nas.figures import with_spread
 from hilo_nas.measurement import Measurement
-from hilo_nas.study import slug
+from hilo_nas.study.stored import slug
+from hilo_nas.text.commands import command
+from hilo_nas.text.figures import with_spread
 
 __all__ = ["TIMM", "TimmExporter", "build_train_options"]
 

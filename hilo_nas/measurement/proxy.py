@@ -248,7 +248,7 @@ def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None)
     Args:
         scores: One for each seed, comparable with each other; at least one.
         seed_noise: Standard deviation from one seed to another, where more is known of it than these scores tell (see
-            `hilo_nas.front.Front.seed_noise`); it then counts for one seed, too.
+            `hilo_nas.study.front.Front.seed_noise`); it then counts for one seed, too.
     """
     if len(scores) == 1 and not seed_noise:
         return scores[0]

@@ -26,7 +26,7 @@ LATENCY_PROTOCOL = 2
 """Version of the way latencies are timed: 1 took up to 50 calls after the rounds, 2 takes 200 or more inside them."""
 
 VERDICTS = ("steady", "bursty", "throttled", "contended")
-"""What a machine may be called while it timed, the worst last; see `hilo_nas.rounds.judge`."""
+"""What a machine may be called while it timed, the worst last; see `measurement.rounds.judge`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Calibration:
     reference: str
     """The reference network, for instance `timm:resnet18`."""
     images_per_s: Positive
-    """Batch size over the mean of the fast calls (`hilo_nas.rounds.fast_seconds`), over the median by protocol 1."""
+    """Batch size over the mean of the fast calls (`measurement.rounds.fast_seconds`), over the median by protocol 1."""
     images_per_s_spread: NonNegative
     """Robust standard deviation of one block, in images/s."""
     call_seconds: tuple[Positive, ...]
@@ -65,18 +65,18 @@ class Measurement:
     condition: Condition
     device: DeviceIdentity
     ratio: Positive
-    """The network's speed over the reference's in the same rounds (`hilo_nas.rounds.ratio`; the median over rounds
+    """The network's speed over the reference's in the same rounds (`measurement.rounds.ratio`; the median over rounds
     by protocol 1): what slows both is divided out."""
     ratio_spread: NonNegative
     """Robust standard deviation of one round (1.4826 times the median absolute deviation) of that."""
     reference_images_per_s: Positive
     """Calibrated speed of the reference, in images/s. A study reads all its measurements by the calibration in force
-    (`hilo_nas.calibration.read_timings`)."""
+    (`hilo_nas.study.calibration.read_timings`)."""
     images_per_s_raw: Positive
     """Batch size over the median call, as the clock saw it."""
     latency_ms_p50: Positive
     """Raw time that a caller waits for one batch: median of the single calls in undisturbed rounds (see
-    `hilo_nas.latencies`); of all single calls by latency protocol 1."""
+    `hilo_nas.measurement.latencies`); of all single calls by latency protocol 1."""
     latency_ms_p95: Positive
     latency_ms_p99: Positive
     memory_mib: NonNegative | None
@@ -105,7 +105,7 @@ class Measurement:
     """Lower end of the bootstrap 95 % interval of `ratio` over rounds; protocol 1 has none."""
     ratio_high: Positive | None = None
     verdict: str | None = None
-    """One of `VERDICTS`, as the version that timed it judged; readers take `hilo_nas.rounds.verdict_of`, which judges
+    """One of `VERDICTS`, as the version that timed it judged; readers take `rounds.verdict_of`, which judges
     what is stored. Protocol 1 has none."""
     cohort: str = ""
     """Shared by networks that were timed in the same rounds: their `call_seconds` pair up round by round."""

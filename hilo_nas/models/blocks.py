@@ -3,7 +3,7 @@
 Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213). Behaviour: the dense-prediction backbone of
 github ziplab/LITv2 (Apache-2.0).
 Own changes: blocks work on NHWC maps, stages take and give NCHW maps; a stage begins with its token merging; one block
-for stages with and without attention; the attention layer is looked up in `hilo_nas.attention_kinds`.
+for stages with and without attention; the attention layer is looked up in `hilo_nas.arch.attentions`.
 
 Shape suffixes: B batch, C channels, H W map.
 """
@@ -20,8 +20,8 @@ from timm.layers.drop import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import attention_named
+from hilo_nas.arch.attentions import attention_named
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models.dtm import DTM
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hilo_nas.attention_kinds import lofi_heads
+from hilo_nas.arch.attentions import lofi_heads
 from hilo_nas.errors import ArchError
 
 __all__ = ["HiLo", "attend_far", "attend_windows", "pad_map", "pool_windows"]
@@ -28,7 +28,7 @@ class HiLo(nn.Module):
         dim: Channels of the map.
         num_heads: Attention heads in all; must divide `dim`.
         window_size: Side of a Hi-Fi window and of Lo-Fi's pooling, in tokens; 1 is plain attention.
-        alpha: Share of the heads given to Lo-Fi, in [0, 1]; see `hilo_nas.attention_kinds.lofi_heads`.
+        alpha: Share of the heads given to Lo-Fi, in [0, 1]; see `hilo_nas.arch.attentions.lofi_heads`.
         qkv_bias: Whether the query, key and value projections have biases; the output projections always do.
 
     Raises:

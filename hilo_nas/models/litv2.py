@@ -21,7 +21,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from hilo_nas.arch import N_STAGES, PRESETS, ArchConfig
+from hilo_nas.arch.config import N_STAGES, PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models.blocks import NORM_EPS, PatchEmbed, Stage, StagedNetwork, jit_ignore
 from hilo_nas.models.weights import checkpoint_filter_fn
@@ -43,7 +43,7 @@ class LITv2(StagedNetwork):
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 over all blocks.
         img_size: Side of the images, or height and width, as networks of one size take it. Any size runs, so it is
             only checked against the stride.
-        **fields: The fields of `hilo_nas.arch.ArchConfig`, lists allowed.
+        **fields: The fields of `hilo_nas.arch.config.ArchConfig`, lists allowed.
 
     Raises:
         ArchError: With every fault of the fields given.

@@ -11,12 +11,12 @@ import yaml
 from timm.models import load_state_dict
 from torch import nn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ArchError, NotFoundError, UsageError
+from hilo_nas.files.safe_yaml import load_yaml
 from hilo_nas.models.inference import prepare_for_inference
 from hilo_nas.models.litv2 import LITv2
 from hilo_nas.models.weights import checkpoint_filter_fn
-from hilo_nas.safe_yaml import load_yaml
 
 __all__ = ["create_model", "load_checkpoint", "load_model"]
 

@@ -22,7 +22,7 @@ def count_subject(subject: Mapping[str, Any], img_size: int, *, num_classes: int
     """Returns `macs` and `params` of a network at batch 1.
 
     Products and convolutions are counted, attention's own among them; softmax, normalisation, activations and
-    additions are not, as in `hilo_nas.cost`.
+    additions are not, as in `hilo_nas.arch.cost`.
 
     Args:
         subject: What `build_subject` takes.

@@ -10,7 +10,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.models.litv2 import build_model

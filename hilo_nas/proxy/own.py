@@ -4,7 +4,7 @@ The function is called for each network, in the training process, as `score(arch
 and returns `(score, standard_error)`: two finite numbers, a higher score being better; 0 as standard error says that
 the score is exact. Which images it looks at is its own affair: of `--data` it is told the number of classes alone.
 
-* `arch` is the architecture, a dict with the fields of `hilo_nas.arch.ArchConfig`; None for a network of timm's;
+* `arch` is the architecture, a dict with the fields of `hilo_nas.arch.config.ArchConfig`; None for a network of timm's;
 * `build_model()` returns the network, a torch module with fresh weights, the same at each call, on the device that the
   search trains on; it has as many classes as `--data`, or `build_model(num_classes=...)`;
 * `budget` is a number of training images, `--proxy-images`: what all networks are given alike;

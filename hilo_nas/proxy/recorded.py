@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hilo_nas.clock import utc_now
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.proxy.kinds.formula import Formula, NetworkFacts
-from hilo_nas.records import TrialRecord
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
 from hilo_nas.versions import versions
 
 __all__ = ["score_record"]

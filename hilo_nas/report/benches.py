@@ -16,9 +16,9 @@ import pandas as pd
 import hilo_nas
 from hilo_nas.errors import StorageError
 from hilo_nas.measurement import Measurement
-from hilo_nas.records import write_atomically
-from hilo_nas.rounds import verdict_name
-from hilo_nas.study import slug
+from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.study.records import write_atomically
+from hilo_nas.study.stored import slug
 
 __all__ = [
     "BenchReport",

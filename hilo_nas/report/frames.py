@@ -6,8 +6,8 @@ import io
 
 import pandas as pd
 
-from hilo_nas.csv_files import render_front, render_trials
-from hilo_nas.front import Front
+from hilo_nas.study.csv_files import render_front, render_trials
+from hilo_nas.study.front import Front
 
 __all__ = ["build_front_frame", "build_trials_frame"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hilo_nas.commands import command, setting_words
 from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import Evaluator, Prepare, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.records import TrialRecord
-from hilo_nas.study import StoredStudy, open_study
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.text.commands import command, setting_words
 
 __all__ = ["check_baselines", "due_baselines", "join_baselines", "tell_cost"]
 

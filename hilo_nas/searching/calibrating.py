@@ -8,20 +8,20 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from hilo_nas.calibration import calibration_error
 from hilo_nas.evaluation import Evaluator, run_task
 from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Condition
 from hilo_nas.measurement.intervals import Z95
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import judge_calibration
+from hilo_nas.measurement.rounds import judge_calibration
 from hilo_nas.searching.reasons import beyond, explain
 from hilo_nas.searching.study_tasks import Resources, calibration_of
 from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import readmit, rule_out
+from hilo_nas.study.calibration import calibration_error
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import readmit, rule_out
 
 __all__ = ["judge_limits_anew", "renew_calibrations", "violations_of"]
 

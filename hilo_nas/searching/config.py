@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hilo_nas.data.reading import CLASS_LEVELS, parse_range
-from hilo_nas.durations import parse_duration
 from hilo_nas.errors import RecordError, UsageError
 from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES
 from hilo_nas.measurement.plain import named_faults, read_field
 from hilo_nas.proxy.kinds import proxy_names
 from hilo_nas.searching.config_checks import SAMPLERS, list_faults
+from hilo_nas.text.durations import parse_duration
 
 __all__ = [
     "SAMPLERS",

@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 import yaml
 
 from hilo_nas.errors import NotFoundError, StorageError, UsageError
-from hilo_nas.plain_files import read_text
-from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
+from hilo_nas.files.plain import read_text
+from hilo_nas.files.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
 from hilo_nas.searching.config import LISTS, SearchConfig, nest_settings
 
 __all__ = ["load_config", "merge_fields", "parse_setting", "read_fields", "render_config"]
@@ -54,7 +54,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     fields = read_fields(path)
     if "schema_version" in fields:
         from hilo_nas.searching.resolve import config_of
-        from hilo_nas.study import StoredStudy
+        from hilo_nas.study.stored import StoredStudy
 
         return config_of(StoredStudy(path.parent).manifest).to_dict()
     try:

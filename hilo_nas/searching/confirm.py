@@ -15,12 +15,12 @@ from collections.abc import Collection, Sequence
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
-from hilo_nas.front import Front
-from hilo_nas.manifest import Manifest
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.study_tasks import Resources, StudyTasks
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.front import Front
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
 
 __all__ = ["confirm_front"]
 

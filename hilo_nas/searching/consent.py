@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hilo_nas.commands import setting_text
 from hilo_nas.data.sources import parse_source
 from hilo_nas.errors import DataError, UsageError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.local import Local, load_local
 from hilo_nas.proxy.kinds import find_proxy
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.local import Local, load_local
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.commands import setting_text
 
 __all__ = ["Known"]
 
@@ -20,7 +20,7 @@ class Known:
     """What this user and a study's `local.yaml` say together; the user comes first.
 
     Args:
-        given: Settings of `hilo_nas.local.SETTINGS` that the user gave, by name; None counts as not given.
+        given: Settings of `hilo_nas.study.local.SETTINGS` that the user gave, by name; None counts as not given.
         folder: The study.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from hilo_nas.cost import count_macs
+from hilo_nas.arch.cost import count_macs
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, evaluator_or_local, run_task
 from hilo_nas.events import (
@@ -24,7 +24,6 @@ from hilo_nas.events import (
     TrainingProgressed,
 )
 from hilo_nas.proxy.kinds import Attempt
-from hilo_nas.records import Subject
 from hilo_nas.searching.baselines import check_baselines, due_baselines
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.outlook import foresee_limits
@@ -32,6 +31,7 @@ from hilo_nas.searching.resolve import eta_of, plan_of
 from hilo_nas.searching.resume import reopen
 from hilo_nas.searching.rungs import expected_share
 from hilo_nas.searching.setting import Setting, check_scoring, find_study, set_up, total_asked, trials_asked
+from hilo_nas.study.records import Subject
 
 __all__ = ["Cost", "estimate_cost", "price_search", "share_of", "try_networks"]
 

@@ -15,8 +15,8 @@ from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Event, Notice, OtherProxyScored, SeedScored
 from hilo_nas.measurement import ProxyScore
-from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.study_tasks import StudyTasks
+from hilo_nas.study.records import Subject, TrialRecord
 
 __all__ = ["Errand", "ProxyErrand", "TrainingErrand", "run_errands"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hilo_nas.events import Notice
-from hilo_nas.manifest import Manifest
-from hilo_nas.records import TrialRecord
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
 
 __all__ = ["warn_of_guessing"]
 

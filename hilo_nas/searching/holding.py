@@ -10,7 +10,7 @@ import filelock
 
 from hilo_nas.errors import StorageError, StudyLockedError
 from hilo_nas.searching.layout import check_layout, remove_leftovers
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 __all__ = ["locked"]
 

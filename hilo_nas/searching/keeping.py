@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from hilo_nas.pareto import non_dominated_ranks
-from hilo_nas.records import TrialRecord
+from hilo_nas.study.pareto import non_dominated_ranks
+from hilo_nas.study.records import TrialRecord
 
 __all__ = ["checkpoint_of", "dispensable"]
 

@@ -9,15 +9,15 @@ from typing import cast
 
 from hilo_nas.evaluation import Steps
 from hilo_nas.events import Emit, RungReached
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.proxy.recorded import score_record
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.keeping import checkpoint_of
 from hilo_nas.searching.rungs import RungEntry, RungTable
 from hilo_nas.searching.study_tasks import Resources, StudyTasks
-from hilo_nas.states import TrialState
-from hilo_nas.transitions import complete, stop
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.transitions import complete, stop
 
 __all__ = ["Ladder", "extrapolate"]
 

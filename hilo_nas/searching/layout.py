@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hilo_nas.errors import StorageError
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 __all__ = ["check_layout", "remove_leftovers"]
 

@@ -12,18 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from hilo_nas.arch import ArchConfig, describe_arch
-from hilo_nas.calibration import read_timings
+from hilo_nas.arch.config import ArchConfig, describe_arch
+from hilo_nas.arch.cost import NetworkCost, count_cost
 from hilo_nas.clock import utc_now
-from hilo_nas.cost import NetworkCost, count_cost
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
 from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
-from hilo_nas.figures import probability_text
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Measurement
-from hilo_nas.records import SAMPLED, Subject, TrialRecord
-from hilo_nas.rounds import verdict_name
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.searching.guessing import warn_of_guessing
 from hilo_nas.searching.keeping import checkpoint_of, dispensable
 from hilo_nas.searching.ladder import Ladder
@@ -34,9 +30,13 @@ from hilo_nas.searching.samplers import FeasibleSampler, build_sampler
 from hilo_nas.searching.signals import signals_held
 from hilo_nas.searching.study_tasks import Resources, StudyTasks
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import begin, fail, interrupt, rule_out
+from hilo_nas.study.calibration import read_timings
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import SAMPLED, Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import begin, fail, interrupt, rule_out
+from hilo_nas.text.figures import probability_text
 
 __all__ = ["SearchLoop"]
 

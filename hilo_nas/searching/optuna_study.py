@@ -12,10 +12,10 @@ import optuna
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.samplers import distributions_of
 from hilo_nas.space import LIMITS, SearchSpace
-from hilo_nas.states import TrialState
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
 
 __all__ = ["FITS", "OptunaStudy", "Proposal", "impute"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, LimitsForeseen, Notice
 from hilo_nas.measurement import Measurement
-from hilo_nas.records import Subject
 from hilo_nas.searching.setting import Setting
 from hilo_nas.searching.study_tasks import time_together
 from hilo_nas.space import LIMITS, draw_networks, limit_text, measured_values, measured_violations
+from hilo_nas.study.records import Subject
 
 __all__ = ["foresee_limits", "has_measured_limits"]
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Inspect, run_task
 from hilo_nas.events import Emit, Notice
-from hilo_nas.front import Front
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Condition, Contention
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.remeasure import time_again
 from hilo_nas.searching.study_tasks import Resources
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.front import Front
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.commands import command
 
 __all__ = ["QuieterMoments"]
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from hilo_nas.errors import HiloNasError, NoCheckpointError, UsageError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Notice
-from hilo_nas.manifest import Manifest
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.ladder import Ladder
 from hilo_nas.searching.resolve import DEFAULT_RATIO
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import mark_raised
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import mark_raised
 
 __all__ = ["climb_raised", "raise_budget", "raised"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from hilo_nas.errors import HiloNasError
-from hilo_nas.figures import probability_text
-from hilo_nas.records import TrialRecord
 from hilo_nas.space import limit_text, measured_chances, measured_values
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.text.figures import probability_text
 
 __all__ = ["beyond", "explain", "kind_of"]
 

@@ -12,18 +12,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-from hilo_nas.calibration import read_timings
 from hilo_nas.clock import utc_now
-from hilo_nas.commands import command, setting_words
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CohortTimed, Emit, Notice
-from hilo_nas.front import Front
-from hilo_nas.local import load_local, write_local
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
-from hilo_nas.records import TrialRecord
-from hilo_nas.rounds import judge_cohort
+from hilo_nas.measurement.rounds import judge_cohort
 from hilo_nas.searching.calibrating import renew_calibrations, violations_of
 from hilo_nas.searching.holding import locked
 from hilo_nas.searching.journal import Journal
@@ -33,10 +27,16 @@ from hilo_nas.searching.resume import differing_facts
 from hilo_nas.searching.setting import calibrate_all
 from hilo_nas.searching.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy, new_study, open_study
+from hilo_nas.study.calibration import read_timings
+from hilo_nas.study.front import Front
+from hilo_nas.study.local import load_local, write_local
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy, new_study, open_study
+from hilo_nas.study.transitions import interrupt, readmit, rule_out
+from hilo_nas.text.commands import command, setting_words
 from hilo_nas.timing import TOGETHER
-from hilo_nas.transitions import interrupt, readmit, rule_out
 from hilo_nas.versions import versions
 
 __all__ = ["RemeasureRequest", "run_remeasure", "time_again", "time_front"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hilo_nas.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.measurement.aims import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.plugins import hash_source
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
 from hilo_nas.searching.config import SAMPLERS, SearchConfig, nest_settings
 from hilo_nas.searching.rungs import rungs_of
 from hilo_nas.space import SearchSpace, list_shipped, load_space
+from hilo_nas.study.manifest import Manifest
 
 __all__ = [
     "DEFAULT_SAMPLER",

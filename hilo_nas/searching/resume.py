@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
-from hilo_nas.aims import CONDITION_OPTIONS
-from hilo_nas.commands import command
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
-from hilo_nas.local import SETTINGS
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
+from hilo_nas.measurement.aims import CONDITION_OPTIONS
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
-from hilo_nas.records import TrialRecord, forms_under
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.consent import Known
 from hilo_nas.searching.resolve import PLAN_SETTINGS, aims_of, check_proxy_options, config_of
@@ -34,8 +30,12 @@ from hilo_nas.searching.setting import (
 )
 from hilo_nas.searching.study_tasks import Resources
 from hilo_nas.space import SearchSpace
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.local import SETTINGS
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord, forms_under
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.commands import command
 
 __all__ = ["differing_facts", "reopen"]
 

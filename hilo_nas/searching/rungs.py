@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from hilo_nas.errors import UsageError
-from hilo_nas.pareto import Point, promotion_order
+from hilo_nas.study.pareto import Point, promotion_order
 
 __all__ = ["RungEntry", "RungTable", "expected_share", "goes_on", "rungs_of"]
 

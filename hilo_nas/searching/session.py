@@ -6,13 +6,9 @@ import contextlib
 import dataclasses
 import time
 
-from hilo_nas.commands import command
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
-from hilo_nas.local import load_local, write_local
-from hilo_nas.manifest import Manifest
-from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.baselines import check_baselines, join_baselines, tell_cost
 from hilo_nas.searching.calibrating import renew_calibrations
 from hilo_nas.searching.config import SearchConfig
@@ -49,8 +45,12 @@ from hilo_nas.searching.takeover import (
 )
 from hilo_nas.searching.timing_only import time_only
 from hilo_nas.space import SearchSpace
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy, open_study
+from hilo_nas.study.local import load_local, write_local
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.text.commands import command
 
 __all__ = ["run_search"]
 

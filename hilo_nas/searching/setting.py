@@ -11,20 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.aims import Aims, build_objective, foresee_objective
 from hilo_nas.clock import utc_now
-from hilo_nas.commands import command
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.sources import absolute_source
 from hilo_nas.errors import HiloNasError, NotFoundError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Preparation, Prepare, run_task
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.hashes import short_hash
-from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_device
+from hilo_nas.measurement.aims import Aims, build_objective, foresee_objective
 from hilo_nas.plugins import absolute
 from hilo_nas.proxy.kinds import find_proxy
-from hilo_nas.records import TrialRecord, write_atomically
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.reasons import beyond
 from hilo_nas.searching.resolve import (
@@ -40,7 +37,10 @@ from hilo_nas.searching.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.takeover import check_timings, copy_timed
 from hilo_nas.searching.timing_only import check_time_only
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
-from hilo_nas.study import StoredStudy, new_study, open_study
+from hilo_nas.study.manifest import DataIdentity, Manifest
+from hilo_nas.study.records import TrialRecord, write_atomically
+from hilo_nas.study.stored import StoredStudy, new_study, open_study
+from hilo_nas.text.commands import command
 from hilo_nas.versions import versions
 
 __all__ = [

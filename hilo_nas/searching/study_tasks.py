@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Count, Evaluator, Score, Time, Timing, run_task
 from hilo_nas.events import Emit, Notice
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import Calibration, Condition, ProxyPlan
-from hilo_nas.records import Subject, TrialRecord
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.timing import Entrant
 
 __all__ = ["Resources", "StudyTasks", "calibration_of", "time_together"]

@@ -11,16 +11,12 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
 from hilo_nas.clock import utc_now
-from hilo_nas.commands import command
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import Emit, NetworksTimed, Notice
-from hilo_nas.local import write_local
-from hilo_nas.manifest import Manifest
 from hilo_nas.measurement import ProxyPlan
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.proxy.kinds import proxy_named
-from hilo_nas.records import Subject, TrialRecord
-from hilo_nas.rounds import verdict_name
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.errands import Errand, ProxyErrand, TrainingErrand, run_errands
 from hilo_nas.searching.holding import locked
@@ -31,9 +27,13 @@ from hilo_nas.searching.setting import Setting, local_of, set_up
 from hilo_nas.searching.study_tasks import StudyTasks
 from hilo_nas.searching.timing_only import time_list
 from hilo_nas.space import SearchSpace
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import complete
+from hilo_nas.study.local import write_local
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import complete
+from hilo_nas.text.commands import command
 
 __all__ = ["ALL", "Course", "Sweep", "Swept", "run_sweep"]
 

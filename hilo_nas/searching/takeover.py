@@ -10,17 +10,17 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hilo_nas.commands import command
 from hilo_nas.errors import StudyMismatchError, UsageError
 from hilo_nas.events import Emit, Notice
-from hilo_nas.manifest import DataIdentity, Manifest
 from hilo_nas.measurement import PROTOCOL, Measurement, ProxyPlan
-from hilo_nas.plurals import agree, count_of
-from hilo_nas.records import COPIED_SPEEDS, TrialRecord
 from hilo_nas.space import SearchSpace, find_params
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import queue
+from hilo_nas.study.manifest import DataIdentity, Manifest
+from hilo_nas.study.records import COPIED_SPEEDS, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import queue
+from hilo_nas.text.commands import command
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = [
     "check_plan",

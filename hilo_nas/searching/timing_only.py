@@ -10,20 +10,20 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 
+from hilo_nas.arch.cost import count_cost
 from hilo_nas.clock import utc_now
-from hilo_nas.cost import count_cost
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator
+from hilo_nas.evaluation.named_networks import find_network
 from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
 from hilo_nas.measurement import Measurement, ProxyPlan
-from hilo_nas.named_networks import find_network
-from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.resolve import RANDOM
 from hilo_nas.searching.study_tasks import StudyTasks, time_together
 from hilo_nas.space import find_params, list_networks
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import fail, mark_timed
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import fail, mark_timed
 
 __all__ = ["check_time_only", "time_list", "time_only"]
 

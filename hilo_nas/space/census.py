@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from hilo_nas.arch import N_STAGES, ArchConfig, canonical_stage
-from hilo_nas.attention_kinds import attention_named, lofi_heads
-from hilo_nas.cost import count_cost, count_macs, count_params, map_sizes
+from hilo_nas.arch.attentions import attention_named, lofi_heads
+from hilo_nas.arch.config import N_STAGES, ArchConfig, canonical_stage
+from hilo_nas.arch.cost import count_cost, count_macs, count_params, map_sizes
 from hilo_nas.errors import UsageError
 from hilo_nas.space.draw import is_within
 from hilo_nas.space.space import SearchSpace, stage_values

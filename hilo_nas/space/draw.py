@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from random import Random
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.cost import NetworkCost, count_cost
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.arch.cost import NetworkCost, count_cost
 from hilo_nas.errors import UsageError
 from hilo_nas.space.limits import free_violations
 from hilo_nas.space.space import SearchSpace

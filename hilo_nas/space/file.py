@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.arch import MOST_BLOCKS, N_STAGES, PRESETS, ArchConfig
-from hilo_nas.attention_kinds import attention_named, attention_names, find_attention
+from hilo_nas.arch.attentions import attention_named, attention_names, find_attention
+from hilo_nas.arch.config import MOST_BLOCKS, N_STAGES, PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, FileFaultsError, NotFoundError, UsageError
-from hilo_nas.plain_files import read_text
-from hilo_nas.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
+from hilo_nas.files.plain import read_text
+from hilo_nas.files.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
 from hilo_nas.space.limits import LIMITS
 from hilo_nas.space.space import KNOBS, Anchor, Knob, SearchSpace
 

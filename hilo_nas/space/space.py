@@ -11,8 +11,8 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from hilo_nas.arch import N_STAGES, PER_STAGE, ArchConfig
-from hilo_nas.attention_kinds import attention_named, lofi_heads
+from hilo_nas.arch.attentions import attention_named, lofi_heads
+from hilo_nas.arch.config import N_STAGES, PER_STAGE, ArchConfig
 from hilo_nas.errors import UsageError
 
 __all__ = ["KNOBS", "Anchor", "Knob", "SearchSpace", "find_params", "stage_values"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from hilo_nas.cost import NetworkCost
+from hilo_nas.arch.cost import NetworkCost
 from hilo_nas.errors import HiloNasError, NoCheckpointError, WorkerHungError
 from hilo_nas.evaluation import (
     Count,

@@ -21,7 +21,7 @@ _MIN_WATCH_S = 0.1
 _WINDOW_S = 0.2
 """Length of the spans among which the quietest are found; ten rounds of the smallest network, or one of a large one."""
 _QUIETEST = 5
-"""One in so many spans counts as the quietest: the fast rounds (`hilo_nas.rounds`) need as many."""
+"""One in so many spans counts as the quietest: the fast rounds (`hilo_nas.measurement.rounds`) need as many."""
 _SCAN_S = 0.01
 """CPU time of one look at the list of processes, at most; the youngest come first. One takes 10 to 20 us."""
 _NAMED = 3

@@ -13,7 +13,7 @@ import torch
 import torch._dynamo.config as _dynamo
 from torch import nn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import UsageError, is_out_of_memory
 from hilo_nas.events import Emit
 from hilo_nas.measurement import Condition

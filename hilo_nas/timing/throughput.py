@@ -1,7 +1,7 @@
 """Throughput of networks on the device itself, anchored by a reference network that is not ours.
 
 Runs in a worker process. Networks and the reference are timed in rounds, each round in an order of its own; what the
-rounds say is `hilo_nas.rounds`'s. A network's images/s is its speed over the reference's times the reference's
+rounds say is `measurement.rounds`'s. A network's images/s is its speed over the reference's times the reference's
 calibrated speed, so that a machine that slows down for both is divided out.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 import timm
 import torch
 
-from hilo_nas.calibration import calibration_error
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
-from hilo_nas.latencies import latency_figures
 from hilo_nas.measurement import LATENCY_PROTOCOL, VERDICTS, Calibration, Condition, Measurement
-from hilo_nas.rounds import fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
+from hilo_nas.measurement.latencies import latency_figures
+from hilo_nas.measurement.rounds import fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
+from hilo_nas.study.calibration import calibration_error
 from hilo_nas.timing.ready import DEFAULT_SETUP, REFERENCE, Bench, TimingSetup, WarmNetwork, ready_reference
 from hilo_nas.timing.timer import SingleCalls, WarmUp
 

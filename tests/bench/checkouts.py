@@ -6,7 +6,7 @@ What it computes is this package's own network, with the deformable convolution 
 import textwrap
 
 NETWORK = """
-    from hilo_nas.arch import ArchConfig
+    from hilo_nas.arch.config import ArchConfig
     from hilo_nas.models import build_model, checkpoint_filter_fn, official_state_dict
     from mm_modules.DCN.modules.deform_conv2d import DeformConv2dPack
     from timm.models.layers import to_2tuple

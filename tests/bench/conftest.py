@@ -8,7 +8,7 @@ from builders import build_calibration, build_condition, build_device, build_mea
 
 from hilo_nas.evaluation import Count, DeviceReport, Inspect, Time, Timing
 from hilo_nas.measurement import kind_of_device
-from hilo_nas.rounds import interval, judge, ratio
+from hilo_nas.measurement.rounds import interval, judge, ratio
 from hilo_nas.testing import FakeEvaluator
 
 ROUNDS = 40

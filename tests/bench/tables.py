@@ -6,8 +6,8 @@ import math
 
 from builders import build_manifest, build_plan
 
+from hilo_nas.arch.cost import count_macs, count_params
 from hilo_nas.bench.table import Table, TableRow, TableScore
-from hilo_nas.cost import count_macs, count_params
 from hilo_nas.space import list_networks
 from hilo_nas.space.file import build_space
 

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 from builders import build_condition, build_measurement
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import ATTENTION_KINDS
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.arch.cost import NetworkCost, count_macs, count_params
 from hilo_nas.bench.backbones import BackbonesPlan, bench_backbones, group_heats
 from hilo_nas.bench.forms import Heat, choose_form, name_form
 from hilo_nas.bench.peers import BASE, PEERS, choose_peers
 from hilo_nas.bench.reports import report_backbones
-from hilo_nas.cost import NetworkCost, count_macs, count_params
 from hilo_nas.errors import ConversionError, MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.events import BenchStepped
 from hilo_nas.report import render_markdown

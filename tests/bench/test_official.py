@@ -10,7 +10,7 @@ import torch
 from bench.checkouts import write_checkout
 from builders import TINY
 
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.bench.checkout import find_fault, read_state
 from hilo_nas.bench.duels import Case, list_cases, list_duellists
 from hilo_nas.bench.networks import SMALL

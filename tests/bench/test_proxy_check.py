@@ -15,7 +15,7 @@ from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 TWELVE = build_space(
     "twelve",

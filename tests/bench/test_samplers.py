@@ -25,13 +25,13 @@ from hilo_nas.cli import main
 from hilo_nas.cli.bench import samplers as samplers_command
 from hilo_nas.errors import NotFoundError, RecordError, UsageError
 from hilo_nas.evaluation import run_task
-from hilo_nas.records import Subject
 from hilo_nas.report import render_csv, render_markdown
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.resolve import DEFAULT_ETA, eta_of
 from hilo_nas.searching.study_tasks import Resources, StudyTasks
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.records import Subject
+from hilo_nas.study.stored import StoredStudy
 
 FULL_IMAGES = 2304
 

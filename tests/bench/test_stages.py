@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch.config import PRESETS
+from hilo_nas.arch.cost import PARTS, count_macs, count_parts
 from hilo_nas.bench.parts import build_copy, build_part, build_product
 from hilo_nas.bench.stages import StagesPlan, bench_stages
 from hilo_nas.bench.stages_report import report_stages
-from hilo_nas.cost import PARTS, count_macs, count_parts
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model, fill_zero_weights

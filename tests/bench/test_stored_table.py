@@ -9,7 +9,7 @@ from hilo_nas.bench.table import load_table
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.resolve import plan_of
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TABLE = STUDIES / "cifar10-tabular"

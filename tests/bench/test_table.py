@@ -19,10 +19,10 @@ from hilo_nas.bench.table import (
 )
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import SeedScored
-from hilo_nas.records import Subject, TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.stored import StoredStudy
 
 
 def write_records(folder, table, *, trained):

@@ -15,7 +15,7 @@ from builders import (
 from PIL import Image
 
 from hilo_nas.cli import main
-from hilo_nas.commands import FLAGS
+from hilo_nas.text.commands import FLAGS
 
 GOOD = """
 patch_size: [2]

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from hilo_nas.cli import main
 from hilo_nas.cli.front import print_front
-from hilo_nas.figures import probability_text
-from hilo_nas.front import Front
-from hilo_nas.records import Subject
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.front import Front
+from hilo_nas.study.records import Subject
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.text.figures import probability_text
 
 TIE = build_record(
     7, 895.0, arch=build_arch(20), scores=(dataclasses.replace(build_score(0.745), standard_error=0.02),)

@@ -11,7 +11,7 @@ from builders import fresh
 
 from hilo_nas.cli import main
 from hilo_nas.proxy import own
-from hilo_nas.study import open_study
+from hilo_nas.study.stored import open_study
 
 SPACE = """
 patch_size: [2]

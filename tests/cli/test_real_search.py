@@ -14,7 +14,7 @@ from builders import fresh
 from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 SPACE = """
 patch_size: [2]
@@ -259,7 +259,7 @@ def test_an_exported_trial_builds_the_same_network_in_timm(killed, home, environ
     import timm
 
     import hilo_nas.models  # noqa: F401
-    from hilo_nas.arch import ArchConfig
+    from hilo_nas.arch.config import ArchConfig
 
     code, out, _ = finish(home, environment, "export", "killed", "--knee", "--format", "timm", "-o", "out")
     assert code == 0

@@ -20,7 +20,7 @@ from fakes import FakeMachine
 
 from hilo_nas.cli import main
 from hilo_nas.searching.holding import locked
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 from hilo_nas.testing import use_evaluator
 
 

@@ -7,7 +7,7 @@ import pytest
 from builders import build_failed, build_record, build_score, demo_records, write_study
 
 from hilo_nas.cli import main
-from hilo_nas.transitions import interrupt
+from hilo_nas.study.transitions import interrupt
 
 RUNG = build_score(0.3, images_seen=1024, seconds=2.5)
 REASON = "others did better after 1,024 of 3,008 images"

@@ -13,7 +13,7 @@ from hilo_nas.cli.front import print_front
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import Column, print_columns, print_fitting
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hilo_nas.export import (
     source_of_study,
     source_of_trial,
 )
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 from hilo_nas.testing import check_exporter
 
 

@@ -13,13 +13,13 @@ import yaml
 from builders import TINY, demo_records, fresh, write_study
 
 import hilo_nas
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, NotFoundError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, source_of_trial
 from hilo_nas.export.timm import TIMM
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, load_checkpoint, load_model
 from hilo_nas.models.convert import verify_onnx, write_onnx
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -97,7 +97,7 @@ def test_an_architecture_with_a_checkpoint_gives_its_outputs_for_any_batch(expor
         assert np.abs(found - expected.numpy()).max() <= 1e-4 * expected.abs().max()
     metadata = metadata_of(path)
     assert metadata["hilo_nas.weights"].startswith("last.pth.tar sha256:")
-    assert ArchConfig.from_dict(json.loads(metadata["hilo_nas.arch"])) == TINY
+    assert ArchConfig.from_dict(json.loads(metadata["hilo_nas.arch.config"])) == TINY
     assert str(path.parent) not in json.dumps(metadata)
 
 

@@ -26,7 +26,7 @@ from builders import (
 )
 
 import hilo_nas.models  # noqa: F401 - registers litv2, as `device_modules` does for train.py
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.errors import ConversionError, NotFoundError, StorageError, TrialStateError, UsageError
 from hilo_nas.export import (
     EXPORTERS,
@@ -41,9 +41,9 @@ from hilo_nas.export import (
 )
 from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
-from hilo_nas.local import write_local
-from hilo_nas.records import Subject
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.local import write_local
+from hilo_nas.study.records import Subject
+from hilo_nas.study.stored import StoredStudy
 from hilo_nas.timing import RECORDED_VARIABLES
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not

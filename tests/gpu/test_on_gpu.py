@@ -17,8 +17,8 @@ import torch
 from models.test_conformance import GOLDEN, golden_input, golden_model
 from torch import Tensor, nn
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import ATTENTION_KINDS
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.data import CachedData, prepare_data
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import Event, Notice, TrainingProgressed

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import ATTENTION_KINDS
-from hilo_nas.cost import count_params
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import ArchConfig
+from hilo_nas.arch.cost import count_params
 from hilo_nas.models import build_model
 from hilo_nas.models.blocks import Block, _build_attention
 

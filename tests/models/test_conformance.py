@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.models import LITv2, build_model, checkpoint_filter_fn, official_state_dict, prepare_for_inference
 
 ASSETS = Path(__file__).parent.parent / "assets"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import ATTENTION_KINDS
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, InferenceFormError, OutOfMemoryError, UsageError
 from hilo_nas.models import LITv2, build_model, prepare_for_inference
 from hilo_nas.models.convert import (

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ArchError
 from hilo_nas.models import HiLo, build_model
 

@@ -8,7 +8,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from hilo_nas.arch import PRESETS, ArchConfig
+from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.errors import ArchError, UsageError
 from hilo_nas.models import LITv2, build_model, build_subject, form_of
 from hilo_nas.models.blocks import ConvFFN

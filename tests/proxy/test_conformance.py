@@ -11,7 +11,7 @@ from hilo_nas.cli import main
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import PROXIES, metric_named, proxy_named, proxy_names, quick_names
-from hilo_nas.study import open_study
+from hilo_nas.study.stored import open_study
 from hilo_nas.testing import DeclarationChecks, ProxyChecks
 
 TOY = Path(__file__).parents[1] / "assets" / "toy"

@@ -13,7 +13,7 @@ from proxy.layers import Linear
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.events import Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore

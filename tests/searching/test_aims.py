@@ -18,7 +18,6 @@ from builders import (
 from fakes import RESOURCES, FakeMachine, speed
 
 from hilo_nas.errors import UsageError
-from hilo_nas.records import Subject
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.optuna_study import FITS, OptunaStudy
@@ -27,6 +26,7 @@ from hilo_nas.searching.samplers import build_sampler
 from hilo_nas.space import LIMITS, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.space.file import build_space
 from hilo_nas.space.limits import violation
+from hilo_nas.study.records import Subject
 
 DIGITS = load_space("litv2_digits")
 OBJECTIVE = build_condition(threads=2)

@@ -9,13 +9,13 @@ from fakes import write_timed_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilo_nas.commands import FLAGS, setting_words
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.config import SHORT_NAMES, nest_settings
 from hilo_nas.searching.config_files import load_config, merge_fields, parse_setting, read_fields
 from hilo_nas.searching.resolve import config_of, plan_of, resolve
 from hilo_nas.space import list_shipped, load_space
+from hilo_nas.text.commands import FLAGS, setting_words
 
 SECTIONS = [field for field in dataclasses.fields(SearchConfig) if field.name != "space"]
 

@@ -19,11 +19,11 @@ from fakes import FULL, RESOURCES, FakeMachine, top1, write_timed_study
 
 from hilo_nas.errors import DeviceError, StorageError, WorkerDiedError
 from hilo_nas.events import ConfirmationForeseen, Notice, SeedScored, TrainingProgressed
-from hilo_nas.front import Front
-from hilo_nas.records import Subject
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.confirm import confirm_front
-from hilo_nas.transitions import fail
+from hilo_nas.study.front import Front
+from hilo_nas.study.records import Subject
+from hilo_nas.study.transitions import fail
 
 
 class LuckyMachine(FakeMachine):

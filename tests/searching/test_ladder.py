@@ -8,12 +8,12 @@ from fakes import RESOURCES, FakeMachine
 
 from hilo_nas.errors import UsageError, WorkerDiedError
 from hilo_nas.events import Notice, RungReached
-from hilo_nas.front import Front
 from hilo_nas.searching.ladder import extrapolate
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.optuna_study import OptunaStudy
 from hilo_nas.searching.raising import raise_budget, raised
 from hilo_nas.searching.samplers import build_sampler
+from hilo_nas.study.front import Front
 
 PLAN = build_plan(images=9 * 64, rungs=(64, 3 * 64))
 LOW, MIDDLE, FULL = PLAN.budgets

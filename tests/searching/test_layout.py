@@ -8,7 +8,7 @@ from builders import build_record, fresh, write_study
 from hilo_nas.errors import RecordError, StorageError
 from hilo_nas.searching.holding import locked
 from hilo_nas.searching.layout import check_layout
-from hilo_nas.study import StoredStudy, open_study
+from hilo_nas.study.stored import StoredStudy, open_study
 
 FILES = [
     "manifest.yaml",

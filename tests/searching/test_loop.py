@@ -12,12 +12,12 @@ from fakes import RESOURCES, FakeMachine, speed
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, StorageError, WorkerDiedError
 from hilo_nas.events import FrontChanged, Notice, TrialFinished, TrialStarted
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.records import SCHEMA_VERSION, Subject, TrialRecord
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.signals import signals_held
 from hilo_nas.space.file import build_space
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.records import SCHEMA_VERSION, Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
 
 SMALL = {
     "patch_size": [2],
@@ -372,7 +372,7 @@ def _shares(space, *, params_m, images_per_s):
     """Of evenly drawn settings, how many break the first limit, and of the rest, how many the second."""
     from random import Random
 
-    from hilo_nas.cost import count_params
+    from hilo_nas.arch.cost import count_params
 
     random = Random(1)
     archs = [space.decode(space.sample(random)) for _ in range(1000)]

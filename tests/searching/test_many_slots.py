@@ -14,7 +14,7 @@ from hilo_nas.searching.confirm import confirm_front
 from hilo_nas.searching.ladder import Ladder
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.raising import raise_budget
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.stored import StoredStudy
 from hilo_nas.testing import HangsError
 
 RUNGS = build_plan(rungs=(300, 1000))

@@ -7,7 +7,7 @@ import pytest
 from builders import build_arch, build_condition
 from fakes import speed, write_speeds
 
-from hilo_nas.cost import count_params
+from hilo_nas.arch.cost import count_params
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import CohortTimed, CostForeseen, DataPrepared, LimitsForeseen, Notice
 from hilo_nas.searching import SearchConfig, dry_run, estimate_cost, run_search

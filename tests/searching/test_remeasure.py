@@ -32,7 +32,6 @@ from hilo_nas.errors import (
     WorkerDiedError,
 )
 from hilo_nas.events import CohortTimed, Notice, SearchFinished
-from hilo_nas.front import Front
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.searching.holding import locked
@@ -40,7 +39,8 @@ from hilo_nas.searching.optuna_study import FITS
 from hilo_nas.searching.remeasure import time_front
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.front import Front
+from hilo_nas.study.stored import StoredStudy
 
 
 @pytest.fixture(autouse=True)

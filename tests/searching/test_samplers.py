@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilo_nas.errors import SpaceExhaustedError, UsageError
-from hilo_nas.pareto import hypervolume
 from hilo_nas.searching.config import SAMPLERS, SearchConfig
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.optuna_study import OptunaStudy
 from hilo_nas.searching.samplers import build_sampler, find_near
 from hilo_nas.space import load_space
 from hilo_nas.space.file import build_space
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.pareto import hypervolume
+from hilo_nas.study.stored import StoredStudy
 
 DIGITS = load_space("litv2_digits")
 

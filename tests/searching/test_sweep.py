@@ -12,11 +12,11 @@ from hilo_nas.bench.making import list_swept
 from hilo_nas.errors import DeviceError, HiloNasError, StudyMismatchError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, OtherProxyScored, SeedScored
-from hilo_nas.records import TrialRecord
 from hilo_nas.searching.config import SearchConfig
 from hilo_nas.searching.sweep import Course, Sweep, run_sweep
-from hilo_nas.states import TrialState
-from hilo_nas.study import StoredStudy
+from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored import StoredStudy
 
 
 @pytest.fixture(autouse=True)

@@ -22,13 +22,13 @@ from fakes import speed, write_speeds, write_timed_study
 
 from hilo_nas.errors import NotFoundError, StudyMismatchError
 from hilo_nas.events import Notice
-from hilo_nas.records import Subject
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.optuna_study import impute
 from hilo_nas.searching.takeover import copy_scored
 from hilo_nas.space import load_space
-from hilo_nas.study import StoredStudy
-from hilo_nas.transitions import rule_out
+from hilo_nas.study.records import Subject
+from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.transitions import rule_out
 
 ARCHS = [build_arch(i) for i in (0, 3, 7, 27)]
 TOP1S = [0.50, 0.40, 0.70, 0.90]

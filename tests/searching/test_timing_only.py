@@ -4,13 +4,13 @@ import pytest
 from builders import TINY, build_arch
 from fakes import speed
 
-from hilo_nas.arch import PRESETS
+from hilo_nas.arch.config import PRESETS
 from hilo_nas.errors import DeviceError, UsageError
 from hilo_nas.events import NetworksTimed, SearchFinished, SearchStarted
-from hilo_nas.manifest import Manifest
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.space import list_networks, load_space
-from hilo_nas.study import open_study
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.stored import open_study
 
 DIGITS = load_space("litv2_digits")
 

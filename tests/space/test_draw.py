@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hilo_nas.cost import count_macs, count_params
+from hilo_nas.arch.cost import count_macs, count_params
 from hilo_nas.errors import UsageError
 from hilo_nas.space import draw_networks, load_space
 from hilo_nas.space.file import build_space

@@ -10,8 +10,8 @@ from builders import TINY, archs, build_measurement
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.arch import N_STAGES, PRESETS
-from hilo_nas.cost import count_params
+from hilo_nas.arch.config import N_STAGES, PRESETS
+from hilo_nas.arch.cost import count_params
 from hilo_nas.errors import UsageError
 from hilo_nas.models import build_model
 from hilo_nas.space import (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hilo_nas.arch import PRESETS
-from hilo_nas.attention_kinds import ATTENTION_KINDS
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import PRESETS
 from hilo_nas.errors import FileFaultsError, NotFoundError
 from hilo_nas.space import SearchSpace, find_space, list_shipped, load_space
 from hilo_nas.space.file import build_space

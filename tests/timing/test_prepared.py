@@ -11,7 +11,7 @@ from timing import layers
 from timm.models.byobnet import MobileOneBlock
 from torch import nn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.measurement import Condition
 from hilo_nas.models import build_model

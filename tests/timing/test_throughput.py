@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import ConversionError, DeviceError, MeasurementError, UsageError
 from hilo_nas.events import NetworkPrepared, Notice, RoundTimed
 from hilo_nas.measurement import (
@@ -21,7 +21,7 @@ from hilo_nas.measurement import (
     Measurement,
     kind_of_device,
 )
-from hilo_nas.rounds import MIN_ROUNDS, fast_seconds
+from hilo_nas.measurement.rounds import MIN_ROUNDS, fast_seconds
 from hilo_nas.timing import throughput
 from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
 from hilo_nas.timing.prepared import Prepared

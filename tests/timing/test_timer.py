@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from hilo_nas.rounds import fast_seconds, ratio
+from hilo_nas.measurement.rounds import fast_seconds, ratio
 from hilo_nas.timing.throughput import summarize
 from hilo_nas.timing.timer import MIN_BLOCK_S, SingleCalls, Stopwatch
 

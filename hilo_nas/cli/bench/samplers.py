@@ -11,8 +11,8 @@ import typer
 
 from hilo_nas.cli.bench.running import Folder, Shown, run_bench
 from hilo_nas.cli.options import Format
-from hilo_nas.commands import command
 from hilo_nas.events import Emit
+from hilo_nas.text.commands import command
 
 if TYPE_CHECKING:
     from hilo_nas.bench.samplers import Replay

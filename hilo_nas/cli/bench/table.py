@@ -10,7 +10,7 @@ import typer
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.searching.config import SearchConfig
-from hilo_nas.states import TrialState
+from hilo_nas.study.states import TrialState
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -38,7 +38,7 @@ def run(
     from hilo_nas.bench.making import make_table, read_sweep
     from hilo_nas.bench.table import TABLE_NAME, collect_table
     from hilo_nas.cli.display import build_display
-    from hilo_nas.study import StoredStudy
+    from hilo_nas.study.stored import StoredStudy
 
     console = build_console()
     with build_display(console) as display:

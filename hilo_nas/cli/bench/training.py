@@ -15,8 +15,8 @@ from hilo_nas.cli.options import Format
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.errors import UsageError
-from hilo_nas.figures import figure
 from hilo_nas.searching.config import SearchConfig
+from hilo_nas.text.figures import figure
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -43,7 +43,7 @@ def run(
     from hilo_nas.bench.making import check_training
     from hilo_nas.bench.training import bench_training
     from hilo_nas.cli.display import build_display
-    from hilo_nas.named_networks import find_network
+    from hilo_nas.evaluation.named_networks import find_network
     from hilo_nas.searching.resolve import plan_of
     from hilo_nas.space import load_space
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hilo_nas.attention_kinds import HASH_BITS, LLOYD_ITERATIONS, N_CLUSTERS
+from hilo_nas.arch.attentions import HASH_BITS, LLOYD_ITERATIONS, N_CLUSTERS
 from hilo_nas.models.attentions.heads import HeadedLayer, join_heads, split_heads
 
 __all__ = ["ClusteredAttention"]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hilo_nas.attention_kinds import elfatt_global_heads
+from hilo_nas.arch.attentions import elfatt_global_heads
 from hilo_nas.models.attentions.heads import HeadedLayer, join_heads, split_heads
 from hilo_nas.models.attentions.windows import cut_windows, join_windows, split_window_heads
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hilo_nas.attention_kinds import POOLED_SIDE
+from hilo_nas.arch.attentions import POOLED_SIDE
 from hilo_nas.errors import UsageError
 from hilo_nas.models.attentions.heads import HeadedLayer, join_heads, split_heads
 from hilo_nas.models.hilo import pad_map

@@ -20,7 +20,7 @@ from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.models.convert.capture import capture, copy_of, to_onnx
 from hilo_nas.models.convert.checked import allowed_share, expected_output, output_share
 from hilo_nas.models.convert.libraries import import_library, refusals
-from hilo_nas.records import write_atomically
+from hilo_nas.study.records import write_atomically
 
 __all__ = ["verify_onnx", "write_onnx"]
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hilo_nas.figures import figure
 from hilo_nas.hashes import short_hash
+from hilo_nas.text.figures import figure
 
 __all__ = ["OPTIONS", "Attempt", "Metric", "Proxy"]
 

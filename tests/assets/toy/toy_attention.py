@@ -1,6 +1,6 @@
 """An attention of another package: every token gets the mean of the map, projected for each head."""
 
-from hilo_nas.attention_kinds import AttentionKind
+from hilo_nas.arch.attentions import AttentionKind
 
 TOY = AttentionKind(
     name="toy",

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.models import build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import network, triton_kernels
 from hilo_nas.models.inference.cuda import TRITON, is_right

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hilo_nas.arch import ArchConfig
-from hilo_nas.attention_kinds import ATTENTION_KINDS
+from hilo_nas.arch.attentions import ATTENTION_KINDS
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import UsageError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import choose_operators, cuda, onednn

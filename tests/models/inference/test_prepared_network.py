@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hilo_nas.arch import ArchConfig
+from hilo_nas.arch.config import ArchConfig
 from hilo_nas.errors import DeviceError, HiloNasError, InferenceFormError
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, prepare_for_inference
 from hilo_nas.models.inference import PreparedLITv2

@@ -1,0 +1,82 @@
+"""Networks that a user names."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from hilo_nas.arch.config import PRESETS, load_arch
+from hilo_nas.errors import NotFoundError, UsageError
+from hilo_nas.study.stored import StoredStudy, open_study
+
+__all__ = ["NamedNetwork", "find_network"]
+
+_SIZED = re.compile(r"(?P<name>.+)@(?P<img_size>[1-9][0-9]{0,5})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedNetwork:
+    """A network that a user named."""
+
+    name: str
+    """As it was named."""
+    subject: dict[str, Any]
+    """What `Entrant.subject` takes."""
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of the condition, and `num_classes`, that its study timed it under; empty for others."""
+
+
+def find_network(name: str) -> NamedNetwork:
+    """Returns the network of a name.
+
+    A name is `STUDY:TRIAL`, `timm:NAME`, a preset, an architecture's YAML file, each with `@SIZE` where the network has
+    its own image size, or `onnx:FILE`, whose file says the size.
+
+    Raises:
+        NotFoundError: There is no such study, trial or file.
+        UsageError: The name is of no such form.
+        ArchError: The file holds no architecture.
+    """
+    if name.startswith("onnx:"):
+        path = Path(name.removeprefix("onnx:"))
+        if not path.is_file():
+            raise NotFoundError(f"there is no file {path}, named by {name}")
+        return NamedNetwork(name=name, subject={"onnx": str(path.absolute())})
+    if (size := name.rpartition("@")[2]) != name and size.isalnum() and not _SIZED.fullmatch(name):
+        raise UsageError(f"the SIZE of NAME@SIZE must be a whole number of pixels, but got {name!r}")
+    if sized := _SIZED.fullmatch(name):
+        found = _find_network(sized["name"])
+        subject = {**found.subject, "img_size": int(sized["img_size"])}
+        return dataclasses.replace(found, name=name, subject=subject)
+    return _find_network(name)
+
+
+def _find_network(name: str) -> NamedNetwork:
+    head, colon, tail = name.rpartition(":")
+    if name in PRESETS:
+        return NamedNetwork(name=name, subject={"arch": PRESETS[name].to_dict()})
+    if name.startswith("timm:"):
+        return NamedNetwork(name=name, subject={"timm": name.removeprefix("timm:")})
+    if colon and tail.isdigit():
+        return _find_trial(name, open_study(head), int(tail))
+    if name.endswith((".yaml", ".yml")):
+        return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
+    raise UsageError(
+        "a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
+        f"{', '.join(PRESETS)}, but got {name!r}. All but onnx:FILE may end with @SIZE."
+    )
+
+
+def _find_trial(name: str, study: StoredStudy, number: int) -> NamedNetwork:
+    manifest = study.manifest
+    records = {record.number: record for record in study.records}
+    if number not in records:
+        raise NotFoundError(f"study {study.name} has no trial {number}: its trials are {', '.join(map(str, records))}")
+    objective = manifest.objective.to_dict()
+    return NamedNetwork(
+        name=name,
+        subject=records[number].subject.to_dict(),
+        defaults={**objective, "num_classes": manifest.data.num_classes},
+    )

@@ -1,0 +1,133 @@
+"""Records and manifests of schema 1, which earlier versions wrote, as those of schema 2.
+
+Schema 1 told an interruption and a retry by texts, named every result `proxy_top1`, stored images/s in place of the
+ratio to the reference, and kept the number of a GPU in its conditions.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from hilo_nas.errors import RecordError
+from hilo_nas.measurement import PROTOCOL, Condition
+from hilo_nas.measurement.plain import read_value
+from hilo_nas.measurement.rounds import ratio
+
+__all__ = ["upgraded", "upgraded_manifest"]
+
+_INTERRUPTED, _RAISED, _RETRY = "interrupted before it finished", "due again: the budget was raised", "retry"
+"""Texts that stood for a mark: the begin of a reason, a reason, and the begin of an origin."""
+_SAMPLED = "sampler"
+_NAMES = {"proxy_top1": "value", "proxy_top1_se": "standard_error"}
+_RATIOS = {
+    "images_per_s": "ratio",
+    "images_per_s_spread": "ratio_spread",
+    "images_per_s_low": "ratio_low",
+    "images_per_s_high": "ratio_high",
+}
+_DERIVED = ("ratios", "calibration_error")
+"""Figures that follow from the rounds and the calibration in force."""
+_MEDIAN_PROTOCOL = 1
+"""The protocol that compared networks by the median of the rounds' ratios."""
+_INDEX = re.compile(r"(?:^|(?<=@))cuda:?[0-9]+(?=$|-)")
+"""A GPU with its number, as a device or in a condition's label."""
+
+
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a record of schema 1 as those of schema 2; wrong ones stay for the reader to name.
+
+    Raises:
+        RecordError: A list or a mapping is something else.
+    """
+    found = {**values, "schema_version": 2}
+    if "is_interrupted" not in values:
+        reason = str(values.get("reason") or "")
+        found["is_interrupted"] = values.get("state") == "failed" and reason.startswith(_INTERRUPTED)
+        found["is_raised"] = reason == _RAISED
+    kind, _, number = str(values.get("origin", _SAMPLED)).partition(":")
+    if kind == _RETRY and number.isdecimal():
+        found["origin"] = _SAMPLED
+    for name in ("scores", "other_scores"):
+        found[name] = [_renamed(score) for score in _items(values, name)]
+    found["measurements"] = [_measurement(item) for item in _items(values, "measurements")]
+    found["imputed"] = _renamed(values.get("imputed", {}))
+    found["violations"] = _relabelled(values.get("violations", {}))
+    return found
+
+
+def upgraded_manifest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a manifest of schema 1 as those of schema 2; wrong ones stay for the reader to name.
+
+    Raises:
+        RecordError: A condition has no calibration.
+    """
+    found = {**values, "schema_version": 2, "limits": _relabelled(values.get("limits", {}))}
+    conditions, calibrations = found.pop("conditions", None), found.pop("calibrations", None)
+    found.pop("device", None)  # each calibration has it
+    if not isinstance(conditions, list) or not isinstance(calibrations, dict):
+        raise RecordError("conditions must be a list and calibrations a mapping by their labels")
+    calibrations = _relabelled(calibrations)
+    found["timings"] = []
+    for item in conditions:
+        condition = _without_index(item)
+        label = read_value(Condition, condition).label()
+        if label not in calibrations:
+            raise RecordError(f"calibrations must hold one per condition, but none is of {label}")
+        found["timings"].append({"condition": condition, "calibration": calibrations[label]})
+    return found
+
+
+def _without_number(name: str) -> str:
+    """Returns a device, a condition's label or a limit's name without the number of a GPU."""
+    return _INDEX.sub("cuda", name)
+
+
+def _items(values: Mapping[str, Any], name: str) -> list[Any]:
+    items = values.get(name, [])
+    if not isinstance(items, list):
+        raise RecordError(f"{name} must be a list, but got {items!r:.80}")
+    return items
+
+
+def _renamed(fields: Any) -> Any:
+    return {_NAMES.get(name, name): item for name, item in fields.items()} if isinstance(fields, dict) else fields
+
+
+def _relabelled(fields: Any) -> Any:
+    return {_without_number(name): item for name, item in fields.items()} if isinstance(fields, dict) else fields
+
+
+def _without_index(condition: Any) -> Any:
+    if isinstance(condition, dict) and isinstance(condition.get("device"), str):
+        return {**condition, "device": _without_number(condition["device"])}
+    return condition
+
+
+def _measurement(fields: Any) -> Any:
+    """The measurement with its ratio to the reference, from its rounds; without rounds the reference's speed is 1."""
+    if not isinstance(fields, dict):
+        return fields
+    found = {_RATIOS.get(name, name): item for name, item in fields.items() if name not in _DERIVED}
+    found["condition"] = _without_index(found.get("condition"))
+    try:
+        relative = _ratio(fields) or fields["images_per_s"]
+        reference = fields["images_per_s"] / relative
+        found["reference_images_per_s"] = reference
+        for old, new in _RATIOS.items():
+            if fields.get(old) is not None:
+                found[new] = fields[old] / reference
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise RecordError(f"a measurement cannot be read: {error!r}") from error
+    return found
+
+
+def _ratio(fields: Mapping[str, Any]) -> float | None:
+    own, reference = fields["call_seconds"], fields["reference_seconds"]
+    if not own or not reference:
+        return None
+    if fields.get("protocol", PROTOCOL) <= _MEDIAN_PROTOCOL:
+        return float(statistics.median(fields["ratios"]))
+    return ratio(own, reference)

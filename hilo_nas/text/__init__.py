@@ -1,0 +1,1 @@
+"""Numbers, durations, plurals and commands as text."""
