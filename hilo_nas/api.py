@@ -71,10 +71,13 @@ class Study(StoredStudy):
                 be told from them.
 
         Raises:
+            UsageError: `which` is none of these.
             RecordError: A record cannot be understood.
         """
         from hilo_nas.report import build_front_frame, build_trials_frame
 
+        if which not in ("all", "front", "near"):
+            raise UsageError(f"which must be all, front or near, but got {which!r}")
         if which == "all":
             return build_trials_frame(self.front())
         return build_front_frame(self.front(), ties=which == "near")
@@ -203,7 +206,8 @@ def search(
 ) -> Study:
     """Makes or resumes a study, searches, and returns the study.
 
-    Every trial is stored when it ends. After Ctrl-C, a kill or an error, the same call resumes the study.
+    Every trial is stored when it ends. After Ctrl-C, a kill or an error, a call with the study's name resumes it, up to
+    the number of networks that it was to measure; `trials` asks for more, and `until_trials` may be repeated.
 
     Args:
         space: A shipped space's name or a YAML file; `litv2_digits` for a new study if left out.
@@ -267,8 +271,9 @@ def search(
 
 
 def estimate_cost(
-    config: ConfigLike,
+    space: str | Path | None = None,
     *,
+    config: ConfigLike | None = None,
     settings: Mapping[str, Any] | None = None,
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
@@ -278,7 +283,8 @@ def estimate_cost(
     Makes and changes no study, but fills the image cache.
 
     Args:
-        config: The search.
+        space: A shipped space's name or a YAML file.
+        config: All settings.
         settings: Single settings by name; they come before `config`.
         on_event: Receives the events.
         evaluator: Measures and trains; this machine if left out.
@@ -287,11 +293,11 @@ def estimate_cost(
         HiloNasError: As the search itself would.
 
     Example:
-        >>> hilo_nas.estimate_cost({"space": "litv2_digits", "search": {"trials": 40}}).total_s
+        >>> hilo_nas.estimate_cost("litv2_digits", settings={"search.trials": 40}).total_s
     """
     from hilo_nas.searching import estimate_cost as estimate
 
-    return estimate(load_config(config, settings or {}), on_event, evaluator=evaluator)
+    return estimate(load_config(config, settings or {}, {"space": space}), on_event, evaluator=evaluator)
 
 
 def remeasure(
@@ -302,6 +308,7 @@ def remeasure(
     everything: bool = False,
     seconds: float | None = None,
     config: ConfigLike | None = None,
+    settings: Mapping[str, Any] | None = None,
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
 ) -> Study:
@@ -315,6 +322,7 @@ def remeasure(
         seconds: Seconds per network at most.
         config: Settings, of which these are read: `timing.device`, `timing.seconds`, `study.idle_timeout_s`, and
             `study.name`, which is `into`.
+        settings: Single settings by name; they come before `config`.
         on_event: Receives the events of the timing.
         evaluator: Measures; this machine if left out.
 
@@ -329,7 +337,9 @@ def remeasure(
     """
     from hilo_nas.searching import RemeasureRequest, run_remeasure
 
-    asked = load_config(config, {}, {"timing.device": device, "timing.seconds": seconds, "study.name": into})
+    asked = load_config(
+        config, settings or {}, {"timing.device": device, "timing.seconds": seconds, "study.name": into}
+    )
     request = RemeasureRequest(
         study=str(study.path if isinstance(study, StoredStudy) else study),
         device=asked.timing.device,
@@ -421,6 +431,8 @@ def measure(
     asked = load_config(config, settings or {}, given)
     if num_classes < 1:
         raise UsageError(f"num_classes must be at least 1, but got {num_classes}")
+    if not networks or isinstance(networks, str):
+        raise UsageError(f"networks must be a list of at least one name, but got {networks!r}")
     with (
         tempfile.TemporaryDirectory() as logs,
         evaluator_or_local(

@@ -109,6 +109,8 @@ def test_trials_are_a_frame_with_types(study):
     front = study.trials("front")
     assert list(front.index) == [member.number for member in study.front().members]
     assert front["images_per_s"].is_monotonic_decreasing
+    with pytest.raises(UsageError, match="which must be all, front or near, but got 'frond'"):
+        study.trials("frond")
     assert set(study.trials("near").index) == {*front.index, *study.front().ties}
 
 
@@ -162,6 +164,9 @@ def test_networks_are_measured_side_by_side(machine, study):
     assert "<table" in measured._repr_html_()
     with pytest.raises(UsageError, match="num_classes must be at least 1"):
         hilo_nas.measure(["litv2_small"], num_classes=0)
+    for networks in ([], "litv2_small"):
+        with pytest.raises(UsageError, match="networks must be a list of at least one name"):
+            hilo_nas.measure(networks)
 
 
 def test_a_study_is_timed_again_here_or_elsewhere(machine, study):
@@ -172,7 +177,7 @@ def test_a_study_is_timed_again_here_or_elsewhere(machine, study):
 
 
 def test_a_cost_is_estimated_without_a_study(machine, studies):
-    cost = hilo_nas.estimate_cost({"space": "litv2_digits", "search": {"trials": 40}}, settings=SETTINGS)
+    cost = hilo_nas.estimate_cost("litv2_digits", config={"search": {"trials": 40}}, settings=SETTINGS)
     assert cost.trials == 40
     assert not (studies / "litv2_digits").exists()
 

@@ -12,8 +12,9 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from scipy.stats import kendalltau
+import numpy as np
 
+from hilo_nas.bench.taus import all_pairs, tau
 from hilo_nas.measurement import rounds
 
 __all__ = ["STATISTICS", "Resolution", "compare_statistics", "cv", "relative", "resolve"]
@@ -60,10 +61,9 @@ def resolve(passes: Sequence[Speeds]) -> Resolution:
     anchored = [cv([speeds[name] for speeds in passes]) for name in names]
     centred = [relative(speeds) for speeds in passes]
     cvs = [cv([speeds[name] for speeds in centred]) for name in names]
-    taus = [
-        float(kendalltau([first[name] for name in names], [second[name] for name in names]).statistic)
-        for first, second in itertools.combinations(passes, 2)
-    ]
+    values = [np.array([speeds[name] for name in names]) for speeds in passes]
+    pairs = all_pairs(len(names))
+    taus = [tau(first, second, pairs) for first, second in itertools.combinations(values, 2)]
     return Resolution(
         cv_anchored_median=statistics.median(anchored),
         cv_anchored_max=max(anchored),

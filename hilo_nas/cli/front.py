@@ -68,6 +68,7 @@ def _build_content(study: StoredStudy) -> dict[str, Any]:
         "front": [
             {
                 **record.to_dict(),
+                **_speed_of(record),
                 "seeds": record.score.seeds if record.score else 0,
                 "on_front_probability": probabilities[record.number],
                 "verdict": verdict_name(record.measurement) if record.measurement else None,
@@ -81,6 +82,14 @@ def _build_content(study: StoredStudy) -> dict[str, Any]:
         "anchors": standings["anchor"],
         "peers": standings["peer"],
     }
+
+
+def _speed_of(record: TrialRecord) -> dict[str, float | None]:
+    """Returns a record's images/s with the 95 % interval."""
+    measured = record.measurement
+    low, high = (measured and measured.images_per_s_interval) or (None, None)
+    speed = measured.images_per_s if measured else None
+    return {"images_per_s": speed, "images_per_s_low": low, "images_per_s_high": high}
 
 
 def print_front(study: StoredStudy, console: Console) -> None:

@@ -70,7 +70,7 @@ def _print(timing: Measured, output: Format, console: Console) -> None:
         }
         echo(json.dumps(content, indent=1))
     elif timing.measurements:
-        _print_cohort_table(frame.to_dict("records"), console)
+        _print_cohort_table(timing, frame.to_dict("records"), console)
         first = next(iter(timing.measurements.values()))
         console.print(
             f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ± half of the 95 % interval; "
@@ -86,7 +86,7 @@ def _print(timing: Measured, output: Format, console: Console) -> None:
             errors.print(f"{name} could not be timed: {error}", soft_wrap=True)
 
 
-def _print_cohort_table(rows: Sequence[Mapping[Any, Any]], console: Console) -> None:
+def _print_cohort_table(timing: Measured, rows: Sequence[Mapping[Any, Any]], console: Console) -> None:
     """Prints a row per network: speed with its interval, ratio to the first, latency, memory."""
     columns = [
         Column("network", [row["name"] for row in rows], justify="left"),
@@ -94,8 +94,8 @@ def _print_cohort_table(rows: Sequence[Mapping[Any, Any]], console: Console) -> 
         Column(
             "images/s",
             [
-                with_spread(row["images_per_s"], (row["images_per_s_high"] - row["images_per_s_low"]) / 2)
-                for row in rows
+                with_spread(own.images_per_s, own.images_per_s_half_width)
+                for own in (timing.measurements[row["name"]] for row in rows)
             ],
         ),
         Column(

@@ -120,7 +120,7 @@ def _print_cost(config: SearchConfig, console: Console) -> None:
     from hilo_nas.cli.display import build_display
 
     with build_display(console) as display:
-        cost = api.estimate_cost(config, on_event=display)
+        cost = api.estimate_cost(config=config, on_event=display)
     console.print(
         f"{duration(cost.timing_s)} timing + {duration(cost.training_s)} training per trial "
         f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in all)\n"

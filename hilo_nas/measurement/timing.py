@@ -13,6 +13,7 @@ from hilo_nas.measurement.condition import Condition, DeviceIdentity
 from hilo_nas.measurement.contention import Contention, find_contention
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.measurement.plain import Count, NonNegative, Positive, Size, check_type, read_value
+from hilo_nas.text.figures import is_wide
 
 __all__ = ["LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
 
@@ -191,11 +192,14 @@ class Measurement:
 
     @property
     def images_per_s_interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of images/s themselves; None of protocol 1, which knew no interval."""
+        """The 95 % interval of images/s, even on a logarithmic scale where it is wide; None of protocol 1."""
         if self.images_per_s_low is None or self.images_per_s_high is None:
             return None
-        half_width = self.images_per_s_half_width
-        return max(self.images_per_s - half_width, 0.0), self.images_per_s + half_width
+        value, half_width = self.images_per_s, self.images_per_s_half_width
+        if is_wide(value, half_width):
+            factor = math.exp(half_width / value)
+            return value / factor, value * factor
+        return value - half_width, value + half_width
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:

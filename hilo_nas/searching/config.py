@@ -21,6 +21,7 @@ from hilo_nas.searching.config_checks import SAMPLERS, list_faults
 from hilo_nas.text.durations import parse_duration
 
 __all__ = [
+    "LISTS",
     "SAMPLERS",
     "SHORT_NAMES",
     "DataConfig",
@@ -271,11 +272,16 @@ LISTS = frozenset(
 """Fields that hold several values."""
 
 
-def nest_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings by name as sections of fields; those that are None or empty are left out."""
+def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> dict[str, Any]:
+    """Returns settings by name as sections of fields.
+
+    Args:
+        settings: Values by name; empty tuples are left out.
+        keep_none: Keep what is None, which then replaces an earlier value.
+    """
     fields: dict[str, Any] = {}
     for name, value in settings.items():
-        if value is None or value == ():
+        if (value is None and not keep_none) or value == ():
             continue
         section, dot, field = name.partition(".")
         plain = str(value) if isinstance(value, Path) else value

@@ -36,14 +36,16 @@ def load_config(
         RecordError: The file is a manifest that cannot be understood.
     """
     layers: list[Mapping[str, Any]] = []
-    if isinstance(base, SearchConfig):
-        layers.append(base.to_dict())
-    elif isinstance(base, str | Path):
+    if isinstance(base, str | Path):
         layers.append(_read_file(Path(base)))
+    elif isinstance(base, Mapping):
+        layers.append(SearchConfig.from_dict(base).to_dict())
+    elif isinstance(base, SearchConfig):
+        layers.append(base.to_dict())
     elif base is not None:
-        layers.append(base)
+        raise UsageError(f"a configuration must be a SearchConfig, a mapping or a file, but got {base!r:.80}")
     if isinstance(settings, Mapping):
-        layers.append(nest_settings(settings))
+        layers.append(nest_settings(settings, keep_none=True))
     else:
         layers.append(_join(parse_setting(text) for text in settings))
     return SearchConfig.from_dict(merge_fields(*layers, nest_settings(given or {})))

@@ -125,7 +125,7 @@ def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
         "proxy.rung_ratio": DEFAULT_RATIO,
         "search.sampler": DEFAULT_SAMPLER if proxy.gives_scores else RANDOM,
         "search.seed": 0,
-        "search.trials": len(config.search.networks) or suggested.get("trials", DEFAULT_TRIALS),
+        "search.until_trials": len(config.search.networks) or suggested.get("trials", DEFAULT_TRIALS),
     }
 
 
@@ -139,8 +139,8 @@ def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
     """
     defaults = defaults_of(config, space)
     unused = proxy_named(config.proxy.name or defaults["proxy.name"]).unused_options
-    if config.search.until_trials is not None:
-        del defaults["search.trials"]
+    if config.search.trials is not None:
+        del defaults["search.until_trials"]
     missing = [name for name in defaults if name not in unused and config.value(name) is None]
     return config.replace({name: defaults[name] for name in missing})
 

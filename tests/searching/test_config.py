@@ -186,7 +186,10 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
 def test_a_resolved_configuration_means_the_same_and_stays_as_it_is(name):
     space = load_space(name)
     full = resolve(SearchConfig.of(), space)
-    assert (full.timing.batch_size, full.search.trials) == (space.defaults["batch_size"], space.defaults["trials"])
+    assert (full.timing.batch_size, full.search.until_trials) == (
+        space.defaults["batch_size"],
+        space.defaults["trials"],
+    )
     assert (
         plan_of(full, space).hash("data") == plan_of(SearchConfig.of(), space).hash("data") or name == "litv2_tabular"
     )

@@ -9,7 +9,7 @@ from hilo_nas.cli.text import verbatim
 __all__ = ["app"]
 
 app = App(
-    help="Benches of this machine: what it resolves, layers, backbones, other code, samplers; kept in benchmarks/.",
+    help="Benches of this machine: what it resolves, layers, backbones, other code, samplers.",
 )
 app.command("ruler", help=ruler.HELP, epilog=verbatim(ruler.EXAMPLES))(ruler.run)
 app.command("attention", help=attention.HELP, epilog=verbatim(attention.EXAMPLES))(attention.run)
