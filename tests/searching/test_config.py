@@ -64,6 +64,18 @@ def test_a_configuration_survives_yaml(options):
     assert SearchConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
 
+def test_a_base_of_another_kind_or_with_a_fault_is_refused():
+    with pytest.raises(UsageError, match="timing must be a section of fields, but got 3"):
+        load_config({"timing": 3}, {}, {"timing.device": "cpu"})
+    with pytest.raises(UsageError, match="a configuration must be a SearchConfig, a mapping or a file, but got 3"):
+        load_config(3)
+
+
+def test_none_takes_a_value_of_the_base_away():
+    config = load_config({"timing": {"seconds": 0.5, "batch_size": 8}}, {"timing.seconds": None})
+    assert (config.timing.seconds, config.timing.batch_size) == (None, 8)
+
+
 @given(OPTIONS)
 def test_a_configuration_survives_the_words_of_a_command(options):
     config = SearchConfig.of(**options)
