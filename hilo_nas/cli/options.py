@@ -8,20 +8,14 @@ from typing import Annotated
 import typer
 
 from hilo_nas.cli.completion import complete_space, complete_study
-from hilo_nas.cli.settings import help_of
 
 __all__ = [
-    "Device",
     "Format",
-    "ImgSize",
     "OptionalSpace",
     "OptionalStudy",
     "Output",
-    "Precision",
-    "ProxyImgSize",
     "SpaceArgument",
     "StudyArgument",
-    "Threads",
 ]
 
 
@@ -53,9 +47,3 @@ OptionalStudy = Annotated[
     ),
 ]
 Output = Annotated[Format, typer.Option("--format", help="How to write it.")]
-
-Device = Annotated[str | None, typer.Option(help=help_of("timing.device"))]
-Precision = Annotated[str, typer.Option(help=help_of("timing.precision"))]
-Threads = Annotated[int | None, typer.Option(help=help_of("timing.threads"))]
-ImgSize = Annotated[int | None, typer.Option(help=help_of("timing.img_size"))]
-ProxyImgSize = Annotated[int | None, typer.Option(help=help_of("proxy.img_size"))]

@@ -12,7 +12,8 @@ from rich.markup import escape
 from hilo_nas.cli.apps import App
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
-from hilo_nas.cli.options import Format, ImgSize, Output, ProxyImgSize, SpaceArgument
+from hilo_nas.cli.options import Format, Output, SpaceArgument
+from hilo_nas.cli.settings import help_of
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.space import LIMITS, SearchSpace, count_space, list_shipped, load_space, report_dead_knobs
@@ -22,6 +23,8 @@ __all__ = ["app"]
 
 app = App(help="Look at search spaces.")
 
+ImgSize = Annotated[int | None, typer.Option(help=help_of("timing.img_size"))]
+ProxyImgSize = Annotated[int | None, typer.Option(help=help_of("proxy.img_size"))]
 NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier.")]
 
 

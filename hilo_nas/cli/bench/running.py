@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format
+from hilo_nas.cli.settings import help_of
 from hilo_nas.cli.tables import Column, print_columns
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
@@ -23,8 +24,11 @@ from hilo_nas.events import Emit
 if TYPE_CHECKING:
     from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
 
-__all__ = ["Folder", "Shown", "deliver", "run_bench", "spell_command"]
+__all__ = ["Device", "Folder", "Precision", "Shown", "Threads", "deliver", "run_bench", "spell_command"]
 
+Device = Annotated[str | None, typer.Option(help=help_of("timing.device"))]
+Precision = Annotated[str, typer.Option(help=help_of("timing.precision"))]
+Threads = Annotated[int | None, typer.Option(help=help_of("timing.threads"))]
 Shown = Annotated[Format, typer.Option("--format", help="How to write it.")]
 Folder = Annotated[
     Path | None,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilo_nas.cli.bench.running import Folder, Shown, run_bench, spell_command
-from hilo_nas.cli.options import Device, Format, Precision, Threads
+from hilo_nas.cli.bench.running import Device, Folder, Precision, Shown, Threads, run_bench, spell_command
+from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
