@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import json
 import os
 import re
@@ -284,8 +282,7 @@ def load_records(folder: Path) -> list[TrialRecord]:
     """
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder} must be the folder of the trials, but is a file. Restore it from a copy.")
-    with _collection_paused():
-        records = [_load_record(path) for path in _record_paths(folder)]
+    records = [_load_record(path) for path in _record_paths(folder)]
     return sorted(records, key=lambda record: record.number)
 
 
@@ -293,18 +290,6 @@ def forms_under(label: str, records: Iterable[TrialRecord]) -> set[str]:
     """Returns the implementations that the LITv2 networks of some records were timed in, under a condition's label."""
     measured = [record.measurements_by_condition().get(label) for record in records if record.subject.arch]
     return {measurement.form for measurement in measured if measurement is not None}
-
-
-@contextlib.contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Pauses garbage collection, which would go through thousands of records again and again; they hold no cycle."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _record_paths(folder: Path) -> Iterator[Path]:
