@@ -14,13 +14,16 @@ import yaml
 
 from hilo_nas.cli import main
 from hilo_nas.cli.app import app
-from hilo_nas.space import list_shipped
+from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
+from hilo_nas.searching.config_files import render_config
+from hilo_nas.searching.resolve import resolve
+from hilo_nas.space import list_shipped, load_space
 
 pytestmark = pytest.mark.slow
 
 SEEDS = 6
-CASES = {"record": 100, "manifest": 100, "space": 80, "arguments": 120}
-"""Of each seed: 2,400 in all."""
+CASES = {"record": 100, "manifest": 100, "space": 80, "arguments": 120, "configuration": 60}
+"""Of each seed: 2,760 in all."""
 LONGEST_S = 20
 ASSETS = Path(__file__).parents[1] / "assets" / "schema_1"
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -199,6 +202,24 @@ def test_a_damaged_space(run, seed, tmp_path):
         else:
             path.write_bytes(torn(text, random))
         run(*random.choice([["space", "show", "mine.yaml"], ["space", "check", "mine.yaml"]]))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_damaged_configuration(run, seed, tmp_path):
+    random = Random(f"configuration {seed}")
+    for _ in range(CASES["configuration"]):
+        folder = study_for(random, tmp_path / "studies" / "s")
+        name = random.choice(list(list_shipped()))
+        text = render_config(resolve(SearchConfig.of(space=name), load_space(name)))
+        if random.random() < 0.3:
+            text = (folder / "manifest.yaml").read_text()
+        path = tmp_path / "mine.yaml"
+        if random.random() < 0.7:
+            path.write_text(yaml.safe_dump(mutated(yaml.safe_load(text), random)))
+        else:
+            path.write_bytes(torn(text, random))
+        setting = f"{random.choice(list(SHORT_NAMES.values()))}={random.choice(TEXTS)}"
+        run("config", "--config", "mine.yaml", *random.choice([[], ["--set", setting]]))
 
 
 def commands(group=None, words=()):
