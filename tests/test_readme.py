@@ -119,10 +119,9 @@ def made(tmp_path_factory):
     write_table(build_table(), table.path / TABLE_NAME)
     (home / "out").mkdir()
     (home / "out/arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
-    (home / "out-edge").mkdir()
-    (home / "out-edge/arch.yaml").write_text(yaml.safe_dump(TINY.to_dict()))
     train = {"model_kwargs": TINY.to_dict(), "num_classes": 10, "img_size": 32}
     (home / "out/train.yaml").write_text(yaml.safe_dump(train))
+    shutil.copytree(home / "out", home / "out-edge")
     torch.save(build_model(TINY, num_classes=10).state_dict(), home / "CHECKPOINT")
     (home / "search.yaml").write_text(render_config(SearchConfig.of(space="litv2_cifar")))
     (home / "deploy").mkdir()

@@ -15,6 +15,7 @@ from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Event, Notice, OtherProxyScored, SeedScored
 from hilo_nas.measurement import ProxyScore
+from hilo_nas.proxy.kinds import proxy_names
 from hilo_nas.searching.study_tasks import StudyTasks
 from hilo_nas.study.records import Subject, TrialRecord
 
@@ -101,10 +102,17 @@ class ProxyErrand(Errand):
         return [tasks.score(self.subject, self.seed, plan=tasks.plan.for_comparison(self.name))]
 
     def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
-        """See `Errand.added`; one that is not comparable any more is replaced."""
+        """See `Errand.added`; one that is not comparable any more is replaced.
+
+        The scores are in the order of the registry, whichever of several workers ended first.
+        """
         score = dataclasses.replace(score, plan_hash=self.plan_hash)
         others = [other for other in record.other_scores if other.metric != score.metric]
-        return dataclasses.replace(record, other_scores=(*others, score))
+        known = proxy_names()
+        ordered = sorted(
+            (*others, score), key=lambda own: known.index(own.metric) if own.metric in known else len(known)
+        )
+        return dataclasses.replace(record, other_scores=tuple(ordered))
 
     def told(self, score: ProxyScore, done: int, total: int) -> Event:
         """See `Errand.told`."""

@@ -51,7 +51,11 @@ def _texts(value: Any) -> list[str]:
         return [str(value).lower()]
     if not isinstance(value, list | tuple):
         return [str(value)]
-    return list(value) if all(isinstance(item, str) for item in value) else [",".join(map(str, value))]
+    return (
+        list(value)
+        if all(isinstance(item, str) for item in value)
+        else [",".join(repr(item).removesuffix(".0") for item in value)]
+    )
 
 
 def setting_text(name: str, value: Any) -> str:
