@@ -1,4 +1,4 @@
-"""Follow a search by its events and stop it by a rule of your own.
+"""Follow a search by its events and stop it by a custom rule.
 
     python examples/watch_events.py STUDY_FOLDER
 

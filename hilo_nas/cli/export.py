@@ -22,7 +22,8 @@ HELP = """Write the files that a trainer, a runtime or a tool needs for a trial,
 
 timm: a training config with the architecture, its provenance, and a launcher for timm's other scripts. onnx: one ONNX
 file for deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
-EXAMPLES = """Examples: hilo-nas export my-gpu --trial 17 --format timm -o out/
+EXAMPLES = """Examples:
+hilo-nas export my-gpu --trial 17 --format timm -o out/
 hilo-nas export my-gpu --min-images-per-s 900 --format timm -o out/
 hilo-nas export out/arch.yaml --format onnx --weights best.pth.tar -o deploy/
 hilo-nas export my-gpu --format optuna -o my-gpu.db"""
@@ -45,10 +46,14 @@ def run(
     ],
     trial: Annotated[int | None, typer.Option(help="The trial's number.")] = None,
     min_images_per_s: Annotated[
-        float | None, typer.Option(help="The most accurate trial that keeps at least this measured speed with 95 %.")
+        float | None,
+        typer.Option(
+            help="The most accurate trial that keeps at least this speed with 95 %; else the likeliest, and a warning."
+        ),
     ] = None,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %.")
+        float | None,
+        typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %; else likewise."),
     ] = None,
     knee: Annotated[bool, typer.Option("--knee", help="The trial at the knee of the front.")] = False,
     format_: Annotated[

@@ -93,7 +93,7 @@ def _speed_of(record: TrialRecord) -> dict[str, float | None]:
 
 
 def print_front(study: StoredStudy, console: Console) -> None:
-    """Prints the front as a table, with the conditions of its figures and how it stands to each anchor and peer.
+    """Prints the front as a table, with the conditions of its figures and a comparison with each anchor and baseline.
 
     Args:
         study: The study.

@@ -219,7 +219,7 @@ def test_a_damaged_configuration(run, seed, tmp_path):
         else:
             path.write_bytes(torn(text, random))
         setting = f"{random.choice(list(SHORT_NAMES.values()))}={random.choice(TEXTS)}"
-        run("config", "--config", "mine.yaml", *random.choice([[], ["--set", setting]]))
+        run("config", "--config", "mine.yaml", *random.choice([[], ["--set", setting]]))  # which asserts
 
 
 def commands(group=None, words=()):

@@ -65,16 +65,14 @@ def is_whole(text):
     return len(text.split()) > 3 or text == "hilo-nas search"
 
 
-@pytest.mark.parametrize("text", sorted(set(commands_in(WRITTEN))))
+@pytest.mark.parametrize("text", sorted(filter(is_whole, set(commands_in(WRITTEN)))))
 def test_every_command_of_the_guides_parses(text):
-    if is_whole(text):
-        parse(text)
+    assert parse(text).command.name in text.split()
 
 
-@pytest.mark.parametrize(("name", "text"), IN_HELP)
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, text in IN_HELP if is_whole(text)])
 def test_every_command_of_a_help_parses(name, text):
-    if is_whole(text):
-        parse(text)
+    assert parse(text).command.name in text.split()
 
 
 def test_helps_show_examples():

@@ -1,4 +1,4 @@
-"""`hilo-nas bench`: claims about speed that anyone can make again on the machine at hand."""
+"""`hilo-nas bench`: benchmarks of this machine."""
 
 from __future__ import annotations
 

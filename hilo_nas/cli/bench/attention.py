@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "HiLo beside plain, reduced, windowed and linear attention, layer by layer, as in the LITv2 paper."
+HELP = "HiLo compared with plain, reduced, windowed and linear attention, layer by layer, as in the LITv2 paper."
 EXAMPLES = "Example:\nhilo-nas bench attention --device cpu --batch-size 64 --quick"
 
 

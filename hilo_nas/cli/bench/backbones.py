@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "LITv2 beside its peers from timm, each as it comes and in the form that is fastest here."
+HELP = "LITv2 compared with networks from timm, each as it comes and in the form that is fastest here."
 EXAMPLES = "Example:\nhilo-nas bench backbones --device cuda --precision fp16"
 
 

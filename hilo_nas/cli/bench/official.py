@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "LITv2 here beside the official code: outputs, images/s, training steps; with the same weights, side by side."
+HELP = "LITv2 here compared with the official code, with the same weights: outputs, images/s, training steps."
 EXAMPLES = "Example:\nhilo-nas bench official --checkout LITv2 --batch-size 1 --batch-size 8"
 
 
