@@ -43,7 +43,7 @@ def main(folder: str, patience: int = 3) -> None:
         hilo_nas.search(
             "litv2_digits",
             study=folder,
-            trials=20,
+            until_trials=20,
             device="cpu",
             proxy_images=640,
             settings=settings,
