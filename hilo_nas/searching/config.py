@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,7 @@ class SearchConfig:
                 kept = {key: item for key, item in value.items() if key in own and item is not None}
                 for key in [*kept]:
                     try:
-                        kept[key] = _spread(key, kept[key])
+                        kept[key] = _coerce_text(key, kept[key])
                     except UsageError as error:
                         faults.append(f"{name}.{key}: {error}")
                         del kept[key]
@@ -272,6 +273,15 @@ LISTS = frozenset(
 """Fields that hold several values."""
 
 
+_NUMBERS = frozenset(
+    field.name
+    for kind in _SECTIONS.values()
+    for field in dataclasses.fields(kind)
+    if str(field.type).startswith("float")
+)
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
 def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> dict[str, Any]:
     """Returns settings by name as sections of fields.
 
@@ -292,15 +302,20 @@ def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> di
     return fields
 
 
-def _spread(field: str, value: Any) -> Any:
-    """Returns a value as its field holds it: one text may stand for a list, a range or a duration."""
+def _coerce_text(field: str, value: Any) -> Any:
+    """Returns a value as its field holds it: a text may be one item of a list, a range, a duration or 1e-3.
+
+    YAML 1.1, which PyYAML reads, takes 1e-3 and 1.5e3 as text: no decimal point, no sign of the exponent.
+    """
     if not isinstance(value, str):
         return value
     if field in LISTS:
         return (value,)
     if field.endswith("timeout_s"):
         return parse_duration(value)
-    return parse_range(value) if field == "value_range" else value
+    if field == "value_range":
+        return parse_range(value)
+    return float(value) if _EXPONENT.fullmatch(value) and field in _NUMBERS else value
 
 
 def _unknown(name: str, known: list[str]) -> str:

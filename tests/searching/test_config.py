@@ -76,6 +76,13 @@ def test_none_takes_a_value_of_the_base_away():
     assert (config.timing.seconds, config.timing.batch_size) == (None, 8)
 
 
+def test_a_number_with_an_exponent_and_no_point_is_a_number():
+    settings = ["study.checkpoint_mib=1e-05", "timing.seconds=2E0", "limits.min_images_per_s=1.5e3"]
+    config = load_config(None, settings, {})
+    assert (config.study.checkpoint_mib, config.timing.seconds, config.limits.min_images_per_s) == (1e-05, 2.0, 1500.0)
+    assert load_config(None, ["study.name=1e5"], {}).study.name == "1e5"
+
+
 @given(OPTIONS)
 def test_a_configuration_survives_the_words_of_a_command(options):
     config = SearchConfig.of(**options)
