@@ -1,7 +1,7 @@
 """Evidence that constant load on one core is seen: run it on an otherwise idle machine with two cores.
 
-    python benchmarks/constant_load.py timings FOLDER [RUNS]   loaded and quiet timings: how many are `contended`
-    python benchmarks/constant_load.py searches FOLDER         two quiet searches and two under load: tau of speeds
+    python -m benchmarks.constant_load timings FOLDER [RUNS]   loaded and quiet timings: how many are `contended`
+    python -m benchmarks.constant_load searches FOLDER         two quiet searches and two under load: tau of speeds
 
 The load is one process that computes without a pause. FOLDER takes locks, caches, studies and `timings.json`.
 """
@@ -19,18 +19,18 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from builders import fresh
 from scipy.stats import kendalltau
 
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
 from hilo_nas.events import Event
 from hilo_nas.measurement import Condition
-from hilo_nas.measurement.rounds import verdict_name, verdict_of
+from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.space import load_space
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored import open_study
+from hilo_nas.study.stored_study import open_study
 from hilo_nas.timing import Entrant
 
 NETWORKS = 3
@@ -70,7 +70,8 @@ def time_networks(folder: Path, runs: int) -> None:
         str(i): Entrant(subject={"arch": arch.to_dict()}, condition=condition, num_classes=10)
         for i, arch in enumerate(archs)
     }
-    counts, rows = {False: 0, True: 0}, []
+    counts: dict[bool, int] = {False: 0, True: 0}
+    rows: list[dict[str, Any]] = []
     with LocalEvaluator(folder, purpose="evidence of constant load") as evaluator:
         calibration = run_task(evaluator, Time(condition=condition), ignore).calibration
         task = Time(condition=condition, entries=entries, calibration=calibration, seconds=SECONDS_EACH)
@@ -79,7 +80,7 @@ def time_networks(folder: Path, runs: int) -> None:
                 with load(is_loaded):
                     timing = run_task(evaluator, task, ignore)
                 timed = [timing.measurements[name] for name in entries]
-                verdicts = [verdict_of(measurement).verdict for measurement in timed]
+                verdicts = [verdict_name(measurement) for measurement in timed]
                 are_contended = [verdict == "contended" for verdict in verdicts]
                 counts[is_loaded] += all(are_contended) if is_loaded else any(are_contended)
                 state, speeds = timed[0].device_state, [measurement.images_per_s for measurement in timed]
@@ -113,10 +114,16 @@ def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, Tri
             time.sleep(load_after_s)
             stack.enter_context(load())
         process.wait()
-    records = [record for record in fresh(open_study(name)).records if record.measurement]
-    speeds = [(r.number, round(r.measurement.images_per_s), verdict_name(r.measurement)) for r in records]
+    records = [record for record in open_study(name).records if record.measurement]
+    speeds = [(r.number, round(speed_of(r)), r.measurement and verdict_name(r.measurement)) for r in records]
     print(f"{name}: exit {process.returncode}; (trial, images/s, verdict) {speeds}", flush=True)
     return {record.key: record for record in records}
+
+
+def speed_of(record: TrialRecord) -> float:
+    """Returns images/s of a timed network."""
+    assert record.measurement is not None
+    return record.measurement.images_per_s
 
 
 def compare_searches(folder: Path) -> None:
@@ -132,7 +139,7 @@ def compare_searches(folder: Path) -> None:
 
 def tau(one: Mapping[str, TrialRecord], other: Mapping[str, TrialRecord], keys: set[str]) -> float:
     """Returns Kendall's tau between the speeds of the same networks in two searches."""
-    columns = [[records[key].measurement.images_per_s for key in sorted(keys)] for records in (one, other)]
+    columns = [[speed_of(records[key]) for key in sorted(keys)] for records in (one, other)]
     return float(kendalltau(*columns).statistic)
 
 

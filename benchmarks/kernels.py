@@ -1,6 +1,6 @@
 """Kernels of one LITv2-S call on a CUDA device, by torch's profiler: where the time goes below the level of stages.
 
-python benchmarks/kernels.py [FORM] [BATCH] [PRECISION]     FORM: eager or compiled; eager, 64 and fp16 if left out
+python -m benchmarks.kernels [FORM] [BATCH] [PRECISION]     FORM: eager or compiled; eager, 64 and fp16 if left out
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.measurement import Condition
-from hilo_nas.timing.prepared import prepare
+from hilo_nas.timing.prepared_network import prepare
 
 WARM_UP_CALLS, CALLS = 6, 20
 GROUPS = {
@@ -41,7 +41,7 @@ def report(form: str, batch_size: int, precision: str) -> None:
         network = prepare({"arch": PRESETS["litv2_small"].to_dict()}, condition, num_classes=1000)
         for _ in range(WARM_UP_CALLS):
             network.call()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         for _ in range(CALLS):
             network.call()

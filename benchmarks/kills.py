@@ -1,6 +1,6 @@
 """Evidence that a search survives kill -9: of its process and of its workers, at random moments.
 
-    python benchmarks/kills.py FOLDER [--kills 60] [--seed 0]
+    python -m benchmarks.kills FOLDER [--kills 60] [--seed 0]
 
 Searches `litv2_digits` on scikit-learn's digits with short timings and trainings. Half of the kills hit the search,
 which is then resumed, the others one of its workers. Before each kill the records on disk are read. At the end a search
@@ -27,7 +27,7 @@ from typing import Any
 from hilo_nas.errors import RecordError
 from hilo_nas.study.records import TrialRecord, load_records
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 STUDY = "kills"
 SEARCH = [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", "--study", STUDY, "--device", "cpu"]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Event, ignore_event
 from hilo_nas.measurement import Condition, Measurement
-from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
-from hilo_nas.searching.config_files import load_config
-from hilo_nas.searching.resolve import condition_options, config_of
+from hilo_nas.searching.configuration.config_files import load_config
+from hilo_nas.searching.configuration.resolve import condition_options, config_of
+from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored import StoredStudy, open_study
-from hilo_nas.study.stored import list_studies as list_stored
+from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.study.stored_study import list_studies as list_stored
 from hilo_nas.text.figures import figure
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from hilo_nas.space import SearchSpace, load_space
 from hilo_nas.study.manifest import DataIdentity, Manifest
 from hilo_nas.study.records import Subject, TrialRecord, write_record
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import interrupt
 from hilo_nas.text.one_line import one_line
 

@@ -1,4 +1,5 @@
 import atexit
+import ctypes
 import os
 import shutil
 import signal
@@ -24,11 +25,14 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from fakes import FakeMachine  # noqa: E402
 from PIL import Image  # noqa: E402
+from planted import Answers, Load, Machine  # noqa: E402
 
 from hilo_nas.data import CachedData, prepare_data  # noqa: E402
 from hilo_nas.data.reading import ReadOptions  # noqa: E402
 from hilo_nas.events import Event  # noqa: E402
+from hilo_nas.testing import FakeEvaluator, use_evaluator  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +94,82 @@ def prepare(events: list[Event]) -> Callable[..., CachedData]:
         return prepare_data(str(source), img_size, val_data=val, options=reading, emit=events.append)
 
     return run
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_DISABLED = 2
+"""SS_DISABLE of Linux's signal.h."""
+
+
+@pytest.fixture(autouse=True)
+def plain_signals() -> None:
+    """Lets handlers run on the usual stack: conversions to OpenVINO in this process leave another one that is gone.
+
+    The first signal after tests/models/test_convert.py would else end the process with a segmentation fault.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "sigaltstack"):
+        libc.sigaltstack(ctypes.byref(_SignalStack(None, _DISABLED, 0)), None)
+
+
+@pytest.fixture(autouse=True)
+def quick_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def machine():
+    """A fake machine, which searches and re-timings of this process find instead of the real one."""
+    machine = FakeMachine()
+    with use_evaluator(machine):
+        yield machine
+
+
+@pytest.fixture(autouse=True)
+def studies_here(tmp_path, monkeypatch):
+    """Studies lie where a command typed here would look for them, so that messages name them and not their paths."""
+    monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def planted_machine():
+    """Class of machines with planted noise."""
+    return Machine
+
+
+@pytest.fixture
+def evaluator():
+    """Builds a fake evaluator: `evaluator(seconds_of, machine=..., failing=..., count=...)`."""
+
+    def build(seconds_of, *, machine=None, failing=lambda name: None, count=None):
+        quiet = Machine()
+        return FakeEvaluator(Answers(seconds_of, machine=machine or (lambda: quiet), failing=failing, count=count))
+
+    return build
+
+
+@pytest.fixture
+def load():
+    return Load()
+
+
+_MIGRATIONS: dict[str, Any] = {}
+"""Optuna's migrations by their folder: to read them takes longer than a search here."""
+
+
+@pytest.fixture
+def quick_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads Optuna's migrations once and not for each database."""
+    from alembic.script import ScriptDirectory
+
+    read = ScriptDirectory.from_config
+
+    def read_once(config: Any) -> Any:
+        place = config.get_main_option("script_location")
+        if place not in _MIGRATIONS:
+            _MIGRATIONS[place] = read(config)
+        return _MIGRATIONS[place]
+
+    monkeypatch.setattr(ScriptDirectory, "from_config", staticmethod(read_once))

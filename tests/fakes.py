@@ -22,7 +22,7 @@ from hilo_nas.errors import DeviceError, HiloNasError, NoCheckpointError, UsageE
 from hilo_nas.evaluation import Count, DeviceReport, Inspect, Preparation, Prepare, Scoring, Time, Timing
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.measurement import find_contention
-from hilo_nas.searching.study_tasks import Resources
+from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.space import find_params
 from hilo_nas.study.records import Subject
 from hilo_nas.testing import FakeEvaluator

@@ -70,7 +70,7 @@ def module_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """The room of `hilo_nas.space.file` is `space`; the package's own face has none."""
+    """The room of `hilo_nas.space.space_file` is `space`; the package's own face has none."""
     first, second = (".".join(module.split(".")[1:end]) for end in (2, 3))
     return second if second in FLOORS else first
 
@@ -255,9 +255,10 @@ def test_no_function_has_many_parameters():
 
 WALK = {
     *("__init__", "api"),
-    *("searching.__init__", "searching.config", "searching.config_checks", "searching.config_files"),
-    *("searching.resolve", "searching.setting", "searching.session", "searching.resume", "searching.dry_run"),
-    *("searching.sweep", "bench.making", "bench.proxy_check", "bench.training"),
+    *("searching.__init__", "searching.session", "searching.forecast.dry_run"),
+    *(f"searching.configuration.{name}" for name in ("search_config", "config_checks", "config_files", "resolve")),
+    *("searching.opening.study_setup", "searching.opening.resume"),
+    *("searching.sweeps.listing", "searching.sweeps.sweep", "bench.proxy_check.proxy_check"),
 }
 """Modules below the command line that know a whole `SearchConfig`; all others take the values that they read."""
 
@@ -276,8 +277,8 @@ def knows_config(text: str) -> bool:
     "text",
     [
         "from hilo_nas.searching import SearchConfig",
-        "from hilo_nas.searching.config import SearchConfig as Config",
-        "if TYPE_CHECKING:\n    from hilo_nas.searching.config import SearchConfig",
+        "from hilo_nas.searching.configuration.search_config import SearchConfig as Config",
+        "if TYPE_CHECKING:\n    from hilo_nas.searching.configuration.search_config import SearchConfig",
         "def run(config: hilo_nas.SearchConfig): pass",
     ],
 )

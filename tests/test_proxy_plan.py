@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import ProxyPlan, mean_score
-from hilo_nas.proxy.kinds.training import RECIPE
+from hilo_nas.proxy.kinds.short_training import RECIPE
 
 STORED = Path(__file__).parent / "assets" / "schema_1" / "protocol_1" / "manifest.yaml"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hilo_nas
-from hilo_nas.searching.config import SHORT_NAMES
+from hilo_nas.searching.configuration.search_config import SHORT_NAMES
 
 GOLDEN = Path(__file__).parent / "assets" / "public_names.txt"
 

@@ -1,5 +1,6 @@
 """README and docs: commands and Python run on a machine that times and trains nothing, and what they name exists."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -9,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from bench.checkouts import write_checkout
-from bench.tables import build_table
 from builders import TINY, build_device
+from checkouts import write_checkout
 from fakes import FakeMachine
 from PIL import Image
+from replay_tables import build_table
 from test_floors import FLOORS
 
-from hilo_nas.bench.table import TABLE_NAME, write_table
+from benchmarks.tables.table import TABLE_NAME, write_table
 from hilo_nas.cli import main
 from hilo_nas.models import build_model
 from hilo_nas.searching import SearchConfig
-from hilo_nas.searching.config import SHORT_NAMES
-from hilo_nas.searching.config_files import render_config
+from hilo_nas.searching.configuration.config_files import render_config
+from hilo_nas.searching.configuration.search_config import SHORT_NAMES
 from hilo_nas.space import load_space
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 ROOT = Path(__file__).parents[1]
@@ -46,33 +47,36 @@ def prose(text):
     return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
+PROGRAMS = r"hilo-nas |python -m benchmarks\.(official|releases|samplers|tables|training) "
 CONSOLE = [line.strip() for text in GUIDES.values() for block in blocks(text, "console") for line in block.splitlines()]
-COMMANDS = [line for line in dict.fromkeys(CONSOLE) if line.startswith("hilo-nas ")]
+COMMANDS = [line for line in dict.fromkeys(CONSOLE) if re.match(PROGRAMS, line)]
 PYTHON = [(name, block) for name, text in GUIDES.items() for block in blocks(text, "python")]
 INLINE = [
     " ".join(code.split())
     for name, text in GUIDES.items()
     if name != OLD_NAMES
-    for code in re.findall(r"`(hilo-nas [^`]+)`", prose(text))
+    for code in re.findall(rf"`((?:{PROGRAMS})[^`]+)`", prose(text))
 ]
 """Commands inside sentences, which name the source of a figure."""
 OPTIONS = (ROOT / "tests/assets/options.txt").read_text().splitlines()
-BENCHES = sorted({line.split(":")[0] for line in OPTIONS if line.startswith("bench ")})
+BENCHMARKS = ("official", "releases", "samplers", "tables", "training")
 GROUPS = ("bench", "proxy", "data", "space", "cache")
-WORKING = ("search", "remeasure", "proxy check", "bench table")
+WORKING = ("search", "remeasure", "proxy check", "tables")
 """Commands that write a study."""
 
 LESS = {
     "search": "--trials 2",
     "proxy check": "--networks 4",
-    "bench official": "--network litv2_small --batch-size 1 --no-training",
-    "bench table": "--networks 2",
-    "bench samplers": "--seeds 1 --sampler random",
-    "bench training": "out/arch.yaml --device cpu --data digits --steps 1 --set proxy.batch_size=8",
+    "official": "--network litv2_small --batch-size 1 --no-training",
+    "tables": "--networks 2",
+    "samplers": "--seeds 1 --sampler random",
+    "training": "out/arch.yaml --device cpu --data digits --steps 1 --set proxy.batch_size=8",
 }
 """Options that are added to a command, so that it ends soon, and needs no GPU where no evaluator does its work."""
 UNTIL = ("--until-trials 100", "--until-trials 20")
-WITHOUT_EVALUATOR = ("bench samplers", "bench training")
+WITHOUT_EVALUATOR = ("samplers", "training")
+TIMING = ("measure", "official", "releases", "samplers", "training")
+"""Commands that time and write no study, besides those of `bench`."""
 
 
 class Machine(FakeMachine):
@@ -145,8 +149,10 @@ def options_in(text):
 
 
 def words_of(command):
-    """The words of a command's name."""
+    """The words of a command's name; that of a benchmark is its module."""
     words = command.split()
+    if words[0] == "python":
+        return words[2].removeprefix("benchmarks.")
     return " ".join(words[1:3] if words[1] in GROUPS and len(words) > 2 else words[1:2])
 
 
@@ -162,8 +168,8 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(home, command):
-    arguments = shlex.split(command.replace(*UNTIL).partition(" > ")[0])[1:]
-    name = words_of(command)
+    name, is_benchmark = words_of(command), command.startswith("python")
+    arguments = shlex.split(command.replace(*UNTIL).partition(" > ")[0])[3 if is_benchmark else 1 :]
     if UNTIL[0] not in command:
         arguments += LESS.get(name, "").split()
     if name == "export":
@@ -173,13 +179,14 @@ def test_every_command_runs(home, command):
     has_studies = name in WORKING
     evaluator = Machine() if has_studies else FakeEvaluator()
     with use_evaluator(evaluator if has_studies else lambda logs, **options: evaluator):
-        assert main(arguments) == 0
-    asks = has_studies or name == "measure" or name.startswith("bench ")
+        run = importlib.import_module(f"benchmarks.{name}.__main__").main if is_benchmark else main
+        assert run(arguments) == 0
+    asks = has_studies or name in TIMING or name.startswith("bench ")
     assert bool(evaluator.submitted) == (asks and name not in WITHOUT_EVALUATOR)
 
 
 def test_every_command_of_the_tool_is_shown():
-    known = {line.split(":")[0] for line in OPTIONS if not line.startswith("-")}
+    known = {line.split(":")[0] for line in OPTIONS if not line.startswith("-")} | set(BENCHMARKS)
     assert {words_of(command) for command in COMMANDS} == known
 
 
@@ -235,7 +242,11 @@ def test_the_front_that_is_shown_is_that_of_the_stored_study(home, capsys):
 
 
 @pytest.mark.parametrize("command", sorted(set(INLINE)))
-def test_a_command_inside_a_sentence_has_the_options_that_it_names(command):
+def test_a_command_inside_a_sentence_has_the_options_that_it_names(command, capsys):
+    if command.startswith("python"):
+        importlib.import_module(f"benchmarks.{words_of(command)}.__main__").main(["--help"])
+        assert options_in(command) <= options_in(capsys.readouterr().out)
+        return
     own = {
         line.split(": ")[1].split()[0].split("/--no-")[0]
         for line in OPTIONS
@@ -244,8 +255,11 @@ def test_a_command_inside_a_sentence_has_the_options_that_it_names(command):
     assert options_in(command) <= own | {"--help"}
 
 
-def test_every_option_that_is_named_exists():
+def test_every_option_that_is_named_exists(capsys):
     known = {word for line in OPTIONS for word in re.findall(r"--[a-z-]+", line)} | {"--help"}
+    for name in BENCHMARKS:
+        importlib.import_module(f"benchmarks.{name}.__main__").main(["--help"])
+    known |= options_in(capsys.readouterr().out)
     for name, text in GUIDES.items():
         if name != OLD_NAMES:
             codes = re.findall(r"`([^`]+)`", prose(text))

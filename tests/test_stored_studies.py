@@ -14,19 +14,32 @@ from fakes import FakeMachine
 from hilo_nas.cli import main
 from hilo_nas.errors import StudyMismatchError
 from hilo_nas.measurement import PROTOCOL
-from hilo_nas.proxy.kinds.training import RECIPE
+from hilo_nas.proxy.kinds.short_training import RECIPE
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
-from hilo_nas.searching.optuna_study import OptunaStudy
-from hilo_nas.searching.samplers import build_sampler
+from hilo_nas.searching.configuration.resolve import plan_of
+from hilo_nas.searching.sampling.optuna_study import OptunaStudy
+from hilo_nas.searching.sampling.samplers import build_sampler
+from hilo_nas.space import load_space
 from hilo_nas.study.csv_files import render_trials
 from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.stored import STUDIES_VARIABLE, StoredStudy
+from hilo_nas.study.stored_study import STUDIES_VARIABLE, StoredStudy
 from hilo_nas.testing import use_evaluator
 
 FOLDER = Path(__file__).parents[1] / "studies"
 # Those that the folder's README tells of; others that lie there are a developer's own.
 STUDIES = [FOLDER / name for name in re.findall(r"^\* `([^`]+)`:", (FOLDER / "README.md").read_text(), re.MULTILINE)]
+
+
+def test_the_stored_sample_is_of_the_default_first_rung_and_none_of_it_diverged():
+    folder = StoredStudy(FOLDER / "cifar10-sample")
+    manifest, records = fresh(folder).manifest, fresh(folder).records
+    plan = plan_of(SearchConfig.of(space="litv2_cifar"), load_space("litv2_cifar"))
+    assert manifest.plan.budgets == plan.budgets[:1]
+    trained = [record.score for record in records if record.state == "complete"]
+    assert len(trained) == 100
+    assert {score.images_seen for score in trained} == set(manifest.plan.budgets)
+    assert min(score.value for score in trained) > 3 / manifest.data.num_classes
 
 
 def test_there_are_stored_studies():

@@ -73,15 +73,15 @@ def patches_in(text: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     "text",
     [
-        "monkeypatch.setattr('hilo_nas.study.stored.open_study', fake)",
+        "monkeypatch.setattr('hilo_nas.study.stored_study.open_study', fake)",
         "import hilo_nas.searching\nmonkeypatch.setattr(hilo_nas.searching, 'run_search', fake)",
         "from hilo_nas import study as module\nwith MonkeyPatch.context() as p: p.setattr(module, '_NAME', fake)",
-        "from hilo_nas.study.stored import Study\nmonkeypatch.delattr(Study, 'write')",
-        "from hilo_nas.study.stored import Study\nstudy = Study(path)\nmonkeypatch.setattr(study, 'write', fake)",
+        "from hilo_nas.study.stored_study import Study\nmonkeypatch.delattr(Study, 'write')",
+        "from hilo_nas.study.stored_study import Study\nstudy = Study(path)\nmonkeypatch.setattr(study, 'write', fake)",
         "from hilo_nas import a, b\nfor module in (a, b):\n    monkeypatch.setattr(module, 'run', fake)",
         "from hilo_nas.export import EXPORTERS\nmonkeypatch.setitem(EXPORTERS, 'timm', fake)",
         "from unittest import mock\nfrom hilo_nas import study\nwith mock.patch.object(study, 'slug'): pass",
-        "from unittest.mock import patch\n@patch('hilo_nas.study.stored.slug')\ndef test(slug): pass",
+        "from unittest.mock import patch\n@patch('hilo_nas.study.stored_study.slug')\ndef test(slug): pass",
     ],
 )
 def test_a_patch_would_be_seen(text):
@@ -89,7 +89,7 @@ def test_a_patch_would_be_seen(text):
 
 
 def test_patches_of_the_surroundings_are_none():
-    text = "import os\nfrom hilo_nas.study.stored import Study\n{}".format
+    text = "import os\nfrom hilo_nas.study.stored_study import Study\n{}".format
     assert not list(patches_in(text("monkeypatch.setattr(os, 'replace', Study)")))
     assert not list(patches_in(text("monkeypatch.setattr('os.cpu_count', lambda: 3)")))
 

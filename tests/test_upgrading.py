@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hilo_nas.searching.config import SHORT_NAMES
+from hilo_nas.searching.configuration.search_config import SHORT_NAMES
 from hilo_nas.text.commands import FLAGS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "upgrading.md").read_text(encoding="utf-8")

@@ -232,7 +232,7 @@ _OWN = (
     ),
     AttentionKind(
         name="msa",
-        layer=f"{_LAYERS}.plain:MSA",
+        layer=f"{_LAYERS}.self_attention:MSA",
         uses=("num_heads",),
         params=_four_projections,
         macs=_msa_macs,

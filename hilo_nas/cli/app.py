@@ -22,7 +22,7 @@ from hilo_nas.cli.console import build_console, echo, prepare_streams
 from hilo_nas.cli.text import verbatim
 from hilo_nas.errors import HiloNasError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_app"]
 
 _EPILOG = """A small search that needs no data: hilo-nas search
 
@@ -119,35 +119,39 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--version" in arguments[:1]:
         arguments = ["--version", "space", "list"]  # a group wants a subcommand before it looks at its options
+    return run_app(app, "hilo-nas", arguments, debug="--debug" in arguments)
+
+
+def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = False) -> int:
+    """Runs the commands of an app, prints its errors, and returns the exit code.
+
+    Args:
+        app: The commands.
+        name: Name of the program in usage messages.
+        arguments: Words of the command line after that name.
+        debug: Raise errors instead of printing them.
+    """
     prepare_streams()
     errors = build_console(stderr=True)
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="hilo-nas", standalone_mode=False)
+        code = typer.main.get_command(app).main(args=arguments, prog_name=name, standalone_mode=False)
         code = code if isinstance(code, int) else 0
     except _UsageProblem as error:
         error.show()
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except HiloNasError as error:
-        if "--debug" in arguments:
-            raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, markup=True)
-        return error.exit_code
     except BrokenPipeError:
-        return 1  # whoever read our output has left
-    except OSError as error:
-        if "--debug" in arguments:
-            raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, markup=True)
-        return 1
+        return 1  # the reader of the output has ended
     except Exception as error:
-        if "--debug" in arguments:
+        if debug:
             raise
-        text = escape(f"{type(error).__name__}: {error}. This is a fault of hilo-nas: --debug shows where.")
-        errors.print(f"[bold red]error:[/] {text}", soft_wrap=True, markup=True)
-        return 1
+        text = str(error)
+        if not isinstance(error, HiloNasError | OSError):
+            text = f"{type(error).__name__}: {text}. This is a fault of hilo-nas: --debug shows where."
+        errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, markup=True)
+        return error.exit_code if isinstance(error, HiloNasError) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
     if code == 130:  # typer turns Ctrl-C into this code, or passes it on

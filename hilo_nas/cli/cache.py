@@ -14,7 +14,7 @@ from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.events import Event, Notice
-from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.plurals import count_of
 
 __all__ = ["app"]

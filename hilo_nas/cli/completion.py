@@ -15,7 +15,7 @@ __all__ = ["complete_export_format", "complete_setting", "complete_space", "comp
 
 def complete_study(incomplete: str) -> list[str]:
     """Returns the names of the stored studies that begin so."""
-    from hilo_nas.study.stored import list_studies
+    from hilo_nas.study.stored_study import list_studies
 
     try:
         return _beginning(incomplete, [study.path.name for study in list_studies()])
@@ -32,7 +32,7 @@ def complete_space(incomplete: str) -> list[str]:
 
 def complete_setting(incomplete: str) -> list[tuple[str, str]]:
     """Returns the settings that begin so, as `section.field=`, each with what it means."""
-    from hilo_nas.searching.config import SearchConfig
+    from hilo_nas.searching.configuration.search_config import SearchConfig
 
     config = SearchConfig()
     settings = [

@@ -7,8 +7,8 @@ import dataclasses
 from hilo_nas.cli.console import echo
 from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.searching.config import SearchConfig
-from hilo_nas.searching.config_files import render_config
+from hilo_nas.searching.configuration.config_files import render_config
+from hilo_nas.searching.configuration.search_config import SearchConfig
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -27,7 +27,7 @@ def run(
     space: OptionalSpace = None,
 ) -> None:
     """Prints the settings."""
-    from hilo_nas.searching.resolve import DEFAULT_SPACE, resolve
+    from hilo_nas.searching.configuration.resolve import DEFAULT_SPACE, resolve
     from hilo_nas.space import load_space
 
     name = space or config.space or DEFAULT_SPACE

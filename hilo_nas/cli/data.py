@@ -15,8 +15,8 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import verbatim
-from hilo_nas.searching.config import SearchConfig
-from hilo_nas.searching.resolve import reading_of
+from hilo_nas.searching.configuration.resolve import reading_of
+from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.plurals import count_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Write a contact sheet: six images of each class, as networks are trained on them."""
     from hilo_nas.cli.display import build_display
-    from hilo_nas.data.prepare import prepare_data
+    from hilo_nas.data.prepared_images import prepare_data
     from hilo_nas.data.sheet import check_target, write_sheet
 
     check_target(output, force=force)

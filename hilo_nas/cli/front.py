@@ -12,7 +12,6 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import confirm_command, remeasure_command
 from hilo_nas.cli.options import Format, OptionalStudy, Output
-from hilo_nas.cli.stored_table import find_stored_table, print_table_front
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
 from hilo_nas.cli.text import describe_proxy
@@ -23,7 +22,7 @@ from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command, setting_words
 from hilo_nas.text.figures import figure, is_wide
 from hilo_nas.text.plurals import agree
@@ -41,10 +40,7 @@ def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
         print_studies(output, build_console())
         return
     opened = open_study(study)
-    table = find_stored_table(opened)
-    if table is not None:
-        print_table_front(opened, table, output, build_console())
-    elif output is Format.table:
+    if output is Format.table:
         print_front(opened, build_console())
     elif output is Format.csv:
         echo(render_front(opened.front(), ties=True), nl=False)

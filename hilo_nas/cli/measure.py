@@ -16,7 +16,7 @@ from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.options import Format, Output
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.tables import Column, print_fitting
-from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.figures import figure, with_spread
 
 if TYPE_CHECKING:

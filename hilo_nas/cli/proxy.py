@@ -14,11 +14,11 @@ from hilo_nas.cli.options import Format
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import verbatim
 from hilo_nas.proxy.kinds import quick_names
-from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.commands import command, setting_words
 
 if TYPE_CHECKING:
-    from hilo_nas.bench.proxy_check import ProxyCheck
+    from hilo_nas.bench.proxy_check.proxy_check import ProxyCheck
     from hilo_nas.study.manifest import Manifest
 
 __all__ = ["app"]
@@ -65,12 +65,12 @@ def check(
     folder: Folder = None,
 ) -> None:
     """Compares them."""
-    from hilo_nas.bench.agreement_report import report_agreement
-    from hilo_nas.bench.making import read_sweep
-    from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
+    from hilo_nas.bench.proxy_check.agreement_report import report_proxy_check
+    from hilo_nas.bench.proxy_check.proxy_check import ProxyCheck, run_proxy_check
     from hilo_nas.cli.display import build_display
     from hilo_nas.report import can_draw, check_folder
-    from hilo_nas.study.stored import StoredStudy, open_study
+    from hilo_nas.searching.sweeps.listing import read_sweep
+    from hilo_nas.study.stored_study import StoredStudy, open_study
 
     progress = build_console(stderr=True)
     if folder is not None:
@@ -88,8 +88,8 @@ def check(
     with build_display(progress) as display:
         given = config if space is None else dataclasses.replace(config, space=space)
         read, found, study = read_sweep(given, display, unread=("study.reuse",))
-        checked = check_proxy(read, found, study, asked, display)
-    report = report_agreement(
+        checked = run_proxy_check(read, found, study, asked, display)
+    report = report_proxy_check(
         checked.agreement,
         study=study.name,
         command=_spell(read, StoredStudy(study.path).manifest, asked),
@@ -107,7 +107,7 @@ def _spell(config: SearchConfig, manifest: Manifest, check: ProxyCheck) -> str:
     Space, device and images are those of the study where the configuration leaves them out. A file or folder of images
     is named without its path: reports are kept, and name no folder of this machine.
     """
-    from hilo_nas.searching.resolve import config_of
+    from hilo_nas.searching.configuration.resolve import config_of
 
     fields = config.to_dict()
     space = fields.pop("space", None) or config_of(manifest).space

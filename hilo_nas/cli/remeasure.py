@@ -9,7 +9,7 @@ import typer
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import StudyArgument
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.configuration.search_config import SearchConfig
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
@@ -31,13 +31,11 @@ def run(
 ) -> None:
     """Times the networks again and prints the front."""
     from hilo_nas import api
-    from hilo_nas.bench.table import refresh_table
     from hilo_nas.cli.display import build_display
     from hilo_nas.cli.front import print_front
 
     console = build_console()
     with build_display(console) as display:
         measured = api.remeasure(study, everything=everything, config=config, on_event=display)
-    refresh_table(measured)
     print_front(measured, console)
     console.print(f"Records: {measured.path}", soft_wrap=True)

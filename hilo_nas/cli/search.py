@@ -12,7 +12,7 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
 from hilo_nas.cli.text import duration
-from hilo_nas.searching.config import SearchConfig
+from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.commands import FLAGS
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from hilo_nas.cli.completion import complete_setting, complete_study
-from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
-from hilo_nas.searching.config_files import load_config
+from hilo_nas.searching.configuration.config_files import load_config
+from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.text.commands import FLAGS
 
 __all__ = ["help_of", "takes_settings"]

@@ -13,7 +13,6 @@ from hilo_nas.cli.console import build_console
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
-from hilo_nas.cli.stored_table import find_stored_table, print_table_status
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.measurement.rounds import verdict_name
@@ -21,7 +20,7 @@ from hilo_nas.space import limit_text
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.figures import share_text
 from hilo_nas.text.plurals import count_of
 
@@ -40,10 +39,7 @@ def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
         print_studies(output, build_console())
         return
     opened = open_study(study)
-    table = find_stored_table(opened)
-    if table is not None:
-        print_table_status(opened, table, output)
-    elif output is Format.table:
+    if output is Format.table:
         _print_progress(opened, _Progress.of(opened), build_console(soft_wrap=True))
     else:
         echo_content(dataclasses.asdict(_Progress.of(opened)), output)

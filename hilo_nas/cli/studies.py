@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 
 from rich.console import Console
 
 from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.options import Format
-from hilo_nas.cli.stored_table import stored_table_path
 from hilo_nas.cli.tables import Column, print_fitting
 from hilo_nas.errors import HiloNasError
-from hilo_nas.study.stored import STUDIES_VARIABLE, StoredStudy, list_studies, studies_folder
+from hilo_nas.study.stored_study import STUDIES_VARIABLE, StoredStudy, list_studies, studies_folder
 from hilo_nas.text.commands import command
 
 __all__ = ["print_studies"]
@@ -67,14 +65,9 @@ def _print_table(rows: list[_Row], console: Console) -> None:
 
 def _read(study: StoredStudy) -> _Row:
     try:
-        manifest, table = study.manifest, stored_table_path(study)
-        if table is None:
-            measured, total = sum(map(manifest.counts, study.records)), manifest.trials
-            front = len(study.front().members) if manifest.plan.declaration.gives_scores else None
-        else:
-            with table.open(encoding="utf-8", newline="") as file:
-                measured = total = sum(1 for _ in csv.DictReader(file))
-            front = None
+        manifest = study.manifest
+        measured = sum(map(manifest.counts, study.records))
+        front = len(study.front().members) if manifest.plan.declaration.gives_scores else None
     except (HiloNasError, OSError, ValueError) as error:
         return _Row(study=study.path.name, fault=str(error))
     return _Row(
@@ -83,7 +76,7 @@ def _read(study: StoredStudy) -> _Row:
         device=manifest.device.model,
         condition=manifest.objective.label(),
         measured=measured,
-        total=total,
+        total=manifest.trials,
         front=front,
         created=manifest.created_at,
     )

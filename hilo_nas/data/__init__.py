@@ -8,7 +8,7 @@ from hilo_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hilo_nas.data.cache import CacheEntry, clear_caches, default_cache_dir, list_caches
-    from hilo_nas.data.prepare import CachedData, prepare_data
+    from hilo_nas.data.prepared_images import CachedData, prepare_data
 
 __all__ = [
     "CacheEntry",
@@ -21,11 +21,11 @@ __all__ = [
 
 _HOMES = {
     "CacheEntry": "cache",
-    "CachedData": "prepare",
+    "CachedData": "prepared_images",
     "clear_caches": "cache",
     "default_cache_dir": "cache",
     "list_caches": "cache",
-    "prepare_data": "prepare",
+    "prepare_data": "prepared_images",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -18,9 +18,9 @@ import numpy as np
 
 from hilo_nas.data.broken import BrokenImages
 from hilo_nas.data.decode import DecodedImage, decode_image, describe_broken, parse_colour, unlimited_pillow
+from hilo_nas.data.decoding_memory import DecodingMemory, TooLargeError
 from hilo_nas.data.deep import DeepImage
 from hilo_nas.data.image_sets import FORMAT, digest_files, write_meta
-from hilo_nas.data.memory import DecodingMemory, TooLargeError
 from hilo_nas.data.ranges import DeepImages
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.sources import Layout, Sample, Source, SourceSpec

@@ -30,7 +30,7 @@ from hilo_nas.data.spot_checks import find_changed, take_samples
 from hilo_nas.errors import NotFoundError, StorageError
 from hilo_nas.events import DataPrepared, Emit, Notice
 from hilo_nas.files.home import home_folder
-from hilo_nas.files.plain import check_plain, read_text
+from hilo_nas.files.plain_files import check_plain, read_text
 
 __all__ = [
     "CacheEntry",

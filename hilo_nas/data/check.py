@@ -12,7 +12,7 @@ from hilo_nas.data.copies import find_scarce
 from hilo_nas.data.faults import Fault, LabeledSet, find_faults, find_overlaps
 from hilo_nas.data.formats import describe_kinds
 from hilo_nas.data.held_out import number_labels
-from hilo_nas.data.prepare import read_set
+from hilo_nas.data.prepared_images import read_set
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import parse_source
 from hilo_nas.data.summary import SetSummary, summarize_set

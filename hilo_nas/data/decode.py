@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps
 
+from hilo_nas.data.decoding_memory import DecodingMemory
 from hilo_nas.data.deep import DeepImage, DeepValues, fit_deep
 from hilo_nas.data.formats import describe_impostor
-from hilo_nas.data.memory import DecodingMemory
-from hilo_nas.data.stored import TIFF_HEADS, describe_tiff, find_reader, read_deep
+from hilo_nas.data.stored_images import TIFF_HEADS, describe_tiff, find_reader, read_deep
 
 __all__ = ["DecodedImage", "decode_image", "describe_broken", "parse_colour"]
 

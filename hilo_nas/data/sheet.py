@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from hilo_nas.data.cache import load_arrays
-from hilo_nas.data.prepare import CachedData, find_places
+from hilo_nas.data.prepared_images import CachedData, find_places
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
-from hilo_nas.files.plain import check_plain, read_bytes
+from hilo_nas.files.plain_files import check_plain, read_bytes
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.study.records import write_atomically
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from hilo_nas.data.archives import Archive, Contents, Place, open_archive
+from hilo_nas.data.decoding_memory import DecodingMemory
 from hilo_nas.data.formats import archive_stem, ending_of, is_image, is_litter
-from hilo_nas.data.memory import DecodingMemory
 from hilo_nas.data.walk import is_special, list_empty, walk_files
 from hilo_nas.errors import DataError
 from hilo_nas.text.plurals import agree, count_of

@@ -16,15 +16,15 @@ from PIL import Image
 
 from hilo_nas.data.cache import default_cache_dir, load_members
 from hilo_nas.data.decode import decode_image, parse_colour, unlimited_pillow
+from hilo_nas.data.decoding_memory import DecodingMemory, TooLargeError
 from hilo_nas.data.deep import DeepImage
-from hilo_nas.data.memory import DecodingMemory, TooLargeError
-from hilo_nas.data.prepare import CachedData, find_places, prepare_data
+from hilo_nas.data.prepared_images import CachedData, find_places, prepare_data
 from hilo_nas.data.reading import DEFAULTS, ReadOptions
 from hilo_nas.data.sources import parse_source
 from hilo_nas.data.summary import load_facts
 from hilo_nas.errors import DataError, StorageError, UsageError
 from hilo_nas.events import DataPrepared, Emit, Notice
-from hilo_nas.files.plain import check_no_link
+from hilo_nas.files.plain_files import check_no_link
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.study.records import write_atomically
 from hilo_nas.text.plurals import agree, count_of

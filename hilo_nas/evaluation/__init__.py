@@ -1,7 +1,7 @@
 """Who does the work of searches and benches: the evaluator's tasks, its protocol, and the evaluator of this machine."""
 
 from hilo_nas.evaluation.drive import Steps, drive, run_task
-from hilo_nas.evaluation.local import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
+from hilo_nas.evaluation.local_evaluator import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator
 from hilo_nas.evaluation.named import measure_named, time_networks
 from hilo_nas.evaluation.protocol import (
     Blame,

@@ -12,7 +12,7 @@ from hilo_nas.evaluation.protocol import Evaluator
 from hilo_nas.evaluation.tasks import Inspect, Time, Timing
 from hilo_nas.events import Emit
 from hilo_nas.measurement import TORCH_ONLY, Condition
-from hilo_nas.measurement.aims import build_objective, foresee_objective
+from hilo_nas.measurement.requirements import build_objective, foresee_objective
 from hilo_nas.timing import Entrant
 
 __all__ = ["measure_named", "time_networks"]

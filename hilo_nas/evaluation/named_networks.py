@@ -9,7 +9,7 @@ from typing import Any
 
 from hilo_nas.arch.config import PRESETS, load_arch
 from hilo_nas.errors import NotFoundError, UsageError
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 
 __all__ = ["NamedNetwork", "find_network"]
 

@@ -20,7 +20,7 @@ from hilo_nas.measurement import (
     ProxyPlan,
     ProxyScore,
 )
-from hilo_nas.measurement.plain import read_value, to_plain
+from hilo_nas.measurement.fields import read_value, to_plain
 from hilo_nas.timing import Entrant
 
 __all__ = [
@@ -119,7 +119,7 @@ class Prepare(Task[Preparation]):
     result_type: ClassVar[type[Any]] = Preparation
 
     images: dict[str, Any] | None = None
-    """Arguments of `hilo_nas.data.prepare.describe_data`: images to be decoded and resized."""
+    """Arguments of `hilo_nas.data.prepared_images.describe_data`: images to be decoded and resized."""
     proxy: ProxyPlan | None = None
     """Plan of a proxy that has work to do before the first trial (`Proxy.prepares`)."""
     data: str | None = None

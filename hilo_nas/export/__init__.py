@@ -1,6 +1,5 @@
 """Exports of networks and studies, one file per trainer, runtime or tool."""
 
-from hilo_nas.export.choose import Promise, choose_trial, promises_of
 from hilo_nas.export.exporter import Exporter, ExportOptions, check_options, export
 from hilo_nas.export.registry import EXPORTERS, find_exporter, register_exporter
 from hilo_nas.export.source import (
@@ -11,6 +10,7 @@ from hilo_nas.export.source import (
     source_of_study,
     source_of_trial,
 )
+from hilo_nas.export.trial_choice import Promise, choose_trial, promises_of
 
 __all__ = [
     "EXPORTERS",

@@ -14,7 +14,7 @@ from hilo_nas.errors import NotFoundError, UsageError
 from hilo_nas.files.safe_yaml import load_yaml
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 __all__ = ["NetworkSource", "Preprocessing", "StudySource", "load_source", "source_of_study", "source_of_trial"]
 

@@ -24,7 +24,7 @@ from hilo_nas.export.source import NetworkSource, Preprocessing
 from hilo_nas.export.text import build_title, dump, shell_line
 from hilo_nas.export.writing import hints_of_writing
 from hilo_nas.measurement import Measurement
-from hilo_nas.study.stored import slug
+from hilo_nas.study.stored_study import slug
 from hilo_nas.text.commands import command
 from hilo_nas.text.figures import with_spread
 

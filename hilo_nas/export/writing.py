@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hilo_nas.plugins import is_plugin
-from hilo_nas.study.local import load_local
+from hilo_nas.study.local_settings import load_local
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.text.commands import command, setting_words
 
 __all__ = ["hints_of_writing"]

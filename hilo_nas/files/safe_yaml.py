@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hilo_nas.files import plain
+from hilo_nas.files import plain_files as plain
 
 __all__ = ["MOST_BYTES", "compose_yaml", "load_yaml", "parse_yaml"]
 

@@ -14,12 +14,12 @@ from hilo_nas.measurement.condition import (
     kind_of_device,
 )
 from hilo_nas.measurement.contention import Contention, find_contention
-from hilo_nas.measurement.proxy import (
+from hilo_nas.measurement.proxy_score import (
     ProxyPlan,
     ProxyScore,
     mean_score,
 )
-from hilo_nas.measurement.timing import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
+from hilo_nas.measurement.timing_result import LATENCY_PROTOCOL, PROTOCOL, VERDICTS, Calibration, Measurement
 
 __all__ = [
     "ENVIRONMENTS",

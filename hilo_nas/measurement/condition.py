@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from hilo_nas.errors import UsageError
-from hilo_nas.measurement.plain import Size
+from hilo_nas.measurement.fields import Size
 
 __all__ = ["ENVIRONMENTS", "PRECISIONS", "RUNTIMES", "TORCH_ONLY", "Condition", "DeviceIdentity", "kind_of_device"]
 

@@ -28,7 +28,7 @@ _ERROR_PER_SHARE, _ERROR_BETWEEN_PER_SHARE = 0.7, 0.4
 """Relative standard errors of a speed, and of the ratio of two LITv2 networks, per share of cores that others took.
 
 With one of two cores busy, the images/s of three networks of `litv2_digits` were off by 35 % and their ratios by 17 %
-(root mean square of 20 timings each, CPU, 2 threads, `python benchmarks/constant_load.py timings FOLDER`); in an
+(root mean square of 20 timings each, CPU, 2 threads, `python -m benchmarks.constant_load timings FOLDER`); in an
 earlier run, ratios were off by 21 %. The reference, which has convolutions, loses more or less than a LITv2 does.
 """
 

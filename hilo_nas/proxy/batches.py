@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.held_out import number_labels, share_of, split_set
-from hilo_nas.data.prepare import CachedData
+from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.measurement import ProxyPlan
 
 __all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]

@@ -1,4 +1,4 @@
-"""The training recipe (`RECIPE` in `hilo_nas.proxy.kinds.training`): one that treats sizes alike and knows no end.
+"""Training recipe (`RECIPE` in `proxy.kinds.short_training`): it treats sizes alike and knows no end.
 
 LITv2's own (github ziplab/LITv2) is the start: AdamW, weight decay 0.05, label smoothing 0.1, and the deformable
 merging's offset convolutions learn at 0.01 of the rate. Own changes for trainings of minutes:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hilo_nas.proxy.batches import ImageSet
-from hilo_nas.proxy.memory import MicroBatch
+from hilo_nas.proxy.micro_batches import MicroBatch
 
 __all__ = ["HeldOutResult", "chance_of", "predict", "score_balanced", "score_likelihood", "score_top1"]
 

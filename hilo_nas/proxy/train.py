@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hilo_nas.data.prepare import CachedData
+from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.errors import HiloNasError, is_out_of_memory
 from hilo_nas.events import Emit, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan
@@ -22,7 +22,7 @@ from hilo_nas.models import LITv2, build_subject
 from hilo_nas.proxy.batches import Augmenter, Sampler, image_statistics, open_split
 from hilo_nas.proxy.checkpoints import load_checkpoint, read_generators, set_aside, set_generators
 from hilo_nas.proxy.graph import Capture, Pass, find_capture
-from hilo_nas.proxy.memory import MicroBatch, free_cached_memory
+from hilo_nas.proxy.micro_batches import MicroBatch, free_cached_memory
 from hilo_nas.proxy.recipe import (
     BATCHNORM_IMAGES,
     CLIP_NORM,

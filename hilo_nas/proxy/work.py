@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hilo_nas.data.prepare import CachedData
+from hilo_nas.data.prepared_images import CachedData
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.measurement.plain import read_value
-from hilo_nas.measurement.proxy import PROXY_PRECISIONS
+from hilo_nas.measurement.fields import read_value
+from hilo_nas.measurement.proxy_score import PROXY_PRECISIONS
 
 __all__ = ["Prepared", "Result", "ScoreJob", "Work"]
 

@@ -18,7 +18,7 @@ from hilo_nas.errors import StorageError
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.study.records import write_atomically
-from hilo_nas.study.stored import slug
+from hilo_nas.study.stored_study import slug
 
 __all__ = [
     "BenchReport",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from hilo_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from hilo_nas.searching.config import SAMPLERS, SearchConfig
-    from hilo_nas.searching.dry_run import Cost, estimate_cost
-    from hilo_nas.searching.remeasure import RemeasureRequest, run_remeasure
+    from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig
+    from hilo_nas.searching.finalists.remeasure import RemeasureRequest, run_remeasure
+    from hilo_nas.searching.forecast.dry_run import Cost, estimate_cost
     from hilo_nas.searching.session import run_search
 
 __all__ = [
@@ -23,12 +23,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "SAMPLERS": "config",
-    "Cost": "dry_run",
-    "RemeasureRequest": "remeasure",
-    "SearchConfig": "config",
-    "estimate_cost": "dry_run",
-    "run_remeasure": "remeasure",
+    "SAMPLERS": "configuration.search_config",
+    "Cost": "forecast.dry_run",
+    "RemeasureRequest": "finalists.remeasure",
+    "SearchConfig": "configuration.search_config",
+    "estimate_cost": "forecast.dry_run",
+    "run_remeasure": "finalists.remeasure",
     "run_search": "session",
 }
 """Modules of the names: what only reads a configuration imports neither torch nor optuna."""

@@ -9,7 +9,7 @@ from hilo_nas.evaluation import Evaluator, Prepare, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command, setting_words
 
 __all__ = ["check_baselines", "due_baselines", "join_baselines", "tell_cost"]

@@ -20,21 +20,21 @@ from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.rounds import verdict_name
-from hilo_nas.searching.guessing import warn_of_guessing
-from hilo_nas.searching.keeping import checkpoint_of, dispensable
-from hilo_nas.searching.ladder import Ladder
-from hilo_nas.searching.optuna_study import FITS, OptunaStudy, impute
-from hilo_nas.searching.raising import climb_raised
-from hilo_nas.searching.reasons import beyond, explain, kind_of
-from hilo_nas.searching.samplers import FeasibleSampler, build_sampler
-from hilo_nas.searching.signals import signals_held
-from hilo_nas.searching.study_tasks import Resources, StudyTasks
+from hilo_nas.searching.halving.budget_increase import climb_raised
+from hilo_nas.searching.halving.chance_scores import warn_of_guessing
+from hilo_nas.searching.halving.checkpoint_retention import checkpoint_of, dispensable
+from hilo_nas.searching.halving.rung_training import Ladder
+from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy, impute
+from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
+from hilo_nas.searching.tasks.reasons import beyond, explain, kind_of
+from hilo_nas.searching.tasks.signals import signals_held
+from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import SAMPLED, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import begin, fail, interrupt, rule_out
 from hilo_nas.text.figures import probability_text
 

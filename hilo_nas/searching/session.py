@@ -10,20 +10,29 @@ from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
 from hilo_nas.searching.baselines import check_baselines, join_baselines, tell_cost
-from hilo_nas.searching.calibrating import renew_calibrations
-from hilo_nas.searching.config import SearchConfig
-from hilo_nas.searching.confirm import confirm_front
-from hilo_nas.searching.dry_run import price_search, try_networks
-from hilo_nas.searching.holding import locked
-from hilo_nas.searching.journal import Journal
+from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, eta_of, plan_of, resolve
+from hilo_nas.searching.configuration.search_config import SearchConfig
+from hilo_nas.searching.finalists.confirmation import confirm_front
+from hilo_nas.searching.finalists.quiet_moments import QuieterMoments
+from hilo_nas.searching.finalists.recalibration import renew_calibrations
+from hilo_nas.searching.finalists.remeasure import time_front
+from hilo_nas.searching.forecast.dry_run import price_search, try_networks
+from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
+from hilo_nas.searching.halving.budget_increase import raise_budget, raised
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.outlook import has_measured_limits
-from hilo_nas.searching.quieter import QuieterMoments
-from hilo_nas.searching.raising import raise_budget, raised
-from hilo_nas.searching.remeasure import time_front
-from hilo_nas.searching.resolve import DEFAULT_SAMPLER, eta_of, plan_of, resolve
-from hilo_nas.searching.resume import reopen
-from hilo_nas.searching.setting import (
+from hilo_nas.searching.opening.copied_results import (
+    check_plan,
+    check_same,
+    copy_scored,
+    copy_timed,
+    merge_copies,
+    tell_of_missing,
+    write_copies,
+)
+from hilo_nas.searching.opening.event_log import Journal
+from hilo_nas.searching.opening.resume import reopen
+from hilo_nas.searching.opening.study_lock import locked
+from hilo_nas.searching.opening.study_setup import (
     DEFAULT_DATA,
     Setting,
     check_scoring,
@@ -33,23 +42,14 @@ from hilo_nas.searching.setting import (
     total_asked,
     trials_asked,
 )
-from hilo_nas.searching.study_tasks import Resources
-from hilo_nas.searching.takeover import (
-    check_plan,
-    check_same,
-    copy_scored,
-    copy_timed,
-    merge_copies,
-    tell_of_missing,
-    write_copies,
-)
-from hilo_nas.searching.timing_only import time_only
+from hilo_nas.searching.tasks.study_tasks import Resources
+from hilo_nas.searching.tasks.timing_only import time_only
 from hilo_nas.space import SearchSpace
-from hilo_nas.study.local import load_local, write_local
+from hilo_nas.study.local_settings import load_local, write_local
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command
 
 __all__ = ["run_search"]

@@ -2,7 +2,6 @@
 
 from hilo_nas.space.census import Census, count_space, report_dead_knobs
 from hilo_nas.space.draw import draw_networks, is_within, list_networks
-from hilo_nas.space.file import find_space, list_shipped, load_space
 from hilo_nas.space.limits import (
     KEPT_HARDLY,
     KEPT_SURELY,
@@ -15,6 +14,7 @@ from hilo_nas.space.limits import (
     measured_violations,
 )
 from hilo_nas.space.space import Anchor, Knob, SearchSpace, find_params
+from hilo_nas.space.space_file import find_space, list_shipped, load_space
 
 __all__ = [
     "KEPT_HARDLY",

@@ -12,7 +12,7 @@ import yaml
 from hilo_nas.errors import HiloNasError, RecordError
 from hilo_nas.files.safe_yaml import parse_yaml
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, Measurement, ProxyPlan
-from hilo_nas.measurement.plain import (
+from hilo_nas.measurement.fields import (
     Count,
     Finite,
     Positive,
@@ -25,7 +25,7 @@ from hilo_nas.measurement.plain import (
 )
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.space import SearchSpace
-from hilo_nas.space.file import build_space
+from hilo_nas.space.space_file import build_space
 from hilo_nas.study.records import Subject, TrialRecord
 from hilo_nas.study.schema_1 import upgraded_manifest
 from hilo_nas.study.states import TrialState

@@ -14,9 +14,9 @@ from typing import Any
 
 from hilo_nas.arch.config import PRESETS, ArchConfig
 from hilo_nas.errors import HiloNasError, RecordError, StorageError
-from hilo_nas.files.plain import read_bytes
+from hilo_nas.files.plain_files import read_bytes
 from hilo_nas.measurement import Measurement, ProxyScore, mean_score
-from hilo_nas.measurement.plain import Count, Finite, NonNegative, Size, read_value, to_plain
+from hilo_nas.measurement.fields import Count, Finite, NonNegative, Size, read_value, to_plain
 from hilo_nas.study.schema_1 import upgraded
 from hilo_nas.study.states import TrialState
 from hilo_nas.text.one_line import decode_json

@@ -13,7 +13,7 @@ from typing import Any
 
 from hilo_nas.errors import RecordError
 from hilo_nas.measurement import PROTOCOL, Condition
-from hilo_nas.measurement.plain import read_value
+from hilo_nas.measurement.fields import read_value
 from hilo_nas.measurement.rounds import ratio
 
 __all__ = ["upgraded", "upgraded_manifest"]

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hilo_nas.data.prepare import CachedData, prepare_data
+from hilo_nas.data.prepared_images import CachedData, prepare_data
 from hilo_nas.errors import UsageError
 from hilo_nas.events import Event, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
@@ -144,7 +144,7 @@ class ProxyChecks(DeclarationChecks):
 
     def prepare(self) -> dict[str, Any]:
         """Returns what the proxy prepares for `build_plan`, having gone through JSON."""
-        from hilo_nas.proxy.run import prepare_proxy
+        from hilo_nas.proxy.worker_calls import prepare_proxy
 
         data = self._data().to_dict() if self.proxy.sees_images else None
         plan = self.build_plan().to_dict()
@@ -156,8 +156,8 @@ class ProxyChecks(DeclarationChecks):
         return ProxyScore.from_dict(self.scored(plan, **arguments)["score"])
 
     def scored(self, plan: ProxyPlan | None = None, **arguments: Any) -> dict[str, Any]:
-        """Returns what `hilo_nas.proxy.run.score_network` returns, having gone through JSON."""
-        from hilo_nas.proxy.run import score_network
+        """Returns what `hilo_nas.proxy.worker_calls.score_network` returns, having gone through JSON."""
+        from hilo_nas.proxy.worker_calls import score_network
 
         values: dict[str, Any] = {
             "emit": lambda event: None,

@@ -119,7 +119,7 @@ class Ruler:
         claims = claims_of(self.identity_of(condition.device, emit), timing=False)
         arguments = {"condition": condition.to_dict(), "target": self._targets.get(condition.device)}
         with hold(claims, f"a look at the device for {self._purpose}", emit, sleep=self._sleep):
-            form: str = call_twice(self._worker, "hilo_nas.timing.prepared:read_form", arguments, emit)
+            form: str = call_twice(self._worker, "hilo_nas.timing.prepared_network:read_form", arguments, emit)
         return form
 
     def calibrate(self, condition: Condition, emit: Emit, *, seconds: float | None = None) -> Calibration:

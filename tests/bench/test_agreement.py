@@ -7,9 +7,9 @@ import pytest
 from builders import build_measurement
 from scipy.stats import kendalltau
 
-from hilo_nas.bench.agreement import Agreement, CheckedNetwork, Estimate, ProxyAgreement, Taus, agree
-from hilo_nas.bench.agreement_report import plot_agreement, report_agreement
-from hilo_nas.bench.budgets import advise_budget
+from hilo_nas.bench.proxy_check.agreement import Agreement, CheckedNetwork, Estimate, ProxyAgreement, Taus, agree
+from hilo_nas.bench.proxy_check.agreement_report import plot_agreement, report_proxy_check
+from hilo_nas.bench.proxy_check.budget_advice import advise_budget
 from hilo_nas.errors import MeasurementError
 from hilo_nas.report import render_json, render_markdown, write_report
 
@@ -216,7 +216,7 @@ def test_a_likelihood_is_compared_with_the_top1_of_the_same_training():
     assert set(gains) == {"params", "macs", *BUDGETS}
     assert gains["top1@1000"].overall.value == pytest.approx(1 - of(found, "top1@1000").tau.overall.value)
     assert set(of(found, "lucky").gains) == {"params", "macs"}
-    report = report_agreement(
+    report = report_proxy_check(
         found, study="s", command="c", settings={}, measurements=[build_measurement()], failures={}, with_picture=False
     )
     (line,) = [line for line in report.headlines if line.startswith("likelihood@1000 ")]
@@ -345,7 +345,7 @@ def test_without_budgets_there_is_no_advice():
 
 @pytest.fixture
 def report(agreement):
-    return report_agreement(
+    return report_proxy_check(
         agreement,
         study="mine",
         command="hilo-nas proxy check litv2_digits",
@@ -399,7 +399,7 @@ def test_a_report_without_a_picture_writes_none(report, tmp_path):
 
 def test_a_report_without_a_ceiling_or_costs_has_dashes_in_their_place():
     found = agree(networks(8, twice=0, seconds={}), resamples=20)
-    report = report_agreement(
+    report = report_proxy_check(
         found, study="s", command="c", settings={}, measurements=[build_measurement()], failures={}, with_picture=False
     )
     text = render_markdown(report)

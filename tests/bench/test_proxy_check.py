@@ -7,15 +7,15 @@ import pytest
 from builders import build_manifest, build_plan, digits, fresh, write_study
 from fakes import FakeTrainer
 
-from hilo_nas.bench.agreement_report import report_agreement
-from hilo_nas.bench.making import list_swept, make_table
-from hilo_nas.bench.proxy_check import ProxyCheck, check_proxy
+from benchmarks.tables.table_making import list_swept, make_table
+from hilo_nas.bench.proxy_check.agreement_report import report_proxy_check
+from hilo_nas.bench.proxy_check.proxy_check import ProxyCheck, run_proxy_check
 from hilo_nas.errors import HiloNasError, MeasurementError, NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.events import Notice
 from hilo_nas.report import render_markdown
-from hilo_nas.searching.config import SearchConfig
-from hilo_nas.space.file import build_space
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.searching.configuration.search_config import SearchConfig
+from hilo_nas.space.space_file import build_space
+from hilo_nas.study.stored_study import StoredStudy
 
 TWELVE = build_space(
     "twelve",
@@ -48,7 +48,7 @@ class Desk:
         return StoredStudy(self.path / name)
 
     def check(self, name="checked", *, check=None, **options):
-        return check_proxy(
+        return run_proxy_check(
             self.request(**options),
             TWELVE,
             self.folder(name),
@@ -257,7 +257,7 @@ def test_what_cannot_be_checked_is_refused(options, text):
 
 def test_its_report_says_what_was_compared_and_how(desk):
     checked = desk.check()
-    report = report_agreement(
+    report = report_proxy_check(
         checked.agreement,
         study="check",
         command="hilo-nas proxy check litv2_digits",

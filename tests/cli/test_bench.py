@@ -50,19 +50,6 @@ def test_attention_runs_and_prints_its_table(home, capsys):
     assert not list(home.glob("benchmarks/*"))
 
 
-def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
-    arguments = "timm:test_resnet --space litv2_digits --device cpu --proxy-img-size 16 --steps 3 --format json"
-    assert main(["bench", "training", *arguments.split(), "--set", "proxy.batch_size=16"]) == 0
-    content = json.loads(capsys.readouterr().out)
-    assert (content["network"], content["batch_size"], content["device"]) == ("timm:test_resnet", 16, "cpu")
-    assert [row["part"] for row in content["parts"]] == ["batch", "gradient", "update"]
-    assert all(row["ms"] > 0 for row in content["parts"])
-    assert sum(row["share"] for row in content["parts"]) == pytest.approx(1)
-    assert content["images_per_s"] == pytest.approx(16 / (content["step_ms"] / 1e3))
-    assert content["scored_images_per_s"] > 0
-    assert content["micro_batch_size"] == 16
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -75,15 +62,6 @@ def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
         ("attention --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
         ("backbones --network vgg16", "a network must be one of litv2_small"),
         ("backbones --precision fp8", "precision must be one of fp32"),
-        ("official", "Missing option '--checkout'"),
-        ("official --checkout nowhere --network resnet50", "network must be one of litv2_small, litv2_medium"),
-        ("training --steps 0", "steps must be at least 1, but got 0"),
-        ("training --set proxy.batch_size=-1", "proxy.batch_size must be at least 1, but got -1"),
-        ("training --set proxy.name=naswot", "proxy.name must be training or left out, but got 'naswot'"),
-        ("table --data digits", "study.name must be given, but was left out. Use --study NAME."),
-        ("training --space litv2_tabular", "litv2_tabular has no anchor to train. Name a NETWORK."),
-        ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
-        ("releases --seconds 0", "seconds must be above 0, but got 0"),
         ("backbones --format xml", "Invalid value for '--format'"),
     ],
 )
@@ -104,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(hom
 def test_the_command_says_what_was_left_out_and_can_be_typed_again():
     condition = Condition(device="cpu", batch_size=8, precision="bf16")
     options = {"network": ["resnet50", "pvt_v2_b2"], "compile": False, "alone": False, "quick": True, "threads": None}
-    assert spell_command("backbones", condition, options) == (
+    assert spell_command("hilo-nas bench backbones", condition, options) == (
         "hilo-nas bench backbones --device cpu --precision bf16 --batch-size 8 "
         "--network resnet50 --network pvt_v2_b2 --no-compile --quick"
     )
@@ -120,7 +98,7 @@ except SystemExit:
     pass
 print("loaded", *[name for name in ("torch", "timm", "pandas", "optuna") if name in sys.modules])
 """
-    for arguments in (["bench", "--help"], ["bench", "ruler", "--help"], ["bench", "official", "--help"]):
+    for arguments in (["bench", "--help"], ["bench", "ruler", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", child, *arguments], capture_output=True, text=True, check=True, env=os.environ
         )

@@ -6,9 +6,9 @@ from builders import build_manifest, write_study
 
 from hilo_nas.cli.app import main
 from hilo_nas.errors import UsageError
-from hilo_nas.searching.config import SearchConfig
-from hilo_nas.searching.config_files import load_config, render_config
-from hilo_nas.searching.resolve import resolve
+from hilo_nas.searching.configuration.config_files import load_config, render_config
+from hilo_nas.searching.configuration.resolve import resolve
+from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.space import list_shipped, load_space
 
 

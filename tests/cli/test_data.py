@@ -14,7 +14,7 @@ from PIL import Image
 
 from hilo_nas.cli import main
 from hilo_nas.export.writing import hints_of_writing
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 
 def test_a_check_without_faults_returns_0_and_with_faults_1(images, capsys):

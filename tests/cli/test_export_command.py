@@ -10,6 +10,8 @@ from toy_exporter import ToyExporter
 from hilo_nas.cli import main
 from hilo_nas.export import EXPORTERS, register_exporter
 
+pytestmark = pytest.mark.usefixtures("quick_databases")
+
 
 @pytest.fixture(autouse=True)
 def studies(tmp_path, monkeypatch):

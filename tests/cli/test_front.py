@@ -14,7 +14,7 @@ from hilo_nas.cli import main
 from hilo_nas.cli.front import print_front
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import Subject
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.text.figures import probability_text
 
 TIE = build_record(
@@ -316,48 +316,6 @@ def test_the_front_says_what_its_scores_are(capsys, studies, proxy, heading, lin
     text = front(capsys, "other")
     assert heading in text.splitlines()[2]
     assert line in text
-
-
-@pytest.fixture
-def table(studies):
-    """A table without records, as it is stored in studies/."""
-    from bench.tables import build_table
-
-    from hilo_nas.bench.table import write_table
-
-    stored = build_table()
-    folder = write_study(studies, "tabular", manifest=stored.manifest)
-    write_table(stored, folder.path / "table.csv")
-    if folder.trials_path.is_dir():
-        folder.trials_path.rmdir()
-    return stored
-
-
-def test_the_front_of_a_stored_table_is_told_from_its_file(capsys, table):
-    from hilo_nas.bench.table import build_score as build_table_score
-
-    budget = table.budgets[-1]
-    points = {i: (row.images_per_s, row.scores[budget].top1) for i, row in enumerate(table.rows)}
-    best = max(points, key=lambda i: points[i][0])
-    text = front(capsys, "tabular")
-    assert "networks of this table are on the front" in text
-    assert f"of {len(points)} networks" in text
-    score = build_table_score(table.rows[best], budget, table)
-    assert f"{100 * score.value:.1f} ± {100 * score.half_width:.1f}" in text
-    assert "±: half of a 95 % interval\n" in text
-    rows = list(csv.DictReader(io.StringIO(front(capsys, "tabular", "--format", "csv"))))
-    assert float(rows[0]["images_per_s"]) == points[best][0]
-    content = json.loads(front(capsys, "tabular", "--format", "json"))
-    assert [str(row["row"]) for row in content["front"]] == [row["row"] for row in rows]
-
-
-def test_the_status_of_a_stored_table_counts_its_networks(capsys, table):
-    assert main(["status", "tabular"]) == 0
-    text = capsys.readouterr().out
-    assert f"tabular: a table of {len(table.rows)} networks, stored without their records" in text
-    assert "hilo-nas bench samplers" in text
-    assert main(["status", "tabular", "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["networks"] == len(table.rows)
 
 
 def test_contended_timings_are_named_with_whom_and_the_way_out(tmp_path, capsys):

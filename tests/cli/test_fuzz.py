@@ -14,9 +14,9 @@ import yaml
 
 from hilo_nas.cli import main
 from hilo_nas.cli.app import app
-from hilo_nas.searching.config import SHORT_NAMES, SearchConfig
-from hilo_nas.searching.config_files import render_config
-from hilo_nas.searching.resolve import resolve
+from hilo_nas.searching.configuration.config_files import render_config
+from hilo_nas.searching.configuration.resolve import resolve
+from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.space import list_shipped, load_space
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from fakes import FakeMachine
 from procs import wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
 
 SPACE = """

@@ -10,8 +10,8 @@ import pytest
 from builders import fresh
 
 from hilo_nas.cli import main
-from hilo_nas.proxy import own
-from hilo_nas.study.stored import open_study
+from hilo_nas.proxy import custom as own
+from hilo_nas.study.stored_study import open_study
 
 SPACE = """
 patch_size: [2]

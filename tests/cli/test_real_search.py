@@ -14,7 +14,7 @@ from builders import fresh
 from procs import is_alive, list_descendants, wait_for
 
 from hilo_nas.cli import main
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 SPACE = """
 patch_size: [2]

@@ -19,8 +19,8 @@ from builders import (
 from fakes import FakeMachine
 
 from hilo_nas.cli import main
-from hilo_nas.searching.holding import locked
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.searching.opening.study_lock import locked
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import use_evaluator
 
 

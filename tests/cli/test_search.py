@@ -7,7 +7,7 @@ from builders import build_arch, build_manifest, build_record, fresh, write_stud
 from fakes import FakeMachine, speed, write_speeds, write_timed_study
 
 from hilo_nas.cli import main
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import use_evaluator
 
 

@@ -22,7 +22,7 @@ from builders import (
 from hilo_nas.cli import main
 from hilo_nas.space import load_space
 from hilo_nas.study.records import Subject
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 EVIL = "[/x][bold]\x1b[31m\x07\u202e$(touch hit)"
 ACTING = set("\x1b\x07\u202e")

@@ -13,7 +13,7 @@ from hilo_nas.cli.front import print_front
 from hilo_nas.cli.options import Format
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import Column, print_columns, print_fitting
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 
 @pytest.fixture
@@ -25,19 +25,10 @@ def studies(tmp_path, monkeypatch):
 
 @pytest.fixture
 def several(studies):
-    """A study with a front, one without trials, one that is damaged, and a table without records."""
-    from bench.tables import build_table
-
-    from hilo_nas.bench.table import write_table
-
+    """A study with a front, one without trials, and one that is damaged."""
     write_study(studies, "demo", demo_records())
     write_study(studies, "begun", manifest=build_manifest("begun", trials=40))
     (write_study(studies, "damaged").manifest_path).write_text("space: 7\n")
-    table = build_table()
-    folder = write_study(studies, "tabular", manifest=table.manifest)
-    write_table(table, folder.path / "table.csv")
-    folder.trials_path.rmdir()
-    return table
 
 
 def show(capsys, *arguments):
@@ -53,7 +44,6 @@ def test_all_studies_are_listed_without_a_study(capsys, several, command):
     }
     assert cells["demo"][:4] == ["demo", "6/12", "3", "litv2_digits"]
     assert cells["begun"][:4] == ["begun", "0/40", "0", "litv2_digits"]
-    assert cells["tabular"][1:3] == [f"{len(several.rows)}/{len(several.rows)}", "-"]
     assert cells["damaged"][:6] == ["damaged", "-", "-", "cannot", "be", "read"]
     assert [line for line in lines if line.startswith("damaged cannot be read: ")]
 
@@ -78,7 +68,6 @@ def test_the_list_is_told_as_json_and_csv(capsys, several):
         ("begun", "0", "0"),
         ("damaged", "", ""),
         ("demo", "6", "3"),
-        ("tabular", str(len(several.rows)), ""),
     ]
 
 

@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError, features
 from hilo_nas.data import prepare_data
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.decode import decode_image, describe_broken
+from hilo_nas.data.decoding_memory import DecodingMemory, TooLargeError
 from hilo_nas.data.deep import DeepImage
-from hilo_nas.data.memory import DecodingMemory, TooLargeError
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import DataError
 from hilo_nas.events import Notice

@@ -14,7 +14,7 @@ from hilo_nas.data import CachedData, prepare_data
 from hilo_nas.data.cache import load_arrays
 from hilo_nas.data.copies import find_overlap, find_scarce, join_groups, number_images, spans_of
 from hilo_nas.data.held_out import split_held_out
-from hilo_nas.data.prepare import find_places
+from hilo_nas.data.prepared_images import find_places
 from hilo_nas.errors import DataError
 from hilo_nas.events import Notice
 from hilo_nas.measurement import ProxyPlan

@@ -11,7 +11,7 @@ from timm.data.dataset_factory import create_dataset
 
 from hilo_nas.data import prepare_data
 from hilo_nas.data.cache import load_arrays
-from hilo_nas.data.prepare import find_places
+from hilo_nas.data.prepared_images import find_places
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.data.write import CLASS_MAP, name_folders, write_data
 from hilo_nas.errors import DataError, StorageError, UsageError

@@ -17,8 +17,10 @@ from hilo_nas.export import (
     source_of_study,
     source_of_trial,
 )
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import check_exporter
+
+pytestmark = pytest.mark.usefixtures("quick_databases")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from hilo_nas.export import EXPORTERS, ExportOptions, export, load_source, sourc
 from hilo_nas.export.timm import TIMM
 from hilo_nas.models import LITv2, build_model, fill_zero_weights, load_checkpoint, load_model
 from hilo_nas.models.convert import verify_onnx, write_onnx
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -21,7 +21,9 @@ from hilo_nas.errors import ConversionError, UsageError
 from hilo_nas.export import EXPORTERS, ExportOptions, export, source_of_study
 from hilo_nas.space import load_space
 from hilo_nas.study.records import Subject
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
+
+pytestmark = pytest.mark.usefixtures("quick_databases")
 
 DIGITS = load_space("litv2_digits")
 OPTUNA = EXPORTERS["optuna"]

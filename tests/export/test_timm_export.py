@@ -41,9 +41,9 @@ from hilo_nas.export import (
 )
 from hilo_nas.export.text import printable, shell_line
 from hilo_nas.export.timm import TIMM, build_train_options
-from hilo_nas.study.local import write_local
+from hilo_nas.study.local_settings import write_local
 from hilo_nas.study.records import Subject
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.timing import RECORDED_VARIABLES
 
 # Dest names of options of timm's train.py (timm 1.0) that an export may use. train.py ignores a key that it does not

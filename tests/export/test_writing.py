@@ -5,8 +5,8 @@ import shlex
 from builders import build_data, build_manifest, build_plan, write_study
 
 from hilo_nas.export.writing import hints_of_writing
-from hilo_nas.searching.config_files import load_config
-from hilo_nas.study.local import write_local
+from hilo_nas.searching.configuration.config_files import load_config
+from hilo_nas.study.local_settings import write_local
 from hilo_nas.text.commands import setting_text
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from hilo_nas.data import default_cache_dir
 from hilo_nas.errors import StorageError
-from hilo_nas.study.local import state_folder
+from hilo_nas.study.local_settings import state_folder
 
 
 @pytest.mark.parametrize(

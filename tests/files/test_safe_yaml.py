@@ -9,7 +9,7 @@ from hilo_nas.arch.config import ArchConfig, load_arch
 from hilo_nas.errors import ArchError, HiloNasError, RecordError, StorageError, UsageError
 from hilo_nas.files.safe_yaml import MOST_BYTES, compose_yaml, load_yaml, parse_yaml
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 REST = "depths: [1, 1, 2, 1]\nnum_heads: [1, 2, 4, 8]\n"
 BOMB = "\n".join(

@@ -23,13 +23,13 @@ from hilo_nas.data import CachedData, prepare_data
 from hilo_nas.errors import OutOfMemoryError
 from hilo_nas.events import Event, Notice, TrainingProgressed
 from hilo_nas.measurement import ProxyPlan, ProxyScore
-from hilo_nas.measurement.proxy import PROXY_PRECISIONS
+from hilo_nas.measurement.proxy_score import PROXY_PRECISIONS
 from hilo_nas.models import LITv2, build_model, build_subject, prepare_for_inference
 from hilo_nas.models.dtm import DeformConv
 from hilo_nas.models.inference import triton_kernels
 from hilo_nas.proxy.graph import find_capture
-from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.train import Training
+from hilo_nas.proxy.worker_calls import score_network
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,7 @@ from hilo_nas.cli import main
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.proxy.kinds import PROXIES, metric_named, proxy_named, proxy_names, quick_names
-from hilo_nas.study.stored import open_study
+from hilo_nas.study.stored_study import open_study
 from hilo_nas.testing import DeclarationChecks, ProxyChecks
 
 TOY = Path(__file__).parents[1] / "assets" / "toy"
@@ -170,7 +170,7 @@ def comparisons_in(text):
         "metric != 'top1'",
         "name == 'zico'",
         "plan.proxy == DEFAULT_PROXY.name",
-        "from hilo_nas.proxy.kinds.training import TRAINING",
+        "from hilo_nas.proxy.kinds.short_training import TRAINING",
     ],
 )
 def test_a_comparison_with_a_proxys_name_would_be_seen(line):

@@ -11,7 +11,7 @@ from hilo_nas.proxy.kinds import DEFAULT_PROXY, PROXIES, metric_named, proxy_nam
 from hilo_nas.proxy.kinds.formula import FORMULAS
 from hilo_nas.proxy.recorded import score_record
 from hilo_nas.searching import SearchConfig
-from hilo_nas.searching.resolve import check_proxy_options, eta_of, plan_of
+from hilo_nas.searching.configuration.resolve import check_proxy_options, eta_of, plan_of
 from hilo_nas.space import load_space
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"

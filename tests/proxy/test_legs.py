@@ -15,8 +15,8 @@ from hilo_nas.events import Notice
 from hilo_nas.measurement import ProxyPlan
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.checkpoints import load_checkpoint, save_checkpoint
-from hilo_nas.proxy.run import score_network
 from hilo_nas.proxy.train import Training
+from hilo_nas.proxy.worker_calls import score_network
 
 BATCH, END = 32, 320
 # Both have batch norm; one draws dropout from torch's own generator.

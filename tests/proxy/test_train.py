@@ -20,10 +20,10 @@ from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import LITv2, build_model, build_subject
 from hilo_nas.proxy.batches import Augmenter, ImageSet, Sampler, image_statistics
 from hilo_nas.proxy.graph import GradientGraph, Pass, find_capture
-from hilo_nas.proxy.memory import MicroBatch
-from hilo_nas.proxy.run import score_network
+from hilo_nas.proxy.micro_batches import MicroBatch
 from hilo_nas.proxy.score import HeldOutResult, predict, score_balanced, score_likelihood, score_top1
 from hilo_nas.proxy.train import Training
+from hilo_nas.proxy.worker_calls import score_network
 
 CPU = torch.device("cpu")
 TINY = {

@@ -20,10 +20,10 @@ from hilo_nas.measurement import ProxyPlan, ProxyScore
 from hilo_nas.models import build_subject
 from hilo_nas.proxy.batches import ImageSet, open_split
 from hilo_nas.proxy.kinds import proxy_named, quick_names
-from hilo_nas.proxy.memory import memory_given_back
-from hilo_nas.proxy.run import score_network
-from hilo_nas.proxy.training_free import run as run_module
+from hilo_nas.proxy.micro_batches import memory_given_back
 from hilo_nas.proxy.training_free import score_dss, score_naswot, score_zico
+from hilo_nas.proxy.training_free import training_free_score as run_module
+from hilo_nas.proxy.worker_calls import score_network
 
 CPU = torch.device("cpu")
 NAMES = quick_names()

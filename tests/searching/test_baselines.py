@@ -27,12 +27,12 @@ from hilo_nas.errors import (
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.searching import RemeasureRequest, SearchConfig, estimate_cost, run_remeasure, run_search
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.optuna_study import FITS, impute
+from hilo_nas.searching.sampling.optuna_study import FITS, impute
 from hilo_nas.space import load_space
-from hilo_nas.space.file import build_space
+from hilo_nas.space.space_file import build_space
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import Subject
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 PEERS = ("timm:swift", "timm:clever")
 BEST = {"swift": (9e9, 0.99), "clever": (1.0, 0.98)}

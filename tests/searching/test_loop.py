@@ -13,11 +13,11 @@ from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, Sto
 from hilo_nas.events import FrontChanged, Notice, TrialFinished, TrialStarted
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.signals import signals_held
-from hilo_nas.space.file import build_space
+from hilo_nas.searching.tasks.signals import signals_held
+from hilo_nas.space.space_file import build_space
 from hilo_nas.study.records import SCHEMA_VERSION, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 SMALL = {
     "patch_size": [2],

@@ -10,11 +10,11 @@ from fakes import RESOURCES, FakeMachine
 from hilo_nas.errors import DeviceError, HiloNasError, WorkerDiedError, WorkerFailedError
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, RungReached, TrialFinished, TrialStarted
-from hilo_nas.searching.confirm import confirm_front
-from hilo_nas.searching.ladder import Ladder
+from hilo_nas.searching.finalists.confirmation import confirm_front
+from hilo_nas.searching.halving.budget_increase import raise_budget
+from hilo_nas.searching.halving.rung_training import Ladder
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.raising import raise_budget
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import HangsError
 
 RUNGS = build_plan(rungs=(300, 1000))

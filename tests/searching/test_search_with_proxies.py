@@ -10,8 +10,8 @@ from fakes import top1
 from hilo_nas.errors import NotFoundError, ProxyError, StudyMismatchError, UsageError
 from hilo_nas.events import TrialFinished
 from hilo_nas.searching import SearchConfig, estimate_cost, run_search
-from hilo_nas.searching.optuna_study import impute
-from hilo_nas.study.local import load_local, write_local
+from hilo_nas.searching.sampling.optuna_study import impute
+from hilo_nas.study.local_settings import load_local, write_local
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
 

@@ -14,11 +14,11 @@ from hilo_nas.errors import NotFoundError, SpaceExhaustedError, StudyMismatchErr
 from hilo_nas.events import LimitsForeseen, Notice
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching import SearchConfig, run_search
-from hilo_nas.searching.samplers import find_in
+from hilo_nas.searching.sampling.samplers import find_in
 from hilo_nas.space import load_space
-from hilo_nas.space.file import build_space
+from hilo_nas.space.space_file import build_space
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.study.transitions import fail
 
 DIGITS = load_space("litv2_digits")

@@ -8,7 +8,7 @@ import pytest
 from hilo_nas.arch.cost import count_macs, count_params
 from hilo_nas.errors import UsageError
 from hilo_nas.space import SearchSpace, census, count_space, list_shipped, load_space, report_dead_knobs
-from hilo_nas.space.file import build_space
+from hilo_nas.space.space_file import build_space
 
 BASE = {
     "patch_size": [2],

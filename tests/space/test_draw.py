@@ -7,7 +7,7 @@ import pytest
 from hilo_nas.arch.cost import count_macs, count_params
 from hilo_nas.errors import UsageError
 from hilo_nas.space import draw_networks, load_space
-from hilo_nas.space.file import build_space
+from hilo_nas.space.space_file import build_space
 
 DIGITS = load_space("litv2_digits")
 

@@ -24,8 +24,8 @@ from hilo_nas.space import (
     load_space,
     measured_violations,
 )
-from hilo_nas.space.file import build_space
 from hilo_nas.space.limits import violation
+from hilo_nas.space.space_file import build_space
 
 SHIPPED = {name: load_space(name) for name in list_shipped()}
 seeds = st.integers(0, 2**32)

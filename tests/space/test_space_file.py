@@ -9,7 +9,7 @@ from hilo_nas.arch.attentions import ATTENTION_KINDS
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.errors import FileFaultsError, NotFoundError
 from hilo_nas.space import SearchSpace, find_space, list_shipped, load_space
-from hilo_nas.space.file import build_space
+from hilo_nas.space.space_file import build_space
 
 KINDS = ", ".join(ATTENTION_KINDS)
 GOOD = """\

@@ -19,7 +19,7 @@ from builders import (
 
 from hilo_nas.study.calibration import anchored, calibration_error
 from hilo_nas.study.front import Front
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 LABEL = build_condition().label()
 

@@ -24,7 +24,7 @@ from hilo_nas.errors import StorageError
 from hilo_nas.study.csv_files import CsvFiles, render_front, render_trials
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import Subject, TrialRecord
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 COLUMNS = [
     "number",

@@ -14,7 +14,7 @@ from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import SCHEMA_VERSION, TrialRecord
 from hilo_nas.study.schema_1 import upgraded, upgraded_manifest
-from hilo_nas.study.stored import StoredStudy
+from hilo_nas.study.stored_study import StoredStudy
 
 ASSETS = Path(__file__).parents[1] / "assets" / "schema_1"
 # Images/s, half of their 95 % interval and the score, as the version that stored them read them.

@@ -14,7 +14,7 @@ from hilo_nas.cli import main
 from hilo_nas.cli.app import app
 from hilo_nas.cli.hints import confirm_command, hints_after_search, remeasure_command, resume_hint
 from hilo_nas.study.front import Front
-from hilo_nas.study.stored import StoredStudy, open_study
+from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command
 
 PACKAGE = Path(hilo_nas.__file__).parent
@@ -167,7 +167,7 @@ def test_a_study_elsewhere_is_named_by_its_path(folder):
 def test_a_new_study_of_the_default_space_is_made_where_options_say_how(folder):
     from hilo_nas.errors import NotFoundError
     from hilo_nas.searching import SearchConfig
-    from hilo_nas.searching.setting import DEFAULT_SPACE, find_study
+    from hilo_nas.searching.opening.study_setup import DEFAULT_SPACE, find_study
 
     space, made = find_study(SearchConfig.of(study="mine", proxy="mine.py:score", proxy_images=2000))
     assert (space.name, made.name, made.exists) == (DEFAULT_SPACE, "mine", False)

@@ -24,7 +24,7 @@ from hilo_nas.measurement import (
 from hilo_nas.measurement.rounds import MIN_ROUNDS, fast_seconds
 from hilo_nas.timing import throughput
 from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
-from hilo_nas.timing.prepared import Prepared
+from hilo_nas.timing.prepared_network import Prepared
 from hilo_nas.timing.ready import REFERENCE as REFERENCE_NAME
 from hilo_nas.timing.ready import TimingSetup
 from hilo_nas.timing.ruler import Entrant
@@ -573,7 +573,7 @@ def test_forms_of_one_network_are_timed_side_by_side(short):
 
 
 def test_offsets_are_not_zero_while_timing():
-    from hilo_nas.timing.prepared import _build
+    from hilo_nas.timing.prepared_network import _build
 
     with torch.inference_mode():
         model = _build(SUBJECT, 10, 32)

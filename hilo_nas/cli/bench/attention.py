@@ -44,9 +44,9 @@ def run(
     folder: Folder = None,
 ) -> None:
     """Runs the bench; the options are those of the command line."""
-    from hilo_nas.bench.attention import AttentionPlan, bench_attention
-    from hilo_nas.bench.layers import KINDS, SHAPES, parse_shape
-    from hilo_nas.bench.reports import report_attention
+    from hilo_nas.bench.attention.attention_bench import AttentionPlan, run_attention
+    from hilo_nas.bench.attention.attention_report import report_attention
+    from hilo_nas.bench.attention.layers import KINDS, SHAPES, parse_shape
 
     shapes = tuple(parse_shape(text) for text in shape) if shape else SHAPES[:1] if quick else SHAPES
     plan = AttentionPlan(
@@ -62,9 +62,9 @@ def run(
 
     def bench(emit: Emit, logs: Path) -> list[BenchReport]:
         reports = []
-        for findings in bench_attention(plan, emit, logs=logs):
+        for findings in run_attention(plan, emit, logs=logs):
             options = {"shape": shape, "layer": layer, "quick": quick, "seconds": seconds, "threads": threads}
-            command = spell_command("attention", findings.measurements[0].condition, options)
+            command = spell_command("hilo-nas bench attention", findings.measurements[0].condition, options)
             reports.append(report_attention(plan, findings, command))
         return reports
 

@@ -39,8 +39,8 @@ def run(
     folder: Folder = None,
 ) -> None:
     """Runs the bench; the options are those of the command line."""
-    from hilo_nas.bench.backbones import BackbonesPlan, bench_backbones
-    from hilo_nas.bench.reports import report_backbones
+    from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan, run_backbones
+    from hilo_nas.bench.backbones.backbones_report import report_backbones
 
     plan = BackbonesPlan(
         device=device,
@@ -54,10 +54,10 @@ def run(
     )
 
     def bench(emit: Emit, logs: Path) -> list[BenchReport]:
-        findings = bench_backbones(plan, emit, logs=logs)
+        findings = run_backbones(plan, emit, logs=logs)
         options = {"img-size": img_size, "network": network, "compile": compile_, "seconds": seconds}
         options |= {"threads": threads}
-        command = spell_command("backbones", findings.measurements[0].condition, options)
+        command = spell_command("hilo-nas bench backbones", findings.measurements[0].condition, options)
         return [report_backbones(plan, findings, command)]
 
     run_bench(bench, shown, folder)

@@ -35,8 +35,8 @@ def run(
     folder: Folder = None,
 ) -> None:
     """Runs the bench; the options are those of the command line."""
-    from hilo_nas.bench.reports import report_ruler
-    from hilo_nas.bench.ruler import RulerPlan, bench_ruler
+    from hilo_nas.bench.ruler.ruler_bench import RulerPlan, run_ruler
+    from hilo_nas.bench.ruler.ruler_report import report_ruler
     from hilo_nas.space import load_space
 
     found = load_space(space)
@@ -54,11 +54,11 @@ def run(
     )
 
     def bench(emit: Emit, logs: Path) -> list[BenchReport]:
-        findings = bench_ruler(plan, emit, logs=logs)
+        findings = run_ruler(plan, emit, logs=logs)
         options = {"space": space, "networks": networks, "passes": passes, "seconds": seconds}
         options |= {"alone": alone, "img-size": plan.img_size, "threads": threads}
         first = findings.passes[0].measurements
-        command = spell_command("ruler", next(iter(first.values())).condition, options)
+        command = spell_command("hilo-nas bench ruler", next(iter(first.values())).condition, options)
         return [report_ruler(plan, findings, command)]
 
     run_bench(bench, shown, folder)

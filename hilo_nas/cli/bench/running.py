@@ -45,9 +45,15 @@ _SWITCHES = ("compile", "training")
 """Options that can be said with `--no-`."""
 
 
-def spell_command(bench: str, condition: Any, options: Mapping[str, Any]) -> str:
-    """Returns the command line that does the same again, with what was left out spelled."""
-    words = ["hilo-nas", "bench", bench]
+def spell_command(program: str, condition: Any, options: Mapping[str, Any]) -> str:
+    """Returns the command line that repeats a benchmark, with the values of all options.
+
+    Args:
+        program: Command without its options, such as `hilo-nas bench ruler`.
+        condition: Condition that was timed.
+        options: Values by option.
+    """
+    words = program.split()
     values = {"device": condition.device, "precision": condition.precision, "batch-size": condition.batch_size}
     for name, value in (values | dict(options)).items():
         if isinstance(value, bool):

@@ -32,8 +32,8 @@ def run(
     folder: Folder = None,
 ) -> None:
     """Times the parts; the options are those of the command line."""
-    from hilo_nas.bench.stages import StagesPlan, bench_stages
-    from hilo_nas.bench.stages_report import report_stages
+    from hilo_nas.bench.stages.stages_bench import StagesPlan, run_stages
+    from hilo_nas.bench.stages.stages_report import report_stages
 
     plan = StagesPlan(
         network=network,
@@ -46,9 +46,9 @@ def run(
     )
 
     def bench(emit: Emit, logs: Path) -> list[BenchReport]:
-        findings = bench_stages(plan, emit, logs=logs)
+        findings = run_stages(plan, emit, logs=logs)
         condition = next(iter(findings.measurements.values())).condition
         options = {"network": network, "img-size": img_size, "seconds": seconds, "threads": threads}
-        return [report_stages(findings, spell_command("stages", condition, options))]
+        return [report_stages(findings, spell_command("hilo-nas bench stages", condition, options))]
 
     run_bench(bench, shown, folder)

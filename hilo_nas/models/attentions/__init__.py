@@ -8,8 +8,8 @@ from __future__ import annotations
 from hilo_nas.models.attentions.clustered import ClusteredAttention
 from hilo_nas.models.attentions.hierarchical import HMSA, CarrierAttention
 from hilo_nas.models.attentions.linear import ELFATT, XCA
-from hilo_nas.models.attentions.plain import MSA
 from hilo_nas.models.attentions.reduced import SRA, Linformer, PooledAttention
+from hilo_nas.models.attentions.self_attention import MSA
 from hilo_nas.models.attentions.windowed import ShiftedWindowAttention, WindowAttention
 
 __all__ = [

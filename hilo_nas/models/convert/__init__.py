@@ -6,7 +6,7 @@ was compared with torch's (`checked`). The runtimes are extras, imported when th
 
 from hilo_nas.models.convert.capture import export_onnx, export_openvino
 from hilo_nas.models.convert.checked import convert, load_onnx
-from hilo_nas.models.convert.file import verify_onnx, write_onnx
+from hilo_nas.models.convert.onnx_file import verify_onnx, write_onnx
 from hilo_nas.models.convert.runtimes import RUNTIMES, Converted, check_runtime
 
 __all__ = [

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hilo_nas.errors import DeviceError, InferenceFormError
 from hilo_nas.models.blocks import PatchEmbed, Stage
-from hilo_nas.models.inference.choose import choose_operators
+from hilo_nas.models.inference.fused_blocks import FusedPatchEmbed, FusedStage
+from hilo_nas.models.inference.operator_choice import choose_operators
 from hilo_nas.models.inference.packed import is_traced
-from hilo_nas.models.inference.parts import FusedPatchEmbed, FusedStage
 from hilo_nas.models.litv2 import LITv2
 from hilo_nas.models.precisions import DTYPES
 

@@ -191,7 +191,7 @@ def _(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor) -> Tensor:
 )
 def _window_attention(qkv_BHWF: Tensor, window: int, heads: int, head_dim: int, offset: int) -> Tensor:
     _check_device(qkv_BHWF)
-    from hilo_nas.models.inference.kernels import windows
+    from hilo_nas.models.inference.kernels import window_attention as windows
 
     y_BHWC = qkv_BHWF.new_empty(*qkv_BHWF.shape[:3], heads * head_dim)
     with _on_device_of(qkv_BHWF):

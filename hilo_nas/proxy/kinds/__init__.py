@@ -12,7 +12,7 @@ from hilo_nas.plugins import find_installed, installed_names, is_plugin
 from hilo_nas.proxy.kinds.declaration import OPTIONS, Attempt, Metric, Proxy
 from hilo_nas.proxy.kinds.formula import FORMULAS
 from hilo_nas.proxy.kinds.function import declare_function
-from hilo_nas.proxy.kinds.training import TRAINING
+from hilo_nas.proxy.kinds.short_training import TRAINING
 from hilo_nas.proxy.kinds.training_free import TRAINING_FREE
 from hilo_nas.proxy.kinds.without import NO_PROXY
 

@@ -1,4 +1,4 @@
-"""The proxy that is a function of the user's; `hilo_nas.proxy.own` is its contract."""
+"""The proxy that is a function of the user's; `hilo_nas.proxy.custom` is its contract."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def declare_function(text: str) -> Proxy:
         options=frozenset({"proxy.images", "proxy.confirm"}),
         metrics=(Metric(name=name),),
         description="a function of your own, given {images:,} images",
-        work="hilo_nas.proxy.own:FunctionWork",
+        work="hilo_nas.proxy.custom:FunctionWork",
         prepares=True,
         has_source=True,
     )

@@ -18,7 +18,7 @@ TRAINING_FREE = tuple(
         options=frozenset({"proxy.img_size", "proxy.batch_size", "data.val_source", "data.group_by", "proxy.confirm"}),
         metrics=(Metric(name=name),),
         description="without training, on images of {data} at {img_size} px",
-        work="hilo_nas.proxy.training_free.run:TrainingFreeWork",
+        work="hilo_nas.proxy.training_free.training_free_score:TrainingFreeWork",
         hashed={"repeats": REPEATS},
     )
     for name in ("naswot", "zico", "dss")

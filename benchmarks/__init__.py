@@ -1,0 +1,1 @@
+"""Benchmarks behind the claims of this project; run them as `python -m benchmarks.NAME` in the repository."""

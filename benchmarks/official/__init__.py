@@ -1,0 +1,1 @@
+"""LITv2 of hilo-nas compared with the official code."""

@@ -1,0 +1,1 @@
+"""Speeds of this release compared with earlier releases."""

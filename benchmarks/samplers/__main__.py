@@ -1,0 +1,85 @@
+"""`python -m benchmarks.samplers`: searches replayed on a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmarks.command import command_of, run_benchmark
+from hilo_nas.cli.bench.running import Folder, Shown, run_bench
+from hilo_nas.cli.options import Format
+from hilo_nas.events import Emit
+
+if TYPE_CHECKING:
+    from benchmarks.samplers.replay import Replay
+    from hilo_nas.report import BenchReport  # pandas takes its time
+
+__all__ = ["main"]
+
+HELP = """Replay searches on a table (see `benchmarks.tables`): which sampler finds most, and whether rungs pay.
+
+Nothing is timed or trained: each search runs as `hilo-nas search` would, and every figure comes from the table."""
+EXAMPLES = "Example:\npython -m benchmarks.samplers my-table --sampler random --sampler gp --seeds 10"
+
+
+def run(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table's study or folder, or its CSV file.")],
+    seeds: Annotated[int, typer.Option(help="Replays of each search.")] = 10,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="gp, tpe, nsga2 or random; repeat it for several. All if left out."),
+    ] = None,
+    trials_share: Annotated[
+        float,
+        typer.Option(help="Share of the table that a search without rungs trains; also told at a half and a quarter."),
+    ] = 0.12,
+    reduction_factor: Annotated[
+        float, typer.Option(help="Reduction factor of the rungs: one of so many networks continues.")
+    ] = 2.0,
+    jobs: Annotated[int | None, typer.Option(help="Replays at once; as many as there are cores if left out.")] = None,
+    shown: Shown = Format.table,
+    folder: Folder = None,
+) -> None:
+    """Replays the searches; the options are those of the command line."""
+    from benchmarks.samplers.replay import SamplersPlan, run_samplers
+    from benchmarks.samplers.samplers_report import report_samplers
+    from benchmarks.tables.table import find_table, load_table
+    from hilo_nas.report import write_report
+
+    plan = SamplersPlan(
+        samplers=tuple(sampler or SamplersPlan.samplers),
+        seeds=seeds,
+        trials_share=trials_share,
+        reduction_factor=reduction_factor,
+        jobs=(os.cpu_count() or 1) if jobs is None else jobs,
+    )
+    loaded = load_table(find_table(table))
+    words = [table, "--seeds", str(seeds), *(word for name in plan.samplers for word in ("--sampler", name))]
+    words += ["--trials-share", f"{trials_share:g}", "--reduction-factor", f"{reduction_factor:g}"]
+
+    def report(replays: Sequence[Replay]) -> BenchReport:
+        return report_samplers(loaded, plan, replays, command_of("samplers", *words))
+
+    def keep(replays: Sequence[Replay]) -> None:
+        """Writes the replays so far, in case a later one fails."""
+        if folder is not None:
+            write_report(report(replays), folder)
+
+    def bench(emit: Emit, logs: Path) -> list[BenchReport]:
+        return [report(run_samplers(loaded, plan, emit, keep=keep))]
+
+    run_bench(bench, shown, folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    return run_benchmark("samplers", run, HELP, EXAMPLES, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

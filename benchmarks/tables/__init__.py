@@ -1,0 +1,1 @@
+"""Tables: every network of a small space, timed and trained."""

@@ -1,0 +1,69 @@
+"""`python -m benchmarks.tables`: every network of a small space, timed and trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import typer
+
+from benchmarks.command import run_benchmark
+from hilo_nas.cli.console import build_console
+from hilo_nas.cli.settings import takes_settings
+from hilo_nas.searching.configuration.search_config import SearchConfig
+from hilo_nas.study.states import TrialState
+
+__all__ = ["main"]
+
+HELP = """Time and train every network of a small space, at each rung: the table that `benchmarks.samplers` replays on.
+
+With --networks, as many at random of a space of any size: whether its networks train at all, and how far they get. It
+makes a study, and the same command resumes it. The setting study.reuse names a study or a table's file whose trainings
+are copied, as far as they are the same; networks are timed here in any case."""
+EXAMPLES = """Examples:
+python -m benchmarks.tables litv2_tabular --data cifar10.tar --study my-table
+python -m benchmarks.tables litv2_tabular --study here --set study.reuse=my-table"""
+
+
+@takes_settings("study.name", "data.source", "timing.device", "proxy.images", "proxy.img_size")
+def run(
+    config: SearchConfig,
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
+    ] = None,
+    networks: Annotated[
+        int | None, typer.Option(help="Networks of the space, at random; all if left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Makes the table."""
+    from benchmarks.tables.table import TABLE_NAME, collect_table
+    from benchmarks.tables.table_making import make_table
+    from hilo_nas.cli.display import build_display
+    from hilo_nas.searching.sweeps.listing import read_sweep
+    from hilo_nas.study.stored_study import StoredStudy
+
+    console = build_console()
+    with build_display(console) as display:
+        asked = config if space is None else dataclasses.replace(config, space=space)
+        read, found, folder = read_sweep(asked, display)
+        records = make_table(read, found, folder, display, count=networks)
+    table, keys = collect_table(StoredStudy(folder.path)), {record.key for record in records}
+    for images in table.budgets:
+        values = [row.scores[images].top1 for row in table.rows if row.key in keys and images in row.scores]
+        if values:
+            reached = (
+                f"{len(values)} networks, {table.manifest.plan.metric} from {min(values):.3g} to {max(values):.3g}"
+            )
+            console.print(f"after {images:,} images: {reached}")
+    complete = sum(record.state == TrialState.COMPLETE for record in records)
+    console.print(f"{complete} of {len(records)} networks timed and trained: {folder.path / TABLE_NAME}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    return run_benchmark("tables", run, HELP, EXAMPLES, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

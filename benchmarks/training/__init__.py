@@ -1,0 +1,1 @@
+"""Time per part of a training step."""

@@ -1,0 +1,1 @@
+"""HiLo compared with other attention layers, layer by layer."""

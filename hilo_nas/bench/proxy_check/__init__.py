@@ -1,0 +1,1 @@
+"""Agreement of cheap proxies with long trainings."""

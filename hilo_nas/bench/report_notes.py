@@ -1,0 +1,17 @@
+"""Parts that the reports of several benchmarks share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+__all__ = ["INTERVALS", "plan_settings"]
+
+INTERVALS = "Intervals are 95 % intervals from a bootstrap over rounds."
+"""Note of every table with intervals."""
+
+
+def plan_settings(plan: Any) -> dict[str, Any]:
+    """Returns the fields of a plan by name, as its options spell them."""
+    values = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    return {name: [str(v) for v in value] if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""Resolution of this machine: repeated timings of the same networks, quiet and under load."""

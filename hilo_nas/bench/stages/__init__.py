@@ -1,0 +1,1 @@
+"""Time per part of a network, compared with the fastest products on the device."""

@@ -1,0 +1,552 @@
+"""Evaluator of this machine, and the worker of the benches whose work is no task: all worker processes start here."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import itertools
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from hilo_nas.arch.cost import NetworkCost
+from hilo_nas.errors import NoCheckpointError, NotEnoughMemoryError, OutOfMemoryError
+from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
+from hilo_nas.evaluation.protocol import Evaluator, Failed, Finished, Message, Progress, blame_of
+from hilo_nas.evaluation.tasks import (
+    Count,
+    DeviceReport,
+    Inspect,
+    Preparation,
+    Prepare,
+    Score,
+    Scoring,
+    Task,
+    Time,
+    Timing,
+)
+from hilo_nas.events import Emit, Event, Notice
+from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
+from hilo_nas.measurement.rounds import verdict_of
+from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
+
+__all__ = [
+    "BenchWorker",
+    "LocalEvaluator",
+    "StartEvaluator",
+    "StartWorker",
+    "WorkerLike",
+    "evaluator_or_local",
+    "use_evaluator",
+]
+
+# A training returns its memory to the system, so that the next timing has it.
+_TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
+
+_LOOK_S = 0.3
+_KILL_AGAIN_S = 0.05
+
+
+class WorkerLike(Protocol):
+    """A process that runs functions; see `hilo_nas.timing.Worker`."""
+
+    def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
+        """Returns what `module:function` returns."""
+
+    def close(self) -> None:
+        """Ends it, in the middle of a call as well."""
+
+
+StartWorker = Callable[..., WorkerLike]
+"""Takes what `Worker` takes."""
+
+
+class _CancelledError(BaseException):
+    """The task under way was cancelled."""
+
+
+class _Job:
+    """A task that was submitted, and the lane that does it."""
+
+    def __init__(self, id: str, task: Task[Any], lane: _Lane) -> None:
+        self.id, self.task, self.lane = id, task, lane
+        self.has_begun, self.is_cancelled, self.is_over = (threading.Event() for _ in range(3))
+
+    def check(self) -> None:
+        """Raises `_CancelledError` where the task was cancelled."""
+        if self.is_cancelled.is_set():
+            raise _CancelledError
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, but no longer than the task is wanted."""
+        self.is_cancelled.wait(seconds)
+        self.check()
+
+
+class _Lane:
+    """A thread that does one task after the other, and the process in which it trains.
+
+    Args:
+        worker: The process; its first call starts it.
+        work: Does a task.
+    """
+
+    def __init__(self, worker: WorkerLike, work: Callable[[_Job], None]) -> None:
+        self.worker, self._work = worker, work
+        self.in_use = threading.Lock()
+        """Held to use or to close the processes of the lane, but not to cancel a task."""
+        self.job: _Job | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def put(self, job: _Job) -> None:
+        """Queues a task."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._jobs.put(job)
+
+    def end(self) -> None:
+        """Lets the thread end. Not before its processes: the kernel ends them with the thread that started them."""
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self.job = job
+            job.has_begun.set()
+            with self.in_use:
+                self._work(job)
+            job.is_over.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, but no longer than the task under way is wanted; called in the lane's thread."""
+        assert self.job is not None
+        self.job.sleep(seconds)
+
+
+class LocalEvaluator:
+    """Persistent workers of this machine: one that times per environment, and one or several that train.
+
+    Devices are locked while they are in use. Tasks run one after the other, except that several trainings run at once
+    where `jobs` allows it.
+
+    Args:
+        logs: Folder for the output of the workers.
+        purpose: Purpose of the work, shown to other processes that wait for the device.
+        checkpoints: Folder of the checkpoints; None where no training is to be resumed.
+        checkpoint_mib: Disk space for the checkpoints that nothing needs.
+        idle_timeout_s: Seconds of silence after which a worker counts as hung.
+        jobs: Trainings at once, each on its share of the cores; None for one per core on a CPU and one elsewhere. A
+            single one has all cores.
+        start_worker: Creates a process that trains.
+        start_ruler: Creates a process that times.
+    """
+
+    def __init__(
+        self,
+        logs: Path,
+        *,
+        purpose: str,
+        checkpoints: Path | None = None,
+        checkpoint_mib: float = 0.0,
+        idle_timeout_s: float = 600.0,
+        jobs: int | None = 1,
+        start_worker: StartWorker = Worker,
+        start_ruler: Callable[..., Ruler] = Ruler,
+    ) -> None:
+        self._logs, self._purpose, self._idle_timeout_s, self._jobs = logs, purpose, idle_timeout_s, jobs
+        self._start_worker, self._start_ruler = start_worker, start_ruler
+        self._checkpoints = None if checkpoints is None else CheckpointFiles(checkpoints, budget_mib=checkpoint_mib)
+        self._main = self._lane("training", _TRAINING_ENVIRONMENT)
+        self._scoring: list[_Lane] = []
+        """Lanes of several trainings at once."""
+        self._rulers: dict[str, Ruler] = {}
+        self._reports: dict[str, DeviceReport] = {}
+        self._prepared: dict[str, Any] = {}
+        self._advised = {"steady"}
+        self._ids = itertools.count()
+        self._under_way: dict[str, _Job] = {}
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def submit(self, task: Task[Any]) -> str:
+        """See `Evaluator.submit`."""
+        job = _Job(str(next(self._ids)), task, self._lane_of(task))
+        self._under_way[job.id] = job
+        job.lane.put(job)
+        return job.id
+
+    def wait(self, timeout: float | None = None) -> list[Message]:
+        """See `Evaluator.wait`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        found: list[Message] = []
+        while not found:
+            try:
+                found = [self._messages.get(timeout=None if until is None else max(until - time.monotonic(), 0.0))]
+                while True:
+                    found.append(self._messages.get_nowait())
+            except queue.Empty:
+                if not found:
+                    return []
+            found = [message for message in found if message.id in self._under_way]
+        for message in found:
+            if not isinstance(message, Progress):
+                del self._under_way[message.id]
+        return found
+
+    def cancel(self, id: str) -> None:
+        """See `Evaluator.cancel`."""
+        job = self._under_way.pop(id, None)
+        if job is None:
+            return
+        job.is_cancelled.set()
+        if job.has_begun.is_set():
+            self._close_lane(job.lane)
+            while not job.is_over.wait(_KILL_AGAIN_S):  # a process may have been on its way
+                self._close_lane(job.lane)
+
+    def slots(self, kind: str) -> int:
+        """See `Evaluator.slots`."""
+        if kind != Score.kind:
+            return 1
+        if self._jobs is None:
+            is_cpu = all(report.identity.kind == "cpu" for report in self._reports.values())
+            return (os.cpu_count() or 1) if is_cpu else 1
+        return self._jobs
+
+    def devices(self) -> list[DeviceReport]:
+        """See `Evaluator.devices`."""
+        return list(self._reports.values())
+
+    def discard(self, references: Iterable[str]) -> None:
+        """See `Evaluator.discard`."""
+        if self._checkpoints is not None:
+            self._checkpoints.discard(references)
+
+    def close(self) -> None:
+        """See `Evaluator.close`."""
+        for job in self._under_way.values():
+            job.is_cancelled.set()
+        for id in list(self._under_way):
+            self.cancel(id)
+        for lane in (self._main, *self._scoring):
+            self._close_lane(lane)
+            lane.end()
+
+    def __enter__(self) -> LocalEvaluator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _close_lane(self, lane: _Lane) -> None:
+        """Ends the processes of a lane, in the middle of their work as well."""
+        lane.worker.close()
+        for ruler in list(self._rulers.values()) if lane is self._main else []:
+            ruler.close()
+
+    def _lane(self, name: str, environment: Mapping[str, str]) -> _Lane:
+        log = self._logs / f"{name}.log"
+        worker = self._start_worker(name, log, idle_timeout_s=self._idle_timeout_s, environment=environment)
+        return _Lane(worker, self._do)
+
+    def _lane_of(self, task: Task[Any]) -> _Lane:
+        if not isinstance(task, Score) or self._jobs == 1:
+            return self._main
+        if not self._scoring:
+            count = self.slots(Score.kind)
+            share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+            self._scoring = [self._lane(f"training-{i}", {**_TRAINING_ENVIRONMENT, **share}) for i in range(count)]
+        return min(self._scoring, key=lambda lane: sum(job.lane is lane for job in self._under_way.values()))
+
+    def _do(self, job: _Job) -> None:
+        """Does a task in the thread of its lane; every outcome becomes a message."""
+        start = time.monotonic()
+        device = job.task.target if isinstance(job.task, Inspect | Time | Score) else None
+
+        def emit(event: Event) -> None:
+            job.check()
+            self._messages.put(Progress(id=job.id, event=event))
+
+        try:
+            job.check()
+            result = self._result_of(job, emit)
+        except _CancelledError:
+            return
+        except Exception as error:
+            blame = blame_of(error)
+            if blame == "worker_lost" and isinstance(job.task, Time | Inspect):
+                blame = "subject"  # the ruler has repeated it
+            seconds = time.monotonic() - start
+            self._messages.put(Failed(id=job.id, error=error, blame=blame, seconds=seconds, device=device))
+            return
+        self._messages.put(Finished(id=job.id, result=result, seconds=time.monotonic() - start, device=device))
+
+    def _result_of(self, job: _Job, emit: Emit) -> Any:
+        match job.task:
+            case Inspect() as task:
+                return self._inspect(task, job, emit)
+            case Prepare() as task:
+                return self._prepare(task, job.lane.worker, emit)
+            case Count() as task:
+                function, arguments = "hilo_nas.models.macs:count_subject", dataclasses.asdict(task)
+                with hold([Claim(device="cpu", alone=False)], f"counting for {self._purpose}", emit, sleep=job.sleep):
+                    found = job.lane.worker.call(function, arguments, emit)
+                return NetworkCost(parameters=found["params"], macs=found["macs"])
+            case Time() as task:
+                return self._time(task, emit)
+            case Score() as task:
+                return self._score(task, job, emit)
+            case task:
+                raise AssertionError(f"no kind of task: {task}")
+
+    def _ruler(self, env: str, target: str | None, emit: Emit) -> Ruler:
+        """Returns what times on a device under an environment (`Condition.env`)."""
+        if env not in self._rulers:
+            log = self._logs / ("timing.log" if env == "tuned" else f"timing-{env}.log")
+            self._rulers[env] = self._start_ruler(
+                log, purpose=self._purpose, idle_timeout_s=self._idle_timeout_s, env=env, sleep=self._main.sleep
+            )
+        if target is not None:
+            self._rulers[env].read_device(target, emit)
+        return self._rulers[env]
+
+    def _inspect(self, task: Inspect, job: _Job, emit: Emit) -> DeviceReport:
+        report = self._report(task.target, emit)
+        forms = {
+            condition.label(): self._ruler(condition.env, report.target, emit).read_form(condition, emit)
+            for condition in task.forms
+        }
+        contention: Contention | None = None
+        if task.watch is not None:
+            watch = CpuWatch()
+            job.sleep(_LOOK_S)
+            contention = find_contention(watch.read(), threads=task.watch.threads, device=report.identity)
+        return dataclasses.replace(report, forms=forms, contention=contention)
+
+    def _report(self, target: str | None, emit: Emit) -> DeviceReport:
+        """Returns what a device says of itself; read once."""
+        if target is None or target not in self._reports:
+            ruler = self._ruler("tuned", None, emit)
+            name, identity, threads = ruler.read_device(target, emit)
+            self._reports[target or name] = DeviceReport(target=name, identity=identity, threads=threads)
+            target = target or name
+        return self._reports[target]
+
+    def _prepare(self, task: Prepare, worker: WorkerLike, emit: Emit) -> Preparation:
+        if task.images is not None:
+            described = worker.call("hilo_nas.data.prepared_images:describe_data", task.images, emit)
+            facts = {name: value for name, value in described.items() if name != "path"}
+            return Preparation(reference=self._keep(described), facts=facts)
+        if task.proxy is not None:
+            arguments = {
+                "plan": task.proxy.to_dict(),
+                "data": None if task.data is None else self._prepared[task.data],
+                "device": task.target,
+                "source": task.source,
+            }
+            prepared = worker.call("hilo_nas.proxy.worker_calls:prepare_proxy", arguments, emit)
+            return Preparation(reference=self._keep(prepared), facts=prepared["facts"])
+        if task.sheet is not None:
+            arguments = {"data": self._prepared[task.sheet], "group_by": task.group_by}
+            return Preparation(reference=None, facts=worker.call("hilo_nas.data.sheet:encode_sheet", arguments, emit))
+        worker.call("hilo_nas.models.subjects:check_timm_names", {"names": list(task.timm_names)}, emit)
+        return Preparation(reference=None, facts={})
+
+    def _keep(self, value: Any) -> str:
+        reference = f"prepared-{len(self._prepared)}"
+        self._prepared[reference] = value
+        return reference
+
+    def _time(self, task: Time, emit: Emit) -> Timing:
+        ruler = self._ruler(task.condition.env, task.target, emit)
+        if not task.entries:
+            return Timing(calibration=ruler.calibrate(task.condition, emit, seconds=task.seconds))
+        if len(task.entries) == 1 and task.calibration is not None:
+            return Timing(measurements=self._time_one(task, task.calibration, ruler, emit))
+        self._close_training()
+        cohort = ruler.measure_cohort(
+            task.entries,
+            emit,
+            calibration=task.calibration,
+            reference=task.reference,
+            seconds_each=task.seconds,
+        )
+        return Timing(measurements=cohort.measurements, failures=cohort.failures)
+
+    def _time_one(self, task: Time, calibration: Calibration, ruler: Ruler, emit: Emit) -> dict[str, Measurement]:
+        ((name, entrant),) = task.entries.items()
+        try:
+            measurement = ruler.measure(entrant, calibration, emit, rivals=task.rivals, seconds_each=task.seconds)
+            self._advise(name, measurement, emit)
+            return {name: measurement}
+        except OutOfMemoryError:
+            self._close_training()  # alone, the network has its fair try
+        try:
+            return {name: ruler.measure(entrant, calibration, emit, seconds_each=task.seconds)}
+        except OutOfMemoryError as error:
+            raise NotEnoughMemoryError(str(error)) from error
+
+    def _close_training(self) -> None:
+        """Ends the processes that train once they are idle: they may hold memory of the device."""
+        self._main.worker.close()
+        for lane in self._scoring:
+            with lane.in_use:
+                lane.worker.close()
+
+    def _advise(self, name: str, measurement: Measurement, emit: Emit) -> None:
+        """Emits the meaning of each verdict once, and for each contended timing who used the cores."""
+        judgement = verdict_of(measurement)
+        if judgement is None or judgement.verdict in self._advised:
+            return
+        if judgement.verdict == "contended":
+            text = f"the timing of {name.removeprefix('timm:')} is contended: {judgement.text}"
+            emit(Notice(level="warning", text=text))
+            return
+        self._advised.add(judgement.verdict)
+        emit(Notice(level="warning", text=judgement.text))
+
+    def _score(self, task: Score, job: _Job, emit: Emit) -> Scoring:
+        path = None
+        if task.checkpoint is not None and self._checkpoints is not None:
+            path = self._checkpoints.path_of(task.checkpoint)
+        if task.must_resume and not (path and path.is_file()):
+            raise NoCheckpointError(f"no checkpoint {task.checkpoint} is kept")
+        claims = claims_of(self._identity(task.target, job, emit), timing=False)
+        arguments = {
+            "subject": task.subject,
+            "plan": task.plan.to_dict(),
+            "data": self._prepared[task.data],
+            "prepared": {} if task.prepared is None else self._prepared[task.prepared],
+            "seed": task.seed,
+            "device": task.target,
+            "until": task.until,
+            "checkpoint": None if path is None else str(path),
+            "score_under": list(task.score_under),
+        }
+        with hold(claims, f"training for {self._purpose}", emit, sleep=job.sleep):
+            if job.lane is not self._main and self._main.in_use.acquire(blocking=False):
+                try:
+                    self._close_lane(self._main)  # several trainings need the memory
+                finally:
+                    self._main.in_use.release()
+            found = job.lane.worker.call("hilo_nas.proxy.worker_calls:score_network", arguments, emit)
+        return Scoring(
+            score=ProxyScore.from_dict(found["score"]),
+            checkpoint=None if path is None else task.checkpoint,
+            further=tuple(ProxyScore.from_dict(item) for item in found["further"]),
+        )
+
+    def _identity(self, target: str, job: _Job, emit: Emit) -> DeviceIdentity:
+        if target not in self._reports:
+            if job.lane is self._main:
+                return self._report(target, emit).identity
+            found = job.lane.worker.call("hilo_nas.timing.device:read_device", {"device": target}, emit)
+            return DeviceIdentity(**found["identity"])
+        return self._reports[target].identity
+
+
+class BenchWorker:
+    """Worker of this machine for a bench whose work is no task of an evaluator; started by the first call.
+
+    Args:
+        log: File for the output of the worker.
+        purpose: Purpose of the work, shown to other processes that wait for the device.
+        idle_timeout_s: Seconds of silence after which the worker counts as hung.
+    """
+
+    def __init__(self, log: Path, *, purpose: str, idle_timeout_s: float = 600.0) -> None:
+        self._purpose = purpose
+        self._worker = Worker(log.stem, log, idle_timeout_s=idle_timeout_s, environment=_TRAINING_ENVIRONMENT)
+
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        emit: Emit,
+        *,
+        device: DeviceIdentity | None = None,
+        timing: bool = False,
+    ) -> Any:
+        """Returns what `module:function` returns.
+
+        Args:
+            function: The function.
+            arguments: Its keyword arguments, plain data.
+            emit: Receives its events.
+            device: Device that it uses, which is locked meanwhile; None where it uses none.
+            timing: True where the device must do nothing else meanwhile.
+
+        Raises:
+            HiloNasError: See `hilo_nas.timing.Worker.call`.
+        """
+        claims = [] if device is None else claims_of(device, timing=timing)
+        with hold(claims, self._purpose, emit):
+            return self._worker.call(function, arguments, emit)
+
+    def __enter__(self) -> BenchWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._worker.close()
+
+
+StartEvaluator = Callable[..., Evaluator]
+"""Takes what `LocalEvaluator` takes."""
+
+_START: contextvars.ContextVar[StartEvaluator] = contextvars.ContextVar("start_evaluator", default=LocalEvaluator)
+
+
+@contextlib.contextmanager
+def use_evaluator(start: StartEvaluator) -> Iterator[None]:
+    """Replaces the evaluator of this machine within a `with` block, for commands as well: for tests and notebooks.
+
+    Example:
+        `with use_evaluator(lambda logs, **options: FakeEvaluator()): run_search(request, print)`
+
+    Args:
+        start: Creates an evaluator where one of this machine would be created; each is closed at its end.
+    """
+    token = _START.set(start)
+    try:
+        yield
+    finally:
+        _START.reset(token)
+
+
+@contextlib.contextmanager
+def evaluator_or_local(
+    evaluator: Evaluator | None,
+    logs: Path,
+    *,
+    purpose: str,
+    idle_timeout_s: float = 600.0,
+    checkpoints: Path | None = None,
+    checkpoint_mib: float = 0.0,
+    jobs: int | None = 1,
+) -> Iterator[Evaluator]:
+    """Yields the evaluator given, or else one of this machine, which is closed at the end.
+
+    The arguments are those of `LocalEvaluator`; `use_evaluator` replaces it.
+    """
+    if evaluator is not None:
+        yield evaluator
+        return
+    local = _START.get()(
+        logs,
+        purpose=purpose,
+        checkpoints=checkpoints,
+        checkpoint_mib=checkpoint_mib,
+        idle_timeout_s=idle_timeout_s,
+        jobs=jobs,
+    )
+    with contextlib.closing(local):
+        yield local

@@ -1,0 +1,1 @@
+"""Settings of a search: types, checks, files, and their meaning for a study."""

@@ -1,0 +1,178 @@
+"""Configurations in files and on the command line: YAML, manifests of studies, and single settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from hilo_nas.errors import NotFoundError, StorageError, UsageError
+from hilo_nas.files.plain_files import read_text
+from hilo_nas.files.safe_yaml import MOST_BYTES, compose_yaml, parse_yaml
+from hilo_nas.searching.configuration.search_config import LISTS, SearchConfig, nest_settings
+
+__all__ = ["load_config", "merge_fields", "parse_setting", "read_fields", "render_config"]
+
+
+def load_config(
+    base: SearchConfig | Mapping[str, Any] | str | Path | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
+) -> SearchConfig:
+    """Returns a configuration with single settings over it, and values over both.
+
+    Args:
+        base: A configuration, sections of fields, a YAML file, or the `manifest.yaml` of a study, for the settings that
+            it was made with.
+        settings: By name, or as `SECTION.FIELD=VALUE`.
+        given: Values by the names of their settings; None means left out.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: A setting is not known or cannot be what it is; names the file where it is one of the file.
+        RecordError: The file is a manifest that cannot be understood.
+    """
+    layers: list[Mapping[str, Any]] = []
+    if isinstance(base, str | Path):
+        layers.append(_read_file(Path(base)))
+    elif isinstance(base, Mapping):
+        layers.append(SearchConfig.from_dict(base).to_dict())
+    elif isinstance(base, SearchConfig):
+        layers.append(base.to_dict())
+    elif base is not None:
+        raise UsageError(f"a configuration must be a SearchConfig, a mapping or a file, but got {base!r:.80}")
+    if isinstance(settings, Mapping):
+        layers.append(nest_settings(settings, keep_none=True))
+    else:
+        layers.append(_join(parse_setting(text) for text in settings))
+    return SearchConfig.from_dict(merge_fields(*layers, nest_settings(given or {})))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Returns the settings in a file; of a manifest those that its study was made with."""
+    fields = read_fields(path)
+    if "schema_version" in fields:
+        from hilo_nas.searching.configuration.resolve import config_of
+        from hilo_nas.study.stored_study import StoredStudy
+
+        return config_of(StoredStudy(path.parent).manifest).to_dict()
+    try:
+        return SearchConfig.from_dict(fields).to_dict()
+    except UsageError as error:
+        raise UsageError("\n".join(f"{path}: {line}" for line in str(error).split("\n"))) from error
+
+
+def render_config(config: SearchConfig) -> str:
+    """Returns a configuration as YAML, each field with a comment; a field without a value is a comment itself."""
+    lines = [f"space: {_scalar(config.space)}"]
+    for section in dataclasses.fields(config):
+        own = getattr(config, section.name)
+        if not dataclasses.is_dataclass(own):
+            continue
+        lines += ["", f"{section.name}:"]
+        for field in dataclasses.fields(own):
+            value = getattr(own, field.name)
+            text = "" if value in (None, ()) else f" {_scalar(value)}"
+            lines.append(f"  {'' if text else '# '}{field.name}:{text}  # {field.metadata['comment']}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    """Returns a value as YAML on one line."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+
+
+def merge_fields(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns sections of fields, the later layers over the earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            below = merged.get(name)
+            merged[name] = {**below, **value} if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _join(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns single settings as one; a list that is given several times holds the values of all."""
+    joined: dict[str, Any] = {}
+    for fields in settings:
+        for section, values in fields.items():
+            below = joined.get(section)
+            if isinstance(below, dict) and isinstance(values, Mapping):
+                for field, value in values.items():
+                    is_more = field in LISTS and field in below
+                    below[field] = [*_listed(below[field]), *_listed(value)] if is_more else value
+            else:
+                joined[section] = dict(values) if isinstance(values, Mapping) else values
+    return joined
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """Returns the field that `SECTION.FIELD=VALUE` sets.
+
+    A text is taken as it stands, because in YAML `#336699` is a comment and `[0-9]+` a list; any other value is YAML.
+
+    Raises:
+        UsageError: The text is of no such form.
+    """
+    name, equals, value = text.partition("=")
+    section, dot, field = name.strip().partition(".")
+    if not equals or (not dot and section != "space"):
+        raise UsageError(f"a setting must be SECTION.FIELD=VALUE such as timing.compile=true, but got {text!r}")
+    try:
+        read = (value.strip() or None) if _is_text(section, field) else parse_yaml(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} must be a YAML value, but got {value!r} ({' '.join(str(error).split())})") from error
+    return {section: {field: read}} if dot else {section: read}
+
+
+def _is_text(section: str, field: str) -> bool:
+    kind = type(getattr(SearchConfig(), section, None))
+    return dataclasses.is_dataclass(kind) and get_type_hints(kind).get(field) == str | None
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Returns the sections of fields in a configuration's YAML file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UsageError: It is no YAML mapping.
+        StorageError: It cannot be read.
+    """
+    if path.is_dir():
+        raise UsageError(f"a configuration must be a file, but {path} is a folder")
+    try:
+        text = read_text(path, MOST_BYTES)
+        content = {} if (node := compose_yaml(text)) is None else parse_yaml(text)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no configuration {path}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must hold sections of fields, but holds {content!r:.80}")
+    if twice := [*_repeated(node)]:
+        raise UsageError("\n".join(f"{path}: {name} stands there twice" for name in twice))
+    return content
+
+
+def _repeated(node: yaml.Node | None, above: str = "") -> Iterator[str]:
+    """Yields the keys that a document's mappings repeat."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = f"{above}{key.value}"
+        if name in seen:
+            yield name
+        seen.add(name)
+        yield from _repeated(value, f"{name}.")

@@ -1,0 +1,225 @@
+"""What a configuration means for a study: its conditions, limits, images and training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hilo_nas.data.reading import ReadOptions
+from hilo_nas.errors import UsageError
+from hilo_nas.measurement import Condition, ProxyPlan
+from hilo_nas.measurement.requirements import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
+from hilo_nas.plugins import hash_source
+from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
+from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig, nest_settings
+from hilo_nas.searching.halving.rungs import rungs_of
+from hilo_nas.space import SearchSpace, list_shipped, load_space
+from hilo_nas.study.manifest import Manifest
+
+__all__ = [
+    "DEFAULT_SAMPLER",
+    "DEFAULT_SPACE",
+    "DEFAULT_TRIALS",
+    "PLAN_SETTINGS",
+    "RANDOM",
+    "aims_of",
+    "check_proxy_options",
+    "condition_options",
+    "config_of",
+    "defaults_of",
+    "eta_of",
+    "plan_of",
+    "reading_of",
+    "reading_options",
+    "resolve",
+]
+
+DEFAULT_SAMPLER = "gp"
+DEFAULT_RUNGS = 3
+DEFAULT_ETA = 2.0
+"""Reduction factor of the rungs: one of this many networks continues.
+
+At equal training cost, gp found as much with 2 as without rungs, and less with 3 (`python -m benchmarks.samplers
+benchmarks/results/cifar10-tabular`, with `--reduction-factor 3` for the latter).
+"""
+DEFAULT_RATIO = 3.0
+"""Images at a rung over those at the rung before."""
+DEFAULT_SPACE = "litv2_digits"
+DEFAULT_TRIALS = 40
+RANDOM = "random"
+"""Sampler of a study without a proxy."""
+PLAN_SETTINGS = {
+    "proxy.img_size": "img_size",
+    "proxy.batch_size": "batch_size",
+    "proxy.images": "images",
+    "proxy.precision": "precision",
+    "proxy.metric": "metric",
+    "data.group_by": "group_by",
+}
+"""Fields of a plan by their settings."""
+
+
+def check_proxy_options(config: SearchConfig, proxy: Proxy) -> None:
+    """Raises UsageError where a configuration has settings that mean nothing to a proxy: none is skipped silently."""
+    faults = [
+        f"{name} means nothing to the proxy {proxy.name}: {why}. Leave it out."
+        for name, why in proxy.unused_options.items()
+        if config.value(name)  # 0 asks for nothing
+    ]
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def condition_options(config: SearchConfig) -> dict[str, Any]:
+    """Returns the fields of the objective condition that a configuration gives."""
+    return {name: value for name in CONDITION_OPTIONS if (value := getattr(config.timing, name)) is not None}
+
+
+def reading_options(config: SearchConfig) -> dict[str, Any]:
+    """Returns the options of reading images that a configuration gives."""
+    names = [field.name for field in dataclasses.fields(ReadOptions)]
+    return {name: value for name in names if (value := getattr(config.data, name)) is not None}
+
+
+def reading_of(config: SearchConfig) -> ReadOptions:
+    """Returns how a new study reads its images.
+
+    Raises:
+        UsageError: An option has no such value.
+    """
+    return ReadOptions.from_dict(reading_options(config))
+
+
+def aims_of(config: SearchConfig, objective: Condition) -> Aims:
+    """Returns the objective condition with the others and the limits that a configuration gives.
+
+    Raises:
+        UsageError: A further condition cannot be read, or is the same as another.
+    """
+    limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(config.limits, name)) is not None}
+    return build_aims(objective, config.timing.also, limits=limits)
+
+
+def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
+    """Returns the defaults of a new study by setting; the space suggests some of them.
+
+    Raises:
+        UsageError: There is no such proxy.
+    """
+    suggested, proxy = space.defaults, proxy_named(config.proxy.name or DEFAULT_PROXY.name)
+    img_size = config.timing.img_size or suggested.get("img_size", 224)
+    runtime = config.timing.runtime or "torch"
+    return {
+        "timing.batch_size": suggested.get("batch_size", 64),
+        "timing.img_size": img_size,
+        "timing.precision": "fp32",
+        "timing.runtime": runtime,
+        **dict.fromkeys(("timing.channels_last", "timing.compile", "timing.cuda_graph"), False),
+        "timing.fused": runtime == "torch",
+        "timing.env": "tuned",
+        "proxy.name": proxy.name,
+        "proxy.images": suggested.get("proxy_images", 100_000),
+        "proxy.img_size": suggested.get("proxy_img_size", img_size),
+        "proxy.batch_size": suggested.get("proxy_batch_size", 128),
+        "proxy.precision": "fp32",
+        "proxy.metric": (proxy if "proxy.metric" in proxy.options else DEFAULT_PROXY).metrics[0].name,
+        "proxy.rungs": DEFAULT_RUNGS,
+        "proxy.reduction_factor": DEFAULT_ETA,
+        "proxy.rung_ratio": DEFAULT_RATIO,
+        "search.sampler": DEFAULT_SAMPLER if proxy.gives_scores else RANDOM,
+        "search.seed": 0,
+        "search.until_trials": len(config.search.networks) or suggested.get("trials", DEFAULT_TRIALS),
+    }
+
+
+def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
+    """Returns the configuration of a new study of a space, with a value for all that has a default and a meaning.
+
+    What depends on the machine (device, threads) stays as it is.
+
+    Raises:
+        UsageError: There is no such proxy.
+    """
+    defaults = defaults_of(config, space)
+    unused = proxy_named(config.proxy.name or defaults["proxy.name"]).unused_options
+    if config.search.trials is not None:
+        del defaults["search.until_trials"]
+    missing = [name for name in defaults if name not in unused and config.value(name) is None]
+    return config.replace({name: defaults[name] for name in missing})
+
+
+def config_of(manifest: Manifest) -> SearchConfig:
+    """Returns the configuration that a stored study was made with; paths of its machine are not stored.
+
+    The space is left out where its name is no shipped one, or that has changed since.
+    """
+    space, objective, plan = manifest.space, manifest.objective, manifest.plan
+    reading = ReadOptions.from_dict(manifest.data.reading)
+    settings = {
+        "timing.device": objective.device,
+        **{f"timing.{name}": getattr(objective, name) for name in CONDITION_OPTIONS},
+        "timing.also": tuple(_spell(condition, manifest) for condition in manifest.conditions[1:]),
+        **{f"limits.{name}": manifest.limits.get(limit) for name, limit in LIMIT_OPTIONS.items()},
+        "proxy.name": plan.proxy,
+        **{setting: getattr(plan, field) for setting, field in PLAN_SETTINGS.items()},
+        "proxy.rungs": len(plan.rungs) + 1,
+        "proxy.reduction_factor": manifest.eta or 0.0,
+        "proxy.rung_ratio": (plan.images / plan.rungs[0]) ** (1 / len(plan.rungs)) if plan.rungs else None,
+        **{f"data.{name}": value for name, value in dataclasses.asdict(reading).items()},
+        # A study that was not told has taken the first level, or it would not be there.
+        "data.class_from": reading.class_from or "first",
+        "search.sampler": manifest.sampler if manifest.sampler in SAMPLERS else None,
+        "search.seed": manifest.seed,
+        "search.until_trials": manifest.trials or None,
+        "search.baselines": manifest.peers,
+        "study.speeds": manifest.speeds,
+    }
+    unused = plan.declaration.unused_options
+    is_shipped = space.name in list_shipped() and load_space(space.name).hash() == space.hash()
+    fields = nest_settings({name: value for name, value in settings.items() if name not in unused})
+    return SearchConfig.from_dict({**fields, **({"space": space.name} if is_shipped else {})})
+
+
+def _spell(condition: Condition, manifest: Manifest) -> str:
+    """Returns a further condition as `also` writes it: what differs from the objective, and its limits."""
+    differing = {
+        name: value
+        for name in CONDITION_OPTIONS
+        if (value := getattr(condition, name)) != getattr(manifest.objective, name) and value is not None
+    }
+    label = condition.label()
+    limits = {
+        option: bound for option, name in LIMIT_OPTIONS.items() if (bound := manifest.limits.get(f"{name}@{label}"))
+    }
+    return ",".join(f"{name}={str(value).lower()}" for name, value in {**differing, **limits}.items())
+
+
+def eta_of(config: SearchConfig) -> float | None:
+    """Returns one of how many networks goes on at a rung of a new study; None for all of them."""
+    return None if config.proxy.reduction_factor == 0 else config.proxy.reduction_factor or DEFAULT_ETA
+
+
+def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
+    """Returns a new study's short training, but for what its images say of themselves.
+
+    Raises:
+        UsageError: An option of the training cannot be what it is, or means nothing to the proxy asked for.
+        NotFoundError: There is no file of the function that is to score.
+    """
+    values = defaults_of(config, space)
+    values |= {name: given for name in values if (given := config.value(name)) is not None}
+    proxy = proxy_named(values["proxy.name"])
+    check_proxy_options(config, proxy)
+    images = values["proxy.images"] if proxy.has_budget else 1
+    return ProxyPlan(
+        img_size=values["proxy.img_size"],
+        batch_size=values["proxy.batch_size"],
+        images=images,
+        rungs=rungs_of(images, count=values["proxy.rungs"], eta=values["proxy.rung_ratio"]) if proxy.has_rungs else (),
+        precision=values["proxy.precision"],
+        metric=values["proxy.metric"],
+        group_by=config.data.group_by,
+        recipe=proxy.version,
+        proxy=proxy.name,
+        source_hash=hash_source(config.proxy.name) if proxy.has_source and config.proxy.name else None,
+    )

@@ -1,0 +1,324 @@
+"""Configuration of a search: one typed value, read from YAML, command-line flags and Python alike.
+
+A setting is named `SECTION.FIELD` everywhere: in YAML, in `--set`, in messages. What is left out (None) comes from the
+space's defaults for a new study, and from the study's own configuration for a stored one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hilo_nas.data.reading import CLASS_LEVELS, parse_range
+from hilo_nas.errors import RecordError, UsageError
+from hilo_nas.measurement import ENVIRONMENTS, PRECISIONS, RUNTIMES
+from hilo_nas.measurement.fields import named_faults, read_field
+from hilo_nas.proxy.kinds import proxy_names
+from hilo_nas.searching.configuration.config_checks import SAMPLERS, list_faults
+from hilo_nas.text.durations import parse_duration
+
+__all__ = [
+    "LISTS",
+    "SAMPLERS",
+    "SHORT_NAMES",
+    "DataConfig",
+    "LimitsConfig",
+    "ProxyConfig",
+    "SearchConfig",
+    "StudyConfig",
+    "TimingConfig",
+    "TrialsConfig",
+    "nest_settings",
+]
+
+
+def _field(default: Any, comment: str, *, short: str | None = None, metavar: str | None = None) -> Any:
+    """Returns a field with its comment, which YAML files and the help of a flag show.
+
+    Args:
+        default: None where the space or the stored study has the default.
+        comment: What the value means.
+        short: Its name as a flag or a keyword, where that is not the field's.
+        metavar: What stands for the value in the help of the flag, where its type does not say enough.
+    """
+    return dataclasses.field(default=default, metadata={"comment": comment, "short": short, "metavar": metavar})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimingConfig:
+    """Conditions under which networks are timed."""
+
+    device: str | None = _field(
+        None, "kind of device: cpu, cuda, cuda:N or mps; the fastest kind that this machine has if left out"
+    )
+    batch_size: int | None = _field(None, "images per timed call")
+    img_size: int | None = _field(None, "side of the timed images in pixels")
+    precision: str | None = _field(None, f"number format: {', '.join(PRECISIONS)}")
+    runtime: str | None = _field(None, f"what runs the networks: {', '.join(RUNTIMES)}")
+    channels_last: bool | None = _field(None, "memory format of torch's images")
+    compile: bool | None = _field(None, "time through torch.compile")
+    cuda_graph: bool | None = _field(None, "replay a CUDA graph")
+    fused: bool | None = _field(None, "time the inference form, as networks are deployed")
+    threads: int | None = _field(None, "intra-operation threads of a CPU; torch's own number if left out")
+    env: str | None = _field(None, f"environment of the timing process: {' or '.join(ENVIRONMENTS)}")
+    also: tuple[str, ...] = _field((), "further conditions with their limits, as ['batch_size=1,max_latency_ms=20']")
+    seconds: float | None = _field(None, "seconds per network at most; a shorter time gives wider intervals")
+    remeasure: bool = _field(True, "time contended networks again, and the front in shared rounds at the end")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """Limits under the first condition that networks must keep to be trained, on top of the space's own."""
+
+    min_images_per_s: float | None = _field(None, "lowest speed in images/s")
+    max_latency_ms: float | None = _field(None, "greatest raw 95th percentile of a call in milliseconds")
+    max_memory_mib: float | None = _field(None, "greatest peak memory of a call in MiB")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProxyConfig:
+    """The proxy that scores networks, and its short trainings."""
+
+    name: str | None = _field(
+        None, f"what scores networks: {', '.join(proxy_names())}, or module:function", short="proxy", metavar="PROXY"
+    )
+    images: int | None = _field(None, "training images per network at the full budget", short="proxy_images")
+    img_size: int | None = _field(None, "side of the training images in pixels", short="proxy_img_size")
+    batch_size: int | None = _field(None, "training images per batch", short="proxy_batch_size")
+    precision: str | None = _field(
+        None, "number format of the trainings: fp32, amp-bf16 or amp-fp16", short="proxy_precision"
+    )
+    metric: str | None = _field(None, "what scores measure: top1, balanced or likelihood")
+    rungs: int | None = _field(None, "scores per training, the full budget included; at each only the best continue")
+    reduction_factor: float | None = _field(None, "one of how many networks continues at a rung; 0 for all of them")
+    rung_ratio: float | None = _field(None, "images at a rung over those at the rung before")
+    confirm: int | None = _field(None, "further seeds that the front is trained with at the end")
+    raise_budget: int | None = _field(None, "a larger full budget for a stored study, in training images")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images that networks are trained and scored on."""
+
+    source: str | None = _field(
+        None,
+        "images: digits, a folder or archive of class folders, torch/NAME, hfds/NAME, wds/... or module:function",
+        short="data",
+        metavar="DATA",
+    )
+    val_source: str | None = _field(None, "images to score on; a part of the source is held out if left out")
+    group_by: str | None = _field(None, "regular expression; images whose paths it matches alike are held out together")
+    class_from: str | None = _field(None, f"folders that name a class: {', '.join(CLASS_LEVELS)}")
+    background: str | None = _field(None, "colour under transparent images")
+    value_range: tuple[float, float] | None = _field(None, "values that become black and white, as 0,4095")
+    skip_broken: bool | None = _field(None, "leave broken images out")
+    cache_dir: str | None = _field(None, "folder of the decoded images")
+
+    @property
+    def cache_path(self) -> Path | None:
+        """Folder of the decoded images; None for the usual one."""
+        return None if self.cache_dir is None else Path(self.cache_dir)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialsConfig:
+    """Networks that are tried, and for how long."""
+
+    sampler: str | None = _field(None, f"what proposes networks: {', '.join(SAMPLERS)}")
+    seed: int | None = _field(None, "seed of the search and of the trainings")
+    trials: int | None = _field(None, "networks to measure, on top of those that the study has")
+    until_trials: int | None = _field(None, "networks to measure in all")
+    timeout_s: float | None = _field(
+        None, "time after which no trial begins, in seconds or as 30m or 1h30m", metavar="TIME"
+    )
+    baselines: tuple[str, ...] = _field((), "timm's networks to compare with, as [resnet18, efficientvit_b2]")
+    networks: tuple[str, ...] = _field((), "networks to time without a proxy, as [litv2_small, my-gpu:17, arch.yaml]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Where results are stored and copied from."""
+
+    name: str | None = _field(None, "name of the study, or its folder", short="study", metavar="NAME")
+    speeds: str | None = _field(None, "study whose timings are copied; nothing is timed here")
+    reuse: str | None = _field(None, "study whose scores and comparable timings are copied")
+    checkpoint_mib: float = _field(2048.0, "disk space for checkpoints; 0 keeps none")
+    idle_timeout_s: float = _field(600.0, "silence after which a worker counts as hung, in seconds or as 10m")
+
+
+_SECTIONS: Mapping[str, type[Any]] = {
+    "timing": TimingConfig,
+    "limits": LimitsConfig,
+    "proxy": ProxyConfig,
+    "data": DataConfig,
+    "search": TrialsConfig,
+    "study": StudyConfig,
+}
+SHORT_NAMES: Mapping[str, str] = {
+    field.metadata["short"] or field.name: f"{section}.{field.name}"
+    for section, kind in _SECTIONS.items()
+    for field in dataclasses.fields(kind)
+}
+"""Settings by the short names that flags and keywords have: `proxy_img_size` is `proxy.img_size`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """All settings of a search.
+
+    Raises:
+        UsageError: A value cannot be what it is; names all.
+    """
+
+    space: str | None = None
+    """A shipped space's name or a YAML file."""
+    timing: TimingConfig = dataclasses.field(default_factory=TimingConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
+    proxy: ProxyConfig = dataclasses.field(default_factory=ProxyConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    search: TrialsConfig = dataclasses.field(default_factory=TrialsConfig)
+    study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
+
+    def __post_init__(self) -> None:
+        baselines = tuple(name if ":" in name or not name else f"timm:{name}" for name in self.search.baselines)
+        object.__setattr__(self, "search", dataclasses.replace(self.search, baselines=baselines))
+        if faults := list_faults(self):
+            raise UsageError("\n".join(faults))
+
+    @classmethod
+    def of(cls, *, space: str | None = None, **settings: Any) -> SearchConfig:
+        """Returns the configuration of some settings by their short names (`SHORT_NAMES`); None means left out.
+
+        Raises:
+            UsageError: A setting is not known, or cannot be what it is.
+        """
+        if unknown := [_unknown(name, list(SHORT_NAMES)) for name in settings if name not in SHORT_NAMES]:
+            raise UsageError("\n".join(unknown))
+        return cls.from_dict(nest_settings({"space": space, **{SHORT_NAMES[n]: v for n, v in settings.items()}}))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> SearchConfig:
+        """Returns the configuration that plain data describes: sections of fields, each of which may be left out.
+
+        Raises:
+            UsageError: A section or a field is not known, or has a value of another type; names all.
+        """
+        faults, values = [], {}
+        for name, value in fields.items():
+            if name == "space":
+                values[name] = value
+            elif name not in _SECTIONS:
+                faults.append(_unknown(name, [*_SECTIONS, "space"]))
+            elif value is None:
+                continue  # all of its fields are comments
+            elif not isinstance(value, Mapping):
+                faults.append(f"{name} must be a section of fields, but got {value!r:.80}")
+            else:
+                own = {field.name for field in dataclasses.fields(_SECTIONS[name])}
+                known = [f"{name}.{field}" for field in own]
+                faults += [_unknown(f"{name}.{key}", known) for key in value if key not in own]
+                kept = {key: item for key, item in value.items() if key in own and item is not None}
+                for key in [*kept]:
+                    try:
+                        kept[key] = _coerce_text(key, kept[key])
+                    except UsageError as error:
+                        faults.append(f"{name}.{key}: {error}")
+                        del kept[key]
+                try:
+                    values[name] = read_field(kept, _SECTIONS[name])
+                except RecordError as error:
+                    faults += named_faults(name, error)
+        if not isinstance(values.get("space"), str | None):
+            faults.append(f"space must be text, but got {values['space']!r:.80}")
+        if faults:
+            raise UsageError("\n".join(faults))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data without what is left out, fit for YAML; `from_dict` builds an equal value."""
+        found: dict[str, Any] = {} if self.space is None else {"space": self.space}
+        for section, kind in _SECTIONS.items():
+            own = getattr(self, section)
+            values = {
+                field.name: list(value) if isinstance(value, tuple) else value
+                for field in dataclasses.fields(kind)
+                if (value := getattr(own, field.name)) != field.default
+            }
+            if values:
+                found[section] = values
+        return found
+
+    def value(self, setting: str) -> Any:
+        """Returns the value of a setting by its name, such as `timing.device`."""
+        section, _, field = setting.partition(".")
+        return getattr(getattr(self, section), field)
+
+    def replace(self, settings: Mapping[str, Any]) -> SearchConfig:
+        """Returns the configuration with other values of some settings, by their names."""
+        changed: dict[str, Any] = {}
+        for name, value in settings.items():
+            section, _, field = name.partition(".")
+            own = changed.get(section, getattr(self, section))
+            changed[section] = dataclasses.replace(own, **{field: value})
+        return dataclasses.replace(self, **changed)
+
+
+LISTS = frozenset(
+    field.name for kind in _SECTIONS.values() for field in dataclasses.fields(kind) if field.default == ()
+)
+"""Fields that hold several values."""
+
+
+_NUMBERS = frozenset(
+    field.name
+    for kind in _SECTIONS.values()
+    for field in dataclasses.fields(kind)
+    if str(field.type).startswith("float")
+)
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
+def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> dict[str, Any]:
+    """Returns settings by name as sections of fields.
+
+    Args:
+        settings: Values by name; empty tuples are left out.
+        keep_none: Keep what is None, which then replaces an earlier value.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in settings.items():
+        if (value is None and not keep_none) or value == ():
+            continue
+        section, dot, field = name.partition(".")
+        plain = str(value) if isinstance(value, Path) else value
+        if dot:
+            fields.setdefault(section, {})[field] = plain
+        else:
+            fields[section] = plain
+    return fields
+
+
+def _coerce_text(field: str, value: Any) -> Any:
+    """Returns a value as its field holds it: a text may be one item of a list, a range, a duration or 1e-3.
+
+    YAML 1.1, which PyYAML reads, takes 1e-3 and 1.5e3 as text: no decimal point, no sign of the exponent.
+    """
+    if not isinstance(value, str):
+        return value
+    if field in LISTS:
+        return (value,)
+    if field.endswith("timeout_s"):
+        return parse_duration(value)
+    if field == "value_range":
+        return parse_range(value)
+    return float(value) if _EXPONENT.fullmatch(value) and field in _NUMBERS else value
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
+    return f"{name} is no known setting. {hint}"

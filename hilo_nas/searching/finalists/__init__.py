@@ -1,0 +1,1 @@
+"""Candidates of the front: further seeds and further timings."""

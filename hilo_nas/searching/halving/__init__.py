@@ -1,0 +1,1 @@
+"""Successive halving: rungs, trainings from rung to rung, checkpoints, larger budgets."""

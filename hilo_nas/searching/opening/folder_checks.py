@@ -1,0 +1,71 @@
+"""What a study's folder must be before a search writes to it: folders and files, and no links that lead elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hilo_nas.errors import StorageError
+from hilo_nas.study.stored_study import StoredStudy
+
+__all__ = ["check_layout", "remove_leftovers"]
+
+_FILES = ("manifest.yaml", "local.yaml", "trials.csv", "front.csv", "data.png", ".lock")
+_LEFTOVER = re.compile(r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|\d+\.json|.+\.pt)\.[a-z0-9_]{8}\.tmp")
+
+
+def check_layout(folder: StoredStudy) -> None:
+    """Checks that a search writes into the study alone: what it opens or fills is a file or folder of its own.
+
+    Raises:
+        StorageError: A link, or a folder in a file's place, or a file in a folder's; names each.
+    """
+    faults = [fault for path in _folders(folder) if (fault := _fault(path, stat.S_ISDIR, "a folder"))]
+    if not faults:
+        faults = [fault for path in _files(folder) if (fault := _fault(path, stat.S_ISREG, "a file"))]
+    if faults:
+        shown = faults[:10] + [f"and {len(faults) - 10} more"] * (len(faults) > 10)
+        raise StorageError(
+            f"a study is written as plain files and folders, but in {folder.path}\n"
+            + "\n".join(f"  {line}" for line in shown)
+            + "\nMove them away (a search makes anew what it needs, except trials and manifest.yaml), or use another "
+            "--study."
+        )
+
+
+def remove_leftovers(folder: StoredStudy) -> None:
+    """Removes half-written files that a killed search left behind; call it while the study's lock is held."""
+    for place in (folder.path, folder.trials_path, folder.checkpoints_path):
+        if place.is_dir():
+            for path in place.glob(".*.tmp"):
+                if _LEFTOVER.fullmatch(path.name) and not path.is_symlink():
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+
+
+def _folders(folder: StoredStudy) -> Iterator[Path]:
+    yield from (folder.trials_path, folder.logs_path, folder.checkpoints_path)
+
+
+def _files(folder: StoredStudy) -> Iterator[Path]:
+    yield from (folder.path / name for name in _FILES)
+    yield from sorted(folder.trials_path.glob("[0-9]*.json"))
+    yield from sorted(folder.logs_path.glob("*.*"))
+    yield from sorted(folder.checkpoints_path.glob("*.pt"))
+
+
+def _fault(path: Path, is_right: Callable[[int], bool], what: str) -> str | None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{path.name} cannot be looked at ({error.strerror or error})"
+    if is_right(mode):
+        return None
+    kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISREG, "a file"))
+    kind = next((name for test, name in kinds if test(mode)), "a special file")
+    return f"{path.relative_to(path.parents[1])} must be {what}, but is {kind}"

@@ -1,0 +1,268 @@
+"""Going on with a stored study: only under the conditions that it was made with, and on the same device and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hilo_nas
+from hilo_nas.data.reading import ReadOptions
+from hilo_nas.errors import DataError, StudyMismatchError, UsageError
+from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
+from hilo_nas.events import Emit, Notice
+from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
+from hilo_nas.measurement.requirements import CONDITION_OPTIONS
+from hilo_nas.plugins import absolute, hash_source
+from hilo_nas.proxy.kinds import proxy_named
+from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, aims_of, check_proxy_options, config_of
+from hilo_nas.searching.configuration.search_config import SearchConfig
+from hilo_nas.searching.halving.rungs import rungs_of
+from hilo_nas.searching.opening.local_consent import Known
+from hilo_nas.searching.opening.study_setup import (
+    DEFAULT_DATA,
+    Setting,
+    describe_nothing,
+    hash_facts,
+    identify_data,
+    prepare,
+    prepare_images,
+)
+from hilo_nas.searching.tasks.study_tasks import Resources
+from hilo_nas.space import SearchSpace
+from hilo_nas.study.local_settings import SETTINGS
+from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.records import TrialRecord, forms_under
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.text.commands import command
+
+__all__ = ["differing_facts", "reopen"]
+
+_COMPARED = (
+    *(f"timing.{name}" for name in CONDITION_OPTIONS),
+    *PLAN_SETTINGS,
+    *("data.class_from", "data.background", "data.value_range", "data.skip_broken"),
+    *("proxy.rungs", "proxy.reduction_factor", "search.seed"),
+)
+"""Settings whose value in a stored study a call cannot change."""
+
+Differences = dict[str, tuple[Any, Any]]
+"""What differs, by the name of the setting or the fact, as (stored, now)."""
+
+
+def reopen(
+    config: SearchConfig,
+    folder: StoredStudy,
+    manifest: Manifest,
+    space: SearchSpace | None,
+    evaluator: Evaluator,
+    emit: Emit,
+) -> Setting:
+    """Returns a stored study's setting, made ready on this machine.
+
+    Raises:
+        StudyMismatchError: The options given, the device, the software or the data are not the study's; names each.
+        DeviceError: This machine does not have the device.
+        DataError: The data cannot serve, or this machine does not know where it lies.
+    """
+    name = config.timing.device or (None if manifest.speeds else manifest.objective.device)
+    if name is not None:
+        kind_of_device(name)
+    differing = _differing_options(config, manifest, space)
+    if "proxy.name" not in differing:
+        check_proxy_options(config, manifest.plan.declaration)
+    if manifest.plan.recipe != (version := manifest.plan.declaration.version):
+        differing["proxy recipe"] = (manifest.plan.recipe, version)  # no timing mends that
+    known = Known({name: config.value(name) for name in SETTINGS.values()}, folder)
+    report = run_task(evaluator, Inspect(target=name), emit)
+    identity = report.identity
+    timed = None
+    if manifest.speeds is not None:
+        timed = tuple(record for record in folder.records if record.state == TrialState.TIMED)
+        facts = _differing_facts(manifest, manifest.device)
+    else:
+        if identity.kind != manifest.objective.device:
+            differing["timing.device"] = (manifest.objective.device, report.target)
+        # With another device asked for, forms would be those of that device.
+        records = [] if differing else folder.records
+        facts = differing_facts(manifest, report, records, evaluator, emit)
+    if differing or facts:
+        raise _mismatch(folder, differing, facts)
+    source = _find_proxy(known, folder, manifest) if manifest.plan.declaration.has_source else None
+
+    def prepare_data() -> Preparation:
+        return _prepare_data(known, folder, manifest, config.data.class_from, evaluator, emit)
+
+    images, prepared = prepare(manifest.plan, source, report.target, prepare_data, evaluator, emit)
+    data = identify_data(images.facts)
+    if data.hash != manifest.data.hash:
+        stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
+        raise _mismatch(folder, {"data.source": (stored, f"{data.name} ({data.hash[:12]})")}, {})
+    if (found := hash_facts(prepared.facts)) != manifest.prepared:
+        raise _mismatch(folder, {"what the proxy prepared": (manifest.prepared, found)}, {})
+    if manifest.data.source_hash and data.source_hash not in (None, manifest.data.source_hash):
+        emit(Notice(text=f"{data.name} was edited since this study was made; the images that it gives are the same"))
+    made_by = manifest.versions.get("hilo-nas")
+    if made_by != hilo_nas.__version__:
+        emit(Notice(text=f"this study was made by hilo-nas {made_by}; this is {hilo_nas.__version__}"))
+    return Setting(
+        space=manifest.space,
+        conditions=manifest.conditions,
+        limits=manifest.limits,
+        calibrations=manifest.calibrations,
+        training_device=report.identity,
+        plan=manifest.plan,
+        data=manifest.data,
+        prepared=prepared.facts,
+        resources=Resources(
+            target=report.target, data=images.reference, proxy=prepared.reference, timing_s=config.timing.seconds
+        ),
+        timed=timed,
+        timed_by=manifest.speeds,
+    )
+
+
+def _find_proxy(known: Known, folder: StoredStudy, manifest: Manifest) -> str:
+    """Returns where the function lies that scores the study's networks.
+
+    Raises:
+        StudyMismatchError: It was edited since.
+        NotFoundError: It is gone.
+        UsageError: This machine does not know where it lies, or this user did not name it here.
+    """
+    name = manifest.plan.proxy
+    function = known.find("proxy.name")
+    if function is None:
+        raise UsageError(
+            f"the networks of study {folder.name} are scored by {name}, and this machine does not know where that "
+            f"lies. {known.hint('proxy.name')}"
+        )
+    function = absolute(function)
+    if hash_source(function) != manifest.plan.source_hash:
+        raise StudyMismatchError(
+            f"{name} was edited since study {folder.name} was made, so its scores could not be compared. Undo the "
+            "edit, or make a new study with --study NAME."
+        )
+    known.check_function("proxy.name")
+    return function
+
+
+def _prepare_data(
+    known: Known, folder: StoredStudy, manifest: Manifest, class_from: str | None, evaluator: Evaluator, emit: Emit
+) -> Preparation:
+    # A study made before its folders left a doubt about their level needs the level to be named.
+    reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
+    source = known.find("data.source")
+    if source is None and manifest.data.n_images == 0 and not manifest.plan.declaration.needs_data:
+        return describe_nothing(manifest.data.num_classes)
+    if source is None and manifest.data.name == DEFAULT_DATA:
+        source = DEFAULT_DATA
+    if source is None:
+        raise DataError(
+            f"study {folder.name} was made on {manifest.data.name}, and this machine does not know where that lies. "
+            f"{known.hint('data.source')}"
+        )
+    cache_dir, val_data = known.find("data.cache_dir"), known.find("data.val_source")
+    for setting in ("data.source", "data.val_source"):
+        known.check_function(setting)
+    known.tell_of_ignored(emit)
+    return prepare_images(
+        source,
+        manifest.plan,
+        cache_dir=Path(cache_dir) if cache_dir else None,
+        val_data=val_data,
+        options=ReadOptions.from_dict(reading),
+        evaluator=evaluator,
+        emit=emit,
+    )
+
+
+def _mismatch(folder: StoredStudy, options: Differences, facts: Differences) -> StudyMismatchError:
+    lines = [f"  {name}: {stored!r} in the study, {now!r} now" for name, (stored, now) in {**options, **facts}.items()]
+    ways = []
+    if options:
+        ways.append("Leave out the settings that differ, or make a new study with --study NAME.")
+    if facts:
+        elsewhere = ("--device", options["timing.device"][1]) if "timing.device" in options else ()
+        ways.append(
+            f"Search where the study was made, install the versions that it names, or time its networks again here: "
+            f"{command('remeasure', folder.address, *elsewhere)}"
+        )
+    return StudyMismatchError(
+        f"study {folder.name} was made under other conditions, so its trials could not be compared:\n"
+        + "\n".join([*lines, *ways])
+    )
+
+
+def differing_facts(
+    manifest: Manifest, report: DeviceReport, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
+) -> Differences:
+    """Returns what no option can change and has changed since the study was made; empty where it may go on.
+
+    Args:
+        manifest: The study's.
+        report: The device at hand.
+        records: The study's, whose networks' form is compared with this version's.
+        evaluator: Asked for that form.
+        emit: Told of what it does.
+    """
+    return _differing_facts(manifest, report.identity) or _differing_forms(
+        manifest, report.target, records, evaluator, emit
+    )
+
+
+def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Differences:
+    """What no option can change: the device, the software, and how this version times."""
+    found: Differences = {f"device {name}": pair for name, pair in manifest.device.differences(identity).items()}
+    protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
+    if protocols != {PROTOCOL}:
+        found["timing protocol"] = (max(protocols, default=None), PROTOCOL)
+    return found
+
+
+def _differing_forms(
+    manifest: Manifest, target: str, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
+) -> Differences:
+    """The implementations of LITv2 that the study's networks were timed in, where this version runs another."""
+    stored = {condition: forms_under(condition.label(), records) for condition in manifest.conditions}
+    known = tuple(condition for condition, forms in stored.items() if forms)
+    if not known:
+        return {}
+    found: Differences = {}
+    forms = run_task(evaluator, Inspect(target=target, forms=known), emit).forms
+    for condition in known:
+        now = forms[condition.label()]
+        if other := sorted(form for form in stored[condition] if form != now):
+            found[f"form under {condition.label()}"] = (other[0], now)
+    return found
+
+
+def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSpace | None) -> Differences:
+    """The settings given that the study was not made with."""
+    pairs: Differences = {}
+    if space is not None:
+        pairs["space"] = (
+            f"{manifest.space.name} ({manifest.space.hash()})",
+            f"{space.name} ({space.hash()})",
+        )
+    aims = aims_of(config, manifest.objective)
+    if config.timing.also:
+        labels = {condition.label() for condition in manifest.conditions[1:]}
+        asked = {condition.label() for condition in aims.conditions[1:]}
+        # Of the conditions of a study that timed, those named are the ones with limits; this study has them all.
+        pairs["timing.also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
+    for limit, bound in aims.limits.items():
+        pairs[f"limit on {limit}"] = (manifest.limits_in_force.get(limit), bound)
+    stored = config_of(manifest)
+    for setting in _COMPARED:
+        pairs[setting] = (stored.value(setting), config.value(setting))
+    if config.proxy.name is not None:
+        pairs["proxy.name"] = (manifest.plan.proxy, proxy_named(config.proxy.name).name)
+    plan, ratio = manifest.plan, config.proxy.rung_ratio
+    if ratio is not None and rungs_of(plan.images, count=len(plan.rungs) + 1, eta=ratio) != plan.rungs:
+        pairs["proxy.rung_ratio"] = (stored.proxy.rung_ratio, ratio)
+    pairs["search.sampler"] = (manifest.sampler, config.search.sampler)
+    if config.study.speeds is not None and manifest.speeds is None:
+        pairs["study.speeds"] = (None, config.study.speeds)
+    return {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}

@@ -1,0 +1,1 @@
+"""Proposals: Optuna's samplers and the in-memory Optuna study."""

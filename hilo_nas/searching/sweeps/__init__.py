@@ -1,0 +1,1 @@
+"""Sweeps: a given list of networks, all timed and all trained."""

@@ -1,0 +1,1 @@
+"""Tasks of a study for an evaluator, and how a trial ended in words."""

@@ -1,0 +1,217 @@
+"""Timing without training: all of a study without a proxy, and the first part of a list of networks.
+
+Networks are timed in cohorts that share their rounds. Each cohort is stored as soon as it is timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+from hilo_nas.arch.cost import count_cost
+from hilo_nas.clock import utc_now
+from hilo_nas.errors import HiloNasError, UsageError
+from hilo_nas.evaluation import Evaluator
+from hilo_nas.evaluation.named_networks import find_network
+from hilo_nas.events import Emit, NetworksTimed, SearchFinished, SearchStarted
+from hilo_nas.measurement import Measurement, ProxyPlan
+from hilo_nas.searching.configuration.resolve import RANDOM
+from hilo_nas.searching.tasks.study_tasks import StudyTasks, time_together
+from hilo_nas.space import find_params, list_networks
+from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.states import TrialState
+from hilo_nas.study.stored_study import StoredStudy
+from hilo_nas.study.transitions import fail, mark_timed
+
+__all__ = ["check_time_only", "time_list", "time_only"]
+
+_TOGETHER = 16
+
+
+def check_time_only(
+    plan: ProxyPlan, *, networks: Sequence[str], sampler: str | None, speeds: str | None, reuse: str | None
+) -> None:
+    """Checks settings that depend on whether a study scores its networks.
+
+    Args:
+        plan: The study's.
+        networks: `search.networks`.
+        sampler: `search.sampler`.
+        speeds: `study.speeds`.
+        reuse: `study.reuse`.
+
+    Raises:
+        UsageError: A setting means nothing to the study, or a network that is listed is no architecture; names all.
+        NotFoundError: A network that is listed is not there.
+    """
+    if plan.declaration.gives_scores:
+        if networks:
+            raise UsageError("networks can be listed for a study without a proxy alone. Leave out search.networks.")
+        return
+    faults = [
+        f"{setting} means nothing without a proxy, because the networks are timed here. Leave it out."
+        for setting, value in (("study.speeds", speeds), ("study.reuse", reuse))
+        if value is not None
+    ]
+    if sampler not in (None, RANDOM):
+        faults.append(f"search.sampler must be {RANDOM} without a proxy, but got {sampler!r}. Leave it out.")
+    for name in networks:
+        subject = find_network(name).subject
+        if "arch" not in subject:
+            faults.append(
+                f"search.networks must be architectures, but got {name}. Name timm's networks in search.baselines."
+            )
+        if "img_size" in subject:
+            faults.append(f"search.networks of a study have its image size, but got {name}. Leave out the size.")
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def time_only(
+    study: StoredStudy,
+    evaluator: Evaluator,
+    tasks: StudyTasks,
+    emit: Emit,
+    *,
+    networks: Sequence[str] = (),
+    timeout_s: float | None = None,
+) -> SearchFinished:
+    """Times the networks of a study without a proxy: those listed, its baselines, its anchors, and random ones.
+
+    Random networks are within the space's limits on params and MACs, the same for the same seed. They fill the study
+    up to the manifest's `trials`. Networks that were timed are not timed again.
+
+    Args:
+        study: The study; this process holds its lock.
+        evaluator: Times.
+        tasks: Builds the tasks.
+        emit: Receives the events.
+        networks: Names of listed networks, which `check_time_only` has checked.
+        timeout_s: Seconds after which no further cohort begins; None for no limit.
+
+    Raises:
+        HiloNasError: The device, the reference or the disk cannot serve.
+    """
+    start, manifest = time.monotonic(), study.manifest
+    for record in _listed(networks, study):
+        study.write(record)
+    done = sum(map(manifest.counts, study.records))
+    emit(
+        SearchStarted(
+            study=study.name,
+            done=done,
+            total=manifest.trials,
+            device=f"{manifest.objective.device} ({manifest.device.model})",
+            metric=manifest.plan.score_metric,
+        )
+    )
+    due = _due(study)
+    stopped_by = "total" if done + sum(not record.is_peer for record in due) >= manifest.trials else "exhausted"
+    for first in range(0, len(due), _TOGETHER):
+        if timeout_s is not None and time.monotonic() - start >= timeout_s:
+            stopped_by = "timeout"
+            break
+        group = due[first : first + _TOGETHER]
+        time_list(group, study, evaluator, tasks, emit)
+        emit(NetworksTimed(done=first + len(group), total=len(due)))
+    return SearchFinished(
+        study=study.name,
+        measured=sum(map(manifest.counts, study.records)),
+        total=manifest.trials,
+        stopped_by=stopped_by,
+        seconds=time.monotonic() - start,
+    )
+
+
+def time_list(
+    records: Sequence[TrialRecord], study: StoredStudy, evaluator: Evaluator, tasks: StudyTasks, emit: Emit
+) -> None:
+    """Times networks in the same rounds under each condition of a study, and writes their records.
+
+    A network that cannot be timed has failed.
+
+    Args:
+        records: Of the networks, which need not be stored yet.
+        study: The study.
+        evaluator: Times.
+        tasks: Builds the tasks.
+        emit: Receives the events.
+
+    Raises:
+        HiloNasError: The device, the reference or the disk cannot serve.
+    """
+    start, manifest = time.monotonic(), study.manifest
+    begun = utc_now()
+    measured: dict[str, tuple[Measurement, ...]] = {record.key: () for record in records}
+    failures: dict[str, HiloNasError] = {}
+    for condition in manifest.conditions:
+        left = [record.subject for record in records if record.key not in failures]
+        timing = time_together(evaluator, tasks.time(left, condition), emit)
+        failures |= timing.failures
+        for key, measurement in timing.measurements.items():
+            measured[key] = (*measured[key], measurement)
+    seconds = (time.monotonic() - start) / max(len(records), 1)
+    for record in records:
+        arch = record.subject.arch
+        cost = arch and count_cost(arch, manifest.objective.img_size, num_classes=manifest.data.num_classes)
+        record = dataclasses.replace(
+            record,
+            parameters=cost.parameters if cost else None,
+            macs=cost.macs if cost else None,
+            started_at=begun,
+            finished_at=utc_now(),
+            seconds=record.seconds + seconds,
+        )
+        if record.key in failures:
+            study.write(fail(record, str(failures[record.key])))
+        else:
+            study.write(mark_timed(record, measurements=(*measured[record.key], *record.measurements)))
+
+
+def _listed(networks: Sequence[str], study: StoredStudy) -> Iterator[TrialRecord]:
+    """Yields records of networks that a user listed and the study does not hold."""
+    known = {record.key for record in study.records}
+    numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
+    for name in networks:
+        subject = Subject.from_dict(find_network(name).subject)
+        assert subject.arch is not None, "checked before"
+        if subject.key not in known:
+            known.add(subject.key)
+            yield _waiting(next(numbers), subject, "listed", find_params(study.manifest.space, subject.arch))
+
+
+def _due(study: StoredStudy) -> list[TrialRecord]:
+    """Returns records of the networks to be timed, in their order; those of new networks have the next numbers."""
+    manifest, space = study.manifest, study.manifest.space
+    due = [record for record in study.records if record.is_open and record.state != TrialState.TIMED]
+    known = {record.key for record in study.records}
+    numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
+    for peer in manifest.peers:
+        subject = Subject(timm=peer.removeprefix("timm:"))
+        if subject.key not in known:
+            due.append(_waiting(next(numbers), subject, f"peer:{subject.timm}", None))
+    left = manifest.trials - sum(map(manifest.counts, study.records)) - sum(not record.is_peer for record in due)
+    if left <= 0:
+        return due
+    new: dict[str, TrialRecord] = {}
+    for anchor in space.anchors:
+        if (subject := Subject(arch=anchor.arch)).key not in known:
+            new.setdefault(subject.key, _waiting(0, subject, f"anchor:{anchor.name}", find_params(space, anchor.arch)))
+    drawn = list_networks(
+        space,
+        img_size=manifest.objective.img_size,
+        num_classes=manifest.data.num_classes,
+        count=manifest.trials + len(known),
+        seed=manifest.seed,
+    )
+    for arch, params in drawn:
+        if (subject := Subject(arch=arch)).key not in known:
+            new.setdefault(subject.key, _waiting(0, subject, RANDOM, params))
+    chosen = itertools.islice(new.values(), left)
+    return [*due, *(dataclasses.replace(record, number=next(numbers)) for record in chosen)]
+
+
+def _waiting(number: int, subject: Subject, origin: str, params: dict[str, int] | None) -> TrialRecord:
+    return TrialRecord(number=number, subject=subject, state=TrialState.WAITING, params=params, origin=origin)

@@ -1,0 +1,136 @@
+"""Conditions and limits as a user writes them."""
+
+import dataclasses
+
+import pytest
+from builders import build_condition
+
+from hilo_nas.errors import UsageError
+from hilo_nas.measurement import Condition
+from hilo_nas.measurement.requirements import build_aims, build_objective, foresee_objective
+
+OBJECTIVE = build_condition(threads=2)
+SINGLE = build_condition(threads=2, batch_size=1)
+"""A further condition: one image a call."""
+HALF = build_condition(threads=2, precision="bf16")
+
+
+def aims(*also, **limits):
+    return build_aims(OBJECTIVE, also, limits=limits)
+
+
+def faults(*also):
+    with pytest.raises(UsageError) as caught:
+        aims(*also)
+    return str(caught.value).split("\n")
+
+
+def test_without_wishes_there_is_the_objective_alone():
+    assert aims().conditions == (OBJECTIVE,)
+    assert aims().limits == {}
+
+
+def test_a_further_condition_differs_from_the_objective_only_in_what_it_says():
+    found = aims("batch_size=1", " batch-size = 64 , channels-last = yes ,env=default,fused=0")
+    assert found.conditions == (
+        OBJECTIVE,
+        SINGLE,
+        dataclasses.replace(OBJECTIVE, batch_size=64, channels_last=True, env="default"),
+    )
+    assert found.limits == {}
+
+
+def test_networks_are_timed_in_their_inference_form_unless_told_otherwise():
+    assert build_objective({}, "cpu", 2) == Condition(device="cpu", threads=2, fused=True)
+    assert not build_objective({"fused": False}, "cpu", 2).fused
+    assert build_objective({"threads": 1}, "cpu", 2).threads == 1
+    assert not build_objective({"runtime": "openvino"}, "cpu", 2).fused
+
+
+def test_another_runtime_has_nothing_of_torchs_own():
+    objective = build_objective({"channels_last": True, "compile": True}, "cpu", 2)
+    found = build_aims(objective, ["runtime=onnxruntime"]).conditions[1]
+    assert found == Condition(device="cpu", threads=2, runtime="onnxruntime")
+    other = build_objective({"runtime": "openvino"}, "cpu", 2)
+    assert build_aims(other, ["runtime=torch"]).conditions[1] == Condition(device="cpu", threads=2, fused=True)
+    assert not build_aims(other, ["runtime=torch,fused=no"]).conditions[1].fused
+    with pytest.raises(UsageError, match="compile is torch's own: it must be left out with runtime openvino"):
+        build_aims(objective, ["runtime=openvino,compile=yes"])
+
+
+def test_each_condition_has_limits_of_its_own():
+    found = aims(
+        "batch_size=1,max_latency_ms=20,max-memory-mib=1e3", "precision=bf16,min_images_per_s=5.5", max_latency_ms=90.0
+    )
+    assert found.conditions == (OBJECTIVE, SINGLE, HALF)
+    assert found.limits == {
+        "latency_ms": 90.0,
+        f"latency_ms@{SINGLE.label()}": 20.0,
+        f"memory_mib@{SINGLE.label()}": 1000.0,
+        f"images_per_s@{HALF.label()}": 5.5,
+    }
+
+
+def test_all_faults_of_all_further_conditions_are_told_at_once():
+    found = faults(
+        "colour=red,batch_size=many,max_latency_ms=-3,compile=perhaps",
+        "batch_size=1",
+        "batch_size=0,precision=fp8",
+        "batch_size=1,",
+    )
+    assert [line.partition(": ")[0] for line in found] == (
+        ["timing.also colour=red,batch_size=many,max_latency_ms=-3,compile=perhaps"] * 4
+        + ["timing.also batch_size=0,precision=fp8"] * 2
+        + ["timing.also batch_size=1,"]
+    )
+    said = [line.partition(": ")[2] for line in found]
+    assert said[0].startswith("must be FIELD=VALUE with one of batch_size, img_size, threads, ")
+    assert said[0].endswith("max_memory_mib, but got 'colour=red'")
+    assert said[1:6] == [
+        "batch_size cannot be 'many'",
+        "max_latency_ms cannot be '-3'",
+        "compile cannot be 'perhaps'",
+        "batch_size must be at least 1, but got 0",
+        "precision must be one of fp32, bf16, fp16, amp-bf16, amp-fp16, but got 'fp8'",
+    ]
+    assert said[6].endswith("but got ''")
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "0", "-1", "1e999", "fast"])
+def test_a_limit_must_be_a_number_above_zero(value):
+    assert faults(f"batch_size=1,max_latency_ms={value}") == [
+        f"timing.also batch_size=1,max_latency_ms={value}: max_latency_ms cannot be {value!r}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["batch_size=1,batch_size=2", "max_latency_ms=1,batch_size=1,max-latency-ms=2", "batch-size=1,batch_size=1"]
+)
+def test_what_is_given_twice_is_a_fault(text):
+    (line,) = faults(text)
+    assert line.endswith(" is given twice")
+
+
+def test_a_condition_must_not_repeat_the_objective_or_another():
+    law = "must differ from the objective and from the others, but is the same as"
+    assert faults("max_latency_ms=3") == [f"timing.also max_latency_ms=3: {law} the objective"]
+    assert faults("batch_size=0", "batch_size=1", "threads=2,batch_size=1") == [
+        "timing.also batch_size=0: batch_size must be at least 1, but got 0",
+        f"timing.also threads=2,batch_size=1: {law} timing.also batch_size=1",
+    ]
+
+
+def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_on_every_device():
+    fields = {"batch_size": 8, "cuda_graph": True}
+    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda", fused=True, **fields)
+    assert foresee_objective(fields, None).cuda_graph  # there may be such a device
+    with pytest.raises(UsageError, match="cuda_graph needs a cuda device, but got 'cpu'"):
+        foresee_objective(fields, "cpu")
+    with pytest.raises(UsageError, match="batch_size must be at least 1, but got 0"):
+        foresee_objective({"batch_size": 0}, None)
+
+
+@pytest.mark.parametrize("field", ["device", "name", "limits"])
+def test_a_further_condition_is_on_the_same_device(field):
+    (line,) = faults(f"{field}=x")
+    assert f"but got '{field}=x'" in line
