@@ -9,6 +9,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,6 +181,27 @@ def test_only_the_command_line_prints():
         calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
         prints = any(isinstance(func, ast.Name) and func.id == "print" for func in calls)
         assert not prints or room_of(module_of(path)) == "cli", path
+
+
+def test_no_two_modules_outside_the_command_line_share_a_name():
+    names = Counter(path.stem for path in FILES if path.stem != "__init__" and room_of(module_of(path)) != "cli")
+    assert len(names) > 100
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_the_parts_of_the_search_hold_no_circle():
+    """The folders below `searching`; the loop and the session at its root import any of them."""
+    knows: dict[str, set[str]] = {}
+    for path in (PACKAGE / "searching").rglob("*/*.py"):
+        own = module_of(path).split(".")[2]
+        others = {name.split(".")[2] for name in imports_of(path) if name.startswith("hilo_nas.searching.")}
+        knows.setdefault(own, set()).update(others - {own})
+    assert len(knows) >= 8
+    while knows:
+        free = [part for part, others in knows.items() if not others & knows.keys()]
+        assert free, f"a circle among {sorted(knows)}"
+        for part in free:
+            del knows[part]
 
 
 def test_no_module_is_a_drawer_for_everything():

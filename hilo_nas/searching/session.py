@@ -9,7 +9,6 @@ import time
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
-from hilo_nas.searching.baselines import check_baselines, join_baselines, tell_cost
 from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, eta_of, plan_of, resolve
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.finalists.confirmation import confirm_front
@@ -20,6 +19,7 @@ from hilo_nas.searching.forecast.dry_run import price_search, try_networks
 from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
 from hilo_nas.searching.halving.budget_increase import raise_budget, raised
 from hilo_nas.searching.loop import SearchLoop
+from hilo_nas.searching.opening.baselines import check_baselines, join_baselines, tell_cost
 from hilo_nas.searching.opening.copied_results import (
     check_plan,
     check_same,

@@ -17,7 +17,8 @@ from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import Measurement, ProxyPlan
 from hilo_nas.proxy.kinds import quick_names
-from hilo_nas.searching.configuration.resolve import DEFAULT_RATIO, plan_of
+from hilo_nas.searching.configuration.resolve import plan_of
+from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.sweeps.listing import list_swept
 from hilo_nas.searching.sweeps.sweep import Course, Sweep, run_sweep

@@ -11,8 +11,8 @@ from hilo_nas.measurement import Condition, ProxyPlan
 from hilo_nas.measurement.requirements import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
 from hilo_nas.plugins import hash_source
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
+from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO, rungs_of
 from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig, nest_settings
-from hilo_nas.searching.halving.rungs import rungs_of
 from hilo_nas.space import SearchSpace, list_shipped, load_space
 from hilo_nas.study.manifest import Manifest
 
@@ -42,8 +42,6 @@ DEFAULT_ETA = 2.0
 At equal training cost, gp found as much with 2 as without rungs, and less with 3 (`python -m benchmarks.samplers
 benchmarks/results/cifar10-tabular`, with `--reduction-factor 3` for the latter).
 """
-DEFAULT_RATIO = 3.0
-"""Images at a rung over those at the rung before."""
 DEFAULT_SPACE = "litv2_digits"
 DEFAULT_TRIALS = 40
 RANDOM = "random"

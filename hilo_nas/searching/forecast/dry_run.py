@@ -24,11 +24,11 @@ from hilo_nas.events import (
     TrainingProgressed,
 )
 from hilo_nas.proxy.kinds import Attempt
-from hilo_nas.searching.baselines import check_baselines, due_baselines
 from hilo_nas.searching.configuration.resolve import eta_of, plan_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.forecast.limit_forecast import foresee_limits
 from hilo_nas.searching.halving.rungs import expected_share
+from hilo_nas.searching.opening.baselines import check_baselines, due_baselines
 from hilo_nas.searching.opening.resume import reopen
 from hilo_nas.searching.opening.study_setup import Setting, check_scoring, find_study, set_up, total_asked, trials_asked
 from hilo_nas.study.records import Subject

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hilo_nas.errors import HiloNasError, NoCheckpointError, UsageError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Notice
-from hilo_nas.searching.configuration.resolve import DEFAULT_RATIO
+from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO
 from hilo_nas.searching.halving.rung_training import Ladder
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord

@@ -14,10 +14,9 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from hilo_nas.errors import UsageError
 from hilo_nas.study.pareto import Point, promotion_order
 
-__all__ = ["RungEntry", "RungTable", "expected_share", "goes_on", "rungs_of"]
+__all__ = ["RungEntry", "RungTable", "expected_share", "goes_on"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,27 +94,6 @@ def goes_on(points: Sequence[Point], candidate: int, eta: float) -> bool:
     if len(points) <= eta:
         return True
     return candidate in promotion_order(points)[: math.ceil(len(points) / eta)]
-
-
-def rungs_of(budget: int, *, count: int = 3, eta: float = 3) -> tuple[int, ...]:
-    """Returns the intermediate budgets below a full one, ascending: (budget / eta^2, budget / eta) for a count of 3.
-
-    Whole training images, without repeats, so a small budget has fewer.
-
-    Args:
-        budget: The full budget in training images.
-        count: How often a training is scored at most, the full budget included; 1 is no rung.
-        eta: The ratio from one to the next, above 1.
-
-    Raises:
-        UsageError: There is no such division.
-    """
-    if count < 1:
-        raise UsageError(f"the number of rungs must be at least 1, but got {count}. Use 3, or 1 for no halving.")
-    if not 1 < eta < math.inf:
-        raise UsageError(f"eta must be a number above 1, but got {eta:g}. Use 3, to carry on the best third.")
-    found = {max(1, round(budget / eta**power)) for power in range(1, count)}
-    return tuple(sorted(images for images in found if images < budget))
 
 
 def expected_share(budgets: Sequence[int], eta: float | None) -> float:

@@ -16,8 +16,8 @@ from hilo_nas.measurement.requirements import CONDITION_OPTIONS
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, aims_of, check_proxy_options, config_of
+from hilo_nas.searching.configuration.rung_budgets import rungs_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
-from hilo_nas.searching.halving.rungs import rungs_of
 from hilo_nas.searching.opening.local_consent import Known
 from hilo_nas.searching.opening.study_setup import (
     DEFAULT_DATA,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilo_nas.errors import UsageError
-from hilo_nas.searching.halving.rungs import RungEntry, RungTable, goes_on, rungs_of
+from hilo_nas.searching.configuration.rung_budgets import rungs_of
+from hilo_nas.searching.halving.rungs import RungEntry, RungTable, goes_on
 
 RUNGS = (100, 300)
 FRONT = [(100.0 * 2**i, 0.90 - 0.03 * i**2) for i in range(5)]
