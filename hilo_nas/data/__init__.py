@@ -1,4 +1,4 @@
-"""Images: what a source holds, which of them train, decoded once into a cache."""
+"""Image data sets: sources, splits, and a cache of decoded images."""
 
 from __future__ import annotations
 

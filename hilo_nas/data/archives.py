@@ -1,7 +1,7 @@
-"""Files of a .tar or .zip, compressed or not, read in their order and never unpacked.
+"""Readers of .tar and .zip archives, compressed or not. Files are read in archive order and never unpacked to disk.
 
-Links are followed inside the archive. Links and names (with `..`) that lead outside are left out. Of a name that occurs
-twice the last counts, as it would where the archive is unpacked.
+Links are followed inside the archive. Links and names that lead outside, for instance through `..`, are left out. If a
+name occurs twice, the last file counts, as it does when the archive is unpacked.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ from hilo_nas.errors import DataError
 __all__ = ["Archive", "Contents", "Place", "open_archive"]
 
 Place = tuple[int, int]
-"""Where a file lies inside its archive: the offset by which files are sorted, and the size in bytes."""
+"""Position of a file in its archive: an offset, by which files are sorted, and the size in bytes."""
 
 _MAX_LINKS = 40
 _LONGEST_LINK = 4096
-"""Bytes of a link's target that are read; no system takes more."""
+"""Maximum number of bytes read of a link's target. No operating system allows a longer target."""
 
 
 class Contents(NamedTuple):
-    """What an archive holds."""
+    """Contents of an archive."""
 
     files: dict[str, Place]
-    """The place of each file by its path."""
+    """Position of each file by its path."""
     special: list[str]
     """Paths of pipes and devices."""
     lost: list[str]
-    """Links that lead outside the archive, to nothing or to a folder that is read already, and names outside."""
+    """Links that lead outside, to nothing, or to a folder that is already read, and names that lead outside."""
     is_cut: bool
-    """True where the end marker is missing."""
+    """True if the end marker is missing."""
 
 
 class Archive(Protocol):
     """An open archive."""
 
     is_sequential: bool
-    """True where a step back means to decompress it again from its start."""
+    """True if reading backwards decompresses the archive again from its start."""
 
     def list(self) -> Contents:
-        """Returns what it holds."""
+        """Returns the contents of the archive."""
 
     def read(self, place: Place) -> bytes:
-        """Returns a file; places in ascending order are fast where the archive is compressed."""
+        """Returns the content of a file. In a compressed archive, ascending positions are fast."""
 
 
 @contextlib.contextmanager
 def open_archive(file: BinaryIO) -> Iterator[Archive]:
-    """Opens an archive, whose kind is told by its first bytes.
+    """Opens an archive. Its first bytes determine its type.
 
     Raises:
-        DataError: It is none, encrypted, damaged, or needs a package that is not installed.
+        DataError: The file is no archive, is encrypted or damaged, or needs a package that is not installed.
     """
     head = file.read(512)
     file.seek(0)
@@ -78,7 +78,7 @@ def open_archive(file: BinaryIO) -> Iterator[Archive]:
 
 
 def _extracts_itself(file: BinaryIO, head: bytes) -> bool:
-    """Returns True for a zip behind a program that unpacks it."""
+    """Returns True for a self-extracting zip file."""
     is_program = head.startswith((b"MZ", b"\x7fELF", b"#!"))
     found = is_program and zipfile.is_zipfile(file)
     file.seek(0)
@@ -98,7 +98,7 @@ def _decompressed(file: BinaryIO, head: bytes) -> contextlib.AbstractContextMana
 
 
 def _zstandard(file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Opens a .zst with Python 3.14's own module, or else with the package `zstandard`."""
+    """Opens a .zst file with the module of Python 3.14, or else with the package `zstandard`."""
     with contextlib.suppress(ImportError):
         return cast("BinaryIO", importlib.import_module("compression.zstd").ZstdFile(file))
     try:
@@ -111,7 +111,7 @@ def _zstandard(file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 class _Zstandard(io.RawIOBase):
-    """A stream that seeks backwards by beginning again, as those of the standard library do."""
+    """Stream that seeks backwards by decompressing again from the start, like the streams of the standard library."""
 
     def __init__(self, file: BinaryIO, module: Any) -> None:
         self._file, self._module = file, module
@@ -140,7 +140,7 @@ class _Zstandard(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         target = offset if whence == io.SEEK_SET else self._at + offset
         if whence == io.SEEK_END:
-            raise io.UnsupportedOperation("the end of a compressed stream is not known")
+            raise io.UnsupportedOperation("the size of a compressed stream is unknown")
         if target < self._at:
             self._restart()
         while self._at < target and (content := self._reader.read(min(target - self._at, 1 << 20))):
@@ -161,14 +161,14 @@ class _Tar:
         return index.contents(is_cut)
 
     def _add_members(self, index: _Index) -> bool:
-        """Adds the members up to the next end marker; returns whether the marker is missing."""
+        """Adds the members up to the next end marker. Returns True if the marker is missing."""
         with tarfile.open(fileobj=self._stream, mode="r:") as tar:
             for info in tar:
-                # tarfile keeps what it has read; a large archive has millions of members.
+                # tarfile keeps all members in memory, and a large archive has millions.
                 tar.members = []  # type: ignore[attr-defined]
                 if info.isreg():
                     if info.sparse is not None:
-                        raise DataError(f"{info.name} is stored with holes (sparse). Pack it with plain tar")
+                        raise DataError(f"{info.name} is a sparse file. Pack it without tar's option --sparse")
                     index.add(info.name, place=(info.offset_data, info.size))
                 elif info.islnk():
                     first = info.linkname.lstrip("/")
@@ -180,7 +180,7 @@ class _Tar:
             return self._check_end(tar.offset)
 
     def _find_next(self) -> bool:
-        """Goes on to the next block that is not empty; returns False at the end, and where that is no member."""
+        """Seeks to the next block that is not empty. Returns False at the end, or if the block is no member."""
         while block := self._stream.read(tarfile.BLOCKSIZE):
             if block.strip(b"\0"):
                 try:
@@ -192,15 +192,15 @@ class _Tar:
         return False
 
     def _check_end(self, offset: int) -> bool:
-        """Returns whether the end marker is missing; `tarfile` takes a damaged header for the end.
+        """Returns True if the end marker is missing. `tarfile` takes a damaged header for the end.
 
         Raises:
-            DataError: Something else stands there.
+            DataError: There is other content where the end marker should be.
         """
         self._stream.seek(offset)
         block = self._stream.read(tarfile.BLOCKSIZE)
         if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
-            raise DataError(f"it is damaged or cut off at byte {offset:,}")
+            raise DataError(f"it is damaged or truncated at byte {offset:,}")
         return not block
 
     def read(self, place: Place) -> bytes:
@@ -208,7 +208,7 @@ class _Tar:
         self._stream.seek(offset)
         content = self._stream.read(size)
         if len(content) < size:
-            raise DataError(f"it is cut off at byte {offset + len(content):,}")
+            raise DataError(f"it is truncated at byte {offset + len(content):,}")
         return content
 
 
@@ -228,7 +228,7 @@ class _Zip:
             if info.is_dir():
                 continue
             if info.flag_bits & 1:
-                raise DataError(f"it is encrypted ({name}). Unpack it with its password, and give the folder")
+                raise DataError(f"it is encrypted ({name}). Unpack it and use the folder instead")
             if stat.S_ISLNK(mode):
                 target = self._read(info, _LONGEST_LINK).decode(errors="surrogateescape")
                 index.add(name, target=posixpath.join(posixpath.dirname(name), target))
@@ -241,20 +241,20 @@ class _Zip:
     def read(self, place: Place) -> bytes:
         return self._read(self._members[place], place[1])
 
-    def _read(self, info: zipfile.ZipInfo, most: int) -> bytes:
-        """Reads a member up to its declared size; what is packed in it may expand to any size."""
-        # Deflate expands to what is asked for at most; other methods expand all that was taken in, 4 KiB at least.
-        step = most if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
+    def _read(self, info: zipfile.ZipInfo, limit: int) -> bytes:
+        """Reads a member up to its declared size, because the packed data may expand to any size."""
+        # Deflate expands to at most the requested size. Other methods expand all input that was read, at least 4 KiB.
+        step = limit if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
         parts: list[bytes] = []
         with self._opened.open(info) as member:
-            while most > 0 and (part := member.read(min(step, most))):
+            while limit > 0 and (part := member.read(min(step, limit))):
                 parts.append(part)
-                most -= len(part)
+                limit -= len(part)
         return b"".join(parts)
 
 
 class _Index:
-    """Files and links of an archive as they come; later ones replace earlier ones of the same name."""
+    """Files and links of an archive, in archive order. A later one replaces an earlier one of the same name."""
 
     def __init__(self) -> None:
         self.files: dict[str, Place] = {}
@@ -279,23 +279,24 @@ class _Index:
         folders = self._list_folders() if self._links else {}
 
         def follow(link: str, path: str, above: tuple[str, ...], entered: set[str]) -> None:
-            """Adds what a link holds.
+            """Adds the files that a link leads to.
 
             Args:
-                link: Where the link itself lies.
-                path: The path by which it is reached; another where it lies in a folder that a link leads to.
-                above: Folders that links on the way to it lie in.
-                entered: Folders that were read by links of linked folders. Each is read once, else their number could
-                    explode.
+                link: Path of the link itself.
+                path: Path by which the link is reached. It differs from `link` inside a folder that another link leads
+                    to.
+                above: Folders of the links on the way to this link.
+                entered: Folders that were read through links inside linked folders. Each is read once, because the
+                    number of paths could grow exponentially.
             """
             target = self._resolve(link)
-            around = (*above, posixpath.dirname(link))
+            parents = (*above, posixpath.dirname(link))
             if target is not None and target in self.files:
                 files[path] = self.files[target]
                 return
-            is_circle = any(f"{folder}/".startswith(f"{target}/") for folder in around)
+            is_cycle = any(f"{folder}/".startswith(f"{target}/") for folder in parents)
             is_repeated = bool(above) and target in entered
-            if target is None or target not in folders or is_circle or is_repeated or len(around) > _MAX_LINKS:
+            if target is None or target not in folders or is_cycle or is_repeated or len(parents) > _MAX_LINKS:
                 lost.append(path)
                 return
             if above:
@@ -303,7 +304,7 @@ class _Index:
             for inner in folders[target]:
                 place = path + inner[len(target) :]
                 if inner in self._links:
-                    follow(inner, place, around, entered)
+                    follow(inner, place, parents, entered)
                 else:
                     files[place] = self.files[inner]
 
@@ -320,7 +321,7 @@ class _Index:
         return folders
 
     def _resolve(self, path: str) -> str | None:
-        """Returns where a path leads once all links on its way are followed; None outside, or in a circle."""
+        """Returns the path after all links in it are followed. None if it leads outside or into a cycle."""
         for _ in range(_MAX_LINKS):
             parts = path.split("/")
             heads = ("/".join(parts[:n]) for n in range(1, len(parts) + 1))
@@ -335,7 +336,7 @@ class _Index:
 
 
 def _inside(path: str) -> str | None:
-    """Returns a path in plain form, or None where it leads out of the archive or holds a NUL."""
+    """Returns the normalized path. None if it leads out of the archive or contains a NUL."""
     plain = posixpath.normpath(path)
     leads_out = plain.startswith("/") or plain == ".." or plain.startswith("../")
     return None if leads_out or "\0" in plain else plain

@@ -1,4 +1,4 @@
-"""Images in Parquet and Arrow files, and in what `datasets` saves to disk or loads by name: one row an image."""
+"""Reader of images in rows of Parquet and Arrow files and of data sets of the library `datasets`, one image per row."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _BATCH = 64
 
 
 class Part(NamedTuple):
-    """A Parquet or Arrow file, or a folder that `save_to_disk` wrote."""
+    """Parquet or Arrow file, or folder that `save_to_disk` wrote."""
 
     file: Path
     path: str
-    """Path inside the source, without its ending."""
+    """Path inside the source, without the extension."""
 
     @property
     def name(self) -> str:
-        """The name for messages."""
+        """Name for messages."""
         return self.file.name if self.path == "." else self.path
 
 
@@ -43,19 +43,20 @@ class _Columns(NamedTuple):
     image: str
     label: str
     names: list[str] | None
-    """Names of the classes where labels are numbers of a ClassLabel."""
+    """Names of the classes if the labels are numbers of a ClassLabel, else None."""
     split: str | None
-    """The column that tells the split of each row."""
+    """Column with the split of each row."""
     others: list[str]
-    """Further columns that could be labels."""
+    """Other columns that could be the labels."""
     are_numbers: bool
-    """Whether labels are numbers without names."""
+    """True if labels are numbers without names."""
 
 
 def find_parts(path: Path) -> list[Part]:
-    """Returns the files of rows in a folder, in order; empty where there are none.
+    """Returns the files with rows in a folder, in order. The list is empty if there are none.
 
-    Of what `save_to_disk` wrote, the folders with a `state.json`; elsewhere Parquet files, or Arrow files of a cache.
+    These are the folders with a `state.json` that `save_to_disk` wrote. If there are none, they are the Parquet files,
+    or else the Arrow files of a cache.
     """
     if path.is_file():
         return [Part(path, ".")]
@@ -64,7 +65,7 @@ def find_parts(path: Path) -> list[Part]:
     if saved := [folder for folder in saved if (path / folder / "dataset_info.json").is_file()]:
         return [Part(path / folder, str(folder)) for folder in saved]
     for ending in (".parquet", ".arrow"):
-        # `datasets` leaves cache-*.arrow of what was computed from the rows.
+        # `datasets` stores computed values in cache-*.arrow.
         rows = [name for name in files if ending_of(name.name) == ending and not name.name.startswith("cache-")]
         if rows:
             return [Part(path / name, str(name.with_suffix(""))) for name in rows]
@@ -72,16 +73,16 @@ def find_parts(path: Path) -> list[Part]:
 
 
 def open_parts(spec: SourceSpec, parts: list[Part]) -> Source:
-    """Opens the training parts, told by their folders' and files' names.
+    """Opens the training parts, which the names of folders and files determine.
 
     Raises:
-        DataError: `datasets` is not installed, a file cannot be read, or has no image or no label.
+        DataError: `datasets` is not installed, a file cannot be read, or a file has no images or no labels.
     """
     _check_installed(spec)
     loaded = [_load(spec, part) for part in parts]
     choice = choose_labelled(spec.text, [_levels(part.path) for part in parts], [""] * len(parts))
     held = {place: len(table) for place, table in enumerate(loaded) if place not in choice.classes}
-    split = _tell(parts, choice.classes, held) if held or choice.split else ""
+    split = _describe_split(parts, choice.classes, held) if held or choice.split else ""
     path = loaded[0].part.file if spec.path is None else spec.path
     return _open(spec, [loaded[place] for place in choice.classes], split, [path if path.is_dir() else path.parent])
 
@@ -90,7 +91,7 @@ def open_named(spec: SourceSpec) -> Source:
     """Opens the training split of a data set that `datasets` loads by its name or folder.
 
     Raises:
-        DataError: `datasets` is not installed, the data set is not there, or has no training split.
+        DataError: `datasets` is not installed, the data set does not exist, or it has no training split.
     """
     _check_installed(spec)
     import datasets
@@ -103,15 +104,15 @@ def open_named(spec: SourceSpec) -> Source:
     names = list(loaded)
     parts = [Part(Path(name), str(name)) for name in names]
     held = {place: len(loaded[name]) for place, name in enumerate(names) if place not in choice.classes}
-    split = _tell(parts, choice.classes, held) if held or choice.split else ""
-    # `datasets` unpacks archives and files of the hub below its own folders.
+    split = _describe_split(parts, choice.classes, held) if held or choice.split else ""
+    # `datasets` unpacks archives and files of the hub into its own folders.
     own = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
     roots = [*([spec.path] if spec.path else []), *map(Path, own)]
     return _open(spec, [_Table(parts[place], loaded[names[place]]) for place in choice.classes], split, roots)
 
 
 def _check_data_files(spec: SourceSpec, folder: Path) -> None:
-    """Checks that a folder's own description, its README.md, names no data files that lie elsewhere.
+    """Checks that the README.md of a folder names no data files outside the folder.
 
     Raises:
         DataError: It does.
@@ -122,8 +123,8 @@ def _check_data_files(spec: SourceSpec, folder: Path) -> None:
     for file in (str(name).rpartition("::")[2] for names in files.values() for name in names):
         if not Path(os.path.abspath(folder / file)).is_relative_to(folder):
             raise DataError(
-                f"the data files of {spec.text} must lie in its folder, but its description names {file}. "
-                "Put it there, or give the folder that holds it"
+                f"the data files of {spec.text} must be in its folder, but its README.md names {file}. "
+                "Move the file there, or use the folder that holds it"
             )
 
 
@@ -131,7 +132,7 @@ def _levels(path: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(path).parts if part != ".")
 
 
-def _tell(parts: list[Part], chosen: Mapping[int, str], held: Mapping[int, int]) -> str:
+def _describe_split(parts: list[Part], chosen: Mapping[int, str], held: Mapping[int, int]) -> str:
     def name(place: int) -> str:
         levels = _levels(parts[place].path)
         return next((level for level in levels if role_of(level) in ("train", "held", "aside")), "/".join(levels))
@@ -140,16 +141,16 @@ def _tell(parts: list[Part], chosen: Mapping[int, str], held: Mapping[int, int])
     counts: Counter[str] = Counter()
     for place, number in held.items():
         counts[name(place)] += number
-    out = [f"{part} ({count_of(number, 'image')})" for part, number in counts.items()]
+    excluded = [f"{part} ({count_of(number, 'image')})" for part, number in counts.items()]
     shown = ", ".join(trains[:3]) + (f" and {len(trains) - 3:,} more" if len(trains) > 3 else "")
-    sentence = f"{shown} {agree(len(trains), 'trains', 'train')}"
-    return sentence + (f"; {', '.join(out)} {agree(len(out), 'is', 'are')} left out" if out else "")
+    sentence = f"{shown} {agree(len(trains), 'is', 'are')} used for training"
+    return sentence + (f"; {', '.join(excluded)} {agree(len(excluded), 'is', 'are')} left out" if excluded else "")
 
 
 class _Table:
-    """Rows of one part: from `datasets`, or straight from a file, which is not copied into its cache.
+    """Rows of one part, from `datasets` or directly from a file. Files are not copied into the cache of `datasets`.
 
-    `datasets` itself reads the stream form of Arrow, and not the form of a file (`ARROW1`).
+    `datasets` reads the stream format of Arrow, but not its file format (`ARROW1`).
     """
 
     def __init__(self, part: Part, dataset: Any = None) -> None:
@@ -210,16 +211,16 @@ def _load(spec: SourceSpec, part: Part) -> _Table:
 
 
 def _open(spec: SourceSpec, tables: list[_Table], split: str, roots: Sequence[Path]) -> Source:
-    """Opens the rows of all tables, each by its own schema; classes are joined by their names.
+    """Opens the rows of all tables, each with its own schema. Classes of the same name are joined.
 
-    Images that rows name by their paths are read below `roots` alone.
+    A row may name an image by its path. Only paths below `roots` are read.
     """
     inside = [os.path.realpath(root) for root in roots]
     columns = _find_all_columns(spec, tables)
     names: list[str | None] = []
     splits: list[str] = []
     for table, own in zip(tables, columns, strict=True):
-        for row in _reading_rows(spec, table, [own.label, *([own.split] if own.split else [])]):
+        for row in _read_rows(spec, table, [own.label, *([own.split] if own.split else [])]):
             names.append(_class_name(spec, table, row[own.label], own))
             splits.append(_split_name(row[own.split], table.features[own.split]) if own.split else "")
     places: Collection[int] = range(len(names))
@@ -232,8 +233,8 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str, roots: Sequence[Pa
     if unlabelled := len(places) - len(kept):
         if not kept:
             raise DataError(
-                f"rows must have labels to train on, but all {unlabelled:,} rows of {spec.text} have none: the column "
-                f"{columns[0].label!r} is empty or negative. Name rows with labels, or {_FUNCTION}."
+                f"rows must have labels, but all {unlabelled:,} rows of {spec.text} have none: the column "
+                f"{columns[0].label!r} is empty or negative. Use rows with labels, or {_FUNCTION}."
             )
         verbs = agree(unlabelled, "has no label and is", "have no label and are")
         left_out.append(f"{count_of(unlabelled, 'row')} of {spec.text} {verbs} left out")
@@ -241,14 +242,16 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str, roots: Sequence[Pa
     def samples() -> Iterator[Sample]:
         numbers = itertools.count()
         for table, own in zip(tables, columns, strict=True):
-            for row in _reading_rows(spec, table, [own.image, own.label]):
+            for row in _read_rows(spec, table, [own.image, own.label]):
                 if (name := kept.get(number := next(numbers))) is not None:
                     yield Sample(name, f"row {number}", _content(row[own.image], table.part.file, inside))
 
-    level = f"classes are the column {columns[0].label!r}"
+    level = f"classes come from the column {columns[0].label!r}"
     if others := columns[0].others:
         named = ", ".join(map(repr, others))
-        level += f"; {named} could be as well (to take {'it' if len(others) == 1 else 'one of them'}, {_FUNCTION})"
+        level += (
+            f"; {named} could be the classes too (to use {'it' if len(others) == 1 else 'one of them'}, {_FUNCTION})"
+        )
     return Source(
         samples=samples,
         total=len(kept),
@@ -260,7 +263,7 @@ def _open(spec: SourceSpec, tables: list[_Table], split: str, roots: Sequence[Pa
     )
 
 
-def _reading_rows(spec: SourceSpec, table: _Table, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _read_rows(spec: SourceSpec, table: _Table, columns: list[str]) -> Iterator[dict[str, Any]]:
     try:
         yield from table.rows(columns)
     except Exception as error:
@@ -268,20 +271,20 @@ def _reading_rows(spec: SourceSpec, table: _Table, columns: list[str]) -> Iterat
 
 
 def _find_all_columns(spec: SourceSpec, tables: list[_Table]) -> list[_Columns]:
-    """Returns the columns of each table: those of the first, with the names of classes that each has for itself.
+    """Returns the columns of each table. All tables use the columns of the first, but each has its own class names.
 
     Raises:
-        DataError: A table lacks a column of the first, or the labels of one have names and those of another have none.
+        DataError: A table lacks a column of the first, or only some tables have names for their labels.
     """
     places = [spec.text if len(tables) == 1 else f"{table.part.name} in {spec.text}" for table in tables]
     first = _find_columns(places[0], tables[0].features)
     found = [first]
     for table, place in zip(tables[1:], places[1:], strict=True):
         wanted = [first.image, first.label]
-        if lacking := [name for name in wanted if name not in table.features]:
+        if missing := [name for name in wanted if name not in table.features]:
             raise DataError(
                 f"every file must have the columns {first.image!r} and {first.label!r} of {tables[0].part.name}, but "
-                f"{place} lacks {', '.join(map(repr, lacking))}: its columns are "
+                f"{place} lacks {', '.join(map(repr, missing))}: its columns are "
                 f"{_listed(table.features)}. Rename its columns, or {_FUNCTION}."
             )
         own = _find_columns(place, {name: table.features[name] for name in wanted})
@@ -289,7 +292,7 @@ def _find_all_columns(spec: SourceSpec, tables: list[_Table]) -> list[_Columns]:
             with_names, without = (tables[0], table) if own.are_numbers else (table, tables[0])
             raise DataError(
                 f"labels must have names in all files or in none, but in {spec.text} those of {with_names.part.name} "
-                f"have some and those of {without.part.name} are numbers "
+                f"have names and those of {without.part.name} are numbers "
                 f"({_type_of(without.features[first.label])}). Write both as ClassLabel or as text, or {_FUNCTION}."
             )
         found.append(own._replace(split=_find_split(table.features)))
@@ -297,14 +300,14 @@ def _find_all_columns(spec: SourceSpec, tables: list[_Table]) -> list[_Columns]:
 
 
 def _find_columns(place: str, features: Mapping[str, Any]) -> _Columns:
-    """Returns the columns of images and labels, chosen by type (Image, ClassLabel), else by name.
+    """Returns the columns of images and labels, chosen by type (Image, ClassLabel), or else by name.
 
     Args:
-        place: What has the columns, for messages.
+        place: The file or source with these columns, for messages.
         features: The columns and their types.
 
     Raises:
-        DataError: There is none; with the columns that are there.
+        DataError: There is no such column. The message lists the columns.
     """
     images = [name for name, feature in features.items() if _type_of(feature) == "Image"]
     if not images:
@@ -321,7 +324,7 @@ def _find_columns(place: str, features: Mapping[str, Any]) -> _Columns:
     candidates = [*sorted(classes, key=lambda name: name != "label"), *plain] or floats
     if not candidates and named:
         raise DataError(
-            f"labels must be a ClassLabel, whole numbers or text, but the column {named[0]!r} of {place} is of the "
+            f"labels must be a ClassLabel, integers or text, but the column {named[0]!r} of {place} has the "
             f"type {_type_of(features[named[0]])}. Write one label per row, or {_FUNCTION}."
         )
     if not candidates:
@@ -345,7 +348,7 @@ _PLAIN = ("int", "uint", "string", "large_string", "bool")
 
 
 def _find_split(features: Mapping[str, Any]) -> str | None:
-    """Returns the column that tells the split of each row, by its name."""
+    """Returns the column with the split of each row, found by its name."""
     texts = [name for name, f in features.items() if _type_of(f) in ("string", "large_string", "ClassLabel")]
     lower = {name.lower(): name for name in texts}
     return next((lower[name] for name in _SPLIT_NAMES if name in lower), None)
@@ -356,7 +359,7 @@ def _listed(features: Mapping[str, Any]) -> str:
 
 
 def _type_of(feature: Any) -> str:
-    """Returns the name of a feature's type: `Image`, `ClassLabel`, or that of a plain value such as `int64`."""
+    """Returns the name of a feature's type: `Image`, `ClassLabel`, or the type of a plain value such as `int64`."""
     return str(getattr(feature, "dtype", "")) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
@@ -365,7 +368,7 @@ def _is_binary(feature: Any) -> bool:
 
 
 def _class_name(spec: SourceSpec, table: _Table, label: Any, columns: _Columns) -> str | None:
-    """Returns the class of a row; None where it has none.
+    """Returns the class of a row, or None if it has none.
 
     Raises:
         DataError: The label is a fraction.
@@ -376,7 +379,7 @@ def _class_name(spec: SourceSpec, table: _Table, label: Any, columns: _Columns) 
         if not label.is_integer():
             raise DataError(
                 f"labels must be classes, but the column {columns.label!r} of {table.part.name} in {spec.text} holds "
-                f"{label:g} ({_type_of(table.features[columns.label])}). Write classes into it, or {_FUNCTION}."
+                f"{label:g} ({_type_of(table.features[columns.label])}). Use integers or names, or {_FUNCTION}."
             )
         label = int(label)
     if label is None or (isinstance(label, int) and label < 0):
@@ -392,7 +395,7 @@ def _split_name(value: Any, feature: Any) -> str:
 
 
 def _content(image: Any, file: Path, roots: Sequence[str]) -> bytes | Exception:
-    """Returns an image's bytes; a row may name a file below one of the roots instead."""
+    """Returns the bytes of an image, or of the file below one of the roots that the row names."""
     if isinstance(image, bytes):
         return image
     fields = image if isinstance(image, dict) else {}
@@ -405,7 +408,7 @@ def _content(image: Any, file: Path, roots: Sequence[str]) -> bytes | Exception:
         if not os.path.isfile(path):
             return DataError(f"there is no file {fields['path']}")
         if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots):
-            return DataError(f"the row names {fields['path']}, which lies outside the data set's folder")
+            return DataError(f"the row names {fields['path']}, which is outside the folder of the data set")
         return Path(path).read_bytes()
     except OSError as error:
         return error

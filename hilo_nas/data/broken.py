@@ -1,4 +1,4 @@
-"""Images that cannot be read: collected over a whole source, then told all at once, or left out."""
+"""Broken images, collected over a whole source and then reported together or left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 20
 
 
 class BrokenImages:
-    """What could not be read of a source.
+    """Images of a source that cannot be read.
 
     Args:
         spec: The source.
@@ -29,24 +29,24 @@ class BrokenImages:
     def __init__(self, spec: SourceSpec, reports: Path) -> None:
         self._spec, self._reports = spec, reports
         self.found: list[tuple[str, str]] = []
-        """The images' names and why each cannot be read."""
+        """Name of each image, and the reason why it cannot be read."""
         self._classes: Counter[str] = Counter()
 
     def add(self, sample: Sample, reason: str) -> None:
-        """Takes one more."""
+        """Adds a broken image."""
         self.found.append((sample.member, reason))
         self._classes[sample.class_name] += 1
 
     def check(self, counts: Mapping[str, int], skip: bool, emit: Emit) -> None:
-        """Checks that nothing is broken, or leaves the broken out and says so.
+        """Checks that no image is broken, or warns of the broken images that are left out.
 
         Args:
-            counts: Sound images of each class.
+            counts: Number of readable images per class.
             skip: `ReadOptions.skip_broken`.
-            emit: Takes the warning.
+            emit: Receives the warning.
 
         Raises:
-            DataError: Images are broken and not to be skipped, or nothing else is left of a class.
+            DataError: Images are broken and `skip` is not set, or a class has no other images.
         """
         if not self.found:
             return

@@ -1,4 +1,4 @@
-"""Images in, a set of the cache out: decoding, hashing and writing, each image once."""
+"""Builder of cached image sets: decodes, hashes and writes each image of a source once."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ from hilo_nas.events import DataPrepared, Emit
 __all__ = ["build_set", "check_classes"]
 
 _DECODING = 3
-"""Version of turning, compositing and scaling; part of the content hash of images that they change."""
+"""Version of the EXIF rotation, compositing and scaling. Part of the content hash of a set that they change."""
 _CHUNK = 64
-"""Images in memory at once, in full size where the source gives them decoded."""
+"""Maximum number of images in memory at once. They are in full size if the source gives decoded images."""
 
 
-_LAWS: dict[Layout, str] = {
-    "folders": " (images must lie in one subfolder per class)",
-    "label files": " (the label file beside each image must name its class)",
+_CLASS_RULES: dict[Layout, str] = {
+    "folders": " (images must be in one subfolder per class)",
+    "label files": " (the label file next to each image must name its class)",
     "rows": " (each row must hold an image and its class)",
     "calls": "",
 }
-"""Where classes must stand, by where a source has them."""
+"""Requirement on the classes, by layout of the source."""
 
 
 def check_classes(counts: dict[str, int], spec: SourceSpec, layout: Layout) -> None:
-    """Checks that there is something to tell apart.
+    """Checks that a source has at least two classes.
 
     Raises:
-        DataError: No image, or one class only.
+        DataError: There is no image, or only one class.
     """
     if not counts:
-        raise DataError(f"no images in {spec.text}{_LAWS[layout]}")
+        raise DataError(f"no images in {spec.text}{_CLASS_RULES[layout]}")
     if len(counts) == 1:
         raise DataError(
-            f"a classification needs two classes or more, but {spec.text} holds one: {next(iter(counts))!r}"
-            f"{_LAWS[layout]}."
+            f"a classification needs two classes or more, but {spec.text} has one: {next(iter(counts))!r}"
+            f"{_CLASS_RULES[layout]}."
         )
 
 
 def build_set(
     workshop: Path, spec: SourceSpec, source: Source, img_size: int, options: ReadOptions, emit: Emit
 ) -> tuple[str, str]:
-    """Writes the source's images into an empty folder; returns their content hash and the set's key.
+    """Writes the images of a source into an empty folder. Returns their content hash and the key of the set.
 
-    Images are decoded by as many threads as there are cores, at most eight.
+    One thread per CPU core decodes the images, up to eight threads.
 
     Raises:
-        DataError: A broken image (all are named), no image, or one class only.
-        StorageError: The disk has not enough room for the images.
+        DataError: Images are broken (the message lists them), there is no image, or there is only one class.
+        StorageError: The disk has too little free space.
         OSError: The folder cannot be written.
     """
     if source.class_counts is not None:
@@ -142,7 +142,7 @@ def build_set(
 
 
 class _Tally:
-    """What was done to the images of a set."""
+    """Counts of what was done to the images of a set."""
 
     def __init__(self) -> None:
         self._sizes: Counter[tuple[int, int]] = Counter()
@@ -161,7 +161,7 @@ class _Tally:
         self._changes["restored"] += image.is_restored
 
     def changes(self, options: ReadOptions) -> dict[str, Any]:
-        """Returns what enters the content hash."""
+        """Returns the changes to pixels that are part of the content hash."""
         found: dict[str, Any] = {}
         if self._changes["turned"]:
             found["turned"] = True
@@ -183,16 +183,16 @@ class _Tally:
 
 
 def _runs(name: str) -> list[str]:
-    """Splits a name into text and digits by turns, beginning with text, so that 2 sorts before 10."""
+    """Splits a name into text and digits in turn, starting with text, so that 2 sorts before 10."""
     return re.split(r"(\d+)", name.lower())
 
 
 def _decoded(
     spec: SourceSpec, source: Source, img_size: int, options: ReadOptions, broken: BrokenImages, emit: Emit
 ) -> Iterator[tuple[Sample, DecodedImage]]:
-    """Yields each sound image, and tells the progress up to four times a second."""
+    """Yields each readable image. Emits the progress up to four times per second."""
     background, memory = parse_colour(options.background), DecodingMemory()
-    done, told = 0, time.monotonic()
+    done, last_emit = 0, time.monotonic()
 
     def decode(sample: Sample) -> DecodedImage | str:
         if isinstance(sample.content, Exception):
@@ -203,7 +203,7 @@ def _decoded(
             return str(error)
         except MemoryError:
             return "there is too little memory to decode it"
-        except Exception as error:  # Pillow's plugins raise what they like for a broken file.
+        except Exception as error:  # Pillow's plugins raise any type of error for a broken file.
             return describe_broken(sample.content, error)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -214,14 +214,14 @@ def _decoded(
                 else:
                     yield sample, result
             done += len(chunk)
-            if time.monotonic() - told >= 0.25:
-                told = time.monotonic()
+            if time.monotonic() - last_emit >= 0.25:
+                last_emit = time.monotonic()
                 emit(DataPrepared(done=done, total=source.total))
     emit(DataPrepared(done=done, total=source.total))
 
 
 def _chunks(samples: Iterable[Sample], most_bytes: int) -> Iterator[list[Sample]]:
-    """Yields samples in groups, which end early where their files are large."""
+    """Yields samples in chunks. A chunk is shorter if its files are large."""
     chunk: list[Sample] = []
     held = 0
     for sample in samples:
@@ -242,7 +242,7 @@ def _content_hash(names: list[str], digests: list[bytes]) -> str:
 
 
 def _members_hash(digests: list[bytes], members: list[str], facts: dict[str, Any]) -> str:
-    """Returns a hash of which image bears which name, in whichever order they come, and of how they were read."""
+    """Returns a hash of the images with their names and of how they were read, independent of their order."""
     total = hashlib.sha256()
     for digest, member in sorted(zip(digests, members, strict=True)):
         total.update(digest + hashlib.sha256(member.encode(errors="surrogateescape")).digest())
@@ -260,7 +260,7 @@ def _check_room(folder: Path, n_images: int | None, img_size: int) -> None:
 
 
 def _write_header(file: BinaryIO, n_images: int, img_size: int) -> None:
-    """Writes a .npy header; numpy leaves room in it for the first axis to grow, so it can be written again later."""
+    """Writes a .npy header. numpy reserves space for the first axis to grow, so the header can be rewritten later."""
     shape = (n_images, img_size, img_size, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 

@@ -1,15 +1,15 @@
-"""Decoded images on disk: every image of a source, resized once, in files that any number of processes map at once.
+"""Cache of decoded images on disk. Any number of processes map its files at once.
 
-The cache's folder holds a marker (CACHEDIR.TAG) and:
+Each image of a source is resized once. The folder of the cache holds a marker (CACHEDIR.TAG) and:
 
     data/sets/<key>-<size>px/        one set, see `hilo_nas.data.image_sets`
-    data/index/<fingerprint>.json    which set's key a path held when it was last read, and samples of its bytes
-    data/building/, data/locks/      work under way, and the lock that its builder holds while it lives
+    data/index/<fingerprint>.json    key of the set that a path held when it was last read, and samples of its bytes
+    data/building/, data/locks/      unfinished sets, and the lock that a builder holds while it runs
     data/reports/                    lists of broken images that were too long for a message
 
-A key is of the content, of the images' names, which tell groups, and of how they were read: the same images under other
-names are another set. A set appears by one rename, so that it is there wholly or not at all. Only what has the form of
-these entries is ever removed, see `hilo_nas.data.ownership`. This file does not import torch.
+The key depends on the content of the images, on their names, which define groups, and on how they were read. The same
+images under other names are a different set. A set appears by one rename, so it is either complete or absent. Only
+entries of these forms are ever removed, see `hilo_nas.data.ownership`. This file does not import torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _MOST_INDEX_BYTES = 2**24
-"""Largest file of the index that is read; it holds a few samples of a source."""
+"""Maximum size of an index file. It holds only a few samples of a source."""
 
 
 def default_cache_dir() -> Path:
@@ -64,23 +64,24 @@ def find_or_build(
     files: Callable[[], Iterable[str]] = tuple,
     heartbeat_s: float = 10.0,
 ) -> CacheEntry:
-    """Returns the set of that source at that size, and builds it where it is absent, damaged or out of date.
+    """Returns the cached set of a source at a size. Builds it if it is absent, damaged or out of date.
 
-    Of several processes that want it at once, one builds and the others wait. What a killed builder left behind is
-    removed by the next call.
+    If several processes need the same set, one builds it and the others wait. The next call removes the files that a
+    killed builder left.
 
     Args:
-        cache_dir: The cache's folder; made where it is absent.
+        cache_dir: Folder of the cache. It is created if missing.
         fingerprint: `read_fingerprint` of the source.
         img_size: Side of the images in pixels.
-        build: Writes the files of a set into an empty folder and returns the content hash and the set's key.
-        emit: Takes a `Notice` where another process builds already or a set is built anew, and while another builds,
-            `DataPrepared` with nothing done every `heartbeat_s`, so that waiting is not taken for hanging.
-        files: Lists the source's files; samples of them tell whether it changed although sizes and times did not.
+        build: Writes the files of a set into an empty folder and returns the content hash and the key.
+        emit: Receives a `Notice` if another process is already building the set or if a set is rebuilt. While another
+            process builds, it receives a `DataPrepared` with `done=0` every `heartbeat_s`, to show that the process is
+            not stuck.
+        files: Lists the files of the source. Samples of their bytes show changes that leave sizes and times equal.
         heartbeat_s: Seconds between two such events.
 
     Raises:
-        StorageError: The cache's folder cannot be read or written, is not a folder of its own, or the disk is full.
+        StorageError: The folder cannot be read or written, is not a cache, or the disk is full.
         DataError: From `build`.
     """
     root = cache_dir / "data"
@@ -88,7 +89,7 @@ def find_or_build(
         ownership.check_links(cache_dir)
         entry = _find(root, fingerprint, img_size, emit)
     if entry:
-        with contextlib.suppress(OSError):  # A cache of another user serves as well.
+        with contextlib.suppress(OSError):  # A read-only cache of another user works too.
             _sweep(cache_dir)
         return entry
     job = f"{fingerprint[:16]}-{img_size}px"
@@ -99,21 +100,21 @@ def find_or_build(
         with _locked(root, job, emit, heartbeat_s):
             if entry := _find(root, fingerprint, img_size, lambda event: None):
                 return entry
-            _sweep(cache_dir, but=job)
-            workshop = root / "building" / job
-            _remove(workshop)
-            workshop.mkdir()
+            _sweep(cache_dir, except_job=job)
+            build_dir = root / "building" / job
+            _remove(build_dir)
+            build_dir.mkdir()
             try:
-                content_hash, key = build(workshop)
-                entry = _publish(workshop, _place(root, key, img_size))
+                content_hash, key = build(build_dir)
+                entry = _publish(build_dir, _place(root, key, img_size))
             finally:
-                ownership.remove_folder(workshop)
+                ownership.remove_folder(build_dir)
             _write_index(root, fingerprint, content_hash, key, take_samples(files(), fingerprint))
             return entry
 
 
 def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
-    """Returns every whole set, sorted by name and size; empty where there is no cache.
+    """Returns all complete sets, sorted by name and size. The list is empty if there is no cache.
 
     Raises:
         StorageError: The folder cannot be read.
@@ -129,19 +130,19 @@ def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
 def clear_caches(
     cache_dir: Path | None = None, names: Sequence[str] = (), emit: Emit = lambda event: None
 ) -> list[CacheEntry]:
-    """Removes the sets of those names (or content hashes, or beginnings of them), or all, and returns what was removed.
+    """Removes the sets with the given names or content hashes, or all sets. Returns the removed sets.
 
-    Damaged sets, sets of other versions and remains of killed builders go with them; a set that is being built stays,
-    and so does whatever is not of hilo-nas.
+    A prefix of a content hash is enough. Damaged sets, sets of other versions and files of killed builders are removed
+    as well. Sets that are being built and files that hilo-nas did not write are kept.
 
     Args:
-        cache_dir: The cache's folder; None for `default_cache_dir()`.
-        names: Which sets; empty for all.
-        emit: Takes a warning that names what was left alone.
+        cache_dir: Folder of the cache. None means `default_cache_dir()`.
+        names: Names of the sets. Empty means all.
+        emit: Receives a warning that names the files that are kept.
 
     Raises:
         NotFoundError: No set has such a name.
-        StorageError: The folder cannot be read or written, or holds other things and no marker of a cache.
+        StorageError: The folder cannot be read or written, or it holds other files and no marker of a cache.
     """
     cache_dir = cache_dir or default_cache_dir()
     root, entries = cache_dir / "data", list_caches(cache_dir)
@@ -166,22 +167,22 @@ def clear_caches(
         ownership.remove_reports(cache_dir)
         _sweep(cache_dir)
     if foreign:
-        emit(Notice(level="warning", text=f"left alone because it is not of hilo-nas: {_shown(foreign)}"))
+        emit(Notice(level="warning", text=f"kept because hilo-nas did not write it: {_shown(foreign)}"))
     return [e for e in chosen if e.path not in foreign]
 
 
 def _check_foreign(cache_dir: Path) -> list[Path]:
-    """Returns what is not of hilo-nas in a cache that has a marker or the form of one.
+    """Returns the files in a cache that hilo-nas did not write.
 
     Raises:
-        StorageError: It has neither.
+        StorageError: There are such files, and the folder has no marker of a cache.
     """
     foreign = ownership.find_foreign(cache_dir)
     if foreign and not ownership.has_marker(cache_dir):
         raise StorageError(
-            f"{cache_dir} must be a folder of the image cache alone, but it has no marker of one and holds "
-            f"{_shown(foreign)}: nothing was removed. Name another folder with data.cache_dir, or remove the sets of "
-            f"hilo-nas by hand; `hilo-nas cache list` shows those in {cache_dir / 'data' / 'sets'}."
+            f"{cache_dir} must contain only the image cache, but it has no marker of a cache and holds "
+            f"{_shown(foreign)}. Nothing was removed. Set another folder with data.cache_dir, or remove the sets of "
+            f"hilo-nas by hand. `hilo-nas cache list` shows those in {cache_dir / 'data' / 'sets'}."
         )
     return foreign
 
@@ -195,7 +196,7 @@ def _is_named(entry: CacheEntry, name: str) -> bool:
 
 
 def _find(root: Path, fingerprint: str, img_size: int, emit: Emit) -> CacheEntry | None:
-    """Returns the set that the source gave when it was last read, if set and source are as they were then."""
+    """Returns the set of the last reading of the source. None if the set or the source changed since."""
     index = _read_index(root / "index" / f"{fingerprint}.json")
     if not isinstance(key := index.get("key"), str):
         return None
@@ -203,11 +204,11 @@ def _find(root: Path, fingerprint: str, img_size: int, emit: Emit) -> CacheEntry
     entry = load_entry(place)
     if entry is None or not is_intact(place):
         if place.exists():
-            why = "is damaged or of an earlier version" if entry is None else "was changed on disk"
-            emit(Notice(text=f"the image cache {place} {why}: it is built anew"))
+            why = "is damaged or from an earlier version" if entry is None else "was changed on disk"
+            emit(Notice(text=f"the image cache {place} {why}: it is rebuilt"))
         return None
     if (file := find_changed(index.get("samples", ()))) is not None:
-        text = f"{file} changed, although its size and time did not: the images are read again"
+        text = f"{file} changed, although its size and modification time did not: the images are read again"
         emit(Notice(text=text))
         return None
     return entry
@@ -218,7 +219,7 @@ def _place(root: Path, key: str, img_size: int) -> Path:
 
 
 def _read_index(file: Path) -> dict[str, Any]:
-    """Returns what an index file holds; nothing where it is absent or damaged."""
+    """Returns the content of an index file, or an empty dict if it is absent or damaged."""
     try:
         found = json.loads(read_text(file, _MOST_INDEX_BYTES))
         samples = [[str(path), int(start), str(digest)] for path, start, digest in found.get("samples", ())]
@@ -226,7 +227,7 @@ def _read_index(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EFBIG):  # a pipe or a huge file, not one that may not be read
+        if error.errno not in (errno.EINVAL, errno.EFBIG):  # not a pipe or a huge file
             raise
         return {}
 
@@ -239,45 +240,45 @@ def _write_index(root: Path, fingerprint: str, content_hash: str, key: str, samp
     draft.replace(target)
 
 
-def _publish(workshop: Path, target: Path) -> CacheEntry:
-    """Moves a finished set to its place; where an equal one stands there whole already, that one is kept."""
+def _publish(build_dir: Path, target: Path) -> CacheEntry:
+    """Moves a finished set into the cache. If a complete equal set is already there, that set is kept."""
     if not (load_entry(target) and is_intact(target)):
         _remove(target)
         try:
-            workshop.rename(target)
+            build_dir.rename(target)
         except OSError as error:
-            # Another process, which read the same images from another folder, was faster.
+            # Another process that read the same images from another folder was faster.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     entry = load_entry(target)
     if entry is None or not is_intact(target):
-        raise StorageError(f"the image cache {target} was damaged while it was written; run the command again")
+        raise StorageError(f"the image cache {target} was damaged while it was written. Run the command again")
     return entry
 
 
 def _remove(path: Path) -> None:
-    """Removes a set or remains of one.
+    """Removes a set or the remains of one.
 
     Raises:
-        StorageError: It is something else, which stays.
+        StorageError: The folder is something else. It is kept.
     """
     try:
         ownership.remove_folder(path)
     except OSError as error:
         raise StorageError(
-            f"{path} must be a folder of the image cache alone, but something else is in its place: "
+            f"{path} must be a folder of the image cache, but it is something else: "
             f"{error.strerror or error}. Move it away, or set HILO_NAS_CACHE_DIR to another folder."
         ) from error
 
 
 @contextlib.contextmanager
 def _locked(root: Path, job: str, emit: Emit, heartbeat_s: float) -> Iterator[None]:
-    """Holds the builder's lock, which the system frees when its process dies."""
+    """Holds the lock of a builder. The operating system releases it when the process ends."""
     lock = _lock_of(root, job)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        emit(Notice(text="waiting for another process that decodes the same images"))
+        emit(Notice(text="waiting for another process that is decoding the same images"))
         while True:
             try:
                 lock.acquire(timeout=heartbeat_s)
@@ -291,10 +292,10 @@ def _locked(root: Path, job: str, emit: Emit, heartbeat_s: float) -> Iterator[No
 
 
 def _lock_of(root: Path, job: str) -> filelock.BaseFileLock:
-    """Returns the lock of a builder, not yet held.
+    """Returns the lock of a builder, not yet acquired.
 
     Raises:
-        StorageError: Its file is a link or no regular file; opening a link may empty what it leads to.
+        StorageError: The lock file is a link or not a regular file. Opening a link could truncate its target.
     """
     path = root / "locks" / f"{job}.lock"
     try:
@@ -306,13 +307,13 @@ def _lock_of(root: Path, job: str) -> filelock.BaseFileLock:
     return filelock.FileLock(path)
 
 
-def _sweep(cache_dir: Path, but: str | None = None) -> None:
-    """Removes what killed processes left: folders whose lock nobody holds, and torn entries of the index."""
+def _sweep(cache_dir: Path, except_job: str | None = None) -> None:
+    """Removes the files of killed processes: build folders with a free lock, and incomplete index entries."""
     root = cache_dir / "data"
     for path in (root / "building").iterdir() if (root / "building").is_dir() else ():
-        if path.name == but or not ownership.is_own_job(path):
+        if path.name == except_job or not ownership.is_own_job(path):
             continue
-        # What has a trap for a lock is left alone, and all else is still cleared.
+        # A job whose lock file is not a regular file is skipped. The others are still removed.
         with contextlib.suppress(filelock.Timeout, StorageError), _lock_of(root, path.name).acquire(timeout=0):
             ownership.remove_folder(path)
     ownership.remove_torn_index(cache_dir)

@@ -1,4 +1,4 @@
-"""All faults of a source at once, without a search."""
+"""Report of all faults of a data set at once, without a search."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ __all__ = ["Checked", "check_data"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What a source holds, and what is wrong with it."""
+    """Contents and faults of a source."""
 
     sets: tuple[SetSummary, ...]
-    """The training source, and that of validation images if any; those that could be read and have images of the
-    training source's classes."""
+    """Summaries of the training source and, if given, of the validation source.
+
+    A source is missing here if it cannot be read or has no images of the classes of the training source.
+    """
     faults: tuple[Fault, ...]
 
 
@@ -41,19 +43,19 @@ def check_data(
     options: ReadOptions = DEFAULTS,
     emit: Emit,
 ) -> Checked:
-    """Reads a source, and validation images if any, and returns all faults that can be found.
+    """Reads a source and, if given, a validation source. Returns all faults that are found.
 
     Args:
-        source: As `prepare_data` takes it.
-        img_size: Side in pixels to which images are resized for the cache.
-        cache_dir: The cache's folder; None for `default_cache_dir()`.
-        val_data: Another source, for scoring.
-        options: Choices of reading both; broken images never end it.
-        emit: Takes `DataPrepared` and `Notice`.
+        source: The source, as for `prepare_data`.
+        img_size: Side in pixels to which images are resized in the cache.
+        cache_dir: Folder of the cache. None means `default_cache_dir()`.
+        val_data: Another source with validation images.
+        options: Options for reading both sources. Broken images are reported and never end the check.
+        emit: Receives `DataPrepared` and `Notice`.
 
     Raises:
-        DataError: There is no such source.
-        UsageError: A function is not there, is none, or cannot be imported.
+        DataError: The source does not exist.
+        UsageError: A function does not exist, is not callable, or cannot be imported.
         StorageError: The cache cannot be written.
     """
     folder = cache_dir or default_cache_dir()
@@ -76,13 +78,13 @@ def check_data(
             faults += _faults_of_reading(entry, spec.name)
             faults += find_faults(sets[-1])
             if unknown := sorted({*entry.class_names} - {*names}):
-                text = f"classes of {spec.name} that are not trained on: {', '.join(map(repr, unknown))}"
+                text = f"classes of {spec.name} that the training source lacks: {', '.join(map(repr, unknown))}"
                 faults.append(Fault(kind="unknown class", text=text))
     if entries[0] is not None and val_data is None:
         scarce = find_scarce(sets[0].labels, sets[0].digests)
         named = ", ".join(f"{sets[0].class_names[label]!r} ({count})" for label, count in scarce.items())
         if scarce:
-            text = f"every class needs 2 distinct images or more to be split, but these have 1 (with copies): {named}"
+            text = f"every class needs 2 distinct images for a split, but these have 1 (counts include copies): {named}"
             faults.append(Fault(kind="scarce", text=text))
     if len(sets) == 2:
         faults += find_overlaps(*sets)
@@ -97,7 +99,7 @@ def _label(name: str, entry: CacheEntry, class_names: tuple[str, ...]) -> Labele
 
 
 def _faults_of_reading(entry: CacheEntry, name: str) -> list[Fault]:
-    """Returns what was noticed while the source was read."""
+    """Returns the faults that were found while the source was read."""
     facts = entry.facts
     found = [Fault(kind="left out", text=str(sentence)) for sentence in facts.get("left_out", ())]
     if broken := facts.get("broken"):
@@ -105,5 +107,5 @@ def _faults_of_reading(entry: CacheEntry, name: str) -> list[Fault]:
         found.append(Fault(kind="broken", text=f"broken images in {name}: {len(broken):,}\n{lines}"))
     if skipped := facts.get("skipped"):
         kinds = describe_kinds(dict(sorted(skipped.items())))
-        found.append(Fault(kind="skipped", text=f"files of {name} that are no images: {kinds}"))
+        found.append(Fault(kind="skipped", text=f"files of {name} that are not images: {kinds}"))
     return found

@@ -1,4 +1,4 @@
-"""Copies of one image, told by equal digests: where they lie, under which labels, and in which other set."""
+"""Copies of images, found by equal digests: their positions, their labels, and their copies in another set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Overlap", "find_overlap", "find_scarce", "join_groups", "number_imag
 
 
 def number_images(digests: np.ndarray) -> np.ndarray:
-    """Returns a number for each image, (N; int64); copies share one, and numbers rise with the digests (N, 2)."""
+    """Returns a number for each image, (N; int64). Copies share a number. Numbers ascend with the digests, (N, 2)."""
     order = np.lexsort((digests[:, 1], digests[:, 0]))
     is_new = np.ones(len(order), dtype=bool)
     is_new[1:] = (digests[order][1:] != digests[order][:-1]).any(axis=1)
@@ -28,19 +28,19 @@ def find_scarce(labels: np.ndarray, digests: np.ndarray) -> dict[int, int]:
 
 
 def spans_of(labels: np.ndarray, digests: np.ndarray) -> list[np.ndarray]:
-    """Returns the places of each image that lies under two labels or more, copies included."""
+    """Returns the indices of each image that has two labels or more. Each array contains all copies of one image."""
     numbers = number_images(digests)
     n_labels = int(labels.max(initial=0)) + 1
-    several = np.flatnonzero(np.bincount(np.unique(numbers * n_labels + labels) // n_labels) > 1)
-    if not len(several):
+    ambiguous = np.flatnonzero(np.bincount(np.unique(numbers * n_labels + labels) // n_labels) > 1)
+    if not len(ambiguous):
         return []
-    places = np.flatnonzero(np.isin(numbers, several))
-    order = places[np.argsort(numbers[places], kind="stable")]
+    indices = np.flatnonzero(np.isin(numbers, ambiguous))
+    order = indices[np.argsort(numbers[indices], kind="stable")]
     return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
 
 
 def join_groups(groups: np.ndarray, digests: np.ndarray) -> np.ndarray:
-    """Returns the groups, (N), joined where they share an image; without such images they stay as they are."""
+    """Returns the groups, (N), joined if they share an image. Returns the same array if none do."""
     distinct, inverse = np.unique(groups, return_inverse=True)
     pairs = np.unique(number_images(digests) * len(distinct) + inverse)
     images, members = pairs // len(distinct), pairs % len(distinct)
@@ -61,18 +61,18 @@ def join_groups(groups: np.ndarray, digests: np.ndarray) -> np.ndarray:
 
 
 class Overlap(NamedTuple):
-    """Images of one set that lie in another, too."""
+    """Images of one set that are also in another set."""
 
     same_class: np.ndarray
-    """Their places in the first set where the other has them under the same class."""
+    """Indices in the first set of images that the other set has under the same class."""
     other_class: np.ndarray
-    """Their places where it has them under other classes alone."""
+    """Indices in the first set of images that the other set has only under other classes."""
 
 
 def find_overlap(
     labels: np.ndarray, digests: np.ndarray, other_labels: np.ndarray, other_digests: np.ndarray
 ) -> Overlap:
-    """Returns which images of a set lie in another set; labels of both are of one list of classes."""
+    """Returns the images of a set that are in another set. Labels of both sets refer to the same list of classes."""
     numbers = number_images(np.concatenate((digests, other_digests)))
     here, there = numbers[: len(digests)], numbers[len(digests) :]
     n_labels = int(max(labels.max(initial=0), other_labels.max(initial=0))) + 1

@@ -1,4 +1,4 @@
-"""One image in, its pixels out: upright, on a ground, 8-bit RGB, resized; deeper images keep their values."""
+"""Decoder of one image: upright, composited on a background, 8-bit RGB, resized. Deeper images keep their values."""
 
 from __future__ import annotations
 
@@ -29,44 +29,45 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""Operation that turns an image upright, by EXIF orientation."""
 
 _FRAMED = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
-"""Formats whose further frames are of equal rank; an MPO photo's are previews or other views."""
+"""Formats whose frames are equivalent images. The further frames of an MPO photo are previews or other views."""
 
 _BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 10, "I": 32, "F": 32}
-"""Memory that a pixel needs while it is decoded, by the image's mode."""
+"""Bytes of memory per pixel during decoding, by mode of the image."""
 _BYTES_PER_COLOUR, _BYTES_PER_ALPHA, _BYTES_PER_DEEP_COLOUR = 8, 16, 96
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """An image as it enters the cache, and what was done to it."""
+    """A decoded image, and what was done to it."""
 
     pixels: np.ndarray | DeepImage
-    """(S, S, 3; uint8), or values that are scaled by the range of the data set."""
+    """Pixels, (S, S, 3; uint8), or values that are not yet scaled by the range of the data set."""
     digest: bytes
-    """SHA-256 of the file, or of the decoded pixels where the source gives no file; independent of the size."""
+    """SHA-256 of the file, or of the decoded pixels if the source gives no file. Independent of `img_size`."""
     size: tuple[int, int]
-    """Width and height as read, upright."""
+    """Width and height before resizing, upright."""
     is_turned: bool
     is_composited: bool
-    """Whether a pixel was transparent."""
+    """True if a pixel was transparent."""
     is_first_frame: bool
-    """Whether the file holds further frames."""
+    """True if the file has more frames."""
     is_changed: bool
-    """Whether turning or compositing changed a pixel."""
+    """True if turning or compositing changed a pixel."""
     is_restored: bool = False
-    """Whether the values are the file's own and Pillow's are others: see `DeepValues.is_restored`."""
+    """True if Pillow's values differ from those in the file, see `DeepValues.is_restored`."""
     is_turned_by_pillow: bool = False
-    """Whether Pillow turned it upright, as it does with TIFF; `is_turned` and `is_changed` then say nothing of it."""
+    """True if Pillow itself turned the image upright, as it does for TIFF. `is_turned` and `is_changed` do not cover
+    this."""
 
 
 def parse_colour(name: str) -> tuple[int, int, int]:
-    """Returns the red, green and blue of a colour that Pillow knows.
+    """Returns the red, green and blue values of a color name.
 
     Raises:
-        ValueError: Pillow does not know it.
+        ValueError: Pillow does not know the color.
     """
     red, green, blue = ImageColor.getrgb(name)[:3]
     return red, green, blue
@@ -78,19 +79,20 @@ def decode_image(
     background: tuple[int, int, int] = (255, 255, 255),
     memory: DecodingMemory | None = None,
 ) -> DecodedImage:
-    """Returns an image's pixels.
+    """Returns the pixels of an image.
 
-    The shorter side is resized to `img_size` (bicubic) and the centre is kept. Of several frames, the first is read.
+    The shorter side is resized to `img_size` (bicubic) and the center is kept. If there are several frames, the first
+    one is read.
 
     Args:
         content: An image file, an image, or an array (H, W) or (H, W, C) with C = 1 or 3.
-        img_size: Side of the pixels; None leaves the image as large as it is.
-        background: Colour that transparent pixels are composited on.
+        img_size: Side of the output in pixels. None keeps the size of the image.
+        background: Color on which transparent pixels are composited.
         memory: Memory shared with other decoding threads.
 
     Raises:
-        TooLargeError: The image needs more memory than there is.
-        Exception: Whatever Pillow raises for a broken file.
+        TooLargeError: The image needs more memory than is allowed.
+        Exception: Pillow may raise any error for a broken file.
     """
     if isinstance(content, np.ndarray):
         if content.dtype == np.uint8 or content.dtype == bool:
@@ -104,7 +106,7 @@ def decode_image(
             stack.enter_context(image)
         file = content if isinstance(content, bytes) else None
         size = image.size
-        # A JPEG decodes faster at a fraction of its size; twice the wanted size keeps the resizing exact enough.
+        # A JPEG decodes faster at a fraction of its size. Twice the target size keeps the resizing accurate enough.
         if img_size is not None:
             image.draft("RGB", (2 * img_size, 2 * img_size))
         reader = find_reader(image, file) if file is not None else None
@@ -114,10 +116,10 @@ def decode_image(
         is_turned_by_pillow = image.format == "TIFF" and _read_orientation(image) in _TURNS
         image.load()
         if image.mode == "La":
-            image = image.convert("LA")  # the only conversion that Pillow has
+            image = image.convert("LA")  # the only conversion that Pillow supports
         turn = _TURNS.get(_read_orientation(image))
         if image.width != size[0] and image.size == size[::-1]:
-            size = size[::-1]  # Pillow turned a TIFF itself.
+            size = size[::-1]  # Pillow already turned a TIFF.
         if turn is not None and turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
             size = size[::-1]
         deep = read_deep(image, reader)
@@ -161,9 +163,9 @@ def _decode_8_bit(
 
 
 def _to_opaque(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool | None]:
-    """Returns the image without alpha, as L or RGB, and whether compositing changed it; None where all is opaque."""
+    """Returns the image as L or RGB, and True if compositing changed it, or None instead if all pixels are opaque."""
     if image.mode in ("1", "L") and not image.has_transparency_data:
-        return image.convert("L"), None  # Grey is resized in one channel, which gives the same and needs less memory.
+        return image.convert("L"), None  # Gray is resized in one channel, which gives the same result with less memory.
     if not image.has_transparency_data:
         return image.convert("RGB"), None
     layered = image.convert("RGBA")
@@ -215,11 +217,11 @@ def _fit(image: Image.Image, img_size: int | None) -> Image.Image:
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation of an image; 1 (upright) where its metadata says nothing or are broken."""
+    """Returns the EXIF orientation of an image. It is 1 (upright) if the metadata has none or is broken."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
         return int(found)
-    except Exception:  # Pillow raises what it meets in broken metadata; the pixels are sound.
+    except Exception:  # Pillow may raise any error for broken metadata. The pixels are intact.
         return 1
 
 
@@ -228,7 +230,7 @@ def _has_more_frames(image: Image.Image) -> bool:
         return False
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # A broken later frame.
+    except Exception:  # A later frame is broken.
         return True
 
 
@@ -244,7 +246,7 @@ def _needed_bytes(image: Image.Image, is_read_twice: bool) -> int:
 
 
 def describe_broken(content: object, error: Exception) -> str:
-    """Returns in one line why an image cannot be read, without addresses of objects."""
+    """Returns one line on why an image cannot be read, without memory addresses of objects."""
     if isinstance(content, bytes):
         if found := describe_impostor(content, "image"):
             return found
@@ -253,16 +255,16 @@ def describe_broken(content: object, error: Exception) -> str:
         if content.startswith(TIFF_HEADS) and type(error).__name__ == "UnidentifiedImageError":
             return describe_tiff(content)
         if type(error).__name__ == "UnidentifiedImageError":
-            return "the file is no image of a format that Pillow reads"
+            return "the file is not in an image format that Pillow reads"
     text = re.sub(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>", "", " ".join(str(error).split()))
     return text or type(error).__name__
 
 
 @contextlib.contextmanager
 def unlimited_pillow() -> Any:
-    """Lifts Pillow's limits on sizes for a while, because the user named these files; `DecodingMemory` limits them.
+    """Disables Pillow's limits on image sizes, because the user chose these files. `DecodingMemory` limits the memory.
 
-    The limits are global to the process, hence set around a whole reading and not by each thread.
+    The limits are global to the process, so they are changed once around the whole reading and not in each thread.
     """
     from PIL import PngImagePlugin
 

@@ -1,4 +1,4 @@
-"""Memory for decoding: how much there is, and a share of it that the images decoded at once do not exceed."""
+"""Memory budget for decoding, shared by all images that are decoded at once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hilo_nas.errors import UsageError
 __all__ = ["DecodingMemory", "TooLargeError", "read_available_bytes"]
 
 _SHARE = 0.5
-"""Share of the available memory that decoding may take."""
+"""Share of the available memory that decoding may use."""
 _VARIABLE = "HILO_NAS_DECODE_MIB"
 
 
 class TooLargeError(Exception):
-    """An image that needs more memory than decoding may take."""
+    """Error for an image that needs more memory than decoding may use."""
 
 
 class DecodingMemory:
-    """A budget shared by the threads that decode.
+    """Memory budget shared by decoding threads.
 
     Args:
-        limit_bytes: The budget; None for `$HILO_NAS_DECODE_MIB`, else half of the available memory.
+        limit_bytes: The budget. None means `$HILO_NAS_DECODE_MIB`, or else half of the available memory.
 
     Raises:
-        UsageError: The variable is no number above 0.
+        UsageError: The variable is not a number above 0.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
@@ -37,34 +37,34 @@ class DecodingMemory:
         self._changed = threading.Condition()
 
     def check_file(self, n_bytes: int) -> None:
-        """Checks that a file may be read whole.
+        """Checks that a file fits into the budget.
 
         Args:
-            n_bytes: Its size.
+            n_bytes: Size of the file.
 
         Raises:
-            TooLargeError: It is more than the whole budget.
+            TooLargeError: The file is larger than the whole budget.
         """
         if n_bytes > self.limit_bytes:
             raise TooLargeError(
-                f"a file of {n_bytes / 2**20:,.0f} MiB must fit into the memory for decoding, but "
+                f"a file of {n_bytes / 2**20:,.0f} MiB must fit into the memory for decoding, but only "
                 f"{self.limit_bytes / 2**20:,.0f} MiB may be used; set {_VARIABLE} to allow more"
             )
 
     @contextlib.contextmanager
     def take(self, n_bytes: int, size: tuple[int, int]) -> Iterator[None]:
-        """Holds memory for one image, and waits until others leave enough.
+        """Reserves memory for one image. Blocks until enough memory is free.
 
         Args:
-            n_bytes: What decoding needs.
-            size: Width and height of the image, for the message.
+            n_bytes: Memory needed for decoding.
+            size: Width and height of the image, used in the message.
 
         Raises:
-            TooLargeError: It is more than the whole budget.
+            TooLargeError: The image needs more than the whole budget.
         """
         if n_bytes > self.limit_bytes:
             raise TooLargeError(
-                f"{size[0]} x {size[1]} pixels need {n_bytes / 2**20:,.0f} MiB to decode, but "
+                f"{size[0]} x {size[1]} pixels need {n_bytes / 2**20:,.0f} MiB to decode, but only "
                 f"{self.limit_bytes / 2**20:,.0f} MiB may be used; set {_VARIABLE} to allow more"
             )
         with self._changed:
@@ -91,7 +91,7 @@ def _read_limit() -> int:
 
 
 def read_available_bytes() -> int:
-    """Returns the memory that can be allocated now, in bytes; a container's limit counts where it can be read."""
+    """Returns the memory that can be allocated now, in bytes. Respects a container's limit if it can be read."""
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()

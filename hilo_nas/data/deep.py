@@ -1,6 +1,6 @@
-"""Images of more than 8 bits per channel: their values, and their scaling to 8 bits by a data set's range.
+"""Images of more than 8 bits per channel, and their scaling to 8 bits by the range of a data set.
 
-Values are resized before the range is known, because resizing and scaling are both linear.
+Values are resized before the range is known. The order does not matter, because resizing and scaling are linear.
 """
 
 from __future__ import annotations
@@ -16,41 +16,42 @@ __all__ = ["DeepImage", "DeepValues", "fit_deep"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepValues:
-    """An image's values in full size."""
+    """Values of an image in full size."""
 
     values: np.ndarray
-    """(H, W, C), C = 1 or 3; integers or floats."""
+    """Values, (H, W, C) with C = 1 or 3, integers or floats."""
     alpha: np.ndarray | None
-    """(H, W), from 0 to 1; None where the image has no transparent pixel."""
+    """Opacity, (H, W), from 0 to 1. None if no pixel is transparent."""
     is_restored: bool = False
-    """Whether Pillow gives other values than the file holds, beyond the low bytes that it drops."""
+    """True if Pillow's values differ from those in the file by more than the low bytes that Pillow drops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepImage:
-    """A resized image whose values are not scaled yet."""
+    """A resized image whose values are not scaled to 8 bits yet."""
 
     low: float
-    """Least value that is finite and visible; infinite where there is none."""
+    """Smallest finite and visible value. Infinity if there is none."""
     high: float
-    """Greatest value that is finite and visible; minus infinity where there is none."""
+    """Largest finite and visible value. Minus infinity if there is none."""
     values: np.ndarray
-    """(S, S, C; float32), less `offset`, times the weight."""
+    """Values minus `offset`, times the weight, (S, S, C; float32)."""
     offset: float
     weight: np.ndarray | None
-    """(S, S, C; float32), share of each pixel that is finite and visible; None where it is 1 throughout."""
+    """Finite and visible share of each pixel, (S, S, C; float32). None if it is 1 everywhere."""
     ground: np.ndarray | None
-    """(S, S, 3; float32), from 0 to 255: what transparent and infinite pixels add; None where `weight` is."""
+    """Contribution of transparent and infinite pixels, from 0 to 255, (S, S, 3; float32). None if `weight` is None."""
     n_nan: int
-    """Pixels that are NaN in a channel; NaN becomes the low end of the range."""
+    """Number of pixels with a NaN in a channel. NaN becomes the low end of the range."""
     n_infinite: int
-    """Pixels that are infinite in a channel; infinities become the ends of the range."""
+    """Number of pixels with an infinity in a channel. Infinities become the ends of the range."""
     is_float: bool
     seen: np.ndarray | None
-    """Which values from 0 to 65535 occur, (65536; bool); None where others may occur or pixels are transparent."""
+    """True for each value from 0 to 65535 that occurs, (65536; bool). None if other values may occur or pixels are
+    transparent."""
 
     def scale(self, low: float, high: float) -> np.ndarray:
-        """Returns pixels (S, S, 3; uint8): `low` becomes 0 and `high` 255, and values beyond are clipped."""
+        """Returns pixels, (S, S, 3; uint8). `low` becomes 0, `high` becomes 255, and values outside are clipped."""
         factor = 255 / (high - low) if high > low else 0.0
         pixels = self.values.astype(np.float64) * factor
         if self.weight is None or self.ground is None:
@@ -62,27 +63,27 @@ class DeepImage:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """Size in memory in bytes."""
         return sum(part.nbytes for part in (self.values, self.weight, self.ground) if part is not None)
 
 
 def fit_deep(
     deep: DeepValues, fit: Callable[[Image.Image], Image.Image], background: tuple[int, int, int]
 ) -> DeepImage:
-    """Returns the image turned, resized and composited, ready to be scaled.
+    """Returns the image after turning, resizing and compositing, ready for scaling.
 
     Args:
-        deep: Its values.
+        deep: Values of the image.
         fit: Turns and resizes one channel, given as an image of mode F.
-        background: Colour under transparent pixels.
+        background: Color under transparent pixels.
     """
     values, alpha = deep.values, deep.alpha
     is_float = values.dtype.kind == "f"
     finite = np.isfinite(values) if is_float else None
-    is_whole = finite is None or bool(finite.all())
+    is_all_finite = finite is None or bool(finite.all())
     visible = None if alpha is None else np.broadcast_to((alpha > 0)[..., None], values.shape)
     kept = values
-    if visible is not None or not is_whole:
+    if visible is not None or not is_all_finite:
         kept = values[(np.True_ if visible is None else visible) & (np.True_ if finite is None else finite)]
     low, high = (float(kept.min()), float(kept.max())) if kept.size else (np.inf, -np.inf)
     offset = low if kept.size else 0.0
@@ -98,7 +99,7 @@ def fit_deep(
         ]
         return np.stack(fitted, axis=2)
 
-    if alpha is None and is_whole:
+    if alpha is None and is_all_finite:
         weight = ground = None
         weighted = fit_channels(values.astype(np.float64) - offset)
     else:
@@ -106,7 +107,7 @@ def fit_deep(
         share = opaque[..., None] * (np.True_ if finite is None else finite)
         centred = np.where(share > 0, values, offset).astype(np.float64) - offset
         under = (1 - opaque)[..., None] * np.array(background, dtype=np.float64)
-        if not is_whole:
+        if not is_all_finite:
             under = under + 255 * opaque[..., None] * np.isposinf(values)
         weighted, weight, ground = fit_channels(centred * share), fit_channels(share), fit_channels(under)
     return DeepImage(

@@ -1,4 +1,4 @@
-"""Folders that may as well be something else than classes: refused where nothing tells which, with the ways out."""
+"""Checks for folders that may not be classes. Ambiguous folders raise an error that lists the options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {
     "mask": "mask masks label labels annotation annotations segmentation segmentations ground groundtruth gt truth",
 }
 _PARTS, _CLASSES, _IMAGES, _MASKS = (frozenset(words.split()) for words in _WORDS.values())
-"""Words whose numbers count parts of a data set, words whose numbers count classes, and names of images and masks."""
+"""Words before numbers of parts of a data set, words before numbers of classes, names of images, and names of masks."""
 
 _YEAR = re.compile(r"(19|20)\d\d(\D|$)")
 
@@ -25,25 +25,26 @@ Folders = tuple[str, ...]
 
 
 def find_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> str | None:
-    """Returns a warning where the folders of the class level hold one another's folders: `cats/other`, `dogs/other`.
+    """Returns a warning if the folders of the class level hold folders of the same names: `cats/other`, `dogs/other`.
 
-    Names alone do not tell such classes from `left/cat`, `right/cat`; the first level is taken, as elsewhere. Numbers
-    below words are no classes (`cat/2021`, `dog/2021`), nor are `images` or `masks` of each class.
+    Names alone do not distinguish such classes from `left/cat`, `right/cat`. The first level is used, as in other
+    cases. Numbers below words are not classes (`cat/2021`, `dog/2021`). Nor are `images` or `masks` inside each class.
 
     Args:
         text: The source in the user's words.
-        children: The folders of the class level, with what lies between each of their images and them.
+        children: The folders of the class level, with the folders between each of them and its images.
 
     Raises:
-        DataError: That level looks like parts (`fold1`, `fold2`; `A`, `B`), lies beside a flat test split, or holds a
-            copy of itself.
+        DataError: The level looks like parts of a data set (`fold1`, `fold2`; `A`, `B`), is next to a test split
+            without classes, or contains a copy of itself.
     """
     inner = {name: _inner(paths) for name, paths in children.items()}
     nested = next((name for name, below in inner.items() if len(below) > 1 and below <= {*inner} - {name}), None)
     if nested is not None:
         raise DataError(
-            f"{text}/{nested} holds folders of the same names as its neighbors ({listed(sorted(inner[nested]))}). "
-            "Remove it if it is a copy. Or set data.class_from=last to read them as one class each, or "
+            f"{text}/{nested} holds folders with the same names as the folders next to it "
+            f"({listed(sorted(inner[nested]))}). "
+            "If it is a copy, remove it. Otherwise set data.class_from=last to merge folders of the same name, or "
             f"data.class_from=first if {nested} is a class."
         )
     tops = [name for name, below in inner.items() if below or role_of(name) not in ("held", "aside")]
@@ -52,22 +53,23 @@ def find_crossed(text: str, children: Mapping[str, Sequence[Folders]]) -> str | 
         return None
     if all(below.count(name) > 1 for name in {*below}):
         outer, deeper = listed(sorted(tops)), listed(sorted({*below}))
-        is_beside_held = len(tops) < len(inner)  # a flat test folder would count as one more class
-        if is_beside_held or _is_series(tops) or all(len(name) == 1 for name in tops):
+        has_held_out = len(tops) < len(inner)  # a test folder without classes would count as one more class
+        if has_held_out or _is_series(tops) or all(len(name) == 1 for name in tops):
             raise DataError(
-                f"one level of folders must be the classes, but {outer} of {text} hold the same ones: {deeper}. "
+                f"one level of folders must be the classes, but {outer} of {text} hold the same folders: {deeper}. "
                 f"Set data.class_from=last to train on {deeper}, data.class_from=first to train on {outer}, or "
                 "data.class_from=path to train on each pair."
             )
         return (
-            f"{outer} of {text} are the classes, and hold the same folders: {deeper}. If those are the classes, set "
-            "data.class_from=last; for each pair, data.class_from=path; if this is right, data.class_from=first"
+            f"{outer} of {text} are the classes and hold the same folders: {deeper}. If those are the classes, set "
+            "data.class_from=last. If each pair is a class, set data.class_from=path. To keep this choice, set "
+            "data.class_from=first"
         )
     return None
 
 
 def _inner(paths: Sequence[Folders]) -> frozenset[str]:
-    """Returns the first folders below, past levels of one folder alone."""
+    """Returns the first folders below, after skipping levels with a single folder."""
     heads = {path[:1] for path in paths}
     while len(heads) == 1 and any(len(path) > 1 for path in paths):
         paths = [path[1:] for path in paths]
@@ -76,41 +78,41 @@ def _inner(paths: Sequence[Folders]) -> frozenset[str]:
 
 
 def _may_be_classes(tops: Sequence[str], names: set[str]) -> bool:
-    """Returns True where folders that several others hold may be classes, as far as their names tell."""
+    """Returns True if folders that several others contain may be classes, judging by their names."""
     own = {name for name in names if role_of(name) is None and not {*words_of(name)} <= _MASKS | _IMAGES}
     own |= {name for name in names if not words_of(name)}
     if len(own) < 2 or all(map(_YEAR.match, own)):
         return False
     if not _is_series(own):
         return True
-    # Numbers below numbered folders: fold1/0, 2021/0, but not below classes: cat/1, grade1/1, 0/1.
-    are_told = bool(words_of(tops[0])) or all(map(_YEAR.match, tops))
-    return _is_series(tops) and are_told and not {*words_of(tops[0])} & _CLASSES
+    # Numbers below numbered folders may be classes (fold1/0, 2021/0), but not below classes (cat/1, grade1/1, 0/1).
+    are_named_parts = bool(words_of(tops[0])) or all(map(_YEAR.match, tops))
+    return _is_series(tops) and are_named_parts and not {*words_of(tops[0])} & _CLASSES
 
 
 def _is_series(names: Iterable[str]) -> bool:
-    """Returns True where names differ in their numbers alone."""
+    """Returns True if names differ only in their numbers."""
     return len({re.sub(r"\d+", "#", name) for name in names}) == 1
 
 
 def check_parts(text: str, names: Sequence[str], beside: Mapping[str, int], are_archives: bool) -> None:
-    """Checks that the classes are not parts of a data set: `shard-000000`, `images_part_1`.
+    """Checks that the classes are not parts of a data set, such as `shard-000000` or `images_part_1`.
 
     Args:
         text: The source in the user's words.
         names: The classes.
-        beside: Files, by ending, that bear the names of images and are passed over.
-        are_archives: Whether the classes are archives.
+        beside: Number of files, by extension, that have the name of an image and are not read.
+        are_archives: True if the classes are archives.
 
     Raises:
-        DataError: They are named as parts, or archives whose images all have such a file.
+        DataError: The names look like parts, or the classes are archives and `beside` is not empty.
     """
     if not _are_parts(names, are_archives) and not (are_archives and beside):
         return
-    lies = f" Files of the images' own names are not read as labels: {_counted(beside)}." if beside else ""
+    unread = f" Files with the names of images are not read as labels: {_counted(beside)}." if beside else ""
     raise DataError(
         f"folders and archives must name classes, but those of {text} are {listed(sorted(names))}, which look like "
-        f"parts of a data set.{lies} Give each image a label file of its name (000.jpg and 000.cls), or name the "
+        f"parts of a data set.{unread} Add a label file for each image (000.jpg and 000.cls), or define the "
         "classes in a function, for instance from a .csv (--data FILE.py:FUNCTION). Set data.class_from=first if they "
         "are classes, or data.class_from=last if classes are the folders in them."
     )
@@ -131,9 +133,9 @@ def _are_parts(names: Sequence[str], are_archives: bool) -> bool:
 
 
 def differ_in_words(names: Iterable[str]) -> bool:
-    """Returns True for two or more archives whose words tell classes, and not splits, shards or volumes.
+    """Returns True if the words in the names of two or more archives name classes and not splits, shards or volumes.
 
-    Held-out splits among them do not count, nor do single letters (`pets_a`, `pets_b`).
+    Held-out splits are ignored, and so are single letters (`pets_a`, `pets_b`).
     """
     roles = {name: role_of(name) for name in names}
     kept = [name for name, role in roles.items() if role not in ("held", "aside")]
@@ -146,7 +148,7 @@ def _counted(endings: Mapping[str, int]) -> str:
 
 
 def find_masks(siblings: Iterable[str]) -> list[str]:
-    """Returns the folders that hold masks or labels of the images in a neighbor: `masks` beside `images`."""
+    """Returns the folders with masks or labels of the images in another folder, such as `masks` next to `images`."""
     words = {name: frozenset(words_of(name)) for name in siblings}
     images = {own - _IMAGES for own in words.values() if own & _IMAGES and not own & _MASKS}
     return [name for name, own in words.items() if own & _MASKS and own - _MASKS - _IMAGES in images]

@@ -1,4 +1,4 @@
-"""Faults of a data set that can be read: copies, images under two labels, nearly empty classes, overlaps."""
+"""Faults of a readable data set: copies, images with two labels, nearly empty classes, and overlaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hilo_nas.text.plurals import agree, count_of
 __all__ = ["NEARLY_EMPTY", "Fault", "LabeledSet", "find_faults", "find_overlaps"]
 
 NEARLY_EMPTY = 10
-"""A class with fewer images is called nearly empty."""
+"""Number of images below which a class is nearly empty."""
 _SHOWN = 5
 
 
@@ -37,7 +37,7 @@ FaultKind = Literal[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something about the images that their owner should know."""
+    """A fault of the images that the user should know."""
 
     kind: FaultKind
     text: str
@@ -45,24 +45,24 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabeledSet:
-    """A set of the cache with its labels in a list of classes that two sets may share."""
+    """A cached set with its labels as indices into a list of classes, which two sets can share."""
 
     name: str
     path: Path
     labels: np.ndarray
-    """Classes, (N; int64), as places in `class_names`; -1 where a class is left out."""
+    """Class of each image as an index into `class_names`, (N; int64). It is -1 for classes that are left out."""
     digests: np.ndarray
-    """The images' hashes, (N, 2)."""
+    """Hashes of the images, (N, 2)."""
     class_names: Sequence[str]
 
     def members_of(self, places: Iterable[int]) -> list[str]:
-        """Returns the names of some images."""
+        """Returns the names of the images at these indices."""
         members = load_members(self.path)
         return [one_line(members[place]) for place in places]
 
 
 def find_faults(images: LabeledSet) -> list[Fault]:
-    """Returns what is wrong within one set; classes left out do not count."""
+    """Returns the faults within one set. Classes that are left out are ignored."""
     kept = np.flatnonzero(images.labels >= 0)
     labels, digests = images.labels[kept], images.digests[kept]
     numbers = number_images(digests)
@@ -70,32 +70,37 @@ def find_faults(images: LabeledSet) -> list[Fault]:
     _, first, counts = np.unique(numbers, return_index=True, return_counts=True)
     if copies := int((counts - 1).sum()):
         repeated = np.flatnonzero(counts > 1)
-        pairs = [(place, _other_place(numbers, place)) for place in first[repeated[:_SHOWN]].tolist()]
+        pairs = [(place, _other_index(numbers, place)) for place in first[repeated[:_SHOWN]].tolist()]
         shown = _shown([_joined(images.members_of(kept[list(pair)])) for pair in pairs], len(repeated))
         share = f"{copies:,} of {count_of(len(kept), 'image')} of {images.name} ({copies / len(kept):.1%})"
         are = agree(copies, "is a copy", "are copies")
-        text = f"{share} {are} of another image: {shown}. Copies stay on one side of the split."
+        text = f"{share} {are} of another image: {shown}. The split keeps copies together."
         found.append(Fault(kind="copies", text=text))
     if spans := spans_of(labels, digests):
         shown = _shown([_joined(images.members_of(kept[places[:3]])) for places in spans[:_SHOWN]], len(spans))
-        text = (
-            f"{count_of(len(spans), 'image')} of {images.name} {agree(len(spans), 'lies', 'lie')} under several labels"
-        )
-        found.append(Fault(kind="labels", text=f"{text}: {shown}. Remove the wrong ones."))
+        text = f"{count_of(len(spans), 'image')} of {images.name} {agree(len(spans), 'has', 'have')} several labels"
+        found.append(Fault(kind="labels", text=f"{text}: {shown}. Remove the wrong files."))
     if fault := _find_nearly_empty(images, labels):
         found.append(fault)
     return found
 
 
 def find_overlaps(images: LabeledSet, validation: LabeledSet) -> list[Fault]:
-    """Returns which validation images are training images, and which classes have none; of one list of classes."""
+    """Returns the validation images that are also training images, and the classes without validation images.
+
+    Both sets must use the same list of classes.
+    """
     kept, kept_here = np.flatnonzero(validation.labels >= 0), np.flatnonzero(images.labels >= 0)
     overlap = find_overlap(
         validation.labels[kept], validation.digests[kept], images.labels[kept_here], images.digests[kept_here]
     )
     total, found = len(kept), []
     for places, of_what, way_out in (
-        (overlap.same_class, "", "Scores on training images say nothing of new images: remove them."),
+        (
+            overlap.same_class,
+            "",
+            "Scores on training images do not predict scores on new images. Remove them from one source.",
+        ),
         (overlap.other_class, " of another class", "Correct the label of one of the two."),
     ):
         if number := len(places):
@@ -118,13 +123,13 @@ def _find_nearly_empty(images: LabeledSet, labels: np.ndarray) -> Fault | None:
     shown = _shown([f"{images.class_names[label]!r} ({counts[label]})" for label in nearly[:_SHOWN]], len(nearly))
     text = (
         f"{count_of(len(nearly), 'class', 'classes')} of {images.name} {agree(len(nearly), 'has', 'have')} fewer than "
-        f"{NEARLY_EMPTY} images: {shown}. Scores say little of them."
+        f"{NEARLY_EMPTY} images: {shown}. Their scores are unreliable."
     )
     return Fault(kind="nearly empty", text=text)
 
 
-def _other_place(numbers: np.ndarray, place: int) -> int:
-    """Returns another place of the same image."""
+def _other_index(numbers: np.ndarray, place: int) -> int:
+    """Returns the index of another copy of the same image."""
     return int(np.flatnonzero(numbers == numbers[place])[1])
 
 

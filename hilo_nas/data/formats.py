@@ -1,4 +1,4 @@
-"""Kinds of files by their names: images that Pillow opens, archives, and litter of operating systems."""
+"""File types by name: images that Pillow reads, archives, and files that operating systems create."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ ARCHIVE_ENDINGS = (
     ".tzst",
     ".zip",
 )
-"""Endings of the archives that can be read."""
+"""Extensions of the archives that can be read."""
 
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 
 
 @functools.cache
 def image_endings() -> frozenset[str]:
-    """Returns the endings of the files that Pillow can read here, in lower case.
+    """Returns the extensions of the files that Pillow can read on this machine, in lower case.
 
-    HEIC counts where `pillow-heif` is installed. Formats that Pillow knows by name only (HDF5, GRIB, MPEG and others)
-    do not count.
+    HEIC is included if `pillow-heif` is installed. Formats that Pillow only identifies (HDF5, GRIB, MPEG and others)
+    are not included.
     """
     from PIL import EpsImagePlugin, Image, ImageFile
 
@@ -48,9 +48,9 @@ def image_endings() -> frozenset[str]:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    endings = Image.registered_extensions()  # Loads every plugin.
+    endings = Image.registered_extensions()  # Loads all plugins.
     unreadable = {name for name, (factory, _) in Image.OPEN.items() if _is_stub(factory, ImageFile.StubImageFile)}
-    readable = {*Image.OPEN, "MPO"}  # MPO has no opener of its own: that of JPEG opens it.
+    readable = {*Image.OPEN, "MPO"}  # The opener of JPEG also opens MPO.
     unreadable |= {"MPEG", *(() if EpsImagePlugin.has_ghostscript() else ("EPS",))}
     return frozenset(ending for ending, name in endings.items() if name in readable - unreadable)
 
@@ -60,12 +60,12 @@ def _is_stub(factory: object, stub: type) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Returns True where Pillow reads files of that ending."""
+    """Returns True if Pillow reads files with this extension."""
     return ending_of(name) in image_endings()
 
 
 def archive_stem(name: str) -> str | None:
-    """Returns the name without its ending where it is that of an archive, else None."""
+    """Returns the name of an archive without its extension, or None if it is not an archive."""
     lower = name.lower()
     for ending in sorted(ARCHIVE_ENDINGS, key=len, reverse=True):
         if lower.endswith(ending) and len(lower) > len(ending):
@@ -74,21 +74,21 @@ def archive_stem(name: str) -> str | None:
 
 
 def ending_of(name: str) -> str:
-    """Returns the last ending with its dot, in lower case; empty where there is none."""
+    """Returns the last extension with its dot, in lower case. Empty if there is none."""
     return posixpath.splitext(name)[1].lower()
 
 
 def is_litter(path: str) -> bool:
-    """Returns True where any part of a path is hidden, or was left behind by an operating system."""
+    """Returns True if any part of a path is hidden or was created by an operating system."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))
 
 
 def describe_impostor(content: bytes, kind: str) -> str:
-    """Returns in words what lies in place of a file, by its first 512 bytes; empty where it may be that file.
+    """Returns a description of a file that is not what its name says. Empty if the first 512 bytes show no problem.
 
     Args:
         content: The file, or its beginning.
-        kind: What it should be: `image`, `archive` ...
+        kind: Expected type: `image`, `archive` ...
     """
     head = content[:512].lstrip().lower()
     if not content:
@@ -101,6 +101,6 @@ def describe_impostor(content: bytes, kind: str) -> str:
 
 
 def describe_kinds(counts: Mapping[str, int]) -> str:
-    """Returns files by their endings in words; keys are endings, `no ending` and `special` (pipes and devices)."""
-    words = {"": "without ending", "no ending": "without ending", "special": "pipes or devices"}
+    """Returns numbers of files in words. Keys are extensions, `no ending` and `special` (pipes and devices)."""
+    words = {"": "without extension", "no ending": "without extension", "special": "pipes or devices"}
     return ", ".join(f"{count:,} {words.get(ending, ending)}" for ending, count in counts.items())

@@ -1,14 +1,14 @@
-"""Training images from a function of the user's own: `--data module:function` or `--data path/to/file.py:function`.
+"""Reader of images from a custom function: `--data module:function` or `--data path/to/file.py:function`.
 
-The function is called without arguments, in the training process, and returns an iterable (a list, a generator) of
+The function is called without arguments in the training process. It returns an iterable (a list, a generator) of
 `(image, class_name)` or `(image, class_name, member)`:
 
-* `image` is a PIL image, a numpy array (H, W), (H, W, 1) or (H, W, 3), or the bytes of an image file; arrays may be of
-  integers or floats, and those of more than 8 bits are scaled as `ReadOptions.value_range` says;
-* `class_name` is a text; there must be two classes or more;
-* `member` is a text that names the image, in messages and for `data.group_by`; `item 0`, `item 1` ... if left out.
+* `image` is a PIL image, a numpy array (H, W), (H, W, 1) or (H, W, 3), or the bytes of an image file. Arrays may hold
+  integers or floats. Arrays of more than 8 bits are scaled by `ReadOptions.value_range`.
+* `class_name` is a string. There must be at least two classes.
+* `member` is a string that names the image in messages and for `data.group_by`. The default is `item 0`, `item 1` ...
 
-For instance, in `scans.py`:
+For example, in `scans.py`:
 
     from pathlib import Path
 
@@ -20,8 +20,9 @@ For instance, in `scans.py`:
 
     hilo-nas search litv2_cifar --data scans.py:load --set data.group_by='^[^/]+'
 
-Images are read once, into the cache. They are read again when the function's file changes, and only then: what the file
-imports or reads is not watched, but `hilo-nas cache clear scans.py:load` forgets what was read. Images may be mirrored.
+Images are read once into the cache. They are read again only if the file of the function changes. Changes in files that
+it imports or reads are not detected. After such a change, run `hilo-nas cache clear scans.py:load`. Training may mirror
+the images.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ _ITEM = "(image, class_name) or (image, class_name, member)"
 
 
 def open_function(spec: SourceSpec) -> Source:
-    """Calls the function and returns what it gives as a source; its items are checked as they come.
+    """Calls the function and returns its items as a source. Each item is checked when it is read.
 
     Raises:
         NotFoundError: There is no such file, module or function.
-        UsageError: It is no function, or cannot be imported.
-        DataError: It raised, or returned nothing that can be iterated over.
+        UsageError: The object is not a function, or cannot be imported.
+        DataError: The function raised an error, or did not return an iterable.
     """
     function = load_function(spec.text)
     with _running(spec):
         items = function()
     if not isinstance(items, Iterable):
-        raise DataError(f"{spec.text} must return an iterable of {_ITEM}, but returned {_told(items)}")
+        raise DataError(f"{spec.text} must return an iterable of {_ITEM}, but returned {_describe(items)}")
 
     def samples() -> Iterator[Sample]:
         with _running(spec):
@@ -75,7 +76,7 @@ _END = object()
 
 @contextlib.contextmanager
 def _running(spec: SourceSpec) -> Iterator[None]:
-    """Turns what the function raises into a DataError; the worker's log has the whole traceback."""
+    """Turns an error of the function into a DataError. The log of the worker has the full traceback."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -86,17 +87,17 @@ def _sample(spec: SourceSpec, index: int, item: Any) -> Sample:
     """Checks an item.
 
     Raises:
-        DataError: It is not what the function should give; names the item and what was expected.
+        DataError: The item has a wrong form. The message names the item and the expected form.
     """
     where = f"item {index} of {spec.text}"
     if not isinstance(item, tuple | list) or len(item) not in (2, 3):
-        raise DataError(f"{where} must be {_ITEM}, but is {_told(item)}")
+        raise DataError(f"{where} must be {_ITEM}, but is {_describe(item)}")
     image, class_name = item[:2]
     member = item[2] if len(item) == 3 else f"item {index}"
     for name, value in (("class_name", class_name), ("member", member)):
-        # NUL parts the names that the cache keeps.
+        # NUL separates the names in the cache.
         if not isinstance(value, str) or not value or "\0" in value:
-            raise DataError(f"{where}: {name} must be a text, not empty and without NUL, but is {_told(value)}")
+            raise DataError(f"{where}: {name} must be a non-empty string without NUL, but is {_describe(value)}")
     return Sample(str(class_name), str(member), _content(where, image))
 
 
@@ -104,7 +105,7 @@ def _content(where: str, image: Any) -> bytes | Image.Image | np.ndarray | Excep
     if isinstance(image, bytes):
         return image
     if isinstance(image, np.ndarray) and image.dtype.kind in "uif" and image.size:
-        # The function may fill the same array again, hence the copies.
+        # The arrays are copied because the function may reuse one array for all images.
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[:, :, 0]
         if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3):
@@ -114,18 +115,18 @@ def _content(where: str, image: Any) -> bytes | Image.Image | np.ndarray | Excep
             return copied
     elif isinstance(image, Image.Image):
         try:
-            image.load()  # the function may close it when it goes on
-        except Exception as error:  # Pillow's plugins raise what they like for a broken file.
+            image.load()  # the function may close the image when it continues
+        except Exception as error:  # Pillow's plugins raise any type of error for a broken file.
             return error
         return image
     raise DataError(
         f"{where}: image must be a PIL image, a numpy array (H, W), (H, W, 1) or (H, W, 3) of integers or floats, or "
-        f"the bytes of an image file, but is {_told(image)}"
+        f"the bytes of an image file, but is {_describe(image)}"
     )
 
 
-def _told(value: Any) -> str:
-    """Returns a value in a few words."""
+def _describe(value: Any) -> str:
+    """Returns a short description of a value."""
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} of {value.dtype}"
     if isinstance(value, tuple | list):

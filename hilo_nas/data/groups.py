@@ -1,4 +1,4 @@
-"""Images of one object on one side of the split: groups told by the images' names, and held out whole."""
+"""Groups of images that belong together, defined by their names. Each group is on one side of the split."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ __all__ = ["group_images", "hash_groups", "hold_out_groups"]
 
 
 def group_images(members: Sequence[str], pattern: str) -> tuple[np.ndarray, int]:
-    """Returns each image's group, (N; int64), and how many images do not match and are each a group of their own.
+    """Returns the group of each image, (N; int64), and the number of images that do not match the pattern.
+
+    An image that does not match is its own group.
 
     Args:
-        members: The images' paths inside their source.
-        pattern: A regular expression, searched in each path. Its first capturing group tells the group, or the whole
-            match where it captures nothing.
+        members: Paths of the images inside their source.
+        pattern: Regular expression, searched in each path. Its first capturing group is the name of the image's group.
+            Without a capturing group, the whole match is the name.
     """
     expression = re.compile(pattern)
     which = 1 if expression.groups else 0
     numbers: dict[str, int] = {}
-    groups, alone = np.empty(len(members), dtype=np.int64), 0
+    groups, unmatched = np.empty(len(members), dtype=np.int64), 0
     for place, member in enumerate(members):
         found = expression.search(member)
-        name = found[which] if found else None  # None too where the capturing group took no part
+        name = found[which] if found else None  # also None if the capturing group did not take part in the match
         if name is None:
-            alone += 1
-            groups[place] = -alone
+            unmatched += 1
+            groups[place] = -unmatched
         else:
             groups[place] = numbers.setdefault(name, len(numbers))
-    return groups, alone
+    return groups, unmatched
 
 
 def hash_groups(digests: np.ndarray, groups: np.ndarray) -> str:
-    """Returns a hash of which images are together, whatever the groups are called and in whichever order they come.
+    """Returns a hash of the groups, independent of their names and order.
 
     Args:
-        digests: The images' hashes, (N, 2).
-        groups: Their groups, (N).
+        digests: Hashes of the images, (N, 2).
+        groups: Groups of the images, (N).
     """
     order = np.lexsort((digests[:, 1], digests[:, 0], groups))
     parts = np.split(digests[order].astype(">u8"), np.flatnonzero(np.diff(groups[order])) + 1)
@@ -55,20 +57,24 @@ def hash_groups(digests: np.ndarray, groups: np.ndarray) -> str:
 def hold_out_groups(
     labels: np.ndarray, digests: np.ndarray, groups: np.ndarray, fraction: float, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Returns which images are held out, (N; bool): whole groups, so that each class comes near to its share.
+    """Returns a mask of the held-out images, (N; bool). Groups are held out as a whole.
 
-    Groups are looked at in the order of their lowest digest, and one is held out where that brings its classes nearer
-    to their shares and leaves each of them images to train on. First, though, every class gets a group held out, those
-    with the fewest groups before the others: the first that brings it nearer, or else the one that leads it least far
-    beyond. Where no group spans classes and `fraction` is at most one half, a class is off its share by no more than
-    half its largest group, unless its smallest is more than twice the share.
+    The held-out share of each class is close to `fraction`. The algorithm has two passes. Both visit the groups in the
+    order of their lowest digest.
+
+    1. Each class without a held-out group gets one. Classes with few groups come first. The group is the first one that
+       reduces the total deviation from the shares, or else the one that increases it least.
+    2. Each other group is held out if that reduces the total deviation and leaves training images of all its classes.
+
+    If no group has several classes and `fraction` is at most 0.5, the deviation of a class is at most half its largest
+    group. The exception is a class whose smallest group is more than twice the share.
 
     Args:
         labels: Classes, (N).
-        digests: The images' hashes, (N, 2).
-        groups: Their groups, (N).
+        digests: Hashes of the images, (N, 2).
+        groups: Groups of the images, (N).
         fraction: Share of each class to hold out, in (0, 1).
-        class_names: For messages.
+        class_names: Names for messages.
 
     Raises:
         DataError: A class cannot have images on both sides.
@@ -80,7 +86,10 @@ def hold_out_groups(
     chosen = np.zeros(len(counts), dtype=bool)
 
     def change(group: int) -> float:
-        """How much farther from the shares it would lead; infinite where nothing of a class would be left."""
+        """Returns the change of the total deviation from the shares if the group is held out.
+
+        It is infinite if no training image of a class would be left.
+        """
         if any(held[label] + count >= total[label] for label, count in counts[group]):
             return math.inf
         return sum(
@@ -114,7 +123,7 @@ def hold_out_groups(
 
 
 def _count(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, list[list[tuple[int, int]]]]:
-    """Returns each image's group, numbered from 0, and of each group the classes with its images in them."""
+    """Returns the group of each image, numbered from 0, and the image counts of each group as (class, count) pairs."""
     numbers = np.unique(groups, return_inverse=True)[1]
     n_classes = int(labels.max()) + 1
     pairs, pair_counts = np.unique(numbers * n_classes + labels, return_counts=True)
@@ -125,7 +134,7 @@ def _count(labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, list[lis
 
 
 def _order(labels: np.ndarray, digests: np.ndarray, numbers: np.ndarray) -> list[int]:
-    """Returns the groups by their lowest digest; where two share that image, by their next, and so on."""
+    """Returns the groups in the order of their lowest digest. Ties are broken by the next digest, and so on."""
     order = np.lexsort((labels, digests[:, 1], digests[:, 0]))
     rows = np.column_stack((digests[order], labels[order].astype(np.uint64)))
     ranks = np.concatenate(([0], np.cumsum((rows[1:] != rows[:-1]).any(axis=1))))
@@ -136,9 +145,9 @@ def _order(labels: np.ndarray, digests: np.ndarray, numbers: np.ndarray) -> list
 
 
 def _cannot_split(class_name: str, n_images: int, n_groups: int) -> str:
-    told = "are all of one group" if n_groups == 1 else f"are of {n_groups} groups that other classes need as well"
+    reason = "are all in one group" if n_groups == 1 else f"are in {n_groups} groups that other classes need too"
     return (
-        f"every class needs images on both sides of the split, but the {n_images} of {class_name!r} {told}. Make the "
-        "groups smaller with another data.group_by, remove images that lie under several labels, add images, or name "
-        "validation images with data.val_source."
+        f"every class needs images on both sides of the split, but the {n_images} of {class_name!r} {reason}. Make the "
+        "groups smaller with another data.group_by, remove images with several labels, add images, or set "
+        "data.val_source to validation images."
     )

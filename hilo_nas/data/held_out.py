@@ -1,4 +1,4 @@
-"""Which images are held out for scoring: a rule of the images alone, which no seed and no machine changes."""
+"""Rule that selects the held-out images for scoring. It depends only on the images, not on seed or machine."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ __all__ = [
 ]
 
 COPIES_RULE = "copies/1"
-"""Version of how copies are kept on one side; part of the data's hash where it changes the split."""
+"""Version of the rule that keeps copies on one side. Part of the hash of the data if it changes the split."""
 
 
 def share_of(plan: ProxyPlan | type[ProxyPlan], n_images: int) -> float:
-    """Returns the share of each class that a plan holds out of N images."""
+    """Returns the share of each class that a plan holds out of a data set of `n_images`."""
     return min(plan.val_fraction, plan.val_images / n_images)
 
 
 def number_labels(labels: np.ndarray, names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-    """Returns a set's labels, (N; int64), as places in another list of classes; -1 for classes that it leaves out.
+    """Returns the labels of a set as indices into another list of classes, (N; int64), or -1 for classes not in it.
 
     Args:
-        labels: Classes as places in `names`, (N).
-        names: The set's classes.
-        class_names: The list wanted.
+        labels: Classes as indices into `names`, (N).
+        names: Classes of the set.
+        class_names: The other list of classes.
     """
     numbers = {name: number for number, name in enumerate(class_names)}
     found: np.ndarray = np.array([numbers.get(name, -1) for name in names], dtype=np.int64)[labels]
@@ -54,19 +54,19 @@ def split_set(
     group_by: str | None = None,
     class_names: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places of training and held-out images of a set of the cache; see `split_held_out`.
+    """Returns the indices of the training and held-out images of a cached set, as `split_held_out` does.
 
     Args:
-        path: The set's folder, which tells the images' names.
-        labels: Classes, (N); images of class -1 are on neither side.
-        digests: The images' hashes, (N, 2).
+        path: Folder of the set, which holds the names of the images.
+        labels: Classes, (N). Images of class -1 are on neither side.
+        digests: Hashes of the images, (N, 2).
         fraction: Share of each class to hold out, in (0, 1).
         group_by: `ProxyPlan.group_by`.
-        class_names: For messages.
+        class_names: Names for messages.
 
     Raises:
         DataError: A class cannot be split.
-        StorageError: The set is gone or damaged.
+        StorageError: The set is missing or damaged.
     """
     kept = np.flatnonzero(labels >= 0)
     groups = None if group_by is None else group_images(load_members(path), group_by)[0][kept]
@@ -82,25 +82,25 @@ def split_held_out(
     groups: np.ndarray | None = None,
     class_names: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places of training and held-out images: of each class, the share with the lowest digests is held out.
+    """Returns the indices of the training and held-out images.
 
-    The rule depends on the images alone, so every network, seed and machine is scored on the same ones, in the same
-    order. Copies of one image stay on one side, also where they lie under several labels. Each class has at least one
-    image on either side.
+    In each class, the images with the lowest digests are held out. The rule depends only on the images. Every network
+    is scored on the same images in the same order, with any seed and on any machine. Copies of an image stay on one
+    side, even if they have different labels. Each class has at least one image on each side.
 
     Args:
         labels: Classes, (N).
-        digests: The images' hashes, (N, 2).
+        digests: Hashes of the images, (N, 2).
         fraction: Share of each class to hold out, in (0, 1).
-        groups: Which images stay on one side, (N); then whole groups are held out, see `hold_out_groups`.
-        class_names: For messages.
+        groups: Groups of images that stay on one side, (N). If given, whole groups are held out by `hold_out_groups`.
+        class_names: Names for messages.
 
     Raises:
         DataError: A class has fewer than two distinct images, or cannot have whole groups on both sides.
     """
     if scarce := find_scarce(labels, digests):
         named = ", ".join(repr(class_names[label] if class_names else label) for label in scarce)
-        raise DataError(f"every class needs 2 distinct images or more, but {named} has fewer")
+        raise DataError(f"every class needs at least 2 distinct images, but {named} has fewer")
     order = np.lexsort((digests[:, 1], digests[:, 0], labels))
     if groups is None:
         is_held_out = _hold_out_lowest(labels, digests, order, fraction, keep_copies=True)
@@ -116,9 +116,10 @@ def split_held_out(
 def keep_together(
     labels: np.ndarray, digests: np.ndarray, groups: np.ndarray, fraction: float, class_names: Sequence[str] = ()
 ) -> np.ndarray:
-    """Returns the groups, (N), joined where they share an image; unchanged where no split would be left.
+    """Returns the groups, (N), joined if they share an image. Returns them unchanged if no split would be possible.
 
-    A black frame that lies in every volume joins no volumes: then copies of it lie on both sides.
+    For example, a black frame in every volume would join all volumes. Then the groups are not joined, and copies of the
+    frame are on both sides.
     """
     joined = join_groups(groups, digests)
     if joined is not groups:
@@ -130,7 +131,7 @@ def keep_together(
 
 
 def is_changed_by_copies(labels: np.ndarray, digests: np.ndarray, fraction: float, held_out: np.ndarray) -> bool:
-    """Returns whether held-out images are others than if copies were not kept on one side."""
+    """Returns True if the rule that keeps copies together changes the held-out images."""
     order = np.lexsort((digests[:, 1], digests[:, 0], labels))
     before = _hold_out_lowest(labels, digests, order, fraction, keep_copies=False)
     return len(held_out) != before.sum() or not before[held_out].all()
@@ -139,14 +140,14 @@ def is_changed_by_copies(labels: np.ndarray, digests: np.ndarray, fraction: floa
 def _hold_out_lowest(
     labels: np.ndarray, digests: np.ndarray, order: np.ndarray, fraction: float, *, keep_copies: bool
 ) -> np.ndarray:
-    """Returns which images are held out, (N; bool): of each class those with the lowest digests.
+    """Returns a mask of the held-out images, (N; bool): those with the lowest digests of each class.
 
     Args:
         labels: Classes, (N).
-        digests: The images' hashes, (N, 2).
-        order: The images' places, sorted by class and digest.
+        digests: Hashes of the images, (N, 2).
+        order: Indices of the images, sorted by class and digest.
         fraction: Share of each class to hold out.
-        keep_copies: Whether a share that would end between copies of one image ends at the nearest other image.
+        keep_copies: If the share ends between copies of one image, move its end to the nearest different image.
     """
     is_held_out = np.zeros(len(labels), dtype=bool)
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))

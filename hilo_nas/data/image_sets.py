@@ -1,8 +1,9 @@
-"""The files of one set of decoded images: what they hold, whether they are whole, and whether they were changed.
+"""Files of one set of decoded images, with checks for damage and changes.
 
-A set is a folder with images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), members.npy (the images'
-names, parted by NUL) and meta.json, which holds a digest of itself and one of each block of the other files. Digests
-are compared when a file's size, times or inode differ from stamp.json, which is written after each comparison.
+A set is a folder with images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), members.npy (names of the
+images, separated by NUL) and meta.json. The last one holds its own digest and a digest of each block of the other
+files. Digests are compared if size, times or inode of a file differ from stamp.json, which is written after each
+comparison.
 
 This file does not import torch.
 """
@@ -37,14 +38,14 @@ __all__ = [
 ]
 
 FORMAT = 3
-"""Version of the files in a set; a set of another version is built anew."""
+"""Version of the files in a set. A set of another version is rebuilt."""
 
 ARRAYS = {"images": np.uint8, "labels": np.int64, "digests": np.uint64, "members": np.uint8}
-"""The files of numbers, without their ending, and what they hold."""
+"""Array files by name without extension, and their dtypes."""
 
 _BLOCK_BYTES = 4 * 2**20
 _ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""Errors that say something about a set; others, such as too few file handles, say nothing and are raised."""
+"""Errors that mean that a set is absent or broken. Others, such as too many open files, are raised."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,37 +54,39 @@ class CacheEntry:
 
     path: Path
     name: str
-    """The source that it was first read from, without its folder."""
+    """Name of the source that the set was first read from, without its folder."""
     content_hash: str
-    """SHA-256 over class names and image files; the same wherever and under whatever file names they lie.
+    """SHA-256 over class names and image files, independent of file names and locations.
 
-    Where turning, compositing or scaling changed a pixel, that is part of it, with the background and the range; so is
-    that Pillow gives other values than the files hold."""
+    If turning, compositing or scaling changed a pixel, the hash includes this fact, the background color and the value
+    range. If Pillow's values differ from those in the files, the hash includes this fact too.
+    """
     img_size: int
     """Side of the images in pixels."""
     class_names: tuple[str, ...]
     n_images: int
     class_counts: tuple[int, ...]
-    """Images of each class."""
+    """Number of images of each class."""
     size_mib: float
-    """Size on disk."""
+    """Size on disk in MiB."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What was met and decided while the images were read, as JSON.
+    """Observations and choices made while the images were read, as JSON.
 
-    `sizes` (width and height of the `smallest`, `median` and `largest` image), `n_turned`, `n_composited` with
-    `background`, `n_scaled` of `n_images` with `value_range` (and `n_float`, `n_nan`, `n_infinite`: images with such
-    values), `n_first_frame`, `n_cut` (images that are not square), `broken` (names and reasons of images left out),
-    and `skipped`, `split`, `class_level` and `left_out` of the source, and whether it `has_rows` (of Parquet or Arrow).
-    What is zero or empty is left out."""
+    The keys are: `sizes` (width and height of the `smallest`, `median` and `largest` image), `n_turned`, `n_composited`
+    with `background`, `n_scaled` of `n_images` with `value_range`, `n_float`, `n_nan` and `n_infinite` (numbers of
+    images with such values), `n_first_frame`, `n_cut` (images that are not square), `broken` (names of images left out,
+    with reasons), `skipped`, `split`, `class_level` and `left_out` of the source, and `has_rows` (True for Parquet or
+    Arrow). Zero and empty values are omitted.
+    """
 
 
 def load_entry(path: Path) -> CacheEntry | None:
-    """Returns the set in that folder, or None where it is absent, not whole, or of another version.
+    """Returns the set in a folder, or None if it is absent, incomplete or of another version.
 
-    Pixels are not looked at; see `is_intact`.
+    Pixels are not checked, see `is_intact`.
 
     Raises:
-        OSError: The system refuses to open it, for instance for want of file handles: nothing is known of the set.
+        OSError: The system cannot open a file for another reason, for example because too many files are open.
     """
     try:
         meta = _load_meta(path)
@@ -111,12 +114,12 @@ def load_entry(path: Path) -> CacheEntry | None:
         if error.errno not in _ABSENT:
             raise
         return None
-    except Exception:  # A damaged header makes numpy raise what it meets: SyntaxError, MemoryError, TokenError, ...
+    except Exception:  # numpy raises many errors for a damaged header: SyntaxError, MemoryError, TokenError, ...
         return None
 
 
 def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
-    """Writes a set's description, with its own digest, through to the disk."""
+    """Writes the description of a set with its own digest, and syncs it to the disk."""
     with open(path / "meta.json", "wb") as file:
         file.write(json.dumps({**meta, "digest": _digest_meta(meta)}, indent=1).encode())
         file.flush()
@@ -124,11 +127,11 @@ def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
 
 
 def _load_meta(path: Path) -> dict[str, Any]:
-    """Returns the description.
+    """Returns the description of a set.
 
     Raises:
-        ValueError: It is damaged.
-        OSError: It cannot be read.
+        ValueError: The file is damaged.
+        OSError: The file cannot be read.
     """
     file = path / "meta.json"
     _check_regular(file)
@@ -150,18 +153,18 @@ def _load_array(file: Path, mode: str | None) -> np.ndarray:
 
 
 def _check_regular(file: Path) -> None:
-    """Checks that opening the file cannot hang and leads nowhere else.
+    """Checks that the file is a regular file, so that opening it cannot block or follow a link.
 
     Raises:
-        ValueError: It is a link, a pipe or another thing.
-        OSError: It is not there.
+        ValueError: The path is a link, a pipe or another special file.
+        OSError: There is no such file.
     """
     if not stat.S_ISREG(os.lstat(file).st_mode):
-        raise ValueError(f"{file} is no regular file")
+        raise ValueError(f"{file} is not a regular file")
 
 
 def digest_files(path: Path) -> dict[str, list[str]]:
-    """Returns the SHA-256 of each block of 4 MiB of a set's arrays."""
+    """Returns the SHA-256 of each 4 MiB block of the arrays of a set."""
     digests = {}
     for name in ARRAYS:
         with open(path / f"{name}.npy", "rb", buffering=0) as file:
@@ -171,13 +174,14 @@ def digest_files(path: Path) -> dict[str, list[str]]:
 
 
 _known_stamps: dict[Path, dict[str, list[int]]] = {}
-"""Stamps of sets whose digests this process has compared."""
+"""Stamps of the sets whose digests this process has already compared."""
 
 
 def is_intact(path: Path) -> bool:
-    """Returns whether a set's arrays hold what was written; compares digests where their files look touched.
+    """Returns True if the arrays of a set are unchanged. Compares digests if the files look modified.
 
-    At 32 pixels, the digests of 50,000 images (150 MB) take about 0.25 s; the stamps take below a millisecond.
+    At 32 pixels, comparing the digests of 50,000 images (150 MB) takes about 0.25 s. Comparing the stamps takes less
+    than a millisecond.
 
     Raises:
         OSError: The set cannot be read.
@@ -189,7 +193,7 @@ def is_intact(path: Path) -> bool:
         return False
     _known_stamps[path] = stamps
     draft = path / f"stamp.{os.getpid()}.tmp"
-    with contextlib.suppress(OSError):  # A cache of another user serves as well.
+    with contextlib.suppress(OSError):  # A read-only cache of another user works too.
         draft.write_text(json.dumps(stamps), encoding="utf-8")
         draft.replace(path / "stamp.json")
     return True
@@ -209,12 +213,12 @@ def _load_stamps(path: Path) -> object:
 
 
 def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the set, its images (N, H, W, 3; uint8, mapped), labels (N; int64) and digests (N, 2; uint64).
+    """Returns the set, its images (N, H, W, 3; uint8, memory-mapped), labels (N; int64) and digests (N, 2; uint64).
 
-    The images are mapped copy-on-write: they share the system's memory among processes, and writes stay private.
+    The images are mapped copy-on-write. Processes share the memory of the operating system, and writes stay private.
 
     Raises:
-        StorageError: The set is gone, damaged or changed, or cannot be opened.
+        StorageError: The set is missing, damaged or changed, or cannot be opened.
     """
     entry = _load_intact(path)
     images = _load_array(path / "images.npy", "c")
@@ -222,15 +226,15 @@ def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndar
 
 
 def load_members(path: Path) -> list[str]:
-    """Returns the images' names, each its path inside the source that the set was read from.
+    """Returns the names of the images: their paths inside the source that the set was read from.
 
     Raises:
-        StorageError: The set is gone, damaged or changed, or cannot be opened.
+        StorageError: The set is missing, damaged or changed, or cannot be opened.
     """
     entry = _load_intact(path)
     members = _load_array(path / "members.npy", None).tobytes().decode(errors="surrogateescape").split("\0")
     if len(members) != entry.n_images:
-        raise StorageError(_gone(path))
+        raise StorageError(_missing_message(path))
     return members
 
 
@@ -238,11 +242,11 @@ def _load_intact(path: Path) -> CacheEntry:
     try:
         entry = load_entry(path)
         if entry is None or not is_intact(path):
-            raise StorageError(_gone(path))
+            raise StorageError(_missing_message(path))
     except OSError as error:
         raise StorageError(f"the image cache {path} cannot be read ({error.strerror or error})") from error
     return entry
 
 
-def _gone(path: Path) -> str:
-    return f"the image cache {path} is gone or damaged. Run the search again: it is rebuilt."
+def _missing_message(path: Path) -> str:
+    return f"the image cache {path} is missing or damaged. Run the search again to rebuild it."

@@ -1,4 +1,4 @@
-"""Labels in files of the same name as their image, as webdataset writes them: 000.jpg and 000.cls."""
+"""Labels in files with the same name as their image, in webdataset's format: 000.jpg and 000.cls."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["count_unread", "find_views", "has_label_files", "pair_labels", "read
 
 _SURE = ("cls", "class", "label", "cls.txt", "class.txt", "label.txt", "cls.json", "label.json", "class.json")
 _LIKELY = ("json", "txt")
-"""Files of these endings may hold something else as well; they come last."""
+"""Extensions of files that may hold something else. They have the lowest priority."""
 
 _LABEL_WORDS = frozenset(["cls", "class", "label", "labels", "target", "index", "category", "y"])
-"""Parts of endings that stand for labels, in files that cannot be read as such as well: `.target`, `.label.npy`."""
+"""Parts of extensions that suggest a label, also of files that cannot be read as labels: `.target`, `.label.npy`."""
 
 _KEYS = (
     *("class_name", "classname", "label_name", "labelname", "category_name", "class", "label", "category", "cls"),
     *("target", "y", "class_id", "label_id", "category_id", "class_index", "label_index", "class_idx", "label_idx"),
     *("classes", "labels"),
 )
-"""Keys of JSON that name a class, names before numbers."""
+"""Keys in JSON files that name a class, names before numbers."""
 _MAX_NAME = 200
 
 
 def _key(path: str) -> tuple[str, str]:
-    """Returns what webdataset pairs files by, the path up to the first dot of its name, and the rest."""
+    """Returns the path up to the first dot of its name, by which webdataset pairs files, and the rest."""
     folder, slash, name = path.rpartition("/")
     stem, _, ending = name.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
 
 
 def pair_labels(tree: Tree) -> dict[str, Entry]:
-    """Returns the label file of each image, by the image's path; of several the one of the surest ending."""
+    """Returns the label file of each image, by the path of the image. The most specific extension wins."""
     order = {ending: rank for rank, ending in enumerate((*_SURE, *_LIKELY))}
     found: dict[str, tuple[int, Entry]] = {}
     for entry in tree.others:
@@ -50,14 +50,14 @@ def pair_labels(tree: Tree) -> dict[str, Entry]:
 
 
 def count_unread(tree: Tree) -> Counter[str]:
-    """Returns the number of files, by ending, that bear the name of an image and whose ending speaks of a label."""
+    """Returns the number of files, by extension, with the name of an image and an extension that suggests a label."""
     keys = {_key(entry.path)[0] for entry in tree.images}
     named = (_key(entry.path) for entry in tree.others)
     return Counter(f".{ending}" for key, ending in named if key in keys and {*ending.split(".")} & _LABEL_WORDS)
 
 
 def find_views(images: Iterable[Entry]) -> dict[str, Entry]:
-    """Returns the images that only go with another, by their path: 000.seg.png, where there is a 000.jpg."""
+    """Returns the images that are views or masks of another image, by path: 000.seg.png if there is a 000.jpg."""
     whole: dict[str, Entry] = {}
     views = []
     for entry in images:
@@ -70,10 +70,10 @@ def find_views(images: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def has_label_files(tree: Tree, labels: Mapping[str, Entry]) -> bool:
-    """Whether label files name the classes, and not folders.
+    """Returns True if label files name the classes, and folders do not.
 
-    They do where half of the images or more have one, and its ending means nothing else (`.cls`), or folders and
-    archives differ in numbers and the words of splits alone, as shards do.
+    At least half of the images must have a label file. In addition, its extension must be specific (`.cls`), or the
+    names of folders and archives must differ only in numbers and words for splits, as the names of shards do.
     """
     if not labels or 2 * len(labels) < len(tree.images):
         return False
@@ -84,17 +84,17 @@ def has_label_files(tree: Tree, labels: Mapping[str, Entry]) -> bool:
 
 
 def read_labels(text: str, entries: Iterable[Entry], key: str | None = None) -> dict[str, str]:
-    """Returns the class that each label file names, by the file's path.
+    """Returns the class in each label file, by the path of the file.
 
     A file holds an integer or a name as text, or JSON with one of the usual keys.
 
     Args:
         text: The source in the user's words.
         entries: The label files.
-        key: The key of the label in JSON; None looks for the usual ones.
+        key: Key of the label in JSON. None searches the usual keys.
 
     Raises:
-        DataError: Files that hold no label, the first few of them with what was found.
+        DataError: Files hold no label. The message lists the first ones with their content.
     """
     labels: dict[str, str] = {}
     faults: list[str] = []
@@ -118,7 +118,7 @@ def _label(ending: str, content: bytes, key: str | None) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DataError(f"one class must stand there, but got {_shown(value)}")
+        raise DataError(f"the file must hold one class, but got {_shown(value)}")
     if isinstance(value, float):
         if not value.is_integer():
             raise DataError(f"a class must be an integer or a name, but got {value}")
@@ -126,7 +126,7 @@ def _label(ending: str, content: bytes, key: str | None) -> str:
     name = str(value).strip()
     if not name or "\0" in name or "\n" in name or len(name) > _MAX_NAME:
         raise DataError(f"a class must be an integer or one line of text, but got {_shown(name)}")
-    # Not all that int() takes is a number to people: 1_000 is a name.
+    # int() also accepts some names, such as 1_000.
     return str(int(name)) if re.fullmatch(r"[+-]?\d+", name) else name
 
 
@@ -149,8 +149,8 @@ def _check_repeated(text: str, names: Sequence[str]) -> None:
     if len(names) >= 20 and 2 * len(counts) > len(names):
         examples = ", ".join(map(repr, list(counts)[:3]))
         raise DataError(
-            f"label files of {text} must name classes, but {len(counts):,} different texts stand in {len(names):,} "
-            f"files, such as {examples}: captions? Write one class into each .cls file"
+            f"label files of {text} must name classes, but there are {len(counts):,} different texts in {len(names):,} "
+            f"files, such as {examples}. If these are captions, write one class into each .cls file instead"
         )
 
 

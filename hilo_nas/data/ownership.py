@@ -1,6 +1,7 @@
-"""What in a cache folder is hilo-nas's own: told by a marker and by the form of each entry; nothing else is removed.
+"""Ownership of files in a cache folder. Only files that hilo-nas wrote are removed.
 
-Nothing is followed through a link: neither the folders of the cache nor an entry may be one.
+A marker file and the form of each entry identify them. Links are never followed: neither the folders of the cache nor
+an entry may be a link.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ __all__ = [
 ]
 
 FOLDERS = ("sets", "index", "building", "locks", "reports")
-"""The folders below `data`."""
+"""Names of the folders in `data`."""
 
 _TAG = "CACHEDIR.TAG"
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 _TAG_TEXT = f"""{_SIGNATURE}
-# This folder is a cache of hilo-nas: it holds images decoded once, which are made again where they are missing.
-# Backups may leave it out. For information about cache directory tags see https://bford.info/cachedir/
+# This folder is a cache of hilo-nas. It holds decoded images, which hilo-nas decodes again if they are missing.
+# Backups may skip it. For information about cache directory tags see https://bford.info/cachedir/
 """
 _SET = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})?-\d+px")
 _JOB = re.compile(r"[0-9a-f]{16}-\d+px")
@@ -48,7 +49,7 @@ _FORMS = {
 
 
 def has_marker(cache_dir: Path) -> bool:
-    """Returns whether the folder carries hilo-nas's marker."""
+    """Returns True if the folder has hilo-nas's marker."""
     file = cache_dir / _TAG
     try:
         text = file.read_text(encoding="utf-8") if _is_file(file) else ""
@@ -58,7 +59,7 @@ def has_marker(cache_dir: Path) -> bool:
 
 
 def mark_cache(cache_dir: Path) -> None:
-    """Writes the marker, unless the folder holds things that are not hilo-nas's: a backup must not leave those out.
+    """Writes the marker, unless the folder holds files of other programs, which backups must not skip.
 
     Raises:
         OSError: The folder cannot be written.
@@ -72,10 +73,10 @@ def mark_cache(cache_dir: Path) -> None:
 
 
 def check_links(cache_dir: Path) -> None:
-    """Checks that the cache's folders are folders, and not links to others.
+    """Checks that the folders of the cache are real folders, not links.
 
     Raises:
-        StorageError: One is a link or a file.
+        StorageError: One of them is a link or a file.
         OSError: The folder cannot be read.
     """
     for path in (cache_dir / "data", *(cache_dir / "data" / name for name in FOLDERS)):
@@ -84,17 +85,17 @@ def check_links(cache_dir: Path) -> None:
         except FileNotFoundError:
             continue
         except NotADirectoryError:
-            return  # The cache's folder is a file, which is told when it is written to.
+            return  # The cache folder is a file. The error is raised when the cache is written.
         if not stat.S_ISDIR(mode):
             kind = "a link" if stat.S_ISLNK(mode) else "a file"
             raise StorageError(
-                f"{path} must be a folder of the image cache, but is {kind}: nothing was read or removed there. "
+                f"{path} must be a folder of the image cache, but is {kind}. Nothing was read or removed there. "
                 "Remove it, or set HILO_NAS_CACHE_DIR to another folder."
             )
 
 
 def find_foreign(cache_dir: Path) -> list[Path]:
-    """Returns what lies in a cache's folder and is not of hilo-nas's form.
+    """Returns the entries of a cache folder that do not have the form of hilo-nas's files.
 
     Raises:
         OSError: The folder cannot be read.
@@ -115,11 +116,11 @@ def find_foreign(cache_dir: Path) -> list[Path]:
 
 
 def is_own_set(path: Path, marked: bool) -> bool:
-    """Returns whether a folder has the form of a set, whole or damaged.
+    """Returns True if a folder has the form of a set, complete or damaged.
 
     Args:
         path: The folder.
-        marked: Whether the cache has a marker; otherwise the set's description must say that it is one.
+        marked: True if the cache has a marker. Otherwise the meta.json of the set must identify it.
 
     Raises:
         OSError: The folder cannot be read.
@@ -136,7 +137,7 @@ def is_own_set(path: Path, marked: bool) -> bool:
 
 
 def is_own_job(path: Path) -> bool:
-    """Returns whether a folder has the form of work under way.
+    """Returns True if a folder has the form of an unfinished set.
 
     Raises:
         OSError: The folder cannot be read.
@@ -149,10 +150,10 @@ def _holds_own_files(path: Path) -> bool:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder with the files of a set; whatever else lies in it stays, and then the folder as well.
+    """Removes the files of a set, and then their folder. If the folder holds other files, it and they are kept.
 
     Raises:
-        OSError: It cannot be removed, is a link, or holds something else.
+        OSError: The folder cannot be removed, is a link, or holds other files.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -177,7 +178,7 @@ def remove_reports(cache_dir: Path) -> None:
 
 
 def remove_torn_index(cache_dir: Path) -> None:
-    """Removes drafts of index entries whose writers have ended."""
+    """Removes temporary index files whose writers have ended."""
     for file in _entries(cache_dir / "data" / "index"):
         is_draft = file.suffix == ".tmp" and _FORMS["index"].fullmatch(file.name) and _is_file(file)
         if is_draft and not _is_alive(int(file.name.split(".")[1])):
@@ -195,7 +196,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yields what lies in a folder, sorted; nothing where there is no folder."""
+    """Yields the sorted entries of a folder, or nothing if there is no folder."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         yield from sorted(folder.iterdir())
 

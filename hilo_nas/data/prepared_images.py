@@ -1,4 +1,4 @@
-"""The images of a proxy training: prepared once, described by plain data, split by a rule that no seed can move."""
+"""Preparation of the images of a proxy training: read once, described by plain data, split by a rule without a seed."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ __all__ = ["CachedData", "Places", "find_places", "prepare_data", "read_set"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CachedData:
-    """Prepared images, as plain data that crosses a process border."""
+    """Prepared images, described by plain data for other processes."""
 
     name: str
-    """What the user named, without its folder."""
+    """Name of the source, without its folder."""
     content_hash: str
-    """SHA-256 of what is trained on and scored on, and of which images are held together where groups are made;
-    independent of machine, folder and image size."""
+    """SHA-256 of the training and scored images, and of the groups, if any. Independent of machine, folder and image
+    size."""
     class_names: tuple[str, ...]
     img_size: int
     """Side of the square images in pixels."""
     n_images: int
-    """Images of the training source, without classes left out; a share is held out unless `val_path` is set."""
+    """Number of images of the training source, without classes left out. A share is held out if `val_path` is None."""
     path: str
-    """Folder of the decoded training images; see `hilo_nas.data.cache`."""
+    """Folder of the decoded training images, see `hilo_nas.data.cache`."""
     val_path: str | None = None
-    """Folder of the decoded validation images; None where they are held out of the training images."""
+    """Folder of the decoded validation images. None if they are held out of the training images."""
     n_val_images: int | None = None
     hflip: bool = True
-    """Whether mirrored images keep their class, as far as the source's name tells; a default for `ProxyPlan.hflip`."""
+    """True if mirrored images keep their class, judging by the source's name. Default of `ProxyPlan.hflip`."""
     source_hash: str | None = None
-    """SHA-256 of the file whose function gives the training images; None where no function does."""
+    """SHA-256 of the file whose function gives the training images. None if the source is not a function."""
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """`ReadOptions.to_dict()` of the options that the images were read with."""
+    """`ReadOptions.to_dict()` of the options for reading the images."""
     val_name: str | None = None
-    """Name of the validation source; None where images are held out."""
+    """Name of the validation source. None if validation images are held out."""
     n_scored: int | None = None
-    """Images that networks are scored on."""
+    """Number of images that networks are scored on."""
     chance: float | None = None
-    """Share of the largest class among those."""
+    """Share of the largest class among the scored images, which is the accuracy of guessing."""
     pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """See `DataIdentity.pixels`."""
+    """Values that change pixels: `background` and `value_range`, as in `DataIdentity.pixels`."""
     unlike_timm: tuple[str, ...] = ()
-    """See `DataIdentity.unlike_timm`."""
+    """Reasons why timm's reader would read the images differently, as in `DataIdentity.unlike_timm`."""
 
     @property
     def num_classes(self) -> int:
@@ -72,7 +72,7 @@ class CachedData:
         return len(self.class_names)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data."""
+        """Returns the fields as plain data."""
         lists = {"class_names": list(self.class_names), "unlike_timm": list(self.unlike_timm)}
         return {**dataclasses.asdict(self), **lists}
 
@@ -93,33 +93,35 @@ def prepare_data(
     options: ReadOptions = DEFAULTS,
     emit: Emit,
 ) -> CachedData:
-    """Returns the source's images, decoded and resized in the cache; read only where the cache lacks them.
+    """Returns the images of a source, decoded and resized in the cache. The source is read only if they are not cached.
 
     Args:
         source: `digits`, a folder with one subfolder per class (or with splits that hold them), an archive or a folder
             of archives, rows in Parquet files, `torch/NAME[:DIR]`, `hfds/NAME`, `wds/DIR`, `module:function` or
             `path/to/file.py:function` (see `hilo_nas.data.functions`). Test and validation splits are never read.
         img_size: Side of the square images in pixels.
-        cache_dir: The cache's folder; None for `default_cache_dir()`.
-        val_data: A source of its own for scoring; then the whole of `source` trains.
-        group_by: `ProxyPlan.group_by`: whether whole groups can be held out is looked at now, and part of the hash.
-        options: Choices of reading both sources.
-        emit: Takes `DataPrepared`, `DataRead` and `Notice`.
+        cache_dir: Folder of the cache. None means `default_cache_dir()`.
+        val_data: Another source with validation images. If given, all images of `source` are training images.
+        group_by: `ProxyPlan.group_by`. The groups are part of the hash. An error is raised if they cannot be held out.
+        options: Options for reading both sources.
+        emit: Receives `DataPrepared`, `DataRead` and `Notice`.
 
     Raises:
-        DataError: The data is not there, is broken, or cannot serve.
-        UsageError: A function is not there, is none, or cannot be imported; or `group_by` and `val_data` are given.
+        DataError: The data does not exist, is broken, or cannot be used for a search.
+        UsageError: A function does not exist, is not callable, or cannot be imported; or both `group_by` and `val_data`
+            are given.
         StorageError: The cache cannot be written.
     """
     if group_by is not None and val_data is not None:
         raise UsageError(
-            "data.group_by is for a split, but with data.val_source nothing is split. Leave out one of them."
+            "data.group_by must not be set with data.val_source because then no images are held out. Remove one of "
+            "them."
         )
     folder = cache_dir or default_cache_dir()
     spec = parse_source(source)
     val_spec = parse_source(val_data) if val_data is not None else None
     entry = read_set(spec, img_size, folder, options, emit)
-    val = None if val_spec is None else read_set(val_spec, img_size, folder, _like(entry, options), emit)
+    val = None if val_spec is None else read_set(val_spec, img_size, folder, _with_range_of(entry, options), emit)
     class_names = entry.class_names if val else _usable_classes(entry, spec, options, emit)
     facts = entry.facts
     counts = dict(zip(entry.class_names, entry.class_counts, strict=True))
@@ -153,20 +155,20 @@ def prepare_data(
         n_scored=len(scored),
         chance=float(np.bincount(scored).max() / len(scored)),
     )
-    _tell(data, places, entry, val, emit)
+    _report(data, places, entry, val, emit)
     return data
 
 
-def _like(entry: CacheEntry, options: ReadOptions) -> ReadOptions:
-    """Returns options by which further images are scaled as those of the set are."""
+def _with_range_of(entry: CacheEntry, options: ReadOptions) -> ReadOptions:
+    """Returns options that scale other images by the value range of this set."""
     if options.value_range is not None or not (found := entry.facts.get("value_range")):
         return options
     low, high = found
     return dataclasses.replace(options, value_range=(low, high)) if low < high else options
 
 
-def _tell(data: CachedData, places: Places, entry: CacheEntry, val: CacheEntry | None, emit: Emit) -> None:
-    """Tells what was read, and what its owner should know."""
+def _report(data: CachedData, places: Places, entry: CacheEntry, val: CacheEntry | None, emit: Emit) -> None:
+    """Emits the summary of the images and warnings about them."""
     images = LabeledSet(
         name=data.name,
         path=entry.path,
@@ -198,7 +200,7 @@ def _tell(data: CachedData, places: Places, entry: CacheEntry, val: CacheEntry |
 
 
 def read_set(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOptions, emit: Emit) -> CacheEntry:
-    """Returns a source's images in the cache; read only where the cache lacks them.
+    """Returns the images of a source in the cache. The source is read only if they are not cached.
 
     Raises:
         DataError: The source cannot be read.
@@ -210,7 +212,7 @@ def read_set(spec: SourceSpec, img_size: int, cache_dir: Path, options: ReadOpti
 
 
 def _build(spec: SourceSpec, img_size: int, options: ReadOptions, emit: Emit, workshop: Path) -> tuple[str, str]:
-    # timm and torch take seconds to import, and a source that is in the cache already does without them.
+    # timm and torch take seconds to import and are not needed for a cached source.
     from hilo_nas.data.readers import open_source
 
     source = open_source(spec, options)
@@ -221,7 +223,7 @@ def _usable_classes(entry: CacheEntry, spec: SourceSpec, options: ReadOptions, e
     """Returns the classes that have images for both sides of a split.
 
     Raises:
-        DataError: A class has fewer than two distinct images and `skip_broken` is not set, or one class is left.
+        DataError: A class has fewer than two distinct images and `skip_broken` is not set, or only one class is left.
     """
     _, _, labels, digests = load_arrays(entry.path)
     scarce = {entry.class_names[label]: count for label, count in find_scarce(labels, digests).items()}
@@ -231,15 +233,15 @@ def _usable_classes(entry: CacheEntry, spec: SourceSpec, options: ReadOptions, e
         f"{name!r} (1 image)" if count == 1 else f"{name!r} ({count} copies of 1 image)"
         for name, count in scarce.items()
     )
-    law = "every class needs 2 distinct images or more, one to train on and one to score on"
+    rule = "every class needs at least 2 distinct images, one for training and one for scoring"
     if not options.skip_broken:
         raise DataError(
-            f"{law}, but got {named}: in {spec.text}. Add images, remove these classes, leave them out with "
-            "data.skip_broken=true, or name validation images with data.val_source."
+            f"{rule}, but {spec.text} has {named}. Add images, remove these classes, leave them out with "
+            "data.skip_broken=true, or set data.val_source to validation images."
         )
     usable = tuple(name for name in entry.class_names if name not in scarce)
     if len(usable) < 2:
-        raise DataError(f"{law}, but without {named} fewer than two classes are left: in {spec.text}. Add images.")
+        raise DataError(f"{rule}, but without {named} fewer than two classes of {spec.text} are left. Add images.")
     emit(Notice(level="warning", text=f"data.skip_broken leaves out classes without 2 distinct images: {named}"))
     return usable
 
@@ -248,43 +250,45 @@ def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_
     if val.content_hash == entry.content_hash:
         raise DataError(
             f"training and validation images must differ, but {spec.text} and {val_spec.text} hold the same "
-            "(of a folder with splits, train is read). Name the validation split itself, or leave data.val_source out."
+            "(only the training split of a folder is read). Set data.val_source to the validation split itself, or "
+            "remove it."
         )
     if unknown := [name for name in val.class_names if name not in entry.class_names]:
         raise DataError(
-            f"validation images must be of classes that are trained on, but {val_spec.text} has "
+            f"validation images must be of the classes of the training images, but {val_spec.text} has "
             f"{', '.join(map(repr, unknown[:5]))}; {spec.text} has {', '.join(map(repr, entry.class_names[:5]))} ..."
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Places:
-    """Which images of a prepared set train and which score, with what tells copies."""
+    """Training and scored images of a prepared set, with their labels and digests."""
 
     labels: np.ndarray
-    """Of the training source, (N; int64), as places in `CachedData.class_names`; -1 where a class is left out."""
+    """Classes of the training source as indices into `CachedData.class_names`, (N; int64). It is -1 for classes left
+    out."""
     digests: np.ndarray
-    """Hashes of the training source's images, (N, 2)."""
+    """Hashes of the images of the training source, (N, 2)."""
     training: np.ndarray
-    """Places of training images."""
+    """Indices of the training images."""
     scored_labels: np.ndarray
-    """Like `labels`, of the set that is scored on."""
+    """Classes of the source with the scored images, like `labels`."""
     scored_digests: np.ndarray
     scored: np.ndarray
-    """Places of scored images in that set."""
+    """Indices of the scored images in their source."""
 
 
 def find_places(data: CachedData, plan: ProxyPlan | type[ProxyPlan], group_by: str | None) -> Places:
-    """Returns which images train and which score.
+    """Returns the training and the scored images.
 
     Args:
         data: The prepared images.
-        plan: Says how many images are held out.
+        plan: Plan that defines how many images are held out.
         group_by: `ProxyPlan.group_by`.
 
     Raises:
         DataError: A class cannot be split.
-        StorageError: The image cache is gone or damaged.
+        StorageError: The image cache is missing or damaged.
     """
     labels, digests = _load_labels(data.path, data.class_names)
     if data.val_path is not None:
@@ -316,10 +320,10 @@ def _load_labels(path: str, class_names: Sequence[str]) -> tuple[np.ndarray, np.
 
 
 def _hash_split(data: CachedData, places: Places, group_by: str | None, emit: Emit) -> str:
-    """Returns the hash of the images and of what else decides which of them are held out.
+    """Returns the hash of the images and of everything else that determines the held-out images.
 
-    Of groups it is of who is together, because the same images under names that are grouped otherwise give another
-    split; of copies, of the rule that keeps them together, where that changes the split.
+    With groups, the hash includes which images belong together, because the same images with other names can give other
+    groups and another split. If keeping copies together changes the split, the hash includes the version of that rule.
     """
     kept = np.flatnonzero(places.labels >= 0)
     labels, digests = places.labels[kept], places.digests[kept]
@@ -328,13 +332,13 @@ def _hash_split(data: CachedData, places: Places, group_by: str | None, emit: Em
         if is_changed_by_copies(labels, digests, share_of(ProxyPlan, data.n_images), held_out):
             return _hash_of(data.content_hash, COPIES_RULE)
         return data.content_hash
-    groups, alone = group_images([load_members(Path(data.path))[place] for place in kept], group_by)
+    groups, unmatched = group_images([load_members(Path(data.path))[place] for place in kept], group_by)
     groups = keep_together(labels, digests, groups, share_of(ProxyPlan, data.n_images), data.class_names)
     total = count_of(data.n_images, "image")
     emit(Notice(text=f"{total} in {count_of(len(np.unique(groups)), 'group')} by {group_by!r}"))
-    if alone:
-        unmatched = f"{alone:,} of {total} {agree(alone, 'does', 'do')} not match data.group_by {group_by!r}"
-        emit(Notice(level="warning", text=f"{unmatched}: {agree(alone, 'it', 'each')} is a group of its own"))
+    if unmatched:
+        text = f"{unmatched:,} of {total} {agree(unmatched, 'does', 'do')} not match data.group_by {group_by!r}"
+        emit(Notice(level="warning", text=f"{text}: {agree(unmatched, 'it', 'each')} forms its own group"))
     return _hash_of(data.content_hash, hash_groups(digests, groups))
 
 
@@ -352,7 +356,10 @@ def describe_data(
     *,
     emit: Emit,
 ) -> dict[str, Any]:
-    """Returns `prepare_data`'s answer as plain data, for a caller in another process; see there."""
+    """Returns the result of `prepare_data` as plain data, so that it can be called in another process.
+
+    The arguments are those of `prepare_data`, as plain data.
+    """
     folder = Path(cache_dir) if cache_dir else None
     data = prepare_data(
         source,

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits on their way into a set: set aside until the data set's range is known, then scaled."""
+"""Scaling of the images of more than 8 bits in a set, which are stored until the range of the data set is known."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ __all__ = ["DeepImages"]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Aside:
+class _Stored:
     place: int
-    """Number of the image in the set."""
+    """Index of the image in the set."""
     image: DeepImage
-    """The image, its arrays emptied."""
+    """The image with empty arrays."""
     start: int
-    """Where its arrays begin in the file."""
+    """Offset of its arrays in the file."""
     shapes: tuple[tuple[int, ...] | None, ...]
 
 
 class DeepImages:
-    """The images of a set that are deeper than 8 bits.
+    """Images of more than 8 bits of a set.
 
     Args:
-        file: Takes their values, open for reading and writing.
+        file: File for their values, open for reading and writing.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._aside: list[_Aside] = []
+        self._stored: list[_Stored] = []
         self._seen = np.zeros(65536, dtype=bool)
 
     def __len__(self) -> int:
-        return len(self._aside)
+        return len(self._stored)
 
     def add(self, place: int, image: DeepImage) -> None:
-        """Sets an image aside.
+        """Stores an image until the range is known.
 
         Args:
-            place: Its number in the set.
-            image: Its values.
+            place: Index of the image in the set.
+            image: Values of the image.
 
         Raises:
             OSError: The file cannot be written.
@@ -61,18 +61,18 @@ class DeepImages:
         bare = dataclasses.replace(
             image, values=empty, weight=None, ground=None, seen=None if image.seen is None else empty
         )
-        self._aside.append(_Aside(place, bare, start, tuple(None if p is None else p.shape for p in parts)))
+        self._stored.append(_Stored(place, bare, start, tuple(None if p is None else p.shape for p in parts)))
 
     def find_range(self) -> tuple[float, float]:
-        """Returns the least and the greatest value of all images that are finite and visible; 0 and 0 where none is."""
-        low = min((aside.image.low for aside in self._aside), default=math.inf)
-        high = max((aside.image.high for aside in self._aside), default=-math.inf)
+        """Returns the smallest and largest finite and visible value of all images, or 0 and 0 if there is none."""
+        low = min((stored.image.low for stored in self._stored), default=math.inf)
+        high = max((stored.image.high for stored in self._stored), default=-math.inf)
         return (low, high) if low <= high else (0.0, 0.0)
 
     def write(self, images: Path, low: float, high: float) -> bool:
-        """Scales all images into the set's pixels and returns whether that changes any compared with Pillow's way.
+        """Scales all images into the array of the set. Returns True if the pixels differ from Pillow's conversion.
 
-        That is to drop the low byte of 16-bit values, and to clip other values at 0 and 255.
+        Pillow drops the low byte of 16-bit values, and clips other values to the range from 0 to 255.
 
         Args:
             images: The `images.npy` of the set.
@@ -81,12 +81,12 @@ class DeepImages:
         """
         pixels = np.load(images, mmap_mode="r+")
         self._file.flush()
-        for aside in self._aside:
-            self._file.seek(aside.start)
-            parts = [self._read(shape) for shape in aside.shapes]
+        for stored in self._stored:
+            self._file.seek(stored.start)
+            parts = [self._read(shape) for shape in stored.shapes]
             assert parts[0] is not None
-            image = dataclasses.replace(aside.image, values=parts[0], weight=parts[1], ground=parts[2])
-            pixels[aside.place] = image.scale(low, high)
+            image = dataclasses.replace(stored.image, values=parts[0], weight=parts[1], ground=parts[2])
+            pixels[stored.place] = image.scale(low, high)
         pixels.flush()
         return self._changes(low, high)
 
@@ -101,19 +101,19 @@ class DeepImages:
         scaled = np.clip(np.rint((words - low) * factor), 0, 255)
         if (scaled != words >> 8).any():
             return True
-        others = [aside.image for aside in self._aside if aside.image.seen is None]
+        others = [stored.image for stored in self._stored if stored.image.seen is None]
         return any(image.is_float or image.weight is not None for image in others) or (
             bool(others) and (low, high) != (0, 255)
         )
 
     def to_facts(self, n_images: int, low: float, high: float) -> dict[str, Any]:
-        """Returns how many of all images were scaled, by which range, and what they held, for the facts of a set."""
-        if not self._aside:
+        """Returns facts about the scaled images: their number, the range, and numbers of images with special values."""
+        if not self._stored:
             return {}
-        facts: dict[str, Any] = {"n_scaled": len(self._aside), "n_images": n_images, "value_range": [low, high]}
+        facts: dict[str, Any] = {"n_scaled": len(self._stored), "n_images": n_images, "value_range": [low, high]}
         for name in ("n_nan", "n_infinite"):
-            if count := sum(getattr(aside.image, name) > 0 for aside in self._aside):
+            if count := sum(getattr(stored.image, name) > 0 for stored in self._stored):
                 facts[name] = count
-        if n_floats := sum(aside.image.is_float for aside in self._aside):
+        if n_floats := sum(stored.image.is_float for stored in self._stored):
             facts["n_float"] = n_floats
         return facts

@@ -1,6 +1,7 @@
-"""Sources opened: folders, archives and shards by this package, other sets by the libraries that know them.
+"""Readers that open each kind of source.
 
-Only training images come through: where a source holds splits, the training split is read and the others never are.
+This package reads folders, archives and shards itself, and other data sets through their libraries. Only training
+images are returned. If a source has splits, only the training split is read.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ __all__ = ["open_source"]
 
 
 def open_source(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> Source:
-    """Returns the source, ready to be read; names of classes are in Unicode's composed form (NFC).
+    """Returns an opened source. Names of classes are in Unicode's composed form (NFC).
 
     Raises:
-        DataError: It cannot be read, holds no training images, or needs a package that is not installed.
-        UsageError: A function is not there, is none, or cannot be imported.
+        DataError: The source cannot be read, has no training images, or needs a package that is not installed.
+        UsageError: A function does not exist, is not callable, or cannot be imported.
     """
-    image_endings()  # Registers what reads HEIC, for the bytes that rows and functions give as well.
+    image_endings()  # Registers the HEIC reader, which images in rows and from functions need too.
     source = _OPENERS[spec.kind](spec, options)
     counts: Counter[str] | None = None
     if source.class_counts is not None:
@@ -70,7 +71,7 @@ def _open_digits(spec: SourceSpec, options: ReadOptions) -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    # Ink runs from 0 to 16.
+    # Pixel values range from 0 to 16.
     greys = (digits.images * 255 / 16).round().astype("uint8")
 
     def samples() -> Iterator[Sample]:
@@ -88,8 +89,8 @@ def _open_torch(spec: SourceSpec, options: ReadOptions) -> Source:
             dataset: Any = create_dataset(f"torch/{spec.dataset}", root=str(spec.path), split="train")
     except DataError as error:
         raise DataError(
-            f"{error}\nThe files of {spec.dataset} must lie in {spec.path} as torchvision leaves them; "
-            f"another folder is named by torch/{spec.dataset}:DIR."
+            f"{error}\nThe files of {spec.dataset} must be in {spec.path}, in torchvision's format. "
+            f"For another folder, use torch/{spec.dataset}:DIR."
         ) from error
     classes = [name if isinstance(name, str) else name[0] for name in dataset.classes]
 
@@ -114,7 +115,10 @@ def _open_table(spec: SourceSpec, options: ReadOptions) -> Source:
 
 
 def _open_files(spec: SourceSpec, options: ReadOptions) -> Source:
-    """Opens a folder or an archive: class folders, else rows of Parquet or Arrow, else images with label files."""
+    """Opens a folder or an archive.
+
+    Classes come from folders, or else from rows of Parquet or Arrow, or from label files.
+    """
     path = _path(spec)
     with _reading(spec):
         tree = list_tree(path)
@@ -131,7 +135,7 @@ def _open_files(spec: SourceSpec, options: ReadOptions) -> Source:
         with _pointing_at_tables(tree):
             choice = choose_training(spec.text, folders, n_outer, options.class_from)
             _check_classes(spec, tree, choice, options, are_classes)
-        choice = dataclasses.replace(choice, left_out=(*choice.left_out, *_tell_empty(spec, tree, choice)))
+        choice = dataclasses.replace(choice, left_out=(*choice.left_out, *_warn_of_empty(spec, tree, choice)))
         return _from_tree(spec, tree, choice, "folders")
 
 
@@ -144,14 +148,14 @@ def _open_wds(spec: SourceSpec, options: ReadOptions) -> Source:
         if not labels:
             raise DataError(
                 "shards must hold a label file for each image (000.jpg and 000.cls, 000.txt or 000.json), but "
-                f"{spec.text} holds {describe_kinds(tree.count_skipped()) or 'images alone'}. "
-                "Without wds/, folders name the classes."
+                f"{spec.text} holds {describe_kinds(tree.count_skipped()) or 'only images'}. "
+                "If folders name the classes, remove the prefix wds/."
             )
         return _open_labelled(spec, tree, labels, _described(_path(spec)))
 
 
 def _are_classes(tree: Tree) -> bool:
-    """Returns True where archives are classes: all hold images directly, or their names tell classes."""
+    """Returns True if archives are classes: all of them hold images directly, or their names distinguish classes."""
     packed = [entry for entry in tree.images if entry.n_outer]
     if all(len(entry.folders) == entry.n_outer for entry in packed):
         return True
@@ -165,39 +169,40 @@ def _check_classes(spec: SourceSpec, tree: Tree, choice: Choice, options: ReadOp
     """Checks the classes that folders and archives name.
 
     Raises:
-        DataError: There is one alone, or parts of a data set took their place.
+        DataError: There is only one class, or the classes look like parts of a data set.
     """
     names = sorted({*choice.classes.values()})
     if options.class_from is None:
         packed = are_archives and all(entry.n_outer for entry in tree.images)
         check_parts(spec.text, names, count_unread(tree), packed)
     if len(names) == 1 and _tables(tree):
-        raise DataError(f"a classification needs two classes or more, but {spec.text} holds one: {names[0]!r}.")
+        raise DataError(f"a classification needs two classes or more, but {spec.text} has one: {names[0]!r}.")
 
 
 @contextlib.contextmanager
 def _pointing_at_tables(tree: Tree) -> Iterator[None]:
-    """Adds to an error about classes which tables lie there, because those may name them."""
+    """Adds the names of table files to an error about classes, because these files may hold the classes."""
     try:
         yield
     except DataError as error:
         if not (tables := _tables(tree)):
             raise
         raise DataError(
-            f"{str(error).rstrip('.')}. {tables[0]} is not read: hfds/DIR reads the classes in a metadata.csv "
-            "(file_name, label) beside the images, and a function those in any other file (--data FILE.py:FUNCTION)."
+            f"{str(error).rstrip('.')}. {tables[0]} is not read. To read classes from a table, use hfds/DIR with a "
+            "metadata.csv (columns file_name and label) next to the images, or write a function (--data "
+            "FILE.py:FUNCTION)."
         ) from error
 
 
 def _tables(tree: Tree) -> list[str]:
-    return [entry.path for entry in tree.others if entry.path.lower().endswith(_TABLES)]
+    return [entry.path for entry in tree.others if entry.path.lower().endswith(_TABLE_EXTENSIONS)]
 
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".xlsx", ".parquet")
+_TABLE_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".xlsx", ".parquet")
 
 
-def _tell_empty(spec: SourceSpec, tree: Tree, choice: Choice) -> list[str]:
-    """Returns a warning about folders beside the class folders that hold no image; they may be meant as classes."""
+def _warn_of_empty(spec: SourceSpec, tree: Tree, choice: Choice) -> list[str]:
+    """Returns a warning about folders without images next to the class folders, which may be meant as classes."""
     level = choice.depth + 1
     around = {tree.images[place].folders[: choice.depth] for place in choice.classes}
     filled = {entry.folders[:level] for entry in tree.images}
@@ -210,12 +215,12 @@ def _tell_empty(spec: SourceSpec, tree: Tree, choice: Choice) -> list[str]:
         if len(folder) == level and folder[:-1] in around and role_of(folder[-1]) not in ("held", "aside")
     ]
     more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
-    sentence = f"folders of {spec.text} beside the classes hold no image: {', '.join(found[:5])}{more}"
+    sentence = f"folders of {spec.text} next to the classes have no images: {', '.join(found[:5])}{more}"
     return [sentence] if found else []
 
 
 def _described(folder: Path) -> Mapping[str, Any]:
-    """Returns the training split of the `_info.json` that timm writes for shards; empty where there is none."""
+    """Returns the training split in the `_info.json` that timm writes for shards. Empty if there is none."""
     for name in ("_info.json", "info.json"):
         if (folder / name).is_file():
             info = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -254,22 +259,26 @@ def _open_labelled(
 
 
 def _leave_unlabeled(spec: SourceSpec, choice: Choice, views: Mapping[str, Entry]) -> Choice:
-    """Returns the choice without images whose label is negative, and with what else is left out.
+    """Returns the choice without images whose label is negative, and with warnings about all images left out.
 
     Raises:
-        DataError: No other image is there.
+        DataError: No other images are left.
     """
     classes = {place: name for place, name in choice.classes.items() if not re.fullmatch(r"-\d+", name)}
     if not classes and choice.classes:
-        raise DataError(f"label files must name classes, but all those of {spec.text} are negative, which means none")
-    told = []
+        raise DataError(
+            f"label files must name classes, but all labels of {spec.text} are negative, which means no class"
+        )
+    warnings = []
     if unlabeled := len(choice.classes) - len(classes):
-        told.append(f"left out because their label is negative, which means none: {unlabeled:,} of the images")
+        warnings.append(
+            f"left out because their label is negative, which means no class: {count_of(unlabeled, 'image')}"
+        )
     if views:
         view, whole = next(iter(views.items()))
         name = whole.path.rpartition("/")[2]
-        told.append(f"left out as views or masks of another image: {len(views):,}, such as {view} beside {name}")
-    return dataclasses.replace(choice, classes=classes, left_out=(*choice.left_out, *told))
+        warnings.append(f"left out as views or masks of another image: {len(views):,}, such as {view} next to {name}")
+    return dataclasses.replace(choice, classes=classes, left_out=(*choice.left_out, *warnings))
 
 
 def _from_tree(spec: SourceSpec, tree: Tree, choice: Choice, layout: Layout) -> Source:
@@ -314,20 +323,20 @@ def _path(spec: SourceSpec) -> Path:
 
 
 def _check_images(spec: SourceSpec, tree: Tree) -> None:
-    """Checks that there are images, and that a `train` folder has some; else its neighbors would be taken for classes.
+    """Checks that there are images, and that a `train` folder has images. Otherwise other folders would become classes.
 
     Raises:
-        DataError: There are none; with what lies there instead.
+        DataError: There are none. The message describes the files that exist.
     """
     if not tree.images:
         skipped = tree.count_skipped()
         found = f" It holds {describe_kinds(skipped)}." if skipped else ""
         if "no ending" in skipped:
-            found += " Images are told by their endings: rename the files, or read them with FILE.py:FUNCTION."
+            found += " Images need a file name extension. Rename the files, or read them with FILE.py:FUNCTION."
         if ".heic" in skipped or ".heif" in skipped:
             found += " `pip install pillow-heif` makes .heic readable."
         found += "".join(f" {note}." for note in tree.notes)
-        raise DataError(f"no images in {spec.text}: one subfolder per class with images must lie there.{found}")
+        raise DataError(f"no images in {spec.text}. It must hold one subfolder of images per class.{found}")
     path = _path(spec)
     if not path.is_dir():
         return
@@ -341,7 +350,7 @@ def _check_images(spec: SourceSpec, tree: Tree) -> None:
 
 @contextlib.contextmanager
 def _reading(spec: SourceSpec, member: str | None = None) -> Iterator[None]:
-    """Turns what the libraries raise while they read into a DataError that names the place."""
+    """Turns an error of a library into a DataError that names the source."""
     try:
         yield
     except DataError:

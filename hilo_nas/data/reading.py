@@ -1,4 +1,4 @@
-"""How a source is read, where more than one way can be defended: as plain data that crosses a process border."""
+"""Options for reading a source, as plain data that can be passed to other processes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ CLASS_LEVELS = ("first", "last", "path")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Choices of the user about how images are read; the defaults suit most sources."""
+    """Options for reading images. The defaults suit most sources."""
 
     class_from: str | None = None
-    """Which folders name a class: `first`, the first level below the split; `last`, the innermost; `path`, all levels,
-    joined by slashes. None is `first` wherever nothing speaks for another level, and an error elsewhere."""
+    """Folder level that names the class.
+
+    `first` is the first level below the split, `last` is the innermost level, and `path` joins all levels with slashes.
+    None means `first`, but raises an error if another level is as likely.
+    """
     background: str = "white"
-    """Colour that transparent images are composited on, as Pillow names colours."""
+    """Color on which transparent images are composited, as a color name of Pillow."""
     value_range: tuple[float, float] | None = None
-    """Values of images of more than 8 bits that become black and white; None takes the range of the data set."""
+    """Values that become black and white in images of more than 8 bits. None means the range of the data set."""
     skip_broken: bool = False
-    """Whether broken images are left out; otherwise they end the reading."""
+    """True if broken images are left out. Otherwise they raise an error."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -36,12 +39,12 @@ class ReadOptions:
             faults.append(f"background must be a color such as white, gray or #336699, but got {self.background!r}")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             got = render_range(*self.value_range)
-            faults.append(f"value_range must rise from its first value to its second, but got {got}")
+            faults.append(f"value_range must be two increasing numbers, but got {got}")
         if faults:
             raise UsageError("\n".join(faults))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the options that differ from the defaults, as plain data; building from it gives an equal value."""
+        """Returns the options that differ from the defaults as plain data, for `from_dict`."""
         differing = {
             field.name: value
             for field in dataclasses.fields(self)
@@ -51,7 +54,7 @@ class ReadOptions:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ReadOptions:
-        """Builds the options that `to_dict` described."""
+        """Returns the options from the result of `to_dict`."""
         values = dict(fields)
         if values.get("value_range") is not None:
             low, high = values["value_range"]
@@ -75,13 +78,13 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def render_range(low: float, high: float) -> str:
-    """Returns `LOW,HIGH`, from which `parse_range` reads exactly these numbers."""
+    """Returns `LOW,HIGH`. `parse_range` restores exactly these numbers."""
     return ",".join(repr(float(bound)).removesuffix(".0") for bound in (low, high))
 
 
 def _is_color(name: str) -> bool:
     if name == "white":
-        return True  # Pillow takes a moment to import
+        return True  # avoids the import of Pillow
     from PIL import ImageColor
 
     try:
@@ -91,4 +94,4 @@ def _is_color(name: str) -> bool:
 
 
 DEFAULTS = ReadOptions()
-"""How a source is read where nothing else is asked for."""
+"""Default options."""

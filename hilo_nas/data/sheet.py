@@ -1,4 +1,4 @@
-"""A contact sheet: a few training images of each class, as they reach the network."""
+"""Contact sheet with a few training images per class, as the network receives them."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from hilo_nas.study.records import write_atomically
 __all__ = ["PER_CLASS", "check_target", "draw_sheet", "encode_sheet", "write_sheet"]
 
 PER_CLASS = 6
-"""Images shown of each class."""
+"""Number of images shown per class."""
 _MOST_CLASSES = 60
 _MOST_PIXELS = 12_000
-"""Height of a sheet; image viewers and Pillow take it at any width."""
+"""Maximum height of a sheet, which image viewers and Pillow support at any width."""
 _LEAST_TILE = 64
-"""Smaller images are enlarged by a whole factor, without smoothing."""
+"""Minimum side of an image. Smaller images are enlarged by an integer factor, without smoothing."""
 _GAP, _TEXT_WIDTH, _LINE = 4, 240, 16
 _MARK = ("Software", "hilo-nas data show")
-"""Text chunk by which a sheet is told from other images."""
+"""PNG text chunk that identifies a sheet."""
 _HEAD = 4096
-"""Bytes at the beginning of the file that hold the mark."""
+"""Number of bytes at the start of the file that contain the mark."""
 _MOST_SHEET_BYTES = 2**28
 
 
 def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Image, int]:
-    """Returns the sheet and how many classes are on it: all, or evenly chosen ones where they are many.
+    """Returns the sheet and the number of classes on it. It shows an evenly spaced subset if there are too many.
 
     Args:
-        data: The prepared images; their pixels are those that networks of its `img_size` are trained on.
-        group_by: `ProxyPlan.group_by`, because the images are those that train.
+        data: The prepared images. The sheet shows the pixels that networks of its `img_size` are trained on.
+        group_by: `ProxyPlan.group_by`, because only training images are shown.
 
     Raises:
-        StorageError: The image cache is gone or damaged.
+        StorageError: The image cache is missing or damaged.
     """
     _, images, _, _ = load_arrays(Path(data.path))
     places = find_places(data, ProxyPlan, group_by)
@@ -62,12 +62,12 @@ def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Ima
         top = _GAP + row * (tile + _GAP)
         of_class = places.training[labels == label]
         _write(draw, font, (_GAP, top + tile // 2 - _LINE), data.class_names[label])
-        _write(draw, font, (_GAP, top + tile // 2), f"{len(of_class):,} to train on")
+        _write(draw, font, (_GAP, top + tile // 2), f"{len(of_class):,} for training")
         for column, place in enumerate(of_class[_spread(len(of_class), PER_CLASS)].tolist()):
             image = Image.fromarray(np.asarray(images[place])).resize((tile, tile), Image.Resampling.NEAREST)
             sheet.paste(image, (_TEXT_WIDTH + column * (tile + _GAP), top))
     bottom = sheet.height - 2 * _LINE - _GAP
-    which = f"{len(shown):,} of {data.num_classes:,} classes, evenly chosen" if len(shown) < data.num_classes else ""
+    which = f"{len(shown):,} of {data.num_classes:,} classes, evenly spaced" if len(shown) < data.num_classes else ""
     size = f"{data.img_size} px" + (f", enlarged {scale} times" if scale > 1 else "")
     _write(draw, font, (_GAP, bottom), f"{data.name} at {size}", width - 2 * _GAP)
     _write(draw, font, (_GAP, bottom + _LINE), which, width - 2 * _GAP)
@@ -75,7 +75,7 @@ def draw_sheet(data: CachedData, group_by: str | None = None) -> tuple[Image.Ima
 
 
 def write_sheet(data: CachedData, path: Path, group_by: str | None = None) -> int:
-    """Writes the sheet as a PNG file and returns how many classes are on it.
+    """Writes the sheet as a PNG file and returns the number of classes on it.
 
     Args:
         data: The prepared images.
@@ -83,7 +83,7 @@ def write_sheet(data: CachedData, path: Path, group_by: str | None = None) -> in
         group_by: `ProxyPlan.group_by`.
 
     Raises:
-        StorageError: The image cache is gone or damaged, or the file cannot be written.
+        StorageError: The image cache is missing or damaged, or the file cannot be written.
     """
     sheet, shown = draw_sheet(data, group_by)
     write_atomically(path, _png_of(sheet))
@@ -91,15 +91,15 @@ def write_sheet(data: CachedData, path: Path, group_by: str | None = None) -> in
 
 
 def encode_sheet(data: Mapping[str, Any], group_by: str | None = None, *, emit: Emit) -> dict[str, str]:
-    """Returns the sheet as a PNG file in base64, under `png`; for a caller in another process.
+    """Returns the sheet as a base64 PNG file under the key `png`, so that it can be called in another process.
 
     Args:
         data: `CachedData.to_dict()`.
         group_by: `ProxyPlan.group_by`.
-        emit: Unused; every worker function takes it.
+        emit: Unused. Every function of the worker has this argument.
 
     Raises:
-        StorageError: The image cache is gone or damaged.
+        StorageError: The image cache is missing or damaged.
     """
     sheet, _ = draw_sheet(CachedData.from_dict(data), group_by)
     return {"png": base64.b64encode(_png_of(sheet)).decode()}
@@ -113,18 +113,19 @@ def _png_of(sheet: Image.Image) -> bytes:
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Checks that a sheet may be written there: nothing is replaced but an earlier sheet, unless `force` is set.
+    """Checks that a sheet may be written to a path. Without `force`, only an earlier sheet may be replaced.
 
     Raises:
-        UsageError: Something else lies there.
+        UsageError: Another file is there.
     """
     if not os.path.lexists(path):
         return
     if path.is_dir() and not path.is_symlink():
-        raise UsageError(f"the sheet must be written to a file, but {path} is a folder. Name another with -o.")
+        raise UsageError(f"the sheet must be written to a file, but {path} is a folder. Choose another path with -o.")
     if not force and not _is_sheet(path):
         raise UsageError(
-            f"{path} must be a new file or an earlier sheet, but is neither. Name another with -o, or add --force."
+            f"{path} must be a new file or an earlier sheet, but is neither. Choose another path with -o, or add "
+            "--force."
         )
 
 
@@ -139,7 +140,7 @@ def _is_sheet(path: Path) -> bool:
 
 
 def _spread(total: int, count: int) -> np.ndarray:
-    """Returns up to `count` of the places 0 to `total - 1`, evenly chosen."""
+    """Returns up to `count` evenly spaced indices from 0 to `total - 1`."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
@@ -151,11 +152,11 @@ def _load_font() -> Any:
 
 
 def _write(draw: ImageDraw.ImageDraw, font: Any, at: tuple[int, int], text: str, width: int = _TEXT_WIDTH - 8) -> None:
-    """Writes one line, cut where it is too wide; characters that cannot be shown are written as escapes."""
+    """Draws one line of text, truncated if it is too wide. Characters that cannot be shown are escaped."""
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     try:
         draw.textlength(text, font=font)
-    except UnicodeEncodeError:  # the font without FreeType knows Latin letters alone
+    except UnicodeEncodeError:  # the font without FreeType has only Latin letters
         text = text.encode("ascii", errors="backslashreplace").decode()
     if draw.textlength(text, font=font) > width:
         while text and draw.textlength(f"{text}...", font=font) > width:

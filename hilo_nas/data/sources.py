@@ -1,4 +1,4 @@
-"""What `--data` may name, told without torch: which kind of source it is, its name, and whether it has changed."""
+"""Sources that `--data` may name: their kind, their name, and a fingerprint of their files. Does not import torch."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 TORCH_DATASETS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist", "imagenet", "places365")
-"""Names that `torch/` takes; each has a training split and a list of class names in torchvision."""
+"""Data sets that `torch/` supports. Each has a training split and a list of class names in torchvision."""
 
 _RULES = "classes and splits, 2"
-"""Version of the rules by which folders and files name classes and splits; a set read by others is read anew."""
+"""Version of the rules that find classes and splits in names. Sets read by other rules are read again."""
 
 _GLYPHS = ("digits", "torch/mnist", "torch/kmnist", "torch/qmnist")
 _FORMS = (
@@ -46,24 +46,25 @@ _FORMS = (
 
 
 Layout = Literal["folders", "label files", "rows", "calls"]
-"""Where classes stand: in names of folders, in files beside the images, in a column, or in what a library or function
-returns."""
+"""Location of the classes: folder names, files next to images, a column, or the results of a library or function."""
 
 
 class Sample(NamedTuple):
-    """One image as the source gives it."""
+    """One image of a source."""
 
     class_name: str
     member: str
-    """Where the image lies inside the source; what an error message names, and what groups are told by."""
+    """Path of the image inside the source. Error messages name it, and groups are defined by it."""
     content: bytes | Image.Image | np.ndarray | Exception
-    """The file's bytes, or the decoded image where the source does not give them (an array is (H, W) or (H, W, 1|3)),
-    or why this one cannot be read."""
+    """Bytes of the file, or the decoded image, or the error that occurred.
+
+    An image is decoded if the source gives no bytes. An array is (H, W) or (H, W, C) with C = 1 or 3.
+    """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """An opened source: its images, read once, in no particular order."""
+    """An opened source. Its images are read once, in any order."""
 
     samples: Callable[[], Iterator[Sample]]
     """Reads the images one after the other.
@@ -72,39 +73,40 @@ class Source:
         DataError: A file cannot be read.
     """
     total: int | None
-    """Images to come; None where the source does not know."""
+    """Number of images. None if it is unknown."""
     class_counts: dict[str, int] | None
-    """Images per class, where that is known before they are read."""
+    """Number of images per class. None if it is unknown before the images are read."""
     left_out: tuple[str, ...] = ()
-    """Warnings: one sentence for each part of the source that is not used."""
+    """Warnings, one sentence for each part of the source that is not used."""
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Number of files passed over because they are no images, by ending; `special` counts pipes, sockets and devices.
+    """Number of skipped files that are not images, by extension. `special` counts pipes, sockets and devices.
 
-    What the operating system leaves behind and hidden files are not counted."""
+    Hidden files and files that operating systems create are not counted.
+    """
     split: str = ""
-    """How the training images were chosen, in one sentence; empty where the source has one split."""
+    """One sentence about how the training images were chosen. Empty if the source has one split."""
     class_level: str = ""
-    """Which folders name a class, in one sentence; empty where no folder does."""
+    """One sentence about the folders that name the classes. Empty if no folder does."""
     layout: Layout = "calls"
-    """Where the classes of the images stand."""
+    """Location of the classes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceSpec:
-    """A source as the user named it."""
+    """A source that the user named."""
 
     kind: str
     """`digits`, `folder`, `archive`, `table`, `torch`, `hfds`, `wds` or `function`."""
     text: str
-    """The user's own words."""
+    """The source in the user's words."""
     path: Path | None = None
-    """The file or folder that holds it, or defines its function; None where it has no place of its own."""
+    """File or folder of the source, or file that defines its function. None if it has no path."""
     dataset: str | None = None
-    """The data set's name after the prefix, or the function's."""
+    """Name of the data set after the prefix, or of the function."""
 
     @property
     def name(self) -> str:
-        """The name for tables and records; never a local path."""
+        """Name for tables and records. Never a local path."""
         if self.kind == "function":
             return plugins.name_of(self.text)
         if self.kind == "torch" or (self.kind == "hfds" and self.path is None):
@@ -114,17 +116,17 @@ class SourceSpec:
 
     @property
     def hflip(self) -> bool:
-        """Whether images of this source may be mirrored, as far as its name tells: not digits and letters."""
+        """True if images of this source may be mirrored, judging by its name. False for digits and letters."""
         return self.name not in _GLYPHS
 
 
 def parse_source(text: str) -> SourceSpec:
-    """Returns what the user's words name; `torch/NAME:DIR` says where torchvision's files lie (default `data`).
+    """Returns the source that a text names. `torch/NAME:DIR` sets the folder of torchvision's files (default `data`).
 
     Raises:
-        DataError: Nothing of that name exists.
-        NotFoundError: There is no such file or module, for a function.
-        UsageError: The function's module has no file of Python.
+        DataError: There is no such source.
+        NotFoundError: The file or module of a function does not exist.
+        UsageError: The module of the function has no Python file.
     """
     if plugins.is_plugin(text) and not _exists(Path(text), text):
         function = text.rpartition(":")[2]
@@ -137,12 +139,12 @@ def parse_source(text: str) -> SourceSpec:
         dataset, _, folder = rest.partition(":")
         dataset = dataset.lower()
         if dataset not in TORCH_DATASETS:
-            hint = _near(dataset, TORCH_DATASETS, "torch/")
+            hint = _suggest(dataset, TORCH_DATASETS, "torch/")
             raise DataError(f"torch/ takes {', '.join(TORCH_DATASETS)}, but got {dataset!r}.{hint}")
         return SourceSpec(kind="torch", text=text, dataset=dataset, path=_existing(folder or "data", text))
     if prefix == "hfds":
         if not rest:
-            raise DataError("hfds/ wants the name of a Hugging Face data set, for instance hfds/uoft-cs/cifar10")
+            raise DataError("hfds/ needs the name of a Hugging Face data set, for example hfds/uoft-cs/cifar10")
         folder_of_it = Path(rest).expanduser()
         return SourceSpec(
             kind="hfds", text=text, dataset=rest, path=folder_of_it.resolve() if folder_of_it.is_dir() else None
@@ -153,17 +155,17 @@ def parse_source(text: str) -> SourceSpec:
 
 
 def absolute_source(text: str) -> str:
-    """Returns words that name the same source from any working directory: its file or folder in full, links resolved.
+    """Returns a text that names the same source from any working directory, with an absolute path and resolved links.
 
     For a function, see `hilo_nas.plugins.absolute`.
 
-    A name that is no path (`digits`, `hfds/NAME`) stays as it is, and means what `parse_source` takes it for, whatever
-    lies in the working directory: `digits` is built in (a folder is `./digits`), `hfds/DIR` a folder where it exists.
+    A name without a path (`digits`, `hfds/NAME`) is returned unchanged. It means the same in every working directory:
+    `digits` is the built-in data set (a folder would be `./digits`), and `hfds/DIR` is a folder if it exists.
 
     Raises:
-        DataError: Nothing of that name exists.
-        NotFoundError: There is no such file or module, for a function.
-        UsageError: The function's module has no file of Python.
+        DataError: There is no such source.
+        NotFoundError: The file or module of a function does not exist.
+        UsageError: The module of the function has no Python file.
     """
     spec = parse_source(text)
     if spec.path is None:
@@ -179,12 +181,12 @@ def _parse_path(text: str) -> SourceSpec:
     path = _existing(text, text)
     if path.is_dir():
         try:
-            next(path.iterdir(), None)  # Refused here, where the folder may not be listed.
+            next(path.iterdir(), None)  # Fails here if the folder cannot be listed.
         except OSError as error:
             raise DataError(f"{text} cannot be read: {error}") from error
         return SourceSpec(kind="folder", text=text, path=path)
     if path.suffix == ".py":
-        raise DataError(f"a file of Python must be given with a function in it, {text}:FUNCTION, but got {text}")
+        raise DataError(f"a Python file must be given with the name of a function, {text}:FUNCTION, but got {text}")
     if not path.is_file():
         raise DataError(f"a source must be a folder or a regular file, but {text} is neither")
     if archive_stem(path.name):
@@ -192,8 +194,8 @@ def _parse_path(text: str) -> SourceSpec:
     if path.suffix.lower() in (".parquet", ".arrow"):
         return SourceSpec(kind="table", text=text, path=path)
     raise DataError(
-        f"a data file must end in {', '.join(ARCHIVE_ENDINGS)} or .parquet, but got {text}. Unpack it, and give the "
-        f"folder; a source is {_FORMS}."
+        f"a data file must end in {', '.join(ARCHIVE_ENDINGS)} or .parquet, but got {text}. Unpack it and use the "
+        f"folder. A source is {_FORMS}."
     )
 
 
@@ -201,18 +203,18 @@ def _existing(folder: str, text: str) -> Path:
     """Returns the path with links resolved.
 
     Raises:
-        DataError: It does not exist; with the nearest name that does.
+        DataError: It does not exist. The message suggests a similar name.
     """
     path = Path(folder).expanduser()
     if not folder or not _exists(path, text):
         hint = ""
         if text == folder:
-            hint = _near(text.lower().replace("-", ""), TORCH_DATASETS, "torch/") or _near(text, ("digits",))
+            hint = _suggest(text.lower().replace("-", ""), TORCH_DATASETS, "torch/") or _suggest(text, ("digits",))
         if not hint and folder and path.parent.is_dir():
             siblings = [entry.name for entry in path.parent.iterdir()]
-            hint = _near(path.name, siblings, f"{path.parent}/" if path.parent.name else "")
+            hint = _suggest(path.name, siblings, f"{path.parent}/" if path.parent.name else "")
         if text.lower().startswith("torch/") and not hint:
-            hint = " Name the folder that holds torchvision's files: torch/NAME:DIR."
+            hint = " Add the folder of torchvision's files: torch/NAME:DIR."
         raise DataError(f"no data at {folder!r}: no such file or folder.{hint} A source is {_FORMS}.")
     return path.resolve()
 
@@ -220,25 +222,25 @@ def _existing(folder: str, text: str) -> Path:
 def _exists(path: Path, text: str) -> bool:
     try:
         return path.exists()
-    except OSError as error:  # a name that is longer than the file system takes, a folder that may not be entered
+    except OSError as error:  # the name is too long, or a folder may not be entered
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise DataError(f"no data at {shown!r}: {error.strerror}. A source is {_FORMS}.") from error
 
 
-def _near(name: str, known: list[str] | tuple[str, ...], prefix: str = "") -> str:
+def _suggest(name: str, known: list[str] | tuple[str, ...], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     return f" Did you mean {prefix}{close[0]}?" if close else ""
 
 
 def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
-    """Returns a hash of what the file system says: absolute path, and every file's size and time of change.
+    """Returns a hash of the absolute path and of the size and modification time of every file.
 
-    Reads no image; one `stat` per file. A data set of the Hugging Face hub is known by its name alone, a function by
-    its file's content; what it reads is not looked at.
+    Reads no image, and calls `stat` once per file. A data set of the Hugging Face hub is identified only by its name,
+    and a function only by the content of its file. Files that the function reads are not checked.
 
     Raises:
         DataError: The folder cannot be listed.
-        UsageError: A function's file cannot be read.
+        UsageError: The file of a function cannot be read.
     """
     lines = [spec.kind, spec.dataset or "", str(spec.path or "")]
     if spec.path is not None:
@@ -251,14 +253,14 @@ def read_fingerprint(spec: SourceSpec, options: ReadOptions = DEFAULTS) -> str:
     elif spec.path is not None:
         try:
             lines += sorted(_stat_lines(spec.path))
-            lines += sorted(image_endings())  # More files count once Pillow or an addition to it reads them.
+            lines += sorted(image_endings())  # More files are images if a newer Pillow or a plugin reads them.
         except OSError as error:
             raise DataError(f"{spec.text} cannot be read: {error}") from error
     return hashlib.sha256("\0".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def list_files(spec: SourceSpec) -> list[str]:
-    """Returns the files that a source is read from; none where it is a function, built in or on a hub.
+    """Returns the files of a source. Empty for functions, the built-in data set and data sets of a hub.
 
     Raises:
         OSError: A folder cannot be listed.
@@ -273,12 +275,12 @@ def _stat_lines(path: Path) -> Iterator[str]:
         stat = path.stat()
         yield f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"
         return
-    # A class without images is told, until its folder is filled or removed.
+    # An empty class folder gives a warning until it is filled or removed.
     yield from (f"{path}/{name}\0empty" for name in list_empty(path))
     for name, entry in walk_files(path):
         try:
             stat = entry.stat()
-        except OSError:  # A link that leads nowhere; it matters only where an image is wanted of it.
+        except OSError:  # A broken link matters only if it has the name of an image.
             yield f"{path}/{name}\0gone"
         else:
             yield f"{path}/{name}\0{stat.st_size}\0{stat.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Which images of a source train and which class each is of, told by the folders that they lie in."""
+"""Selection of the training images of a source and their classes, by the folders that hold them."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ Folders = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What of a source trains."""
+    """Selection of the training images of a source."""
 
     classes: Mapping[int, str]
-    """Class of each training image by its place in the list that was given."""
+    """Class of each training image, by its index in the given list."""
     split: str
-    """One sentence on the choice of the training images; empty where there is nothing to choose."""
+    """One sentence about how the training images were chosen. Empty if there was no choice."""
     class_level: str
-    """Which folders name a class, in one sentence."""
+    """One sentence about the folders that name the classes."""
     left_out: tuple[str, ...]
-    """Warnings: parts that are not used though they bear no split's name."""
+    """Warnings about parts that are left out although their names are not those of held-out splits."""
     depth: int = 0
-    """Number of folders above those that name the classes."""
+    """Number of folder levels above the classes."""
 
 
 def choose_training(
     text: str, folders: Sequence[Folders], n_outer: Sequence[int], class_from: str | None = None
 ) -> Choice:
-    """Returns the images that may be trained on, with their classes.
+    """Returns the training images with their classes.
 
-    A folder is a split, and not a class, where both its name and its place agree: it holds class folders, and its
-    neighbors are splits as well, or classes that it holds too. Splits inside class folders count.
+    A folder is a split, and not a class, if its name and its position agree. It must hold class folders. The folders
+    next to it must also be splits, or have the names of its class folders. Splits inside class folders count too.
 
     Args:
         text: The source in the user's words.
         folders: Folders of each image, the outermost first.
-        n_outer: Number of leading folders that are never classes (an archive and the folders around it), per image.
+        n_outer: Number of leading folders of each image that are never classes (an archive and the folders above it).
         class_from: See `ReadOptions`.
 
     Raises:
@@ -71,7 +71,7 @@ def choose_training(
 
 
 def choose_labelled(text: str, folders: Sequence[Folders], labels: Sequence[str]) -> Choice:
-    """Returns the images that may be trained on where labels come from elsewhere and folders tell splits alone.
+    """Returns the training images if labels come from elsewhere and folders only define splits.
 
     Raises:
         DataError: There are only held-out splits.
@@ -94,19 +94,19 @@ def _describe_level(rest: Mapping[int, Folders], dropped: Sequence[str], class_f
         return f"classes are the innermost folders{below}, such as {deepest.rpartition('/')[2]} of {deepest}"
     return (
         f"classes are the first folder level{below}; images lie {depth} levels deep, such as in {deepest} "
-        "(data.class_from=path makes each path a class, data.class_from=last each innermost folder)"
+        "(set data.class_from=path to make each path a class, or data.class_from=last to use the innermost folders)"
     )
 
 
 class _Descent:
-    """The way from the source's folder down to the level of the classes."""
+    """Search from the folder of the source down to the level of the classes."""
 
     def __init__(self, text: str, folders: Sequence[Folders], n_outer: Sequence[int]) -> None:
         self.text = text.rstrip("/")
         self.rest = {place: parts for place, parts in enumerate(folders) if parts}
-        """Folders that are left of each image that trains."""
+        """Remaining folders of each training image."""
         self.dropped: list[str] = []
-        """Folders that all training images lie in, as long as they are the same."""
+        """Folders that contain all training images, from the top."""
         self.warnings: list[str] = []
         self._n_outer = n_outer
         self._depth = 0
@@ -114,9 +114,9 @@ class _Descent:
         self._held: dict[str, int] = {}
         self._kept: list[str] = []
         self._is_chosen = role_of(self.text.rpartition("/")[2]) == "held"
-        """Whether the user named a held-out split itself; then what lies in it is read."""
+        """True if the user named a held-out split itself. Then its images are read."""
         if loose := len(folders) - len(self.rest):
-            verbs = agree(loose, "lies in no class folder and is", "lie in no class folder and are")
+            verbs = agree(loose, "is in no class folder and is", "are in no class folder and are")
             self.warnings.append(f"{count_of(loose, 'image')} of {text} {verbs} left out")
         self._leave_masks()
 
@@ -126,35 +126,35 @@ class _Descent:
             pass
         if not self.rest and not self._held:
             raise DataError(
-                f"the images of {self.text} lie in no class folder. Move them into one subfolder per class, or name "
-                "their classes in a function (--data FILE.py:FUNCTION)"
+                f"the images of {self.text} must be in class folders. Move them into one subfolder per class, or "
+                "define their classes in a function (--data FILE.py:FUNCTION)"
             )
         if not self.rest:
             held = ", ".join(self._held)
             path = "/".join([self.text, *self.dropped, next(iter(self._held))])
-            # What lies in an archive or on a hub has no path.
+            # Data in an archive or on a hub has no path.
             has_path = not (only_outer or any(self._n_outer) or archive_stem(self.text))
             raise DataError(
-                f"{self.text} holds no training images, only {held}, which a search never reads. To train on one, name "
-                f"it itself{f': {path}' if has_path else ''}."
+                f"{self.text} must hold training images, but has only {held}, which a search never reads. To train on "
+                f"it, name the split itself{f': {path}' if has_path else ''}."
             )
 
     @property
     def depth(self) -> int:
-        """Number of levels that were entered."""
+        """Number of levels above the current one."""
         return self._depth
 
     def check_level(self) -> None:
-        """Checks whether the classes may be another level of folders, and warns of it.
+        """Checks if another level of folders may be the classes. If so, adds a warning.
 
         Raises:
-            DataError: They are more likely to be.
+            DataError: Another level is as likely.
         """
         if warning := find_crossed("/".join([self.text, *self.dropped]), self._children()):
             self.warnings.append(warning)
 
     def leave_held_within(self) -> None:
-        """Leaves out held-out splits above the innermost folders, and those beside deeper folders."""
+        """Leaves out held-out splits above the innermost folders, and those next to deeper folders."""
         is_deep = any(len(parts) > 1 for parts in self.rest.values())
         for place, parts in list(self.rest.items()):
             above = parts[:-1] or (parts if is_deep else ())
@@ -164,7 +164,7 @@ class _Descent:
         self._kept = []
 
     def _leave_masks(self) -> None:
-        """Leaves out masks and labels that lie as images beside the images: `masks/cat` beside `images/cat`."""
+        """Leaves out masks and labels that are stored as images, such as `masks/cat` next to `images/cat`."""
         siblings: dict[Folders, set[str]] = {}
         for parts in {*self.rest.values()}:
             for depth, name in enumerate(parts):
@@ -177,29 +177,29 @@ class _Descent:
                 del self.rest[place]
         if counts:
             named = listed(["/".join(path) for path in sorted(counts)])
-            where = f"{named} of {self.text}, beside a folder of images"
+            where = f"{named} of {self.text}, next to a folder of images"
             self.warnings.append(f"left out as masks: {sum(counts.values()):,} in {where}")
 
     def describe_split(self) -> str:
-        """Returns the sentence about what trains and what is left out."""
+        """Returns the sentence about training splits, splits left out, and folders that count as classes."""
         parts = [f"{name} ({count_of(count, 'image')})" for name, count in self._held.items()]
         out = f"{listed(parts)} {agree(len(parts), 'is', 'are')} left out" if parts else ""
-        trains = f"{listed(self._training)} {agree(len(self._training), 'trains', 'train')}"
+        used = f"{listed(self._training)} {agree(len(self._training), 'is', 'are')} used for training"
         counts_as = ("counts as a class, not as a split", "count as classes, not as splits")
         doubt = f"{listed(self._kept)} {agree(len(self._kept), *counts_as)}"
         return "; ".join(
-            sentence for sentence, holds in ((trains, self._training), (out, parts), (doubt, self._kept)) if holds
+            sentence for sentence, holds in ((used, self._training), (out, parts), (doubt, self._kept)) if holds
         )
 
     def _children(self) -> dict[str, list[Folders]]:
-        """Returns the folders of the present level, with what is left below each."""
+        """Returns the folders of the current level, with the remaining folders of the images in each."""
         children: dict[str, list[Folders]] = {}
         for parts in self.rest.values():
             children.setdefault(parts[0], []).append(parts[1:])
         return children
 
     def _enter(self, names: set[str]) -> None:
-        """Goes one level down, into these folders alone."""
+        """Enters these folders of the current level and drops the others."""
         chosen = {place: parts[1:] for place, parts in self.rest.items() if parts[0] in names}
         self.rest = {place: parts for place, parts in chosen.items() if parts}
         if loose := len(chosen) - len(self.rest):
@@ -217,9 +217,9 @@ class _Descent:
             self._held[name] = self._held.get(name, 0) + len(children[name])
 
     def _pass_outer(self) -> bool:
-        """Passes a level of archives that hold class folders: their names tell splits and shards, never classes.
+        """Skips a level of archives that hold class folders. Their names are splits or shards, never classes.
 
-        Images that lie above it stay, unless the level has a training split.
+        Images above the level are kept, unless the level has a training split.
         """
         above = {place: parts for place, parts in self.rest.items() if self._n_outer[place] <= self._depth}
         if len(above) == len(self.rest):
@@ -234,7 +234,7 @@ class _Descent:
             chosen = [name for name in children if roles[name] == "held"]
         self._take(chosen, children, is_named=bool(train))
         if above and train:
-            verbs = agree(len(above), "lies beside its splits and is", "lie beside its splits and are")
+            verbs = agree(len(above), "is next to its splits and is", "are next to its splits and are")
             self.warnings.append(f"{count_of(len(above), 'image')} of {self.text} {verbs} left out")
         elif above:
             self.rest = dict(sorted((self.rest | above).items()))
@@ -242,7 +242,7 @@ class _Descent:
         return True
 
     def _unwrap(self) -> bool:
-        """Enters the only folder of a level, unless it holds the images itself."""
+        """Enters the only folder of a level, unless it holds the images directly."""
         children = self._children()
         if len(children) > 1 or not any(next(iter(children.values()))):
             return False
@@ -256,7 +256,7 @@ class _Descent:
         return True
 
     def _split(self) -> bool:
-        """Enters the training splits of a level that holds splits."""
+        """Enters the training splits of a level with splits."""
         children = self._children()
         by_role: dict[str | None, list[str]] = {}
         for name in children:
@@ -270,7 +270,7 @@ class _Descent:
         if train and not others:
             if not deep & {*train}:
                 raise DataError(
-                    f"the splits of {self.text} hold images directly; one subfolder per class must lie between"
+                    f"the splits of {self.text} must have one subfolder per class, but hold images directly"
                 )
             self._take(train, children, is_named=True)
         elif train and deep & {*train} and (held or self._outweighs(train, others, children)):
@@ -288,9 +288,10 @@ class _Descent:
         return True
 
     def _are_classes(self, train: list[str], held: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
-        """Returns True where folders named like splits are classes with their own words (freight train, city train).
+        """Returns True if folders with names like splits are classes because of their other words.
 
-        Not where they hold class folders of the same names, or where some are for training and others for testing.
+        For example, `freight train` and `city train` are classes. They are not if they hold class folders of the same
+        names, or if some are for training and others for testing.
         """
         names = [*train, *held]
         own = [own_words(name) for name in names]
@@ -302,7 +303,7 @@ class _Descent:
         return not any(words_of(name) for name in set.intersection(*below))
 
     def _outweighs(self, train: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
-        """Returns True where a folder named for training, amid folders without a split's name, is no class."""
+        """Returns True if a folder with the name of a training split is no class, although others have no such name."""
         below = {path[0] for name in train for path in children[name] if path}
         if len(below) < 2:
             return False
@@ -314,9 +315,9 @@ class _Descent:
         return not any(beside) and sum(len(children[name]) for name in train) > len(beside)
 
     def _are_twins(self, named: list[str], others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
-        """Returns True for two folders, one of them named as a split, that hold the same class folders: train, unseen.
+        """Returns True for two folders with the same class folders if only one has the name of a split: train, unseen.
 
-        Numbers are no class folders: `bus/2021`, `train/2021`.
+        Numbers do not count as class folders: `bus/2021`, `train/2021`.
         """
         if len(named) != 1 or len(others) != 1 or own_words(named[0]):
             return False
@@ -326,7 +327,7 @@ class _Descent:
     def _is_part(
         self, name: str, others: list[str], plain: list[str], children: Mapping[str, Sequence[Folders]]
     ) -> bool:
-        """Returns True where a folder named for testing, amid classes, is none of them."""
+        """Returns True if a folder with the name of a held-out split, next to classes, is not a class."""
         paths = children[name]
         if self._are_twins([name], others, children) or self._is_alike(name, others, children):
             return True
@@ -337,7 +338,7 @@ class _Descent:
         return bool(below & {*others}) or is_deeper or others == plain
 
     def _is_alike(self, name: str, others: list[str], children: Mapping[str, Sequence[Folders]]) -> bool:
-        """Returns True where all others hold the class folders of one: left, right, test; or are numbered: fold1."""
+        """Returns True if all others hold the class folders of this one (left, right, test) or are numbered (fold1)."""
         inner = [{path[0] for path in children[other] if path} for other in others]
         below = {path[0] for path in children[name] if path}
         if not below or not all(len(names) > 1 and below <= names for names in inner):
@@ -347,11 +348,11 @@ class _Descent:
         return is_named or (are_numbered and len({tuple(words_of(other)) for other in others}) == 1)
 
     def _split_below(self) -> bool:
-        """Looks for splits inside the folders of this level: those of one data set amid others, or of each class."""
+        """Looks for splits inside the folders of this level: those of one data set, or those of each class."""
         children = self._children()
         inner = {name: {path[0] if path else "" for path in paths} for name, paths in children.items()}
         roles = {name: {role_of(folder) for folder in folders} for name, folders in inner.items()}
-        # A training and a held-out split in one folder are enough; without the latter, nothing else may lie there.
+        # A folder with a training and a held-out split is enough. Without a held-out split, it must hold nothing else.
         holders = {
             name
             for name in children
@@ -366,7 +367,7 @@ class _Descent:
             self._enter(holders)
             return True
         is_split = len({name for holder in holders for name in inner[holder]}) > 1
-        # One class alone may hold splits, if it holds both.
+        # A single class may hold splits only if it holds both.
         if not is_split or (len(holders) == 1 and len(children) > 1 and not roles[next(iter(holders))] >= _BOTH):
             return False
         self._split_classes(holders)
@@ -387,12 +388,12 @@ class _Descent:
         self.rest = kept
 
     def _take(self, chosen: list[str], children: Mapping[str, Sequence[Folders]], is_named: bool = False) -> None:
-        """Enters the chosen splits and notes the others."""
+        """Enters the chosen splits and counts the others as left out."""
         lost = [name for name in children if name not in chosen]
         self._leave_out(lost, children)
         if chosen:
             odd = [name for name in lost if role_of(name, [*children]) in (None, "plain")]
-            self.warnings += [f"{self._sized(name, children)} is no split: left out" for name in odd]
+            self.warnings += [f"{self._sized(name, children)} is not a split: left out" for name in odd]
         if is_named:
             self._training = chosen
         self._enter({*chosen})

@@ -1,4 +1,4 @@
-"""Samples of a source's bytes, which tell that files changed although their sizes and times did not."""
+"""Samples of the bytes of a source, to detect changes that leave sizes and modification times equal."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from collections.abc import Iterable, Sequence
 __all__ = ["find_changed", "take_samples"]
 
 _FILES = 64
-"""Files looked at; of fewer, more blocks each."""
+"""Maximum number of sampled files. If there are fewer, more blocks of each are sampled."""
 _BLOCKS = 4
-"""Blocks looked at per file, at least."""
+"""Minimum number of sampled blocks per file."""
 _BLOCK_BYTES = 16384
 
 
 def take_samples(files: Iterable[str], seed: str) -> list[list[str | int]]:
-    """Returns for blocks of some files: path, first byte and hash.
+    """Returns the path, offset and hash of each sampled block.
 
     Args:
-        files: The source's files.
-        seed: Which of them are looked at, where they are many.
+        files: Files of the source.
+        seed: Seed for the choice of files if there are many.
     """
-    draw, known = random.Random(seed), sorted(files)
-    chosen = known if len(known) <= _FILES else draw.sample(known, _FILES)
+    generator, ordered = random.Random(seed), sorted(files)
+    chosen = ordered if len(ordered) <= _FILES else generator.sample(ordered, _FILES)
     n_blocks = max(_BLOCKS, _FILES // max(len(chosen), 1))
     samples: list[list[str | int]] = []
     for file in chosen:
@@ -35,7 +35,7 @@ def take_samples(files: Iterable[str], seed: str) -> list[list[str | int]]:
             if not stat.S_ISREG(status.st_mode):
                 continue
             last = max(status.st_size - _BLOCK_BYTES, 0)
-            # A file that is shorter than its blocks is read as a whole.
+            # If a file is shorter than its blocks, all of it is read.
             step = max(last / max(n_blocks - 1, 1), _BLOCK_BYTES)
             starts = sorted({min(int(step * i), last) for i in range(n_blocks)})
             samples += [[file, start, _digest(file, start)] for start in starts]
@@ -43,7 +43,7 @@ def take_samples(files: Iterable[str], seed: str) -> list[list[str | int]]:
 
 
 def find_changed(samples: Sequence[Sequence[str | int]]) -> str | None:
-    """Returns a file whose bytes differ from its samples, or None; files that cannot be read are passed over."""
+    """Returns a file whose bytes differ from its samples, or None. Files that cannot be read are skipped."""
     for file, start, digest in samples:
         with contextlib.suppress(OSError):
             if _digest(str(file), int(start)) != digest:

@@ -1,7 +1,8 @@
-"""Values of files of more than 8 bits per channel, as they are stored.
+"""Readers for the stored values of image files of more than 8 bits per channel.
 
-Pillow converts many such files to 8 bits by itself, and multiplies or inverts the values of others. Their values are
-read here a second time; a file whose values cannot be had is refused, because a cut one would pass for a whole one.
+Pillow converts many such files to 8 bits, and multiplies or inverts the values of others. This module reads the
+original values. A file without readable values raises an error, because its truncated values would look like complete
+ones.
 """
 
 from __future__ import annotations
@@ -22,44 +23,47 @@ from hilo_nas.errors import DataError
 __all__ = ["TIFF_HEADS", "Reader", "describe_tiff", "find_reader", "read_deep"]
 
 Reader = Callable[[Image.Image], np.ndarray]
-"""Returns (H, W, C; C from 1 to 4, the last of an even number is alpha), given the image as Pillow loaded it."""
+"""Function that returns the values, (H, W, C) with C from 1 to 4, given the image that Pillow loaded.
+
+If C is even, the last channel is alpha.
+"""
 
 _RAWMODE = re.compile(r"(LA|RGB|RGBX|RGBA|RGBa|CMYK);16([BLN])")
-"""Pillow's raw modes that drop the low byte of each value."""
+"""Raw modes of Pillow that drop the low byte of each value."""
 _LOW_BYTES = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""The byte order under which Pillow takes the low byte for the high one."""
+"""Byte order that makes Pillow read the low byte as if it were the high byte."""
 _GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Modes in which Pillow keeps more than 8 bits."""
-_WAY_OUT = "a PNG or TIFF of 16 bits, grey or RGB, or read it with a function, FILE.py:FUNCTION"
+_WAY_OUT = "a 16-bit PNG or TIFF, gray or RGB, or read it with a function, FILE.py:FUNCTION"
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""First bytes of a TIFF, and of a BigTIFF."""
+"""First bytes of TIFF and BigTIFF files."""
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
 _OFFSETS, _BYTE_COUNTS = (273, 324), (279, 325)
 _LAYOUT = (256, 257, 259, 266, 274, 278, 317, 322, 323)
-"""Tags of a TIFF that say how and where its values lie: sides, compression, orientation, strips and tiles."""
+"""TIFF tags about the form and location of the values: sides, compression, orientation, strips and tiles."""
 
 
 def find_reader(image: Image.Image, content: bytes) -> Reader | None:
-    """Returns what reads the values of a file where Pillow's are not all there is; None where they are.
+    """Returns a reader of the stored values, or None if Pillow's values are complete.
 
     Args:
-        image: The image, opened and not yet loaded.
+        image: The image, opened but not yet loaded.
         content: Its file.
 
     Raises:
-        DataError: The file stores more bits per channel than can be read; says what to do.
+        DataError: The file stores more bits per channel than can be read. The message names a solution.
     """
     find = {"TIFF": _find_tiff, "PPM": _find_pnm, "JPEG2000": _find_jpeg2000, "SGI": _find_sgi}.get(image.format or "")
     return find(image, content) if find else _find_colours(image, content)
 
 
 def read_deep(image: Image.Image, reader: Reader | None) -> DeepValues | None:
-    """Returns the values of an image of more than 8 bits, or None where it has no more.
+    """Returns the values of an image of more than 8 bits, or None for other images.
 
     Args:
-        image: The image, loaded.
-        reader: `find_reader` of the image before it was loaded.
+        image: The loaded image.
+        reader: Result of `find_reader` before the image was loaded.
     """
     if reader is None and image.mode not in _GREY:
         return None
@@ -79,18 +83,18 @@ def read_deep(image: Image.Image, reader: Reader | None) -> DeepValues | None:
 
 
 def _is_same(values: np.ndarray, plain: np.ndarray) -> bool:
-    """Returns whether values, (H, W, C), are those of Pillow, or have them as their high bytes."""
+    """Returns True if the values, (H, W, C), or their high bytes, equal those of Pillow."""
     if plain.dtype == np.uint8:
         values = values >> 8
     return np.array_equal(values.reshape(-1), plain.reshape(-1))
 
 
 def _refuse(bits: int) -> DataError:
-    return DataError(f"it stores {bits} bits per channel, of which Pillow reads 8: convert it to {_WAY_OUT}")
+    return DataError(f"the file stores {bits} bits per channel, but Pillow reads 8: convert it to {_WAY_OUT}")
 
 
 def _find_colours(image: Image.Image, content: bytes) -> Reader | None:
-    """Finds the raw mode that drops low bytes, in PNG and TIFF."""
+    """Returns a reader for raw modes that drop low bytes, in PNG and TIFF."""
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ()
     rawmode = args if isinstance(args, str) else args[0] if args else ""
@@ -107,7 +111,7 @@ def _find_colours(image: Image.Image, content: bytes) -> Reader | None:
 
     def read(loaded: Image.Image) -> np.ndarray:
         if kind == "LA":
-            # Four bytes of grey and alpha are read as if they were four channels.
+            # Reads the four bytes of gray and alpha as four channels.
             four = decode("RGBA")
             grey: np.ndarray = four[..., 0::2] << 8 | four[..., 1::2]
             return grey
@@ -124,19 +128,19 @@ def _replaced(args: Any, rawmode: str) -> Any:
 
 
 def _unmultiply(values: np.ndarray) -> np.ndarray:
-    """Returns colours, (H, W, 4; uint16), that are no longer multiplied by their alpha."""
+    """Returns colors, (H, W, 4; uint16), that are no longer multiplied by alpha."""
     whole = values.astype(np.float64)
     colours = np.rint(whole[..., :3] * 65535 / np.maximum(whole[..., 3:], 1)).clip(0, 65535)
     return np.concatenate([colours.astype(np.uint16), values[..., 3:]], axis=2)
 
 
 def _to_rgb(inks: np.ndarray) -> np.ndarray:
-    """Returns (H, W, 3; uint16) of cyan, magenta, yellow and black, as Pillow converts those of 8 bits."""
+    """Returns RGB values, (H, W, 3; uint16), of cyan, magenta, yellow and black. Uses Pillow's formula for 8 bits."""
     light = 65535 - inks.astype(np.float64)
     return np.rint(light[..., :3] * light[..., 3:] / 65535).astype(np.uint16)
 
 
-# TIFF.
+# TIFF
 
 
 def _find_tiff(image: Any, content: bytes) -> Reader | None:
@@ -146,7 +150,7 @@ def _find_tiff(image: Any, content: bytes) -> Reader | None:
         return None
     if tags.get(_PLANAR) == 2:
         planes = _find_planes(tags)
-        # Pillow takes letters of the raw mode for those of the planes, which is right for 8 bits only.
+        # Pillow takes letters of the raw mode as names of the planes, which is correct only for 8 bits.
         is_raw = image.tile[0].codec_name == "raw"
         if len(planes) > 1:
             if bits != 16:
@@ -170,14 +174,14 @@ def _find_tiff(image: Any, content: bytes) -> Reader | None:
 
 
 def _unsigned(values: np.ndarray, bits: int, is_inverted: bool) -> np.ndarray:
-    """Returns values of unsigned integers; Pillow reads those of 32 bits as signed, and inverts only those of 8."""
+    """Returns values of unsigned integers. Pillow reads 32-bit ones as signed, and inverts only 8-bit ones."""
     if bits == 32:
         values = values.view(np.uint32)
     return values.dtype.type(2**bits - 1) - values if is_inverted else values
 
 
 def _find_planes(tags: Mapping[int, Any]) -> list[dict[int, tuple[int, ...]]]:
-    """Returns for each plane the tags of a grey image that holds it alone."""
+    """Returns the tags of a gray image for each plane."""
     n_planes = int(tags.get(_SAMPLES, 1))
     layout = {tag: _numbers(tags[tag]) for tag in (*_LAYOUT, *_OFFSETS, *_BYTE_COUNTS) if tag in tags}
     layout |= {tag: _numbers(tags[tag])[:1] for tag in (_BITS, _FORMAT) if tag in tags}
@@ -199,7 +203,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 def _read_planes(
     planes: list[dict[int, tuple[int, ...]]], content: bytes, prefix: bytes, mode: str, is_multiplied: bool
 ) -> np.ndarray:
-    """Returns (H, W, C), each plane read by Pillow from the file with a directory of that plane alone."""
+    """Returns the planes, (H, W, C). Pillow reads each from a file whose directory has only that plane."""
     values = []
     for plane in planes[: Image.getmodebands(mode)]:
         with Image.open(io.BytesIO(_with_directory(content, prefix, plane))) as image:
@@ -211,7 +215,7 @@ def _read_planes(
 
 
 def _with_directory(content: bytes, prefix: bytes, tags: Mapping[int, tuple[int, ...]]) -> bytes:
-    """Returns a TIFF whose header leads to a directory of these tags, all of them LONG, behind the old content."""
+    """Returns a TIFF with a new directory of these tags after the old content. All tags are of the type LONG."""
     order = "<" if prefix == b"II" else ">"
     start = len(content) + len(content) % 2
     after = start + 2 + 12 * len(tags) + 4
@@ -228,7 +232,7 @@ def _with_directory(content: bytes, prefix: bytes, tags: Mapping[int, tuple[int,
 
 
 def describe_tiff(content: bytes) -> str:
-    """Returns why a TIFF that Pillow does not identify cannot be read, and what to do."""
+    """Returns the reason why Pillow does not identify a TIFF, and a solution."""
     from PIL import TiffImagePlugin
 
     try:
@@ -239,20 +243,20 @@ def describe_tiff(content: bytes) -> str:
         bits, kind, samples = (_numbers(tags.get(tag, (1,))) for tag in (_BITS, _FORMAT, _SAMPLES))
         if 256 not in tags:
             return "the file is a damaged TIFF"
-    except Exception:  # Pillow raises what it meets in a broken directory.
+    except Exception:  # Pillow may raise any error for a broken directory.
         return "the file is a damaged TIFF"
     types = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
     found = f"{types.get(max(kind), 'values')} of {max(bits)} bits in {samples[0]} channel{'s' * (samples[0] != 1)}"
     found += ", white is zero" * (tags.get(_PHOTOMETRIC) == 0) + ", big-endian" * content.startswith(b"MM")
-    floats = "a TIFF of grey 32-bit floats, " if max(kind) == 3 else ""
-    return f"Pillow reads no TIFF of this form ({found}): convert it to {floats}{_WAY_OUT}"
+    floats = "a TIFF of gray 32-bit floats, " if max(kind) == 3 else ""
+    return f"Pillow does not read this type of TIFF ({found}): convert it to {floats}{_WAY_OUT}"
 
 
-# Other formats.
+# Other formats
 
 
 def _find_pnm(image: Any, content: bytes) -> Reader | None:
-    """Finds the greatest value that a PGM or PPM declares; Pillow stretches it to 255 or 65535."""
+    """Returns a reader for PGM and PPM files with a maximum above 255. Pillow would scale it to 255 or 65535."""
     decoder, _, offset, args = image.tile[0]
     greatest = args[-1] if decoder in ("ppm", "ppm_plain") and isinstance(args, tuple) else 0
     if not isinstance(greatest, int) or greatest <= 255:
@@ -268,7 +272,7 @@ def _find_pnm(image: Any, content: bytes) -> Reader | None:
         else:
             text = re.sub(rb"#[^\r\n]*", b" ", content[offset:]).split(maxsplit=count)[:count]
             values = np.array(text, dtype=np.int64)
-        # Grey as Pillow has it where nothing is stretched, at 65535.
+        # The dtype of gray images is Pillow's for a maximum of 65535, which it does not scale.
         kind = np.int32 if n_channels == 1 else np.uint16
         return values.astype(kind).reshape(loaded.height, loaded.width, n_channels)
 
@@ -276,14 +280,14 @@ def _find_pnm(image: Any, content: bytes) -> Reader | None:
 
 
 class _Component(NamedTuple):
-    """A channel of a JPEG 2000."""
+    """Channel of a JPEG 2000 file."""
 
     bits: int
     is_signed: bool
 
 
 def _find_jpeg2000(image: Image.Image, content: bytes) -> Reader | None:
-    """Finds the depth of the channels; Pillow shifts those of one channel up to 16 bits, and others down to 8."""
+    """Returns a reader for deep channels. Pillow shifts a single channel up to 16 bits, and others down to 8."""
     parts = _list_components(content)
     bits = max((part.bits for part in parts), default=8)
     if bits <= 8 or (image.mode == "I;16" and parts[0] == _Component(16, False)):
@@ -295,7 +299,7 @@ def _find_jpeg2000(image: Image.Image, content: bytes) -> Reader | None:
 
 
 def _list_components(content: bytes) -> list[_Component]:
-    """Returns the channels that the codestream's SIZ marker declares."""
+    """Returns the channels declared in the SIZ marker of the codestream."""
     start = content.find(b"\xff\x4f\xff\x51")
     if start < 0 or len(content) < start + 42:
         return []

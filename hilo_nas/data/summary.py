@@ -1,4 +1,4 @@
-"""What was read of a data set: images, classes, sizes, the split, and what was left out; told before anything else."""
+"""Summary of a data set: images, classes, sizes, split, and parts left out. It is the first output of a search."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["ClassCount", "DataSummary", "SetSummary", "describe_facts", "load_fa
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """A class and its number of images."""
+    """Class and its number of images."""
 
     name: str
     images: int
@@ -30,22 +30,22 @@ class ClassCount:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetSummary:
-    """What one source holds."""
+    """Summary of one source."""
 
     name: str
     images: int
     classes: int
     least: ClassCount
-    """The class with the fewest images."""
+    """Class with the fewest images."""
     median: float
-    """Images of a class, median over the classes."""
+    """Median number of images per class."""
     most: ClassCount
     copies: int
-    """Images that are identical to another one, which is not counted."""
+    """Number of images that are copies. The first of several equal images is not counted."""
     notes: tuple[str, ...] = ()
-    """One sentence for each thing that was skipped, changed or assumed on the way."""
+    """One sentence for each thing that was skipped, changed or assumed."""
     left_out: tuple[str, ...] = ()
-    """One sentence for each part of the source that is not used; told as warnings."""
+    """One sentence for each part of the source that is not used, shown as a warning."""
 
     def to_lines(self) -> list[str]:
         """Returns the summary as text."""
@@ -62,33 +62,33 @@ class SetSummary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSummary:
-    """What a search trains and scores on."""
+    """Summary of the images that a search trains and scores on."""
 
     train: SetSummary
-    """The training source, without classes left out."""
+    """Training source, without classes left out."""
     validation: SetSummary | None
-    """The source of `data.val_source`."""
+    """Source of `data.val_source`, or None."""
     n_training: int
     n_scored: int
     img_size: int
-    """Side in pixels to which images were resized."""
+    """Side of the resized images in pixels."""
 
     def to_lines(self) -> list[str]:
         """Returns the summary as text."""
         if self.validation is None:
-            split = f"split: {self.n_training:,} to train on, {self.n_scored:,} held out to score on"
+            split = f"split: {self.n_training:,} for training, {self.n_scored:,} held out for scoring"
         else:
-            split = f"split: all {self.n_training:,} to train on, {self.n_scored:,} of data.val_source to score on"
+            split = f"split: all {self.n_training:,} for training, {self.n_scored:,} of data.val_source for scoring"
         others = [] if self.validation is None else self.validation.to_lines()
         return [*self.train.to_lines(), *others, f"{split}, at {self.img_size} px"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data."""
+        """Returns the fields as plain data."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> DataSummary:
-        """Builds the value that `to_dict` described."""
+        """Returns the summary from the result of `to_dict`."""
         validation = fields["validation"]
         sets = {"train": _set_from(fields["train"]), "validation": validation and _set_from(validation)}
         return cls(**{**fields, **sets})
@@ -101,10 +101,10 @@ def _set_from(fields: Mapping[str, Any]) -> SetSummary:
 
 
 def summarize_set(images: LabeledSet) -> SetSummary:
-    """Returns what a set of the cache holds; classes left out do not count."""
+    """Returns the summary of a cached set. Classes that are left out are ignored."""
     kept = images.labels >= 0
     counts = np.bincount(images.labels[kept], minlength=len(images.class_names))
-    present = np.flatnonzero(counts)  # validation images need not be of every class
+    present = np.flatnonzero(counts)  # validation images may lack some classes
     order = present[np.argsort(counts[present], kind="stable")]
     least, most = (
         ClassCount(name=images.class_names[place], images=int(counts[place])) for place in (order[0], order[-1])
@@ -124,7 +124,7 @@ def summarize_set(images: LabeledSet) -> SetSummary:
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """Returns what the set in that folder says of how it was read; empty where it says nothing."""
+    """Returns the facts about how a cached set was read. Empty if there are none."""
     try:
         found = json.loads((path / "meta.json").read_text(encoding="utf-8")).get("facts", {})
     except (OSError, ValueError, AttributeError):
@@ -133,7 +133,7 @@ def load_facts(path: Path) -> dict[str, Any]:
 
 
 def describe_facts(facts: Mapping[str, Any]) -> list[str]:
-    """Returns in sentences what was skipped, changed or assumed while a set was read."""
+    """Returns sentences about what was skipped, changed or assumed while a set was read."""
     lines = []
     if sizes := facts.get("sizes"):
         lines.append(f"sizes: {_describe_sizes(sizes)}")
@@ -143,29 +143,30 @@ def describe_facts(facts: Mapping[str, Any]) -> list[str]:
         lines.append(str(split))
     if skipped := facts.get("skipped"):
         total, kinds = count_of(sum(skipped.values()), "file"), describe_kinds(dict(sorted(skipped.items())))
-        lines.append(f"skipped because they are no images: {total} ({kinds})")
+        lines.append(f"skipped because they are not images: {total} ({kinds})")
     if turned := facts.get("n_turned"):
-        lines.append(f"turned upright by their EXIF orientation: {count_of(turned, 'image')}")
+        lines.append(f"rotated by their EXIF orientation: {count_of(turned, 'image')}")
     if composited := facts.get("n_composited"):
         ground = facts.get("background", "white")
         lines.append(
-            f"transparent: {count_of(composited, 'image')}, composited on {ground}; data.background sets another"
+            f"transparent: {count_of(composited, 'image')}, composited on {ground} (set another color with "
+            "data.background)"
         )
     if scaled := facts.get("n_scaled"):
         deep, bounds = count_of(scaled, "image"), render_range(*(facts.get("value_range") or (0, 0)))
-        lines.append(f"more than 8 bits: {deep}, scaled from the range {bounds}; data.value_range sets another")
+        lines.append(f"more than 8 bits: {deep}, scaled from the range {bounds} (set another with data.value_range)")
         if (rest := facts.get("n_images", scaled) - scaled) > 0:
             lines.append(f"8 bits: {count_of(rest, 'other image')}, not scaled")
         if 0 < (floats := facts.get("n_float", 0)) < scaled:
-            lines.append(f"of those of more than 8 bits: {floats:,} of floats and {scaled - floats:,} of integers")
+            lines.append(f"of these, {floats:,} have float values and {scaled - floats:,} have integer values")
     if missing := facts.get("n_nan"):
         lines.append(f"NaN, read as the low end of the range: in {count_of(missing, 'image')}")
     if infinite := facts.get("n_infinite"):
         lines.append(f"infinite values, read as the ends of the range: in {count_of(infinite, 'image')}")
     if frames := facts.get("n_first_frame"):
-        lines.append(f"several frames, the first of which is read: {count_of(frames, 'image')}")
+        lines.append(f"several frames, only the first is read: {count_of(frames, 'image')}")
     if cut := facts.get("n_cut"):
-        lines.append(f"not square, cropped to the centre: {count_of(cut, 'image')}")
+        lines.append(f"not square, cropped to the center: {count_of(cut, 'image')}")
     if broken := facts.get("broken"):
         lines.append(f"broken and left out (data.skip_broken): {count_of(len(broken), 'image')}")
     return lines

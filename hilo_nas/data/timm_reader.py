@@ -1,4 +1,4 @@
-"""How timm's own reader of folders and archives differs from this package's, for one source."""
+"""Differences between this package's and timm's reading of a source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hilo_nas.data.sources import SourceSpec
 __all__ = ["list_differences"]
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
-"""Of timm 1.0: `timm.data.readers.img_extensions`."""
+"""Extensions in timm 1.0: `timm.data.readers.img_extensions`."""
 _TRAIN = ("train/", "training/")
 _NO_FILES = {
     "digits": "the images are in scikit-learn",
@@ -24,18 +24,18 @@ _NO_FILES = {
 def list_differences(
     spec: SourceSpec, entry: CacheEntry, class_names: Sequence[str], facts: Mapping[str, Any]
 ) -> list[str]:
-    """Returns why timm would read a source otherwise, one phrase each; empty where it reads the same.
+    """Returns the reasons why timm would read a source differently, one phrase each. Empty if it reads the same.
 
-    timm's reader labels by the leaf folder, opens .png, .jpg and .jpeg files alone, and neither turns, composites nor
-    scales images. Its readers of torch/NAME, hfds/NAME and wds/DIR are those used here.
+    timm's reader uses the innermost folder as the label and opens only .png, .jpg and .jpeg files. It does not rotate,
+    composite or scale images. For torch/NAME, hfds/NAME and wds/DIR, this package uses timm's readers.
 
     Args:
         spec: The source.
         entry: Its images in the cache.
-        class_names: The classes that are used.
-        facts: Observations made while the images were read.
+        class_names: Classes that are used.
+        facts: Facts about how the images were read.
     """
-    # A folder may hold tables as well.
+    # A folder may hold Parquet or Arrow files.
     kind = "table" if spec.kind == "folder" and facts.get("has_rows") else spec.kind
     if kind in _NO_FILES:
         return [_NO_FILES[kind]]

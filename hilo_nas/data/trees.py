@@ -1,4 +1,4 @@
-"""The files of a folder or archive as one list, wherever they lie: loose, in archives, or in archives of archives."""
+"""List of the files of a folder or archive: loose, in archives, or in archives inside archives."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ from hilo_nas.text.plurals import agree, count_of
 __all__ = ["Entry", "Tree", "list_tree", "read_entries"]
 
 _MAX_INNER_BYTES = 4 * 2**30
-"""Size of an archive inside an archive that is still read, because it is held in memory."""
+"""Maximum size in bytes of an archive inside an archive, because it is held in memory."""
 
 
 class Entry(NamedTuple):
-    """One file."""
+    """File of a source."""
 
     file: str
-    """Path on disk: of the file itself, or of the archive that holds it."""
+    """Path on disk of the file, or of the archive that holds it."""
     within: tuple[Place, ...]
-    """Its place inside that archive, and inside the archive in there; empty for a loose file."""
+    """Position inside that archive, and in the archive inside it. Empty for a loose file."""
     path: str
-    """Path inside the source; an archive's name without its ending is a folder of it."""
+    """Path inside the source. The name of an archive without its extension is one of the folders."""
     n_outer: int
-    """Leading folders of `path` up to and including the innermost archive's name; 0 for a loose file."""
+    """Number of leading folders of `path` up to the name of the innermost archive. 0 for a loose file."""
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The folders of `path`."""
+        """Folders of `path`."""
         return tuple(self.path.split("/")[:-1])
 
 
 @dataclasses.dataclass(kw_only=True)
 class Tree:
-    """The files of a source."""
+    """Files of a source."""
 
     images: list[Entry] = dataclasses.field(default_factory=list)
     others: list[Entry] = dataclasses.field(default_factory=list)
-    """Files that are no images, and not what an operating system leaves behind."""
+    """Files that are not images, without those that operating systems create."""
     empty: set[tuple[str, ...]] = dataclasses.field(default_factory=set)
-    """Folders on disk that hold nothing, or what an operating system leaves behind; others may hold more as well."""
+    """Folders on disk that are empty or hold files that operating systems create. Some may hold other files too."""
     special: int = 0
     """Number of pipes, sockets and devices."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """Warnings about archives."""
 
     def count_skipped(self) -> dict[str, int]:
-        """Returns the number of files that are no images, by ending."""
+        """Returns the number of files that are not images, by extension."""
         counts = Counter(ending_of(entry.path) or "no ending" for entry in self.others)
         return dict(counts.most_common()) | ({"special": self.special} if self.special else {})
 
     def holds_classes(self) -> bool:
-        """Whether any image lies in a folder."""
+        """Returns True if any image is in a folder."""
         return any("/" in entry.path for entry in self.images)
 
 
 def list_tree(path: Path) -> Tree:
-    """Lists a folder or archive. Archives in a folder count where no image lies in a class folder.
+    """Returns the files of a folder or archive. Archives in a folder are read only if no image is in a class folder.
 
     Raises:
         DataError: An archive is damaged, encrypted or needs a package that is not installed.
@@ -93,7 +93,9 @@ def list_tree(path: Path) -> Tree:
     archives = [entry for entry in tree.others if archive_stem(entry.path)]
     if tree.holds_classes() and archives:
         names = ", ".join(entry.path for entry in archives[:3]) + (" and others" if len(archives) > 3 else "")
-        tree.notes.append(f"archives beside folders of images are not read: {names}. Unpack them, or name one itself")
+        tree.notes.append(
+            f"archives next to folders of images are not read: {names}. Unpack them, or use one of them as the source"
+        )
     elif archives:
         tree.others = [entry for entry in tree.others if not archive_stem(entry.path)]
         for archive in archives:
@@ -103,20 +105,20 @@ def list_tree(path: Path) -> Tree:
 
 
 class _Outside:
-    """Tells which files of a folder lie elsewhere, because links lead to them."""
+    """Detection of files that are outside a folder because of links."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
         self._folders: dict[str, bool] = {}
-        """Whether a folder lies outside."""
+        """True for each folder that is outside."""
 
     def describe(self, images: Iterable[Entry]) -> list[str]:
-        """Returns a sentence on the images that lie outside; none where all lie inside."""
+        """Returns a sentence about the images outside, or an empty list if there are none."""
         found = [entry for entry in images if self._is_outside(entry.file)]
         if not found:
             return []
-        what = "1 image lies" if len(found) == 1 else f"{len(found):,} images lie"
-        return [f"{what} outside {os.path.basename(self._root)}, through links, for instance {found[0].path}"]
+        what = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
+        return [f"{what} outside {os.path.basename(self._root)}, because of links, for example {found[0].path}"]
 
     def _is_outside(self, file: str) -> bool:
         if os.path.islink(file):
@@ -131,7 +133,9 @@ class _Outside:
 
 
 def read_entries(entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes | Exception]]:
-    """Reads files in the order of their names, those of a compressed tar in its own; an unreadable one gives its error.
+    """Yields each file with its content, or with the error if it cannot be read.
+
+    Files are sorted by name. Files of a compressed tar are in archive order.
 
     Raises:
         DataError: An archive is damaged.
@@ -153,13 +157,13 @@ def _read_file(path: Path, memory: DecodingMemory) -> bytes:
 
 
 def _read_member(archive: Archive, place: Place, memory: DecodingMemory) -> bytes:
-    """Reads a file of an archive, whose declared size bounds what is read: a small archive may hold a huge file."""
+    """Reads a file of an archive. Checks its declared size first, because a small archive may hold a huge file."""
     memory.check_file(place[1])
     return archive.read(place)
 
 
 def _order(entry: Entry) -> tuple[list[str | int], str, list[str | int]]:
-    """Orders archive by archive, and numbers in names by their value."""
+    """Returns a sort key that groups by archive and orders numbers in names by value."""
     outer = "/".join(entry.folders[: entry.n_outer])
     return _numbered(outer), entry.file if entry.within else "", _numbered(entry.path)
 
@@ -194,7 +198,7 @@ def _attempt(read: Callable[[], bytes]) -> bytes | Exception:
 
 @contextlib.contextmanager
 def _named(file: str) -> Iterator[None]:
-    """Puts an archive's name before what it raises."""
+    """Adds the name of an archive to its errors."""
     try:
         yield
     except Exception as error:
@@ -211,7 +215,7 @@ def _add_file(tree: Tree, entry: Entry) -> None:
 
 
 def _add_archive(tree: Tree, file: str, path: str) -> None:
-    """Adds what an archive holds; `path` is its own inside the source, empty where it is the source."""
+    """Adds the files of an archive. `path` is its path inside the source, or empty if it is the source."""
     with open(file, "rb") as opened, _named(file):
         _add_contents(tree, opened, file, path, (), archive_name=Path(file).name)
 
@@ -234,7 +238,9 @@ def _add_contents(
         for entry in sorted(inner):
             place = entry.within[-1]
             if place[1] > _MAX_INNER_BYTES:
-                raise DataError(f"{entry.path} in it has {place[1] / 2**30:,.0f} GiB. Unpack it, and give the folder")
+                raise DataError(
+                    f"{entry.path} in it has {place[1] / 2**30:,.0f} GiB. Unpack it and use the folder instead"
+                )
             inside = io.BytesIO(_read_member(archive, place, DecodingMemory()))
             _add_contents(tree, inside, file, entry.path, entry.within, f"{archive_name}/{entry.path}")
 
@@ -243,7 +249,7 @@ def _notes(contents: Contents, name: str) -> Iterator[str]:
     if contents.lost:
         number = count_of(len(contents.lost), "link or name", "links and names")
         lead, are = agree(len(contents.lost), "leads", "lead"), agree(len(contents.lost), "is", "are")
-        where = "out of it, to nothing or to a folder that is read already"
-        yield f"{number} of {name} {lead} {where} and {are} left out, for instance {contents.lost[0]}"
+        where = "outside, to nothing or to a folder that is already read"
+        yield f"{number} of {name} {lead} {where}, and {are} left out, for example {contents.lost[0]}"
     if contents.is_cut:
-        yield f"{name} has no end marker and may be cut off; what is there is read"
+        yield f"{name} has no end marker and may be truncated; the files in it are read"

@@ -1,4 +1,4 @@
-"""The files below a folder, links followed, without ever going round in circles."""
+"""Iteration over the files below a folder. It follows links but never enters a cycle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["is_special", "list_empty", "walk_files"]
 
 
 def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yields each file below a folder, sorted within its folder, with its path from there (parts joined by slashes).
+    """Yields each file below a folder, sorted within its folder, with its path relative to `root` (joined by slashes).
 
-    Pipes and links that lead nowhere count as files. A folder that contains itself
-    through a link is entered once. A folder that is reached through links of a linked folder is entered once in all.
+    Pipes and broken links count as files. A folder that contains itself through a link is entered once. A folder that
+    is reached through links of a linked folder is entered once in total.
 
     Raises:
         OSError: A folder cannot be listed.
@@ -45,7 +45,7 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def list_empty(root: Path) -> list[str]:
-    """Returns the folders that hold neither files nor folders, as paths from the root; links are not followed.
+    """Returns the empty folders as paths relative to `root`. Links are not followed.
 
     Raises:
         OSError: A folder cannot be listed.
@@ -67,7 +67,7 @@ def _is_own_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_special(entry: os.DirEntry[str]) -> bool:
-    """Returns True for a pipe, a socket or a device, and False for a link that leads nowhere."""
+    """Returns True for a pipe, a socket or a device, and False for a broken link."""
     try:
         return not stat.S_ISREG(entry.stat().st_mode) if not entry.is_file() else False
     except OSError:
@@ -77,5 +77,5 @@ def is_special(entry: os.DirEntry[str]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # A link to itself.
+    except OSError:  # A link to itself raises an error.
         return False

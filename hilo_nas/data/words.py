@@ -1,4 +1,4 @@
-"""Words in the names of folders and archives that tell splits, in English and other languages."""
+"""Words for splits in the names of folders and archives, in English and other languages."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ _ROLES = {
 }
 _ROLE_OF_WORD = {word: role for role, words in _ROLES.items() for word in words.split()}
 _SHORT = {"tr": "train", "te": "held", "ts": "held", "va": "held"}
-"""Words that mean a split amid one another alone; elsewhere they are, for instance, languages."""
+"""Words that name splits only if all folders next to each other have such names. Elsewhere they may be languages, for
+example."""
 
 
 def role_of(name: str, siblings: Sequence[str] = ()) -> str | None:
-    """Returns what the words of a folder's name say: `train`, `held` (out), `aside`, `plain`, or None.
+    """Returns the role of a folder by its name: `train`, `held` (held-out), `aside` (other), `plain`, or None.
 
-    Words end at signs, digits and capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`.
-    Only a name wholly of plain words is plain.
+    Words are separated by punctuation, digits and capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`. A name
+    is `plain` only if all its words are.
 
     Args:
         name: The name.
-        siblings: All names beside it and itself, which decide on `tr` and `te`.
+        siblings: Names of all folders of the same level, which determine the role of `tr` and `te`.
     """
     if "tr" in (lower := {sibling.lower() for sibling in siblings}) and len(lower) > 1 and lower <= {*_SHORT}:
         return _SHORT[name.lower()]
@@ -54,16 +55,16 @@ def role_of(name: str, siblings: Sequence[str] = ()) -> str | None:
 def words_of(name: str) -> list[str]:
     """Returns the words of a name, in lower case and composed form (NFC)."""
     composed = unicodedata.normalize("NFC", name)
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", composed)
-    return [word.lower() for word in re.findall(r"[^\W\d_]+", parted)]
+    separated = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", composed)
+    return [word.lower() for word in re.findall(r"[^\W\d_]+", separated)]
 
 
 def own_words(name: str) -> frozenset[str]:
-    """Returns the words of a name that are no split's: `pets-train-0` has `pets`."""
+    """Returns the words of a name that do not name a split: `pets` for `pets-train-0`."""
     return frozenset(word for word in words_of(name) if word not in _ROLE_OF_WORD)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names in a sentence, the first four where they are more than five."""
+    """Returns names as an English list. If there are more than five, only the first four are listed."""
     shown = [*names[:4], f"{len(names) - 4:,} more"] if len(names) > 5 else list(names)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -1,6 +1,6 @@
-"""A data set written as it was read: upright 8-bit RGB files, a folder per class, `train` and `validation`.
+"""Writer of a data set as it was read: upright 8-bit RGB files, one folder per class, in `train` and `validation`.
 
-timm's train.py reads such a folder as this package reads the source.
+timm's train.py reads the written folder as this package reads the source.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from hilo_nas.text.plurals import agree, count_of
 __all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]
 
 CLASS_MAP = "class_map.txt"
-"""File that lists the class folders in the order of the labels, as timm's --class-map takes it."""
+"""Name of the file that lists the class folders in label order, for timm's --class-map."""
 _IMG_SIZE = 32
-"""Side in pixels of the cached set that tells the split and the range of values."""
+"""Side in pixels of the cached set, which is only used for the split and the value range."""
 _LONGEST = 80
 _SHOWN = 20
 _FORBIDDEN = '/\\:*?"<>|'
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
-"""Names that Windows takes for devices, whatever follows their first dot."""
+"""Names that Windows reserves for devices, with any extension."""
 
 Sides = Mapping[tuple[str, int, int], str]
-"""By an image's name and digest, the folder that it is written to."""
+"""Split folder of each image to write, by the name and digest of the image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written."""
+    """Result of `write_data`."""
 
     counts: dict[str, int]
-    """Images in `train` and in `validation`."""
+    """Number of images in `train` and in `validation`."""
     renamed: dict[str, str]
-    """Folders of classes whose names are no names of folders, by the class."""
+    """Folder of each class whose name cannot be a folder name, by class."""
 
 
 def write_data(
@@ -66,29 +66,29 @@ def write_data(
     force: bool = False,
     emit: Emit,
 ) -> Written:
-    """Writes images in full size as PNG files to `train/CLASS` and `validation/CLASS` of a folder.
+    """Writes images in full size as PNG files to `train/CLASS` and `validation/CLASS` in a folder.
 
     Args:
-        source: As `prepare_data` takes it.
-        folder: Where to write; made if it is absent.
-        cache_dir: The cache's folder; None for `default_cache_dir()`.
-        val_data: A source of its own for `validation`; otherwise that gets the images that a search holds out.
+        source: The source, as for `prepare_data`.
+        folder: The output folder. It is created if missing.
+        cache_dir: Folder of the cache. None means `default_cache_dir()`.
+        val_data: Another source for `validation`. If None, `validation` gets the images that a search holds out.
         group_by: `ProxyPlan.group_by`.
-        options: How both sources are read.
-        force: Writes into a folder that holds files; those of the same names are replaced, others stay.
-        emit: Takes what `prepare_data` emits, and `DataPrepared` for images written.
+        options: Options for reading both sources.
+        force: Write into a folder that holds files. Files of the same names are replaced, and others are kept.
+        emit: Receives the events of `prepare_data`, and `DataPrepared` for written images.
 
     Raises:
         UsageError: The folder holds files and `force` is not set.
-        DataError: The data cannot be read, or images cannot be written and `skip_broken` is not set; then the others
-            are written.
+        DataError: The data cannot be read; or some images cannot be written and `skip_broken` is not set. In the latter
+            case the other images are written.
         StorageError: The folder or the cache cannot be written.
     """
     try:
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"the images must be written to a folder, but {folder} is a file. Name another.")
+            raise UsageError(f"the images must be written to a folder, but {folder} is a file. Choose another folder.")
         if folder.is_dir() and any(folder.iterdir()) and not force:
-            raise UsageError(f"{folder} must be empty, but holds files. Name another folder, or add --force.")
+            raise UsageError(f"{folder} must be empty, but holds files. Choose another folder, or add --force.")
         data = prepare_data(
             source,
             _IMG_SIZE,
@@ -113,10 +113,10 @@ def write_data(
 
 
 def _check_folders(folder: Path, class_folders: Iterable[str]) -> None:
-    """Checks that no folder to write into is a link, which would lead the images elsewhere.
+    """Checks that no output folder is a link, because images would be written elsewhere.
 
     Raises:
-        OSError: One is.
+        OSError: One of them is a link.
     """
     names = list(class_folders)
     for side in ("train", "validation"):
@@ -125,10 +125,10 @@ def _check_folders(folder: Path, class_folders: Iterable[str]) -> None:
 
 
 def name_folders(class_names: Sequence[str]) -> dict[str, str]:
-    """Returns a folder's name for each class, safe on all systems and unlike any other, whatever the case."""
+    """Returns a folder name for each class. It is valid on all systems and unique regardless of case."""
     taken: set[str] = set()
     found = {}
-    # Classes whose names are safe keep them, whatever others become.
+    # Valid names of classes are kept unchanged, so they come first.
     for name in sorted(class_names, key=lambda name: (_safe(name) != name, name)):
         folder, number = _safe(name), 1
         while folder.casefold() in taken:
@@ -149,7 +149,7 @@ def _safe(name: str) -> str:
 
 
 def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:
-    """Returns the folder of each image of the training source, and of each of the validation source."""
+    """Returns the split folders of the images of the training source, and those of the validation source."""
     places = find_places(data, ProxyPlan, group_by)
     training = _sides_of(data.path, places.digests, places.training, "train")
     if data.val_path is not None:
@@ -158,7 +158,7 @@ def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:
 
 
 def _load_range(path: str) -> tuple[float, float] | None:
-    """Returns the values that became black and white in a set of the cache; None where it has 8-bit images alone."""
+    """Returns the values that became black and white in a cached set, or None if all its images have 8 bits."""
     found = load_facts(Path(path)).get("value_range")
     return None if found is None else (float(found[0]), float(found[1]))
 
@@ -169,25 +169,25 @@ def _sides_of(path: str, digests: np.ndarray, places: np.ndarray, side: str) -> 
 
 
 class _Writer:
-    """Writes the images of one source after the other."""
+    """Writer of the images of one or two sources."""
 
     def __init__(self, folder: Path, folders: Mapping[str, str], options: ReadOptions, emit: Emit) -> None:
         self._folder, self._folders, self._options, self._emit = folder, folders, options, emit
         self.counts = {"train": 0, "validation": 0}
 
     def write(self, source: str, sides: Sides, value_range: tuple[float, float] | None) -> None:
-        """Writes those images of a source that have a side.
+        """Writes the images of a source that have a split folder.
 
         Args:
             source: The source in the user's words.
-            sides: The images to write.
-            value_range: Values of images of more than 8 bits that become black and white.
+            sides: Split folders of the images.
+            value_range: Values that become black and white in images of more than 8 bits.
 
         Raises:
-            DataError: Images are too large or changed, and `skip_broken` is not set or none is left.
+            DataError: Images are too large or changed, and `skip_broken` is not set or no image is left.
             OSError: A file cannot be written.
         """
-        from hilo_nas.data.readers import open_source  # it may take seconds to import
+        from hilo_nas.data.readers import open_source  # the import may take seconds
 
         background, memory = parse_colour(self._options.background), DecodingMemory()
         missing, done = {*sides}, 0
@@ -201,19 +201,19 @@ class _Writer:
                 except (TooLargeError, MemoryError) as error:
                     too_large[sample.member] = str(error) or "there is too little memory to decode it"
                     continue
-                except Exception:  # Broken, as it was for the cache; what it was not for the cache is missed below.
+                except Exception:  # The image is also missing in the cache, or it changed and is reported below.
                     continue
                 key = (sample.member, *_halves_of(image.digest))
                 if (side := sides.get(key)) is None:
                     continue
                 pixels = image.pixels
                 if isinstance(pixels, DeepImage):
-                    assert value_range is not None  # the cache holds this very image, and was scaled by a range
+                    assert value_range is not None  # the cache holds this image and scaled it
                     pixels = pixels.scale(*value_range)
                 place = self._folder / side / self._folders[sample.class_name]
                 place.mkdir(parents=True, exist_ok=True)
                 name = f"{self.counts[side]:06d}-{_safe(PurePosixPath(sample.member).stem)[:40]}.png"
-                (place / name).unlink(missing_ok=True)  # never written through: it may be a link
+                (place / name).unlink(missing_ok=True)  # the old file may be a link
                 with open(place / name, "xb") as file:
                     Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
                 self.counts[side] += 1
@@ -221,13 +221,13 @@ class _Writer:
                 done += 1
                 self._emit(DataPrepared(done=done, total=len(sides)))
         if missing:
-            self._tell_missing(source, [member for member, _, _ in sorted(missing)], too_large, len(sides))
+            self._report_missing(source, [member for member, _, _ in sorted(missing)], too_large, len(sides))
 
-    def _tell_missing(self, source: str, missing: Sequence[str], too_large: Mapping[str, str], total: int) -> None:
-        """Warns of images that a search reads and that were not written.
+    def _report_missing(self, source: str, missing: Sequence[str], too_large: Mapping[str, str], total: int) -> None:
+        """Warns of images that a search reads but that were not written.
 
         Raises:
-            DataError: `skip_broken` is not set, or none was written.
+            DataError: `skip_broken` is not set, or no image was written.
         """
         large = [f"{member} ({too_large[member]})" for member in missing if member in too_large]
         changed = [member for member in missing if member not in too_large]
@@ -248,15 +248,15 @@ class _Writer:
             return
         ways = [
             *(["Allow more memory with HILO_NAS_DECODE_MIB."] if large else []),
-            *(["Let nothing change the images meanwhile."] if changed else []),
-            *([] if self._options.skip_broken else ["Or leave them out with data.skip_broken=true."]),
+            *(["Do not change the images during the export."] if changed else []),
+            *([] if self._options.skip_broken else ["Or leave the images out with data.skip_broken=true."]),
             "Write to an empty folder.",
         ]
         raise DataError("\n".join([text, " ".join(ways)]))
 
 
 def _halves_of(digest: bytes) -> tuple[int, int]:
-    """Returns the part of a digest that the cache keeps."""
+    """Returns the part of a digest that is stored in the cache."""
     first, second = np.frombuffer(digest[:16], dtype=">u8").tolist()
     return first, second
 

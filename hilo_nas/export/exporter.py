@@ -1,4 +1,4 @@
-"""The interface of an exporter, and how its files reach their place: verified, and without replacing others unasked."""
+"""Interface of exporters, and the function that verifies an export before it moves the files to the output folder."""
 
 from __future__ import annotations
 
@@ -19,66 +19,67 @@ Source = TypeVar("Source", NetworkSource, StudySource, contravariant=True)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Choices of exporters; each reads those that it declares."""
+    """Options of exporters. Each exporter declares which ones it reads."""
 
     batch_size: int = 1024
-    """Images per training step over all devices, which learning rates are scaled to."""
+    """Images per training step, summed over all devices. Learning rates are scaled to it."""
     epochs: int = 300
-    """Epochs of the full training."""
+    """Number of epochs of the full training."""
 
 
 class Exporter(Protocol[Source]):
     """Writer of a network or a study for one trainer, runtime or tool.
 
-    One is a file of this package and a name in `hilo_nas.export.registry`. Its module imports no heavy library at its
-    head, so that the command line can list it. `hilo_nas.testing.check_exporter` tests what is promised here.
+    A new exporter is one file in this package and one line in `hilo_nas.export.registry`. Its module must not import
+    heavy libraries at the top, because the command line lists all exporters. `hilo_nas.testing.check_exporter` tests
+    this interface.
     """
 
     @property
     def name(self) -> str:
-        """What `--format` takes."""
+        """Name of the format, as given to `--format`."""
 
     @property
     def source_type(self) -> type[Any]:
-        """`NetworkSource` or `StudySource`."""
+        """Type of source: `NetworkSource` or `StudySource`."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files that `write` makes."""
+        """Names of the files that `write` creates."""
 
     @property
     def options(self) -> frozenset[str]:
-        """Names of the choices that it reads: fields of `ExportOptions`, and `weights`."""
+        """Names of the options it reads: fields of `ExportOptions`, and `weights`."""
 
     @property
     def can_replace(self) -> bool:
-        """Permission to replace files of an earlier export; False where other programs may have them open."""
+        """True if `force` may replace the files of an earlier export. False if other programs may have them open."""
 
     def check(self, source: Source, options: ExportOptions) -> None:
-        """Raises a UsageError that names every reason why the source cannot be exported so; cheap."""
+        """Raises a UsageError with all reasons why the source cannot be exported. Must be fast."""
 
     def write(self, source: Source, folder: Path, options: ExportOptions) -> list[str]:
-        """Writes all files into an empty folder; returns notes for the user."""
+        """Writes all files into an empty folder. Returns notes for the user."""
 
     def verify(self, source: Source, folder: Path) -> str:
-        """Reads the written files and proves them; returns what was found, a sentence.
+        """Reads the written files and compares them with the source. Returns the result as one sentence.
 
         Raises:
-            HiloNasError: They are not what the source is.
+            HiloNasError: The files do not match the source.
         """
 
     def next_step(self, source: Source, files: Sequence[Path]) -> str:
-        """Returns what to type next, a line or several, for files in the order of `files`."""
+        """Returns the next commands for the user, one or more lines. `files` has the order of the property `files`."""
 
 
 def check_options(exporter: Exporter[Any], given: Sequence[str]) -> None:
-    """Raises UsageError for a choice that an exporter does not read, with the formats that read it."""
+    """Raises a UsageError if the exporter does not read one of the given options."""
     from hilo_nas.export.registry import EXPORTERS
 
     for name in given:
         if name not in exporter.options:
             readers = " or ".join(other.name for other in EXPORTERS.values() if name in other.options)
-            raise UsageError(f"{name} goes with format {readers}, but got {exporter.name}")
+            raise UsageError(f"{name} is an option of format {readers}, but got {exporter.name}")
 
 
 def export(
@@ -89,23 +90,24 @@ def export(
     *,
     force: bool = False,
 ) -> tuple[list[Path], list[str]]:
-    """Writes an export, verifies it, and only then moves it to its place.
+    """Writes an export into a temporary folder, verifies it, and then moves it to `output`.
 
     Args:
-        exporter: Its format.
-        source: What is exported.
-        output: The folder to write to; made if it is not there. Files that the format does not write are left alone.
-            For a format of one file also the path of that file, with the format's ending.
-        options: Choices of the format.
+        exporter: The exporter of the format.
+        source: The network or study to export.
+        output: The output folder. It is created if missing. Other files in it are left alone. If the format has one
+            file, `output` may also be the path of that file, with the same extension.
+        options: Options of the format.
         force: Replace files of an earlier export.
 
     Returns:
-        The files, and sentences for the user.
+        The files, and notes for the user.
 
     Raises:
-        UsageError: The source cannot be exported so, the folder cannot be made, or files are there without `force`.
+        UsageError: The format cannot export this source, the folder cannot be created, or files exist and `force` is
+            not set.
         StorageError: The folder cannot be written.
-        ConversionError: The files do not give what the source is.
+        ConversionError: The written files do not match the source.
     """
     if not isinstance(source, exporter.source_type):
         wanted = "a whole study" if exporter.source_type is StudySource else "one network: a trial or an ARCH.yaml"
@@ -117,9 +119,9 @@ def export(
     if occupied:
         kinds = "folders" if all(path.is_dir() for path in occupied) else "files"
         is_forced = kinds == "files" and exporter.can_replace
-        way_out = "Use --force, or another place with -o." if is_forced else "Choose another place with -o."
+        way_out = "Use --force, or choose another folder with -o." if is_forced else "Choose another folder with -o."
         names = ", ".join(str(path) for path in occupied)
-        raise UsageError(f"an export must not replace what is there, but found {kinds}: {names}. {way_out}")
+        raise UsageError(f"an export must not replace existing files or folders, but found {kinds}: {names}. {way_out}")
     folder = paths[0].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +141,7 @@ def export(
 
 
 def _places(exporter: Exporter[Any], output: Path) -> list[Path]:
-    """Returns where the files go: into a folder, or to the path of a format's only file."""
+    """Returns the paths of the exported files."""
     if len(exporter.files) == 1 and output.suffix == Path(exporter.files[0]).suffix and not output.is_dir():
         return [output]
     return [output / name for name in exporter.files]

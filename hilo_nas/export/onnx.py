@@ -1,4 +1,4 @@
-"""Export as an ONNX file: the tool's own conversion, verified against torch before it is written."""
+"""Export to an ONNX file, converted by hilo-nas and compared with torch before it is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ONNX", "OnnxExporter"]
 
 
 class OnnxExporter:
-    """Writes a network as one ONNX file in float32, for images of one size and any number of them."""
+    """Writer of one ONNX file in float32, for one image size and, if torch can export it, any batch size."""
 
     name = "onnx"
     source_type = NetworkSource
@@ -29,7 +29,7 @@ class OnnxExporter:
     can_replace = True
 
     def check(self, source: NetworkSource, options: ExportOptions) -> None:
-        """Raises a UsageError where the extra is not installed, or the images are smaller than the stride."""
+        """Raises a UsageError if a library is missing or the images are smaller than the network's stride."""
         from hilo_nas.models.convert.libraries import import_library
 
         faults = []
@@ -45,7 +45,7 @@ class OnnxExporter:
             raise UsageError("\n".join(faults))
 
     def write(self, source: NetworkSource, folder: Path, options: ExportOptions) -> list[str]:
-        """Writes the file; the architecture and where its figures come from stand in its metadata."""
+        """Writes the file, with the architecture and its provenance in the metadata."""
         import torch
 
         from hilo_nas.models import build_model, fill_zero_weights, load_checkpoint
@@ -56,7 +56,9 @@ class OnnxExporter:
         if source.weights is None:
             fill_zero_weights(model)
             weights = "random"
-            notes = ["WARNING: the weights are random, for timing only. Use --weights CHECKPOINT for trained ones."]
+            notes = [
+                "WARNING: the weights are random, for timing only. Use --weights CHECKPOINT to export trained ones."
+            ]
         else:
             load_checkpoint(model, source.weights)
             weights = f"{source.weights.name} sha256:{hashlib.sha256(source.weights.read_bytes()).hexdigest()}"
@@ -79,18 +81,18 @@ class OnnxExporter:
             shape=(3, side, side),
             metadata={name: printable(value) for name, value in metadata.items()},
         )
-        takes = "any number of images" if is_dynamic else "one image, because torch could not capture a free batch"
+        takes = "any number of images" if is_dynamic else "one image, because torch cannot export a dynamic batch"
         return [*notes, f"its input `image` takes {takes}, 3 x {side} x {side} in float32; `output` is the logits"]
 
     def verify(self, source: NetworkSource, folder: Path) -> str:
-        """Checks that ONNX Runtime gives torch's outputs here."""
+        """Checks that ONNX Runtime and torch give the same outputs on this machine."""
         from hilo_nas.models.convert import verify_onnx
 
         return verify_onnx(folder / self.files[0])
 
     def next_step(self, source: NetworkSource, files: Sequence[Path]) -> str:
-        """Returns how to time the file."""
-        return f"Time it here: {command('measure', f'onnx:{files[0]}', '--runtime', 'onnxruntime')}"
+        """Returns the command that times the file."""
+        return f"Time it on this machine: {command('measure', f'onnx:{files[0]}', '--runtime', 'onnxruntime')}"
 
 
 ONNX = OnnxExporter()

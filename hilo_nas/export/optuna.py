@@ -1,4 +1,4 @@
-"""Export of a whole study as Optuna's: a SQLite file for optuna-dashboard and Optuna's own tools."""
+"""Export of a study to an SQLite file that Optuna and optuna-dashboard read."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ _STATES = {
     TrialState.INFEASIBLE: "COMPLETE",
     TrialState.FAILED: "FAIL",
 }
-"""Optuna's name of a state; a trial that has not both values is `PRUNED` where this says `COMPLETE`."""
+"""Optuna's name of each state. A trial without both values becomes `PRUNED` where this table has `COMPLETE`."""
 
 
 class OptunaExporter:
-    """Writes a study's records as trials of one Optuna study, under the same numbers.
+    """Writer of one Optuna study that found the records of a study under the same trial numbers.
 
-    The values are images/s and the proxy's value, both maximised, and the parameters have the space's choices. Rungs
-    are intermediate values by images seen. A limit is a constraint by its name: the logarithm of how far a value lies
-    beyond it. Networks of others are pruned trials without values, so that they stand on no front.
+    The two values are images/s and the value of the proxy. Both are maximized. The parameters have the choices of the
+    search space. Rungs become intermediate values, with the number of images seen as the step. Each limit becomes a
+    constraint of the same name: the logarithm of the ratio by which a value exceeds the limit. Baselines become pruned
+    trials without values, so that they do not appear on the front.
     """
 
     name = "optuna"
@@ -50,12 +51,12 @@ class OptunaExporter:
     can_replace = False
 
     def check(self, source: StudySource, options: ExportOptions) -> None:
-        """Raises a UsageError for a study without trials."""
+        """Raises a UsageError if the study has no trials."""
         if not source.records:
             raise UsageError(f"format optuna needs a study with trials, but {source.name} has none yet")
 
     def write(self, source: StudySource, folder: Path, options: ExportOptions) -> list[str]:
-        """Writes the file."""
+        """Writes the database."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -79,12 +80,12 @@ class OptunaExporter:
             limits = tuple(dict.fromkeys(name for record in source.records for name in record.violations))
             study.add_trials([_build_trial(record, manifest.space, limits) for record in source.records])
         imputed = sum(bool(_imputed(record)) for record in source.records)
-        return [f"the user attribute `imputed` names the values that were not measured, of {imputed} trials"] * (
+        return [f"{imputed} trials have estimated values, which are named in the user attribute `imputed`"] * (
             imputed > 0
         )
 
     def verify(self, source: StudySource, folder: Path) -> str:
-        """Opens the file with Optuna and compares each trial with its record."""
+        """Opens the database with Optuna and compares each trial with its record."""
         import optuna
 
         space = source.manifest.space
@@ -92,26 +93,32 @@ class OptunaExporter:
         try:
             with _open_storage(folder / self.files[0]) as storage:
                 trials = optuna.load_study(study_name=source.manifest.name, storage=storage).get_trials()
-        except Exception as error:  # SQLAlchemy, Optuna and json each have their own
-            raise ConversionError(f"Optuna cannot read what was written: {error}. Export it again.") from error
+        except Exception as error:  # SQLAlchemy, Optuna and json raise different errors
+            raise ConversionError(
+                f"Optuna must be able to read the exported file, but failed: {error}. Export it again."
+            ) from error
         if len(trials) != len(source.records):
-            raise ConversionError(f"{len(source.records)} trials were written, but Optuna reads {len(trials)}")
+            raise ConversionError(
+                f"{len(source.records)} trials were written, but Optuna reads {len(trials)}. Export it again."
+            )
         for trial, record in zip(trials, source.records, strict=True):
             params = {name: choices[name].index(value) for name, value in trial.params.items()}
-            holds = {"params": params or None, "values": trial.values, "key": trial.user_attrs.get("key")}
-            says = {"params": record.params or None, "values": _values(record), "key": record.key}
-            if holds != says or any(trial.constraints.get(name) != value for name, value in record.violations.items()):
+            found = {"params": params or None, "values": trial.values, "key": trial.user_attrs.get("key")}
+            expected = {"params": record.params or None, "values": _values(record), "key": record.key}
+            if found != expected or any(
+                trial.constraints.get(name) != value for name, value in record.violations.items()
+            ):
                 raise ConversionError(
-                    f"trial {record.number} must be {says}, but Optuna reads {holds}. Export it again."
+                    f"trial {record.number} must be {expected}, but Optuna reads {found}. Export it again."
                 )
-        return f"verified: Optuna reads {len(trials)} trials as the records have them"
+        return f"verified: Optuna reads {len(trials)} trials that equal the records"
 
     def next_step(self, source: StudySource, files: Sequence[Path]) -> str:
-        """Returns how to look at the file."""
+        """Returns commands that open the file."""
         url = f"sqlite:///{files[0]}"
         return (
-            f"Look at it: optuna-dashboard {shlex.quote(url)}\n"
-            f"From Python: optuna.load_study(study_name={source.manifest.name!r}, storage={url!r})"
+            f"Open the dashboard: optuna-dashboard {shlex.quote(url)}\n"
+            f"Load it in Python: optuna.load_study(study_name={source.manifest.name!r}, storage={url!r})"
         )
 
 
@@ -120,16 +127,16 @@ OPTUNA = OptunaExporter()
 
 @contextlib.contextmanager
 def _open_storage(path: Path, *, is_new: bool = False) -> Iterator[optuna.storages.RDBStorage]:
-    """Opens a database file, and releases it at the end."""
+    """Opens a database file and closes it at the end."""
     import optuna
 
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, check_same_thread=False)  # a URL would have to escape the path
-        connection.execute("PRAGMA synchronous = OFF")  # a draft need not survive a power cut
+        connection = sqlite3.connect(path, check_same_thread=False)  # the path would need escaping in a URL
+        connection.execute("PRAGMA synchronous = OFF")  # the temporary file need not survive a power cut
         return connection
 
     if not is_new and not path.stat().st_size:
-        raise ConversionError(f"{path.name} is empty")  # Optuna would fill it
+        raise ConversionError(f"{path.name} is empty")  # Optuna would create a new database in it
     storage = optuna.storages.RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": connect})
     try:
         yield storage
@@ -139,7 +146,7 @@ def _open_storage(path: Path, *, is_new: bool = False) -> Iterator[optuna.storag
 
 
 def _values(record: TrialRecord) -> list[float] | None:
-    """Images/s and the proxy's value of a trial that ended with both, measured or imputed."""
+    """Returns images/s and the proxy's value, measured or imputed. None if the trial did not end with both."""
     if _STATES[record.state] != "COMPLETE" or record.is_peer:
         return None
     measurement, score = record.measurement, record.score
@@ -153,7 +160,7 @@ def _imputed(record: TrialRecord) -> list[str]:
 
 
 def _build_trial(record: TrialRecord, space: SearchSpace, limits: Sequence[str]) -> optuna.trial.FrozenTrial:
-    """Returns a record as a trial of Optuna."""
+    """Returns a record as an Optuna trial."""
     from optuna.distributions import CategoricalDistribution
     from optuna.trial import TrialState as OptunaState
     from optuna.trial import create_trial
@@ -164,7 +171,7 @@ def _build_trial(record: TrialRecord, space: SearchSpace, limits: Sequence[str])
         state = "PRUNED"
     choices = {knob.param: knob.choices for knob in space.knobs}
     params = record.params or {}
-    # Optuna's samplers want every constraint of every trial: what was not measured lies on the limit's edge.
+    # Optuna's samplers need every constraint of every trial, so an unmeasured value counts as equal to its limit.
     constraints = {name: record.violations.get(name, 0.0) for name in limits} if record.violations else {}
     trial = create_trial(
         state=OptunaState[state],
@@ -172,7 +179,7 @@ def _build_trial(record: TrialRecord, space: SearchSpace, limits: Sequence[str])
         params={name: choices[name][index] for name, index in params.items()},
         distributions={name: CategoricalDistribution(choices[name]) for name in params},
         user_attrs={name: value for name, value in _attributes(record).items() if value not in (None, [])},
-        # optuna-dashboard knows no constraint by its name: a list says whether a trial is feasible.
+        # optuna-dashboard does not read named constraints. It takes this list to tell if a trial is feasible.
         system_attrs={"constraints": [max(constraints.values())]} if constraints else {},
         intermediate_values={
             score.images_seen: mean.value for score in record.scores if (mean := record.score_at(score.images_seen))
@@ -211,7 +218,7 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
 
 
 def _local_time(text: str | None) -> datetime.datetime | None:
-    """Returns a record's time as Optuna has it, without a zone; None where there is none."""
+    """Returns a record's time as a local time without a zone, as in Optuna. None if the record has no time."""
     try:
         return datetime.datetime.fromisoformat(text or "").astimezone().replace(tzinfo=None)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where an exported network comes from: study, trial, device, measured values, versions; no local paths."""
+"""Provenance of an exported network: study, trial, device, measured values and versions. It contains no local paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["build_provenance"]
 
 
 def build_provenance(manifest: Manifest, record: TrialRecord) -> dict[str, Any]:
-    """Returns all that is needed to defend, or to repeat, the figures of an exported trial."""
+    """Returns the data needed to check or reproduce the figures of an exported trial."""
     assert record.measurement is not None
     assert record.score is not None
     measurement, score = record.measurement, record.score

@@ -1,4 +1,4 @@
-"""The formats of `hilo-nas export`, by name."""
+"""Registry of the formats of `hilo-nas export`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from hilo_nas.export.timm import TIMM
 __all__ = ["EXPORTERS", "find_exporter", "register_exporter"]
 
 EXPORTERS: dict[str, Exporter[Any]] = {}
-"""Formats by name, in the order in which help lists them."""
+"""Formats by name, in the order of the help text."""
 
 
 def register_exporter(exporter: Exporter[Any]) -> None:
-    """Adds a format.
+    """Registers a format.
 
     Raises:
-        ValueError: There is one of that name.
+        ValueError: The name is already registered.
     """
     if exporter.name in EXPORTERS:
-        raise ValueError(f"an exporter's name must be new, but there is a {exporter.name!r} already")
+        raise ValueError(f"an exporter's name must be new, but {exporter.name!r} is already registered")
     EXPORTERS[exporter.name] = exporter
 
 
 def find_exporter(name: str) -> Exporter[Any]:
-    """Returns the format of a name.
+    """Returns the format with the given name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such format.
     """
     if name not in EXPORTERS:
         raise UsageError(f"format must be one of {', '.join(EXPORTERS)}, but got {name!r}")

@@ -1,11 +1,15 @@
-"""Runs a script of timm's repository with the network of this folder.
+"""Runs a script of timm's repository with the network in this folder.
 
 python run_timm.py path/to/pytorch-image-models/validate.py --data-dir DATA --checkpoint CHECKPOINT
 
-timm does not know LITv2 by itself, and only its train.py has an option to import it. This file imports hilo_nas.models
-(hilo-nas must be installed as well), which registers LITv2, then runs the script with the arguments given. Unless
-the arguments name a model or a config, it adds `-c train.yaml` for train.py, and for validate.py, benchmark.py,
-onnx_export.py and inference.py `--model local-dir:FOLDER`, which reads config.json, and `--img-size`.
+timm does not know LITv2, and only its train.py has an option to import it. This file imports hilo_nas.models, which
+registers LITv2. Then it runs the script with the given arguments. hilo-nas must be installed.
+
+The file adds arguments unless the command line names a model or a config:
+
+* `-c train.yaml` for train.py
+* `--model local-dir:FOLDER`, which reads config.json, and `--img-size` for validate.py, benchmark.py, onnx_export.py
+  and inference.py
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ _SCRIPTS_WITH_MODEL = ("validate.py", "benchmark.py", "onnx_export.py", "inferen
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the script that the arguments begin with."""
+    """Runs the script given as the first argument."""
     if not arguments or not Path(arguments[0]).is_file():
         got = f"no file {arguments[0]}" if arguments else "no argument"
         sys.exit(f"usage: python run_timm.py SCRIPT ARGS: SCRIPT must be a script of timm's repository, but got {got}")
@@ -28,12 +32,12 @@ def main(arguments: list[str]) -> None:
     added = _network(Path(script).name, {argument.partition("=")[0] for argument in rest})
     importlib.import_module("hilo_nas.models")
     sys.argv = [script, *added, *rest]
-    sys.path[0] = str(Path(script).resolve().parent)  # as if Python had been given the script
+    sys.path[0] = str(Path(script).resolve().parent)  # as Python sets it for a script
     runpy.run_path(script, run_name="__main__")
 
 
 def _network(script: str, given: set[str]) -> list[str]:
-    """Returns the arguments that name the network of this folder to a script."""
+    """Returns the arguments that select the network in this folder for a script."""
     folder = Path(__file__).resolve().parent
     if given & {"--model", "-m", "-c", "--config"}:
         return []

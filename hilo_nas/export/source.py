@@ -1,4 +1,4 @@
-"""What is exported: one network, with the trial that it comes from or without one, or a whole study."""
+"""Sources of an export: one network, with or without a trial, or a whole study."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from hilo_nas.study.stored_study import StoredStudy
 __all__ = ["NetworkSource", "Preprocessing", "StudySource", "load_source", "source_of_study", "source_of_trial"]
 
 _DEFAULT_NUM_CLASSES, _DEFAULT_IMG_SIZE = 1000, 224
-_GREATEST = 10**6
-"""Classes, or pixels along a side; a larger number in a train.yaml would end in a lack of memory."""
+_MAX_SIZE = 10**6
+"""Maximum of num_classes and img_size. A larger number in a train.yaml would run out of memory."""
 _SMALL_IMAGE = 96
-"""Below this many pixels a side, images are not scaled up before the centre crop."""
+"""Image side in pixels below which images are not enlarged before the center crop."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Preparation of an image for the network: resized, cropped at the centre, normalized."""
+    """Preprocessing of an image: resize, center crop, normalization."""
 
     img_size: int
     """Side in pixels after the crop."""
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """ImageNet's, of values from 0 to 1, as timm's train.py has it for LITv2."""
+    """Mean of ImageNet for values from 0 to 1, as in the config of LITv2 for timm's train.py."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     @property
     def crop_pct(self) -> float:
-        """Side after the crop as a share of the side before it."""
+        """Ratio of the image side after the crop to the side before it."""
         return 0.875 if self.img_size >= _SMALL_IMAGE else 1.0
 
 
@@ -50,15 +50,15 @@ class NetworkSource:
     num_classes: int
     preprocessing: Preprocessing
     name: str
-    """Name in titles: `cf9a05e1d2b3: trial 17 of study my-gpu`, or the file that it was read from."""
+    """Name in titles, such as `cf9a05e1d2b3: trial 17 of study my-gpu`, or the name of the architecture's file."""
     assumed: str = ""
-    """What was assumed because nobody said it, a sentence; empty where nothing was."""
+    """One sentence about the values that were assumed because nobody gave them. Empty if there are none."""
     manifest: Manifest | None = None
-    """The study's; None for an architecture without a trial, as are `record` and `folder`."""
+    """Manifest of the study. None for an architecture without a trial, and then `record` and `folder` are None too."""
     record: TrialRecord | None = None
     folder: StoredStudy | None = None
     weights: Path | None = None
-    """A checkpoint of the training form."""
+    """Checkpoint of the training form of the network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,14 +66,14 @@ class StudySource:
     """A study to export."""
 
     name: str
-    """Name in messages: `study my-gpu`."""
+    """Name in messages, such as `study my-gpu`."""
     manifest: Manifest
     records: tuple[TrialRecord, ...]
-    """In the order of their numbers."""
+    """Records in the order of their numbers."""
 
 
 def source_of_study(study: StoredStudy) -> StudySource:
-    """Returns a whole study as a source."""
+    """Returns a study as a source."""
     return StudySource(name=f"study {study.name}", manifest=study.manifest, records=tuple(study.records))
 
 
@@ -83,7 +83,7 @@ def source_of_trial(
     """Returns a complete trial of a study as a source.
 
     Raises:
-        NotFoundError: There is no such checkpoint.
+        NotFoundError: The file of weights does not exist.
     """
     assert record.subject.arch is not None
     return NetworkSource(
@@ -101,20 +101,21 @@ def source_of_trial(
 def load_source(
     path: Path, *, num_classes: int | None = None, img_size: int | None = None, weights: Path | None = None
 ) -> NetworkSource:
-    """Returns an architecture's YAML file as a source.
+    """Returns the architecture of a YAML file as a source.
 
     Args:
-        path: The file, as `hilo-nas export` writes arch.yaml.
-        num_classes: Classes; where None, those of the train.yaml in its folder, else 1000.
-        img_size: Side of the images in pixels; where None, that of the train.yaml in its folder, else 224.
-        weights: A checkpoint of the training form.
+        path: The file, in the format of the arch.yaml that `hilo-nas export` writes.
+        num_classes: Number of classes. If None, the value in the train.yaml next to the file, else 1000.
+        img_size: Image side in pixels. If None, the value in the train.yaml next to the file, else 224.
+        weights: Checkpoint of the training form of the network.
 
     Raises:
-        UsageError: A file is missing or holds no architecture, or a number is below 1.
+        UsageError: A file is missing or holds no architecture, or a number is out of range.
+        NotFoundError: The file of weights does not exist.
         StorageError: The file cannot be read.
     """
     arch = load_arch(path)
-    beside = _read_train_options(path.with_name("train.yaml"), arch)
+    train_options = _read_train_options(path.with_name("train.yaml"), arch)
     given = {"num_classes": num_classes, "img_size": img_size}
     fallback = {"num_classes": _DEFAULT_NUM_CLASSES, "img_size": _DEFAULT_IMG_SIZE}
     values: dict[str, int] = {}
@@ -123,14 +124,14 @@ def load_source(
         if value is not None:
             values[name] = value
             continue
-        values[name] = beside.get(name, fallback[name])
-        origin = f"from {path.with_name('train.yaml')}" if name in beside else "the default"
+        values[name] = train_options.get(name, fallback[name])
+        origin = f"from {path.with_name('train.yaml')}" if name in train_options else "the default"
         assumed.append(f"{name} {values[name]} ({origin})")
     for name, value in values.items():
         if value < 1:
             raise UsageError(f"{name} must be at least 1, but got {value}")
-        if value > _GREATEST:
-            raise UsageError(f"{name} must be at most {_GREATEST:,}, but got {value}")
+        if value > _MAX_SIZE:
+            raise UsageError(f"{name} must be at most {_MAX_SIZE:,}, but got {value}")
     return NetworkSource(
         arch=arch,
         num_classes=values["num_classes"],
@@ -148,7 +149,7 @@ def _existing(weights: Path | None) -> Path | None:
 
 
 def _read_train_options(path: Path, arch: ArchConfig) -> dict[str, Any]:
-    """Returns the sizes that an export's train.yaml names, where it is of the same architecture."""
+    """Returns num_classes and img_size of an exported train.yaml, or nothing if it describes another architecture."""
     try:
         options = load_yaml(path)
     except (OSError, yaml.YAMLError):

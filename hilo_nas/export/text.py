@@ -1,4 +1,4 @@
-"""Text from records in exported files: it stays on its line and inside its quotes."""
+"""Text from records for exported files, escaped so that it cannot leave its line or its quotes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 
 
 def printable(text: object) -> str:
-    """Returns a text on one line: control characters, line breaks among them, become escapes of Python."""
+    """Returns a text on one line. Control characters, including line breaks, become Python escapes."""
     return _UNPRINTABLE.sub(lambda found: _escape(ord(found[0])), str(text))
 
 
@@ -25,12 +25,12 @@ def _escape(code: int) -> str:
 
 
 def build_title(*lines: str) -> str:
-    """Returns lines as comments for the head of a YAML or shell file."""
+    """Returns lines as comments for the top of a YAML or shell file."""
     return "".join(f"# {printable(line)}\n" for line in lines)
 
 
 def shell_line(name: str, value: str) -> str:
-    """Returns `NAME=value` quoted for a shell, or a comment for names that the ruler does not record."""
+    """Returns `NAME=value` quoted for a shell, or a comment if hilo-nas does not record variables of that name."""
     if name in RECORDED_VARIABLES and not _UNPRINTABLE.search(value):
         return f"{name}={shlex.quote(value)}\n"
     return build_title(f"{name}: {value}")

@@ -1,8 +1,9 @@
-"""Export for timm: options of train.py, a model config, the architecture, provenance, a launcher of timm's scripts.
+"""Export to timm: options of train.py, a model config, the architecture, provenance, and a launcher of timm's scripts.
 
-train.py takes the YAML's keys as defaults of its options (`-c train.yaml`) and imports `device_modules` before it
-builds the model. Other scripts cannot import anything: `run_timm.py` does it for them, and they read `config.json`
-through timm's `local-dir:`. The recipe is LITv2's (github ziplab/LITv2, classification/config.py).
+train.py reads the YAML file as defaults of its options (`-c train.yaml`). It imports `device_modules` before it builds
+the model. timm's other scripts have no such option, so `run_timm.py` imports hilo_nas.models and then runs them. They
+read `config.json` through timm's `local-dir:`. The recipe is that of LITv2 (github ziplab/LITv2,
+classification/config.py).
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from hilo_nas.text.figures import with_spread
 __all__ = ["TIMM", "TimmExporter", "build_train_options"]
 
 _DROP_PATH = ((0.0, 0.0), (27.844, 0.2), (48.830, 0.3), (86.521, 0.5))
-"""LITv2's stochastic depth by million parameters (S, M and B); between them, and below, in proportion."""
+"""Drop path rate of LITv2 (S, M and B) by parameters in millions. Other sizes are interpolated linearly."""
 _RAND_AUGMENT = "rand-m9-mstd0.5-mmax9-inc1"
-"""LITv2's policy with the noise of the magnitude cut at 9: above, timm asks Pillow to keep 0 bits, and 13.0 refuses."""
+"""LITv2's RandAugment policy, with the magnitude clipped at 9. Above 9, timm asks Pillow to keep 0 bits, which Pillow
+13.0 refuses."""
 
 
 class TimmExporter:
-    """Writes what a training and a check of a complete trial with timm's scripts need."""
+    """Writer of the files that train and validate a complete trial with timm's scripts."""
 
     name = "timm"
     source_type = NetworkSource
@@ -46,11 +48,12 @@ class TimmExporter:
     can_replace = True
 
     def check(self, source: NetworkSource, options: ExportOptions) -> None:
-        """Raises a UsageError for an architecture without a trial, and for numbers that no training can have."""
+        """Raises a UsageError if the source has no trial, or if batch_size or epochs are invalid."""
         faults = []
         if source.record is None:
             faults.append(
-                f"format timm needs a trial of a study, for its data and its figures, but got {source.name}. Use "
+                "format timm needs a trial of a study because it exports its data and measured values, but got "
+                f"{source.name}. Use "
                 "hilo-nas export STUDY --trial N."
             )
         for name, value in (("batch_size", options.batch_size), ("epochs", options.epochs)):
@@ -64,7 +67,7 @@ class TimmExporter:
             raise UsageError("\n".join(faults))
 
     def write(self, source: NetworkSource, folder: Path, options: ExportOptions) -> list[str]:
-        """Writes the files; `timing.env` holds the variables that the speed was measured under."""
+        """Writes the files. `timing.env` holds the environment variables of the timing process."""
         manifest, record = source.manifest, source.record
         assert manifest is not None
         assert record is not None
@@ -76,10 +79,10 @@ class TimmExporter:
             f"{measured.device.model} ({measured.condition.label()})",
         )
         usage = build_title(
-            "python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas installed as well)",
-            f"The learning rates are for {options.batch_size} images per step in all: with several devices, divide "
-            "batch_size.",
-            "LITv2's own code lets the offset convolutions learn at 0.01 of the rate; train.py has one rate for all.",
+            "python train.py -c train.yaml --data-dir DATA     (timm's train.py; hilo-nas must be installed)",
+            f"The learning rates are for {options.batch_size} images per step. With several devices, divide batch_size "
+            "by their number.",
+            "LITv2's code uses 0.01 of the learning rate for the offset convolutions; train.py has one rate for all.",
         )
         train = build_train_options(source, options)
         contents = {
@@ -95,27 +98,29 @@ class TimmExporter:
         return []
 
     def verify(self, source: NetworkSource, folder: Path) -> str:
-        """Lets timm build the network from the files, and compares it with the architecture."""
+        """Builds the network with timm from the written files and compares it with the architecture."""
         import timm
 
         from hilo_nas.models import load_model
 
         arch = load_arch(folder / "arch.yaml")
         if arch != source.arch:
-            raise ConversionError(f"arch.yaml must be {source.arch.key()}, but is {arch.key()}. Export it again.")
+            raise ConversionError(
+                f"arch.yaml must describe {source.arch.key()}, but describes {arch.key()}. Export it again."
+            )
         models = {"train.yaml": load_model(folder), "config.json": timm.create_model(f"local-dir:{folder}")}
         parameters = count_params(arch, num_classes=source.num_classes)
         for name, model in models.items():
             found = sum(parameter.numel() for parameter in model.parameters())
             if found != parameters:
                 raise ConversionError(
-                    f"{name} must describe {arch.key()} with {parameters:,} parameters, but timm builds a network of "
-                    f"{found:,} from it. Export it again."
+                    f"{name} must describe {arch.key()} with {parameters:,} parameters, but timm builds a network with "
+                    f"{found:,}. Export it again."
                 )
         return f"verified: timm builds {arch.key()} from train.yaml and config.json, {parameters:,} parameters"
 
     def next_step(self, source: NetworkSource, files: Sequence[Path]) -> str:
-        """Returns how to train, to check and to deploy the network."""
+        """Returns commands that train, validate and deploy the network."""
         paths = dict(zip(self.files, files, strict=True))
         train, launcher = shlex.quote(str(paths["train.yaml"])), shlex.quote(str(paths["run_timm.py"]))
         deploy = command("export", paths["arch.yaml"], "--format", "onnx", "--weights", "CHECKPOINT", "-o", "DIR")
@@ -128,7 +133,7 @@ class TimmExporter:
         lines.append(f"Deploy it: {deploy}")
         if source.record is not None and source.record.measurement and source.record.measurement.condition.fused:
             lines.append(
-                "Its speed is of its inference form: deploy what hilo_nas.models.prepare_for_inference returns."
+                "The speed is that of the inference form. Deploy the result of hilo_nas.models.prepare_for_inference."
             )
         return "\n".join(lines)
 
@@ -137,7 +142,7 @@ TIMM = TimmExporter()
 
 
 def build_train_options(source: NetworkSource, options: ExportOptions) -> dict[str, Any]:
-    """Returns options of timm's train.py by their dest names: the model and LITv2's recipe scaled to the batch."""
+    """Returns the options of timm's train.py by dest name: the model, and LITv2's recipe scaled to the batch size."""
     manifest, record = source.manifest, source.record
     assert manifest is not None
     assert record is not None
@@ -181,7 +186,7 @@ def build_train_options(source: NetworkSource, options: ExportOptions) -> dict[s
 
 
 def _build_config(train: dict[str, Any], preprocessing: Preprocessing) -> dict[str, Any]:
-    """Returns what timm's `local-dir:` reads."""
+    """Returns the content of `config.json` for timm's `local-dir:`."""
     side = preprocessing.img_size
     return {
         "architecture": train["model"],
@@ -201,8 +206,10 @@ def _build_config(train: dict[str, Any], preprocessing: Preprocessing) -> dict[s
 
 
 def _environment(measured: Measurement) -> str:
-    """The variables of the timing process as lines that a shell or a container reads; other settings as comments."""
-    lines = [build_title("Set these before Python starts, or the speed will be another one.")]
+    """Returns the environment variables of the timing process as `NAME=value` lines, and other settings as comments."""
+    lines = [
+        build_title("Set these variables before Python starts. Otherwise the speed differs from the measured one.")
+    ]
     if measured.device.kind == "cpu":
         lines.append(build_title(f"torch.set_num_threads({measured.threads})"))
     return "".join(lines) + "".join(shell_line(name, str(value)) for name, value in measured.environment.items())

@@ -1,4 +1,4 @@
-"""Choosing a trial of a study: by number, by limits, or by the front's knee; and how surely it keeps limits."""
+"""Choice of a trial by number, limits or the knee of the front, and the probability that it keeps the limits."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ def choose_trial(
     at_knee: bool = False,
     at_best: bool = False,
 ) -> TrialRecord:
-    """Returns the trial of a number, the best scored one that keeps some limits or of all, or the front's knee.
+    """Returns one trial: by number, the best within limits, the best of all, or the knee of the front.
 
-    Limits are kept by trials off the front, too: a slower network may have the shorter latency. Only trials that keep
-    every limit with 95 % are chosen by accuracy. Where there is none, the most probable of those whose values keep them
-    is returned, see `promises_of`.
+    With `limits`, the candidates are all complete trials, not only those on the front, because a slower network may
+    have a lower latency. The best score wins among the trials that keep every limit with at least 95 %
+    probability. If there is none, the result is the most probable of the trials whose measured values keep the limits.
+    `promises_of` returns the probabilities.
 
     Args:
         study: The study.
-        number: Of the trial.
-        limits: By name, see `hilo_nas.space.limits`.
-        at_knee: Take the knee.
-        at_best: Take the best scored of all.
+        number: Number of the trial.
+        limits: Limits by name, as in `hilo_nas.space.limits`.
+        at_knee: Choose the knee of the front.
+        at_best: Choose the trial with the best score.
 
     Raises:
         UsageError: Not exactly one way of choosing is given, or a limit is not above 0.
         NotFoundError: There is no such trial.
-        TrialStateError: The trial of that number failed, is infeasible or is still running, or is of a peer.
+        TrialStateError: The trial with that number failed, is infeasible, is still running, or is a baseline.
     """
     if [number is not None, bool(limits), at_knee, at_best].count(True) != 1:
         raise UsageError(
@@ -52,19 +53,21 @@ def choose_trial(
         if record.is_peer:
             name = record.subject.timm
             raise TrialStateError(
-                f"a trial must be of a network of the search, but trial {number} of study {study.name} is of the peer "
-                f"{record.key}. Train that by its name: timm's train.py --model {name}."
+                f"the trial must be of the search space, but trial {number} of study {study.name} is the baseline "
+                f"{record.key}. Train it by its name with timm's train.py --model {name}."
             )
         return record
     for name, bound in (limits or {}).items():
         if not bound > 0:
             raise UsageError(f"{name} must be above 0, but got {bound:g}")
     front = study.front()
-    candidates = front.candidates  # of equal ones, the fastest is chosen
+    candidates = front.candidates  # the fastest wins a tie
     if not candidates:
         if not study.manifest.plan.declaration.gives_scores:
             way = command("search", *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
-            raise NotFoundError(f"study {study.name} was timed and not scored: it has no front. Search with it: {way}")
+            raise NotFoundError(
+                f"study {study.name} has timings but no scores, so it has no front. Search with its timings: {way}"
+            )
         raise NotFoundError(f"study {study.name} has no complete trial yet: see `{command('status', study.address)}`")
     if at_knee:
         return front.members[knee([(_speed(record), _top1(record)) for record in front.members])]
@@ -81,7 +84,7 @@ def choose_trial(
 
 
 def _none_keeps(study: str, limits: Mapping[str, float], records: Sequence[TrialRecord]) -> NotFoundError:
-    """The error that tells the best value of each limit among some trials."""
+    """Returns the error for limits that no trial keeps. It names the best value of each limit."""
     best = []
     for name in limits:
         values = [(value, r.number) for r in records if (value := measured_values(r.measurements)[name]) is not None]
@@ -89,21 +92,22 @@ def _none_keeps(study: str, limits: Mapping[str, float], records: Sequence[Trial
         best.append(f"the best, trial {number}, has {name} {value:.4g}")
     asked = " and ".join(limit_text(name, bound) for name, bound in limits.items())
     return NotFoundError(
-        f"no trial of study {study} keeps {asked}; {'; '.join(best)}. Ask for less, or search on with --trials."
+        f"no trial of study {study} keeps {asked}; {'; '.join(best)}. Relax the limits, or resume the search with "
+        "--trials."
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Promise:
-    """How surely a chosen trial keeps a limit."""
+    """Probability that a chosen trial keeps one limit."""
 
     text: str
     is_sure: bool
-    """Whether with at least 95 %."""
+    """True if the probability is at least 95 %."""
 
 
 def promises_of(manifest: Manifest, record: TrialRecord, limits: Mapping[str, float] | None = None) -> list[Promise]:
-    """Returns how surely a trial keeps some limits and the measured limits of its study."""
+    """Returns the probabilities that a trial keeps the given limits and the measured limits of its study."""
     in_force = {**manifest.limits_in_force, **(limits or {})}
     return [
         Promise(

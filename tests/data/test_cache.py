@@ -77,7 +77,7 @@ def test_a_cut_off_cache_is_noticed_and_rebuilt(prepare, images, events, part):
     damaged = Path(first.path) / part
     os.truncate(damaged, damaged.stat().st_size - 3)
     assert load_entry(Path(first.path)) is None
-    with pytest.raises(StorageError, match="gone or damaged"):
+    with pytest.raises(StorageError, match="missing or damaged"):
         load_arrays(Path(first.path))
     events.clear()
     assert prepare(folder) == first
@@ -155,7 +155,7 @@ def test_who_waits_for_another_builder_says_so_once_and_gives_signs_of_life(prep
         again = find_or_build(own_cache, index.stem, 8, build, emit, heartbeat_s=0.01)
     assert (str(again.path), again.content_hash) == (data.path, data.content_hash)
     notices = [event.text for event in seen if isinstance(event, Notice)]
-    assert notices[0].endswith("is damaged or of an earlier version: it is built anew")
+    assert notices[0].endswith("is damaged or from an earlier version: it is rebuilt")
     assert [text for text in notices if "waiting" in text] == notices[1:2]
     assert seen[2:5] == [DataPrepared(done=0, total=None)] * 3
     assert len(built) == 1
@@ -174,7 +174,7 @@ def test_two_processes_that_build_the_same_cache_at_once_share_the_work(images, 
         assert builder.returncode == 0
         outcomes.append(json.loads(output))
     assert outcomes[0]["data"] == outcomes[1]["data"]
-    # Who waits for long says so with nothing done.
+    # The waiting process emits progress events with done=0.
     built = [any(event.get("done", 0) > 0 for event in outcome["events"]) for outcome in outcomes]
     assert sorted(built) == [False, True]
     assert len(list_caches()) == 1
@@ -293,7 +293,7 @@ def test_a_changed_byte_of_a_header_is_noticed_and_rebuilt(prepare, images, plac
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ 0x15]))
-    with pytest.raises(StorageError, match="gone or damaged"):
+    with pytest.raises(StorageError, match="missing or damaged"):
         load_arrays(Path(first.path))
     assert prepare(folder) == first
     load_arrays(Path(first.path))
@@ -307,7 +307,7 @@ def test_a_changed_value_is_noticed_and_rebuilt_even_with_the_old_time(prepare, 
     status, whole = file.stat(), file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(StorageError, match=r"gone or damaged\. Run the search again: it is rebuilt"):
+    with pytest.raises(StorageError, match="is missing or damaged"):
         load_arrays(Path(first.path))
     events.clear()
     assert prepare(folder) == first
@@ -374,14 +374,14 @@ def test_other_content_of_the_same_size_and_time_is_noticed(prepare, images, eve
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert prepare(folder).content_hash != first.content_hash
     texts = [event.text for event in events if isinstance(event, Notice)]
-    assert any(f"{file} changed, although its size and time did not" in text for text in texts)
+    assert any(f"{file} changed" in text for text in texts)
 
 
 # What is not of hilo-nas.
 
 
 def foreign_cache(root: Path) -> list[Path]:
-    """Makes a folder of somebody else's with the cache's names in it."""
+    """Makes a folder of another program that uses names of the cache."""
     files = [root / "data" / "sets" / "house" / "plan.txt", root / "data" / "building" / "shed" / "images.npy"]
     files += [
         root / "data" / "sets" / f"{'a' * 16}-{'b' * 8}-8px" / "thesis.tex",
@@ -396,7 +396,7 @@ def foreign_cache(root: Path) -> list[Path]:
 
 def test_a_foreign_folder_is_never_cleared(own_cache):
     files = foreign_cache(own_cache)
-    with pytest.raises(StorageError, match=r"nothing was removed"):
+    with pytest.raises(StorageError, match="no marker"):
         clear_caches()
     assert all(file.read_text() == "precious" for file in files)
 
@@ -407,7 +407,7 @@ def test_a_search_in_a_foreign_folder_removes_nothing_there_and_does_not_mark_it
     prepare(images.folder("pets", TWO), img_size=16)
     assert all(file.read_text() == "precious" for file in files)
     assert not (own_cache / "CACHEDIR.TAG").exists()
-    with pytest.raises(StorageError, match=r"nothing was removed"):
+    with pytest.raises(StorageError, match="no marker"):
         clear_caches()
     assert len(list_caches()) == 2
 
@@ -424,7 +424,7 @@ def test_what_strangers_put_into_a_marked_cache_is_left_alone_and_named(prepare,
     assert [str(alien) in event.text for event in events] == [True]
 
 
-def test_a_cache_without_a_marker_is_told_by_its_form(prepare, images, own_cache):
+def test_a_cache_without_a_marker_is_recognized_by_its_form(prepare, images, own_cache):
     prepare(images.folder("pets", TWO))
     (own_cache / "CACHEDIR.TAG").unlink()
     assert len(clear_caches()) == 1

@@ -238,7 +238,7 @@ def test_a_16_bit_tiff_in_planes_is_read_as_one_in_pixels(order, is_packed, extr
         assert (stored(content) == values[..., :3]).all()
 
 
-def test_a_tiff_in_planes_is_turned_and_told():
+def test_a_tiff_in_planes_is_turned_and_reported():
     values = noise()
     decoded = decode_image(tiff(values, planar=2, t274=[6]), None)
     assert (decoded.pixels.values + decoded.pixels.offset == np.rot90(values, -1)).all()
@@ -247,7 +247,7 @@ def test_a_tiff_in_planes_is_turned_and_told():
 
 @pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_one_channel_in_a_plane_of_its_own_is_a_grey_image(kind, order):
+def test_one_channel_in_its_own_plane_is_a_gray_image(kind, order):
     values = noise(1, 0, 30000, kind)
     assert (stored(tiff(values, order=order, planar=2)) == values).all()
 
@@ -287,7 +287,7 @@ def test_unsigned_integers_of_32_bits_do_not_become_negative():
 
 @pytest.mark.parametrize("head", [b"P5", b"P2", b"P6", b"P3"])
 @pytest.mark.parametrize("greatest", [300, 4095, 65535])
-def test_values_of_a_netpbm_file_are_its_own_whatever_the_greatest(head, greatest):
+def test_values_of_a_netpbm_file_are_kept_for_any_maximum(head, greatest):
     values = noise(1 if head in (b"P5", b"P2") else 3, 0, greatest + 1)
     data = values.astype(">u2").tobytes()
     if head in (b"P2", b"P3"):
@@ -326,7 +326,7 @@ def test_a_file_of_more_bits_than_can_be_read_is_refused_with_the_way_out(read):
         read("deep", files)
     for member in files:
         if member.startswith("a/"):
-            assert f"{member} (it stores 16 bits per channel, of which Pillow reads 8: convert it to" in str(
+            assert f"{member} (the file stores 16 bits per channel, but Pillow reads 8: convert it to" in str(
                 caught.value
             )
     assert "FILE.py:FUNCTION" in str(caught.value)
@@ -342,7 +342,7 @@ def test_a_file_of_more_bits_than_can_be_read_is_refused_with_the_way_out(read):
         (noise(2), "unsigned integers of 16 bits in 2 channels"),
     ],
 )
-def test_a_tiff_of_a_form_that_pillow_does_not_read_is_told_by_its_form(values, form):
+def test_a_tiff_type_that_pillow_does_not_read_is_reported(values, form):
     content = tiff(values)
     with pytest.raises(UnidentifiedImageError) as caught:
         decode_image(content, 4)
@@ -516,7 +516,7 @@ def broken_set():
     }
 
 
-def test_all_broken_files_are_told_at_once_with_reasons_and_no_addresses(read):
+def test_all_broken_files_are_reported_at_once_with_reasons_and_no_addresses(read):
     with pytest.raises(DataError) as caught:
         read("broken", broken_set())
     text = str(caught.value)

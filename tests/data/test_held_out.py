@@ -114,9 +114,7 @@ def test_images_of_two_sets_are_compared_with_their_classes():
 def test_classes_without_two_distinct_images_are_named_all_at_once(prepare, images, copied):
     folder = images.folder("pets", {"cats": 3, "dogs": 1, "owls": 1, "emus": 3})
     copied(folder, "owls/0.png", *(f"owls/{i}.png" for i in range(1, 20)))
-    with pytest.raises(
-        DataError, match=r"'dogs' \(1 image\), 'owls' \(20 copies of 1 image\): .*data\.skip_broken=true"
-    ):
+    with pytest.raises(DataError, match=r"'dogs' \(1 image\), 'owls' \(20 copies of 1 image\).*data\.skip_broken=true"):
         prepare(folder)
 
 
@@ -134,7 +132,7 @@ def test_skip_broken_trains_without_them_and_says_so(prepare, images, copied, ev
 
 
 def test_skip_broken_needs_two_classes_that_are_left(prepare, images):
-    with pytest.raises(DataError, match=r"without 'dogs' \(1 image\) fewer than two classes are left"):
+    with pytest.raises(DataError, match=r"without 'dogs' \(1 image\) fewer than two classes"):
         prepare(images.folder("pets", {"cats": 3, "dogs": 1}), skip_broken=True)
 
 
@@ -157,7 +155,7 @@ def entry_hash(data: CachedData) -> str:
     return load_arrays(Path(data.path))[0].content_hash
 
 
-def test_the_share_of_the_largest_class_among_scored_images_is_told(prepare, images):
+def test_the_share_of_the_largest_class_among_scored_images_is_reported(prepare, images):
     folder = images.folder("pets", {"cats": 10, "dogs": 40})
     data = prepare(folder)
     assert (data.n_scored, data.chance, data.val_name) == (10, 0.8, None)

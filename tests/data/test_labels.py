@@ -1,4 +1,4 @@
-"""Shards of images with label files beside them."""
+"""Shards of images with label files next to them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_training_shards_are_chosen_by_their_names_and_their_folders(tmp_path):
     assert {*read(tmp_path / "deep")[1]} == {"train/0/000.png", "train/0/001.png"}
 
 
-def test_a_test_folder_beside_labelled_images_is_left_out_and_named(tmp_path):
+def test_a_test_folder_next_to_labelled_images_is_left_out_and_named(tmp_path):
     files = shard("cls", [i % 2 for i in range(8)]) | shard("cls", [0, 1] * 2, start=10, prefix="test/")
     source, members = read(write(tmp_path / "pets", files))
     assert {*members} == {f"{i:03d}.png" for i in range(8)}
@@ -111,18 +111,18 @@ def test_a_split_described_by_timm_is_read_as_described(tmp_path):
     assert classes_of(f"wds/{tmp_path}") == {"0": 2, "1": 2}
 
 
-def test_images_without_a_label_are_left_out_and_told(tmp_path):
+def test_images_without_a_label_are_left_out_and_reported(tmp_path):
     path = pack(tmp_path / "pets.tar", {**shard("cls", [0, 1, 0, 1]), "lost.png": png(9)})
     source, members = read(path)
     assert len(members) == 4
     assert source.left_out == ("1 image has no label file and is left out",)
 
 
-def test_images_without_a_label_of_a_class_are_left_out_and_told(tmp_path):
+def test_images_without_a_label_of_a_class_are_left_out_and_reported(tmp_path):
     source, members = read(pack(tmp_path / "pets.tar", shard("cls", [0, 1, -1, 0, 1, -1])))
     assert source.class_counts == {"0": 2, "1": 2}
     assert len(members) == 4
-    assert source.left_out == ("left out because their label is negative, which means none: 2 of the images",)
+    assert source.left_out == ("left out because their label is negative, which means no class: 2 images",)
 
 
 def test_of_an_image_and_a_mask_of_one_key_the_image_is_read_and_of_several_views_all(tmp_path):
@@ -131,14 +131,14 @@ def test_of_an_image_and_a_mask_of_one_key_the_image_is_read_and_of_several_view
     source, members = read(pack(tmp_path / "pets.tar", files | masks))
     assert png(99) not in members.values()
     assert source.class_counts == {"0": 2, "1": 2}
-    assert source.left_out == ("left out as views or masks of another image: 4, such as 000.seg.png beside 000.png",)
+    assert source.left_out == ("left out as views or masks of another image: 4, such as 000.seg.png next to 000.png",)
     views = {name.replace(".png", f".{side}.png"): content for name, content in files.items() for side in ("l", "r")}
     source, _members = read(pack(tmp_path / "views.tar", views))
     assert source.class_counts == {"0": 4, "1": 4}
 
 
 @pytest.mark.parametrize("where", ["tar", "folder"])
-def test_captions_and_boxes_beside_images_in_class_folders_are_no_labels(tmp_path, where):
+def test_captions_and_boxes_next_to_images_in_class_folders_are_no_labels(tmp_path, where):
     files = PETS | {name.replace(".png", ".txt"): b"0 .5 .5 1 1" for name in PETS}
     path = pack(tmp_path / "pets.tar", files) if where == "tar" else write(tmp_path / "pets", files)
     source, _members = read(path)
@@ -150,7 +150,7 @@ def test_captions_and_boxes_beside_images_in_class_folders_are_no_labels(tmp_pat
     ("ending", "labels", "message"),
     [
         ("json", ['{"width": 3}', '{"width": 4}'], r"(?s)hold no class:.*000\.json .*only width"),
-        ("json", ['{"label": [1, 2]}', '{"label": 1}'], r"000\.json .*one class must stand there, but got \[1, 2\]"),
+        ("json", ['{"label": [1, 2]}', '{"label": 1}'], r"000\.json .*one class, but got \[1, 2\]"),
         ("json", ["{", "1"], r"000\.json"),
         ("cls", ["", "1"], r"000\.cls .*but got ''"),
         ("cls", [b"\xff\xfe\x00", "1"], r"000\.cls"),
@@ -165,7 +165,7 @@ def test_what_is_no_label_is_refused_with_file_and_reason(tmp_path, ending, labe
 
 
 def test_a_single_class_is_refused_without_a_word_of_folders(tmp_path, prepare):
-    with pytest.raises(DataError, match=r"holds one: '0' \(the label file beside each image must name its class\)\.$"):
+    with pytest.raises(DataError, match=r"has one: '0' \(the label file next to each image must name its class\)\.$"):
         prepare(pack(tmp_path / "pets.tar", shard("cls", [0, 0])))
 
 

@@ -19,7 +19,7 @@ def test_all_that_cannot_be_is_refused_at_once():
     assert str(caught.value).split("\n") == [
         "class_from must be one of first, last, path, but got 'leaf'",
         "background must be a color such as white, gray or #336699, but got 'whitish'",
-        "value_range must rise from its first value to its second, but got 5,5",
+        "value_range must be two increasing numbers, but got 5,5",
     ]
 
 

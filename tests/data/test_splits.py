@@ -145,7 +145,7 @@ def test_of_a_folder_with_splits_the_training_part_alone_is_read_and_the_other_i
         (["rapid_test", "train_station"], {"rapid_test": 2, "train_station": 2}),
         (["train_station/1", "park/1", "museum/1"], {"train_station": 2, "park": 2, "museum": 2}),
         (["control/1", "control/2", "test/1", "test/2"], {"control": 4, "test": 4}),
-        # Splits beside other things.
+        # Splits next to other folders.
         (["train/cat", "train/dog", "test"], CAT_DOG),
         (["train/cat", "train/dog", "seg_pred*9"], CAT_DOG),
         (["train/cat", "train/dog", "unlabeled/unlabeled*9"], CAT_DOG),
@@ -205,7 +205,7 @@ def test_the_whole_path_names_the_class_where_the_user_says_so():
         (["cat/2021/may", "dog/2021"], ["first folder level", "3 levels deep", "data.class_from=path"]),
     ],
 )
-def test_the_level_of_the_classes_is_told(paths, words):
+def test_the_level_of_the_classes_is_reported(paths, words):
     level = choose(paths)[1].class_level
     assert all(word in level for word in words), level
 
@@ -214,11 +214,11 @@ def test_the_level_of_the_classes_is_told(paths, words):
     ("paths", "sentence"),
     [
         (["cat", "dog"], ""),
-        (["train/cat", "train/dog"], "train trains"),
-        (["train/cat", "train/dog", "val/cat*1"], "train trains; val (1 image) is left out"),
+        (["train/cat", "train/dog"], "train is used for training"),
+        (["train/cat", "train/dog", "val/cat*1"], "train is used for training; val (1 image) is left out"),
         (
             ["train/cat", "train/dog", "val/cat", "test*3"],
-            "train trains; val (2 images) and test (3 images) are left out",
+            "train is used for training; val (2 images) and test (3 images) are left out",
         ),
         (["cat", "dog", "val/cat", "val/dog"], "val (4 images) is left out"),
         (["car", "train"], "train counts as a class, not as a split"),
@@ -247,12 +247,15 @@ def test_what_no_splits_name_explains_is_a_warning(paths, words):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["test/cat", "test/dog"], "only test, which a search never reads. To train on one, name it itself: pets/test"),
+        (
+            ["test/cat", "test/dog"],
+            "only test, which a search never reads. To train on it, name the split itself: pets/test",
+        ),
         (["val2017/cat", "seg_test/dog"], "never reads"),
         (["pets/validation/cat", "pets/validation/dog"], "never reads"),
-        (["train", "test"], "one subfolder per class must lie between"),
-        (["", ""], "lie in no class folder. Move them"),
-        (["seg_train/seg_train", "seg_test/seg_test"], "one subfolder per class must lie between"),
+        (["train", "test"], "one subfolder per class"),
+        (["", ""], "must be in class folders"),
+        (["seg_train/seg_train", "seg_test/seg_test"], "one subfolder per class"),
     ],
 )
 def test_what_has_no_training_images_or_no_classes_is_refused(paths, message):
@@ -276,7 +279,7 @@ CROSSED = {
 
 
 @pytest.mark.parametrize("kind", CROSSED)
-def test_two_levels_that_may_both_be_classes_are_told_and_either_can_be_chosen(kind):
+def test_two_levels_that_may_both_be_classes_are_reported_and_either_can_be_chosen(kind):
     ways = r"data\.class_from=last.*data\.class_from=(first|path)"
     if "sides" in kind:  # as cats/other and dogs/other are: the first level, as elsewhere
         classes, choice = choose(CROSSED[kind])
@@ -336,7 +339,7 @@ def test_a_held_out_split_that_the_user_names_is_read(text):
         (["TrainShards-0", "TestShards-0"], ["TrainShards-0"]),
     ],
 )
-def test_training_shards_are_told_by_their_names_and_never_name_classes(names, expected):
+def test_training_shards_are_recognized_by_their_names_and_never_name_classes(names, expected):
     choice = choose_labelled("pets", [(name,) for name in names], ["cat"] * len(names))
     assert [names[place] for place in choice.classes] == expected
     folders = [(name, kind) for name in names for kind in ("cat", "dog")]
@@ -348,8 +351,18 @@ def test_training_shards_are_told_by_their_names_and_never_name_classes(names, e
 @pytest.mark.parametrize(
     ("folders", "expected", "split", "warning"),
     [
-        (["", "", "test", "test", "train"], [4], "train trains; test (2 images) is left out", "2 images of pets lie"),
-        (["", "test", "train"], [2], "train trains; test (1 image) is left out", "1 image of pets lies beside"),
+        (
+            ["", "", "test", "test", "train"],
+            [4],
+            "train is used for training; test (2 images) is left out",
+            "2 images of pets are next to",
+        ),
+        (
+            ["", "test", "train"],
+            [2],
+            "train is used for training; test (1 image) is left out",
+            "1 image of pets is next to",
+        ),
         (["", "", "test", "val"], [0, 1], "test (1 image) and val (1 image) are left out", None),
         (["data", "data/test"], [0], "test (1 image) is left out", None),
         (["data", "more/test", "more/b"], [0, 2], "test (1 image) is left out", None),

@@ -1,4 +1,4 @@
-"""What is told of images that were read: before anything else, and from the cache as well."""
+"""Summary of the images of a search, for new and for cached images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def kinds_of(*sources: Path | str) -> list[str]:
     return [fault.kind for fault in check_data(str(sources[0]), 8, val_data=val_data, emit=lambda event: None).faults]
 
 
-def test_what_was_read_is_told_with_its_split(prepare, images, events):
+def test_what_was_read_is_reported_with_its_split(prepare, images, events):
     prepare(images.folder("pets", {"cats": 10, "dogs": 20, "emus": 60}))
     summary = summary_of(events)
     train = summary.train
@@ -47,11 +47,11 @@ def test_what_was_read_is_told_with_its_split(prepare, images, events):
     assert (summary.n_training, summary.n_scored, summary.validation) == (72, 18, None)
     lines = summary.to_lines()
     assert lines[0] == "pets: 90 images of 3 classes, per class 10 (cats) to 60 (emus), median 20"
-    assert lines[-1] == "split: 72 to train on, 18 held out to score on, at 8 px"
+    assert lines[-1] == "split: 72 for training, 18 held out for scoring, at 8 px"
     assert warnings_of(events) == []
 
 
-def test_it_is_told_of_cached_images_as_well(prepare, images, events):
+def test_the_summary_is_reported_for_cached_images_as_well(prepare, images, events):
     folder = images.folder("pets", {"cats": 10, "dogs": 10})
     prepare(folder)
     first = [event for event in events if isinstance(event, DataRead | Notice)]
@@ -60,16 +60,16 @@ def test_it_is_told_of_cached_images_as_well(prepare, images, events):
     assert [event for event in events if isinstance(event, DataRead | Notice)] == first
 
 
-def test_validation_images_are_told_with_their_number(prepare, images, events):
+def test_validation_images_are_reported_with_their_number(prepare, images, events):
     pets = images.folder("pets", {"cats": 10, "dogs": 10})
     prepare(pets, val_data=images.folder("more", {"cats": 4, "dogs": 2}, seed=1))
     summary = summary_of(events)
     assert summary.validation is not None
     assert (summary.validation.name, summary.n_training, summary.n_scored) == ("more", 20, 6)
-    assert summary.to_lines()[-1] == "split: all 20 to train on, 6 of data.val_source to score on, at 8 px"
+    assert summary.to_lines()[-1] == "split: all 20 for training, 6 of data.val_source for scoring, at 8 px"
 
 
-def test_what_was_changed_or_skipped_on_the_way_is_told_in_words():
+def test_what_was_changed_or_skipped_on_the_way_is_reported_in_words():
     facts = {
         "sizes": {"smallest": [20, 10], "median": [32, 32], "largest": [640, 480]},
         "n_turned": 3,
@@ -85,11 +85,11 @@ def test_what_was_changed_or_skipped_on_the_way_is_told_in_words():
     assert describe_facts(facts) == [
         "sizes: 20x10 to 640x480 pixels, median 32x32",
         "classes are the folders",
-        "skipped because they are no images: 6 files (2 .txt, 1 without ending, 3 pipes or devices)",
-        "turned upright by their EXIF orientation: 3 images",
-        "transparent: 2 images, composited on black; data.background sets another",
-        "more than 8 bits: 1,500 images, scaled from the range 0,4095; data.value_range sets another",
-        "not square, cropped to the centre: 1 image",
+        "skipped because they are not images: 6 files (2 .txt, 1 without extension, 3 pipes or devices)",
+        "rotated by their EXIF orientation: 3 images",
+        "transparent: 2 images, composited on black (set another color with data.background)",
+        "more than 8 bits: 1,500 images, scaled from the range 0,4095 (set another with data.value_range)",
+        "not square, cropped to the center: 1 image",
         "broken and left out (data.skip_broken): 1 image",
     ]
     assert describe_facts({}) == []
@@ -117,13 +117,13 @@ def test_an_image_under_two_labels_is_warned_of_and_leaks_into_no_score(prepare,
     folder = images.folder("pets", {"cats": 19, "dogs": 20})
     copy(folder, "dogs/3.png", "cats/19.png")
     prepare(folder)
-    assert any("1 image of pets lies under several labels: " in text for text in warnings_of(events))
+    assert any("1 image of pets has several labels: " in text for text in warnings_of(events))
 
 
 def test_nearly_empty_classes_are_warned_of(prepare, images, events):
     prepare(images.folder("pets", {"cats": 9, "dogs": 10, "emus": 2}))
     assert warnings_of(events) == [
-        "2 classes of pets have fewer than 10 images: 'emus' (2), 'cats' (9). Scores say little of them."
+        "2 classes of pets have fewer than 10 images: 'emus' (2), 'cats' (9). Their scores are unreliable."
     ]
 
 
@@ -176,7 +176,7 @@ def test_validation_images_without_any_class_that_is_trained_on_are_a_fault(imag
     more = images.folder("more", {"owls": 10, "emus": 10}, seed=1)
     checked = check_data(str(pets), 8, val_data=str(more), emit=lambda event: None)
     assert [fault.text for fault in checked.faults if fault.kind == "unknown class"] == [
-        "classes of more that are not trained on: 'emus', 'owls'"
+        "classes of more that the training source lacks: 'emus', 'owls'"
     ]
     assert [part.name for part in checked.sets] == ["pets"]
 

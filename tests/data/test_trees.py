@@ -81,7 +81,7 @@ def test_the_first_picture_of_an_mpo_is_read(tmp_path):
 
 def test_files_without_an_ending_are_named_with_the_ways_to_read_them(tmp_path):
     write(tmp_path, {name.removesuffix(".png"): content for name, content in PETS.items()})
-    with pytest.raises(DataError, match=r"It holds 6 without ending\..*rename the files.*FILE\.py:FUNCTION"):
+    with pytest.raises(DataError, match=r"It holds 6 without extension\..*FILE\.py:FUNCTION"):
         read(tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_heic_is_read_once_a_package_reads_it_and_is_named_until_then(tmp_path, 
 # Folders.
 
 
-def test_pipes_and_sockets_are_never_opened_and_are_told(tmp_path):
+def test_pipes_and_sockets_are_never_opened_and_are_reported(tmp_path):
     write(tmp_path, PETS)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     here = os.getcwd()
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_read_is_given_with_its_error_and_the_others_are_r
 
 
 @pytest.mark.parametrize("split", ["", "train/"])
-def test_folders_without_images_beside_the_classes_are_named(tmp_path, split):
+def test_folders_without_images_next_to_the_classes_are_named(tmp_path, split):
     write(tmp_path, {split + name: content for name, content in PETS.items()})
     write(tmp_path, {f"{split}fox/.DS_Store": b"", f"{split}bee/a.txt": b"", f"{split}cat/.DS_Store": b""})
     for name in ("owl/deep", ".git", "test", "cat/empty"):
@@ -212,7 +212,7 @@ def test_folders_without_images_beside_the_classes_are_named(tmp_path, split):
     source, members = read(tmp_path)
     assert len(members) == 6
     (sentence,) = source.left_out
-    prefix = f"folders of {tmp_path} beside the classes hold no image: "
+    prefix = f"folders of {tmp_path} next to the classes have no images: "
     assert sentence == f"{prefix}{split}bee (1 .txt), {split}fox (empty), {split}owl (empty)"
 
 
@@ -234,9 +234,9 @@ def test_a_folder_without_images_counts_as_a_change_of_the_source(tmp_path):
         {"0.png": png(0), "labels.csv": b""},
     ],
 )
-def test_a_table_beside_images_without_classes_is_named_with_what_reads_it(tmp_path, files):
+def test_a_table_next_to_images_without_classes_is_named_with_its_reader(tmp_path, files):
     write(tmp_path, files)
-    with pytest.raises(DataError, match=r"labels\.csv is not read: hfds/DIR .*FILE\.py:FUNCTION"):
+    with pytest.raises(DataError, match=r"labels\.csv is not read.* hfds/DIR.*FILE\.py:FUNCTION"):
         read(tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_no_images_are_refused_with_what_lies_there(tmp_path):
         read(tmp_path)
 
 
-def test_images_that_lie_elsewhere_through_links_are_read_and_told(tmp_path):
+def test_images_outside_through_links_are_read_and_reported(tmp_path):
     root = write(tmp_path / "pets", PETS)
     (root / "cat" / "again.png").symlink_to(root / "cat" / "0.png")
     assert read(root)[0].left_out == ()
@@ -256,7 +256,7 @@ def test_images_that_lie_elsewhere_through_links_are_read_and_told(tmp_path):
     source, members = read(root)
     assert source.class_counts == {"cat": 5, "dog": 3, "owl": 2}
     assert members["owl/0.png"] == png(50)
-    assert source.left_out == ("3 images lie outside pets, through links, for instance cat/z.png",)
+    assert source.left_out == ("3 images are outside pets, because of links, for example cat/z.png",)
 
 
 def test_a_source_that_is_itself_a_link_lies_where_it_leads(tmp_path):

@@ -75,7 +75,7 @@ def test_turned_transparent_and_deep_images_are_written_as_networks_see_them(tmp
     assert {file.suffix for file in (tmp_path / "out").rglob("*") if file.is_file()} == {".png", ".txt"}
 
 
-def test_deep_validation_images_beside_8_bit_training_images_are_written_as_they_are_scored(images, tmp_path):
+def test_deep_validation_images_next_to_8_bit_training_images_are_written_as_they_are_scored(images, tmp_path):
     pets = images.folder("pets", {"cats": 4, "dogs": 4}, size=(16, 16))
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
@@ -104,7 +104,7 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
-def test_photos_too_large_to_be_written_are_told_with_the_way_out(photos, tmp_path, monkeypatch):
+def test_photos_too_large_to_be_written_are_reported_with_the_way_out(photos, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="2 of 10 images") as caught:
         write(photos, tmp_path / "out")
     first, why, *each, way_out = str(caught.value).splitlines()
@@ -137,7 +137,7 @@ def test_if_all_photos_are_too_large_that_is_the_error(photos, tmp_path, skip_br
     assert ("data.skip_broken=true" in str(caught.value)) is not skip_broken
 
 
-def test_images_that_change_between_reading_and_writing_are_told(images, tmp_path):
+def test_images_that_change_between_reading_and_writing_are_reported(images, tmp_path):
     folder = images.folder("pets", {"cats": 5, "dogs": 5})
 
     def change(event):
@@ -149,7 +149,7 @@ def test_images_that_change_between_reading_and_writing_are_told(images, tmp_pat
         write_data(str(folder), tmp_path / "out", emit=change)
 
 
-def test_validation_images_are_written_beside_all_training_images(images, tmp_path):
+def test_validation_images_are_written_next_to_all_training_images(images, tmp_path):
     pets = images.folder("pets", {"cats": 6, "dogs": 6, "emus": 6})
     more = images.folder("more", {"emus": 2, "dogs": 2}, seed=1)
     written = write(pets, tmp_path / "out", val_data=str(more))

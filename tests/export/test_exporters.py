@@ -44,7 +44,7 @@ def test_a_toy_is_added_by_a_file_and_a_line(sources, tmp_path):
     try:
         check_exporter(find_exporter("toy"), sources[NetworkSource], tmp_path / "files")
         assert list(EXPORTERS)[-1] == "toy"
-        with pytest.raises(ValueError, match="there is a 'toy' already"):
+        with pytest.raises(ValueError, match="'toy'"):
             register_exporter(ToyExporter())
     finally:
         del EXPORTERS["toy"]

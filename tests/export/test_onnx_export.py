@@ -125,7 +125,7 @@ def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_p
     assert path.read_bytes() == before
 
 
-def test_sizes_come_from_the_train_yaml_beside_the_file_or_are_said_to_be_assumed(tmp_path):
+def test_sizes_come_from_the_train_yaml_next_to_the_file_or_are_said_to_be_assumed(tmp_path):
     study = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
     export(TIMM, source_of_trial(fresh(study).manifest, study.record(3)), tmp_path / "out", ExportOptions())
     source = load_source(tmp_path / "out" / "arch.yaml")

@@ -89,7 +89,7 @@ def test_rungs_are_intermediate_values_by_images_seen(study):
     assert study.get_trials()[2].intermediate_values == {100: 0.3, 300: 0.4}
 
 
-def test_constraints_are_named_and_told_to_the_dashboard_as_one_number(study):
+def test_constraints_are_named_and_reported_to_the_dashboard_as_one_number(study):
     trials = study.get_trials()
     assert trials[3].constraints == {"params_m": -0.5, "latency_ms": 0.1, "0": 0.1}
     assert trials[4].constraints == {"params_m": 0.2, "latency_ms": 0.0, "0": 0.2}

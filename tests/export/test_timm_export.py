@@ -147,7 +147,7 @@ def test_timm_builds_the_trials_network_from_the_options(exported, study):
         assert model.eval()(torch.zeros(1, 3, train["img_size"], train["img_size"])).shape == (1, 10)
 
 
-def test_the_architecture_is_written_in_a_file_of_its_own(exported, study):
+def test_the_architecture_is_written_in_its_own_file(exported, study):
     assert ArchConfig.from_dict(exported["arch.yaml"]).key() == study.record(3).key
 
 
@@ -291,7 +291,7 @@ def test_an_export_is_replaced_only_by_force_and_other_files_are_left_alone(stud
     paths = export_trial(manifest, study.record(3), folder)
     (folder / "mine.txt").write_text("mine")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match=r"must not replace what is there, but found files: .*train\.yaml.* --force"):
+    with pytest.raises(UsageError, match=r"found files: .*train\.yaml.* --force"):
         export_trial(manifest, study.record(2), folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     export_trial(manifest, study.record(2), folder, force=True)
@@ -313,7 +313,7 @@ def test_a_link_is_replaced_by_force_and_what_it_names_is_left_alone(study, tmp_
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_in_the_place_of_a_file_is_never_removed(study, tmp_path, force):
     (tmp_path / "out" / "arch.yaml").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"found folders: .*arch\.yaml\. Choose another place with -o"):
+    with pytest.raises(UsageError, match=r"found folders: .*arch\.yaml\. Choose .* -o"):
         export_trial(fresh(study).manifest, study.record(3), tmp_path / "out", force=force)
 
 
@@ -399,7 +399,7 @@ def test_what_fails_to_verify_never_reaches_its_place(study, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_all_faults_of_an_export_are_told_at_once():
+def test_all_faults_of_an_export_are_reported_at_once():
     source = NetworkSource(arch=TINY, num_classes=10, preprocessing=Preprocessing(img_size=32), name="a file")
     with pytest.raises(UsageError) as caught:
         TIMM.check(source, ExportOptions(batch_size=0, epochs=0))
@@ -567,10 +567,8 @@ def test_a_trial_is_chosen_at_the_knee(study):
 def test_a_speed_that_none_reaches_is_answered_with_the_fastest(study):
     with pytest.raises(NotFoundError) as caught:
         choose_trial(study, limits={"images_per_s": 1000.5})
-    assert str(caught.value) == (
-        "no trial of study demo keeps images_per_s >= 1000.5; the best, trial 4, has images_per_s 1000. "
-        "Ask for less, or search on with --trials."
-    )
+    for part in ("study demo keeps images_per_s >= 1000.5", "trial 4, has images_per_s 1000.", "--trials"):
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(

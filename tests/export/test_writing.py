@@ -28,7 +28,7 @@ def test_nothing_is_said_where_timm_reads_the_same(tmp_path):
 def test_the_command_names_the_place_and_the_reading_of_the_images(tmp_path):
     reading = {"class_from": "last", "value_range": [0.0, 4095.0], "skip_broken": True, "background": "#336699"}
     why, line = hints(tmp_path, local={"data.source": "/data/my scans.tar"}, group_by="^[^/]+", reading=reading)
-    assert why.startswith("timm would read these images otherwise: the images are in a tar.")
+    assert "the images are in a tar" in why
     words = shlex.split(line)
     assert words[:5] == ["hilo-nas", "data", "write", "/data/my scans.tar", "DIR"]
     config = load_config(None, words[6::2])
@@ -45,7 +45,7 @@ def test_the_command_names_validation_images_of_their_own(tmp_path):
 
 def test_a_strangers_function_is_named_with_a_warning(tmp_path):
     why, line = hints(tmp_path, name="scans.py:load")
-    assert "This runs a function that the study's author names" in why
+    assert "runs a function" in why
     assert "scans.py:load" in line
     why, _ = hints(tmp_path / "own", name="scans.py:load", local={"data.source": "/mine/scans.py:load"})
     assert "author" not in why
