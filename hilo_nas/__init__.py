@@ -3,7 +3,7 @@
     study = hilo_nas.search("litv2_digits", study="first", trials=12)
     study.front()
 
-Importing the package imports neither torch nor timm, optuna or pandas: each name is resolved when it is first used.
+Importing the package does not import torch, timm, optuna or pandas. Each name is imported at its first use.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _HOMES = {
     **dict.fromkeys(("create_model", "load_model", "prepare_for_inference"), "models"),
     "show_progress": "cli.display",
 }
-"""Modules of the public names, below this package."""
+"""Modules that define the public names, relative to this package."""
 
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""`python -m hilo_nas`: the command line."""
+"""Command line as `python -m hilo_nas`."""
 
 import sys
 

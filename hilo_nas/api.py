@@ -1,7 +1,7 @@
-"""Python interface: searches, studies and measurements from scripts and notebooks.
+"""Python API: searches, studies and measurements from scripts and notebooks.
 
-The command line calls these functions, so that both store the same. Nothing here prints: progress comes as events
-(`hilo_nas.events`), which `on_event` receives and `hilo_nas.show_progress` draws.
+The command line calls the same functions, so both store the same data. These functions print nothing. They report
+progress as events (`hilo_nas.events`) to `on_event`. Pass `hilo_nas.show_progress` to display them.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ __all__ = [
 ]
 
 ConfigLike = SearchConfig | Mapping[str, Any] | str | Path
-"""A configuration, sections of fields, a YAML file, or a study's `manifest.yaml`."""
+"""A `SearchConfig`, a mapping of its sections, a YAML file, or the `manifest.yaml` of a study."""
 
 
 class Study(StoredStudy):
-    """A stored study: its trials, its front and its exports.
+    """A stored study with its trials, its front and its exports.
 
-    `records` holds the trials, `manifest` what the study is.
+    `records` holds the trials. `manifest` holds the settings and conditions of the study.
 
     Example:
         >>> study = hilo_nas.load_study("my-gpu")
@@ -60,19 +60,19 @@ class Study(StoredStudy):
 
     @property
     def config(self) -> SearchConfig:
-        """Settings that the study was made with."""
+        """Settings with which the study was created."""
         return config_of(self.manifest)
 
     def trials(self, which: Literal["all", "front", "near"] = "all") -> pd.DataFrame:
         """Returns a row per trial, indexed by number, with the columns of `trials.csv` (`study.csv_files.COLUMNS`).
 
         Args:
-            which: `all` of them; those on the `front`, the fastest first; or these and all that are `near`: that cannot
-                be told from them.
+            which: `all` for all trials; `front` for the trials on the front, fastest first; `near` for the front and
+                all trials that do not differ significantly from it.
 
         Raises:
-            UsageError: `which` is none of these.
-            RecordError: A record cannot be understood.
+            UsageError: `which` has another value.
+            RecordError: A record is invalid.
         """
         from hilo_nas.report import build_front_frame, build_trials_frame
 
@@ -83,16 +83,17 @@ class Study(StoredStudy):
         return build_front_frame(self.front(), ties=which == "near")
 
     def best(self, *, min_images_per_s: float | None = None, max_latency_ms: float | None = None) -> TrialRecord:
-        """Returns the best scored trial that keeps some limits with 95 %; without limits the best scored of all.
+        """Returns the trial with the best score that keeps the limits with a probability of at least 95 %.
 
-        Where no trial keeps the limits so surely, the most probable of those whose values keep them is returned.
+        If no trial reaches this probability, returns the most probable trial among those whose measured values keep the
+        limits. Without limits, returns the trial with the best score.
 
         Args:
-            min_images_per_s: Lowest speed.
-            max_latency_ms: Greatest 95th percentile of a call in milliseconds.
+            min_images_per_s: Minimum speed.
+            max_latency_ms: Maximum 95th percentile of a call in milliseconds.
 
         Raises:
-            NotFoundError: The study has no complete trial, or none keeps the limits.
+            NotFoundError: The study has no complete trial, or no trial keeps the limits.
             UsageError: A limit is not above 0.
         """
         from hilo_nas.export import choose_trial
@@ -114,9 +115,9 @@ class Study(StoredStudy):
         epochs: int | None = None,
         force: bool = False,
     ) -> Exported:
-        """Writes the files that a trainer, a runtime or a tool needs for a trial or the whole study.
+        """Exports a trial or the whole study to the files that a trainer, a runtime or a tool needs.
 
-        The arguments and errors are those of `hilo_nas.export_files`.
+        Arguments and errors are the same as for `hilo_nas.export_files`.
 
         Example:
             >>> study.export("out/", min_images_per_s=900).files
@@ -158,20 +159,21 @@ class Study(StoredStudy):
 
 
 def load_study(name: str | Path) -> Study:
-    """Returns a stored study; its records are read when they are first asked for.
+    """Returns a stored study. Its records are read at their first use.
 
     Args:
-        name: Name in the folder of all studies ($HILO_NAS_STUDIES_DIR, else `studies`), or path of the study's folder.
+        name: Name of the study in the folder of all studies ($HILO_NAS_STUDIES_DIR, by default `studies`), or path of
+            the study's folder.
 
     Raises:
-        NotFoundError: There is no such study; lists near names.
-        RecordError: There are trials, but no manifest.
+        NotFoundError: There is no such study. The message lists similar names.
+        RecordError: The folder has trials, but no manifest.
     """
     return Study(open_study(name).path)
 
 
 def list_studies() -> list[Study]:
-    """Returns the studies in the folder of all studies, by name.
+    """Returns the studies in the folder of all studies, sorted by name.
 
     Raises:
         StorageError: The folder cannot be read.
@@ -204,41 +206,42 @@ def search(
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
 ) -> Study:
-    """Makes or resumes a study, searches, and returns the study.
+    """Creates or resumes a study, runs the search, and returns the study.
 
-    Every trial is stored when it ends. After Ctrl-C, a kill or an error, a call with the study's name resumes it, up to
-    the number of networks that it was to measure; `trials` asks for more, and `until_trials` may be repeated.
+    Each trial is stored when it ends. After Ctrl-C, a kill or an error, call the function again with the name of the
+    study to resume it. It then continues to the requested number of networks. `trials` requests additional networks.
+    `until_trials` sets the total, so the same call can be repeated.
 
     Args:
-        space: A shipped space's name or a YAML file; `litv2_digits` for a new study if left out.
-        study: Name of the study, or its folder.
-        trials: Networks to measure, on top of those that the study has.
-        until_trials: Networks to measure in all.
-        timeout_s: Seconds after which no trial begins.
+        space: Name of a shipped space, or a YAML file. Defaults to `litv2_digits` for a new study.
+        study: Name or folder of the study.
+        trials: Number of networks to measure in addition to those of the study.
+        until_trials: Total number of networks to measure.
+        timeout_s: Seconds after which no new trial starts.
         seed: Seed of the search and of the trainings.
-        device: cpu, cuda, cuda:N or mps; the fastest kind that this machine has if left out.
-        batch_size: Images per timed call.
+        device: cpu, cuda, cuda:N or mps. Defaults to the fastest kind of this machine.
+        batch_size: Number of images per timed call.
         img_size: Side of the timed images in pixels.
         precision: Precision of the timed networks.
         runtime: torch, onnxruntime or openvino.
-        min_images_per_s: Lowest speed of networks that are trained.
-        max_latency_ms: Greatest raw 95th percentile of a call in milliseconds.
-        max_memory_mib: Greatest peak memory of a call in MiB.
-        data: Images, as `hilo-nas search --data` takes them.
-        proxy: What scores networks; see `hilo-nas config`.
-        proxy_images: Training images per network at the full budget.
+        min_images_per_s: Minimum speed. Slower networks are not trained.
+        max_latency_ms: Maximum raw 95th percentile of a call in milliseconds.
+        max_memory_mib: Maximum peak memory of a call in MiB.
+        data: Images, in a form that `hilo-nas search --data` accepts.
+        proxy: Name of the proxy that scores networks. `hilo-nas config` lists the proxies.
+        proxy_images: Number of training images per network at the full budget.
         proxy_img_size: Side of the training images in pixels.
-        config: All settings; what is given beside it comes first.
-        settings: Single settings by name, such as `{"timing.compile": True}`; they come before `config`.
-        on_event: Receives the events of the search.
-        evaluator: Measures and trains; this machine if left out.
+        config: All settings. The other arguments have priority over it.
+        settings: Single settings by name, such as `{"timing.compile": True}`. They have priority over `config`.
+        on_event: Function that receives the events of the search.
+        evaluator: Evaluator for timings and trainings. Defaults to one on this machine.
 
     Raises:
-        UsageError: A setting, the space or the study's name is not acceptable.
-        StudyMismatchError: The stored study was made under other conditions than those asked for.
-        StudyLockedError: Another process searches in it.
-        HiloNasError: The device, the data or the disk cannot serve.
-        KeyboardInterrupt: The search was interrupted; everything finished is kept.
+        UsageError: A setting, the space or the study's name is invalid.
+        StudyMismatchError: The stored study has other conditions than the requested ones.
+        StudyLockedError: Another process is running a search in the study.
+        HiloNasError: The device, the data or the disk cannot be used.
+        KeyboardInterrupt: The search was interrupted. All finished trials are stored.
 
     Example:
         >>> study = hilo_nas.search("litv2_digits", study="first", trials=12, device="cpu")
@@ -278,19 +281,19 @@ def estimate_cost(
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
 ) -> Cost:
-    """Returns what a search would cost, from a few networks that are timed and trained for a moment.
+    """Returns the estimated cost of a search, from short timings and trainings of a few networks.
 
-    Makes and changes no study, but fills the image cache.
+    Does not create or change a study, but fills the image cache.
 
     Args:
-        space: A shipped space's name or a YAML file.
+        space: Name of a shipped space, or a YAML file.
         config: All settings.
-        settings: Single settings by name; they come before `config`.
-        on_event: Receives the events.
-        evaluator: Measures and trains; this machine if left out.
+        settings: Single settings by name. They have priority over `config`.
+        on_event: Function that receives the events.
+        evaluator: Evaluator for timings and trainings. Defaults to one on this machine.
 
     Raises:
-        HiloNasError: As the search itself would.
+        HiloNasError: For the same reasons as in `search`.
 
     Example:
         >>> hilo_nas.estimate_cost("litv2_digits", settings={"search.trials": 40}).total_s
@@ -312,25 +315,25 @@ def remeasure(
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
 ) -> Study:
-    """Times a study's front and the networks near it again, and returns the study that holds the new timings.
+    """Repeats the timings of a study's front and the networks near it, and returns the study with the new timings.
 
     Args:
         study: The study.
-        device: Another device: all networks are timed on it, as a new study with the same scores.
-        into: Name of that study; STUDY-DEVICE if left out.
-        everything: Time all networks, not only those near the front.
-        seconds: Seconds per network at most.
-        config: Settings, of which these are read: `timing.device`, `timing.seconds`, `study.idle_timeout_s`, and
-            `study.name`, which is `into`.
-        settings: Single settings by name; they come before `config`.
-        on_event: Receives the events of the timing.
-        evaluator: Measures; this machine if left out.
+        device: Another device. All networks are then timed on it and stored as a new study with the same scores.
+        into: Name of the new study. Defaults to STUDY-DEVICE.
+        everything: True to time all networks, not only those near the front.
+        seconds: Maximum seconds per network.
+        config: Settings. Only `timing.device`, `timing.seconds`, `study.idle_timeout_s` and `study.name` (the same as
+            `into`) are read.
+        settings: Single settings by name. They have priority over `config`.
+        on_event: Function that receives the events of the timing.
+        evaluator: Evaluator for timings. Defaults to one on this machine.
 
     Raises:
         NotFoundError: There is no such study.
-        UsageError: Its timings are of another study, or the new study's name is taken.
+        UsageError: The study's timings are copies of another study's, or the name of the new study exists already.
         DeviceError: This machine does not have the device.
-        StudyLockedError: A search is running in it.
+        StudyLockedError: A search is running in the study.
 
     Example:
         >>> hilo_nas.remeasure("my-gpu", device="cpu", into="my-cpu").front()
@@ -353,16 +356,16 @@ def remeasure(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Measured:
-    """Speeds of networks that were timed in the same rounds."""
+    """Measurements of networks that were timed in the same rounds."""
 
     condition: Condition
     measurements: Mapping[str, Measurement]
-    """By the network's name."""
+    """Measurement of each network, by name."""
     failures: Mapping[str, HiloNasError]
-    """Why a network could not be timed, by its name."""
+    """Error of each network that could not be timed, by name."""
 
     def to_frame(self) -> pd.DataFrame:
-        """Returns a row per network: images/s, ratio to the first with its interval, latency in ms, memory in MiB."""
+        """Returns a row per network: images/s, ratio to the first network, latency in ms, memory in MiB, intervals."""
         from hilo_nas.report import build_cohort_frame
 
         return build_cohort_frame(self.measurements)
@@ -391,29 +394,30 @@ def measure(
     on_event: Callable[[Event], None] = ignore_event,
     evaluator: Evaluator | None = None,
 ) -> Measured:
-    """Times networks side by side on this machine, in the same rounds.
+    """Times networks on this machine in the same rounds.
 
-    What is left out comes from the study of the first `STUDY:TRIAL`, else it is 32 images of 224 px in fp32.
+    Settings that are left out come from the study of the first `STUDY:TRIAL`. Without a study, they default to a batch
+    of 32 images of 224 px in fp32.
 
     Args:
-        networks: Each is STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or a preset; `@SIZE` at its
-            end is its own image size in pixels.
-        device: cpu, cuda, cuda:N or mps; the fastest kind that this machine has if left out.
-        batch_size: Images per timed call.
+        networks: Names of networks: STUDY:TRIAL, timm:NAME, onnx:FILE, the .yaml file of an architecture, or a preset.
+            Append `@SIZE` to set the image size of a network in pixels.
+        device: cpu, cuda, cuda:N or mps. Defaults to the fastest kind of this machine.
+        batch_size: Number of images per timed call.
         img_size: Side of the images in pixels.
         precision: Precision of the networks.
         runtime: torch, onnxruntime or openvino.
-        seconds: Seconds per network at most.
-        num_classes: Outputs of the classifiers, where no study says it.
-        config: Settings, of which those of `timing` and the idle timeout are read.
-        settings: Single settings by name, such as `{"timing.threads": 1}`; they come before `config`.
-        on_event: Receives the events of the timing.
-        evaluator: Measures; this machine if left out.
+        seconds: Maximum seconds per network.
+        num_classes: Number of outputs of the classifiers, for networks that are not from a study.
+        config: Settings. Only those of `timing` and the idle timeout are read.
+        settings: Single settings by name, such as `{"timing.threads": 1}`. They have priority over `config`.
+        on_event: Function that receives the events of the timing.
+        evaluator: Evaluator for timings. Defaults to one on this machine.
 
     Raises:
-        UsageError: A network or a setting is not known.
+        UsageError: A network or a setting is unknown.
         DeviceError: This machine does not have the device.
-        MeasurementError: The reference network does not fit.
+        MeasurementError: The reference network does not fit into memory.
 
     Example:
         >>> hilo_nas.measure(["litv2_small", "timm:resnet50"], batch_size=8).to_frame()
@@ -453,16 +457,17 @@ def measure(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """Files of an export and what it chose."""
+    """Result of an export."""
 
     files: tuple[Path, ...]
     source: NetworkSource | StudySource
+    """The exported network or study."""
     promises: tuple[Promise, ...]
-    """How surely the chosen trial keeps each limit."""
+    """Probability that the chosen trial keeps each limit."""
     notes: tuple[str, ...]
-    """What the exporter says of the files."""
+    """Remarks of the exporter about the files."""
     next_step: str
-    """What to type next."""
+    """Command or code that uses the files."""
 
 
 def export_files(
@@ -481,30 +486,31 @@ def export_files(
     epochs: int | None = None,
     force: bool = False,
 ) -> Exported:
-    """Writes the files that a trainer, a runtime or a tool needs for a trial, an architecture or a study.
+    """Exports a trial, an architecture or a study to the files that a trainer, a runtime or a tool needs.
 
-    Of a study, give exactly one of `trial`, `knee` and limits, or none for a format of whole studies.
+    For a study, set exactly one of `trial`, `knee` and the limits. Formats for whole studies need none of them.
 
     Args:
-        source: A study, its name or folder, or an architecture's .yaml file.
-        path: Folder to write to; of a format of one file also the file.
+        source: A study, the name or folder of a study, or the .yaml file of an architecture.
+        path: Output folder. For formats with a single file, it can also be the file.
         format: Name of an exporter (`hilo_nas.export.EXPORTERS`).
-        trial: The trial, or its number.
-        knee: Choose the trial at the knee of the front.
-        min_images_per_s: Choose the best scored trial of at least this speed.
-        max_latency_ms: Choose the best scored trial of at most this 95th percentile of a call in milliseconds.
-        weights: A checkpoint of the training form, for formats that read one.
-        num_classes: Outputs of the classifier, for an architecture.
-        img_size: Side of the images in pixels, for an architecture.
-        batch_size: Images per training step, for formats of trainers.
-        epochs: Epochs of the full training, for formats of trainers.
-        force: Replace files of an earlier export.
+        trial: The trial or its number.
+        knee: True to export the trial at the knee of the front.
+        min_images_per_s: Minimum speed. Exports the trial with the best score that keeps it.
+        max_latency_ms: Maximum 95th percentile of a call in milliseconds. Exports the trial with the best score that
+            keeps it.
+        weights: Checkpoint of the training form, for formats that use weights.
+        num_classes: Number of outputs of the classifier, if the source is an architecture.
+        img_size: Side of the images in pixels, if the source is an architecture.
+        batch_size: Number of images per training step, for training formats.
+        epochs: Number of epochs of the full training, for training formats.
+        force: True to replace the files of an earlier export.
 
     Raises:
-        UsageError: An option does not fit the format or the source, or files are there without `force`.
+        UsageError: An option does not match the format or the source, or files exist already and `force` is False.
         NotFoundError: There is no such study, trial or file, or no trial keeps the limits.
-        StorageError: The folder cannot be written.
-        ConversionError: The files do not give what the source is.
+        StorageError: The folder is not writable.
+        ConversionError: The outputs of the exported files differ from those of the source.
 
     Example:
         >>> hilo_nas.export_files("out/arch.yaml", "deploy/", format="onnx", weights="last.pth.tar").files
@@ -527,9 +533,12 @@ def export_files(
     chooses = trial is not None or bool(limits) or knee
     is_file = not isinstance(source, StoredStudy) and str(source).endswith((".yaml", ".yml"))
     if is_file and chooses:
-        raise UsageError(f"a trial, the knee and limits choose from a study, but got the file {source}")
+        raise UsageError(f"trial, knee and limits need a study as the source, but got the file {source}")
     if not is_file and (num_classes is not None or img_size is not None):
-        raise UsageError("num_classes and img_size go with an architecture's file; a study has its own")
+        raise UsageError(
+            "num_classes and img_size need an architecture file as the source. Leave them out for a study, which has "
+            "its own values."
+        )
     promises: list[Promise] = []
     chosen: NetworkSource | StudySource
     if is_file:
@@ -538,7 +547,7 @@ def export_files(
         study = source if isinstance(source, StoredStudy) else load_study(source)
         if exporter.source_type is StudySource:
             if chooses:
-                raise UsageError(f"format {format} exports the whole study: leave out the trial, the knee and limits")
+                raise UsageError(f"format {format} exports the whole study. Leave out the trial, the knee and limits.")
             chosen = source_of_study(study)
         else:
             number = trial.number if isinstance(trial, TrialRecord) else trial
@@ -556,7 +565,7 @@ def export_files(
 def _choose(
     study: StoredStudy, number: int | None, at_knee: bool, limits: Mapping[str, float], weights: Path | None
 ) -> tuple[NetworkSource, list[Promise]]:
-    """Returns the source of a study's trial, and how surely it keeps the limits."""
+    """Returns the source for a trial of a study, and the probabilities that it keeps the limits."""
     from hilo_nas.export import choose_trial, promises_of, source_of_trial
 
     record = choose_trial(study, number=number, limits=limits, at_knee=at_knee)

@@ -1,4 +1,4 @@
-"""The time of day, as it is stored."""
+"""Current time in the format of stored files."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["utc_now"]
 
 
 def utc_now() -> str:
-    """Returns the time in UTC to the second, in ISO 8601."""
+    """Returns the current UTC time in ISO 8601, with a resolution of seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

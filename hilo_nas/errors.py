@@ -1,9 +1,9 @@
-"""The error tree, on one page.
+"""All error classes of the package.
 
-A message says the law, the value, the place and the way out:
+A message states the rule, the value, the place and the solution:
 "stage 3: num_heads must divide embed_dim (384), but got 7. Use one of 4, 6, 8, 12."
-`exit_code` is what the command line ends with: 2 where the user can type something else, 1 where the world refused
-(and 130 for Ctrl-C and SIGTERM, which need no error of ours).
+`exit_code` is the exit code of the command line: 2 if other arguments solve the problem, 1 for all other errors. Ctrl-C
+and SIGTERM give 130 and have no class here.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ __all__ = [
 
 
 class HiloNasError(Exception):
-    """Everything this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
     exit_code = 1
     is_fatal = False
-    """Whether it ends a search: every network would meet it, so that it is not held against the one under way."""
+    """True if the error ends a search because it affects every network. Otherwise only the current trial fails."""
 
 
-# What the user typed or wrote.
+# Errors in the user's input.
 
 
 class UsageError(HiloNasError, ValueError):
-    """An argument, an option or a file's content is not acceptable."""
+    """An argument, an option or the content of a file is invalid."""
 
     exit_code = 2
 
 
 class ArchError(UsageError):
-    """An architecture breaks a law; holds every fault found, one per line."""
+    """An architecture is invalid. The message lists all faults, one per line."""
 
 
 class FileFaultsError(UsageError):
-    """A YAML file has faults; `faults` holds all of them, each with its line.
+    """A YAML file has faults. `faults` lists all of them.
 
     Args:
-        path: The file, as the user named it.
-        faults: One sentence each, beginning with the line number where one is known.
+        path: Path of the file as the user wrote it.
+        faults: One sentence per fault. It starts with the line number if that is known.
     """
 
     def __init__(self, path: object, faults: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ class FileFaultsError(UsageError):
 
 
 class NotFoundError(UsageError):
-    """A study, a trial, a space or a function of that name does not exist."""
+    """A study, a trial, a space or a function does not exist."""
 
     is_fatal = True
 
@@ -90,18 +90,18 @@ class DeviceError(UsageError):
 
 
 class InferenceFormError(UsageError):
-    """A network prepared for inference is used in a way that only its training form, or another preparation, allows."""
+    """A network in its inference form does not support the operation. The training form or another preparation does."""
 
 
 class TrialStateError(UsageError):
-    """The trial exists, but failed or is infeasible, so it cannot serve."""
+    """The trial exists, but it failed or is infeasible, so it cannot be used."""
 
 
-# What the world refused.
+# Errors outside the user's input.
 
 
 class StudyMismatchError(HiloNasError):
-    """A stored study was made under other conditions than those asked for."""
+    """A stored study has other conditions than the requested ones."""
 
     is_fatal = True
 
@@ -111,69 +111,69 @@ class StudyLockedError(HiloNasError):
 
 
 class StorageError(HiloNasError):
-    """A study's folder cannot be read or written (read-only, full, gone)."""
+    """The folder of a study cannot be read or written, for example because the disk is read-only or full."""
 
     is_fatal = True
 
 
 class RecordError(HiloNasError):
-    """A stored file cannot be understood, or was made by a newer version."""
+    """A stored file is invalid, or was written by a newer version."""
 
 
 class DataError(HiloNasError):
-    """The training data is not there, is broken, or cannot serve (one class, too few images)."""
+    """The training data is missing, damaged or not usable, for example because it has one class or too few images."""
 
     is_fatal = True
 
 
 class MeasurementError(HiloNasError):
-    """The device cannot be measured at all, for instance because the reference network does not fit."""
+    """No network can be measured on the device, for example because the reference does not fit into memory."""
 
     is_fatal = True
 
 
 class ConversionError(HiloNasError):
-    """A network cannot be converted to a runtime, or the runtime gives other outputs than torch."""
+    """A network cannot be converted to a runtime, or the runtime's outputs differ from those of torch."""
 
 
 class OutOfMemoryError(HiloNasError):
-    """The device, or this machine, ran out of memory for this network."""
+    """The device or this machine ran out of memory."""
 
 
 class NotEnoughMemoryError(OutOfMemoryError):
-    """The network did not fit into memory while it was timed, which makes it infeasible."""
+    """The network did not fit into memory during its timing. Its trial becomes infeasible."""
 
 
 class NoCheckpointError(HiloNasError):
-    """A training must resume, but its checkpoint is not kept."""
+    """A training cannot resume because its checkpoint does not exist."""
 
 
 class ProxyError(HiloNasError):
-    """A proxy of the user's own raised, or returned no score."""
+    """A custom proxy raised an exception, or did not return a score."""
 
 
 class SpaceExhaustedError(HiloNasError):
-    """The space holds no network that is within the limits and not yet known, as far as could be seen."""
+    """The sampler found no new network in the space that keeps the limits."""
 
 
 class WorkerError(HiloNasError):
-    """A worker process did not bring its result."""
+    """A worker process did not return a result."""
 
 
 class WorkerFailedError(WorkerError):
-    """The function that the worker ran raised; the message is the child's own."""
+    """The function in the worker raised an exception. The message includes that of the exception."""
 
 
 class WorkerDiedError(WorkerError):
-    """The worker process ended without a word."""
+    """The worker process ended without a result."""
 
 
 class WorkerHungError(WorkerError):
-    """The worker process was silent for too long and was ended."""
+    """The worker process sent no message within the idle timeout and was stopped."""
 
 
 def error_of(kind: str, message: str) -> HiloNasError:
-    """Returns the error that another process raised: one of these classes, or `WorkerFailedError` for any other."""
+    """Returns the error that another process raised, or a `WorkerFailedError` if this module lacks its class."""
     found = globals().get(kind)
     if isinstance(found, type) and issubclass(found, HiloNasError) and found is not FileFaultsError:
         return found(message)
@@ -181,7 +181,7 @@ def error_of(kind: str, message: str) -> HiloNasError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an exception, of whatever library, says that memory ran out."""
+    """Returns True if an exception of any library reports that memory ran out."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"}:
         return True
@@ -193,9 +193,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         "can't allocate memory",
         "cannot allocate memory",
         "not enough memory",
-        "failed to allocate",  # ONNX Runtime and OpenVINO, whose errors are of their own classes
-        "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and so cuDNN, cuSOLVER, cuFFT
+        "failed to allocate",  # ONNX Runtime and OpenVINO, which have their own error classes
+        "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and similar names in cuDNN, cuSOLVER, cuFFT
         "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
     )
-    is_of_a_runtime = type(error).__module__.partition(".")[0] in ("onnxruntime", "openvino")
-    return (isinstance(error, RuntimeError) or is_of_a_runtime) and any(phrase in text for phrase in phrases)
+    is_runtime_error = type(error).__module__.partition(".")[0] in ("onnxruntime", "openvino")
+    return (isinstance(error, RuntimeError) or is_runtime_error) and any(phrase in text for phrase in phrases)

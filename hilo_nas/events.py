@@ -1,4 +1,7 @@
-"""What happens below the command line, as plain values: rooms emit events, `cli` draws them and the log keeps them."""
+"""Events that report the progress of searches and timings as plain values.
+
+All packages below `cli` emit events. `cli` displays them, and the event log stores them.
+"""
 
 from __future__ import annotations
 
@@ -39,19 +42,19 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened; the class name is its kind."""
+    """Base class of all events. The name of the class is the kind of the event."""
 
 
 Emit = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """Receives an event and does nothing with it."""
+    """Ignores an event."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Notice(Event):
-    """A sentence for the user; a wish that is skipped is a warning, never silence."""
+    """A message for the user. If a request of the user cannot be fulfilled, a warning is emitted."""
 
     text: str
     level: str = "info"
@@ -60,16 +63,16 @@ class Notice(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataPrepared(Event):
-    """Images decoded into the cache so far."""
+    """More images are decoded into the cache."""
 
     done: int
     total: int | None
-    """None where the source does not know its length."""
+    """None if the length of the source is unknown."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataRead(Event):
-    """The images are ready: what they are, how they are split, and what was left out."""
+    """The images are ready. The event describes the data set, its split, and the images that were left out."""
 
     summary: dict[str, Any]
     """`DataSummary.to_dict()`."""
@@ -77,23 +80,23 @@ class DataRead(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceAwaited(Event):
-    """Others hold the device; this process waits until they let it go."""
+    """The process waits for a device lock that other processes hold."""
 
     device: str
     holders: tuple[str, ...]
-    """In words; empty where they did not say who they are."""
+    """Text about each process that holds the lock. Empty if they are unknown."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationStarted(Event):
-    """The reference network is being timed for the first time on this device."""
+    """The first timing of the reference network on this device has started."""
 
     condition: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibrated(Event):
-    """The reference network's speed, which anchors every later measurement of the study."""
+    """The reference network was timed. Its speed sets the scale of all later measurements of the study."""
 
     condition: str
     images_per_s: float
@@ -101,7 +104,7 @@ class Calibrated(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrationChanged(Event):
-    """A new measurement of the reference's speed replaced the study's: all images/s are read by it."""
+    """A new calibration of the reference replaced the study's calibration, which changes all images/s."""
 
     condition: str
     old_images_per_s: float
@@ -115,47 +118,47 @@ class CalibrationChanged(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsForeseen(Event):
-    """A sample of the space was timed to see whether the limits can be kept."""
+    """A sample of the space was timed to check whether the limits are feasible."""
 
     limits: tuple[str, ...]
-    """As a user reads them."""
+    """Limits as text."""
     networks: int
-    """Networks drawn evenly from the space and timed."""
+    """Number of networks that were drawn uniformly from the space and timed."""
     keeping: int
-    """How many of them keep every limit."""
+    """Number of these networks that keep all limits."""
     share_low: float
-    """95 % interval of the share of the space's networks that do."""
+    """Lower end of the 95 % interval of the share of the space's networks that keep all limits."""
     share_high: float
     smallest_keeps: bool
-    """Whether one of the space's smallest networks does."""
+    """True if one of the smallest networks of the space keeps all limits."""
     seen: tuple[str, ...]
-    """Per limit, the range of the values measured."""
+    """Range of the measured values for each limit."""
     timed_by: str | None = None
-    """Name of the study whose timings were copied; None where the sample was timed now."""
+    """Name of the study from which the timings were copied. None if the sample was timed now."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CostForeseen(Event):
-    """Estimated cost of the search that is about to begin, from a few networks tried for a moment."""
+    """The cost of the search was estimated from short timings and trainings of a few networks."""
 
     trials: int
     total_s: float
     seconds: float
     """Seconds that the estimate took."""
     tried: int | None = None
-    """Networks tried so far, where further ones will refine the estimate; None for the final one."""
+    """Number of networks tried so far if more will refine the estimate. None for the final estimate."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CohortTimed(Event):
-    """Networks of a study were timed again, side by side."""
+    """Networks of a study were timed again in the same rounds."""
 
     networks: int
     condition: str
     verdict: str
-    """The worst that was found while they were timed."""
+    """Worst verdict on the machine during the timing."""
     text: str
-    """What that means, and what to do about it."""
+    """Explanation of the verdict, and advice."""
     seconds: float
 
 
@@ -165,43 +168,43 @@ class SearchStarted(Event):
 
     study: str
     done: int
-    """Networks measured before this run."""
+    """Number of networks measured before this run."""
     total: int
-    """Networks to be measured in all."""
+    """Total number of networks to measure."""
     device: str
     stopped: int = 0
-    """Networks stopped at a rung before this run."""
+    """Number of networks stopped at a rung before this run."""
     metric: str = "top1"
-    """Of the study's scores; see `ProxyScore.metric`."""
+    """Metric of the study's scores, as in `ProxyScore.metric`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialStarted(Event):
-    """A candidate was chosen."""
+    """A trial started: its network was selected."""
 
     number: int
     key: str
     params_m: float | None
-    """None for a peer, whose parameters and multiply-adds are still to be counted."""
+    """Parameters in millions. None for a baseline, because they are not counted yet."""
     gmacs: float | None
     origin: str
-    """See `TrialRecord.origin`."""
+    """Origin of the network, as in `TrialRecord.origin`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchStepped(Event):
-    """A bench begins its next step."""
+    """A benchmark starts its next step."""
 
     text: str
-    """What is timed in it."""
+    """Description of the networks that the step times."""
     done: int
-    """Steps that are over."""
+    """Number of finished steps."""
     total: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkPrepared(Event):
-    """One more network of a cohort is built and warm."""
+    """A network of a cohort is built and warmed up."""
 
     name: str
     done: int
@@ -210,7 +213,7 @@ class NetworkPrepared(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworksTimed(Event):
-    """So many networks of a sample are timed and stored."""
+    """More networks of a sample are timed and stored."""
 
     done: int
     total: int
@@ -218,60 +221,62 @@ class NetworksTimed(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoundTimed(Event):
-    """One round of timing blocks is done."""
+    """A round of a timing is finished."""
 
     condition: str
     round: int
     rounds: int
+    """Expected number of rounds."""
     images_per_s: float
-    """The candidate's raw speed in this round."""
+    """Raw speed of the candidate in this round."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingProgressed(Event):
-    """A proxy training moved on."""
+    """A proxy training made progress."""
 
     images_seen: int
     images_total: int
     loss: float | None = None
-    """The latest; None of a proxy that is not ours."""
+    """Latest loss. None for a custom proxy."""
     score: float | None = None
-    """What such a proxy says of its score so far."""
+    """Current score of a custom proxy, if it reports one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RungReached(Event):
-    """A network under training was scored; that score is in its record."""
+    """A network reached a rung or the full budget, and its score is stored in its record."""
 
     number: int
-    """The trial's."""
+    """Number of the trial."""
     images_seen: int
     images_total: int
     """The full budget."""
     value: float
     goes_on: bool
-    """Whether it is trained further; of the full budget, false."""
+    """True if the training continues. False at the full budget."""
     metric: str = "top1"
     compared: int = 0
-    """Networks of the space with a score at this rung when that was decided, itself included where it is one."""
+    """Number of networks of the space with a score at this rung at the time of the decision. It includes this network
+    unless it is a baseline."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfirmationForeseen(Event):
-    """Networks on the front, near it or compared with it are to be trained with further seeds."""
+    """Networks on the front, near it or compared with it will be trained with more seeds."""
 
     networks: int
     trainings: int
     seconds: float
-    """What the trainings will take, from what their networks took before."""
+    """Estimated seconds of the trainings, from the earlier trainings of their networks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeedScored(Event):
-    """A network was trained with a further seed; that score is in its record."""
+    """A network was trained with another seed, and the score is stored in its record."""
 
     number: int
-    """The trial's."""
+    """Number of the trial."""
     seed: int
     value: float
     done: int
@@ -281,20 +286,21 @@ class SeedScored(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OtherProxyScored(Event):
-    """A network was judged by a further proxy, for comparison; that score is in its record."""
+    """A network was scored with another proxy for comparison, and the score is stored in its record."""
 
     number: int
-    """The trial's."""
+    """Number of the trial."""
     proxy: str
     value: float
     done: int
-    """Scores and trainings that are over, of those due."""
+    """Number of finished scores and trainings."""
     total: int
+    """Number of scores and trainings to do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialFinished(Event):
-    """A trial's record is written."""
+    """A trial ended and its record was written."""
 
     number: int
     key: str
@@ -305,23 +311,23 @@ class TrialFinished(Event):
     value: float | None
     seconds: float
     measured: int
-    """Networks measured so far in the study."""
+    """Number of networks measured so far in the study."""
     total: int
     verdict: str | None = None
-    """How the machine behaved while the network was timed; see `Measurement.verdict`."""
+    """State of the machine during the timing, as in `Measurement.verdict`."""
     is_peer: bool = False
-    """Whether the network is one of others, which fronts leave out."""
+    """True for a baseline, which is not part of the front."""
     metric: str = "top1"
     network: str = ""
-    """The architecture in one line; empty for a peer, whose key is its name."""
+    """The architecture in one line. Empty for a baseline because its key is its name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrontChanged(Event):
-    """A search has another front than before: at its start, after a trial, or after timings were repeated."""
+    """The front of a search changed: at its start, after a trial, or after repeated timings."""
 
     points: tuple[tuple[float, float], ...]
-    """Images/s and value of each member, the fastest first."""
+    """Images/s and score of each member, fastest first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -334,18 +340,18 @@ class SearchFinished(Event):
     stopped_by: str
     """`total`, `timeout` or `exhausted`."""
     seconds: float
-    """Of the whole run, calibration and repeated timings included."""
+    """Seconds of the whole run, including calibration and repeated timings."""
 
 
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """Returns the event as plain data, its kind under `event`."""
+    """Returns the event as plain data, with its kind in the field `event`."""
     return {"event": type(event).__name__, **dataclasses.asdict(event)}
 
 
 def event_from_dict(fields: dict[str, Any]) -> Event:
-    """Builds the event that `event_to_dict` described."""
+    """Returns an event from the data of `event_to_dict`."""
     fields = dict(fields)
     return _KINDS[fields.pop("event")](**fields)

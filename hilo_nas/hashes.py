@@ -1,4 +1,4 @@
-"""Short names for plain data, by its content."""
+"""Short hashes of plain data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["short_hash"]
 
 
 def short_hash(fields: Any) -> str:
-    """Returns 12 hexadecimal digits that name plain data; equal data has equal names in any order of its keys."""
+    """Returns a hash of plain data, as 12 hexadecimal digits. It does not depend on the order of keys."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562)."""
+"""Lazy imports of the public names of a package (PEP 562)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Returns the `__getattr__` of a package.
+    """Returns the `__getattr__` function of a package, which imports each name at its first use.
 
     Args:
-        package: The package's `__name__`.
-        homes: Modules below the package, by the names that they define.
+        package: `__name__` of the package.
+        homes: For each name, the module that defines it, relative to the package.
     """
 
     def find(name: str) -> Any:

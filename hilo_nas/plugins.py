@@ -1,8 +1,8 @@
-"""Functions of the user's own, named `module:function` or `path/to/file.py:function`, and what packages declare.
+"""Custom functions, named `module:function` or `path/to/file.py:function`, and entry points of installed packages.
 
-Functions are found and hashed without being run, so that any process can say whether one has changed; only
-`load_function` imports. The current directory is searched first, as with `python -m`; a file's own folder too, as with
-`python FILE`.
+Functions are found and hashed without an import, so any process can check whether one has changed. Only `load_function`
+imports them. The current directory is searched first, as with `python -m`. For a file, its folder is searched too, as
+with `python FILE`.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ _FORM = re.compile(rf"(?P<place>.+\.py|{_NAME}(?:\.{_NAME})*):(?P<function>{_NAM
 
 
 def is_plugin(text: str) -> bool:
-    """Returns whether the words have the form `module:function` or `file.py:function`, whatever is there."""
+    """Returns True if a text has the form `module:function` or `file.py:function`. The function need not exist."""
     return _FORM.fullmatch(text) is not None
 
 
 def name_of(text: str) -> str:
-    """Returns the name for tables and records: `module:function`, a file by its base name; never a local path."""
+    """Returns the name of a function for tables and records, without the folder of a file."""
     place, function = _parts(text)
     return f"{Path(place).name if place.endswith('.py') else place}:{function}"
 
 
 def absolute(text: str) -> str:
-    """Returns words that name the same function from any working directory.
+    """Returns a name of the function that is valid in any working directory.
 
-    A file is named in full, and so is a module that is a file of the current directory. Other modules stay as they are:
-    they are found wherever Python's path leads to them.
+    It has an absolute path if the name is a file, or a module in the current directory. Other modules keep their name
+    because Python's path finds them everywhere.
 
     Raises:
         NotFoundError: There is no such file or module.
@@ -69,11 +69,11 @@ def absolute(text: str) -> str:
 
 
 def find_file(text: str) -> Path:
-    """Returns the file that defines the function, in full, without importing anything.
+    """Returns the absolute path of the file that defines a function, without an import.
 
     Raises:
         NotFoundError: There is no such file or module.
-        UsageError: The module has no file of Python.
+        UsageError: The module is not a Python source file.
     """
     place, _ = _parts(text)
     if place.endswith(".py"):
@@ -81,25 +81,25 @@ def find_file(text: str) -> Path:
         if not file.is_file():
             siblings = [entry.name for entry in file.parent.glob("*.py")] if file.parent.is_dir() else []
             hint = _near(file.name, siblings, str(file.parent / "_")[:-1])
-            raise NotFoundError(f"no function {text}: there is no file {place}.{hint}")
+            raise NotFoundError(f"function {text} not found: there is no file {place}.{hint}")
         return file.resolve()
     spec = _find_spec(place)
     if spec is None:
         raise NotFoundError(
-            f"no function {text}: neither the current directory nor Python's path has a module {place}. "
-            "A file is named by path/to/file.py:function."
+            f"function {text} not found: there is no module {place} in the current directory or on Python's path. "
+            "To name a file, use path/to/file.py:function."
         )
     if spec.origin is None or not spec.origin.endswith(".py"):
-        raise UsageError(f"{text} must name a function in a file of Python, but {place} has none")
+        raise UsageError(f"{text} must name a function in a Python source file, but {place} has no source file")
     return Path(spec.origin).absolute()
 
 
 def hash_source(text: str) -> str:
-    """Returns the SHA-256 of the file that defines the function; what that file imports is not in it.
+    """Returns the SHA-256 of the file that defines a function. It does not cover the imports of that file.
 
     Raises:
         NotFoundError: There is no such file or module.
-        UsageError: It cannot be read.
+        UsageError: The file cannot be read.
     """
     file = find_file(text)
     try:
@@ -109,13 +109,13 @@ def hash_source(text: str) -> str:
 
 
 def load_function(text: str) -> Callable[..., Any]:
-    """Imports what the words name and returns it; puts the current directory and a file's folder on Python's path.
+    """Imports a function and returns it. Adds the current directory and the folder of a file to Python's path.
 
-    A file is run anew at each call; a module that this process has imported already is not.
+    A file runs again at each call. A module that this process has already imported does not.
 
     Raises:
         NotFoundError: There is no such file, module or function.
-        UsageError: It is no function, or the import raised.
+        UsageError: The object is not a function, or the import raised an exception.
     """
     place, function = _parts(text)
     file = find_file(text)
@@ -137,33 +137,33 @@ def load_function(text: str) -> Callable[..., Any]:
 
 
 def describe_exception(error: BaseException, text: str) -> str:
-    """Returns what a function raised and the last line of its file on the way there: `KeyError: 'a' (my.py, line 7)`.
+    """Returns an exception of a custom function as text, with the line in its file: `KeyError: 'a' (my.py, line 7)`.
 
     Raises:
-        NotFoundError: The function's file has gone.
+        NotFoundError: The file of the function no longer exists.
     """
     file = find_file(text)
     lines = [
         line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)
-    ]  # a SyntaxError, which has none, says its line itself
+    ]  # a SyntaxError has no such frame, but its message includes the line
     return f"{type(error).__name__}: {error}" + (f" ({file.name}, line {lines[-1]})" if lines else "")
 
 
 def installed_names(group: str) -> tuple[str, ...]:
-    """Returns the names under which installed packages declare something in a group of entry points."""
+    """Returns the names of all entry points of a group in the installed packages."""
     return tuple(_read_entry_points(group, tuple(sys.path)).names)
 
 
 def find_installed(group: str, name: str, cls: type[Declaration]) -> Declaration | None:
-    """Returns what an installed package declares under a name; None where there is none.
+    """Returns the object of an entry point in the installed packages. None if there is no such entry point.
 
     Args:
-        group: Of entry points.
-        name: Of the entry point and of the declaration.
-        cls: The declaration's class, which has a `name`.
+        group: Group of the entry point.
+        name: Name of the entry point, and the `name` attribute of the object.
+        cls: Class of the object.
 
     Raises:
-        UsageError: It cannot be imported, or is something else.
+        UsageError: The object cannot be imported, or has another class or name.
     """
     entries = _read_entry_points(group, tuple(sys.path)).select(name=name)
     if not entries:
@@ -171,13 +171,13 @@ def find_installed(group: str, name: str, cls: type[Declaration]) -> Declaration
     entry = next(iter(entries))
     found = _load_installed(entry)
     if not isinstance(found, cls) or getattr(found, "name", None) != name:
-        raise UsageError(f"{entry.value} must be the {cls.__name__} of the name {name!r}, but is {found!r:.100}")
+        raise UsageError(f"{entry.value} must be a {cls.__name__} with the name {name!r}, but is {found!r:.100}")
     return found
 
 
 @functools.cache
 def _read_entry_points(group: str, search_path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
-    """Returns what is declared on a search path, Python's own; reading it takes some 20 ms."""
+    """Returns the entry points of a group. Cached by search path because it takes about 20 ms."""
     return importlib.metadata.entry_points(group=group)
 
 
@@ -192,19 +192,19 @@ def _load_installed(entry: importlib.metadata.EntryPoint) -> Any:
 def _parts(text: str) -> tuple[str, str]:
     form = _FORM.fullmatch(text)
     if form is None:
-        raise UsageError(f"a function is named by module:function or path/to/file.py:function, but got {text!r}")
+        raise UsageError(f"a function must be module:function or path/to/file.py:function, but got {text!r}")
     return form["place"], form["function"]
 
 
 def _find_spec(module: str) -> importlib.machinery.ModuleSpec | None:
-    """Finds a module as an import would, but runs none of the packages around it, as `find_spec` does."""
+    """Finds a module like an import, but without the import of its parent packages that `find_spec` makes."""
     importlib.invalidate_caches()
     first, *rest = module.split(".")
     spec = importlib.machinery.PathFinder.find_spec(first, _search_path())
     if spec is None:
         try:
-            spec = importlib.util.find_spec(first)  # packages under development have finders of their own
-        except ValueError:  # a module without a place: made by hand, or `__main__`
+            spec = importlib.util.find_spec(first)  # editable installs have their own finders
+        except ValueError:  # a module without a spec, such as `__main__`
             return None
     name = first
     for part in rest:
@@ -221,10 +221,10 @@ def _search_path() -> list[str]:
 
 
 def _run_file(file: Path) -> types.ModuleType:
-    """Runs the file as a module, from its source: bytecode beside it could be of an earlier version."""
+    """Runs a file as a module, from its source, because cached bytecode could be outdated."""
     module = types.ModuleType(f"hilo_nas_plugin_{file.stem}")
     module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look there
+    sys.modules[module.__name__] = module  # dataclasses and pickle need the entry
     exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
     return module
 

@@ -1,4 +1,4 @@
-"""Versions of the tool and its libraries, as a study stores them."""
+"""Versions of this package and its main dependencies, which studies store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LIBRARIES = ("torch", "torchvision", "timm", "optuna")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the tool and of what it stands on, as installed; loads none of it."""
+    """Returns the installed versions of this package, Python and the main dependencies, without importing them."""
     return {
         "hilo-nas": hilo_nas.__version__,
         "python": platform.python_version(),

@@ -47,7 +47,7 @@ def prose(text):
     return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
-PROGRAMS = r"hilo-nas |python -m benchmarks\.(official|releases|samplers|tables|training) "
+PROGRAMS = r"hilo-nas |python -m benchmarks\.(?:official|releases|samplers|tables|training) "
 CONSOLE = [line.strip() for text in GUIDES.values() for block in blocks(text, "console") for line in block.splitlines()]
 COMMANDS = [line for line in dict.fromkeys(CONSOLE) if re.match(PROGRAMS, line)]
 PYTHON = [(name, block) for name, text in GUIDES.items() for block in blocks(text, "python")]

@@ -1,1 +1,1 @@
-"""Files of others, read safely and with bounds."""
+"""Safe reading of untrusted files, with limits on size and nesting."""

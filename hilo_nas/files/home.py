@@ -1,4 +1,4 @@
-"""The home folder of this user."""
+"""Home folder of the current user."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["home_folder"]
 
 
 def home_folder(variable: str) -> Path:
-    """Returns the home folder of this user.
+    """Returns the home folder of the current user.
 
     Args:
-        variable: Environment variable that names another folder for what would lie in it.
+        variable: Environment variable that the error message recommends for another folder.
 
     Raises:
-        StorageError: This user has none, as in a container that runs under a bare user number.
+        StorageError: The user has no home folder, for example in a container with an unknown user ID.
     """
     try:
         return Path.home()
     except RuntimeError as error:
-        raise StorageError(f"this user has no home folder. Name a folder in ${variable}.") from error
+        raise StorageError(f"the current user has no home folder. Set ${variable} to a folder.") from error

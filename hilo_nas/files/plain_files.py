@@ -1,6 +1,7 @@
-"""Files that others may have put there: regular files of a bounded size are read, and nothing else is opened for long.
+"""Reading and checks of files that other users may have created. Only regular files of a limited size are read.
 
-A pipe would hang its reader, a device such as /dev/zero never ends, and a link may name a file that must stay.
+A read from a pipe can block forever, a device such as /dev/zero never ends, and a write through a link can change a
+file elsewhere.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ _KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, 
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:
-    """Returns a regular file's content; a link to one is followed.
+    """Returns the content of a regular file. Follows links.
 
     Raises:
-        OSError: It is not there, is no regular file, cannot be read, or is larger than `most_bytes`.
+        OSError: The file does not exist, is not a regular file, cannot be read, or is larger than `most_bytes`.
     """
-    # Opening a pipe without O_NONBLOCK waits for a writer.
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, f"it must be a regular file, but is {_kind(status.st_mode)}", str(path))
-        # Setting memory for `most_bytes` aside takes longer than reading a record, and a buffered file longer still.
+        # Request only the file's size. A buffer of `most_bytes` and buffered I/O both take longer than a record.
         size, content = min(status.st_size, most_bytes) + 1, b""
         while len(content) <= most_bytes and (part := os.read(handle, size)):
             content += part
@@ -39,20 +40,20 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
 
 
 def read_text(path: Path, most_bytes: int) -> str:
-    """Returns the text of a regular file in UTF-8; see `read_bytes`.
+    """Returns the content of a regular UTF-8 file as text.
 
     Raises:
-        OSError: See `read_bytes`.
-        UnicodeDecodeError: It is not UTF-8.
+        OSError: For the same reasons as in `read_bytes`.
+        UnicodeDecodeError: The content is not UTF-8.
     """
     return read_bytes(path, most_bytes).decode("utf-8")
 
 
 def check_plain(path: Path) -> None:
-    """Checks that a name is free or is that of a regular file, so that opening it to write changes that file alone.
+    """Checks that a path does not exist or is a regular file, so that a write changes only this file.
 
     Raises:
-        OSError: It is a link, a folder or a special file, or cannot be looked at.
+        OSError: The path is a link, a folder or a special file, or its status cannot be read.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -63,17 +64,17 @@ def check_plain(path: Path) -> None:
 
 
 def check_no_link(path: Path) -> None:
-    """Checks that a name is free, or is that of a file or folder and no link to one elsewhere.
+    """Checks that a path does not exist or is not a link.
 
     Raises:
-        OSError: It is a link, or cannot be looked at.
+        OSError: The path is a link, or its status cannot be read.
     """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if stat.S_ISLNK(mode):
-        raise OSError(errno.ELOOP, f"{path} must not be a link, because what it leads to would be changed", str(path))
+        raise OSError(errno.ELOOP, f"{path} must not be a link, because its target would be changed", str(path))
 
 
 def _kind(mode: int) -> str:

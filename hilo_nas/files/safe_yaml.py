@@ -1,7 +1,7 @@
-"""YAML that people and strangers write: read in bounded time and memory, with one kind of error.
+"""Reading of untrusted YAML with limits on time and memory, and a single error class.
 
-PyYAML's safe loader runs no code, but a small file can still hold it up: aliases of aliases that expand to billions of
-values, lists nested without end, numbers of a million digits.
+PyYAML's safe loader runs no code, but a small file can still block it: with aliases of aliases that expand to billions
+of values, with very deep nesting, or with numbers of a million digits.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from hilo_nas.files import plain_files as plain
 __all__ = ["MOST_BYTES", "compose_yaml", "load_yaml", "parse_yaml"]
 
 MOST_BYTES = 2**20
-"""Largest file that is read; the manifests of studies have some kilobytes."""
+"""Maximum size of a file in bytes. Manifests of studies have a few kilobytes."""
 _MOST_VALUES = 50_000
-"""Values of a document, those of an alias counted wherever it stands."""
+"""Maximum number of values in a document. Each use of an alias counts all its values."""
 _DEEPEST = 40
+"""Maximum nesting depth."""
 _LONGEST_NUMBER = 1000
+"""Maximum number of characters in a number."""
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with bounds on nesting, aliases and numbers."""
+    """PyYAML's safe loader with limits on nesting, values and numbers."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._values = 0
         self._sizes: dict[int, int] = {}
-        """Values below each finished node, by its id."""
+        """Number of values in each finished node, by `id(node)`."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -42,10 +44,10 @@ class _Loader(yaml.SafeLoader):
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         if is_alias and id(node) not in self._sizes:
-            raise _fault("an alias must not stand inside the value that it repeats", event)
+            raise _fault("an alias must not be inside the value that it repeats", event)
         self._values += self._sizes[id(node)] if is_alias else 1
         if self._values > _MOST_VALUES:
-            raise _fault(f"a document must hold at most {_MOST_VALUES:,} values, aliases expanded", event)
+            raise _fault(f"a document must hold at most {_MOST_VALUES:,} values, aliases expanded, but has more", event)
         if not is_alias:
             self._sizes[id(node)] = self._values - before
         return node
@@ -62,9 +64,9 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _short(node: yaml.ScalarNode) -> yaml.ScalarNode:
-    """Passes a number of few signs; a long one costs time that grows with the square of its length."""
+    """Returns the node if its number is short. The time to parse a number grows with the square of its length."""
     if len(node.value) > _LONGEST_NUMBER:
-        raise _fault(f"a number must have at most {_LONGEST_NUMBER} signs, but has {len(node.value):,}", node)
+        raise _fault(f"a number must have at most {_LONGEST_NUMBER} characters, but has {len(node.value):,}", node)
     return node
 
 
@@ -73,10 +75,10 @@ def _fault(text: str, at: Any) -> yaml.MarkedYAMLError:
 
 
 def parse_yaml(text: str) -> Any:
-    """Returns what a document holds, as plain data.
+    """Returns the content of a document as plain data.
 
     Raises:
-        yaml.YAMLError: It is not YAML, is too large, or holds a value that does not fit its own form (2001-02-30).
+        yaml.YAMLError: The text is not YAML, is too large, or has an invalid value such as the date 2001-02-30.
     """
     node, loader = _compose(text)
     try:
@@ -84,24 +86,24 @@ def parse_yaml(text: str) -> Any:
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
-        raise yaml.YAMLError(f"it holds a value that cannot be read: {error}") from error
+        raise yaml.YAMLError(f"it has an invalid value: {error}") from error
 
 
 def compose_yaml(text: str) -> yaml.Node | None:
-    """Returns a document as nodes, which know their lines; None where it is empty.
+    """Returns a document as nodes with line numbers. None if it is empty.
 
     Raises:
-        yaml.YAMLError: It is not YAML, or is too large.
+        yaml.YAMLError: The text is not YAML, or is too large.
     """
     return _compose(text)[0]
 
 
 def load_yaml(path: Path) -> Any:
-    """Returns what a YAML file holds, as plain data.
+    """Returns the content of a YAML file as plain data.
 
     Raises:
-        OSError: It is no regular file, cannot be read, or is larger than `MOST_BYTES`.
-        yaml.YAMLError: See `parse_yaml`; also where it is not UTF-8.
+        OSError: The file is not a regular file, cannot be read, or is larger than `MOST_BYTES`.
+        yaml.YAMLError: For the same reasons as in `parse_yaml`, or if the file is not UTF-8.
     """
     try:
         text = plain.read_text(path, MOST_BYTES)
@@ -119,4 +121,4 @@ def _compose(text: str) -> tuple[yaml.Node | None, _Loader]:
     except yaml.YAMLError:
         raise
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
-        raise yaml.YAMLError(f"it holds a value that cannot be read: {error}") from error
+        raise yaml.YAMLError(f"it has an invalid value: {error}") from error

@@ -1,7 +1,7 @@
-"""What was measured and under which condition, as plain values that survive JSON.
+"""Measurements and their conditions as plain values that can be stored as JSON.
 
-A `Measurement` is throughput, a `ProxyScore` is accuracy after a short training. Both carry all that is needed to
-decide whether two of them may stand in one table.
+A `Measurement` holds the throughput of a network. A `ProxyScore` holds its accuracy after a short training. Both
+contain all data that is needed to decide whether two values are comparable.
 """
 
 from hilo_nas.measurement.condition import (

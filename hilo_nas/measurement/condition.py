@@ -1,4 +1,4 @@
-"""How, and on which device, a network is timed."""
+"""Conditions of timings, and the identity of devices."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ RUNTIMES = ("torch", "onnxruntime", "openvino")
 ENVIRONMENTS = ("tuned", "default")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
 TORCH_ONLY = ("compile", "cuda_graph", "channels_last", "fused")
-"""Fields that are torch's own: a network that another runtime runs has none of them."""
+"""Fields that only torch supports. They are False for other runtimes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """How a network is timed. Equal conditions on equal devices give comparable speeds."""
+    """Settings under which a network is timed. Speeds are comparable under equal conditions on equal devices."""
 
     device: str = "cpu"
-    """Kind of the device: `cpu`, `cuda` or `mps`. Which of several equal ones does the work is no part of it."""
+    """Kind of the device: `cpu`, `cuda` or `mps`. A condition does not name one of several equal devices."""
     batch_size: Size = 32
-    """Images per call."""
+    """Number of images per call."""
     img_size: Size = 224
     """Side of the square input in pixels."""
     precision: str = "fp32"
-    """One of `PRECISIONS`; `amp-` is autocast over float32 weights, the others convert the weights."""
+    """One of `PRECISIONS`. The `amp-` precisions use autocast with float32 weights. The others convert the weights."""
     channels_last: bool = False
     compile: bool = False
-    """Whether the network goes through `torch.compile` before it is timed."""
+    """True if the network is compiled with `torch.compile` before it is timed."""
     threads: Size | None = None
-    """Intra-operation threads on the CPU; None leaves torch's own choice, which is recorded."""
+    """Number of intra-operation threads on the CPU. None uses torch's default, which is recorded."""
     runtime: str = "torch"
-    """One of `RUNTIMES`: what runs the network; all but torch run a converted copy, checked against torch's output."""
+    """One of `RUNTIMES`. All except torch run a converted copy, whose outputs are compared with those of torch."""
     env: str = "tuned"
-    """`tuned` starts the timing process with `hilo_nas.timing.TUNED_ENVIRONMENT`, `default` with the user's own."""
+    """Environment of the timing process: `hilo_nas.timing.TUNED_ENVIRONMENT` if `tuned`, the user's if `default`."""
     cuda_graph: bool = False
-    """Whether calls are replays of a CUDA graph, which take the launches off a small batch."""
+    """True if calls replay a CUDA graph, which avoids the launch overhead of small batches."""
     fused: bool = False
-    """Whether the network is timed in its inference form, as people deploy it: a LITv2 as `prepare_for_inference` makes
-    it, others re-parameterised and with batch norms folded into convolutions."""
+    """True if the network is timed in its inference form, as for deployment. `prepare_for_inference` builds this form
+    of a LITv2. Other networks are re-parameterised, and their batch norms are folded into convolutions."""
 
     def __post_init__(self) -> None:
         faults = []
         if self.device not in DEVICE_KINDS:
-            faults.append(f"the kind of a device must be {', '.join(DEVICE_KINDS)}, but got {self.device!r}")
+            faults.append(f"device kind must be one of {', '.join(DEVICE_KINDS)}, but got {self.device!r}")
         for name in ("batch_size", "img_size"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} must be at least 1, but got {getattr(self, name)}")
@@ -64,17 +64,18 @@ class Condition:
                 faults.append(f"runtime {self.runtime} has no autocast: precision must be fp32, bf16 or fp16")
             for name in TORCH_ONLY:
                 if getattr(self, name):
-                    faults.append(f"{name} is torch's own: it must be left out with runtime {self.runtime}")
+                    faults.append(f"{name} must be false with runtime {self.runtime}, because only torch supports it")
         if faults:
             raise UsageError("\n".join(faults))
 
     def vary(self, **fields: Any) -> Condition:
-        """Returns the condition with other values; a change of runtime brings its own with it.
+        """Returns a copy of the condition with other values.
 
-        Another runtime has none of what only torch has; torch instead of another runs the inference form.
+        A change from torch to another runtime sets the fields in `TORCH_ONLY` to False. A change to torch sets `fused`
+        to True. Values in `fields` have priority.
 
         Raises:
-            UsageError: A field cannot be what it is.
+            UsageError: A field has an invalid value.
         """
         runtime = fields.get("runtime", self.runtime)
         implied: dict[str, Any] = {}
@@ -85,7 +86,7 @@ class Condition:
         return dataclasses.replace(self, **{**implied, **fields})
 
     def label(self) -> str:
-        """Returns the condition in one word, for tables and file names."""
+        """Returns a short name without spaces, for tables and file names, such as `cpu-b32-224px-fp32-fused`."""
         parts = [self.device]
         parts += [self.runtime] * (self.runtime != "torch")
         parts += [f"b{self.batch_size}", f"{self.img_size}px", self.precision]
@@ -95,15 +96,15 @@ class Condition:
         return "-".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data."""
+        """Returns the fields as plain data."""
         return dataclasses.asdict(self)
 
 
 def kind_of_device(name: str) -> str:
-    """Returns the kind of a device by its name: `cuda` of `cuda:1`.
+    """Returns the kind of a device from its name, for example `cuda` for `cuda:1`.
 
     Raises:
-        UsageError: No device has such a name.
+        UsageError: The name is not valid.
     """
     kind, colon, index = name.partition(":")
     if kind not in DEVICE_KINDS or (colon and not (kind == "cuda" and index.isascii() and index.isdigit())):
@@ -113,25 +114,25 @@ def kind_of_device(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceIdentity:
-    """Which device, under which software, a figure comes from."""
+    """Identity of the device that a measurement comes from, with its driver and torch version."""
 
     kind: str
     """`cpu`, `cuda` or `mps`."""
     model: str
-    """The maker's name for the device, and for a CPU its number of cores."""
+    """Manufacturer's name of the device. For a CPU, it includes the number of cores."""
     driver: str
-    """Driver or kernel version that the device runs under."""
+    """Version of the driver or the kernel."""
     torch: str
     serial: str
-    """What tells two devices of one model apart (a GPU's UUID, a host's name); recorded, not compared."""
+    """UUID of a GPU, or name of the host. It identifies one of several devices of the same model. Recorded only."""
     host: str | None = None
-    """Class of the host that launches a GPU's work: CPU model and cores. None where `model` says it, of a CPU, and in
+    """CPU model and cores of the host that launches a GPU's work. None for a CPU, because `model` has them, and in
     records of earlier versions."""
 
     def differences(self, other: DeviceIdentity) -> dict[str, tuple[str, str]]:
-        """Returns the fields in which the two devices are not interchangeable, with both values.
+        """Returns the fields that make two devices not interchangeable, with both values.
 
-        Hosts are compared where both are known.
+        Compares `host` only if both devices have it. Does not compare `serial`.
         """
         compared = ("kind", "model", "driver", "torch", "host")
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in compared}

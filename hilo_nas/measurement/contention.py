@@ -1,8 +1,8 @@
-"""Cores that a timing needed and others used, from what its device said of itself.
+"""CPU contention: cores that a timing needed but other processes used, from the device state of the timing.
 
-Bursts leave quiet rounds, and a network's speed is that of its fast rounds: they do no harm. A load that never pauses
-slows down every round, one network more than another, and nothing in the rounds shows it. So the quietest fifth of a
-timing decides.
+Bursts of load are harmless because a network's speed comes from its fast rounds, and bursts leave quiet rounds. A
+constant load slows down every round, by a different factor for each network, and the rounds do not show it. Therefore
+the load in the quietest fifth of a timing decides.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from hilo_nas.measurement.condition import DeviceIdentity
 __all__ = ["Contention", "find_contention"]
 
 _TOLERANCE = 0.2
-"""Cores that others may use, in the quietest fifth of a timing, of those that it needs.
+"""Maximum number of lost cores in the quietest fifth of a timing without contention.
 
-At most 0.13 in 18 timings of a quiet virtual machine with two cores, 0.97 or more beside a process that computes all
-the time; at 0.22, stolen by the host, the reference was 40 % slower (`benchmarks/constant_load.py`).
+On a virtual machine with two cores, 18 quiet timings lost at most 0.13. Timings next to a process that computes all the
+time lost at least 0.97. When the host stole 0.22 cores, the reference was 40 % slower (`benchmarks/constant_load.py`).
 """
-_SURE = 0.75
-"""Cores that others used on average from which a load was constant, where a record does not tell the quietest fifth."""
+_MEAN_TOLERANCE = 0.75
+"""Maximum mean number of lost cores without contention, for records without the quietest fifth."""
 _ERROR_PER_SHARE, _ERROR_BETWEEN_PER_SHARE = 0.7, 0.4
-"""Relative standard errors of a speed, and of the ratio of two LITv2 networks, per share of cores that others took.
+"""Relative standard errors of a speed, and of the ratio of two LITv2 networks, per share of cores lost to others.
 
-With one of two cores busy, the images/s of three networks of `litv2_digits` were off by 35 % and their ratios by 17 %
-(root mean square of 20 timings each, CPU, 2 threads, `python -m benchmarks.constant_load timings FOLDER`); in an
-earlier run, ratios were off by 21 %. The reference, which has convolutions, loses more or less than a LITv2 does.
+With one of two cores busy, the images/s of three networks of `litv2_digits` had an error of 35 %, and their ratios one
+of 17 % (root mean square of 20 timings each, CPU, 2 threads, `python -m benchmarks.constant_load timings FOLDER`). In
+an earlier run, the error of the ratios was 21 %. The reference has convolutions, so its loss differs from a LITv2's.
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contention:
-    """What was missing of the cores that a timing needed."""
+    """Cores that a timing needed but did not have."""
 
     lost_cores: float
     needed_cores: int
     text: str
-    """Who used them and how much, as a clause."""
+    """Cause of the loss, with the number of cores, as a clause."""
     can_pass: bool
-    """Whether it may be over when the timing is repeated; a CPU limit stays."""
+    """True if the contention can end by itself. False for a CPU limit, which stays."""
 
     @property
     def relative_error(self) -> float:
-        """Standard error of the speed over the speed, from the cores that were missing."""
+        """Relative standard error of a speed due to the lost cores."""
         return _ERROR_PER_SHARE * self._share
 
     @property
     def relative_error_between(self) -> float:
-        """Standard error of the ratio of two networks that were timed in the same rounds."""
+        """Relative standard error of the ratio of two networks in the same rounds, due to the lost cores."""
         return _ERROR_BETWEEN_PER_SHARE * self._share
 
     @property
     def way_out(self) -> str:
-        """What to do about it, as a sentence."""
+        """Advice to the user, as a sentence."""
         if self.can_pass:
-            return "Time again when that work has ended."
-        return "Raise that limit, or set timing.threads to the number that it allows."
+            return "Repeat the timing when the other work has ended."
+        return "Raise that limit, or set timing.threads to the number of cores that it allows."
 
     @property
     def _share(self) -> float:
@@ -69,12 +69,12 @@ class Contention:
 def find_contention(
     device_state: Mapping[str, Any], *, threads: int | None, device: DeviceIdentity
 ) -> Contention | None:
-    """Returns what a timing lost to others all the time; None where it had the cores that it needed.
+    """Returns the constant contention during a timing. None if the timing had the cores that it needed.
 
     Args:
         device_state: `Measurement.device_state` or `Calibration.device_state`.
-        threads: Threads of the timing, None for all cores; for a device other than the CPU one core launches the work.
-        device: Where it was timed; the CPU's model tells the cores where the state does not.
+        threads: Number of threads of a CPU timing, None for all cores. Other devices need one core to launch the work.
+        device: Device of the timing. Its model gives the number of cores if the state does not.
     """
     if "others_cores" not in device_state:
         return None
@@ -82,7 +82,7 @@ def find_contention(
     needed = max(1, min((threads or cores) if device.kind == "cpu" else 1, cores))
     seen = device_state.get("quietest", device_state)
     lost = _lost(seen, cores - needed)
-    if lost <= (_TOLERANCE if "quietest" in device_state else _SURE):
+    if lost <= (_TOLERANCE if "quietest" in device_state else _MEAN_TOLERANCE):
         return None
     throttled = seen.get("throttled_cores", 0.0)
     return Contention(
@@ -94,7 +94,7 @@ def find_contention(
 
 
 def _lost(seen: Mapping[str, Any], free: int) -> float:
-    """Cores missing: what others used beyond the free ones; time stolen or refused was that of the timing."""
+    """Returns the cores that a timing lost: those that others used beyond the free ones, and those withheld."""
     others = max(seen["others_cores"] - free, 0.0)
     return float(others + seen.get("steal_cores", 0.0) + seen.get("throttled_cores", 0.0))
 

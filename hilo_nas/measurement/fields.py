@@ -1,7 +1,7 @@
-"""Plain data to typed values and back: every value of a stored file has a type and a bound.
+"""Conversion between plain data and typed values, with a check of types and bounds.
 
-Records and manifests may come from strangers or be damaged. `read_value` names each wrong field with its place and its
-value, all of a file at once.
+Records and manifests can be damaged or come from untrusted sources. `read_value` reports all wrong fields of a file at
+once, each with its place and value.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ __all__ = [
 
 Value = TypeVar("Value")
 _Reader = Callable[[Any], Any]
-"""Plain data to a typed value; raises the RecordError of `read_field`."""
+"""Function from plain data to a typed value. It raises the RecordError of `read_field`."""
 
-_MOST = 1e30
+_MAX_NUMBER = 1e30
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""Whole number of things; every JSON reader holds it exactly."""
+"""Whole number from 0 to 2**53, which every JSON reader represents exactly."""
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 """Number of images, pixels or threads, at least 1."""
-Positive = Annotated[float, msgspec.Meta(gt=0, le=_MOST)]
-"""Speed or time, finite and more than 0."""
-NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
-"""Spread, error or duration, finite."""
-Finite = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
-"""Any number that is finite."""
+Positive = Annotated[float, msgspec.Meta(gt=0, le=_MAX_NUMBER)]
+"""Speed or time: finite and above 0."""
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_MAX_NUMBER)]
+"""Spread, error or duration: finite and at least 0."""
+Finite = Annotated[float, msgspec.Meta(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
+"""Finite number."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-"""Part of a whole."""
+"""Number from 0 to 1."""
 
 _KINDS = {
     "float": "a number",
@@ -58,15 +58,15 @@ _KINDS = {
     "array": "a list",
     "object": "a mapping",
 }
-_FIELD = re.compile(r"\w+(\.|\[| must | is no known)")
-"""Begin of a fault that names a field."""
+_FIELD = re.compile(r"\w+(\.|\[| must | is not a known)")
+"""Start of a fault that names a field."""
 _STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+)\]")
-_LONGEST = 80
-"""Characters of a wrong value that a message shows."""
+_MAX_SHOWN = 80
+"""Maximum number of characters of a wrong value in a message."""
 
 
 def to_plain(value: Any) -> Any:
-    """Returns a value as plain data, fit for JSON and YAML: dataclasses become mappings, tuples become lists."""
+    """Returns a value as plain data for JSON and YAML. Dataclasses become mappings, tuples become lists."""
     if dataclasses.is_dataclass(value):
         if hasattr(value, "to_dict"):
             return value.to_dict()
@@ -79,24 +79,25 @@ def to_plain(value: Any) -> Any:
 
 
 def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None = None) -> Value:
-    """Returns the dataclass instance that plain data describes.
+    """Returns a dataclass instance from plain data.
 
-    Lists become tuples and nested mappings become their dataclasses; a nested class that has `from_dict` reads itself.
+    Lists become tuples, and nested mappings become dataclasses. Nested classes with a `from_dict` method use it.
 
     Args:
-        cls: The dataclass. Its annotations are the types and the bounds.
+        cls: The dataclass. Its annotations define the types and the bounds.
         fields: The data.
-        given: Fields whose values are known, and not in the data.
+        given: Values of fields that are not in the data.
 
     Raises:
-        RecordError: A field is unknown, is missing, or has a value of another type or beyond its bound; names all.
+        RecordError: A field is unknown or missing, or its value has a wrong type or is out of bounds. The message lists
+            all faults.
     """
     if not isinstance(fields, Mapping):
         raise RecordError(f"{cls.__name__} must be a mapping, but got {_shown(fields)}")
     values: dict[str, Any] = dict(given or {})
     known = _fields_of(cls)  # type: ignore[arg-type]
     faults = [
-        f"{name if isinstance(name, str) else _shown(name)} is no known field: was it written by a newer version?"
+        f"{name if isinstance(name, str) else _shown(name)} is not a known field. A newer version may have written it."
         for name in fields
         if name not in known.readers
     ]
@@ -124,14 +125,14 @@ def read_value(cls: type[Value], fields: Any, *, given: Mapping[str, Any] | None
 
 @dataclasses.dataclass(frozen=True)
 class _Fields:
-    """Fields of a dataclass, looked up once per class: a study holds hundreds of thousands of values."""
+    """Readers for the fields of a dataclass. They are built once per class because a study has 100,000s of values."""
 
     readers: dict[str, _Reader]
     required: tuple[str, ...]
     nested: dict[str, _Reader]
-    """The readers of those that hold dataclasses or enumerations."""
+    """Readers of the fields that contain dataclasses or enums."""
     plain: Any
-    """Type of a mapping of the others, which msgspec reads in one call."""
+    """TypedDict of the other fields, which msgspec reads in one call."""
 
 
 @functools.cache
@@ -148,24 +149,24 @@ def _fields_of(cls: type[Any]) -> _Fields:
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether a type holds neither a dataclass nor an enumeration, which msgspec does not read."""
+    """Returns True if a type contains neither a dataclass nor an enum, so that msgspec can read it."""
     if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, enum.Enum)):
         return False
     return all(_is_plain(argument) for argument in typing.get_args(hint))
 
 
 def read_field(value: Any, hint: Any) -> Any:
-    """Returns plain data as the type that an annotation says, which may hold dataclasses.
+    """Returns plain data as a value of an annotated type, which can contain dataclasses.
 
     Raises:
-        RecordError: It is of another type, or beyond a bound. Each line continues the name of its field: ` must be`, or
-            `.name must be` of a nested one.
+        RecordError: The value has a wrong type or is out of bounds. Each line of the message continues the name of the
+            field: ` must be ...`, or `.name must be ...` for a nested field.
     """
     return _reader_of(hint)(value)
 
 
 def _reader_of(hint: Any) -> _Reader:
-    """Returns what reads values of a type; see `read_field`."""
+    """Returns the function that reads values of a type, as `read_field` does."""
     check = functools.partial(check_type, hint=hint)
     if _is_plain(hint):
         return check
@@ -187,10 +188,10 @@ def _reader_of(hint: Any) -> _Reader:
 
 
 def check_type(value: Any, hint: Any) -> Any:
-    """Returns plain data as the type that an annotation says.
+    """Returns plain data as a value of an annotated type without dataclasses and enums.
 
     Raises:
-        RecordError: It is of another type, or beyond a bound; the text begins with the place inside it.
+        RecordError: The value has a wrong type or is out of bounds. The message starts with the place inside the value.
     """
     try:
         return msgspec.convert(value, hint)
@@ -231,14 +232,14 @@ def _read_all(items: Iterable[tuple[Any, Any]], read: _Reader) -> list[Any]:
 
 
 def named_faults(name: str, error: HiloNasError) -> list[str]:
-    """Returns the lines of an error of `read_field`, each after the name of its field."""
+    """Returns the lines of a `read_field` error, each with the name of the field in front."""
     return [f"{name}{line}" if line[:1] in ".[ :" else f"{name}: {line}" for line in str(error).split("\n")]
 
 
 def _explained(text: str, value: Any) -> str:
-    """Msgspec's message with the place and the value, in the words of this package."""
+    """Returns a message of msgspec in the style of this package, with the place and the value."""
     text, _, path = text.partition(" - at `$")
-    text = text.replace("Number out of range", "a number of usual size")
+    text = text.replace("Number out of range", "a number in the supported range")
     expected = text.removeprefix("Expected ").partition(", got ")[0]
     for name, words in _KINDS.items():
         expected = re.sub(rf"\b{name}\b", words, expected)
@@ -249,7 +250,7 @@ def _explained(text: str, value: Any) -> str:
 
 
 def _at(value: Any, path: str) -> Any:
-    """The value at a place such as `.quietest.cores` or `[3]`; the whole where msgspec names no key."""
+    """Returns the value at a place such as `.quietest.cores` or `[3]`, or the whole value if the place has `...`."""
     if "..." in path:
         return value
     for step in _STEP.finditer(path):
@@ -260,6 +261,6 @@ def _at(value: Any, path: str) -> Any:
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits
+    except (ValueError, RecursionError):  # a number with thousands of digits, or deep nesting
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."

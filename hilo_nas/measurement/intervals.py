@@ -1,8 +1,8 @@
-"""Intervals of 95 %."""
+"""Constant for 95 % intervals."""
 
 from __future__ import annotations
 
 __all__ = ["Z95"]
 
 Z95 = 1.96
-"""Half of a normal value's 95 % interval over its standard error."""
+"""Half-width of the 95 % interval of a normal distribution, in standard errors."""

@@ -1,8 +1,8 @@
-"""Latency from single calls inside the rounds: percentiles over undisturbed rounds, with an interval.
+"""Latency percentiles over the single calls in undisturbed rounds, with a 95 % interval.
 
-A caller waits for single calls, so latency is not divided by the reference's. Instead, rounds that other work disturbed
-are left out: a round counts if neither the network's block nor the reference's was slow. Calls of one round are slowed
-down together, so rounds are drawn anew for the interval, never calls.
+Latency is the raw time of a single call, so it is not divided by that of the reference. Instead, disturbed rounds are
+left out. A round is undisturbed if neither the network's block nor the reference's block was slow. A disturbance slows
+down all calls of a round together, so the bootstrap for the interval resamples rounds, not calls.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["PERCENTILES", "is_undisturbed", "latency_figures"]
 
 PERCENTILES = (50, 95, 99)
 _RESAMPLES = 300
-_LEAST_ROUNDS = 6
+_MIN_ROUNDS = 6
 
 
 def is_undisturbed(own: Sequence[float], reference: Sequence[float]) -> list[bool]:
-    """Returns per round whether neither the network's block nor the reference's took 1.25 times its fast time."""
+    """Returns for each round True if the blocks of network and reference both took at most 1.25 x their fast time."""
     limits = SLOW * fast_seconds(own), SLOW * fast_seconds(reference)
     return [ours <= limits[0] and theirs <= limits[1] for ours, theirs in zip(own, reference, strict=True)]
 
@@ -28,26 +28,26 @@ def is_undisturbed(own: Sequence[float], reference: Sequence[float]) -> list[boo
 def latency_figures(
     seconds: Sequence[float], rounds: Sequence[int], own: Sequence[float], reference: Sequence[float]
 ) -> dict[str, float]:
-    """Returns `latency_ms_pN` and the 95 % interval of the 95th percentile, from the calls of undisturbed rounds.
+    """Returns `latency_ms_pN` and the 95 % interval of the 95th percentile, from the calls in undisturbed rounds.
 
-    Where fewer than 6 rounds with a call were undisturbed, all calls count: so few would give no interval.
+    If fewer than 6 undisturbed rounds have a call, all calls count, because 5 rounds are too few for an interval.
 
     Args:
-        seconds: Of each single call.
-        rounds: The round of each.
-        own: The network's seconds per call and round.
-        reference: The reference's.
+        seconds: Seconds of each single call.
+        rounds: Round of each single call.
+        own: Seconds per call of the network in each round.
+        reference: Seconds per call of the reference in each round.
     """
     quiet = is_undisturbed(own, reference)
     by_round: dict[int, list[float]] = {}
     for call, i in zip(seconds, rounds, strict=True):
         by_round.setdefault(i, []).append(call)
     kept = [calls for i, calls in by_round.items() if quiet[i]]
-    if len(kept) < _LEAST_ROUNDS:
+    if len(kept) < _MIN_ROUNDS:
         kept = list(by_round.values())
     pooled = sorted(call for calls in kept for call in calls)
     figures = {f"latency_ms_p{share}": _percentile(pooled, share) for share in PERCENTILES}
-    random = Random(0)  # the same calls always give the same interval
+    random = Random(0)  # makes the interval reproducible
     drawn = sorted(
         _percentile(sorted(call for calls in random.choices(kept, k=len(kept)) for call in calls), 95)
         for _ in range(_RESAMPLES)
@@ -57,5 +57,5 @@ def latency_figures(
 
 
 def _percentile(ordered: Sequence[float], share: int) -> float:
-    """The smallest sample in milliseconds that this share of all does not exceed."""
+    """Returns the percentile of sorted seconds, in milliseconds: the smallest sample with `share` percent up to it."""
     return ordered[-(-share * len(ordered) // 100) - 1] * 1e3

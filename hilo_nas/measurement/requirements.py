@@ -1,8 +1,7 @@
-"""What networks are timed under, and which limits they must keep.
+"""Conditions under which networks are timed, and the limits that they must keep.
 
-There is one objective condition; others beside it are recorded or limited. A further condition is
-written as what differs from the objective, with the limits that hold under it:
-`batch_size=1,max_latency_ms=20`.
+One condition is the objective. Further conditions are recorded, and can have limits. A user writes a further condition
+as its differences from the objective and its limits: `batch_size=1,max_latency_ms=20`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from hilo_nas.measurement import Condition, kind_of_device
 __all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "build_objective", "foresee_objective"]
 
 LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
-"""The quantity (`hilo_nas.space.LIMITS`) that each option limits."""
+"""Quantity (`hilo_nas.space.LIMITS`) that each option limits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,51 +25,51 @@ class Aims:
     """Conditions and limits of a study."""
 
     conditions: tuple[Condition, ...]
-    """The first is the objective."""
+    """Conditions of the study. The first is the objective."""
     limits: dict[str, float]
-    """Beside the space's; see `hilo_nas.space.limits` for the names."""
+    """Limits in addition to those of the space. `hilo_nas.space.limits` defines the names."""
 
 
 def build_objective(fields: Mapping[str, Any], device: str, threads: int | None) -> Condition:
-    """Returns the objective condition: of networks in their inference form, as they are deployed, unless fields differ.
+    """Returns the objective condition. With torch, networks are timed in their inference form unless `fields` differ.
 
     Args:
-        fields: Those given of the condition.
-        device: The device's name; the condition keeps its kind.
-        threads: What the device's threads are, where the fields do not say it.
+        fields: Fields of the condition that the user set.
+        device: Name of the device. The condition stores only its kind.
+        threads: Number of CPU threads if `fields` does not set it.
 
     Raises:
-        UsageError: A field cannot be what it is.
+        UsageError: A field has an invalid value.
     """
     is_fused = fields.get("runtime", "torch") == "torch"
     return Condition(**{"fused": is_fused, "threads": threads, **fields, "device": kind_of_device(device)})
 
 
 def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Condition:
-    """Returns the objective condition as far as it is known before its device is read, which takes seconds.
+    """Returns the objective condition before its device is read, which takes seconds.
 
-    What is wrong with it, or with others that are built on it, is wrong on every device that it may turn out to be.
+    It serves to check settings early. An error in it, or in a condition based on it, is an error on every device.
 
     Args:
-        fields: Those given of the condition.
-        device: The device asked for; None where this machine's fastest kind is to be taken.
+        fields: Fields of the condition that the user set.
+        device: Name of the requested device. None if the fastest kind of this machine will be used.
 
     Raises:
-        UsageError: A field cannot be what it is.
+        UsageError: A field has an invalid value.
     """
-    return build_objective(fields, device or "cuda", None)  # the kind that forbids no field
+    return build_objective(fields, device or "cuda", None)  # every field is valid on cuda
 
 
 def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None) -> Aims:
-    """Returns the objective condition with others and the limits that hold under each.
+    """Returns the objective, the further conditions, and the limits under each of them.
 
     Args:
-        objective: The condition that comes first.
-        also: The others as a user writes them.
-        limits: Those of the objective, by the option's name (`LIMIT_OPTIONS`).
+        objective: The objective condition.
+        also: Further conditions as text, such as `batch_size=1,max_latency_ms=20`.
+        limits: Limits under the objective, by the names of the options (`LIMIT_OPTIONS`).
 
     Raises:
-        UsageError: A further condition cannot be read, or is the same as another.
+        UsageError: A further condition cannot be parsed, or is the same as another one.
     """
     found = {LIMIT_OPTIONS[name]: value for name, value in (limits or {}).items()}
     conditions, faults = {objective: "the objective"}, []
@@ -136,4 +135,4 @@ _READERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("precision", "runtime", "env"), str),
 }
 CONDITION_OPTIONS = tuple(_READERS)
-"""Fields of a condition that options give; all but the device, which its conditions share."""
+"""Fields of a condition that a further condition can set: all except the device, which all conditions share."""

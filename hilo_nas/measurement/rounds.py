@@ -1,15 +1,23 @@
-"""What interleaved rounds say: how fast one network is beside another, how sure that is, how the machine behaved.
+"""Statistics of interleaved rounds: ratios of speeds, their errors, and the state of the machine.
 
-In every round each network is timed once, for a block of calls. A network's time is that of its fast rounds
-(`fast_seconds`), and two networks are compared by the ratio of theirs. Which statistic serves best was taken from
-samples: 15 LITv2 networks on two shared CPU cores, 3.1 s of rounds per network and pass, 4 passes, batch 32 at 32 px,
-the machine as quiet as it gets and with a bursty load on one core (`hilo-nas bench ruler --device cpu --batch-size 32
---passes 4`; the report lies in benchmarks/). Coefficient of variation between passes, of the time over
-that of the whole round (median over the networks), quiet / bursty: mean 1.4 / 2.8 %, median of ratios 1.2 / 5.3 %,
-ratio of minima 1.1 / 1.4 %, ratio of the fast rounds 0.6 / 1.2 %. The median fails where most rounds are disturbed, the
-minimum hangs on one lucky block.
+Each round times one block of calls of every network. The time of a network is the mean of its fast rounds
+(`fast_seconds`). The ratio of these means compares two networks.
 
-Plain Python: rounds are few. Sequences that are compared belong to the same rounds, in the same order.
+This statistic was chosen by an experiment with 15 LITv2 networks on two shared CPU cores: 3.1 s of rounds per network
+and pass, 4 passes, batch size 32 at 32 px, on a quiet machine and with a bursty load on one core (`hilo-nas bench ruler
+--device cpu --batch-size 32 --passes 4`, with the report in benchmarks/). The table lists the coefficient of variation
+between passes of a network's time relative to that of the whole round, as the median over the networks:
+
+    statistic               quiet     bursty
+    mean                    1.4 %     2.8 %
+    median of ratios        1.2 %     5.3 %
+    ratio of minima         1.1 %     1.4 %
+    ratio of fast rounds    0.6 %     1.2 %
+
+The median fails if most rounds are disturbed. The minimum depends on a single lucky block.
+
+The code is plain Python because there are few rounds. Sequences that are compared must belong to the same rounds, in
+the same order.
 """
 
 from __future__ import annotations
@@ -49,63 +57,61 @@ __all__ = [
 ]
 
 POWER_CAP = "software power cap"
-"""The one reason for a lower clock that is no throttling; see `is_throttling`."""
+"""The only reason for a reduced clock that does not count as throttling (see `is_throttling`)."""
 MIN_ROUNDS = 12
-"""Rounds below which neither an interval nor a verdict says anything."""
+"""Minimum number of rounds for a meaningful interval or verdict."""
 _FAST = (0.03, 0.15)
-"""The band of a network's rounds, ordered by time, that stands for it: the very fastest may be luck."""
+"""Percentiles of a network's rounds that bound its fast rounds. The very fastest rounds may be luck."""
 _RESAMPLES = 300
 SLOW = 1.25
-"""A block that takes so many times its network's fast time was disturbed."""
+"""Factor of a network's fast time above which a block counts as disturbed."""
 _BURSTY_SHARE = 0.2
-"""Share of disturbed blocks from which a machine is bursty.
+"""Minimum share of disturbed blocks on a bursty machine.
 
-By it, 12 % of the timings on the machine as quiet as it got, and 87 % of those under the load, were judged bursty (the
-report named above).
+In the experiment above, 12 % of the timings on the quiet machine and 87 % of those under load were judged bursty.
 """
 _BUSY_CORES = 0.2
-"""Cores busy with other work from which a slowdown is theirs."""
+"""Minimum number of cores with other work that explains a slowdown. Below it, the device has throttled."""
 _THROTTLED = 1.06
-"""A device has throttled when everything became slower by so much from the first third of the rounds to the last."""
+"""Factor of a slowdown from the first to the last third of the rounds above which a device has throttled."""
 
 _JUDGEMENT = "_judgement"
-"""Where a measurement keeps its judgement, as a cached property would."""
+"""Attribute in which a measurement caches its judgement."""
 _JUDGED_SINCE = 2
-"""Protocol from which rounds are judged."""
+"""First protocol whose rounds are judged."""
 
 Rounds = Sequence[float]
 """Seconds of one call, one value per round."""
 
 
 def fast_seconds(rounds: Rounds) -> float:
-    """Returns the mean of a network's fast rounds, in seconds: those between its 3rd and its 15th percentile."""
+    """Returns the mean seconds of a network's fast rounds, which lie between its 3rd and its 15th percentile."""
     first, last = _fast_places(len(rounds))
     return statistics.fmean(sorted(rounds)[first:last])
 
 
 def _fast_places(rounds: int) -> tuple[int, int]:
-    """The places of the fast rounds among all, in the order of their seconds; the second is the first beyond them."""
+    """Returns the first index (inclusive) and the last index (exclusive) of the fast rounds among the sorted rounds."""
     first = round(rounds * _FAST[0])
     return first, max(first + 1, round(rounds * _FAST[1]))
 
 
 def ratio(own: Rounds, other: Rounds) -> float:
-    """Returns how many times as fast as the other network this one is."""
+    """Returns the speed of a network relative to another one. Above 1, the first network is faster."""
     return fast_seconds(other) / fast_seconds(own)
 
 
 def robust_spread(values: Sequence[float]) -> float:
-    """Returns 1.4826 times the median absolute deviation: the standard deviation, if outliers are left out."""
+    """Returns 1.4826 times the median absolute deviation, which estimates the standard deviation without outliers."""
     middle = statistics.median(values)
     return 1.4826 * statistics.median(abs(value - middle) for value in values)
 
 
 def interval(own: Rounds, other: Rounds, *, share: float = 0.95) -> tuple[float, float]:
-    """Returns the bootstrap interval of `ratio`: pairs of rounds are drawn anew, never single calls.
+    """Returns the bootstrap interval of `ratio`, from resampled pairs of rounds.
 
-    Calls of a block are slowed down together, so they are no samples of their own; and what slows down a round may hit
-    both networks, so the two stay paired. The interval knows these rounds alone: what changes from one timing to the
-    next is not in it.
+    The samples are rounds, not calls, because a disturbance slows down all calls of a block together. They are pairs
+    because a disturbance can affect both networks of a round. The interval excludes changes between timings.
     """
     ratios = sorted(_resampled(own, other, ratio))
     cut = (1 - share) / 2
@@ -113,8 +119,8 @@ def interval(own: Rounds, other: Rounds, *, share: float = 0.95) -> tuple[float,
 
 
 def standard_error(own: Rounds, other: Rounds) -> float:
-    """Returns the bootstrap standard error of the logarithm of `ratio`: about its relative error."""
-    import numpy as np  # a front of 3,000 networks asks for hundreds of these
+    """Returns the bootstrap standard error of log(`ratio`), which is approximately the relative error of `ratio`."""
+    import numpy as np  # for speed: a front of 3,000 networks needs hundreds of calls
 
     if len(own) != len(other):
         raise ValueError(f"rounds must be paired, but got {len(own)} and {len(other)}")
@@ -124,32 +130,32 @@ def standard_error(own: Rounds, other: Rounds) -> float:
 
 
 def error_apart(shared: Measurement) -> float:
-    """Returns the relative standard error between two networks of shared rounds that these rounds do not show.
+    """Returns the relative standard error of the ratio of two networks that their shared rounds do not show.
 
-    Others who used the cores slowed each network down by a share of its own.
+    It comes from other processes on the cores, because they slow down each network by a different factor.
 
     Args:
-        shared: The timing of either network, with the device's state in their rounds.
+        shared: Measurement of one of the two networks, with the device state during their rounds.
     """
     return 0.0 if shared.contention is None else shared.contention.relative_error_between
 
 
 def probability_faster(own: Rounds, other: Rounds, apart: float = 0.0) -> float:
-    """Returns how probable it is that this network is the faster one, from paired rounds.
+    """Returns the probability that a network is faster than another one, from paired rounds.
 
-    The logarithm of `ratio` and its bootstrap standard error, as a normal distribution: 300 draws alone could not tell
-    0.999 from 1.
+    It assumes a normal distribution of log(`ratio`) with the bootstrap standard error. The share of 300 bootstrap
+    samples could not distinguish 0.999 from 1.
 
     Args:
-        own: Its rounds.
-        other: Those of the other network.
-        apart: Relative standard error that the rounds do not show; see `error_apart`.
+        own: Rounds of the network.
+        other: Rounds of the other network.
+        apart: Relative standard error that the rounds do not show, from `error_apart`.
     """
     return normal_above_zero(math.log(ratio(own, other)), math.hypot(standard_error(own, other), apart))
 
 
 def normal_above_zero(mean: float, deviation: float) -> float:
-    """Returns how probable it is that a normally distributed value lies above zero; 0.5 for a difference of nothing."""
+    """Returns the probability that a normally distributed value is above 0. If mean and deviation are 0, it is 0.5."""
     if deviation <= 0:
         return 0.5 if mean == 0 else float(mean > 0)
     return 0.5 * (1 + math.erf(mean / deviation / math.sqrt(2)))
@@ -162,19 +168,19 @@ def _resampled(own: Rounds, other: Rounds, statistic: Callable[[Rounds, Rounds],
 
 @functools.lru_cache(maxsize=64)
 def _draw_places(rounds: int) -> Sequence[Sequence[int]]:
-    """The places of the rounds in each sample, drawn once: the same rounds always give the same interval."""
+    """Returns the round indices of each bootstrap sample. A fixed seed makes intervals reproducible."""
     random = Random(0)
     return [random.choices(range(rounds), k=rounds) for _ in range(_RESAMPLES)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the rounds and the device say of the machine."""
+    """State of the machine during a timing, judged from the rounds and the device state."""
 
     verdict: str
     """`steady`, `bursty`, `throttled` or `contended`."""
     text: str
-    """What was seen, and what to do about it."""
+    """Findings and advice for the user."""
 
 
 def judge(
@@ -183,12 +189,12 @@ def judge(
     device_state: Mapping[str, Any] | None = None,
     contention: Contention | None = None,
 ) -> Judgement:
-    """Returns how the machine behaved while some networks were timed side by side.
+    """Returns the state of the machine while networks were timed in the same rounds.
 
     Args:
-        rounds: Seconds per round of each network, all in the same rounds.
-        device_state: What the device said of itself meanwhile, as in `Measurement.device_state`.
-        contention: What others took of the cores that the timing needed; nothing in the rounds need show it.
+        rounds: Seconds per call of each network in each round.
+        device_state: State of the device during the rounds, as in `Measurement.device_state`.
+        contention: CPU contention during the rounds, which the rounds themselves may not show.
     """
     state = device_state or {}
     others_cores = state.get("others_cores", 0.0)
@@ -196,17 +202,17 @@ def judge(
         error, between = 100 * contention.relative_error, 100 * contention.relative_error_between
         return Judgement(
             verdict="contended",
-            text=f"{contention.text}, which the timing needed: images/s may be off by {error:.0f} %, and ratios by "
-            f"{between:.0f} %, or more. {contention.way_out}",
+            text=f"{contention.text}, but the timing needed these cores: the error of images/s may be {error:.0f} % or "
+            f"more, and that of ratios {between:.0f} % or more. {contention.way_out}",
         )
     slower = _slowdown(list(rounds.values()))
     if is_throttling(state) or (slower > _THROTTLED and others_cores < _BUSY_CORES):
         slowdown = f"everything became {100 * (slower - 1):.0f} % slower"
-        seen = slowdown if slower > _THROTTLED else "the device says so itself"
+        seen = slowdown if slower > _THROTTLED else "the device reported throttling"
         return Judgement(
             verdict="throttled",
-            text=f"the device slowed down while it was timed ({seen}): ratios still hold, images/s less so. Cool it, "
-            "or set a lower fixed clock or power limit, and time again.",
+            text=f"the device slowed down during the timing ({seen}): ratios are still valid, but images/s are less "
+            "accurate. Cool the device, or set a lower fixed clock or power limit, and repeat the timing.",
         )
     limits = {name: SLOW * fast_seconds(own) for name, own in rounds.items()}
     disturbed = [seconds > limits[name] for name, own in rounds.items() for seconds in own]
@@ -215,19 +221,19 @@ def judge(
         used = f" ({others_cores:.1f} cores)" if others_cores >= _BUSY_CORES else ""
         seen = f"disturbed {100 * share:.0f} % of the timed blocks"
         if share < _BURSTY_SHARE:
-            seen = f"made everything {100 * (slower - 1):.0f} % slower meanwhile"
+            seen = f"made everything {100 * (slower - 1):.0f} % slower during the timing"
         return Judgement(
             verdict="bursty",
-            text=f"other work{used} {seen}: the fast rounds count, and intervals are wide. Time again on a quiet "
-            "machine, or for longer.",
+            text=f"other work{used} {seen}: only fast rounds count, so intervals are wide. Repeat the timing on a "
+            "quiet machine, or for a longer time.",
         )
     return Judgement(verdict="steady", text=f"{100 * share:.0f} % of the timed blocks were disturbed")
 
 
 def _slowdown(rounds: Sequence[Rounds]) -> float:
-    """How many times as long as the first third the last third of the rounds took, for the network that felt it least.
+    """Returns the slowdown factor of the least affected network from the first to the last third of the rounds.
 
-    1 where there are too few rounds to tell.
+    It is 1 if there are too few rounds.
     """
     third = len(rounds[0]) // 3
     if third < MIN_ROUNDS // 2:
@@ -236,7 +242,7 @@ def _slowdown(rounds: Sequence[Rounds]) -> float:
 
 
 def is_throttling(device_state: Mapping[str, Any]) -> bool:
-    """Returns whether a device said that it slowed down; a power cap alone is how many cards always run.
+    """Returns True if the device reported throttling. A power cap does not count because many GPUs always have one.
 
     Args:
         device_state: `Measurement.device_state`.
@@ -245,10 +251,10 @@ def is_throttling(device_state: Mapping[str, Any]) -> bool:
 
 
 def verdict_of(measurement: Measurement) -> Judgement | None:
-    """Returns how the machine behaved while a network was timed, judged by what is stored.
+    """Returns the state of the machine while a network was timed, judged again from the stored rounds.
 
-    None of protocol 1, and where the rounds were not kept. The stored `Measurement.verdict` is what the version that
-    timed it knew. Costs about 50 us once, since the judgement stays with the measurement.
+    None for protocol 1, and if the rounds are not stored. The stored `Measurement.verdict` can differ because it comes
+    from the version that made the timing. The first call takes about 50 us. Later calls use a cached judgement.
     """
     if measurement.protocol < _JUDGED_SINCE or not measurement.reference_seconds:
         return None
@@ -264,17 +270,17 @@ def verdict_of(measurement: Measurement) -> Judgement | None:
 
 
 def verdict_name(measurement: Measurement) -> str | None:
-    """Returns the verdict of `verdict_of`, one of `VERDICTS`; without rounds the stored one, which may be None."""
+    """Returns the verdict of `verdict_of`, one of `VERDICTS`. Without rounds, returns the stored one or None."""
     judgement = verdict_of(measurement)
     return measurement.verdict if judgement is None else judgement.verdict
 
 
 def judge_calibration(calibration: Calibration, *, threads: int | None) -> Judgement:
-    """Returns how the machine behaved while the reference was calibrated, judged by what is stored.
+    """Returns the state of the machine during a calibration, judged from its stored rounds.
 
     Args:
         calibration: The calibration.
-        threads: Those of its condition.
+        threads: Number of threads in its condition.
     """
     state, device = calibration.device_state, calibration.device
     return judge(
@@ -285,7 +291,7 @@ def judge_calibration(calibration: Calibration, *, threads: int | None) -> Judge
 
 
 def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
-    """Returns how the machine behaved while networks were timed, a judgement for those that shared their rounds."""
+    """Returns one judgement of the machine per group of measurements with shared rounds."""
     cohorts: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         cohorts.setdefault(measurement.cohort, []).append(measurement)
@@ -299,18 +305,18 @@ def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
 
 
 def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
-    """Returns the worst of `judge_cohorts`; there must be at least one measurement."""
+    """Returns the worst judgement of `judge_cohorts`. Needs at least one measurement."""
     return max(judge_cohorts(measurements), key=lambda judgement: VERDICTS.index(judgement.verdict))
 
 
 def cohort_quality(measurements: Sequence[Measurement]) -> int:
-    """Returns the `quality` of networks that were timed together, judged by all of their rounds."""
+    """Returns the `quality` of networks that were timed together, judged from all their rounds."""
     if any(verdict_of(measurement) is None for measurement in measurements):
         return max(quality(measurement) for measurement in measurements)
     return VERDICTS.index(judge_cohort(measurements).verdict)
 
 
 def quality(measurement: Measurement) -> int:
-    """Returns the place of a timing's verdict in `VERDICTS`: 0 is the best, for which a timing without one counts."""
+    """Returns the index of a timing's verdict in `VERDICTS`. 0 is the best, and also the value without a verdict."""
     verdict = verdict_name(measurement)
     return 0 if verdict is None else VERDICTS.index(verdict)

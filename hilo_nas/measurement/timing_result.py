@@ -1,4 +1,4 @@
-"""What timing a network found, as plain values that survive JSON."""
+"""Results of timings as plain values that can be stored as JSON."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from hilo_nas.text.figures import is_wide
 __all__ = ["LATENCY_PROTOCOL", "PROTOCOL", "VERDICTS", "Calibration", "Measurement"]
 
 PROTOCOL = 2
-"""Version of the way throughput is timed; measurements of different protocols are never compared."""
+"""Version of the throughput protocol. Measurements of different protocols are never compared."""
 
 _BRACKETING_PROTOCOL = 1
-"""The protocol that timed the reference before and after each block of the network, once more in all."""
+"""Protocol with a block of the reference before and after each block of the network, so one more block in total."""
 
 LATENCY_PROTOCOL = 2
-"""Version of the way latencies are timed: 1 took up to 50 calls after the rounds, 2 takes 200 or more inside them."""
+"""Version of the latency protocol: 1 times up to 50 calls after the rounds, 2 times 200 or more inside them."""
 
 VERDICTS = ("steady", "bursty", "throttled", "contended")
-"""What a machine may be called while it timed, the worst last; see `measurement.rounds.judge`."""
+"""States of a machine during a timing, from best to worst. `measurement.rounds.judge` selects one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The reference network's speed on a study's device: the anchor of every measurement in it."""
+    """Speed of the reference network on a study's device. It sets the scale of all images/s in the study."""
 
     reference: str
-    """The reference network, for instance `timm:resnet18`."""
+    """Name of the reference network, for example `timm:resnet18`."""
     images_per_s: Positive
-    """Batch size over the mean of the fast calls (`measurement.rounds.fast_seconds`), over the median by protocol 1."""
+    """Batch size over the mean of the fast rounds (`measurement.rounds.fast_seconds`). Protocol 1 used the median."""
     images_per_s_spread: NonNegative
     """Robust standard deviation of one block, in images/s."""
     call_seconds: tuple[Positive, ...]
-    """Every sample: the mean seconds of one call over a block."""
+    """All samples: mean seconds per call over a block."""
     steady: bool
-    """Whether the warm-up's last calls agreed before timing began."""
+    """True if the last blocks of the warm-up agreed before the timing started."""
     device: DeviceIdentity
     protocol: Count = PROTOCOL
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the device said of itself while it timed; see `Measurement.device_state`."""
+    """State of the device during the timing, as in `Measurement.device_state`."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
-        """Returns the calibration that `to_plain` described.
+        """Returns a calibration from the data of `to_plain`.
 
         Raises:
-            RecordError: A field is wrong; names all.
+            RecordError: A field is wrong. The message lists all faults.
         """
         return _with_checked_state(read_value(cls, fields))
 
@@ -66,70 +66,69 @@ class Measurement:
     condition: Condition
     device: DeviceIdentity
     ratio: Positive
-    """The network's speed over the reference's in the same rounds (`measurement.rounds.ratio`; the median over rounds
-    by protocol 1): what slows both is divided out."""
+    """Speed of the network relative to the reference in the same rounds (`measurement.rounds.ratio`). A slowdown of
+    both cancels out. Protocol 1 used the median over the rounds."""
     ratio_spread: NonNegative
-    """Robust standard deviation of one round (1.4826 times the median absolute deviation) of that."""
+    """Robust standard deviation of `ratio` for one round: 1.4826 times the median absolute deviation."""
     reference_images_per_s: Positive
-    """Calibrated speed of the reference, in images/s. A study reads all its measurements by the calibration in force
+    """Calibrated speed of the reference, in images/s. When a study is read, its current calibration replaces this value
     (`hilo_nas.study.calibration.read_timings`)."""
     images_per_s_raw: Positive
-    """Batch size over the median call, as the clock saw it."""
+    """Batch size over the median seconds per call, without calibration."""
     latency_ms_p50: Positive
-    """Raw time that a caller waits for one batch: median of the single calls in undisturbed rounds (see
-    `hilo_nas.measurement.latencies`); of all single calls by latency protocol 1."""
+    """Median raw time of one batch, over the single calls in undisturbed rounds (see `hilo_nas.measurement.latencies`).
+    Latency protocol 1 used all single calls."""
     latency_ms_p95: Positive
     latency_ms_p99: Positive
     memory_mib: NonNegative | None
-    """Peak of the device's allocator over one call, weights included; None where it cannot be seen."""
+    """Peak of the device's allocator over one call, including weights. None if it cannot be measured."""
     call_seconds: tuple[Positive, ...]
-    """Every sample: per round, the mean seconds of one call over a block of at least 20 ms."""
+    """All samples: mean seconds per call in each round, over a block of at least 20 ms."""
     reference_seconds: tuple[Positive, ...]
-    """The same for the reference network in the same rounds."""
+    """Samples of the reference network in the same rounds."""
     latency_seconds: tuple[Positive, ...]
     """Seconds of single calls, each synchronised."""
     steady: bool
-    """Whether the warm-up's last calls agreed before timing began."""
+    """True if the last blocks of the warm-up agreed before the timing started."""
     warmup_calls: Count
     seconds: NonNegative
-    """What the measurement cost, model building included."""
+    """Duration of the whole measurement, including the construction of the network."""
     form: str
-    """Which implementation of the network was timed."""
+    """Name of the implementation of the network that was timed."""
     threads: Count
-    """Threads that torch used on the CPU."""
+    """Number of torch's CPU threads."""
     environment: dict[str, str]
-    """Thread, allocator and precision settings that the timing process ran under."""
+    """Thread, allocator and precision settings of the timing process."""
     versions: dict[str, str]
     measured_at: str
     """UTC, ISO 8601."""
     ratio_low: NonNegative | None = None
-    """Lower end of the bootstrap 95 % interval of `ratio` over rounds; protocol 1 has none."""
+    """Lower end of the bootstrap 95 % interval of `ratio` over rounds. None for protocol 1."""
     ratio_high: Positive | None = None
     verdict: str | None = None
-    """One of `VERDICTS`, as the version that timed it judged; readers take `rounds.verdict_of`, which judges
-    what is stored. Protocol 1 has none."""
+    """One of `VERDICTS`, from the version that made the timing. Use `rounds.verdict_of` instead, which judges the
+    stored rounds again. None for protocol 1."""
     cohort: str = ""
-    """Shared by networks that were timed in the same rounds: their `call_seconds` pair up round by round."""
+    """ID of the group of networks that were timed in the same rounds. Their `call_seconds` are paired by round."""
     beside: dict[str, tuple[Positive, ...]] = dataclasses.field(default_factory=dict)
-    """Seconds of other networks, by key, in this network's rounds."""
+    """Seconds per call of other networks in the same rounds, by key."""
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the device said of itself while it timed: load of the CPU, clocks, temperature, throttling, other
-    processes."""
+    """State of the device during the timing: CPU load, clocks, temperature, throttling, other processes."""
     protocol: Count = PROTOCOL
     latency_rounds: tuple[Count, ...] = ()
-    """The round of each of `latency_seconds`, counted from 0; latency protocol 1 timed them after the rounds."""
+    """Round of each value in `latency_seconds`, from 0. Empty for latency protocol 1, which timed after the rounds."""
     latency_ms_p95_low: NonNegative | None = None
-    """Lower end of the bootstrap 95 % interval of `latency_ms_p95` over rounds; latency protocol 1 has none."""
+    """Lower end of the bootstrap 95 % interval of `latency_ms_p95` over rounds. None for latency protocol 1."""
     latency_ms_p95_high: NonNegative | None = None
     latency_protocol: Count = 1
-    """Version of the way latencies are timed; see `LATENCY_PROTOCOL`."""
+    """Version of the latency protocol, see `LATENCY_PROTOCOL`."""
     calibration_error: NonNegative = dataclasses.field(default=0.0, compare=False)
-    """Relative standard error of the reference's calibrated speed. All timings of a study share it, so it is in no
-    comparison between them, and not in `images_per_s_low` and `_high`; `images_per_s_interval` holds it."""
+    """Relative standard error of the reference's calibrated speed. All timings of a study share it, so comparisons
+    between them exclude it, and so do `images_per_s_low` and `_high`. `images_per_s_interval` includes it."""
 
     @property
     def images_per_s(self) -> float:
-        """Calibrated speed: the reference's times `ratio`. Networks are ranked by it."""
+        """Calibrated speed: the speed of the reference times `ratio`. Networks are ranked by it."""
         return self.reference_images_per_s * self.ratio
 
     @property
@@ -139,29 +138,29 @@ class Measurement:
 
     @property
     def images_per_s_low(self) -> float | None:
-        """Lower end of the bootstrap 95 % interval over rounds, in images/s; None of protocol 1."""
+        """Lower end of the bootstrap 95 % interval over rounds, in images/s. None for protocol 1."""
         return None if self.ratio_low is None else self.reference_images_per_s * self.ratio_low
 
     @property
     def images_per_s_high(self) -> float | None:
-        """Upper end of that interval, in images/s; None of protocol 1."""
+        """Upper end of the bootstrap 95 % interval over rounds, in images/s. None for protocol 1."""
         return None if self.ratio_high is None else self.reference_images_per_s * self.ratio_high
 
     @cached_property
     def contention(self) -> Contention | None:
-        """What others took of the cores that it needed; None where it had them."""
+        """Constant CPU contention during the timing. None if the timing had the cores that it needed."""
         return find_contention(self.device_state, threads=self.threads, device=self.device)
 
     @property
     def contention_error(self) -> float:
-        """Relative standard error of the speed from the cores that others took; 0.0 where it had what it needed."""
+        """Relative standard error of the speed due to CPU contention. 0 without contention."""
         return 0.0 if self.contention is None else self.contention.relative_error
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval in images/s; the spread of one round where there is no interval.
+        """Half-width of the 95 % interval in images/s, or the spread of one round if there is no interval.
 
-        Wider where other processes used the cores that the timing needed, by what that may have changed.
+        It includes `contention_error`, but not `calibration_error`.
         """
         if self.images_per_s_low is None or self.images_per_s_high is None:
             own = self.images_per_s_spread
@@ -171,14 +170,14 @@ class Measurement:
 
     @property
     def images_per_s_error(self) -> float:
-        """Relative standard error of images/s themselves, that of the calibration included."""
+        """Relative standard error of the absolute images/s, including the error of the calibration."""
         return math.hypot(self.half_width / Z95 / self.images_per_s, self.calibration_error)
 
     @property
     def latency_error(self) -> float:
-        """Relative standard error of the 95th percentile of latency; that of a speed where it has no interval.
+        """Relative standard error of the 95th percentile of latency, or that of the speed if it has no interval.
 
-        A latency is a raw time, so what others took of the cores is in it as it is in a speed.
+        It includes `contention_error` because a latency is a raw time.
         """
         if self.latency_ms_p95_low is None or self.latency_ms_p95_high is None:
             return self.half_width / Z95 / self.images_per_s
@@ -187,12 +186,12 @@ class Measurement:
 
     @property
     def images_per_s_half_width(self) -> float:
-        """Half of the 95 % interval of images/s themselves: `half_width` and the calibration's error."""
+        """Half-width of the 95 % interval of the absolute images/s: `half_width` with the calibration's error."""
         return Z95 * self.images_per_s_error * self.images_per_s
 
     @property
     def images_per_s_interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of images/s, even on a logarithmic scale where it is wide; None of protocol 1."""
+        """The 95 % interval of the absolute images/s. A wide one is symmetric on a log scale. None for protocol 1."""
         if self.images_per_s_low is None or self.images_per_s_high is None:
             return None
         value, half_width = self.images_per_s, self.images_per_s_half_width
@@ -203,10 +202,10 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Measurement:
-        """Returns the measurement that `to_plain` described.
+        """Returns a measurement from the data of `to_plain`.
 
         Raises:
-            RecordError: A field is wrong; names all.
+            RecordError: A field is wrong. The message lists all faults.
         """
         measurement = _with_checked_state(read_value(cls, fields))
         if measurement.protocol == _BRACKETING_PROTOCOL:
@@ -215,7 +214,7 @@ class Measurement:
         lengths = {"call_seconds": len(measurement.call_seconds)}
         lengths |= {f"beside[{name!r}]": len(seconds) for name, seconds in measurement.beside.items()}
         faults = [
-            f"{name} must have a value per round ({rounds}, as reference_seconds), but has {length}"
+            f"{name} must have one value per round ({rounds}, as in reference_seconds), but has {length}"
             for name, length in lengths.items()
             if length != rounds
         ]
@@ -239,7 +238,7 @@ class _Process(TypedDict):
 
 
 class _DeviceState(_Load, total=False):
-    """Types of what readers use of `Measurement.device_state`; it may hold more."""
+    """Types of the values of `Measurement.device_state` that this package reads. It can have more values."""
 
     cores: Size
     quietest: _Load
@@ -250,7 +249,7 @@ _Timed = TypeVar("_Timed", Measurement, Calibration)
 
 
 def _with_checked_state(timed: _Timed) -> _Timed:
-    """Returns a value whose `device_state` has the types that its readers rely on."""
+    """Returns the value unchanged after a check of the types in its `device_state`."""
     state = timed.device_state
     try:
         check_type(state, _DeviceState)

@@ -1,4 +1,4 @@
-"""Results as files and pictures. Nothing here times or trains, or imports torch."""
+"""Results as data frames, files and plots. This package does not time, train or import torch."""
 
 from hilo_nas.report.benches import (
     BenchReport,

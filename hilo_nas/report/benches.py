@@ -1,4 +1,4 @@
-"""Results of a bench as files: tables as CSV, and a report that says how they came about and how to make them again."""
+"""Results of a benchmark as files: tables as CSV, and a report in Markdown with the conditions and the command."""
 
 from __future__ import annotations
 
@@ -37,66 +37,66 @@ __all__ = [
 
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
-"""A heading, and what stands under it for a row."""
+"""Heading of a column, and the function from a row to the text of its cell."""
 
 _ABSENT = "-"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchTable:
-    """Rows of plain values, and how people read them."""
+    """Rows of plain values, with the columns in which they are printed."""
 
     name: str = ""
-    """Ends the name of its CSV file; empty for the main table."""
+    """Suffix of the CSV file's name. Empty for the main table."""
     title: str
     rows: Sequence[Row]
     columns: Sequence[Column]
-    """What a report and a screen show; the CSV holds all of a row."""
+    """Columns in reports and in the terminal. The CSV file contains all values of a row."""
     notes: Sequence[str] = ()
     is_shown: bool = True
-    """Whether it stands in the report; else in a CSV file alone."""
+    """True if the report contains the table. False if only the CSV file does."""
 
     @property
     def headings(self) -> list[str]:
-        """The columns' headings."""
+        """Headings of the columns."""
         return [heading for heading, _ in self.columns]
 
     def cells(self) -> list[list[str]]:
-        """Returns the rows as they are read."""
+        """Returns the text of each cell, by rows."""
         return [[text(row) for _, text in self.columns] for row in self.rows]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """One bench under one condition."""
+    """Results of one benchmark under one condition."""
 
     bench: str
     """`ruler`, `attention`, `backbones`, `stages`, `official`, `samplers`, `releases` or `proxy-check`."""
     title: str
     command: str
-    """What makes it again."""
+    """Command that reproduces the results."""
     settings: Mapping[str, Any]
-    """What was asked for, defaults included."""
+    """Settings of the benchmark, including defaults."""
     measurements: Sequence[Measurement]
-    """All that were taken."""
+    """All measurements."""
     tables: Sequence[BenchTable]
-    """The main one first."""
+    """Tables of the report. The first is the main table."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """By name, why a network could not be timed, or was left out for another reason."""
+    """Reason why each missing network was left out or could not be timed, by name."""
     advice: Sequence[str] = ()
-    """What the machine did that it should not have, and what to do about it."""
+    """Problems of the machine during the timing, with advice."""
     headlines: Sequence[str] = ()
-    """What was found, in a sentence each; beside the claim where one was published."""
+    """Main findings, one sentence each. They include the published value if there is one."""
     is_part: bool = False
-    """Whether less was timed than the bench's whole."""
+    """True if only a part of the benchmark was run."""
     condition: str = ""
-    """What its files' names say in the place of a precision and a batch, where more than one was timed."""
+    """Text that replaces precision and batch size in file names if several of them were timed."""
     picture: str = ""
-    """The main table drawn, as SVG; empty for none."""
+    """Plot of the main table as SVG. Empty if there is none."""
 
     @property
     def stem(self) -> str:
-        """What its files' names begin with: the condition, in short."""
+        """Common start of the file names: the benchmark and its condition."""
         return name_results(self.bench, self.measurements[0], is_part=self.is_part, condition=self.condition)
 
 
@@ -104,22 +104,22 @@ class BenchReport:
 
 
 def word(heading: str, key: str) -> Column:
-    """A column of words."""
+    """Returns a column of text."""
     return heading, lambda row: str(_ABSENT if row.get(key) in (None, "") else row[key])
 
 
 def number(heading: str, key: str, digits: int = 4) -> Column:
-    """A column of numbers with so many significant digits and no exponent."""
+    """Returns a column of numbers with `digits` significant digits and no exponent."""
     return heading, lambda row: _figure(row.get(key), digits)
 
 
 def percent(heading: str, key: str, decimals: int = 1) -> Column:
-    """A column of shares, in per cent."""
+    """Returns a column of shares in percent."""
     return heading, lambda row: _ABSENT if row.get(key) is None else f"{100 * row[key]:.{decimals}f}"
 
 
 def between(heading: str, key: str, digits: int = 4) -> Column:
-    """A column of values with the ends of their intervals, which lie under `KEY_low` and `KEY_high`."""
+    """Returns a column of values with their intervals. The ends are in the fields `KEY_low` and `KEY_high`."""
 
     def text(row: Row) -> str:
         value, low, high = (_figure(row.get(name), digits) for name in (key, f"{key}_low", f"{key}_high"))
@@ -139,30 +139,30 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def name_results(bench: str, measurement: Measurement, *, is_part: bool = False, condition: str = "") -> str:
-    """Returns a file name's stem that says under which condition a bench was run.
+    """Returns the start of a file name, with the benchmark and its condition.
 
-    For instance `attention-cpu-fp32-b64-pt2.15-2026-11`; a GPU is named by its model.
+    An example is `attention-cpu-fp32-b64-pt2.15-2026-11`. For a GPU, it contains the model.
 
     Args:
-        bench: The bench.
-        measurement: One that it took.
-        is_part: Whether less was timed than the bench's whole.
-        condition: Stands in the place of the measurement's precision and batch.
+        bench: Name of the benchmark.
+        measurement: One of its measurements.
+        is_part: True if only a part of the benchmark was run.
+        condition: Text that replaces the precision and the batch size of the measurement.
     """
     own, device = measurement.condition, measurement.device
     model = "" if device.kind == "cpu" else "".join(sign if sign.isalnum() else "-" for sign in device.model.lower())
     parts = [bench, *["part"] * is_part, device.kind, *[model] * bool(model)]
     parts += [condition or f"{own.precision}-b{own.batch_size}", *[f"t{own.threads}"] * (own.threads is not None)]
     torch = ".".join(device.torch.split("+")[0].split(".")[:2])
-    # A stored table names itself, its device and its date, whoever wrote it.
+    # The bench, the device and the date can come from a stored file, so make them safe for a file name.
     return slug("-".join([*parts, f"pt{torch}", measurement.measured_at[:7]]))
 
 
 def check_folder(folder: Path) -> None:
-    """Makes the folder for results, before anything is timed for them.
+    """Creates the folder for results. Call it before the timing, so that an error appears early.
 
     Raises:
-        StorageError: It cannot be made or written.
+        StorageError: The folder cannot be created or is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,15 +171,15 @@ def check_folder(folder: Path) -> None:
         reason = error.strerror or str(error)
     if reason:
         raise StorageError(
-            f"results must go to a folder that can be written, but {folder}: {reason}. Use another --output."
+            f"the folder for results must be writable, but {folder} is not: {reason}. Use another --output."
         )
 
 
 def write_report(report: BenchReport, folder: Path) -> list[Path]:
-    """Writes a CSV file for each table, the picture, and the report; files of the same names are replaced.
+    """Writes a CSV file per table, the plot and the report, and returns their paths. Replaces existing files.
 
     Raises:
-        StorageError: The folder cannot be written.
+        StorageError: The folder is not writable.
     """
     check_folder(folder)
     files = {f"{report.stem}{table.name and '-'}{table.name}.csv": render_csv(table) for table in report.tables}
@@ -192,18 +192,18 @@ def write_report(report: BenchReport, folder: Path) -> list[Path]:
 
 
 def render_csv(table: BenchTable) -> str:
-    """Returns all values of a table's rows."""
+    """Returns all values of a table's rows as CSV."""
     return pd.DataFrame(list(table.rows)).to_csv(index=False)
 
 
 def render_json(reports: Sequence[BenchReport]) -> str:
-    """Returns every value of every table, by the table's name, and what else a reader must know."""
+    """Returns the reports as JSON: all values of all tables, the command, failures, findings and advice."""
     content = [
         {
             "bench": report.bench,
             "command": report.command,
             **{
-                # pandas writes what is missing as null.
+                # pandas writes missing values as null.
                 table.name or "results": json.loads(pd.DataFrame(list(table.rows)).to_json(orient="records"))
                 for table in report.tables
             },
@@ -217,10 +217,10 @@ def render_json(reports: Sequence[BenchReport]) -> str:
 
 
 def render_markdown(report: BenchReport) -> str:
-    """Returns the report: how the machine behaved, the tables, the conditions, and the way to make it again."""
+    """Returns the report in Markdown: state of the machine, tables, conditions, and the command that reproduces it."""
     verdicts = Counter(verdict_name(measurement) for measurement in report.measurements)
     lines = [f"# {report.title}", ""]
-    lines += ["The machine while it timed: " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()), ""]
+    lines += ["State of the machine: " + ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()), ""]
     lines += [f"* {text}" for text in report.advice] + [""] * bool(report.advice)
     lines += [f"* {text}" for text in report.headlines] + [""] * bool(report.headlines)
     lines += [f"![{report.tables[0].title}]({report.stem}.svg)", ""] * bool(report.picture)
@@ -231,7 +231,7 @@ def render_markdown(report: BenchReport) -> str:
     if report.failures:
         lines += ["## Left out", "", *(f"* {name}: {why}" for name, why in report.failures.items()), ""]
     lines += ["## Conditions", "", *(f"* {name}: {text}" for name, text in _conditions(report).items()), ""]
-    lines += ["## Make it again", "", "```console", report.command, "```"]
+    lines += ["## Reproduce", "", "```console", report.command, "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -241,7 +241,7 @@ def _grid(table: BenchTable) -> list[str]:
 
 
 def _conditions(report: BenchReport) -> dict[str, str]:
-    """Hardware, versions, date and configuration, in words."""
+    """Returns hardware, versions, dates and configuration as text, by name."""
     first = report.measurements[0]
     times = sorted(measurement.measured_at for measurement in report.measurements)
     versions = {"hilo_nas": hilo_nas.__version__, **first.versions, "python": platform.python_version()}
@@ -255,7 +255,7 @@ def _conditions(report: BenchReport) -> dict[str, str]:
         "settings": _plain(report.settings),
         "condition": _plain(first.condition.to_dict()),
         "environment": _plain(first.environment),
-        "device while it timed": _plain(first.device_state),
+        "device state": _plain(first.device_state),
     }
 
 

@@ -1,4 +1,4 @@
-"""Networks that were timed side by side, as a table: speeds, ratios to the first, intervals."""
+"""Data frames of networks that were timed together: speeds, ratios to the first network, intervals."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ COHORT_COLUMNS = (
     "condition",
     "device",
 )
-"""Ratios are to the first network; `is_paired` says whether the two shared their rounds. Intervals are of 95 %."""
+"""Columns of the data frame. Ratios are relative to the first network. `is_paired` is True if both networks were timed
+in the same rounds. Intervals are 95 % intervals."""
 
 
 def build_cohort_frame(measurements: Mapping[str, Measurement]) -> pd.DataFrame:
-    """Returns a row per network in the order given.
+    """Returns a row per network, in the order of `measurements`.
 
-    Two networks that shared their rounds are compared round by round; others through the reference, whose noise is then
-    in the interval of each.
+    Networks that were timed in the same rounds are compared round by round. Others are compared by their calibrated
+    speeds, so the noise of the reference is part of their intervals.
     """
     names = list(measurements)
     rows = [_row(name, measurements[name], measurements[names[0]]) for name in names]
@@ -51,7 +52,7 @@ def _row(name: str, own: Measurement, first: Measurement) -> dict[str, Any]:
     if own is first:
         middle, low, high = 1.0, 1.0, 1.0
     elif is_paired:
-        # One batch may differ from the other where conditions do: images, not calls, are compared.
+        # Batch sizes can differ, so compare images instead of calls.
         scale = own.condition.batch_size / first.condition.batch_size
         middle = scale * ratio(own.call_seconds, first.call_seconds)
         low, high = (scale * end for end in interval(own.call_seconds, first.call_seconds))

@@ -1,4 +1,4 @@
-"""Trials as pandas frames."""
+"""Trials as pandas data frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEXT = (
     *("key", "origin", "reason", "tied_with", "embed_dims", "depths", "num_heads", "attention", "alpha"),
     *("window_size", "mlp_ratios", "form", "condition"),
 )
-"""Columns that hold text even where it looks like a number."""
+"""Columns that pandas must read as text, even if it looks like a number."""
 
 
 def build_trials_frame(front: Front) -> pd.DataFrame:
@@ -24,16 +24,16 @@ def build_trials_frame(front: Front) -> pd.DataFrame:
 
 
 def build_front_frame(front: Front, *, ties: bool = False) -> pd.DataFrame:
-    """Returns a row per trial of a front, the fastest first, indexed by number, with the columns of `front.csv`.
+    """Returns a row per trial of a front, fastest first, indexed by number, with the columns of `front.csv`.
 
     Args:
         front: The front.
-        ties: Add the trials that cannot be told from it.
+        ties: True to add the trials that do not differ significantly from the front.
     """
     return _read(render_front(front, ties=ties))
 
 
 def _read(text: str) -> pd.DataFrame:
-    """Returns CSV as a frame with nullable types: whole numbers stay whole where some are missing."""
+    """Returns CSV as a data frame with nullable types, so integer columns stay integer despite missing values."""
     frame = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, "string"))
     return frame.convert_dtypes().set_index("number")

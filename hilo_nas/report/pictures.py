@@ -1,4 +1,4 @@
-"""Pictures of results, as SVG: drawn by matplotlib, which comes with an extra of this package."""
+"""Plots of results as SVG. They need matplotlib, which the extra `plot` of this package installs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ _OVERALL, _LIKE = "#4c72b0", "#dd8452"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TauBar:
-    """One row of the picture: a tau with the ends of its interval, over all pairs and among those of like speed."""
+    """A row of the plot: Kendall's tau with its interval, over all pairs and over pairs of like speed."""
 
     name: str
     overall: tuple[float, float, float]
-    """Value, low and high; what is NaN is not drawn."""
+    """Tau over all pairs: value, lower end and upper end. NaN is not drawn."""
     like_speed: tuple[float, float, float]
+    """Tau over pairs of networks with similar speeds: value, lower end and upper end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """The networks' top-1 after one budget beside that of the long training, in [0, 1]."""
+    """Top-1 of each network after one budget and after the long training, in [0, 1]."""
 
     name: str
     long_top1: Sequence[float]
@@ -39,20 +40,20 @@ class Cloud:
 
 
 def can_draw() -> bool:
-    """Returns whether matplotlib is installed."""
+    """Returns True if matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def render_agreement(
     bars: Sequence[TauBar], clouds: Sequence[Cloud], *, ceiling: TauBar | None = None, title: str
 ) -> str:
-    """Returns an SVG file: each proxy's taus, and each budget's top-1 beside the long training's.
+    """Returns an SVG with the taus of each proxy, and with top-1 after each budget against top-1 of the long training.
 
     Args:
-        bars: A row each, from the top.
-        clouds: The second panel; without any it is left out.
-        ceiling: Its two values are drawn as lines through all rows.
-        title: Stands above all.
+        bars: Rows of the first panel, from the top.
+        clouds: Point sets of the second panel. If empty, the panel is left out.
+        ceiling: Noise ceiling. Its two values are drawn as vertical lines.
+        title: Title of the figure.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -63,7 +64,7 @@ def render_agreement(
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    # Text stays text, smaller and found by a search; and the same numbers give the same file, byte for byte.
+    # Keep text as text, which is smaller and searchable. A fixed salt makes files reproducible byte by byte.
     with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "hilo-nas"}):
         width = 11.0 if clouds else 6.5
         figure = Figure(figsize=(width, max(3.6, 1.4 + 0.34 * len(bars))), layout="constrained")

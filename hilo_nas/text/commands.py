@@ -1,4 +1,4 @@
-"""Commands of `hilo-nas` as text to be typed: every hint and way out is built here, quoted for a shell."""
+"""Commands of `hilo-nas` as text for hints and error messages, quoted for a shell."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FLAGS: Mapping[str, str] = {
     "proxy.images": "--proxy-images",
     "proxy.img_size": "--proxy-img-size",
 }
-"""Settings of a search that have a flag of their own; all others are given by `--set` or in YAML."""
+"""Flags of the search settings that have one. All other settings use `--set` or YAML."""
 
 
 def command(*words: str | Path | int) -> str:
-    """Returns `hilo-nas` with words, each quoted where a shell would read it otherwise."""
+    """Returns a `hilo-nas` command with its arguments, quoted for a shell."""
     return shlex.join(["hilo-nas", *map(str, words)])
 
 
 def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the words of a command that give settings by name; those of a list repeat its name."""
+    """Returns command line arguments for settings by name. A list of texts repeats its flag for each item."""
     words: list[str] = []
     for name, value in settings.items():
         for text in _texts(value):
@@ -46,7 +46,7 @@ def setting_words(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _texts(value: Any) -> list[str]:
-    """Returns a value as `--set` reads it, the texts of a list one by one."""
+    """Returns a value in the syntax of `--set`. A list of texts gives one text per item."""
     if isinstance(value, bool):
         return [str(value).lower()]
     if not isinstance(value, list | tuple):
@@ -59,5 +59,5 @@ def _texts(value: Any) -> list[str]:
 
 
 def setting_text(name: str, value: Any) -> str:
-    """Returns a setting as one types it in a shell."""
+    """Returns the arguments for one setting as shell text."""
     return shlex.join(setting_words({name: value}))

@@ -1,4 +1,4 @@
-"""Durations as users write them."""
+"""Parser for durations in options and settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_duration(text: str) -> float:
     """Returns the seconds of `90`, `90s`, `30m`, `1h30m` or `1d`.
 
     Raises:
-        UsageError: The text is no duration above 0.
+        UsageError: The text is not a duration above 0.
     """
     text = text.strip()
     number = r"(\d+(?:\.\d+)?)\s*"

@@ -1,4 +1,4 @@
-"""Figures as people read them: rounded, with their spread, and never to more than is known."""
+"""Numbers as text: rounded, and with their uncertainty."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 __all__ = ["figure", "is_wide", "probability_text", "share_text", "with_spread"]
 
 _THRESHOLDS = (0.05, 0.95)
-"""Probabilities that decide something: a network breaks a limit below the first, and keeps it or beats another from the
-second on (`hilo_nas.space.KEPT_HARDLY`, `KEPT_SURELY`, `hilo_nas.study.front.SURE`)."""
+"""Probabilities at which decisions change. Below the first, a network breaks a limit. From the second on, it keeps the
+limit or beats another network (`hilo_nas.space.KEPT_HARDLY`, `KEPT_SURELY`, `hilo_nas.study.front.SURE`)."""
 _SMALL_SHARE = 0.5
-"""Half-widths up to this share of a value are told by ±."""
+"""Maximum half-width, relative to its value, that is printed with ±."""
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """Returns a number with so many significant digits and no exponent; a dash for None."""
+    """Returns a number with `digits` significant digits and no exponent, or a dash for None."""
     if value is None:
         return "-"
     if value == 0:
@@ -24,21 +24,21 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def is_wide(value: float, half_width: float) -> bool:
-    """Returns whether an interval is told by a factor."""
+    """Returns True if an interval is so wide that it is printed as a factor."""
     return 0 < value < half_width / _SMALL_SHARE
 
 
 def with_spread(value: float | None, half_width: float | None, *, scale: float = 1.0, decimals: int = 0) -> str:
-    """Returns `value ± half_width`, both scaled and with so many decimals, or more where the value is small.
+    """Returns `value ± half_width`. Small values get more decimals.
 
-    A positive value whose half-width is more than half of it (`is_wide`) is shown as `value ×/÷ factor`: such an
-    interval is even on a logarithmic scale, and does not reach below 0.
+    If the half-width is more than half of a positive value (`is_wide`), returns `value ×/÷ factor` instead. Such an
+    interval is symmetric on a logarithmic scale, and stays above 0.
 
     Args:
-        value: The value; a dash stands for None.
-        half_width: Half of its 95 % interval, which every ± of this project is.
-        scale: What both are multiplied by.
-        decimals: At least so many.
+        value: The value. None gives a dash.
+        half_width: Half-width of the 95 % interval. None leaves it out.
+        scale: Factor for both numbers.
+        decimals: Minimum number of decimals.
     """
     if value is None:
         return "-"
@@ -52,13 +52,13 @@ def with_spread(value: float | None, half_width: float | None, *, scale: float =
 
 
 def probability_text(probability: float, *, is_short: bool = False) -> str:
-    """Returns a probability in whole percent, never rounded to certainty nor up to a threshold that it misses.
+    """Returns a probability in whole percent, but never rounds up to a decision threshold, to 0 % or to 100 %.
 
-    0.9496 is `94.9%`, and 0.999 `more than 99%`. A probability of 1 is that of an estimate, and no certainty either.
+    For example, 0.9496 gives `94.9%`, and 0.999 gives `more than 99%`. So does 1 because probabilities are estimates.
 
     Args:
-        probability: From 0 to 1.
-        is_short: Whether it stands in a table: `>99%`.
+        probability: Number from 0 to 1.
+        is_short: True for the short form in tables, such as `>99%`.
     """
     if probability > 0.99:
         return ">99%" if is_short else "more than 99%"
@@ -70,7 +70,7 @@ def probability_text(probability: float, *, is_short: bool = False) -> str:
 
 
 def share_text(share: float) -> str:
-    """Returns a share in whole percent; `0%` and `100%` are none and all."""
+    """Returns a share in whole percent. `0%` and `100%` are exact, others become `less than 1%` or `more than 99%`."""
     if 0 < share < 0.01:
         return "less than 1%"
     return "more than 99%" if 0.99 < share < 1 else f"{share:.0%}"

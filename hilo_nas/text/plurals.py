@@ -1,4 +1,4 @@
-"""Numbers with their nouns and verbs, as messages tell them."""
+"""Numbers with nouns and verbs in the correct form, for messages."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["agree", "count_of"]
 
 
 def count_of(number: int, one: str, several: str | None = None) -> str:
-    """Returns `1 image` or `1,500 images`; `several` is the plural where it does not end in a plain s."""
+    """Returns a count such as `1 image` or `1,500 images`. Pass `several` if the plural is irregular."""
     return f"{number:,} {agree(number, one, several or f'{one}s')}"
 
 
 def agree(number: int, one: str, several: str) -> str:
-    """Returns the form of a word that goes with a number."""
+    """Returns the singular or plural form that matches a number."""
     return one if number == 1 else several

@@ -1,4 +1,4 @@
-"""Measuring throughput on the device itself: the ruler, its worker process, its locks, its clock."""
+"""Throughput measured on the target device: `Ruler`, its worker process, device locks and timer."""
 
 from hilo_nas.timing.cpu import CpuWatch
 from hilo_nas.timing.exclusive import Claim, claims_of, hold

@@ -1,6 +1,7 @@
-"""The load of the CPU while something is timed: who else used the cores that this process may use.
+"""CPU load from other processes during a timing, on the cores that this process may use.
 
-From the kernel's counts in /proc and /sys/fs/cgroup. They advance in steps of 10 ms, so short spans tell nothing.
+The load comes from the kernel's counters in /proc and /sys/fs/cgroup. These counters advance in steps of 10 ms, so they
+are meaningless over short time spans.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Any
 __all__ = ["CpuWatch", "available_cores"]
 
 _MIN_WATCH_S = 0.1
-"""The kernel counts CPU time in steps of 10 ms, and some of them late: over less than this, a count is chance."""
+"""Shortest time span that is evaluated. The kernel counts CPU time in steps of 10 ms, some of them late."""
 _WINDOW_S = 0.2
-"""Length of the spans among which the quietest are found; ten rounds of the smallest network, or one of a large one."""
+"""Shortest of the time spans that `look` ends: ten rounds of the smallest network, or one round of a large network."""
 _QUIETEST = 5
-"""One in so many spans counts as the quietest: the fast rounds (`hilo_nas.measurement.rounds`) need as many."""
+"""One in this number of spans counts as quietest. The fast rounds (`hilo_nas.measurement.rounds`) need that share."""
 _SCAN_S = 0.01
-"""CPU time of one look at the list of processes, at most; the youngest come first. One takes 10 to 20 us."""
-_NAMED = 3
-_LEAST_NAMED = 0.05
+"""Maximum CPU time of one scan of the process list, newest process first. One process takes 10 to 20 us."""
+_MAX_NAMED = 3
+_MIN_NAMED_CORES = 0.05
 _NS_PER_S = 1e9
 _US_PER_S = 1e6
 
@@ -34,24 +35,24 @@ _Processes = dict[tuple[int, bytes], tuple[bytes, int]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Counts:
-    """Seconds so far."""
+    """Cumulative counts in seconds."""
 
     at: float
     busy_s: float
-    """Of the cores that this process may use, by whomever."""
+    """Busy time of the cores that this process may use, over all processes."""
     steal_s: float
     throttled_s: float
     own_s: float
 
 
 class CpuWatch:
-    """Watches the cores that this process may use, from its making until `read`.
+    """Watch on the cores that this process may use, from its construction until `read`.
 
     Args:
-        root: Where proc and sys are; another folder in tests.
-        clock: Returns seconds, monotonic.
-        own_seconds: Returns the CPU seconds that this process used so far.
-        cores: The cores that this process may use, by their numbers; the kernel's answer if left out.
+        root: Folder that contains proc and sys. Tests pass another one.
+        clock: Function that returns monotonic seconds.
+        own_seconds: Function that returns the CPU seconds that this process has used.
+        cores: Numbers of the cores that this process may use. Defaults to the kernel's list.
     """
 
     def __init__(
@@ -69,16 +70,17 @@ class CpuWatch:
         self._counts = [counts for counts in [self._count()] if counts]
 
     def look(self) -> None:
-        """Ends a span, where it is long enough; to be called often, between rounds."""
+        """Ends the current time span if it is long enough. Call it often, between rounds."""
         if self._counts and self._clock() - self._counts[-1].at >= _WINDOW_S and (counts := self._count()):
             self._counts.append(counts)
 
     def read(self) -> dict[str, Any]:
-        """Returns what was seen, as plain data; nothing where the kernel does not tell, or too little time went by.
+        """Returns the load as plain data. Empty if the kernel has no counters, or after less than 0.1 s.
 
-        `cores`: those that this process may use. Of these, on average: `others_cores`, kept busy by other processes;
-        `steal_cores`, withheld by the host of a virtual machine; `throttled_cores`, withheld by a CPU limit.
-        `quietest`: these three in the quietest fifth of the time. `with`: the processes that used most.
+        `cores` is the number of cores that this process may use. Three values are averages in cores: `others_cores`
+        (kept busy by other processes), `steal_cores` (withheld by the host of a virtual machine) and `throttled_cores`
+        (withheld by a CPU limit). `quietest` has the same three values for the quietest fifth of the time. `with` lists
+        the processes that used the most CPU time.
         """
         last = self._count()
         if not self._counts or last is None or last.at - self._counts[0].at < _MIN_WATCH_S:
@@ -112,7 +114,7 @@ class CpuWatch:
         return None
 
     def _scan(self) -> _Processes:
-        """Name and CPU ticks of the other processes, by their number and their start."""
+        """Returns the name and the CPU ticks of each other process, by process ID and start time."""
         found: _Processes = {}
         until, own, folder = time.thread_time() + _SCAN_S, os.getpid(), str(self._proc)
         with contextlib.suppress(OSError):
@@ -122,7 +124,7 @@ class CpuWatch:
                 if pid == own:
                     continue
                 try:
-                    handle = os.open(f"{folder}/{pid}/stat", os.O_RDONLY)  # half the time that a Path takes
+                    handle = os.open(f"{folder}/{pid}/stat", os.O_RDONLY)  # twice as fast as a Path
                     try:
                         text = os.read(handle, 1024)
                     finally:
@@ -130,12 +132,15 @@ class CpuWatch:
                     end = text.rindex(b")")
                     words = text[end + 2 :].split(None, 20)
                     found[pid, words[19]] = (text[text.index(b"(") + 1 : end], int(words[11]) + int(words[12]))
-                except (OSError, ValueError, IndexError):  # it has ended
+                except (OSError, ValueError, IndexError):  # the process has ended
                     continue
         return found
 
     def _busiest(self, now: _Processes, seconds: float) -> list[dict[str, Any]]:
-        """The processes that used most since the watch began; what the first look left out is not named."""
+        """Returns the processes with the highest CPU use since the watch began.
+
+        Processes that the first scan left out are not listed.
+        """
         if not self._processes:
             return []
         oldest = min(pid for pid, _ in self._processes)
@@ -146,8 +151,8 @@ class CpuWatch:
                 used.append(((ticks - before) / os.sysconf("SC_CLK_TCK") / seconds, pid, name))
         return [
             {"pid": pid, "name": _printable(name), "cores": round(cores, 2)}
-            for cores, pid, name in sorted(used, reverse=True)[:_NAMED]
-            if cores >= _LEAST_NAMED
+            for cores, pid, name in sorted(used, reverse=True)[:_MAX_NAMED]
+            if cores >= _MIN_NAMED_CORES
         ]
 
 
@@ -156,7 +161,7 @@ def _printable(name: bytes) -> str:
 
 
 class _Span:
-    """What happened between two counts, in core seconds."""
+    """Differences between two counts, in core seconds."""
 
     def __init__(self, before: _Counts, after: _Counts) -> None:
         self.seconds = after.at - before.at
@@ -184,7 +189,10 @@ def available_cores() -> list[int]:
 
 
 def _ticks(text: str, cores: Sequence[int]) -> list[int]:
-    """The first eight counts of /proc/stat, summed over some cores; of all where it numbers them otherwise."""
+    """Returns the first eight counts of /proc/stat, summed over the cores.
+
+    The counts are those of all cores if /proc/stat numbers the cores differently.
+    """
     lines = {words[0]: words[1:] for words in map(str.split, text.splitlines()) if words and words[0][:3] == "cpu"}
     own = [lines[name] for name in (f"cpu{core}" for core in cores) if name in lines]
     chosen = own if len(own) == len(cores) else [lines["cpu"]] if "cpu" in lines else []
@@ -194,7 +202,7 @@ def _ticks(text: str, cores: Sequence[int]) -> list[int]:
 
 
 def _find_limits(root: Path) -> list[Path]:
-    """The cpu.stat files of this process's control group and of those above it, whose CPU limits hold for it, too."""
+    """Returns the cpu.stat files of this process's control group and of its parents, whose CPU limits also apply."""
     found: list[Path] = []
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
@@ -213,7 +221,7 @@ def _find_limits(root: Path) -> list[Path]:
 
 
 def _throttled_s(path: Path) -> float:
-    """Core seconds that a control group was kept from running by its limit: version 2 counts them in us, 1 in ns."""
+    """Returns the core seconds that a CPU limit withheld from a control group. cgroup v2 counts in us, v1 in ns."""
     with contextlib.suppress(OSError, ValueError):
         counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
         if "throttled_usec" in counts:

@@ -1,4 +1,4 @@
-"""Devices as torch sees them: which there are, who they are, how to wait for them, what they remember."""
+"""Devices as torch sees them: names, identity, synchronisation and peak memory."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def list_devices() -> list[str]:
 
 
 def check_device(device: str) -> torch.device:
-    """Returns torch's name for the device.
+    """Returns the torch device of a name.
 
     Raises:
-        DeviceError: This machine does not have it.
+        DeviceError: This machine does not have the device.
     """
     devices = list_devices()
     wanted = "cuda:0" if device == "cuda" else device
@@ -44,10 +44,10 @@ def check_device(device: str) -> torch.device:
 
 
 def identify_device(device: str) -> DeviceIdentity:
-    """Returns who the device is.
+    """Returns the identity of a device: its model, driver and serial number.
 
     Raises:
-        DeviceError: This machine does not have it.
+        DeviceError: This machine does not have the device.
     """
     name = check_device(device)
     cpu, host = f"{_cpu_model()}, {len(_cores())} cores", None
@@ -63,24 +63,26 @@ def identify_device(device: str) -> DeviceIdentity:
 
 
 def read_device(device: str | None, *, emit: Emit) -> dict[str, Any]:
-    """Returns the device's name, identity and, for a CPU, torch's number of threads, as plain data.
+    """Returns the name, the identity and the thread count of a device as plain data.
+
+    The thread count is torch's number of CPU threads. It is None for other devices.
 
     Args:
-        device: A name, or None for the fastest kind that this machine has.
-        emit: Unused; every worker function takes it.
+        device: Name of the device. None selects the fastest kind of this machine.
+        emit: Unused. All worker functions have this parameter.
 
     Raises:
-        DeviceError: This machine does not have it.
+        DeviceError: This machine does not have the device.
     """
     name = device or list_devices()[0]
     identity = identify_device(name)
-    # A GPU's speed does not hang on the CPU's threads, which only launch its kernels.
+    # A GPU's speed does not depend on the CPU threads, which only launch its kernels.
     threads = torch.get_num_threads() if identity.kind == "cpu" else None
     return {"device": name, "identity": dataclasses.asdict(identity), "threads": threads}
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """Returns the function that waits until the device has done all that was asked of it."""
+    """Returns a function that waits until the device has finished all queued work."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     if device.type == "mps":
@@ -89,10 +91,10 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
 
 
 def peak_memory_mib(call: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float | None:
-    """Returns the peak of the device's allocator over one call, the model's weights included; None on mps.
+    """Returns the peak memory of one call in MiB, including the model's weights. None on mps.
 
-    What else lives on the device (the reference network) is not counted. On the CPU the allocator is watched by torch's
-    profiler, so scratch that oneDNN takes past the allocator is not seen.
+    The value comes from torch's allocator. It excludes other objects on the device, such as the reference network. On
+    the CPU, torch's profiler records the allocations, so it misses scratch memory that oneDNN allocates itself.
     """
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     if device.type == "cuda":
@@ -134,7 +136,7 @@ def _cpu_model() -> str:
 
 
 def _cuda_driver() -> str:
-    """The kernel driver's version, or what the runtime can say of it."""
+    """Returns the version of the kernel driver, or else the CUDA version of torch."""
     version = Path("/proc/driver/nvidia/version")
     if version.exists():
         words = version.read_text().split()

@@ -1,10 +1,11 @@
-"""One timing at a time: a lock per physical device, for the whole host and all users of this tool on it.
+"""Device locks: one lock per physical device, shared by all users of a host.
 
-A timing holds its device alone; a training shares it with other trainings, and so waits for timings and they for it.
-The kernel keeps the locks (flock), so they end with their process, however it ends. Each device has two: `lock` is the
-device itself, `queue` is held by the one who is next. Whoever lets a device go and wants it back at once, as a search
-does, stands behind those who wait; and no training joins others past a timing that waits for them to end. Who holds a
-device is written beside it for those who wait.
+A timing holds the device lock exclusively. Trainings share it with each other, but not with a timing. The kernel keeps
+the locks (flock), so it releases them when their process ends, even after a crash.
+
+Each device has two lock files. A process holds `queue` while it waits for `lock`. If a process releases a device and
+requests it again at once, as a search does, it therefore waits behind the others. No training starts before a timing
+that already waits. Each holder writes a small file with its purpose, which waiting processes show.
 """
 
 from __future__ import annotations
@@ -30,25 +31,26 @@ from hilo_nas.timing import shared_files
 __all__ = ["LOCKS_VARIABLE", "Claim", "claims_of", "hold"]
 
 LOCKS_VARIABLE = "HILO_NAS_LOCKS_DIR"
-"""Names the folder of the locks; one folder for all, or the locks keep nobody out."""
+"""Environment variable for the folder of the locks. All processes of a host must use the same folder."""
 
 _POLL_S = 0.1
-_TELL_AGAIN_S = 30.0
+_REPORT_EVERY_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Claim:
-    """A device, and whether it is wanted alone."""
+    """Request for the lock of one device."""
 
     device: str
     """`cpu`, or a GPU's UUID."""
     alone: bool
+    """True for an exclusive lock."""
 
 
 def claims_of(identity: DeviceIdentity, *, timing: bool) -> list[Claim]:
-    """Returns what a timing or a training on a device claims, in the order in which all take their locks.
+    """Returns the locks that a timing or a training on a device needs, in the order in which `hold` takes them.
 
-    What runs on a GPU is driven by the CPU, and so keeps timings off it.
+    Work on a GPU also shares the lock of the CPU because the CPU drives the GPU. This excludes CPU timings.
     """
     if identity.kind == "cpu":
         return [Claim(device="cpu", alone=timing)]
@@ -60,16 +62,16 @@ def claims_of(identity: DeviceIdentity, *, timing: bool) -> list[Claim]:
 def hold(
     claims: list[Claim], purpose: str, emit: Emit, *, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[None]:
-    """Holds the devices claimed; waits for those who hold them, and tells for whom.
+    """Holds device locks during a `with` block, and waits until they are free.
 
     Args:
-        claims: In the order of `claims_of`: all take their locks in one order, so that none waits in a circle.
-        purpose: What the device is wanted for, as others will read it.
-        emit: Told of the waiting, at once and then every half minute.
-        sleep: Waits.
+        claims: Locks in the order of `claims_of`. A fixed order prevents deadlocks.
+        purpose: Text that other processes show while they wait for this one.
+        emit: Receives a `DeviceAwaited` event when the wait begins, and then every 30 seconds.
+        sleep: Function that waits for a number of seconds.
 
     Raises:
-        StorageError: The folder of the locks cannot be written.
+        StorageError: The folder of the locks is not writable.
     """
     with contextlib.ExitStack() as stack:
         for claim in claims:
@@ -83,15 +85,15 @@ def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]
     name = f"{os.getpid()}.json"
     path = _folder() / "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in claim.device)
     with _opened(path) as folder:
-        tell = _teller(claim.device, folder, emit)
+        report_wait = _wait_reporter(claim.device, folder, emit)
         with _opened_file(path, folder, "lock") as lock:
             with _opened_file(path, folder, "queue") as queue:
                 for handle, how in ((queue, fcntl.LOCK_EX), (lock, kind)):
                     while not _has_locked(handle, how, path):
                         sleep(_POLL_S)
-                        tell()
+                        report_wait()
             try:
-                with contextlib.suppress(OSError):  # who holds it is only told
+                with contextlib.suppress(OSError):  # the file only informs other processes
                     card = {"pid": os.getpid(), "purpose": purpose, "since": utc_now()}
                     shared_files.write_new(folder, name, json.dumps(card))
                 yield
@@ -101,7 +103,7 @@ def _held(claim: Claim, purpose: str, emit: Emit, sleep: Callable[[float], None]
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Opens a device's folder, below that of all locks."""
+    """Opens the folder of one device, inside the folder of the locks."""
     named = bool(os.environ.get(LOCKS_VARIABLE))
     with contextlib.ExitStack() as stack:
         try:
@@ -116,7 +118,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _opened_file(path: Path, folder: int, name: str) -> Iterator[int]:
-    """Opens a file that is locked; closing it lets the lock go."""
+    """Opens a lock file. Closing it releases the lock."""
     try:
         handle = shared_files.open_file(folder, name)
     except OSError as error:
@@ -137,59 +139,59 @@ def _has_locked(handle: int, how: int, folder: Path) -> bool:
     return True
 
 
-def _teller(device: str, folder: int, emit: Emit) -> Callable[[], None]:
-    """Returns what tells for whom this process waits: from the second call on, and then every half minute.
+def _wait_reporter(device: str, folder: int, emit: Emit) -> Callable[[], None]:
+    """Returns a function that emits the holders of a device at its second call, and then every 30 seconds.
 
-    The first call is passed over, for whoever is next holds the queue for a moment even where nobody waits.
+    The first call emits nothing because each process holds the queue for a moment, even if none waits.
     """
-    told_s = [-math.inf]
+    reported_s = [-math.inf]
     calls = itertools.count()
 
-    def tell() -> None:
+    def report_wait() -> None:
         now = time.monotonic()
-        if next(calls) and now - told_s[-1] >= _TELL_AGAIN_S:
-            told_s.append(now)
+        if next(calls) and now - reported_s[-1] >= _REPORT_EVERY_S:
+            reported_s.append(now)
             emit(DeviceAwaited(device=device, holders=tuple(_holders(folder))))
 
-    return tell
+    return report_wait
 
 
 def _holders(folder: int) -> list[str]:
-    """Who holds the device, in words; cards of processes that are gone are removed."""
+    """Returns one text per holder of the device, and removes the files of ended processes."""
     found = []
     for name in sorted(name for name in os.listdir(folder) if name.endswith(".json")):
         try:
-            said = json.loads(shared_files.read_text(folder, name))
-            words = f"{said['purpose']} (process {said['pid']}, since {said['since'][11:19]} UTC)"
-            is_there = _is_there(int(said["pid"]))
+            card = json.loads(shared_files.read_text(folder, name))
+            text = f"{card['purpose']} (process {card['pid']}, since {card['since'][11:19]} UTC)"
+            is_running = _is_running(int(card["pid"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue  # half written, or somebody else's
-        if is_there:
-            found.append(words)
+            continue  # half written, or not a file of this tool
+        if is_running:
+            found.append(text)
         else:
             shared_files.discard(folder, name)
     return found
 
 
-def _is_there(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         pass
     return True
 
 
 def _folder() -> Path:
     given = os.environ.get(LOCKS_VARIABLE)
-    shared = Path("/tmp")  # and not TMPDIR, which may be one user's or one job's
+    shared = Path("/tmp")  # not TMPDIR, which can differ between users and jobs
     if not given:
         return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / "hilo-nas-devices"
     path = Path(given).expanduser()
     if not path.is_absolute():
         raise StorageError(
-            f"{LOCKS_VARIABLE} must be an absolute path, so that it is one folder for all, but got {given!r}"
+            f"{LOCKS_VARIABLE} must be an absolute path, so that all processes use the same folder, but got {given!r}"
         )
     return path
 
@@ -197,5 +199,5 @@ def _folder() -> Path:
 def _refused(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"the device locks in {path} must be writable, but {error.strerror or error}. "
-        f"Name another folder, the same for everyone, in {LOCKS_VARIABLE}."
+        f"Set {LOCKS_VARIABLE} to another folder, the same one for all users."
     )

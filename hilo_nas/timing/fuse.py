@@ -1,4 +1,4 @@
-"""A network in the form that people deploy: branches re-parameterised, batch norms folded into convolutions."""
+"""Inference form of networks: re-parameterised branches, and batch norms folded into convolutions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from hilo_nas.errors import ConversionError
 __all__ = ["fuse"]
 
 _TOLERANCE = 1e-3
-"""Largest difference of outputs, as a share of the largest output: folding changes the order of float32 sums."""
+"""Largest allowed difference of outputs, relative to the largest output. Folding reorders float32 sums."""
 
 
 def fuse(model: nn.Module, image: torch.Tensor) -> tuple[nn.Module, str]:
-    """Returns an equal network with fewer operations, and in words what was done.
+    """Returns an equivalent network with fewer operations, and a short description of the changes.
 
-    Re-parameterises what timm knows how to (RepVGG's branches and their kin), and folds batch norms that follow a
-    convolution, where the network can be traced. Either may find nothing to do.
+    Re-parameterises the branches that timm supports, such as those of RepVGG. Then folds batch norms into the
+    convolutions before them if the network can be traced. Both steps can leave the network unchanged.
 
     Args:
-        model: A network in evaluation mode, in float32 on the CPU; left as it is.
-        image: An input for it.
+        model: Network in evaluation mode, in float32 on the CPU. It is not modified.
+        image: Input of the network.
 
     Raises:
-        ConversionError: The outputs of the two differ.
+        ConversionError: The outputs of the two networks differ.
     """
     with torch.inference_mode(False), torch.no_grad():
         image = image.clone()
@@ -39,9 +39,9 @@ def fuse(model: nn.Module, image: torch.Tensor) -> tuple[nn.Module, str]:
         done = "reparameterised" if _count(fused) < _count(model) else "fused"
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # tracing warns of what it cannot see; the outputs are compared below
+                warnings.simplefilter("ignore")  # tracing warnings are harmless because the outputs are compared below
                 folded = fold_batch_norms(fused)
-        except Exception:  # whatever a network does that cannot be traced: it stays as it is
+        except Exception:  # the network cannot be traced, for any reason
             folded = fused
         if _count(folded, _BatchNorm) < _count(fused, _BatchNorm):
             fused, done = folded, f"{done} folded".removeprefix("fused ")
@@ -49,8 +49,8 @@ def fuse(model: nn.Module, image: torch.Tensor) -> tuple[nn.Module, str]:
     difference = float((found - wanted).abs().max() / wanted.abs().max())
     if not difference <= _TOLERANCE:
         raise ConversionError(
-            f"a fused network must give the same output, but {type(model).__name__}'s differs by {difference:.1e} of "
-            "the largest. Set timing.fused=false to time the training form."
+            f"fusing must not change the outputs of a network, but those of {type(model).__name__} differ by "
+            f"{difference:.1e} of the largest value. Set timing.fused=false to time the training form."
         )
     return fused, done
 

@@ -1,4 +1,4 @@
-"""A network made ready to be timed: built, placed, in the condition's precision, layout and runtime, as one call."""
+"""Networks prepared for timing: a callable in the precision, memory layout and runtime of a condition."""
 
 from __future__ import annotations
 
@@ -34,31 +34,33 @@ __all__ = ["Prepared", "capture_graph", "prepare", "read_form"]
 
 _GRAPH_WARM_UP_CALLS = 3
 _COMPILATIONS = 4096
-"""Compilations that torch is to keep, whatever networks they are of."""
+"""Maximum number of compilations that torch keeps, over all networks."""
 _COMPILED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-"""Networks in use that run compiled."""
+"""Compiled networks in use."""
 Call = Callable[[], object]
 _TINY = ArchConfig(embed_dims=(8, 16, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 4), patch_size=2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A network that a clock can be held to."""
+    """A network that is ready for timing."""
 
     call: Callable[[], object]
-    """Runs the network once on its batch; on a GPU it only asks for it."""
+    """Runs the network once on its batch. On a GPU it returns before the work is finished."""
     form: str
-    """Which implementation runs."""
+    """Name of the implementation that runs."""
     read_memory_mib: Callable[[], float | None]
-    """Returns the peak memory of one call in MiB, weights included; None where it cannot be seen. Calls the network."""
+    """Runs the network once and returns the peak memory in MiB, including weights. None if it cannot be measured."""
 
 
 def capture_graph(call: Call, device: torch.device) -> Call:
-    """Returns the replay of a CUDA graph of one call; its memory is fixed, so the input stays where it is.
+    """Captures one call in a CUDA graph and returns the function that replays it.
+
+    The graph uses fixed memory addresses, so the input must stay in place.
 
     Raises:
-        RuntimeError: The network does something that no graph can hold; the process had better end, for torch may still
-            think that it captures.
+        RuntimeError: The network has an operation that cannot be captured. End the process after this error because
+            torch may still be in capture mode.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
@@ -74,8 +76,8 @@ def capture_graph(call: Call, device: torch.device) -> Call:
         if is_out_of_memory(error):
             raise
         raise RuntimeError(
-            f"cuda_graph must be able to hold a call of the network, but capturing it failed: {error}. Set "
-            "timing.cuda_graph=false."
+            f"timing.cuda_graph needs a network that a CUDA graph can capture, but capturing it failed: {error}. "
+            "Set timing.cuda_graph=false."
         ) from error
     return graph.replay
 
@@ -88,20 +90,21 @@ def prepare(
     target: str | None = None,
     capture: Callable[[Call, torch.device], Call] = capture_graph,
 ) -> Prepared:
-    """Builds a network with weights as a trained one might have them, and returns it ready to be called.
+    """Builds a network with random non-zero weights, as a trained network has, and prepares it for timing.
 
     Args:
-        subject: What `build_subject` takes, or `{"onnx": FILE}`; or `{"training": SUBJECT}`, whose call is a training
-            step of that network without the optimiser.
-        condition: How it is to run; a subject with its own image size has images of that size.
-        num_classes: Outputs of the classifier.
-        target: Name of the device; the first of the condition's kind if left out.
-        capture: Captures a call where the condition asks for a CUDA graph, and returns its replay.
+        subject: Argument of `build_subject`, or `{"onnx": FILE}`, or `{"training": SUBJECT}`. The call of the last is a
+            training step of that network without the optimiser.
+        condition: Condition of the timing. If the subject has its own image size, this size replaces the condition's.
+        num_classes: Number of outputs of the classifier.
+        target: Name of the device. Defaults to the first device of the condition's kind.
+        capture: Function that captures a call in a CUDA graph and returns its replay. Used only if the condition has
+            `cuda_graph`.
 
     Raises:
         DeviceError: This machine does not have the device.
-        UsageError: The subject names no network, or cannot run so.
-        ConversionError: The runtime's output is not torch's.
+        UsageError: The subject is not a known network, or cannot run under the condition.
+        ConversionError: The outputs of the runtime differ from those of torch.
     """
     target = target or condition.device
     device = check_device(target)
@@ -109,7 +112,7 @@ def prepare(
     if "onnx" in subject:
         return _load_onnx(subject["onnx"], condition, target)
     if "training" in subject:
-        with torch.inference_mode(False):  # what is built in it never learns
+        with torch.inference_mode(False):  # parameters made in inference mode cannot be trained
             return _prepare_step(subject["training"], condition, device, num_classes)
     model = _build(subject, num_classes, condition.img_size)
     if condition.runtime != "torch":
@@ -124,19 +127,21 @@ def prepare(
             threads=condition.threads,
             precision=condition.precision,
         )
-        # What torch would run is not what runs here.
+        # Leave out the words that describe torch's implementation, which does not run here.
         words = [word for word in form_of(model).split() if word != "eager" and not word.startswith("merging=")]
         return Prepared(call=converted.call, form=f"{' '.join(words)} {converted.form}", read_memory_mib=_unseen)
     return _prepare_torch(model, subject, condition, device, capture)
 
 
 def read_form(condition: Mapping[str, Any], *, target: str | None = None, emit: Emit) -> str:
-    """Returns the implementation that a LITv2 is timed in under a condition, by preparing a tiny one.
+    """Returns the name of the implementation in which a LITv2 is timed under a condition.
+
+    Prepares a tiny LITv2 to find it.
 
     Args:
-        condition: A `Condition` as plain data.
-        target: Name of the device; the first of the condition's kind if left out.
-        emit: Unused; every worker function takes it.
+        condition: `Condition` as plain data.
+        target: Name of the device. Defaults to the first device of the condition's kind.
+        emit: Unused. All worker functions have this parameter.
     """
     tiny = dataclasses.replace(Condition(**condition), batch_size=1, img_size=_TINY.stride)
     with torch.inference_mode():
@@ -164,22 +169,23 @@ def _prepare_torch(
         call = capture(eager, device)
         form += " graph"
 
-    # Memory is that of a graph's call too: a replay allocates nothing, for the graph keeps all that the call needs. It
-    # reads and writes by address, so the network and its input must live as long as it does: by the eager call they do.
+    # The eager call gives the memory of a graph, too: the graph holds all memory that the call needs, so a replay
+    # allocates nothing. A graph uses memory addresses, so the network and its input must live as long as the graph. The
+    # memory reader holds the eager call, which keeps both alive.
     return Prepared(call=call, form=form, read_memory_mib=_memory_reader(eager, model, device))
 
 
 def _fused(
     model: nn.Module, subject: Mapping[str, Any], condition: Condition, device: torch.device
 ) -> tuple[nn.Module, str]:
-    """The network in its inference form, in place, and what was made of it in words."""
+    """Returns the network in its inference form on the device, and a short description of that form."""
     if isinstance(model, LITv2):
         model = prepare_for_inference(
             model, device=device, precision=condition.precision, for_compile=condition.compile
         )
         return model, form_of(model)
     form = form_of(model)
-    # Two images show whether the outputs are the same; a batch meant for a GPU would take a CPU long.
+    # Two images suffice to compare outputs. A whole batch for a GPU would take long on the CPU.
     few = dataclasses.replace(condition, precision="fp32", batch_size=min(2, condition.batch_size))
     image = _input(subject, few, torch.device("cpu"))
     model, how = fuse(model, image)
@@ -187,12 +193,13 @@ def _fused(
 
 
 def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torch.device, num_classes: int) -> Prepared:
-    """Forward, loss and backward; the call returns the network with its gradients on it.
+    """Returns a training step as a call: forward pass, loss and backward pass.
 
-    The loss is the mean of the outputs' squares: whatever a subject's outputs are, it costs next to nothing.
+    The call returns the network with its gradients. The loss is the mean square of the outputs because it fits any
+    output and costs almost nothing.
     """
     if condition.runtime != "torch" or condition.fused or condition.cuda_graph:
-        raise UsageError("a training step runs in torch alone: runtime, fused and cuda_graph must be left out")
+        raise UsageError("a training step runs only in torch. Leave out runtime, fused and cuda_graph.")
     model = _place(_build(subject, num_classes, condition.img_size), condition, device).train()
     image = _input(subject, condition, device)
     form = f"{form_of(model)} training" + " compiled" * condition.compile
@@ -208,7 +215,7 @@ def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torc
     read = _memory_reader(step, model, device)
 
     def read_memory_mib() -> float | None:
-        model.zero_grad(set_to_none=True)  # else the call would begin by giving memory back
+        model.zero_grad(set_to_none=True)  # otherwise the call starts with gradients, which it then frees
         return read()
 
     return Prepared(call=step, form=form, read_memory_mib=read_memory_mib)
@@ -216,7 +223,7 @@ def _prepare_step(subject: Mapping[str, Any], condition: Condition, device: torc
 
 def _memory_reader(call: Call, model: nn.Module, device: torch.device) -> Callable[[], float | None]:
     def read_memory_mib() -> float | None:
-        with contextlib.suppress(AttributeError):  # the profiler's raw events are not a promise of torch's
+        with contextlib.suppress(AttributeError):  # the profiler's raw events are not a public API of torch
             return peak_memory_mib(call, model, device)
         return None
 
@@ -231,7 +238,7 @@ def _build(subject: Mapping[str, Any], num_classes: int, img_size: int) -> nn.Mo
 
 
 def _input(subject: Mapping[str, Any], condition: Condition, device: torch.device) -> torch.Tensor:
-    """Random, never zero, in the shape that the subject takes."""
+    """Returns a random input in the shape that the subject needs."""
     generator = torch.Generator().manual_seed(0)
     shape = input_shape_of(subject, condition.batch_size, condition.img_size)
     image: torch.Tensor = _place(torch.randn(shape, generator=generator), condition, device)
@@ -239,7 +246,7 @@ def _input(subject: Mapping[str, Any], condition: Condition, device: torch.devic
 
 
 def _place(thing: Any, condition: Condition, device: torch.device) -> Any:
-    """The input or the network, on the device and in the condition's precision and layout."""
+    """Returns a tensor or a network on the device, in the condition's precision and memory layout."""
     dtype = DTYPES.get(condition.precision, torch.float32)
     layout = torch.channels_last if condition.channels_last else torch.contiguous_format
     return thing.to(device=device, dtype=dtype, memory_format=layout)
@@ -258,17 +265,17 @@ def _autocast(call: Call, condition: Condition, device: torch.device) -> Call:
 
 
 def _compile(model: nn.Module) -> Any:
-    """Returns the compiled network; the first call compiles.
+    """Returns the compiled network. Its first call compiles it.
 
-    torch counts compilations by function, and networks share theirs: beyond its limit of 8 the next one would run
-    eager, unsaid. Nor may it forget what was compiled while a network in use needs that, for such a network would
-    compile again amid its timing.
+    torch counts compilations per function, and all networks share the same functions. Above its default limit of 8,
+    torch silently runs the next network in eager mode, so this function raises the limit. It resets the compiler only
+    if no compiled network is in use, because such a network would compile again during its timing.
     """
     if not _COMPILED:
         torch.compiler.reset()
     _COMPILED.add(model)
     for name in ("recompile_limit", "accumulated_recompile_limit"):
-        # Before torch 2.6 these were called cache_size_limit.
+        # Before torch 2.6 the names were cache_size_limit and accumulated_cache_size_limit.
         setattr(_dynamo, name if hasattr(_dynamo, name) else name.replace("recompile", "cache_size"), _COMPILATIONS)
     return torch.compile(model, dynamic=False)
 
@@ -277,7 +284,7 @@ def _load_onnx(path: str, condition: Condition, target: str) -> Prepared:
     from hilo_nas.models.convert import load_onnx
 
     if condition.runtime == "torch":
-        raise UsageError(f"onnx:{path} needs a runtime that reads it. Use --runtime onnxruntime or openvino.")
+        raise UsageError(f"onnx:{path} needs a runtime for ONNX, but got torch. Use --runtime onnxruntime or openvino.")
     loaded = load_onnx(
         Path(path),
         condition.runtime,

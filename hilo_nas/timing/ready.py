@@ -1,6 +1,6 @@
-"""Networks that are built and warm on one device, and stay so between the calls of one worker process.
+"""Networks that are built and warmed up on one device, and kept between the calls of a worker process.
 
-What is met again and again (the reference, the members of the front) is built and warmed once.
+Networks that are timed repeatedly (the reference, the members of the front) are built and warmed up once.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from hilo_nas.timing.worker import RECORDED_VARIABLES
 __all__ = ["DEFAULT_SETUP", "REFERENCE", "Bench", "TimingSetup", "WarmNetwork", "ready_reference"]
 
 REFERENCE = "timm:resnet18"
-"""The network beside which every candidate is timed: plain convolutions, eager, the same input size and batch."""
+"""The reference network. It has plain convolutions, and runs in eager mode at the candidate's input and batch size."""
 
 _KEPT_NETWORKS = 4
-"""Networks besides the reference that stay ready between calls."""
+"""Number of networks that are kept between calls, in addition to the reference."""
 _DEFAULT_THREADS = torch.get_num_threads()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmNetwork:
-    """A network that is ready and warm."""
+    """A network that is built and warmed up."""
 
     prepared: Prepared
     warm_up: WarmUp
 
     @property
     def entrant(self) -> tuple[Callable[[], object], int]:
-        """One call, and the calls of a block."""
+        """The call of the network, and the number of calls per block."""
         return self.prepared.call, self.warm_up.calls_per_block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimingSetup:
-    """Builder, clock and device watch of a bench, and its durations."""
+    """Functions and durations that a `Bench` uses. Tests replace them."""
 
     prepare: Callable[..., Prepared] = prepare
     clock: Callable[[], float] = time.perf_counter
-    """Returns seconds, monotonic."""
+    """Function that returns monotonic seconds."""
     sleep: Callable[[float], None] = time.sleep
     watch: Callable[[DeviceIdentity], DeviceWatch] = DeviceWatch
-    """Starts to watch a device."""
+    """Function that starts a watch on a device."""
     warm_up_s: float = 3.0
-    """Longest warm-up of a network."""
+    """Maximum seconds of a warm-up."""
     min_block_s: float = MIN_BLOCK_S
     min_rounds: int = MIN_ROUNDS
 
@@ -66,19 +66,19 @@ DEFAULT_SETUP = TimingSetup()
 
 
 class Bench:
-    """One device, and the networks that stay ready on it between calls of this worker.
+    """A device and the warm networks that this worker keeps on it between calls.
 
     Args:
-        device: Its name.
-        threads: Threads of torch on the CPU; None for as many as torch takes by itself.
-        setup: Builder, clock, watch and durations.
+        device: Name of the device.
+        threads: Number of torch's CPU threads. None uses torch's default.
+        setup: Functions and durations.
 
     Raises:
         DeviceError: This machine does not have the device.
     """
 
     current: Bench | None = None
-    """The one of this process: two devices, or two numbers of threads, are never ready side by side."""
+    """The bench of this process. A process has at most one, so it keeps networks for one device and thread count."""
 
     def __init__(self, device: str, threads: int | None, setup: TimingSetup) -> None:
         self.name, self.device, self.threads, self.setup = device, check_device(device), threads, setup
@@ -92,12 +92,12 @@ class Bench:
 
     @classmethod
     def of(cls, condition: Condition, target: str | None = None, setup: TimingSetup = DEFAULT_SETUP) -> Bench:
-        """Returns the bench for a device of a condition's kind; what another one kept ready is let go.
+        """Returns the bench for a condition. If the current bench does not match it, its networks are released.
 
         Args:
-            condition: Says the kind and the threads.
-            target: Name of the device; the first of its kind if left out.
-            setup: Builder, clock, watch and durations.
+            condition: Condition with the kind of the device and the thread count.
+            target: Name of the device. Defaults to the first device of its kind.
+            setup: Functions and durations.
         """
         current, name = cls.current, target or condition.device
         asked = (check_device(name), condition.threads)
@@ -109,13 +109,13 @@ class Bench:
     def ready(
         self, subject: Mapping[str, Any], condition: Condition, num_classes: int, *, keep: bool = False
     ) -> WarmNetwork:
-        """Returns a network ready and warm; one that is kept is ready at once the next time.
+        """Returns a network, built and warmed up. A network that was kept is returned at once.
 
         Args:
-            subject: What `hilo_nas.models.build_subject` takes, or `{"onnx": FILE}`.
-            condition: How it is to run.
-            num_classes: Outputs of its classifier.
-            keep: Whether it stays ready; the one not met for longest makes room.
+            subject: Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}`.
+            condition: Condition of the timing.
+            num_classes: Number of outputs of the classifier.
+            keep: True to keep the network for later calls. If too many are kept, the least recently used is dropped.
         """
         name = f"{condition.label()} {num_classes} {subject}"
         kept = self._kept.pop(name, None)
@@ -123,22 +123,22 @@ class Bench:
         if keep or kept:
             self._kept[name] = warm
             while len(self._kept) > 1 + _KEPT_NETWORKS:
-                self._kept.pop(next(iter(self._kept)))  # the one not met for longest
+                self._kept.pop(next(iter(self._kept)))  # the least recently used network
         return warm
 
     def _warmed(self, prepared: Prepared) -> WarmNetwork:
-        prepared.call()  # compiles, chooses kernels: however long that takes, it is no warm-up
+        prepared.call()  # the first call compiles and selects kernels, and does not count as warm-up
         warm_up = self.stopwatch.warm_up(prepared.call, at_most_s=self.setup.warm_up_s)
         return WarmNetwork(prepared=prepared, warm_up=warm_up)
 
     def release(self) -> None:
-        """Gives back memory that torch's allocator keeps, for others train on the same device."""
+        """Releases the memory that torch's allocator caches, because other processes train on the same device."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def environment(self) -> dict[str, str]:
-        """Returns the settings under which this worker times, by the names that set them."""
+        """Returns the environment variables and torch settings that affect the speed in this worker."""
         settings = {name: os.environ[name] for name in RECORDED_VARIABLES if name in os.environ}
         settings["float32_matmul_precision"] = torch.get_float32_matmul_precision()
         if self.device.type == "cuda":
@@ -154,19 +154,19 @@ def ready_reference(
     target: str | None = None,
     setup: TimingSetup = DEFAULT_SETUP,
 ) -> tuple[Bench, WarmNetwork]:
-    """Returns the bench and the warm reference for a condition.
+    """Returns the bench and the warmed-up reference network for a condition.
 
     Args:
-        condition: How networks are to run beside it.
-        reference: The network.
-        target: Name of the device; the first of the condition's kind if left out.
-        setup: Builder, clock, watch and durations.
+        condition: Condition of the networks that are timed with the reference.
+        reference: The reference network.
+        target: Name of the device. Defaults to the first device of the condition's kind.
+        setup: Functions and durations.
 
     Raises:
         DeviceError: This machine does not have the device.
-        MeasurementError: Not even the reference fits into memory, so nothing can be said of any network.
+        MeasurementError: The reference does not fit into memory, so no network can be measured.
     """
-    # The same for every form that a network may take under one batch, size and precision.
+    # The reference runs in eager torch, so it is the same for all runtimes and forms of the candidates.
     plain = Condition(
         device=condition.device,
         batch_size=condition.batch_size,
@@ -188,5 +188,5 @@ def ready_reference(
         raise MeasurementError(
             f"the reference network ({reference}) must fit into memory, but batch_size {condition.batch_size} at "
             f"{condition.img_size} px does not on {target or condition.device}. Use a smaller --batch-size, or "
-            "free its memory."
+            "free memory on the device."
         ) from error

@@ -1,4 +1,4 @@
-"""The ruler as the rest of the tool holds it: timings in a worker process, the device locked while they run."""
+"""Timings in a worker process that hold the device lock while they run."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ from hilo_nas.timing.worker import TUNED_ENVIRONMENT, Worker, call_twice
 __all__ = ["TOGETHER", "Cohort", "Entrant", "Ruler"]
 
 TOGETHER = 24
-"""Networks of one cohort at most: all are in memory at once, and a round lasts as long as all their blocks."""
+"""Maximum number of networks per cohort. All are in memory at once, and a round times a block of each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entrant:
-    """A network that is to be timed beside others."""
+    """A network to time, with its condition."""
 
     subject: dict[str, Any]
-    """What `hilo_nas.models.build_subject` takes, or `{"onnx": FILE}`."""
+    """Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}`."""
     condition: Condition
     num_classes: int = 1000
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, as `timing.throughput` takes it."""
+        """Returns the entrant as plain data, in the format of `timing.throughput`."""
         return {"subject": self.subject, "condition": self.condition.to_dict(), "num_classes": self.num_classes}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """What timing some networks side by side brought."""
+    """Results of networks that were timed together."""
 
     measurements: dict[str, Measurement]
-    """By the entrant's name; those with one `cohort` shared their rounds."""
+    """Measurement of each network, by name. Those with the same `cohort` were timed in the same rounds."""
     failures: dict[str, HiloNasError]
-    """By name, why a network could not be timed."""
+    """Error of each network that could not be timed, by name."""
 
 
 class Ruler:
-    """Times networks, one timing at a time on each device of the host.
+    """Times networks in a worker process. The device lock ensures one timing at a time per device of the host.
 
     Args:
-        log: File for what the worker prints.
-        purpose: What the timings are for, as those read it who wait for the device.
-        idle_timeout_s: Seconds of silence after which the worker counts as hung.
-        env: `tuned` or `default`; see `Condition.env`.
-        sleep: Waits, while others hold the device.
-        make_worker: Makes the process that times.
+        log: File for the worker's output.
+        purpose: Text that other processes show while they wait for the device.
+        idle_timeout_s: Seconds without a message after which the worker counts as hung.
+        env: Environment of the worker, `tuned` or `default`, as in `Condition.env`.
+        sleep: Function that waits while other processes hold the device.
+        make_worker: Function that creates the worker.
     """
 
     def __init__(
@@ -83,16 +83,20 @@ class Ruler:
         )
         self._found: dict[str, tuple[str, DeviceIdentity, int | None]] = {}
         self._targets: dict[str, str] = {}
-        """By kind, the device that timings of this kind run on."""
+        """Name of the device that is used for each kind of device."""
         self._advised: set[Condition] = set()
 
     def read_device(self, device: str | None, emit: Emit) -> tuple[str, DeviceIdentity, int | None]:
-        """Returns the device's name (this machine's fastest kind for None), who it is, and a CPU's threads.
+        """Returns the name, the identity and the thread count (CPU only) of a device.
 
-        What is timed from now on under conditions of its kind is timed on it.
+        Later timings under conditions of the same device kind run on this device.
+
+        Args:
+            device: Name of the device. None selects the fastest kind of this machine.
+            emit: Receives the worker's events.
 
         Raises:
-            DeviceError: This machine does not have it.
+            DeviceError: This machine does not have the device.
         """
         if device is None or device not in self._found:
             found = call_twice(self._worker, "hilo_nas.timing.device:read_device", {"device": device}, emit)
@@ -103,30 +107,35 @@ class Ruler:
         return self._found[device]
 
     def identity_of(self, kind: str, emit: Emit) -> DeviceIdentity:
-        """Returns who the device of a kind is that was read last, or the first of that kind.
+        """Returns the identity of the device that is used for a kind: the last one read, or else the first one.
 
         Raises:
-            DeviceError: This machine does not have it.
+            DeviceError: This machine has no device of that kind.
         """
         return self.read_device(self._targets.get(kind, kind), emit)[1]
 
     def read_form(self, condition: Condition, emit: Emit) -> str:
-        """Returns the implementation that a LITv2 is timed in under a condition; see `Measurement.form`.
+        """Returns the name of the implementation in which a LITv2 is timed, as in `Measurement.form`.
 
         Raises:
-            UsageError: The runtime cannot run it, or is not installed.
+            UsageError: The runtime is not installed, or cannot run a LITv2 under the condition.
         """
         claims = claims_of(self.identity_of(condition.device, emit), timing=False)
         arguments = {"condition": condition.to_dict(), "target": self._targets.get(condition.device)}
-        with hold(claims, f"a look at the device for {self._purpose}", emit, sleep=self._sleep):
+        with hold(claims, f"device check for {self._purpose}", emit, sleep=self._sleep):
             form: str = call_twice(self._worker, "hilo_nas.timing.prepared_network:read_form", arguments, emit)
         return form
 
     def calibrate(self, condition: Condition, emit: Emit, *, seconds: float | None = None) -> Calibration:
-        """Returns the reference network's speed under the condition, timed for so many seconds.
+        """Times the reference network under a condition and returns its speed.
+
+        Args:
+            condition: Condition of the timing.
+            emit: Receives a warning if the machine was not steady.
+            seconds: Seconds of one attempt. None uses the default.
 
         Raises:
-            MeasurementError: The reference does not fit.
+            MeasurementError: The reference does not fit into memory.
         """
         try:
             found = self._call("calibrate", condition, {"condition": condition.to_dict(), "seconds": seconds}, emit)
@@ -146,19 +155,19 @@ class Ruler:
         rivals: Mapping[str, Mapping[str, Any]] | None = None,
         seconds_each: float | None = None,
     ) -> Measurement:
-        """Returns one network's speed beside the reference, and beside those of its rivals that are about as fast.
+        """Times one network in the same rounds as the reference and the rivals with a similar speed.
 
         Args:
             entrant: The network.
-            calibration: The reference's speed, which anchors images/s.
-            emit: Told of each round.
+            calibration: Speed of the reference, which sets the scale of images/s.
+            emit: Receives an event per round.
             rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
-            seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
+            seconds_each: Maximum seconds per network. The candidate and each rival in its rounds count as one network.
 
         Raises:
-            OutOfMemoryError: The network does not fit.
+            OutOfMemoryError: The network does not fit into memory.
             WorkerError: The worker crashed twice, or hung.
-            ConversionError: The network gives other outputs in the form that the condition asks for.
+            ConversionError: The outputs of the network change in the condition's form or runtime.
         """
         arguments = {
             "entrant": entrant.to_dict(),
@@ -177,21 +186,23 @@ class Ruler:
         reference: Mapping[str, Any] | None = None,
         seconds_each: float | None = None,
     ) -> Cohort:
-        """Returns the speeds of networks that were timed side by side, in groups that fit into memory together.
+        """Times networks in the same rounds, in groups that fit into memory together.
 
-        A network that does not fit, or that takes the worker down, fails alone: its group is split until it is found.
+        If a network does not fit into memory or crashes the worker, its group is split until that network is alone. In
+        the end, only this network fails.
 
         Args:
-            entrants: By name; all on one device, with one batch and image size.
-            emit: Told of each network and each round.
-            calibration: What anchors images/s; None takes the reference's speed in the cohort itself.
-            reference: The subject that is the anchor; the ruler's own if left out.
-            seconds_each: Seconds that each network is timed for at most.
+            entrants: Networks by name. All must have the same device, batch size, image size, threads and environment.
+            emit: Receives an event per network and per round.
+            calibration: Speed of the reference, which sets the scale of images/s. None uses the reference's speed in
+                the same rounds.
+            reference: Subject of the reference network. Defaults to `hilo_nas.timing.ready.REFERENCE`.
+            seconds_each: Maximum seconds per network.
 
         Raises:
-            UsageError: The entrants do not share what one cohort shares, or nobody knows the reference.
+            UsageError: The conditions of the entrants differ too much, or the reference is not a known network.
             DeviceError: This machine does not have the device.
-            MeasurementError: The reference does not fit.
+            MeasurementError: The reference does not fit into memory.
         """
         _check_shared(entrants)
         measurements: dict[str, Measurement] = {}
@@ -235,7 +246,7 @@ class Ruler:
         return timed, failed
 
     def _call(self, function: str, condition: Condition, arguments: Mapping[str, Any], emit: Emit) -> Any:
-        """Runs a function of `timing.throughput` while the device is locked; a worker that dies has a second try."""
+        """Runs a function of `timing.throughput` under the device lock. If the worker dies, it is tried once more."""
         assert condition.env == self._env, f"this ruler times in the {self._env} environment"
         if condition not in self._advised:
             self._advised.add(condition)
@@ -264,13 +275,13 @@ def _check_shared(entrants: Mapping[str, Entrant]) -> None:
         values = {getattr(entrant.condition, name) for entrant in entrants.values()}
         if len(values) > 1:
             raise UsageError(
-                f"networks that are timed side by side must share {name}, but got "
-                f"{', '.join(sorted(map(str, values)))}. Time them apart."
+                f"networks that are timed together must have the same {name}, but got "
+                f"{', '.join(sorted(map(str, values)))}. Time them separately."
             )
 
 
 def _groups(names: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Parts of nearly equal length, none longer than `size`."""
+    """Yields parts of nearly equal length, with at most `size` names each."""
     count = -(-len(names) // size)
     for i in range(count):
         yield list(names[len(names) * i // count : len(names) * (i + 1) // count])

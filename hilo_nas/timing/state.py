@@ -1,4 +1,4 @@
-"""What a device says of itself while something is timed on it: who else used it, and whether it held its clock."""
+"""State of a device during a timing: its clock, its temperature and the load from other processes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _THROTTLE_REASONS = {
     0x40: "hardware thermal slowdown",
     0x80: "hardware power brake",
 }
-"""Bits of NVML's clocks event reasons that mean a slower clock than the device could hold (nvml.h)."""
+"""Bits of NVML's clocks event reasons that mean a reduced clock (nvml.h)."""
 
 
 class DeviceWatch:
-    """Watches a device, and the CPU that drives it, from its making until `read`. Changes no setting of it.
+    """Watch on a device and on the CPU that drives it, from its construction until `read`. Read-only.
 
     Args:
         identity: The device.
-        cpu: What watches the CPU from now on.
+        cpu: Watch on the CPU. Defaults to a new one.
     """
 
     def __init__(self, identity: DeviceIdentity, cpu: CpuWatch | None = None) -> None:
@@ -37,14 +37,14 @@ class DeviceWatch:
         self._cpu = cpu or CpuWatch()
 
     def look(self) -> None:
-        """Looks at the CPU, so that `read` can tell bursts of load from a constant one; to be called between rounds."""
+        """Samples the CPU load. Call it between rounds: the samples show whether a load is constant or bursty."""
         self._cpu.look()
 
     def read(self) -> dict[str, Any]:
-        """Returns what was seen, as plain data; nothing where the system does not tell, or too little time went by.
+        """Returns the state as plain data: the CPU load of `CpuWatch.read`, and values of NVML for CUDA devices.
 
-        The load of the CPU as `CpuWatch.read` has it. Of a GPU, with nvidia-ml-py installed: `sm_clock_mhz`,
-        `temperature_c` and `power_w` before and after, `throttle_reasons`, `other_processes` by their numbers.
+        NVML gives `sm_clock_mhz`, `temperature_c` and `power_w` as pairs (before, after), `throttle_reasons`, and the
+        process IDs `other_processes`. These are missing without nvidia-ml-py.
         """
         load, before, after = self._cpu.read(), self._before, self._read_card()
         if not after:
@@ -58,14 +58,14 @@ class DeviceWatch:
 
 
 def _read_gpu(uuid: str) -> dict[str, Any]:
-    """What NVML says of a card now; empty without nvidia-ml-py, or where the driver refuses."""
+    """Returns the current NVML values of a GPU. Empty without nvidia-ml-py, or if the driver refuses."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
         return {}
     try:
         nvml.nvmlInit()
-    except Exception:  # NVML's errors have one base class only while the library can be loaded
+    except Exception:  # NVML's errors have no common base class if its library cannot be loaded
         return {}
     try:
         card = nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
@@ -78,7 +78,7 @@ def _read_gpu(uuid: str) -> dict[str, Any]:
             "throttle_reasons": [text for bit, text in _THROTTLE_REASONS.items() if reasons & bit],
             "other_processes": sorted({process.pid for process in processes} - {os.getpid()}),
         }
-    except Exception:  # a card may lack any of these
+    except Exception:  # some GPUs do not support all of these calls
         return {}
     finally:
         with contextlib.suppress(Exception):

@@ -1,8 +1,8 @@
-"""Throughput of networks on the device itself, anchored by a reference network that is not ours.
+"""Throughput of networks on the target device, relative to a reference network.
 
-Runs in a worker process. Networks and the reference are timed in rounds, each round in an order of its own; what the
-rounds say is `measurement.rounds`'s. A network's images/s is its speed over the reference's times the reference's
-calibrated speed, so that a machine that slows down for both is divided out.
+These functions run in a worker process. They time the networks and the reference in rounds, each in a random order.
+`hilo_nas.measurement.rounds` evaluates the rounds. The images/s of a network are its speed relative to the reference,
+times the calibrated speed of the reference. A slowdown of the machine that affects both therefore cancels out.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from hilo_nas.timing.timer import SingleCalls, WarmUp
 __all__ = ["calibrate", "measure", "measure_cohort"]
 
 _SECONDS = 2.5
-"""Seconds that a network is timed for at most, its share of the reference's blocks included."""
+"""Maximum seconds of timing per network, including its share of the reference's blocks."""
 _PRECISE = 0.015
-"""Timing ends before that once every network's 95 % interval lies within this share of its value."""
-_LOOK_EVERY_ROUNDS = 4
+"""Timing ends early if the half-width of every network's 95 % interval is at most this share of its value."""
+_CHECK_EVERY = 4
+"""Number of rounds between two checks of the precision."""
 _CALIBRATION_S = 3.0
 _CALIBRATION_TRIES, _CALIBRATION_PAUSE_S = 3, 0.5
 _LATENCIES, _LATENCIES_S = 200, 1.0
-"""Single calls of a network inside the rounds, and the seconds that they may take: a slow network has fewer."""
+"""Number of single calls per network inside the rounds, and their maximum seconds. A slow network has fewer calls."""
 _RIVALS = 2
-"""Networks of the front that a candidate is timed beside."""
+"""Maximum number of networks of the front that are timed in the same rounds as a candidate."""
 _RIVALRY = 0.1
-"""A rival's speed differs from the candidate's by at most this share."""
+"""Maximum relative difference between the speeds of a rival and the candidate."""
 _ANCHOR = "\0"
-"""Stands for the reference in rounds, where the other names are the user's: one of them may well be `REFERENCE`."""
+"""Name of the reference in rounds. Users choose the other names, so one of them may be `REFERENCE`."""
 
 
 def calibrate(
@@ -54,20 +55,20 @@ def calibrate(
     emit: Emit,
     setup: TimingSetup = DEFAULT_SETUP,
 ) -> dict[str, Any]:
-    """Times the reference network alone, for so many seconds; returns a `Calibration` as plain data.
+    """Times the reference network alone and returns a `Calibration` as plain data.
 
-    On a machine that is not steady it tries again a few times, and takes the least disturbed.
+    If the machine is not steady, the timing is repeated up to twice, and the least disturbed attempt counts.
 
     Args:
-        condition: A `Condition` as plain data.
-        target: Name of the device; the first of the condition's kind if left out.
-        seconds: How long a try lasts; the usual time if left out.
-        emit: Told where the machine was not steady.
-        setup: Builder, clock, watch and durations.
+        condition: `Condition` as plain data.
+        target: Name of the device. Defaults to the first device of the condition's kind.
+        seconds: Seconds of one attempt. Defaults to 3.
+        emit: Receives a warning if the machine was never steady.
+        setup: Functions and durations.
 
     Raises:
         DeviceError: This machine does not have the device.
-        MeasurementError: The reference does not fit into memory at this batch.
+        MeasurementError: The reference does not fit into memory at this batch size.
     """
     asked = Condition(**condition)
     bench, reference = ready_reference(asked, target=target, setup=setup)
@@ -122,24 +123,24 @@ def measure(
     emit: Emit,
     setup: TimingSetup = DEFAULT_SETUP,
 ) -> dict[str, Any]:
-    """Times one network beside the reference, and beside those of its rivals that are about as fast.
+    """Times one network in the same rounds as the reference and the rivals with a similar speed.
 
     Args:
-        entrant: The network, as `{"subject": ..., "condition": ..., "num_classes": ...}`: see `timing.ruler.Entrant`.
+        entrant: The network, `{"subject": ..., "condition": ..., "num_classes": ...}` (see `timing.ruler.Entrant`).
         calibration: The study's `Calibration` as plain data.
-        target: Name of the device; the first of the condition's kind if left out.
+        target: Name of the device. Defaults to the first device of the condition's kind.
         rivals: Members of the front by key, each `{"subject": ..., "images_per_s": ...}`.
-        seconds_each: Seconds that it is timed for at most, and as many for each rival beside it.
-        emit: Told of each round.
-        setup: Builder, clock, watch and durations.
+        seconds_each: Maximum seconds per network. The candidate and each rival in its rounds count as one network.
+        emit: Receives an event per round.
+        setup: Functions and durations.
 
     Returns:
         A `Measurement` as plain data.
 
     Raises:
-        OutOfMemoryError: The network does not fit; the batch is never lowered.
+        OutOfMemoryError: The network does not fit into memory. The batch size is never reduced.
         DeviceError: This machine does not have the device.
-        MeasurementError: Not even the reference fits into memory.
+        MeasurementError: The reference does not fit into memory.
     """
     start = setup.clock()
     asked, num_classes = Condition(**entrant["condition"]), entrant["num_classes"]
@@ -152,7 +153,7 @@ def measure(
             for key in _rivals_near(speed, rivals or {}):
                 try:
                     networks[key] = bench.ready((rivals or {})[key]["subject"], asked, num_classes, keep=True)
-                except Exception as error:  # a rival is no reason for the candidate to fail
+                except Exception as error:  # a rival that does not fit must not fail the candidate
                     if not is_out_of_memory(error):
                         raise
             seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
@@ -164,7 +165,7 @@ def measure(
 
 
 def _rivals_near(images_per_s: float, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The keys of the rivals whose speed is nearest, if they are near."""
+    """Returns the keys of the rivals whose speed is close to the candidate's, closest first, at most `_RIVALS`."""
     apart = {key: abs(rival["images_per_s"] / images_per_s - 1) for key, rival in rivals.items()}
     return sorted((key for key in apart if apart[key] <= _RIVALRY), key=apart.__getitem__)[:_RIVALS]
 
@@ -179,26 +180,26 @@ def measure_cohort(
     emit: Emit,
     setup: TimingSetup = DEFAULT_SETUP,
 ) -> dict[str, Any]:
-    """Times several networks side by side in the same rounds; all are in memory at once.
+    """Times several networks in the same rounds. All are in memory at once.
 
     Args:
-        entrants: By name, each as `measure` takes it; all on one device, with one batch and image size. Layout,
-            compilation, precision and runtime may differ.
-        calibration: The `Calibration` that anchors images/s; None takes the reference's speed in these rounds.
-        target: Name of the device; the first of the conditions' kind if left out.
-        reference: The network that is the anchor; the default is the one of every study.
-        seconds_each: Seconds that each network is timed for at most.
-        emit: Told of each round.
-        setup: Builder, clock, watch and durations.
+        entrants: Networks by name, each in the format of `measure`. All must have the same device, batch size and image
+            size. Memory layout, compilation, precision and runtime may differ.
+        calibration: `Calibration` that sets the scale of images/s. None uses the reference's speed in these rounds.
+        target: Name of the device. Defaults to the first device of the conditions' kind.
+        reference: The reference network. Defaults to the reference of all studies.
+        seconds_each: Maximum seconds per network.
+        emit: Receives an event per network and per round.
+        setup: Functions and durations.
 
     Returns:
-        By name, a `Measurement` as plain data; all share one `cohort`. For a network that cannot run under its
-        condition `{"error": {"kind": ..., "message": ...}}`, the kind being a class of `hilo_nas.errors`.
+        A `Measurement` as plain data per name, all with the same `cohort`. If a network cannot run under its condition,
+        its value is `{"error": {"kind": ..., "message": ...}}`. The kind is the name of a class in `hilo_nas.errors`.
 
     Raises:
-        OutOfMemoryError: The networks do not fit together.
+        OutOfMemoryError: The networks do not fit into memory together.
         DeviceError: This machine does not have the device.
-        MeasurementError: Not even the reference fits into memory.
+        MeasurementError: The reference does not fit into memory.
     """
     conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
     bench, anchor_network = ready_reference(next(iter(conditions.values())), reference, target=target, setup=setup)
@@ -233,7 +234,7 @@ def _time(
     seconds: float,
     emit: Emit,
 ) -> dict[str, Measurement]:
-    """Returns a measurement of each network that has a condition; the others are only timed beside them."""
+    """Returns a measurement of each network in `conditions`. The other networks only share the rounds."""
     clock = bench.setup.clock
     start = clock()
     singles = {
@@ -281,7 +282,10 @@ def _time(
 
 
 def _single_calls(own: WarmUp, reference: WarmUp, min_rounds: int) -> SingleCalls:
-    """The single calls of a network: in the fewest rounds as many as wanted, but no longer than the blocks take."""
+    """Returns the plan of a network's single calls.
+
+    The minimum number of rounds has room for all of them, but the calls of a round take no longer than its blocks.
+    """
     blocks_s = sum(network.calls_per_block * network.call_seconds for network in (own, reference))
     per_round = min(-(-_LATENCIES // min_rounds), int(blocks_s / own.call_seconds))
     return SingleCalls(per_round=max(per_round, 1), wanted=_LATENCIES, at_most_s=_LATENCIES_S)
@@ -296,7 +300,7 @@ def _time_rounds(
     seconds: float,
     emit: Emit,
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
-    """Returns the rounds of the networks and of the reference, and what the device said meanwhile."""
+    """Returns the seconds per call of the networks and the reference for each round, and the state of the device."""
     entrants = {_ANCHOR: reference.entrant, **{name: network.entrant for name, network in networks.items()}}
     round_s = sum(
         calls * warm.warm_up.call_seconds
@@ -316,7 +320,7 @@ def _time_rounds(
             return False
         if is_over(rounds):
             return True
-        return done % _LOOK_EVERY_ROUNDS == 0 and all(own.is_enough for own in singles.values()) and _is_precise(rounds)
+        return done % _CHECK_EVERY == 0 and all(own.is_enough for own in singles.values()) and _is_precise(rounds)
 
     watch = bench.setup.watch(bench.identity)
     rounds = bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random(), singles=singles)
@@ -324,7 +328,7 @@ def _time_rounds(
 
 
 def _after(seconds: float, setup: TimingSetup) -> Callable[[Mapping[str, Sequence[float]]], bool]:
-    """Says that it is enough once so many seconds have passed and the rounds suffice."""
+    """Returns a function that is True after a number of seconds, but not before the minimum number of rounds."""
     start = setup.clock()
     return lambda rounds: setup.clock() - start >= seconds and len(next(iter(rounds.values()))) >= setup.min_rounds
 
@@ -346,13 +350,13 @@ def summarize(
     *,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Returns the figures of a `Measurement` that follow from its samples.
+    """Returns the fields of a `Measurement` that are computed from its samples.
 
     Args:
-        own: The network's seconds per call, one value per round.
-        reference: The reference's, in the same rounds.
-        singles: Round and seconds of single calls.
-        batch_size: Images per call.
+        own: Seconds per call of the network, one value per round.
+        reference: Seconds per call of the reference, in the same rounds.
+        singles: Round and seconds of each single call.
+        batch_size: Number of images per call.
     """
     ratios = [theirs / ours for ours, theirs in zip(own, reference, strict=True)]
     low, high = interval(own, reference)

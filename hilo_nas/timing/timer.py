@@ -1,7 +1,6 @@
-"""Timing calls against a clock: warm-up, blocks long enough to drown the clock, rounds that interleave.
+"""Timing of calls: warm-up, blocks that are long compared with the clock's resolution, and interleaved rounds.
 
-Nothing here knows of torch: a call is a function, synchronising is a function, the clock is a function. So tests run it
-on a fake clock.
+This module does not import torch. The call, the synchronisation and the clock are functions, so tests use a fake clock.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from random import Random
 __all__ = ["MIN_BLOCK_S", "SingleCalls", "Stopwatch", "WarmUp"]
 
 MIN_BLOCK_S = 0.02
-"""Least length of a timed block in seconds."""
+"""Minimum length of a timed block in seconds."""
 
 _AGREEMENT = 0.10
-"""The last blocks of a warm-up agree when the slowest takes at most this share longer than the fastest."""
+"""Maximum relative difference between the slowest and the fastest of the last blocks when a warm-up ends."""
 _AGREEING_BLOCKS = 4
 
 Call = Callable[[], object]
@@ -25,34 +24,34 @@ Call = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """What a warm-up found."""
+    """Result of a warm-up."""
 
     calls: int
     call_seconds: float
-    """Median of the last blocks: seconds of one call."""
+    """Seconds of one call: the median of the last blocks."""
     steady: bool
-    """Whether the last blocks agreed before the time was up."""
+    """True if the last blocks agreed before the time limit."""
 
     calls_per_block: int
-    """Calls that make a block of at least `Stopwatch.min_block_s`."""
+    """Number of calls in a block of at least `Stopwatch.min_block_s`."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class SingleCalls:
-    """Single calls of one network inside the rounds, each synchronised, as a caller who waits for each would see them.
+    """Single calls of one network inside the rounds. Each is synchronised, so it includes the full latency.
 
-    There are `wanted` calls, unless these take longer than `at_most_s`: then as many as fit, and at least one a round.
+    Calls end at `wanted`, or after `at_most_s` in total. Each round has at least one call.
     """
 
     per_round: int
     wanted: int
     at_most_s: float
     found: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    """The round and the seconds of each."""
+    """Round and seconds of each call."""
 
     @property
     def is_enough(self) -> bool:
-        """Whether there are as many as wanted, or their time is up."""
+        """True if there are `wanted` calls, or their time is used up."""
         return len(self.found) >= self.wanted or sum(seconds for _, seconds in self.found) >= self.at_most_s
 
 
@@ -61,14 +60,14 @@ class Stopwatch:
     """Times calls on one device."""
 
     clock: Callable[[], float]
-    """Returns seconds, monotonic."""
+    """Function that returns monotonic seconds."""
     synchronize: Callable[[], None]
-    """Waits until the device has done everything asked of it."""
+    """Function that waits until the device has finished all queued work."""
     min_block_s: float = MIN_BLOCK_S
-    """Least length of a block of calls in seconds."""
+    """Minimum length of a block of calls in seconds."""
 
     def time_block(self, call: Call, calls: int) -> float:
-        """Returns the mean seconds of one call over a block, synchronised around it."""
+        """Returns the mean seconds per call over a block. Synchronises before and after the block."""
         self.synchronize()
         start = self.clock()
         for _ in range(calls):
@@ -77,7 +76,7 @@ class Stopwatch:
         return (self.clock() - start) / calls
 
     def warm_up(self, call: Call, *, at_most_s: float) -> WarmUp:
-        """Calls until the last blocks agree, or until the time is up; at least five blocks, however long they take."""
+        """Runs blocks of calls until the last blocks agree or the time limit is reached, but at least five blocks."""
         start = self.clock()
         blocks = [self.time_block(call, 1)]
         total = 1
@@ -103,13 +102,13 @@ class Stopwatch:
         random: Random,
         singles: Mapping[str, SingleCalls] | None = None,
     ) -> dict[str, tuple[float, ...]]:
-        """Returns the seconds of one call of each entrant, one value per round; every round has an order of its own.
+        """Returns the seconds per call of each entrant, one value per round. Each round has a random order.
 
         Args:
-            entrants: By name, one call and the calls that make a block.
-            is_enough: Told after each round all samples so far; True ends the timing.
-            random: Draws the orders.
-            singles: By name, the single calls that follow a network's blocks; a block of one call is one of them.
+            entrants: The call and the number of calls per block, by name.
+            is_enough: Function that receives all samples after each round. True ends the timing.
+            random: Generator for the orders.
+            singles: Single calls that follow a network's blocks, by name. A block of one call counts as a single call.
         """
         rounds: dict[str, list[float]] = {name: [] for name in entrants}
         order = list(entrants)

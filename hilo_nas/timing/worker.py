@@ -1,8 +1,8 @@
-"""Worker processes: whatever times or trains runs in a child that gets a spec and sends back data and events.
+"""Worker processes: child processes that run timings and trainings, and return results and events.
 
-A spec is `module:function` and plain arguments; nothing but JSON crosses the border. A child may crash, hang or be
-killed without taking its parent along, and it ends when its parent dies, however that happens. It is started with a
-fixed environment, since thread and allocator settings must be there before Python starts.
+A task is `module:function` with plain arguments. The two processes exchange only JSON. The parent survives if a child
+crashes, hangs or is killed. The child ends when its parent ends, for any reason. A child starts with fixed environment
+variables because thread and allocator settings must be set before Python starts.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from hilo_nas.events import Emit, Event, Notice, event_from_dict, event_to_dict
 __all__ = ["RECORDED_VARIABLES", "TUNED_ENVIRONMENT", "Worker", "call_twice"]
 
 TUNED_ENVIRONMENT = {
-    # Spinning threads collapse as soon as another process wants the core.
+    # Spinning threads become very slow as soon as another process uses the core.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # Freed activations stay with the process: without this, page faults cost 3-12 % of a CPU timing.
+    # Keep freed activations in the process. Otherwise page faults take 3-12 % of a CPU timing.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
     "MALLOC_TOP_PAD_": "268435456",
 }
-"""What timing processes are started with; recorded with each measurement, so that a deployment can match it."""
+"""Environment variables of timing processes. Each measurement records them, so a deployment can use the same values."""
 
 RECORDED_VARIABLES = (
     *TUNED_ENVIRONMENT,
@@ -48,26 +48,27 @@ RECORDED_VARIABLES = (
     "PYTORCH_CUDA_ALLOC_CONF",
     "NVIDIA_TF32_OVERRIDE",
 )
-"""Variables that change speed and are recorded with each measurement: those set here, and the user's own.
+"""Environment variables that affect speed. Each measurement records them, whether set here or by the user.
 
-An export names no others: a variable of a stranger's record, such as LD_PRELOAD, could run code or write files."""
+An export writes no other variables because a record can come from an untrusted source. A variable such as LD_PRELOAD
+could run code or write files.
+"""
 
 _CHILD = "import sys; from hilo_nas.timing.worker import run_child; run_child(int(sys.argv[1]), int(sys.argv[2]))"
 
 
 class Worker:
-    """A persistent child process; started at the first call and again after it ended.
+    """A persistent child process. It starts at the first call, and again at the next call after it ended.
 
     Args:
-        name: What it does, for messages: `timing`, `training`.
-        log: File that takes what the child and its libraries print.
-        idle_timeout_s: Seconds of silence (no event, no result) after which a call counts as hung; they begin once the
-            child has started and has imported the function.
-        environment: Variables set on top of this process's own before the child starts.
-        start_up_s: Seconds that a child may take to start and to import what it runs: minutes where a network disk is
-            cold.
-        count_oom_kills: Returns the kernel's count of processes killed for memory so far, or None where it does not
-            tell.
+        name: Name of the work for messages, `timing` or `training`.
+        log: File for the output of the child and its libraries.
+        idle_timeout_s: Seconds without an event or a result after which a call counts as hung. They are counted from
+            the moment when the child has imported the function.
+        environment: Variables that the child gets in addition to those of this process.
+        start_up_s: Maximum seconds for the start of the child and its imports, which can take minutes on a network
+            disk.
+        count_oom_kills: Function that returns the kernel's count of out-of-memory kills. None if it is not available.
     """
 
     def __init__(
@@ -90,17 +91,17 @@ class Worker:
         self._connection: Connection[Any, Any] | None = None
 
     def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
-        """Runs `module:function` in the child and returns its result, plain data; its events go to `emit`.
+        """Runs `module:function` in the child and returns its result as plain data. Its events go to `emit`.
 
-        The function is called with the arguments as keywords and `emit`. Whatever interrupts the call, an exception of
-        `emit` included, ends the child. A child that dies before it begins is started once more.
+        The function receives the arguments as keyword arguments, and `emit`. Any exception during the call, also one
+        from `emit`, ends the child. If the child dies before the function starts, it is started once more.
 
         Raises:
-            OutOfMemoryError: The function ran out of memory, or the kernel killed the child for it.
-            WorkerFailedError: The function raised something that is not ours.
+            OutOfMemoryError: The function ran out of memory, or the kernel killed the child because of it.
+            WorkerFailedError: The function raised an exception that is no `HiloNasError`.
             WorkerDiedError: The child ended without a result.
-            WorkerHungError: The child was silent for too long and was killed.
-            HiloNasError: What the function raised on purpose, as it raised it.
+            WorkerHungError: The child sent nothing within `idle_timeout_s` and was killed.
+            HiloNasError: The function raised this error.
         """
         task = {"function": function, "arguments": dict(arguments)}
         kills_before = self._count_oom_kills()
@@ -108,24 +109,24 @@ class Worker:
             try:
                 self._begin(task, kills_before)
             except WorkerDiedError as error:
-                emit(Notice(level="warning", text=f"{error}; it is started again"))
+                emit(Notice(level="warning", text=f"{error}; restarting it"))
                 self._begin(task, kills_before)
             while "event" in (message := self._receive(self._idle_timeout_s, kills_before)):
                 emit(event_from_dict(message))
         except BaseException:
-            self.close()  # the child is in the middle of something
+            self.close()  # the child is still busy with the task
             raise
         if "error" in message:
             self._raise(message["error"])
         return message["result"]
 
     def _begin(self, task: Mapping[str, Any], kills_before: int | None) -> None:
-        """Sends the task to the child, which is started where it is not there, and waits until it has begun."""
+        """Sends the task to the child and waits until it begins. Starts the child if it is not running."""
         connection = self._start()
         try:
             connection.send_bytes(json.dumps(task).encode())
         except ConnectionError as error:
-            raise self._obituary(kills_before) from error
+            raise self._death_error(kills_before) from error
         self._receive(max(self._idle_timeout_s, self._start_up_s), kills_before)
 
     def _receive(self, timeout_s: float, kills_before: int | None) -> dict[str, Any]:
@@ -134,16 +135,16 @@ class Worker:
         try:
             if not self._connection.poll(timeout_s):
                 raise WorkerHungError(
-                    f"{self._name} was silent for {timeout_s:g} s and was ended. "
-                    f"See {self._log.name} for what it printed, or raise study.idle_timeout_s."
+                    f"{self._name} sent no message for {timeout_s:g} s and was stopped. "
+                    f"See {self._log.name} for its output, or raise study.idle_timeout_s."
                 )
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, ConnectionError) as error:
-            raise self._obituary(kills_before) from error
+            raise self._death_error(kills_before) from error
         return message
 
     def close(self) -> None:
-        """Ends the child, if there is one, with everything it started."""
+        """Kills the child and all processes that it started."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -177,7 +178,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is the parent's to handle
+                start_new_session=True,  # the parent handles Ctrl-C
             )
         theirs.close()
         self._connection = ours
@@ -186,13 +187,14 @@ class Worker:
     def _raise(self, error: Mapping[str, str]) -> NoReturn:
         kind = getattr(errors, error["kind"], None)
         if kind is OutOfMemoryError:
-            self.close()  # what a process does after running out of memory is nobody's guess
+            self.close()  # a process is unreliable after it ran out of memory
         if isinstance(kind, type) and issubclass(kind, HiloNasError) and kind is not errors.FileFaultsError:
             raise kind(error["message"])
         self.close()
         raise WorkerFailedError(f"{self._name} failed: {error['kind']}: {error['message']}")
 
-    def _obituary(self, kills_before: int | None) -> HiloNasError:
+    def _death_error(self, kills_before: int | None) -> HiloNasError:
+        """Returns the error for a child that ended without a result."""
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
@@ -204,23 +206,23 @@ class Worker:
                 return OutOfMemoryError(f"{self._name} was killed by the kernel, out of memory")
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         tail = _tail(self._log)
-        return WorkerDiedError(f"{self._name} {how}" + (f"; its last words: {tail}" if tail and code != -9 else ""))
+        return WorkerDiedError(f"{self._name} {how}" + (f"; its last output: {tail}" if tail and code != -9 else ""))
 
 
 def call_twice(worker: Worker, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
-    """As `Worker.call`, but where the child dies, it is started again and the call repeated, once.
+    """Runs `Worker.call`. If the child dies, restarts it and repeats the call once.
 
-    For calls that leave nothing half done behind: set-up and timings.
+    Use it only for calls that can be repeated, such as set-up and timings.
     """
     try:
         return worker.call(function, arguments, emit)
     except WorkerDiedError as error:
-        emit(Notice(level="warning", text=f"{error}; it is started again and its work repeated"))
+        emit(Notice(level="warning", text=f"{error}; restarting it and repeating its work"))
         return worker.call(function, arguments, emit)
 
 
 def _count_oom_kills() -> int | None:
-    """Returns the kernel's count of processes killed for memory so far, or None where it does not tell."""
+    """Returns the kernel's count of out-of-memory kills. None if it is not available."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -236,9 +238,9 @@ def _tail(log: Path) -> str:
 
 
 def run_child(handle: int, parent: int) -> None:
-    """Runs calls from the parent until it closes the connection or dies; the child's side of `Worker`."""
+    """Runs the parent's calls until the parent closes the connection or dies. This is the child's side of `Worker`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # where memory runs out, the kernel is to choose the worker, not the search
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel should kill the worker, not the search
         Path("/proc/self/oom_score_adj").write_text("500")
     sys.stdout, sys.stderr = _forgiving(1), _forgiving(2)
     connection: Connection[Any, Any] = Connection(handle)
@@ -260,7 +262,7 @@ def run_child(handle: int, parent: int) -> None:
                 try:
                     function = getattr(importlib.import_module(module), name)
                 finally:
-                    send({"begun": True})  # the time of the import is no silence
+                    send({"begun": True})  # import time does not count towards the idle timeout
                 message = {"result": function(**task["arguments"], emit=emit)}
             except Exception as error:
                 traceback.print_exc()  # to the log
@@ -274,7 +276,7 @@ def run_child(handle: int, parent: int) -> None:
 
 
 class _Forgiving(io.FileIO):
-    """A log that loses lines on a full disk: what a library prints must not end its work."""
+    """A log file that ignores write errors, such as a full disk, because log output must not end the work."""
 
     def write(self, data: Any) -> int:
         try:
@@ -289,7 +291,7 @@ def _forgiving(handle: int) -> io.TextIOWrapper:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Ends this process as soon as the parent is gone: by the kernel on Linux, by watching everywhere."""
+    """Ends this process when the parent ends. On Linux the kernel does this; a thread also checks on all systems."""
     if sys.platform == "linux":
         set_death_signal = 1  # PR_SET_PDEATHSIG
         with contextlib.suppress(OSError, AttributeError):

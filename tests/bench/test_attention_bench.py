@@ -147,8 +147,8 @@ def test_a_noisy_neighbour_is_said_in_the_report(run):
     plan = AttentionPlan(is_quick=True, shapes=SHAPES[:1], batch_sizes=(64,), device="cpu")
     (findings,) = run(plan, seconds_of=seconds_of, neighbour=0.4)
     text = render_markdown(report_attention(plan, findings, "hilo-nas bench attention"))
-    assert "The machine while it timed: 12 bursty" in text
-    assert "Time again on a quiet machine" in text
+    assert "12 bursty" in text
+    assert "quiet machine" in text
 
 
 def test_files_are_named_by_their_condition_and_hold_every_row(run, tmp_path):

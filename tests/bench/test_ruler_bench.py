@@ -163,7 +163,7 @@ def test_a_machine_that_is_loud_when_it_should_be_quiet_is_told_what_to_do(run, 
     findings, _, _ = run(plan(), quiet=planted_machine(noise=0.01, neighbour=0.4))
     assert findings.summarize()[0]["bursty"] == 1.0
     assert findings.advise()
-    assert all("Time again on a quiet machine" in line for line in findings.advise())
+    assert all("quiet machine" in line for line in findings.advise())
 
 
 def test_alone_times_one_after_the_other_too(run):

@@ -366,8 +366,8 @@ def test_reading_works_in_every_format_where_nothing_can_be_written(home, capsys
             ("--proxy", "params", "--set", "proxy.confirm=2"),
             "confirm means nothing to the proxy params: no seed changes it",
         ),
-        (("--proxy", "nowhere.py:score"), "no function nowhere.py:score: there is no file nowhere.py"),
-        (("--proxy", "nowhere:score"), "no function nowhere:score: neither the current directory nor Python's path"),
+        (("--proxy", "nowhere.py:score"), "there is no file nowhere.py"),
+        (("--proxy", "nowhere:score"), "there is no module nowhere"),
     ],
 )
 def test_a_proxy_that_cannot_be_is_refused(refused, home, arguments, message):

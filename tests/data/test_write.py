@@ -216,7 +216,7 @@ def test_nothing_is_written_through_a_link_in_the_folder(images, tmp_path):
     for place in (target / "validation", target / "train" / "dogs"):
         place.rename(tmp_path / f"moved-{place.name}")
         place.symlink_to(precious)
-        with pytest.raises(StorageError, match=f"{place.name} must not be a link, because what it leads to would be"):
+        with pytest.raises(StorageError, match=f"{place.name} must not be a link"):
             write(source, target, force=True)
         place.unlink()
         place.mkdir()

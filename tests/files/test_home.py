@@ -19,7 +19,7 @@ def test_a_user_without_a_home_is_told_which_variable_names_a_folder(monkeypatch
     monkeypatch.setattr(Path, "home", refuse)
     for name in (variable, "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(StorageError, match=rf"no home folder. Name a folder in \${variable}"):
+    with pytest.raises(StorageError, match=rf"no home folder.*\${variable}"):
         folder()
     monkeypatch.setenv(variable, "/somewhere")
     assert folder() == Path("/somewhere")

@@ -54,7 +54,7 @@ def test_another_runtime_has_nothing_of_torchs_own():
     other = build_objective({"runtime": "openvino"}, "cpu", 2)
     assert build_aims(other, ["runtime=torch"]).conditions[1] == Condition(device="cpu", threads=2, fused=True)
     assert not build_aims(other, ["runtime=torch,fused=no"]).conditions[1].fused
-    with pytest.raises(UsageError, match="compile is torch's own: it must be left out with runtime openvino"):
+    with pytest.raises(UsageError, match=r"compile .* runtime openvino"):
         build_aims(objective, ["runtime=openvino,compile=yes"])
 
 

@@ -83,7 +83,7 @@ def test_scores_are_called_after_the_metric_of_the_training_or_the_proxy():
 
 def test_a_proxy_that_is_no_training_has_one_budget_and_no_rungs():
     assert build_plan(proxy="mine.py:score", source_hash="a" * 64, images=1000).budgets == (1000,)
-    with pytest.raises(UsageError, match="rungs are of a training, but the proxy is naswot"):
+    with pytest.raises(UsageError, match=r"rungs .*naswot"):
         build_plan(proxy="naswot", rungs=(100,))
 
 

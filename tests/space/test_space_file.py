@@ -102,8 +102,8 @@ def test_a_good_file_is_a_space(tmp_path):
         pytest.param(
             f"mlp_ratios: [{10**400}]", "line 9: mlp_ratios must be in (0, 64], but got 1000", id="ratio beyond floats"
         ),
-        ("depths: &x [*x]", "is not YAML: an alias must not stand inside the value that it repeats"),
-        ("depths: &x [*x, *x, *x, *x]", "is not YAML: an alias must not stand inside the value that it repeats"),
+        ("depths: &x [*x]", "is not YAML: an alias must not be inside the value that it repeats"),
+        ("depths: &x [*x, *x, *x, *x]", "is not YAML: an alias must not be inside the value that it repeats"),
         ("embed_dims: [8, 0]", "line 3: embed_dims must be a whole number of at least 1, but got 0"),
         ("head_dim: [7]", "line 5: stage 3: head_dim must divide every width, but 7 does not divide 32"),
         ("attention: [hylo]", f"line 6: attention must be one of {KINDS}, but got 'hylo'"),
@@ -196,14 +196,14 @@ def test_exactly_one_rule_for_heads_must_be_given(tmp_path):
         ("anchors: {a: {preset: {}}}", "line 10: anchor a: preset must be one of litv2_small"),
         (
             "anchors: {a: &x {preset: litv2_small, b: *x}}",
-            "is not YAML: an alias must not stand inside the value that it repeats",
+            "is not YAML: an alias must not be inside the value that it repeats",
         ),
         (
             "anchors: {a: {preset: litv2_small, depths: &x [*x, 1, 1, 1]}}",
-            "is not YAML: an alias must not stand inside the value that it repeats",
+            "is not YAML: an alias must not be inside the value that it repeats",
         ),
-        ("a: &x [*x]", "is not YAML: an alias must not stand inside the value that it repeats"),
-        ("limits: &x {params_m: *x}", "is not YAML: an alias must not stand inside the value that it repeats"),
+        ("a: &x [*x]", "is not YAML: an alias must not be inside the value that it repeats"),
+        ("limits: &x {params_m: *x}", "is not YAML: an alias must not be inside the value that it repeats"),
         pytest.param(
             f"limits: {{gmacs: {10**400}}}",
             "line 10: limit gmacs must be a number above 0, but got 1000",
@@ -338,11 +338,11 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, text, fault):
     ("text", "fault"),
     [
         pytest.param("[" * 5000 + "]" * 5000, "line 1: is not YAML: values must be nested at most 40 deep", id="deep"),
-        ("a: 2001-02-30", "is not YAML: it holds a value that cannot be read: day is out of range for month"),
-        ("a: !!int x", "is not YAML: it holds a value that cannot be read: invalid literal for int"),
-        ("a: !!bool x", "is not YAML: it holds a value that cannot be read: 'x'"),
-        ("a: !!timestamp x", "is not YAML: it holds a value that cannot be read: "),
-        pytest.param("a: " + "1" * 5000, "line 1: is not YAML: a number must have at most 1000 signs", id="long"),
+        ("a: 2001-02-30", "is not YAML: it has an invalid value: day is out of range for month"),
+        ("a: !!int x", "is not YAML: it has an invalid value: invalid literal for int"),
+        ("a: !!bool x", "is not YAML: it has an invalid value: 'x'"),
+        ("a: !!timestamp x", "is not YAML: it has an invalid value: "),
+        pytest.param("a: " + "1" * 5000, "line 1: is not YAML: a number must have at most 1000", id="long"),
     ],
 )
 def test_a_file_that_yaml_cannot_hold_is_named(tmp_path, text, fault):

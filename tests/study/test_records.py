@@ -110,7 +110,7 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
             {"state": "done"},
             "state must be one of waiting, running, timed, complete, stopped, infeasible, failed, but got 'done'",
         ),
-        ({"colour": "red"}, "colour is no known field"),
+        ({"colour": "red"}, "colour"),
         ({"subject": None}, "subject is missing"),
         ({"subject": {}}, "a subject must be either an architecture or a timm name"),
         ({"subject": {"arch": {"depths": [1, 1, 1, 1]}}}, "embed_dims is missing"),
@@ -118,7 +118,7 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
         ({"number": 4}, "the file's name must be its trial's number, but the record says 4"),
         (
             {"measurements": [{"colour": "red"}]},
-            r"measurements\[0\]\.colour is no known field: was it written by a newer version",
+            r"measurements\[0\]\.colour .* newer version",
         ),
         ({"measurements": [{"ratio": 3}]}, "condition, device, .* are missing"),
         (

@@ -118,9 +118,7 @@ def test_networks_built_in_inference_mode_can_be_fused():
 @pytest.mark.parametrize("off", [1e-2, float("nan")])
 def test_a_fused_network_with_other_outputs_is_refused(off):
     model = layers.Lying(8, off=off).eval()
-    with pytest.raises(
-        ConversionError, match=r"must give the same output, but Lying's differs by .*timing\.fused=false"
-    ):
+    with pytest.raises(ConversionError, match=r"Lying .*timing\.fused=false"):
         fuse(model, torch.randn(2, 4, 4, 8))
 
 
@@ -222,7 +220,7 @@ def test_a_steps_memory_is_the_same_after_other_steps():
 
 @pytest.mark.parametrize("condition", [{"fused": True}, {"runtime": "onnxruntime"}])
 def test_a_training_step_is_refused_in_forms_that_do_not_learn(condition):
-    with pytest.raises(UsageError, match="a training step runs in torch alone"):
+    with pytest.raises(UsageError, match="runtime, fused and cuda_graph"):
         ready({"training": MIXER}, **condition)
 
 
@@ -283,7 +281,7 @@ def test_a_replay_gives_what_the_call_gives():
 def test_a_network_that_no_graph_can_hold_is_refused_with_the_way_out():
     device = torch.device("cuda:0")
     image = torch.randn(4, device=device)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="cuda_graph must be able to hold a call"):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"timing\.cuda_graph=false"):
         capture_graph(lambda: image.sum().item(), device)
 
 
@@ -303,5 +301,5 @@ def test_what_another_runtime_runs_is_named_and_its_memory_is_not_seen():
 
 
 def test_a_file_needs_a_runtime_that_reads_it():
-    with pytest.raises(UsageError, match=r"onnx:net\.onnx needs a runtime that reads it\. Use --runtime onnxruntime"):
+    with pytest.raises(UsageError, match=r"onnx:net\.onnx .*--runtime onnxruntime"):
         ready({"onnx": "net.onnx"})

@@ -420,7 +420,7 @@ def test_a_calibration_on_a_disturbed_machine_tells_the_user_what_to_do(fake):
     assert isinstance(notice, Notice)
     assert notice.level == "warning"
     assert "other work disturbed" in notice.text
-    assert "Time again on a quiet machine" in notice.text
+    assert "quiet machine" in notice.text
 
 
 def test_a_calibration_names_the_cores_that_others_kept_busy(fake):
@@ -596,7 +596,7 @@ def test_a_name_that_timm_does_not_know_is_refused_with_those_that_are_near(shor
 
 def test_an_unequal_form_is_refused(short):
     subject = {"layer": "timing.layers:Lying", "arguments": {"dim": 8}}
-    with pytest.raises(ConversionError, match=r"Lying's differs by .* Set timing\.fused=false"):
+    with pytest.raises(ConversionError, match=r"Lying .*timing\.fused=false"):
         short.measured(subject, fused=True)
 
 

@@ -73,7 +73,7 @@ def test_running_out_of_memory_is_told_apart_and_ends_the_process(worker):
 
 
 def test_a_crash_is_an_error_with_its_last_words_and_the_next_call_works(worker):
-    with pytest.raises(WorkerDiedError, match="timing ended with exit code 7; its last words: these are my last words"):
+    with pytest.raises(WorkerDiedError, match=r"timing ended with exit code 7.*these are my last words"):
         worker.call("worker_tasks:leave", {"code": 7}, ignore)
     assert worker.call("worker_tasks:echo", {"x": 1}, ignore) == {"x": 1}
 
@@ -94,7 +94,7 @@ def test_a_kill_by_the_kernel_is_running_out_of_memory(tmp_path):
 
 def test_a_silent_worker_is_ended(tmp_path):
     with Worker("timing", tmp_path / "w.log", idle_timeout_s=1.5) as worker:
-        with pytest.raises(WorkerHungError, match=r"silent for 1\.5 s"):
+        with pytest.raises(WorkerHungError, match=r"timing .*1\.5 s"):
             worker.call("worker_tasks:hang", {"pid_file": str(tmp_path / "pid")}, ignore)
         assert wait_for(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 
@@ -118,7 +118,7 @@ def test_a_start_that_takes_for_ever_is_ended(tmp_path, modules):
     (modules / "never_imported.py").write_text("import time\ntime.sleep(600)\n")
     with (
         Worker("timing", tmp_path / "w.log", idle_timeout_s=0.1, start_up_s=0.5) as worker,
-        pytest.raises(WorkerHungError, match=r"silent for 0\.5 s"),
+        pytest.raises(WorkerHungError, match=r"timing .*0\.5 s"),
     ):
         worker.call("never_imported:work", {}, ignore)
 
@@ -133,7 +133,8 @@ def test_a_worker_that_dies_before_it_begins_is_started_again_once(tmp_path, mod
     told = []
     with Worker("timing", tmp_path / "w.log", idle_timeout_s=60) as worker:
         assert worker.call("killed_at_first:work", {}, told.append) == "done"
-        assert [event.text for event in told] == ["timing was killed by signal 9; it is started again"]
+        (notice,) = told
+        assert "timing was killed by signal 9" in notice.text
         with pytest.raises(WorkerDiedError, match="killed by signal 9"):
             worker.call("killed_always:work", {}, told.append)
     assert len(told) == 2
