@@ -1,1 +1,1 @@
-"""Architectures: what a LITv2 is, which attentions its stages may have, and its size by formula."""
+"""Architectures: the configuration of a LITv2, its kinds of attention, and its parameters and MACs by formula."""

@@ -1,12 +1,11 @@
-"""Kinds of attention: their layers' names, the knobs that they feel, and what a layer costs, without torch.
+"""Kinds of attention: layer names, the knobs that they use, and their cost by formula. Does not import torch.
 
-Parameters and multiply-adds are counted by formula. Multiply-adds (`macs`) are those of products and convolutions at
-batch 1, as in `hilo_nas.arch.cost`; softmax, normalisation, averaging and activations are left out. What a layer really
-multiplies counts: tokens that pad a map to whole windows, scores that a mask throws away, and the products in which
-clusters are found. Biases count as parameters (`qkv_bias` is True in every network here). Tests check both against the
-modules.
+Multiply-adds (`macs`) include matrix products and convolutions at batch size 1, as in `hilo_nas.arch.cost`. They
+exclude softmax, normalisation, averaging and activations. Every multiplication that a layer executes counts: padding
+tokens, scores that a mask discards, and the products that assign tokens to clusters. Biases count as parameters
+because `qkv_bias` is True in every network here. Tests compare both counts with the modules.
 
-Letters of the formulas: C channels, D head dimension, N tokens of the map, T tokens of the map padded to whole windows,
+Symbols in the formulas: C channels, D head dimension, N tokens of the map, T tokens of the map padded to whole windows,
 S tokens of a window, G windows, M tokens of a reduced map.
 """
 
@@ -36,48 +35,50 @@ __all__ = [
 ]
 
 POOLED_SIDE = 7
-"""Greatest side of the map that pooled attention averages its keys and values from, in tokens (PVTv2's)."""
+"""Maximum side of the pooled map in pooled attention, in tokens; the value of PVTv2."""
 N_CLUSTERS = 25
-"""Clusters of queries in a head of clustered attention, with as many as its paper approximates BERT."""
+"""Clusters per head in clustered attention; the paper uses this number to approximate BERT."""
 HASH_BITS = 64
-"""Bits of a query's hash in clustered attention."""
+"""Bits per query hash in clustered attention."""
 LLOYD_ITERATIONS = 10
-"""Rounds of K-means in clustered attention."""
+"""K-means iterations in clustered attention."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionKind:
-    """Declaration of one kind of attention that a stage may use; importing it imports no torch.
+    """Declaration of one kind of attention that a stage can use. The declaration does not import torch.
 
-    A package adds a kind by a file with a declaration and an entry point in the group `hilo_nas.attentions`.
+    To add a kind, a package defines a declaration and registers it as an entry point in the group
+    `hilo_nas.attentions`.
     """
 
     name: str
-    """As a space and an architecture write it."""
+    """Name in search spaces and architectures."""
     layer: str | None
-    """`module:class` of the layer, imported when a module is built; None for no attention. It takes `dim` and the knobs
-    in `uses`, and its modules give NHWC maps of the shape that they take."""
+    """Layer class as `module:class`, imported when a network is built; None for no attention. The constructor takes
+    `dim` and the knobs in `uses`. The module maps (B, H, W, C) to the same shape."""
     uses: tuple[str, ...] = ()
-    """The per-stage knobs that the layer feels, of num_heads, alpha and window_size; the others are dead there."""
+    """Per-stage knobs that the layer uses: a subset of num_heads, alpha and window_size. The layer ignores the rest."""
     params: Callable[..., int]
-    """Weights and biases of a layer, of its channels and its constructor's other arguments by name; of these it
-    ignores the ones that it does not feel."""
+    """Number of weights and biases of a layer. Called with the channels and, by name, the other constructor arguments;
+    ignores arguments that the layer does not use."""
     macs: Callable[..., int]
-    """Multiply-adds of a layer, of its channels, the height and width of the map in tokens, and the same arguments."""
+    """Number of multiply-adds of a layer. Called with the channels, the height and width of the map in tokens, and the
+    same named arguments as `params`."""
 
 
 def _windows(height: int, width: int, window_size: int) -> tuple[int, int]:
-    """Returns G and S: how many windows cover a map, and the tokens of one."""
+    """Returns G and S: the number of windows that cover a map, and the tokens per window."""
     return math.ceil(height / window_size) * math.ceil(width / window_size), window_size**2
 
 
 def _linear(inputs: int, outputs: int) -> int:
-    """Weights and biases of a projection."""
+    """Returns the number of weights and biases of a linear layer."""
     return (inputs + 1) * outputs
 
 
 def _four_projections(C: int, **_: Any) -> int:
-    """Queries, keys, values and output."""
+    """Returns the number of parameters of the query, key, value and output projections."""
     return 4 * _linear(C, C)
 
 
@@ -85,12 +86,12 @@ def _four_projections(C: int, **_: Any) -> int:
 
 
 def lofi_heads(num_heads: int, alpha: float, window_size: int) -> int:
-    """Heads that HiLo gives to Lo-Fi: `int(num_heads * alpha)`, or all of them for a window of 1 (plain attention)."""
+    """Returns the number of Lo-Fi heads: `int(num_heads * alpha)`, or all heads if `window_size` is 1."""
     return num_heads if window_size == 1 else int(num_heads * alpha)
 
 
 def _split(C: int, num_heads: int, window_size: int, alpha: float) -> tuple[int, int]:
-    """Channels of Hi-Fi and of Lo-Fi."""
+    """Returns the channels of Hi-Fi and of Lo-Fi."""
     lofi_dim = lofi_heads(num_heads, alpha, window_size) * (C // num_heads)
     return C - lofi_dim, lofi_dim
 
@@ -108,7 +109,7 @@ def _hilo_macs(C: int, height: int, width: int, num_heads: int, window_size: int
     return hifi + lofi
 
 
-# The others, in the order of their files in `hilo_nas.models.attentions`.
+# Other kinds, in the order of their files in `hilo_nas.models.attentions`.
 
 
 def _msa_macs(C: int, height: int, width: int, **_: Any) -> int:
@@ -117,7 +118,7 @@ def _msa_macs(C: int, height: int, width: int, **_: Any) -> int:
 
 
 def _reduced_macs(C: int, N: int, M: int) -> int:
-    """Queries of N tokens, keys and values of M, attention between them and the output."""
+    """Returns the MACs of attention from N queries to M keys and values, with all four projections."""
     return 2 * N * C**2 + 2 * M * C**2 + 2 * N * M * C
 
 
@@ -147,7 +148,10 @@ def _linformer_params(C: int, tokens: int, rank: int, **_: Any) -> int:
 
 def _linformer_macs(C: int, height: int, width: int, tokens: int, rank: int, **_: Any) -> int:
     if tokens != height * width:
-        raise UsageError(f"a linformer for {tokens} tokens takes maps of as many, but got {height} x {width}")
+        raise UsageError(
+            f"the map of a linformer layer must have {tokens} tokens, but got {height} x {width}. "
+            f"Use tokens={height * width}."
+        )
     return _reduced_macs(C, tokens, rank) + 2 * rank * tokens * C
 
 
@@ -188,7 +192,7 @@ def _xca_macs(C: int, height: int, width: int, num_heads: int, **_: Any) -> int:
 
 
 def elfatt_global_heads(num_heads: int) -> int:
-    """Heads of ELFATT that attend linearly over the whole map: half of them, rounded down; the others are local."""
+    """Returns the number of global (linear) heads of ELFATT: half of all heads, rounded down. The rest are local."""
     return num_heads // 2
 
 
@@ -200,9 +204,9 @@ def _elfatt_macs(C: int, height: int, width: int, num_heads: int, window_size: i
     N, D = height * width, C // num_heads
     G, S = _windows(height, width, window_size)
     global_dim = elfatt_global_heads(num_heads) * D
-    of_global = N * global_dim * (3 * C + 2 * D + 9)
-    of_local = G * S * (C - global_dim) * (3 * C + 2 * S + 9)
-    return of_global + of_local + N * C**2
+    global_macs = N * global_dim * (3 * C + 2 * D + 9)
+    local_macs = G * S * (C - global_dim) * (3 * C + 2 * S + 9)
+    return global_macs + local_macs + N * C**2
 
 
 def _clustered_macs(C: int, height: int, width: int, num_heads: int, n_clusters: int = N_CLUSTERS, **_: Any) -> int:
@@ -211,12 +215,12 @@ def _clustered_macs(C: int, height: int, width: int, num_heads: int, n_clusters:
     hashing = N * C * HASH_BITS
     distances = LLOYD_ITERATIONS * num_heads * N * K * HASH_BITS
     centres = (LLOYD_ITERATIONS - 1) * num_heads * N * K * HASH_BITS
-    attention = N * K * C + 2 * N * K * C  # the means of the queries, then what they attend to
+    attention = N * K * C + 2 * N * K * C  # mean query per cluster, then attention of the means
     return 4 * N * C**2 + hashing + distances + centres + attention
 
 
 _LAYERS = "hilo_nas.models.attentions"
-_OWN = (
+_BUILTIN_KINDS = (
     AttentionKind(
         name="none",
         layer=None,
@@ -301,8 +305,8 @@ _OWN = (
         macs=_clustered_macs,
     ),
 )
-ATTENTION_KINDS = {kind.name: kind for kind in _OWN}
-"""Those of this package, by name; a new kind is one entry."""
+ATTENTION_KINDS = {kind.name: kind for kind in _BUILTIN_KINDS}
+"""Kinds of attention of this package, by name."""
 LINFORMER = AttentionKind(
     name="linformer",
     layer=f"{_LAYERS}.reduced:Linformer",
@@ -310,30 +314,30 @@ LINFORMER = AttentionKind(
     params=_linformer_params,
     macs=_linformer_macs,
 )
-"""A layer for comparisons alone: it takes maps of one size, so that no stage may use it."""
+"""Linformer, for comparisons only. Stages cannot use it because a layer is built for one map size."""
 _GROUP = "hilo_nas.attentions"
-"""Entry points under which other packages declare theirs: `NAME = "module:DECLARATION"`."""
+"""Entry point group for kinds of other packages: `NAME = "module:DECLARATION"`."""
 
 
 def attention_names() -> tuple[str, ...]:
-    """Returns the names of all kinds; those of installed packages come last."""
+    """Returns the names of all kinds; kinds of other installed packages come last."""
     return tuple(dict.fromkeys((*ATTENTION_KINDS, *installed_names(_GROUP))))
 
 
 def find_attention(name: str) -> AttentionKind | None:
-    """Returns the kind of a name; None where there is none.
+    """Returns the kind with this name, or None if the name is unknown.
 
     Raises:
-        UsageError: An installed package declares something else under that name.
+        UsageError: An installed package registers an object of another type under this name.
     """
     return ATTENTION_KINDS.get(name) or find_installed(_GROUP, name, AttentionKind)
 
 
 def attention_named(name: str) -> AttentionKind:
-    """Returns what `find_attention` finds.
+    """Returns the kind with this name.
 
     Raises:
-        ArchError: There is none; names those that are known.
+        ArchError: The name is unknown. The message lists the known names.
     """
     found = find_attention(name)
     if found is None:

@@ -1,7 +1,7 @@
-"""Architectures as plain values: what a LITv2 network is, apart from its weights and any image size.
+"""Architectures: configurations of LITv2 networks, without weights and image size.
 
-The design is LITv2's (arXiv 2205.13213): four stages, a patch embedding before the first and deformable token merging
-between them. Stages differ in width, depth and attention; see `hilo_nas.models.litv2` for the module.
+The design follows LITv2 (arXiv 2205.13213): four stages, a patch embedding before the first stage, and deformable token
+merging between stages. Width, depth and attention can differ per stage. `hilo_nas.models.litv2` builds the module.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ __all__ = [
 
 N_STAGES = 4
 PER_STAGE = ("embed_dims", "depths", "num_heads", "attention", "alpha", "window_size", "mlp_ratios")
-"""The knobs that have one value per stage."""
+"""Knobs with one value per stage."""
 MOST_BLOCKS = 1000
-"""Depth that no stage exceeds: the deepest LITv2 has 18 blocks in a stage, and a network is built block by block."""
-_GREATEST = 10**7
-"""What no other whole number exceeds; beyond, sizes are no longer numbers that torch takes."""
-_MOST_SHOWN = 80
-"""Characters of a wrong value in a message."""
+"""Maximum number of blocks per stage. The deepest LITv2 has 18; build time grows with the number of blocks."""
+_MAX_VALUE = 10**7
+"""Maximum of all other integers. torch does not accept tensor sizes far above it."""
+_MAX_SHOWN = 80
+"""Maximum number of characters of an invalid value in a message."""
 
 
-_DEAD = {"num_heads": 1, "alpha": 0.0, "window_size": 1}
-"""The value that stands for a knob which the network does not feel."""
+_UNUSED_VALUES = {"num_heads": 1, "alpha": 0.0, "window_size": 1}
+"""Canonical value of each knob when the attention layer does not use it."""
 
 
 def _canonical_alpha(num_heads: int, alpha: float, window_size: int) -> float:
     lofi = lofi_heads(num_heads, alpha, window_size)
     if lofi in (0, num_heads):
         return float(lofi > 0)
-    # Half a head above the edge, so that int(num_heads * alpha) cannot slip by a rounding error.
+    # Add half a head, so that a rounding error cannot change int(num_heads * alpha).
     return (lofi + 0.5) / num_heads
 
 
@@ -60,9 +60,13 @@ def _canonical_mlp_ratio(embed_dim: int, mlp_ratio: float) -> float:
 
 
 def canonical_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the one spelling of a stage, given its value of each knob of `PER_STAGE`."""
+    """Returns the canonical form of a stage.
+
+    Args:
+        stage: Value of each knob in `PER_STAGE`.
+    """
     uses = attention_named(stage["attention"]).uses
-    canonical = {name: stage[name] if name in uses else _DEAD.get(name, stage[name]) for name in PER_STAGE}
+    canonical = {name: stage[name] if name in uses else _UNUSED_VALUES.get(name, stage[name]) for name in PER_STAGE}
     if "alpha" in uses:
         canonical["alpha"] = _canonical_alpha(stage["num_heads"], stage["alpha"], stage["window_size"])
     canonical["mlp_ratios"] = _canonical_mlp_ratio(stage["embed_dims"], stage["mlp_ratios"])
@@ -71,28 +75,29 @@ def canonical_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArchConfig:
-    """A LITv2 architecture; seven knobs with four values each, one per stage, and the patch size.
+    """A LITv2 architecture: seven knobs with one value per stage, and the patch size.
 
     Raises:
-        ArchError: With every fault of the values given.
+        ArchError: A value is invalid. The message lists all invalid values.
     """
 
     embed_dims: tuple[int, ...]
-    """Channels of each stage; LITv2 doubles them from stage to stage, any widths are allowed."""
+    """Channels per stage. Any widths are allowed; the original LITv2 doubles them from stage to stage."""
     depths: tuple[int, ...]
-    """Blocks of each stage, at least 1."""
+    """Blocks per stage, at least 1."""
     num_heads: tuple[int, ...]
-    """Attention heads of each stage; must divide the stage's width where it has attention."""
+    """Attention heads per stage. Must divide the stage's width if the attention layer uses heads."""
     attention: tuple[str, ...] = ("none", "none", "hilo", "hilo")
-    """Kind of attention of each stage, a name of `attention_names`."""
+    """Kind of attention per stage, one of `attention_names()`."""
     alpha: tuple[float, ...] = (0.9, 0.9, 0.9, 0.9)
-    """Share of HiLo's heads given to Lo-Fi, in [0, 1]; `int(num_heads * alpha)` heads."""
+    """Fraction of HiLo's heads that Lo-Fi gets, in [0, 1]: `int(num_heads * alpha)` heads."""
     window_size: tuple[int, ...] = (2, 2, 2, 1)
-    """Side of HiLo's window, in tokens of the stage's map, where 1 is plain attention; other kinds' window or ratio."""
+    """Side of the HiLo window in tokens of the stage's map; 1 means plain attention. Window side or reduction ratio of
+    other kinds."""
     mlp_ratios: tuple[float, ...] = (4.0, 4.0, 4.0, 4.0)
-    """Hidden width of the ConvFFN over the stage's width."""
+    """Hidden width of the ConvFFN divided by the stage's width."""
     patch_size: int = 4
-    """Side of a patch in pixels; the network's total stride is eight times it."""
+    """Side of a patch in pixels. The network's total stride is 8 * patch_size."""
 
     def __post_init__(self) -> None:
         faults = self._normalise()
@@ -102,7 +107,7 @@ class ArchConfig:
             raise ArchError("\n".join(faults))
 
     def _normalise(self) -> list[str]:
-        """Turns lists into tuples and whole numbers into the field's type; returns what cannot be turned."""
+        """Converts lists to tuples and numbers to the field's type; returns a message per value that fails."""
         faults = []
         for name in PER_STAGE:
             value = getattr(self, name)
@@ -119,12 +124,12 @@ class ArchConfig:
             for stage, item in enumerate(values):
                 if type(item) is want:
                     continue
-                values[stage] = _as(want, item)
+                values[stage] = _convert(want, item)
                 if values[stage] is None:
                     kind = {int: "a whole number", float: "a number", str: "a name"}[want]
                     faults.append(f"stage {stage + 1}: {name} must be {kind}, but got {_shown(item)}")
             object.__setattr__(self, name, tuple(values))
-        patch_size = _as(int, self.patch_size)
+        patch_size = _convert(int, self.patch_size)
         if patch_size is None:
             faults.append(f"patch_size must be a whole number, but got {_shown(self.patch_size)}")
         else:
@@ -132,8 +137,8 @@ class ArchConfig:
         return faults
 
     def _faults(self) -> list[str]:
-        faults = self._too_great()
-        if faults:  # the laws below divide and multiply
+        faults = self._check_maxima()
+        if faults:  # the checks below divide and multiply these values
             return faults
         if self.patch_size < 1:
             faults.append(f"patch_size must be at least 1, but got {self.patch_size}")
@@ -166,12 +171,12 @@ class ArchConfig:
                 faults.append(f"{at}mlp_ratios must give a hidden width of at least 1, but got {self.mlp_ratios[i]}")
         return faults
 
-    def _too_great(self) -> list[str]:
+    def _check_maxima(self) -> list[str]:
         faults = []
-        if self.patch_size > _GREATEST:
-            faults.append(f"patch_size must be at most {_GREATEST:,}, but got {_shown(self.patch_size)}")
+        if self.patch_size > _MAX_VALUE:
+            faults.append(f"patch_size must be at most {_MAX_VALUE:,}, but got {_shown(self.patch_size)}")
         for name in ("embed_dims", "depths", "num_heads", "window_size"):
-            most = MOST_BLOCKS if name == "depths" else _GREATEST
+            most = MOST_BLOCKS if name == "depths" else _MAX_VALUE
             faults += [
                 f"stage {stage + 1}: {name} must be at most {most:,}, but got {_shown(value)}"
                 for stage, value in enumerate(getattr(self, name))
@@ -181,19 +186,19 @@ class ArchConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels per token of the last stage, along one side: the smallest image side that the network takes."""
+        """Total stride: pixels per token of the last stage, along one side. Also the minimum side of an image."""
         return self.patch_size << (N_STAGES - 1)
 
     def canonical(self) -> ArchConfig:
-        """Returns the one spelling of this network: knobs that it does not feel are set to a fixed value.
+        """Returns the canonical form of the architecture. Equal canonical forms build the same modules.
 
-        Two architectures with the same canonical form build the same modules; alpha folds to the head split that it
-        gives, an mlp ratio to the hidden width that it gives.
+        Knobs that a layer does not use get a fixed value. All values of alpha with the same number of Lo-Fi heads
+        become one value, and so do all MLP ratios with the same hidden width.
         """
         return ArchConfig(**self._canonical_fields())
 
     def key(self) -> str:
-        """Returns a stable hash of the canonical form, 12 hexadecimal digits; equal keys are the same network."""
+        """Returns a stable hash of the canonical form: 12 hexadecimal digits. Equal keys mean the same network."""
         text = json.dumps(self._canonical_fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -203,16 +208,16 @@ class ArchConfig:
         return {**fields, "patch_size": self.patch_size}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain lists and numbers, fit for JSON and YAML and for keyword arguments."""
+        """Returns the fields as plain lists and numbers, for JSON, YAML and keyword arguments."""
         fields = {name: list(getattr(self, name)) for name in PER_STAGE}
         return {**fields, "patch_size": self.patch_size}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ArchConfig:
-        """Builds the architecture that `to_dict` described.
+        """Returns the architecture with the fields from `to_dict`.
 
         Raises:
-            ArchError: An unknown field, a missing one, or a value that breaks a law.
+            ArchError: A field is unknown, missing or invalid.
         """
         known = {field.name: field for field in dataclasses.fields(cls)}
         faults = [
@@ -229,12 +234,12 @@ class ArchConfig:
 
 
 def load_arch(path: Path) -> ArchConfig:
-    """Returns the architecture of a YAML file, as `hilo-nas export` writes arch.yaml.
+    """Returns the architecture in a YAML file, such as the arch.yaml that `hilo-nas export` writes.
 
     Raises:
-        NotFoundError: There is no such file.
+        NotFoundError: The file does not exist.
         StorageError: The file cannot be read.
-        UsageError: The file is no YAML, or holds no architecture.
+        UsageError: The file is not YAML, or it does not contain an architecture.
     """
     try:
         fields = load_yaml(path)
@@ -256,16 +261,16 @@ def load_arch(path: Path) -> ArchConfig:
 
 
 def _shown(value: Any) -> str:
-    """Returns a value as a message shows it, cut where it is long."""
+    """Returns the representation of a value for a message, truncated if long."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no numbers of more than 4300 digits
+    except ValueError:  # Python does not convert integers of more than 4300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def _as(want: type, value: Any) -> Any:
-    """Returns the value as `want`, or None where that would change it."""
+def _convert(want: type, value: Any) -> Any:
+    """Returns the value converted to the type `want`, or None if the conversion would change it."""
     if isinstance(value, bool) or value is None:
         return None
     if want is str:
@@ -273,8 +278,8 @@ def _as(want: type, value: Any) -> Any:
     if isinstance(value, str):
         return None
     try:
-        turned = want(value)
-        return turned if turned == value else None
+        converted = want(value)
+        return converted if converted == value else None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -284,11 +289,11 @@ PRESETS: dict[str, ArchConfig] = {
     "litv2_medium": ArchConfig(embed_dims=(96, 192, 384, 768), depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
     "litv2_base": ArchConfig(embed_dims=(128, 256, 512, 1024), depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
 }
-"""The paper's LITv2-S, -M and -B (alpha 0.9; windows 2 and 1 in stages 3 and 4)."""
+"""LITv2-S, -M and -B of the paper: alpha 0.9, window size 2 in stage 3 and 1 in stage 4."""
 
 
 def describe_arch(arch: ArchConfig) -> str:
-    """Returns an architecture in one line: widths, depths, and per stage with attention its kind and its knobs."""
+    """Returns a one-line summary: patch size, widths, depths, MLP ratios, and attention per stage."""
     arch = arch.canonical()
     stages = []
     for i, kind in enumerate(arch.attention):

@@ -1,9 +1,9 @@
-"""Parameters and multiply-adds of an architecture, by formula and without torch.
+"""Parameters and multiply-adds of an architecture, by formula. Does not import torch.
 
-Multiply-adds (`macs`) are those of products and convolutions, the offset convolutions included, at batch 1; softmax,
-normalisation, activations and the deformable convolution's interpolation are left out. At 224 pixels this gives 3.724,
-7.463 and 13.172 G for LITv2-S, -M and -B. Kinds of attention bring their own formulas (`hilo_nas.arch.attentions`).
-Tests check both counts against the module itself.
+Multiply-adds (`macs`) include matrix products and convolutions at batch size 1, also the offset convolutions of token
+merging. They exclude softmax, normalisation, activations and the interpolation of the deformable convolution. At 224
+pixels, LITv2-S, -M and -B have 3.724, 7.463 and 13.172 G. Each kind of attention defines its own formulas in
+`hilo_nas.arch.attentions`. Tests compare both counts with the module.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ __all__ = ["PARTS", "NetworkCost", "count_cost", "count_macs", "count_params", "
 
 _IN_CHANS = 3
 _OFFSET_CHANNELS = 8
-"""Two coordinates for each of the four taps of a 2 x 2 deformable convolution."""
+"""Offset channels of a 2 x 2 deformable convolution: two coordinates for each of four sampling points."""
 
 
 def map_sizes(arch: ArchConfig, height: int, width: int | None = None) -> tuple[tuple[int, int], ...]:
-    """Returns each stage's map as (height, width) in tokens; sides are padded to the patch, then halved rounding down.
+    """Returns the map size of each stage as (height, width) in tokens.
+
+    The image is padded to whole patches. Each later stage halves both sides, rounded down.
 
     Args:
         arch: The architecture.
         height: Image height in pixels.
-        width: Image width in pixels; the height if left out.
+        width: Image width in pixels. Defaults to the height.
 
     Raises:
         UsageError: The image is smaller than the network's total stride.
@@ -46,7 +48,7 @@ def map_sizes(arch: ArchConfig, height: int, width: int | None = None) -> tuple[
 
 
 def _knobs(arch: ArchConfig, stage: int) -> dict[str, Any]:
-    """What a stage's attention layer may feel."""
+    """Returns the knobs of a stage that its attention layer can use."""
     return {name: getattr(arch, name)[stage] for name in ("num_heads", "window_size", "alpha")}
 
 
@@ -55,14 +57,14 @@ def _hidden_dims(arch: ArchConfig) -> Iterator[int]:
 
 
 def count_params(arch: ArchConfig, *, num_classes: int = 1000, in_chans: int = _IN_CHANS) -> int:
-    """Returns the number of trainable parameters, classifier included."""
+    """Returns the number of trainable parameters, including the classifier."""
     return sum(_part_params(arch, num_classes, in_chans))
 
 
 def count_macs(
     arch: ArchConfig, img_size: int, width: int | None = None, *, num_classes: int = 1000, in_chans: int = _IN_CHANS
 ) -> int:
-    """Returns the multiply-adds for one image of `img_size` x `width` pixels (square if `width` is left out).
+    """Returns the multiply-adds for one image of `img_size` x `width` pixels. `width` defaults to `img_size`.
 
     Raises:
         UsageError: The image is smaller than the network's total stride.
@@ -71,7 +73,7 @@ def count_macs(
 
 
 def _part_params(arch: ArchConfig, num_classes: int, in_chans: int) -> list[int]:
-    """Of the patch embedding, of each stage with the merging that it begins with, and of the head."""
+    """Returns the parameters of each part in `PARTS`."""
     dims = arch.embed_dims
     stages = []
     for i, hidden in enumerate(_hidden_dims(arch)):
@@ -91,7 +93,7 @@ def _part_params(arch: ArchConfig, num_classes: int, in_chans: int) -> list[int]
 
 
 def _part_macs(arch: ArchConfig, sizes: Sequence[tuple[int, int]], num_classes: int, in_chans: int) -> list[int]:
-    """As `_part_params`, for one image whose stages have maps of these sizes."""
+    """Returns the multiply-adds of each part in `PARTS` for one image; `sizes` are the map sizes of the stages."""
     dims = arch.embed_dims
     stages = []
     for i, hidden in enumerate(_hidden_dims(arch)):
@@ -105,20 +107,20 @@ def _part_macs(arch: ArchConfig, sizes: Sequence[tuple[int, int]], num_classes: 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkCost:
-    """What formulas tell of a network, or of a part of one."""
+    """Parameters and multiply-adds of a network or of a part of it."""
 
     parameters: int
-    """Trainable parameters, classifier included."""
+    """Number of trainable parameters, including the classifier."""
     macs: int
-    """Multiply-adds for one image."""
+    """Number of multiply-adds for one image."""
 
 
 PARTS = ("patches", *(f"stage {i + 1}" for i in range(N_STAGES)), "head")
-"""What a network consists of, in order; a stage begins with the merging that halves the map."""
+"""Parts of a network, in order. Stages 2 to 4 include the token merging before their blocks."""
 
 
 def count_parts(arch: ArchConfig, img_size: int, *, num_classes: int = 1000) -> dict[str, NetworkCost]:
-    """Returns both counts for each of `PARTS`; together they are the whole network's.
+    """Returns parameters and multiply-adds for each part in `PARTS`. The parts sum to the counts of the network.
 
     Raises:
         UsageError: The image is smaller than the network's total stride.
@@ -133,7 +135,7 @@ def count_parts(arch: ArchConfig, img_size: int, *, num_classes: int = 1000) -> 
 
 
 def count_cost(arch: ArchConfig, img_size: int, *, num_classes: int = 1000) -> NetworkCost:
-    """Returns both counts for square images of `img_size` pixels.
+    """Returns parameters and multiply-adds of a network, for square images of `img_size` pixels.
 
     Raises:
         UsageError: The image is smaller than the network's total stride.

@@ -1,4 +1,7 @@
-"""Networks as torch modules. Importing this package registers LITv2 with timm (`device_modules: [hilo_nas.models]`)."""
+"""Networks as torch modules.
+
+Importing this package registers LITv2 with timm. For timm's train.py, set `device_modules: [hilo_nas.models]`.
+"""
 
 from __future__ import annotations
 

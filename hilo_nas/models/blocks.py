@@ -1,9 +1,9 @@
-"""The parts of a LITv2: patch embedding, ConvFFN, block, stage, and what timm asks of a network of stages.
+"""Building blocks of a LITv2: patch embedding, ConvFFN, block, stage, and a base class with timm's model methods.
 
-Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213). Behaviour: the dense-prediction backbone of
-github ziplab/LITv2 (Apache-2.0).
-Own changes: blocks work on NHWC maps, stages take and give NCHW maps; a stage begins with its token merging; one block
-for stages with and without attention; the attention layer is looked up in `hilo_nas.arch.attentions`.
+Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213).
+Behaviour: matches the dense-prediction backbone of github ziplab/LITv2 (Apache-2.0).
+Differences: Blocks use NHWC maps; stages take and return NCHW maps. A stage starts with its token merging. One block
+class serves stages with and without attention. `hilo_nas.arch.attentions` selects the attention layer.
 
 Shape suffixes: B batch, C channels, H W map.
 """
@@ -28,21 +28,21 @@ from hilo_nas.models.dtm import DTM
 __all__ = ["NORM_EPS", "Block", "ConvFFN", "PatchEmbed", "Stage", "StagedNetwork", "jit_ignore", "pad_image"]
 
 NORM_EPS = 1e-5
-"""What LayerNorm adds to the variance, everywhere in the network."""
+"""Epsilon of all LayerNorms in the network."""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 jit_ignore: Callable[[_Method], _Method] = torch.jit.ignore
-"""Keeps a method out of TorchScript, as timm does; torch's own decorator has no types."""
+"""Typed version of `torch.jit.ignore`, which excludes a method from TorchScript."""
 
 
 class PatchEmbed(nn.Module):
-    """Cuts an image into patches and projects each.
+    """Patch embedding: a linear projection of each image patch, then LayerNorm.
 
     Args:
-        patch_size: Side of a patch, in pixels.
+        patch_size: Side of a patch in pixels.
         in_chans: Channels of the image.
         embed_dim: Channels of the map.
-        min_size: The smallest side of an image that the whole network can halve down to a token.
+        min_size: Minimum side of an image in pixels; the total stride of the network.
     """
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int, min_size: int) -> None:
@@ -53,10 +53,12 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns a map of shape (B, embed_dim, H / patch, W / patch), rounded up: the image is padded with zeros.
+        """Returns the embedded patches, shape (B, embed_dim, ceil(H / patch_size), ceil(W / patch_size)).
+
+        Pads the image with zeros to whole patches.
 
         Raises:
-            UsageError: The image is smaller than the network's stride.
+            UsageError: The image is smaller than `min_size`.
         """
         x_BCHW = pad_image(x_BCHW, self.patch_size, self.min_size)
         y_BHWC: Tensor = self.norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
@@ -64,7 +66,7 @@ class PatchEmbed(nn.Module):
 
 
 def pad_image(x_BCHW: Tensor, patch_size: int, min_size: int) -> Tensor:
-    """Returns an image of whole patches: padded at the bottom and right with zeros where it has to be.
+    """Returns the image padded with zeros at the bottom and right to whole patches.
 
     Raises:
         UsageError: The image has a side below `min_size` pixels.
@@ -80,9 +82,9 @@ def pad_image(x_BCHW: Tensor, patch_size: int, min_size: int) -> Tensor:
 
 
 class ConvFFN(nn.Module):
-    """A two-layer perceptron on every token, with a 3x3 depthwise convolution between the layers.
+    """Two-layer MLP on every token, with a 3x3 depthwise convolution between the layers.
 
-    The convolution's zero padding is the network's only source of position.
+    The zero padding of the convolution is the only positional information in the network.
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
@@ -95,12 +97,12 @@ class ConvFFN(nn.Module):
         nn.init.zeros_(self.dwconv.bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the shape given, (B, H, W, C)."""
+        """Returns a map of the same shape as the input, (B, H, W, C)."""
         x_BHWC = self.fc1(x_BHWC)
         if self.training and x_BHWC.is_cpu and x_BHWC.shape[1] <= 2:
-            # The same, padded by hand: for maps of one or two rows, forward and backward took a quarter to a half of
-            # the time, in bfloat16 a twentieth, and a step at 32 px up to a tenth less. Seen on AMD EPYC (Zen 4) with
-            # torch 2.15; it may change.
+            # Explicit padding gives the same result faster for maps of one or two rows. Forward and backward take 25 to
+            # 50 % of the time (5 % in bfloat16); a training step at 32 px takes up to 10 % less. Measured on AMD EPYC
+            # (Zen 4) with torch 2.15; other versions can differ.
             padded_BCHW = F.pad(x_BHWC, (0, 0, 1, 1, 1, 1)).permute(0, 3, 1, 2)
             x_BCHW = F.conv2d(padded_BCHW, self.dwconv.weight, self.dwconv.bias, groups=self.dwconv.groups)
         else:
@@ -110,13 +112,13 @@ class ConvFFN(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block: attention where the stage has any, then the ConvFFN, each with a pre-norm and a skip.
+    """Transformer block: optional attention, then ConvFFN, each with pre-norm and a residual connection.
 
     Args:
         dim: Channels of the map.
-        attn: The attention layer, (B, H, W, C) to the same; None for a block without attention.
-        mlp_ratio: Hidden width of the ConvFFN over `dim`.
-        drop_path: Probability that a sample skips a branch in training.
+        attn: Attention layer that maps (B, H, W, C) to the same shape; None for a block without attention.
+        mlp_ratio: Hidden width of the ConvFFN divided by `dim`.
+        drop_path: Probability that a sample skips a residual branch in training.
     """
 
     def __init__(self, dim: int, attn: nn.Module | None, mlp_ratio: float, drop_path: float) -> None:
@@ -130,7 +132,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the shape given, (B, H, W, C)."""
+        """Returns a map of the same shape as the input, (B, H, W, C)."""
         if self.has_attn:
             x_BHWC = x_BHWC + self.drop_path(self.attn(self.norm1(x_BHWC)))
         y_BHWC: Tensor = x_BHWC + self.drop_path(self.mlp(self.norm2(x_BHWC)))
@@ -138,12 +140,12 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """One stage of a LITv2: token merging (not in the first), then the blocks.
+    """Stage of a LITv2: token merging (except in the first stage), then blocks.
 
     Args:
-        arch: The whole architecture.
-        index: Which of its stages this is, from 0.
-        drop_path: Stochastic depth of each block.
+        arch: Architecture of the whole network.
+        index: Index of the stage, from 0.
+        drop_path: Stochastic depth rate of each block.
     """
 
     def __init__(self, arch: ArchConfig, index: int, drop_path: Sequence[float]) -> None:
@@ -157,37 +159,37 @@ class Stage(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns the stage's features, shape (B, embed_dims[index], H // 2, W // 2); the first stage keeps H and W."""
         x_BCHW = self.downsample(x_BCHW)
-        # Contiguous: else the norms of every block copy the map. Seen 4 % faster for LITv2-S on a CPU with torch 2.15;
-        # it may change.
+        # Without `contiguous`, the norms of every block copy the map. LITv2-S is 4 % faster with it, measured on a CPU
+        # with torch 2.15; other versions can differ.
         x_BHWC = x_BCHW.permute(0, 2, 3, 1).contiguous()
         y_BHWC: Tensor = checkpoint_seq(self.blocks, x_BHWC) if self.grad_checkpointing else self.blocks(x_BHWC)
         return y_BHWC.permute(0, 3, 1, 2)
 
 
 class StagedNetwork(nn.Module):
-    """A network of stages named `layers`, as timm's training scripts treat it."""
+    """Base class with the methods that timm's training scripts call, for networks with stages in `layers`."""
 
     @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trades time for memory in training: blocks are computed again for the backward pass."""
+        """Enables or disables gradient checkpointing of the blocks."""
         for module in self.modules():
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Returns the patterns by which timm groups parameters: by stage where `coarse`, else by block."""
+        """Returns the patterns by which timm groups parameters: per stage if `coarse`, otherwise per block."""
         by_block = [(r"^layers\.(\d+)\.downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
         return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else by_block}
 
     @jit_ignore
     def no_weight_decay(self) -> set[str]:
-        """Returns the names of parameters that timm must not decay, besides those of one axis: none."""
+        """Returns an empty set: timm already excludes all one-dimensional parameters from weight decay."""
         return set()
 
 
 def _build_attention(arch: ArchConfig, index: int) -> nn.Module | None:
-    """Builds the attention layer of one stage of its kind; None for a stage without attention."""
+    """Returns the attention layer of a stage, or None for a stage without attention."""
     kind = attention_named(arch.attention[index])
     if kind.layer is None:
         return None

@@ -1,8 +1,10 @@
-"""Deformable token merging (DTM): halves a map with a 2x2 deformable convolution that learns where to look.
+"""Deformable token merging (DTM): halves a map with a 2x2 deformable convolution.
 
-Paper: "Less is More: Pay Less Attention in Vision Transformers" (arXiv 2105.14217), section 3.3, kept by LITv2
-(arXiv 2205.13213). Behaviour: `DTM` and `DeformConv2dPack` of github ziplab/LITv2 (Apache-2.0).
-Own changes: a weighted gather and one product instead of a compiled extension, in every precision; any output width.
+Paper: "Less is More: Pay Less Attention in Vision Transformers" (arXiv 2105.14217), section 3.3. LITv2 uses it too
+(arXiv 2205.13213).
+Behaviour: matches `DTM` and `DeformConv2dPack` of github ziplab/LITv2 (Apache-2.0).
+Differences: A weighted gather and one matrix product replace the compiled extension. Runs in every precision and
+supports any output width.
 
 Shape suffixes: B batch, C channels, H W map, O output channels, P points: four per output pixel, K corners: four per
 point.
@@ -20,34 +22,35 @@ __all__ = ["DTM", "DeformConv", "deformable_columns"]
 
 
 def deformable_columns(x_BHWC: Tensor, offset_BCHW: Tensor) -> Tensor:
-    """Returns what a 2x2 deformable convolution of stride 2 sees, as rows for one product with its weights.
+    """Returns the sampled inputs of a 2x2 deformable convolution of stride 2, ready for one product with its weight.
 
-    Gradients reach the map and the offsets, and are torchvision's. Points are found and weighted in float32 or better,
-    whatever the precision of the map. For the backward pass the map is kept (in float32, if it has less), and some 100
+    Gradients with respect to the map and the offsets match torchvision. Sampling positions and weights are computed in
+    float32 or higher for maps of any precision. The backward pass keeps the map (at least in float32) and about 100
     bytes per point.
 
     Args:
-        x_BHWC: The map.
-        offset_BCHW: As `sampling_points` takes it.
+        x_BHWC: Map to sample.
+        offset_BCHW: Offsets in the layout of `sampling_points`.
 
     Returns:
-        Shape (B, H // 2, W // 2, 4 * C), in the dtype of the map: the four points of the window, row by row.
+        Samples of shape (B, H // 2, W // 2, 4 * C) in the dtype of the map: the four points of the window, row by row.
     """
     B, H, W, C = x_BHWC.shape
     index_PK, weight_PK = sampling_points(offset_BCHW, H, W)
     dtype = torch.promote_types(x_BHWC.dtype, weight_PK.dtype)
     rows = x_BHWC.reshape(-1, C).to(dtype)
-    # A point is a bag of four weighted rows. With the product and the backward pass, this was 4 to 10 times as fast as
-    # torchvision's operator, and up to twice as fast as indexing and summing, on AMD EPYC (Zen 4) with torch 2.15; it
-    # may change.
+    # Each point is a weighted sum ("bag") of four rows. Including the product and the backward pass, this is 4 to 10
+    # times as fast as torchvision's operator, and up to twice as fast as indexing and summing. Measured on AMD EPYC
+    # (Zen 4) with torch 2.15; other versions can differ.
     columns_PC = F.embedding_bag(index_PK, rows, mode="sum", per_sample_weights=weight_PK.to(dtype))
     return columns_PC.to(x_BHWC.dtype).reshape(B, H // 2, W // 2, 4 * C)
 
 
 class DeformConv(nn.Conv2d):
-    """A 2x2 convolution of stride 2 whose sampling points move by learned offsets (deformable convolution v1).
+    """Deformable convolution (v1) with kernel size 2 and stride 2: learned offsets move its sampling points.
 
-    The offsets come from an ordinary convolution of the same shape, zero at first, when this is a plain convolution.
+    A plain convolution of the same shape computes the offsets. Its weights start at zero, so a new layer is equal to a
+    plain convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -57,7 +60,7 @@ class DeformConv(nn.Conv2d):
             nn.init.zeros_(parameter)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns a map of shape (B, out_channels, H // 2, W // 2), in the dtype of the map given."""
+        """Returns a map of shape (B, out_channels, H // 2, W // 2) in the dtype of the input."""
         columns = deformable_columns(x_BCHW.permute(0, 2, 3, 1), self.conv_offset(x_BCHW))
         y_BHWO = F.linear(columns, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
         return y_BHWO.to(x_BCHW.dtype).permute(0, 3, 1, 2)
@@ -67,7 +70,7 @@ class DTM(nn.Module):
     """Deformable token merging: deformable convolution, batch norm, GELU.
 
     Args:
-        dim: Channels of the map given.
+        dim: Channels of the input map.
         out_dim: Channels of the merged map.
     """
 
@@ -77,5 +80,5 @@ class DTM(nn.Module):
         self.norm_layer = nn.BatchNorm2d(out_dim)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the merged map, shape (B, out_dim, H // 2, W // 2): an odd last row or column is left out."""
+        """Returns the merged map, shape (B, out_dim, H // 2, W // 2). Ignores the last row or column of an odd side."""
         return F.gelu(self.norm_layer(self.dconv(x_BCHW)))

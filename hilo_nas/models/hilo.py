@@ -1,9 +1,9 @@
-"""HiLo attention: some heads look closely inside small windows, the others look far over a pooled map.
+"""HiLo attention: Hi-Fi heads attend inside small windows, Lo-Fi heads attend to a pooled map.
 
-Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213), section 3.1. Behaviour: the official
-dense-prediction layer (github ziplab/LITv2, Apache-2.0), which takes maps of any size; on maps that the windows divide,
-the official classification layer gives the same.
-Own changes: NHWC maps, fused attention, all windows of an image in one call (they lie on the head axis).
+Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213), section 3.1.
+Behaviour: matches the official dense-prediction layer (github ziplab/LITv2, Apache-2.0), which accepts maps of any
+size. The official classification layer gives the same result if the window size divides the map.
+Differences: NHWC maps; fused attention; one call for all windows of an image, which share the head axis.
 
 Shape suffixes: B batch, H W map, C channels, A heads, D head dimension, N tokens of the map, M tokens of the pooled
 map, S tokens of a window, G windows of an image times heads.
@@ -22,14 +22,14 @@ __all__ = ["HiLo", "attend_far", "attend_windows", "pad_map", "pool_windows"]
 
 
 class HiLo(nn.Module):
-    """HiLo attention over a map of any size.
+    """HiLo attention for maps of any size.
 
     Args:
         dim: Channels of the map.
-        num_heads: Attention heads in all; must divide `dim`.
-        window_size: Side of a Hi-Fi window and of Lo-Fi's pooling, in tokens; 1 is plain attention.
-        alpha: Share of the heads given to Lo-Fi, in [0, 1]; see `hilo_nas.arch.attentions.lofi_heads`.
-        qkv_bias: Whether the query, key and value projections have biases; the output projections always do.
+        num_heads: Total number of attention heads; must divide `dim`.
+        window_size: Side in tokens of the Hi-Fi windows and of the Lo-Fi pooling; 1 means plain attention.
+        alpha: Fraction of the heads that Lo-Fi gets, in [0, 1]: `int(num_heads * alpha)` heads.
+        qkv_bias: True if the query, key and value projections have biases. The output projections always have biases.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -54,10 +54,10 @@ class HiLo(nn.Module):
             self.h_proj = nn.Linear(hifi_dim, hifi_dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given; the first channels are Hi-Fi's.
+        """Returns the attended map, same shape (B, H, W, C) as the input. The Hi-Fi channels come first.
 
-        The map is padded at the bottom and right with zeros to whole windows. Padded tokens are not masked: they count
-        in the pooling and as keys (their keys are the biases), and are cropped from the result.
+        Pads the map with zeros at the bottom and right to whole windows. Padding tokens are not masked: they take part
+        in the pooling and serve as keys (equal to the bias). They are cropped from the result.
         """
         _, H, W, _ = x_BHWC.shape
         x_BHWC = pad_map(x_BHWC, self.window_size)
@@ -79,19 +79,19 @@ class HiLo(nn.Module):
         return y_BHWC
 
     def extra_repr(self) -> str:
-        """Returns the settings that `print(model)` shows."""
+        """Returns the settings for `print(model)`."""
         return f"window_size={self.window_size}, hifi_heads={self.hifi_heads}, lofi_heads={self.lofi_heads}"
 
 
 def pad_map(x_BHWC: Tensor, window_size: int) -> Tensor:
-    """Returns a map of whole windows: padded at the bottom and right with zeros where it has to be."""
+    """Returns the map padded with zeros at the bottom and right to whole windows."""
     _, H, W, _ = x_BHWC.shape
     pad_h, pad_w = -H % window_size, -W % window_size
     return F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h)) if pad_h or pad_w else x_BHWC
 
 
 def pool_windows(x_BHWC: Tensor, window_size: int) -> Tensor:
-    """Returns the mean of each window, shape (B, H / window, W / window, C), for maps of whole windows."""
+    """Returns the mean of each window, shape (B, H / window_size, W / window_size, C). Needs a map of whole windows."""
     if window_size == 1:
         return x_BHWC
     return F.avg_pool2d(x_BHWC.permute(0, 3, 1, 2), window_size).permute(0, 2, 3, 1)
@@ -101,14 +101,15 @@ def attend_windows(qkv_BHWC: Tensor, window_size: int, heads: int) -> Tensor:
     """Returns attention inside non-overlapping windows (Hi-Fi), shape (B, H, W, heads * D).
 
     Args:
-        qkv_BHWC: Queries, keys and values side by side, 3 * heads * D channels; H and W are multiples of the window.
+        qkv_BHWC: Queries, keys and values, concatenated to 3 * heads * D channels. H and W are multiples of
+            `window_size`.
         window_size: Side of a window in tokens.
         heads: Attention heads.
     """
     B, H, W, C = qkv_BHWC.shape
     s, D = window_size, C // (3 * heads)
     rows, cols = H // s, W // s
-    # Rows of windows go with the batch while the axes are turned: some runtimes take no more than 8 axes.
+    # Merge rows of windows into the batch axis for the permutation, because some runtimes support at most 8 axes.
     qkv = qkv_BHWC.reshape(B * rows, s, cols, s, 3, heads, D).permute(4, 0, 2, 5, 1, 3, 6)
     q_BGSD, k_BGSD, v_BGSD = qkv.reshape(3, B, rows * cols * heads, s * s, D).unbind(0)
     y_BGSD = F.scaled_dot_product_attention(q_BGSD, k_BGSD, v_BGSD)
@@ -121,7 +122,7 @@ def attend_far(q_BHWC: Tensor, kv_BHWC: Tensor, heads: int) -> Tensor:
 
     Args:
         q_BHWC: Queries, heads * D channels.
-        kv_BHWC: Keys and values side by side, of a map of any size.
+        kv_BHWC: Keys and values, concatenated to 2 * heads * D channels. The map can have any size.
         heads: Attention heads.
     """
     B, H, W, C = q_BHWC.shape

@@ -1,10 +1,10 @@
-"""LITv2, a vision transformer without attention in its early stages and with HiLo attention in the late ones.
+"""LITv2, a vision transformer without attention in its early stages and with HiLo attention in its late stages.
 
-Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213). Behaviour: github ziplab/LITv2 (Apache-2.0),
-the dense-prediction backbone for the maps (any image size) and the classifier for the end; the model contract is that
-of timm's `swin_transformer.py` (1.0.31).
-Own changes: every stage has its own width, attention and ratio; tokens are merged at a stage's start, so that stage
-outputs are features; dropout (`drop_rate`) acts before the classifier only.
+Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213).
+Behaviour: matches github ziplab/LITv2 (Apache-2.0). Feature maps match the dense-prediction backbone, which accepts any
+image size; the head matches the classifier. The model interface follows timm's `swin_transformer.py` (1.0.31).
+Differences: Each stage has its own width, attention and MLP ratio. Tokens are merged at the start of a stage, so that
+stage outputs can serve as features. Dropout (`drop_rate`) applies only before the classifier.
 
 Shape suffixes: B batch, C channels, H W map.
 """
@@ -29,24 +29,24 @@ from hilo_nas.models.weights import checkpoint_filter_fn
 __all__ = ["LITv2", "build_model", "checkpoint_filter_fn"]
 
 _FORM_VERSION = "litv2/2"
-"""Raised with every change to this implementation that may change its speed."""
+"""Version of this implementation. Increase it with every change that can affect speed."""
 
 
 class LITv2(StagedNetwork):
-    """A LITv2 for any architecture and any image that is not smaller than its stride.
+    """LITv2 with any architecture, for images of any size that is at least the network's stride.
 
     Args:
         in_chans: Channels of the image.
-        num_classes: Classes of the head; 0 for none.
-        global_pool: How the tokens are pooled before the head, a pool type of timm; "" for not at all.
-        drop_rate: Dropout before the head.
-        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 over all blocks.
-        img_size: Side of the images, or height and width, as networks of one size take it. Any size runs, so it is
-            only checked against the stride.
-        **fields: The fields of `hilo_nas.arch.config.ArchConfig`, lists allowed.
+        num_classes: Number of classes; 0 for no classifier.
+        global_pool: timm pool type before the classifier; "" for no pooling.
+        drop_rate: Dropout rate before the classifier.
+        drop_path_rate: Stochastic depth rate of the last block. The rate rises linearly from 0 over all blocks.
+        img_size: Side of the images, or height and width. Only checked against the stride, because the network accepts
+            any size. Exists because timm passes it to networks with a fixed size.
+        **fields: Fields of `hilo_nas.arch.config.ArchConfig`, as tuples or lists.
 
     Raises:
-        ArchError: With every fault of the fields given.
+        ArchError: A field is invalid. The message lists all invalid fields.
         UsageError: `img_size` is smaller than the stride.
     """
 
@@ -70,7 +70,7 @@ class LITv2(StagedNetwork):
         self.output_fmt = "NCHW"
         self.num_features = arch.embed_dims[-1]
         self.choices: tuple[str, ...] = ()
-        """What `prepare_for_inference` made of it, in words; empty for a network as it is trained."""
+        """Optimizations that `prepare_for_inference` applied, such as "batchnorms=folded"; empty before that."""
         self.feature_info = [
             {"num_chs": arch.embed_dims[i], "reduction": arch.patch_size * 2**i, "module": f"layers.{i}"}
             for i in range(N_STAGES)
@@ -86,11 +86,11 @@ class LITv2(StagedNetwork):
 
     @property
     def form(self) -> str:
-        """Which implementation runs; measurements of two forms are never mixed."""
+        """Name and version of the implementation. Measurements of different forms are not comparable."""
         return " ".join((_FORM_VERSION, *(self.choices or ("merging=gather",))))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns logits, shape (B, num_classes), for images of any size that is not smaller than the stride.
+        """Returns logits, shape (B, num_classes), for images of any size that is at least the stride.
 
         Raises:
             UsageError: The image is smaller than the stride.
@@ -98,11 +98,11 @@ class LITv2(StagedNetwork):
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the last stage's normalised map, shape (B, num_features, H, W)."""
+        """Returns the normalised map of the last stage, shape (B, num_features, H, W)."""
         return self._normed(self.layers(self.patch_embed(x_BCHW)))
 
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
-        """Returns logits, or the pooled features where `pre_logits`."""
+        """Returns logits, or the pooled features if `pre_logits`."""
         y: Tensor = self.head(x_BCHW, pre_logits=pre_logits)
         return y
 
@@ -115,18 +115,18 @@ class LITv2(StagedNetwork):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Returns the features of the stages asked for, after the final map unless `intermediates_only`.
+        """Returns the final map and a list of the features of the selected stages.
 
         Args:
             x_BCHW: Images.
-            indices: Stages from 0; a number means that many of the last stages, None all.
-            norm: Whether the final norm is applied to the last stage's features (to others it does not fit).
-            stop_early: Whether stages behind the last one asked for are left out.
-            output_fmt: "NCHW".
-            intermediates_only: Whether only the list is returned.
+            indices: Indices of the stages, from 0. An integer n selects the last n stages; None selects all.
+            norm: True to apply the final norm to the features of the last stage. It does not fit other stages.
+            stop_early: True to stop after the last selected stage.
+            output_fmt: Must be "NCHW".
+            intermediates_only: True to return only the list.
 
         Raises:
-            UsageError: Another `output_fmt`, or an image smaller than the stride.
+            UsageError: `output_fmt` is not "NCHW", or the image is smaller than the stride.
         """
         if output_fmt != "NCHW":
             raise UsageError(f"output_fmt must be 'NCHW', but got {output_fmt!r}")
@@ -146,7 +146,7 @@ class LITv2(StagedNetwork):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes the stages behind the last one asked for; returns the stages asked for, from 0."""
+        """Removes all stages after the last selected one; returns the indices of the selected stages."""
         take_indices, max_index = feature_take_indices(len(self.layers), indices)
         is_cut = max_index < len(self.layers) - 1
         if prune_norm or is_cut:
@@ -160,12 +160,12 @@ class LITv2(StagedNetwork):
 
     @jit_ignore
     def get_classifier(self) -> nn.Module:
-        """Returns the last linear layer."""
+        """Returns the linear layer of the classifier."""
         classifier: nn.Module = self.head.fc
         return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts a new head in place: `num_classes` of 0 removes it, `global_pool` of None keeps the pooling."""
+        """Replaces the classifier. 0 classes remove it; `global_pool=None` keeps the pooling."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = global_pool
@@ -194,7 +194,7 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def build_model(arch: ArchConfig, num_classes: int = 1000, in_chans: int = 3, drop_path_rate: float = 0.0) -> LITv2:
-    """Builds the network of an architecture, with fresh weights."""
+    """Returns the network of an architecture with random initial weights."""
     return LITv2(**arch.to_dict(), num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate)
 
 
@@ -231,23 +231,23 @@ def _create(variant: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module
 
 @register_model
 def litv2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Builds any LITv2 from the fields of `ArchConfig`, for timm's `create_model` and `model_kwargs`."""
+    """Returns a LITv2 with any architecture. Pass the fields of `ArchConfig` as keyword arguments (`model_kwargs`)."""
     return _create("litv2", pretrained, kwargs)
 
 
 @register_model
 def litv2_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Builds LITv2-S of the paper."""
+    """Returns LITv2-S of the paper."""
     return _create("litv2_small", pretrained, PRESETS["litv2_small"].to_dict() | kwargs)
 
 
 @register_model
 def litv2_medium(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Builds LITv2-M of the paper."""
+    """Returns LITv2-M of the paper."""
     return _create("litv2_medium", pretrained, PRESETS["litv2_medium"].to_dict() | kwargs)
 
 
 @register_model
 def litv2_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Builds LITv2-B of the paper."""
+    """Returns LITv2-B of the paper."""
     return _create("litv2_base", pretrained, PRESETS["litv2_base"].to_dict() | kwargs)

@@ -1,4 +1,4 @@
-"""Exported networks back in torch: built as timm's train.py builds them, with the weights of a checkpoint."""
+"""Loading of exported networks and checkpoints. Networks are built as timm's train.py builds them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["create_model", "load_checkpoint", "load_model"]
 
 
 def create_model(network: str | ArchConfig, *, num_classes: int = 1000, **options: Any) -> nn.Module:
-    """Returns a network with fresh weights, built by `timm.create_model`.
+    """Returns a network with random initial weights, built by `timm.create_model`.
 
     Args:
-        network: An architecture, or a name that timm knows; this package registers `litv2` and its presets there.
-        num_classes: Outputs of the classifier.
-        **options: Further ones of the network, such as `drop_path_rate`.
+        network: An architecture or the name of a timm model. This package registers `litv2` and its presets with timm.
+        num_classes: Number of classes.
+        **options: Further arguments of the network, such as `drop_path_rate`.
 
     Raises:
-        ArchError: The options break a law of the architecture.
+        ArchError: The options contain an invalid field of the architecture.
 
     Example:
         >>> hilo_nas.create_model(hilo_nas.load_study("my-gpu").best().arch, num_classes=10)
@@ -41,33 +41,36 @@ def create_model(network: str | ArchConfig, *, num_classes: int = 1000, **option
 
 
 def load_model(folder: str | Path, checkpoint: str | Path | None = None, *, prepared: bool = False) -> LITv2:
-    """Returns the network of a folder that `hilo-nas export --format timm` wrote, in evaluation mode, on the CPU.
+    """Returns the network from a folder that `hilo-nas export --format timm` wrote, in evaluation mode on the CPU.
 
     Args:
-        folder: The folder, which holds train.yaml.
-        checkpoint: Weights, as `load_checkpoint` takes them; None for fresh ones.
-        prepared: Return the inference form; see `prepare_for_inference` for devices and precisions.
+        folder: Folder that contains train.yaml.
+        checkpoint: Checkpoint for `load_checkpoint`; None for random initial weights.
+        prepared: True to return the inference form in float32 on the CPU. For other devices and precisions, call
+            `prepare_for_inference` on the result.
 
     Raises:
         NotFoundError: A file is missing.
-        UsageError: train.yaml describes no LITv2, or the checkpoint does not fit.
+        UsageError: train.yaml does not describe a LITv2, or the checkpoint does not fit the network.
     """
     path = Path(folder) / "train.yaml"
     try:
         options = load_yaml(path)
     except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}: the folder must be written by hilo-nas export") from error
+        raise NotFoundError(
+            f"the folder must be one that `hilo-nas export` wrote, but there is no file {path}"
+        ) from error
     except (OSError, yaml.YAMLError) as error:
         raise UsageError(f"{path} must be YAML, but cannot be read: {error}") from error
     if not isinstance(options, Mapping) or options.get("model") != "litv2":
-        raise UsageError(f"{path} must describe a litv2, as hilo-nas export writes it")
+        raise UsageError(f"{path} must have the model litv2, as `hilo-nas export` writes it")
     num_classes, fields = options.get("num_classes"), options.get("model_kwargs")
     if type(num_classes) is not int or not 0 <= num_classes <= 10**6 or not isinstance(fields, Mapping):
-        raise UsageError(f"{path} must name num_classes (at most 1,000,000) and model_kwargs, the architecture")
+        raise UsageError(f"{path} must have num_classes (0 to 1,000,000) and model_kwargs (the architecture)")
     try:
         arch = ArchConfig.from_dict(fields)
     except ArchError as error:
-        raise ArchError(f"model_kwargs of {path} are no architecture: {error}") from error
+        raise ArchError(f"model_kwargs in {path} must be a valid architecture, but: {error}") from error
     model: nn.Module = timm.create_model("litv2", pretrained=False, num_classes=num_classes, **arch.to_dict())
     assert isinstance(model, LITv2)
     if checkpoint is not None:
@@ -77,16 +80,16 @@ def load_model(folder: str | Path, checkpoint: str | Path | None = None, *, prep
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Loads all weights of a network from a file, without running any code from it.
+    """Loads all weights of a network from a file. Does not execute code from the file.
 
     Args:
-        model: The network in its training form, or prepared.
-        path: A checkpoint of timm's train.py (its averaged weights, where it has any), a state dict, or .safetensors;
-            under this package's names or the official ones.
+        model: Network in its training form or prepared for inference.
+        path: Checkpoint of timm's train.py, state dict, or .safetensors file, with the parameter names of this package
+            or of the official code. If a checkpoint has averaged (EMA) weights, these are loaded.
 
     Raises:
-        NotFoundError: There is no such file.
-        UsageError: The file holds no weights, or those of another network.
+        NotFoundError: The file does not exist.
+        UsageError: The file does not contain weights, or they do not fit the network.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,12 +97,12 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     try:
         weights: dict[str, Any] = load_state_dict(str(path), weights_only=True)
         weights = checkpoint_filter_fn(weights, model)
-    except Exception as error:  # pickle, zip, safetensors and torch each have their own
+    except Exception as error:  # pickle, zip, safetensors and torch each raise other classes
         raise UsageError(
-            f"{path} must hold weights (a checkpoint of timm's train.py, a state dict or .safetensors), but cannot be "
-            f"read as such: {error}"
+            f"{path} must contain weights (a checkpoint of timm's train.py, a state dict or .safetensors), but cannot "
+            f"be read: {error}"
         ) from error
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise UsageError(f"{path} must hold the weights of this network, but does not fit it: {error}") from error
+        raise UsageError(f"{path} must contain the weights of this network, but they do not fit: {error}") from error

@@ -1,4 +1,4 @@
-"""Multiply-adds of any network, counted while it runs; for networks that no formula of ours knows.
+"""Multiply-adds of any network, counted in a forward pass. For networks without a formula in `hilo_nas.arch`.
 
 Runs in a worker process.
 """
@@ -19,21 +19,21 @@ __all__ = ["count_subject"]
 
 
 def count_subject(subject: Mapping[str, Any], img_size: int, *, num_classes: int = 1000, emit: Emit) -> dict[str, int]:
-    """Returns `macs` and `params` of a network at batch 1.
+    """Returns the counts `macs` and `params` of a network at batch size 1.
 
-    Products and convolutions are counted, attention's own among them; softmax, normalisation, activations and
-    additions are not, as in `hilo_nas.arch.cost`.
+    Counts matrix products and convolutions, including the products of attention. Excludes softmax, normalisation,
+    activations and additions, as in `hilo_nas.arch.cost`.
 
     Args:
-        subject: What `build_subject` takes.
-        img_size: Side of the image in pixels; the subject's own size replaces it.
-        num_classes: Classes of the head.
-        emit: Unused; every worker function takes it.
+        subject: Network in the format of `build_subject`.
+        img_size: Side of the image in pixels. The "img_size" of the subject takes precedence.
+        num_classes: Number of classes.
+        emit: Unused. Every worker function has this argument.
     """
     img_size = img_size_of(subject, img_size)
     model = build_subject(dict(subject), num_classes=num_classes, in_chans=3, img_size=img_size).eval()
-    model.requires_grad_(False)  # the counter looks for gradient functions of outputs whose inputs want them
-    # Attention as two plain products: the fused kernels of a CPU are not counted by every version of torch.
+    model.requires_grad_(False)  # otherwise the counter looks for gradient functions of the outputs
+    # Use the math backend of attention, because some versions of torch do not count the fused CPU kernels.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.zeros(input_shape_of(subject, 1, img_size)))
     return {

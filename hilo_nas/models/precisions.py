@@ -1,4 +1,4 @@
-"""Precisions by name, as torch's dtypes."""
+"""Names of precisions and their torch dtypes."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import torch
 __all__ = ["DTYPES"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What weights are stored in; under autocast (`amp-bf16`, `amp-fp16`) that is float32, and products run in what stands
-behind the prefix."""
+"""Dtype per precision. For autocast precisions (`amp-bf16`, `amp-fp16`), look up the name without the prefix: matrix
+products run in that dtype, and weights stay in float32."""

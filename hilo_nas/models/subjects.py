@@ -1,4 +1,4 @@
-"""Networks from plain data, so that nothing but data crosses a process border: a LITv2, timm's, a single layer."""
+"""Networks built from plain data, which can be sent to worker processes: LITv2, timm models, layers, functions."""
 
 from __future__ import annotations
 
@@ -17,35 +17,40 @@ from hilo_nas.models.litv2 import build_model
 
 __all__ = ["build_subject", "check_timm_names", "form_of", "img_size_of", "input_shape_of"]
 
-_WAYS = f'Use {{"arch": {{...}}}}, {{"timm": NAME}}, "timm:NAME" or one of {", ".join(PRESETS)}.'
+_VALID_SUBJECTS = f'Use {{"arch": {{...}}}}, {{"timm": NAME}}, "timm:NAME" or one of {", ".join(PRESETS)}.'
 
 
 def build_subject(
     spec: str | Mapping[str, Any], num_classes: int, in_chans: int, img_size: int | None = None
 ) -> nn.Module:
-    """Builds the network that a plain value names, with fresh weights.
+    """Returns the network that a plain value describes, with random initial weights.
 
     Args:
-        spec: `{"arch": ArchConfig.to_dict()}`; `{"timm": NAME}`, with `"arguments": {...}` for the network's own, or
-            `"timm:NAME"`; a preset's name; a single layer, `{"layer": "module:Class", "arguments": {"dim": 384,
-            ...}}`, which has no head; or whatever a function builds, `{"function": "module:function", "arguments":
-            {...}}`, which is told `num_classes` and `in_chans`, too. Its own `"img_size"` is that of timings and of
-            counts (see `img_size_of`), and none of the network.
-        num_classes: Classes of the head.
+        spec: One of
+
+            * `{"arch": ArchConfig.to_dict()}` or the name of a preset: a LITv2.
+            * `{"timm": NAME, "arguments": {...}}` or `"timm:NAME"`: a timm model; arguments are optional.
+            * `{"layer": "module:Class", "arguments": {"dim": 384, ...}}`: a single layer without a head.
+            * `{"function": "module:function", "arguments": {...}}`: the result of a function, which also gets
+              `num_classes` and `in_chans`.
+
+            An optional `"img_size"` sets the image size for timing and counting (see `img_size_of`). It is not passed
+            to the network.
+        num_classes: Number of classes.
         in_chans: Channels of the image.
-        img_size: Side of the images in pixels; those of timm's networks that are made for one size are built for it.
+        img_size: Side of the images in pixels. Only passed to timm models that are built for a fixed size.
 
     Raises:
-        UsageError: The value names no network, or timm does not know the name.
-        ArchError: The architecture breaks a law.
+        UsageError: The value does not describe a network, or timm does not know the name.
+        ArchError: The architecture is invalid.
     """
     kind, value, arguments = _parsed(spec)
     if kind == "arch":
         return build_model(ArchConfig.from_dict(value), num_classes=num_classes, in_chans=in_chans)
     if kind in ("layer", "function"):
         module, _, name = value.partition(":")
-        ends = {"num_classes": num_classes, "in_chans": in_chans} if kind == "function" else {}
-        built: nn.Module = getattr(importlib.import_module(module), name)(**ends, **arguments)
+        extra = {"num_classes": num_classes, "in_chans": in_chans} if kind == "function" else {}
+        built: nn.Module = getattr(importlib.import_module(module), name)(**extra, **arguments)
         return built
     check_timm_names([value])
     config = timm.get_pretrained_cfg(value)
@@ -58,26 +63,26 @@ def build_subject(
 
 
 def check_timm_names(names: Sequence[str], *, emit: Emit | None = None) -> None:
-    """Checks that timm knows networks of these names; builds none.
+    """Checks that timm has models with these names. Does not build them.
 
     Args:
-        names: The names, without `timm:`.
-        emit: Unused; every worker function takes it.
+        names: Model names, without the prefix `timm:`.
+        emit: Unused. Every worker function has this argument.
 
     Raises:
-        UsageError: It does not; tells each such name with those nearest to it.
+        UsageError: A name is unknown. The message lists all unknown names and similar valid names.
     """
     faults = []
     for name in names:
         if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=3) or ["a name that timm.list_models() gives"]
+            near = difflib.get_close_matches(name, timm.list_models(), n=3) or ["a name from timm.list_models()"]
             faults.append(f"timm {timm.__version__} has no model {name!r}. Use {' or '.join(near)}.")
     if faults:
         raise UsageError("\n".join(faults))
 
 
 def form_of(model: nn.Module) -> str:
-    """Returns which implementation of a network runs: what it says of itself (`LITv2.form`), else whose code it is."""
+    """Returns the name and version of a network's implementation: its attribute `form`, or the name of its class."""
     if isinstance(form := getattr(model, "form", None), str):
         return form
     kind = type(model)
@@ -89,12 +94,12 @@ def form_of(model: nn.Module) -> str:
 
 
 def img_size_of(spec: str | Mapping[str, Any], img_size: int) -> int:
-    """Returns the side of the images that a subject is timed and counted at: its own, else `img_size`."""
+    """Returns the image side for timing and counting a subject: its own "img_size" if it has one, else `img_size`."""
     return img_size if isinstance(spec, str) else int(spec.get("img_size", img_size))
 
 
 def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int) -> tuple[int, int, int, int]:
-    """Returns the shape of a batch for a subject: images (B, 3, H, W), or for a layer a map (B, H, W, C)."""
+    """Returns the shape of an input batch: images (B, 3, H, W) for a network, a map (B, H, W, C) for a layer."""
     kind, _, arguments = _parsed(spec)
     if kind == "layer":
         return batch_size, img_size, img_size, int(arguments["dim"])
@@ -102,7 +107,7 @@ def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int
 
 
 def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:
-    """Returns the kind, what it is, and its arguments."""
+    """Returns the kind of a subject, its value (fields or name) and its arguments."""
     if isinstance(spec, str):
         if spec in PRESETS:
             return "arch", PRESETS[spec].to_dict(), {}
@@ -116,4 +121,4 @@ def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any, Mapping[str, Any]]
         for kind in ("layer", "function", "timm"):
             if names <= {kind, "arguments"} and isinstance(spec.get(kind), str) and isinstance(arguments, Mapping):
                 return kind, spec[kind], arguments
-    raise UsageError(f"a subject must name a network, but got {spec!r}. {_WAYS}")
+    raise UsageError(f"a subject must describe a network, but got {spec!r}. {_VALID_SUBJECTS}")

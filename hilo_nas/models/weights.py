@@ -1,7 +1,7 @@
-"""Official LITv2 weights in and out: one table of names, read both ways.
+"""Conversion of LITv2 weights between the official parameter names and those of this package.
 
-Source of the names: github ziplab/LITv2, `classification/models/` and `detection/mmdet/models/backbones/litv2.py`. The
-official code merges tokens at the end of a stage, this package at the start of the next, as timm does.
+Official names: github ziplab/LITv2, `classification/models/` and `detection/mmdet/models/backbones/litv2.py`. The
+official code merges tokens at the end of a stage. This package does it at the start of the next stage, as timm does.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ _NAMES = (
     ("mlp.dwconv.dwconv.", "mlp.dwconv."),
     ("head.", "head.fc."),
 )
-"""Parts of parameter names that differ: (official, ours). A name holds at most one of them."""
+"""Parts of parameter names that differ: (official, this package). A name contains at most one of them."""
 
 _OFFICIAL_MARK = "mlp.dwconv.dwconv."
-"""Every official LITv2, classifier or backbone, has this in its names; ours never does."""
+"""Part of a name in every official LITv2 checkpoint (classifier and backbone), but never in this package."""
 
 _DENSE_OUTPUT_NORMS = ("norm0.", "norm1.", "norm2.")
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """Returns weights under this package's names, fit for `model.load_state_dict(..., strict=True)`.
+    """Returns weights with the names of this package, ready for `model.load_state_dict(..., strict=True)`.
 
-    Takes official checkpoints, raw or under `model` or `state_dict`, with or without the prefixes `module.` and
-    `backbone.`, of the classifier or of the dense-prediction backbone. Weights that already have this package's names
-    pass unchanged. Of a dense backbone, the norm of the last stage's output (`norm3`) becomes the final norm, the other
-    output norms have no place here and are left out. Where the checkpoint has no head, no final norm, or a head of
-    another width, the model's own stays.
+    Converts official checkpoints of the classifier and of the dense-prediction backbone. The weights can be at the top
+    level or under the key `model` or `state_dict`, with or without the prefixes `module.` and `backbone.`. Weights that
+    already have the names of this package are returned unchanged.
+
+    In a dense-prediction backbone, the output norm of the last stage (`norm3`) becomes the final norm; the other output
+    norms are dropped because LITv2 has no such layers here. The model keeps its current head or final norm if the
+    checkpoint has none, or if the shape of the head differs.
 
     Args:
-        state_dict: What `torch.load` gave.
-        model: The LITv2 that is to be loaded.
+        state_dict: Checkpoint from `torch.load`.
+        model: LITv2 that will load the weights.
     """
     for wrapper in ("model", "state_dict"):
         if isinstance(state_dict.get(wrapper), Mapping):
@@ -54,13 +56,13 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
             name = name.replace("norm3.", "norm.")
         if not name.startswith(_DENSE_OUTPUT_NORMS):
             ours[_renamed(name, _NAMES)] = value
-    return _with_own_end(ours, model)
+    return _fill_head_and_norm(ours, model)
 
 
 def fill_zero_weights(model: nn.Module) -> None:
-    """Gives random values to weights that start at zero, as training would: their scale is 1 / sqrt(fan in).
+    """Replaces weight matrices that are all zero with random values of standard deviation 1 / sqrt(fan in).
 
-    Sampling offsets at zero would make memory accesses more regular than in use.
+    Use it before timing: with zero sampling offsets, memory accesses are more regular than in a trained network.
     """
     for parameter in model.parameters():
         if parameter.dim() > 1 and not parameter.any():
@@ -68,13 +70,16 @@ def fill_zero_weights(model: nn.Module) -> None:
 
 
 def official_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the model's weights under the official classification names; the inverse of `checkpoint_filter_fn`."""
+    """Returns the model's weights with the official names of the classifier. Inverse of `checkpoint_filter_fn`."""
     back = tuple((ours, official) for official, ours in _NAMES)
     return {_renamed(name, back): value for name, value in model.state_dict().items()}
 
 
 def _strip(weights: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
-    """Returns the weights below a prefix, without it, or all where none has it; a detector's neck falls away so."""
+    """Returns the weights whose names have a prefix, without the prefix; all weights if no name has it.
+
+    This also drops other parts of a detector, such as its neck.
+    """
     below = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     return below or dict(weights)
 
@@ -86,14 +91,16 @@ def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
     return name
 
 
-def _with_own_end(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights with the model's own head and final norm where theirs are missing or of another shape."""
+def _fill_head_and_norm(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights with the model's own head and final norm if these are missing or the head does not fit."""
     own = {name: value for name, value in model.state_dict().items() if name.startswith(("norm.", "head."))}
     fitting = {}
     for name, value in weights.items():
         if name.startswith("head.") and (name not in own or own[name].shape != value.shape):
             shape = tuple(own[name].shape) if name in own else "none"
-            _logger.warning("%s of the checkpoint is %s, the model's is %s: left out", name, tuple(value.shape), shape)
+            _logger.warning(
+                "skipping %s: it has shape %s in the checkpoint, but %s in the model", name, tuple(value.shape), shape
+            )
         else:
             fitting[name] = value
     return own | fitting

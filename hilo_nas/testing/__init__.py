@@ -1,4 +1,4 @@
-"""Fakes, and the checks that every implementation of an interface must pass, for tests here and in other packages."""
+"""Fakes and conformance tests for evaluators, proxies and exporters, for this package and for plug-ins."""
 
 from hilo_nas.evaluation import use_evaluator
 from hilo_nas.testing.evaluators import FakeAnswers, FakeEvaluator, HangsError, check_evaluator

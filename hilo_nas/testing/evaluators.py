@@ -1,4 +1,4 @@
-"""Fake evaluator with a fake clock, and the conformance check that every evaluator must pass."""
+"""Fake evaluator with a fake clock, and the conformance test for evaluators."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ _NOW = "2026-01-01T00:00:00+00:00"
 
 
 class HangsError(Exception):
-    """Raised instead of an answer: the task hangs until it is cancelled or its idle timeout has passed."""
+    """Raised by `FakeEvaluator.answers` to make a task hang until its idle timeout or until it is cancelled."""
 
 
 class FakeAnswers:
-    """Results that depend on the task alone: equal tasks have equal results.
+    """Deterministic results: equal tasks get equal results.
 
     Args:
-        value_of: Value of a network (`Score.subject`) after all images; between 0 and 1 by a hash if left out.
-        speed_of: Its images/s; between 100 and 1,000 by a hash if left out.
+        value_of: Returns the proxy value of a network (`Score.subject`) at the full budget. The default is a hash of
+            the network between 0 and 1.
+        speed_of: Returns the images/s of a network. The default is a hash of the network between 100 and 1,000.
     """
 
     def __init__(
@@ -56,17 +57,17 @@ class FakeAnswers:
         value_of: Callable[[Mapping[str, Any]], float] | None = None,
         speed_of: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
-        self._value_of = value_of or (lambda subject: _share_of(subject, "value"))
-        self._speed_of = speed_of or (lambda subject: 100 + 900 * _share_of(subject, "speed"))
+        self._value_of = value_of or (lambda subject: _hash_fraction(subject, "value"))
+        self._speed_of = speed_of or (lambda subject: 100 + 900 * _hash_fraction(subject, "speed"))
         self.identity = DeviceIdentity(kind="cpu", model="fake, 2 cores", driver="1", torch="2", serial="fake")
         self.kept: set[str] = set()
-        """Checkpoints that are kept."""
+        """References of stored checkpoints."""
 
     def __call__(self, task: Task[Any]) -> Any:
-        """Returns the task's result.
+        """Returns the result of a task.
 
         Raises:
-            HiloNasError: The task cannot be done.
+            NoCheckpointError: The task must resume from a checkpoint that is not stored.
         """
         match task:
             case Inspect():
@@ -84,10 +85,10 @@ class FakeAnswers:
             case Score():
                 return self._score(task)
             case _:
-                raise AssertionError(f"no kind of task: {task}")
+                raise AssertionError(f"unknown kind of task: {task}")
 
     def discard(self, references: Iterable[str]) -> None:
-        """Gives checkpoints up."""
+        """Deletes checkpoints."""
         self.kept -= set(references)
 
     def _calibration(self) -> Calibration:
@@ -134,7 +135,7 @@ class FakeAnswers:
 
     def _score(self, task: Score) -> Scoring:
         if task.must_resume and task.checkpoint not in self.kept:
-            raise NoCheckpointError(f"no checkpoint {task.checkpoint} is kept")
+            raise NoCheckpointError(f"checkpoint {task.checkpoint} is not stored")
         if task.checkpoint is not None:
             self.kept.add(task.checkpoint)
         full = task.plan.budgets[-1]
@@ -162,23 +163,24 @@ class _Job:
     id: str
     task: Task[Any]
     submitted: int
-    """Number of the submission."""
+    """Submission index."""
     ends: float | None = None
-    """Time at which it ends; None where it waits for a slot."""
+    """End time by the fake clock; None while the task waits for a slot."""
     hangs: bool = False
 
 
 class FakeEvaluator:
-    """Fake evaluator: tasks last for random times of a fake clock and end in the order of their ends.
+    """Fake evaluator: each task takes a random, seeded time on a fake clock.
 
-    Only `wait` moves the clock: to the next end, or by the timeout. So four slots end tasks out of order,
-    and the same each time.
+    Only `wait` advances the clock, to the next end of a task or by the timeout. With several slots, tasks end out of
+    order, but in the same order in every run.
 
     Args:
-        answers: Gives the results; raises what a task is to fail with, or `HangsError`.
-        slots: Tasks of any kind at once; further ones wait.
-        seed: Of the times.
-        idle_timeout_s: Seconds after which a task that hangs fails, by its clock.
+        answers: Returns the result of a task. To make the task fail, raises a `HiloNasError`; to make it hang, raises
+            `HangsError`. Defaults to `FakeAnswers()`.
+        slots: Number of tasks that run at the same time, regardless of their kind. Other tasks wait.
+        seed: Seed of the task durations.
+        idle_timeout_s: Seconds on the fake clock after which a hanging task fails.
     """
 
     def __init__(
@@ -191,9 +193,9 @@ class FakeEvaluator:
     ) -> None:
         self.answers = answers or FakeAnswers()
         self.now = 0.0
-        """Seconds by its clock."""
+        """Seconds on the fake clock."""
         self.submitted: list[Task[Any]] = []
-        """Every task, in the order of submission."""
+        """All tasks, in the order of submission."""
         self.discarded: list[str] = []
         self.is_closed = False
         self._slots, self._random, self._idle_timeout_s = slots, Random(seed), idle_timeout_s
@@ -202,24 +204,24 @@ class FakeEvaluator:
         self._reports: dict[str, DeviceReport] = {}
 
     def clock(self) -> float:
-        """Returns the seconds by its clock."""
+        """Returns the seconds on the fake clock."""
         return self.now
 
     def submit(self, task: Task[Any]) -> str:
-        """See `Evaluator.submit`."""
-        assert not self.is_closed, "it is closed"
+        """Adds a task and returns its id. The task starts when a slot is free."""
+        assert not self.is_closed, "submit must not be called after close"
         plain = json.dumps(task.to_dict())
-        assert json.dumps(task_from_dict(json.loads(plain)).to_dict()) == plain, "a task must survive JSON"
+        assert json.dumps(task_from_dict(json.loads(plain)).to_dict()) == plain, "a task must survive a JSON round trip"
         job = _Job(id=str(next(self._ids)), task=task, submitted=len(self.submitted))
         self.submitted.append(task)
         self._under_way[job.id] = job
-        self._begin()
+        self._fill_slots()
         return job.id
 
     def wait(self, timeout: float | None = None) -> list[Message]:
-        """See `Evaluator.wait`."""
+        """Advances the clock and returns the messages of the next task that ends; an empty list on timeout."""
         running = [job for job in self._under_way.values() if job.ends is not None]
-        assert running or timeout is not None, "nothing is under way that could be waited for"
+        assert running or timeout is not None, "wait needs a timeout if no task is running"
         job = min(running, key=lambda job: (job.ends, job.submitted), default=None)
         if job is None or job.ends is None or (timeout is not None and job.ends > self.now + timeout):
             self.now += timeout or 0.0
@@ -228,35 +230,35 @@ class FakeEvaluator:
         try:
             return self._end(job)
         finally:
-            self._begin()
+            self._fill_slots()
 
     def cancel(self, id: str) -> None:
-        """See `Evaluator.cancel`."""
+        """Removes a task, which then sends no messages. Does nothing if the task has ended."""
         self._under_way.pop(id, None)
-        self._begin()
+        self._fill_slots()
 
     def slots(self, kind: str) -> int:
-        """See `Evaluator.slots`."""
+        """Returns the number of slots, which is the same for each kind of task."""
         return self._slots
 
     def devices(self) -> list[DeviceReport]:
-        """See `Evaluator.devices`."""
+        """Returns the reports of the devices that `Inspect` tasks have inspected."""
         return list(self._reports.values())
 
     def discard(self, references: Iterable[str]) -> None:
-        """See `Evaluator.discard`."""
-        given_up = list(references)
-        self.discarded += given_up
+        """Records the references in `discarded` and deletes these checkpoints of `FakeAnswers`."""
+        discarded = list(references)
+        self.discarded += discarded
         if isinstance(self.answers, FakeAnswers):
-            self.answers.discard(given_up)
+            self.answers.discard(discarded)
 
     def close(self) -> None:
-        """See `Evaluator.close`."""
+        """Drops all unfinished tasks."""
         self._under_way.clear()
         self.is_closed = True
 
-    def _begin(self) -> None:
-        """Starts the tasks that have waited longest, where slots are free."""
+    def _fill_slots(self) -> None:
+        """Starts the tasks that have waited longest in the free slots."""
         free = self._slots - sum(job.ends is not None for job in self._under_way.values())
         waiting = [job for job in self._under_way.values() if job.ends is None]
         for job in waiting[:free]:
@@ -267,7 +269,7 @@ class FakeEvaluator:
         del self._under_way[job.id]
         try:
             if job.hangs:
-                raise WorkerHungError(f"it was silent for {self._idle_timeout_s:g} s")
+                raise WorkerHungError(f"the worker sent no message for {self._idle_timeout_s:g} s")
             result = self.answers(job.task)
         except HangsError:
             job.hangs, job.ends = True, job.ends + self._idle_timeout_s
@@ -289,53 +291,56 @@ def _events_of(task: Task[Any]) -> Iterable[Event]:
         yield TrainingProgressed(images_seen=task.until or full, images_total=full)
 
 
-def _share_of(subject: Mapping[str, Any], salt: str) -> float:
-    """A number between 0 and 1 that hangs on the network alone."""
+def _hash_fraction(subject: Mapping[str, Any], salt: str) -> float:
+    """Returns a number between 0 and 1 from a hash of the network and the salt."""
     text = f"{salt} {json.dumps(subject, sort_keys=True)}"
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 16**8
 
 
 def check_evaluator(evaluator: Evaluator, tasks: Sequence[Task[Any]], failing: Task[Any]) -> None:
-    """Checks what every evaluator promises; asserts, in words, what it does not keep.
+    """Checks that an evaluator conforms to the `Evaluator` interface.
 
     Args:
-        evaluator: One that has nothing under way; it is closed at the end.
+        evaluator: An evaluator without unfinished tasks. This function closes it.
         tasks: At least two tasks of any kind that succeed.
-        failing: One that fails for its subject.
+        failing: A task that fails because of its network.
+
+    Raises:
+        AssertionError: The evaluator breaks a rule of the interface.
     """
     assert len(tasks) > 1, "at least two tasks are needed"
     for kind in ("inspect", "prepare", "count", "time", "score"):
         assert evaluator.slots(kind) >= 1, f"there must be a slot for {kind}"
-    assert evaluator.wait(0.0) == [], "there is nothing to tell before the first task"
+    assert evaluator.wait(0.0) == [], "wait must return no messages before the first task"
     ids = [evaluator.submit(task) for task in tasks]
-    assert len(set(ids)) == len(ids), "each task must have an id of its own"
+    assert len(set(ids)) == len(ids), "task ids must be unique"
     ended: dict[str, Message] = {}
     while len(ended) < len(ids):
         for message in evaluator.wait():
-            assert message.id in ids, "a message must be about a task that was submitted"
-            assert message.id not in ended, "nothing may be told of a task that has ended"
+            assert message.id in ids, "a message must have the id of a submitted task"
+            assert message.id not in ended, "a task must send no messages after its end"
             if isinstance(message, Progress):
                 continue
-            assert isinstance(message, Finished), f"a task failed: {message}"
+            assert isinstance(message, Finished), f"the task must succeed, but got {message}"
             ended[message.id] = message
             task = tasks[ids.index(message.id)]
             plain = json.dumps(task.result_to_dict(message.result))
             rebuilt = task.result_from_dict(json.loads(plain))
-            assert json.dumps(task.result_to_dict(rebuilt)) == plain, "a result must survive JSON"
-            assert message.seconds >= 0, "a task takes time"
-    assert evaluator.wait(0.0) == [], "each task must end once"
+            assert json.dumps(task.result_to_dict(rebuilt)) == plain, "a result must survive a JSON round trip"
+            assert message.seconds >= 0, f"seconds must be at least 0, but got {message.seconds}"
+    assert evaluator.wait(0.0) == [], "each task must end exactly once"
 
     id = evaluator.submit(failing)
     failed = next(message for message in _until_end(evaluator) if not isinstance(message, Progress))
     assert failed.id == id
-    assert isinstance(failed, Failed), "a task that cannot be done must fail"
-    assert failed.blame == "subject", "the network must have the blame"
-    assert isinstance(failed.error, HiloNasError), "the error must be one of this package's"
+    assert isinstance(failed, Failed), f"the failing task must send Failed, but got {failed}"
+    assert failed.blame == "subject", f"blame must be 'subject' (the network), but got {failed.blame!r}"
+    assert isinstance(failed.error, HiloNasError), f"the error must be a HiloNasError, but got {failed.error!r}"
 
     id, kept = evaluator.submit(tasks[0]), evaluator.submit(tasks[1])
     evaluator.cancel(id)
     evaluator.cancel(id)
-    assert {message.id for message in _until_end(evaluator)} == {kept}, "nothing may be told of a cancelled task"
+    assert {message.id for message in _until_end(evaluator)} == {kept}, "a cancelled task must send no messages"
     evaluator.discard(["no-such-checkpoint-0"])
     evaluator.submit(tasks[0])
     evaluator.close()
@@ -343,7 +348,7 @@ def check_evaluator(evaluator: Evaluator, tasks: Sequence[Task[Any]], failing: T
 
 
 def _until_end(evaluator: Evaluator) -> list[Message]:
-    """Returns all messages up to the first end of a task."""
+    """Returns all messages until the first task ends."""
     found: list[Message] = []
     while not any(isinstance(message, Finished | Failed) for message in found):
         found += evaluator.wait()

@@ -1,4 +1,4 @@
-"""Conformance test of exporters: what `hilo_nas.export.Exporter` promises."""
+"""Conformance test for exporters."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def check_exporter(
     folder: Path,
     options: ExportOptions | None = None,
 ) -> None:
-    """Exports a source once and checks every promise of the interface.
+    """Exports a source and checks that the exporter conforms to `hilo_nas.export.Exporter`.
 
     Args:
         exporter: The exporter to test.
-        source: A source that it can export.
-        folder: A folder to make and to write to.
-        options: Choices; the defaults if left out.
+        source: A source that the exporter can export.
+        folder: Folder for the exported files; created if it does not exist.
+        options: Export options. Defaults to `ExportOptions()`.
 
     Raises:
-        AssertionError: A promise is broken.
+        AssertionError: The exporter breaks a rule of the interface.
     """
     options = options or ExportOptions()
     _check_declaration(exporter, source)
@@ -37,27 +37,31 @@ def check_exporter(
     written.mkdir(parents=True)
     notes = exporter.write(source, written, options)
     found = sorted(path.name for path in written.iterdir())
-    assert found == sorted(exporter.files), f"write must make {exporter.files} and nothing else, but made {found}"
+    assert found == sorted(exporter.files), f"write must create exactly the files {exporter.files}, but created {found}"
     notes = [*notes, exporter.verify(source, written)]
-    assert all(note.strip() for note in notes), f"notes and what verify returns must be sentences, but got {notes}"
+    assert all(note.strip() for note in notes), (
+        f"write and verify must return notes that are not empty, but got {notes}"
+    )
     files = [written / file for file in exporter.files]
     step = exporter.next_step(source, files)
-    assert any(str(path) in step for path in files), f"next_step must name a file, but says {step!r}"
+    assert any(str(path) in step for path in files), f"next_step must name one of the files, but got {step!r}"
     for path in files:
-        assert str(folder).encode() not in path.read_bytes(), f"{path.name} must hold no path of this machine"
+        assert str(folder).encode() not in path.read_bytes(), f"{path.name} must not contain a path of this machine"
     _check_damage(exporter, source, files)
 
 
 def _check_declaration(exporter: Exporter[Any], source: NetworkSource | StudySource) -> None:
     name = exporter.name
-    assert name.isidentifier() and name.islower(), f"name must be a lower-case word, but is {name!r}"  # noqa: PT018
+    assert name.isidentifier() and name.islower(), f"name must be a lower-case word, but got {name!r}"  # noqa: PT018
     known = {field.name for field in dataclasses.fields(ExportOptions)} | {"weights"}
-    assert exporter.options <= known, f"options must be among {sorted(known)}, but are {sorted(exporter.options)}"
+    assert exporter.options <= known, f"options must be among {sorted(known)}, but got {sorted(exporter.options)}"
     assert exporter.files, "files must name at least one file"
-    assert all(Path(file).name == file for file in exporter.files), f"files must be plain names, not {exporter.files}"
+    assert all(Path(file).name == file for file in exporter.files), (
+        f"files must be names without folders, but got {exporter.files}"
+    )
     kinds = (NetworkSource, StudySource)
-    assert exporter.source_type in kinds, f"source_type must be one of {kinds}, but is {exporter.source_type}"
-    assert isinstance(source, exporter.source_type), "the test needs a source of the exporter's source_type"
+    assert exporter.source_type in kinds, f"source_type must be one of {kinds}, but got {exporter.source_type}"
+    assert isinstance(source, exporter.source_type), f"the test needs a {exporter.source_type}"
 
 
 def _check_replacing(
@@ -65,15 +69,15 @@ def _check_replacing(
 ) -> None:
     folder.mkdir(parents=True)
     for file in exporter.files:
-        (folder / file).write_text("of someone else")
+        (folder / file).write_text("existing content")
     for force in (False,) if exporter.can_replace else (False, True):
         try:
             export(exporter, source, folder, options, force=force)
         except UsageError:
             continue
-        raise AssertionError(f"an export must not replace files that are there, with force={force}")
+        raise AssertionError(f"an export must not replace existing files with force={force}")
     texts = {(folder / file).read_text() for file in exporter.files}
-    assert texts == {"of someone else"}, "a refused export must leave the files alone"
+    assert texts == {"existing content"}, "an export that is refused must not change existing files"
 
 
 def _check_damage(exporter: Exporter[Any], source: NetworkSource | StudySource, files: list[Path]) -> None:

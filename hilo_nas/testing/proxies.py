@@ -1,12 +1,12 @@
-"""Checks that every proxy must pass, of this package or another, as methods of a test class.
+"""Conformance tests for proxies of this package and of plug-ins, as base classes for a pytest class.
 
     from hilo_nas.testing import ProxyChecks
 
     class TestMine(ProxyChecks):
         name = "mine"
 
-`ProxyChecks` scores a tiny network on scikit-learn's digits on the CPU, about 15 times. `DeclarationChecks` are for a
-proxy that needs no worker.
+`ProxyChecks` scores a tiny network about 15 times on the CPU, on the digits data set of scikit-learn. Use
+`DeclarationChecks` for a proxy that needs no worker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hilo_nas.proxy.work import Work
 __all__ = ["DeclarationChecks", "ProxyChecks"]
 
 _TINY = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "patch_size": 2}
-_OF_RUNGS = {"proxy.reduction_factor", "proxy.rung_ratio", "proxy.raise_budget"}
+_RUNG_OPTIONS = {"proxy.reduction_factor", "proxy.rung_ratio", "proxy.raise_budget"}
 _CHILD = """
 import sys
 from hilo_nas.proxy.kinds import proxy_named
@@ -47,46 +47,46 @@ print(*[name for name in ("torch", "timm", "optuna") if name in sys.modules])
 
 
 class DeclarationChecks:
-    """Checks of a declaration. A subclass names the proxy."""
+    """Tests of a proxy's declaration. A subclass sets `name`."""
 
     name: ClassVar[str]
-    """As `--proxy` takes it; for a function, with its folder."""
+    """Proxy, as passed to `--proxy`. For a function, includes its folder."""
 
     @property
     def proxy(self) -> Proxy:
-        """The declaration."""
+        """Declaration of the proxy."""
         return proxy_named(self.name)
 
     def test_its_declaration_is_found_by_its_name_without_torch(self) -> None:
-        """Commands that show a study import declarations, and must start at once."""
+        """Commands that show a study import declarations and must start fast."""
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, self.name], capture_output=True, text=True, check=False, env=_environment()
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.split() == [], f"the declaration imports {done.stdout}"
+        assert done.stdout.split() == [], f"the declaration must not import {done.stdout}"
 
     def test_its_options_are_known_and_fit_each_other(self) -> None:
-        """What a search refuses, and what the declaration is asked for, follows from the options."""
+        """A search uses the options to decide which settings it accepts."""
         proxy, options = self.proxy, self.proxy.options
-        assert options <= set(OPTIONS), f"unknown: {options - set(OPTIONS)}"
-        assert proxy.has_budget or not proxy.has_rungs, "rungs are of a budget"
-        assert proxy.has_rungs or not options & _OF_RUNGS, f"{', '.join(sorted(_OF_RUNGS))} are of rungs"
-        assert "proxy.metric" in options or len(proxy.metrics) == 1, "a choice of metrics is the setting proxy.metric"
+        assert options <= set(OPTIONS), f"unknown options: {options - set(OPTIONS)}"
+        assert proxy.has_budget or not proxy.has_rungs, "a proxy with rungs must have a budget"
+        assert proxy.has_rungs or not options & _RUNG_OPTIONS, f"{', '.join(sorted(_RUNG_OPTIONS))} need rungs"
+        assert "proxy.metric" in options or len(proxy.metrics) == 1, "several metrics need the option proxy.metric"
         assert proxy.sees_images or "data.group_by" not in options
         assert proxy.needs_data or not proxy.sees_images
-        assert proxy.work is not None or not proxy.prepares, "work is done in a worker"
+        assert proxy.work is not None or not proxy.prepares, "a proxy that prepares must have work"
         assert proxy.version
         assert proxy.version != proxy.baseline_version
 
     def test_its_texts_are_formats_with_known_fields(self) -> None:
-        """`status` and `front` show them."""
+        """`status` and `front` fill in the fields and show the texts."""
         fields = {"name": self.proxy.name, "metric": "m", "data": "d", "scored_on": "s", "batch_size": 2, "img_size": 3}
         for text in (self.proxy.description, self.proxy.summary):
             assert "{" not in text.format(images=1000, **fields)
         assert self.proxy.description
 
     def test_its_metrics_are_found_by_their_names(self) -> None:
-        """A stored score names its metric alone."""
+        """A stored score contains only the name of its metric."""
         for metric in self.proxy.metrics:
             assert metric_named(metric.name) == metric
             chance = metric.chance(10, 0.3)
@@ -95,40 +95,42 @@ class DeclarationChecks:
             assert metric.heading
 
     def test_its_seconds_are_estimated_from_attempts_within_the_budget(self) -> None:
-        """A dry run pays for the attempts."""
-        full, batch_size, asked = 10_000, 32, []
+        """A dry run runs the attempts, so they must not exceed the full budget."""
+        full, batch_size, attempted = 10_000, 32, []
 
         def attempt(images: int) -> Attempt:
-            asked.append(images)
+            attempted.append(images)
             seconds = 1 + images / 1000
             return Attempt(seconds=seconds, progress=tuple((n * images // 4, n * seconds / 4) for n in (1, 2, 3, 4)))
 
         seconds = self.proxy.estimate_seconds(full, batch_size, attempt)
         assert math.isfinite(seconds)
         assert seconds >= 0
-        assert max(asked, default=0) <= full
-        silent = self.proxy.estimate_seconds(full, batch_size, lambda images: Attempt(seconds=1.0, progress=()))
-        assert math.isfinite(silent)
-        assert silent >= 0
+        assert max(attempted, default=0) <= full
+        without_progress = self.proxy.estimate_seconds(
+            full, batch_size, lambda images: Attempt(seconds=1.0, progress=())
+        )
+        assert math.isfinite(without_progress)
+        assert without_progress >= 0
 
 
 class ProxyChecks(DeclarationChecks):
-    """Checks of a declaration and of its work. A subclass names the proxy, and may change what it is tried on."""
+    """Tests of a proxy's declaration and of its work. A subclass sets `name` and can override the other fields."""
 
     subject: ClassVar[Mapping[str, Any]] = {"arch": _TINY}
-    """The network that is scored."""
+    """Network to score."""
     img_size: ClassVar[int] = 16
     batch_size: ClassVar[int] = 32
     images: ClassVar[int] = 96
-    """The full budget; at least three batches."""
+    """Full budget in training images, at least three batches."""
 
     @property
     def source(self) -> str | None:
-        """Where the function of a proxy with `has_source` lies."""
+        """File and name of the function, if the proxy has `has_source`; otherwise None."""
         return absolute(self.name) if self.proxy.has_source else None
 
     def build_plan(self, **fields: Any) -> ProxyPlan:
-        """Returns the plan that networks are scored by here."""
+        """Returns the plan of these tests, with some fields replaced."""
         proxy = self.proxy
         values: dict[str, Any] = {
             "img_size": self.img_size,
@@ -143,7 +145,7 @@ class ProxyChecks(DeclarationChecks):
         return ProxyPlan(**{**values, **fields})
 
     def prepare(self) -> dict[str, Any]:
-        """Returns what the proxy prepares for `build_plan`, having gone through JSON."""
+        """Returns the result of the proxy's `prepare` for `build_plan()`, after a JSON round trip."""
         from hilo_nas.proxy.worker_calls import prepare_proxy
 
         data = self._data().to_dict() if self.proxy.sees_images else None
@@ -152,11 +154,11 @@ class ProxyChecks(DeclarationChecks):
         return _through_json(found)
 
     def score(self, plan: ProxyPlan | None = None, **arguments: Any) -> ProxyScore:
-        """Returns the network's score on the CPU, having gone through JSON."""
+        """Returns the network's score on the CPU, after a JSON round trip."""
         return ProxyScore.from_dict(self.scored(plan, **arguments)["score"])
 
     def scored(self, plan: ProxyPlan | None = None, **arguments: Any) -> dict[str, Any]:
-        """Returns what `hilo_nas.proxy.worker_calls.score_network` returns, having gone through JSON."""
+        """Returns the result of `hilo_nas.proxy.worker_calls.score_network`, after a JSON round trip."""
         from hilo_nas.proxy.worker_calls import score_network
 
         values: dict[str, Any] = {
@@ -174,19 +176,19 @@ class ProxyChecks(DeclarationChecks):
         return _prepare_digits(self.img_size)
 
     def test_its_work_is_importable(self) -> None:
-        """A worker process imports it by its name."""
-        assert self.proxy.work is not None, "a proxy without work has DeclarationChecks"
+        """A worker process imports the work by its name."""
+        assert self.proxy.work is not None, "use DeclarationChecks for a proxy without work"
         module, _, name = self.proxy.work.partition(":")
         assert issubclass(getattr(importlib.import_module(module), name), Work)
 
     def test_it_prepares_the_same_again(self) -> None:
-        """A study is resumed by another process, and only with equal facts."""
+        """Another process can resume a study only if the prepared facts are equal."""
         first = self.prepare()
         assert first["facts"] == self.prepare()["facts"]
         assert self.proxy.prepares or first == {"facts": {}, "local": {}}
 
     def test_its_score_says_everything_that_comparisons_need(self) -> None:
-        """The score belongs to its plan, budget, seed and device."""
+        """The score contains its plan, budget, seed and device."""
         plan, score = self.build_plan(), self.score(seed=3)
         assert score.metric == plan.score_metric
         assert score.plan_hash == plan.hash(self._data().content_hash)
@@ -200,14 +202,14 @@ class ProxyChecks(DeclarationChecks):
         assert not metric.is_share or score.chance is None or 0 < score.chance < 1
 
     def test_the_same_seed_gives_the_same_value(self) -> None:
-        """Another seed gives another one exactly where further seeds are offered."""
+        """Other seeds give the same value too, unless the proxy has the option proxy.confirm."""
         first, again, other = (self.score(seed=seed) for seed in (5, 5, 6))
         assert (first.value, first.standard_error) == (again.value, again.standard_error)
         if "proxy.confirm" not in self.proxy.options:
             assert first.value == other.value
 
     def test_it_stays_within_its_budget(self) -> None:
-        """Progress is told in training images, of those it was given."""
+        """Progress events count training images, up to the budget."""
         events: list[Event] = []
         self.score(emit=events.append)
         budget = self.build_plan().budgets[-1]
@@ -217,8 +219,8 @@ class ProxyChecks(DeclarationChecks):
                 assert event.images_total == budget
 
     def test_its_legs_give_what_the_whole_gives(self, tmp_path: Path) -> None:
-        """A proxy with rungs may be cut off at any of them; others take a checkpoint for nothing."""
-        checkpoint = tmp_path / "leg.pt"
+        """A proxy with rungs can stop and resume at each rung; other proxies ignore the checkpoint."""
+        checkpoint = tmp_path / "rung.pt"
         whole = self.score()
         if not self.proxy.has_rungs:
             assert self.score(checkpoint=str(checkpoint)).value == whole.value
@@ -230,28 +232,28 @@ class ProxyChecks(DeclarationChecks):
         assert (second.value, second.loss, second.plan_hash) == (whole.value, whole.loss, whole.plan_hash)
 
     def test_another_version_is_refused(self) -> None:
-        """Values of different versions are never compared."""
-        assert "of-another-time" in self._refusal(self.build_plan(recipe="of-another-time"))
+        """Values of different versions are not comparable."""
+        assert "of-another-time" in self._error_text(self.build_plan(recipe="of-another-time"))
 
     def test_it_is_scored_under_another_precision_where_it_reads_precisions(self) -> None:
-        """The same trained network has a further score, under another name."""
+        """The same trained network gets one more score per precision, with another plan hash."""
         if "proxy.precision" not in self.proxy.options:
-            assert "another precision" in self._refusal(score_under=["amp-bf16"])
+            assert "amp-bf16" in self._error_text(score_under=["amp-bf16"])
             return
         scored = self.scored(score_under=["fp32", "amp-bf16"])
         score, same, other = (ProxyScore.from_dict(item) for item in (scored["score"], *scored["further"]))
         assert (same.value, same.images_seen) == (score.value, score.images_seen)
         assert len({score.plan_hash, same.plan_hash, other.plan_hash}) == 3
 
-    def _refusal(self, plan: ProxyPlan | None = None, **arguments: Any) -> str:
+    def _error_text(self, plan: ProxyPlan | None = None, **arguments: Any) -> str:
         try:
             self.score(plan, **arguments)
         except UsageError as error:
             return str(error)
-        return "it was scored"
+        return "score raised no UsageError"
 
     def test_it_leaves_torchs_settings_alone(self) -> None:
-        """The worker scores other networks afterwards."""
+        """The same worker scores other networks afterwards."""
         import torch
 
         def settings() -> tuple[object, ...]:

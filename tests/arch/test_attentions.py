@@ -1,4 +1,4 @@
-"""Kinds of attention: their formulas against the modules and the published numbers, and a kind of another package.
+"""Kinds of attention: formulas against modules and published numbers, and a kind from another package.
 
 The convention is that of torch's counter, which sees products, convolutions and fused attention: a multiply-add is two
 of its operations; softmax, norms, averages and what else is elementwise are free.
@@ -124,20 +124,20 @@ def test_no_attention_costs_nothing():
 
 
 @pytest.mark.parametrize("kind", [*ATTENTION_KINDS.values(), LINFORMER], ids=lambda kind: kind.name)
-def test_knobs_that_a_kind_does_not_feel_are_ignored(kind):
+def test_knobs_that_a_kind_does_not_use_are_ignored(kind):
     felt = {"num_heads": 3, "window_size": 2, "alpha": 0.5, "tokens": 35, "rank": 4}
     others = {**felt, "dropout": 0.1}
     assert kind.params(12, **others) == kind.params(12, **felt)
     assert kind.macs(12, 5, 7, **others) == kind.macs(12, 5, 7, **felt)
 
 
-def test_an_unknown_kind_is_answered_with_the_known_ones():
+def test_an_unknown_kind_is_refused_with_the_known_names():
     with pytest.raises(ArchError, match=r"attention must be one of none, hilo, msa, .*, but got 'performer'"):
         attention_named("performer")
 
 
 def test_a_linformer_on_a_map_of_another_size_is_refused():
-    with pytest.raises(UsageError, match=r"a linformer for 36 tokens takes maps of as many, but got 5 x 7"):
+    with pytest.raises(UsageError, match=r"\b36 tokens, but got 5 x 7\. Use tokens=35"):
         LINFORMER.macs(12, 5, 7, num_heads=3, tokens=36, rank=4)
 
 

@@ -1,4 +1,4 @@
-"""Architectures as values: laws, spellings, canonical forms and keys."""
+"""Architectures: validation, conversion, canonical forms and keys."""
 
 import json
 
@@ -114,7 +114,7 @@ def test_mlp_ratios_fold_to_one_network_per_hidden_width():
 
 
 @pytest.mark.parametrize("knob", ["embed_dims", "depths", "num_heads", "alpha", "window_size", "mlp_ratios"])
-def test_every_living_knob_changes_the_key(knob):
+def test_every_used_knob_changes_the_key(knob):
     other = {
         "embed_dims": (24, 48, 96, 216),
         "depths": (1, 1, 3, 1),
@@ -131,7 +131,7 @@ def test_attention_and_patch_size_change_the_key():
     assert len(keys) == 3
 
 
-def test_the_key_is_free_of_spelling():
+def test_the_key_does_not_depend_on_the_number_format():
     plain = arch(mlp_ratios=(4.0,) * 4)
     lists = ArchConfig(
         embed_dims=[24.0, 48, 96, 192],
@@ -190,7 +190,7 @@ def test_a_key_is_twelve_hexadecimal_digits():
         ({"mlp_ratios": (-1, 4, 4, 4)}, "stage 1: mlp_ratios must give a hidden width of at least 1, but got -1.0"),
     ],
 )
-def test_a_broken_law_is_named_with_its_value_and_its_stage(fields, fault):
+def test_an_invalid_value_is_named_with_its_stage(fields, fault):
     faults = faults_of(**fields)
     assert len(faults) == 1
     assert fault in faults[0]
@@ -201,7 +201,7 @@ def test_infinite_ratios_are_refused_as_a_fault():
     assert "stage 4: mlp_ratios" in fault
 
 
-def test_heads_that_do_not_divide_are_answered_with_the_nearest_that_do():
+def test_the_message_for_invalid_heads_lists_the_nearest_divisors():
     (fault,) = faults_of(num_heads=(3, 6, 7, 24))
     options = [int(word) for word in fault.partition("Use one of ")[2].rstrip(".").split(", ")]
     assert len(options) == 4
@@ -213,7 +213,7 @@ def test_heads_need_not_divide_the_width_where_there_is_no_attention():
     assert arch(num_heads=(7, 5, 12, 24)).num_heads[0] == 7
 
 
-def test_all_faults_are_told_at_once():
+def test_all_invalid_values_are_reported_at_once():
     faults = faults_of(depths=(0, 1, 2, 1), alpha=(0.9, 2, 0.9, 0.9), num_heads=(3, 6, 7, 24), patch_size=0)
     assert len(faults) == 4
 
@@ -236,7 +236,7 @@ def test_architectures_cannot_be_changed():
         arch().patch_size = 2  # type: ignore[misc]
 
 
-def test_a_kind_of_attention_says_which_knobs_it_feels():
+def test_a_kind_of_attention_declares_the_knobs_that_it_uses():
     assert ATTENTION_KINDS["none"].uses == ()
     assert set(ATTENTION_KINDS["hilo"].uses) == {"num_heads", "alpha", "window_size"}
     by_heads = {name for name, kind in ATTENTION_KINDS.items() if kind.uses == ("num_heads",)}
@@ -246,7 +246,7 @@ def test_a_kind_of_attention_says_which_knobs_it_feels():
 
 
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
-def test_a_knob_changes_the_key_exactly_where_its_kind_feels_it(kind):
+def test_a_knob_changes_the_key_only_if_its_kind_uses_it(kind):
     base = arch(attention=("none", "none", kind, "hilo"))
     others = {"num_heads": (3, 6, 8, 24), "alpha": (0.9, 0.9, 0.5, 0.9), "window_size": (2, 2, 4, 1)}
     changed = {

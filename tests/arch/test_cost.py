@@ -118,7 +118,7 @@ def test_an_image_smaller_than_the_stride_is_refused_by_formula_and_module_alike
 
 @st.composite
 def spellings(draw, arch):
-    """Another spelling of an architecture: its dead knobs anywhere, its living alphas anywhere in their head split."""
+    """Returns an equivalent architecture: other values of unused knobs, and other alphas with the same head split."""
     fields = {name: list(getattr(arch, name)) for name in ("num_heads", "alpha", "window_size")}
     for i in range(N_STAGES):
         heads, uses = arch.num_heads[i], ATTENTION_KINDS[arch.attention[i]].uses
@@ -139,7 +139,7 @@ def spellings(draw, arch):
 @given(archs(max_width=12, max_depth=1, kinds=("hilo", *ATTENTION_KINDS)), st.data())
 @torch.no_grad()
 def test_equal_keys_mean_equal_modules(arch, data):
-    """Another spelling of a network has the same tensors, and with the same weights the same outputs."""
+    """Equivalent architectures have the same tensors, and the same outputs for the same weights."""
     other = data.draw(spellings(arch))
     assert other.key() == arch.key()
     torch.manual_seed(0)
@@ -187,7 +187,7 @@ def test_different_keys_mean_different_modules(change):
 
 
 @given(archs())
-def test_spelling_does_not_change_the_cost(arch):
+def test_equivalent_architectures_have_the_same_cost(arch):
     canonical = arch.canonical()
     assert count_params(canonical) == count_params(arch)
     assert count_macs(canonical, 67, 45) == count_macs(arch, 67, 45)

@@ -84,11 +84,11 @@ class Telltale(ToyExporter):
 @pytest.mark.parametrize(
     ("exporter", "promise"),
     [
-        (Misnamed(), "name must be a lower-case word"),
-        (Litterer(), "nothing else"),
-        (Credulous(), "verify must raise an error for empty files"),
-        (Silent(), "next_step must name a file"),
-        (Telltale(), "no path of this machine"),
+        (Misnamed(), "Toy Format"),
+        (Litterer(), r"more\.txt"),
+        (Credulous(), "verify"),
+        (Silent(), "next_step"),
+        (Telltale(), r"toy\.txt"),
     ],
     ids=lambda value: type(value).__name__,
 )

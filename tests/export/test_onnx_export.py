@@ -148,13 +148,11 @@ def test_what_cannot_be_exported_is_refused(arch_file, trained, tmp_path):
     with pytest.raises(UsageError, match=r"img_size must be at least \d+, the network's stride, but got 4"):
         export(ONNX, load_source(arch_file, img_size=4), tmp_path / "out", ExportOptions())
     (tmp_path / "text.pt").write_text("no weights")
-    with pytest.raises(UsageError, match=r"text\.pt must hold weights .* but cannot be read as such"):
+    with pytest.raises(UsageError, match=r"text\.pt"):
         export(ONNX, load_source(arch_file, weights=tmp_path / "text.pt"), tmp_path / "out", ExportOptions())
     torch.save(trained.state_dict(), tmp_path / "ten.pt")
     source = load_source(arch_file, num_classes=3, img_size=32, weights=tmp_path / "ten.pt")
-    with pytest.raises(
-        UsageError, match=r"(?s)ten\.pt must hold the weights of this network, .*size mismatch for head"
-    ):
+    with pytest.raises(UsageError, match=r"(?s)ten\.pt.*size mismatch for head"):
         export(ONNX, source, tmp_path / "out", ExportOptions())
     assert not (tmp_path / "out" / "model.onnx").exists()
 
@@ -165,7 +163,7 @@ def test_a_checkpoint_cannot_run_code(arch_file, tmp_path):
             return (open, (str(tmp_path / "stolen"), "w"))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UsageError, match=r"evil\.pt must hold weights"):
+    with pytest.raises(UsageError, match=r"evil\.pt"):
         export(ONNX, load_source(arch_file, weights=tmp_path / "evil.pt"), tmp_path / "out", ExportOptions())
     assert not (tmp_path / "stolen").exists()
 
@@ -185,7 +183,7 @@ class Unlike(torch.nn.Module):
 
 
 def test_a_file_that_gives_other_outputs_is_never_written(tmp_path):
-    with pytest.raises(ConversionError, match=r"must give torch's outputs to within .* but is off by"):
+    with pytest.raises(ConversionError, match=r"largest .*onnxruntime \d"):
         write_onnx(Unlike(), tmp_path / "model.onnx", shape=(3, 32, 32), metadata={})
     assert not list(tmp_path.iterdir())
 
@@ -193,16 +191,16 @@ def test_a_file_that_gives_other_outputs_is_never_written(tmp_path):
 def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(exported[0].read_bytes())
-    assert "gives torch's outputs" in verify_onnx(path)
+    assert f"onnxruntime {onnxruntime.__version__}" in verify_onnx(path)
     model = onnx.load(path)
     head = next(weight for weight in model.graph.initializer if len(weight.dims) == 2 and 10 in weight.dims)
     head.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(model, path)
-    with pytest.raises(ConversionError, match="is off by"):
+    with pytest.raises(ConversionError, match=r"model\.onnx"):
         verify_onnx(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    with pytest.raises(UsageError, match=r"must be written by .hilo-nas export. to be verified"):
+    with pytest.raises(UsageError, match=r"model\.onnx.*hilo_nas\.check"):
         verify_onnx(path)
 
 
@@ -218,7 +216,7 @@ def test_a_winner_is_loaded_with_its_checkpoint(trained, prepared, tmp_path):
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(loaded(images), model(images), atol=1e-4)
-    with pytest.raises(NotFoundError, match=r"no file .*train\.yaml: the folder must be written by hilo-nas export"):
+    with pytest.raises(NotFoundError, match=r"train\.yaml"):
         load_model(tmp_path)
 
 
@@ -237,9 +235,9 @@ def test_a_train_yaml_that_is_no_file_is_passed_over_and_one_of_huge_sizes_is_re
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"num_classes": 10**12}, r"train\.yaml must name num_classes \(at most 1,000,000\)"),
-        ({"num_classes": None}, r"train\.yaml must name num_classes"),
-        ({"model_kwargs": [1]}, r"train\.yaml must name .* model_kwargs"),
+        ({"num_classes": 10**12}, r"train\.yaml.* num_classes .*1,000,000"),
+        ({"num_classes": None}, r"train\.yaml.* num_classes"),
+        ({"model_kwargs": [1]}, r"train\.yaml.* model_kwargs"),
         ({"model_kwargs": {**TINY.to_dict(), "depths": [1, 1, 10**9, 1]}}, "depths must be at most 1,000"),
     ],
 )

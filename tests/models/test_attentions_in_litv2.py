@@ -57,7 +57,7 @@ def test_a_network_of_the_kind_learns_at_an_odd_size(kind):
 
 @kind_param
 @torch.no_grad()
-def test_weights_make_the_round_trip(kind):
+def test_weights_survive_a_round_trip(kind):
     torch.manual_seed(0)
     one, two = (build_model(arch_of(kind), num_classes=3).eval() for _ in range(2))
     image = torch.randn(1, 3, 40, 33)

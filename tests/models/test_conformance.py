@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import zlib
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def test_a_head_of_another_width_is_left_out_with_a_warning(case, caplog):
         weights = checkpoint_filter_fn(official_weights(case), model)
     model.load_state_dict(weights)
     assert weights["head.fc.weight"].shape == (7, 512)
-    assert "head.fc.weight of the checkpoint is (10, 512), the model's is (7, 512): left out" in caplog.text
+    assert re.search(r"head\.fc\.weight.*\(10, 512\).*\(7, 512\)", caplog.text)
 
 
 def test_a_model_without_a_head_takes_the_rest(case):

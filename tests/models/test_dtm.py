@@ -9,7 +9,7 @@ from torchvision.ops import deform_conv2d
 from hilo_nas.models.dtm import DTM, DeformConv, deformable_columns
 
 POINT_BYTES = 112
-"""What may be kept of a point for the backward pass: four indices, four weights, and how those came about."""
+"""Bytes per point that the backward pass can keep: four indices, four weights, and the inputs of the weights."""
 
 
 def moved(conv, *, reach=0.7):
@@ -66,7 +66,7 @@ def test_columns_of_a_view_are_those_of_its_copy():
     )
 
 
-def test_offsets_that_are_not_numbers_spoil_values_and_crash_nothing():
+def test_nan_offsets_give_nan_values_without_a_crash():
     columns = deformable_columns(torch.randn(1, 4, 4, 3), torch.full((1, 8, 2, 2), float("nan")))
     assert columns.isnan().all()
 

@@ -30,7 +30,7 @@ def attend(query_D: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
 
 
 def slow_hilo(layer: HiLo, image_HWC: Tensor, num_heads: int, window_size: int, lofi_heads: int) -> Tensor:
-    """HiLo as the paper tells it: token by token, head by head."""
+    """HiLo with loops over tokens and heads, from the equations of the paper."""
     H, W, C = image_HWC.shape
     s, D = window_size, C // num_heads
     rows, cols = math.ceil(H / s), math.ceil(W / s)

@@ -1,4 +1,4 @@
-"""Where deformable merging looks, against torchvision: values and gradients, inside, across and far outside."""
+"""Sampling positions of token merging against torchvision: inside the map, across its edge and far outside."""
 
 import pytest
 import torch

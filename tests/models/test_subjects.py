@@ -9,14 +9,14 @@ from hilo_nas.models.macs import count_subject
 from hilo_nas.models.subjects import check_timm_names
 
 
-def test_a_subject_may_be_whatever_a_function_builds():
+def test_a_subject_can_be_the_result_of_a_function():
     spec = {"function": "hilo_nas.models.litv2:litv2", "arguments": TINY.to_dict()}
     model = build_subject(spec, num_classes=4, in_chans=1)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 4)
     assert input_shape_of(spec, 2, 32) == (2, 3, 32, 32)
 
 
-def test_a_form_says_whose_code_runs():
+def test_a_form_names_the_implementation():
     with torch.device("meta"):
         assert form_of(resnet18()).startswith("timm/")
         assert form_of(torch.nn.Linear(2, 2)) == "torch.nn.modules.linear.Linear eager"
@@ -27,7 +27,7 @@ def test_a_form_says_whose_code_runs():
         assert form_of(build_subject(layer, 10, 3)) == "layer/1 HiLo"
 
 
-def test_a_network_made_for_one_image_size_is_built_for_the_one_at_hand():
+def test_a_network_with_a_fixed_image_size_is_built_for_the_given_size():
     images = torch.zeros(2, 3, 32, 32)
     spec = {"timm": "deit_tiny_patch16_224"}
     with pytest.raises(AssertionError):
@@ -44,7 +44,7 @@ def test_a_subject_may_have_its_own_image_size_for_timings_and_counts():
     assert build_subject(subject, 10, 3, 64)(torch.zeros(2, 3, 64, 64)).shape == (2, 10)  # of a training, for instance
 
 
-def test_names_that_timm_does_not_know_are_told_with_those_nearest_to_them():
+def test_names_that_timm_does_not_know_are_reported_with_similar_names():
     check_timm_names(["resnet18", "resnet18.a1_in1k"])
     with pytest.raises(UsageError) as caught:
         check_timm_names(["resnet18", "convnext_tinny", "resnet5"])
@@ -53,7 +53,7 @@ def test_names_that_timm_does_not_know_are_told_with_those_nearest_to_them():
     assert "has no model 'resnet5'. Use resnet50" in second
 
 
-def test_counting_a_peer_is_for_its_classes_and_its_images():
+def test_counts_of_a_timm_network_depend_on_its_classes_and_image_size():
     small, large = (count_subject({"timm": "test_vit"}, size, num_classes=10, emit=print) for size in (32, 64))
     assert small["macs"] < large["macs"]
     assert count_subject({"timm": "test_vit"}, 32, emit=print)["params"] > small["params"]

@@ -1,6 +1,7 @@
-"""Attention layers of the field, each from its paper, to stand beside HiLo in a stage or in a comparison.
+"""Published attention layers, as alternatives to HiLo in a stage or in a comparison.
 
-All take and give NHWC maps of any size (Linformer: of one size). None adds a position: in a LITv2 the ConvFFN does.
+All layers map NHWC maps of any size to the same shape; Linformer is built for one size. No layer adds positional
+information, because the ConvFFN of a LITv2 does.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Attention of clusters of queries: tokens that ask alike get one answer.
+"""Clustered attention: similar queries form a cluster and share one result.
 
-Paper: "Fast Transformers with Clustered Attention" (arXiv 2007.04825), section 3.2: queries are hashed by the signs of
-random projections, hashes are grouped by K-means in Hamming space, and the mean query of each group attends to all
-keys; its members share the result. The improved variant (section 3.3, exact scores for the keys with most weight) is
-left out.
-Own changes: signs are +1 and -1, so that Hamming distances are products and the whole clustering runs batched on any
-device; the first centres are the hashes of tokens at even distances; the projections go through the origin and are
-drawn once, with the weights.
+Paper: "Fast Transformers with Clustered Attention" (arXiv 2007.04825), section 3.2. The signs of random projections
+hash each query. K-means in Hamming space clusters the hashes. The mean query of each cluster attends to all keys, and
+all members get its result. The improved variant (section 3.3, exact scores for the keys with the largest weights) is
+not implemented.
+Differences: Signs are +1 and -1, so that Hamming distances are matrix products and the clustering runs batched on any
+device. The initial centres are the hashes of evenly spaced tokens. The projections pass through the origin and are
+drawn once, when the layer is built.
 
 Shape suffixes: B batch, H W map, N tokens, C channels, A heads, D head dimension, K clusters, R bits of a hash.
 """
@@ -24,17 +24,17 @@ __all__ = ["ClusteredAttention"]
 
 
 class ClusteredAttention(HeadedLayer):
-    """Clustered attention: every token of a cluster gets what the cluster's mean query attends to.
+    """Clustered attention: each token gets the attention result of its cluster's mean query.
 
-    Gradients flow through the means; which token belongs to which cluster is a choice without a gradient. Hashes have
-    64 bits and K-means runs for 10 rounds, whatever the map. The random projections are a buffer that is saved with
-    the weights, for the result depends on them.
+    Gradients flow through the mean queries; the assignment to clusters has no gradient. Hashes have 64 bits and K-means
+    runs 10 iterations for maps of any size. The random projections are a buffer in the state dict, because the result
+    depends on them.
 
     Args:
         dim: Channels of the map.
-        num_heads: Attention heads; must divide `dim`. Each clusters its own queries.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
-        n_clusters: Clusters of a head; a map with fewer tokens has one for each token.
+        num_heads: Attention heads; must divide `dim`. Each head clusters its own queries.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
+        n_clusters: Clusters per head. A map with fewer tokens has one cluster per token.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -51,7 +51,7 @@ class ClusteredAttention(HeadedLayer):
         self.register_buffer("planes", torch.randn(HASH_BITS, self.head_dim))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         q_BAND, k_BAND, v_BAND = split_heads(self.qkv(x_BHWC.flatten(1, 2)), 3, self.num_heads)
         cluster_BAN = self._cluster(q_BAND)
         member_BANK = _members(cluster_BAN, min(self.n_clusters, q_BAND.shape[2]), q_BAND.dtype)
@@ -73,25 +73,25 @@ class ClusteredAttention(HeadedLayer):
         cluster_BAN = _nearest(bits_BANR, centre_BAKR)
         for _ in range(LLOYD_ITERATIONS - 1):
             votes_BAKR = _members(cluster_BAN, K, bits_BANR.dtype).transpose(2, 3) @ bits_BANR
-            # A centre takes the bits of its cluster's majority; where votes are even, or there are none, it keeps its.
+            # Each bit of a centre becomes the majority bit of its cluster. It stays unchanged for a tie or an empty
+            # cluster.
             centre_BAKR = torch.where(votes_BAKR == 0, centre_BAKR, _signs(votes_BAKR))
             cluster_BAN = _nearest(bits_BANR, centre_BAKR)
         return cluster_BAN
 
 
 def _nearest(bits_BANR: Tensor, centre_BAKR: Tensor) -> Tensor:
-    """Returns the centre with most bits in common, of several the first."""
-    return (
-        (bits_BANR @ centre_BAKR.transpose(2, 3)).max(-1).indices
-    )  # seen twice as fast as argmax on a CPU, torch 2.15
+    """Returns the index of the nearest centre in Hamming distance; the first one for a tie."""
+    # `max` is twice as fast as `argmax`, measured on a CPU with torch 2.15.
+    return (bits_BANR @ centre_BAKR.transpose(2, 3)).max(-1).indices
 
 
 def _signs(x: Tensor) -> Tensor:
-    """Returns +1 and -1 with the signs of the numbers."""
+    """Returns the signs as +1 and -1; zeros count by their sign bit."""
     return x.new_ones(()).copysign(x)
 
 
 def _members(cluster_BAN: Tensor, n_clusters: int, dtype: torch.dtype) -> Tensor:
-    """Returns 1 where a token belongs to a cluster and 0 elsewhere, shape (B, A, N, K)."""
+    """Returns the one-hot cluster assignment of each token, shape (B, A, N, K)."""
     member_BANK = torch.zeros(*cluster_BAN.shape, n_clusters, dtype=dtype, device=cluster_BAN.device)
     return member_BANK.scatter_(-1, cluster_BAN[..., None], 1)

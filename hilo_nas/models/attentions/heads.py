@@ -1,4 +1,4 @@
-"""What every attention layer here does with its heads: their law, and the way from channels to heads and back.
+"""Base class of the attention layers, and functions that split channels into heads and join them again.
 
 Shape suffixes: B batch, N tokens, C channels, A heads, D head dimension.
 """
@@ -13,12 +13,12 @@ __all__ = ["HeadedLayer", "join_heads", "split_heads"]
 
 
 class HeadedLayer(nn.Module):
-    """A layer whose heads share its channels.
+    """Base class of layers with attention heads. Checks the settings and shows them in `print(model)`.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        **settings: Further settings that `print(model)` shows, each at least 1.
+        **settings: Further settings of the layer, each at least 1.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`, or a setting is below 1.
@@ -36,16 +36,19 @@ class HeadedLayer(nn.Module):
         self._shown = {"num_heads": num_heads, **settings}
 
     def extra_repr(self) -> str:
-        """Returns the settings that `print(model)` shows."""
+        """Returns the settings for `print(model)`."""
         return ", ".join(f"{name}={value}" for name, value in self._shown.items())
 
 
 def split_heads(x_BNC: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """Returns the parts of a fused product (3 for q, k and v), each a view of shape (B, A, N, D)."""
+    """Returns the `parts` of a fused projection (3 for q, k and v), each a view of shape (B, A, N, D)."""
     B, N, C = x_BNC.shape
     return x_BNC.reshape(B, N, parts, num_heads, C // (parts * num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def join_heads(y_BAND: Tensor) -> Tensor:
-    """Returns the heads side by side as channels, shape (B, N, C); free where fused attention wrote the result."""
+    """Returns the heads concatenated to channels, shape (B, N, C).
+
+    Does not copy if fused attention computed the input.
+    """
     return y_BAND.transpose(1, 2).flatten(2)

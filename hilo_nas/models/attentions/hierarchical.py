@@ -1,10 +1,10 @@
-"""Attention in two steps, near and far: inside windows, and among what stands for a window.
+"""Hierarchical attention in two steps: local attention inside windows, global attention to one token per window.
 
 Papers: "Vision Transformers with Hierarchical Attention" (HAT-Net, arXiv 2106.03180), section 3.2, for H-MHSA;
 "FasterViT: Fast Vision Transformers with Hierarchical Attention" (arXiv 2306.06189), section 3.3, for carrier tokens.
-Both are written from the papers' equations; no code of FasterViT was looked at.
-Own changes: maps of any size, padded at the bottom and right with zeros to whole windows and cropped in the end (tokens
-that padding added count as HiLo's do: in the pooling and as keys); what each class leaves out.
+Both layers are written from the equations in the papers, without using the code of FasterViT.
+Differences: Maps of any size are padded with zeros at the bottom and right to whole windows, and cropped at the end.
+Padding tokens take part in the pooling and serve as keys, as in HiLo. Each class lists the steps that it omits.
 
 Shape suffixes: B batch, H W map, C channels, S tokens of a window, G windows of a map, A heads, D head dimension,
 N all tokens of the windows (S·G).
@@ -23,19 +23,19 @@ __all__ = ["HMSA", "CarrierAttention"]
 
 
 class HMSA(HeadedLayer):
-    """HAT-Net's hierarchical multi-head self-attention (H-MHSA).
+    """Hierarchical multi-head self-attention (H-MHSA) of HAT-Net.
 
-    Attention inside small grids, with a skip, gives the local features; from them come the queries of a global
-    attention and, averaged over each grid, its keys and values. The sum of local and global features is projected.
-    One size serves the grids and the averaging, which are two settings in the paper; nothing is normalised between the
-    steps.
+    Attention inside small grids, with a residual connection, computes local features. Global attention uses these
+    features as queries, and their averages over each grid as keys and values. The sum of local and global features is
+    projected. The grids and the averaging use the same size, which are two settings in the paper. There is no
+    normalisation between the steps.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads of both steps; must divide `dim`.
-        window_size: Side of a grid and of what is averaged to one token; 1 leaves the local step out, as in the paper's
-            last stage, which is plain attention.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+        window_size: Side of a grid in tokens, for local attention and for averaging. 1 omits the local step and means
+            plain attention, as in the last stage of the paper.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -51,7 +51,7 @@ class HMSA(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         _, H, W, _ = x_BHWC.shape
         x_BSGC = cut_windows(x_BHWC, self.window_size)
         if self.window_size == 1:
@@ -60,27 +60,32 @@ class HMSA(HeadedLayer):
         return join_windows(self.proj(near_BSGC + self._attend_far(near_BSGC)), self.window_size, H, W)
 
     def _attend_far(self, x_BSGC: Tensor) -> Tensor:
-        """Returns attention of every token to the averaged windows; the order of tokens does not matter to it."""
+        """Returns attention of every token to the averaged windows, shape (B, S, G, C)."""
         (q_BAND,) = split_heads(self.q(x_BSGC.flatten(1, 2)), 1, self.num_heads)
         k_BAGD, v_BAGD = split_heads(self.kv(x_BSGC.mean(1)), 2, self.num_heads)
         return join_heads(F.scaled_dot_product_attention(q_BAND, k_BAGD, v_BAGD)).reshape(x_BSGC.shape)
 
 
 class CarrierAttention(HeadedLayer):
-    """Attention inside windows that each hold a carrier token, a summary which has seen all other windows.
+    """Hierarchical attention of FasterViT: windows exchange information through one carrier token per window.
 
-    FasterViT's hierarchical attention as one layer: each window is averaged to its carrier token; carriers attend to
-    each other (with a skip), then join their windows, where all tokens attend to each other (the carriers with a skip).
-    The result is the windows' tokens plus their carrier. That is a stage of the paper with one block, less the
-    convolution before the averaging (a position encoding), the positions, the layer scales, the skip of the map and the
-    MLPs: the last two belong to the block around the layer. One carrier a window; the paper also uses more. Of the
-    paper's norms the first belongs to the block too, so that only carriers are normalised, before they join.
+    The steps are:
+
+    1. Average each window to its carrier token.
+    2. Carriers attend to each other, with a residual connection.
+    3. Each carrier is normalised and joins its window. All tokens of the window attend to each other. The carrier has a
+       residual connection.
+    4. The result is each token of the window plus the carrier of the window.
+
+    This is a stage of the paper with one block. It omits the convolution before the averaging (a position encoding),
+    the position embeddings and the layer scales. The residual connection of the map, the MLPs and the first norm belong
+    to the block around the layer. Each window has one carrier; the paper also uses more.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads of both steps; must divide `dim`.
-        window_size: Side of a window, in tokens.
-        qkv_bias: Whether the query, key and value projections have biases; the output projections always do.
+        window_size: Side of a window in tokens.
+        qkv_bias: True if the query, key and value projections have biases. The output projections always have biases.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -96,7 +101,7 @@ class CarrierAttention(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         _, H, W, _ = x_BHWC.shape
         x_BSGC = cut_windows(x_BHWC, self.window_size)
         carrier_BGC = x_BSGC.mean(1)
@@ -106,5 +111,5 @@ class CarrierAttention(HeadedLayer):
         # The carrier is the window's last token.
         window = torch.cat([x_BSGC, self.norm(carrier_BGC)[:, None].to(x_BSGC.dtype)], dim=1)
         y = self.proj(attend_windows(window, self.qkv, self.num_heads))
-        y_BSGC, told_B1GC = y[:, :-1], y[:, -1:]
-        return join_windows(y_BSGC + (carrier_BGC[:, None] + told_B1GC).to(y.dtype), self.window_size, H, W)
+        y_BSGC, update_B1GC = y[:, :-1], y[:, -1:]
+        return join_windows(y_BSGC + (carrier_BGC[:, None] + update_B1GC).to(y.dtype), self.window_size, H, W)

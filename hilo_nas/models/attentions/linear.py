@@ -1,8 +1,8 @@
-"""Attention whose cost grows with the tokens, not with their square, because no token meets each other token.
+"""Attention with a cost that is linear in the number of tokens.
 
 Papers: "XCiT: Cross-Covariance Image Transformers" (arXiv 2106.09681), section 3.2; "ELFATT: Efficient Linear Fast
 Attention for Vision Transformers" (arXiv 2501.06098), the equation of the ELFATT block.
-Own changes: those that each class tells.
+Differences: Each class describes its own.
 
 Shape suffixes: B batch, H W map, C channels, N tokens, A heads, D head dimension (E another one of the same length),
 S tokens of a window, G windows of a map.
@@ -22,15 +22,15 @@ __all__ = ["ELFATT", "XCA"]
 
 
 class XCA(HeadedLayer):
-    """Cross-covariance attention: channels of a head attend to each other, by what they hold over all tokens.
+    """Cross-covariance attention: the channels of a head attend to each other, with scores over all tokens.
 
-    Queries and keys are normalised along the tokens, and the scores multiplied by a number learnt per head (one over
-    the paper's temperature). The local patch interaction that follows in an XCiT is not part of the layer.
+    Queries and keys are normalised along the tokens. A learned factor per head multiplies the scores; it is the inverse
+    of the paper's temperature. The local patch interaction of XCiT is not part of the layer.
 
     Args:
         dim: Channels of the map.
-        num_heads: Attention heads, the paper's blocks of channels; must divide `dim`.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+        num_heads: Attention heads (blocks of channels in the paper); must divide `dim`.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -43,9 +43,9 @@ class XCA(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         q_BAND, k_BAND, v_BAND = split_heads(self.qkv(x_BHWC.flatten(1, 2)), 3, self.num_heads)
-        # The least length is one that float16 can hold.
+        # float16 can represent this eps, but not the default of 1e-12.
         q_BAND, k_BAND = (F.normalize(x_BAND, dim=2, eps=1e-6) for x_BAND in (q_BAND, k_BAND))
         scores_BADE = q_BAND.transpose(2, 3) @ k_BAND * self.temperature[:, None, None]
         y_BAND = v_BAND @ scores_BADE.softmax(-1).to(v_BAND.dtype).transpose(2, 3)
@@ -54,20 +54,23 @@ class XCA(HeadedLayer):
 
 
 class ELFATT(HeadedLayer):
-    """ELFATT: half of the heads attend linearly over the whole map, the others exactly inside windows.
+    """ELFATT: half of the heads use linear attention over the whole map, the others softmax attention inside windows.
 
-    A global head gives softmax(Q) softmax(K)ᵀ V, the softmax of queries over channels and that of keys over tokens, so
-    that the weights of each token sum to one (as in "Efficient Attention", arXiv 1812.01243); it sees the map's own
-    tokens only. A local head gives softmax attention in its window, the paper's block; for these heads the map is
-    padded at the bottom and right with zeros to whole windows and cropped in the end, and tokens that padding added
-    count as keys. To both is added a 3x3 depthwise convolution of the values, local ones window by window. The output
-    projection, which the paper's equations leave to the network, is part of the layer.
+    A global head computes softmax(Q) softmax(K)ᵀ V. The softmax of the queries is over channels and that of the keys is
+    over tokens, so that the weights of each token sum to one (as in "Efficient Attention", arXiv 1812.01243). Global
+    heads do not see padding.
+
+    A local head computes softmax attention inside its window (a block in the paper). For these heads, the map is padded
+    with zeros at the bottom and right to whole windows, and cropped at the end. Padding tokens serve as keys.
+
+    Both kinds of heads add a 3x3 depthwise convolution of the values; local heads apply it per window. The layer
+    includes the output projection, which is not in the paper's equations.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`. Half of them, rounded down, are global.
-        window_size: Side of a local head's window, in tokens.
-        qkv_bias: Whether the query, key and value projections have biases; the others always do.
+        window_size: Side of a local window in tokens.
+        qkv_bias: True if the query, key and value projections have biases. The other layers always have biases.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -87,7 +90,10 @@ class ELFATT(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given; global heads come first in the projection."""
+        """Returns the attended map, same shape (B, H, W, C) as the input.
+
+        The inputs of the output projection start with the global heads.
+        """
         parts = [self._global(x_BHWC)] if self.global_heads else []
         y_BHWC: Tensor = self.proj(torch.cat([*parts, self._local(x_BHWC)], dim=-1))
         return y_BHWC

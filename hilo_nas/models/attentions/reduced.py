@@ -1,11 +1,11 @@
-"""Attention of every token to fewer keys and values than there are tokens.
+"""Attention with fewer keys and values than tokens.
 
 Papers: "Pyramid Vision Transformer" (arXiv 2102.12122), section 3.3, for spatial-reduction attention; "PVT v2: Improved
 Baselines with Pyramid Vision Transformer" (arXiv 2106.13797), section 3.2, for linear spatial-reduction attention;
 "Linformer: Self-Attention with Linear Complexity" (arXiv 2006.04768), section 4.
-Own changes: maps of any size (see each class); Linformer as encoder attention on a map, its two projections of the
-tokens shared by all heads (the paper's headwise sharing) and done before the projections of the channels, which is the
-same product in a cheaper order.
+Differences: SRA and pooled attention accept maps of any size. Linformer is encoder attention on a map. All heads share
+its two projections of the tokens (headwise sharing in the paper). They run before the projections of the channels,
+which gives the same product at a lower cost.
 
 Shape suffixes: B batch, H W map, N tokens of the map, M tokens of the reduced map, C channels, A heads, D head
 dimension, S tokens of a patch.
@@ -28,7 +28,7 @@ __all__ = ["SRA", "Linformer", "PooledAttention"]
 
 
 class _ReducedAttention(HeadedLayer, abc.ABC):
-    """Attention of every token of a map to the tokens of a smaller one."""
+    """Base class: every token of a map attends to the tokens of a smaller map."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, **settings: int) -> None:
         super().__init__(dim, num_heads, **settings)
@@ -38,10 +38,10 @@ class _ReducedAttention(HeadedLayer, abc.ABC):
 
     @abc.abstractmethod
     def reduce(self, x_BHWC: Tensor) -> Tensor:
-        """Returns what keys and values are made of, shape (B, M, C)."""
+        """Returns the tokens from which keys and values are projected, shape (B, M, C)."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         (q_BAND,) = split_heads(self.q(x_BHWC.flatten(1, 2)), 1, self.num_heads)
         k_BAMD, v_BAMD = split_heads(self.kv(self.reduce(x_BHWC)), 2, self.num_heads)
         y_BAND = F.scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
@@ -50,17 +50,17 @@ class _ReducedAttention(HeadedLayer, abc.ABC):
 
 
 class SRA(_ReducedAttention):
-    """Spatial-reduction attention: keys and values come from patches, each projected to one token and normalised.
+    """Spatial-reduction attention: each patch of the map is projected to one token for keys and values.
 
-    The strided convolution of the reduction is a product here, its patches cut first. A map that the patches do not
-    divide is padded at the bottom and right with zeros for the reduction alone; queries are the map's own tokens.
+    A matrix product over patches replaces the strided convolution of the paper. LayerNorm follows it. For the reduction
+    only, the map is padded with zeros at the bottom and right to whole patches.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        window_size: The paper's reduction ratio R, the side of a patch; 1 leaves the reduction out, as in its last
-            stage.
-        qkv_bias: Whether the query, key and value projections have biases; the others always do.
+        window_size: Side of a patch in tokens, the reduction ratio R of the paper. 1 omits the reduction, as in the
+            last stage of the paper.
+        qkv_bias: True if the query, key and value projections have biases. The other layers always have biases.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -74,7 +74,7 @@ class SRA(_ReducedAttention):
             self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def reduce(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a token per patch, shape (B, M, C)."""
+        """Returns one token per patch, shape (B, M, C)."""
         if self.window_size == 1:
             return x_BHWC.flatten(1, 2)
         s = self.window_size
@@ -86,15 +86,15 @@ class SRA(_ReducedAttention):
 
 
 class PooledAttention(_ReducedAttention):
-    """Linear spatial-reduction attention: keys and values come from the map averaged to 7 x 7 tokens.
+    """Linear spatial-reduction attention: keys and values come from the map average-pooled to 7 x 7 tokens.
 
-    The pooled side is the paper's, whatever the map, so the cost grows with the map's tokens and not with their square.
-    A side of fewer tokens is left as it is. The pooled map passes a 1x1 convolution, LayerNorm and GELU.
+    The cost is linear in the number of tokens, because the pooled size is fixed (7, as in the paper). A side with fewer
+    tokens is not pooled. A 1x1 convolution, LayerNorm and GELU follow the pooling.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        qkv_bias: Whether the query, key and value projections have biases; the others always do.
+        qkv_bias: True if the query, key and value projections have biases. The other layers always have biases.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -115,14 +115,14 @@ class PooledAttention(_ReducedAttention):
 
 
 class Linformer(HeadedLayer):
-    """Attention to learnt mixtures of tokens; bound to the number of tokens that it was built for.
+    """Linformer: attention to learned linear combinations of the tokens, for maps of one fixed number of tokens.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        tokens: Tokens of the map, height times width.
-        rank: Mixtures that keys and values are projected to, the paper's k.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+        tokens: Tokens of the map: height times width.
+        rank: Number of combinations for keys and values, k in the paper.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -135,20 +135,20 @@ class Linformer(HeadedLayer):
         self.k = nn.Linear(dim, dim, bias=qkv_bias)
         self.v = nn.Linear(dim, dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-        self.mix = nn.Parameter(torch.empty(2 * rank, tokens))  # the paper's E, for keys, above its F, for values
-        nn.init.normal_(self.mix, std=rank**-0.5)  # the random projection of the paper's theorems
+        self.mix = nn.Parameter(torch.empty(2 * rank, tokens))  # E (for keys) and F (for values) of the paper, stacked
+        nn.init.normal_(self.mix, std=rank**-0.5)  # the random projection in the theorems of the paper
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given.
+        """Returns the attended map, same shape (B, H, W, C) as the input.
 
         Raises:
-            UsageError: The map has another number of tokens than the layer was built for.
+            UsageError: The number of tokens of the map differs from `tokens`.
         """
         _, H, W, _ = x_BHWC.shape
         if self.tokens != H * W:
             raise UsageError(
-                f"Linformer was built for maps of {self.tokens} tokens, but got {H} x {W}. "
-                f"Build it with tokens={H * W}; it projects along the tokens, so it fits one size alone."
+                f"the map must have {self.tokens} tokens, for which this Linformer was built, but got {H} x {W}. "
+                f"Build a Linformer with tokens={H * W}."
             )
         x_BNC = x_BHWC.flatten(1, 2)
         for_k_BMC, for_v_BMC = torch.matmul(self.mix, x_BNC).chunk(2, dim=1)

@@ -1,8 +1,8 @@
 """Plain multi-head self-attention over all tokens of a map.
 
-Paper: "Attention Is All You Need" (arXiv 1706.03762), section 3.2.2; for images "An Image is Worth 16x16 Words" (arXiv
-2010.11929).
-Own changes: none; one fused product for queries, keys and values, fused attention.
+Papers: "Attention Is All You Need" (arXiv 1706.03762), section 3.2.2; "An Image is Worth 16x16 Words" (arXiv
+2010.11929) for images.
+Differences: None. Queries, keys and values share one projection; attention is fused.
 
 Shape suffixes: B batch, H W map, N tokens, C channels, A heads, D head dimension.
 """
@@ -23,7 +23,7 @@ class MSA(HeadedLayer):
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -35,7 +35,7 @@ class MSA(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         q_BAND, k_BAND, v_BAND = split_heads(self.qkv(x_BHWC.flatten(1, 2)), 3, self.num_heads)
         y_BAND = F.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND)
         y_BHWC: Tensor = self.proj(join_heads(y_BAND)).reshape(x_BHWC.shape)

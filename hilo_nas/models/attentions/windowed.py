@@ -1,9 +1,9 @@
-"""Attention inside windows, and inside windows shifted by half a side.
+"""Window attention and shifted-window attention.
 
 Paper: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv 2103.14030), section 3.2.
-Own changes: maps of any size; no relative position bias, for none of the layers here knows positions; a side of the
-map that one window covers is not shifted. Tokens that padding added are not masked: they count as keys (their keys are
-the biases), as HiLo's do.
+Differences: Maps can have any size. There is no relative position bias, because no layer here adds positional
+information. If one window covers a side of the map, that side is not shifted. Padding tokens are not masked: they serve
+as keys (equal to the bias), as in HiLo.
 
 Shape suffixes: B batch, H W map, C channels, S tokens of a window, G windows of a map, A heads.
 """
@@ -25,13 +25,13 @@ __all__ = ["ShiftedWindowAttention", "WindowAttention"]
 class WindowAttention(HeadedLayer):
     """Attention inside non-overlapping square windows.
 
-    The map is padded at the bottom and right with zeros to whole windows and cropped in the end.
+    The map is padded with zeros at the bottom and right to whole windows, and cropped at the end.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        window_size: Side of a window, in tokens; with 1 every token attends to itself alone.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+        window_size: Side of a window in tokens. With 1, every token attends only to itself.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
@@ -44,7 +44,7 @@ class WindowAttention(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         return self._attend(x_BHWC, None)
 
     def _attend(self, x_BHWC: Tensor, mask: Tensor | None) -> Tensor:
@@ -54,23 +54,23 @@ class WindowAttention(HeadedLayer):
 
 
 class ShiftedWindowAttention(WindowAttention):
-    """Attention inside windows that lie half a window further down and right.
+    """Attention inside windows that are shifted down and right by half a window.
 
-    The padded map is shifted cyclically, so that there are as many windows as without a shift; where a window then
-    holds tokens from opposite edges of the map, a mask keeps them apart.
+    The padded map is shifted cyclically, so that the number of windows stays the same. A mask prevents attention
+    between tokens from opposite edges of the map.
 
     Args:
         dim: Channels of the map.
         num_heads: Attention heads; must divide `dim`.
-        window_size: Side of a window, in tokens; the shift is half of it, rounded down.
-        qkv_bias: Whether the query, key and value projections have biases; the output projection always does.
+        window_size: Side of a window in tokens. The shift is half of it, rounded down.
+        qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`.
     """
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, shape (B, H, W, C) as given."""
+        """Returns the attended map, same shape (B, H, W, C) as the input."""
         s = self.window_size
         _, H, W, _ = x_BHWC.shape
         shifts = tuple(s // 2 if side > s else 0 for side in (H, W))
@@ -85,21 +85,24 @@ class ShiftedWindowAttention(WindowAttention):
 def _build_mask(
     rows: int, cols: int, window_size: int, shifts: tuple[int, ...], num_heads: int, device: torch.device
 ) -> Tensor:
-    """Returns whether two tokens of a window were in one piece before the shift; shape (1, G·A, S, S)."""
+    """Returns the attention mask, True if two tokens were in the same region before the shift; shape (1, G·A, S, S)."""
     s = window_size
-    # The shift brought the last tokens of the last row of windows from the top, and so on for the columns.
+    # The cyclic shift moved the first rows of the map to the bottom and the first columns to the right.
     wrapped_H = torch.arange(rows * s, device=device) >= rows * s - shifts[0]
     wrapped_W = torch.arange(cols * s, device=device) >= cols * s - shifts[1]
-    piece_HW = 2 * wrapped_H[:, None] + wrapped_W.long()
-    piece_GS = piece_HW.reshape(rows, s, cols, s).transpose(1, 2).reshape(rows * cols, s * s)
-    together_GSS = piece_GS[:, :, None] == piece_GS[:, None, :]
-    return together_GSS.repeat_interleave(num_heads, dim=0)[None]
+    region_HW = 2 * wrapped_H[:, None] + wrapped_W.long()
+    region_GS = region_HW.reshape(rows, s, cols, s).transpose(1, 2).reshape(rows * cols, s * s)
+    same_region_GSS = region_GS[:, :, None] == region_GS[:, None, :]
+    return same_region_GSS.repeat_interleave(num_heads, dim=0)[None]
 
 
 @lru_cache(maxsize=32)
 def _cached_mask(
     rows: int, cols: int, window_size: int, shifts: tuple[int, ...], num_heads: int, device: torch.device
 ) -> Tensor:
-    """Returns the mask, built once for all layers of a shape; a plain tensor, so that training may use it later."""
+    """Returns the mask, cached for all layers with the same arguments.
+
+    The mask is built outside of inference mode, so that training can use it too.
+    """
     with torch.inference_mode(False):
         return _build_mask(rows, cols, window_size, shifts, num_heads, device)

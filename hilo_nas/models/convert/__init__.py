@@ -1,7 +1,7 @@
-"""Networks in the runtimes that people ship with: converted, loaded, checked against torch, ready to be timed.
+"""Conversion of networks to ONNX Runtime and OpenVINO, for timing and deployment.
 
-A network leaves torch as a graph (`capture`), a runtime opens it (`runtimes`), and nothing is timed before its output
-was compared with torch's (`checked`). The runtimes are extras, imported when they are first asked for.
+`capture` converts a network to a graph, `runtimes` loads it in a runtime, and `checked` compares its output with torch
+before it is timed. The runtimes are optional dependencies (extras), imported on first use.
 """
 
 from hilo_nas.models.convert.capture import export_onnx, export_openvino

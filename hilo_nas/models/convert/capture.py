@@ -1,18 +1,20 @@
-"""Networks leaving torch: captured as a graph, and written as ONNX or as OpenVINO's own format.
+"""Export of networks as graphs, in the formats ONNX and OpenVINO.
 
-Both ways begin with `torch.export`. ONNX is then written by torch's exporter for such graphs (the older one, of
-TorchScript, is deprecated); OpenVINO takes the graph as it is. The deformable convolution of the token merging, in
-torch a gather and a product, is captured as torchvision's one operator, for the formats have better words for that:
+Both formats start with `torch.export`. For ONNX, the graph-based exporter of torch writes the file, because the
+TorchScript exporter is deprecated. OpenVINO converts the graph itself. The deformable convolution of token merging is
+a gather and a product in torch. The graph contains torchvision's `deform_conv2d` instead, because both formats have
+faster or more accurate operators for it:
 
-* In ONNX it becomes a GridSample and a plain convolution, which every runtime has, so that one file serves all. ONNX's
-  own DeformConv is known to ONNX Runtime 1.32 but not to OpenVINO 2026.4, and brings nothing: LITv2-S at 224 px takes
-  49 ms with either (457 and 452 ms for a batch of 8). Gathering rows and weighting them is no faster, and holds four
-  times the samples in memory.
-* OpenVINO has a DeformableConvolution, which it finds in torch's graph: as fast as GridSample (41 ms), and its sampling
-  points stay in float32 where the rest is bfloat16. There, GridSample's lose their place: the merging of a map of
-  56 x 56 is off by 6 %, against 0.7 %.
+* ONNX: GridSample and a plain convolution. Every runtime supports these operators, so one file works everywhere. The
+  ONNX operator DeformConv works in ONNX Runtime 1.32 but not in OpenVINO 2026.4, and it is not faster: LITv2-S at 224
+  px takes 49 ms with either (457 and 452 ms for a batch of 8). A gather with weights is not faster either and needs
+  four times the memory for the samples.
+* OpenVINO: DeformableConvolution. It is as fast as GridSample (41 ms). Its sampling positions stay in float32 if the
+  rest of the network is bfloat16. The positions of GridSample lose accuracy then: the error of token merging on a
+  56 x 56 map is 6 %, compared with 0.7 %.
 
-Seen on one core of an AMD EPYC in float32, with torch 2.15, onnxruntime 1.32 and openvino 2026.4; it may change.
+Measured on one core of an AMD EPYC in float32 with torch 2.15, onnxruntime 1.32 and openvino 2026.4; other versions can
+differ.
 """
 
 from __future__ import annotations
@@ -38,42 +40,47 @@ from hilo_nas.models.inference import PreparedLITv2
 __all__ = ["OPSET", "capture", "copy_of", "export_onnx", "export_openvino", "has_deform", "to_onnx", "to_openvino"]
 
 OPSET = 20
-"""The ONNX operator set written, the first with Gelu: LITv2-S is 8 % faster in ONNX Runtime 1.32 than with 18.
+"""Default ONNX operator set. 20 is the first with Gelu: LITv2-S is 8 % faster than with 18 in ONNX Runtime 1.32.
 
-OpenVINO 2025.2 does not read the GridSample of 20; for a file that it must read, 18 serves.
+OpenVINO 2025.2 cannot read GridSample of operator set 20. Use 18 for files that it must read.
 """
 _OPSETS = range(18, 24)
 _OLDEST_TORCH = (2, 6)
-"""By torch's own notes on its exporter; seen with 2.15."""
+"""Minimum torch version, from the release notes of the exporter. Tested with 2.15."""
 _WAY_OUT = "Use another runtime, or torch itself."
 
 
 def copy_of(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Returns a copy in evaluation mode, on the CPU and in a dtype; the model itself is left as it is.
+    """Returns a copy of the network in evaluation mode, on the CPU and in the given dtype.
 
-    A network prepared for inference in torch is copied in its training form, whose operators other runtimes know.
+    For a network prepared for inference, the copy is its training form, because other runtimes support its operators.
     """
     if isinstance(model, PreparedLITv2):
         return model.training_form().to(dtype).eval()
-    # Weights made in inference mode cannot be captured; their copies, made outside it, can.
+    # torch cannot capture weights created in inference mode, but it can capture copies created outside of it.
     with torch.inference_mode(False), torch.no_grad():
         return copy.deepcopy(model).to(device="cpu", dtype=dtype).eval()
 
 
 def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -> ExportedProgram:
-    """Returns the graph of a network of `copy_of` for the shape of an example, shape (B, C, H, W).
+    """Returns the graph of a network.
+
+    Args:
+        model: Network from `copy_of`.
+        example: Example images, shape (B, C, H, W). The graph is for this shape.
+        dynamic_batch: True for a graph that accepts any batch size.
 
     Raises:
-        UsageError: torch is too old, or a part of the network was prepared for inference in torch.
+        UsageError: The version of torch is too old, or a part of the network is prepared for inference.
         ConversionError: torch cannot capture the network.
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         oldest = ".".join(map(str, _OLDEST_TORCH))
-        raise UsageError(f"converting a network needs torch {oldest} or newer, but this is {torch.__version__}")
+        raise UsageError(f"converting a network needs torch {oldest} or newer, but got {torch.__version__}")
     if any(isinstance(module, PreparedLITv2) for module in model.modules()):
         raise InferenceFormError(
-            f"a {type(model).__name__} to convert must not hold networks prepared for inference in torch. Build it of "
-            "their training forms, network.training_form()."
+            f"a network to convert must not contain networks prepared for inference, but got {type(model).__name__}. "
+            "Use their training forms, network.training_form()."
         )
     what = f"torch {torch.__version__} must be able to capture {type(model).__name__}"
     with torch.inference_mode(False), torch.no_grad(), refusals(what, "Use torch itself."):
@@ -82,7 +89,7 @@ def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -
         shapes = None
         if dynamic_batch:
             shapes = ({0: Dim("batch")},)
-            if len(image) == 1:  # torch takes an axis of 1 for a fixed one
+            if len(image) == 1:  # torch treats an axis of length 1 as fixed
                 image = image.repeat(2, 1, 1, 1)
         with _deformed_by_torchvision(model):
             program = torch.export.export(model, (image,), dynamic_shapes=shapes, strict=False)
@@ -91,7 +98,7 @@ def capture(model: nn.Module, example: Tensor, *, dynamic_batch: bool = False) -
 
 @contextlib.contextmanager
 def _deformed_by_torchvision(model: nn.Module) -> Iterator[None]:
-    """Lets the deformable convolutions of a network be one operator each, for a while."""
+    """Replaces the deformable convolutions of a network with torchvision's operator inside the context."""
     convs = [module for module in model.modules() if isinstance(module, DeformConv)]
     for conv in convs:
         conv.forward = functools.partial(_deform, conv)  # type: ignore[method-assign]
@@ -108,7 +115,7 @@ def _deform(conv: DeformConv, x_BCHW: Tensor) -> Tensor:
 
 
 def has_deform(program: ExportedProgram) -> bool:
-    """Returns whether a captured network has a deformable convolution."""
+    """Returns True if a captured network has a deformable convolution."""
     return _has(program, torch.ops.torchvision.deform_conv2d.default)
 
 
@@ -117,16 +124,16 @@ def _has(program: ExportedProgram, operator: Any) -> bool:
 
 
 def _rewrite(program: ExportedProgram, rules: dict[Any, Callable[..., Tensor]]) -> ExportedProgram:
-    """Returns a graph in which some operators are written by others; a graph without them is left as it is."""
+    """Returns the graph with some operators replaced by decompositions; unchanged if it has none of them."""
     return program.run_decompositions(rules) if any(_has(program, operator) for operator in rules) else program
 
 
 def to_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:
-    """Returns a captured network as torch's `ONNXProgram`.
+    """Returns a captured network as a `torch.onnx.ONNXProgram`.
 
     Raises:
-        UsageError: The exporter's libraries are not installed, or the operator set is not one that is written.
-        ConversionError: The network has an operator that ONNX does not.
+        UsageError: The libraries of the exporter are not installed, or the operator set is not supported.
+        ConversionError: ONNX lacks an operator of the network.
     """
     if opset not in _OPSETS:
         raise UsageError(f"opset must be from {_OPSETS[0]} to {_OPSETS[-1]}, but got {opset}")
@@ -139,12 +146,12 @@ def to_onnx(program: ExportedProgram, opset: int = OPSET) -> Any:
             program, dynamo=True, opset_version=opset, input_names=["image"], output_names=["output"], verbose=False
         )
     assert found is not None  # with `dynamo`
-    _forget_origin(found.model)
+    _clear_metadata(found.model)
     return found
 
 
-def _forget_origin(model: Any) -> None:
-    """Removes what the exporter notes of each node's origin: stack traces with paths of this machine, among others."""
+def _clear_metadata(model: Any) -> None:
+    """Removes the metadata of all nodes, because it contains stack traces with paths of this machine."""
     graphs = [model.graph, *model.functions.values()]
     nodes = [node for graph in graphs for node in graph.all_nodes()]
     values = [value for graph in graphs for value in (*graph.inputs, *graph.outputs)]
@@ -169,20 +176,20 @@ def to_openvino(program: ExportedProgram) -> Any:
 def export_onnx(
     model: nn.Module, example: Tensor, path: Path, *, opset: int = OPSET, dynamic_batch: bool = False
 ) -> None:
-    """Writes a network as one self-contained ONNX file, in evaluation mode and float32, for images of one size.
+    """Writes a network to one self-contained ONNX file, in evaluation mode and float32, for images of one size.
 
-    Its input is called `image`, its output `output`. The file is not checked against torch; `convert` does that. ONNX
-    files end at 2 GB.
+    The input is named `image`, the output `output`. The output is not compared with torch; use `convert` for that. The
+    maximum size of an ONNX file is 2 GB.
 
     Args:
-        model: The network; left as it is.
-        example: Images of the shape wanted, (B, C, H, W).
-        path: The file; a folder must be there.
-        opset: The ONNX operator set.
-        dynamic_batch: Whether the file takes any number of images.
+        model: Network to export; not changed.
+        example: Example images, shape (B, C, H, W).
+        path: File to write, in an existing folder.
+        opset: ONNX operator set.
+        dynamic_batch: True for a file that accepts any batch size.
 
     Raises:
-        UsageError: The exporter's libraries are not installed, or the operator set is not one that is written.
+        UsageError: The libraries of the exporter are not installed, or the operator set is not supported.
         ConversionError: torch cannot capture the network, or ONNX cannot express it.
     """
     program = to_onnx(capture(copy_of(model), example, dynamic_batch=dynamic_batch), opset)
@@ -190,14 +197,15 @@ def export_onnx(
 
 
 def export_openvino(model: nn.Module, example: Tensor, path: Path) -> None:
-    """Writes a network in OpenVINO's own format, as `export_onnx` does: `path`, an .xml, and a .bin beside it.
+    """Writes a network to an OpenVINO file (.xml) and a weight file (.bin) in the same folder.
 
-    Who loads it says in which precision it runs; OpenVINO takes bfloat16 by itself where the processor computes in it.
+    Weights are float32, in evaluation mode, for images of one size. The program that loads the file chooses the
+    precision for running it. By default, OpenVINO uses bfloat16 if the processor supports it.
 
     Args:
-        model: The network; left as it is.
-        example: Images of the shape wanted, (B, C, H, W).
-        path: The .xml file; a folder must be there.
+        model: Network to export; not changed.
+        example: Example images, shape (B, C, H, W).
+        path: .xml file to write, in an existing folder.
 
     Raises:
         UsageError: OpenVINO is not installed.
@@ -210,7 +218,7 @@ def export_openvino(model: nn.Module, example: Tensor, path: Path) -> None:
 
 
 def _copysign(x: Tensor, sign: Tensor) -> Tensor:
-    """Returns `torch.copysign`, which neither format has; a negative zero counts as positive here."""
+    """Returns `torch.copysign`, which neither format supports. Treats negative zero as positive."""
     return torch.where(sign < 0, -x.abs(), x.abs())
 
 
@@ -230,13 +238,13 @@ def _deform_by_sampling(
     offset_groups: int,
     use_mask: bool,
 ) -> Tensor:
-    """Returns torchvision's `deform_conv2d`, written as sampling and a plain convolution.
+    """Returns torchvision's `deform_conv2d`, computed by `grid_sample` and a plain convolution.
 
-    The map is sampled once for every tap of every output, side by side, so that the convolution's stride is its kernel.
-    Points are found in float32: in half precision they would be off by a hundredth of a pixel and more.
+    The samples of all kernel positions form one large map. The convolution over it has a stride equal to its kernel
+    size. Sampling positions are float32, because the error in half precision is 0.01 pixels or more.
 
     Raises:
-        UsageError: The convolution is modulated, or has several groups of offsets.
+        UsageError: The convolution is modulated or has several groups of offsets.
     """
     if use_mask or offset_groups != 1:
         raise UsageError("a deformable convolution must have one group of offsets and no modulation to become ONNX")
@@ -246,7 +254,7 @@ def _deform_by_sampling(
     taps = offset.float().reshape(-1, kernel_h, kernel_w, 2, out_h, out_w).permute(0, 4, 1, 5, 2, 3)
     row = torch.arange(out_h)[:, None] * stride_h - pad_h + torch.arange(kernel_h) * dilation_h
     column = torch.arange(out_w)[:, None] * stride_w - pad_w + torch.arange(kernel_w) * dilation_w
-    # From pixels to [-1, 1], from the first pixel's outer edge to the last one's.
+    # Convert pixels to the range [-1, 1] between the outer edges of the first and the last pixel.
     y = taps[..., 0] * (2 / H) + ((2 * row + 1) / H - 1)[:, :, None, None]
     x = taps[..., 1] * (2 / W) + ((2 * column + 1) / W - 1)
     grid = torch.stack((x, y), dim=-1).reshape(-1, out_h * kernel_h, out_w * kernel_w, 2)

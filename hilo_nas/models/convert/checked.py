@@ -1,4 +1,4 @@
-"""Networks opened in a runtime and checked: a conversion that gives other outputs is never timed."""
+"""Networks loaded in a runtime, with a check that their outputs match torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from hilo_nas.models.precisions import DTYPES
 __all__ = ["BOUNDS", "allowed_share", "convert", "expected_output", "load_onnx", "output_share"]
 
 BOUNDS = {"fp32": (1e-4, 1e-2), "fp16": (1e-2, 0.3), "bf16": (0.1, 0.3)}
-"""How far an output may be from torch's float32, as a share of the largest, by precision: as a rule, and at most.
+"""Tolerance per precision: (default, maximum) error relative to the largest float32 output of torch.
 
-Fresh weights can amplify rounding a thousandfold. Where an output is further off than the rule, ten times what torch
-itself loses by the precision is allowed, float32 being held against float64, but never more than the second figure."""
+Random weights can amplify rounding errors by a factor of 1,000. If the error exceeds the default, the tolerance becomes
+ten times the error of torch itself in the precision, up to the maximum. For fp32, the error of torch is the difference
+between float32 and float64."""
 _MARGIN = 10
+"""Factor on the error of torch itself."""
 
 
 def convert(
@@ -35,29 +37,29 @@ def convert(
     threads: int | None = None,
     precision: str = "fp32",
 ) -> Converted:
-    """Returns a network opened in a runtime, after its output was compared with that of torch.
+    """Returns a network loaded in a runtime, after a comparison of its output with torch.
 
-    torch runs the batch's first and last image only, in float32 on the CPU: every image of a batch is on its own.
+    torch runs only the first and the last image of the batch, in float32 on the CPU.
 
     Args:
-        model: The network, images to one tensor; left as it is.
-        example: The batch that is run, shape (B, C, H, W).
+        model: Network that maps images to one tensor; not changed.
+        example: Input batch, shape (B, C, H, W).
         runtime: One of `RUNTIMES`.
         device: "cpu", "cuda" or "cuda:N".
-        threads: Threads of the runtime; None for as many as torch has.
+        threads: Number of threads of the runtime. Defaults to the number of torch threads.
         precision: fp32, bf16 or fp16.
 
     Raises:
-        UsageError: The runtime is unknown or not installed, or does not take the precision.
+        UsageError: The runtime is unknown or not installed, or it does not support the precision.
         DeviceError: The runtime does not run on the device.
-        ConversionError: The network cannot be converted, or the runtime gives other outputs.
-        OutOfMemoryError: The network does not fit.
+        ConversionError: The network cannot be converted, or the outputs differ from torch.
+        OutOfMemoryError: The network does not fit in memory.
     """
     check_runtime(runtime, device, precision)
     name, threads = type(model).__name__, threads or torch.get_num_threads()
     image = example.detach().to(device="cpu", dtype=torch.float32)
-    some = [0, len(image) - 1]
-    expected = expected_output(model, image[some])
+    compared = [0, len(image) - 1]
+    expected = expected_output(model, image[compared])
     if runtime == "openvino":
         program = capture(copy_of(model), image)
         opened = open_openvino(to_openvino(program), image, name=name, threads=threads, precision=precision)
@@ -71,16 +73,16 @@ def convert(
         form, merging = f"{opened.form} opset{OPSET} {precision}", "GridSample"
     if has_deform(program):
         form += f" dcn={merging}"
-    _check_output(opened.read_output()[some], expected, f"{name} in {form}", precision, model, image[some])
+    _check_output(opened.read_output()[compared], expected, f"{name} in {form}", precision, model, image[compared])
     return dataclasses.replace(opened, form=form)
 
 
 def expected_output(model: nn.Module, image: Tensor) -> Tensor:
-    """Returns torch's output in float32.
+    """Returns the output of torch in float32.
 
     Raises:
-        UsageError: It is not one tensor.
-        ConversionError: It is not finite, or zero everywhere.
+        UsageError: The output is not one tensor.
+        ConversionError: The output is not finite, or it is zero everywhere.
     """
     with torch.inference_mode():
         output = copy_of(model)(image)
@@ -90,37 +92,42 @@ def expected_output(model: nn.Module, image: Tensor) -> Tensor:
     largest = float(output.abs().max())
     if not 0 < largest < math.inf:
         raise ConversionError(
-            f"an output must be finite and somewhere not zero to be checked, but torch's largest is {largest:g} "
-            f"for {name}. Use other weights."
+            f"outputs must be finite and not all zero for the check, but the largest output of {name} in torch is "
+            f"{largest:g}. Use other weights."
         )
     return output
 
 
 def _check_output(seen: Tensor, expected: Tensor, name: str, precision: str, model: nn.Module, image: Tensor) -> None:
-    """Raises a ConversionError where an output is further from torch's than `BOUNDS` allows."""
+    """Raises a ConversionError if the difference of an output from torch exceeds the tolerance."""
     if seen.shape != expected.shape:
-        raise ConversionError(f"an output must have torch's shape {tuple(expected.shape)}, but got {tuple(seen.shape)}")
+        raise ConversionError(
+            f"the output must have the same shape as in torch, {tuple(expected.shape)}, but got {tuple(seen.shape)}"
+        )
     share, bound = output_share(seen, expected), BOUNDS[precision][0]
     if share > bound:
         bound = allowed_share(model, image, expected, precision)
-    if not share <= bound:  # so that NaN does not pass
+    if not share <= bound:  # this form rejects NaN
         raise ConversionError(
-            f"a converted network must give torch's outputs to within {bound:.2g} of the largest, but {name} is off by "
-            f"{share:.2g}. Use torch itself as the runtime, or a higher precision."
+            f"the outputs of a converted network must differ from torch by at most {bound:.2g} of the largest output, "
+            f"but {name} differs by {share:.2g}. Use torch itself as the runtime, or a higher precision."
         )
 
 
 def allowed_share(model: nn.Module, image: Tensor, expected: Tensor, precision: str = "fp32") -> float:
-    """Returns how far an output may be from torch's float32, by `BOUNDS` and by what torch loses by the precision."""
+    """Returns the tolerance for an output, relative to the largest float32 output of torch.
+
+    Depends on `BOUNDS` and on the error of torch itself in the precision.
+    """
     bound, most = BOUNDS[precision]
     dtype = torch.float64 if precision == "fp32" else DTYPES[precision]
     with torch.inference_mode(), refusals(f"torch must be able to run the network in {dtype}", "Use fp32."):
-        own = output_share(copy_of(model, dtype)(image.to(dtype)), expected)
-    return min(max(bound, _MARGIN * own), most)
+        torch_error = output_share(copy_of(model, dtype)(image.to(dtype)), expected)
+    return min(max(bound, _MARGIN * torch_error), most)
 
 
 def output_share(seen: Tensor, expected: Tensor) -> float:
-    """Returns the largest difference of two outputs as a share of the largest expected; NaN where an output has one."""
+    """Returns the largest difference of two outputs relative to the largest expected output; NaN if either has NaN."""
     return float((seen.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 
@@ -133,24 +140,24 @@ def load_onnx(
     device: str = "cpu",
     threads: int | None = None,
 ) -> Converted:
-    """Returns an ONNX file opened in a runtime, with a random batch as its input.
+    """Returns an ONNX file loaded in a runtime, with a random batch as its input.
 
-    The file is run as it is, in its input's precision, and there is nothing to compare its output with. OpenVINO runs a
-    float16 file in float32 where the processor does not compute in float16.
+    The precision is that of the file's input. The output is not checked, because there is no network in torch to
+    compare with. OpenVINO runs a float16 file in float32 if the processor does not support float16.
 
     Args:
-        path: The file: one input, images in the order (B, C, H, W), float32 or float16.
+        path: ONNX file with one input: images of shape (B, C, H, W) in float32 or float16.
         runtime: One of `RUNTIMES`.
-        batch_size: Images of a batch, for a file that leaves it open.
-        img_size: Side of an image in pixels, for a file that leaves it open.
+        batch_size: Number of images per batch. Must match the file if its batch axis is fixed.
+        img_size: Side of the images in pixels. Must match the file if its axes are fixed.
         device: "cpu", "cuda" or "cuda:N".
-        threads: Threads of the runtime; None for as many as torch has.
+        threads: Number of threads of the runtime. Defaults to the number of torch threads.
 
     Raises:
-        UsageError: The runtime is not installed, the file is not there or no ONNX, or its input does not fit.
+        UsageError: The runtime is not installed, the file does not exist or is not ONNX, or its input does not fit.
         DeviceError: The runtime does not run on the device.
         ConversionError: The runtime cannot run the file.
-        OutOfMemoryError: The network does not fit.
+        OutOfMemoryError: The network does not fit in memory.
     """
     check_runtime(runtime, device, "fp32")
     model, given = _read_input(path, runtime)
@@ -176,17 +183,17 @@ def load_onnx(
 
 
 def _read_input(path: Path, runtime: str) -> tuple[Any, Any]:
-    """Returns an ONNX file's header and its one input."""
+    """Returns the model of an ONNX file, without external weights, and its input."""
     onnx = import_library("onnx", f"runtime {runtime}")
     if not path.is_file():
-        raise UsageError(f"an ONNX file must exist, but {path} does not")
+        raise UsageError(f"an ONNX file must exist, but there is no file {path}")
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
         raise UsageError(f"{path} must be an ONNX file, but cannot be read as one ({type(error).__name__})") from error
     if not model.graph.node:
-        raise UsageError(f"{path} must be an ONNX file, but holds no network")
-    weights = {weight.name for weight in model.graph.initializer}  # old files list them among the inputs
+        raise UsageError(f"{path} must be an ONNX file, but contains no network")
+    weights = {weight.name for weight in model.graph.initializer}  # old files list weights as inputs
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
@@ -206,10 +213,10 @@ def _dtype(given: Any, path: Path) -> torch.dtype:
 
 
 def _fit(given: Any, sizes: dict[str, int], path: Path) -> tuple[list[int], dict[str, int]]:
-    """Returns the shape of a batch for an input, and the sizes of the axes that the file names but leaves open.
+    """Returns the batch shape for an input, and the sizes of the named dynamic axes.
 
     Raises:
-        UsageError: The input has not four axes, or one of them is fixed to another size.
+        UsageError: The input does not have four axes, or an axis is fixed to another size.
     """
     axes = given.type.tensor_type.shape.dim
     if len(axes) != len(sizes):
@@ -220,7 +227,7 @@ def _fit(given: Any, sizes: dict[str, int], path: Path) -> tuple[list[int], dict
             option = "batch_size" if meaning == "batch" else "img_size"
             raise UsageError(
                 f"{path}: input {given.name} has a fixed {meaning} of {axis.dim_value}, but got {option} {size}. "
-                f"Use {option} {axis.dim_value}, or a file that leaves this axis open."
+                f"Use {option} {axis.dim_value}, or a file with a dynamic {meaning}."
             )
         shape.append(axis.dim_value or size)
         if axis.dim_param:

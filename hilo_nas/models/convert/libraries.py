@@ -1,4 +1,4 @@
-"""The libraries behind the extras: imported when first asked for, and what they raise put into our words."""
+"""Import of optional libraries (extras), and conversion of their exceptions to errors of this package."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from hilo_nas.errors import ConversionError, HiloNasError, OutOfMemoryError, Usa
 __all__ = ["EXTRAS", "import_library", "refusals"]
 
 EXTRAS = {"onnxruntime": "onnx", "onnx": "onnx", "onnxscript": "onnx", "openvino": "openvino"}
-"""The extra of this package that brings a library."""
+"""Extra of this package that installs each library."""
 
-_FRAME = re.compile(r"Exception from |Check '|FrontEnd API failed|Model wasn't fully converted|Summary:")
-"""How lines of OpenVINO's messages begin that say where it was, not what is wrong."""
+_NO_REASON = re.compile(r"Exception from |Check '|FrontEnd API failed|Model wasn't fully converted|Summary:")
+"""Start of lines in OpenVINO messages that do not describe the error."""
 _NO_MEMORY = re.compile(r"bad_alloc|failed to allocate", re.IGNORECASE)
 
 
 def import_library(name: str, needed_by: str) -> Any:
-    """Imports a library of an extra.
+    """Returns an imported optional library.
 
     Args:
-        name: The library, a key of `EXTRAS`.
-        needed_by: What needs it, for the message: `runtime onnxruntime`.
+        name: Name of the library, a key of `EXTRAS`.
+        needed_by: Feature that needs the library, such as "runtime onnxruntime". Used in the error message.
 
     Raises:
-        UsageError: It is not installed.
+        UsageError: The library is not installed.
     """
     try:
-        with _no_reports_of_use():
+        with _no_telemetry():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] != name:
@@ -43,34 +43,35 @@ def import_library(name: str, needed_by: str) -> Any:
 
 
 @contextlib.contextmanager
-def _no_reports_of_use() -> Iterator[None]:
-    """Keeps OpenVINO from telling Intel of its use, which its import would begin to do from threads of its own.
+def _no_telemetry() -> Iterator[None]:
+    """Disables the telemetry of OpenVINO while it is imported.
 
-    A timing shares its process with nobody, and a search sends nothing anywhere. Where the reporting package is
-    missing, OpenVINO (2026.4) takes a stub for it. What a user's program imported before is left as it is.
+    On import, OpenVINO starts threads that send usage data to Intel. Other threads would disturb timings, and a search
+    must not send data. OpenVINO (2026.4) uses a stub if the package `openvino_telemetry` is missing. Has no effect if
+    the program has imported that package before.
     """
-    reporter = "openvino_telemetry"
-    if reporter in sys.modules:
+    telemetry = "openvino_telemetry"
+    if telemetry in sys.modules:
         yield
         return
-    sys.modules[reporter] = None  # type: ignore[assignment]  # how Python marks a module that must not be imported
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # makes the import of the module fail
     try:
         yield
     finally:
-        del sys.modules[reporter]
+        del sys.modules[telemetry]
 
 
 @contextlib.contextmanager
 def refusals(what: str, way_out: str) -> Iterator[None]:
-    """Turns whatever a library raises into an error of ours.
+    """Converts the exceptions of a library to errors of this package.
 
     Args:
-        what: What should have worked, for the message.
-        way_out: What to do instead, a sentence.
+        what: Condition that must hold, such as "onnxruntime must be able to run NAME". Start of the message.
+        way_out: Sentence that tells the user what to do instead.
 
     Raises:
-        OutOfMemoryError: Memory ran out.
-        ConversionError: Anything else.
+        OutOfMemoryError: The library ran out of memory.
+        ConversionError: The library raised another exception.
     """
     try:
         yield
@@ -84,9 +85,9 @@ def refusals(what: str, way_out: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the first of a chain of exceptions says, on one line and not too long."""
+    """Returns the message of the first exception in a chain, on one line of at most 300 characters."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip(" -") for line in str(error).splitlines()]
-    words = " ".join(line for line in lines if line and not _FRAME.match(line))
+    words = " ".join(line for line in lines if line and not _NO_REASON.match(line))
     return words[:300].rstrip(" .") or type(error).__name__

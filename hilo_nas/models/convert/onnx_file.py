@@ -1,8 +1,8 @@
-"""ONNX files for deployment: for any number of images, with what is needed to check them on the machine they run on.
+"""ONNX files for deployment, with a dynamic batch size and data for a check on the target machine.
 
-A free batch axis cost little: compared with files for one batch, a small LITv2 at 64 px took 1 to 4 % longer for one
-image and 1 to 5 % for eight (medians of interleaved calls, onnxruntime 1.32, one thread of a busy AMD EPYC); it may
-change. Height and width are fixed, because the merging's sampling points are computed for them.
+A dynamic batch axis is slightly slower than a fixed one: for a small LITv2 at 64 px, 1 to 4 % with one image and 1 to
+5 % with eight. These are medians of interleaved calls with onnxruntime 1.32 on one thread of a busy AMD EPYC; other
+versions can differ. Height and width are fixed, because the sampling positions of token merging depend on them.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from hilo_nas.study.records import write_atomically
 __all__ = ["verify_onnx", "write_onnx"]
 
 _CHECK = "hilo_nas.check"
-"""The metadata that `verify_onnx` reads."""
+"""Metadata key of the data for `verify_onnx`."""
 _SEED = 0
 
 
 def write_onnx(model: nn.Module, path: Path, *, shape: tuple[int, int, int], metadata: Mapping[str, str]) -> bool:
-    """Writes a network as one ONNX file in float32, after ONNX Runtime gave torch's outputs on random images.
+    """Writes a network to one ONNX file in float32, after a comparison of ONNX Runtime with torch on random images.
 
-    Its input is called `image`, its output `output`. Outputs of torch stand in the file's metadata, for `verify_onnx`.
+    The input is named `image`, the output `output`. The metadata contains the outputs of torch for `verify_onnx`.
 
     Args:
-        model: The network; left as it is.
-        path: The file; a folder must be there.
+        model: Network to export; not changed.
+        path: File to write, in an existing folder.
         shape: Shape of an image, (C, H, W).
-        metadata: Further metadata of the file.
+        metadata: Additional metadata for the file.
 
     Returns:
-        Whether the file takes any number of images; else it takes one.
+        True if the file accepts any batch size; False if it accepts only one image.
 
     Raises:
-        UsageError: The exporter's libraries are not installed.
-        ConversionError: The network cannot be converted, or ONNX Runtime gives other outputs.
+        UsageError: The libraries of the exporter are not installed.
+        ConversionError: The network cannot be converted, or the outputs differ from torch.
         StorageError: The file cannot be written.
     """
     images = _draw_images(shape)
@@ -53,7 +53,7 @@ def write_onnx(model: nn.Module, path: Path, *, shape: tuple[int, int, int], met
     expected = expected_output(model, example)
     try:
         program, is_dynamic = capture(copy_of(model), example, dynamic_batch=True), True
-    except ConversionError:  # an operator that torch captures for one batch only
+    except ConversionError:  # torch can capture some operators only for a fixed batch size
         program, is_dynamic = capture(copy_of(model), example[:1]), False
     proto = to_onnx(program).model_proto
     check = {
@@ -72,53 +72,56 @@ def write_onnx(model: nn.Module, path: Path, *, shape: tuple[int, int, int], met
 
 
 def verify_onnx(path: Path) -> str:
-    """Checks on this machine that ONNX Runtime gives the outputs which torch gave when a file was written.
+    """Checks that ONNX Runtime on this machine gives the outputs of torch that `write_onnx` stored in the file.
 
     Returns:
-        A sentence with the largest difference.
+        Message with the largest difference.
 
     Raises:
-        UsageError: ONNX Runtime is not installed, or `write_onnx` did not write the file.
+        UsageError: ONNX Runtime is not installed, or the file is not from `write_onnx`.
         ConversionError: The outputs differ.
     """
     if not path.is_file():
-        raise UsageError(f"an ONNX file must exist, but {path} does not")
+        raise UsageError(f"an ONNX file must exist, but there is no file {path}")
     return _verify(path, str(path))
 
 
 def _verify(source: bytes | Path, name: str) -> str:
     runtime = import_library("onnxruntime", "checking an ONNX file")
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what it reports it also raises
+    options.log_severity_level = 4  # errors are raised, so do not log them too
     with refusals(f"onnxruntime must be able to run {name}", "Export it again."):
         content = source if isinstance(source, bytes) else str(source)
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         found = session.get_modelmeta().custom_metadata_map.get(_CHECK)
     if found is None:
-        raise UsageError(f"{name} must be written by `hilo-nas export` to be verified, but holds no {_CHECK}")
+        raise UsageError(f"{name} must be a file that `hilo-nas export` wrote, but it has no metadata {_CHECK}")
     check: dict[str, Any] = json.loads(found)
     images = _draw_images(tuple(check["shape"]))
     expected = torch.tensor(check["output"])
-    # More than the images of the capture show that the batch is free indeed.
+    # Also test a batch size above that of the capture, to check that the batch axis is dynamic.
     batches = ([0], [0, 1], [1, 0, 1]) if check["is_dynamic"] else ([0], [1])
     worst = 0.0
     for batch in batches:
         with refusals(f"onnxruntime must be able to run {name}", "Export it again."):
             output = torch.from_numpy(session.run(None, {"image": images[batch]})[0])
         share = output_share(output, expected[batch])
-        if not share <= check["allowed_share"]:  # so that NaN does not pass
+        if not share <= check["allowed_share"]:  # this form rejects NaN
             raise ConversionError(
-                f"{name} must give torch's outputs to within {check['allowed_share']:.2g} of the largest in "
-                f"onnxruntime {runtime.__version__}, but is off by {share:.2g} for {len(batch)} images. Use another "
-                "version of onnxruntime, or torch itself."
+                f"the outputs of {name} must differ from torch by at most {check['allowed_share']:.2g} of the largest "
+                f"output, but differ by {share:.2g} for {len(batch)} images in onnxruntime {runtime.__version__}. Use "
+                "another version of onnxruntime, or torch itself."
             )
         worst = max(worst, share)
     return (
-        f"verified: onnxruntime {runtime.__version__} gives torch's outputs to within {worst:.1e} of the largest, for "
-        f"batches of {' and '.join(str(len(batch)) for batch in batches)}"
+        f"verified: onnxruntime {runtime.__version__} differs from torch by at most {worst:.1e} of the largest output, "
+        f"for batches of {' and '.join(str(len(batch)) for batch in batches)}"
     )
 
 
 def _draw_images(shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Returns the two images of the check; the legacy generator's stream is the same in every version of NumPy."""
+    """Returns the two images of the check.
+
+    Uses the legacy random generator, because it gives the same values in every version of NumPy.
+    """
     return np.random.RandomState(_SEED).standard_normal((2, *shape)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""The runtimes: which there are, what they take, and a network opened in one, its input placed where it runs.
+"""Inference runtimes: the supported ones, their devices and precisions, and networks loaded in them.
 
-Threads wait passively, as everywhere in this package, and go where the system sends them: by default ONNX Runtime's
-spin and OpenVINO's are tied to cores, which ruins a timing as soon as another process wants the same core.
+Threads wait passively and are not pinned to cores. By default, threads of ONNX Runtime spin and threads of OpenVINO are
+pinned. Both distort a timing if another process uses the same core.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ _ANOTHER_RUNTIME = "Use another runtime, or another form of the network."
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A network opened in a runtime, with a fixed batch bound as its input."""
+    """A network loaded in a runtime, with a fixed input batch."""
 
     form: str
-    """Which implementation runs: runtime and version, where, in which precision, and how token merging is done."""
+    """Name and version of the implementation: runtime, device, precision, and operator for token merging."""
     image: Tensor
-    """The batch, shape (B, C, H, W). On the CPU the runtime reads it where it lies, so it must live as long as this."""
+    """Input batch, shape (B, C, H, W). On the CPU, the runtime reads this memory directly, so keep the tensor alive."""
     run: Callable[[], object]
-    """What `call` calls."""
+    """Function behind `call`."""
     read_output: Callable[[], Tensor]
-    """Returns the first output of the last call, float32 on the CPU."""
+    """Function that returns the first output of the last call, in float32 on the CPU."""
 
     def call(self) -> None:
-        """Runs the batch once and returns when the output is there; copies nothing."""
+        """Runs the batch once and waits for the output. Does not copy the input or the output."""
         self.run()
 
 
-def _versioned(runtime: str) -> str:
-    """Returns a runtime's name and version, `onnxruntime/1.32.0`."""
+def _name_and_version(runtime: str) -> str:
+    """Returns the name and version of a runtime, such as `onnxruntime/1.32.0`."""
     version: str = import_library(runtime, f"runtime {runtime}").__version__
     return f"{runtime}/{version.partition('-')[0]}"
 
 
 def check_runtime(runtime: str, device: str, precision: str) -> None:
-    """Checks that this machine has a runtime, for a device and a precision.
+    """Checks that a runtime is installed and supports a device and a precision.
 
-    bfloat16 and float16 are OpenVINO's where the processor computes in them. In ONNX Runtime the CPU takes float16 and
-    computes most of it in float32, between casts.
+    OpenVINO supports bfloat16 and float16 if the processor does. ONNX Runtime accepts float16 on the CPU, but casts to
+    float32 for most operators.
 
     Args:
         runtime: One of `RUNTIMES`.
         device: "cpu", "cuda" or "cuda:N".
-        precision: fp32, bf16 or fp16; autocast is torch's own.
+        precision: fp32, bf16 or fp16. Only torch supports autocast.
 
     Raises:
-        UsageError: The runtime is unknown or not installed, or does not take the precision.
+        UsageError: The runtime is unknown or not installed, or it does not support the precision.
         DeviceError: The runtime does not run on the device.
     """
     if runtime not in RUNTIMES:
@@ -71,11 +71,12 @@ def check_runtime(runtime: str, device: str, precision: str) -> None:
     kind = device.partition(":")[0]
     kinds = ("cpu", "cuda") if runtime == "onnxruntime" else ("cpu",)
     if kind not in kinds:
-        raise DeviceError(f"runtime {runtime} runs on {' or '.join(kinds)} here, but got {device}")
+        raise DeviceError(f"the device of runtime {runtime} must be {' or '.join(kinds)}, but got {device}")
     if kind == "cuda" and "CUDAExecutionProvider" not in library.get_available_providers():
         raise DeviceError(
-            f"runtime onnxruntime needs its CUDAExecutionProvider for {device}, but {_versioned(runtime)} has "
-            f"{', '.join(library.get_available_providers())}. Use pip install onnxruntime-gpu in its place, or cpu."
+            f"runtime onnxruntime needs its CUDAExecutionProvider for {device}, but {_name_and_version(runtime)} has "
+            f"{', '.join(library.get_available_providers())}. Install onnxruntime-gpu instead of onnxruntime, or use "
+            "device cpu."
         )
     precisions = ["fp32", "fp16"]
     if runtime == "openvino":
@@ -83,31 +84,31 @@ def check_runtime(runtime: str, device: str, precision: str) -> None:
         precisions = [name for name in _OPENVINO_TYPES if name.upper() in native]
     if precision not in precisions:
         raise UsageError(
-            f"runtime {runtime} takes {' or '.join(precisions)} on this machine's {kind}, but got {precision}. "
-            f"Use one of these."
+            f"the precision of runtime {runtime} must be {' or '.join(precisions)} on the {kind} of this machine, but "
+            f"got {precision}"
         )
 
 
 def open_onnxruntime(
     source: bytes | Path, image: Tensor, *, name: str, device: str, threads: int, axes: Mapping[str, int]
 ) -> Converted:
-    """Opens an ONNX network in ONNX Runtime: one call at a time, one operator after the other, no spinning threads.
+    """Returns an ONNX network loaded in ONNX Runtime. Operators run one after the other; threads do not spin.
 
-    On a GPU, float32 is float32: TensorFloat-32, ONNX Runtime's default, is off.
+    TensorFloat-32, the default of ONNX Runtime on a GPU, is off.
 
     Args:
-        source: The network, or its file.
-        image: The batch, shape (B, C, H, W), in the dtype of the network's input.
-        name: What the network is called in messages.
+        source: Serialized network, or path of its file.
+        image: Input batch, shape (B, C, H, W), in the dtype of the network's input.
+        name: Name of the network in messages.
         device: "cpu", "cuda" or "cuda:N".
-        threads: Threads of an operator.
-        axes: Sizes of named free axes.
+        threads: Number of threads per operator.
+        axes: Sizes of named dynamic axes.
 
     Raises:
         UsageError: ONNX Runtime is not installed.
-        ConversionError: It cannot run the network.
-        DeviceError: It would not run the network on the device.
-        OutOfMemoryError: The network does not fit.
+        ConversionError: ONNX Runtime cannot run the network.
+        DeviceError: ONNX Runtime cannot run the network on the device.
+        OutOfMemoryError: The network does not fit in memory.
     """
     runtime = import_library("onnxruntime", "runtime onnxruntime")
     options = runtime.SessionOptions()
@@ -115,20 +116,20 @@ def open_onnxruntime(
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what it reports it also raises
+    options.log_severity_level = 4  # errors are raised, so do not log them too
     for axis, size in axes.items():
         options.add_free_dimension_override_by_name(axis, size)
     place, _, index = device.partition(":")
     provider: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
     if place == "cuda":
         provider = ("CUDAExecutionProvider", {"device_id": int(index or 0), "use_tf32": 0})
-    with refusals(f"{_versioned('onnxruntime')} must be able to run {name}", _ANOTHER_RUNTIME):
+    with refusals(f"{_name_and_version('onnxruntime')} must be able to run {name}", _ANOTHER_RUNTIME):
         model = source if isinstance(source, bytes) else str(source)
         session = runtime.InferenceSession(model, options, providers=[provider])
-        if session.get_providers()[0] != provider[0]:  # it goes on without a GPU that it cannot open
+        if session.get_providers()[0] != provider[0]:  # without a usable GPU, it falls back to the CPU
             raise DeviceError(
-                f"onnxruntime must run {name} with its {provider[0]} on {device}, but would take "
-                f"{session.get_providers()[0]}. See its log for the library that it misses, or use cpu."
+                f"onnxruntime must run {name} with {provider[0]} on {device}, but would use "
+                f"{session.get_providers()[0]}. See its log for a missing library, or use device cpu."
             )
         binding = session.io_binding()
         image = image.contiguous()
@@ -141,33 +142,33 @@ def open_onnxruntime(
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
 
-        run()  # fails here, if it fails, and makes room for what it needs
+        run()  # raises errors here, not in a timing, and allocates memory
 
     def read_output() -> Tensor:
         return torch.from_numpy(np.array(binding.copy_outputs_to_cpu()[0])).float()
 
-    form = f"{_versioned('onnxruntime')} {provider[0]}"
+    form = f"{_name_and_version('onnxruntime')} {provider[0]}"
     return Converted(form=form, image=image, run=run, read_output=read_output)
 
 
 def open_openvino(network: Any, image: Tensor, *, name: str, threads: int, precision: str) -> Converted:
-    """Opens a network in OpenVINO on the CPU, for one synchronous stream of batches.
+    """Returns a network loaded in OpenVINO on the CPU, for one synchronous stream of batches.
 
-    That is its latency hint: one stream that has all the threads. Its throughput hint would share them out among
-    several streams, of which one caller fills one. The precision is said outright, since OpenVINO takes bfloat16 by
-    itself where the processor computes in it.
+    Uses the latency hint: one stream gets all threads. The throughput hint would divide the threads among several
+    streams, but a single caller uses only one. The precision is set explicitly, because OpenVINO uses bfloat16 by
+    default if the processor supports it.
 
     Args:
-        network: An `openvino.Model` with one input.
-        image: The batch, shape (B, C, H, W), in the dtype of the network's input.
-        name: What the network is called in messages.
-        threads: Threads of the one stream; OpenVINO takes no more than there are cores.
+        network: `openvino.Model` with one input.
+        image: Input batch, shape (B, C, H, W), in the dtype of the network's input.
+        name: Name of the network in messages.
+        threads: Number of threads. OpenVINO uses at most the number of cores.
         precision: fp32, bf16 or fp16.
 
     Raises:
         UsageError: OpenVINO is not installed.
-        ConversionError: It cannot run the network, or not in the precision.
-        OutOfMemoryError: The network does not fit.
+        ConversionError: OpenVINO cannot run the network, or not in this precision.
+        OutOfMemoryError: The network does not fit in memory.
     """
     openvino = import_library("openvino", "runtime openvino")
     wanted = _OPENVINO_TYPES[precision]
@@ -178,12 +179,12 @@ def open_openvino(network: Any, image: Tensor, *, name: str, threads: int, preci
         "INFERENCE_PRECISION_HINT": wanted,
         "ENABLE_CPU_PINNING": False,
     }
-    with refusals(f"{_versioned('openvino')} must be able to run {name}", _ANOTHER_RUNTIME):
+    with refusals(f"{_name_and_version('openvino')} must be able to run {name}", _ANOTHER_RUNTIME):
         network.reshape(list(image.shape))
         compiled = openvino.Core().compile_model(network, "CPU", settings)
         given = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if given != wanted:
-            raise ConversionError(f"openvino must run {name} in {wanted}, but would take {given}. Use fp32.")
+            raise ConversionError(f"openvino must run {name} in {wanted}, but would use {given}. Use fp32.")
         request = compiled.create_infer_request()
         image = image.contiguous()
         request.set_input_tensor(openvino.Tensor(image.numpy(), shared_memory=True))
@@ -196,4 +197,4 @@ def open_openvino(network: Any, image: Tensor, *, name: str, threads: int, preci
     def read_output() -> Tensor:
         return torch.from_numpy(np.array(request.get_output_tensor(0).data)).float()
 
-    return Converted(form=f"{_versioned('openvino')} CPU {given}", image=image, run=run, read_output=read_output)
+    return Converted(form=f"{_name_and_version('openvino')} CPU {given}", image=image, run=run, read_output=read_output)

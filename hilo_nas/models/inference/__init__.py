@@ -1,4 +1,4 @@
-"""LITv2 in its inference form: what is measured and deployed, beside the form that is trained."""
+"""Inference form of LITv2, for timing and deployment: the same outputs as the training form from faster operations."""
 
 from __future__ import annotations
 

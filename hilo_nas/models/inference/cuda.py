@@ -1,6 +1,6 @@
-"""The operators of an inference form on a CUDA device: Triton's kernels where they can run, torch's own elsewhere.
+"""Operators of an inference form on CUDA devices: Triton kernels if supported, otherwise plain torch.
 
-Shape suffixes: B batch, H W map, C channels, F features of the joint product.
+Shape suffixes: B batch, H W map, C channels, F features of the joint projection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["TRITON", "TritonDepthwiseGelu", "is_right"]
 
 
 class TritonDepthwiseGelu(PackedModule):
-    """`hilo_nas.models.inference.operators.DepthwiseGelu`, as one kernel."""
+    """Depthwise convolution with GELU in one kernel; equal to `hilo_nas.models.inference.operators.DepthwiseGelu`."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class TritonDepthwiseGelu(PackedModule):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the shape given."""
+        """Returns a map of the same shape as the input."""
         return triton_kernels.depthwise_gelu(x_BHWC, self.weight_KC, self.bias)
 
 
@@ -37,7 +37,8 @@ def _attend_windows(joint_BHWF: Tensor, window_size: int, heads: int, head_dim: 
     return attend_first_heads(joint_BHWF, window_size, heads, head_dim)
 
 
-# A word's number is raised with every change to a kernel, or to which windows it takes, that may change its speed.
+# Increase the version number after "triton/" with every change that can affect speed: a change to the kernel, or to the
+# window sizes that use it.
 TRITON = Operators(
     words=("columns=triton/1", "dwconv=triton/1", "windows=triton/1"),
     depthwise_gelu=TritonDepthwiseGelu,
@@ -48,9 +49,9 @@ TRITON = Operators(
 
 @functools.cache
 def is_right(device: torch.device, dtype: torch.dtype) -> bool:
-    """Returns whether the kernels compile on a device and give what plain torch gives; warns where they do not.
+    """Returns True if the kernels compile on a device and match plain torch. Otherwise issues a warning.
 
-    A compiler that is missing, or refuses, must not cost a search its networks: they run in plain torch then.
+    With False, networks run in plain torch, so that a search can continue without a working compiler.
     """
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2
     generator = torch.Generator().manual_seed(0)
@@ -62,15 +63,15 @@ def is_right(device: torch.device, dtype: torch.dtype) -> bool:
         x_BHWC, offset_BCHW, joint_BHWF = draw(2, 4, 4, 32), draw(2, 8, 2, 2), draw(2, 4, 4, 3 * 32)
         weight, bias = draw(32, 1, 3, 3), draw(32)
         with torch.no_grad():
-            for own, plain in (
+            for fused, plain in (
                 (TRITON.columns(x_BHWC, offset_BCHW), PLAIN.columns(x_BHWC, offset_BCHW)),
                 (TRITON.depthwise_gelu(weight, bias)(x_BHWC), PLAIN.depthwise_gelu(weight, bias)(x_BHWC)),
                 (TRITON.attend_windows(joint_BHWF, 2, 2, 16), PLAIN.attend_windows(joint_BHWF, 2, 2, 16)),
             ):
-                difference = float((own.float() - plain.float()).abs().max() / plain.float().abs().max())
+                difference = float((fused.float() - plain.float()).abs().max() / plain.float().abs().max())
                 if not difference <= tolerance:
-                    raise RuntimeError(f"their result differs by {difference:.1e} of the largest")
-    except Exception as error:  # whatever a compiler or a driver does
-        warnings.warn(f"Triton's kernels do not run on {device}, so plain torch does: {error}", stacklevel=2)
+                    raise RuntimeError(f"the outputs differ by {difference:.1e} of the largest output")
+    except Exception as error:  # compilers and drivers raise many classes
+        warnings.warn(f"using plain torch, because the Triton kernels fail on {device}: {error}", stacklevel=2)
         return False
     return True

@@ -1,9 +1,9 @@
-"""The parts of a LITv2 in their inference form: the same numbers from fewer and larger operations.
+"""Parts of a LITv2 in their inference form: the same results from fewer and larger operations.
 
-Each is built from the part that it stands for (`hilo_nas.models.blocks`, `dtm`, `hilo`) and a kit of operators; maps
-are NHWC throughout.
+Each part is built from the corresponding module of the training form (in `hilo_nas.models.blocks`, `dtm` and `hilo`)
+and a set of `Operators`. Maps are NHWC inside the stages.
 
-Shape suffixes: B batch, H W map, C channels, F features of a joint product.
+Shape suffixes: B batch, H W map, C channels, F features of a joint projection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["FusedBlock", "FusedHiLo", "FusedMerging", "FusedPatchEmbed", "FusedS
 
 
 class FusedPatchEmbed(PackedModule):
-    """`PatchEmbed` as one product over patches."""
+    """Inference form of `PatchEmbed`: one matrix product over patches, then LayerNorm."""
 
     def __init__(self, source: PatchEmbed, operators: Operators) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class FusedPatchEmbed(PackedModule):
         self.norm = operators.from_layer(source.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns a map of shape (B, embed_dim, H / patch, W / patch), rounded up."""
+        """Returns the embedded patches, shape (B, embed_dim, ceil(H / patch_size), ceil(W / patch_size))."""
         x_BCHW = pad_image(self.check(x_BCHW), self.patch_size, self.min_size)
         B, C, H, W = x_BCHW.shape
         p = self.patch_size
@@ -42,7 +42,7 @@ class FusedPatchEmbed(PackedModule):
 
 
 class FusedMerging(PackedModule):
-    """`DTM` as a gather and one product, which holds the batch norm and GELU."""
+    """Inference form of `DTM`: a gather and one product, with the batch norm folded into it and GELU fused."""
 
     def __init__(self, source: DTM, operators: Operators) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class FusedMerging(PackedModule):
         self.columns = operators.columns
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        # In double: what folding rounds is then no more than one rounding of each weight.
+        # Fold in float64, so that each weight is rounded only once.
         scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
         shift = norm.bias.double() - norm.running_mean.double() * scale
         if conv.bias is not None:
@@ -66,7 +66,7 @@ class FusedMerging(PackedModule):
 
 
 class FusedHiLo(PackedModule):
-    """`HiLo` with all projections of the map in one product."""
+    """Inference form of `HiLo`: one product computes all projections of the map."""
 
     def __init__(self, source: HiLo, operators: Operators) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class FusedHiLo(PackedModule):
 
 
 class _PlainAttention(PackedModule):
-    """Any other attention layer, which stays as it is, with its residual."""
+    """Inference form of other attention layers: the unchanged layer plus the residual."""
 
     def __init__(self, source: nn.Module, operators: Operators) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _PlainAttention(PackedModule):
 
 
 class FusedBlock(PackedModule):
-    """`Block` with GELU and the residuals fused into what comes before them."""
+    """Inference form of `Block`: GELU and residual additions are fused into the preceding operators."""
 
     def __init__(self, source: Block, operators: Operators) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class FusedBlock(PackedModule):
         self.fc2 = operators.from_linear(mlp.fc2)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the shape given, (B, H, W, C)."""
+        """Returns a map of the same shape as the input, (B, H, W, C)."""
         if self.has_attn:
             x_BHWC = self.attn(self.norm1(x_BHWC), x_BHWC)
         y_BHWC: Tensor = self.fc2(self.dwconv(self.fc1(self.norm2(x_BHWC))), x_BHWC)
@@ -153,7 +153,7 @@ class FusedBlock(PackedModule):
 
 
 class FusedStage(PackedModule):
-    """`Stage` in its inference form."""
+    """Inference form of `Stage`."""
 
     def __init__(self, source: Stage, operators: Operators) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class FusedStage(PackedModule):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the stage's features, as `Stage` does."""
+        """Returns the stage's features in the shape that `Stage` returns."""
         x_BHWC = self.downsample(x_BCHW).permute(0, 2, 3, 1).contiguous()
         y_BHWC: Tensor = self.blocks(x_BHWC)
         return y_BHWC.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""LITv2 in its inference form, as a module that keeps its training form: packed weights never differ from it."""
+"""LITv2 in its inference form. The module also stores the training form and keeps both consistent."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from hilo_nas.models.precisions import DTYPES
 __all__ = ["PreparedLITv2"]
 
 _SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
-"""Words of every form."""
+"""Optimizations of every inference form, as listed in `form`."""
 _NO_TRAINING = (
-    "a network prepared for inference cannot be trained, nor can gradients flow through it. Train its training form, "
-    "network.training_form(), and prepare that again; where only layers behind it learn, call it under torch.no_grad()."
+    "a network prepared for inference cannot be trained and has no gradients. Train its training form, "
+    "network.training_form(), then prepare that form. If you train only layers after it, call it under torch.no_grad()."
 )
 
 
 class _Untrainable(nn.Module):
-    """A module that stays in evaluation mode, without gradients."""
+    """A module that is always in evaluation mode and has no gradients."""
 
     def train(self, mode: bool = True) -> Self:
         """Keeps the network in evaluation mode.
 
         Raises:
-            InferenceFormError: `mode` is true.
+            InferenceFormError: `mode` is True.
         """
         if mode:
             raise InferenceFormError(_NO_TRAINING)
@@ -46,36 +46,40 @@ class _Untrainable(nn.Module):
         """Keeps the weights without gradients.
 
         Raises:
-            InferenceFormError: `requires_grad` is true.
+            InferenceFormError: `requires_grad` is True.
         """
         if requires_grad:
             raise InferenceFormError(_NO_TRAINING)
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Does nothing.
+        """Does nothing, because there is no backward pass.
 
         Raises:
-            InferenceFormError: `enable` is true.
+            InferenceFormError: `enable` is True.
         """
         if enable:
             raise InferenceFormError(_NO_TRAINING)
 
 
 class PreparedLITv2(_Untrainable, LITv2):
-    """A LITv2 in its inference form; `prepare_for_inference` builds it.
+    """LITv2 in its inference form. Use `prepare_for_inference` to build it.
 
-    It keeps a copy of its training form in host memory. `state_dict` and `load_state_dict` are those of the training
-    form, and loading packs the weights again. `to`, `half`, `bfloat16` and `float` prepare it for another device or
-    dtype, `deepcopy`, pickle and `torch.save` carry the training form, and each process that loads it packs for its own
-    machine. `reset_classifier` and `prune_intermediate_layers` change both forms. It cannot be trained: `train` and
-    the backward pass raise an InferenceFormError. Its parameters are the packed ones, for reading only.
+    The network stores a copy of its training form in host memory. Its parameters are packed for the device and are
+    read-only.
+
+    * `state_dict` and `load_state_dict` use the training form. Loading packs the weights again.
+    * `to`, `half`, `bfloat16` and `float` prepare the network for another device or dtype.
+    * `deepcopy`, pickle and `torch.save` copy the training form. Each process that loads it packs the weights for its
+      machine.
+    * `reset_classifier` and `prune_intermediate_layers` change both forms.
+    * `train` and the backward pass raise an InferenceFormError, because the network cannot be trained.
 
     Args:
-        trained: The training form on the CPU, which the network owns from then on.
-        device: Where it runs.
-        precision: As `prepare_for_inference` takes it.
-        for_compile: As `prepare_for_inference` takes it.
+        trained: Training form on the CPU. The network takes ownership of it.
+        device: Device that runs the network.
+        precision: Precision in the format of `prepare_for_inference`.
+        for_compile: True if the network goes through `torch.compile`.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -86,8 +90,8 @@ class PreparedLITv2(_Untrainable, LITv2):
     _dtype: torch.dtype
     _precision: str
     _for_compile: bool
-    _live: tuple[tuple[nn.Module, ...], tuple[Tensor, ...], tuple[int, ...]]
-    """Modules, parameters and versions of these when they were packed."""
+    _packed_state: tuple[tuple[nn.Module, ...], tuple[Tensor, ...], tuple[int, ...]]
+    """Modules, parameters and parameter versions after the last packing."""
 
     def __init__(self, trained: LITv2, *, device: torch.device, precision: str, for_compile: bool) -> None:
         nn.Module.__init__(self)
@@ -99,17 +103,17 @@ class PreparedLITv2(_Untrainable, LITv2):
 
     @property
     def precision(self) -> str:
-        """The precision that it is prepared for, as `prepare_for_inference` takes it."""
+        """Precision of the network, in the format of `prepare_for_inference`."""
         return self._precision
 
     def training_form(self) -> LITv2:
-        """Returns a new network with the same weights in the form that is trained and exported, on the CPU."""
+        """Returns a new network in the training form with the same weights, on the CPU. Use it to train or export."""
         self._check_unchanged()
         with torch.inference_mode(False), torch.no_grad():
             return copy.deepcopy(self._trained).requires_grad_(True)
 
     def _pack(self, device: torch.device, precision: str, for_compile: bool) -> None:
-        """Builds the parts from the training form; the network changes once all are there."""
+        """Builds the parts from the training form, then replaces all parts at once."""
         trained, dtype = self._trained, DTYPES[precision.removeprefix("amp-")]
         is_amp = precision.startswith("amp-")
         operators = dataclasses.replace(
@@ -118,7 +122,7 @@ class PreparedLITv2(_Untrainable, LITv2):
             device=device,
             for_autocast=is_amp,
         )
-        # Weights are folded in the precision given, and rounded only then.
+        # Fold weights before they are rounded to the dtype of the operators.
         with torch.inference_mode(False), torch.no_grad():
             assert isinstance(trained.patch_embed, PatchEmbed)
             stages = (stage for stage in trained.layers if isinstance(stage, Stage))
@@ -139,44 +143,46 @@ class PreparedLITv2(_Untrainable, LITv2):
             choices=(*_SHARED_WORDS, *operators.words),
         )
         self.eval()
-        self.__dict__["_live"] = self._seen()
+        self.__dict__["_packed_state"] = self._current_state()
 
     def _pack_again(self) -> None:
         self._pack(self._device, self._precision, self._for_compile)
 
-    def _seen(self) -> tuple[tuple[nn.Module, ...], tuple[Tensor, ...], tuple[int, ...]]:
+    def _current_state(self) -> tuple[tuple[nn.Module, ...], tuple[Tensor, ...], tuple[int, ...]]:
         parameters = tuple(self.parameters())
         return tuple(self.modules()), parameters, tuple(parameter._version for parameter in parameters)
 
     def _check_unchanged(self) -> None:
-        """Raises an InferenceFormError where packed parts were changed, which the training form does not know."""
-        modules, parameters, versions = self._seen()
-        were, weights, numbers = self._live
-        is_same = len(modules) == len(were) and all(a is b for a, b in zip(modules, were, strict=True))
-        is_same &= len(parameters) == len(weights) and all(a is b for a, b in zip(parameters, weights, strict=True))
-        if not is_same or versions != numbers:
+        """Raises an InferenceFormError if packed parts were changed, because the training form lacks the change."""
+        modules, parameters, versions = self._current_state()
+        old_modules, old_parameters, old_versions = self._packed_state
+        is_same = len(modules) == len(old_modules)
+        is_same = is_same and all(a is b for a, b in zip(modules, old_modules, strict=True))
+        is_same = is_same and len(parameters) == len(old_parameters)
+        is_same = is_same and all(a is b for a, b in zip(parameters, old_parameters, strict=True))
+        if not is_same or versions != old_versions:
             raise InferenceFormError(
                 "the parts and weights of a prepared network must not be changed in place, but they were. Change the "
-                "training form, then prepare it again."
+                "training form, network.training_form(), then prepare it again."
             )
 
-    # Running.
+    # Forward pass.
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the last stage's normalised map, shape (B, num_features, H, W).
+        """Returns the normalised map of the last stage, shape (B, num_features, H, W).
 
         Raises:
-            UsageError: The images are not what the network was prepared for, or smaller than its stride.
+            UsageError: The images do not fit the prepared network, or they are smaller than its stride.
         """
         with torch.no_grad():
             y_BCHW = super().forward_features(x_BCHW)
         return _without_backward(y_BCHW)
 
     def forward_intermediates(self, x_BCHW: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Returns what `LITv2.forward_intermediates` returns, given the same arguments.
+        """Returns the features of the selected stages. Arguments and result are those of `LITv2.forward_intermediates`.
 
         Raises:
-            UsageError: The images are not what the network was prepared for, or smaller than its stride.
+            UsageError: The images do not fit the prepared network, or they are smaller than its stride.
         """
         with torch.no_grad():
             found = super().forward_intermediates(x_BCHW, *args, **kwargs)
@@ -185,10 +191,10 @@ class PreparedLITv2(_Untrainable, LITv2):
         final, intermediates = found
         return _without_backward(final), [_without_backward(y_BCHW) for y_BCHW in intermediates]
 
-    # Weights in and out.
+    # Loading and saving of weights.
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns a copy of the training form's state dict; takes the same arguments."""
+        """Returns a copy of the training form's state dict. Takes the arguments of `torch.nn.Module.state_dict`."""
         self._check_unchanged()
         with torch.inference_mode(False), torch.no_grad():
             return copy.deepcopy(self._trained).state_dict(*args, **kwargs)
@@ -203,7 +209,7 @@ class PreparedLITv2(_Untrainable, LITv2):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Loads into the training form; the hook that torch calls afterwards packs it."""
+        """Loads weights into the training form. A hook that torch calls afterwards packs them."""
         own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
         try:
             with torch.inference_mode(False):
@@ -213,30 +219,30 @@ class PreparedLITv2(_Untrainable, LITv2):
         else:
             missing_keys += [prefix + name for name in result.missing_keys]
             unexpected_keys += [prefix + name for name in result.unexpected_keys]
-        self.__dict__["_modules"] = {}  # torch would continue with the parts, which have other names
+        self.__dict__["_modules"] = {}  # otherwise torch would load the parts, whose names differ
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_unchanged()
-        return {name: value for name, value in vars(self).items() if name != "_live"} | {"_modules": {}}
+        return {name: value for name, value in vars(self).items() if name != "_packed_state"} | {"_modules": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._pack(_checked_device(self._device), self._precision, self._for_compile)
 
     def __copy__(self) -> PreparedLITv2:
-        return copy.deepcopy(self)  # two networks must not own one training form
+        return copy.deepcopy(self)  # two networks must not share a training form
 
-    # Another device, dtype or structure.
+    # Changes of device, dtype and structure.
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PreparedLITv2:
-        """Prepares the network for the device and dtype that a function brings a tensor to."""
+        """Prepares the network for the device and dtype to which `fn` converts a tensor."""
         self._check_unchanged()
         try:
             probe = fn(torch.empty(1, 1, 1, 1, dtype=self._dtype, device=self._device))
-        except Exception as error:  # torch without the device raises several kinds
+        except Exception as error:  # torch raises several classes if the device is missing
             raise DeviceError(
-                f"a prepared network can be moved to devices of this machine only, but torch says: {error}. It stays "
-                f"on {self._device}."
+                f"a prepared network can be moved only to devices of this machine, but torch raised: {error}. The "
+                f"network stays on {self._device}."
             ) from error
         device, dtype = probe.device, probe.dtype
         if (dtype, device) == (self._dtype, self._device):
@@ -244,19 +250,19 @@ class PreparedLITv2(_Untrainable, LITv2):
         precision = next((name for name, known in DTYPES.items() if known == dtype), None)
         if precision is None:
             raise InferenceFormError(
-                f"a prepared network computes in float32, bfloat16 or float16, but got {dtype}. Use its training form, "
-                "network.training_form()."
+                f"the dtype of a prepared network must be float32, bfloat16 or float16, but got {dtype}. Use its "
+                "training form, network.training_form()."
             )
         self._pack(_checked_device(device), self._precision if dtype == self._dtype else precision, self._for_compile)
         return self
 
     def share_memory(self) -> PreparedLITv2:
-        """Moves the training form's weights to shared memory; each process that gets the network packs its own."""
+        """Moves the weights of the training form to shared memory. Each process packs its own copy of them."""
         self._trained.share_memory()
         return self
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Puts a new head in place, in both forms; see `LITv2.reset_classifier`."""
+        """Replaces the classifier in both forms, as `LITv2.reset_classifier` does."""
         self._check_unchanged()
         self._trained.reset_classifier(num_classes, global_pool)
         self._trained.eval().requires_grad_(False)
@@ -265,7 +271,7 @@ class PreparedLITv2(_Untrainable, LITv2):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes stages from both forms; see `LITv2.prune_intermediate_layers`."""
+        """Removes stages from both forms, as `LITv2.prune_intermediate_layers` does."""
         self._check_unchanged()
         taken = self._trained.prune_intermediate_layers(indices, prune_norm, prune_head)
         self._trained.eval().requires_grad_(False)
@@ -275,11 +281,12 @@ class PreparedLITv2(_Untrainable, LITv2):
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, (nn.Module, Tensor)):
             raise InferenceFormError(
-                f"{name} of a prepared network cannot be replaced. Change the training form, then prepare it again."
+                f"{name} of a prepared network cannot be replaced. Change the training form, network.training_form(), "
+                "then prepare it again."
             )
         super().__setattr__(name, value)
 
-    def __prepare_scriptable__(self) -> NoReturn:  # torch.jit.script asks for what it compiles
+    def __prepare_scriptable__(self) -> NoReturn:  # called by torch.jit.script
         raise InferenceFormError(
             "torch.jit.script cannot capture a network prepared for inference. Use torch.export or export_onnx on its "
             "training form, network.training_form()."
@@ -287,26 +294,27 @@ class PreparedLITv2(_Untrainable, LITv2):
 
 
 def _checked_device(device: torch.device) -> torch.device:
-    """Returns a device that this machine has and a network can run on, with its index: `cuda` may be any of several."""
+    """Returns the device with its index, after a check that this machine can run networks on it."""
     try:
         if device.type == "meta":
-            raise RuntimeError("meta holds no values")
+            raise RuntimeError("tensors on the meta device have no values")
         return torch.empty(0, device=device).device
-    except Exception as error:  # torch without the device raises several kinds
+    except Exception as error:  # torch raises several classes if the device is missing
         raise DeviceError(
-            f"a network can be prepared for devices of this machine only, but got {device}: {error}. Prepare it for "
-            'cpu, or take weights from another machine as a state dict: torch.save(network.state_dict(), "weights.pt").'
+            f"a network can be prepared only for devices of this machine, but got {device}: {error}. Prepare it for "
+            "cpu. To transfer weights from another machine, save a state dict: "
+            'torch.save(network.state_dict(), "weights.pt").'
         ) from error
 
 
 def _pack_loaded(module: nn.Module, incompatible_keys: Any) -> None:
-    """Packs the weights that were loaded; torch calls it behind every `load_state_dict`, of a parent as well."""
+    """Packs loaded weights. torch calls this hook after each `load_state_dict` of the network or of a parent module."""
     assert isinstance(module, PreparedLITv2)
     module._pack_again()
 
 
 class _NoBackward(torch.autograd.Function):
-    """Identity, whose backward pass raises an error."""
+    """Identity function with a backward pass that raises an InferenceFormError."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, anchor: Tensor) -> Tensor:
@@ -318,7 +326,7 @@ class _NoBackward(torch.autograd.Function):
 
 
 def _without_backward(y: Tensor) -> Tensor:
-    """Returns an output, marked where gradients are recorded, so that a backward pass cannot stop there unsaid."""
+    """Returns the output. If gradients are recorded, a backward pass through it raises an error instead of stopping."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or is_traced():
         return y
     marked: Tensor = _NoBackward.apply(y, torch.empty(0, requires_grad=True))

@@ -1,6 +1,7 @@
-"""oneDNN's operators that torch keeps for its own compiler: packed weights, and what follows a product fused into it.
+"""oneDNN operators with packed weights and with GELU or residual addition fused into the product.
 
-They are not a promise of torch's: `is_available` tries them, and without them the plain operators run.
+These operators are a private interface of torch, made for its compiler. `is_available` checks them. If they are
+missing, inference forms use the plain operators.
 
 Shape suffixes: B batch, H W map, C channels.
 """
@@ -18,14 +19,14 @@ from hilo_nas.models.inference.packed import PackedModule
 __all__ = ["ONEDNN", "OneDNNDepthwiseGelu", "OneDNNLinear", "is_available"]
 
 _SIDE = 14
-"""Side of the map that depthwise weights are packed for; packed weights fit any size."""
+"""Side of the map for which depthwise weights are packed. Packed weights work for any size."""
 
 
 class OneDNNLinear(PackedModule):
-    """`hilo_nas.models.inference.operators.Linear`, with oneDNN's packed weight.
+    """Linear layer with a packed oneDNN weight; equal to `hilo_nas.models.inference.operators.Linear`.
 
-    Seen 1.1 to 1.3 times as fast as MKL's product for LITv2-S's sizes on AMD EPYC (Zen 4) with torch 2.15; it may
-    change.
+    It is 1.1 to 1.3 times as fast as the MKL product for the sizes of LITv2-S, measured on AMD EPYC (Zen 4) with torch
+    2.15; other versions can differ.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
@@ -35,7 +36,7 @@ class OneDNNLinear(PackedModule):
         self.gelu = gelu
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Returns the product, shape (..., out), plus the residual of that shape."""
+        """Returns the product, shape (..., out), plus the optional residual of the same shape."""
         if residual is not None:
             y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
         else:
@@ -45,7 +46,7 @@ class OneDNNLinear(PackedModule):
 
 
 class OneDNNDepthwiseGelu(PackedModule):
-    """`hilo_nas.models.inference.operators.DepthwiseGelu`, as one operator."""
+    """Depthwise convolution with GELU in one operator; equal to `hilo_nas.models.inference.operators.DepthwiseGelu`."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class OneDNNDepthwiseGelu(PackedModule):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the shape given."""
+        """Returns a map of the same shape as the input."""
         ones = [1, 1]
         y_BCHW: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, ones, ones, ones, self.groups, "gelu", [], "none"
@@ -74,7 +75,7 @@ ONEDNN = Operators(
 
 @functools.cache
 def is_available(dtype: torch.dtype) -> bool:
-    """Returns whether this torch, on this CPU, runs the fused operators in a dtype."""
+    """Returns True if torch can run the fused operators in a dtype on this CPU."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
@@ -83,6 +84,6 @@ def is_available(dtype: torch.dtype) -> bool:
             y = OneDNNLinear(torch.eye(16, dtype=dtype), torch.zeros(16, dtype=dtype))(x, x)
             OneDNNLinear(torch.eye(16, dtype=dtype), None, gelu=True)(x)
             OneDNNDepthwiseGelu(torch.zeros(16, 1, 3, 3, dtype=dtype), torch.zeros(16, dtype=dtype))(x)
-    except (AttributeError, RuntimeError):  # another torch, or a CPU without the dtype
+    except (AttributeError, RuntimeError):  # another version of torch, or a CPU without support for the dtype
         return False
     return bool((y == 2).all())

@@ -1,4 +1,4 @@
-"""Which operators an inference form has on a device."""
+"""Selection of the operators of an inference form for a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ __all__ = ["choose_operators"]
 
 
 def choose_operators(device: torch.device, precision: str, *, for_compile: bool = False) -> Operators:
-    """Returns the operators that an inference form has on a device; see `prepare_for_inference` for the arguments."""
+    """Returns the fastest operators available on a device.
+
+    Args:
+        device: Device that runs the network.
+        precision: Precision in the format of `prepare_for_inference`.
+        for_compile: True if the network goes through `torch.compile`. This excludes oneDNN operators.
+    """
     dtype = DTYPES[precision.removeprefix("amp-")]
     if device.type == "cpu" and precision in DTYPES and not for_compile and onednn.is_available(dtype):
         return onednn.ONEDNN

@@ -1,4 +1,4 @@
-"""The operators that an inference form is made of, in plain torch: what runs anywhere, and what the fused ones equal.
+"""Operators of an inference form in plain torch. They run on any device and define the results of the fused operators.
 
 Shape suffixes: B batch, H W map, C channels.
 """
@@ -24,12 +24,12 @@ _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class Linear(PackedModule):
-    """A product with a weight, then GELU or a sum with a residual where asked for.
+    """Linear layer with optional GELU or residual addition.
 
     Args:
         weight: Shape (out, in).
         bias: Shape (out,), or None.
-        gelu: Whether GELU follows.
+        gelu: True to apply GELU to the product.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
@@ -39,7 +39,7 @@ class Linear(PackedModule):
         self.gelu = gelu
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Returns the product, shape (..., out), plus the residual of that shape."""
+        """Returns the product, shape (..., out), plus the optional residual of the same shape."""
         y = F.linear(x, self.weight, self.bias)
         if self.gelu:
             y = F.gelu(y)
@@ -47,7 +47,7 @@ class Linear(PackedModule):
 
 
 class DepthwiseGelu(PackedModule):
-    """A 3x3 depthwise convolution with zero padding, then GELU.
+    """3x3 depthwise convolution with zero padding, then GELU.
 
     Args:
         weight: Shape (C, 1, 3, 3).
@@ -60,19 +60,19 @@ class DepthwiseGelu(PackedModule):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the shape given."""
+        """Returns a map of the same shape as the input."""
         y_BCHW = F.conv2d(x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, padding=1, groups=len(self.bias))
         return F.gelu(y_BCHW).permute(0, 2, 3, 1)
 
 
 def attend_first_heads(joint_BHWF: Tensor, window_size: int, heads: int, head_dim: int) -> Tensor:
-    """Returns attention inside windows (`hilo_nas.models.hilo.attend_windows`) from a product that begins with it.
+    """Returns attention inside windows (`hilo_nas.models.hilo.attend_windows`) from the first features of a product.
 
     Args:
-        joint_BHWF: Queries, keys and values of so many heads, then whatever else.
-        window_size: Side of a window in tokens; divides H and W.
-        heads: Attention heads.
-        head_dim: Channels of a head.
+        joint_BHWF: Queries, keys and values of `heads` heads. Further features are ignored.
+        window_size: Side of a window in tokens; must divide H and W.
+        heads: Number of attention heads.
+        head_dim: Channels per head.
     """
     return attend_windows(joint_BHWF[..., : 3 * heads * head_dim], window_size, heads)
 
@@ -83,44 +83,46 @@ class _BuildLinear(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operators:
-    """Which implementation runs each step of an inference form."""
+    """Implementations of the steps of an inference form, with the dtype and device of its weights."""
 
     words: tuple[str, ...] = ()
-    """What is special about them, in words of which none holds a space."""
+    """Labels of the non-default operators, such as "linear=onednn". They become part of `form` and have no spaces."""
     dtype: torch.dtype = torch.float32
-    """What weights are stored in."""
+    """Dtype of the weights."""
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    """Where weights are stored."""
+    """Device of the weights."""
     for_autocast: bool = False
-    """Whether they may run under autocast."""
+    """True if the operators support autocast."""
     can_capture: bool = True
-    """Whether `torch.compile`, `torch.export` and `torch.jit.trace` may capture them."""
+    """True if `torch.compile`, `torch.export` and `torch.jit.trace` can capture the operators."""
     linear: _BuildLinear = Linear
+    """Builds a linear layer with the arguments of `Linear`."""
     depthwise_gelu: Callable[[Tensor, Tensor], nn.Module] = DepthwiseGelu
+    """Builds a depthwise convolution with GELU, with the arguments of `DepthwiseGelu`."""
     columns: Callable[[Tensor, Tensor], Tensor] = deformable_columns
-    """As `hilo_nas.models.dtm.deformable_columns`."""
+    """Samples a map with the arguments of `hilo_nas.models.dtm.deformable_columns`."""
     attend_windows: Callable[[Tensor, int, int, int], Tensor] = attend_first_heads
-    """As `attend_first_heads`."""
+    """Computes attention inside windows with the arguments of `attend_first_heads`."""
 
     def build_linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> nn.Module:
-        """Returns the product with weights of any precision."""
+        """Returns a linear layer. Converts the weight and the bias to the dtype and device of the operators."""
         return self.linear(self._placed(weight), None if bias is None else self._placed(bias), gelu=gelu)
 
     def from_linear(self, layer: nn.Linear) -> nn.Module:
-        """Returns the product that a layer stands for."""
+        """Returns the inference operator for a linear layer."""
         return self.build_linear(layer.weight, layer.bias)
 
     def from_depthwise(self, layer: nn.Conv2d) -> nn.Module:
-        """Returns the convolution that a layer stands for, with GELU behind it."""
+        """Returns the inference operator for a depthwise convolution followed by GELU."""
         assert layer.bias is not None
         return self.depthwise_gelu(self._placed(layer.weight), self._placed(layer.bias))
 
     def from_layer(self, layer: _Layer) -> _Layer:
-        """Returns a copy of a layer that stays as it is."""
+        """Returns a copy of a layer that has no special inference operator."""
         return copy.deepcopy(layer).to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
 
     def _placed(self, weight: Tensor) -> Tensor:
-        """Returns a copy of a weight, so that none is shared with the training form."""
+        """Returns a copy of a weight in the dtype and on the device of the operators. It shares no memory."""
         return weight.detach().to(device=self.device, dtype=self.dtype, copy=True)
 
 

@@ -1,4 +1,4 @@
-"""The base of all parts of an inference form: weights that are derived from a training form and change only with it."""
+"""Base class of the parts of an inference form, whose weights are derived from the training form."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ __all__ = ["PackedModule", "is_traced", "refuse_graph"]
 
 
 class PackedModule(nn.Module):
-    """A part whose weights are packed for one device and one dtype.
+    """Base class of parts with weights that are packed for one device and one dtype.
 
-    Converting or copying a part alone raises an error before anything changes; `PreparedLITv2` does both as a whole.
+    A part cannot be converted or copied separately: both raise an InferenceFormError and change nothing. Convert or
+    copy the whole `PreparedLITv2` instead.
     """
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> NoReturn:
@@ -27,13 +28,13 @@ class PackedModule(nn.Module):
 
     def _refusal(self, done: str) -> InferenceFormError:
         return InferenceFormError(
-            f"a part of a prepared network ({type(self).__name__}) cannot be {done} alone. Use the whole network, or "
-            "its training form, network.training_form()."
+            f"a part of a prepared network ({type(self).__name__}) cannot be {done} separately. Use the whole network "
+            "or its training form, network.training_form()."
         )
 
 
 def is_traced() -> bool:
-    """Returns whether `torch.jit.trace`, or an exporter built on it, records what runs."""
+    """Returns True while `torch.jit.trace`, or an exporter that uses it, records operations."""
     return bool(torch._C._get_tracing_state())
 
 
@@ -41,12 +42,12 @@ def is_traced() -> bool:
 def refuse_graph(what: str) -> NoReturn:
     """Raises an InferenceFormError for code that captures a graph.
 
-    torch's compiler leaves a disabled function to Python, so that the error reaches the caller.
+    The compiler is disabled for this function, so that Python runs it and the error reaches the caller.
 
     Args:
-        what: What captures the network.
+        what: Name of the function that captures the network. Used in the message.
     """
     raise InferenceFormError(
-        f"{what} cannot capture a network prepared for inference. Use its training form, network.training_form(), or "
-        "for torch.compile prepare_for_inference(..., for_compile=True)."
+        f"{what} cannot capture a network prepared for inference. Use its training form, network.training_form(). For "
+        "torch.compile, use prepare_for_inference(..., for_compile=True)."
     )

@@ -1,13 +1,13 @@
-"""Triton kernels for inference on CUDA, as operators that `torch.compile` and CUDA graphs can hold.
+"""Triton kernels for inference on CUDA, as torch operators that work with `torch.compile` and CUDA graphs.
 
-Each gives what the layer named in its docstring computes, with accumulation in float32 and one rounding at the end.
-They have no gradients. This file and its operators need no triton before the first launch. A CUDA graph is captured
-after a first call with the same shapes, which compiles.
+Each kernel matches the layer in its docstring, accumulates in float32 and rounds once at the end. The operators have no
+gradients. Triton is not imported before the first launch. Call the network once with the same shapes before you capture
+a CUDA graph, because the first call compiles the kernels.
 
-The sizes of blocks follow from counting bytes, instructions and registers in what the compiler makes for Hopper; no
-others have been tried on a device yet.
+Block sizes are derived from the bytes, instructions and registers in compiled code for Hopper. Other sizes have not
+been measured yet.
 
-Shape suffixes: B batch, C channels, H W map, K the nine places of a 3x3 window, F features of a joint product.
+Shape suffixes: B batch, C channels, H W map, K the nine positions of a 3x3 window, F features of a joint projection.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from hilo_nas.models.sampling import TAPS
 __all__ = ["can_run_window_attention", "deformable_columns", "depthwise_gelu", "is_available", "window_attention"]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What the kernels take."""
+"""Dtypes that the kernels support."""
 
 _MAX_WINDOW_TOKENS = 64
-"""Above, torch's own attention is taken to be as fast. A guess until it is measured; the kernel runs up to 256."""
+"""Maximum window for the kernel. Larger windows use torch's attention, which is assumed to be as fast; not measured
+yet. The kernel supports up to 256 tokens."""
 
 _MAX_HEAD_DIM = {torch.float32: 64, torch.float16: 128, torch.bfloat16: 128}
-"""Wider heads do not fit into registers: the compiler for Hopper moved them to memory."""
+"""Maximum head dimension. Wider heads do not fit into registers; the compiler for Hopper spills them to memory."""
 
 
 def is_available(device: str | torch.device = "cuda") -> bool:
-    """Returns whether the kernels can run on a device: NVIDIA's from compute capability 8.0 on, where triton is there.
+    """Returns True if the kernels can run on a device: an NVIDIA GPU with compute capability 8.0 or higher, and Triton.
 
-    On the CPU they run in triton's interpreter, for tests, where TRITON_INTERPRET is set before triton is imported.
+    For tests, the kernels also run on the CPU in Triton's interpreter, if the environment variable TRITON_INTERPRET is
+    set before Triton is imported.
     """
     device = torch.device(device)
     if device.type == "cpu":
@@ -48,23 +50,23 @@ def is_available(device: str | torch.device = "cuda") -> bool:
 
 
 def deformable_columns(x_BHWC: Tensor, offset_BCHW: Tensor) -> Tensor:
-    """Returns what a 2x2 deformable convolution of stride 2 sees, ready for the product with its weight.
+    """Returns the sampled inputs of a 2x2 deformable convolution of stride 2, ready for the product with its weight.
 
-    Source: `hilo_nas.models.sampling.sampling_points` and `hilo_nas.models.dtm.DeformConv`. Coordinates and weights
-    are float32; pixels outside the map count as zeros.
+    Matches `hilo_nas.models.dtm.deformable_columns`. Coordinates and weights are float32. Pixels outside the map are
+    zero.
 
     Args:
-        x_BHWC: The map, in a dtype of `DTYPES`.
-        offset_BCHW: How far each point lies from its place, shape (B, 8, H // 2, W // 2), of any layout (offsets that
-            lie as (B, H // 2, W // 2, 8) are given permuted) and of any floating dtype.
+        x_BHWC: Map with a dtype in `DTYPES`.
+        offset_BCHW: Offsets in the format of `hilo_nas.models.sampling.sampling_points`, shape (B, 8, H // 2, W // 2).
+            Any floating dtype and any strides, so a permuted view of (B, H // 2, W // 2, 8) works.
 
     Returns:
-        Shape (B, H // 2, W // 2, 4 * C) in the map's dtype: the four points of the window row by row, each with its
-        channels. The product's weight is `weight.permute(0, 2, 3, 1).flatten(1)` of the convolution's.
+        Samples of shape (B, H // 2, W // 2, 4 * C) in the dtype of the map: the four points of the window, row by row.
+        Multiply them by `weight.permute(0, 2, 3, 1).flatten(1)`, with the weight of the convolution.
 
     Raises:
-        UsageError: A dtype or a shape that does not fit.
-        DeviceError: No triton, or a device it does not run on.
+        UsageError: A dtype or a shape is invalid.
+        DeviceError: Triton is not installed or does not run on the device.
     """
     _check_dtype("x", x_BHWC)
     B, H, W, _ = x_BHWC.shape
@@ -74,21 +76,21 @@ def deformable_columns(x_BHWC: Tensor, offset_BCHW: Tensor) -> Tensor:
 
 
 def depthwise_gelu(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor) -> Tensor:
-    """Returns the exact GELU of a 3x3 depthwise convolution with zero padding 1.
+    """Returns a 3x3 depthwise convolution with zero padding 1, followed by exact GELU.
 
-    Source: `hilo_nas.models.blocks.ConvFFN`, between its linear layers.
+    Matches the layers between the linear layers of `hilo_nas.models.blocks.ConvFFN`.
 
     Args:
-        x_BHWC: The map, in a dtype of `DTYPES`.
-        weight_KC: Weights, shape (9, C), the window row by row: `weight.flatten(1).t()` of the convolution's.
-        bias_C: Biases, shape (C,).
+        x_BHWC: Map with a dtype in `DTYPES`.
+        weight_KC: Weights of shape (9, C), the window row by row: `weight.flatten(1).t()` of the convolution.
+        bias_C: Biases of shape (C,).
 
     Returns:
-        A map of the shape and dtype given, contiguous.
+        A contiguous map with the shape and dtype of the input.
 
     Raises:
-        UsageError: A dtype or a shape that does not fit.
-        DeviceError: No triton, or a device it does not run on.
+        UsageError: A dtype or a shape is invalid.
+        DeviceError: Triton is not installed or does not run on the device.
     """
     _check_dtype("x", x_BHWC)
     channels = x_BHWC.shape[-1]
@@ -99,33 +101,33 @@ def depthwise_gelu(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor) -> Tensor:
 
 
 def can_run_window_attention(dtype: torch.dtype, *, window: int, head_dim: int) -> bool:
-    """Returns whether `window_attention` is meant for a layer: windows of 4 to 64 tokens, heads of 1 to 128 channels.
+    """Returns True if a layer can use `window_attention`: windows of 4 to 64 tokens, heads of 1 to 128 channels.
 
-    In float32, heads have up to 64 channels. That larger windows are left to torch's attention is a guess, not measured
-    yet; the kernel computes up to 14 x 14.
+    In float32, heads can have up to 64 channels. The kernel supports windows up to 14 x 14, but the limit is 64 tokens
+    because torch's attention is assumed to be as fast for larger windows; this is not measured yet.
     """
     return 4 <= window * window <= _MAX_WINDOW_TOKENS and 1 <= head_dim <= _MAX_HEAD_DIM.get(dtype, 0)
 
 
 def window_attention(qkv_BHWF: Tensor, *, window: int, heads: int, head_dim: int, offset: int = 0) -> Tensor:
-    """Returns attention inside non-overlapping windows, without turning or copying an axis before or after.
+    """Returns attention inside non-overlapping windows. Needs no permutation or copy before or after.
 
-    Source: `hilo_nas.models.hilo.HiLo`, its Hi-Fi branch between the linear layers. Softmax is float32.
+    Matches the Hi-Fi branch of `hilo_nas.models.hilo.HiLo` between its linear layers. Softmax is float32.
 
     Args:
-        qkv_BHWF: A joint product, in a dtype of `DTYPES`; H and W are multiples of `window`. Its features from
-            `offset` on are the queries of all heads, then the keys, then the values, `heads * head_dim` of each.
-        window: Side of a window, 2 to 14; see `can_run_window_attention` for those that it is meant for.
-        heads: Attention heads.
-        head_dim: Channels of a head, up to 128; up to 64 in float32.
-        offset: Features before the first query.
+        qkv_BHWF: Joint projection with a dtype in `DTYPES`. H and W must be multiples of `window`. Starting at feature
+            `offset`, it contains the queries of all heads, then the keys, then the values: `heads * head_dim` each.
+        window: Side of a window in tokens, 2 to 14. Use `can_run_window_attention` to check if it is recommended.
+        heads: Number of attention heads.
+        head_dim: Channels per head, up to 128; up to 64 in float32.
+        offset: Number of features before the first query.
 
     Returns:
-        Shape (B, H, W, heads * head_dim) in the dtype given.
+        Attention of shape (B, H, W, heads * head_dim) in the dtype of the input.
 
     Raises:
-        UsageError: A dtype, a shape or a size that does not fit.
-        DeviceError: No triton, or a device it does not run on.
+        UsageError: A dtype, a shape or a size is invalid.
+        DeviceError: Triton is not installed or does not run on the device.
     """
     _check_dtype("qkv", qkv_BHWF)
     _, H, W, F = qkv_BHWF.shape
@@ -138,14 +140,14 @@ def window_attention(qkv_BHWF: Tensor, *, window: int, heads: int, head_dim: int
         raise UsageError(f"height and width must be multiples of the window ({window}), but got {H} x {W}")
     if heads < 1 or offset < 0 or offset + 3 * heads * head_dim > F:
         raise UsageError(
-            f"queries, keys and values of {heads} heads of {head_dim} channels from feature {offset} on must lie "
-            f"inside the joint product, but it has {F} features"
+            f"heads must be at least 1, offset at least 0, and offset + 3 * heads * head_dim at most {F} (features of "
+            f"qkv), but got heads {heads}, offset {offset} and head_dim {head_dim}"
         )
     y_BHWC: Tensor = _window_attention(qkv_BHWF, window, heads, head_dim, offset)
     return y_BHWC
 
 
-# The operators. Their schemas are written out: torch below 2.5 does not infer them from annotations that are strings.
+# The operators. Their schemas are explicit, because torch before 2.5 cannot infer them from string annotations.
 
 
 @torch.library.custom_op("hilo_nas::deformable_columns", mutates_args=(), schema="(Tensor x, Tensor offset) -> Tensor")
@@ -204,7 +206,7 @@ def _(qkv_BHWF: Tensor, window: int, heads: int, head_dim: int, offset: int) -> 
     return qkv_BHWF.new_empty(*qkv_BHWF.shape[:3], heads * head_dim)
 
 
-# Triton launches on the current device; without one, as in the interpreter, this does nothing. (torch gives no types.)
+# Sets the current device, on which Triton launches. Does nothing in the interpreter. torch has no type hints for it.
 _on_device_of: Callable[[Tensor], AbstractContextManager[object]] = torch.cuda.device_of
 
 
@@ -222,7 +224,9 @@ def _is_interpreted() -> bool:
 
 def _check_device(tensor: Tensor) -> None:
     if not _has_triton():
-        raise DeviceError("these kernels need triton, which is not installed; torch for CUDA on Linux brings it")
+        raise DeviceError(
+            "these kernels need triton, which is not installed. Install torch for CUDA on Linux, which includes it."
+        )
     if tensor.device.type != "cuda" and not _is_interpreted():
         raise DeviceError(f"these kernels need a CUDA device, but got a tensor on {tensor.device}")
 

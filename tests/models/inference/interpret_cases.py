@@ -1,4 +1,4 @@
-"""Runs cases in Triton's interpreter, which a process uses for everything or not at all: `interpret_cases.py IN OUT`.
+"""Runs cases in Triton's interpreter, which can only be set for a whole process: `interpret_cases.py IN OUT`.
 
 IN holds {name: (function, tensors, settings)}; OUT gets {name: {way: result}}.
 """

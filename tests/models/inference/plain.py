@@ -1,4 +1,4 @@
-"""What the kernels compute, in plain torch and float32: the truth for their tests on the CPU and on a card."""
+"""Results of the kernels in plain torch and float32, as the expected values of tests on a CPU and on a GPU."""
 
 import torch.nn.functional as F
 from torch import Tensor

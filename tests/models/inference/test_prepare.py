@@ -1,4 +1,4 @@
-"""The inference form of LITv2: the same numbers as the trained form, for every architecture, size and precision."""
+"""Inference form of LITv2: the same outputs as the training form for every architecture, size and precision."""
 
 import copy
 import sys
@@ -25,7 +25,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def trained(arch: ArchConfig) -> LITv2:
-    """A network as after training: offsets that are not zero, batch norms that have seen something."""
+    """Returns a network as after training: sampling offsets are not zero and batch norms have statistics."""
     torch.manual_seed(0)
     model = build_model(arch, num_classes=5).eval()
     for module in model.modules():
@@ -159,7 +159,7 @@ def test_what_cannot_be_prepared_is_refused():
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp-bf16"])
 def test_a_cuda_device_on_which_tritons_kernels_fail_gets_plain_torch(card, precision):
     pytest.importorskip("triton", reason="triton is not installed")
-    with pytest.warns(UserWarning, match="do not run on cuda:99, so plain torch does"):
+    with pytest.warns(UserWarning, match="cuda:99"):
         assert choose_operators(card, precision) is PLAIN
 
 
@@ -171,10 +171,10 @@ def test_a_cuda_device_without_triton_or_below_its_reach_gets_plain_torch(card, 
     assert choose_operators(card, "fp32") is PLAIN
 
 
-def test_kernels_that_do_not_run_are_told_of_and_left_aside():
+def test_kernels_that_fail_give_a_warning_and_are_not_used():
     cuda.is_right.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="do not run on cpu, so plain torch does: these kernels need"):
+        with pytest.warns(UserWarning, match=r"cpu: .*(CUDA|triton)"):
             assert not cuda.is_right(torch.device("cpu"), torch.float32)
     finally:
         cuda.is_right.cache_clear()

@@ -1,4 +1,4 @@
-"""A prepared network as people use it: whatever they do, it answers with the weights that it names, or says the way."""
+"""Typical uses of a prepared network: each gives the right outputs or an error that names an alternative."""
 
 import copy
 import dataclasses
@@ -206,7 +206,7 @@ def optimised(network: nn.Module) -> None:
 
 
 REFUSED = {
-    "double": (lambda n: n.double(), r"computes in float32, bfloat16 or float16, but got torch.float64.*training_form"),
+    "double": (lambda n: n.double(), r"torch.float64.*training_form"),
     "integers": (lambda n: n(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)), r"normalised floating-point values.*uint8"),
     "one image": (lambda n: n(images()[0]), r"\(B, 3, H, W\).*got \(3, 32, 32\).*unsqueeze"),
     "one channel": (lambda n: n(images()[:, :1]), r"got \(2, 1, 32, 32\)"),
@@ -216,20 +216,20 @@ REFUSED = {
     "another device": (lambda n: n(torch.empty(2, 3, 32, 32, device="meta")), r"must be on cpu.*but got meta"),
     "features of one image": (lambda n: n.forward_intermediates(images()[0]), r"got \(3, 32, 32\)"),
     "autocast": (in_autocast, r"must not run under autocast.*amp-bf16"),
-    "backward": (lambda n: n(images()).sum().backward(), r"nor can gradients flow.*training_form"),
-    "backward to images": (lambda n: n(images().requires_grad_()).sum().backward(), r"nor can gradients flow"),
+    "backward": (lambda n: n(images()).sum().backward(), r"training_form"),
+    "backward to images": (lambda n: n(images().requires_grad_()).sum().backward(), r"training_form"),
     "backward of features": (
         lambda n: n.forward_intermediates(images(), intermediates_only=True)[1].sum().backward(),
-        r"nor can gradients flow",
+        r"training_form",
     ),
-    "an optimizer": (optimised, r"nor can gradients flow"),
-    "train": (lambda n: n.train(), r"cannot be trained.*training_form"),
-    "train of a parent": (lambda n: nn.Sequential(n).train(), r"cannot be trained"),
-    "requires_grad_": (lambda n: n.requires_grad_(), r"cannot be trained"),
-    "grad checkpointing": (lambda n: n.set_grad_checkpointing(), r"cannot be trained"),
+    "an optimizer": (optimised, r"training_form"),
+    "train": (lambda n: n.train(), r"training_form"),
+    "train of a parent": (lambda n: nn.Sequential(n).train(), r"training_form"),
+    "requires_grad_": (lambda n: n.requires_grad_(), r"training_form"),
+    "grad checkpointing": (lambda n: n.set_grad_checkpointing(), r"training_form"),
     "a part moved": (lambda n: n.layers.half(), r"a part of a prepared network.*whole network"),
     "a product moved": (lambda n: n.layers[0].blocks[0].fc1.half(), r"a part of a prepared network"),
-    "a part copied": (lambda n: copy.deepcopy(n.layers[0]), r"cannot be copied or pickled alone"),
+    "a part copied": (lambda n: copy.deepcopy(n.layers[0]), r"FusedStage.*copied or pickled"),
     "a part replaced": (lambda n: setattr(n, "head", nn.Identity()), r"head of a prepared network cannot be replaced"),
     "scripting": (lambda n: torch.jit.script(n), r"torch.jit.script cannot capture.*training_form"),
 }  # fmt: skip
@@ -238,7 +238,7 @@ REFUSED = {
 @deprecated
 @precisions
 @pytest.mark.parametrize("way", REFUSED)
-def test_what_cannot_work_is_refused_in_words_and_leaves_it_usable(precision, way):
+def test_an_unsupported_call_is_refused_and_leaves_the_network_usable(precision, way):
     network = prepared(precision)
     do, message = REFUSED[way]
     with pytest.raises(InferenceFormError, match=message):
@@ -280,11 +280,11 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     network = prepared("fp32")
     if not torch.cuda.is_available():
         for move in (lambda: network.cuda(), lambda: network.to("cuda:0")):
-            with pytest.raises(DeviceError, match=r"devices of this machine only, but torch says: .*stays on cpu"):
+            with pytest.raises(DeviceError, match=r"but torch raised: .* cpu\."):
                 move()
-        with pytest.raises(DeviceError, match=r"devices of this machine only, but got cuda: .* state dict"):
+        with pytest.raises(DeviceError, match=r"but got cuda: .*state_dict"):
             prepare_for_inference(trained(), device="cuda")
-    with pytest.raises(HiloNasError, match="meta holds no values"):
+    with pytest.raises(HiloNasError, match="meta"):
         network.to("meta")
     state = network.__getstate__() | {"_device": torch.device("cuda", 99)}  # pickled on another machine
     with pytest.raises(DeviceError, match=r"but got cuda:99: .*torch\.save\(network\.state_dict\(\)"):
@@ -293,12 +293,12 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 
 
 class PackedNowhere(PreparedLITv2):
-    """A prepared network that notes for which devices it would be packed, so that no GPU is needed."""
+    """A prepared network that records the devices for packing, so that the test needs no GPU."""
 
     def _pack(self, device: torch.device, precision: str, for_compile: bool) -> None:
         packed = [*vars(self).get("packed", ()), device]
         self.__dict__.update(packed=packed, _device=device, _dtype=torch.float32, _precision=precision)
-        self.__dict__.update(_for_compile=for_compile, _live=self._seen())
+        self.__dict__.update(_for_compile=for_compile, _packed_state=self._current_state())
 
 
 def test_a_network_prepared_for_cuda_is_moved_from_one_cuda_device_to_another():

@@ -1,1 +1,1 @@
-"""Programs in Triton's language; they import triton, so they are imported where one is launched, and nowhere else."""
+"""Triton kernels. Import these modules only to launch a kernel, because they import triton."""

@@ -1,9 +1,9 @@
-"""Deformable merging's gather: the columns that one product with the convolution's weight turns into its result.
+"""Gather of token merging: samples the map for the product with the weight of the deformable convolution.
 
-Source: "Deformable Convolutional Networks" (arXiv 1703.06211), equations 2 to 4; the same points and weights as
+Paper: "Deformable Convolutional Networks" (arXiv 1703.06211), equations 2 to 4. Points and weights match
 `hilo_nas.models.sampling.sampling_points`.
 
-Shape suffixes: B batch, C channels (in a program: of one block), H W map, P points: four per output pixel.
+Shape suffixes: B batch, C channels (inside a kernel: of one block), H W map, P points: four per output pixel.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from torch import Tensor
 __all__ = ["launch"]
 
 _N_ELEMENTS = 1024
-"""Points times channels of a block: with four warps, eight channels per thread, one load of 16 bytes in half precision.
-Not measured yet."""
+"""Points times channels per block. With four warps, each thread has eight channels: one load of 16 bytes in half
+precision. Not measured yet."""
 
 _N_PROGRAMS = 1024
-"""From here on a program looks at all channels of its points, and finds each point once; below, channels are spread
-over programs, or most of a large GPU (132 multiprocessors, say) would wait. Not measured yet."""
+"""Minimum number of programs that fills a large GPU (for example, 132 multiprocessors). With at least this many, each
+program handles all channels of its points (up to four blocks) and computes each position once. With fewer, channels
+are distributed over programs. Not measured yet."""
 
 
 @triton.jit
@@ -40,7 +41,7 @@ def _columns(
     BLOCK_C: tl.constexpr,
     N_BLOCKS: tl.constexpr,
 ):
-    """Writes the interpolated channels of a few points; `stride_*` are the offsets', of any layout."""
+    """Writes the interpolated channels of a block of points. `stride_*` are the strides of the offsets."""
     rows, cols = height // 2, width // 2
     point_P = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     is_point_P = point_P < n_points
@@ -52,7 +53,7 @@ def _columns(
     right_P = tl.load(at_P + stride_c, mask=is_point_P, other=0).to(tl.float32)
     y_P = down_P + (2 * row_P + tap_P // 2).to(tl.float32)
     x_P = right_P + (2 * col_P + tap_P % 2).to(tl.float32)
-    # Far-away points keep numbers that fit an index. Not by minimum and maximum, which would hide a NaN.
+    # Clamp the positions, so that they fit into an index. `tl.minimum` and `tl.maximum` would hide NaN.
     y_P = tl.where(y_P < -1, -1.0, tl.where(y_P > height, height.to(tl.float32), y_P))
     x_P = tl.where(x_P < -1, -1.0, tl.where(x_P > width, width.to(tl.float32), x_P))
     y_low_P, x_low_P = tl.floor(y_P), tl.floor(x_P)
@@ -82,9 +83,9 @@ def _columns(
 
 
 def _blocks(n_points: int, channels: int, n_programs: int) -> tuple[int, int, int]:
-    """Returns points of a program, channels of a block, and blocks of a program."""
-    # The greatest power of two that divides the channels, so that no thread is idle: 96, 192 and 384 give 32, 64 and
-    # 128, each in three blocks.
+    """Returns points per program, channels per block, and blocks per program."""
+    # Use the largest power of two that divides the channels, so that no thread is idle: 96, 192 and 384 channels have
+    # three blocks of 32, 64 and 128.
     block_c = min(max(channels & -channels, 32), 128)
     block_p = _N_ELEMENTS // block_c
     n_blocks = min(triton.cdiv(channels, block_c), 4)
@@ -92,10 +93,10 @@ def _blocks(n_points: int, channels: int, n_programs: int) -> tuple[int, int, in
 
 
 def launch(x_BHWC: Tensor, offset_BCHW: Tensor, y_BHWC: Tensor, *, n_programs: int = _N_PROGRAMS) -> None:
-    """Fills `y_BHWC`, shape (B, H // 2, W // 2, 4 * C); the maps are contiguous, the offsets of any layout."""
+    """Fills `y_BHWC`, shape (B, H // 2, W // 2, 4 * C). Maps must be contiguous; offsets can have any strides."""
     B, H, W, C = x_BHWC.shape
     n_points = B * (H // 2) * (W // 2) * 4
-    if n_points == 0:  # a map of one line; to the compiler a size of 1 is a plain number, which the program cannot bear
+    if n_points == 0:  # the compiler turns a height or width of 1 into a constant, which the kernel does not support
         return
     block_p, block_c, n_blocks = _blocks(n_points, C, n_programs)
     grid = (triton.cdiv(n_points, block_p), triton.cdiv(C, block_c * n_blocks))
@@ -112,5 +113,5 @@ def launch(x_BHWC: Tensor, offset_BCHW: Tensor, y_BHWC: Tensor, *, n_programs: i
         BLOCK_C=block_c,
         N_BLOCKS=n_blocks,
         num_warps=4,
-        enable_fp_fusion=True,  # whose default differs between versions of Triton
+        enable_fp_fusion=True,  # explicit, because the default differs between versions of Triton
     )

@@ -1,11 +1,11 @@
-"""The middle of a ConvFFN in one pass: 3x3 depthwise convolution and GELU, each pixel read and written once.
+"""3x3 depthwise convolution and GELU of a ConvFFN in one kernel, which reads and writes each pixel once.
 
-Source: `hilo_nas.models.blocks.ConvFFN`. A program walks down a few columns of pixels; each row it comes to is added to
-the three rows of the result that see it, which are kept in registers. The pixels to the left and right come out of the
-nearest cache, where the neighbouring threads' loads have brought them. Counted in the machine code, arithmetic takes
-somewhat longer than the memory in half precision, so instructions were saved where they could be.
+Matches the middle of `hilo_nas.models.blocks.ConvFFN`. A program moves down a few columns of pixels. It adds each input
+row to the three output rows that depend on it; these rows stay in registers. Pixels to the left and right come from the
+L1 cache, because neighbouring threads have loaded them. In half precision, the machine code has slightly more
+arithmetic time than memory time, so the code minimises instructions.
 
-Shape suffixes: B batch, C channels (in a program: of one block), H W map, T columns of pixels.
+Shape suffixes: B batch, C channels (inside a kernel: of one block), H W map, T columns of pixels.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from torch import Tensor
 __all__ = ["launch"]
 
 _BLOCK_T, _BLOCK_C = 8, 64
-"""Columns and channels of a program: with four warps, four channels per thread, whose nine weights take 36 registers.
-With eight channels there would be room for half as many warps to keep the memory busy. Not measured yet."""
+"""Columns and channels per program. With four warps, each thread has four channels, and nine weights of each take 36
+registers. With eight channels, only half as many warps would fit to hide memory latency. Not measured yet."""
 
 _MAX_ROWS = 16
-"""Rows that a program walks down at most; the row above and the one below them are read besides."""
+"""Maximum number of output rows per program. A program also reads the row above and the row below them."""
 
 _N_PROGRAMS = 1024
-"""Walks are cut shorter, to four rows at least, until there are so many programs. Not measured yet."""
+"""Target number of programs. Programs get fewer rows, but at least four, until this number is reached. Not measured
+yet."""
 
 
 @triton.jit
 def _gelu(x):
-    """Computes x * Phi(x), the GELU by the error function, in 15 instructions instead of the 36 of the library's `erf`.
+    """Returns the exact GELU, x * Phi(x), with 15 instructions instead of 36 with the library's `erf`.
 
-    It is max(x, 0) - |x| * erfc(|x| / sqrt(2)) / 2, and log2 of erfc is |x| times a polynomial, fitted on [0, 5] and
-    falling ever faster beyond. It is never more than 2.5e-7 off in float32; torch's own GELU is up to 1.1e-6 off.
+    Computes max(x, 0) - |x| * erfc(|x| / sqrt(2)) / 2. log2 of erfc is |x| times a polynomial, fitted on [0, 5] and
+    decreasing faster and faster above 5. The maximum error in float32 is 2.5e-7, compared with 1.1e-6 for torch's GELU.
     """
     a = tl.abs(x)
     p = tl.fma(a, -1.11976442e-06, 1.8635119e-05)
@@ -47,7 +48,7 @@ def _gelu(x):
 
 @triton.jit
 def _row(x_ptr, at_TC, row_11, end, pitch, channels, has_left_TC, has_here_TC, has_right_TC):
-    """Loads the pixels of one row that lie to the left of, at and to the right of each column; zeros outside."""
+    """Loads the pixels of one row to the left of, at, and to the right of each column. Pixels outside are zero."""
     is_row_11 = (row_11 >= 0) & (row_11 < end)
     at_TC = x_ptr + at_TC + row_11.to(tl.int64) * pitch
     left_TC = tl.load(at_TC - channels, mask=has_left_TC & is_row_11, other=0)
@@ -67,20 +68,20 @@ def _depthwise_gelu(
     width,
     channels,
     n_channel_blocks,
-    n_walks,
+    n_row_groups,
     rows,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Writes `rows` rows of a few columns, which go through all images: the last columns of one, the first of the next.
+    """Writes `rows` rows of a few columns. Columns are numbered across images, so a block can span two images.
 
-    Programs that run at the same time share pixels: blocks of channels come first, then the walks of a column.
+    Consecutive programs share pixels: the block of channels varies fastest, then the group of rows.
     """
     program = tl.program_id(0)
     channel_C = (program % n_channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
     program = program // n_channel_blocks
-    start = (program % n_walks) * rows
-    column_T = (program // n_walks) * BLOCK_T + tl.arange(0, BLOCK_T)
+    start = (program % n_row_groups) * rows
+    column_T = (program // n_row_groups) * BLOCK_T + tl.arange(0, BLOCK_T)
     image_T, col_T = column_T // width, column_T % width
     pitch = width * channels
     at_TC = (image_T.to(tl.int64) * height * width + col_T)[:, None] * channels + channel_C[None, :]
@@ -88,7 +89,7 @@ def _depthwise_gelu(
     has_left_TC = has_here_TC & (col_T > 0)[:, None]
     has_right_TC = has_here_TC & (col_T < width - 1)[:, None]
 
-    # Weights are loaded as the pixels are, one per pixel of the block: each thread then finds its own in its registers.
+    # Load weights in the layout of the pixels, so that each thread has its weights in its registers.
     of_TC = tl.zeros((BLOCK_T, 1), tl.int32) + channel_C[None, :]
     w00 = tl.load(weight_ptr + of_TC, mask=has_here_TC, other=0).to(tl.float32)
     w01 = tl.load(weight_ptr + channels + of_TC, mask=has_here_TC, other=0).to(tl.float32)
@@ -102,7 +103,7 @@ def _depthwise_gelu(
     bias_TC = tl.load(bias_ptr + of_TC, mask=has_here_TC, other=0).to(tl.float32)
 
     stop = tl.minimum(start + rows, height)
-    end = tl.minimum(stop + 1, height)  # the row below the walk is looked at, and none behind it
+    end = tl.minimum(stop + 1, height)  # the program also reads the row below its rows
     row_11 = tl.full((1, 1), 0, tl.int32) + start
     a, b, c = _row(x_ptr, at_TC, row_11 - 1, end, pitch, channels, has_left_TC, has_here_TC, has_right_TC)
     x0, x1, x2 = a.to(tl.float32), b.to(tl.float32), c.to(tl.float32)
@@ -114,7 +115,7 @@ def _depthwise_gelu(
     a, b, c = _row(x_ptr, at_TC, row_11 + 1, end, pitch, channels, has_left_TC, has_here_TC, has_right_TC)
     for _ in range(start, stop):
         x0, x1, x2 = a.to(tl.float32), b.to(tl.float32), c.to(tl.float32)
-        # The next row is on its way while this one is computed.
+        # Load the next row while this row is computed.
         a, b, c = _row(x_ptr, at_TC, row_11 + 2, end, pitch, channels, has_left_TC, has_here_TC, has_right_TC)
         y_TC = _gelu(tl.fma(w22, x2, tl.fma(w21, x1, tl.fma(w20, x0, here_TC))))
         here_TC = tl.fma(w12, x2, tl.fma(w11, x1, tl.fma(w10, x0, below_TC)))
@@ -124,21 +125,21 @@ def _depthwise_gelu(
         row_11 += 1
 
 
-def _n_walks(height: int, n_columns: int, n_programs: int) -> int:
-    """Returns the walks per column, so that all columns make at least `n_programs` programs where that is possible."""
-    walks: int = triton.cdiv(height, _MAX_ROWS)
-    while n_columns * walks < n_programs and triton.cdiv(height, 2 * walks) >= 4:
-        walks *= 2
-    return walks
+def _n_row_groups(height: int, n_columns: int, n_programs: int) -> int:
+    """Returns the number of row groups per column, for at least `n_programs` programs if possible."""
+    groups: int = triton.cdiv(height, _MAX_ROWS)
+    while n_columns * groups < n_programs and triton.cdiv(height, 2 * groups) >= 4:
+        groups *= 2
+    return groups
 
 
 def launch(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor, y_BHWC: Tensor, *, n_programs: int = _N_PROGRAMS) -> None:
-    """Fills `y_BHWC`, a map like `x_BHWC`; all are contiguous."""
+    """Fills `y_BHWC`, a map with the shape of `x_BHWC`. All tensors must be contiguous."""
     B, H, W, C = x_BHWC.shape
     n_channel_blocks, n_tiles = triton.cdiv(C, _BLOCK_C), triton.cdiv(B * W, _BLOCK_T)
-    rows = triton.cdiv(H, _n_walks(H, n_channel_blocks * n_tiles, n_programs))
-    n_walks = triton.cdiv(H, rows)
-    _depthwise_gelu[(n_channel_blocks * n_walks * n_tiles,)](
+    rows = triton.cdiv(H, _n_row_groups(H, n_channel_blocks * n_tiles, n_programs))
+    n_row_groups = triton.cdiv(H, rows)
+    _depthwise_gelu[(n_channel_blocks * n_row_groups * n_tiles,)](
         x_BHWC,
         weight_KC,
         bias_C,
@@ -148,10 +149,10 @@ def launch(x_BHWC: Tensor, weight_KC: Tensor, bias_C: Tensor, y_BHWC: Tensor, *,
         W,
         C,
         n_channel_blocks,
-        n_walks,
+        n_row_groups,
         rows,
         BLOCK_T=_BLOCK_T,
         BLOCK_C=_BLOCK_C,
         num_warps=4,
-        enable_fp_fusion=True,  # whose default differs between versions of Triton
+        enable_fp_fusion=True,  # explicit, because the default differs between versions of Triton
     )
