@@ -174,9 +174,8 @@ def test_every_command_runs(home, command):
         arguments += LESS.get(name, "").split()
     if name == "export":
         shutil.rmtree(arguments[-1], ignore_errors=True)  # what the other commands read; an export replaces nothing
-    if "--study" in arguments and not arguments[0 if is_benchmark else 1].startswith(
-        "--"
-    ):  # the command makes the study
+    is_new = not arguments[0 if is_benchmark else 1].startswith("--")  # it names a space, and so makes the study
+    if "--study" in arguments and is_new:
         shutil.rmtree(home / "studies" / arguments[arguments.index("--study") + 1], ignore_errors=True)
     has_studies = name in WORKING
     evaluator = Machine() if has_studies else FakeEvaluator()

@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-import hilo_nas
 from hilo_nas.errors import StorageError
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.rounds import verdict_name
 from hilo_nas.study.records import write_atomically
 from hilo_nas.study.stored_study import slug
+from hilo_nas.text.figures import figure
+from hilo_nas.versions import versions
 
 __all__ = [
     "BenchReport",
@@ -129,10 +130,7 @@ def between(heading: str, key: str, digits: int = 4) -> Column:
 
 
 def _figure(value: float | None, digits: int) -> str:
-    if value is None or pd.isna(value):
-        return _ABSENT
-    text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if "e" in text or abs(value) >= 10**digits else text
+    return figure(None if value is None or pd.isna(value) else value, digits)
 
 
 # Files.
@@ -244,12 +242,12 @@ def _conditions(report: BenchReport) -> dict[str, str]:
     """Returns hardware, versions, dates and configuration as text, by name."""
     first = report.measurements[0]
     times = sorted(measurement.measured_at for measurement in report.measurements)
-    versions = {"hilo_nas": hilo_nas.__version__, **first.versions, "python": platform.python_version()}
+    known = {**versions(), **first.versions}
     return {
         "device": f"{first.device.model} ({first.device.kind}), driver or kernel {first.device.driver}",
         "threads": str(first.threads),
         "system": f"{platform.platform()}{_memory()}",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in known.items()),
         "timed": f"{times[0]} to {times[-1]}",
         "protocol": str(first.protocol),
         "settings": _plain(report.settings),
