@@ -1,4 +1,4 @@
-"""Who does the work of searches and benches: the evaluator's tasks, its protocol, and the evaluator of this machine."""
+"""Evaluators, which do the work of searches and benchmarks: tasks, the protocol, and the evaluator of this machine."""
 
 from hilo_nas.evaluation.drive import Steps, drive, run_task
 from hilo_nas.evaluation.local_evaluator import BenchWorker, LocalEvaluator, evaluator_or_local, use_evaluator

@@ -1,4 +1,4 @@
-"""The checkpoints of trainings that may be resumed, one file each, within a disk budget."""
+"""Checkpoint files of a study within a disk budget, one file per training."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ __all__ = ["CheckpointFiles"]
 
 
 class CheckpointFiles:
-    """Checkpoints of one study, in a folder.
+    """Folder with the checkpoints of one study.
 
     Args:
-        folder: The folder; the first training makes it.
-        budget_mib: Disk space for the checkpoints that nothing needs; 0 keeps none of them.
+        folder: Path of the folder. The first training creates it.
+        budget_mib: Disk space in MiB for checkpoints that are not in use. 0 keeps none of them.
     """
 
     def __init__(self, folder: Path, *, budget_mib: float) -> None:
         self._folder, self._budget = folder, budget_mib * 2**20
-        self._has_removed_drafts = False
+        self._has_cleaned_up = False
 
     def path_of(self, reference: str) -> Path:
-        """Returns the absolute path of a checkpoint's file; the first call removes what killed writers left.
+        """Returns the absolute path of a checkpoint file.
 
-        A draft under way looks the same, so that call must come before the first training.
+        The first call removes temporary files of killed processes. It must come before the first training, because the
+        temporary file of a running training has the same name pattern.
         """
-        if not self._has_removed_drafts:
-            self._has_removed_drafts = True
-            for path in _own_files(self._folder, _DRAFT):
+        if not self._has_cleaned_up:
+            self._has_cleaned_up = True
+            for path in _find_files(self._folder, _TEMPORARY):
                 with contextlib.suppress(OSError):
                     path.unlink()
         return (self._folder / f"{_stem(reference)}.pt").absolute()
 
     def discard(self, references: Iterable[str]) -> None:
-        """Removes the files of checkpoints, the first ones first, until the others fit the budget.
+        """Removes checkpoint files in the given order until the remaining ones fit the budget.
 
-        Only regular files that are named like a checkpoint are removed or count; nothing is followed through a link.
+        Only regular files with the name of a checkpoint count and are removed. Links are not followed.
         """
-        files = _own_files(self._folder, _FILE)
+        files = _find_files(self._folder, _FILE)
         if sum(status.st_size for status in files.values()) <= self._budget:
             return
         paths = (self._folder / f"{_stem(reference)}.pt" for reference in references)
@@ -56,17 +57,17 @@ class CheckpointFiles:
 
 
 _FILE = re.compile(r"([0-9a-f]{12}|timm-[\w.-]+)-\d+\.pt")
-"""A checkpoint's file: a network and a seed."""
-_DRAFT = re.compile(rf"\.{_FILE.pattern}\.[a-z0-9_]{{8}}\.tmp")
-"""Its draft, see `hilo_nas.proxy.checkpoints`."""
+"""Name of a checkpoint file: a network and a seed."""
+_TEMPORARY = re.compile(rf"\.{_FILE.pattern}\.[a-z0-9_]{{8}}\.tmp")
+"""Name of a temporary file, as `hilo_nas.proxy.checkpoints` creates it."""
 
 
 def _stem(reference: str) -> str:
     return reference.replace(":", "-").replace("/", "-")
 
 
-def _own_files(folder: Path, form: re.Pattern[str]) -> dict[Path, os.stat_result]:
-    """Returns the regular files of that form in a folder that is no link."""
+def _find_files(folder: Path, pattern: re.Pattern[str]) -> dict[Path, os.stat_result]:
+    """Returns the regular files with matching names in a folder. The result is empty if the folder is a link."""
     found: dict[Path, os.stat_result] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if not stat.S_ISDIR(os.lstat(folder).st_mode):
@@ -74,6 +75,6 @@ def _own_files(folder: Path, form: re.Pattern[str]) -> dict[Path, os.stat_result
         for path in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(path)
-                if form.fullmatch(path.name) and stat.S_ISREG(status.st_mode):
+                if pattern.fullmatch(path.name) and stat.S_ISREG(status.st_mode):
                     found[path] = status
     return found

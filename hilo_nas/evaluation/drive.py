@@ -1,4 +1,4 @@
-"""Courses of tasks: as many under way at once as an evaluator has room for, each resumed with its last result."""
+"""Execution of task sequences, which are generators that yield tasks and receive the results."""
 
 from __future__ import annotations
 
@@ -16,72 +16,74 @@ Result = TypeVar("Result")
 Ending = TypeVar("Ending")
 
 Steps = Generator[Task[Any], Any, Ending]
-"""A course: it yields its next task and is sent the result, or is thrown the error that the task failed with."""
+"""Task sequence: a generator that yields its next task and receives the result, or the exception of a failed task."""
 
 
 @dataclasses.dataclass(eq=False)
-class _Course:
+class _Sequence:
     steps: Steps[None]
     task: Task[Any] | None = None
-    """The one under way."""
+    """The current task."""
     id: str = ""
+    """Id of the current task."""
     is_repeated: bool = False
-    """True while that task is repeated."""
+    """True if the current task was submitted before and is repeated."""
 
 
 def drive(begin: Callable[[], Steps[None] | None], evaluator: Evaluator, emit: Emit, *, at_once: int = 1) -> None:
-    """Runs courses until there is none to begin and none under way. A task whose worker is lost is repeated once.
+    """Runs task sequences until all are finished and `begin` returns None. A task with a lost worker is repeated once.
 
-    What a course raises ends all: tasks under way are cancelled, and the other courses are closed where they stand
-    (`GeneratorExit`). So does what `begin`, `emit` or the evaluator raises.
+    An exception in a sequence, `begin`, `emit` or the evaluator ends the call. All submitted tasks are then cancelled,
+    and the other sequences are closed (`GeneratorExit`).
 
     Args:
-        begin: Returns the next course, or None where there is none for now; asked again whenever a task has ended.
-        evaluator: Does the tasks; nothing else of it may be under way.
+        begin: Function that returns the next sequence, or None if there is none at the moment. It is called again
+            whenever a task has ended.
+        evaluator: Evaluator of the tasks. It must have no other active tasks.
         emit: Receives the events of the tasks.
-        at_once: Courses under way at most.
+        at_once: Maximum number of active sequences.
     """
-    courses: dict[str, _Course] = {}
+    active: dict[str, _Sequence] = {}
 
-    def submit(course: _Course, task: Task[Any], *, is_repeated: bool = False) -> None:
-        course.task, course.is_repeated = task, is_repeated
-        course.id = evaluator.submit(task)
-        courses[course.id] = course
+    def submit(sequence: _Sequence, task: Task[Any], *, is_repeated: bool = False) -> None:
+        sequence.task, sequence.is_repeated = task, is_repeated
+        sequence.id = evaluator.submit(task)
+        active[sequence.id] = sequence
 
-    def advance(course: _Course, message: Finished | Failed | None = None) -> None:
-        if isinstance(message, Failed) and message.blame == "worker_lost" and not course.is_repeated:
-            emit(Notice(level="warning", text=f"{message.error}; it is started again and its work repeated"))
-            assert course.task is not None, "a task that failed was under way"
-            submit(course, course.task, is_repeated=True)
+    def advance(sequence: _Sequence, message: Finished | Failed | None = None) -> None:
+        if isinstance(message, Failed) and message.blame == "worker_lost" and not sequence.is_repeated:
+            emit(Notice(level="warning", text=f"{message.error}. The worker is restarted and the task is repeated"))
+            assert sequence.task is not None, "a failed task was submitted before"
+            submit(sequence, sequence.task, is_repeated=True)
         else:
             try:
                 if isinstance(message, Failed):
-                    task = course.steps.throw(message.error)
+                    task = sequence.steps.throw(message.error)
                 else:
-                    task = course.steps.send(None if message is None else message.result)
+                    task = sequence.steps.send(None if message is None else message.result)
             except StopIteration:
                 task = None
             if task is not None:
-                submit(course, task)
+                submit(sequence, task)
         if message is not None:
-            del courses[message.id]
+            del active[message.id]
 
     try:
         while True:
-            while len(courses) < at_once and (steps := begin()) is not None:
-                advance(_Course(steps))
-            if not courses:
+            while len(active) < at_once and (steps := begin()) is not None:
+                advance(_Sequence(steps))
+            if not active:
                 return
             for message in evaluator.wait():
                 if isinstance(message, Progress):
                     emit(message.event)
                 else:
-                    advance(courses[message.id], message)
+                    advance(active[message.id], message)
     except BaseException:
-        for course in courses.values():
-            evaluator.cancel(course.id)
-        for course in courses.values():
-            course.steps.close()
+        for sequence in active.values():
+            evaluator.cancel(sequence.id)
+        for sequence in active.values():
+            sequence.steps.close()
         raise
 
 
@@ -89,18 +91,18 @@ def run_task(evaluator: Evaluator, task: Task[Result], emit: Emit) -> Result:
     """Returns the result of one task.
 
     Args:
-        evaluator: Does it; nothing else of it may be under way.
-        task: The work.
-        emit: Receives its events; an exception of it cancels the task.
+        evaluator: Evaluator of the task. It must have no other active tasks.
+        task: The task.
+        emit: Receives the events of the task. An exception in `emit` cancels the task.
 
     Raises:
-        HiloNasError: The task failed; see its class.
+        HiloNasError: The task failed. The class of the task documents its errors.
     """
     found: list[Result] = []
 
     def steps() -> Steps[None]:
         found.append((yield task))
 
-    courses = [steps()]
-    drive(lambda: courses.pop() if courses else None, evaluator, emit)
+    sequences = [steps()]
+    drive(lambda: sequences.pop() if sequences else None, evaluator, emit)
     return found[0]

@@ -1,4 +1,4 @@
-"""Evaluator of this machine, and the worker of the benches whose work is no task: all worker processes start here."""
+"""Evaluator of this machine, and a worker for benchmarks without tasks. All worker processes are started here."""
 
 from __future__ import annotations
 
@@ -46,61 +46,62 @@ __all__ = [
     "use_evaluator",
 ]
 
-# A training returns its memory to the system, so that the next timing has it.
+# Unlike timing workers, training workers return freed memory to the system, so that timings can use it.
 _TRAINING_ENVIRONMENT = {"OMP_WAIT_POLICY": TUNED_ENVIRONMENT["OMP_WAIT_POLICY"]}
 
-_LOOK_S = 0.3
-_KILL_AGAIN_S = 0.05
+_CONTENTION_CHECK_S = 0.3
+"""Seconds over which the CPU load of other processes is measured."""
+_KILL_RETRY_S = 0.05
 
 
 class WorkerLike(Protocol):
-    """A process that runs functions; see `hilo_nas.timing.Worker`."""
+    """Process that runs functions, with the interface of `hilo_nas.timing.Worker`."""
 
     def call(self, function: str, arguments: Mapping[str, Any], emit: Emit) -> Any:
-        """Returns what `module:function` returns."""
+        """Returns the result of `module:function` called with keyword arguments."""
 
     def close(self) -> None:
-        """Ends it, in the middle of a call as well."""
+        """Ends the process, even during a call."""
 
 
 StartWorker = Callable[..., WorkerLike]
-"""Takes what `Worker` takes."""
+"""Function with the arguments of `Worker`."""
 
 
 class _CancelledError(BaseException):
-    """The task under way was cancelled."""
+    """The current task was cancelled."""
 
 
 class _Job:
-    """A task that was submitted, and the lane that does it."""
+    """A submitted task with its lane."""
 
     def __init__(self, id: str, task: Task[Any], lane: _Lane) -> None:
         self.id, self.task, self.lane = id, task, lane
         self.has_begun, self.is_cancelled, self.is_over = (threading.Event() for _ in range(3))
 
     def check(self) -> None:
-        """Raises `_CancelledError` where the task was cancelled."""
+        """Raises `_CancelledError` if the task was cancelled."""
         if self.is_cancelled.is_set():
             raise _CancelledError
 
     def sleep(self, seconds: float) -> None:
-        """Waits, but no longer than the task is wanted."""
+        """Waits for the given time, or until the task is cancelled."""
         self.is_cancelled.wait(seconds)
         self.check()
 
 
 class _Lane:
-    """A thread that does one task after the other, and the process in which it trains.
+    """Thread that runs one task at a time, with its training process.
 
     Args:
-        worker: The process; its first call starts it.
-        work: Does a task.
+        worker: The process. Its first call starts it.
+        work: Function that runs a task.
     """
 
     def __init__(self, worker: WorkerLike, work: Callable[[_Job], None]) -> None:
         self.worker, self._work = worker, work
         self.in_use = threading.Lock()
-        """Held to use or to close the processes of the lane, but not to cancel a task."""
+        """Lock for using and closing the processes of the lane. Cancelling a task does not need it."""
         self.job: _Job | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -112,7 +113,10 @@ class _Lane:
         self._jobs.put(job)
 
     def end(self) -> None:
-        """Lets the thread end. Not before its processes: the kernel ends them with the thread that started them."""
+        """Lets the thread end after its queued tasks.
+
+        Call it after closing the processes, because the kernel ends a process together with the thread that started it.
+        """
         self._jobs.put(None)
 
     def _run(self) -> None:
@@ -124,27 +128,27 @@ class _Lane:
             job.is_over.set()
 
     def sleep(self, seconds: float) -> None:
-        """Waits, but no longer than the task under way is wanted; called in the lane's thread."""
+        """Waits for the given time, or until the current task is cancelled. Call it in the lane's thread."""
         assert self.job is not None
         self.job.sleep(seconds)
 
 
 class LocalEvaluator:
-    """Persistent workers of this machine: one that times per environment, and one or several that train.
+    """Evaluator with persistent workers on this machine: one timing worker per environment, and training workers.
 
-    Devices are locked while they are in use. Tasks run one after the other, except that several trainings run at once
-    where `jobs` allows it.
+    Devices are locked while they are in use. Tasks run one at a time. Only trainings run in parallel if `jobs` is
+    greater than 1.
 
     Args:
         logs: Folder for the output of the workers.
         purpose: Purpose of the work, shown to other processes that wait for the device.
-        checkpoints: Folder of the checkpoints; None where no training is to be resumed.
-        checkpoint_mib: Disk space for the checkpoints that nothing needs.
-        idle_timeout_s: Seconds of silence after which a worker counts as hung.
-        jobs: Trainings at once, each on its share of the cores; None for one per core on a CPU and one elsewhere. A
-            single one has all cores.
-        start_worker: Creates a process that trains.
-        start_ruler: Creates a process that times.
+        checkpoints: Folder of the checkpoints, or None if trainings are never resumed.
+        checkpoint_mib: Disk space in MiB for checkpoints that are not in use.
+        idle_timeout_s: Seconds without an event after which a worker counts as hung.
+        jobs: Number of parallel trainings. They share the cores equally. None means one per core on a CPU and one on
+            other devices.
+        start_worker: Function that creates a training worker.
+        start_ruler: Function that creates a timing worker.
     """
 
     def __init__(
@@ -164,24 +168,24 @@ class LocalEvaluator:
         self._checkpoints = None if checkpoints is None else CheckpointFiles(checkpoints, budget_mib=checkpoint_mib)
         self._main = self._lane("training", _TRAINING_ENVIRONMENT)
         self._scoring: list[_Lane] = []
-        """Lanes of several trainings at once."""
+        """Lanes of parallel trainings."""
         self._rulers: dict[str, Ruler] = {}
         self._reports: dict[str, DeviceReport] = {}
         self._prepared: dict[str, Any] = {}
-        self._advised = {"steady"}
+        self._reported_verdicts = {"steady"}
         self._ids = itertools.count()
-        self._under_way: dict[str, _Job] = {}
+        self._active: dict[str, _Job] = {}
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def submit(self, task: Task[Any]) -> str:
-        """See `Evaluator.submit`."""
+        """Queues a task in its lane and returns its id."""
         job = _Job(str(next(self._ids)), task, self._lane_of(task))
-        self._under_way[job.id] = job
+        self._active[job.id] = job
         job.lane.put(job)
         return job.id
 
     def wait(self, timeout: float | None = None) -> list[Message]:
-        """See `Evaluator.wait`."""
+        """Returns the messages since the last call, as in `Evaluator.wait`."""
         until = None if timeout is None else time.monotonic() + timeout
         found: list[Message] = []
         while not found:
@@ -192,25 +196,25 @@ class LocalEvaluator:
             except queue.Empty:
                 if not found:
                     return []
-            found = [message for message in found if message.id in self._under_way]
+            found = [message for message in found if message.id in self._active]
         for message in found:
             if not isinstance(message, Progress):
-                del self._under_way[message.id]
+                del self._active[message.id]
         return found
 
     def cancel(self, id: str) -> None:
-        """See `Evaluator.cancel`."""
-        job = self._under_way.pop(id, None)
+        """Ends a task. If it is running, the processes of its lane are closed."""
+        job = self._active.pop(id, None)
         if job is None:
             return
         job.is_cancelled.set()
         if job.has_begun.is_set():
             self._close_lane(job.lane)
-            while not job.is_over.wait(_KILL_AGAIN_S):  # a process may have been on its way
+            while not job.is_over.wait(_KILL_RETRY_S):  # a process may have started in the meantime
                 self._close_lane(job.lane)
 
     def slots(self, kind: str) -> int:
-        """See `Evaluator.slots`."""
+        """Returns the number of parallel tasks of a kind: `jobs` for scores, and 1 for other kinds."""
         if kind != Score.kind:
             return 1
         if self._jobs is None:
@@ -219,19 +223,19 @@ class LocalEvaluator:
         return self._jobs
 
     def devices(self) -> list[DeviceReport]:
-        """See `Evaluator.devices`."""
+        """Returns the reports of the devices that were inspected so far."""
         return list(self._reports.values())
 
     def discard(self, references: Iterable[str]) -> None:
-        """See `Evaluator.discard`."""
+        """Removes checkpoint files in the given order until the remaining ones fit `checkpoint_mib`."""
         if self._checkpoints is not None:
             self._checkpoints.discard(references)
 
     def close(self) -> None:
-        """See `Evaluator.close`."""
-        for job in self._under_way.values():
+        """Cancels all tasks and ends all processes and threads."""
+        for job in self._active.values():
             job.is_cancelled.set()
-        for id in list(self._under_way):
+        for id in list(self._active):
             self.cancel(id)
         for lane in (self._main, *self._scoring):
             self._close_lane(lane)
@@ -246,7 +250,7 @@ class LocalEvaluator:
         self.close()
 
     def _close_lane(self, lane: _Lane) -> None:
-        """Ends the processes of a lane, in the middle of their work as well."""
+        """Ends the processes of a lane, even during a task."""
         lane.worker.close()
         for ruler in list(self._rulers.values()) if lane is self._main else []:
             ruler.close()
@@ -263,10 +267,10 @@ class LocalEvaluator:
             count = self.slots(Score.kind)
             share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
             self._scoring = [self._lane(f"training-{i}", {**_TRAINING_ENVIRONMENT, **share}) for i in range(count)]
-        return min(self._scoring, key=lambda lane: sum(job.lane is lane for job in self._under_way.values()))
+        return min(self._scoring, key=lambda lane: sum(job.lane is lane for job in self._active.values()))
 
     def _do(self, job: _Job) -> None:
-        """Does a task in the thread of its lane; every outcome becomes a message."""
+        """Runs a task in the thread of its lane. Each outcome becomes a message."""
         start = time.monotonic()
         device = job.task.target if isinstance(job.task, Inspect | Time | Score) else None
 
@@ -282,7 +286,7 @@ class LocalEvaluator:
         except Exception as error:
             blame = blame_of(error)
             if blame == "worker_lost" and isinstance(job.task, Time | Inspect):
-                blame = "subject"  # the ruler has repeated it
+                blame = "subject"  # the timing worker has already repeated the task
             seconds = time.monotonic() - start
             self._messages.put(Failed(id=job.id, error=error, blame=blame, seconds=seconds, device=device))
             return
@@ -304,10 +308,10 @@ class LocalEvaluator:
             case Score() as task:
                 return self._score(task, job, emit)
             case task:
-                raise AssertionError(f"no kind of task: {task}")
+                raise AssertionError(f"unknown kind of task: {task}")
 
     def _ruler(self, env: str, target: str | None, emit: Emit) -> Ruler:
-        """Returns what times on a device under an environment (`Condition.env`)."""
+        """Returns the timing worker of an environment (`Condition.env`), and starts it on first use."""
         if env not in self._rulers:
             log = self._logs / ("timing.log" if env == "tuned" else f"timing-{env}.log")
             self._rulers[env] = self._start_ruler(
@@ -326,12 +330,12 @@ class LocalEvaluator:
         contention: Contention | None = None
         if task.watch is not None:
             watch = CpuWatch()
-            job.sleep(_LOOK_S)
+            job.sleep(_CONTENTION_CHECK_S)
             contention = find_contention(watch.read(), threads=task.watch.threads, device=report.identity)
         return dataclasses.replace(report, forms=forms, contention=contention)
 
     def _report(self, target: str | None, emit: Emit) -> DeviceReport:
-        """Returns what a device says of itself; read once."""
+        """Returns the report of a device, which is read once."""
         if target is None or target not in self._reports:
             ruler = self._ruler("tuned", None, emit)
             name, identity, threads = ruler.read_device(target, emit)
@@ -370,7 +374,7 @@ class LocalEvaluator:
             return Timing(calibration=ruler.calibrate(task.condition, emit, seconds=task.seconds))
         if len(task.entries) == 1 and task.calibration is not None:
             return Timing(measurements=self._time_one(task, task.calibration, ruler, emit))
-        self._close_training()
+        self._close_training_workers()
         cohort = ruler.measure_cohort(
             task.entries,
             emit,
@@ -384,32 +388,32 @@ class LocalEvaluator:
         ((name, entrant),) = task.entries.items()
         try:
             measurement = ruler.measure(entrant, calibration, emit, rivals=task.rivals, seconds_each=task.seconds)
-            self._advise(name, measurement, emit)
+            self._warn_about_verdict(name, measurement, emit)
             return {name: measurement}
         except OutOfMemoryError:
-            self._close_training()  # alone, the network has its fair try
+            self._close_training_workers()  # they may hold memory, so the network is timed again without them
         try:
             return {name: ruler.measure(entrant, calibration, emit, seconds_each=task.seconds)}
         except OutOfMemoryError as error:
             raise NotEnoughMemoryError(str(error)) from error
 
-    def _close_training(self) -> None:
-        """Ends the processes that train once they are idle: they may hold memory of the device."""
+    def _close_training_workers(self) -> None:
+        """Ends the training processes as soon as they are idle, because they may hold memory of the device."""
         self._main.worker.close()
         for lane in self._scoring:
             with lane.in_use:
                 lane.worker.close()
 
-    def _advise(self, name: str, measurement: Measurement, emit: Emit) -> None:
-        """Emits the meaning of each verdict once, and for each contended timing who used the cores."""
+    def _warn_about_verdict(self, name: str, measurement: Measurement, emit: Emit) -> None:
+        """Emits a warning about each verdict once, and about each contended timing with the processes that cause it."""
         judgement = verdict_of(measurement)
-        if judgement is None or judgement.verdict in self._advised:
+        if judgement is None or judgement.verdict in self._reported_verdicts:
             return
         if judgement.verdict == "contended":
             text = f"the timing of {name.removeprefix('timm:')} is contended: {judgement.text}"
             emit(Notice(level="warning", text=text))
             return
-        self._advised.add(judgement.verdict)
+        self._reported_verdicts.add(judgement.verdict)
         emit(Notice(level="warning", text=judgement.text))
 
     def _score(self, task: Score, job: _Job, emit: Emit) -> Scoring:
@@ -417,7 +421,7 @@ class LocalEvaluator:
         if task.checkpoint is not None and self._checkpoints is not None:
             path = self._checkpoints.path_of(task.checkpoint)
         if task.must_resume and not (path and path.is_file()):
-            raise NoCheckpointError(f"no checkpoint {task.checkpoint} is kept")
+            raise NoCheckpointError(f"the training must resume, but no checkpoint {task.checkpoint} is stored")
         claims = claims_of(self._identity(task.target, job, emit), timing=False)
         arguments = {
             "subject": task.subject,
@@ -433,7 +437,7 @@ class LocalEvaluator:
         with hold(claims, f"training for {self._purpose}", emit, sleep=job.sleep):
             if job.lane is not self._main and self._main.in_use.acquire(blocking=False):
                 try:
-                    self._close_lane(self._main)  # several trainings need the memory
+                    self._close_lane(self._main)  # frees its memory for the parallel trainings
                 finally:
                     self._main.in_use.release()
             found = job.lane.worker.call("hilo_nas.proxy.worker_calls:score_network", arguments, emit)
@@ -453,12 +457,12 @@ class LocalEvaluator:
 
 
 class BenchWorker:
-    """Worker of this machine for a bench whose work is no task of an evaluator; started by the first call.
+    """Worker of this machine for benchmarks that do not use tasks of an evaluator. The first call starts it.
 
     Args:
         log: File for the output of the worker.
         purpose: Purpose of the work, shown to other processes that wait for the device.
-        idle_timeout_s: Seconds of silence after which the worker counts as hung.
+        idle_timeout_s: Seconds without an event after which the worker counts as hung.
     """
 
     def __init__(self, log: Path, *, purpose: str, idle_timeout_s: float = 600.0) -> None:
@@ -474,17 +478,17 @@ class BenchWorker:
         device: DeviceIdentity | None = None,
         timing: bool = False,
     ) -> Any:
-        """Returns what `module:function` returns.
+        """Returns the result of a function that runs in the worker.
 
         Args:
-            function: The function.
-            arguments: Its keyword arguments, plain data.
-            emit: Receives its events.
-            device: Device that it uses, which is locked meanwhile; None where it uses none.
-            timing: True where the device must do nothing else meanwhile.
+            function: The function, as `module:function`.
+            arguments: Keyword arguments of the function, as plain data.
+            emit: Receives the events of the function.
+            device: Device that the function uses. It is locked during the call. None if the function uses no device.
+            timing: True if the device must be idle apart from this call.
 
         Raises:
-            HiloNasError: See `hilo_nas.timing.Worker.call`.
+            HiloNasError: The function or the worker failed, as documented by `hilo_nas.timing.Worker.call`.
         """
         claims = [] if device is None else claims_of(device, timing=timing)
         with hold(claims, self._purpose, emit):
@@ -500,20 +504,20 @@ class BenchWorker:
 
 
 StartEvaluator = Callable[..., Evaluator]
-"""Takes what `LocalEvaluator` takes."""
+"""Function with the arguments of `LocalEvaluator`."""
 
 _START: contextvars.ContextVar[StartEvaluator] = contextvars.ContextVar("start_evaluator", default=LocalEvaluator)
 
 
 @contextlib.contextmanager
 def use_evaluator(start: StartEvaluator) -> Iterator[None]:
-    """Replaces the evaluator of this machine within a `with` block, for commands as well: for tests and notebooks.
+    """Returns a context that replaces `LocalEvaluator`, also for CLI commands. Intended for tests and notebooks.
 
     Example:
         `with use_evaluator(lambda logs, **options: FakeEvaluator()): run_search(request, print)`
 
     Args:
-        start: Creates an evaluator where one of this machine would be created; each is closed at its end.
+        start: Function that creates an evaluator instead of a `LocalEvaluator`. Each evaluator is closed after use.
     """
     token = _START.set(start)
     try:
@@ -533,9 +537,9 @@ def evaluator_or_local(
     checkpoint_mib: float = 0.0,
     jobs: int | None = 1,
 ) -> Iterator[Evaluator]:
-    """Yields the evaluator given, or else one of this machine, which is closed at the end.
+    """Yields the given evaluator, or a new `LocalEvaluator`, which is closed at the end.
 
-    The arguments are those of `LocalEvaluator`; `use_evaluator` replaces it.
+    The other arguments are those of `LocalEvaluator`. `use_evaluator` replaces the new evaluator by another one.
     """
     if evaluator is not None:
         yield evaluator

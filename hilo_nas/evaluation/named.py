@@ -1,4 +1,4 @@
-"""Timing of networks that a user names, without a study."""
+"""Timing of networks given by name, without a study."""
 
 from __future__ import annotations
 
@@ -30,31 +30,32 @@ def measure_named(
     num_classes: int,
     seconds: float | None,
 ) -> tuple[Condition, Timing]:
-    """Returns the speeds of networks by their names, side by side, and the condition of all.
+    """Returns the common condition and the speeds of networks that are timed in the same rounds.
 
     Args:
-        names: As `find_network` takes them; the first that is of a study says what is not given.
-        given: Fields of the condition.
-        evaluator: Times them.
+        names: Names in the format of `find_network`. The first network from a study provides the defaults of the
+            condition.
+        given: Fields of the condition that override the defaults.
+        evaluator: Evaluator of the timing.
         emit: Receives the events of the timing.
-        device: Name of the device; that of the study, else the fastest kind at hand if left out.
-        num_classes: Outputs of the classifiers, where no study says it.
-        seconds: Seconds per network at most.
+        device: Name of the device. Defaults to that of the study, or else to the fastest available kind.
+        num_classes: Number of outputs of the classifiers, for networks that are not from a study.
+        seconds: Maximum seconds per network.
 
     Raises:
-        UsageError: A network is not known, or a field cannot be what it is.
+        UsageError: A name is unknown, or a field of the condition is invalid.
         DeviceError: This machine does not have the device.
-        MeasurementError: The reference network does not fit.
+        MeasurementError: The reference network does not fit in memory.
     """
     networks = [find_network(name) for name in dict.fromkeys(names)]
-    studied = next((network.defaults for network in networks if network.defaults), {})
-    defaults = {name: value for name, value in studied.items() if name not in ("device", "num_classes", "threads")}
+    from_study = next((network.defaults for network in networks if network.defaults), {})
+    defaults = {name: value for name, value in from_study.items() if name not in ("device", "num_classes", "threads")}
     fields = {**_DEFAULTS, **defaults, **given}
     if any("onnx" in network.subject for network in networks) and "runtime" not in given:
         fields["runtime"] = "onnxruntime"
     if fields.get("runtime", "torch") != "torch":
         fields = {name: value for name, value in fields.items() if name in given or name not in TORCH_ONLY}
-    device = device or studied.get("device")
+    device = device or from_study.get("device")
     foresee_objective(fields, device)
     report = run_task(evaluator, Inspect(target=device), emit)
     condition = build_objective(fields, report.target, report.threads)
@@ -74,20 +75,23 @@ def time_networks(
     target: str | None = None,
     seconds: float | None = None,
 ) -> Timing:
-    """Returns the speeds of named networks, side by side; the condition of each has the network's own image size.
+    """Returns the speeds of named networks that are timed in the same rounds.
+
+    The condition of each measurement has the image size of its network.
 
     Args:
         networks: The networks.
-        condition: Condition of all; its image size is that of the reference, and of the networks without their own.
-        evaluator: Times them.
+        condition: Common condition. Its image size applies to the reference and to networks without their own image
+            size.
+        evaluator: Evaluator of the timing.
         emit: Receives the events of the timing.
-        num_classes: Outputs of the classifiers, where no study says it.
-        target: Name of the device; the first of the condition's kind if left out.
-        seconds: Seconds per network at most.
+        num_classes: Number of outputs of the classifiers, for networks that are not from a study.
+        target: Name of the device. Defaults to the first device of the condition's kind.
+        seconds: Maximum seconds per network.
 
     Raises:
         DeviceError: This machine does not have the device.
-        MeasurementError: The reference network does not fit.
+        MeasurementError: The reference network does not fit in memory.
     """
     entries = {
         network.name: Entrant(

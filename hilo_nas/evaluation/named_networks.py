@@ -1,4 +1,4 @@
-"""Networks that a user names."""
+"""Networks given by name."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _SIZED = re.compile(r"(?P<name>.+)@(?P<img_size>[1-9][0-9]{0,5})")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NamedNetwork:
-    """A network that a user named."""
+    """A network given by name."""
 
     name: str
-    """As it was named."""
+    """The name from the user."""
     subject: dict[str, Any]
-    """What `Entrant.subject` takes."""
+    """The network in the format of `Entrant.subject`."""
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of the condition, and `num_classes`, that its study timed it under; empty for others."""
+    """Fields of the study's objective condition, and `num_classes`. Empty for a network that is not from a study."""
 
 
 def find_network(name: str) -> NamedNetwork:
-    """Returns the network of a name.
+    """Returns the network with a name.
 
-    A name is `STUDY:TRIAL`, `timm:NAME`, a preset, an architecture's YAML file, each with `@SIZE` where the network has
-    its own image size, or `onnx:FILE`, whose file says the size.
+    A name is `STUDY:TRIAL`, `timm:NAME`, a preset, or the YAML file of an architecture. Each of these can end with
+    `@SIZE`, which sets the image size of the network. A name can also be `onnx:FILE`. The file defines the size.
 
     Raises:
         NotFoundError: There is no such study, trial or file.
-        UsageError: The name is of no such form.
-        ArchError: The file holds no architecture.
+        UsageError: The name has none of these formats.
+        ArchError: The file does not contain a valid architecture.
     """
     if name.startswith("onnx:"):
         path = Path(name.removeprefix("onnx:"))
         if not path.is_file():
-            raise NotFoundError(f"there is no file {path}, named by {name}")
+            raise NotFoundError(f"{name} must name an ONNX file, but there is no file {path}")
         return NamedNetwork(name=name, subject={"onnx": str(path.absolute())})
     if (size := name.rpartition("@")[2]) != name and size.isalnum() and not _SIZED.fullmatch(name):
         raise UsageError(f"the SIZE of NAME@SIZE must be a whole number of pixels, but got {name!r}")
@@ -65,7 +65,7 @@ def _find_network(name: str) -> NamedNetwork:
         return NamedNetwork(name=name, subject={"arch": load_arch(Path(name)).to_dict()})
     raise UsageError(
         "a network must be named as STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or one of "
-        f"{', '.join(PRESETS)}, but got {name!r}. All but onnx:FILE may end with @SIZE."
+        f"{', '.join(PRESETS)}, but got {name!r}. All except onnx:FILE can end with @SIZE."
     )
 
 

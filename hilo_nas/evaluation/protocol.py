@@ -1,4 +1,4 @@
-"""Protocol of evaluators: tasks go in, and messages about them come out, in the order in which things happen."""
+"""Protocol of evaluators: the caller submits tasks and receives messages about them in chronological order."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from hilo_nas.events import Event
 __all__ = ["Blame", "Evaluator", "Failed", "Finished", "Message", "Progress", "blame_of"]
 
 Blame = Literal["subject", "memory", "worker_lost", "world"]
-"""Cause of a failure: the network (`subject`); too little memory for it (`memory`); a worker that is gone, so that the
-task may be repeated (`worker_lost`); the device, the data or the disk, so that all other tasks would fail (`world`)."""
+"""Cause of a failure.
+
+* `subject`: the network.
+* `memory`: too little memory for the network.
+* `worker_lost`: the worker ended. The task can be repeated.
+* `world`: the device, the data or the disk. All other tasks would fail too.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """An event of a task that is under way."""
+    """Event of a running task."""
 
     id: str
     event: Event
@@ -27,20 +32,20 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The end of a task that was done."""
+    """Result of a successful task."""
 
     id: str
     result: Any
-    """As the task's type says."""
+    """Value of the task's `result_type`."""
     seconds: float
-    """From its start to its end; the time in the queue does not count."""
+    """Run time in seconds, without the time in the queue."""
     device: str | None = None
-    """Name of the device that did it."""
+    """Name of the device that the task used."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The end of a task that could not be done."""
+    """Error of a failed task."""
 
     id: str
     error: Exception
@@ -53,44 +58,44 @@ Message = Progress | Finished | Failed
 
 
 class Evaluator(Protocol):
-    """Does tasks, several at once where it has the room.
+    """Runs tasks, several in parallel if possible.
 
-    Each task that is submitted ends in one `Finished` or `Failed`, unless it is cancelled.
+    Each submitted task gives exactly one `Finished` or `Failed` message, unless it is cancelled.
     """
 
     def submit(self, task: Task[Any]) -> str:
-        """Takes a task on and returns its id; the work may begin at once."""
+        """Queues a task and returns its id. The task may start immediately."""
 
     def wait(self, timeout: float | None = None) -> list[Message]:
-        """Returns what happened since the last call, in order; waits until there is something.
+        """Returns the messages since the last call in chronological order. Waits until there is at least one.
 
         Args:
-            timeout: Seconds after which an empty list is returned; None waits on.
+            timeout: Maximum seconds to wait. The list is empty after the timeout. None waits without limit.
         """
 
     def cancel(self, id: str) -> None:
-        """Ends a task, in the middle of its work as well; no message about it follows."""
+        """Ends a task, even if it is running. `wait` returns no more messages about it."""
 
     def slots(self, kind: str) -> int:
-        """Returns how many tasks of a kind (`Task.kind`) may be worked on at once."""
+        """Returns the maximum number of parallel tasks of a kind (`Task.kind`)."""
 
     def devices(self) -> list[DeviceReport]:
-        """Returns the devices that were inspected so far."""
+        """Returns the reports of the devices that were inspected so far."""
 
     def discard(self, references: Iterable[str]) -> None:
-        """Gives checkpoints up, the first ones first, until the others fit the room that the evaluator has for them.
+        """Removes checkpoints in the given order until the remaining ones fit the evaluator's storage budget.
 
         Args:
-            references: Checkpoints that no work under way needs; read only where some must go. Unknown ones are
-                skipped.
+            references: Checkpoints that no active task needs. The iterable is consumed only if some must be removed.
+                Unknown checkpoints are ignored.
         """
 
     def close(self) -> None:
-        """Ends all work and everything that was started for it."""
+        """Cancels all tasks and ends all processes and threads of the evaluator."""
 
 
 def blame_of(error: BaseException) -> Blame:
-    """Returns the cause of a task's error."""
+    """Returns the cause of an error."""
     if isinstance(error, WorkerDiedError):
         return "worker_lost"
     if isinstance(error, OutOfMemoryError):

@@ -1,6 +1,6 @@
-"""The five kinds of task that an evaluator does, and their results, as values that survive JSON.
+"""The five kinds of tasks of an evaluator, and their results. All of them can be converted to and from JSON.
 
-A task refers to its device, prepared data and checkpoint by name. The evaluator owns the things behind the names.
+A task refers to its device, prepared data and checkpoint by name. The evaluator owns the named objects.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(Generic[Result]):
-    """One piece of work of an evaluator; its type says which result it has."""
+    """Unit of work of an evaluator. `Result` is the type of its result."""
 
     kind: ClassVar[str]
     result_type: ClassVar[type[Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data; `task_from_dict` builds an equal task from it."""
+        """Returns plain data, from which `task_from_dict` creates an equal task."""
         fields = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return {"kind": self.kind, **fields}
 
     def result_to_dict(self, result: Result) -> dict[str, Any]:
-        """Returns the plain data of a result of this task; `result_from_dict` builds an equal one from it."""
+        """Returns a result of this task as plain data, from which `result_from_dict` creates an equal result."""
         return cast("dict[str, Any]", to_plain(result))
 
     def result_from_dict(self, fields: Mapping[str, Any]) -> Result:
-        """Builds the result of this task from its plain data.
+        """Returns the result of this task from plain data.
 
         Raises:
-            RecordError: It has no such form.
+            RecordError: The data is not a valid result.
         """
         return cast("Result", read_value(self.result_type, fields))
 
@@ -70,32 +70,34 @@ class DeviceReport:
     """Facts about a device."""
 
     target: str
-    """Name of the device, as tasks take it: `cpu`, `cuda:1`."""
+    """Name of the device in tasks, such as `cpu` or `cuda:1`."""
     identity: DeviceIdentity
     threads: int | None
-    """Threads of a CPU that torch uses; None of other devices."""
+    """Number of CPU threads that torch uses. None for other devices."""
     forms: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Implementation that a LITv2 is timed in (`Measurement.form`), by the label of each condition asked about."""
+    """Form (implementation) of LITv2 for timings (`Measurement.form`), by the label of each condition in
+    `Inspect.forms`."""
     contention: Contention | None = None
-    """Load of other processes on the cores that a timing needs; None where there is none or nobody looked."""
+    """Load by other processes on the cores that a timing needs. None if there is no such load or it was not
+    measured."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspect(Task[DeviceReport]):
-    """Looks at a device.
+    """Reads the properties of a device.
 
-    Fails with `DeviceError` where the evaluator does not have it.
+    Fails with `DeviceError` if the evaluator does not have the device.
     """
 
     kind: ClassVar[str] = "inspect"
     result_type: ClassVar[type[Any]] = DeviceReport
 
     target: str | None
-    """Name of the device; None for the fastest kind there is."""
+    """Name of the device. None selects the fastest available kind."""
     forms: tuple[Condition, ...] = ()
-    """Conditions under which the implementation of a LITv2 is asked for."""
+    """Conditions for which to report the form of LITv2."""
     watch: Condition | None = None
-    """Condition of a timing, to see for a third of a second whether others use the cores that it needs."""
+    """Condition of a timing for which to measure the load by other processes on its cores. This takes 0.3 seconds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,48 +105,50 @@ class Preparation:
     """Result of `Prepare`."""
 
     reference: str | None
-    """Name by which other tasks refer to it; None where nothing is kept."""
+    """Name of the prepared object for other tasks. None if nothing is kept."""
     facts: dict[str, Any]
-    """Facts about it: of images the fields of `CachedData` without the place, of a sheet `png` in base64."""
+    """Facts about the prepared object. For images, the fields of `CachedData` without the path. For a contact sheet,
+    `png` in base64."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepare(Task[Preparation]):
-    """Makes ready, or checks, what a study needs before its first trial: one of the four that the fields name.
+    """Prepares or checks an object that a study needs before its first trial.
 
-    Fails with `DataError`, `UsageError`, `NotFoundError` or `StorageError`.
+    Set one of `images`, `proxy`, `timm_names` and `sheet`. Fails with `DataError`, `UsageError`, `NotFoundError` or
+    `StorageError`.
     """
 
     kind: ClassVar[str] = "prepare"
     result_type: ClassVar[type[Any]] = Preparation
 
     images: dict[str, Any] | None = None
-    """Arguments of `hilo_nas.data.prepared_images.describe_data`: images to be decoded and resized."""
+    """Images to decode and resize, as arguments of `hilo_nas.data.prepared_images.describe_data`."""
     proxy: ProxyPlan | None = None
-    """Plan of a proxy that has work to do before the first trial (`Proxy.prepares`)."""
+    """Plan of a proxy to prepare (`Proxy.prepares`)."""
     data: str | None = None
-    """Reference to the images that such a proxy sees."""
+    """Reference to the images for `proxy`, if it uses them."""
     source: str | None = None
-    """The user's function that such a proxy calls, as `plugins.absolute` returns it."""
+    """Location of the user function of `proxy`, as returned by `plugins.absolute`."""
     target: str | None = None
-    """Name of the device, for such a proxy."""
+    """Name of the device for `proxy`."""
     timm_names: tuple[str, ...] = ()
-    """Networks that timm must know."""
+    """Names of networks to check for in timm."""
     sheet: str | None = None
-    """Reference to prepared images, of which a contact sheet is to be drawn."""
+    """Reference to prepared images to draw a contact sheet of."""
     group_by: str | None = None
-    """`ProxyPlan.group_by`, of a sheet."""
+    """Grouping of the images of `sheet`, as in `ProxyPlan.group_by`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Count(Task[NetworkCost]):
-    """Counts the parameters and multiply-adds of a network for which no formula is known."""
+    """Counts the parameters and multiply-adds of a network without formulas for them."""
 
     kind: ClassVar[str] = "count"
     result_type: ClassVar[type[Any]] = NetworkCost
 
     subject: dict[str, Any]
-    """`Subject.to_dict()`."""
+    """The network in the format of `Subject.to_dict()`."""
     img_size: int
     num_classes: int
 
@@ -154,97 +158,100 @@ class Timing:
     """Speeds of networks that were timed in the same rounds."""
 
     measurements: dict[str, Measurement] = dataclasses.field(default_factory=dict)
-    """By the entry's name."""
+    """Measurements by the name of the entry."""
     failures: dict[str, HiloNasError] = dataclasses.field(default_factory=dict)
-    """Why a network could not be timed with the others, by the name of its entry."""
+    """Errors of the networks that could not be timed, by the name of the entry."""
     calibration: Calibration | None = None
-    """Speed of the reference, where it was timed alone."""
+    """Speed of the reference if the task was a calibration."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Time(Task[Timing]):
     """Times networks in the same rounds as the reference network.
 
-    One entry with a calibration is timed with the rivals of similar speed, and fails with `NotEnoughMemoryError` where
-    it does not fit. Other entries are timed in the same rounds; those that cannot be timed are failures in the result.
-    Without an entry the task is a calibration. Each fails with `MeasurementError` where the reference does not fit.
+    * One entry with a calibration: it is timed with the rivals of similar speed. The task fails with
+      `NotEnoughMemoryError` if the network does not fit in memory.
+    * Other entries: all are timed in the same rounds. Networks that cannot be timed are in `Timing.failures`.
+    * No entry: the task is a calibration of the reference.
+
+    The task fails with `MeasurementError` if the reference does not fit in memory.
     """
 
     kind: ClassVar[str] = "time"
     result_type: ClassVar[type[Any]] = Timing
 
     condition: Condition
-    """Of the reference."""
+    """Condition of the reference."""
     entries: dict[str, Entrant] = dataclasses.field(default_factory=dict)
-    """Networks by name; all with the condition's device, batch, image size, threads and environment."""
+    """Networks by name. All have the condition's device, batch size, image size, threads and environment."""
     rivals: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """Members of the front by key, each `{"subject": ..., "images_per_s": ...}`."""
     calibration: Calibration | None = None
-    """Reference speed that images/s are computed from; None takes the reference's speed in these rounds."""
+    """Calibrated speed of the reference for the computation of images/s. None uses its speed in these rounds."""
     reference: dict[str, Any] | None = None
-    """Subject that replaces the reference of every study, for several entries."""
+    """Subject to use instead of the standard reference, for several entries."""
     target: str | None = None
-    """Name of the device; the first of the condition's kind if left out."""
+    """Name of the device. Defaults to the first device of the condition's kind."""
     seconds: float | None = None
-    """Seconds per network at most; the usual ones if left out."""
+    """Maximum seconds per network. None uses the default of the timing worker."""
 
     def result_to_dict(self, result: Timing) -> dict[str, Any]:
-        """See `Task.result_to_dict`."""
+        """Returns a result as plain data. Failures are stored as class name and message."""
         failures = {name: {"kind": type(e).__name__, "message": str(e)} for name, e in result.failures.items()}
         return {**super().result_to_dict(dataclasses.replace(result, failures={})), "failures": failures}
 
     def result_from_dict(self, fields: Mapping[str, Any]) -> Timing:
-        """See `Task.result_from_dict`."""
+        """Returns the result from the plain data of `result_to_dict`."""
         failures = {name: error_of(item["kind"], item["message"]) for name, item in fields["failures"].items()}
         return dataclasses.replace(super().result_from_dict({**fields, "failures": {}}), failures=failures)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """A proxy's score of one network."""
+    """Scores of one network from a proxy."""
 
     score: ProxyScore
     checkpoint: str | None = None
-    """The checkpoint that was left behind; None where none was asked for."""
+    """Name of the checkpoint that was stored, or None if the task requested none."""
     further: tuple[ProxyScore, ...] = ()
-    """Scores under the other precisions, in the order of `Score.score_under`."""
+    """Scores with the additional precisions, in the order of `Score.score_under`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score(Task[Scoring]):
-    """Scores a network with the plan's proxy, which is no formula."""
+    """Scores a network with the plan's proxy, which must have work for a worker (`Proxy.work`)."""
 
     kind: ClassVar[str] = "score"
     result_type: ClassVar[type[Any]] = Scoring
 
     subject: dict[str, Any]
-    """`Subject.to_dict()`."""
+    """The network in the format of `Subject.to_dict()`."""
     plan: ProxyPlan
     data: str
     """Reference to the prepared images."""
     prepared: str | None = None
-    """Reference to what the proxy prepared; None where it prepares nothing."""
+    """Reference to the result of the proxy's preparation. None if it prepares nothing."""
     seed: int
     target: str
     """Name of the device."""
     until: int | None = None
-    """Images seen at which a training is scored; the plan's full budget if left out."""
+    """Number of training images after which to score. Defaults to the plan's full budget."""
     checkpoint: str | None = None
-    """Name of the checkpoint that a training resumes from, where it is kept, and leaves behind."""
+    """Name of the checkpoint to resume from, if it is stored, and to write at the end."""
     score_under: tuple[str, ...] = ()
-    """Precisions under which the same trained network is scored as well."""
+    """Additional precisions for scoring the same trained network."""
     must_resume: bool = False
-    """Whether to fail with `NoCheckpointError` where the checkpoint is not kept, instead of training from the start."""
+    """True to fail with `NoCheckpointError` if the checkpoint is not stored, instead of training from the start."""
 
 
 _KINDS: dict[str, type[Task[Any]]] = {kind.kind: kind for kind in (Inspect, Prepare, Count, Time, Score)}
 
 
 def task_from_dict(fields: Mapping[str, Any]) -> Task[Any]:
-    """Builds the task that `Task.to_dict` described.
+    """Returns the task from the plain data of `Task.to_dict`.
 
     Raises:
-        RecordError: It has no such form.
+        RecordError: The data is not a valid task.
     """
     rest = dict(fields)
     return read_value(_KINDS[rest.pop("kind")], rest)

@@ -1,4 +1,4 @@
-"""Scores that rank networks: declarations of the proxies (`kinds`) and their work in a worker (`run`)."""
+"""Proxies, which score networks to rank them: declarations (`kinds`) and the work in a worker process (`run`)."""
 
 from hilo_nas.proxy.kinds import Metric, Proxy, find_proxy, list_proxies, metric_named, proxy_named, proxy_names
 

@@ -1,4 +1,4 @@
-"""Training batches made on the device: the images are moved once, cropped, mirrored and normalised there.
+"""Training batches, prepared on the device: images are copied there once, then cropped, flipped and normalized.
 
 Shape suffixes: B batch, N images of the set, S side of an image, C channels, P pixels, K chunks.
 """
@@ -21,20 +21,21 @@ from hilo_nas.measurement import ProxyPlan
 __all__ = ["Augmenter", "ImageSet", "Sampler", "Split", "image_statistics", "open_split"]
 
 ON_DEVICE_MIB = 2048
-"""Sets up to this size are moved to the device whole; of larger ones each batch is."""
+"""Maximum size of an image set that is copied to the device as a whole. Larger sets are copied batch by batch."""
 
 
 class ImageSet:
-    """The decoded images of one set of the cache.
+    """Decoded images of one image set in the cache.
 
     Args:
-        path: The set's folder.
-        device: Where batches are wanted.
-        class_names: The classes in the order of the network's outputs; labels are places in it, -1 for other classes.
-        max_mib: Size up to which all images are moved there at once.
+        path: Folder of the image set.
+        device: Device of the batches.
+        class_names: Classes in the order of the network's outputs. A label is an index into this list, or -1 for any
+            other class.
+        max_mib: Maximum size at which all images are copied to the device at once.
 
     Raises:
-        StorageError: The set is gone or damaged.
+        StorageError: The image set is missing or damaged.
     """
 
     def __init__(
@@ -51,21 +52,25 @@ class ImageSet:
             self._labels_N = self._labels_N.to(device)
 
     def split(self, fraction: float, group_by: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the places of training and held-out images; see `split_held_out`.
+        """Returns the indices of training images and of held-out images, as `split_set` chooses them.
 
         Args:
             fraction: Share of each class to hold out, in (0, 1).
-            group_by: `ProxyPlan.group_by`.
+            group_by: Grouping of images, as in `ProxyPlan.group_by`. A group is never split.
 
         Raises:
-            DataError: A class cannot have whole groups on both sides.
+            DataError: A class does not have enough groups for both parts.
         """
         return split_set(
             self.path, self.labels, self.digests, fraction, group_by=group_by, class_names=self.class_names
         )
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device, for places (B; int64) on the CPU."""
+        """Returns images (B, S, S, C; uint8) and labels (B; int64) on the device.
+
+        Args:
+            places: Indices of the images, (B; int64), on the CPU.
+        """
         places = _moved(places, self._images_NSSC.device)
         return self._fetched(self._images_NSSC[places]), self._fetched(self._labels_N[places])
 
@@ -76,30 +81,31 @@ class ImageSet:
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Returns a tensor on the device; the CPU goes on meanwhile, where that is CUDA.
+    """Returns a tensor on the device. On CUDA, the copy is asynchronous.
 
-    On mps a copy under way may read what was freed (github pytorch/pytorch issue 189690).
+    On mps, an asynchronous copy may read memory that was freed already (github pytorch/pytorch issue 189690).
     """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 class Split(NamedTuple):
-    """The images of a proxy, opened, and which of them may be learned from."""
+    """Training and held-out images of a proxy."""
 
     images: ImageSet
+    """Image set of the training images."""
     places: np.ndarray
-    """Training images, (N; int64)."""
+    """Indices of the training images, (N; int64)."""
     val_images: ImageSet
-    """The same set where images are held out of it."""
+    """Image set of the held-out images. It is the same as `images` without separate validation images."""
     val_places: np.ndarray
-    """Held-out images, (N; int64)."""
+    """Indices of the held-out images, (N; int64)."""
 
 
 def open_split(data: CachedData, plan: ProxyPlan, device: torch.device) -> Split:
-    """Opens prepared images; without validation images of their own, the plan says how many are held out.
+    """Returns the split of prepared images. Without separate validation images, the plan sets the share to hold out.
 
     Raises:
-        StorageError: The image cache is gone or damaged.
+        StorageError: The image cache is missing or damaged.
     """
     images = ImageSet(Path(data.path), device, data.class_names)
     if data.val_path is None:
@@ -112,17 +118,17 @@ def open_split(data: CachedData, plan: ProxyPlan, device: torch.device) -> Split
 def image_statistics(
     images: ImageSet, places: np.ndarray, at_most: int = 4096, at_once: int = 256
 ) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation of each channel, (C; float32), in units of 0 to 1, on the device.
+    """Returns mean and standard deviation of each channel, (C; float32), on a scale of 0 to 1, on the device.
 
     Args:
-        images: The set.
-        places: The images that count, (N); an even choice of them is looked at.
-        at_most: How many to look at.
-        at_once: How many of these are on the device as floats at one time.
+        images: The image set.
+        places: Indices of the images to use, (N). An evenly spaced subset of them is read.
+        at_most: Maximum number of images to read.
+        at_once: Number of images per chunk that is converted to float32 on the device.
     """
     chosen = torch.from_numpy(places[:: -(-len(places) // at_most)])
-    # Each chunk is summed up on the device in float32; the chunks are joined in double precision on the CPU, for some
-    # devices have none.
+    # Each chunk is reduced on the device in float32. The chunks are combined in double precision on the CPU because
+    # some devices do not support it.
     counts, means, variances = [], [], []
     for chunk in torch.split(chosen, at_once):
         pixels_PC = images.take(chunk)[0].flatten(0, 2) / 255
@@ -134,27 +140,27 @@ def image_statistics(
     mean_KC, variance_KC = torch.stack(means), torch.stack(variances)
     mean_C = (count_K1 * mean_KC).sum(0) / count_K1.sum()
     squares_C = (count_K1 * (variance_KC + (mean_KC - mean_C) ** 2)).sum(0)
-    # A channel without any contrast is left at zero instead of being divided by it.
+    # The lower bound avoids a division by zero for a channel without contrast.
     std_C = (squares_C / (count_K1.sum() - 1)).sqrt().clamp(min=1e-3)
     return mean_C.float().to(images.device), std_C.float().to(images.device)
 
 
 class Sampler:
-    """Draws places without end: every image once, in a new order, before any comes again.
+    """Endless random sampler of indices. Each epoch contains every image once, in a new order.
 
     Args:
-        places: The images to draw from, (N; int64).
-        generator: Draws the orders, on the CPU, so that all devices see the same.
+        places: Indices of the images, (N; int64).
+        generator: Random generator on the CPU, so that all devices get the same order.
     """
 
     def __init__(self, places: np.ndarray, generator: torch.Generator) -> None:
         self._places_N = torch.from_numpy(places)
         self._generator = generator
         self.left = self._places_N[:0]
-        """The rest of the order under way, (N; int64)."""
+        """Remaining indices of the current epoch, (N; int64)."""
 
     def draw(self, count: int) -> Tensor:
-        """Returns the next `count` places; they may reach over the end of an epoch."""
+        """Returns the next `count` indices, which may span two epochs."""
         while len(self.left) < count:
             order_N = torch.randperm(len(self._places_N), generator=self._generator)
             self.left = torch.cat([self.left, self._places_N[order_N]])
@@ -163,13 +169,13 @@ class Sampler:
 
 
 class Augmenter:
-    """Turns stored images into the network's input.
+    """Conversion of stored images to network input, with augmentation for training.
 
     Args:
-        mean_C: Mean of each channel, in units of 0 to 1.
-        std_C: Standard deviation of each channel.
-        hflip: Whether training images are mirrored with probability one half.
-        generator: Draws shifts and mirrorings, on the CPU.
+        mean_C: Mean of each channel, on a scale of 0 to 1.
+        std_C: Standard deviation of each channel, on the same scale.
+        hflip: True to flip training images horizontally with a probability of one half.
+        generator: Random generator for shifts and flips, on the CPU.
     """
 
     def __init__(self, mean_C: Tensor, std_C: Tensor, hflip: bool, generator: torch.Generator) -> None:
@@ -179,10 +185,10 @@ class Augmenter:
         self._generator = generator
 
     def train(self, images_BSSC: Tensor) -> Tensor:
-        """Returns shifted and mirrored input, (B, C, S, S; float32).
+        """Returns augmented input, (B, C, S, S; float32).
 
-        The shift is at most an eighth of the side along each axis (a random crop of the padded image); the image's
-        edge is repeated where nothing lies. One gather does it all, without a loop over images.
+        Images are shifted by at most an eighth of the side along each axis, which equals a random crop of the padded
+        image. The padding repeats the edge pixels. One gather handles all images, without a loop.
         """
         B, S, device = len(images_BSSC), images_BSSC.shape[1], images_BSSC.device
         pad = S // 8
@@ -190,13 +196,13 @@ class Augmenter:
         side_S = torch.arange(S)
         rows_BS, columns_BS = (side_S + shift_2B1).clamp(0, S - 1)
         if self._hflip:
-            mirrored_B1 = torch.rand((B, 1), generator=self._generator) < 0.5
-            columns_BS = torch.where(mirrored_B1, columns_BS.flip(1), columns_BS)
+            is_flipped_B1 = torch.rand((B, 1), generator=self._generator) < 0.5
+            columns_BS = torch.where(is_flipped_B1, columns_BS.flip(1), columns_BS)
         rows_BS, columns_BS = _moved(rows_BS, device), _moved(columns_BS, device)
         each_B = torch.arange(B, device=device)
         return self.plain(images_BSSC[each_B[:, None, None], rows_BS[:, :, None], columns_BS[:, None, :]])
 
     def plain(self, images_BSSC: Tensor) -> Tensor:
-        """Returns the input as it is scored, (B, C, S, S; float32)."""
+        """Returns normalized input without augmentation, (B, C, S, S; float32)."""
         x_BCSS = images_BSSC.permute(0, 3, 1, 2).float()
         return x_BCSS.sub_(self._mean_C11).div_(self._std_C11)

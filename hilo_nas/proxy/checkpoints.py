@@ -1,4 +1,4 @@
-"""Trainings set aside on disk, to go on where they paused: between rungs, after a kill, under a raised budget."""
+"""Checkpoints of trainings, used to resume between rungs, after a killed process, and with a raised budget."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hilo_nas.events import Emit, Notice
 
 __all__ = ["load_checkpoint", "read_generators", "save_checkpoint", "set_aside", "set_generators"]
 
-_told: set[Path] = set()
-"""Folders of which this process has said that they take no checkpoint."""
+_warned_folders: set[Path] = set()
+"""Folders for which this process has warned that a checkpoint cannot be written."""
 
 
 def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Writes a training's state, wholly or not at all.
+    """Writes the state of a training atomically.
 
     Args:
-        path: The file; its folder is made where it is absent.
-        name: What the training is, as plain values; `load_checkpoint` asks for the same.
+        path: Path of the file. Missing folders are created.
+        name: Identity of the training, as plain values. `load_checkpoint` compares it.
         state: Tensors and plain values.
 
     Raises:
@@ -41,57 +41,61 @@ def save_checkpoint(path: Path, name: Mapping[str, Any], state: Mapping[str, Any
     except BaseException as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        if not isinstance(error, OSError | RuntimeError):  # torch tells of a full disk by the latter
+        if not isinstance(error, OSError | RuntimeError):  # torch raises RuntimeError if the disk is full
             raise
         raise StorageError(f"cannot write the checkpoint {path}: {error}. Free some space.") from error
 
 
 def set_aside(path: Path, name: Mapping[str, Any], state: Mapping[str, Any], emit: Emit) -> None:
-    """Saves a checkpoint where the disk takes it; else warns, once per folder: the score counts without it.
+    """Saves a checkpoint, or warns if it cannot be written.
+
+    A missing checkpoint does not invalidate the score. The warning is emitted once per folder.
 
     Args:
-        path: See `save_checkpoint`, like what follows.
-        name: What the training is.
+        path: Path of the file, as for `save_checkpoint`.
+        name: Identity of the training.
         state: Tensors and plain values.
-        emit: Takes the warning.
+        emit: Receives the warning.
     """
     try:
         save_checkpoint(path, name, state)
     except StorageError as error:
-        if path.parent not in _told:
-            _told.add(path.parent)
-            text = f"{error} The search continues without it: a network that goes on is trained from its start again"
+        if path.parent not in _warned_folders:
+            _warned_folders.add(path.parent)
+            text = f"{error} The search continues without it, but a resumed training starts from the beginning"
             emit(Notice(level="warning", text=text))
 
 
 def load_checkpoint(path: Path, name: Mapping[str, Any], until: int, emit: Emit) -> dict[str, Any]:
-    """Returns the state of a training that has not gone beyond `until` images, or nothing where the file has none.
+    """Returns the state of a training that has seen at most `until` images, or an empty dict.
 
-    A file that is torn or of another training costs the time to train again, told as a warning, and nothing else.
+    If the file is damaged, belongs to another training or has seen more images, a warning is emitted. The training
+    then starts from the beginning.
 
     Args:
-        path: The file.
-        name: What the training is.
-        until: Images seen at most.
-        emit: Takes the warning.
+        path: Path of the file.
+        name: Identity of the training.
+        until: Maximum number of images seen.
+        emit: Receives the warning.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, Any] = content["state"]
         if content["name"] != dict(name):
-            why = "is of another training"
+            fault = "belongs to another training"
         elif state["images_seen"] > until:
-            why = f"is of {state['images_seen']} images, {until} were asked for"
+            fault = f"must have seen at most {until} images, but has seen {state['images_seen']}"
         else:
             return state
-    except Exception as error:  # torch raises what it meets: EOFError, RuntimeError, UnpicklingError, KeyError
-        why = f"cannot be read ({type(error).__name__})"
-    emit(Notice(level="warning", text=f"the checkpoint {path.name} {why}: the network is trained from its start"))
+    except Exception as error:  # torch raises many classes: EOFError, RuntimeError, UnpicklingError, KeyError
+        fault = f"cannot be read ({type(error).__name__})"
+    text = f"the checkpoint {path.name} {fault}. The training starts from the beginning"
+    emit(Notice(level="warning", text=text))
     return {}
 
 
 def read_generators(device: torch.device) -> dict[str, Tensor]:
-    """Returns the states of torch's own generators, which dropout draws from: the CPU's, and the device's own."""
+    """Returns the states of torch's default random generators on the CPU and the device, for example for dropout."""
     states = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -101,11 +105,11 @@ def read_generators(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_generators(device: torch.device, states: Mapping[str, Any]) -> None:
-    """Puts back what `read_generators` returned; a device whose state is not there goes on as it is.
+    """Restores the states from `read_generators`. The generator of a device without a stored state is not changed.
 
     Args:
-        device: Where the training goes on.
-        states: By name, as they were read; other entries are left alone.
+        device: Device of the resumed training.
+        states: States by name. Other entries are ignored.
     """
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and "cuda" in states:

@@ -1,17 +1,19 @@
-"""A proxy of the user's own: `--proxy module:function` or `--proxy path/to/file.py:function`.
+"""Custom proxies: a user function given as `--proxy module:function` or `--proxy path/to/file.py:function`.
 
-The function is called for each network, in the training process, as `score(arch, build_model, budget, seed, callback)`
-and returns `(score, standard_error)`: two finite numbers, a higher score being better; 0 as standard error says that
-the score is exact. Which images it looks at is its own affair: of `--data` it is told the number of classes alone.
+The training process calls the function for each network as `score(arch, build_model, budget, seed, callback)`. The
+function returns `(score, standard_error)`, two finite numbers. A higher score is better, and a standard error of 0
+means that the score is exact. The function loads its own images. It gets only the number of classes of `--data`.
 
-* `arch` is the architecture, a dict with the fields of `hilo_nas.arch.config.ArchConfig`; None for a network of timm's;
-* `build_model()` returns the network, a torch module with fresh weights, the same at each call, on the device that the
-  search trains on; it has as many classes as `--data`, or `build_model(num_classes=...)`;
-* `budget` is a number of training images, `--proxy-images`: what all networks are given alike;
-* `seed` is the training's; torch's own generator has it already, and again after each `build_model()`;
-* `callback(images_seen, score=None)` tells how far it is. Silent for `study.idle_timeout_s`, a function counts as hung.
+* `arch` is the architecture, a dict with the fields of `hilo_nas.arch.config.ArchConfig`. It is None for timm networks.
+* `build_model()` returns the network, a torch module on the training device of the search. Its weights are fresh and
+  the same on each call. It has as many classes as `--data`, unless `build_model(num_classes=...)` is used.
+* `budget` is the number of training images, `--proxy-images`. It is the same for all networks.
+* `seed` is the training seed. torch's default generator is seeded with it before the call and after each
+  `build_model()`.
+* `callback(images_seen, score=None)` reports progress. A function that does not call it for `study.idle_timeout_s`
+  seconds counts as hung.
 
-For instance, in `mine.py`, a training like no other:
+Example of a custom training in `mine.py`:
 
     import torch
     from sklearn.datasets import load_digits
@@ -33,9 +35,9 @@ For instance, in `mine.py`, a training like no other:
 
     hilo-nas search --proxy mine.py:score --proxy-images 2000
 
-What the function raises fails the trial, with its class, its text and the line; what it prints is in `logs/` of the
-study. Its file is imported once and belongs to the study: where it was edited, the study does not go on. What the file
-imports or reads is not watched.
+An exception in the function fails the trial, and the trial's reason includes its class, text and line. Printed output
+is stored in the study's `logs/` folder. The file is imported once. After an edit of the file, the study cannot be
+resumed. Changes in other files that it imports or reads are not detected.
 """
 
 from __future__ import annotations
@@ -65,32 +67,32 @@ _SECONDS_BETWEEN_EVENTS = 0.25
 
 
 class FunctionWork(Work):
-    """Calls a function of the user's own."""
+    """Work of a custom proxy: it calls a user function."""
 
     def prepare(
         self, plan: ProxyPlan, data: CachedData | None, device: str, source: str | None, emit: Emit
     ) -> Prepared:
-        """Imports the function, so that a search finds out before it begins. See `Work.prepare`.
+        """Imports the function once before the search starts, so that errors show up early.
 
         Raises:
-            NotFoundError: There is no such file, module or function.
-            UsageError: It is no function, or the import raised.
-            StudyMismatchError: Its source is another one than the plan's.
+            NotFoundError: The file, module or function does not exist.
+            UsageError: The object is not a function, or the import failed.
+            StudyMismatchError: The source differs from that of the plan.
         """
-        assert source is not None, f"{plan.proxy} lies somewhere"
+        assert source is not None, f"{plan.proxy} needs a source"
         _load(source, _source_hash(plan))
         return Prepared(local={"function": source})
 
     def score(self, job: ScoreJob, emit: Emit) -> tuple[Result, ...]:
-        """See `Work.score`.
+        """Returns the score of the user function for a network.
 
         Raises:
-            ProxyError: The function raised, or what it returned is no score.
-            StudyMismatchError: The function was edited since the plan was made.
-            OutOfMemoryError: The network does not fit.
+            ProxyError: The function raised an exception or returned an invalid score.
+            StudyMismatchError: The function was edited after the plan was created.
+            OutOfMemoryError: The network does not fit in memory.
         """
-        name, function = job.plan.proxy, job.prepared.local["function"]
-        own = _load(function, _source_hash(job.plan))
+        name, source = job.plan.proxy, job.prepared.local["function"]
+        function = _load(source, _source_hash(job.plan))
         arguments = (
             copy.deepcopy(job.subject.get("arch")),
             _builder(job.subject, job.data.num_classes, job.seed, torch.device(job.device)),
@@ -100,34 +102,34 @@ class FunctionWork(Work):
         )
         torch.manual_seed(job.seed)
         try:
-            value, standard_error = _checked(own(*arguments), name)
+            value, standard_error = _check_result(function(*arguments), name)
         except ProxyError:
             raise
         except (Exception, SystemExit) as error:
             if is_out_of_memory(error):
                 raise
-            told = describe_exception(error, function)
-            traceback.clear_frames(error.__traceback__)  # else they hold the network
-            raise ProxyError(f"{name} raised {told}") from error
+            description = describe_exception(error, source)
+            traceback.clear_frames(error.__traceback__)  # the frames hold the network
+            raise ProxyError(f"{name} raised {description}") from error
         return (Result(value=value, standard_error=standard_error),)
 
 
 def _source_hash(plan: ProxyPlan) -> str:
-    assert plan.source_hash is not None, "the plan of a function has one"
+    assert plan.source_hash is not None, "the plan of a custom proxy has a source_hash"
     return plan.source_hash
 
 
 @functools.cache
 def _load(function: str, source_hash: str) -> Callable[..., Any]:
-    """Imports a function once, so that what its module keeps between networks stays.
+    """Returns a user function. It is imported once, so its module keeps its state between networks.
 
     Raises:
-        StudyMismatchError: Its source is another one than the plan's.
+        StudyMismatchError: The source differs from that of the plan.
     """
     if hash_source(function) != source_hash:
         raise StudyMismatchError(
-            f"{function} was edited while it was in use, so its scores could not be compared. Undo the edit, or make "
-            "a new study with --study NAME."
+            f"{function} was edited while it was in use, so its scores are not comparable. Undo the edit, or create a "
+            "new study with --study NAME."
         )
     return load_function(function)
 
@@ -137,43 +139,43 @@ def _builder(subject: Mapping[str, Any], classes: int, seed: int, device: torch.
         """Returns the network with fresh weights."""
         torch.manual_seed(seed)
         model = build_subject(subject, classes if num_classes is None else num_classes, 3).to(device)
-        torch.manual_seed(seed)  # whatever the weights took, all networks get the same draws
+        torch.manual_seed(seed)  # all networks get the same random numbers, regardless of the number of weights
         return model
 
     return build_model
 
 
 def _callback(budget: int, emit: Emit) -> Callable[..., None]:
-    told = -math.inf
+    last_event_at = -math.inf
 
     def callback(images_seen: int, score: float | None = None) -> None:
-        """Tells how far the function is; passed on a few times a second."""
-        nonlocal told
-        if time.monotonic() - told < _SECONDS_BETWEEN_EVENTS:
+        """Reports the progress of the function. Events are emitted at most a few times per second."""
+        nonlocal last_event_at
+        if time.monotonic() - last_event_at < _SECONDS_BETWEEN_EVENTS:
             return
-        told = time.monotonic()
-        said = None if score is None else float(score)
-        emit(TrainingProgressed(images_seen=int(images_seen), images_total=budget, score=said))
+        last_event_at = time.monotonic()
+        shown_score = None if score is None else float(score)
+        emit(TrainingProgressed(images_seen=int(images_seen), images_total=budget, score=shown_score))
 
     return callback
 
 
-def _checked(returned: Any, name: str) -> tuple[float, float]:
-    """Returns what a function gave as two numbers.
+def _check_result(returned: Any, name: str) -> tuple[float, float]:
+    """Returns the score and standard error from the return value of a user function.
 
     Raises:
-        ProxyError: It is something else.
+        ProxyError: The return value is invalid.
     """
-    told = repr(returned)
-    fault = f"{name} must return (score, standard_error), two finite numbers, but returned {told[:100]}"
+    shown = repr(returned)[:100]
+    fault = f"{name} must return (score, standard_error), two finite numbers, but returned {shown}"
     if not isinstance(returned, tuple | list) or len(returned) != 2 or any(isinstance(v, str) for v in returned):
         raise ProxyError(fault)
     try:
         value, standard_error = float(returned[0]), float(returned[1])
-    except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's, of a tensor with several elements
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeError for several elements
         raise ProxyError(fault) from error
     if not (math.isfinite(value) and math.isfinite(standard_error)):
         raise ProxyError(fault)
     if standard_error < 0:
-        raise ProxyError(f"{name} must return a standard error of at least 0, but returned {told[:100]}")
+        raise ProxyError(f"{name} must return a standard error of at least 0, but returned {shown}")
     return value, standard_error

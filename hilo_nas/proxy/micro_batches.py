@@ -1,8 +1,8 @@
-"""Work that is cut into smaller pieces when memory runs out, instead of being given up.
+"""Handling of out-of-memory errors by splitting a batch into micro-batches.
 
-Where every image is computed by itself (evaluation), pieces give what the whole gives. In a training step their
-gradients add up to the whole batch's, but batch norm takes its statistics from each piece: the network learns from
-other statistics, which a score's `micro_batch_size` tells.
+In evaluation, micro-batches give the same result as the whole batch. In a training step, their gradients add up to
+those of the whole batch, but batch norm computes its statistics per micro-batch. A score records this in
+`micro_batch_size`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Result = TypeVar("Result")
 
 
 class MicroBatch:
-    """How many images go through the network at once; halved whenever memory runs out.
+    """Number of images per forward pass. It is halved after each out-of-memory error.
 
     Args:
-        size: Images at first.
-        emit: Takes a warning for every halving.
+        size: Initial number of images.
+        emit: Receives a warning each time the size is halved.
     """
 
     def __init__(self, size: int, emit: Emit) -> None:
@@ -36,17 +36,17 @@ class MicroBatch:
         self._emit = emit
 
     def run(self, work: Callable[[int], Result], *, what: str, effect: str) -> Result:
-        """Returns `work(size)`; after a lack of memory, calls it from its beginning with half the images.
+        """Returns `work(size)`. After an out-of-memory error, it halves the size and calls `work` again.
 
-        A call that runs out of memory must leave nothing behind that the next one would count a second time.
+        A failed call must not leave partial results that the next call would add to.
 
         Args:
-            work: Goes through all images, at most so many at a time.
-            what: What the images are for, for messages.
-            effect: A sentence on what smaller pieces change.
+            work: Function that processes all images, with at most `size` images at a time.
+            what: Purpose of the images, for messages.
+            effect: Sentence about the effect of smaller micro-batches.
 
         Raises:
-            OutOfMemoryError: One image is too many.
+            OutOfMemoryError: Memory ran out with a single image.
         """
         while True:
             try:
@@ -55,7 +55,7 @@ class MicroBatch:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error).partition("\n")[0]
-            # Only outside the handler are the failed call's tensors free, which its traceback held.
+            # The traceback holds the tensors of the failed call, so they are free only after the handler.
             self._halve(what, reason, effect)
 
     def _halve(self, what: str, reason: str, effect: str) -> None:
@@ -63,25 +63,27 @@ class MicroBatch:
         if self.size == 1:
             raise OutOfMemoryError(f"memory ran out in {what} with a single image: {reason}")
         self.size //= 2
-        text = f"memory ran out in {what}; going on with {self.size} images at a time. {effect}"
+        text = f"memory ran out in {what}, which continues with {self.size} images at a time. {effect}"
         self._emit(Notice(text=text, level="warning"))
 
 
 @contextlib.contextmanager
 def memory_given_back(device: torch.device, *, what: str) -> Iterator[None]:
-    """Frees what torch's allocator keeps on a CUDA device at the end; nothing outside may hold a network by then.
+    """Returns a context that frees the cached memory of torch's CUDA allocator at its end.
+
+    Code outside of the context must not hold a reference to a network at that point.
 
     Args:
-        device: Where the work inside the `with` is done.
-        what: What the memory is for, for messages.
+        device: Device of the work in the context.
+        what: Purpose of the memory, for messages.
 
     Raises:
-        OutOfMemoryError: The work lacked memory.
+        OutOfMemoryError: The work ran out of memory.
     """
     try:
         yield
     except Exception as error:
-        traceback.clear_frames(error.__traceback__)  # else they hold the network and the images
+        traceback.clear_frames(error.__traceback__)  # the frames hold the network and the images
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"memory ran out in {what}: {str(error).partition(chr(10))[0]}") from error
@@ -91,6 +93,6 @@ def memory_given_back(device: torch.device, *, what: str) -> Iterator[None]:
 
 
 def free_cached_memory() -> None:
-    """Gives back what nobody holds any more, of this process and of torch's allocator on a CUDA device."""
+    """Frees unreachable objects of this process and the cached memory of torch's CUDA allocator."""
     gc.collect()
-    torch.cuda.empty_cache()  # does nothing where CUDA was not begun
+    torch.cuda.empty_cache()  # has no effect before CUDA is initialized

@@ -1,24 +1,24 @@
-"""Training recipe (`RECIPE` in `proxy.kinds.short_training`): it treats sizes alike and knows no end.
+"""The training recipe (`RECIPE` in `hilo_nas.proxy.kinds.short_training`), which is fair to all widths and all budgets.
 
-LITv2's own (github ziplab/LITv2) is the start: AdamW, weight decay 0.05, label smoothing 0.1, and the deformable
-merging's offset convolutions learn at 0.01 of the rate. Own changes for trainings of minutes:
+The recipe is based on that of LITv2 (github ziplab/LITv2): AdamW, weight decay 0.05, label smoothing 0.1, and 0.01
+times the learning rate for the offset convolutions of deformable token merging. Changes for trainings of a few minutes:
 
-* The rate of a weight matrix falls with its inputs (as in muP, arXiv 2203.03466), so that one base rate serves narrow
-  and wide networks; a single rate for all widths ranks the rate instead of the networks.
-* The rate is constant after a warm-up of a fixed number of images, and what is scored are weights averaged over the
-  last part of the way so far (a power-law average, arXiv 2312.02696, section 3). No schedule knows how long the
-  training will be: a score may be taken at any point, scores at one point are comparable whatever the budget, and a
-  budget can be raised.
-* Gradients are clipped at norm 1; no drop path, mixup, cutmix, RandAugment or erasing, which slow the first epochs
-  down.
+* The learning rate of a weight matrix decreases with its number of inputs (as in muP, arXiv 2203.03466), so one base
+  rate suits narrow and wide networks. With a single rate for all widths, the ranking would depend on the rate.
+* The learning rate is constant after a warm-up over a fixed number of images. The scored weights are a power-law
+  average over the last part of the training so far (arXiv 2312.02696, section 3). The schedule does not depend on the
+  length of the training. Therefore a network can be scored at any point, scores at the same point are comparable across
+  budgets, and a budget can be raised.
+* Gradients are clipped at norm 1. Drop path, mixup, cutmix, RandAugment and random erasing are not used because they
+  slow down the first epochs.
 
-What was tried beside it on CIFAR-10 stands at `BASE_LR`.
+`BASE_LR` lists the alternatives tried on CIFAR-10.
 
-Before a score, networks other than LITv2s get the batch-norm statistics of training images (`BASELINE_RECIPE`), as
-`torch.optim.swa_utils.update_bn` computes them for averaged weights: running statistics mix those of early weights.
-After 3,072 images of CIFAR-10 at 64 pixels, timm's `efficientvit_b2` had a top-1 of .09 on 400 held-out images with raw
-and with averaged weights (loss 2.5), and .265 with statistics of training images (loss 1.93; CPU, torch 2.14, one
-seed). LITv2's scores stay as they were.
+Before scoring, batch norm of networks other than LITv2 gets statistics from training images (`BASELINE_RECIPE`), as in
+`torch.optim.swa_utils.update_bn` for averaged weights. Running statistics would include those of early weights. After
+3,072 images of CIFAR-10 at 64 pixels, timm's `efficientvit_b2` had a top-1 of .09 on 400 held-out images with raw and
+with averaged weights (loss 2.5), and .265 with statistics from training images (loss 1.93; CPU, torch 2.14, one seed).
+Scores of LITv2 do not depend on this step.
 """
 
 from __future__ import annotations
@@ -51,42 +51,46 @@ WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.99)
 WARMUP_IMAGES = 1500
 OFFSET_SCALE = 0.01
-"""Share of the learning rate for the weights (not the biases) of the offset convolutions."""
+"""Learning rate factor for the weights (not the biases) of the offset convolutions."""
 BASE_LR = 2e-3
-"""Tried on CIFAR-10 at 32 px: patch 4, depths 1, 1, 2, 1, 12,000 images in batches of 128, one seed, 5,000 images held
-out (CPU, torch 2.15; differences of a point or so are noise). At widths 16 and 48 this recipe reached .43 and .47, the
-cosine of recipe adamw-1 .42 and .45; at twice the rate .43 and .47. Muon reached .435 at width 16, and .45 at width 64,
-where a near variant of this had .48.
+"""Base learning rate, at a batch size of `BASE_BATCH`.
+
+Chosen on CIFAR-10 at 32 px with patch size 4, depths 1, 1, 2, 1, 12,000 images in batches of 128, one seed and 5,000
+held-out images (CPU, torch 2.15). Differences of about one point are noise. At widths 16 and 48, the top-1 was .43 and
+.47 with this recipe, .42 and .45 with the cosine schedule of recipe adamw-1, and .43 and .47 with twice the rate. Muon
+reached .435 at width 16. At width 64 it reached .45, compared with .48 for a similar variant of this recipe.
 """
 BASE_FAN_IN = 128
-"""Inputs up to which a weight matrix learns at the whole rate; beyond, at `BASE_FAN_IN` over its inputs."""
+"""Number of inputs up to which a weight matrix has the full learning rate. With more inputs, the rate is multiplied by
+`BASE_FAN_IN` / inputs."""
 BASE_BATCH = 128
 AVERAGE_POWER = 7.0
-"""The average of n updates gives the update k a weight that grows with k to this power less one; half of all weight
-lies in the last tenth of the way."""
+"""Power of the weight average. Update k of n has a weight proportional to k to this power minus one, so the last tenth
+of the training has about half of the weight."""
 
 
 BATCHNORM_IMAGES = 2048
-"""Training images from which the batch norms of baselines take their statistics before a score."""
+"""Number of training images for the batch norm statistics of baselines before scoring."""
 
 
 def batchnorms_of(model: nn.Module) -> list[_BatchNorm]:
-    """Returns a network's batch norms that keep running statistics."""
+    """Returns the batch norm layers of a network that have running statistics."""
     found = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return [module for module in found if module.running_mean is not None]
 
 
 @contextlib.contextmanager
 def collect_statistics(model: nn.Module, batchnorms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Forgets the running statistics of batch norms and has them averaged over the batches that pass in the context.
+    """Returns a context that resets batch norm statistics and averages them over the batches passed through the model.
 
-    Only these layers compute as in training; dropout, for one, draws nothing. No gradient is kept.
+    Only the batch norm layers are in train mode. All other layers, such as dropout, are in eval mode. Gradients are
+    disabled.
     """
     mode, momenta = model.training, [module.momentum for module in batchnorms]
     model.eval()
     for module in batchnorms:
         module.reset_running_stats()
-        module.momentum = None  # the plain mean over batches
+        module.momentum = None  # unweighted mean over batches
         module.train()
     try:
         with torch.no_grad():
@@ -98,10 +102,10 @@ def collect_statistics(model: nn.Module, batchnorms: Sequence[_BatchNorm]) -> It
 
 
 def rate_share(name: str, parameter: nn.Parameter) -> float:
-    """Returns a parameter's share of the base rate: 1 for vectors, less for weights of many inputs.
+    """Returns the learning rate factor of a parameter: 1 for vectors, and less for weights with many inputs.
 
-    What is added to every image's tokens (position embeddings, class tokens: one entry along the first axis, and not
-    called a weight) is no matrix and learns at the whole rate.
+    Position embeddings and class tokens are added to the tokens of every image. They have one entry along the first
+    axis and a name that does not end with `weight`. They are not matrices, so their factor is 1.
     """
     if name.endswith(".bias") or parameter.ndim <= 1 or (len(parameter) == 1 and not name.endswith("weight")):
         return 1.0
@@ -110,9 +114,10 @@ def rate_share(name: str, parameter: nn.Parameter) -> float:
 
 
 def build_optimizer(model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-    """Builds AdamW, its rates those after the warm-up; biases and other parameters of one axis do not decay.
+    """Returns AdamW with the learning rates after the warm-up.
 
-    The base rate goes with the root of the batch.
+    Biases and other one-dimensional parameters have no weight decay. The base rate is proportional to the square root
+    of the batch size.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -127,17 +132,24 @@ def build_optimizer(model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
 
 
 def warmup_share(images_seen: int) -> float:
-    """Returns the share of the full rate for an update that brings the images seen to so many."""
+    """Returns the warm-up factor of the learning rate for an update.
+
+    Args:
+        images_seen: Number of training images seen, including this update.
+    """
     return min(1.0, images_seen / WARMUP_IMAGES)
 
 
 def build_average(model: nn.Module) -> ModelEmaV3:
-    """Builds the average of a model's weights and buffers; `update(model, step=n)` after the n-th update, from 1."""
+    """Returns the average of a model's weights and buffers.
+
+    Call `update(model, step=n)` after the n-th update of the weights, counted from 1.
+    """
     return ModelEmaV3(model, decay=1.0, use_warmup=True, warmup_gamma=AVERAGE_POWER, warmup_power=1.0)
 
 
 def build_loss() -> nn.Module:
-    """Builds the training loss, the mean over a batch."""
+    """Returns the training loss, a mean over the batch."""
     return nn.CrossEntropyLoss(label_smoothing=0.1)
 
 
@@ -145,6 +157,6 @@ _AUTOCAST = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Returns the context in which a network computes under a plan's precision."""
+    """Returns the autocast context of a plan's precision."""
     dtype = _AUTOCAST[precision]
     return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()

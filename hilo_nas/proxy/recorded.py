@@ -1,4 +1,4 @@
-"""Scores that follow from what a trial's record says already."""
+"""Scores computed from facts in a trial's record."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["score_record"]
 
 
 def score_record(record: TrialRecord, manifest: Manifest) -> ProxyScore:
-    """Returns the score of a proxy that needs no worker (`Proxy.work` is None).
+    """Returns the score from a proxy that does not need a worker (`Proxy.work` is None).
 
     Args:
-        record: A network with its speed.
-        manifest: Its study's.
+        record: Record of a timed network.
+        manifest: Manifest of the study.
 
     Raises:
-        HiloNasError: The record lacks what the proxy counts.
+        HiloNasError: The record does not have the fact that the proxy uses.
     """
     plan, measurement = manifest.plan, record.measurement
     proxy = plan.declaration

@@ -1,4 +1,4 @@
-"""The score of a trained network: how it does on images that it was not trained on."""
+"""Scores of a trained network on held-out images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["HeldOutResult", "chance_of", "predict", "score_balanced", "score_lik
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOutResult:
-    """What a network said about the held-out images."""
+    """Predictions of a network for the held-out images."""
 
     labels: np.ndarray
     """True classes, (N; int64)."""
     predictions: np.ndarray
-    """Classes of the highest logit, (N; int64)."""
+    """Classes with the highest logit, (N; int64)."""
     loss: float
-    """Mean cross-entropy, without label smoothing; not finite after a diverged training."""
+    """Mean cross-entropy without label smoothing. It is not finite after a diverged training."""
     loss_se: float
-    """Standard error of it, from the spread between images."""
+    """Standard error of the loss, from the spread between images."""
 
 
 def predict(
@@ -38,17 +38,17 @@ def predict(
     places: np.ndarray,
     micro_batch: MicroBatch,
 ) -> HeldOutResult:
-    """Returns the network's predictions in eval mode; the mode it had is restored.
+    """Returns the network's predictions in eval mode. The previous mode is restored.
 
     Args:
         model: The network.
-        infer: Returns the network's logits for stored images.
-        images: The set.
-        places: The images to look at, (N; int64).
-        micro_batch: Images at a time.
+        infer: Function that returns the network's logits for stored images.
+        images: The image set.
+        places: Indices of the images to score, (N; int64).
+        micro_batch: Number of images per forward pass.
     """
 
-    def through(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def infer_all(size: int) -> tuple[Tensor, Tensor, Tensor]:
         parts = []
         for chunk in torch.split(torch.from_numpy(places), size):
             stored, labels = images.take(chunk)
@@ -61,10 +61,10 @@ def predict(
     model.eval()
     try:
         with torch.no_grad():
-            labels, predictions, losses = micro_batch.run(through, what="scoring", effect="The score is the same.")
+            labels, predictions, losses = micro_batch.run(infer_all, what="scoring", effect="The score is the same.")
     finally:
         model.train(mode)
-    # In double precision on the CPU, for some devices have none.
+    # Computed on the CPU because some devices do not support double precision.
     losses = losses.cpu().double()
     return HeldOutResult(
         labels=labels.cpu().numpy(),
@@ -75,7 +75,7 @@ def predict(
 
 
 def chance_of(metric: str, labels: np.ndarray) -> float:
-    """Returns what guessing scores by a metric on images of these classes; see `ProxyScore.chance`.
+    """Returns the score of guessing on images with these labels, as stored in `ProxyScore.chance`.
 
     Args:
         metric: `top1`, `balanced` or `likelihood`.
@@ -88,15 +88,15 @@ def chance_of(metric: str, labels: np.ndarray) -> float:
 
 
 def score_top1(result: HeldOutResult) -> tuple[float, float]:
-    """Returns the share of images whose class was found and its binomial standard error."""
+    """Returns the share of correctly classified images (top-1) and its binomial standard error."""
     share = float(np.mean(result.labels == result.predictions))
     return share, math.sqrt(share * (1 - share) / len(result.labels))
 
 
 def score_balanced(result: HeldOutResult) -> tuple[float, float]:
-    """Returns the mean of the classes' recalls and its standard error, from each class's binomial variance.
+    """Returns the mean recall over classes (balanced top-1) and its standard error.
 
-    Classes without a held-out image do not count.
+    The error is from the binomial variance of each class. Classes without a held-out image are ignored.
     """
     counts = np.bincount(result.labels)
     hits = np.bincount(result.labels[result.labels == result.predictions], minlength=len(counts))
@@ -107,10 +107,10 @@ def score_balanced(result: HeldOutResult) -> tuple[float, float]:
 
 
 def score_likelihood(result: HeldOutResult) -> tuple[float, float]:
-    """Returns the probability given to the true class, the geometric mean over images, and its standard error.
+    """Returns the geometric mean over images of the probability of the true class, and its standard error.
 
-    It is exp(-loss); guessing gives one over the number of classes, as it does for the share of images found. The error
-    is the loss's, carried over to first order.
+    The value is exp(-loss). Uniform guessing scores 1 / number of classes. The error is propagated from that of the
+    loss to first order.
     """
     likelihood = math.exp(-result.loss)
     return likelihood, likelihood * result.loss_se

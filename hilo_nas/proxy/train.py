@@ -1,4 +1,4 @@
-"""One short, seeded training and its scores."""
+"""Short, seeded training of one network, and its scores."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ __all__ = ["Training", "TrainingWork"]
 
 _METRICS = {"top1": score_top1, "balanced": score_balanced, "likelihood": score_likelihood}
 _SECONDS_BETWEEN_EVENTS = 0.25
-_EFFECT_OF_PIECES = (
-    "Their gradients add up to the whole batch's, but batch norm takes its statistics from fewer images at once."
+_MICRO_BATCH_EFFECT = (
+    "The gradients add up to those of the whole batch, but batch norm uses statistics of fewer images."
 )
 
 
 class TrainingWork(Work):
-    """Trains a network up to one of its plan's budgets and scores it there."""
+    """Work of the training proxy: it trains a network with one of the plan's budgets and scores it."""
 
     def score(self, job: ScoreJob, emit: Emit) -> tuple[Result, ...]:
-        """See `Work.score`.
+        """Returns the scores of a network after `job.until` training images.
 
         Raises:
-            OutOfMemoryError: The network does not fit, even with one image at a time.
+            OutOfMemoryError: The network does not fit in memory, even with one image at a time.
             HiloNasError: The training diverged.
-            StorageError: The image cache is gone.
+            StorageError: The image cache is missing.
         """
         plan, data = job.plan, job.data
         torch.manual_seed(job.seed)
@@ -74,9 +74,9 @@ class TrainingWork(Work):
         found = [training.evaluate(precision) for precision in (plan.precision, *job.score_under)]
         if job.checkpoint is not None:
             set_aside(job.checkpoint, name, training.state(), emit)
-        return tuple(self._rate(result, training, is_baseline=not is_litv2) for result in found)
+        return tuple(self._build_result(result, training, is_baseline=not is_litv2) for result in found)
 
-    def _rate(self, result: HeldOutResult, training: Training, *, is_baseline: bool) -> Result:
+    def _build_result(self, result: HeldOutResult, training: Training, *, is_baseline: bool) -> Result:
         value, standard_error = _METRICS[training.plan.metric](result)
         return Result(
             value=value,
@@ -91,20 +91,21 @@ class TrainingWork(Work):
 
 
 class Training:
-    """A training under way; `steps` moves it on, `evaluate` may be called whenever that pauses.
+    """A running training. `steps` advances it, and `evaluate` can be called between two steps.
 
     Args:
-        model: The network, with fresh weights; it is moved to the device.
-        plan: The training's conditions; of its budget, only what a full batch is.
+        model: The network with fresh weights. It is moved to the device.
+        plan: Settings of the training. The number of images in its budget is ignored.
         data: The prepared images.
-        seed: Seed of the images' order and augmentation.
-        device: Where to train.
-        emit: Takes `TrainingProgressed` and `Notice`.
-        watch: Opens a context around each part of a step (`batch`, `gradient`, `update`), for whoever times them.
-        find_capture: Returns the capture of a whole batch's pass for a network and a device; None for no capture.
+        seed: Seed of the order and augmentation of the images.
+        device: Training device.
+        emit: Receives `TrainingProgressed` and `Notice` events.
+        watch: Function that returns a context for each part of a step (`batch`, `gradient`, `update`), for profiling.
+        find_capture: Function that returns the capture of a pass over a batch for a network and device, or None to
+            train without capture.
 
     Raises:
-        StorageError: The image cache is gone.
+        StorageError: The image cache is missing.
     """
 
     def __init__(
@@ -126,13 +127,13 @@ class Training:
         self._images, places, self._val_images, self._val_places = open_split(data, plan, device)
         self._generator = torch.Generator().manual_seed(seed)
         self._sampler = Sampler(places, self._generator)
-        # Always the same images, drawn apart from the training's: legs give what the whole gives.
+        # A separate generator always chooses the same images, so a resumed training gives the same result.
         order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
         self._batchnorm_places = torch.from_numpy(places)[order[:BATCHNORM_IMAGES]]
         self._augmenter = Augmenter(
             *image_statistics(self._images, places), hflip=plan.hflip, generator=self._generator
         )
-        # Convolutions in reduced precision are faster with channels last on CUDA.
+        # Convolutions in reduced precision are faster in channels-last format on CUDA.
         if device.type == "cuda" and plan.precision != "fp32":
             model = model.to(memory_format=torch.channels_last)
         self.model = model.to(device)
@@ -145,16 +146,16 @@ class Training:
         self._graph: Pass | None = None
         self._latest_loss = torch.zeros((), device=device)
         self._is_finite = torch.ones((), dtype=torch.bool, device=device)
-        self._told = time.monotonic()
+        self._last_event_at = time.monotonic()
 
     def steps(self, until: int) -> Iterator[int]:
-        """Trains on, and yields the images seen so far after each update, until they are at least so many.
+        """Trains until at least `until` images are seen, and yields the number of images seen after each update.
 
-        Every batch is a full one: what a network learns does not depend on where it is scored.
+        Every batch is full, so the training does not depend on the points at which it is scored.
 
         Raises:
-            OutOfMemoryError: One image at a time is too many.
-            HiloNasError: The loss is not finite any more.
+            OutOfMemoryError: Memory ran out with one image at a time.
+            HiloNasError: The loss is not finite.
         """
         self.model.train()
         while self.images_seen < until:
@@ -166,62 +167,63 @@ class Training:
                 group["lr"] = rate * warmup_share(self.images_seen)
             with self._watch("gradient"):
                 work = functools.partial(self._compute_gradient, inputs, labels)
-                self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_EFFECT_OF_PIECES)
+                self._latest_loss = self.micro_batch.run(work, what="a training step", effect=_MICRO_BATCH_EFFECT)
                 self._is_finite &= self._latest_loss.isfinite()
             with self._watch("update"):
                 self._update_weights()
-            self._tell(until, is_due=self.images_seen >= until)
+            self._report_progress(until, is_due=self.images_seen >= until)
             yield self.images_seen
 
     def evaluate(self, precision: str | None = None) -> HeldOutResult:
-        """Returns what the averaged network says about the held-out images now; the training is left as it was.
+        """Returns the predictions of the averaged weights for the held-out images. The training is not changed.
 
-        Networks other than LITv2s are scored with batch norm's statistics of training images; see `proxy/recipe.py`.
+        Networks other than LITv2 are scored with batch norm statistics from training images (see `proxy/recipe.py`).
 
-        Where memory runs out here, the images are cut for this once: a training step's pieces, and so batch norm's
-        statistics, are as before.
+        After an out-of-memory error, only this evaluation uses smaller micro-batches. The micro-batches of training
+        steps, which affect batch norm, keep their size.
 
         Args:
-            precision: As `ProxyPlan.precision`, which is taken if left out.
+            precision: A value of `ProxyPlan.precision`. Defaults to that of the plan.
 
         Raises:
-            OutOfMemoryError: One image at a time is too many.
-            HiloNasError: Its loss is not finite.
+            OutOfMemoryError: Memory ran out with one image at a time.
+            HiloNasError: The loss is not finite.
         """
         cast = autocast(self.device, precision or self.plan.precision)
 
         def infer(images: Tensor) -> Tensor:
             with cast:
                 logits: Tensor = self._average.module(self._augmenter.plain(images))
-            self._tell(self.images_seen)
+            self._report_progress(self.images_seen)
             return logits
 
-        pieces = MicroBatch(self.micro_batch.size, self._emit)
+        micro_batch = MicroBatch(self.micro_batch.size, self._emit)
         model = self._average.module
         batchnorms = [] if isinstance(model, LITv2) else batchnorms_of(model)
-        with _buffers_kept(model, in_any_case=True) if batchnorms else contextlib.nullcontext():
+        with _restoring_buffers(model, always=True) if batchnorms else contextlib.nullcontext():
             if batchnorms:
-                self._take_statistics(batchnorms, infer, pieces)
-            result = predict(model, infer, self._val_images, self._val_places, pieces)
+                self._update_batchnorms(batchnorms, infer, micro_batch)
+            result = predict(model, infer, self._val_images, self._val_places, micro_batch)
         self._check_finite(result.loss)
         return result
 
-    def _take_statistics(
-        self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], pieces: MicroBatch
+    def _update_batchnorms(
+        self, batchnorms: Sequence[_BatchNorm], infer: Callable[[Tensor], Tensor], micro_batch: MicroBatch
     ) -> None:
-        """Gives the averaged network's batch norms the statistics of training images under its own weights."""
+        """Computes the batch norm statistics of the averaged weights from training images."""
 
-        def through(size: int) -> None:
+        def infer_all(size: int) -> None:
             with collect_statistics(self._average.module, batchnorms):
                 for chunk in torch.split(self._batchnorm_places, size):
-                    if len(chunk) == size or len(self._batchnorm_places) < size:  # a small rest would weigh as much
+                    # A smaller last chunk is skipped because it would have the same weight as a full one.
+                    if len(chunk) == size or len(self._batchnorm_places) < size:
                         infer(self._images.take(chunk)[0])
 
-        effect = "They come from fewer images at once."
-        pieces.run(through, what="taking batch norm's statistics", effect=effect)
+        effect = "The statistics are averaged over smaller batches."
+        micro_batch.run(infer_all, what="computing batch norm statistics", effect=effect)
 
     def state(self) -> dict[str, Any]:
-        """Returns all that the training needs to go on as if it had not paused."""
+        """Returns the complete state of the training, so that it can be resumed with the same result."""
         return {
             "images_seen": self.images_seen,
             "micro_batch_size": self.micro_batch.size,
@@ -229,13 +231,13 @@ class Training:
             "average": self._average.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "sampler": self._sampler.left.clone(),  # a view would bring the whole order along
+            "sampler": self._sampler.left.clone(),  # saving a view would store the whole order
             "generator": self._generator.get_state(),
             **read_generators(self.device),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Puts the training where `state` was taken; an empty state leaves it at its beginning."""
+        """Restores a state from `state`. An empty state has no effect."""
         if not state:
             return
         self.images_seen, self.micro_batch.size = state["images_seen"], state["micro_batch_size"]
@@ -248,37 +250,37 @@ class Training:
         set_generators(self.device, state)
 
     def _compute_gradient(self, inputs: Tensor, labels: Tensor, micro_batch_size: int) -> Tensor:
-        """Leaves the batch's gradient in the parameters and returns its loss.
+        """Stores the gradient of a batch in the parameters and returns the loss.
 
-        However the batch is cut, each image weighs the same; batch norm's statistics are those of each piece. Where
-        memory runs out, the buffers (running statistics) are as they were before.
+        All images have the same weight in micro-batches of any size, but batch norm uses the statistics of each
+        micro-batch. After an out-of-memory error, the buffers (running statistics) have their previous values.
         """
         if micro_batch_size < len(labels):
             self._graph = None
         elif self._graph is None:
-            self._graph = self._captured(inputs, labels)
+            self._graph = self._try_capture(inputs, labels)
         if self._graph is not None:
             return self._graph(inputs, labels)
-        with _buffers_kept(self.model):
+        with _restoring_buffers(self.model):
             return self._backward(inputs, labels, micro_batch_size)
 
-    def _captured(self, inputs: Tensor, labels: Tensor) -> Pass | None:
-        """Returns the graph of a whole batch's pass, where there can be one; a lack of room for it costs nothing else.
+    def _try_capture(self, inputs: Tensor, labels: Tensor) -> Pass | None:
+        """Returns the graph of a pass over a whole batch, or None if it cannot be captured or does not fit in memory.
 
-        Not before the optimizer has its state: the graph keeps what a pass needs, and whatever came after it would find
-        less room than in a plain training.
+        The capture waits until the optimizer has its state. A graph keeps the memory of a pass, so a later allocation
+        of that state could run out of memory where a training without capture would not.
         """
         if self._capture is None or not self._optimizer.state:
             return None
-        whole = functools.partial(self._backward, micro_batch_size=len(labels))
+        backward = functools.partial(self._backward, micro_batch_size=len(labels))
         try:
-            with _buffers_kept(self.model, in_any_case=True):
-                return self._capture(whole, inputs, labels)
+            with _restoring_buffers(self.model, always=True):
+                return self._capture(backward, inputs, labels)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             self._capture = None
-        # Only outside the handler are the failed capture's tensors free, which its traceback held.
+        # The traceback holds the tensors of the failed capture, so they are free only after the handler.
         self._optimizer.zero_grad(set_to_none=True)
         free_cached_memory()
         return None
@@ -301,13 +303,16 @@ class Training:
         self._scaler.update()
         self._average.update(self.model, step=self.images_seen // self.plan.batch_size)
 
-    def _tell(self, until: int, is_due: bool = False) -> None:
-        """Emits progress a few times a second, or where it is due anyway; only then is the device waited for."""
-        if not is_due and time.monotonic() - self._told < _SECONDS_BETWEEN_EVENTS:
+    def _report_progress(self, until: int, is_due: bool = False) -> None:
+        """Emits a progress event at most a few times per second, or if `is_due`.
+
+        Only these calls synchronize with the device.
+        """
+        if not is_due and time.monotonic() - self._last_event_at < _SECONDS_BETWEEN_EVENTS:
             return
         loss = float(self._latest_loss)
         self._check_finite(loss)
-        self._told = time.monotonic()
+        self._last_event_at = time.monotonic()
         self._emit(TrainingProgressed(images_seen=self.images_seen, images_total=until, loss=loss))
 
     def _check_finite(self, loss: float) -> None:
@@ -316,17 +321,17 @@ class Training:
 
 
 @contextlib.contextmanager
-def _buffers_kept(model: nn.Module, *, in_any_case: bool = False) -> Iterator[None]:
-    """Puts a network's buffers back, in any case or where memory runs out: what follows begins where this began."""
+def _restoring_buffers(model: nn.Module, *, always: bool = False) -> Iterator[None]:
+    """Restores a network's buffers at the end of the context, always or only after an out-of-memory error."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    is_undone = in_any_case
+    must_restore = always
     try:
         yield
     except Exception as error:
-        is_undone |= is_out_of_memory(error)
+        must_restore |= is_out_of_memory(error)
         raise
     finally:
-        if is_undone:
+        if must_restore:
             with torch.no_grad():
                 for buffer, value in before:
                     buffer.copy_(value)

@@ -1,4 +1,4 @@
-"""The work of a proxy in a worker process: its interface and its plain data."""
+"""Interface of a proxy's work in a worker process, with its jobs and results."""
 
 from __future__ import annotations
 
@@ -23,44 +23,43 @@ class Prepared:
     """Result of a proxy's work before the first trial, as plain data."""
 
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What values depend on, the same on every machine; a study stores its hash. Empty where nothing is to be said."""
+    """Facts that affect the values and are the same on every machine. A study stores their hash unless empty."""
     local: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What `Work.score` needs on this machine, such as paths; stored nowhere."""
+    """Data that `Work.score` needs on this machine, such as paths. A study does not store it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreJob:
-    """One network to score."""
+    """A network to score, with all settings."""
 
     subject: dict[str, Any]
-    """The network, as `hilo_nas.models.build_subject` takes it."""
+    """The network, in the format of `hilo_nas.models.build_subject`."""
     plan: ProxyPlan
     data: CachedData
     prepared: Prepared
-    """Result of `Work.prepare`; `Prepared()` for a proxy that prepares nothing."""
+    """Result of `Work.prepare`, or `Prepared()` for a proxy that prepares nothing."""
     seed: int
-    """Seed of the weights, the order of the images and all else that is drawn."""
+    """Seed of the weights, the order of the images and all other random numbers."""
     device: str
     """`cpu`, `cuda`, `cuda:N` or `mps`."""
     until: int
-    """Training images seen at which to score, in whole batches; by default the plan's full budget."""
+    """Number of training images after which to score, in whole batches. Defaults to the plan's full budget."""
     checkpoint: Path | None = None
-    """File to continue from, where it exists and is of this very training, and to write at the end. None for a proxy
-    without rungs."""
+    """Checkpoint file. The training resumes from it if it exists and belongs to the same training, and writes it at the
+    end. None for a proxy without rungs."""
     score_under: tuple[str, ...] = ()
-    """Further precisions to score the same trained network under, for a proxy that reads `proxy.precision`."""
+    """Additional precisions for scoring the same trained network. Requires a proxy that reads `proxy.precision`."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ScoreJob:
-        """Returns the job that plain data describes: values of other classes by their `to_dict`, paths as text.
+        """Returns the job from plain data.
 
-        `until`, `checkpoint` and `score_under` may be left out or None. A checkpoint of a proxy without rungs is
-        ignored.
+        Values of other classes have the format of their `to_dict`, and paths are text. `until`, `checkpoint` and
+        `score_under` may be missing or None. The checkpoint is ignored for a proxy without rungs.
 
         Raises:
-            RecordError: A field is unknown, is missing or has a value of another type; names all.
-            UsageError: The plan asks for a version or an image size, or `score_under` for a precision, that is not
-                there.
+            RecordError: A field is unknown, missing or of the wrong type. The message lists all such fields.
+            UsageError: The version or image size of the plan, or a precision in `score_under`, is not available.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         checkpoint = given.pop("checkpoint", None)
@@ -68,17 +67,22 @@ class ScoreJob:
         plan, proxy = job.plan, job.plan.declaration
         if plan.recipe != proxy.version:
             raise UsageError(
-                f"this version scores by {proxy.name} {proxy.version!r}, but the plan asks for {plan.recipe!r}. Use "
-                "the version of hilo-nas that made the study, or make a new study."
+                f"the plan must use version {proxy.version!r} of the proxy {proxy.name}, but has {plan.recipe!r}. Use "
+                "the version of hilo-nas that created the study, or create a new study."
             )
         if proxy.sees_images and plan.img_size != job.data.img_size:
-            raise UsageError(f"the images were prepared at {job.data.img_size} pixels, the plan says {plan.img_size}")
+            raise UsageError(
+                f"img_size of the plan must be {job.data.img_size}, the size of the prepared images, but is "
+                f"{plan.img_size}"
+            )
         if job.score_under and "proxy.precision" not in proxy.options:
             raise UsageError(
                 f"the proxy {proxy.name} cannot score under another precision, but got {job.score_under[0]!r}"
             )
         if unknown := [precision for precision in job.score_under if precision not in PROXY_PRECISIONS]:
-            raise UsageError(f"score_under must be of {', '.join(PROXY_PRECISIONS)}, but got {unknown[0]!r}")
+            raise UsageError(
+                f"each value of score_under must be one of {', '.join(PROXY_PRECISIONS)}, but got {unknown[0]!r}"
+            )
         return dataclasses.replace(
             job, until=job.until or plan.budgets[-1], checkpoint=job.checkpoint if proxy.has_rungs else None
         )
@@ -86,7 +90,7 @@ class ScoreJob:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """A value and what belongs to it; see the fields of `ProxyScore`."""
+    """Value of a network with the fields that `ProxyScore` stores."""
 
     value: float
     standard_error: float
@@ -94,43 +98,43 @@ class Result:
     n_val: int = 0
     chance: float | None = None
     images_seen: int | None = None
-    """Of a proxy with rungs; others count as having used their plan's whole budget."""
+    """Number of training images seen. If None, the score counts as taken at the plan's full budget."""
     micro_batch_size: int = 1
     is_baseline: bool = False
-    """Whether it was computed by the rule for other networks than LITv2s; see `Proxy.baseline_version`."""
+    """True if the value was computed by the rule for networks other than LITv2 (`Proxy.baseline_version`)."""
 
 
 class Work(abc.ABC):
-    """The work of one kind of proxy. An instance serves any number of calls, of any proxy of its kind."""
+    """Work of one kind of proxy. An instance handles any number of calls and all proxies of its kind."""
 
     def prepare(
         self, plan: ProxyPlan, data: CachedData | None, device: str, source: str | None, emit: Emit
     ) -> Prepared:
-        """Returns what all networks of a study need; called once before its first trial.
+        """Returns data that is shared by all networks of a study. Called once before the first trial.
 
         Args:
-            plan: The study's.
-            data: The prepared images; None for a proxy that is not given them.
-            device: Where networks are scored.
-            source: Where a function of the user lies; None for other proxies.
-            emit: Takes `TrainingProgressed` and `Notice`.
+            plan: Plan of the study.
+            data: The prepared images, or None for a proxy that does not use images.
+            device: Device on which networks are scored.
+            source: Location of the user function, or None for other proxies.
+            emit: Receives `TrainingProgressed` and `Notice` events.
 
         Raises:
-            HiloNasError: The proxy cannot serve.
+            HiloNasError: The proxy cannot be used.
         """
         return Prepared()
 
     @abc.abstractmethod
     def score(self, job: ScoreJob, emit: Emit) -> tuple[Result, ...]:
-        """Returns the network's result, followed by one for each precision of `job.score_under`.
+        """Returns the result of the network, followed by one result per precision of `job.score_under`.
 
-        The same job gives the same values on one device and version of torch, as far as its kernels are deterministic.
+        The same job gives the same values on the same device and torch version if all kernels are deterministic.
 
         Args:
-            job: The network and all that its value depends on.
-            emit: Takes `TrainingProgressed` and `Notice`.
+            job: The network and all settings that affect its value.
+            emit: Receives `TrainingProgressed` and `Notice` events.
 
         Raises:
-            OutOfMemoryError: The network does not fit.
-            HiloNasError: It cannot be scored.
+            OutOfMemoryError: The network does not fit in memory.
+            HiloNasError: The network cannot be scored.
         """

@@ -1,4 +1,4 @@
-"""The two functions that a worker process runs for any proxy. Everything that they take and return is plain JSON."""
+"""The two functions that a worker process runs for every proxy. Arguments and results are plain JSON."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def prepare_proxy(
     device: str,
     source: str | None = None,
 ) -> dict[str, Any]:
-    """Does a proxy's work before the first trial and returns `{"facts": {...}, "local": {...}}`.
+    """Prepares a proxy before the first trial and returns `{"facts": {...}, "local": {...}}`.
 
-    `score_network` takes the result as `prepared`. Equal arguments give equal facts, so a new worker may be asked
-    again. Only a proxy whose declaration says `prepares` needs the call.
+    Pass the result to `score_network` as `prepared`. Equal arguments give equal facts, so a new worker can repeat the
+    call. Only proxies with `Proxy.prepares` need this call.
 
     Args:
-        emit: Takes `TrainingProgressed` and `Notice`.
+        emit: Receives `TrainingProgressed` and `Notice` events.
         plan: `ProxyPlan.to_dict()`.
-        data: `CachedData.to_dict()`; None for a proxy that is not given the images (`Proxy.sees_images`).
+        data: `CachedData.to_dict()`, or None for a proxy that does not use images (`Proxy.sees_images`).
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
-        source: For a proxy with `has_source`, where its function lies here, as `plugins.absolute` returns it.
+        source: Location of the user function from `plugins.absolute`, or None for a proxy without `has_source`.
 
     Raises:
-        HiloNasError: The proxy cannot serve.
+        HiloNasError: The proxy cannot be used.
     """
     the_plan = ProxyPlan.from_dict(plan)
     the_data = None if data is None else CachedData.from_dict(data)
@@ -55,22 +55,22 @@ def prepare_proxy(
 def score_network(*, emit: Emit, **job: Any) -> dict[str, Any]:
     """Scores one network and returns `{"score": ProxyScore, "further": [ProxyScore, ...]}` as plain data.
 
-    A proxy with rungs may do its work in legs: each continues from the checkpoint that the one before left, and
-    together they give what the whole gives. The score's seconds are those of its leg.
+    For a proxy with rungs, the work may be split over several calls. Each call resumes from the checkpoint of the
+    previous one. The result is the same as that of a single call, except that `seconds` covers the last call only.
 
-    It seeds torch's own generator. At the end, memory that torch keeps on a CUDA device is given back (except cuBLAS's
-    workspace), because another process times networks on the same device.
+    The function seeds torch's default generator. At the end, it frees torch's cached memory on a CUDA device (except
+    the cuBLAS workspace) because another process times networks on the same device.
 
     Args:
-        emit: Takes `TrainingProgressed` and `Notice`.
-        **job: Fields of `ScoreJob` as `ScoreJob.from_dict` takes them.
+        emit: Receives `TrainingProgressed` and `Notice` events.
+        **job: Fields of `ScoreJob`, as for `ScoreJob.from_dict`.
 
     Raises:
-        RecordError: A field of the job is wrong.
-        UsageError: The plan asks for a version, an image size or a precision that is not there.
-        OutOfMemoryError: The network does not fit, even with one image at a time.
-        StudyMismatchError: A function of the user was edited since the plan was made.
-        StorageError: The image cache is gone.
+        RecordError: A field of the job is invalid.
+        UsageError: The plan or job requires an unavailable version, image size or precision.
+        OutOfMemoryError: The network does not fit in memory, even with one image at a time.
+        StudyMismatchError: The user function was edited after the plan was created.
+        StorageError: The image cache is missing.
         HiloNasError: The network cannot be scored.
     """
     began = time.monotonic()
@@ -107,6 +107,6 @@ def _build_score(result: Result, job: ScoreJob, seconds: float) -> ProxyScore:
         seed=job.seed,
         micro_batch_size=result.micro_batch_size,
         device=job.device,
-        versions={**versions(), "torch": torch.__version__},  # which says for which CUDA it was built
+        versions={**versions(), "torch": torch.__version__},  # includes the CUDA version of the build
         scored_at=utc_now(),
     )

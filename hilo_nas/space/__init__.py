@@ -1,4 +1,4 @@
-"""Search spaces: which knobs, which values, which limits; read from YAML, searched as flat integers."""
+"""Search spaces: knobs with their values, limits and anchors, read from YAML and searched as flat integers."""
 
 from hilo_nas.space.census import Census, count_space, report_dead_knobs
 from hilo_nas.space.draw import draw_networks, is_within, list_networks

@@ -1,4 +1,4 @@
-"""Counting a space: how many settings, how many distinct networks, how large, and which knobs do nothing."""
+"""Census of a search space: number of settings and distinct networks, range of sizes, and knobs without effect."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hilo_nas.space.space import SearchSpace, stage_values
 __all__ = ["EXACT_UP_TO", "Census", "count_space", "report_dead_knobs"]
 
 EXACT_UP_TO = 1_000_000
-"""Counting a million settings takes seconds."""
+"""Number of settings up to which networks are counted exactly. Counting a million settings takes seconds."""
 
-_LONELY = ("window", "shifted")
-"""Kinds in which a window of 1 leaves nothing else to attend to."""
+_WINDOW_KINDS = ("window", "shifted")
+"""Kinds of attention in which a token of a window of size 1 attends only to itself."""
 
 _SAMPLE = 1000
 _NETWORK_SAMPLE = 10_000
@@ -32,37 +32,40 @@ Chosen = dict[tuple[str, int | None], Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Census:
-    """What a space holds."""
+    """Number and sizes of the networks in a space."""
 
     n_configs: int
+    """Number of settings. Several settings may give the same network."""
     n_networks: int
+    """Number of distinct networks."""
     is_exact: bool
-    """Whether `n_networks` is a count; otherwise it is an estimate."""
+    """True if `n_networks` is an exact count, False if it is an estimate."""
     n_networks_se: float
-    """Standard error of the estimate, in networks; 0 for a count."""
+    """Standard error of the estimate, in networks. 0 for an exact count."""
     params_m: tuple[float, float]
-    """Least and greatest, in millions; found by coordinate descent from several starts."""
+    """Minimum and maximum of the parameters in millions, found by coordinate descent from several starts."""
     gmacs: tuple[float, float]
+    """Minimum and maximum of the multiply-adds in billions, found in the same way."""
     within_limits: float
-    """Share of 1,000 random settings within the limits on params and MACs."""
+    """Share of 1,000 random settings within the limits on parameters and multiply-adds."""
 
 
 def count_space(space: SearchSpace, *, img_size: int, num_classes: int, exact_up_to: int = EXACT_UP_TO) -> Census:
-    """Returns the census of a space at a timing size; takes seconds for a million settings.
+    """Returns the census of a space at a timing image size. Takes seconds for a million settings.
 
     Args:
         space: The space.
         img_size: Side of the images in pixels.
-        num_classes: Outputs of the networks' classifiers.
-        exact_up_to: Settings up to which distinct networks are counted one by one; beyond, their number is estimated.
+        num_classes: Number of outputs of the classifiers.
+        exact_up_to: Maximum number of settings for an exact count of networks. Above it, the number is estimated.
 
     Raises:
-        UsageError: The images are smaller than the stride of some network of the space.
+        UsageError: The images are smaller than the stride of a network in the space.
     """
     for patch_size in _patch_sizes(space):
         map_sizes(_smallest(space, patch_size), img_size)
     is_exact = space.n_configs <= exact_up_to
-    networks, spread = _count_networks(space, is_exact)
+    networks, standard_error = _count_networks(space, is_exact)
     random = Random(0)
 
     def params(arch: ArchConfig) -> float:
@@ -81,7 +84,7 @@ def count_space(space: SearchSpace, *, img_size: int, num_classes: int, exact_up
         n_configs=space.n_configs,
         n_networks=networks,
         is_exact=is_exact,
-        n_networks_se=spread,
+        n_networks_se=standard_error,
         params_m=(params_range[0], params_range[1]),
         gmacs=(macs_range[0], macs_range[1]),
         within_limits=inside / _SAMPLE,
@@ -98,14 +101,14 @@ def _smallest(space: SearchSpace, patch_size: int) -> ArchConfig:
 
 
 def _shared_settings(space: SearchSpace) -> Iterator[Chosen]:
-    """Every setting of the knobs that reach more than one stage."""
+    """Yields every setting of the knobs that are shared by all stages."""
     shared = [knob for knob in space.knobs if knob.stage is None]
     for values in itertools.product(*(knob.choices for knob in shared)):
         yield {(knob.name, knob.stage): value for knob, value in zip(shared, values, strict=True)}
 
 
 def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tuple[Any, ...]]:
-    """How many settings of a stage's own knobs give each canonical stage, under a shared setting."""
+    """Returns the number of settings of a stage's own knobs per canonical stage, given the shared knobs."""
     own = [knob for knob in space.knobs if knob.stage == stage]
     forms: Counter[tuple[Any, ...]] = Counter()
     for values in itertools.product(*(knob.choices for knob in own)):
@@ -118,8 +121,8 @@ def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tupl
 def _count_networks(space: SearchSpace, is_exact: bool) -> tuple[int, float]:
     """Returns the number of distinct networks and its standard error.
 
-    A network that m settings spell is drawn m times as often as one that a single setting spells, so the mean of 1/m
-    over evenly drawn settings, times the number of settings, is an unbiased estimate.
+    A network with m settings is drawn m times as often as a network with one setting. Therefore the mean of 1/m over
+    uniformly drawn settings, times the number of settings, is an unbiased estimate.
     """
     settings = [
         (shared["patch_size", None], [_stage_forms(space, shared, i) for i in range(N_STAGES)])
@@ -129,24 +132,24 @@ def _count_networks(space: SearchSpace, is_exact: bool) -> tuple[int, float]:
         distinct = {(patch, *stages) for patch, forms in settings for stages in itertools.product(*forms)}
         return len(distinct), 0.0
     random = Random(0)
-    urns = [[(list(forms), list(itertools.accumulate(forms.values()))) for forms in drawn] for _, drawn in settings]
+    choices = [[(list(forms), list(itertools.accumulate(forms.values()))) for forms in drawn] for _, drawn in settings]
     shares = []
     for _ in range(_NETWORK_SAMPLE):
-        place = random.randrange(len(settings))
-        stages = [random.choices(forms, cum_weights=weights)[0] for forms, weights in urns[place]]
-        spellings = sum(
+        index = random.randrange(len(settings))
+        stages = [random.choices(forms, cum_weights=weights)[0] for forms, weights in choices[index]]
+        n_settings = sum(
             math.prod(forms[stage] for forms, stage in zip(counters, stages, strict=True))
             for patch, counters in settings
-            if patch == settings[place][0]
+            if patch == settings[index][0]
         )
-        shares.append(1 / spellings)
+        shares.append(1 / n_settings)
     mean = sum(shares) / _NETWORK_SAMPLE
     variance = sum((share - mean) ** 2 for share in shares) / (_NETWORK_SAMPLE - 1)
     return round(mean * space.n_configs), math.sqrt(variance / _NETWORK_SAMPLE) * space.n_configs
 
 
 def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[float, float]:
-    """Returns the least and the greatest cost: each knob in turn to its best choice until none moves; five starts."""
+    """Returns the minimum and maximum cost, found by coordinate descent over the knobs from five starts."""
 
     def descend(sign: int, params: dict[str, int]) -> float:
         best = sign * cost(space.decode(params))
@@ -167,8 +170,14 @@ def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[flo
 
 
 def report_dead_knobs(space: SearchSpace, *, img_size: int, proxy_img_size: int) -> list[str]:
-    """Returns a sentence for every knob or value that does nothing, or does not fit, at either size."""
-    found = _folded(space)
+    """Returns one sentence per knob or value that has no effect or does not fit.
+
+    Args:
+        space: The space.
+        img_size: Side of the timing images in pixels.
+        proxy_img_size: Side of the proxy's images in pixels.
+    """
+    found = _unused_knobs(space)
     sizes = {img_size: "timing"}
     sizes[proxy_img_size] = "timing and proxy" if proxy_img_size == img_size else "proxy"
     for size, use in sizes.items():
@@ -180,7 +189,7 @@ def report_dead_knobs(space: SearchSpace, *, img_size: int, proxy_img_size: int)
                 found.append(f"{at}: {error}")
                 continue
             for i in range(N_STAGES):
-                found += [f"{at}, stage {i + 1}: {text}" for text in _misfits(space, i, min(maps[i]))]
+                found += [f"{at}, stage {i + 1}: {text}" for text in _window_faults(space, i, min(maps[i]))]
     return found
 
 
@@ -191,16 +200,16 @@ def _choices(space: SearchSpace, name: str, stage: int) -> tuple[Any, ...]:
     )
 
 
-def _feels(space: SearchSpace, name: str, stage: int) -> bool:
+def _is_used(space: SearchSpace, name: str, stage: int) -> bool:
     return any(name in attention_named(kind).uses for kind in _choices(space, "attention", stage))
 
 
-def _folded(space: SearchSpace) -> list[str]:
-    """Knobs and values that do nothing at any size."""
+def _unused_knobs(space: SearchSpace) -> list[str]:
+    """Returns one sentence per knob or value without effect at any image size."""
     found = [
-        f"stage {i + 1}: with window_size 1, {kind} attention lets every token see itself alone"
+        f"stage {i + 1}: with window_size 1, each token of {kind} attention attends only to itself"
         for i in range(N_STAGES)
-        for kind in _LONELY
+        for kind in _WINDOW_KINDS
         if kind in _choices(space, "attention", i) and 1 in _choices(space, "window_size", i)
     ]
     for knob in space.knobs:
@@ -208,21 +217,21 @@ def _folded(space: SearchSpace) -> list[str]:
         if len(knob.choices) < 2 or knob.name not in ("head_dim", "num_heads", "alpha", "window_size"):
             continue
         name = "num_heads" if knob.name == "head_dim" else knob.name
-        alive = [i for i in stages if _feels(space, name, i)]
-        if not alive:
+        in_use = [i for i in stages if _is_used(space, name, i)]
+        if not in_use:
             has_attention = any(set(_choices(space, "attention", i)) - {"none"} for i in stages)
-            what = "attention that feels it" if has_attention else "attention"
-            found.append(f"{knob.param} is dead: no stage that it governs may have {what}")
+            what = "attention that uses it" if has_attention else "attention"
+            found.append(f"{knob.param} has no effect: no stage with this knob can have {what}")
         elif knob.name == "alpha":
-            found += _folded_alpha(space, knob.choices, knob.param, alive)
+            found += _unused_alphas(space, knob.choices, knob.param, in_use)
     return found
 
 
-def _folded_alpha(space: SearchSpace, alphas: tuple[float, ...], param: str, stages: list[int]) -> list[str]:
+def _unused_alphas(space: SearchSpace, alphas: tuple[float, ...], param: str, stages: list[int]) -> list[str]:
     found = []
     for i in stages:
         if set(_choices(space, "window_size", i)) == {1}:
-            found.append(f"stage {i + 1}: {param} is dead: its only window is 1, plain attention")
+            found.append(f"stage {i + 1}: {param} has no effect: the only window_size is 1, which is plain attention")
             continue
         widths = _choices(space, "embed_dims", i)
         if any(knob.name == "embed_dims" and knob.stage is None for knob in space.knobs):
@@ -239,16 +248,16 @@ def _folded_alpha(space: SearchSpace, alphas: tuple[float, ...], param: str, sta
     return found
 
 
-def _misfits(space: SearchSpace, stage: int, side: int) -> list[str]:
-    """What of a stage's attention does not fit a map of `side` tokens."""
-    if not _feels(space, "window_size", stage):
+def _window_faults(space: SearchSpace, stage: int, side: int) -> list[str]:
+    """Returns one sentence per fault of a stage's attention on a map of `side` x `side` tokens."""
+    if not _is_used(space, "window_size", stage):
         return []
     windows = _choices(space, "window_size", stage)
     if side == 1:
-        felt = [name for name in ("alpha", "window_size") if _feels(space, name, stage)]
-        verb = "does" if len(felt) == 1 else "do"
-        return [f"the map is 1 x 1: attention sees one token, so {' and '.join(felt)} {verb} nothing"] * any(
-            len(_choices(space, name, stage)) > 1 for name in felt
+        names = [name for name in ("alpha", "window_size") if _is_used(space, name, stage)]
+        verb = "has" if len(names) == 1 else "have"
+        return [f"the map is 1 x 1: attention sees one token, so {' and '.join(names)} {verb} no effect"] * any(
+            len(_choices(space, name, stage)) > 1 for name in names
         )
     return [
         f"window_size {window} exceeds the map of {side} x {side} tokens: most of each window is padding"

@@ -1,8 +1,8 @@
-"""Networks of a space at random: what a bench times, what a study without a proxy times, what limits are foreseen from.
+"""Random networks of a search space, for benchmarks, studies without a proxy, and estimates of limits.
 
-Every knob's choice is drawn evenly and by itself (`SearchSpace.sample`), and settings beyond the limits that formulas
-decide are passed over. So settings within the limits are equally likely, and a network that many settings spell (by
-knobs that do nothing in it) comes sooner than one that few spell.
+Each knob is drawn independently and uniformly (`SearchSpace.sample`). Settings outside the limits on parameters and
+multiply-adds are skipped, so all settings within these limits are equally likely. Several settings may give the same
+network, because a knob can be without effect in it. A network with more settings tends to be drawn earlier.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from hilo_nas.space.space import SearchSpace
 __all__ = ["draw_networks", "is_within", "list_networks"]
 
 _ENUMERATE_UP_TO = 20_000
-_DRAWS_AT_LEAST = 20_000
-"""Settings of a larger space that are looked at before a list stays short: those within narrow limits are rare."""
+"""Maximum number of settings of a space that is enumerated."""
+_MIN_DRAWS = 20_000
+"""Minimum number of draws for a list of networks. Networks within tight limits are rare."""
 
 
 def draw_networks(
@@ -34,22 +35,22 @@ def draw_networks(
     seed: int = 0,
     skip_too_large: bool = False,
 ) -> Iterator[tuple[ArchConfig, NetworkCost]]:
-    """Yields networks within limits and what they cost, each network once, in the order of the draws.
+    """Yields random networks within limits, with their costs. Each network comes once, in the order of the draws.
 
-    The same seed gives the same networks in the same order, however many of them are taken. Ends after so many draws;
-    where a space holds no network within the limits, nothing is yielded, and what that means is the caller's to say.
+    The same seed gives the same sequence of networks. The generator ends after `draws` settings. It yields nothing if
+    none of them is within the limits.
 
     Args:
         space: The space.
-        limits: Those on params and MACs count, others are passed over.
-        img_size: Side of the images in pixels, at which MACs are counted.
-        num_classes: Outputs of the networks' classifiers.
-        draws: Settings to draw at most.
-        seed: Of the draws.
-        skip_too_large: Whether to pass over networks whose stride is larger than the images.
+        limits: Limits by name. Only those on parameters and multiply-adds count.
+        img_size: Side of the images in pixels. It determines the multiply-adds.
+        num_classes: Number of outputs of the classifiers.
+        draws: Maximum number of settings to draw.
+        seed: Seed of the draws.
+        skip_too_large: True to skip networks with a stride that is larger than the images.
 
     Raises:
-        UsageError: A network's stride is larger than the images, and such are not passed over.
+        UsageError: The stride of a network is larger than the images and `skip_too_large` is False.
     """
     random, seen = Random(seed), set()
     for _ in range(draws):
@@ -65,28 +66,28 @@ def draw_networks(
 def list_networks(
     space: SearchSpace, *, img_size: int, num_classes: int, count: int | None = None, seed: int = 0
 ) -> list[tuple[ArchConfig, dict[str, int]]]:
-    """Returns networks of a space within its limits, each once, with settings that spell them, in a random order.
+    """Returns networks of a space within its limits in random order, each once, with the parameters of a setting.
 
-    The first networks of a longer list are those of a shorter one. A small space (up to 20,000 settings) is enumerated:
-    then each network is as likely as any other, however many settings spell it.
+    A longer list starts with the networks of a shorter one. A space with up to 20,000 settings is enumerated. In this
+    case, all networks are equally likely, regardless of their number of settings.
 
     Args:
         space: The space.
-        img_size: Side of the images in pixels, at which MACs are counted.
-        num_classes: Outputs of the networks' classifiers.
-        count: How many to return at most; None for all.
-        seed: Of the order.
+        img_size: Side of the images in pixels. It determines the multiply-adds.
+        num_classes: Number of outputs of the classifiers.
+        count: Maximum number of networks, or None for all.
+        seed: Seed of the order.
 
     Raises:
-        UsageError: All are asked for of a space that is too large.
+        UsageError: `count` is None and the space has too many settings.
     """
     if space.n_configs > _ENUMERATE_UP_TO:
         if count is None:
             raise UsageError(
-                f"only a space of up to {_ENUMERATE_UP_TO:,} settings can be gone through wholly, but {space.name} has "
+                f"a space must have at most {_ENUMERATE_UP_TO:,} settings to list all networks, but {space.name} has "
                 f"{space.n_configs:,}. Give a number of networks, or a space with fewer choices."
             )
-        draws = max(100 * count, _DRAWS_AT_LEAST)
+        draws = max(100 * count, _MIN_DRAWS)
         drawn = draw_networks(space, space.limits, img_size=img_size, num_classes=num_classes, draws=draws, seed=seed)
         return [(arch, space.encode(arch)) for arch, _ in itertools.islice(drawn, count)]
     found: dict[str, tuple[ArchConfig, dict[str, int]]] = {}
@@ -101,5 +102,5 @@ def list_networks(
 
 
 def is_within(limits: Mapping[str, float], cost: NetworkCost) -> bool:
-    """Returns whether a network keeps the limits on params and MACs; others are passed over."""
+    """Returns True if a network is within the limits on parameters and multiply-adds. Other limits are ignored."""
     return all(value <= 0 for value in free_violations(limits, parameters=cost.parameters, macs=cost.macs).values())

@@ -1,6 +1,7 @@
-"""Hard limits on a network: what may be limited, in which unit, and how far a value lies beyond.
+"""Hard limits on networks: the quantities with their units, and the violations of a limit.
 
-A limit's name is that of its quantity, for the objective condition, or `QUANTITY@LABEL` for another condition's label.
+The name of a limit is `QUANTITY` if it applies to the objective condition. For any other condition, the name is
+`QUANTITY@LABEL`, with the label of the condition.
 """
 
 from __future__ import annotations
@@ -26,56 +27,63 @@ __all__ = [
 ]
 
 KEPT_HARDLY, KEPT_SURELY = 0.05, 0.95
-"""Probabilities of keeping a limit below which a network breaks it, and from which it keeps it."""
+"""Probabilities of being within a limit. Below the first, a network violates the limit. From the second on, the network
+is within the limit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limit:
-    """One quantity that a space may limit."""
+    """Quantity that can be limited."""
 
     is_floor: bool = False
-    """Whether the limit is the least value allowed; otherwise it is the greatest."""
+    """True if the limit is a minimum, False if it is a maximum."""
     is_free: bool = False
-    """Whether a formula gives the value; otherwise the network must be timed."""
+    """True if a formula gives the value, False if the network must be timed."""
     means: str
+    """Description with the unit."""
 
     def text(self, name: str, value: float) -> str:
-        """Returns the limit as a user reads it, for instance `images_per_s >= 900`."""
+        """Returns the text of a limit, for example `images_per_s >= 900`."""
         return f"{name} {'>=' if self.is_floor else '<='} {value:g}"
 
 
 LIMITS: dict[str, Limit] = {
-    "params_m": Limit(is_free=True, means="million trainable parameters, at most"),
-    "gmacs": Limit(is_free=True, means="billion multiply-adds at the timing size, at most"),
-    "images_per_s": Limit(is_floor=True, means="measured images per second, at least"),
-    "latency_ms": Limit(means="measured milliseconds per call (95th percentile of undisturbed rounds), at most"),
-    "memory_mib": Limit(means="measured peak memory in MiB, at most"),
+    "params_m": Limit(is_free=True, means="maximum number of trainable parameters, in millions"),
+    "gmacs": Limit(is_free=True, means="maximum number of multiply-adds at the timing image size, in billions"),
+    "images_per_s": Limit(is_floor=True, means="minimum speed, in images per second"),
+    "latency_ms": Limit(means="maximum latency per call (95th percentile of undisturbed rounds), in milliseconds"),
+    "memory_mib": Limit(means="maximum peak memory, in MiB"),
 }
 
 
 def limit_text(name: str, value: float) -> str:
-    """Returns a limit as a user reads it, for instance `latency_ms <= 20 at cpu-b1-224px-fp32`."""
+    """Returns the text of a limit with its condition, for example `latency_ms <= 20 at cpu-b1-224px-fp32`."""
     quantity, _, label = name.partition("@")
     return LIMITS[quantity].text(quantity, value) + (f" at {label}" if label else "")
 
 
 def violation(name: str, limit: float, value: float) -> float:
-    """Returns the logarithm of how far the value lies beyond the limit: at most 0 is within, 0.1 about 10 % beyond."""
-    beyond = math.log(max(value, 1e-12) / limit)
-    return -beyond if LIMITS[name.partition("@")[0]].is_floor else beyond
+    """Returns the logarithm of the factor by which a value violates a limit.
+
+    A result of at most 0 is within the limit. A result of 0.1 is a violation of about 10 %.
+    """
+    excess = math.log(max(value, 1e-12) / limit)
+    return -excess if LIMITS[name.partition("@")[0]].is_floor else excess
 
 
 def free_violations(limits: Mapping[str, float], *, parameters: int, macs: int) -> dict[str, float]:
-    """Returns the violations of those limits that a formula decides."""
+    """Returns the violations of the limits on parameters and multiply-adds, by the name of the limit."""
     values = {"params_m": parameters / 1e6, "gmacs": macs / 1e9}
     return {name: violation(name, limit, values[name]) for name, limit in limits.items() if name in values}
 
 
 def measured_values(measurements: Sequence[Measurement]) -> dict[str, float | None]:
-    """Returns what measurements say of the quantities that may be limited, by the limit's name; the first counts.
+    """Returns the measured values of quantities that can be limited, by the name of the limit.
+
+    The first measurement under each condition counts. A value is None if it cannot be measured on the device.
 
     Args:
-        measurements: The objective condition's first, then the others'.
+        measurements: Measurements under the objective condition, followed by those under other conditions.
     """
     values: dict[str, float | None] = {}
     for measurement in measurements:
@@ -90,7 +98,10 @@ def measured_values(measurements: Sequence[Measurement]) -> dict[str, float | No
 
 
 def measured_violations(limits: Mapping[str, float], measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Returns the violations of those limits that measurements decide; memory that cannot be seen breaks none."""
+    """Returns the violations of the limits on measured quantities, by the name of the limit.
+
+    If memory cannot be measured, it violates no limit.
+    """
     values = measured_values(measurements)
     found = {}
     for name, limit in limits.items():
@@ -101,17 +112,17 @@ def measured_violations(limits: Mapping[str, float], measurements: Sequence[Meas
 
 
 def measured_chances(limits: Mapping[str, float], measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Returns the probability that a network keeps each of those limits that measurements decide.
+    """Returns the probability that a network is within each limit on a measured quantity, by the name of the limit.
 
-    From the value and its error, as a normal distribution of the logarithm: for images/s the interval of the rounds and
-    the calibration, for latency the interval of its 95th percentile. Memory does not vary.
+    The logarithm of the value is normally distributed. The error of images/s includes those of the rounds and of the
+    calibration. The error of latency is that of its 95th percentile. Memory has no error.
     """
     violations, errors = measured_violations(limits, measurements), _errors(measurements)
-    return {name: normal_above_zero(-beyond, errors[name]) for name, beyond in violations.items()}
+    return {name: normal_above_zero(-excess, errors[name]) for name, excess in violations.items()}
 
 
 def _errors(measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Relative standard errors, by the names of `measured_values`."""
+    """Returns the relative standard errors of `measured_values`, by the same names."""
     errors: dict[str, float] = {}
     for measurement in measurements:
         at = f"@{measurement.condition.label()}" if measurement.condition != measurements[0].condition else ""

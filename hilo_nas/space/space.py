@@ -1,4 +1,4 @@
-"""A search space: knobs, limits, anchors, and the only translator between Optuna's flat integers and architectures."""
+"""Search space with knobs, limits and anchors. Converts between flat integers for Optuna and architectures."""
 
 from __future__ import annotations
 
@@ -28,63 +28,63 @@ KNOBS = (
     "window_size",
     "mlp_ratios",
 )
-"""What a space may vary; of head_dim and num_heads exactly one."""
+"""Names of all knobs. A space has exactly one of head_dim and num_heads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """One choice to be made."""
+    """Setting of an architecture with the values that a search can choose from."""
 
     name: str
-    """A name of `KNOBS`."""
+    """One of `KNOBS`."""
     stage: int | None
-    """The stage (0 to 3) that it governs, or None for one value for all stages."""
+    """Index of the stage (0 to 3), or None if all stages share the value."""
     choices: tuple[Any, ...]
-    """Numbers ascend, so that neighbouring integers are neighbouring networks."""
+    """Values to choose from. Numbers are in ascending order, so neighboring indices mean similar networks."""
 
     @property
     def param(self) -> str:
-        """Optuna's name for it, for instance `depths_3` for stage 3, or `alpha` where the stages share it."""
+        """Name of the Optuna parameter, for example `depths_3` for the third stage, or `alpha` for a shared value."""
         return self.name if self.stage is None else f"{self.name}_{self.stage + 1}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """A known architecture that a search tries first, for comparison."""
+    """Hand-made architecture that a search tries first, for comparison."""
 
     name: str
     arch: ArchConfig
     outside: bool = False
-    """Whether the space declares that it cannot spell this network."""
+    """True if the space file declares that the space does not contain this network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """The networks that a search may propose."""
+    """Set of the networks that a search can propose."""
 
     name: str
     knobs: tuple[Knob, ...]
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     anchors: tuple[Anchor, ...] = ()
     defaults: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Sizes and budgets that suit the space where the command line names none (`img_size`, `proxy_images`, ...)."""
+    """Default sizes and budgets for searches of the space (`img_size`, `proxy_images`, ...)."""
     description: str = ""
 
     @cached_property
     def dimensions(self) -> dict[str, int]:
-        """The number of choices of each knob that has more than one, by Optuna's name: its flat integer space."""
+        """Number of choices by parameter name. Knobs with a single choice are omitted."""
         return {knob.param: len(knob.choices) for knob in self.knobs if len(knob.choices) > 1}
 
     @property
     def n_configs(self) -> int:
-        """The number of ways to set the knobs; several may spell the same network."""
+        """Number of settings of the knobs. Several settings may give the same network."""
         return math.prod(self.dimensions.values())
 
     def decode(self, params: Mapping[str, int]) -> ArchConfig:
-        """Returns the architecture that the flat integers spell.
+        """Returns the architecture of the flat integer parameters.
 
         Raises:
-            UsageError: A parameter is missing, unknown, or outside its range.
+            UsageError: A parameter is missing, unknown, or out of range.
         """
         if params.keys() != self.dimensions.keys():
             raise UsageError(
@@ -98,48 +98,53 @@ class SearchSpace:
 
     @staticmethod
     def build_arch(chosen: Mapping[tuple[str, int | None], Any]) -> ArchConfig:
-        """Returns the architecture in which each knob (name, stage) has the value chosen.
+        """Returns the architecture with the given value of each knob.
+
+        Args:
+            chosen: Value of each knob, by its name and stage.
 
         Raises:
-            ArchError: The values break a law of `ArchConfig`.
+            ArchError: The architecture is invalid.
         """
         stages = [stage_values(chosen, i) for i in range(N_STAGES)]
         fields: dict[str, Any] = {name: tuple(stage[name] for stage in stages) for name in PER_STAGE}
         return ArchConfig(patch_size=chosen["patch_size", None], **fields)
 
     def encode(self, arch: ArchConfig) -> dict[str, int]:
-        """Returns flat integers that spell this network (its key, not necessarily its own spelling of dead knobs).
+        """Returns flat integer parameters of this network.
+
+        `decode` gives an architecture with the same key. Knobs without effect may differ.
 
         Raises:
-            UsageError: The space cannot spell it; names the values that it lacks.
+            UsageError: The space does not contain the network. The message lists the missing values.
         """
         params, faults = {}, []
         for knob in self.knobs:
             fitting = [i for i, choice in enumerate(knob.choices) if _fits(knob, choice, arch)]
             if not fitting:
-                wanted = arch.patch_size if knob.name == "patch_size" else _wanted(knob, arch)
-                faults.append(f"{knob.param} has {list(knob.choices)}, but the network needs {wanted}")
+                needed = arch.patch_size if knob.name == "patch_size" else _needed_values(knob, arch)
+                faults.append(f"{knob.param} has {list(knob.choices)}, but the network needs {needed}")
             elif len(knob.choices) > 1:
                 params[knob.param] = fitting[0]
         if not faults and self.decode(params).key() != arch.key():
-            faults.append("its values are all there, but not together")
+            faults.append("it has all values of the network, but not in one setting")
         if faults:
-            raise UsageError("the space cannot spell this network: " + "; ".join(faults))
+            raise UsageError("the space does not contain this network: " + "; ".join(faults))
         return params
 
     def sample(self, random: Random) -> dict[str, int]:
-        """Returns flat integers drawn evenly."""
+        """Returns uniformly drawn flat integer parameters."""
         return {param: random.randrange(n) for param, n in self.dimensions.items()}
 
     def neighbours(self, params: Mapping[str, int]) -> Iterator[dict[str, int]]:
-        """Yields the settings one step away: one knob moved to the next choice up or down."""
+        """Yields the settings in which one knob is moved to its next or previous choice."""
         for param, n in self.dimensions.items():
             for index in (params[param] - 1, params[param] + 1):
                 if 0 <= index < n:
                     yield {**params, param: index}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the space as its YAML would say it; reading that gives an equal space."""
+        """Returns the content of a YAML file that describes an equal space."""
         knobs: dict[str, Any] = {}
         for knob in self.knobs:
             if knob.stage is None:
@@ -155,14 +160,14 @@ class SearchSpace:
         return {name: part for name, part in parts.items() if part}
 
     def hash(self) -> str:
-        """Returns a stable hash of knobs, limits and anchors: equal hashes are the same search."""
+        """Returns a stable hash of knobs, limits and anchors, without description and defaults."""
         content = {name: part for name, part in self.to_dict().items() if name not in ("description", "defaults")}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def find_params(space: SearchSpace, arch: ArchConfig) -> dict[str, int] | None:
-    """Returns the parameters of a network; None where the space cannot spell it."""
+    """Returns the parameters of a network, or None if the space does not contain it."""
     try:
         return space.encode(arch)
     except UsageError:
@@ -170,7 +175,7 @@ def find_params(space: SearchSpace, arch: ArchConfig) -> dict[str, int] | None:
 
 
 def stage_values(chosen: Mapping[tuple[str, int | None], Any], stage: int) -> dict[str, Any]:
-    """Returns one stage's value of each knob of `PER_STAGE`; shared widths double from stage to stage."""
+    """Returns one stage's value of each field in `PER_STAGE`. Shared widths double from stage to stage."""
 
     def value(name: str) -> Any:
         return chosen[name, stage] if (name, stage) in chosen else chosen[name, None]
@@ -191,7 +196,7 @@ def _stages(knob: Knob) -> range:
 
 
 def _fits(knob: Knob, choice: Any, arch: ArchConfig) -> bool:
-    """Whether the choice gives the network what it needs in every stage that feels the knob."""
+    """Returns True if a choice matches the network in each stage in which the knob has an effect."""
     if knob.name == "patch_size":
         return bool(choice == arch.patch_size)
     if knob.name == "embed_dims" and knob.stage is None:
@@ -213,7 +218,7 @@ def _fits_stage(name: str, choice: Any, arch: ArchConfig, i: int) -> bool:
     return bool(choice == getattr(arch, name)[i])
 
 
-def _wanted(knob: Knob, arch: ArchConfig) -> Any:
+def _needed_values(knob: Knob, arch: ArchConfig) -> Any:
     if knob.name == "head_dim":
         values = [arch.embed_dims[i] // arch.num_heads[i] for i in _stages(knob)]
     else:

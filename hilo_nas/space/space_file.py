@@ -1,4 +1,4 @@
-"""Reading search spaces from YAML: every fault of a file at once, each with its line and the way out."""
+"""Reader of search spaces from YAML. It reports all faults of a file at once, each with its line and a fix."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from hilo_nas.space.space import KNOBS, Anchor, Knob, SearchSpace
 __all__ = ["DEFAULTS", "build_space", "find_space", "list_shipped", "load_space"]
 
 DEFAULTS = ("img_size", "batch_size", "proxy_img_size", "proxy_batch_size", "proxy_images", "num_classes", "trials")
-"""What a space may suggest for its searches."""
+"""Settings for which a space can provide a default."""
 
 _OPTIONAL = {"alpha": (0.9,), "mlp_ratios": (4.0,), "patch_size": (4,)}
 _SHARED_ONLY = ("patch_size",)
 _FLOATS = ("alpha", "mlp_ratios")
-_GREATEST = 10**6
-"""What no whole number of a knob exceeds; beyond, sizes are no longer numbers that torch takes."""
-_TWICE = object()
-_DEEPEST = 4
-"""Keys and indices to the deepest value: anchors, a name, embed_dims, 2."""
+_MAX_INTEGER = 10**6
+"""Maximum integer value of a knob. Larger values give sizes that torch does not support."""
+_REPEATED = object()
+"""Marker in a path for a repeated key."""
+_MAX_DEPTH = 4
+"""Maximum length of a path of keys and indices, as in: anchors, a name, embed_dims, 2."""
 
 
 def list_shipped() -> dict[str, Path]:
-    """Returns the spaces that come with the package, by name."""
-    inside = Path(str(resources.files("hilo_nas"))) / "search_spaces"  # in a wheel
-    folder = inside if inside.is_dir() else inside.parent.parent / "search_spaces"  # in a checkout
+    """Returns the paths of the spaces that are shipped with the package, by name."""
+    installed = Path(str(resources.files("hilo_nas"))) / "search_spaces"  # in a wheel
+    folder = installed if installed.is_dir() else installed.parent.parent / "search_spaces"  # in a checkout
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_space(name: str) -> Path:
-    """Returns the file of a shipped space's name, or of a path.
+    """Returns the path of a space, given by the name of a shipped space or by a path.
 
     Raises:
-        NotFoundError: There is no such file or space; lists near names.
+        NotFoundError: There is no such file or space. The message lists similar names.
     """
     shipped = list_shipped()
     if name in shipped:
@@ -55,24 +56,24 @@ def find_space(name: str) -> Path:
     try:
         if path.is_file():
             return path
-    except OSError as error:  # a name that is longer than the file system takes, a folder that may not be entered
+    except OSError as error:  # the name is too long for the file system, or a folder is not accessible
         shown = name if len(name) <= 60 else f"{name[:60]}..."
         raise NotFoundError(
             f"no search space file at {shown}: {error.strerror}. Shipped spaces: {', '.join(shipped)}."
         ) from error
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise NotFoundError(f"no search space file at {name}. Shipped spaces: {', '.join(shipped)}.")
-    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Shipped spaces: {', '.join(shipped)}."
+    similar = difflib.get_close_matches(name, shipped, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(similar)}?" if similar else f"Shipped spaces: {', '.join(shipped)}."
     raise NotFoundError(f"no search space is called {name!r}. {hint}")
 
 
 def load_space(name: str) -> SearchSpace:
-    """Returns the space of a shipped name or of a YAML file.
+    """Returns a space, given by the name of a shipped space or by the path of a YAML file.
 
     Raises:
         NotFoundError: There is no such space.
-        FileFaultsError: The file has faults; holds all of them.
+        FileFaultsError: The file has faults. The error lists all of them.
     """
     path = find_space(name)
     try:
@@ -87,7 +88,7 @@ def load_space(name: str) -> SearchSpace:
         raise FileFaultsError(path, [f"{at}is not YAML: {getattr(error, 'problem', None) or error}"]) from error
     if content is None:
         raise FileFaultsError(
-            path, ["is empty; a space needs embed_dims, depths, attention and more: see `space show`"]
+            path, ["is empty, but a space needs embed_dims, depths, attention and other knobs. See `space show`"]
         )
     if not isinstance(content, dict):
         raise FileFaultsError(path, [f"must be a mapping of knobs, but is a {type(content).__name__}"])
@@ -98,10 +99,16 @@ def load_space(name: str) -> SearchSpace:
 def build_space(
     name: str, content: Mapping[str, Any], *, path: object = None, lines: Mapping[tuple[Any, ...], int] | None = None
 ) -> SearchSpace:
-    """Returns the space that the content of a YAML file describes.
+    """Returns the space from the content of a YAML file.
+
+    Args:
+        name: Name of the space.
+        content: Content of the file.
+        path: Path of the file, for messages.
+        lines: Line number of each value, by its path of keys and indices.
 
     Raises:
-        FileFaultsError: With every fault found.
+        FileFaultsError: The content has faults. The error lists all of them.
     """
     reader = _Reader(lines or {})
     space = reader.read(name, content)
@@ -111,18 +118,18 @@ def build_space(
 
 
 def _lines(node: yaml.Node, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    """Returns the line of every value, by its path of keys and indices; (path, _TWICE) marks a repeated key.
+    """Returns the line number of each value, by its path of keys and indices. (path, _REPEATED) is a repeated key.
 
-    Paths end where no space has anything deeper, so that aliases which hold themselves come to an end too.
+    The length of paths is limited to that of a valid space, so the function also ends for recursive YAML aliases.
     """
     lines = {path: node.start_mark.line + 1}
-    if len(path) == _DEEPEST:
+    if len(path) == _MAX_DEPTH:
         return lines
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             at = (*path, key.value)
             if at in lines:
-                lines[(*at, _TWICE)] = key.start_mark.line + 1
+                lines[(*at, _REPEATED)] = key.start_mark.line + 1
             lines |= {**_lines(value, at), at: key.start_mark.line + 1}
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
@@ -131,7 +138,7 @@ def _lines(node: yaml.Node, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...],
 
 
 class _Reader:
-    """Reads one file's content and gathers its faults."""
+    """Reader of the content of one file. It collects all faults."""
 
     def __init__(self, lines: Mapping[tuple[Any, ...], int]) -> None:
         self.lines = lines
@@ -143,13 +150,13 @@ class _Reader:
 
     def read(self, name: str, content: Mapping[str, Any]) -> SearchSpace:
         for at in self.lines:
-            if at and at[-1] is _TWICE:
+            if at and at[-1] is _REPEATED:
                 self.faults.append((self.lines[at], f"line {self.lines[at]}: {at[-2]} is given twice. Keep one."))
         known = (*KNOBS, "limits", "anchors", "defaults", "description")
         for key in content:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}."
+                similar = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"Did you mean {similar[0]}?" if similar else f"Known entries: {', '.join(known)}."
                 self.fault((str(key),), f"unknown entry {key!r}. {hint}")
         knobs = self._knobs(content)
         limits = self._limits(content.get("limits", {}))
@@ -179,7 +186,7 @@ class _Reader:
         needed = [name for name in KNOBS if name not in ("head_dim", "num_heads")]
         for name in needed:
             if name not in content and name not in _OPTIONAL:
-                self.fault((), f"{name} is missing: say which values the search may choose from")
+                self.fault((), f"{name} is missing: list the values that the search can choose from")
         if ("head_dim" in content) == ("num_heads" in content):
             word = "both are" if "head_dim" in content else "neither is"
             self.fault(("num_heads",), f"exactly one of head_dim and num_heads must be given, but {word}")
@@ -200,7 +207,7 @@ class _Reader:
         if not any(isinstance(item, list) for item in value):
             return [Knob(name, None, self._choices(name, value, (name,)))]
         if name in _SHARED_ONLY:
-            self.fault((name,), f"{name} is one for the whole network: give one list of values, not one per stage")
+            self.fault((name,), f"{name} applies to the whole network: give one list of values, not one per stage")
             return []
         if len(value) != N_STAGES or not all(isinstance(item, list) for item in value):
             self.fault(
@@ -223,13 +230,13 @@ class _Reader:
                 hint = ""
                 if len(at) == 1 and len(values) == N_STAGES:
                     hint = f" For one value per stage write [{', '.join(f'[{item}]' for item in values)}]."
-                self.fault((*at, i), f"{where} names {value!r} twice.{hint}")
+                self.fault((*at, i), f"{where} contains {value!r} twice.{hint}")
             elif choice is not None:
                 choices.append(choice)
         return tuple(choices if name == "attention" else sorted(choices))
 
     def _choice(self, name: str, value: Any, where: str, at: tuple[Any, ...]) -> Any:
-        """Returns one value of a knob in its type, or None after reporting a fault."""
+        """Returns one value of a knob with the type of the knob, or None after reporting a fault."""
         if name == "attention":
             value = "none" if value is None else value
             if not isinstance(value, str) or find_attention(value) is None:
@@ -252,14 +259,14 @@ class _Reader:
         if (isinstance(value, float) and not value.is_integer()) or value < 1:
             self.fault(at, f"{where} must be a whole number of at least 1, but got {value}")
             return None
-        most = MOST_BLOCKS if name == "depths" else _GREATEST
-        if value > most:
-            self.fault(at, f"{where} must be at most {most}, but got {value}")
+        maximum = MOST_BLOCKS if name == "depths" else _MAX_INTEGER
+        if value > maximum:
+            self.fault(at, f"{where} must be at most {maximum}, but got {value}")
             return None
         return int(value)
 
     def _check_heads(self, knobs: list[Knob]) -> None:
-        """Heads must divide every width that they can meet in a stage that may have attention."""
+        """Reports each value of head_dim or num_heads that does not divide a width of a stage with attention."""
         by = {(knob.name, knob.stage): knob.choices for knob in knobs}
         rule = "head_dim" if ("head_dim", None) in by or ("head_dim", 0) in by else "num_heads"
         for i in range(N_STAGES):
@@ -277,7 +284,7 @@ class _Reader:
                     )
 
     def _check_ratios(self, knobs: list[Knob]) -> None:
-        """Every ratio must leave a hidden channel at every width that it can meet."""
+        """Reports each value of mlp_ratios that gives a hidden width below 1 for a width of a stage."""
         by = {(knob.name, knob.stage): knob.choices for knob in knobs}
         for i in range(N_STAGES):
             at = ("mlp_ratios", i) if ("mlp_ratios", i) in by else ("mlp_ratios",)
@@ -294,7 +301,7 @@ class _Reader:
         limits = {}
         for name, limit in self._mapping("limits", value).items():
             if name not in LIMITS:
-                self.fault(("limits", name), f"unknown limit {name!r}; known are {', '.join(LIMITS)}")
+                self.fault(("limits", name), f"unknown limit {name!r}. Known limits: {', '.join(LIMITS)}.")
             elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= sys.float_info.max:
                 self.fault(("limits", name), f"limit {name} must be a number above 0, but got {limit!r}")
             else:
@@ -305,7 +312,7 @@ class _Reader:
         defaults = {}
         for name, number in self._mapping("defaults", value).items():
             if name not in DEFAULTS:
-                self.fault(("defaults", name), f"unknown default {name!r}; known are {', '.join(DEFAULTS)}")
+                self.fault(("defaults", name), f"unknown default {name!r}. Known defaults: {', '.join(DEFAULTS)}.")
             elif isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 self.fault(
                     ("defaults", name), f"default {name} must be a whole number of at least 1, but got {number!r}"
@@ -348,7 +355,7 @@ class _Reader:
 
 
 def _widths(by: Mapping[tuple[str, int | None], tuple[Any, ...]], stage: int) -> tuple[int, ...]:
-    """Returns the widths that a stage may have; shared ones double from stage to stage."""
+    """Returns the possible widths of a stage. Shared widths double from stage to stage."""
     own = by.get(("embed_dims", stage))
     return own or tuple(width * 2**stage for width in by["embed_dims", None])
 

@@ -1,1 +1,1 @@
-"""What is stored of a search: records, their states, the manifest, the front, and their files."""
+"""Storage of a search: trial records and their states, the manifest, the front, and their files."""

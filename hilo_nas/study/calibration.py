@@ -1,7 +1,8 @@
-"""What a study's timings say when it is read: by the calibration in force, the better timing of a network first.
+"""Timings of a study in images/s, computed with the current calibration when the study is read.
 
-A record keeps the rounds as they were timed, and the network's speed over the reference's in them. That ratio times the
-reference's calibrated speed gives images/s: a study whose calibration was replaced reads all its speeds by the new one.
+A record stores the rounds of each timing and the ratio of the network's speed to the reference's speed in these rounds.
+Images/s are that ratio times the calibrated speed of the reference. When the calibration is replaced, all speeds of the
+study follow the new one.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from hilo_nas.study.records import TrialRecord
 __all__ = ["anchored", "calibration_error", "read_timings"]
 
 _BETWEEN_CALIBRATIONS = 0.02
-"""Relative standard error that a calibration has besides that of its rounds.
+"""Relative standard error of a calibration in addition to the error of its rounds.
 
-Between passes the absolute speed of a network varied by 1.4 % on a quiet machine and by 2.8 % on a bursty one (the mean
-of the rounds, two shared CPU cores, `hilo-nas bench ruler`, report in benchmarks/).
+Between passes, the absolute speed of a network varied by 1.4 % on a quiet machine and by 2.8 % on a machine with bursts
+of load (mean of the rounds, two shared CPU cores, `hilo-nas bench ruler`, report in benchmarks/).
 """
 _RESAMPLES = 300
 
@@ -32,11 +33,12 @@ _RESAMPLES = 300
 def calibration_error(calibration: Calibration, *, threads: int | None) -> float:
     """Returns the relative standard error of the reference's calibrated speed.
 
-    That of its rounds, that between timings, and what others took of the cores that it needed.
+    It combines the error of the calibration's rounds, the variation between timings, and the error due to other
+    processes that used the same cores.
 
     Args:
         calibration: The calibration.
-        threads: Those of its condition.
+        threads: Number of threads in the calibration's condition.
     """
     contention = find_contention(calibration.device_state, threads=threads, device=calibration.device)
     others = 0.0 if contention is None else contention.relative_error
@@ -51,7 +53,10 @@ def _error_of_rounds(rounds: Sequence[float]) -> float:
 
 
 def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
-    """Returns a measurement read by a calibration; without rounds it keeps the reference's speed that is stored."""
+    """Returns a measurement with the reference's speed from a calibration.
+
+    A measurement without rounds keeps its stored reference speed.
+    """
     has_rounds = measurement.call_seconds and measurement.reference_seconds
     return dataclasses.replace(
         measurement,
@@ -61,11 +66,14 @@ def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
 
 
 def read_timings(records: Sequence[TrialRecord], manifest: Manifest) -> list[TrialRecord]:
-    """Returns a study's records with their measurements by the calibrations in force, in the order in which they count.
+    """Returns a study's records with calibrated and sorted measurements.
 
-    First those that the manifest stands for (condition, device, protocol), in the order of its conditions. Of several
-    under one condition, first those in the form that was timed last; then the better verdict, judged for the whole
-    cohort; then the more recent.
+    The first measurement under a condition is the one that counts. The sorting criteria, in decreasing priority, are:
+
+    1. Measurements that match the manifest (condition, device, protocol) come first, in the order of its conditions.
+    2. Under one condition, measurements in the most recently timed form come first.
+    3. A measurement from a cohort of better quality comes first. Networks timed in the same rounds form a cohort.
+    4. A more recent measurement comes first.
     """
     verdicts = _cohort_qualities(records)
     return [_read(record, manifest, verdicts) for record in records]
@@ -81,7 +89,7 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
         else measurement
         for measurement, rank in zip(record.measurements, ranks, strict=True)
     ]
-    # In a file the newest come first, but for what a search wrote again in the order read.
+    # A file usually lists the newest first. A search may have written them in the order of reading instead.
     newest_first = sorted(range(len(timed)), key=lambda i: timed[i].measured_at, reverse=True)
     forms: dict[int, str] = {}
     for i in newest_first:
@@ -90,20 +98,23 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
     def key(i: int) -> tuple[int, bool, int]:
         measurement, rank = timed[i], ranks[i]
         if rank == len(manifest.conditions):
-            return rank, False, i  # as they lie in the file
+            return rank, False, i  # the order of the file
         return rank, measurement.form != forms[rank], verdicts.get(measurement.cohort, 0)
 
     return dataclasses.replace(record, measurements=tuple(timed[i] for i in sorted(newest_first, key=key)))
 
 
 def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:
-    """The quality of each cohort that holds a timing of a network with several, judged as it was told when timed."""
-    doubtful = {
+    """Returns the quality of each cohort in which a network with several timings was timed.
+
+    The rule is the same as at the time of the measurement.
+    """
+    needed = {
         measurement.cohort for record in records if len(record.measurements) > 1 for measurement in record.measurements
-    } - {""}  # of timings that name no cohort, each is alone
+    } - {""}  # a timing without a cohort was timed alone
     members: dict[str, list[Measurement]] = {}
     for record in records:
         for measurement in record.measurements:
-            if measurement.cohort in doubtful:
+            if measurement.cohort in needed:
                 members.setdefault(measurement.cohort, []).append(measurement)
     return {cohort: cohort_quality(timed) for cohort, timed in members.items()}

@@ -1,7 +1,7 @@
-"""Comparison of two networks by what was measured: which is faster, which has the better value, and how surely.
+"""Comparison of two measured networks in speed and value, with probabilities.
 
-Speeds are compared by paired rounds where two networks were timed side by side, else by their intervals; values by
-their standard errors, the noise between training seeds included.
+If two networks were timed in the same rounds, their speeds are compared by paired rounds, otherwise by their intervals.
+Values are compared by their standard errors, which include the noise between training seeds.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from hilo_nas.study.states import TrialState
 __all__ = ["BETWEEN_TIMINGS", "SURE", "Point", "counted_scores", "value_error"]
 
 SURE = 0.95
-"""A network is beaten when another is better in both objectives with at least this probability."""
+"""Probability at which a network counts as beaten: another one is better in both objectives."""
 BETWEEN_TIMINGS = 0.02
-"""Relative standard error that a timing has beside its interval, when two networks never shared a round.
+"""Relative standard error of a timing in addition to its interval, for two networks that never shared a round.
 
-Between passes, anchored images/s varied by 1.1 % on a quiet machine and by 2.4 % on a bursty one (two shared CPU cores,
-`hilo-nas bench ruler`, report in benchmarks/).
+Between passes, images/s anchored to the reference varied by 1.1 % on a quiet machine and by 2.4 % on a machine with
+bursts of load (two shared CPU cores, `hilo-nas bench ruler`, report in benchmarks/).
 """
 _probability_faster = functools.lru_cache(maxsize=8192)(probability_faster)
-"""Rounds do not change, and a running search asks for the same pairs again and again."""
+"""Cached because rounds do not change and a running search compares the same pairs repeatedly."""
 _Rounds = tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Point:
-    """A scored network at its speed under one condition: what a comparison needs, read from its record once."""
+    """A scored network with its speed under one condition, as a comparison needs it."""
 
     record: TrialRecord
     timing: Measurement
     """The timing that counts under the condition."""
     value: float
-    """Of the score that counts."""
+    """Value of the score that counts."""
     error_of_images: float
-    """Standard error of the value from the held-out images, which all seeds share."""
+    """Standard error of the value due to the finite number of held-out images. All seeds share these images."""
     seeds: int
-    """Scores that the value is the mean of."""
+    """Number of scores in the mean value."""
 
     @classmethod
     def from_record(cls, record: TrialRecord, condition: str | None) -> Point | None:
-        """Returns the point of a complete trial that trained and was timed; None for any other.
+        """Returns the point of a complete trial, or None if the trial is not complete, did not train or was not timed.
 
         Args:
-            record: The trial's.
-            condition: Label of the condition; None for the timing that counts first, the objective's.
+            record: The record of the trial.
+            condition: Label of the condition. None selects the objective condition.
         """
         if record.state != TrialState.COMPLETE:
             return None
@@ -66,30 +66,34 @@ class Point:
 
     @property
     def number(self) -> int:
-        """The trial's."""
+        """Number of the trial."""
         return self.record.number
 
     @cached_property
     def images_per_s(self) -> float:
-        """Speed under the condition."""
+        """Images/s under the condition."""
         return self.timing.images_per_s
 
     @cached_property
     def interval_error(self) -> float:
-        """Relative standard error of the speed that the timing's own rounds tell."""
+        """Relative standard error of the speed, estimated from the timing's rounds."""
         return self.timing.half_width / Z95 / self.timing.images_per_s
 
     @cached_property
     def speed_error(self) -> float:
-        """Relative standard error of the speed beside one that was timed in other rounds."""
+        """Relative standard error of the speed for a comparison with a network timed in other rounds."""
         return math.hypot(self.interval_error, BETWEEN_TIMINGS)
 
     def value_error(self, noise: float) -> float:
-        """Returns the standard error of the value; see `value_error`."""
+        """Returns the standard error of the value, as the function `value_error` does.
+
+        Args:
+            noise: Standard deviation of a value between training seeds.
+        """
         return math.hypot(self.error_of_images, noise / math.sqrt(self.seeds))
 
     def dominates(self, other: Point) -> bool:
-        """Returns whether this network is at least as fast and as good by its values, and better in one of them."""
+        """Returns True if this network is at least as good in measured speed and value, and better in one of them."""
         return (
             self.images_per_s >= other.images_per_s
             and self.value >= other.value
@@ -97,32 +101,35 @@ class Point:
         )
 
     def probability_beats(self, other: Point, noise: float) -> float:
-        """Returns how probable it is that this network is both faster and better scored than another.
+        """Returns the probability that this network has both a higher speed and a better value than another.
 
-        Speed and value are independent of each other.
+        The errors of speed and value are independent.
 
         Args:
-            other: The other.
-            noise: Standard deviation of a value from one training seed to another.
+            other: The other network.
+            noise: Standard deviation of a value between training seeds.
         """
         return self.probability_better(other, noise) * self.probability_faster(other)
 
     def surely_beats(self, other: Point, noise: float) -> bool:
-        """Returns whether `probability_beats` is at least `SURE`; looks at rounds only where values leave it open."""
+        """Returns True if `probability_beats` is at least `SURE`.
+
+        The function skips the costly comparison of rounds if the values alone rule it out.
+        """
         better = self.probability_better(other, noise)
         return better >= SURE and better * self.probability_faster(other) >= SURE
 
     def probability_better(self, other: Point, noise: float) -> float:
-        """Returns how probable it is that this network has the better value."""
+        """Returns the probability that this network has the better value."""
         return normal_above_zero(
             self.value - other.value, math.hypot(self.value_error(noise), other.value_error(noise))
         )
 
     def probability_faster(self, other: Point) -> float:
-        """Returns how probable it is that this network is the faster one.
+        """Returns the probability that this network is faster than another.
 
-        Where they shared rounds, by these: of several such timings the best counts (`measurement.rounds.quality`), then
-        the most recent. Elsewhere each by the timing that counts for it.
+        If the networks shared rounds, the paired rounds decide. With several such timings, the one with the best
+        `measurement.rounds.quality` counts, then the most recent. Otherwise the intervals of `timing` decide.
         """
         if shared := self._shared_rounds(other):
             best = min(item[0] for item in shared)
@@ -133,7 +140,7 @@ class Point:
 
     @cached_property
     def _comparable(self) -> tuple[Measurement, ...]:
-        """The timings comparable with the one that counts: of its condition, device, protocol and form."""
+        """Timings with the same condition, device, protocol and form as the one that counts."""
         first = self.timing
         return tuple(
             timing
@@ -147,16 +154,20 @@ class Point:
 
     @cached_property
     def cohorts(self) -> frozenset[str]:
-        """Rounds that its timings share with others, by name."""
+        """Names of the cohorts of its timings. Networks timed in the same rounds have the same cohort."""
         return frozenset(timing.cohort for timing in self._comparable if timing.cohort)
 
     @cached_property
     def beside(self) -> frozenset[str]:
-        """Keys of the networks that were timed in its own rounds."""
+        """Keys of the other networks that were timed in the rounds of this one."""
         return frozenset(key for timing in self._comparable for key in timing.beside)
 
     def _shared_rounds(self, other: Point) -> list[tuple[int, str, _Rounds, _Rounds, float]]:
-        """The rounds that two networks shared, with the timing's quality, its time, and the error they do not show."""
+        """Returns the timings in which two networks shared rounds.
+
+        Each item holds the quality, the time of the measurement, the seconds per call of this network and of the other
+        in each round, and the relative error that the rounds do not show.
+        """
         own_key, other_key = self.record.key, other.record.key
         if self.cohorts.isdisjoint(other.cohorts) and other_key not in self.beside and own_key not in other.beside:
             return []
@@ -178,19 +189,19 @@ class Point:
 
 
 def counted_scores(record: TrialRecord, score: ProxyScore) -> list[ProxyScore]:
-    """Returns the scores that a record's `score` is the mean of."""
+    """Returns the scores of all seeds that a record's mean `score` averages."""
     return [own for own in record.scores if own.images_seen == score.images_seen]
 
 
 def value_error(record: TrialRecord, score: ProxyScore, noise: float) -> float:
-    """Returns the standard error of a record's value: that of the held-out images and that of its seeds' mean.
+    """Returns the standard error of a record's value, which combines the errors of held-out images and training seeds.
 
-    All seeds share the images, so only the noise of a seed falls with their number.
+    Averaging over seeds reduces only the seed noise, because all seeds share the images.
 
     Args:
         record: The record.
-        score: The one that counts.
-        noise: Standard deviation of a value from one training seed to another.
+        score: The score that counts.
+        noise: Standard deviation of a value between training seeds.
     """
     counted = counted_scores(record, score)
     return math.hypot(_error_of_images(counted), noise / math.sqrt(len(counted)))

@@ -1,4 +1,4 @@
-"""`trials.csv` and `front.csv`: a study's records as rows, with every value, its spread and its unit."""
+"""The files `trials.csv` and `front.csv`, with one row per trial."""
 
 from __future__ import annotations
 
@@ -56,13 +56,15 @@ COLUMNS = (
     "seconds",
     "reason",
 )
-"""The columns of both files; a cell is empty where its value was not taken.
+"""Columns of both files. A cell without a measured value is empty.
 
-`images_per_s_low` and `_high` are a 95 % interval. `value` is the mean of `seeds` trainings of `images_seen` images;
-`standard_error` is `Front.standard_errors`, and `on_front_probability` is `Front.probabilities`, which the end of a
-search fills in: while it runs, that column is empty. The per-stage knobs are text, four values joined by a hyphen
-(`96-192-384-768`), and so are the numbers in `tied_with` (`Front.ties`). A peer has no knobs, and its `key` is its
-name, `timm:NAME`. Each condition beside the objective has three more columns, `NAME@LABEL`.
+* `images_per_s_low` and `images_per_s_high` bound a 95 % interval.
+* `value` is the mean over `seeds` trainings on `images_seen` images. `standard_error` is from `Front.standard_errors`.
+* `on_front_probability` is from `Front.probabilities`. It is empty until the search ends.
+* Per-stage knobs are text: four values joined by hyphens (`96-192-384-768`). The trial numbers in `tied_with`
+  (`Front.ties`) have the same format.
+* A baseline has no knobs. Its `key` is its name, `timm:NAME`.
+* Each condition other than the objective adds three columns, `NAME@LABEL`.
 """
 _MEASURED = (
     *("images_per_s", "images_per_s_spread", "images_per_s_raw", "latency_ms_p50", "latency_ms_p95", "latency_ms_p99"),
@@ -70,21 +72,21 @@ _MEASURED = (
 )
 _SCORED = ("value", "standard_error", "metric", "loss", "images_seen", "seeds")
 _FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")
-"""Columns of each condition beside the objective."""
+"""Columns of each condition other than the objective."""
 _PAUSE_S = 5.0
-"""Seconds between two writings, at least."""
-_SHARE = 0.05
-"""Share of the time that the writing may take: with many trials, the pauses become longer."""
+"""Minimum number of seconds between two writes."""
+_MAX_TIME_SHARE = 0.05
+"""Maximum share of the run time spent on writing. With many trials, the pauses between writes become longer."""
 
 _Row = dict[str, Any]
 
 
 class CsvFiles:
-    """The CSV files of one study; a record is turned into a row once.
+    """Writer of the CSV files of one study. It caches the row of each record.
 
     Args:
-        folder: The study's.
-        clock: Returns seconds, monotonic.
+        folder: Folder of the study.
+        clock: Function that returns monotonic seconds.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +95,7 @@ class CsvFiles:
         self._due = clock() + _PAUSE_S
 
     def refresh(self, front: Callable[[], Front]) -> None:
-        """Writes the files without P(front), unless they were written a moment ago.
+        """Writes the files without P(front) if the pause since the last write is over.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -102,7 +104,11 @@ class CsvFiles:
             self.write(front(), with_probabilities=False)
 
     def write(self, front: Front, *, with_probabilities: bool = True) -> None:
-        """Writes both files; `with_probabilities` runs the simulation behind P(front) where that was not done yet.
+        """Writes both files.
+
+        Args:
+            front: The front of the study.
+            with_probabilities: True to fill in P(front), which runs a simulation unless the front has cached it.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -114,7 +120,7 @@ class CsvFiles:
         members = [rows[member.number] for member in front.members]
         write_atomically(self._folder / "front.csv", _render(members, header))
         end = self._clock()
-        self._due = end + max(_PAUSE_S, (end - start) / _SHARE)
+        self._due = end + max(_PAUSE_S, (end - start) / _MAX_TIME_SHARE)
 
     def _row(self, record: TrialRecord) -> _Row:
         known = self._rows.get(record.number)
@@ -124,11 +130,11 @@ class CsvFiles:
 
 
 def render_trials(front: Front, *, leave_out_empty: bool = False) -> str:
-    """Returns a row per trial in the order of their numbers, as CSV.
+    """Returns CSV text with one row per trial, sorted by number.
 
     Args:
-        front: The study's.
-        leave_out_empty: Whether columns without any value are left out.
+        front: The front of the study.
+        leave_out_empty: True to omit columns without any value.
     """
     rows = _complete(front, map(_row_of, front.records))
     header = _header(front.records)
@@ -138,14 +144,19 @@ def render_trials(front: Front, *, leave_out_empty: bool = False) -> str:
 
 
 def render_front(front: Front, *, ties: bool = False) -> str:
-    """Returns the rows of the trials on the front, the fastest first, as CSV; with `ties`, then those tied with it."""
+    """Returns CSV text with one row per trial on the front, the fastest first.
+
+    Args:
+        front: The front of the study.
+        ties: True to append the trials that are tied with the front.
+    """
     rows = _complete(front, map(_row_of, front.records))
     numbers = [member.number for member in front.members] + (list(front.ties) if ties else [])
     return _render([rows[number] for number in numbers], _header(front.records))
 
 
 def _complete(front: Front, rows: Iterable[_Row], *, with_probabilities: bool = True) -> dict[int, _Row]:
-    """Adds what a row says of the front, by number."""
+    """Returns the rows by trial number, with the columns that depend on the front."""
     members = {member.number for member in front.members}
     probabilities: Mapping[int, float] = front.probabilities() if with_probabilities else {}
     return {
@@ -161,7 +172,7 @@ def _complete(front: Front, rows: Iterable[_Row], *, with_probabilities: bool = 
 
 
 def _header(records: Iterable[TrialRecord]) -> list[str]:
-    """All columns; further conditions in the order in which they were measured."""
+    """Returns the names of all columns. Conditions other than the objective follow in the order of measurement."""
     labels: dict[str, None] = {}
     for record in records:
         if len(record.measurements) > 1:

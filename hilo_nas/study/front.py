@@ -1,10 +1,10 @@
-"""The front of a study under one condition, and which other networks cannot be told from it.
+"""Pareto front of a study under one condition, and the networks that are not distinguishable from it.
 
-A point front takes every value at its word. But speeds and scores are measured, so a network may miss the front by less
-than both can be told apart: it is then tied with the members that beat it, until more samples decide.
+The point front ignores measurement errors. A network may miss it by less than the errors of speed and value. Such a
+network is tied with the members that beat it. More samples can break the tie.
 
-Networks of others (`TrialRecord.is_peer`) are marked points beside the search: no front here holds one, nor is any
-network beaten or tied by them.
+Baselines (`TrialRecord.is_peer`) are shown for comparison only. They are never on a front, and they neither beat a
+network nor tie with one.
 """
 
 from __future__ import annotations
@@ -26,38 +26,39 @@ from hilo_nas.study.states import TrialState
 __all__ = ["Front", "speed_hypervolume"]
 
 _DRAWS = 1000
-"""A probability of 0.5 is then known to 0.016 (standard error), one of 0.05 to 0.007."""
+"""Number of draws for P(front). The standard error is 0.016 at a probability of 0.5 and 0.007 at 0.05."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Front:
-    """The front of a study's records under one condition, and where its other networks stand.
+    """Pareto front of a study's records under one condition, with ties, probabilities and comparisons.
 
-    Made by `from_records`, or from an earlier front by `updated`. The members are known at once. What takes longer
-    is computed when it is asked for and kept: at 3,000 networks `ties` takes about 0.1 s, `probabilities` about 0.3 s.
-    Nothing depends on the order of the records.
+    Use `from_records` to create a front and `updated` to add a record. Members are computed on creation. Slower results
+    are computed on first access and cached: with 3,000 networks, `ties` takes about 0.1 s and `probabilities` about
+    0.3 s. No result depends on the order of the records.
     """
 
     condition: str | None
-    """Label of the condition whose speed counts; None for the objective's."""
+    """Label of the condition whose speed counts. None selects the objective condition."""
     by_number: Mapping[int, TrialRecord]
-    """Every record of the study."""
+    """All records of the study by trial number."""
     members: tuple[TrialRecord, ...]
-    """Complete trials of the search that no other beats in both speed and value, the fastest first.
+    """Complete trials of the search that no other trial dominates in speed and value, the fastest first.
 
-    A network that did not train (`TrialRecord.has_trained`) is no evidence of anything: it stands on no front, is tied
-    with none and beats none, however fast it is."""
+    A network that did not train (`TrialRecord.has_trained`) is excluded. It is never on the front, ties with no network
+    and beats none, regardless of its speed."""
     _points: Mapping[int, Point]
-    """Of the trials that are complete, trained and timed under the condition, peers included."""
+    """Points by trial number, for trials that are complete, trained and timed under the condition. Includes
+    baselines."""
     _simulated: dict[tuple[int, int], Mapping[int, float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_records(cls, records: Iterable[TrialRecord], condition: str | None = None) -> Front:
-        """Returns the front of some records.
+        """Returns the front of the given records.
 
         Args:
-            records: The study's, as `StoredStudy.records` reads them, in any order.
-            condition: Label of the condition whose speed counts; the objective's if left out.
+            records: Records of a study, as `StoredStudy.records` returns them, in any order.
+            condition: Label of the condition whose speed counts. Defaults to the objective condition.
         """
         by_number = {record.number: record for record in sorted(records, key=lambda record: record.number)}
         found = {number: Point.from_record(record, condition) for number, record in by_number.items()}
@@ -65,10 +66,10 @@ class Front:
         return cls(condition=condition, by_number=by_number, members=_members_of(points), _points=points)
 
     def updated(self, record: TrialRecord) -> Front:
-        """Returns the front with a record that is new or has changed.
+        """Returns the front with a new or changed record.
 
-        A new network is compared with the members alone; where one that was a point has changed, the members are found
-        anew.
+        A new network is compared only with the members. If the record of a network that already has a point changes,
+        all members are recomputed.
         """
         point, number = Point.from_record(record, self.condition), record.number
         by_number = {**self.by_number, number: record}
@@ -95,29 +96,29 @@ class Front:
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
-        """Every record of the study, in the order of their numbers."""
+        """All records of the study, sorted by number."""
         return tuple(self.by_number.values())
 
     @cached_property
     def candidates(self) -> tuple[TrialRecord, ...]:
-        """Trials that the front is made of: complete, of the search, trained and timed; the fastest first."""
+        """Trials that can be on the front: complete, trained, timed and not a baseline. The fastest comes first."""
         return tuple(point.record for point in self._candidates)
 
     @cached_property
     def peers(self) -> tuple[TrialRecord, ...]:
-        """Complete trials of networks of others."""
+        """Complete trials of baselines."""
         return tuple(r for r in self.by_number.values() if r.is_peer and r.state == TrialState.COMPLETE)
 
     @cached_property
     def untrained(self) -> tuple[TrialRecord, ...]:
-        """Complete trials whose score cannot be told from guessing, peers included."""
+        """Complete trials with a score that is not distinguishable from guessing, including baselines."""
         return tuple(
             r for r in self.by_number.values() if r.state == TrialState.COMPLETE and r.score and not r.has_trained
         )
 
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
-        """How the front stands to each anchor and each peer, in the order of their trials."""
+        """Comparison of the front with each anchor and each baseline, in the order of their trials."""
         references = find_references(self.by_number.values())
         return tuple(
             stand(name, record, self._points.get(record.number), self._front, self.seed_noise)
@@ -126,31 +127,34 @@ class Front:
 
     @cached_property
     def ties(self) -> Mapping[int, tuple[int, ...]]:
-        """The trials that miss the point front but are not surely beaten, the fastest first.
+        """Trials that miss the point front but are not beaten with a probability of at least `SURE`.
 
-        By number, the front's members that beat such a trial by their values alone: it is tied with those.
+        Maps the number of each such trial, the fastest first, to the numbers of the members that dominate it by their
+        measured values. The trial is tied with these members.
         """
         rivals = self._front
         on_front = {rival.number for rival in rivals}
         others = [point for point in self._candidates if point.number not in on_front]
         if not others:
             return {}
-        from hilo_nas.study.simulation import find_rivals  # imports numpy, which the members do not need
+        from hilo_nas.study.simulation import find_rivals  # imports numpy, which `members` does not need
 
         tied = {}
-        for other, (is_beaten, doubtful) in zip(
+        for other, (is_beaten, uncertain) in zip(
             others, find_rivals(rivals, others, noise=self.seed_noise), strict=True
         ):
-            if not (is_beaten or any(rival.surely_beats(other, self.seed_noise) for rival in doubtful)):
+            if not (is_beaten or any(rival.surely_beats(other, self.seed_noise) for rival in uncertain)):
                 tied[other.number] = tuple(rival.number for rival in rivals if rival.dominates(other))
         return tied
 
     def near(self, *, at_most: int) -> list[TrialRecord]:
-        """Returns the front and those tied with it, the fastest first: the networks whose order is worth more samples.
+        """Returns the members and the trials tied with them, the fastest first.
+
+        More samples are most useful for these networks.
 
         Args:
-            at_most: How many to return, the front included, which is never cut; the ties that are hardest to tell from
-                it come first. Those left out are tied all the same: `ties` names every one.
+            at_most: Maximum number of trials. All members are returned even if there are more. The ties that are
+                hardest to distinguish from the front are preferred. `ties` lists all of them.
         """
         rivals, tied = self._front, [self._points[number] for number in self.ties]
         tied.sort(key=lambda own: max(rival.probability_beats(own, self.seed_noise) for rival in rivals))
@@ -159,10 +163,10 @@ class Front:
 
     @cached_property
     def seed_noise(self) -> float:
-        """Standard deviation of a value from one training seed to another; 0.0 where no network has two seeds.
+        """Standard deviation of a value between training seeds, or 0.0 if no network has two seeds.
 
-        Pooled over all complete networks with several seeds, each about its own mean. The seed that brought a network
-        onto the front is among its own, and was a lucky one more often than not: the estimate errs on the wide side.
+        The variance is pooled over all complete networks with several seeds, each around its own mean. The estimate is
+        biased upwards because it includes the seed that put a network on the front, which is often a lucky one.
         """
         squares, freedom = 0.0, 0
         for point in sorted(self._candidates, key=lambda point: point.number):
@@ -176,14 +180,13 @@ class Front:
 
     @cached_property
     def standard_errors(self) -> Mapping[int, float]:
-        """By number the standard error of each complete trial's value, the noise between seeds included.
+        """Standard error of each complete trial's value by trial number, including the noise between seeds.
 
-        The errors hold for few held-out images (`ProxyScore.interval_error`).
+        The errors are also valid for few held-out images (`ProxyScore.interval_error`).
 
-        That noise is the pooled one (`seed_noise`) for all, for networks with several seeds too: two or three values of
-        a network's own tell its spread within a factor of two or worse, and those that agree by chance would make it
-        look certain. Where one network alone has several seeds, the pooled noise is its own. Until there are some, the
-        errors are those of the held-out images alone.
+        All networks use the pooled `seed_noise`, also those with several seeds. Two or three values estimate the spread
+        of one network only within a factor of two or worse, and values that agree by chance would make it look certain.
+        If no network has several seeds, the errors include only the held-out images.
         """
         return {
             number: value_error(record, score, self.seed_noise)
@@ -193,31 +196,36 @@ class Front:
 
     @cached_property
     def half_widths(self) -> Mapping[int, float]:
-        """By number half of the 95 % interval of each complete trial's value, from `standard_errors`."""
+        """Half-width of the 95 % interval of each complete trial's value by trial number, from `standard_errors`."""
         return {number: Z95 * error for number, error in self.standard_errors.items()}
 
     def probability_beats(self, own: int, other: int) -> float:
-        """Returns how probable it is that a trial is both faster and better scored than another, both by number.
+        """Returns the probability that trial `own` has both a higher speed and a better value than trial `other`.
 
         Raises:
-            KeyError: One of them is not complete, did not train, or was not timed under the condition.
+            KeyError: A trial is not complete, did not train, or was not timed under the condition.
         """
         return self._points[own].probability_beats(self._points[other], self.seed_noise)
 
     def probability_faster(self, own: int, other: int) -> float:
-        """Returns how probable it is that a trial is faster than another, both by number; see `probability_beats`."""
+        """Returns the probability that trial `own` is faster than trial `other`.
+
+        Raises:
+            KeyError: A trial is not complete, did not train, or was not timed under the condition.
+        """
         return self._points[own].probability_faster(self._points[other])
 
     def probabilities(self, *, draws: int = _DRAWS, seed: int = 0) -> Mapping[int, float]:
-        """Returns P(front): by number how probable it is that no other complete trial is both faster and better scored.
+        """Returns P(front) by trial number: the probability that no other trial has both a higher speed and value.
 
-        Speeds and values of all are drawn together, again and again, each around its value by its own error, and fronts
-        are counted: a network of the point front with a near rival may have less than 0.5, and one that misses it a
-        good chance. Networks that were timed in the same rounds share what differs from one timing to the next. Kept.
+        Each draw samples the speed and value of every network from normal distributions around its measured values.
+        P(front) is the share of draws in which the network is on the front. A member of the point front with a close
+        rival may have less than 0.5, and a network that narrowly misses the front may have a high probability. Networks
+        that were timed in the same rounds share the variation between timings. The result is cached.
 
         Args:
-            draws: How many; a probability p comes out with a standard error of sqrt(p * (1 - p) / draws).
-            seed: Of the draws; the same records give the same probabilities, in any order.
+            draws: Number of draws. The standard error of a probability p is sqrt(p * (1 - p) / draws).
+            seed: Seed of the draws. The same records in any order give the same probabilities.
         """
         if (draws, seed) not in self._simulated:
             from hilo_nas.study.simulation import simulate_fronts
@@ -228,10 +236,10 @@ class Front:
         return self._simulated[draws, seed]
 
     def hypervolume(self, ref_point: tuple[float, float]) -> float:
-        """Returns the hypervolume of the members; see `speed_hypervolume`.
+        """Returns the hypervolume of the members, as defined by `speed_hypervolume`.
 
         Args:
-            ref_point: Images/s above 0, and value.
+            ref_point: Images/s, above 0, and value.
         """
         return speed_hypervolume(((point.images_per_s, point.value) for point in self._front), ref_point)
 
@@ -245,14 +253,15 @@ class Front:
 
 
 def speed_hypervolume(points: Iterable[tuple[float, float]], ref_point: tuple[float, float]) -> float:
-    """Returns the area that networks dominate above a reference point, over log images/s and value.
+    """Returns the area dominated by the networks above a reference point, in log images/s and value.
 
-    A speed counts by its logarithm: 10 % more images/s are worth the same at every speed. The ratio of two such areas
-    above one reference point does not depend on the units of either objective.
+    The logarithm gives a gain of 10 % in images/s the same weight at every speed. The ratio of two areas above the same
+    reference point does not depend on the units of the objectives.
 
     Args:
-        points: Images/s above 0 and value of each network; those that are not above `ref_point` in both add nothing.
-        ref_point: Images/s above 0, and value: of each, what no network of interest falls below.
+        points: Images/s, above 0, and value of each network. A point that is not above `ref_point` in both objectives
+            adds nothing.
+        ref_point: Images/s, above 0, and value. Choose lower bounds for all networks of interest.
     """
     return hypervolume([(math.log(speed), value) for speed, value in points], (math.log(ref_point[0]), ref_point[1]))
 

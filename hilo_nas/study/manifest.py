@@ -1,4 +1,7 @@
-"""A study's manifest: all that must stay the same for its trials to be comparable, and no path of this machine."""
+"""The manifest of a study.
+
+It holds everything that must stay the same to keep the trials comparable. It holds no local paths.
+"""
 
 from __future__ import annotations
 
@@ -35,40 +38,41 @@ from hilo_nas.text.one_line import one_lined
 __all__ = ["DataIdentity", "Manifest"]
 
 _SCHEMA_VERSION = 2
-_WAY = "Restore it from a copy, or use another --study."
+_WAY_OUT = "Restore it from a copy, or use another --study."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataIdentity:
-    """Which images a study's proxies are trained on: a name for people, a hash for comparison, no path."""
+    """Identity of a study's data set: a name for people, a hash for comparison, and no path."""
 
     name: str
     hash: str
-    """Of the content of the images trained on and scored on, free of any image size, folder or machine."""
+    """Hash of the content of all training and validation images. It does not depend on image size, folder or
+    machine."""
     num_classes: Size
     n_images: Count
-    """Images of the training source."""
+    """Number of images in the training source."""
     source_hash: str | None = None
-    """SHA-256 of the file whose function gave the training images, to tell whether it was edited; None without one.
-    The images' own hash decides whether a study may go on."""
+    """SHA-256 of the file with the user function that provides the training images, or None without such a function.
+    It shows that the file was edited. `hash` decides whether a study can be resumed."""
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of reading the images that differ from the defaults; see `hilo_nas.data.reading.ReadOptions`."""
+    """Read options that differ from the defaults of `hilo_nas.data.reading.ReadOptions`."""
     val_name: str | None = None
-    """Name of the images of `data.val_source`; None where images of the training source are held out."""
+    """Name of the image set `data.val_source`. None if images of the training source are held out instead."""
     n_scored: Count | None = None
-    """Images that networks are scored on; None in studies of earlier versions."""
+    """Number of images used for scoring. None in studies of earlier versions."""
     chance: Share | None = None
-    """Share of the largest class among those images: the top-1 of always guessing it. None in studies of earlier
-    versions."""
+    """Share of the largest class among the images used for scoring, which is the top-1 of always guessing this class.
+    None in studies of earlier versions."""
 
     pixels: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """How pixels were made where that changed some: `background` under transparent images, and the `value_range` that
-    was scaled to 8 bits. A deployed network needs the same."""
+    """Pixel conversions that changed some images: the `background` behind transparent images, and the `value_range`
+    that was scaled to 8 bits. A deployed network needs the same conversions."""
     unlike_timm: list[str] = dataclasses.field(default_factory=list)
-    """Why timm's reader would read the training source otherwise, one phrase each."""
+    """Reasons why timm's reader would read the training source differently, one phrase each."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain data, without those that a study of an earlier version lacks."""
+        """Returns the fields as plain data. Empty fields that earlier versions did not have are omitted."""
         later = {field.name for field in dataclasses.fields(self)} - {*_FIRST_FIELDS}
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in later or value not in (None, {}, [])}
@@ -80,83 +84,87 @@ _FIRST_FIELDS = ("name", "hash", "num_classes", "n_images", "source_hash")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a study is."""
+    """Definition of a study."""
 
     name: str
     space: SearchSpace
     conditions: tuple[Condition, ...]
-    """The first is the objective; the others are recorded."""
+    """The first condition is the objective. The others are only recorded."""
     calibrations: dict[str, Calibration]
-    """The reference's speed under each condition, by the condition's label. Its device is the condition's target."""
+    """Speed of the reference under each condition, by the condition's label. The device of a calibration is the target
+    device of the condition."""
     data: DataIdentity
     plan: ProxyPlan
     sampler: str
     seed: Count
     trials: Count
-    """Networks to be measured in all (`counts`); a later call may change it."""
+    """Total number of networks to measure, as `counts` counts them. A resumed search may change it."""
     versions: dict[str, str]
-    """Of the tool and its libraries when the study was made."""
+    """Versions of hilo-nas and its libraries when the study was created."""
     created_at: str
     limits: dict[str, Finite] = dataclasses.field(default_factory=dict)
-    """Limits that the command line set beside the space's own; see `hilo_nas.space.limits` for their names."""
+    """Limits from the search settings, in addition to the limits of the space. `hilo_nas.space.limits` defines their
+    names."""
     speeds: str | None = None
-    """Name of the study whose timings were copied, where another machine timed the networks: nothing is timed here."""
+    """Name of the study that provided the timings, if another machine timed the networks. Such a study times
+    nothing itself."""
     eta: Positive | None = 3.0
-    """One of how many networks goes on at each rung of the plan; None where all are fully trained."""
+    """Reduction factor of successive halving. None if all networks are trained with the full budget."""
     peers: tuple[str, ...] = ()
-    """Networks of others that are timed and trained beside the space's, as `timm:NAME`; a later call may add some."""
+    """Baselines that are timed and trained for comparison, as `timm:NAME`. A resumed search may add some."""
     training_device: DeviceIdentity | None = None
-    """Device that trained first; scores of others are comparable. None in studies of schema 1."""
+    """The first training device. Scores from other devices are comparable. None in studies of schema 1."""
     prepared: str | None = None
-    """Hash of the facts that the proxy prepared before the first trial; None where it prepared none."""
+    """Hash of the data that the proxy prepared before the first trial. None if it prepared nothing."""
     copied: Count = 0
-    """Number of records when the last ones had been copied from other studies; fewer means that a copy was cut off."""
+    """Number of records after the last copy from other studies. If there are fewer records, the copy was
+    interrupted."""
     schema_version: Count = _SCHEMA_VERSION
 
     @property
     def objective(self) -> Condition:
-        """The condition whose speed is maximised."""
+        """Condition under which the search maximizes speed."""
         return self.conditions[0]
 
     @property
     def device(self) -> DeviceIdentity:
-        """The target of the objective."""
+        """Target device of the objective condition."""
         return self.calibrations[self.objective.label()].device
 
     @cached_property
     def anchor_names(self) -> dict[str, str]:
-        """Names of the space's anchors by their keys; kept, because a search asks for every record."""
+        """Names of the space's anchors by architecture key. Cached because a search needs it for every record."""
         return {anchor.arch.key(): anchor.name for anchor in self.space.anchors}
 
     @property
     def limits_in_force(self) -> dict[str, float]:
-        """The space's limits and the command line's, which come first."""
+        """Limits of the space and of the search settings. The latter override the former."""
         return {**self.space.limits, **self.limits}
 
     @property
     def plan_hash(self) -> str:
-        """The name of the study's training; see `ProxyPlan.hash`."""
+        """Hash of the plan and the data set, from `ProxyPlan.hash`. Scores with equal hashes are comparable."""
         return self.plan.hash(self.data.hash)
 
     def plan_hash_of(self, subject: Subject) -> str:
-        """Returns the name of the study's training of a network; see `ProxyPlan.baseline_hash`."""
+        """Returns the plan hash for scores of a network. Baselines other than LITv2 use `ProxyPlan.baseline_hash`."""
         return self.plan_hash if subject.is_litv2 else self.plan.baseline_hash(self.data.hash)
 
     @property
     def chance(self) -> float:
-        """What a network scores that guesses evenly; 0 where the metric knows no guessing."""
+        """Score of uniform guessing, or 0 if the metric does not define it."""
         return metric_named(self.plan.score_metric).chance(self.data.num_classes, None) or 0.0
 
     @property
     def guessing_score(self) -> float | None:
-        """The score of always guessing the largest class; None where the metric knows no guessing."""
+        """Score of always guessing the largest class, or None if the metric does not define it."""
         return metric_named(self.plan.score_metric).chance(self.data.num_classes, self.data.chance)
 
     def interpret_scores(self, record: TrialRecord) -> TrialRecord:
-        """Returns a stored record with its scores as this version reads them.
+        """Returns a stored record with its scores as this version interprets them.
 
-        Scores that do not say what guessing would score are told it. A baseline whose
-        scores were taken by an earlier recipe counts as cut off, so that the next search trains it again.
+        Scores without a `chance` field get `guessing_score`. A baseline with scores from an earlier recipe becomes
+        interrupted, so the next search trains it again.
         """
         chance = self.guessing_score
         if chance is None:
@@ -164,7 +172,7 @@ class Manifest:
         if record.is_peer:
             named, proxy = self.plan_hash_of(record.subject), self.plan.declaration
             if named != self.plan_hash and self.plan_hash in {score.plan_hash for score in record.scores}:
-                reason = f"its score was taken by recipe {proxy.version}, now {proxy.baseline_version}"
+                reason = f"its score is from recipe {proxy.version}, but the current recipe is {proxy.baseline_version}"
                 scores = tuple(score for score in record.scores if score.plan_hash == named)
                 record = interrupt(record, reason, scores=scores)
         if all(score.chance is not None for score in record.scores):
@@ -173,16 +181,20 @@ class Manifest:
         return dataclasses.replace(record, scores=scores)
 
     def counts(self, record: TrialRecord) -> bool:
-        """Returns whether a record counts towards `trials`: scored or infeasible; in a study without a proxy, timed."""
+        """Returns True if a record counts towards `trials`.
+
+        Scored and infeasible networks count. In a study without a proxy, timed networks count too. Baselines never
+        count.
+        """
         is_timed = record.state == TrialState.TIMED and not record.is_peer
         return record.is_measured or (is_timed and not self.plan.declaration.gives_scores)
 
     def is_reference(self, record: TrialRecord) -> bool:
-        """Returns whether a record is of a network that the search compares with: an anchor or a peer."""
+        """Returns True if the network of a record is an anchor or a baseline."""
         return record.is_peer or record.key in self.anchor_names
 
     def is_comparable(self, measurement: Measurement) -> bool:
-        """Returns whether a measurement was taken under a condition of the study, on its device, by its protocol."""
+        """Returns True if a measurement has a condition of the study and the device and protocol of its calibration."""
         calibration = self.calibrations.get(measurement.condition.label())
         return (
             calibration is not None
@@ -191,14 +203,14 @@ class Manifest:
         )
 
     def rank_of(self, measurement: Measurement) -> int:
-        """Returns a sorting key: the conditions in their order, and last what is not comparable."""
+        """Returns a sorting key: the position of the measurement's condition, or their number if not comparable."""
         if not self.is_comparable(measurement):
             return len(self.conditions)
         labels = [condition.label() for condition in self.conditions]
         return labels.index(measurement.condition.label())
 
     def to_yaml(self) -> str:
-        """Returns the manifest as it is stored."""
+        """Returns the text of `manifest.yaml`."""
         fields = {
             "schema_version": self.schema_version,
             "name": self.name,
@@ -226,49 +238,53 @@ class Manifest:
 
     @classmethod
     def from_yaml(cls, text: str) -> Manifest:
-        """Builds the manifest that `to_yaml` wrote.
+        """Returns the manifest from the text of `to_yaml`, also from earlier versions.
 
         Raises:
-            RecordError: It is not a manifest, was changed by hand, or a newer version wrote it.
+            RecordError: The text is not a manifest, was edited, or comes from a newer version.
         """
         try:
             fields = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY}") from error
+            raise RecordError(f"it is not YAML ({' '.join(str(error).split())}). {_WAY_OUT}") from error
         if not isinstance(fields, dict) or not isinstance(fields.get("schema_version"), int):
-            raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY}")
+            raise RecordError(f"schema_version is missing: this is not a study's manifest. {_WAY_OUT}")
         if fields["schema_version"] > _SCHEMA_VERSION:
             raise RecordError(
                 f"schema_version must be at most {_SCHEMA_VERSION}, but got {fields['schema_version']}: a newer "
-                "hilo-nas made this study. Upgrade hilo-nas to use it."
+                "hilo-nas created this study. Upgrade hilo-nas to use it."
             )
-        # Space and plan are named by hashes of what they say, and hold no text of others but what a check has passed.
+        # Space and plan must stay as they are, because their hashes are compared below. Their text has been validated.
         fields = {name: item if name in ("space", "plan") else one_lined(item) for name, item in fields.items()}
         if fields["schema_version"] < _SCHEMA_VERSION:
             fields = upgraded_manifest(fields)
         try:
             manifest, stored = _build(cls, fields)
         except RecordError as error:
-            raise RecordError(f"{error}\n{_WAY}") from error
+            raise RecordError(f"{error}\n{_WAY_OUT}") from error
         for part, found in {"space": manifest.space.hash(), "plan": manifest.plan_hash}.items():
             if stored[part] != found:
                 raise RecordError(
-                    f"the {part} was changed after the study was made (its hash is {found}, the manifest says "
-                    f"{stored[part]}). Undo the change, or make a new study."
+                    f"the {part} was changed after the study was created: its hash is {found}, but the manifest says "
+                    f"{stored[part]}. Undo the change, or create a new study."
                 )
         return manifest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Timing:
-    """A condition with the reference's speed under it, as a manifest stores them."""
+    """A condition with its calibration, as stored in a manifest."""
 
     condition: Condition
     calibration: Calibration
 
 
 def _build(cls: type[Manifest], fields: Mapping[str, Any]) -> tuple[Manifest, dict[str, Any]]:
-    """Returns the manifest of some fields, with the hashes that they say; RecordError names all that are wrong."""
+    """Returns the manifest of some fields and the stored hashes of its space and plan.
+
+    Raises:
+        RecordError: Some fields are invalid. The message lists all of them.
+    """
     values = dict(fields)
     faults: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Pareto fronts of plain points; every objective is maximised."""
+"""Pareto fronts of points. All objectives are maximized."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Point = Sequence[float]
 
 
 def dominates(a: Point, b: Point) -> bool:
-    """Returns whether `a` is at least as good as `b` everywhere and better somewhere."""
+    """Returns True if `a` is at least as good as `b` in all objectives and better in one of them."""
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
 def is_non_dominated(points: Sequence[Point]) -> list[bool]:
-    """Returns for each point whether no other dominates it; equal points stand together.
+    """Returns for each point True if no other point dominates it. Equal points get the same result.
 
-    A point with a NaN is never on the front and dominates none. Two objectives take O(n log n): 3,000 points about
-    10 ms. More objectives compare each point with the whole front.
+    A point with a NaN is never on the front and dominates no point. With two objectives, the cost is O(n log n), about
+    10 ms for 3,000 points. With more objectives, each point is compared with the whole front.
     """
     keep = [False] * len(points)
     front: list[Point] = []
-    for i in _falling(points):
+    for i in _descending(points):
         own = points[i]
         keep[i] = not any(dominates(rival, own) for rival in (front[-1:] if len(own) == 2 else front))
         if keep[i]:
@@ -40,30 +40,30 @@ def is_non_dominated(points: Sequence[Point]) -> list[bool]:
     return keep
 
 
-def _falling(points: Sequence[Point]) -> list[int]:
-    """Positions of the points without a NaN in falling order, in which no point is beaten by a later one.
+def _descending(points: Sequence[Point]) -> list[int]:
+    """Returns the indices of the points without a NaN in descending order. No point is dominated by a later one.
 
-    Of two objectives, the second rises along a front that is gathered in this order: who is not beaten by its last
-    point is beaten by none.
+    With two objectives, the second objective increases along a front that is collected in this order. A point that its
+    last member does not dominate is dominated by no member.
     """
     whole = [i for i, point in enumerate(points) if all(value == value for value in point)]
     return sorted(whole, key=lambda i: tuple(points[i]), reverse=True)
 
 
 def non_dominated_ranks(points: Sequence[Point]) -> list[int]:
-    """Returns for each point which front it is on: 0 is the front, 1 the front of what is left without that, and so on.
+    """Returns the rank of each point in non-dominated sorting. Rank 0 is the front, rank 1 the front of the rest, etc.
 
-    Equal points share a rank. Points with a NaN share the last. A point looks for its front by halving (ENS-BS, Zhang
-    et al. 2015), so 300 random points take a fraction of the comparisons that peeling front by front would. With two
-    objectives a front is asked once, so that n points take O(n log n).
+    Equal points have the same rank. Points with a NaN have the last rank. The algorithm finds the front of each point
+    by binary search (ENS-BS, Zhang et al. 2015), which needs far fewer comparisons than removing one front at a time.
+    With two objectives, each step compares with only one point of a front, so the cost is O(n log n).
     """
     fronts: list[list[Point]] = []
     ranks: dict[int, int] = {}
-    # What a front beats, all fronts before it beat too.
-    for i in _falling(points):
+    # A point that some front dominates is also dominated by all fronts before it.
+    for i in _descending(points):
         own = points[i]
-        asked = slice(-1, None) if len(own) == 2 else slice(None)
-        rank = bisect_left(fronts, True, key=lambda front: not any(dominates(rival, own) for rival in front[asked]))
+        compared = slice(-1, None) if len(own) == 2 else slice(None)
+        rank = bisect_left(fronts, True, key=lambda front: not any(dominates(rival, own) for rival in front[compared]))
         if rank == len(fronts):
             fronts.append([])
         fronts[rank].append(own)
@@ -72,23 +72,22 @@ def non_dominated_ranks(points: Sequence[Point]) -> list[int]:
 
 
 def epsilon_net_order(points: Sequence[Point]) -> list[int]:
-    """Returns the positions of a front's points so that any first few of them cover the front as evenly as they can.
+    """Returns the indices of a front's points in an order in which every prefix covers the front evenly.
 
-    The first is the best in the last objective; each next is the point farthest from those before it, every objective
-    scaled to the range of `points`. Of two objectives, the second point is then always the front's other end: along a
-    front nothing is farther from an end in either objective. A beginning in the middle would spend the first place on a
-    compromise. Ties go to the better last objective, then to the earlier position, so copies of a point come last.
+    The first point is the best in the last objective. Each next point is the farthest from all points before it, with
+    each objective scaled to the range of `points`. With two objectives, the second point is the other end of the front.
+    Ties are broken by the last objective, then by the lower index, so copies of a point come last.
 
-    The order is MO-ASHA's (Schmucker et al. 2021, arXiv 2106.12639), after Clarkson's farthest-point net; the authors'
-    code (syne-tune) begins with the best in the first objective and does not scale.
+    The order is from MO-ASHA (Schmucker et al. 2021, arXiv 2106.12639), based on Clarkson's farthest-point net. The
+    authors' code (syne-tune) starts with the best point in the first objective and does not scale.
     """
     return _farthest_first(_scaled(points), range(len(points)))
 
 
 def promotion_order(points: Sequence[Point]) -> list[int]:
-    """Returns all positions, those first that are most worth carrying on: by rank, within a rank as an epsilon-net.
+    """Returns the indices of all points in the order of promotion: by rank, then in the order of an epsilon-net.
 
-    Objectives are scaled to the range of all the points, not of each front: two near points on a front stay near.
+    Objectives are scaled to the range of all points, not of each front, so two close points on a front remain close.
     """
     ranks, scaled = non_dominated_ranks(points), _scaled(points)
     order: list[int] = []
@@ -104,13 +103,13 @@ def _farthest_first(scaled: Sequence[Point], members: Sequence[int]) -> list[int
         own = max(gaps, key=lambda i: (gaps[i], scaled[i][-1]))
         order.append(own)
         del gaps[own]
-        # Rounding keeps ties from hanging on the last bit.
+        # Without rounding, floating-point errors would decide ties.
         gaps = {i: min(gap, round(math.dist(scaled[i], scaled[own]), 12)) for i, gap in gaps.items()}
     return order
 
 
 def _scaled(points: Sequence[Point]) -> list[Point]:
-    """Returns the points on a scale of 0 to 1 in each objective; infinite values lie at its ends, a NaN at 0."""
+    """Returns the points with each objective scaled to 0 to 1. Infinite values become 0 or 1, and a NaN becomes 0."""
     columns = []
     for column in zip(*points, strict=True):
         finite = [value for value in column if math.isfinite(value)] or [0.0]
@@ -120,11 +119,11 @@ def _scaled(points: Sequence[Point]) -> list[Point]:
 
 
 def hypervolume(points: Sequence[Point], ref_point: Point) -> float:
-    """Returns the area that two-objective points dominate above `ref_point`.
+    """Returns the area that points with two objectives dominate above `ref_point`.
 
     Args:
-        points: n x 2, both maximised. Points that are not above `ref_point` in both, or have a NaN, add nothing.
-        ref_point: The corner that the area is taken from: in each objective, what no point of interest is below.
+        points: n x 2, both maximized. A point that has a NaN or is not above `ref_point` in both adds nothing.
+        ref_point: Lower corner of the area. Choose a lower bound of all points of interest in each objective.
     """
     area, ceiling = 0.0, ref_point[1]
     for x, y in sorted(((x, y) for x, y in points if x > ref_point[0] and y > ref_point[1]), reverse=True):
@@ -135,24 +134,24 @@ def hypervolume(points: Sequence[Point], ref_point: Point) -> float:
 
 
 def knee(points: Sequence[Point]) -> int:
-    """Returns the index of the front's knee: the non-dominated point farthest above the line between the front's ends.
+    """Returns the index of the knee: the non-dominated point farthest above the line between the front's ends.
 
-    Two objectives, each scaled to the front's own range. A front of one or two points has its knee at the point with
-    the higher second objective.
+    The points have two objectives, each scaled to the range of the front. If the front has one or two points, the knee
+    is the point with the higher second objective.
 
     Raises:
-        ValueError: There is no point on the front.
+        ValueError: The front is empty.
     """
     front = [i for i, on_front in enumerate(is_non_dominated(points)) if on_front]
     if not front:
-        raise ValueError("the front holds no point")
+        raise ValueError("points must contain one without a NaN, but the front is empty")
     low = [min(points[i][axis] for i in front) for axis in (0, 1)]
     high = [max(points[i][axis] for i in front) for axis in (0, 1)]
     span = [top - bottom or 1.0 for bottom, top in zip(low, high, strict=True)]
 
     def height(i: int) -> tuple[float, float]:
         scaled = [(points[i][axis] - low[axis]) / span[axis] for axis in (0, 1)]
-        # Both ends lie on the line x + y = 1; rounding keeps ties from hanging on the last bit.
+        # Both ends are on the line x + y = 1. Without rounding, floating-point errors would decide ties.
         return round(sum(scaled), 12), points[i][1]
 
     return max(front, key=height)

@@ -1,4 +1,7 @@
-"""Trial records: the truth of a study, one JSON file per trial, written before anything else is told of it."""
+"""Trial records, stored as one JSON file per trial.
+
+The records are the source of truth of a study. A record is written before any other component receives the result.
+"""
 
 from __future__ import annotations
 
@@ -34,23 +37,23 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-_MOST_BYTES = 2**25
-"""Largest record that is read; one with a hundred timings has some three megabytes."""
-_NUMBERS = re.compile(r"\[[^][{}\"]*\]")
+_MAX_BYTES = 2**25
+"""Maximum size of a record file. A record with a hundred timings has about three megabytes."""
+_NUMBER_LIST = re.compile(r"\[[^][{}\"]*\]")
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
 COPIED_SPEEDS = "speeds:"
-"""Begin of the origin of a network whose timings were copied; the sampler may propose it."""
+"""Prefix of the origin of a network with copied timings. The sampler may propose such a network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a record is about: an architecture of ours, or a network of timm's."""
+    """Network of a record: either an architecture or the name of a timm network."""
 
     arch: ArchConfig | None = None
     timm: str | None = None
     img_size: Size | None = None
-    """Side of its images in pixels, where it is not the one that all are timed at."""
+    """Image size in pixels, if it differs from the size at which all networks are timed."""
 
     def __post_init__(self) -> None:
         if (self.arch is None) == (self.timm is None):
@@ -58,69 +61,72 @@ class Subject:
 
     @cached_property
     def key(self) -> str:
-        """The architecture's key, or `timm:NAME`, with `@SIZE` where it has its own image size."""
+        """Key of the architecture, or `timm:NAME`. The suffix `@SIZE` is added if `img_size` is set."""
         name = self.arch.key() if self.arch is not None else f"timm:{self.timm}"
         return name if self.img_size is None else f"{name}@{self.img_size}"
 
     @property
     def is_litv2(self) -> bool:
-        """Whether it is a LITv2, under whatever name."""
+        """True if the network is a LITv2, also if given by the name of a preset."""
         return self.arch is not None or self.timm in ("litv2", *PRESETS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns `{"arch": {...}}` or `{"timm": NAME}`, and `img_size` where it has its own, as workers take it."""
+        """Returns `{"arch": {...}}` or `{"timm": NAME}` for a worker, with `img_size` if it is set."""
         size = {} if self.img_size is None else {"img_size": self.img_size}
         return {**({"arch": self.arch.to_dict()} if self.arch is not None else {"timm": self.timm}), **size}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Subject:
-        """Returns the subject that `to_dict` described.
+        """Returns the subject from the data of `to_dict`.
 
         Raises:
-            RecordError: It is neither an architecture nor a timm name.
-            ArchError: The architecture breaks a law.
+            RecordError: The data is neither an architecture nor a timm name.
+            ArchError: The architecture is invalid.
         """
         return read_value(cls, fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class TrialRecord:
-    """One trial of a study, from its choice to its scores. It may gain measurements and scores later."""
+    """Record of one trial of a study. Later runs may add measurements and scores."""
 
     number: Count
     subject: Subject
     state: TrialState
-    """Changed by `hilo_nas.study.transitions` alone."""
+    """State of the trial. Only `hilo_nas.study.transitions` changes it."""
     params: dict[str, Count] | None = None
-    """Optuna's flat integers; None for a network outside the space."""
+    """Flat integer parameters for Optuna. None for a network outside the space."""
     origin: str = SAMPLED
-    """`SAMPLED`, `anchor:NAME`, `peer:NAME`, `listed`, `random`, or the place that it was copied from:
-    `reuse:STUDY/NUMBER` with its scores, `speeds:STUDY/NUMBER` with its timings alone."""
+    """`SAMPLED`, `anchor:NAME`, `peer:NAME` (a baseline), `listed` or `random`. A trial copied from another study has
+    `reuse:STUDY/NUMBER` (with scores) or `speeds:STUDY/NUMBER` (timings only)."""
     reason: str | None = None
-    """Why the trial failed, was stopped or is infeasible: for people, never parsed."""
+    """Reason why the trial failed, was stopped or is infeasible. The text is for people and is never parsed."""
     is_interrupted: bool = False
-    """Whether the trial was cut off through no fault of its network, which is due again."""
+    """True if the trial was interrupted for a reason unrelated to its network. The next search runs it again."""
     is_raised: bool = False
-    """Whether the network is due again under this number, because the budget of its study was raised."""
+    """True if the trial must run again under the same number because the budget of the study was raised."""
     parameters: Count | None = None
-    """Trainable parameters, by formula; a peer's are counted."""
+    """Number of trainable parameters, by formula. For a baseline, they are counted in the built model."""
     macs: Count | None = None
-    """Multiply-adds at the timing size, by formula; a peer's are counted."""
+    """Number of multiply-adds at the timing image size, by formula. For a baseline, they are counted in the built
+    model."""
     violations: dict[str, Finite] = dataclasses.field(default_factory=dict)
-    """Per limit of the study, the logarithm of how far the value lies beyond it; at most 0 is within."""
+    """Violation of each limit of the study: the logarithm of the factor by which the value violates the limit. At most
+    0 means within the limit."""
     imputed: dict[str, Finite] = dataclasses.field(default_factory=dict)
-    """What the sampler was told in place of `images_per_s` or `value` that were not taken; never a result."""
+    """Values reported to the sampler instead of `images_per_s` or `value` that were not measured. They are never
+    results."""
     sampler_memory: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What the sampler noted with its proposal (NSGA-II: the generation), so that it remembers after a rebuild."""
+    """State that the sampler stored with its proposal, such as the generation of NSGA-II. It restores the sampler."""
     measurements: tuple[Measurement, ...] = ()
     scores: tuple[ProxyScore, ...] = ()
-    """Of the study's proxy: at each rung reached, at the full budget, and there of further seeds that confirm it."""
+    """Scores of the study's proxy: one per completed rung, one at the full budget, and one per confirmation seed."""
     other_scores: tuple[ProxyScore, ...] = ()
-    """Of other proxies, for comparison; a search looks at none of them."""
+    """Scores of other proxies, for comparison. A search ignores them."""
     started_at: str | None = None
     finished_at: str | None = None
     seconds: NonNegative = 0.0
-    """What the trial cost in all."""
+    """Total seconds spent on the trial."""
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:
@@ -133,41 +139,41 @@ class TrialRecord:
 
     @property
     def key(self) -> str:
-        """The subject's key; equal keys are the same network."""
+        """Key of the subject. Equal keys mean the same network."""
         return self.subject.key
 
     @property
     def arch(self) -> ArchConfig | None:
-        """The architecture; None for a network of timm's."""
+        """The architecture, or None for a timm network."""
         return self.subject.arch
 
     @property
     def is_measured(self) -> bool:
-        """Whether the network was scored or found infeasible; peers never count."""
+        """True if the network was scored or is infeasible. Always False for baselines."""
         return self.state.is_measured and not self.is_peer
 
     @property
     def is_open(self) -> bool:
-        """Whether its network is still to be tried, under this number."""
+        """True if the trial must still run, under the same number."""
         return self.is_interrupted or self.state in (TrialState.WAITING, TrialState.TIMED)
 
     @property
     def is_proposal(self) -> bool:
-        """Whether the sampler proposed it."""
+        """True if the sampler proposed the network."""
         return self.origin == SAMPLED or (self.origin.startswith(COPIED_SPEEDS) and not self.is_open)
 
     @property
     def is_peer(self) -> bool:
-        """Whether the network is one of others, a marked point beside the search: no candidate, never on its front."""
+        """True if the network is a baseline. Baselines are shown for comparison and are never on the front."""
         return self.subject.arch is None
 
     @property
     def measurement(self) -> Measurement | None:
-        """The first measurement: the study's objective condition, timed last (see `StoredStudy.records`)."""
+        """The first measurement, or None. `StoredStudy.records` sorts the one that counts for the objective first."""
         return self.measurements[0] if self.measurements else None
 
     def measurements_by_condition(self) -> dict[str, Measurement]:
-        """Returns the measurement that counts under each condition, by the condition's label."""
+        """Returns the measurement that counts under each condition, by the label of the condition."""
         found: dict[str, Measurement] = {}
         for measurement in self.measurements:
             found.setdefault(measurement.condition.label(), measurement)
@@ -175,24 +181,24 @@ class TrialRecord:
 
     @cached_property
     def score(self) -> ProxyScore | None:
-        """The score that counts: after the most images, the mean of the seeds that saw so many."""
+        """The score that counts: the mean over the seeds with the largest number of images seen, or None."""
         return self.score_at(max((score.images_seen for score in self.scores), default=0))
 
     @property
     def has_trained(self) -> bool:
-        """Whether the score that counts tells more than guessing would; see `ProxyScore.is_at_chance`."""
+        """True if there is a score and it is better than guessing, as `ProxyScore.is_at_chance` decides."""
         return self.score is not None and not self.score.is_at_chance
 
     def score_at(self, images_seen: int) -> ProxyScore | None:
-        """The score after so many images, the mean over seeds; None where there is none."""
+        """Returns the mean score over seeds after `images_seen` training images, or None if there is no such score."""
         found = [score for score in self.scores if score.images_seen == images_seen]
         return mean_score(found) if found else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, fit for JSON."""
+        """Returns plain data that can be stored as JSON."""
         fields = {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         for measurement in fields["measurements"]:
-            del measurement["calibration_error"]  # of the calibration in force, which the manifest holds
+            del measurement["calibration_error"]  # follows from the current calibration in the manifest
         return {
             "schema_version": fields.pop("schema_version"),
             "number": fields.pop("number"),
@@ -203,13 +209,13 @@ class TrialRecord:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TrialRecord:
-        """Returns the record that `to_dict` described, in this or an earlier version.
+        """Returns the record from the data of `to_dict`, also from earlier versions.
 
         Raises:
-            RecordError: The data is not a record, or a newer version wrote it; names all wrong fields.
+            RecordError: The data is not a record or comes from a newer version. The message lists all invalid fields.
         """
         values = dict(fields) if isinstance(fields, Mapping) else {}  # a file may hold any JSON
-        values.pop("retry_of", None)  # of earlier versions, where the retry of a network had a record of its own
+        values.pop("retry_of", None)  # earlier versions stored the retry of a network as a separate record
         version = values.get("schema_version")
         if not isinstance(version, int):
             raise RecordError("schema_version is missing: this is not a trial record")
@@ -226,10 +232,10 @@ class TrialRecord:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or nothing: a temporary file beside it, flushed to the disk, then renamed over it.
+    """Writes a file atomically: writes a temporary file in the same folder, flushes it to disk, then renames it.
 
     Raises:
-        StorageError: The folder cannot be written or the disk is full; the old file, if any, is untouched.
+        StorageError: The folder cannot be written or the disk is full. An existing file remains unchanged.
     """
     temporary = None
     try:
@@ -251,7 +257,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         if not isinstance(error, OSError):
             raise
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. Free some space, or choose a folder that can be written."
+            f"cannot write {path}: {error.strerror or error}. Free some space, or choose a writable folder."
         ) from error
 
 
@@ -269,15 +275,15 @@ def write_record(folder: Path, record: TrialRecord) -> Path:
     """
     path = folder / f"{record.number:04d}.json"
     text = json.dumps(record.to_dict(), indent=1, allow_nan=False)
-    write_atomically(path, _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text) + "\n")
+    write_atomically(path, _NUMBER_LIST.sub(lambda numbers: " ".join(numbers[0].split()), text) + "\n")
     return path
 
 
 def load_records(folder: Path) -> list[TrialRecord]:
-    """Returns the records of a `trials` folder in the order of their numbers; an absent folder has none.
+    """Returns the records of a `trials` folder, sorted by number. The list is empty if the folder does not exist.
 
     Raises:
-        RecordError: A file is torn, is no record, or was written by a newer version; names the file.
+        RecordError: A file is truncated, is not a record, or comes from a newer version. The message names the file.
         StorageError: A file cannot be read.
     """
     if folder.exists() and not folder.is_dir():
@@ -287,7 +293,7 @@ def load_records(folder: Path) -> list[TrialRecord]:
 
 
 def forms_under(label: str, records: Iterable[TrialRecord]) -> set[str]:
-    """Returns the implementations that the LITv2 networks of some records were timed in, under a condition's label."""
+    """Returns the forms (implementations) in which LITv2 networks were timed under a condition."""
     measured = [record.measurements_by_condition().get(label) for record in records if record.subject.arch]
     return {measurement.form for measurement in measured if measurement is not None}
 
@@ -298,13 +304,13 @@ def _record_paths(folder: Path) -> Iterator[Path]:
 
 def _load_record(path: Path) -> TrialRecord:
     try:
-        record = TrialRecord.from_dict(decode_json(read_bytes(path, _MOST_BYTES)))
+        record = TrialRecord.from_dict(decode_json(read_bytes(path, _MAX_BYTES)))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}. Move it away.") from error
     except HiloNasError as error:
         raise RecordError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not whole JSON ({error}). Move it away, or restore it from a copy.") from error
+        raise RecordError(f"{path} is not complete JSON ({error}). Move it away, or restore it from a copy.") from error
     if path.stem != f"{record.number:04d}":
-        raise RecordError(f"{path}: the file's name must be its trial's number, but the record says {record.number}")
+        raise RecordError(f"{path}: the file name must be the trial number, but the record says {record.number}")
     return record

@@ -1,7 +1,7 @@
-"""Records and manifests of schema 1, which earlier versions wrote, as those of schema 2.
+"""Upgrade of records and manifests from schema 1, written by earlier versions, to schema 2.
 
-Schema 1 told an interruption and a retry by texts, named every result `proxy_top1`, stored images/s in place of the
-ratio to the reference, and kept the number of a GPU in its conditions.
+Schema 1 marked interruptions and retries by texts, named every result `proxy_top1`, stored images/s instead of the
+ratio to the reference, and included the index of a GPU in its conditions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hilo_nas.measurement.rounds import ratio
 __all__ = ["upgraded", "upgraded_manifest"]
 
 _INTERRUPTED, _RAISED, _RETRY = "interrupted before it finished", "due again: the budget was raised", "retry"
-"""Texts that stood for a mark: the begin of a reason, a reason, and the begin of an origin."""
+"""Texts used as marks: prefix of a reason, a reason, and prefix of an origin."""
 _SAMPLED = "sampler"
 _NAMES = {"proxy_top1": "value", "proxy_top1_se": "standard_error"}
 _RATIOS = {
@@ -29,18 +29,18 @@ _RATIOS = {
     "images_per_s_high": "ratio_high",
 }
 _DERIVED = ("ratios", "calibration_error")
-"""Figures that follow from the rounds and the calibration in force."""
+"""Fields that follow from the rounds and the current calibration."""
 _MEDIAN_PROTOCOL = 1
-"""The protocol that compared networks by the median of the rounds' ratios."""
+"""Protocol that compared networks by the median of the ratios per round."""
 _INDEX = re.compile(r"(?:^|(?<=@))cuda:?[0-9]+(?=$|-)")
-"""A GPU with its number, as a device or in a condition's label."""
+"""Pattern for a GPU with its index, as a device or in a condition's label."""
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a record of schema 1 as those of schema 2; wrong ones stay for the reader to name.
+    """Returns the fields of a schema 1 record as schema 2 fields. The record reader reports invalid values.
 
     Raises:
-        RecordError: A list or a mapping is something else.
+        RecordError: A field that must be a list has another type, or the speed of a measurement cannot be read.
     """
     found = {**values, "schema_version": 2}
     if "is_interrupted" not in values:
@@ -59,29 +59,29 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgraded_manifest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a manifest of schema 1 as those of schema 2; wrong ones stay for the reader to name.
+    """Returns the fields of a schema 1 manifest as schema 2 fields. The manifest reader reports invalid values.
 
     Raises:
-        RecordError: A condition has no calibration.
+        RecordError: A condition has no calibration, or conditions or calibrations have the wrong type.
     """
     found = {**values, "schema_version": 2, "limits": _relabelled(values.get("limits", {}))}
     conditions, calibrations = found.pop("conditions", None), found.pop("calibrations", None)
-    found.pop("device", None)  # each calibration has it
+    found.pop("device", None)  # each calibration holds the device
     if not isinstance(conditions, list) or not isinstance(calibrations, dict):
-        raise RecordError("conditions must be a list and calibrations a mapping by their labels")
+        raise RecordError("conditions must be a list, and calibrations must be a mapping by condition label")
     calibrations = _relabelled(calibrations)
     found["timings"] = []
     for item in conditions:
         condition = _without_index(item)
         label = read_value(Condition, condition).label()
         if label not in calibrations:
-            raise RecordError(f"calibrations must hold one per condition, but none is of {label}")
+            raise RecordError(f"calibrations must hold one per condition, but {label} has none")
         found["timings"].append({"condition": condition, "calibration": calibrations[label]})
     return found
 
 
 def _without_number(name: str) -> str:
-    """Returns a device, a condition's label or a limit's name without the number of a GPU."""
+    """Returns a device, a condition's label or a limit's name without the index of a GPU."""
     return _INDEX.sub("cuda", name)
 
 
@@ -107,7 +107,10 @@ def _without_index(condition: Any) -> Any:
 
 
 def _measurement(fields: Any) -> Any:
-    """The measurement with its ratio to the reference, from its rounds; without rounds the reference's speed is 1."""
+    """Returns the measurement with the ratio to the reference, computed from its rounds.
+
+    Without rounds, the reference's speed is 1 image/s.
+    """
     if not isinstance(fields, dict):
         return fields
     found = {_RATIOS.get(name, name): item for name, item in fields.items() if name not in _DERIVED}

@@ -1,4 +1,4 @@
-"""Comparison of a front with well-known networks: the space's anchors, and peers."""
+"""Comparison of a front with anchors and baselines."""
 
 from __future__ import annotations
 
@@ -18,67 +18,67 @@ __all__ = ["Standing", "find_references", "stand"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Comparison of one anchor or peer with the front."""
+    """Comparison of one anchor or baseline with the front."""
 
     name: str
-    """The anchor's, or `timm:NAME`."""
+    """Name of the anchor, or `timm:NAME`."""
     number: int
-    """Its trial."""
+    """Number of its trial."""
     verdict: str
-    """`beaten`, with at least 95 %; `on the front` (an anchor); `not beaten`; `did not train`; or `not measured`,
-    of a trial that failed, broke a limit or is not done."""
+    """One of `beaten` (with a probability of at least 95 %), `on the front` (anchors only), `not beaten`,
+    `did not train`, and `not measured` (the trial failed, is infeasible or is not complete)."""
     by: int | None = None
-    """The trial that it is compared with: the one that beats it, or else the one that makes the best trade."""
+    """Number of the front's trial in the comparison: the one that beats the network, or else the best trade-off."""
     speed_ratio: float | None = None
-    """That trial's images/s over the network's."""
+    """Ratio of the images/s of trial `by` to those of the network."""
     top1_gain: float | None = None
-    """That trial's proxy score less the network's."""
+    """Value of trial `by` minus the value of the network, in the unit of `metric`."""
     top1_gain_se: float | None = None
-    """Standard error of the gain; see `hilo_nas.study.front.Front.standard_errors`."""
+    """Standard error of the gain, including the noise between seeds."""
     metric: str = "top1"
-    """Of the scores; see `ProxyScore.metric`."""
+    """Metric of the scores, as in `ProxyScore.metric`."""
     probability: float | None = None
-    """Probability that that trial really is both faster and more accurate; see `Point.probability_beats`."""
+    """Probability that trial `by` has both a higher speed and a better value than the network."""
     score: float | None = None
-    """The network's own proxy score, where it did not train."""
+    """Value of the network if it did not train."""
     chance: float | None = None
-    """Score of guessing, where it did not train."""
+    """Score of guessing if the network did not train."""
     reason: str | None = None
-    """Why its trial is not complete."""
+    """Reason why the trial is not complete."""
 
     @property
     def top1_gain_half_width(self) -> float:
-        """Half of the 95 % interval of the gain; 0.0 where there is none."""
+        """Half-width of the 95 % interval of the gain, or 0.0 without a gain."""
         return Z95 * (self.top1_gain_se or 0.0)
 
     @property
     def kind(self) -> str:
-        """`anchor` or `peer`."""
+        """Kind of network: `anchor`, or `peer` for a baseline."""
         return "peer" if self.name.startswith("timm:") else "anchor"
 
     def sentence(self) -> str:
-        """Returns the standing in words."""
+        """Returns the comparison as a sentence."""
         who = f"{self.name} (trial {self.number})"
         if self.verdict == "did not train":
             return (
-                f"{who} did not train: its {self._metric.short} of {self._text(self.score)} cannot be "
-                f"told from guessing ({self._text(self.chance)}), so no trial is compared with it. Train it on more "
+                f"{who} did not train: its {self._metric.short} of {self._text(self.score)} is not distinguishable "
+                f"from guessing ({self._text(self.chance)}), so no trial is compared with it. Train it on more "
                 "images, in a study with a larger --proxy-images."
             )
         if self.verdict == "not measured":
             return f"{who} is left out of the comparison: {' '.join((self.reason or 'it has no score yet').split())}"
         if self.verdict == "beaten":
             return f"trial {self.by} beats {who}: {self.speed_ratio:.2f} x its images/s, {self._gain()}"
-        stands = "; it stands on the front itself" * (self.verdict == "on the front")
+        note = "; it is itself on the front" * (self.verdict == "on the front")
         if self.by is None:
-            return f"no trial beats {who}" + (stands.replace(";", ":") or ": none is as fast and as accurate")
+            return f"no trial beats {who}" + (note.replace(";", ":") or ": none is as fast and as accurate")
         of_score = self._gain()
         if abs(self.top1_gain or 0.0) <= self.top1_gain_half_width:
             of_score = f"{self._metric.short} not distinguishable ({self._difference()})"
         text = f"trial {self.by}: {self.speed_ratio:.3g}x the images/s of {who}, {of_score}"
         if (self.speed_ratio or 0.0) > 1 and (self.top1_gain or 0.0) > 0:
             text += f", both better with a probability of {probability_text(self.probability or 0.0)}"
-        return text + stands
+        return text + note
 
     @property
     def _metric(self) -> Metric:
@@ -95,16 +95,16 @@ class Standing:
 
 
 def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
-    """Returns the trial of each anchor and each peer by its name, in the order of their first trials.
+    """Returns the trial of each anchor and each baseline by name, in the order of their first trials.
 
     Args:
-        records: The study's, in the order of their numbers.
+        records: Records of the study, sorted by number.
     """
     records = list(records)
     tried = [record for record in records if record.state != TrialState.TIMED]
     latest = {record.origin: record for record in tried if record.origin.startswith(("anchor:", "peer:"))}
     origins = {record.key: origin for origin, record in latest.items()}
-    for record in records:  # in studies of earlier versions one that was cut off lives on under its retry
+    for record in records:  # earlier versions stored the retry of an interrupted trial as a separate record
         if record.key in origins and record.state == TrialState.COMPLETE:
             latest[origins[record.key]] = record
     return {
@@ -113,14 +113,14 @@ def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
 
 
 def stand(name: str, record: TrialRecord, own: Point | None, members: Sequence[Point], noise: float) -> Standing:
-    """Returns the comparison of an anchor or peer with the front.
+    """Returns the comparison of an anchor or baseline with the front.
 
     Args:
-        name: Of the network.
-        record: Its trial's.
-        own: The same as a point; None where it has none.
-        members: The front.
-        noise: Standard deviation of a value from one training seed to another.
+        name: Name of the network.
+        record: Record of its trial.
+        own: Point of its trial, or None if it has none.
+        members: Members of the front.
+        noise: Standard deviation of a value between training seeds.
     """
     number, score = record.number, record.score
     if record.state == TrialState.COMPLETE and score is not None and score.is_at_chance:
@@ -154,10 +154,12 @@ def stand(name: str, record: TrialRecord, own: Point | None, members: Sequence[P
 
 
 def _best_trade(own: Point, rivals: Sequence[Point], noise: float) -> Point | None:
-    """Returns the fastest of those surely faster and not surely less accurate.
+    """Returns the member with the best trade-off, by the first rule that applies.
 
-    Without one: the most accurate of those surely faster; else the fastest of those surely more accurate; else the
-    fastest of those that are better by their values.
+    1. The fastest member that is surely faster and not surely less accurate.
+    2. The most accurate member that is surely faster.
+    3. The fastest member that is surely more accurate.
+    4. The fastest member that dominates the network by its measured values.
     """
     faster = [rival for rival in rivals if rival.probability_faster(own) >= SURE]
     gains = {rival.number: (rival.value - own.value) / _gain_error(rival, own, noise) for rival in rivals}

@@ -1,4 +1,4 @@
-"""States of a trial."""
+"""Trial states."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ class TrialState(StrEnum):
     """State of a trial."""
 
     WAITING = "waiting"
-    """Next in turn, before the sampler is asked: taken over from another study, or named by the user."""
+    """Queued: runs before the sampler proposes further networks. Copied from another study or named by the user."""
     RUNNING = "running"
-    """Under way; a killed search leaves it behind and the next one closes it."""
+    """In progress. A killed search leaves such trials, and the next search closes them."""
     TIMED = "timed"
-    """Timed only: it becomes a candidate of a search that trains."""
+    """Timed but not trained. A search that trains can select it."""
     COMPLETE = "complete"
     """Scored at the full budget."""
     STOPPED = "stopped"
-    """Timed, and trained up to a rung where others did better."""
+    """Timed, and trained up to a rung at which others did better."""
     INFEASIBLE = "infeasible"
-    """Beyond a limit of the study."""
+    """Outside a limit of the study."""
     FAILED = "failed"
     """Ended by an error, or interrupted (`TrialRecord.is_interrupted`)."""
 
     @property
     def is_measured(self) -> bool:
-        """Whether the trial ended and did not fail."""
+        """True if the trial is complete, stopped or infeasible."""
         return self in (TrialState.COMPLETE, TrialState.STOPPED, TrialState.INFEASIBLE)
 
     @property
     def is_scored(self) -> bool:
-        """Whether the proxy scored the network, at a rung or at the full budget."""
+        """True if the proxy scored the network, at a rung or at the full budget."""
         return self in (TrialState.COMPLETE, TrialState.STOPPED)

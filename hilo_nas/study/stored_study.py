@@ -1,6 +1,6 @@
-"""A study: its folder, and what lies there, read once.
+"""Stored studies: the study folder with its manifest, records and front.
 
-Reading needs neither lock nor write access, and neither torch nor Optuna.
+Reading a study requires no lock, no write access, no torch and no Optuna.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = [
 
 STUDIES_VARIABLE = "HILO_NAS_STUDIES_DIR"
 _NAME = re.compile(r"[\w .+=@,][\w .+=@,-]*")
-"""Names that mean nothing else to a shell or a terminal."""
-_OTHER = re.compile(r"[^\w .+=@,-]+")
-_MOST_BYTES = 160
-"""Bytes of a name in a file's name; file systems take 255 in all."""
+"""Study names without special characters of shells and terminals."""
+_FORBIDDEN = re.compile(r"[^\w .+=@,-]+")
+_MAX_NAME_BYTES = 160
+"""Maximum number of bytes of a study name within a file name. File systems allow 255 bytes per file name."""
 
 
 class StoredStudy:
-    """A study: its folder, and its manifest and records, loaded once, when they are first asked for.
+    """A study folder with its manifest and records, which are loaded once on first access.
 
-    Readers take `manifest`, `records`, `front` and `record`. Whoever holds the study's lock writes by `write` and
-    `write_manifest`, which keep all of these up to date; what another process writes is not seen.
+    To read a study, use `manifest`, `records`, `front` and `record`. To change it, hold the study lock and call `write`
+    and `write_manifest`, which update all of these. Changes by other processes are not detected.
 
     Args:
-        path: The folder, whether it is there or not.
+        path: Path of the study folder. It does not have to exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,74 +66,74 @@ class StoredStudy:
 
     @property
     def address(self) -> str:
-        """Name or path by which a command typed here finds the study."""
+        """Name or path of the study for a command in the current folder."""
         found = studies_folder() / self.path.name
         return self.path.name if found.absolute() == self.path.absolute() else str(self.path)
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the study folder."""
         return self.path.resolve().name
 
     @property
     def manifest_path(self) -> Path:
-        """What the study is: `manifest.yaml`."""
+        """Path of the manifest, `manifest.yaml`."""
         return self.path / "manifest.yaml"
 
     @property
     def sheet_path(self) -> Path:
-        """Contact sheet of the images that networks are trained on."""
+        """Path of the contact sheet with training images, `data.png`."""
         return self.path / "data.png"
 
     @property
     def trials_path(self) -> Path:
-        """The folder of the records: the truth."""
+        """Path of the folder with the trial records, `trials`."""
         return self.path / "trials"
 
     @property
     def lock_path(self) -> Path:
-        """Held by the one process that may write."""
+        """Path of the study lock. Only the process that holds the lock may write."""
         return self.path / ".lock"
 
     @property
     def checkpoints_path(self) -> Path:
-        """Trainings that may be gone on with; may be deleted at any time."""
+        """Path of the folder with the checkpoints of unfinished trainings. It may be deleted at any time."""
         return self.path / "checkpoints"
 
     @property
     def logs_path(self) -> Path:
-        """What happened, and what the workers printed."""
+        """Path of the folder with the event log and the output of the workers."""
         return self.path / "logs"
 
     @property
     def exists(self) -> bool:
-        """Whether there is a study here; a folder without a manifest is the rest of a search that never began."""
-        return os.path.isfile(self.manifest_path)  # unlike Path.is_file, False for a name that no disk can hold
+        """True if the folder has a manifest. Without a manifest, it remains from a search that did not start."""
+        return os.path.isfile(self.manifest_path)  # unlike Path.is_file, returns False if the name is too long
 
     @property
     def holds_trials(self) -> bool:
-        """Whether there are records, of a study or of what is left of one."""
+        """True if the folder holds trial records, with or without a manifest."""
         return os.path.isdir(self.trials_path) and any(self.trials_path.glob("[0-9]*.json"))
 
     @property
     def local_path(self) -> Path:
-        """What is true on this machine alone, such as where the data lies; see `hilo_nas.study.local_settings`."""
+        """Path of `local.yaml`, which holds settings of this machine such as the path of the data."""
         return self.path / "local.yaml"
 
     def orphaned(self) -> RecordError:
-        """Returns the error for trials without a manifest."""
-        has = "its manifest.yaml is no file" if os.path.lexists(self.manifest_path) else "no manifest.yaml"
+        """Returns the error for trial records without a manifest."""
+        fault = "is not a regular file" if os.path.lexists(self.manifest_path) else "is missing"
         return RecordError(
-            f"{self.path} holds trials, but {has} to say what they are. Restore it from a copy, or use another --study."
+            f"{self.path} holds trials, but its manifest.yaml {fault}. Restore it from a copy, or use another --study."
         )
 
     @property
     def manifest(self) -> Manifest:
-        """What the study is.
+        """Manifest of the study.
 
         Raises:
-            RecordError: It cannot be understood, or was made by a newer version.
-            StorageError: It cannot be read.
+            RecordError: The file is not a valid manifest or comes from a newer version.
+            StorageError: The file cannot be read.
         """
         if self._manifest is None:
             self._manifest = self._load_manifest()
@@ -141,23 +141,23 @@ class StoredStudy:
 
     @property
     def records(self) -> Sequence[TrialRecord]:
-        """All trials in the order of their numbers, as this version reads them.
+        """All trial records, sorted by number.
 
-        Timings are read and ordered by `read_timings`, scores by `Manifest.interpret_scores`. A re-timing that was cut
-        off before the manifest changed does not count.
+        `read_timings` computes and sorts the timings, and `Manifest.interpret_scores` updates the scores. New timings
+        do not count if re-timing was interrupted before the manifest changed.
 
         Raises:
-            RecordError: A file is torn, is no record, or was written by a newer version; names the file.
+            RecordError: A file is truncated, is not a record, or comes from a newer version. The message names it.
             StorageError: A file cannot be read.
         """
         self._load()
         return tuple(self._records.values())
 
     def front(self, condition: str | None = None) -> Front:
-        """Returns the front under a condition, computed once per change of the records.
+        """Returns the front under a condition. It is cached until the records change.
 
         Args:
-            condition: Label of one of the study's conditions; the objective's if left out.
+            condition: Label of a condition of the study. Defaults to the objective condition.
 
         Raises:
             UsageError: The study has no such condition.
@@ -172,7 +172,7 @@ class StoredStudy:
         return self._fronts[condition]
 
     def record(self, number: int) -> TrialRecord:
-        """Returns the record of a finished, feasible trial.
+        """Returns the record of a complete trial.
 
         Raises:
             NotFoundError: The study has no such trial.
@@ -180,25 +180,27 @@ class StoredStudy:
         """
         self._load()
         if number not in self._records:
-            has = f"its trials are 0 to {next(reversed(self._records))}" if self._records else "it has none yet"
-            raise NotFoundError(f"study {self.name} has no trial {number}: {has}")
+            known = f"its trials are 0 to {next(reversed(self._records))}" if self._records else "it has none yet"
+            raise NotFoundError(f"study {self.name} has no trial {number}: {known}")
         record = self._records[number]
         if record.state != TrialState.COMPLETE:
-            why = f" ({record.reason})" if record.reason else ""
-            good = [other.number for other in self.front().members]
-            way = f" Trials on the front: {', '.join(map(str, good))}." if good else ""
+            reason = f" ({record.reason})" if record.reason else ""
+            on_front = [other.number for other in self.front().members]
+            hint = f" Trials on the front: {', '.join(map(str, on_front))}." if on_front else ""
             state = f"is {record.state}"
             if record.state == TrialState.STOPPED:
                 state = f"was stopped after {record.score.images_seen if record.score else 0:,} images"
-                way += (
-                    " To train it to the end, and all the others that were stopped, make a new study of the same space "
-                    f"and data with --set study.reuse={self.name} --set proxy.reduction_factor=0."
+                hint += (
+                    " To train all stopped trials with the full budget, create a new study with the same space and "
+                    f"data and with --set study.reuse={self.name} --set proxy.reduction_factor=0."
                 )
-            raise TrialStateError(f"trial {number} of study {self.name} {state}{why}.{way}")
+            raise TrialStateError(f"trial {number} of study {self.name} {state}{reason}.{hint}")
         return record
 
     def write(self, record: TrialRecord) -> None:
-        """Stores a record atomically, then takes it up; see `keeping_csv_files` for the CSV files.
+        """Writes a record atomically, then updates `records` and `front`.
+
+        Within `keeping_csv_files`, it also refreshes the CSV files.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -213,7 +215,7 @@ class StoredStudy:
             self._csv_files.refresh(self.front)
 
     def write_csv_files(self) -> None:
-        """Writes `trials.csv` and `front.csv`, with P(front).
+        """Writes `trials.csv` and `front.csv`, including P(front).
 
         Raises:
             StorageError: The folder cannot be written.
@@ -222,9 +224,10 @@ class StoredStudy:
 
     @contextlib.contextmanager
     def keeping_csv_files(self) -> Iterator[None]:
-        """Writes the CSV files now, every few seconds while records are written, and at the end, also after an error.
+        """Returns a context in which the CSV files are kept up to date.
 
-        P(front) is filled in at the end. A kill may leave older files, which the next call replaces.
+        The files are written at the start, every few seconds while records are written, and at the end, also after an
+        error. P(front) is filled in at the end. A killed process may leave outdated files. The next call replaces them.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -238,7 +241,11 @@ class StoredStudy:
             self.write_csv_files()
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Writes the manifest atomically; its calibrations change what the records say."""
+        """Writes the manifest atomically, then updates `records` and `front`, which depend on its calibrations.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
         write_atomically(self.manifest_path, manifest.to_yaml())
         self._manifest = manifest
         if self._stored is not None:
@@ -260,7 +267,10 @@ class StoredStudy:
         write_record(self.trials_path, record)
 
     def _interpret(self, records: list[TrialRecord]) -> list[TrialRecord]:
-        """Returns records as this version reads what is stored; a folder without a manifest holds no results yet."""
+        """Returns stored records with calibrated timings and updated scores.
+
+        Records without results are returned unchanged, because the folder may have no manifest yet.
+        """
         if not any(record.measurements or record.scores for record in records):
             return records
         return [self.manifest.interpret_scores(record) for record in read_timings(records, self.manifest)]
@@ -285,7 +295,7 @@ class StoredStudy:
                 self._cohorts.setdefault(measurement.cohort, set()).add(record.number)
 
     def _sharing_rounds(self, numbers: Collection[int]) -> set[int]:
-        """These trials and all that shared rounds with one of them."""
+        """Returns the numbers of the given trials and of all trials that shared rounds with them."""
         assert self._stored is not None
         found = set(numbers)
         for number in numbers:
@@ -294,10 +304,13 @@ class StoredStudy:
         return found
 
     def _read_again(self, numbers: Collection[int]) -> None:
-        """Reads some records again: a timing's verdict is that of all who shared its rounds."""
+        """Interprets some records again, together with the trials that shared their rounds.
+
+        The quality of a timing depends on all networks in its rounds.
+        """
         assert self._stored is not None
-        among = [self._stored[number] for number in sorted(self._sharing_rounds(numbers))]
-        for record in self._interpret(among):
+        related = [self._stored[number] for number in sorted(self._sharing_rounds(numbers))]
+        for record in self._interpret(related):
             if record.number not in numbers or self._records.get(record.number) == record:
                 continue
             is_last = not self._records or record.number >= next(reversed(self._records))
@@ -308,11 +321,11 @@ class StoredStudy:
 
 
 def open_study(name_or_path: str | Path) -> StoredStudy:
-    """Returns the study of a name, or of a folder's path; nothing is loaded yet.
+    """Returns the study with a name or folder path. Its content is loaded later, on first access.
 
     Raises:
-        NotFoundError: There is no such study; lists near names.
-        RecordError: There are trials, but no manifest.
+        NotFoundError: There is no such study. The message lists similar names.
+        RecordError: The folder holds trials but no manifest.
     """
     name = str(name_or_path)
     folder = studies_folder()
@@ -323,13 +336,15 @@ def open_study(name_or_path: str | Path) -> StoredStudy:
         if study.holds_trials:
             raise study.orphaned()
     known = [study.path.name for study in list_studies()]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
-    hint = f"Did you mean {' or '.join(near)}?" if near else "There are no studies there yet: see `hilo-nas search`."
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:10]
+    hint = "This folder holds no studies yet. Create one with `hilo-nas search`."
+    if similar:
+        hint = f"Did you mean {' or '.join(similar)}?"
     raise NotFoundError(f"no study {name!r} in {folder}. {hint}")
 
 
 def list_studies() -> list[StoredStudy]:
-    """Returns the studies in the folder of all studies, by name; nothing is loaded yet.
+    """Returns the studies in `studies_folder`, sorted by name. Their content is loaded later, on first access.
 
     Raises:
         StorageError: The folder cannot be read.
@@ -342,26 +357,26 @@ def list_studies() -> list[StoredStudy]:
 
 
 def studies_folder() -> Path:
-    """Returns the folder of all studies: the environment's, else `studies` here."""
+    """Returns the folder of all studies: $HILO_NAS_STUDIES_DIR, or `studies` in the current folder."""
     return Path(os.environ.get(STUDIES_VARIABLE) or "studies").expanduser()
 
 
 def slug(name: str) -> str:
-    """Returns a name as a part of a file's name, safe whoever chose it; a name of a new study stays as it is."""
-    text = _OTHER.sub("_", unicodedata.normalize("NFC", name)).strip().lstrip(".-")
-    return text.encode()[:_MOST_BYTES].decode(errors="ignore").strip() or "_"
+    """Returns a study name as a safe part of a file name. A name that `new_study` accepts is not changed."""
+    text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name)).strip().lstrip(".-")
+    return text.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").strip() or "_"
 
 
 def new_study(name_or_path: str) -> StoredStudy:
-    """Returns where a study of that name, or in that folder, is or would be made.
+    """Returns the study with a name or folder path, which may exist already. Creates no files.
 
     Raises:
-        UsageError: The last part cannot be a study's name.
+        UsageError: The last part of the path is not a valid study name.
     """
     head, separator, name = name_or_path.rpartition("/")
     if not _NAME.fullmatch(unicodedata.normalize("NFC", name)) or name in (".", "..") or name != name.strip():
         raise UsageError(
-            "a new study's name must be of letters, digits, spaces and _ . + = @ , - (not the first), after the path "
-            f"of its folder, if any, but got {name_or_path!r}"
+            "a new study's name must consist of letters, digits, spaces and _ . + = @ , - (not the first), optionally "
+            f"after the path of its parent folder, but got {name_or_path!r}"
         )
     return StoredStudy(Path(head or "/") / name if separator else studies_folder() / name)

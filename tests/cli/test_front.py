@@ -271,11 +271,11 @@ def test_scores_of_another_proxy_are_shown_under_its_name_as_they_are(capsys, st
     text = front(capsys, "own")
     assert "mine.py:score" in text.splitlines()[2]
     assert "320 ± 4" in text
-    assert "mine.py:score: a function of your own, given 1,000 images\n" in text
+    assert "mine.py:score: a custom function with a budget of 1,000 images\n" in text
     assert "1.12 x its images/s, +20.25 ± 5.5 of mine.py:score" in text
     assert "top-1" not in text
     assert main(["status", "own"]) == 0
-    assert "proxy:    mine.py:score: a function of your own, given 1,000 images" in capsys.readouterr().out
+    assert "proxy:    mine.py:score: a custom function with a budget of 1,000 images" in capsys.readouterr().out
     (row,) = csv.DictReader(io.StringIO(front(capsys, "own", "--format", "csv")))
     assert (row["metric"], row["value"]) == ("mine.py:score", "320.5")
 

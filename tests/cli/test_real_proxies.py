@@ -72,7 +72,7 @@ def test_the_example_scores_a_search(home, capsys):
     (home / "mine.py").write_text(example())
     assert search("--proxy", "mine.py:score", "--proxy-images", "384") == 0
     shown = capsys.readouterr().out
-    assert "mine.py:score: a function of your own, given 384 images" in shown
+    assert "mine.py:score: a custom function with a budget of 384 images" in shown
     first, second = scores()
     assert {first.metric, second.metric} == {"mine.py:score"}
     assert all(0 <= score.value <= 1 and 0 < score.standard_error < 0.05 for score in (first, second))

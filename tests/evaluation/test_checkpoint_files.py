@@ -49,7 +49,7 @@ def test_only_files_of_the_checkpoints_own_form_are_removed(tmp_path):
     assert all(path.exists() for path in (*foreign, tmp_path / "precious.pt"))
 
 
-def test_drafts_of_trainings_under_way_stay(tmp_path):
+def test_temporary_files_of_running_trainings_stay(tmp_path):
     kept = CheckpointFiles(tmp_path, budget_mib=0)
     kept.path_of(f"{KEYS[0]}-0")
     draft = tmp_path / f".{KEYS[0]}-0.pt.abcd1234.tmp"

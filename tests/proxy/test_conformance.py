@@ -177,7 +177,7 @@ def test_a_comparison_with_a_proxys_name_would_be_seen(line):
     assert list(comparisons_in(line))
 
 
-def test_no_proxy_is_told_by_its_name_outside_its_room():
+def test_no_other_package_tests_for_the_name_of_a_proxy():
     rooms = {PACKAGE / "proxy", PACKAGE / "testing"}
     for path in sorted(PACKAGE.rglob("*.py")):
         if not rooms & {*path.parents}:

@@ -18,7 +18,7 @@ HEAD = "def score(arch, build_model, budget, seed, callback):\n"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, digits16):
-    """Writes the body of a function into a file of its own, and calls it as a worker would."""
+    """Writes the body of a function to a file and calls it as a worker does."""
     monkeypatch.chdir(tmp_path)
     own._load.cache_clear()
 
@@ -168,7 +168,7 @@ def test_an_edit_in_mid_search_is_refused(run, tmp_path, digits16):
     function = absolute("mine.py:score")
     plan = plan_for(function)
     (tmp_path / "mine.py").write_text(HEAD + "    return 2, 0\n")
-    own._load.cache_clear()  # a worker that was started anew
+    own._load.cache_clear()  # simulates a restarted worker
     with pytest.raises(StudyMismatchError, match="was edited while it was in use"):
         call(function, plan, digits16, subject={"arch": ARCH})
 

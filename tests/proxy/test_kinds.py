@@ -115,7 +115,7 @@ def test_counts_are_exact_and_a_speed_has_the_error_of_its_interval():
 
 def test_a_network_without_a_count_is_told():
     record = build_record(parameters=None)
-    with pytest.raises(HiloNasError, match=r"params cannot score .* does not have parameters"):
+    with pytest.raises(HiloNasError, match=r"proxy params needs parameters"):
         score_record(record, manifest_of("params"))
 
 
@@ -175,32 +175,32 @@ def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):
 
 
 USELESS = [
-    ("naswot", {"rungs": 2}, "proxy.rungs means nothing to the proxy naswot: it is of a training. Leave it out."),
-    ("naswot", {"proxy_images": 9}, "proxy.images means nothing to the proxy naswot: it has no budget. Leave it out."),
-    ("params", {"confirm": 2}, "proxy.confirm means nothing to the proxy params: no seed changes it. Leave it out."),
+    ("naswot", {"rungs": 2}, "the proxy naswot: only the built-in training uses it"),
+    ("naswot", {"proxy_images": 9}, "the proxy naswot: the proxy has no image budget"),
+    ("params", {"confirm": 2}, "the proxy params: the score does not depend on a seed"),
     (
         "macs",
         {"proxy_batch_size": 8},
-        "proxy.batch_size means nothing to the proxy macs: it is not given the images. Leave it",
+        "the proxy macs: the proxy does not use the prepared images",
     ),
     (
         "m.py:f",
         {"val_source": "d"},
-        "data.val_source means nothing to the proxy m.py:f: it is not given the images. Leave it",
+        "the proxy m.py:f: the proxy does not use the prepared images",
     ),
     (
         "dir/m.py:f",
         {"metric": "balanced"},
-        "proxy.metric means nothing to the proxy m.py:f: it is of a training. Leave it",
+        "the proxy m.py:f: only the built-in training uses it",
     ),
 ]
 
 
-@pytest.mark.parametrize(("proxy", "options", "message"), USELESS)
-def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, message):
+@pytest.mark.parametrize(("proxy", "options", "reason"), USELESS)
+def test_an_option_that_means_nothing_to_the_proxy_is_refused(proxy, options, reason):
     with pytest.raises(UsageError) as caught:
         check_proxy_options(SearchConfig.of(proxy=proxy, **options), proxy_named(proxy))
-    assert str(caught.value).startswith(message)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(

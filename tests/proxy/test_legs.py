@@ -83,7 +83,7 @@ def whole(request, digits16, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ends", [(160,), (32, 96, 288), (100, 200, 320), tuple(range(BATCH, END, BATCH))])
-def test_legs_give_exactly_what_the_whole_gives(digits16, tmp_path, whole, ends):
+def test_a_resumed_training_gives_exactly_the_same_result(digits16, tmp_path, whole, ends):
     subject, score, state = whole
     path = tmp_path / "a.pt"
     for end in ends:
@@ -133,7 +133,7 @@ def test_scoring_on_the_way_changes_nothing(digits16, subject):
     assert_equal(watched, unwatched.state())
 
 
-def test_the_pieces_that_fitted_survive(digits16, tmp_path, monkeypatch):
+def test_the_micro_batch_size_survives_a_resume(digits16, tmp_path, monkeypatch):
     """Elsewhere more may fit, but batch norm would then see other statistics from one leg to the next."""
     events = []
     for limit, until in ((12, 96), (math.inf, 192)):
@@ -143,7 +143,7 @@ def test_the_pieces_that_fitted_survive(digits16, tmp_path, monkeypatch):
     assert sum("a training step" in event.text for event in events if isinstance(event, Notice)) == 2
 
 
-# Files that cannot be gone on with.
+# Files that cannot be resumed from.
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def test_a_checkpoint_of_another_training_costs_a_warning_and_a_start_from_scrat
     leg(digits16, until=64, checkpoint=path, **other)
     score = leg(digits16, until=96, checkpoint=path, emit=events.append)
     assert comparable(score) == comparable(leg(digits16, until=96))
-    assert [(event.level, event.text) for event in events if isinstance(event, Notice)] == [
-        ("warning", "the checkpoint a.pt is of another training: the network is trained from its start")
-    ]
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert notice.level == "warning"
+    assert "a.pt belongs to another training" in notice.text
     assert content(path)["state"]["images_seen"] == 96
 
 
@@ -165,9 +165,8 @@ def test_a_checkpoint_that_is_too_far_on_costs_a_warning_and_a_start_from_scratc
     leg(digits16, until=96, checkpoint=path)
     score = leg(digits16, until=64, checkpoint=path, emit=events.append)
     assert comparable(score) == comparable(leg(digits16, until=64))
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        "the checkpoint a.pt is of 96 images, 64 were asked for: the network is trained from its start"
-    ]
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert all(part in notice.text for part in ("a.pt", "96", "64"))
 
 
 @pytest.mark.parametrize("tear", [lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"", lambda b: b"\0" * 999])
@@ -215,7 +214,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint_alone_and_is_t
         assert (score["value"], score["loss"]) == (without["value"], without["loss"])
     (text,) = [event.text for event in events if isinstance(event, Notice)]
     assert text.startswith(f"cannot write the checkpoint {path}: ")
-    assert "Free some space. The search continues without it" in text
+    assert "Free some space." in text
     assert [file.name for file in tmp_path.rglob("*") if file.name.endswith((".pt", ".tmp"))] == []
 
 

@@ -114,7 +114,7 @@ def slow_fan_ins(model: nn.Module) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_inputs_are_those_that_an_output_hangs_on(name):
+def test_the_number_of_inputs_is_that_of_one_output(name):
     model = build(name)
     parameters = dict(model.named_parameters())
     fan_ins = slow_fan_ins(model)
@@ -124,14 +124,14 @@ def test_inputs_are_those_that_an_output_hangs_on(name):
         assert rate_share(layer, parameters[layer]) == pytest.approx(scale * min(1, BASE_FAN_IN / fan_in)), layer
 
 
-def test_what_every_image_has_in_common_learns_at_the_whole_rate():
+def test_parameters_shared_by_all_images_have_the_full_learning_rate():
     model = build("vit")
     shared = {name: rate_share(name, value) for name, value in model.named_parameters() if "." not in name}
     assert shared == {"cls_token": 1.0, "pos_embed": 1.0}
 
 
 @pytest.mark.parametrize(("batch_size", "scale"), [(BASE_BATCH, 1.0), (4 * BASE_BATCH, 2.0), (BASE_BATCH // 4, 0.5)])
-def test_the_rate_goes_with_the_root_of_the_batch(batch_size, scale):
+def test_the_learning_rate_is_proportional_to_the_root_of_the_batch_size(batch_size, scale):
     optimizer = build_optimizer(nn.Linear(4, 4), batch_size)
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(scale * BASE_LR)] * 2
 

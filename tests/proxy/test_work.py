@@ -44,9 +44,9 @@ def test_every_wrong_field_is_named(digits16):
 @pytest.mark.parametrize(
     ("plan", "changes", "law"),
     [
-        ({"recipe": "short-0"}, {}, "but the plan asks for 'short-0'"),
-        ({"img_size": 24}, {}, "prepared at 16 pixels, the plan says 24"),
-        ({}, {"score_under": ["fp8"]}, "score_under must be of fp32, .*, but got 'fp8'"),
+        ({"recipe": "short-0"}, {}, "but has 'short-0'"),
+        ({"img_size": 24}, {}, "must be 16, .* but is 24"),
+        ({}, {"score_under": ["fp8"]}, "score_under must be one of fp32, .*, but got 'fp8'"),
     ],
 )
 def test_what_is_not_there_is_refused(digits16, plan, changes, law):

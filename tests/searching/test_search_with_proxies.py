@@ -145,7 +145,7 @@ def test_another_budget_of_a_function_is_refused(home, machine):
 
 def test_a_stored_study_refuses_options_that_mean_nothing_to_its_proxy(home, machine):
     begin(home, proxy="params")
-    with pytest.raises(UsageError, match="confirm means nothing to the proxy params: no seed changes it"):
+    with pytest.raises(UsageError, match=r"confirm .* params: .* does not depend on a seed"):
         search(home, trials=1, confirm=2)
     with pytest.raises(UsageError, match="the budget of a training alone can be raised, but study demo is scored by"):
         search(home, raise_budget=10**6)
@@ -251,7 +251,7 @@ def test_the_manifest_of_a_function_survives_its_file(home, machine):
     assert type(manifest).from_yaml(manifest.to_yaml()) == manifest
     fields = yaml.safe_load(manifest.to_yaml())
     fields["plan"]["source_hash"] = "0" * 64
-    with pytest.raises(Exception, match="the plan was changed after the study was made"):
+    with pytest.raises(Exception, match="the plan was changed"):
         type(manifest).from_yaml(yaml.safe_dump(fields))
     assert dataclasses.replace(manifest.plan, proxy="zico", source_hash=None).hash("d") != manifest.plan.hash("d")
 

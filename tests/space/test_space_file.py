@@ -78,10 +78,10 @@ def test_a_good_file_is_a_space(tmp_path):
         ("depths: [.nan]", "line 4: depths must be a whole number of at least 1, but got nan"),
         ("depths: [two]", "line 4: depths must be a number, but got 'two'"),
         ("depths: [true]", "line 4: depths must be a number, but got True"),
-        ("depths: [1, 2, 1]", "line 4: depths names 1 twice."),
+        ("depths: [1, 2, 1]", "line 4: depths contains 1 twice."),
         (
             "depths: [2, 2, 6, 2]",
-            "line 4: depths names 2 twice. For one value per stage write [[2], [2], [6], [2]].",
+            "line 4: depths contains 2 twice. For one value per stage write [[2], [2], [6], [2]].",
         ),
         ("window_size: [0, 2]", "line 8: window_size must be a whole number of at least 1, but got 0"),
         ("window_size: [-1]", "line 8: window_size must be a whole number of at least 1, but got -1"),
@@ -113,7 +113,7 @@ def test_a_good_file_is_a_space(tmp_path):
         ),
         (
             "patch_size: [[1], [1], [2], [2]]",
-            "line 2: patch_size is one for the whole network: give one list of values, not one per stage",
+            "line 2: patch_size applies to the whole network: give one list of values, not one per stage",
         ),
         ("description: [a]", "line 1: description must be text, but got ['a']"),
     ],
@@ -141,8 +141,7 @@ def test_heads_need_not_divide_where_there_can_be_no_attention(tmp_path):
 
 @pytest.mark.parametrize("name", ["embed_dims", "depths", "attention", "window_size"])
 def test_a_knob_that_is_missing_is_named(tmp_path, name):
-    fault = f"{name} is missing: say which values the search may choose from"
-    assert fault in faults_of(tmp_path, replaced(name, by=""))
+    assert any(fault.startswith(f"{name} is missing: ") for fault in faults_of(tmp_path, replaced(name, by="")))
 
 
 @pytest.mark.parametrize("name", ["alpha", "mlp_ratios", "patch_size"])
@@ -165,9 +164,9 @@ def test_exactly_one_rule_for_heads_must_be_given(tmp_path):
         ("depth: [1]", "line 10: unknown entry 'depth'. Did you mean depths?"),
         ("embed_dim: [1]", "line 10: unknown entry 'embed_dim'. Did you mean embed_dims?"),
         ("limit: {}", "line 10: unknown entry 'limit'. Did you mean limits?"),
-        ("zzz: 1", "line 10: unknown entry 'zzz'. Known are patch_size, embed_dims"),
+        ("zzz: 1", "line 10: unknown entry 'zzz'. Known entries: patch_size, embed_dims"),
         ("7: 1", "line 10: unknown entry 7."),
-        ("limits: {params: 3}", "line 10: unknown limit 'params'; known are params_m, gmacs, images_per_s"),
+        ("limits: {params: 3}", "line 10: unknown limit 'params'. Known limits: params_m, gmacs, images_per_s"),
         ("limits: {params_m: 0}", "line 10: limit params_m must be a number above 0, but got 0"),
         ("limits: {params_m: -1}", "line 10: limit params_m must be a number above 0, but got -1"),
         ("limits: {params_m: .inf}", "line 10: limit params_m must be a number above 0, but got inf"),
@@ -175,7 +174,7 @@ def test_exactly_one_rule_for_heads_must_be_given(tmp_path):
         ("limits: {params_m: much}", "line 10: limit params_m must be a number above 0, but got 'much'"),
         ("limits: {params_m: true}", "line 10: limit params_m must be a number above 0, but got True"),
         ("limits: [3]", "line 10: limits must be a mapping, but got [3]"),
-        ("defaults: {size: 3}", "line 10: unknown default 'size'; known are img_size, batch_size"),
+        ("defaults: {size: 3}", "line 10: unknown default 'size'. Known defaults: img_size, batch_size"),
         ("defaults: {trials: 0}", "line 10: default trials must be a whole number of at least 1, but got 0"),
         ("defaults: {trials: 1.5}", "line 10: default trials must be a whole number of at least 1, but got 1.5"),
         ("defaults: 3", "line 10: defaults must be a mapping, but got 3"),
@@ -184,7 +183,7 @@ def test_exactly_one_rule_for_heads_must_be_given(tmp_path):
         ("anchors: {a: litv2_tiny}", "line 10: anchor a: preset must be one of litv2_small, litv2_medium, litv2_base"),
         (
             "anchors: {a: litv2_small}",
-            "line 10: anchor a: the space cannot spell this network: patch_size has [2], but",
+            "line 10: anchor a: the space does not contain this network: patch_size has [2], but",
         ),
         ("anchors: {a: {depths: [1, 1, 1, 1], num_heads: [1, 1, 1, 1]}}", "line 10: anchor a: embed_dims is missing"),
         ("anchors: {a: {preset: litv2_small, depth: 3}}", "line 10: anchor a: unknown field 'depth'"),
@@ -213,10 +212,10 @@ def test_exactly_one_rule_for_heads_must_be_given(tmp_path):
         ("2001-02-03: 1", "unknown entry datetime.date(2001, 2, 3)."),
         ("true: 1", "unknown entry True."),
         ("twice: 1", "line 10: unknown entry 'twice'."),
-        ("limits: {7: 3}", "line 10: unknown limit 7;"),
-        ("limits: {~: 3}", "line 10: unknown limit None;"),
-        ("limits: {twice: 3}", "line 10: unknown limit 'twice';"),
-        ("defaults: {1.5: 3}", "line 10: unknown default 1.5;"),
+        ("limits: {7: 3}", "line 10: unknown limit 7."),
+        ("limits: {~: 3}", "line 10: unknown limit None."),
+        ("limits: {twice: 3}", "line 10: unknown limit 'twice'."),
+        ("defaults: {1.5: 3}", "line 10: unknown default 1.5."),
         ("anchors: {7: 3}", "line 10: anchor 7 must be an architecture"),
         ("anchors: {a: {preset: litv2_small, 7: 3}}", "line 10: anchor a: unknown field 7"),
         ("depths: [1]", "line 10: depths is given twice. Keep one."),
@@ -275,7 +274,7 @@ anchors:
         (1, "patch_size must be a whole number of at least 1, but got 0"),
         (2, "unknown entry 'embed_dim'. Did you mean embed_dims?"),
         (5, "depths of stage 2 has no values"),
-        (6, "depths of stage 3 names 2 twice"),
+        (6, "depths of stage 3 contains 2 twice"),
         (7, "depths of stage 4 must be a whole number of at least 1, but got 1.5"),
         (9, "exactly one of head_dim and num_heads must be given, but both are"),
         (10, f"attention of stage 2 must be one of {KINDS}, but got 'linformer'"),
@@ -308,7 +307,7 @@ def test_a_value_on_a_line_of_its_own_is_named_by_that_line(tmp_path):
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "---\n"])
 def test_an_empty_file_is_named(tmp_path, text):
     assert faults_of(tmp_path, text) == [
-        "is empty; a space needs embed_dims, depths, attention and more: see `space show`"
+        "is empty, but a space needs embed_dims, depths, attention and other knobs. See `space show`"
     ]
 
 
@@ -364,7 +363,7 @@ def test_a_ratio_that_leaves_a_hidden_channel_at_every_width_makes_networks(tmp_
     assert space.decode(dict.fromkeys(space.dimensions, 0)).mlp_ratios == (ratio,) * 4
 
 
-def test_the_way_out_of_a_small_ratio_leads_out(tmp_path):
+def test_the_ratio_in_the_message_about_a_small_ratio_is_valid(tmp_path):
     for width in range(1, 60):
         rule = f"embed_dims: [[{width}], [8], [8], [8]]\nattention: [[none], [none], [hilo], [hilo]]\n"
         text = f"{rule}depths: [1]\nhead_dim: [8]\nwindow_size: [1]\nmlp_ratios: [[RATIO], [2], [2], [2]]\n"

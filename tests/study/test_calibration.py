@@ -25,7 +25,7 @@ LABEL = build_condition().label()
 
 
 def probability_of_speed(own, other):
-    """How probable it is that the first of two trials is the faster one."""
+    """Returns the probability that the first of two trials is faster."""
     return Front.from_records([own, other]).probability_faster(own.number, other.number)
 
 

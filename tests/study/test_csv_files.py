@@ -168,7 +168,7 @@ def test_the_front_has_the_same_columns_the_fastest_first():
     assert trials.loc[trials["on_front"], "number"].tolist() == [2, 3, 4]
 
 
-def test_ties_name_the_members_of_the_front_that_they_cannot_be_told_from():
+def test_ties_name_the_members_that_are_not_distinguishable():
     tie = build_record(7, 895.0, 0.745, arch=build_arch(20))  # beaten by trial 3, but hardly
     trials = read_trials([*demo_records(), tie])
     assert trials["tied_with"].tolist()[7] == "3"
@@ -299,7 +299,7 @@ def test_while_records_come_in_the_files_follow_every_few_seconds_without_probab
     assert written(tmp_path)["front"]["on_front_probability"].tolist() == [1.0]
 
 
-def test_files_that_take_long_are_written_the_less_often(tmp_path):
+def test_files_that_take_longer_to_write_are_written_less_often(tmp_path):
     clock, front = Clock(), Front.from_records(demo_records())
     files = CsvFiles(tmp_path, clock)
     clock.now = 6.0

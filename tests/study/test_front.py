@@ -1,4 +1,4 @@
-"""The front and what cannot be told from it: by paired rounds where there are any, else by intervals."""
+"""The front and the networks tied with it, compared by paired rounds if there are any, otherwise by intervals."""
 
 import dataclasses
 import math
@@ -29,12 +29,12 @@ from hilo_nas.study.states import TrialState
 
 
 def probability_of_speed(own, other):
-    """How probable it is that the first of two trials is the faster one."""
+    """Returns the probability that the first of two trials is faster."""
     return Front.from_records([own, other]).probability_faster(own.number, other.number)
 
 
 def probability_beats(own, other):
-    """How probable it is that the first of two trials is both faster and more accurate."""
+    """Returns the probability that the first of two trials is both faster and more accurate."""
     return Front.from_records([own, other]).probability_beats(own.number, other.number)
 
 
@@ -68,7 +68,7 @@ def apart(some):
     ]
 
 
-def test_one_per_cent_in_every_round_is_told_apart_though_the_intervals_overlap():
+def test_one_percent_in_every_round_is_distinguishable_even_if_intervals_overlap():
     fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
     assert slow.measurement.images_per_s_high > fast.measurement.images_per_s_low
     assert probability_of_speed(fast, slow) > 0.99
@@ -86,7 +86,7 @@ def test_paired_rounds_count_even_where_the_anchored_values_say_otherwise():
 
 
 @pytest.mark.parametrize("whose", ["the own rounds", "the other's rounds"])
-def test_networks_timed_beside_each_other_are_paired_whoever_was_the_candidate(whose):
+def test_networks_timed_in_the_same_rounds_are_paired_whichever_was_the_candidate(whose):
     fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
     (alone,) = apart([fast]) if whose == "the other's rounds" else apart([slow])
     if whose == "the own rounds":  # the faster one was the candidate, the slower one its rival
@@ -99,7 +99,7 @@ def test_networks_timed_beside_each_other_are_paired_whoever_was_the_candidate(w
     assert probability_of_speed(*reversed(pair)) == pytest.approx(1 - probability_of_speed(*pair))
 
 
-def test_rounds_beside_a_third_network_pair_nothing():
+def test_rounds_shared_only_with_a_third_network_pair_nothing():
     fast, slow = cohort((1010.0, 0.9), (1000.0, 0.5))
     beside = dataclasses.replace(fast.measurement, beside={build_arch(9).key(): fast.measurement.call_seconds})
     pair = [trial(0, beside), slow]
@@ -107,7 +107,7 @@ def test_rounds_beside_a_third_network_pair_nothing():
 
 
 @pytest.mark.parametrize(("faster", "probability"), [(1.0, 0.5), (1.01, 0.637), (1.05, 0.958), (1.2, 1.0)])
-def test_without_shared_rounds_two_per_cent_of_each_value_are_doubtful(faster, probability):
+def test_without_shared_rounds_each_speed_has_an_extra_error_of_two_percent(faster, probability):
     pair = trial(0, exactly(1000.0 * faster)), trial(1, exactly(1000.0))
     assert probability_of_speed(*pair) == pytest.approx(probability, abs=0.001)
     assert probability_of_speed(*reversed(pair)) == pytest.approx(1 - probability, abs=0.001)
@@ -214,7 +214,7 @@ def test_near_the_front_are_its_members_and_their_ties_the_fastest_first():
     assert numbers(Front.from_records(some).near(at_most=16)) == [0, 1, 2, 3]
 
 
-def test_with_too_many_near_the_front_the_hardest_to_tell_are_kept():
+def test_with_too_many_ties_the_hardest_to_distinguish_are_kept():
     some = cohort((1000.0, 0.50), (999.9, 0.499), (980.0, 0.45), (995.0, 0.48), se=0.05)
     assert set(Front.from_records(some).ties) == {1, 2, 3}
     assert numbers(Front.from_records(some).near(at_most=2)) == [0, 1]
@@ -228,7 +228,7 @@ def test_a_long_front_is_never_cut_and_leaves_no_room_for_ties():
 
 
 def seeded(number, images_per_s, *top1s, se=0.0, **fields):
-    """A complete trial of so many seeds, timed alone and without an interval."""
+    """Returns a complete trial with one seed per top-1, timed alone and without an interval."""
     some = tuple(build_score(top1, standard_error=se, n_val=10**6, seed=seed) for seed, top1 in enumerate(top1s))
     values = {"arch": build_arch(number), "measurements": (exactly(images_per_s),), "scores": some}
     return build_record(number, **{**values, **fields})
@@ -247,7 +247,7 @@ def test_of_two_networks_the_probability_is_that_the_other_does_not_beat_it(fast
     assert found[1] == pytest.approx(1 - probability_beats(*pair), abs=0.015)
 
 
-def test_draws_spread_by_no_more_than_they_are_said_to():
+def test_probabilities_have_the_documented_standard_error():
     pair = trial(0, exactly(1000.0), 0.5, 0.01), trial(1, exactly(1000.0), 0.5, 0.01)
     several = [Front.from_records(pair).probabilities(seed=seed)[0] - 0.75 for seed in range(40)]
     assert 0.5 < math.sqrt(sum(e * e for e in several) / 40) / math.sqrt(0.75 * 0.25 / 1000) < 1.5
@@ -293,13 +293,13 @@ def test_the_noise_of_seeds_is_pooled_over_all_networks_that_have_several():
     assert Front.from_records(some[2:]).seed_noise == Front.from_records([]).seed_noise == 0.0
 
 
-def test_seeds_of_a_lower_rung_tell_nothing_of_the_full_budget():
+def test_seeds_of_a_lower_rung_are_not_used_for_the_full_budget():
     rungs = tuple(build_score(top1, seed=seed, images_seen=1024) for seed, top1 in enumerate((0.1, 0.3)))
     record = seeded(0, 1000.0, 0.5)
     assert Front.from_records([dataclasses.replace(record, scores=(*rungs, *record.scores))]).seed_noise == 0.0
 
 
-def test_a_single_seeds_error_has_the_noise_that_others_told_and_several_seeds_their_share_of_it():
+def test_the_error_of_a_single_seed_includes_the_pooled_noise_and_several_seeds_reduce_it():
     some = [
         seeded(0, 1000.0, 0.50, 0.52, se=0.003),
         seeded(1, 900.0, 0.6, 0.6, se=0.003),
@@ -333,7 +333,7 @@ def test_the_noise_of_seeds_makes_ties_of_what_one_seed_seemed_to_decide():
     )
 
 
-def test_all_of_few_images_right_is_not_certain():
+def test_a_perfect_score_on_few_images_has_an_error():
     perfect, good = (
         build_record(i, 1000.0 + i, scores=(build_score(top1, n_val=8, standard_error=0.0, chance=0.1),))
         for i, top1 in enumerate((1.0, 0.875))
@@ -343,7 +343,7 @@ def test_all_of_few_images_right_is_not_certain():
     assert 0.5 < Front.from_records([good, perfect]).probabilities()[0] < 0.99
 
 
-def test_rounds_that_others_disturbed_all_the_time_tell_less_of_who_is_faster():
+def test_contended_rounds_are_weaker_evidence_of_which_network_is_faster():
     keys = [build_arch(i).key() for i in (0, 1)]
     busy = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
     probabilities = []
@@ -464,13 +464,13 @@ def test_the_simulation_counts_what_drawing_one_by_one_counts():
     assert found[4] == 0.0
 
 
-def test_a_hopeless_network_changes_no_probability():
+def test_a_network_excluded_from_the_simulation_changes_no_probability():
     some = cohort((1000.0, 0.50), (990.0, 0.51), (900.0, 0.52), se=0.02)
     hopeless = trial(9, exactly(50.0), 0.05)
     assert Front.from_records([*some, hopeless]).probabilities() == {**Front.from_records(some).probabilities(), 9: 0.0}
 
 
-def test_probabilities_are_computed_once_and_anew_after_a_change():
+def test_probabilities_are_cached_until_a_record_changes():
     some = cohort((1000.0, 0.50), (990.0, 0.51), se=0.02)
     front = Front.from_records(some)
     assert front.probabilities() is front.probabilities()

@@ -56,14 +56,14 @@ def test_a_file_that_was_changed_or_moved_or_is_another_users_is_not_used(path, 
     [
         ("data: [", "it is not YAML"),
         ("when: 2026-99-99\ndata: x\n", "it is not YAML"),
-        ("[1, 2]", "it must hold options, but holds a list"),
+        ("[1, 2]", "it must be a mapping of options, but is a list"),
         ("data: [1]\nproxy: {a: b}\n", "data, proxy must be text"),
         ("data: digits\nsignature: 7\n", "it was not written by this user"),
         ("data: digits\nfunctions: 7\nsignature: x\n", "it was not written by this user"),
         ("data: digits\nfunctions: {1: 2}\nsignature: \u00e9\n", "it was not written by this user"),
     ],
 )
-def test_a_garbled_file_is_a_fault_in_words(path, text, fault):
+def test_a_malformed_file_is_reported_as_a_fault(path, text, fault):
     path.write_text(text, encoding="utf-8")
     write_local(path.parent / "other.yaml", {})  # a key is there
     found = load_local(path)
@@ -71,9 +71,9 @@ def test_a_garbled_file_is_a_fault_in_words(path, text, fault):
     assert found.fault.startswith(fault)
 
 
-def test_a_file_that_is_none_is_a_fault_in_words(path):
+def test_a_path_that_is_not_a_text_file_is_reported_as_a_fault(path):
     path.mkdir()
-    assert load_local(path) == Local(fault="it is no file")
+    assert load_local(path) == Local(fault="it is not a regular file")
     path.rmdir()
     path.write_bytes(b"\xff\xfe\x00")
     assert load_local(path).fault.startswith("it is not YAML")
@@ -110,7 +110,7 @@ def test_the_key_is_this_users_alone_and_made_once(path):
     assert load_local(path).values == {"data.source": "/other"}
 
 
-def test_without_a_place_for_the_key_the_file_is_written_and_asked_for_again(path, tmp_path, monkeypatch):
+def test_without_a_stored_key_the_file_is_written_but_not_trusted_later(path, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("HILO_NAS_STATE_DIR", str(tmp_path / "file" / "state"))
     write_local(path, {"data.source": "/data"})
@@ -126,7 +126,7 @@ def test_without_a_place_for_the_key_the_file_is_written_and_asked_for_again(pat
         ({}, "HOME/.local/state/hilo-nas"),
     ],
 )
-def test_the_key_lies_where_a_users_state_lies(monkeypatch, tmp_path, variables, expected):
+def test_the_key_is_in_the_state_folder_of_the_user(monkeypatch, tmp_path, variables, expected):
     monkeypatch.delenv(local_module.STATE_VARIABLE)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -62,7 +62,7 @@ def test_half_written_files_are_not_records(tmp_path):
     assert [record.number for record in load_records(tmp_path)] == [0]
 
 
-def test_a_record_begins_with_what_a_reader_looks_for(tmp_path):
+def test_a_record_starts_with_schema_version_number_and_key(tmp_path):
     text = write_record(tmp_path, build_record(3)).read_text()
     assert list(json.loads(text))[:3] == ["schema_version", "number", "key"]
     assert text.endswith("}\n")
@@ -83,13 +83,13 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path):
 def test_a_torn_file_is_named(tmp_path, text):
     path = tmp_path / "0003.json"
     path.write_text(text)
-    with pytest.raises(RecordError, match=r"0003\.json is not whole JSON .*Move it away, or restore it from a copy\."):
+    with pytest.raises(RecordError, match=r"0003\.json .*JSON .*Move it away, or restore it from a copy\."):
         load_records(tmp_path)
 
 
 def test_bytes_that_are_no_text_are_a_torn_file(tmp_path):
     (tmp_path / "0003.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(RecordError, match=r"0003\.json is not whole JSON"):
+    with pytest.raises(RecordError, match=r"0003\.json .*JSON"):
         load_records(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_json_that_is_no_mapping_is_refused(tmp_path, text):
         ({"subject": {}}, "a subject must be either an architecture or a timm name"),
         ({"subject": {"arch": {"depths": [1, 1, 1, 1]}}}, "embed_dims is missing"),
         ({"subject": 3}, "subject must be a mapping, but got 3"),
-        ({"number": 4}, "the file's name must be its trial's number, but the record says 4"),
+        ({"number": 4}, "the file name must be .*, but the record says 4"),
         (
             {"measurements": [{"colour": "red"}]},
             r"measurements\[0\]\.colour .* newer version",
@@ -249,7 +249,7 @@ def test_a_score_stored_before_there_were_seeds_is_of_one(tmp_path):
 def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "a.txt"
     write_atomically(path, "old")
-    with path.open() as reader:  # whoever reads meanwhile goes on reading the old file, never a mixture
+    with path.open() as reader:  # an open reader still sees the old file, never a mixture
         write_atomically(path, "new ± é")
         assert reader.read() == "old"
     assert path.read_text(encoding="utf-8") == "new ± é"
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path, pla
     with pytest.raises(StorageError) as caught:
         write_atomically(path, "x")
     assert str(caught.value).startswith(f"cannot write {path}: ")
-    assert str(caught.value).endswith("choose a folder that can be written.")
+    assert "choose a writable folder" in str(caught.value)
     assert (tmp_path / "file").read_text() == "I am no folder"
 
 

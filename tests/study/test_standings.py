@@ -1,4 +1,4 @@
-"""How a front stands to anchors and peers, as values and as sentences."""
+"""Comparison of a front with anchors and baselines, as values and as sentences."""
 
 import dataclasses
 
@@ -66,11 +66,11 @@ def test_of_several_that_beat_an_anchor_the_fastest_is_named():
     assert [standing.by for standing in Front.from_records([anchor, *reversed(rivals)]).standings] == [2]
 
 
-def test_an_anchor_that_none_beats_stands_on_the_front():
+def test_an_anchor_that_none_beats_is_on_the_front():
     anchor = build_record(0, 800.0, 0.6, origin="anchor:a")
-    assert sentences(anchor) == ["no trial beats a (trial 0): it stands on the front itself"]
+    assert sentences(anchor) == ["no trial beats a (trial 0): it is itself on the front"]
     assert sentences(anchor, build_record(1, 900.0, 0.5)) == [
-        "trial 1: 1.12x the images/s of a (trial 0), -10.0 ± 6.8 points of proxy top-1; it stands on the front itself"
+        "trial 1: 1.12x the images/s of a (trial 0), -10.0 ± 6.8 points of proxy top-1; it is itself on the front"
     ]
     assert Front.from_records([anchor, build_record(1, 800.0, 0.6)]).standings[0].verdict == "on the front"
 
@@ -138,7 +138,7 @@ def test_a_peer_that_was_cut_off_is_compared_by_its_second_trial():
     assert (standing.number, standing.by) == (1, 2)
 
 
-def test_who_hardly_beats_a_reference_is_told_with_the_probability():
+def test_a_narrow_lead_over_a_reference_is_told_with_its_probability():
     (standing,) = Front.from_records([build_peer(0, 880.0, 0.60), build_record(1, 900.0, 0.61)]).standings
     assert 0.3 < standing.probability < 0.95
     assert standing.verdict == "not beaten"
@@ -148,7 +148,7 @@ def test_who_hardly_beats_a_reference_is_told_with_the_probability():
     )
 
 
-def test_a_trade_is_stated_with_what_cannot_be_told_apart():
+def test_a_trade_off_states_a_score_that_is_not_distinguishable():
     peer = build_peer(3, 1000.0, 0.515, "litv2_small")
     own = build_record(6, 6300.0, 0.5)
     (standing,) = Front.from_records([peer, own, build_record(7, 9000.0, 0.2)]).standings
@@ -182,12 +182,12 @@ def test_a_baseline_at_chance_is_beaten_by_nobody_and_says_so():
     assert "beats" not in standing.sentence()
 
 
-def test_a_network_at_chance_is_no_evidence_however_fast_it_is():
+def test_a_network_at_chance_is_ignored_regardless_of_its_speed():
     guessing, trained = at_chance(build_record(1, 9000.0, 0.11)), build_record(2, 900.0, 0.75)
     assert Front.from_records([guessing, trained]).members == (trained,)
     assert 1 not in Front.from_records([guessing, trained]).probabilities()
     assert sentences(at_chance(build_record(0, 5.0, 0.3, origin="anchor:a")), guessing)[0].startswith(
-        "no trial beats a (trial 0): it stands"
+        "no trial beats a (trial 0)"
     )
 
 

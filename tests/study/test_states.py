@@ -36,14 +36,14 @@ PACKAGE = Path(hilo_nas.__file__).parent
         (lambda record: fail(record, "the worker died"), TrialState.FAILED),
     ],
 )
-def test_an_ended_trial_is_due_no_more(end, state):
+def test_a_finished_trial_does_not_run_again(end, state):
     for record in (build_record(0, state="running"), interrupt(build_record(0)), mark_raised(build_record(0))):
         ended = end(record)
         assert (ended.state, ended.is_interrupted, ended.is_raised) == (state, False, False)
         assert ended.measurements == record.measurements
 
 
-def test_a_trial_that_begins_again_keeps_what_was_measured_and_nothing_of_its_end():
+def test_a_restarted_trial_keeps_its_measurements_but_not_its_outcome():
     cut = interrupt(build_record(0, imputed={"value": 0.3}), "the disk was full")
     for record in (cut, mark_timed(cut), queue(cut)):
         assert record.is_open
@@ -68,13 +68,13 @@ def test_a_copied_network_counts_as_a_proposal_once_it_was_chosen(state, origin,
     assert build_record(0, state=state, origin=origin).is_proposal == is_proposal
 
 
-def test_an_interrupted_trial_failed_through_no_fault_of_its_network():
+def test_an_interrupted_trial_is_failed_and_marked_as_interrupted():
     record = interrupt(build_record(0, state="running"), "the disk was full")
     assert (record.state, record.is_interrupted, record.is_measured) == (TrialState.FAILED, True, False)
     assert record.reason == "interrupted before it finished: the disk was full"
 
 
-def test_a_trial_that_keeps_its_limits_after_all_ends_as_it_was_trained():
+def test_a_readmitted_trial_gets_the_state_of_its_training():
     untrained = build_infeasible(0)
     assert readmit(untrained, "it was timed again").is_interrupted
     rung = (build_score(0.3, images_seen=320),)

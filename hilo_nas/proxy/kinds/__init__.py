@@ -1,6 +1,6 @@
-"""Declarations of all proxies; importing them imports no torch.
+"""Declarations of all proxies. Importing them does not import torch.
 
-Other rooms ask a declaration what they want to know: outside `hilo_nas.proxy` no proxy and no metric is named.
+Other packages use the fields of a declaration. They never test for the name of a proxy or metric.
 """
 
 from __future__ import annotations
@@ -31,36 +31,38 @@ __all__ = [
 ]
 
 PROXIES = {proxy.name: proxy for proxy in (TRAINING, *FORMULAS, *TRAINING_FREE, NO_PROXY)}
-"""Those of this package, by name; a new kind is one entry."""
+"""Declarations of this package by name. A new kind of proxy needs one entry."""
 DEFAULT_PROXY = TRAINING
 _GROUP = "hilo_nas.proxies"
-"""Entry points under which other packages declare theirs: `NAME = "module:DECLARATION"`."""
+"""Entry point group for proxies of other packages, as `NAME = "module:DECLARATION"`."""
 
 
 def proxy_names() -> tuple[str, ...]:
-    """Returns the names that `--proxy` takes, apart from functions; those of installed packages come last."""
+    """Returns the valid names for `--proxy`, except functions. Proxies of installed packages come last."""
     return tuple(dict.fromkeys((*PROXIES, *installed_names(_GROUP))))
 
 
 def list_proxies() -> tuple[Proxy, ...]:
-    """Returns the declarations of `proxy_names`; imports those of installed packages.
+    """Returns the declarations of `proxy_names`. Imports those of installed packages.
 
     Raises:
-        UsageError: An installed package declares something else.
+        UsageError: An entry point of an installed package is not a proxy.
     """
     return tuple(proxy_named(name) for name in proxy_names())
 
 
 def quick_names() -> tuple[str, ...]:
-    """Returns the names of the proxies that can be compared with a study's at little cost (`Proxy.is_quick`)."""
+    """Returns the names of the proxies with a low cost per network (`Proxy.is_quick`)."""
     return tuple(proxy.name for proxy in list_proxies() if proxy.is_quick)
 
 
 def find_proxy(name: str) -> Proxy | None:
-    """Returns the declaration under a name, or of a function wherever its file lies; None where there is none.
+    """Returns the declaration of a proxy or user function, or None if the name is unknown.
+
+    The file of a user function does not have to exist.
 
     Raises:
-        UsageError: An installed package declares something else under that name.
+        UsageError: The entry point of an installed package with this name is not a proxy.
     """
     if is_plugin(name):
         return _declare_function(name)
@@ -68,10 +70,10 @@ def find_proxy(name: str) -> Proxy | None:
 
 
 def proxy_named(name: str) -> Proxy:
-    """Returns what `find_proxy` finds.
+    """Returns the declaration of a proxy or user function.
 
     Raises:
-        UsageError: There is none; names those that are known.
+        UsageError: The name is unknown. The message lists the known names.
     """
     found = find_proxy(name)
     if found is None:
@@ -84,7 +86,10 @@ def proxy_named(name: str) -> Proxy:
 
 @functools.cache
 def metric_named(name: str) -> Metric:
-    """Returns the metric that `ProxyScore.metric` names; one without unit and chance where nothing declares it."""
+    """Returns the metric with the name in `ProxyScore.metric`.
+
+    If no proxy declares it, the result is a metric without unit and chance.
+    """
     if not is_plugin(name):
         for proxy in (*PROXIES.values(), *list_proxies()):
             for metric in proxy.metrics:

@@ -1,4 +1,4 @@
-"""Proxies that need no work, because a trial's record has their value already."""
+"""Proxies that do not need a worker because the trial's record holds their value."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ __all__ = ["FORMULAS", "Formula", "NetworkFacts"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkFacts:
-    """Facts about a network that precede its score."""
+    """Facts about a network that are known before it is scored."""
 
     parameters: int | None
     macs: int | None
     images_per_s: float | None
     images_per_s_error: float
-    """Standard error of the speed."""
+    """Standard error of the speed, in images/s."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Formula(Proxy):
-    """A proxy whose value follows from facts that are known already."""
+    """A proxy with a value computed from one known fact."""
 
     fact: str
-    """The field of `NetworkFacts`."""
+    """Name of the field of `NetworkFacts`."""
     unit: float = 1.0
-    """Size of the value's unit in units of the fact."""
+    """Divisor of the fact that gives the value, for example 1e6 for millions."""
 
     def estimate_seconds(self, images: int, batch_size: int, attempt: Callable[[int], Attempt]) -> float:
-        """See `Proxy.estimate_seconds`."""
+        """Returns 0.0, because a formula takes no time."""
         return 0.0
 
     def evaluate(self, facts: NetworkFacts) -> tuple[float, float]:
         """Returns the value and its standard error.
 
         Raises:
-            HiloNasError: The fact is not known.
+            HiloNasError: The fact is None.
         """
         value = getattr(facts, self.fact)
         if value is None:
-            raise HiloNasError(f"{self.name} cannot score a network whose record does not have {self.fact}")
+            raise HiloNasError(f"the proxy {self.name} needs {self.fact} in the network's record, but found none")
         return value / self.unit, getattr(facts, f"{self.fact}_error", 0.0) / self.unit
 
 

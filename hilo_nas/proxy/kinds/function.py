@@ -1,4 +1,4 @@
-"""The proxy that is a function of the user's; `hilo_nas.proxy.custom` is its contract."""
+"""Declaration of custom proxies, which are user functions. `hilo_nas.proxy.custom` defines their interface."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hilo_nas.proxy.kinds.declaration import Attempt, Metric, Proxy
 __all__ = ["declare_function"]
 
 _PROBE_BATCHES = (6, 60)
-"""Two small budgets, in batches, from which the seconds of the full one are extrapolated."""
+"""Two small budgets, in batches, used to extrapolate the seconds of the full budget."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Function(Proxy):
     def estimate_seconds(self, images: int, batch_size: int, attempt: Callable[[int], Attempt]) -> float:
-        """See `Proxy.estimate_seconds`: extrapolated from two smaller budgets."""
+        """Returns seconds extrapolated linearly from two smaller budgets."""
         small, large = (min(batches * batch_size, images) for batches in _PROBE_BATCHES)
         first, second = (attempt(tried).seconds for tried in (small, large))
         if large == images:
@@ -26,9 +26,9 @@ class _Function(Proxy):
 
 
 def declare_function(text: str) -> Proxy:
-    """Returns the declaration of the function that `module:function` or `path/to/file.py:function` names.
+    """Returns the declaration of a function given as `module:function` or `path/to/file.py:function`.
 
-    The folder is no part of it.
+    The declaration does not include the folder.
     """
     name = name_of(text)
     return _Function(
@@ -36,7 +36,7 @@ def declare_function(text: str) -> Proxy:
         version="own-1",
         options=frozenset({"proxy.images", "proxy.confirm"}),
         metrics=(Metric(name=name),),
-        description="a function of your own, given {images:,} images",
+        description="a custom function with a budget of {images:,} images",
         work="hilo_nas.proxy.custom:FunctionWork",
         prepares=True,
         has_source=True,

@@ -1,4 +1,4 @@
-"""The proxy that is a short training from fresh weights."""
+"""Declaration of the proxy `training`: a short training from fresh weights."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from hilo_nas.proxy.kinds.declaration import OPTIONS, Attempt, Metric, Proxy
 __all__ = ["BASELINE_RECIPE", "RECIPE", "TRAINING"]
 
 RECIPE = "adamw-2"
-"""Version of the training's recipe (`proxy/recipe.py`, `proxy/batches.py`)."""
+"""Version of the training recipe (`proxy/recipe.py`, `proxy/batches.py`)."""
 BASELINE_RECIPE = "adamw-2-batchnorm"
-"""The recipe's version for networks other than LITv2s: their batch norms' statistics are taken from training images
-before a score. It changes with `RECIPE`, too."""
+"""Version of the recipe for networks other than LITv2. Before scoring, their batch norm statistics are computed from
+training images. Change it together with `RECIPE`."""
 _PROBE_BATCHES = (6, 60)
-"""Batches of the short training that is extrapolated from, and of the longer one for networks too quick for that."""
+"""Number of batches of the short training for the estimate, and of a longer one for networks that are too fast."""
 
 
-class _Even(Metric):
-    """A metric by which guessing one class and guessing evenly score the same."""
+class _UniformGuessing(Metric):
+    """A metric with a value of guessing of 1 / number of classes."""
 
     def chance(self, num_classes: int, largest_share: float | None) -> float | None:
-        """See `Metric.chance`."""
+        """Returns 1 / number of classes."""
         return 1 / num_classes
 
 
-class _Top1(_Even):
+class _Top1(_UniformGuessing):
     def chance(self, num_classes: int, largest_share: float | None) -> float | None:
-        """See `Metric.chance`."""
+        """Returns the share of the largest class, or 1 / number of classes if the share is unknown."""
         return largest_share or super().chance(num_classes, None)
 
     def n_groups(self, chance: float | None) -> float | None:
-        """See `Metric.n_groups`."""
+        """Returns 1.0, because all images form one group."""
         return 1.0
 
 
-class _Balanced(_Even):
+class _Balanced(_UniformGuessing):
     def n_groups(self, chance: float | None) -> float | None:
-        """See `Metric.n_groups`: the classes, each of one size."""
+        """Returns the number of classes, each of which forms a group."""
         return 1 / chance if chance else 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Training(Proxy):
     def estimate_seconds(self, images: int, batch_size: int, attempt: Callable[[int], Attempt]) -> float:
-        """See `Proxy.estimate_seconds`: a fixed part, and one in proportion to the images."""
+        """Returns a fixed time plus a time proportional to the number of images."""
         for batches in _PROBE_BATCHES:
             tried = min(batches * batch_size, images)
             found = attempt(tried)
@@ -67,7 +67,7 @@ TRAINING = _Training(
     metrics=(
         _Top1(name="top1", title="top-1", short="top-1", is_share=True),
         _Balanced(name="balanced", title="top-1 (balanced)", short="top-1", is_share=True),
-        _Even(name="likelihood", is_share=True),
+        _UniformGuessing(name="likelihood", is_share=True),
     ),
     description="after {images:,} images of {data} at {img_size} px, {scored_on}",
     summary="{images:,} images of {data} at {img_size} px, batch {batch_size}, {metric}",

@@ -1,4 +1,4 @@
-"""Proxies that train nothing: seconds for each network, from fresh weights and a few minibatches."""
+"""Declarations of training-free proxies. They take seconds per network, with fresh weights and a few minibatches."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hilo_nas.proxy.kinds.declaration import Metric, Proxy
 __all__ = ["REPEATS", "TRAINING_FREE"]
 
 REPEATS = 3
-"""Fresh networks, each on different images, of whose values the mean is taken."""
+"""Number of repetitions with fresh weights and different images. The score is the mean of their values."""
 _VERSION = "training-free-1"
-"""It changes with anything in `proxy/training_free/` that may change a value."""
+"""Version of the computation. Change it with every change in `proxy/training_free/` that can affect a value."""
 
 TRAINING_FREE = tuple(
     Proxy(

@@ -1,4 +1,4 @@
-"""No proxy: networks are timed and not scored."""
+"""Declaration of the proxy `none`: networks are timed but not scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_PROXY = Proxy(
     version="none-1",
     options=frozenset(),
     metrics=(Metric(name="none", title="no score"),),
-    description="networks are timed and not scored",
+    description="networks are timed but not scored",
     gives_scores=False,
     needs_data=False,
 )

@@ -1,4 +1,4 @@
-"""Scores of networks that are not trained: seconds for each, from fresh weights and a few minibatches."""
+"""Training-free scores. They take seconds per network, with fresh weights and a few minibatches."""
 
 from hilo_nas.proxy.training_free.dss import score_dss
 from hilo_nas.proxy.training_free.naswot import score_naswot

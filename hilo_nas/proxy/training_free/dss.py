@@ -1,21 +1,24 @@
-"""DSS: how much of a fresh transformer's attention and perceptron weights takes part in its output.
+"""DSS: contribution of attention and MLP weights to the output of an untrained transformer.
 
 Paper: "Training-free Transformer Architecture Search" (arXiv 2203.12217), section 3. All weights are made positive, the
-image is ones, and the loss is the sum of the outputs. An attention matrix W counts with its synaptic diversity, the
-nuclear norm of W times that of its gradient; a perceptron's with its synaptic saliency, the sum of |W * gradient|.
+image consists of ones, and the loss is the sum of the outputs. The score adds two terms:
 
-What counts in LITv2: the linear layers of `Block.attn`, each matrix as it is stored (queries, keys and values side by
-side are one, as in the authors' code), and fc1 and fc2 of every ConvFFN, in stages without attention, too. The paper's
-networks have no token merging and no convolution between the layers of a perceptron: DTM and the depthwise convolution
-add nothing of their own here, but gradients go through them, as through the patch embedding and the head.
+* Synaptic diversity of each attention matrix W: the nuclear norm of W times the nuclear norm of its gradient.
+* Synaptic saliency of each MLP matrix W: the sum of |W * gradient|.
 
-What counts in timm's networks: attention is what lies below a module called `attn...`, perceptrons lie below one called
-`mlp...`. A network without perceptrons (a ResNet) has the saliency of all its linear and convolution layers outside
-attention instead; that is another sum, good for comparing such networks with each other, hardly with transformers.
+Layers of LITv2: the linear layers of `Block.attn`, and fc1 and fc2 of every ConvFFN, also in stages without attention.
+Each matrix is used as stored, so the joint matrix of queries, keys and values is one matrix, as in the authors' code.
+The paper's networks have no token merging and no convolution inside an MLP. Therefore deformable token merging and the
+depthwise convolution have no terms, but gradients pass through them, as through the patch embedding and the head.
 
-Own changes: batch norm is the identity, so that weights alone speak; everything is in double precision; the score is
-the logarithm of the paper's sum, which grows by orders of magnitude with the depth of a network without norms. Ranks
-are the same, but the mean of several scores is a geometric one.
+Layers of timm networks: attention layers are inside a module with a name that starts with `attn`, and MLP layers inside
+one that starts with `mlp`. A network without MLPs (such as a ResNet) uses the saliency of all linear and convolution
+layers outside of attention instead. This sum is suitable to compare such networks with each other, but hardly with
+transformers.
+
+Changes: batch norm is the identity, so the score depends on the weights only. All computations are in double precision.
+The score is the logarithm of the paper's sum, because the sum grows by orders of magnitude with the depth of a network
+without norms. The ranking is the same, but the mean over several scores is a geometric mean of the sums.
 """
 
 from __future__ import annotations
@@ -31,23 +34,23 @@ from hilo_nas.errors import HiloNasError, UsageError
 
 __all__ = ["score_dss"]
 
-_WAY_OUT = "Fresh weights of zero, or an overflow, leave it nothing to see: use another proxy for this network."
+_WAY_OUT = "The cause is fresh weights of zero or an overflow. Use another proxy for this network."
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def score_dss(model: nn.Module, img_size: int) -> float:
-    """Returns the logarithm of the indicator, of any sign; higher is better.
+    """Returns the logarithm of the DSS sum, which can be negative. Higher is better.
 
-    The network is used up: afterwards it is in eval mode, and its weights are positive and in double precision (in
-    single where the device has no double).
+    The function changes the network: afterwards it is in eval mode, and its weights are positive and in double
+    precision (single precision on mps).
 
     Args:
-        model: The network, with fresh weights.
-        img_size: Side of the image of ones, in pixels; it has three channels.
+        model: The network with fresh weights.
+        img_size: Side of the image of ones, in pixels. The image has three channels.
 
     Raises:
-        UsageError: Nothing in the network counts.
-        HiloNasError: The indicator is zero or overflows.
+        UsageError: The network has no linear or convolution layers.
+        HiloNasError: The sum is zero or overflows.
     """
     device = next(model.parameters()).device
     dtype = torch.float32 if device.type == "mps" else torch.float64
@@ -70,11 +73,11 @@ def _make_positive(model: nn.Module) -> None:
             parameter.abs_()
         for module in model.modules():
             if isinstance(module, _BatchNorm):
-                module.reset_parameters()  # nothing seen, scales of one: the identity in eval mode, but for its epsilon
+                module.reset_parameters()  # the identity in eval mode, except for epsilon
 
 
 def _sort_layers(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns the weights with a gradient that count by diversity, and those that count by saliency."""
+    """Returns the weights of the diversity term and those of the saliency term, if they have a gradient."""
     attention, perceptrons, others = [], [], []
     for path, module in _layers(model):
         weight = module.weight
@@ -98,7 +101,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[list[str], nn.Module]]:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """Tells whether every position is multiplied by one matrix: a linear layer, or a convolution of one pixel."""
+    """Returns True for a linear layer or an ungrouped 1 x 1 convolution, which multiply each position by one matrix."""
     if isinstance(module, _CONVOLUTIONS):
         return module.groups == 1 and all(side == 1 for side in module.kernel_size)
     return True
@@ -106,7 +109,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _diversity(weight: Tensor) -> float:
     assert weight.grad is not None
-    # On the CPU: singular values are not to be had on every device.
+    # Computed on the CPU because some devices do not support singular values.
     gradient, matrix = (values.detach().cpu().double().flatten(1) for values in (weight.grad, weight))
     norms = (torch.linalg.matrix_norm(values, "nuc") for values in (gradient, matrix))
     return math.prod(map(float, norms))

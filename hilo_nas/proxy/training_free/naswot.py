@@ -1,11 +1,12 @@
-"""NASWOT: how well a fresh network tells the images of a minibatch apart, by which of its units are active.
+"""NASWOT: ability of an untrained network to distinguish the images of a minibatch by its active units.
 
-Paper: "Neural Architecture Search without Training" (arXiv 2006.04647), section 3. Each image has a binary code: for
-every unit before a ReLU, whether it is positive. Two images' kernel is the number of units on which their codes agree
-(N_a less the Hamming distance), and the score is the logarithm of the kernel matrix's determinant.
-Own changes: LITv2 has no ReLU, so units before a GELU and its likes count, by the same sign; calls are watched, not
-modules, for LITv2 calls its GELU as a function. One is added to the diagonal, as if each image had one more unit of its
-own: images with the same code would make the logarithm infinite, and beside some hundred thousand units one is little.
+Paper: "Neural Architecture Search without Training" (arXiv 2006.04647), section 3. Each image has a binary code with
+one bit per unit before a ReLU, which is set if the unit is positive. The kernel of two images is the number of units
+with equal bits (N_a minus the Hamming distance). The score is the logarithm of the determinant of the kernel matrix.
+
+Changes: LITv2 has no ReLU, so units before a GELU or a similar activation count, with the same sign rule. The code
+records function calls instead of modules, because LITv2 calls GELU as a function. One is added to the diagonal, because
+images with equal codes would make the logarithm infinite. This is small compared with several hundred thousand units.
 
 Shape suffixes: B batch, U units.
 """
@@ -26,49 +27,51 @@ __all__ = ["score_naswot"]
 ACTIVATIONS = frozenset(
     {"celu", "elu", "gelu", "hardswish", "leaky_relu", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "silu"}
 )
-"""Functions of torch that let a positive input pass and hold a negative one back; sigmoid and other gates do not."""
+"""torch functions that pass positive inputs and suppress negative ones. Sigmoid and other gates do not."""
 
 
 def score_naswot(model: nn.Module, images_BCHW: Tensor) -> float:
-    """Returns the log-determinant of the codes' kernel, at least 0; higher is better.
+    """Returns the log-determinant of the kernel matrix, at least 0. Higher is better.
 
-    Scores of different batch sizes are not comparable. The network is in train mode: fresh running statistics know
-    nothing of the images, so batch norm takes the batch's own, as in the authors' code. Those statistics are changed.
+    Scores of different batch sizes are not comparable. The network runs in train mode, as in the authors' code, so
+    batch norm uses the statistics of the batch instead of the initial running statistics. The running statistics
+    change.
 
     Args:
-        model: The network, with fresh weights.
-        images_BCHW: Images as the network takes them, on its device.
+        model: The network with fresh weights.
+        images_BCHW: Normalized images on the device of the network.
 
     Raises:
-        UsageError: No activation function is called on the images.
+        UsageError: The network calls no activation function on the images.
     """
     model.train()
-    with torch.no_grad(), _CodeWatch(len(images_BCHW)) as watch:
+    with torch.no_grad(), _CodeRecorder(len(images_BCHW)) as recorder:
         model(images_BCHW)
-    if not watch.units:
+    if not recorder.units:
         raise UsageError(
             f"naswot needs a network with activation functions ({', '.join(sorted(ACTIVATIONS))}), "
             f"but {type(model).__name__} calls none on its images. Use another proxy."
         )
-    return float(torch.linalg.slogdet(watch.kernel_BB + torch.eye(len(images_BCHW), dtype=torch.float64)).logabsdet)
+    identity_BB = torch.eye(len(images_BCHW), dtype=torch.float64)
+    return float(torch.linalg.slogdet(recorder.kernel_BB + identity_BB).logabsdet)
 
 
-class _CodeWatch(TorchFunctionMode):
-    """Adds up the kernel over the activation functions that are called inside the `with`.
+class _CodeRecorder(TorchFunctionMode):
+    """Context that sums the kernel over all calls of activation functions.
 
-    What they are called on belongs to the images where its first axis is a whole multiple of the batch (windows lie
-    behind each other, image by image); anything else, such as a table of positions, has no code.
+    An input belongs to the images if the length of its first axis is a multiple of the batch size, because the windows
+    of an image are consecutive. Other inputs, such as a position table, are ignored.
 
     Args:
-        batch_size: Images that the network is given.
+        batch_size: Number of images in the batch.
     """
 
     def __init__(self, batch_size: int) -> None:
         super().__init__()
         self.kernel_BB = torch.zeros(batch_size, batch_size, dtype=torch.float64)
-        """Units on which two images agree; on the CPU, for some devices have no double precision."""
+        """Number of units with equal bits. On the CPU because some devices do not support double precision."""
         self.units = 0
-        """Units of one image."""
+        """Number of units per image."""
 
     def __torch_function__(
         self,
@@ -77,7 +80,7 @@ class _CodeWatch(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Looks at what an activation function is given, before it may write over it."""
+        """Reads the input of an activation function before the call, which may overwrite it."""
         kwargs = kwargs or {}
         if getattr(func, "__name__", "").rstrip("_") in ACTIVATIONS:
             self._add(args[0] if args else kwargs["input"])
@@ -87,7 +90,8 @@ class _CodeWatch(TorchFunctionMode):
         batch_size = len(self.kernel_BB)
         if not x.ndim or not len(x) or len(x) % batch_size:
             return
-        # The product of signs is the units that agree less those that differ; in float32 it is exact up to 2**24.
+        # The product of signs is the number of equal bits minus the number of different bits. In float32, it is exact
+        # up to 2**24.
         sign_BU = (x.reshape(batch_size, -1) > 0).float().mul_(2).sub_(1)
         units = sign_BU.shape[1]
         self.kernel_BB += ((sign_BU @ sign_BU.T).cpu().double() + units) / 2

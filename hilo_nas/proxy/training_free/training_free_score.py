@@ -1,4 +1,4 @@
-"""A training-free score of one network."""
+"""Work of the training-free proxies."""
 
 from __future__ import annotations
 
@@ -24,31 +24,30 @@ __all__ = ["TrainingFreeWork"]
 
 
 class TrainingFreeWork(Work):
-    """Scores a network from fresh weights and a few minibatches."""
+    """Work of the training-free proxies: it scores a network with fresh weights on a few minibatches."""
 
     def score(self, job: ScoreJob, emit: Emit) -> tuple[Result, ...]:
-        """See `Work.score`.
+        """Returns the mean score over `REPEATS` repetitions and its standard error.
 
-        The value is the mean over `REPEATS` networks with fresh weights, each on minibatches of its own of the training
-        images; the standard error is that of this mean. All is in float32, or better, whatever the plan's precision. A
-        minibatch has the plan's size, or all training images where there are fewer. No repeat of one seed is a repeat
-        of another.
+        Each repetition has fresh weights and different minibatches of the training images. The computation uses at
+        least float32, regardless of the plan's precision. A minibatch has the plan's batch size, or all training images
+        if there are fewer. Different seeds share no repetition.
 
         Raises:
-            UsageError: The proxy cannot judge such a network.
-            OutOfMemoryError: The network does not fit.
+            UsageError: The proxy does not support the network.
+            OutOfMemoryError: The network does not fit in memory.
             HiloNasError: The score is not finite.
-            StorageError: The image cache is gone.
+            StorageError: The image cache is missing.
         """
         device, name = torch.device(job.device), job.plan.proxy
         split = open_split(job.data, job.plan, device)
         values, micro_batch_size = [], 1
-        for own_seed in range(REPEATS * job.seed, REPEATS * (job.seed + 1)):
-            torch.manual_seed(own_seed)
+        for seed in range(REPEATS * job.seed, REPEATS * (job.seed + 1)):
+            torch.manual_seed(seed)
             model = build_subject(job.subject, job.data.num_classes, 3, job.data.img_size).to(device)
-            batches = _Minibatches(split, job.plan, own_seed)
+            batches = _Minibatches(split, job.plan, seed)
             value = _SCORES[name](model, batches)
-            if not math.isfinite(value):  # which no record may hold
+            if not math.isfinite(value):  # records hold finite values only
                 raise HiloNasError(f"{name} of {type(model).__name__} must be finite, but is {value}")
             values.append(value)
             if batches.seen:
@@ -58,19 +57,19 @@ class TrainingFreeWork(Work):
 
 
 class _Minibatches:
-    """Minibatches of the training images, as they are.
+    """Minibatches of training images without augmentation.
 
     Args:
         split: The images.
-        plan: Tells how many are in a minibatch.
-        seed: Seed of their order.
+        plan: The plan, which sets image size and batch size.
+        seed: Seed of the order of the images.
     """
 
     def __init__(self, split: Split, plan: ProxyPlan, seed: int) -> None:
         self.img_size = plan.img_size
         self.size = min(plan.batch_size, len(split.places))
         self.seen = 0
-        """Images drawn so far."""
+        """Number of images drawn so far."""
         self._images = split.images
         generator = torch.Generator().manual_seed(seed)
         self._sampler = Sampler(split.places, generator)

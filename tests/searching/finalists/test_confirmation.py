@@ -161,7 +161,7 @@ def test_a_training_that_fails_is_a_warning_and_not_tried_for_ever(study):
     assert calls.count((key(3), 1)) == 2  # a task whose worker is lost is repeated once
     assert seeds_of(study)[3] == [0, 2]
     repeated, warning = [event for event in events if isinstance(event, Notice)]
-    assert repeated.text == "it was killed by signal 11; it is started again and its work repeated"
+    assert repeated.text.startswith("it was killed by signal 11. ")
     assert warning == Notice(
         level="warning", text="trial 3 could not be confirmed by seed 1: it was killed by signal 11"
     )

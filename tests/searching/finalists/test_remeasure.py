@@ -249,9 +249,7 @@ def test_a_network_without_a_score_that_keeps_its_limit_now_is_due_for_training(
     remeasure(study, everything=True)
     record = fresh(study).records[2]
     assert record.is_interrupted
-    assert record.reason == (
-        "interrupted before it finished: it keeps the limits since it was timed again, and is still to be trained"
-    )
+    assert "since it was timed again" in record.reason
     search(study, remeasure=False)
     after = fresh(study).records
     assert [r.state for r in after if r.key == slow.key] == ["complete"]
