@@ -23,7 +23,7 @@ from hilo_nas.errors import UsageError
 from hilo_nas.evaluation import DeviceReport, Finished, Message, Score, Scoring, Task, Time, Timing
 from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
 from hilo_nas.measurement import Measurement, ProxyScore
-from hilo_nas.searching.configuration.resolve import DEFAULT_ETA
+from hilo_nas.searching.configuration.resolve import DEFAULT_REDUCTION_FACTOR
 from hilo_nas.searching.configuration.search_config import SAMPLERS
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.tasks.study_tasks import Resources
@@ -69,7 +69,7 @@ class SamplersPlan:
     """Replays of each search, which differ in nothing else."""
     trials_share: float = 0.12
     """Share of the table that a search without rungs trains; results are also given at a half and a quarter of it."""
-    reduction_factor: float = DEFAULT_ETA
+    reduction_factor: float = DEFAULT_REDUCTION_FACTOR
     """One of how many networks continues at each of the table's rungs."""
     jobs: int = 1
     """Replays at once, each in a process; 1 is this one."""
@@ -298,7 +298,7 @@ def replay_search(
     rungs: str,
     seed: int,
     trials: int,
-    reduction_factor: float = DEFAULT_ETA,
+    reduction_factor: float = DEFAULT_REDUCTION_FACTOR,
 ) -> Replay:
     """Returns one search, until it has spent the training images of so many full trainings.
 

@@ -24,7 +24,7 @@ from hilo_nas.searching.configuration.resolve import plan_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.opening.copied_results import check_plan, check_same
 from hilo_nas.searching.sweeps.listing import list_swept
-from hilo_nas.searching.sweeps.sweep import Course, Sweep, run_sweep
+from hilo_nas.searching.sweeps.sweep import Sweep, SweepTraining, run_sweep
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import Subject, TrialRecord
@@ -70,13 +70,13 @@ def make_table(
         )
     networks = list_swept(space, config, folder, count, emit)
     plan = plan_of(config, space)
-    courses = [Course(seed=0, images=plan.budgets[-1], networks=len(networks))]
+    courses = [SweepTraining(seed=0, images=plan.budgets[-1], networks=len(networks))]
     load_reused = None
     if config.study.reuse is not None:
         reuse = find_table(config.study.reuse)
         check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
         load_reused = functools.partial(_load_reused, reuse)
-    sweep = Sweep(space=space, networks=networks, plan=plan, courses=courses, reuse=load_reused)
+    sweep = Sweep(space=space, networks=networks, plan=plan, trainings=courses, reuse=load_reused)
     try:
         return run_sweep(config, sweep, folder, emit, evaluator=evaluator)
     finally:

@@ -1,4 +1,4 @@
-"""The search: one Optuna study with two objectives, driven by ask and tell; records are written first."""
+"""Search: one Optuna study with two objectives (ask and tell). Records are written first."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ _HOMES = {
     "run_remeasure": "finalists.remeasure",
     "run_search": "session",
 }
-"""Modules of the names: what only reads a configuration imports neither torch nor optuna."""
+"""Module of each public name. Reading a configuration imports neither torch nor optuna."""
 
 __getattr__ = lazy_names(__name__, _HOMES)

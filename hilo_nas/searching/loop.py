@@ -1,7 +1,7 @@
-"""The loop: choose a network, measure it, train it, write the record; as many trials at once as there is room for.
+"""Search loop: choose a network, measure it, train it, write its record.
 
-A trial is a course of tasks. What it decides on the way (rivals, limits, rungs) follows from the records that are known
-at that moment. With one slot, trials run one after the other.
+Runs as many trials at once as the evaluator has slots. Each trial is a sequence of tasks. Decisions within a trial
+(rivals, limits, rungs) use the records that are known at that moment. With one slot, trials run one after the other.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.rounds import verdict_name
-from hilo_nas.searching.halving.budget_increase import climb_raised
+from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
 from hilo_nas.searching.halving.chance_scores import warn_of_guessing
-from hilo_nas.searching.halving.checkpoint_retention import checkpoint_of, dispensable
-from hilo_nas.searching.halving.rung_training import Ladder
+from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints
+from hilo_nas.searching.halving.rung_training import RungTraining
 from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
-from hilo_nas.searching.tasks.reasons import beyond, explain, kind_of
-from hilo_nas.searching.tasks.signals import signals_held
+from hilo_nas.searching.tasks.reasons import broken_limits, error_kind, explain_violations
+from hilo_nas.searching.tasks.signals import defer_signals
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
 from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
 from hilo_nas.study.calibration import read_timings
@@ -41,23 +41,25 @@ from hilo_nas.text.figures import probability_text
 __all__ = ["SearchLoop"]
 
 _FAILURES_IN_A_ROW = 5
-"""Failed trials do not count towards the total; so many in a row end the search and are due again in the next one, for
-the fault is hardly the networks'. Peers do not count here: that some cannot run on small images is their own."""
+"""Number of consecutive failed trials that end the search.
+
+Failed trials do not count towards the total. After this many in a row, the cause is probably not the networks, so the
+trials become due again in the next search. Baselines do not count, because some of them cannot process small images.
+"""
 
 
 class SearchLoop:
-    """Runs trials of one study until its total is reached, the time is up, or the space is used up.
+    """Runs trials of one study until the total, the timeout or the end of the space is reached.
 
     Args:
         study: The study; this process holds its lock.
-        manifest: The study's manifest.
-        evaluator: Who measures and trains.
-        resources: What the study's tasks refer to.
-        emit: Takes the events.
-        prune: Whether the sampler is told that a network was stopped, instead of what it would have reached.
-        between: Called with the records when a trial has ended and none is under way; returns whether it rewrote some
-            of them on disk.
-        clock: Returns seconds, monotonic.
+        manifest: Manifest of the study.
+        evaluator: Measures and trains networks.
+        resources: Target device and references that the tasks use.
+        emit: Receives all events.
+        prune: True to report stopped networks to the sampler as pruned, instead of with an extrapolated value.
+        between: Called with the records after a trial when none is running. Returns True if it rewrote records on disk.
+        clock: Returns the monotonic time in seconds.
     """
 
     def __init__(
@@ -75,18 +77,18 @@ class SearchLoop:
         self._study, self._manifest, self._emit, self._clock = study, manifest, emit, clock
         self._evaluator, self._tasks = evaluator, StudyTasks.of(manifest, resources)
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
-        self._ladder = Ladder(manifest, resources, emit)
+        self._rung_training = RungTraining(manifest, resources, emit)
         self._has_ended = False
-        """Whether a trial has ended since `between` was called."""
+        """True if a trial has ended since the last call of `between`."""
         self._failures: list[int] = []
-        """Numbers of the trials that failed one after the other."""
-        self._told_front: tuple[tuple[float, float], ...] = ()
+        """Numbers of the latest consecutive failed trials."""
+        self._reported_front: tuple[tuple[float, float], ...] = ()
         self._known: set[str] = set()
         """Keys of networks that are not tried again."""
         for record in study.records:
-            if record.state == TrialState.RUNNING:  # a killed search left it; what it measured stays in the record
+            if record.state == TrialState.RUNNING:  # left by a killed search; keep its measurements
                 self._write(interrupt(record, finished_at=utc_now()))
-        self._learn_known()
+        self._refresh_known()
         candidates = self._candidates() if manifest.speeds is not None else None
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
@@ -101,30 +103,33 @@ class SearchLoop:
 
     @property
     def records(self) -> Sequence[TrialRecord]:
-        """The study's records, in the order of their numbers."""
+        """Records of the study, ordered by trial number."""
         return self._study.records
 
     @property
     def measured(self) -> int:
-        """Networks measured so far in the study."""
+        """Number of networks measured so far in the study."""
         return sum(record.is_measured for record in self.records)
 
     def run(self, *, timeout_s: float | None = None) -> SearchFinished:
-        """Runs trials up to the manifest's total, and its peers whatever that is; returns how it ended.
+        """Runs trials up to the manifest's total, and all baselines of the manifest.
+
+        Args:
+            timeout_s: Seconds after which no new trial begins; None for no limit.
 
         Raises:
-            HiloNasError: The device, the data or the disk cannot serve, or trials fail one after the other.
-            KeyboardInterrupt: The user stopped it; the trials under way are closed and queued again.
+            HiloNasError: The device, the data or the disk fails, or consecutive trials fail.
+            KeyboardInterrupt: The user stopped the search. Running trials are closed and queued again.
         """
         start = self._clock()
         stopped_by = "total"
 
         def begin_next() -> Steps[None] | None:
             nonlocal stopped_by
-            self._use_quiet_moment()
-            self._tell_front()
+            self._remeasure_if_idle()
+            self._report_front()
             running = sum(r.state == TrialState.RUNNING and not r.is_peer for r in self.records)
-            if self.measured + running >= self._manifest.trials and self._due_peer() is None:
+            if self.measured + running >= self._manifest.trials and self._due_baseline() is None:
                 return None
             if timeout_s is not None and self._clock() - start >= timeout_s:
                 stopped_by = "timeout"
@@ -136,8 +141,10 @@ class SearchLoop:
             return None
 
         slots = max(self._evaluator.slots(kind) for kind in (Time.kind, Score.kind))
-        climb_raised(self._study, self._ladder, self._write, self._prune, self._evaluator, self._emit, self._clock)
-        self._tell_front()
+        train_to_larger_budget(
+            self._study, self._rung_training, self._write, self._prune, self._evaluator, self._emit, self._clock
+        )
+        self._report_front()
         drive(begin_next, self._evaluator, self._emit, at_once=slots)
         return SearchFinished(
             study=self._study.name,
@@ -147,72 +154,75 @@ class SearchLoop:
             seconds=self._clock() - start,
         )
 
-    def _learn_known(self) -> None:
+    def _refresh_known(self) -> None:
         self._known = {record.key for record in self.records if not record.is_open}
 
     def _record(self, number: int) -> TrialRecord:
         return self._study.front().by_number[number]
 
     def _candidates(self) -> list[TrialRecord]:
-        """Networks of the space that were timed elsewhere and keep the limits."""
+        """Returns the networks of the space with copied timings that keep the limits."""
         return [r for r in self.records if r.state == TrialState.TIMED and not r.is_peer and self._can_be_tried(r)]
 
     def _can_be_tried(self, record: TrialRecord) -> bool:
-        """Whether a network can be tried here: where another machine timed, only what that timed within the limits."""
+        """Returns True if a network can be tried here.
+
+        With copied timings (`Manifest.speeds`), only networks that were timed and keep the limits can be tried.
+        """
         if self._manifest.speeds is None:
             return True
         limits = {} if record.is_peer else self._limits
-        return self._is_timed(record) and not beyond(measured_violations(limits, record.measurements))
+        return self._is_timed(record) and not broken_limits(measured_violations(limits, record.measurements))
 
-    def _use_quiet_moment(self) -> None:
-        """Lets `between` do its work, if a trial has ended since and none is under way.
+    def _remeasure_if_idle(self) -> None:
+        """Calls `between` if a trial has ended since the last call and no trial is running.
 
-        What it rewrites is taken up: a network may keep its limits now, or break them, or be due for training.
+        Afterwards, networks may keep or break other limits than before, so the set of known networks is rebuilt.
         """
         if not self._has_ended or any(record.state == TrialState.RUNNING for record in self.records):
             return
         self._has_ended = False
         if self._between is not None and self._between(self.records):
-            self._learn_known()
+            self._refresh_known()
 
     def _give_up(self, failures: Sequence[int]) -> NoReturn:
-        """Marks failed trials, given by their numbers, as due again and ends the search."""
+        """Marks failed trials, given by number, as due again and ends the search."""
         reason = self._record(failures[-1]).reason
         for number in failures:
             failed = self._record(number)
             self._write(interrupt(failed, failed.reason or ""))
         raise HiloNasError(
-            f"{len(failures)} trials failed one after the other, the last one because: {reason}. What the workers "
-            f"printed is in {self._study.logs_path}. The next search in this study tries these networks again."
+            f"{len(failures)} consecutive trials failed, the last one with: {reason}. The output of the workers is in "
+            f"{self._study.logs_path}. The next search in this study tries these networks again."
         )
 
-    def _tell_front(self) -> None:
-        """Emits the front where it has changed."""
+    def _report_front(self) -> None:
+        """Emits `FrontChanged` if the front has changed."""
         measured = [(record.measurement, record.score) for record in self._study.front().members]
         points = tuple((speed.images_per_s, score.value) for speed, score in measured if speed and score)
-        if points != self._told_front:
-            self._told_front = points
+        if points != self._reported_front:
+            self._reported_front = points
             self._emit(FrontChanged(points=points))
 
     def _due(self) -> TrialRecord | None:
-        """Returns the next network that does not wait for the sampler: anchors, peers, those cut off or queued."""
+        """Returns the next network that needs no proposal: an anchor, a baseline, or an interrupted or queued one."""
         for anchor in self._space.anchors if self.measured < self._manifest.trials else ():
             params = None if anchor.outside else self._space.encode(anchor.arch)
             record = self._record_of(Subject(arch=anchor.arch), f"anchor:{anchor.name}", params)
             if self._is_due(record):
                 return record
-        if (peer := self._due_peer()) is not None:
-            return peer
+        if (baseline := self._due_baseline()) is not None:
+            return baseline
         queued = [record for record in self.records if record.state == TrialState.WAITING and not record.is_peer]
         for record in (*(record for record in self.records if record.is_interrupted), *queued):
             if self._is_due(record):
                 return record
         return None
 
-    def _due_peer(self) -> TrialRecord | None:
-        """Returns the next network of others; one that was cut off comes again, one that failed does not."""
-        for peer in self._manifest.peers:
-            subject = Subject(timm=peer.removeprefix("timm:"))
+    def _due_baseline(self) -> TrialRecord | None:
+        """Returns the next baseline. Interrupted baselines are tried again, failed ones are not."""
+        for baseline in self._manifest.peers:
+            subject = Subject(timm=baseline.removeprefix("timm:"))
             record = self._record_of(subject, f"peer:{subject.timm}", None)
             if self._is_due(record):
                 return record
@@ -222,7 +232,7 @@ class SearchLoop:
         return record.key not in self._known and self._can_be_tried(record)
 
     def _record_of(self, subject: Subject, origin: str, params: dict[str, int] | None) -> TrialRecord:
-        """Returns the record under which a network is tried: the one that it has, else a new one."""
+        """Returns the open record of a network, or a new one."""
         for record in reversed(self.records):
             if record.key == subject.key and record.is_open:
                 return record
@@ -231,7 +241,7 @@ class SearchLoop:
 
     def _proposed(self) -> TrialRecord:
         """Returns the record of the sampler's next proposal."""
-        if not self._space.dimensions:  # Optuna asks no sampler where there is nothing to choose
+        if not self._space.dimensions:  # Optuna does not call the sampler for an empty space
             only = self._record_of(Subject(arch=self._space.decode({})), SAMPLED, {})
             if not self._is_due(only):
                 raise SpaceExhaustedError
@@ -240,7 +250,7 @@ class SearchLoop:
         return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)
 
     def _choose(self) -> TrialRecord:
-        """Returns the next trial's record, written as running before anything is spent on it."""
+        """Returns the record of the next trial, written as running before the trial begins."""
         record = self._due() or self._proposed()
         cost = None if record.subject.arch is None else self._cost(record.subject.arch)
         record = begin(
@@ -278,11 +288,11 @@ class SearchLoop:
             if not isinstance(error, HiloNasError) or error.is_fatal:
                 self._close(interrupt(self._record(number)), start)
                 raise
-            ended = fail(self._record(number), f"{kind_of(error)}: {error}")
+            ended = fail(self._record(number), f"{error_kind(error)}: {error}")
         closed = self._close(ended, start)
         self._prune()
         if closed.is_peer and closed.state == TrialState.FAILED:
-            text = f"{closed.key} is left out of the comparison and not tried again here: {closed.reason}"
+            text = f"{closed.key} is excluded from the comparison and not tried again in this study: {closed.reason}"
             self._emit(Notice(level="warning", text=text))
         self._has_ended = True
         if closed.is_peer:
@@ -292,7 +302,7 @@ class SearchLoop:
             self._give_up(self._failures)
 
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
-        """Writes how a trial ended, and tells of it."""
+        """Writes the final record of a trial and emits `TrialFinished`."""
         closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=ended.seconds + self._clock() - start)
         self._write(closed)
         measurement, score = closed.measurement, closed.score
@@ -318,50 +328,59 @@ class SearchLoop:
         return closed
 
     def _evaluate(self, record: TrialRecord) -> Steps[TrialRecord]:
-        """Returns the trial as it ends, in the order of cost; what was measured is written before the training begins.
+        """Returns the final record of a trial, evaluated in order of cost: limits, timing, training.
 
-        A peer has no limits to keep: it is never proposed, and where it stands is worth knowing all the same.
+        Measurements are written before training begins. Baselines have no limits, because they are never proposed and
+        only serve as comparison.
         """
         if record.is_peer:
             cost = yield self._tasks.count(record.subject, self._manifest.objective.img_size)
             record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
-        if over := beyond(record.violations):
-            # Only an anchor or a changed limit comes here: the sampler's proposals keep what formulas can tell.
-            return rule_out(record, explain(over, record, self._limits))
+        if over := broken_limits(record.violations):
+            # Only anchors or changed limits lead here, because proposals meet the limits on parameters and MACs.
+            return rule_out(record, explain_violations(over, record, self._limits))
         if not self._is_timed(record):
             record = dataclasses.replace(record, measurements=(yield from self._time(record)))
-            record = yield from self._timed_again_if_doubtful(record)
+            record = yield from self._retime_if_uncertain(record)
         limits = {} if record.is_peer else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
         self._write(record)
-        if over := beyond(violations):
-            return rule_out(record, explain(over, record, self._limits), imputed=self._impute(record.measurement))
-        record = yield from self._ladder.climb(record, lambda: self.records, self._keep)
-        return self._ladder.end(record, self.records)
+        if over := broken_limits(violations):
+            return rule_out(
+                record, explain_violations(over, record, self._limits), imputed=self._impute(record.measurement)
+            )
+        record = yield from self._rung_training.train(record, lambda: self.records, self._keep)
+        return self._rung_training.finish(record, self.records)
 
     def _keep(self, record: TrialRecord) -> None:
-        """Writes a score that was reached on the way; the last one is written with the ending."""
-        if not self._ladder.is_at_top(record):
+        """Writes an intermediate score. The score at the full budget is written when the trial is closed."""
+        if not self._rung_training.is_fully_trained(record):
             self._write(record)
 
-    def _timed_again_if_doubtful(self, record: TrialRecord) -> Steps[TrialRecord]:
-        """Times a network again that seems to break a limit but may keep it; the better timing counts."""
+    def _retime_if_uncertain(self, record: TrialRecord) -> Steps[TrialRecord]:
+        """Times a network again if it seems to break a limit but may keep it.
+
+        The better timing counts (`read_timings`).
+        """
         limits = {} if record.is_peer else self._limits
         chances = measured_chances(limits, record.measurements)
-        over = beyond(measured_violations(limits, record.measurements))
+        over = broken_limits(measured_violations(limits, record.measurements))
         if not over or min(chances[name] for name in over) < KEPT_HARDLY:
             return record
-        doubtful = " and ".join(
+        uncertain = " and ".join(
             f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
         )
-        self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {doubtful}"))
+        self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {uncertain}"))
         again = yield from self._time(record)
         joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
         return read_timings([joined], self._manifest)[0]
 
     def _time(self, record: TrialRecord) -> Steps[tuple[Measurement, ...]]:
-        """Returns a measurement under each condition of the study, the objective first, beside the front there."""
+        """Returns one measurement per condition of the study, the objective first.
+
+        Under the objective, the network is timed together with members of the front.
+        """
         found: list[Measurement] = []
         for condition in self._manifest.conditions:
             rivals = () if found else self._study.front().members
@@ -370,12 +389,12 @@ class SearchLoop:
         return tuple(found)
 
     def _is_timed(self, record: TrialRecord) -> bool:
-        """Whether a record has what need not be taken again: a comparable timing under each condition."""
+        """Returns True if a record has a comparable timing under each condition."""
         timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
         return timed >= {condition.label() for condition in self._manifest.conditions}
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
-        """What the sampler is told in place of what was not taken."""
+        """Returns the values that the sampler receives instead of missing results."""
         found = impute(self.records, chance_top1=self._manifest.chance)
         return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
 
@@ -392,14 +411,14 @@ class SearchLoop:
         return self._space.decode(params).key() in self._known
 
     def _prune(self) -> None:
-        """Gives up checkpoints that no training under way or due again needs."""
+        """Discards checkpoints of trainings that are neither running nor due again."""
         seed = self._manifest.seed
         under_way = [r for r in self.records if r.is_raised or r.state == TrialState.RUNNING]
-        needed = {checkpoint_of(record.key, seed) for record in under_way}
-        self._evaluator.discard(dispensable(self.records, [seed], needed))
+        needed = {checkpoint_name(record.key, seed) for record in under_way}
+        self._evaluator.discard(discardable_checkpoints(self.records, [seed], needed))
 
     def _write(self, record: TrialRecord) -> None:
-        with signals_held():
+        with defer_signals():
             self._study.write(record)
             if record.is_open:
                 self._known.discard(record.key)

@@ -1,4 +1,4 @@
-"""A search from its configuration to its end: finds or makes the study, runs the loop, times the front side by side."""
+"""A complete search: opens or creates the study, runs the loop, and times the front again in shared rounds."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import time
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CostForeseen, Emit, Notice, SearchFinished, SearchStarted
-from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, eta_of, plan_of, resolve
+from hilo_nas.searching.configuration.resolve import DEFAULT_SAMPLER, plan_of, reduction_factor_of, resolve
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.finalists.confirmation import confirm_front
-from hilo_nas.searching.finalists.quiet_moments import QuieterMoments
-from hilo_nas.searching.finalists.recalibration import renew_calibrations
+from hilo_nas.searching.finalists.quiet_moments import QuietRemeasurement
+from hilo_nas.searching.finalists.recalibration import update_calibrations
 from hilo_nas.searching.finalists.remeasure import time_front
-from hilo_nas.searching.forecast.dry_run import price_search, try_networks
+from hilo_nas.searching.forecast.dry_run import estimate_search, try_networks
 from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
-from hilo_nas.searching.halving.budget_increase import raise_budget, raised
+from hilo_nas.searching.halving.budget_increase import increase_budget, with_larger_budget
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.opening.baselines import check_baselines, join_baselines, tell_cost
+from hilo_nas.searching.opening.baselines import check_baselines, join_baselines, report_baseline_cost
 from hilo_nas.searching.opening.copied_results import (
     check_plan,
     check_same,
     copy_scored,
     copy_timed,
     merge_copies,
-    tell_of_missing,
+    warn_of_missing_copies,
     write_copies,
 )
-from hilo_nas.searching.opening.event_log import Journal
+from hilo_nas.searching.opening.event_log import EventLog
 from hilo_nas.searching.opening.resume import reopen
 from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import (
     DEFAULT_DATA,
-    Setting,
+    StudySetup,
     check_scoring,
     find_study,
-    local_of,
-    set_up,
-    total_asked,
-    trials_asked,
+    local_settings_of,
+    requested_total,
+    requested_trials,
+    set_up_study,
 )
 from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.searching.tasks.timing_only import time_only
@@ -58,28 +58,31 @@ __all__ = ["run_search"]
 def run_search(
     config: SearchConfig, emit: Emit, *, evaluator: Evaluator | None = None
 ) -> tuple[StoredStudy, SearchFinished]:
-    """Runs a search and returns its study and how it ended.
+    """Runs a search and returns its study and the final event.
 
     Args:
-        config: What is asked for.
-        emit: Told of all of it.
-        evaluator: Who measures and trains; this machine if left out.
+        config: Configuration of the search.
+        emit: Receives all events.
+        evaluator: Measures and trains networks; workers on this machine if left out.
 
     Raises:
-        UsageError: An option, the space or the study's name is not acceptable.
-        StudyMismatchError: The stored study was made under other conditions than those asked for.
-        StudyLockedError: Another process searches in it.
-        HiloNasError: The device, the data or the disk cannot serve.
-        KeyboardInterrupt: The user stopped it; everything finished is kept.
+        UsageError: An option, the space or the name of the study is invalid.
+        StudyMismatchError: The stored study was made under other conditions.
+        StudyLockedError: Another process holds the study's lock.
+        HiloNasError: The device, the data or the disk fails.
+        KeyboardInterrupt: The user stopped the search. Finished trials are kept.
     """
     space, found = find_study(config)
-    study = StoredStudy(found.path)  # nothing is loaded before the lock is held
+    study = StoredStudy(found.path)  # do not load anything before the lock is held
     if config.proxy.raise_budget is not None and not study.exists:
-        raise UsageError(f"a budget can be raised of a stored study alone, and there is no study {study.name} yet")
+        raise UsageError(
+            f"proxy.raise_budget needs a stored study, but there is no study {study.name}. Leave it out, or name "
+            "another study with --study."
+        )
     start = time.monotonic()
     with (
         locked(study),
-        Journal(study.logs_path / "events.jsonl", emit) as journal,
+        EventLog(study.logs_path / "events.jsonl", emit) as event_log,
         evaluator_or_local(
             evaluator,
             study.logs_path,
@@ -90,38 +93,38 @@ def run_search(
         ) as evaluator,
         contextlib.ExitStack() as open_files,
     ):
-        check_baselines(config.search.baselines, config.study.speeds, study, evaluator, journal)
+        check_baselines(config.search.baselines, config.study.speeds, study, evaluator, event_log)
         if study.exists:
-            manifest, setting = _resume(config, study, space, evaluator, journal)
-            manifest, setting = _renew(config, study, manifest, setting, evaluator, journal)
+            manifest, setup = _resume(config, study, space, evaluator, event_log)
+            manifest, setup = _recalibrate(config, study, manifest, setup, evaluator, event_log)
         else:
             assert space is not None
-            manifest, setting = _create(config, study, space, evaluator, journal)
+            manifest, setup = _create(config, study, space, evaluator, event_log)
         open_files.enter_context(study.keeping_csv_files())
-        setting.draw_sheet(study, evaluator, journal)
+        setup.draw_sheet(study, evaluator, event_log)
         if not manifest.plan.declaration.gives_scores:
             finished = time_only(
                 study,
                 evaluator,
-                setting.tasks,
-                journal,
+                setup.tasks,
+                event_log,
                 networks=config.search.networks,
                 timeout_s=config.search.timeout_s,
             )
-            journal(finished)
+            event_log(finished)
             return study, finished
-        quieter = None
-        if config.timing.remeasure and setting.timed is None:
-            quieter = QuieterMoments(study, manifest, evaluator, setting.resources, journal, began=start)
+        remeasurement = None
+        if config.timing.remeasure and setup.timed is None:
+            remeasurement = QuietRemeasurement(study, manifest, evaluator, setup.resources, event_log, began=start)
         loop = SearchLoop(
             study,
             manifest,
             evaluator,
-            setting.resources,
-            journal,
-            between=None if quieter is None else quieter.use,
+            setup.resources,
+            event_log,
+            between=None if remeasurement is None else remeasurement.remeasure_if_quiet,
         )
-        journal(
+        event_log(
             SearchStarted(
                 study=study.name,
                 done=loop.measured,
@@ -132,126 +135,128 @@ def run_search(
             )
         )
         known = {record.key for record in loop.records if not record.is_open}
-        due = [peer for peer in manifest.peers if peer not in known]
-        subjects = [Subject(timm=peer.removeprefix("timm:")) for peer in due]
-        tell_cost(due, manifest.plan, try_networks(evaluator, setting, subjects, journal), journal)
+        due = [baseline for baseline in manifest.peers if baseline not in known]
+        subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in due]
+        report_baseline_cost(due, manifest.plan, try_networks(evaluator, setup, subjects, event_log), event_log)
         left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
         finished = loop.run(timeout_s=left_s)
         if config.proxy.confirm:
-            confirm_front(study, manifest, evaluator, setting.resources, journal, further_seeds=config.proxy.confirm)
-        if quieter is not None:
-            quieter.wait()
-            _time_front(study, manifest, evaluator, setting.resources, journal)
+            confirm_front(study, manifest, evaluator, setup.resources, event_log, further_seeds=config.proxy.confirm)
+        if remeasurement is not None:
+            remeasurement.wait_and_remeasure()
+            _time_front(study, manifest, evaluator, setup.resources, event_log)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
-        journal(finished)
+        event_log(finished)
     return study, finished
 
 
 def _create(
     config: SearchConfig, study: StoredStudy, space: SearchSpace, evaluator: Evaluator, emit: Emit
-) -> tuple[Manifest, Setting]:
+) -> tuple[Manifest, StudySetup]:
     plan = plan_of(config, space)
     check_scoring(config, plan)
     source = open_study(config.study.reuse) if config.study.reuse else None
     if source is not None:
-        check_plan(source, plan)  # before a device is read and images are decoded
-    setting = set_up(config, space, evaluator, emit)
-    full, trials = resolve(config, space).search, trials_asked(config, space)
-    _foresee(config, setting, evaluator, emit, trials)
-    manifest = setting.build_manifest(
+        check_plan(source, plan)  # fail before the device is read and images are decoded
+    setup = set_up_study(config, space, evaluator, emit)
+    full, trials = resolve(config, space).search, requested_trials(config, space)
+    _estimate(config, setup, evaluator, emit, trials)
+    manifest = setup.build_manifest(
         study.name,
         sampler=full.sampler or DEFAULT_SAMPLER,
         seed=full.seed or 0,
         trials=trials,
-        eta=eta_of(config) if plan.declaration.gives_scores else None,
+        eta=reduction_factor_of(config) if plan.declaration.gives_scores else None,
         peers=join_baselines((), config.search.baselines),
     )
-    scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
-    copies = merge_copies(setting.timed, scored, manifest)
+    scored = [] if source is None else _copy_scored(source, manifest, setup, evaluator, emit)
+    copies = merge_copies(setup.timed, scored, manifest)
     if not config.search.until_trials:
-        taken_over = sum(copy.state == TrialState.WAITING and not copy.is_peer for copy in copies)
-        manifest = dataclasses.replace(manifest, trials=trials + taken_over)
-    source_of_images = config.data.source or (DEFAULT_DATA if setting.data.n_images else None)
-    write_local(study.local_path, local_of(config.replace({"data.source": source_of_images})))
+        copied = sum(copy.state == TrialState.WAITING and not copy.is_peer for copy in copies)
+        manifest = dataclasses.replace(manifest, trials=trials + copied)
+    source_of_images = config.data.source or (DEFAULT_DATA if setup.data.n_images else None)
+    write_local(study.local_path, local_settings_of(config.replace({"data.source": source_of_images})))
     study.write_manifest(dataclasses.replace(manifest, copied=len(copies)))
     write_copies(study, copies, emit)
-    return study.manifest, setting
+    return study.manifest, setup
 
 
 def _copy_scored(
-    source: StoredStudy, manifest: Manifest, setting: Setting, evaluator: Evaluator, emit: Emit
+    source: StoredStudy, manifest: Manifest, setup: StudySetup, evaluator: Evaluator, emit: Emit
 ) -> list[TrialRecord]:
-    """Returns copies of a study's trained networks, with the timings that are comparable on this device."""
-    inspect = Inspect(target=setting.resources.target, forms=() if setting.timed_by else manifest.conditions)
+    """Returns copies of another study's trained networks, with the timings that are comparable on this device."""
+    inspect = Inspect(target=setup.resources.target, forms=() if setup.timed_by else manifest.conditions)
     return copy_scored(source, manifest, run_task(evaluator, inspect, emit).forms)
 
 
 def _time_front(study: StoredStudy, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:
-    """Times the front side by side; the search is over, so what goes wrong now is told and ends nothing."""
+    """Times the front in shared rounds. Errors become warnings, because the search is already complete."""
     try:
         time_front(study, manifest, evaluator, resources, emit)
     except HiloNasError as error:
-        way = command("remeasure", study.address)
-        text = f"the front could not be timed again side by side: {error}. Try later: {way}"
+        retry = command("remeasure", study.address)
+        text = f"the front could not be timed again in shared rounds: {error}. Try again later: {retry}"
         emit(Notice(level="warning", text=text))
 
 
-def _foresee(config: SearchConfig, setting: Setting, evaluator: Evaluator, emit: Emit, trials: int) -> None:
-    """Says, where there are limits to be measured, whether they can be kept and what the search will cost."""
-    if not has_measured_limits(setting):
+def _estimate(config: SearchConfig, setup: StudySetup, evaluator: Evaluator, emit: Emit, trials: int) -> None:
+    """Emits estimates of the feasible share and the search cost if the study has limits that need a measurement."""
+    if not has_measured_limits(setup):
         return
     start = time.monotonic()
-    cost = price_search(config, setting, evaluator, emit, trials=trials, set_up_s=0.0, eta=eta_of(config))
+    cost = estimate_search(
+        config, setup, evaluator, emit, trials=trials, set_up_s=0.0, reduction_factor=reduction_factor_of(config)
+    )
     emit(CostForeseen(trials=trials, total_s=cost.total_s, seconds=time.monotonic() - start))
 
 
 def _resume(
     config: SearchConfig, study: StoredStudy, space: SearchSpace | None, evaluator: Evaluator, emit: Emit
-) -> tuple[Manifest, Setting]:
+) -> tuple[Manifest, StudySetup]:
     manifest = study.manifest
     check_scoring(config, manifest.plan)
     measured = sum(manifest.counts(record) for record in study.records)
     source = open_study(config.study.reuse) if config.study.reuse else None
     if source is not None:
-        check_same(source.manifest, manifest.plan, manifest.data)  # before a device is read
+        check_same(source.manifest, manifest.plan, manifest.data)  # fail before the device is read
     if config.proxy.raise_budget is not None:
-        raised(manifest, config.proxy.raise_budget)  # likewise
-    setting = reopen(config, study, manifest, space, evaluator, emit)
-    if local := {name: value for name, value in local_of(config).items() if value is not None}:
+        with_larger_budget(manifest, config.proxy.raise_budget)  # fail before the device is read
+    setup = reopen(config, study, manifest, space, evaluator, emit)
+    if local := {name: value for name, value in local_settings_of(config).items() if value is not None}:
         write_local(study.local_path, {**load_local(study.local_path).values, **local})
-    # Baselines are points beside the search: with more of them, nothing becomes incomparable.
-    total = total_asked(config, manifest.trials, measured)
+    # Baselines do not affect the search, so more of them keep all trials comparable.
+    total = requested_total(config, manifest.trials, measured)
     peers = join_baselines(manifest.peers, config.search.baselines)
     if (total, peers) != (manifest.trials, manifest.peers):
         manifest = dataclasses.replace(manifest, trials=total, peers=peers)
         study.write_manifest(manifest)
     timed = None
-    if setting.timed is not None:
-        timed = list(setting.timed)
+    if setup.timed is not None:
+        timed = list(setup.timed)
         if config.study.speeds is not None:
             timed += copy_timed(open_study(config.study.speeds), manifest)
-    scored = [] if source is None else _copy_scored(source, manifest, setting, evaluator, emit)
+    scored = [] if source is None else _copy_scored(source, manifest, setup, evaluator, emit)
     write_copies(study, merge_copies(timed, scored, manifest), emit)
     manifest = study.manifest
-    tell_of_missing(study, emit)
+    warn_of_missing_copies(study, emit)
     if config.proxy.raise_budget is not None:
-        manifest = raise_budget(study, manifest, config.proxy.raise_budget)
-        setting = dataclasses.replace(setting, plan=manifest.plan)
-    return manifest, setting
+        manifest = increase_budget(study, manifest, config.proxy.raise_budget)
+        setup = dataclasses.replace(setup, plan=manifest.plan)
+    return manifest, setup
 
 
-def _renew(
+def _recalibrate(
     config: SearchConfig,
     study: StoredStudy,
     manifest: Manifest,
-    setting: Setting,
+    setup: StudySetup,
     evaluator: Evaluator,
     emit: Emit,
-) -> tuple[Manifest, Setting]:
-    """Calibrates anew where something is left to be timed here, because a bad calibration must not last."""
+) -> tuple[Manifest, StudySetup]:
+    """Updates the calibrations if any network is still to be timed here, because a bad calibration must not persist."""
     known = {record.key for record in study.records if not record.is_open}
     is_done = sum(map(manifest.counts, study.records)) >= manifest.trials and set(manifest.peers) <= known
-    if setting.timed is not None or (is_done and config.proxy.raise_budget is None):
-        return manifest, setting
-    manifest = renew_calibrations(study, manifest, evaluator, setting.resources, emit)
-    return manifest, dataclasses.replace(setting, calibrations=manifest.calibrations)
+    if setup.timed is not None or (is_done and config.proxy.raise_budget is None):
+        return manifest, setup
+    manifest = update_calibrations(study, manifest, evaluator, setup.resources, emit)
+    return manifest, dataclasses.replace(setup, calibrations=manifest.calibrations)

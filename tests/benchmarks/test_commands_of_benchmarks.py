@@ -44,7 +44,7 @@ def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
         ("training --steps 0", "steps must be at least 1, but got 0"),
         ("training --set proxy.batch_size=-1", "proxy.batch_size must be at least 1, but got -1"),
         ("training --set proxy.name=naswot", "proxy.name must be training or left out, but got 'naswot'"),
-        ("tables --data digits", "study.name must be given, but was left out. Use --study NAME."),
+        ("tables --data digits", "study.name is required, but was left out. Use --study NAME."),
         ("training --space litv2_tabular", "litv2_tabular has no anchor to train. Name a NETWORK."),
         ("releases --device tpu", "device must be cpu, cuda, cuda:N or mps, but got 'tpu'"),
         ("releases --seconds 0", "seconds must be above 0, but got 0"),

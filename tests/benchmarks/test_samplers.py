@@ -25,7 +25,7 @@ from benchmarks.tables.table import TABLE_NAME, load_table, write_table
 from hilo_nas.errors import NotFoundError, RecordError, UsageError
 from hilo_nas.evaluation import run_task
 from hilo_nas.report import render_csv, render_markdown
-from hilo_nas.searching.configuration.resolve import DEFAULT_ETA, eta_of
+from hilo_nas.searching.configuration.resolve import DEFAULT_REDUCTION_FACTOR, reduction_factor_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
@@ -219,7 +219,7 @@ def test_the_command_replays_what_a_search_does_by_default():
     options = {name: option.default for name, option in inspect.signature(run).parameters.items()}
     plan = SamplersPlan()
     assert (options["seeds"], options["trials_share"]) == (plan.seeds, plan.trials_share)
-    assert options["reduction_factor"] == plan.reduction_factor == eta_of(SearchConfig.of())
+    assert options["reduction_factor"] == plan.reduction_factor == reduction_factor_of(SearchConfig.of())
 
 
 @pytest.mark.parametrize("rungs", [EXTRAPOLATED, PRUNED])
@@ -229,7 +229,9 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     assert len(replayed) > 10  # beyond those, the model proposes
     machine, folder = TableEvaluator(table), StoredStudy(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
-    manifest = dataclasses.replace(table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_ETA)
+    manifest = dataclasses.replace(
+        table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_REDUCTION_FACTOR
+    )
     folder.write_manifest(manifest)
     loop = SearchLoop(folder, manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED)
     loop.run()

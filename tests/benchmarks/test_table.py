@@ -89,7 +89,7 @@ def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_s
     assert told == []
     assert list_swept(space, request, folder, 25, told.append) == whole
     (event,) = told
-    assert event.text == "25 networks of small were asked for, but only 24 were found within its limits"
+    assert event.text == "25 networks of small were requested, but only 24 were found within its limits"
 
 
 def limit(space, **limits):
@@ -249,11 +249,11 @@ def test_of_a_study_with_records_the_further_seeds_are_taken_over_too(tmp_path, 
 def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
     table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
-    with pytest.raises(StudyMismatchError, match=r"small-table come from another training[^$]*proxy precision"):
+    with pytest.raises(StudyMismatchError, match=r"small-table come from a different training[^$]*proxy precision"):
         retime(machine, tmp_path, stored.path, [], proxy_precision="amp-bf16")
     assert (machine.cohorts, machine.grouped_by) == ([], [])
     machine.data["content_hash"] = "another"
-    with pytest.raises(StudyMismatchError, match=r"small-table come from another training.*\n  data: "):
+    with pytest.raises(StudyMismatchError, match=r"small-table come from a different training.*\n  data: "):
         retime(machine, tmp_path, stored.path, [])
     assert not StoredStudy(tmp_path / "new").exists
 

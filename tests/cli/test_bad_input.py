@@ -120,7 +120,7 @@ def test_a_space_that_is_not_there_is_refused_with_near_names(refused):
 @pytest.mark.parametrize("option", ["--img-size", "--proxy-img-size"])
 def test_images_smaller_than_the_stride_are_refused(refused, home, option):
     said = refused("search", option, "8", code=2)
-    assert "must be at least 16 for patch_size 2 (eight patches a side), but got 8" in said
+    assert "must be at least 16 for patch_size 2 (eight patches per side), but got 8" in said
     assert no_study_was_made(home)
 
 
@@ -183,7 +183,7 @@ def test_a_group_that_is_no_regular_expression_is_refused_with_the_position(refu
 
 def test_groups_without_a_split_are_refused(refused, home):
     said = refused("search", "--data", "digits", "--set", "data.val_source=d", "--set", "data.group_by=p", code=2)
-    assert "give either data.group_by or data.val_source, not both: with validation data nothing is split" in said
+    assert "either data.group_by or data.val_source, not both" in said
     assert no_study_was_made(home)
 
 
@@ -281,7 +281,7 @@ def test_a_torn_record_is_named(refused, home):
 def test_a_studies_folder_that_cannot_be_written_is_an_error_before_anything_is_spent(refused, home):
     (home / "studies").write_text("a file where the folder should be")
     said = refused("search", code=1)
-    assert "a study is written as plain files and folders, but in studies/litv2_digits" in said
+    assert "plain files and folders, but in studies/litv2_digits" in said
     assert "Move them away" in said
 
 
@@ -359,10 +359,10 @@ def test_reading_works_in_every_format_where_nothing_can_be_written(home, capsys
             ("--proxy", "flops"),
             "proxy must be one of training, params, macs, images_per_s, naswot, zico, dss, none, or",
         ),
-        (("--proxy", "naswot", "--set", "proxy.rungs=2"), "rungs means nothing to the proxy naswot"),
+        (("--proxy", "naswot", "--set", "proxy.rungs=2"), "proxy.rungs has no effect with proxy naswot"),
         (
             ("--proxy", "params", "--set", "proxy.confirm=2"),
-            "the proxy params: the score does not depend on a seed",
+            "proxy.confirm has no effect with proxy params",
         ),
         (("--proxy", "nowhere.py:score"), "there is no file nowhere.py"),
         (("--proxy", "nowhere:score"), "there is no module nowhere"),

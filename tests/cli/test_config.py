@@ -51,7 +51,7 @@ def test_faults_of_a_file_name_it(home):
     with pytest.raises(UsageError) as caught:
         load_config(home / "search.yaml")
     assert str(caught.value).split("\n") == [
-        f"{home / 'search.yaml'}: timing.batchsize is no known setting. Did you mean timing.batch_size?",
+        f"{home / 'search.yaml'}: timing.batchsize is not a known setting. Did you mean timing.batch_size?",
         f"{home / 'search.yaml'}: search.seed must be a whole number or null, but got 'x'",
     ]
 

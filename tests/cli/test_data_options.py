@@ -55,8 +55,8 @@ def test_a_search_trains_on_what_a_function_gives_and_holds_whole_groups_out(tmp
     said = " ".join(capsys.readouterr().err.split())
     named = f"--data {tmp_path.resolve()}/scans.py:load"
     assert said.endswith(
-        f"was edited since you named it for study blobs. To run it as it is now, name it again: {named}"
+        f"since you named it for study blobs, but was edited. To run the edited version, name it again: {named}"
     )
     assert main([*again, *named.split()]) == 0
-    assert "scans.py:load was edited since this study was made" in " ".join(capsys.readouterr().out.split())
+    assert "scans.py:load was edited since this study was created" in " ".join(capsys.readouterr().out.split())
     assert main(again) == 0  # it is remembered

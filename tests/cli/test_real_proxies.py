@@ -88,7 +88,7 @@ def test_a_function_that_raises_fails_its_trial_with_the_line(home, capsys):
     assert search("--proxy", "mine.py:score") == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "proxy: mine.py:score raised LookupError: no images of mine (mine.py, line 3)" in said
-    assert "5 trials failed one after the other" in said
+    assert "5 consecutive trials failed" in said
 
 
 @pytest.mark.slow

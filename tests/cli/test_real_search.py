@@ -196,7 +196,7 @@ def test_going_on_under_other_conditions_is_refused_with_both_values(killed, hom
     before = fresh(killed[0]).records
     code, _, err = finish(home, environment, "search", *options, "--study", "killed", "--trials", "1")
     assert code == 1
-    assert "Leave out the settings that differ, or make a new study" in err
+    assert "Leave out the settings that differ" in err
     assert all(field in err for field in fields)
     assert fresh(killed[0]).records == before
 
@@ -230,7 +230,7 @@ def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home,
     process = start(home, environment, "search", "--study", "killed", "--trials", "1")
     wait_until(lambda: latest(folder).state == "running", process, "a trial")
     code, _, err = finish(home, environment, "search", "--study", "killed")
-    assert (code, "is locked: another search is running in it" in err) == (1, True)
+    assert (code, "is locked" in err) == (1, True)
     assert finish(home, environment, "front", "killed")[0] == 0
     assert finish(home, environment, "status", "killed")[0] == 0
     process.communicate(timeout=120)
@@ -334,6 +334,6 @@ def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment
     assert (bad.key, bad.state) == ("timm:inception_v3", "failed")  # its kernels are larger than what is left of 32 px
     assert good.parameters > 1e5
     assert good.measurement.cohort == own.measurement.cohort
-    assert "timm:inception_v3 is left out of the comparison and not tried again here: worker failed" in out
+    assert "timm:inception_v3 is excluded from the comparison" in out
     assert "1 of 1 networks measured, all done" in out
     assert " timm:test_resnet (trial 0): " in out

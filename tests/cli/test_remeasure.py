@@ -122,7 +122,7 @@ def test_a_name_that_is_taken_ends_with_2(studies, machine, capsys):
     write_study(studies, "demo", demo_records())
     write_study(studies, "demo-cuda", [])
     said = refused(capsys, "demo", "--device", "cuda", code=2)
-    assert "would be demo-cuda, but there is one of that name" in said
+    assert "must be new, but demo-cuda exists" in said
     assert "this machine has no mps" in refused(capsys, "demo", "--device", "mps", code=2)
 
 

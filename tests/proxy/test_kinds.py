@@ -11,7 +11,7 @@ from hilo_nas.proxy.kinds import DEFAULT_PROXY, PROXIES, metric_named, proxy_nam
 from hilo_nas.proxy.kinds.formula import FORMULAS
 from hilo_nas.proxy.recorded import score_record
 from hilo_nas.searching import SearchConfig
-from hilo_nas.searching.configuration.resolve import check_proxy_options, eta_of, plan_of
+from hilo_nas.searching.configuration.resolve import check_proxy_options, plan_of, reduction_factor_of
 from hilo_nas.space import load_space
 
 SOURCE = "def score(arch, build_model, budget, seed, callback):\n    return budget, 0\n"
@@ -160,12 +160,12 @@ def test_a_plan_is_made_for_every_proxy(proxy):
 @pytest.mark.parametrize(("given", "kept"), [(None, 2.0), (2.0, 2.0), (3.0, 3.0), (0, None)])
 def test_by_default_half_go_on_at_rungs_that_lie_threefold_apart(given, kept):
     config = SearchConfig.of(proxy_images=9000, reduction_factor=given)
-    assert (eta_of(config), plan_of(config, DIGITS).rungs) == (kept, (1000, 3000))
+    assert (reduction_factor_of(config), plan_of(config, DIGITS).rungs) == (kept, (1000, 3000))
 
 
 def test_the_ratio_of_rungs_is_a_setting_of_its_own():
     config = SearchConfig.of(proxy_images=9000, rung_ratio=2.0)
-    assert (eta_of(config), plan_of(config, DIGITS).rungs) == (2.0, (2250, 4500))
+    assert (reduction_factor_of(config), plan_of(config, DIGITS).rungs) == (2.0, (2250, 4500))
 
 
 def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):
@@ -175,23 +175,23 @@ def test_the_plan_of_a_function_knows_its_source_and_no_folder(own):
 
 
 USELESS = [
-    ("naswot", {"rungs": 2}, "the proxy naswot: only the built-in training uses it"),
-    ("naswot", {"proxy_images": 9}, "the proxy naswot: the proxy has no image budget"),
-    ("params", {"confirm": 2}, "the proxy params: the score does not depend on a seed"),
+    ("naswot", {"rungs": 2}, "proxy.rungs has no effect with proxy naswot"),
+    ("naswot", {"proxy_images": 9}, "proxy.images has no effect with proxy naswot"),
+    ("params", {"confirm": 2}, "proxy.confirm has no effect with proxy params"),
     (
         "macs",
         {"proxy_batch_size": 8},
-        "the proxy macs: the proxy does not use the prepared images",
+        "proxy.batch_size has no effect with proxy macs",
     ),
     (
         "m.py:f",
         {"val_source": "d"},
-        "the proxy m.py:f: the proxy does not use the prepared images",
+        "data.val_source has no effect with proxy m.py:f",
     ),
     (
         "dir/m.py:f",
         {"metric": "balanced"},
-        "the proxy m.py:f: only the built-in training uses it",
+        "proxy.metric has no effect with proxy m.py:f",
     ),
 ]
 

@@ -11,8 +11,8 @@ from hilo_nas.errors import DeviceError, HiloNasError, WorkerDiedError, WorkerFa
 from hilo_nas.evaluation.checkpoint_files import CheckpointFiles
 from hilo_nas.events import Notice, RungReached, TrialFinished, TrialStarted
 from hilo_nas.searching.finalists.confirmation import confirm_front
-from hilo_nas.searching.halving.budget_increase import raise_budget
-from hilo_nas.searching.halving.rung_training import Ladder
+from hilo_nas.searching.halving.budget_increase import increase_budget
+from hilo_nas.searching.halving.rung_training import RungTraining
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import HangsError
@@ -118,14 +118,14 @@ def test_nothing_is_lost_and_nothing_done_twice_where_much_goes_wrong(tmp_path, 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_decision_at_a_rung_follows_from_the_records_on_disk_when_it_was_made(tmp_path, seed):
     folder = build_study(tmp_path, plan=RUNGS, trials=24)
-    ladder, decided = Ladder(fresh(folder).manifest, RESOURCES, lambda event: None), []
+    rung_training, decided = RungTraining(fresh(folder).manifest, RESOURCES, lambda event: None), []
 
     def check(event):
         if not isinstance(event, RungReached) or event.images_seen == RUNGS.budgets[-1]:
             return
         known = fresh(folder).records
         own = next(record for record in known if record.number == event.number)
-        assert event.goes_on == ladder.goes_on(own, event.images_seen, known)
+        assert event.goes_on == rung_training.is_promoted(own, event.images_seen, known)
         assert event.compared == sum(record.score_at(event.images_seen) is not None for record in known)
         decided.append(event.goes_on)
 
@@ -185,7 +185,7 @@ def test_trials_that_fail_one_after_the_other_end_the_search_and_are_due_again(t
         raise WorkerFailedError("no luck")
 
     machine.before = fail
-    with pytest.raises(HiloNasError, match="5 trials failed one after the other"):
+    with pytest.raises(HiloNasError, match="5 consecutive trials failed"):
         run(folder, machine)
     assert all(record.is_interrupted for record in fresh(folder).records)
     assert run(folder, FakeMachine(slots=4)).measured == 12
@@ -223,7 +223,7 @@ def test_a_raised_budget_is_reached_by_several_trainings_at_once(tmp_path):
         machine = FakeMachine(slots=slots)
         machine.files = CheckpointFiles(folder.checkpoints_path, budget_mib=1.0)
         run(folder, machine)
-        raise_budget(fresh(folder), fresh(folder).manifest, 9000)
+        increase_budget(fresh(folder), fresh(folder).manifest, 9000)
         run(folder, machine)
         found.append(scored(folder))
         assert {str(record.state) for record in fresh(folder).records} == {"complete"}

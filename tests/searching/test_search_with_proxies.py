@@ -86,10 +86,9 @@ def test_an_edited_function_is_refused_with_the_way_out(home, machine):
     (home / "scores/mine.py").write_text(SOURCE + "# better\n")
     with pytest.raises(StudyMismatchError) as caught:
         search(home, trials=2)
-    assert str(caught.value) == (
-        "mine.py:score was edited since study demo was made, so its scores could not be compared. Undo the edit, or "
-        "make a new study with --study NAME."
-    )
+    assert str(caught.value).startswith("mine.py:score ")
+    assert "study demo" in str(caught.value)
+    assert "--study NAME" in str(caught.value)
     assert len(fresh(folder).records) == 3
 
 
@@ -110,7 +109,7 @@ def test_what_a_proxy_prepared_is_stored_by_its_hash_and_must_be_the_same_again(
     assert len(stored) == 12
     assert fresh(search(home, study="other", trials=1)).manifest.prepared == stored
     machine.prepared_facts = {"classes": 11}
-    with pytest.raises(StudyMismatchError, match=f"what the proxy prepared: '{stored}' in the study"):
+    with pytest.raises(StudyMismatchError, match=f": '{stored}' in the study"):
         search(home, study="other", trials=1)
 
 
@@ -118,7 +117,7 @@ def test_a_machine_that_does_not_know_where_the_function_lies_asks(home, machine
     folder = begin(home)
     local = load_local(folder.local_path).values
     write_local(folder.local_path, {**local, "proxy.name": None})
-    with pytest.raises(UsageError, match=r"are scored by mine.py:score, and this machine does .* Name it: --proxy"):
+    with pytest.raises(UsageError, match=r"study demo .*mine.py:score.* Name it: --proxy"):
         search(home, trials=1)
 
 
@@ -145,9 +144,9 @@ def test_another_budget_of_a_function_is_refused(home, machine):
 
 def test_a_stored_study_refuses_options_that_mean_nothing_to_its_proxy(home, machine):
     begin(home, proxy="params")
-    with pytest.raises(UsageError, match=r"confirm .* params: .* does not depend on a seed"):
+    with pytest.raises(UsageError, match=r"proxy.confirm .* proxy params"):
         search(home, trials=1, confirm=2)
-    with pytest.raises(UsageError, match="the budget of a training alone can be raised, but study demo is scored by"):
+    with pytest.raises(UsageError, match=r"budget.* study demo "):
         search(home, raise_budget=10**6)
 
 
@@ -272,5 +271,5 @@ def test_a_formula_needs_no_images_in_any_space(home, machine, proxy):
 
 
 def test_a_training_still_asks_for_images(home, machine):
-    with pytest.raises(UsageError, match=r"needs images to train on\. Give --data"):
+    with pytest.raises(UsageError, match=r"needs images to train on\..* --data"):
         search(home, space="litv2_cifar", trials=2)

@@ -14,7 +14,7 @@ from hilo_nas.errors import NotFoundError, SpaceExhaustedError, StudyMismatchErr
 from hilo_nas.events import LimitsForeseen, Notice
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching import SearchConfig, run_search
-from hilo_nas.searching.sampling.samplers import find_in
+from hilo_nas.searching.sampling.samplers import find_nearest_in
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
 from hilo_nas.study.manifest import Manifest
@@ -61,19 +61,19 @@ def test_the_nearest_setting_of_the_pool_is_taken_by_each_knobs_own_range():
     dimensions = {"wide": 11, "narrow": 2}
     pool = [{"wide": 0, "narrow": 1}, {"wide": 9, "narrow": 0}]
     free = {"excess": lambda params: 0.0, "is_known": lambda params: False}
-    assert find_in(pool, dimensions, {"wide": 0, "narrow": 0}, **free) == pool[1]  # 0.9 away, the other one 1
-    assert find_in(pool, dimensions, {"wide": 0, "narrow": 1}, **free) == pool[0]
+    assert find_nearest_in(pool, dimensions, {"wide": 0, "narrow": 0}, **free) == pool[1]  # 0.9 away, the other one 1
+    assert find_nearest_in(pool, dimensions, {"wide": 0, "narrow": 1}, **free) == pool[0]
 
 
 def test_what_is_known_or_beyond_a_limit_is_passed_over():
     dimensions = {"a": 4}
     pool = [{"a": i} for i in range(4)]
-    found = find_in(pool, dimensions, {"a": 0}, excess=lambda p: 1.0 - p["a"], is_known=lambda p: p["a"] == 1)
+    found = find_nearest_in(pool, dimensions, {"a": 0}, excess=lambda p: 1.0 - p["a"], is_known=lambda p: p["a"] == 1)
     assert found == {"a": 2}
     with pytest.raises(SpaceExhaustedError):
-        find_in(pool, dimensions, {"a": 0}, excess=lambda p: 1.0, is_known=lambda p: False)
+        find_nearest_in(pool, dimensions, {"a": 0}, excess=lambda p: 1.0, is_known=lambda p: False)
     with pytest.raises(SpaceExhaustedError):
-        find_in([], dimensions, {"a": 0}, excess=lambda p: 0.0, is_known=lambda p: False)
+        find_nearest_in([], dimensions, {"a": 0}, excess=lambda p: 0.0, is_known=lambda p: False)
 
 
 @given(st.integers(0, 2**32))
@@ -82,7 +82,7 @@ def test_a_proposal_that_is_in_the_pool_is_left_alone(seed):
     random = Random(seed)
     pool = [DIGITS.sample(random) for _ in range(10)]
     free = {"excess": lambda params: 0.0, "is_known": lambda params: False}
-    assert find_in(pool, DIGITS.dimensions, pool[3], **free) == pool[3]
+    assert find_nearest_in(pool, DIGITS.dimensions, pool[3], **free) == pool[3]
 
 
 # The search.
@@ -144,8 +144,8 @@ def test_an_anchor_that_was_timed_comes_first(timer, tmp_path):
 def test_limits_that_no_network_keeps_are_refused_with_the_nearest(timer, machine):
     best = max(speed(arch) for arch in ARCHS)
     said = refusal(timer, min_images_per_s=best * 2)
-    assert f"none of the {len(ARCHS)} networks that study edge timed" in said
-    assert f"the nearest has {best:.4g}" in said
+    assert f"none of the {len(ARCHS)} networks timed in study edge" in said
+    assert f"has {best:.4g}" in said
     assert "hilo-nas search --study edge --trials N" in said
     assert machine.scored == []
 
@@ -199,10 +199,8 @@ def test_timings_of_other_classes_are_told_of(timer, machine):
     machine.num_classes = 7
     events = []
     search(timer, events, trials=1)
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        "the timings of study edge are of networks with 10 classes, but the images have 7: their classifiers take "
-        "another time"
-    ]
+    (text,) = [event.text for event in events if isinstance(event, Notice)]
+    assert "study edge are of networks with 10 classes, but the images have 7" in text
 
 
 def test_scores_of_a_third_study_come_first_where_their_networks_were_timed(timer, tmp_path, machine):
@@ -238,19 +236,17 @@ def test_timings_of_another_protocol_are_refused(timer):
         for label, calibration in study.manifest.calibrations.items()
     }
     fresh(study).write_manifest(dataclasses.replace(study.manifest, calibrations=old))
-    assert refusal(timer) == (
-        f"the timings must be of timing protocol {PROTOCOL}, but those of study edge are of {PROTOCOL - 1}. Time them "
-        "again where they were taken: hilo-nas remeasure edge"
-    )
+    said = refusal(timer)
+    assert f"timing protocol {PROTOCOL}, but those of study edge use {PROTOCOL - 1}." in said
+    assert said.endswith(": hilo-nas remeasure edge")
 
 
 def test_a_study_that_has_timed_nothing_yet_is_refused(timer, tmp_path):
     empty = StoredStudy(write_speeds(tmp_path, [], "empty").path)
     empty.write(fail(open_study(timer.path).records[0], "no memory", measurements=()))
-    assert refusal(timer, speeds="empty") == (
-        "study empty has no network yet that was timed under all its conditions. Resume it first: "
-        "hilo-nas search --study empty"
-    )
+    said = refusal(timer, speeds="empty")
+    assert said.startswith("study empty must have a network with timings")
+    assert said.endswith(": hilo-nas search --study empty")
 
 
 @pytest.mark.parametrize(
@@ -262,9 +258,9 @@ def test_a_study_that_has_timed_nothing_yet_is_refused(timer, tmp_path):
     ],
 )
 def test_conditions_beside_copied_timings_are_refused(timer, machine, options, named):
-    assert refusal(timer, **options) == (
-        f"with timings of another study, the conditions are its own: leave out {named}, or time the networks here."
-    )
+    said = refusal(timer, **options)
+    assert said.startswith("study.speeds ")
+    assert f"but got {named} as well" in said
     assert not (timer.path.parent / "new").exists()
 
 
@@ -314,10 +310,9 @@ def test_a_copying_that_was_cut_off_is_told_and_can_be_finished(timer):
         (study.trials_path / f"{record.number:04d}.json").unlink()
     events = []
     resume(timer, events, trials=1)
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        "2 of the records that study new was to copy from another study are not there: the copying was cut off, or "
-        "they were moved away. To copy them again, name that study as study.speeds or study.reuse as before"
-    ]
+    (text,) = [event.text for event in events if isinstance(event, Notice)]
+    assert text.startswith("2 of the records that study new should have copied")
+    assert "study.speeds or study.reuse" in text
     events.clear()
     assert resume(timer, events, speeds="edge", trials=9)[1].measured == 5
     assert not any(isinstance(event, Notice) for event in events)
@@ -370,8 +365,6 @@ def test_a_further_condition_of_the_timings_may_be_limited(tmp_path, machine):
 def test_a_condition_that_was_not_timed_is_refused_with_those_that_were(tmp_path, machine):
     timer = write_speeds(tmp_path, ARCHS, "two", conditions=(build_condition(), build_condition(batch_size=1)))
     machine.read_device = None  # told before
-    assert refusal(timer, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16")) == (
-        "the timings must have been taken under every condition of timing.also, but none of study two was under "
-        "cpu-b2-32px-fp32, cpu-b32-32px-bf16: its conditions are cpu-b32-32px-fp32, cpu-b1-32px-fp32. Leave the "
-        "others out, or time the networks anew."
-    )
+    said = refusal(timer, also=("batch_size=1", "batch_size=2,max_latency_ms=9", "precision=bf16"))
+    assert "cpu-b2-32px-fp32, cpu-b32-32px-bf16: its conditions are cpu-b32-32px-fp32, cpu-b1-32px-fp32." in said
+    assert " two " in said

@@ -21,7 +21,7 @@ from hilo_nas.searching.configuration.resolve import plan_of
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.sweeps.listing import list_swept
-from hilo_nas.searching.sweeps.sweep import Course, Sweep, run_sweep
+from hilo_nas.searching.sweeps.sweep import Sweep, SweepTraining, run_sweep
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
@@ -120,11 +120,11 @@ def run_proxy_check(
     if check.target is not None:
         targets = _load_target(check.target, stored, plan, [network.subject.key for network in networks])
     courses = [
-        Course(seed=_PROXY, images=budget, networks=len(networks)),
-        Course(seed=_LONG, images=long, networks=len(networks)),
-        Course(seed=_SECOND, images=long, networks=min(check.second_seed, len(networks))),
+        SweepTraining(seed=_PROXY, images=budget, networks=len(networks)),
+        SweepTraining(seed=_LONG, images=long, networks=len(networks)),
+        SweepTraining(seed=_SECOND, images=long, networks=min(check.second_seed, len(networks))),
     ]
-    sweep = Sweep(space=space, networks=networks, plan=plan, courses=courses, proxies=check.training_free)
+    sweep = Sweep(space=space, networks=networks, plan=plan, trainings=courses, proxies=check.training_free)
     records = run_sweep(config, sweep, folder, emit, evaluator=evaluator)
     manifest = StoredStudy(folder.path).manifest
     if check.target is not None:

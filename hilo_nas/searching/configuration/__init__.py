@@ -1,1 +1,1 @@
-"""Settings of a search: types, checks, files, and their meaning for a study."""
+"""Configuration of a search: typed settings, checks, files, and their meaning for a study."""

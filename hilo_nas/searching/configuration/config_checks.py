@@ -1,4 +1,4 @@
-"""Values that no search can have, whatever its space and study."""
+"""Checks of setting values that are invalid for every space and study."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["SAMPLERS", "list_faults"]
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random")
 _LARGEST_SEED = 2**32 - 1
-"""Numpy's generators take no larger one."""
-_LEAST = {
+"""Largest seed that NumPy's generators accept."""
+_MINIMUM = {
     **dict.fromkeys(("search.trials", "search.until_trials"), 1),
     **dict.fromkeys(("timing.batch_size", "timing.img_size", "timing.threads"), 1),
     **dict.fromkeys(("proxy.img_size", "proxy.batch_size", "proxy.images", "proxy.rungs", "proxy.raise_budget"), 1),
     "proxy.confirm": 0,
 }
-"""Counts, with the least value of each."""
+"""Smallest valid value of each count."""
 _ABOVE_ZERO = (
     *("limits.min_images_per_s", "limits.max_latency_ms", "limits.max_memory_mib"),
     *("timing.seconds", "search.timeout_s", "study.idle_timeout_s"),
@@ -34,7 +34,7 @@ _ABOVE_ZERO = (
 
 
 def list_faults(config: SearchConfig) -> list[str]:
-    """Returns what is wrong with a configuration, a line per setting."""
+    """Returns the faults of a configuration, one line per setting."""
     faults = [*_check_numbers(config), *_check_choices(config)]
     for section, check in _CHECKS:
         try:
@@ -45,7 +45,7 @@ def list_faults(config: SearchConfig) -> list[str]:
 
 
 def _check_numbers(config: SearchConfig) -> Iterator[str]:
-    for name, least in _LEAST.items():
+    for name, least in _MINIMUM.items():
         if (count := config.value(name)) is not None and count < least:
             yield f"{name} must be at least {least}, but got {count}"
     for name in _ABOVE_ZERO:
@@ -53,7 +53,7 @@ def _check_numbers(config: SearchConfig) -> Iterator[str]:
             yield f"{name} must be a number above 0, but got {value:g}"
     factor, ratio, seed = config.proxy.reduction_factor, config.proxy.rung_ratio, config.search.seed
     if factor is not None and not (factor == 0 or 1 < factor < math.inf):
-        yield (f"proxy.reduction_factor must be a number above 1, or 0 to train all networks fully, but got {factor:g}")
+        yield f"proxy.reduction_factor must be a number above 1, or 0 to train all networks fully, but got {factor:g}"
     if ratio is not None and not 1 < ratio < math.inf:
         yield f"proxy.rung_ratio must be a number above 1, but got {ratio:g}"
     if not config.study.checkpoint_mib >= 0:
@@ -67,13 +67,13 @@ def _check_choices(config: SearchConfig) -> Iterator[str]:
     for name in search.baselines:
         if not name.startswith("timm:") or name == "timm:" or "," in name:
             yield (
-                f"search.baselines must be a list of names that timm knows, as NAME or timm:NAME, but got {name!r}. "
-                "Give several as [A, B], or repeat --set."
+                f"search.baselines must be a list of timm networks, as NAME or timm:NAME, but got {name!r}. "
+                "Write several as [A, B], or repeat --set."
             )
     if search.trials is not None and search.until_trials is not None:
-        yield "give either search.trials (more) or search.until_trials (a total), not both"
+        yield "use either search.trials (additional networks) or search.until_trials (a total), not both"
     if config.data.group_by is not None and config.data.val_source is not None:
-        yield "give either data.group_by or data.val_source, not both: with validation data nothing is split"
+        yield "use either data.group_by or data.val_source, not both, because data.val_source replaces the split"
     if search.sampler is not None and search.sampler not in SAMPLERS:
         yield f"search.sampler must be one of {', '.join(SAMPLERS)}, but got {search.sampler!r}"
     metric = config.proxy.metric
@@ -82,13 +82,13 @@ def _check_choices(config: SearchConfig) -> Iterator[str]:
         yield f"proxy.metric must be one of {', '.join(known)}, but got {metric!r}"
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_reading(config: SearchConfig) -> None:
     names = [field.name for field in dataclasses.fields(ReadOptions)]
-    ReadOptions.from_dict(_given({name: getattr(config.data, name) for name in names}))
+    ReadOptions.from_dict(_without_none({name: getattr(config.data, name) for name in names}))
 
 
 def _check_device(config: SearchConfig) -> None:
@@ -97,7 +97,7 @@ def _check_device(config: SearchConfig) -> None:
 
 
 def _check_condition(config: SearchConfig) -> None:
-    Condition(**_given({name: getattr(config.timing, name) for name in ("precision", "runtime", "env")}))
+    Condition(**_without_none({name: getattr(config.timing, name) for name in ("precision", "runtime", "env")}))
 
 
 def _check_proxy(config: SearchConfig) -> None:
@@ -106,11 +106,11 @@ def _check_proxy(config: SearchConfig) -> None:
 
 
 def _check_plan(config: SearchConfig) -> None:
-    ProxyPlan(img_size=1, batch_size=1, images=1, **_given({"precision": config.proxy.precision}))
+    ProxyPlan(img_size=1, batch_size=1, images=1, **_without_none({"precision": config.proxy.precision}))
 
 
 def _check_groups(config: SearchConfig) -> None:
-    ProxyPlan(img_size=1, batch_size=1, images=1, **_given({"group_by": config.data.group_by}))
+    ProxyPlan(img_size=1, batch_size=1, images=1, **_without_none({"group_by": config.data.group_by}))
 
 
 _CHECKS: tuple[tuple[str, Callable[[SearchConfig], None]], ...] = (
@@ -121,4 +121,4 @@ _CHECKS: tuple[tuple[str, Callable[[SearchConfig], None]], ...] = (
     ("", _check_proxy),
     ("", _check_plan),
 )
-"""Checks by values of other packages, which name their own fields, with the section to put before these."""
+"""Checks by value types of other packages, with the section to prepend to the field names in their messages."""

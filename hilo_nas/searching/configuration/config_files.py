@@ -22,18 +22,18 @@ def load_config(
     settings: Mapping[str, Any] | Sequence[str] = (),
     given: Mapping[str, Any] | None = None,
 ) -> SearchConfig:
-    """Returns a configuration with single settings over it, and values over both.
+    """Returns a configuration from a base, single settings and keyword values. Later ones take precedence.
 
     Args:
-        base: A configuration, sections of fields, a YAML file, or the `manifest.yaml` of a study, for the settings that
-            it was made with.
-        settings: By name, or as `SECTION.FIELD=VALUE`.
-        given: Values by the names of their settings; None means left out.
+        base: A configuration, sections of fields, a YAML file, or the `manifest.yaml` of a study. A manifest gives the
+            settings of its study.
+        settings: Values by name, or texts of the form `SECTION.FIELD=VALUE`.
+        given: Values by name of their settings. None means left out.
 
     Raises:
-        NotFoundError: There is no such file.
-        UsageError: A setting is not known or cannot be what it is; names the file where it is one of the file.
-        RecordError: The file is a manifest that cannot be understood.
+        NotFoundError: The file does not exist.
+        UsageError: A setting is unknown or has an invalid value. The message names the file if the setting is in it.
+        RecordError: The file is an invalid manifest.
     """
     layers: list[Mapping[str, Any]] = []
     if isinstance(base, str | Path):
@@ -52,7 +52,7 @@ def load_config(
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    """Returns the settings in a file; of a manifest those that its study was made with."""
+    """Returns the settings in a file. For a manifest, these are the settings of its study."""
     fields = read_fields(path)
     if "schema_version" in fields:
         from hilo_nas.searching.configuration.resolve import config_of
@@ -66,7 +66,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def render_config(config: SearchConfig) -> str:
-    """Returns a configuration as YAML, each field with a comment; a field without a value is a comment itself."""
+    """Returns a configuration as YAML with a comment per field. Fields without a value are commented out."""
     lines = [f"space: {_scalar(config.space)}"]
     for section in dataclasses.fields(config):
         own = getattr(config, section.name)
@@ -87,41 +87,42 @@ def _scalar(value: Any) -> str:
 
 
 def merge_fields(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns sections of fields, the later layers over the earlier ones."""
+    """Returns merged sections of fields. Later layers override earlier ones."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
-            below = merged.get(name)
-            merged[name] = {**below, **value} if isinstance(below, dict) and isinstance(value, Mapping) else value
+            earlier = merged.get(name)
+            merged[name] = {**earlier, **value} if isinstance(earlier, dict) and isinstance(value, Mapping) else value
     return merged
 
 
 def _join(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns single settings as one; a list that is given several times holds the values of all."""
+    """Returns single settings merged into one mapping. Repeated list settings are concatenated."""
     joined: dict[str, Any] = {}
     for fields in settings:
         for section, values in fields.items():
-            below = joined.get(section)
-            if isinstance(below, dict) and isinstance(values, Mapping):
+            earlier = joined.get(section)
+            if isinstance(earlier, dict) and isinstance(values, Mapping):
                 for field, value in values.items():
-                    is_more = field in LISTS and field in below
-                    below[field] = [*_listed(below[field]), *_listed(value)] if is_more else value
+                    extends = field in LISTS and field in earlier
+                    earlier[field] = [*_as_list(earlier[field]), *_as_list(value)] if extends else value
             else:
                 joined[section] = dict(values) if isinstance(values, Mapping) else values
     return joined
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
 def parse_setting(text: str) -> dict[str, Any]:
     """Returns the field that `SECTION.FIELD=VALUE` sets.
 
-    A text is taken as it stands, because in YAML `#336699` is a comment and `[0-9]+` a list; any other value is YAML.
+    The value of a text field is not parsed, because YAML reads `#336699` as a comment and `[0-9]+` as a list. Other
+    values are YAML.
 
     Raises:
-        UsageError: The text is of no such form.
+        UsageError: The text does not have this form.
     """
     name, equals, value = text.partition("=")
     section, dot, field = name.strip().partition(".")
@@ -140,12 +141,12 @@ def _is_text(section: str, field: str) -> bool:
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Returns the sections of fields in a configuration's YAML file.
+    """Returns the sections of fields in a YAML configuration file.
 
     Raises:
-        NotFoundError: There is no such file.
-        UsageError: It is no YAML mapping.
-        StorageError: It cannot be read.
+        NotFoundError: The file does not exist.
+        UsageError: The file is not a YAML mapping, or repeats a key.
+        StorageError: The file cannot be read.
     """
     if path.is_dir():
         raise UsageError(f"a configuration must be a file, but {path} is a folder")
@@ -161,12 +162,12 @@ def read_fields(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold sections of fields, but holds {content!r:.80}")
     if twice := [*_repeated(node)]:
-        raise UsageError("\n".join(f"{path}: {name} stands there twice" for name in twice))
+        raise UsageError("\n".join(f"{path}: {name} must appear once, but appears twice" for name in twice))
     return content
 
 
 def _repeated(node: yaml.Node | None, above: str = "") -> Iterator[str]:
-    """Yields the keys that a document's mappings repeat."""
+    """Yields the keys that the mappings of a document repeat."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a configuration means for a study: its conditions, limits, images and training."""
+"""Meaning of a configuration for a study: defaults, conditions, limits, images and training."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = [
     "DEFAULT_TRIALS",
     "PLAN_SETTINGS",
     "RANDOM",
-    "aims_of",
     "check_proxy_options",
     "condition_options",
     "config_of",
     "defaults_of",
-    "eta_of",
     "plan_of",
     "reading_of",
     "reading_options",
+    "reduction_factor_of",
+    "requirements_of",
     "resolve",
 ]
 
 DEFAULT_SAMPLER = "gp"
 DEFAULT_RUNGS = 3
-DEFAULT_ETA = 2.0
-"""Reduction factor of the rungs: one of this many networks continues.
+DEFAULT_REDUCTION_FACTOR = 2.0
+"""Reduction factor of successive halving.
 
 At equal training cost, gp found as much with 2 as without rungs, and less with 3 (`python -m benchmarks.samplers
 benchmarks/results/cifar10-tabular`, with `--reduction-factor 3` for the latter).
@@ -54,55 +54,55 @@ PLAN_SETTINGS = {
     "proxy.metric": "metric",
     "data.group_by": "group_by",
 }
-"""Fields of a plan by their settings."""
+"""Fields of a `ProxyPlan` by name of their settings."""
 
 
 def check_proxy_options(config: SearchConfig, proxy: Proxy) -> None:
-    """Raises UsageError where a configuration has settings that mean nothing to a proxy: none is skipped silently."""
+    """Raises UsageError if a configuration has settings that a proxy does not use. None is skipped silently."""
     faults = [
-        f"{name} means nothing to the proxy {proxy.name}: {why}. Leave it out."
+        f"{name} has no effect with proxy {proxy.name}: {why}. Leave it out."
         for name, why in proxy.unused_options.items()
-        if config.value(name)  # 0 asks for nothing
+        if config.value(name)  # 0 disables the setting
     ]
     if faults:
         raise UsageError("\n".join(faults))
 
 
 def condition_options(config: SearchConfig) -> dict[str, Any]:
-    """Returns the fields of the objective condition that a configuration gives."""
+    """Returns the fields of the objective condition that a configuration sets."""
     return {name: value for name in CONDITION_OPTIONS if (value := getattr(config.timing, name)) is not None}
 
 
 def reading_options(config: SearchConfig) -> dict[str, Any]:
-    """Returns the options of reading images that a configuration gives."""
+    """Returns the options for reading images that a configuration sets."""
     names = [field.name for field in dataclasses.fields(ReadOptions)]
     return {name: value for name in names if (value := getattr(config.data, name)) is not None}
 
 
 def reading_of(config: SearchConfig) -> ReadOptions:
-    """Returns how a new study reads its images.
+    """Returns the complete options for reading the images of a new study.
 
     Raises:
-        UsageError: An option has no such value.
+        UsageError: An option has an invalid value.
     """
     return ReadOptions.from_dict(reading_options(config))
 
 
-def aims_of(config: SearchConfig, objective: Condition) -> Aims:
-    """Returns the objective condition with the others and the limits that a configuration gives.
+def requirements_of(config: SearchConfig, objective: Condition) -> Aims:
+    """Returns the objective condition with the further conditions and the limits of a configuration.
 
     Raises:
-        UsageError: A further condition cannot be read, or is the same as another.
+        UsageError: A further condition is invalid, or two conditions are equal.
     """
     limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(config.limits, name)) is not None}
     return build_aims(objective, config.timing.also, limits=limits)
 
 
 def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
-    """Returns the defaults of a new study by setting; the space suggests some of them.
+    """Returns the defaults of a new study by name of the setting. The space suggests some of them.
 
     Raises:
-        UsageError: There is no such proxy.
+        UsageError: The proxy does not exist.
     """
     suggested, proxy = space.defaults, proxy_named(config.proxy.name or DEFAULT_PROXY.name)
     img_size = config.timing.img_size or suggested.get("img_size", 224)
@@ -122,7 +122,7 @@ def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
         "proxy.precision": "fp32",
         "proxy.metric": (proxy if "proxy.metric" in proxy.options else DEFAULT_PROXY).metrics[0].name,
         "proxy.rungs": DEFAULT_RUNGS,
-        "proxy.reduction_factor": DEFAULT_ETA,
+        "proxy.reduction_factor": DEFAULT_REDUCTION_FACTOR,
         "proxy.rung_ratio": DEFAULT_RATIO,
         "search.sampler": DEFAULT_SAMPLER if proxy.gives_scores else RANDOM,
         "search.seed": 0,
@@ -131,12 +131,13 @@ def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
 
 
 def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
-    """Returns the configuration of a new study of a space, with a value for all that has a default and a meaning.
+    """Returns the configuration of a new study with defaults filled in.
 
-    What depends on the machine (device, threads) stays as it is.
+    Settings that the proxy does not use stay unset. Settings that depend on the machine (device, threads) are not
+    changed.
 
     Raises:
-        UsageError: There is no such proxy.
+        UsageError: The proxy does not exist.
     """
     defaults = defaults_of(config, space)
     unused = proxy_named(config.proxy.name or defaults["proxy.name"]).unused_options
@@ -147,16 +148,16 @@ def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
 
 
 def config_of(manifest: Manifest) -> SearchConfig:
-    """Returns the configuration that a stored study was made with; paths of its machine are not stored.
+    """Returns the configuration of a stored study. Paths of its machine are not stored.
 
-    The space is left out where its name is no shipped one, or that has changed since.
+    The space is left out if it is not a shipped space, or if the shipped space has changed since.
     """
     space, objective, plan = manifest.space, manifest.objective, manifest.plan
     reading = ReadOptions.from_dict(manifest.data.reading)
     settings = {
         "timing.device": objective.device,
         **{f"timing.{name}": getattr(objective, name) for name in CONDITION_OPTIONS},
-        "timing.also": tuple(_spell(condition, manifest) for condition in manifest.conditions[1:]),
+        "timing.also": tuple(_format_condition(condition, manifest) for condition in manifest.conditions[1:]),
         **{f"limits.{name}": manifest.limits.get(limit) for name, limit in LIMIT_OPTIONS.items()},
         "proxy.name": plan.proxy,
         **{setting: getattr(plan, field) for setting, field in PLAN_SETTINGS.items()},
@@ -164,7 +165,7 @@ def config_of(manifest: Manifest) -> SearchConfig:
         "proxy.reduction_factor": manifest.eta or 0.0,
         "proxy.rung_ratio": (plan.images / plan.rungs[0]) ** (1 / len(plan.rungs)) if plan.rungs else None,
         **{f"data.{name}": value for name, value in dataclasses.asdict(reading).items()},
-        # A study that was not told has taken the first level, or it would not be there.
+        # Without a stored level, the study used the first one.
         "data.class_from": reading.class_from or "first",
         "search.sampler": manifest.sampler if manifest.sampler in SAMPLERS else None,
         "search.seed": manifest.seed,
@@ -178,8 +179,8 @@ def config_of(manifest: Manifest) -> SearchConfig:
     return SearchConfig.from_dict({**fields, **({"space": space.name} if is_shipped else {})})
 
 
-def _spell(condition: Condition, manifest: Manifest) -> str:
-    """Returns a further condition as `also` writes it: what differs from the objective, and its limits."""
+def _format_condition(condition: Condition, manifest: Manifest) -> str:
+    """Returns a further condition in the form of `timing.also`: differences from the objective, and limits."""
     differing = {
         name: value
         for name in CONDITION_OPTIONS
@@ -192,17 +193,17 @@ def _spell(condition: Condition, manifest: Manifest) -> str:
     return ",".join(f"{name}={str(value).lower()}" for name, value in {**differing, **limits}.items())
 
 
-def eta_of(config: SearchConfig) -> float | None:
-    """Returns one of how many networks goes on at a rung of a new study; None for all of them."""
-    return None if config.proxy.reduction_factor == 0 else config.proxy.reduction_factor or DEFAULT_ETA
+def reduction_factor_of(config: SearchConfig) -> float | None:
+    """Returns the reduction factor of a new study; None if all networks are trained fully."""
+    return None if config.proxy.reduction_factor == 0 else config.proxy.reduction_factor or DEFAULT_REDUCTION_FACTOR
 
 
 def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
-    """Returns a new study's short training, but for what its images say of themselves.
+    """Returns the proxy plan of a new study, without the facts that come from its images.
 
     Raises:
-        UsageError: An option of the training cannot be what it is, or means nothing to the proxy asked for.
-        NotFoundError: There is no file of the function that is to score.
+        UsageError: A training option is invalid or not used by the proxy.
+        NotFoundError: The file of the scoring function does not exist.
     """
     values = defaults_of(config, space)
     values |= {name: given for name in values if (given := config.value(name)) is not None}
@@ -213,7 +214,9 @@ def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
         img_size=values["proxy.img_size"],
         batch_size=values["proxy.batch_size"],
         images=images,
-        rungs=rungs_of(images, count=values["proxy.rungs"], eta=values["proxy.rung_ratio"]) if proxy.has_rungs else (),
+        rungs=rungs_of(images, count=values["proxy.rungs"], ratio=values["proxy.rung_ratio"])
+        if proxy.has_rungs
+        else (),
         precision=values["proxy.precision"],
         metric=values["proxy.metric"],
         group_by=config.data.group_by,

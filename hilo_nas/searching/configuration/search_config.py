@@ -1,7 +1,7 @@
-"""Configuration of a search: one typed value, read from YAML, command-line flags and Python alike.
+"""Configuration of a search: one typed value, read from YAML, command-line flags and Python.
 
-A setting is named `SECTION.FIELD` everywhere: in YAML, in `--set`, in messages. What is left out (None) comes from the
-space's defaults for a new study, and from the study's own configuration for a stored one.
+A setting is named `SECTION.FIELD` in YAML, in `--set` and in messages. Settings that are left out (None) come from the
+defaults of the space for a new study, and from the stored configuration for an existing one.
 """
 
 from __future__ import annotations
@@ -37,54 +37,57 @@ __all__ = [
 
 
 def _field(default: Any, comment: str, *, short: str | None = None, metavar: str | None = None) -> Any:
-    """Returns a field with its comment, which YAML files and the help of a flag show.
+    """Returns a dataclass field with a comment, which YAML files and the help texts of flags show.
 
     Args:
-        default: None where the space or the stored study has the default.
-        comment: What the value means.
-        short: Its name as a flag or a keyword, where that is not the field's.
-        metavar: What stands for the value in the help of the flag, where its type does not say enough.
+        default: Default value; None if the space or the stored study provides it.
+        comment: Meaning of the value.
+        short: Name of the flag and the keyword argument, if it differs from the name of the field.
+        metavar: Placeholder for the value in the help text of the flag.
     """
     return dataclasses.field(default=default, metadata={"comment": comment, "short": short, "metavar": metavar})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimingConfig:
-    """Conditions under which networks are timed."""
+    """Conditions of the timing."""
 
     device: str | None = _field(
-        None, "kind of device: cpu, cuda, cuda:N or mps; the fastest kind that this machine has if left out"
+        None, "kind of device: cpu, cuda, cuda:N or mps; the fastest one of this machine if left out"
     )
     batch_size: int | None = _field(None, "images per timed call")
     img_size: int | None = _field(None, "side of the timed images in pixels")
     precision: str | None = _field(None, f"number format: {', '.join(PRECISIONS)}")
-    runtime: str | None = _field(None, f"what runs the networks: {', '.join(RUNTIMES)}")
-    channels_last: bool | None = _field(None, "memory format of torch's images")
-    compile: bool | None = _field(None, "time through torch.compile")
+    runtime: str | None = _field(None, f"runtime of the networks: {', '.join(RUNTIMES)}")
+    channels_last: bool | None = _field(None, "use the channels_last memory format of torch")
+    compile: bool | None = _field(None, "use torch.compile")
     cuda_graph: bool | None = _field(None, "replay a CUDA graph")
     fused: bool | None = _field(None, "time the inference form, as networks are deployed")
-    threads: int | None = _field(None, "intra-operation threads of a CPU; torch's own number if left out")
+    threads: int | None = _field(None, "intra-op threads of the CPU; torch's default if left out")
     env: str | None = _field(None, f"environment of the timing process: {' or '.join(ENVIRONMENTS)}")
     also: tuple[str, ...] = _field((), "further conditions with their limits, as ['batch_size=1,max_latency_ms=20']")
-    seconds: float | None = _field(None, "seconds per network at most; a shorter time gives wider intervals")
+    seconds: float | None = _field(None, "maximum seconds per network; less time gives wider intervals")
     remeasure: bool = _field(True, "time contended networks again, and the front in shared rounds at the end")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """Limits under the first condition that networks must keep to be trained, on top of the space's own."""
+    """Limits under the first condition. Networks must keep them, and the limits of the space, to be trained."""
 
-    min_images_per_s: float | None = _field(None, "lowest speed in images/s")
-    max_latency_ms: float | None = _field(None, "greatest raw 95th percentile of a call in milliseconds")
-    max_memory_mib: float | None = _field(None, "greatest peak memory of a call in MiB")
+    min_images_per_s: float | None = _field(None, "minimum speed in images/s")
+    max_latency_ms: float | None = _field(None, "maximum raw 95th percentile of the time per call in milliseconds")
+    max_memory_mib: float | None = _field(None, "maximum peak memory of a call in MiB")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyConfig:
-    """The proxy that scores networks, and its short trainings."""
+    """Proxy that scores networks, and its short trainings."""
 
     name: str | None = _field(
-        None, f"what scores networks: {', '.join(proxy_names())}, or module:function", short="proxy", metavar="PROXY"
+        None,
+        f"proxy that scores networks: {', '.join(proxy_names())}, or module:function",
+        short="proxy",
+        metavar="PROXY",
     )
     images: int | None = _field(None, "training images per network at the full budget", short="proxy_images")
     img_size: int | None = _field(None, "side of the training images in pixels", short="proxy_img_size")
@@ -92,17 +95,17 @@ class ProxyConfig:
     precision: str | None = _field(
         None, "number format of the trainings: fp32, amp-bf16 or amp-fp16", short="proxy_precision"
     )
-    metric: str | None = _field(None, "what scores measure: top1, balanced or likelihood")
-    rungs: int | None = _field(None, "scores per training, the full budget included; at each only the best continue")
-    reduction_factor: float | None = _field(None, "one of how many networks continues at a rung; 0 for all of them")
-    rung_ratio: float | None = _field(None, "images at a rung over those at the rung before")
-    confirm: int | None = _field(None, "further seeds that the front is trained with at the end")
-    raise_budget: int | None = _field(None, "a larger full budget for a stored study, in training images")
+    metric: str | None = _field(None, "metric of the scores: top1, balanced or likelihood")
+    rungs: int | None = _field(None, "scores per training, including the full budget; only the best networks continue")
+    reduction_factor: float | None = _field(None, "one of this many networks continues at a rung; 0 trains all fully")
+    rung_ratio: float | None = _field(None, "training images at a rung divided by those at the previous rung")
+    confirm: int | None = _field(None, "number of additional seeds to train the front with at the end")
+    raise_budget: int | None = _field(None, "new, larger full budget of a stored study, in training images")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Images that networks are trained and scored on."""
+    """Images to train and score on."""
 
     source: str | None = _field(
         None,
@@ -110,44 +113,44 @@ class DataConfig:
         short="data",
         metavar="DATA",
     )
-    val_source: str | None = _field(None, "images to score on; a part of the source is held out if left out")
-    group_by: str | None = _field(None, "regular expression; images whose paths it matches alike are held out together")
-    class_from: str | None = _field(None, f"folders that name a class: {', '.join(CLASS_LEVELS)}")
-    background: str | None = _field(None, "colour under transparent images")
-    value_range: tuple[float, float] | None = _field(None, "values that become black and white, as 0,4095")
-    skip_broken: bool | None = _field(None, "leave broken images out")
-    cache_dir: str | None = _field(None, "folder of the decoded images")
+    val_source: str | None = _field(None, "validation images; a part of the source is held out if left out")
+    group_by: str | None = _field(None, "regular expression on paths; images with equal matches stay in the same split")
+    class_from: str | None = _field(None, f"folder level that names the class: {', '.join(CLASS_LEVELS)}")
+    background: str | None = _field(None, "background colour of transparent images")
+    value_range: tuple[float, float] | None = _field(None, "pixel values of black and white, as 0,4095")
+    skip_broken: bool | None = _field(None, "skip images that cannot be decoded")
+    cache_dir: str | None = _field(None, "folder of the image cache")
 
     @property
     def cache_path(self) -> Path | None:
-        """Folder of the decoded images; None for the usual one."""
+        """Folder of the image cache; None for the default."""
         return None if self.cache_dir is None else Path(self.cache_dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialsConfig:
-    """Networks that are tried, and for how long."""
+    """Networks to try, and time limit."""
 
-    sampler: str | None = _field(None, f"what proposes networks: {', '.join(SAMPLERS)}")
+    sampler: str | None = _field(None, f"sampler that proposes networks: {', '.join(SAMPLERS)}")
     seed: int | None = _field(None, "seed of the search and of the trainings")
-    trials: int | None = _field(None, "networks to measure, on top of those that the study has")
-    until_trials: int | None = _field(None, "networks to measure in all")
+    trials: int | None = _field(None, "number of networks to measure, in addition to those in the study")
+    until_trials: int | None = _field(None, "total number of networks to measure")
     timeout_s: float | None = _field(
-        None, "time after which no trial begins, in seconds or as 30m or 1h30m", metavar="TIME"
+        None, "time after which no new trial begins, in seconds or as 30m or 1h30m", metavar="TIME"
     )
-    baselines: tuple[str, ...] = _field((), "timm's networks to compare with, as [resnet18, efficientvit_b2]")
+    baselines: tuple[str, ...] = _field((), "timm networks to compare with, as [resnet18, efficientvit_b2]")
     networks: tuple[str, ...] = _field((), "networks to time without a proxy, as [litv2_small, my-gpu:17, arch.yaml]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """Where results are stored and copied from."""
+    """Location of the results, and studies to copy from."""
 
-    name: str | None = _field(None, "name of the study, or its folder", short="study", metavar="NAME")
-    speeds: str | None = _field(None, "study whose timings are copied; nothing is timed here")
-    reuse: str | None = _field(None, "study whose scores and comparable timings are copied")
-    checkpoint_mib: float = _field(2048.0, "disk space for checkpoints; 0 keeps none")
-    idle_timeout_s: float = _field(600.0, "silence after which a worker counts as hung, in seconds or as 10m")
+    name: str | None = _field(None, "name or folder of the study", short="study", metavar="NAME")
+    speeds: str | None = _field(None, "study to copy timings from; networks are not timed here")
+    reuse: str | None = _field(None, "study to copy scores and comparable timings from")
+    checkpoint_mib: float = _field(2048.0, "maximum disk space of checkpoints in MiB; 0 keeps none")
+    idle_timeout_s: float = _field(600.0, "time without output after which a worker is stopped, in seconds or as 10m")
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -163,7 +166,7 @@ SHORT_NAMES: Mapping[str, str] = {
     for section, kind in _SECTIONS.items()
     for field in dataclasses.fields(kind)
 }
-"""Settings by the short names that flags and keywords have: `proxy_img_size` is `proxy.img_size`."""
+"""Settings by the short names of flags and keyword arguments, such as `proxy_img_size` for `proxy.img_size`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,11 +174,11 @@ class SearchConfig:
     """All settings of a search.
 
     Raises:
-        UsageError: A value cannot be what it is; names all.
+        UsageError: A value is invalid. Lists all faults.
     """
 
     space: str | None = None
-    """A shipped space's name or a YAML file."""
+    """Name of a shipped space, or path of a YAML file."""
     timing: TimingConfig = dataclasses.field(default_factory=TimingConfig)
     limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
     proxy: ProxyConfig = dataclasses.field(default_factory=ProxyConfig)
@@ -191,10 +194,10 @@ class SearchConfig:
 
     @classmethod
     def of(cls, *, space: str | None = None, **settings: Any) -> SearchConfig:
-        """Returns the configuration of some settings by their short names (`SHORT_NAMES`); None means left out.
+        """Returns the configuration for settings given by their short names (`SHORT_NAMES`). None means left out.
 
         Raises:
-            UsageError: A setting is not known, or cannot be what it is.
+            UsageError: A setting is unknown or has an invalid value.
         """
         if unknown := [_unknown(name, list(SHORT_NAMES)) for name in settings if name not in SHORT_NAMES]:
             raise UsageError("\n".join(unknown))
@@ -202,10 +205,10 @@ class SearchConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SearchConfig:
-        """Returns the configuration that plain data describes: sections of fields, each of which may be left out.
+        """Returns the configuration for sections of fields. Each section and each field may be left out.
 
         Raises:
-            UsageError: A section or a field is not known, or has a value of another type; names all.
+            UsageError: A section or a field is unknown, or a value has the wrong type. Lists all faults.
         """
         faults, values = [], {}
         for name, value in fields.items():
@@ -214,7 +217,7 @@ class SearchConfig:
             elif name not in _SECTIONS:
                 faults.append(_unknown(name, [*_SECTIONS, "space"]))
             elif value is None:
-                continue  # all of its fields are comments
+                continue  # a section whose fields are all commented out
             elif not isinstance(value, Mapping):
                 faults.append(f"{name} must be a section of fields, but got {value!r:.80}")
             else:
@@ -239,7 +242,10 @@ class SearchConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data without what is left out, fit for YAML; `from_dict` builds an equal value."""
+        """Returns the settings that differ from their defaults as plain data.
+
+        `from_dict` restores an equal configuration.
+        """
         found: dict[str, Any] = {} if self.space is None else {"space": self.space}
         for section, kind in _SECTIONS.items():
             own = getattr(self, section)
@@ -258,7 +264,7 @@ class SearchConfig:
         return getattr(getattr(self, section), field)
 
     def replace(self, settings: Mapping[str, Any]) -> SearchConfig:
-        """Returns the configuration with other values of some settings, by their names."""
+        """Returns a copy with new values of some settings, given by their names."""
         changed: dict[str, Any] = {}
         for name, value in settings.items():
             section, _, field = name.partition(".")
@@ -283,11 +289,11 @@ _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> dict[str, Any]:
-    """Returns settings by name as sections of fields.
+    """Returns sections of fields from settings by name.
 
     Args:
-        settings: Values by name; empty tuples are left out.
-        keep_none: Keep what is None, which then replaces an earlier value.
+        settings: Values by name. Empty tuples are left out.
+        keep_none: True to keep None values, which then override earlier values.
     """
     fields: dict[str, Any] = {}
     for name, value in settings.items():
@@ -303,9 +309,10 @@ def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> di
 
 
 def _coerce_text(field: str, value: Any) -> Any:
-    """Returns a value as its field holds it: a text may be one item of a list, a range, a duration or 1e-3.
+    """Returns a text value converted to the type of its field: list item, range, duration or number.
 
-    YAML 1.1, which PyYAML reads, takes 1e-3 and 1.5e3 as text: no decimal point, no sign of the exponent.
+    YAML 1.1, which PyYAML implements, reads 1e-3 and 1.5e3 as text, because they lack a decimal point or an exponent
+    sign.
     """
     if not isinstance(value, str):
         return value
@@ -319,6 +326,6 @@ def _coerce_text(field: str, value: Any) -> Any:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
-    return f"{name} is no known setting. {hint}"
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"Did you mean {similar[0]}?" if similar else f"Use one of {', '.join(sorted(known))}."
+    return f"{name} is not a known setting. {hint}"

@@ -1,1 +1,1 @@
-"""Candidates of the front: further seeds and further timings."""
+"""Finalists: additional seeds and timings for networks on and near the front."""

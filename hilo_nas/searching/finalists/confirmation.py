@@ -1,8 +1,9 @@
-"""Lucky scores climb onto a front: further seeds say which networks belong there, and whom they beat.
+"""Confirmation of the front by trainings with additional seeds.
 
-A network that was dethroned by them keeps its seeds and its record; those that move up are trained in turn, so that no
-front is left that stands on luck alone. The seed that brought a network there stays in its mean: of its luck, one part
-in 1 + N is left.
+Some networks reach the front through a lucky score. Additional seeds show which networks belong there. A network that
+drops off the front keeps its seeds and its record. Networks that move up are trained in turn, so every member of the
+final front has the additional seeds. The first seed stays in the mean, so a fraction 1 / (1 + N) of its selection bias
+remains with N additional seeds.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from hilo_nas.study.stored_study import StoredStudy
 __all__ = ["confirm_front"]
 
 _NETWORKS = 16
-"""Networks up to which those near the front are trained beside its members. The more seeds tell of their noise, the
-more networks cannot be told from a front; without a bound, a confirmation may cost more than its search."""
+"""Maximum number of confirmed networks while networks near the front are added.
+
+Additional seeds reveal more noise, so more networks become indistinguishable from the front. Without a bound, the
+confirmation may cost more than the search.
+"""
 
 
 def confirm_front(
@@ -38,23 +42,23 @@ def confirm_front(
     *,
     further_seeds: int,
 ) -> None:
-    """Trains the front, whom it is compared with, and those hard to tell from it with further seeds at the full budget.
+    """Trains the front, its references and nearby networks with additional seeds at the full budget.
 
-    Each score goes into its network's record at once. A front moves when its scores do, so this ends only when each
-    member of the front of the moment, each anchor and each peer has its seeds, beside those near the front until 16
-    networks have theirs. Scores that are there are not paid for again, also where another search was ended on the way.
+    Each score is written to its record at once. The front may change with each score. The confirmation ends when every
+    member of the current front, every anchor and every baseline has its seeds. Networks near the front are added until
+    16 networks have their seeds. Existing scores are reused, also after an interrupted confirmation.
 
     Args:
-        study: The study's; this process holds its lock.
-        manifest: The study's.
-        evaluator: Who trains.
-        resources: What the study's tasks refer to.
-        emit: Takes `ConfirmationForeseen` before each round of trainings, and `SeedScored`.
-        further_seeds: How many, beside the one that each network has.
+        study: The study; this process holds its lock.
+        manifest: Manifest of the study.
+        evaluator: Runs the trainings.
+        resources: Target device and references that the tasks use.
+        emit: Receives `ConfirmationForeseen` before each round of trainings, and `SeedScored`.
+        further_seeds: Number of seeds in addition to the first one.
 
     Raises:
-        HiloNasError: The device, the data or the disk cannot serve; a training that fails is a warning, and is not
-            tried again before the next call.
+        HiloNasError: The device, the data or the disk fails. A failed training only causes a warning and is repeated in
+            the next call.
     """
     budget = manifest.plan.budgets[-1]
     failed: set[tuple[int, int]] = set()
@@ -79,8 +83,8 @@ def confirm_front(
         _train(due, records, failed, study, manifest, evaluator, resources, emit)
     left = [number for number in Front.from_records(records.values()).ties if missing[number]]
     if left:
-        text = f"{len(left)} networks that cannot be told from the front were not trained with further seeds"
-        emit(Notice(text=f"{text}: trial {', '.join(map(str, sorted(left)))}"))
+        text = f"{len(left)} networks tied with the front were not trained with additional seeds"
+        emit(Notice(text=f"{text}: trials {', '.join(map(str, sorted(left)))}"))
 
 
 def _train(
@@ -93,8 +97,8 @@ def _train(
     resources: Resources,
     emit: Emit,
 ) -> None:
-    """Trains networks, given by number, with seeds; what it finds goes into their records or joins the failed."""
-    tasks, todo, done = StudyTasks.of(manifest, resources), deque(due), 0
+    """Trains networks, given by number, with seeds. Adds scores to `records` and failures to `failed`."""
+    tasks, queue, done = StudyTasks.of(manifest, resources), deque(due), 0
 
     def steps(number: int, seed: int) -> Steps[None]:
         nonlocal done
@@ -106,7 +110,7 @@ def _train(
                 raise
             done += 1
             failed.add((number, seed))
-            emit(Notice(level="warning", text=f"trial {number} could not be confirmed by seed {seed}: {error}"))
+            emit(Notice(level="warning", text=f"trial {number} could not be trained with seed {seed}: {error}"))
             return
         done += 1
         record, score = records[number], found.score
@@ -117,7 +121,7 @@ def _train(
         emit(SeedScored(number=number, seed=seed, value=score.value, done=done, total=len(due), metric=score.metric))
 
     drive(
-        lambda: steps(*todo.popleft()) if todo else None,
+        lambda: steps(*queue.popleft()) if queue else None,
         evaluator,
         emit,
         at_once=evaluator.slots(Score.kind),
@@ -125,15 +129,14 @@ def _train(
 
 
 def _candidates(manifest: Manifest, front: Front, confirmed: Collection[int]) -> list[TrialRecord]:
-    """Returns who should have further seeds and has not.
+    """Returns the networks that should get additional seeds and lack them.
 
-    These are the members of the front, the anchors and peers that they are compared with, then those near the front
-    while there is room.
+    These are members of the front, then anchors and baselines, then networks near the front up to the maximum number.
 
     Args:
-        manifest: The study's.
-        front: The study's.
-        confirmed: Numbers of those that have theirs.
+        manifest: Manifest of the study.
+        front: Front of the study.
+        confirmed: Numbers of the networks that have their seeds.
     """
     references = [r for r in front.records if manifest.is_reference(r) and r.state == TrialState.COMPLETE]
     due = {record.number: record for record in [*front.members, *references] if record.number not in confirmed}
@@ -146,13 +149,13 @@ def _candidates(manifest: Manifest, front: Front, confirmed: Collection[int]) ->
 
 
 def _missing_seeds(record: TrialRecord, budget: int, first: int, wanted: int) -> list[int]:
-    """Returns the seeds, from the study's own upwards, that a network lacks; it may have others from another study."""
+    """Returns the seeds that a network lacks, counted from the study's seed. Seeds copied from another study count."""
     has = {score.seed for score in record.scores if score.images_seen == budget}
     free = (seed for seed in itertools.count(first) if seed not in has)
     return list(itertools.islice(free, max(wanted - len(has), 0)))
 
 
 def _training_seconds(record: TrialRecord, budget: int) -> float:
-    """What a full training of the network took before, all legs together."""
+    """Returns the mean seconds of a network's full trainings, summed over their rungs."""
     full = {score.seed for score in record.scores if score.images_seen == budget}
     return sum(score.seconds for score in record.scores if score.seed in full) / max(len(full), 1)

@@ -1,7 +1,7 @@
-"""Timing again, in quieter moments of a search, the networks whose timings lacked the cores that they needed.
+"""Repeated timing of networks that lacked CPU cores, in quieter moments of a search.
 
-Between trials as soon as nobody else uses these cores, and once more before the front is reported: for at most a tenth
-of the search's time in all. What stays contended keeps an interval that is as wide as it may be wrong.
+Timings are repeated between trials when no other process uses the cores, and once more before the front is reported.
+They take at most a tenth of the search time. Timings that stay contended keep a wider interval.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.text.commands import command
 
-__all__ = ["QuieterMoments"]
+__all__ = ["QuietRemeasurement"]
 
 _SHARE = 0.1
-"""Share of the search's time that looks, waits and repeated timings may take."""
+"""Maximum share of the search time for checks, waits and repeated timings."""
 _WAIT_S = 60.0
-"""Longest wait for a quieter moment before the front is reported."""
+"""Maximum seconds of waiting for a quiet moment before the front is reported."""
 _PAUSE_S = 1.0
 
 _Due = tuple[Condition, list[tuple[TrialRecord, float]]]
-"""A condition, and the networks to be timed again under it, each with the seconds that its timing took."""
+"""Condition, and the networks to time again under it, each with the seconds of its first timing."""
 
 
-class QuieterMoments:
-    """Times contended networks again when the machine is quieter; the study's lock is held.
+class QuietRemeasurement:
+    """Repeats contended timings when the machine is quiet.
 
     Args:
-        study: The study.
-        manifest: Its manifest.
-        evaluator: Who looks and times.
-        resources: What the study's tasks refer to.
-        emit: Told of both.
-        began: When the search began, by the clock.
-        clock: Returns seconds, monotonic.
-        sleep: Waits.
+        study: The study; this process holds its lock.
+        manifest: Manifest of the study.
+        evaluator: Checks the load and times networks.
+        resources: Target device and references that the tasks use.
+        emit: Receives all events.
+        began: Start of the search by `clock`.
+        clock: Returns the monotonic time in seconds.
+        sleep: Waits for a number of seconds.
     """
 
     def __init__(
@@ -64,57 +64,57 @@ class QuieterMoments:
         self._began, self._clock, self._sleep = began, clock, sleep
         self._spent_s = 0.0
 
-    def use(self, records: Sequence[TrialRecord]) -> bool:
-        """Times what can be afforded, if this moment is quiet; returns whether there are new samples on disk.
+    def remeasure_if_quiet(self, records: Sequence[TrialRecord]) -> bool:
+        """Repeats timings within the time budget if the machine is quiet; returns True if there are new measurements.
 
         Args:
-            records: The study's, none of them running.
+            records: Records of the study. No trial may be running.
         """
         start = self._clock()
         for condition, due in self._due(records):
             chosen = self._affordable(due, self._left_s())
             if not chosen:
                 continue
-            is_quiet = self._look(condition) is None
+            is_quiet = self._read_contention(condition) is None
             is_timed = is_quiet and self._time(chosen, condition)
             self._spent_s += self._clock() - start
             return is_timed
         return False
 
-    def wait(self) -> None:
-        """Waits for a quieter moment, if something is to be timed again, and uses it; at least one network is timed."""
+    def wait_and_remeasure(self) -> None:
+        """Waits for a quiet moment if timings are due, then repeats at least one timing per condition."""
         for condition, due in self._due(self._study.records):
             start, one_s = self._clock(), due[0][1]
             left_s = max(self._left_s(), one_s)
-            if self._becomes_quiet(condition, len(due), min(left_s, _WAIT_S)):
+            if self._wait_until_quiet(condition, len(due), min(left_s, _WAIT_S)):
                 left_s = max(left_s - (self._clock() - start), one_s)
                 self._time(self._affordable(due, left_s), condition)
             self._spent_s += self._clock() - start
-        self._tell_what_stays()
+        self._warn_of_contended()
 
-    def _becomes_quiet(self, condition: Condition, count: int, at_most_s: float) -> bool:
-        until, is_told = self._clock() + at_most_s, False
-        while (contention := self._look(condition)) is not None:
+    def _wait_until_quiet(self, condition: Condition, count: int, at_most_s: float) -> bool:
+        until, is_reported = self._clock() + at_most_s, False
+        while (contention := self._read_contention(condition)) is not None:
             if self._clock() >= until:
                 return False
-            if not is_told:
+            if not is_reported:
                 timings = "1 timing was" if count == 1 else f"{count} timings were"
                 text = (
                     f"{timings} contended at {condition.label()}, to be repeated when the machine is quieter; waiting "
                     f"up to {at_most_s:.0f} s: {contention.text}"
                 )
                 self._emit(Notice(text=text))
-                is_told = True
+                is_reported = True
             self._sleep(_PAUSE_S)
         return True
 
-    def _look(self, condition: Condition) -> Contention | None:
-        """Returns what others would take now of the cores that a timing needs."""
+    def _read_contention(self, condition: Condition) -> Contention | None:
+        """Returns the current use by other processes of the cores that a timing needs; None if there is none."""
         task = Inspect(target=self._resources.target, watch=condition)
         return run_task(self._evaluator, task, self._emit).contention
 
     def _due(self, records: Sequence[TrialRecord]) -> list[_Due]:
-        """Contended timings that may come out better, by condition; members of the front first."""
+        """Returns the contended timings that may improve, by condition, members of the front first."""
         front = {record.number for record in Front.from_records(records).members}
         ordered = sorted(records, key=lambda record: (record.number not in front, record.number))
         found: list[_Due] = []
@@ -142,8 +142,8 @@ class QuieterMoments:
         return _SHARE * (self._clock() - self._began) - self._spent_s
 
     def _time(self, records: Sequence[TrialRecord], condition: Condition) -> bool:
-        """Times networks side by side and returns whether that worked; a failure ends nothing: each has its timing."""
-        self._emit(Notice(text=f"the machine is quieter: timing {_trials(records)} again, contended before"))
+        """Times networks in shared rounds; returns False on failure, because the earlier timings remain valid."""
+        self._emit(Notice(text=f"the machine is quieter: repeating the contended timing of {_trials(records)}"))
         try:
             time_again(self._study, self._manifest, records, condition, self._evaluator, self._resources, self._emit)
         except HiloNasError as error:
@@ -151,8 +151,8 @@ class QuieterMoments:
             return False
         return True
 
-    def _tell_what_stays(self) -> None:
-        """Names the trials whose timing is still contended under some condition of the study."""
+    def _warn_of_contended(self) -> None:
+        """Emits a warning that names the trials whose timing is still contended."""
         records = self._study.records
         labels = [condition.label() for condition in self._manifest.conditions]
         timed = [(record, record.measurements_by_condition()) for record in records]
@@ -165,8 +165,10 @@ class QuieterMoments:
         if not found:
             return
         worst = max((contention for _, contention in found), key=lambda contention: contention.relative_error)
-        stays = list({record.number: record for record, _ in found}.values())
-        text = f"the timing of {_trials(stays)} stays contended, with a wider interval: {worst.text}. {worst.way_out}"
+        contended = list({record.number: record for record, _ in found}.values())
+        text = (
+            f"the timing of {_trials(contended)} stays contended, with a wider interval: {worst.text}. {worst.way_out}"
+        )
         if worst.can_pass:
             text += f" Use: {command('remeasure', self._study.address, '--all')}"
         self._emit(Notice(level="warning", text=text))

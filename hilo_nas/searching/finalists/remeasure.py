@@ -1,8 +1,8 @@
-"""Timing a study's networks again, side by side: its front before it is reported, or all of them under new facts.
+"""Repeated timing of a study's networks in shared rounds: the front, or all networks.
 
-New samples join the records, the newest first. A study stays on one kind of device under one software: where the
-software, the driver, the protocol or the networks' form has changed, all networks are timed anew and the manifest says
-so afterwards; for another device a new study is made, which takes over the scores.
+New measurements are added to the records, newest first. A study keeps one kind of device and one software environment.
+If the software, the driver, the timing protocol or the form of the networks has changed, all networks are timed again
+and the manifest is updated. For another device, a new study with copies of the scores is created.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_l
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
 from hilo_nas.measurement.rounds import judge_cohort
-from hilo_nas.searching.finalists.recalibration import renew_calibrations, violations_of
-from hilo_nas.searching.opening.event_log import Journal
+from hilo_nas.searching.finalists.recalibration import update_calibrations, violations_of
+from hilo_nas.searching.opening.event_log import EventLog
 from hilo_nas.searching.opening.resume import differing_facts
 from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import calibrate_all
 from hilo_nas.searching.sampling.optuna_study import FITS, impute
-from hilo_nas.searching.tasks.reasons import beyond, explain
+from hilo_nas.searching.tasks.reasons import broken_limits, explain_violations
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS
 from hilo_nas.study.calibration import read_timings
@@ -44,36 +44,36 @@ __all__ = ["RemeasureRequest", "run_remeasure", "time_again", "time_front"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemeasureRequest:
-    """What is to be timed again."""
+    """Request to time networks of a study again."""
 
     study: str
-    """A study's name or study."""
+    """Name or folder of the study."""
     device: str | None = None
-    """Another device to time the whole study on; the study's own if left out."""
+    """Another device to time the whole study on; the study's device if left out."""
     into: str | None = None
-    """Name of the study that is made for another device."""
+    """Name of the new study for another device."""
     everything: bool = False
-    """Whether all networks are timed, not only the front and those near it."""
+    """True to time all networks, False for the front and nearby networks."""
     idle_timeout_s: float = 600.0
     timing_s: float | None = None
-    """Seconds that each network is timed for at most."""
+    """Maximum seconds of timing per network."""
 
 
 def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator | None = None) -> StoredStudy:
-    """Times a study's networks again and returns the study that holds the new samples.
+    """Times networks of a study again and returns the study with the new measurements.
 
     Args:
-        request: What is to be timed again.
-        emit: Told of the timing.
-        evaluator: Who times; this machine if left out.
+        request: Study, device and extent of the timing.
+        emit: Receives all events.
+        evaluator: Times the networks; workers on this machine if left out.
 
     Raises:
-        NotFoundError: There is no such study.
-        UsageError: It has no record of a timing, or its speeds were taken elsewhere, or the new study's name is taken.
+        NotFoundError: The study does not exist.
+        UsageError: The study has no timings, its timings are copies, or the name of the new study is taken.
         DeviceError: This machine does not have the device.
-        StudyLockedError: A search is running in it.
-        HiloNasError: The networks cannot be timed, or the disk cannot serve.
-        KeyboardInterrupt: The user stopped it; what was timed before is as it was.
+        StudyLockedError: A search is running in the study.
+        HiloNasError: The networks cannot be timed, or the disk fails.
+        KeyboardInterrupt: The user stopped the timing. Earlier timings are kept.
     """
     if request.timing_s is not None and not 0 < request.timing_s < math.inf:
         raise UsageError(f"seconds must be a number above 0, but got {request.timing_s:g}")
@@ -81,37 +81,37 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
     manifest = source.manifest
     if manifest.speeds is not None:
         raise UsageError(
-            f"the networks of study {source.name} were timed in study {manifest.speeds}. Time them again there, and "
-            f"make a new study with --set study.speeds={manifest.speeds} --set study.reuse={source.name}."
+            f"the networks of study {source.name} were timed in study {manifest.speeds}. Time them again there, then "
+            f"create a new study with --set study.speeds={manifest.speeds} --set study.reuse={source.name}."
         )
     if not any(_was_timed(record) for record in source.records):
-        raise UsageError(f"study {source.name} has no timed network, so there is nothing to time again")
+        raise UsageError(f"study {source.name} must have a timed network, but has none. Resume its search first.")
     name = request.device or manifest.objective.device
     kind_of_device(name)
     with evaluator_or_local(
         evaluator, source.logs_path, purpose=f"study {source.name}", idle_timeout_s=request.idle_timeout_s
     ) as evaluator:
         report = run_task(evaluator, Inspect(target=name), emit)
-        if request.into is not None or _is_another(report.identity, manifest):
-            return _time_elsewhere(request, source, manifest, report, evaluator, emit)
+        if request.into is not None or _is_other_device(report.identity, manifest):
+            return _remeasure_on_device(request, source, manifest, report, evaluator, emit)
         resources = Resources(target=report.target, timing_s=request.timing_s)
-        with locked(source), Journal(source.logs_path / "events.jsonl", emit) as journal:
+        with locked(source), EventLog(source.logs_path / "events.jsonl", emit) as event_log:
             source = StoredStudy(source.path)
-            manifest = source.manifest  # its total or its facts may have changed before the lock was ours
-            facts = differing_facts(manifest, report, source.records, evaluator, journal)
+            manifest = source.manifest  # it may have changed before this process got the lock
+            facts = differing_facts(manifest, report, source.records, evaluator, event_log)
             if facts:
                 for fact, (stored, now) in facts.items():
-                    journal(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
-                _time_anew(source, manifest, evaluator, resources, journal)
+                    event_log(Notice(text=f"{fact} was {stored} and is {now}: all networks are timed again"))
+                _remeasure_all(source, manifest, evaluator, resources, event_log)
                 source.write_csv_files()
                 return source
-            manifest = renew_calibrations(source, manifest, evaluator, resources, journal)
+            manifest = update_calibrations(source, manifest, evaluator, resources, event_log)
             if request.everything:
                 records = [record for record in source.records if record.measurements]
                 for condition in manifest.conditions:
-                    time_again(source, manifest, records, condition, evaluator, resources, journal)
+                    time_again(source, manifest, records, condition, evaluator, resources, event_log)
             else:
-                time_front(source, manifest, evaluator, resources, journal, again=True)
+                time_front(source, manifest, evaluator, resources, event_log, again=True)
             source.write_csv_files()
     return source
 
@@ -125,19 +125,18 @@ def time_front(
     *,
     again: bool = False,
 ) -> None:
-    """Times a study's front and the networks near it in the same rounds, unless that was done; the lock is held.
+    """Times the front and nearby networks in shared rounds, unless their timings already share rounds.
 
-    The anchors and peers that they are compared with are among them, so that who beats whom is judged by rounds that
-    all shared. As many as share their rounds: only a front that is longer than that, which is never cut, takes several
-    cohorts.
+    Anchors and baselines are included, so that comparisons use shared rounds. The number of networks is limited to one
+    cohort. Only a larger front takes several cohorts, because it is never cut.
 
     Args:
-        study: The study.
-        manifest: Its manifest.
-        evaluator: Who times.
-        resources: What the study's tasks refer to.
-        emit: Told of the timing.
-        again: Whether to do it even where they share their rounds already.
+        study: The study; this process holds its lock.
+        manifest: Manifest of the study.
+        evaluator: Times the networks.
+        resources: Target device and references that the tasks use.
+        emit: Receives all events.
+        again: True to repeat the timing even if the networks already share rounds.
     """
     records = study.records
     references = [record for record in records if manifest.is_reference(record) and record.state == TrialState.COMPLETE]
@@ -159,34 +158,36 @@ def time_again(
     resources: Resources,
     emit: Emit,
 ) -> None:
-    """Lets the new samples join the records; a network that can no longer be timed keeps what it has."""
+    """Adds new measurements to records. A network that can no longer be timed keeps its old ones."""
     found = _time(records, condition, StudyTasks.of(manifest, resources), evaluator, emit)[0]
     timed = {record.number for record in records if record.key in found}
     latest = [
-        _join(record, {condition.label(): found[record.key]}) if record.number in timed else record
+        _add_measurements(record, {condition.label(): found[record.key]}) if record.number in timed else record
         for record in study.records
     ]
     for record in read_timings(latest, manifest):
         if record.number in timed:
-            study.write(_judged(record, manifest))
+            study.write(_apply_limits(record, manifest))
 
 
-def _time_anew(study: StoredStudy, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit) -> None:
-    """Times every network that was ever timed, under every condition; the manifest follows once all are written."""
+def _remeasure_all(
+    study: StoredStudy, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
+) -> None:
+    """Times every network that was ever timed, under every condition. The manifest is written after all records."""
     calibrations = calibrate_all(manifest.conditions, evaluator, resources, emit)
     manifest = dataclasses.replace(manifest, calibrations=calibrations, versions=versions())
     records = [record for record in study.records if _was_timed(record)]
     timed, failures = _time_all(records, manifest, evaluator, resources, emit)
     for record in records:
         if record.key in failures:
-            study.write(_failed(record, failures[record.key], records, manifest))
+            study.write(_without_speed(record, failures[record.key], records, manifest))
         elif record.key in timed:
-            (joined,) = read_timings([_join(record, timed[record.key])], manifest)
-            study.write(_judged(joined, manifest))
+            (joined,) = read_timings([_add_measurements(record, timed[record.key])], manifest)
+            study.write(_apply_limits(joined, manifest))
     study.write_manifest(manifest)
 
 
-def _time_elsewhere(
+def _remeasure_on_device(
     request: RemeasureRequest,
     source: StoredStudy,
     manifest: Manifest,
@@ -194,19 +195,19 @@ def _time_elsewhere(
     evaluator: Evaluator,
     emit: Emit,
 ) -> StoredStudy:
-    """Makes a study for another device: the same networks and scores, timed there."""
+    """Creates a study for another device: the same networks and scores, timed on that device."""
     name = report.target.replace(":", "")
     target = StoredStudy(new_study(request.into or f"{source.name}-{name}").path)
     if target.exists:
         raise UsageError(
-            f"the study for {report.target} would be {target.name}, but there is one of that name. Name another with "
-            f"--study, or time that one again: {command('remeasure', target.address)}"
+            f"the name of the study for {report.target} must be new, but {target.name} exists. Use another name with "
+            f"--study, or time that study again: {command('remeasure', target.address)}"
         )
-    moved = [_on_device(condition, manifest.objective, report) for condition in manifest.conditions]
-    conditions = tuple(dict.fromkeys(moved))
+    translated = [_on_device(condition, manifest.objective, report) for condition in manifest.conditions]
+    conditions = tuple(dict.fromkeys(translated))
     anchors = {anchor.arch.key(): f"anchor:{anchor.name}" for anchor in manifest.space.anchors}
     resources = Resources(target=report.target, timing_s=request.timing_s)
-    with locked(target), Journal(target.logs_path / "events.jsonl", emit) as journal:
+    with locked(target), EventLog(target.logs_path / "events.jsonl", emit) as event_log:
         records = [
             record
             for record in source.records
@@ -217,21 +218,21 @@ def _time_elsewhere(
             manifest,
             name=target.name,
             conditions=conditions,
-            calibrations=calibrate_all(conditions, evaluator, resources, journal),
-            limits=_limits_for(manifest, moved),
+            calibrations=calibrate_all(conditions, evaluator, resources, event_log),
+            limits=_limits_for(manifest, translated),
             versions=versions(),
             created_at=utc_now(),
             copied=0,
         )
-        timed, failures = _time_all(records, manifest, evaluator, resources, journal)
+        timed, failures = _time_all(records, manifest, evaluator, resources, event_log)
         write_local(target.local_path, load_local(source.local_path).values)
         target.write_manifest(manifest)
         for record in records:
             if record.key in failures:
-                timed_here = _failed(record, failures[record.key], records, manifest)
+                timed_here = _without_speed(record, failures[record.key], records, manifest)
             elif record.key in timed:
-                joined = _join(dataclasses.replace(record, measurements=()), timed[record.key])
-                timed_here = _judged(read_timings([joined], manifest)[0], manifest)
+                joined = _add_measurements(dataclasses.replace(record, measurements=()), timed[record.key])
+                timed_here = _apply_limits(read_timings([joined], manifest)[0], manifest)
             else:
                 continue
             origin = record.origin if record.is_peer else f"reuse:{source.name}/{record.number}"
@@ -241,13 +242,13 @@ def _time_elsewhere(
     return target
 
 
-def _is_another(identity: DeviceIdentity, manifest: Manifest) -> bool:
-    """Whether a device is not the study's own: it is of another kind or model."""
+def _is_other_device(identity: DeviceIdentity, manifest: Manifest) -> bool:
+    """Returns True if the kind or model of the device differs from the study's."""
     return (identity.kind, identity.model) != (manifest.device.kind, manifest.device.model)
 
 
 def _on_device(condition: Condition, objective: Condition, report: DeviceReport) -> Condition:
-    """A condition as another device has it; what it says of threads beside the objective stays."""
+    """Returns a condition translated to another device. A thread count that differs from the objective's is kept."""
     kind, threads = report.identity.kind, report.threads
     if kind != "cpu":
         threads = None
@@ -259,14 +260,14 @@ def _on_device(condition: Condition, objective: Condition, report: DeviceReport)
 
 
 def _was_timed(record: TrialRecord) -> bool:
-    """Whether a trial came to be timed, though its network may not have fitted."""
+    """Returns True if a trial was timed, including networks that did not fit into memory."""
     return bool(record.measurements) or FITS in record.violations
 
 
 def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, float]:
-    """The command line's limits under the labels that the conditions have on another device.
+    """Returns the configured limits under the labels that the conditions have on another device.
 
-    Where two conditions are one there, the stricter of their limits holds.
+    If two conditions become equal there, the stricter limit holds.
     """
     labels = {old.label(): new.label() for old, new in zip(manifest.conditions, conditions, strict=True)}
     limits: dict[str, float] = {}
@@ -282,7 +283,7 @@ def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str
 def _time_all(
     records: Sequence[TrialRecord], manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> tuple[dict[str, dict[str, Measurement]], dict[str, HiloNasError]]:
-    """Returns each network's measurements by condition, and why some could not be timed, by key."""
+    """Returns the measurements of each network by condition, and the errors of networks that failed, both by key."""
     timed: dict[str, dict[str, Measurement]] = {}
     failures: dict[str, HiloNasError] = {}
     for condition in manifest.conditions:
@@ -313,15 +314,15 @@ def _time(
     return timing.measurements, timing.failures
 
 
-def _join(record: TrialRecord, found: Mapping[str, Measurement]) -> TrialRecord:
-    """The record with its new measurements first."""
+def _add_measurements(record: TrialRecord, found: Mapping[str, Measurement]) -> TrialRecord:
+    """Returns the record with new measurements first."""
     return dataclasses.replace(record, measurements=(*found.values(), *record.measurements))
 
 
-def _failed(
+def _without_speed(
     record: TrialRecord, error: HiloNasError, records: Sequence[TrialRecord], manifest: Manifest
 ) -> TrialRecord:
-    """The record of a network that cannot be timed under the new facts; under these, what it had is no speed."""
+    """Returns the record of a network that cannot be timed in the new environment, without its old measurements."""
     record = dataclasses.replace(record, measurements=())
     if isinstance(error, OutOfMemoryError) and not record.is_peer:
         imputed = impute(records, chance_top1=manifest.chance)
@@ -336,12 +337,12 @@ def _failed(
     return interrupt(record, str(error))
 
 
-def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
-    """The record in the state its values give: the winner must really keep its limits. Peers have none.
+def _apply_limits(record: TrialRecord, manifest: Manifest) -> TrialRecord:
+    """Returns the record in the state that follows from its measurements and the limits. Baselines have no limits.
 
     Args:
-        record: Its timings in the order in which they count.
-        manifest: The study's.
+        record: Record with its timings in order of precedence.
+        manifest: Manifest of the study.
     """
     if record.is_peer:
         return record
@@ -349,6 +350,6 @@ def _judged(record: TrialRecord, manifest: Manifest) -> TrialRecord:
     record = dataclasses.replace(record, violations=violations)
     if not record.is_measured:
         return record
-    if over := beyond(violations):
-        return rule_out(record, f"{explain(over, record, limits)} (timed again)")
+    if over := broken_limits(violations):
+        return rule_out(record, f"{explain_violations(over, record, limits)} (timed again)")
     return readmit(record, "it was timed again") if record.state == TrialState.INFEASIBLE else record

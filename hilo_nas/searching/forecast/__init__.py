@@ -1,1 +1,1 @@
-"""Estimates before a search: its duration, and the share of networks within its limits."""
+"""Estimates before a search: its duration, and the share of networks within the limits."""

@@ -1,4 +1,4 @@
-"""What a search would cost, found by timing and training a few of its networks for a moment."""
+"""Cost estimate of a search, from timing and briefly training a few networks."""
 
 from __future__ import annotations
 
@@ -24,71 +24,79 @@ from hilo_nas.events import (
     TrainingProgressed,
 )
 from hilo_nas.proxy.kinds import Attempt
-from hilo_nas.searching.configuration.resolve import eta_of, plan_of
+from hilo_nas.searching.configuration.resolve import plan_of, reduction_factor_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
-from hilo_nas.searching.forecast.limit_forecast import foresee_limits
-from hilo_nas.searching.halving.rungs import expected_share
+from hilo_nas.searching.forecast.limit_forecast import estimate_limits
+from hilo_nas.searching.halving.rungs import expected_training_share
 from hilo_nas.searching.opening.baselines import check_baselines, due_baselines
 from hilo_nas.searching.opening.resume import reopen
-from hilo_nas.searching.opening.study_setup import Setting, check_scoring, find_study, set_up, total_asked, trials_asked
+from hilo_nas.searching.opening.study_setup import (
+    StudySetup,
+    check_scoring,
+    find_study,
+    requested_total,
+    requested_trials,
+    set_up_study,
+)
 from hilo_nas.study.records import Subject
 
-__all__ = ["Cost", "estimate_cost", "price_search", "share_of", "try_networks"]
+__all__ = ["Cost", "estimate_cost", "estimate_search", "feasible_share", "try_networks"]
 
 _NETWORKS = 3
 _RECORD_BYTES = 12_000
-_PATIENCE_S = 45.0
-"""Seconds without an estimate after which a dry run says what it waits for."""
-_CONFIRMED = 5
-"""Networks that a confirmation is priced for: how many will stand on the front or near it, nobody knows before."""
+_NOTICE_AFTER_S = 45.0
+"""Seconds without an estimate after which a dry run reports what it is doing."""
+_CONFIRMED_NETWORKS = 5
+"""Number of networks in the cost of a confirmation. The size of the final front is unknown before the search."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """An estimate from a few of the space's networks; a trial's cost varies with its network."""
+    """Estimated cost of a search. The cost of single trials varies with their networks."""
 
     networks: int
-    """How many were tried."""
+    """Number of networks tried for the estimate."""
     set_up_s: float
     """Seconds before the first trial: device, data, reference."""
     timing_s: float
-    """Seconds of measuring per trial, median."""
+    """Median seconds of timing per trial."""
     training_s: float
-    """Seconds of a whole training, median."""
+    """Median seconds of a full training."""
     trial_s: tuple[float, float]
-    """Seconds of the cheapest and the dearest trial seen."""
+    """Lowest and highest seconds per trial among the networks tried."""
     trials: int
     peers: int
-    """Networks of others that are timed and fully trained beside the trials."""
+    """Number of baselines, which are timed and fully trained in addition to the trials."""
     peers_s: float
-    """Seconds of all of them, those left out that could not be tried."""
+    """Total seconds of the baselines that could be tried."""
     total_s: float
-    """Seconds of the whole search, peers included."""
+    """Seconds of the whole search, including baselines."""
     trials_by_timeout: int | None
-    """Trials that fit into the timeout, where one is given."""
+    """Number of trials that fit into the timeout; None without a timeout."""
     disk_mib: float
-    """Image cache and study, in MiB."""
+    """Disk space of image cache and study in MiB."""
     confirmation_s: float | None = None
-    """Seconds of training `confirmed` networks with the further seeds asked for, which comes on top; None without."""
-    confirmed: int = _CONFIRMED
+    """Seconds of training `confirmed` networks with additional seeds, not included in `total_s`; None without
+    confirmation."""
+    confirmed: int = _CONFIRMED_NETWORKS
 
 
 def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | None = None) -> Cost:
-    """Returns what a search would cost, as a new study or as more of a stored one.
+    """Returns the estimated cost of a new search or of the continuation of a stored one.
 
-    Makes and changes no study, but fills the image cache.
+    Does not create or change a study, but fills the image cache.
 
     Args:
-        config: The search asked for.
-        emit: Told of all of it.
-        evaluator: Who measures and trains; this machine if left out.
+        config: Configuration of the search.
+        emit: Receives all events.
+        evaluator: Measures and trains networks; workers on this machine if left out.
 
     Raises:
-        HiloNasError: As the search itself would.
+        HiloNasError: Any error that the search itself would raise.
     """
     space, folder = find_study(config)
     start = time.monotonic()
-    emit = _Waiting(emit, start)
+    emit = _WaitNotifier(emit, start)
     with (
         tempfile.TemporaryDirectory() as logs,
         evaluator_or_local(
@@ -99,81 +107,82 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
         if folder.exists:
             manifest = folder.manifest
             check_scoring(config, manifest.plan)
-            setting = reopen(config, folder, manifest, space, evaluator, emit)
+            setup = reopen(config, folder, manifest, space, evaluator, emit)
             measured = sum(record.is_measured for record in folder.records)
-            trials = max(total_asked(config, manifest.trials, measured) - measured, 0)
-            eta = manifest.eta
+            trials = max(requested_total(config, manifest.trials, measured) - measured, 0)
+            reduction_factor = manifest.eta
         else:
             assert space is not None
             check_scoring(config, plan_of(config, space))
-            setting = set_up(config, space, evaluator, emit)
-            trials, eta = trials_asked(config, space), eta_of(config)
-        return price_search(
+            setup = set_up_study(config, space, evaluator, emit)
+            trials, reduction_factor = requested_trials(config, space), reduction_factor_of(config)
+        return estimate_search(
             config,
-            setting,
+            setup,
             evaluator,
             emit,
             trials=trials,
             set_up_s=time.monotonic() - start,
-            eta=eta,
-            peers=due_baselines(config.search.baselines, folder),
+            reduction_factor=reduction_factor,
+            baselines=due_baselines(config.search.baselines, folder),
         )
 
 
-def share_of(foreseen: LimitsForeseen | None) -> float:
-    """Returns the share of networks that keep the limits and so are trained; the middle of what is likely."""
-    return 1.0 if foreseen is None else (foreseen.share_low + foreseen.share_high) / 2
+def feasible_share(estimated: LimitsForeseen | None) -> float:
+    """Returns the estimated share of networks that keep the limits and are trained: the midpoint of the interval."""
+    return 1.0 if estimated is None else (estimated.share_low + estimated.share_high) / 2
 
 
-def price_search(
+def estimate_search(
     config: SearchConfig,
-    setting: Setting,
+    setup: StudySetup,
     evaluator: Evaluator,
     emit: Emit,
     *,
     trials: int,
     set_up_s: float,
-    eta: float | None,
-    peers: Sequence[str] = (),
+    reduction_factor: float | None,
+    baselines: Sequence[str] = (),
 ) -> Cost:
-    """Returns the cost of a search that is set up, from a few of its space's networks tried for a moment.
+    """Returns the estimated cost of a search, from a few networks of its space that are tried briefly.
 
-    The smallest of them comes first, and gives a first estimate (`CostForeseen`) before anything else is tried. Whether
-    the limits can be kept is looked at next (`LimitsForeseen`).
+    The smallest network is tried first and gives a first estimate (`CostForeseen`). The limits are checked next
+    (`LimitsForeseen`), then the other networks are tried.
 
     Args:
-        config: The search asked for; its timeout is read.
-        setting: The study's.
-        evaluator: Who tries them.
-        emit: Takes the events of the workers and the first estimate.
-        trials: Networks still to be measured.
+        config: Configuration of the search; only its timeout and number of confirmation seeds are read.
+        setup: Setup of the study.
+        evaluator: Times and trains the networks.
+        emit: Receives the events of the workers and the first estimate.
+        trials: Number of networks still to be measured.
         set_up_s: Seconds before the first trial.
-        eta: `Manifest.eta`.
-        peers: Those still to be tried; each is, because they differ more than the networks of a space do.
+        reduction_factor: Reduction factor of successive halving; None if all networks are trained fully.
+        baselines: Baselines still to be tried. Each one is tried here, because baselines differ more than networks of a
+            space.
     """
     begun = time.monotonic()
-    # As a rule a network is stopped at a rung; the first ones, which meet few others there, continue more often.
-    trained = expected_share(setting.plan.budgets, eta)
-    first, *others = subjects = _draw_networks(setting)
-    tried = try_networks(evaluator, setting, [first], emit)
+    # Underestimates slightly: the first networks meet few others at a rung and are promoted more often.
+    trained = expected_training_share(setup.plan.budgets, reduction_factor)
+    first, *others = subjects = _draw_networks(setup)
+    tried = try_networks(evaluator, setup, [first], emit)
     if tried:
-        work = [_macs(subject, setting) for subject in subjects]
+        work = [_macs(subject, setup) for subject in subjects]
         (timing, training), growth = tried[0], statistics.fmean(work) / max(work[0], 1)
         total_s = set_up_s + trials * (timing + trained * growth * training)
         emit(CostForeseen(trials=trials, total_s=total_s, seconds=time.monotonic() - begun, tried=1))
-    trained *= share_of(foresee_limits(setting, evaluator, emit))
-    tried += try_networks(evaluator, setting, others, emit)
+    trained *= feasible_share(estimate_limits(setup, evaluator, emit))
+    tried += try_networks(evaluator, setup, others, emit)
     if not tried:
-        raise HiloNasError("none of the networks tried could be measured and trained: see the warnings above")
+        raise HiloNasError("none of the sampled networks could be timed and trained. See the warnings above.")
     timings, trainings = zip(*tried, strict=True)
-    peers_tried = try_networks(evaluator, setting, [Subject(timm=peer.removeprefix("timm:")) for peer in peers], emit)
-    peers_s = sum(map(sum, peers_tried))
+    subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in baselines]
+    peers_s = sum(map(sum, try_networks(evaluator, setup, subjects, emit)))
     each = [sum(seconds) for seconds in tried]
     trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
     fits = None
     if config.search.timeout_s is not None:
         fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - peers_s) / trial_s)))
-    pixels = setting.data.n_images * 3 * setting.plan.img_size**2
+    pixels = setup.data.n_images * 3 * setup.plan.img_size**2
     return Cost(
         networks=len(each),
         set_up_s=set_up_s,
@@ -181,23 +190,23 @@ def price_search(
         training_s=statistics.median(trainings),
         trial_s=(min(each), max(each)),
         trials=trials,
-        peers=len(peers),
+        peers=len(baselines),
         peers_s=peers_s,
         total_s=set_up_s + peers_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
-        confirmation_s=_CONFIRMED * config.proxy.confirm * statistics.fmean(trainings)
+        confirmation_s=_CONFIRMED_NETWORKS * config.proxy.confirm * statistics.fmean(trainings)
         if config.proxy.confirm
         else None,
     )
 
 
-class _Waiting:
-    """Events of a dry run; after 45 seconds without an estimate, a word on what it waits for.
+class _WaitNotifier:
+    """Passes on the events of a dry run. After 45 seconds without an estimate, reports once what the dry run is doing.
 
     Args:
-        emit: Takes the events.
-        since: `time.monotonic` at the start of the dry run.
+        emit: Receives the events.
+        since: Start of the dry run by `time.monotonic`.
     """
 
     def __init__(self, emit: Emit, since: float) -> None:
@@ -206,69 +215,72 @@ class _Waiting:
         self._is_due = True
 
     def __call__(self, event: Event) -> None:
-        """Passes the event on."""
+        """Passes an event on."""
         self._emit(event)
         if isinstance(event, CostForeseen):
             self._is_due = False
-        elif self._is_due and (waited := time.monotonic() - self._since) > _PATIENCE_S:
+        elif self._is_due and (waited := time.monotonic() - self._since) > _NOTICE_AFTER_S:
             self._is_due = False
-            self._emit(Notice(text=f"no estimate yet after {waited:.0f} s: {_doing(event, waited)}"))
+            self._emit(Notice(text=f"no estimate yet after {waited:.0f} s: {_describe_activity(event, waited)}"))
 
 
-def _doing(event: Event, waited_s: float) -> str:
-    """Returns what a dry run is doing, with the time left where the event tells it."""
+def _describe_activity(event: Event, waited_s: float) -> str:
+    """Returns a description of the current activity, with the remaining time if the event gives it."""
     if isinstance(event, DataPrepared):
         text = f"{event.done:,} images are decoded"
         if event.total and event.done:
             return f"{text} of {event.total:,}, about {waited_s * (event.total / event.done - 1):.0f} s left"
         return text
     if isinstance(event, TrainingProgressed):
-        return f"the first network is trained for a moment, {event.images_seen:,} images so far"
+        return f"the first network is trained briefly, {event.images_seen:,} images so far"
     if isinstance(event, DeviceAwaited):
         return f"another process holds {event.device}"
-    return "the first network is timed, then trained for a moment"
+    return "the first network is timed, then trained briefly"
 
 
-def _draw_networks(setting: Setting) -> list[Subject]:
-    """Returns a few of the space's networks, one of them an anchor where there is one, the smallest first.
+def _draw_networks(setup: StudySetup) -> list[Subject]:
+    """Returns a few networks of the space, the smallest first, including an anchor if there is one.
 
-    Where another machine timed, they are of those that it timed.
+    With copied timings, the networks come from the study with the timings.
     """
-    if setting.timed is not None:
-        return [record.subject for record in setting.timed if record.subject.arch is not None][:_NETWORKS]
-    random, space = Random(0), setting.space
+    if setup.timed is not None:
+        return [record.subject for record in setup.timed if record.subject.arch is not None][:_NETWORKS]
+    random, space = Random(0), setup.space
     subjects = [Subject(arch=anchor.arch) for anchor in space.anchors[:1]]
     subjects += [Subject(arch=space.decode(space.sample(random))) for _ in range(_NETWORKS - len(subjects))]
-    return sorted(subjects, key=lambda subject: _macs(subject, setting))
+    return sorted(subjects, key=lambda subject: _macs(subject, setup))
 
 
-def _macs(subject: Subject, setting: Setting) -> int:
-    """Multiply-adds of a network at the size of the training images."""
+def _macs(subject: Subject, setup: StudySetup) -> int:
+    """Returns the multiply-adds of a network at the size of the training images."""
     assert subject.arch is not None
-    return count_macs(subject.arch, setting.plan.img_size, num_classes=setting.data.num_classes)
+    return count_macs(subject.arch, setup.plan.img_size, num_classes=setup.data.num_classes)
 
 
 def try_networks(
-    evaluator: Evaluator, setting: Setting, subjects: Sequence[Subject], emit: Emit
+    evaluator: Evaluator, setup: StudySetup, subjects: Sequence[Subject], emit: Emit
 ) -> list[tuple[float, float]]:
-    """Returns each network's seconds of timing and of training; those that fail are told and left out."""
+    """Returns the seconds of timing and of a full training for each network.
+
+    Networks that fail are left out with a warning.
+    """
     tried = []
     for subject in subjects:
         try:
             begun = time.monotonic()
-            for condition in setting.conditions if setting.timed is None else ():
-                run_task(evaluator, setting.tasks.time([subject], condition), emit)
+            for condition in setup.conditions if setup.timed is None else ():
+                run_task(evaluator, setup.tasks.time([subject], condition), emit)
             timed = time.monotonic() - begun
-            tried.append((timed, _training_seconds(evaluator, subject, setting, emit)))
+            tried.append((timed, _training_seconds(evaluator, subject, setup, emit)))
         except HiloNasError as error:
             name = "one network" if subject.arch else subject.key
-            emit(Notice(level="warning", text=f"{name} could not be tried: {error}"))
+            emit(Notice(level="warning", text=f"{name} could not be timed and trained: {error}"))
     return tried
 
 
-def _training_seconds(evaluator: Evaluator, subject: Subject, setting: Setting, emit: Emit) -> float:
-    """Seconds that the whole scoring of a network would take."""
-    plan = setting.plan
+def _training_seconds(evaluator: Evaluator, subject: Subject, setup: StudySetup, emit: Emit) -> float:
+    """Returns the estimated seconds of scoring a network with the full budget."""
+    plan = setup.plan
 
     def attempt(images: int) -> Attempt:
         seen: list[tuple[int, float]] = []
@@ -279,7 +291,7 @@ def _training_seconds(evaluator: Evaluator, subject: Subject, setting: Setting, 
             emit(event)
 
         short = dataclasses.replace(plan, images=images, rungs=())
-        score = run_task(evaluator, setting.tasks.score(subject, 0, plan=short), watch).score
+        score = run_task(evaluator, setup.tasks.score(subject, 0, plan=short), watch).score
         return Attempt(seconds=score.seconds, progress=tuple(seen))
 
     return plan.declaration.estimate_seconds(plan.budgets[-1], plan.batch_size, attempt)

@@ -1,1 +1,1 @@
-"""Successive halving: rungs, trainings from rung to rung, checkpoints, larger budgets."""
+"""Successive halving: rungs, training from rung to rung, checkpoint retention and larger budgets."""

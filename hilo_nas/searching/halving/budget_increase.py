@@ -1,4 +1,4 @@
-"""A larger budget for a stored study: its networks become due again, from the rungs that they had reached."""
+"""Increase of the full budget of a stored study: training continues from the rungs that its networks reached."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ from hilo_nas.errors import HiloNasError, NoCheckpointError, UsageError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import Emit, Notice
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO
-from hilo_nas.searching.halving.rung_training import Ladder
+from hilo_nas.searching.halving.rung_training import RungTraining
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import mark_raised
 
-__all__ = ["climb_raised", "raise_budget", "raised"]
+__all__ = ["increase_budget", "train_to_larger_budget", "with_larger_budget"]
 
-_STAYS = "stays at its rung after the budget was raised"
+_STAYS_AT_RUNG = "stays at its rung after the budget was increased"
 
 
-def raised(manifest: Manifest, images: int) -> Manifest:
-    """Returns the manifest with a larger full budget; the old one becomes a rung, with others above it where they fit.
+def with_larger_budget(manifest: Manifest, images: int) -> Manifest:
+    """Returns the manifest with a larger full budget.
+
+    The old full budget becomes a rung. More rungs are added between the old and the new budget if they fit.
 
     Raises:
-        UsageError: The budget is not larger, or the study's training cannot go on.
+        UsageError: The budget is not larger, or the study's proxy has no training budget.
     """
     plan = manifest.plan
     if "proxy.raise_budget" not in plan.declaration.options:
         raise UsageError(
-            f"the budget of a training alone can be raised, but study {manifest.name} is scored by {plan.proxy}"
+            f"only the budget of a training can be increased, but study {manifest.name} uses proxy {plan.proxy}"
         )
     if images <= plan.images:
-        raise UsageError(f"the budget must be raised above {plan.images:,} images, but got {images:,}")
+        raise UsageError(f"proxy.raise_budget must be above {plan.images:,} images, but got {images:,}")
     rungs = [*plan.rungs, plan.images]
-    # That of the first rungs, for the last one may lie at any budget that was asked for before.
+    # Use the ratio of the first two rungs, because the last rung may be an arbitrary earlier budget.
     ratio = rungs[1] / rungs[0] if plan.rungs else DEFAULT_RATIO
     while (above := round(rungs[-1] * ratio)) < images:
         rungs.append(above)
     return dataclasses.replace(manifest, plan=dataclasses.replace(plan, images=images, rungs=tuple(rungs)))
 
 
-def raise_budget(study: StoredStudy, manifest: Manifest, images: int) -> Manifest:
-    """Raises a study's budget and returns its manifest; every trained network is due again, whatever kills this.
+def increase_budget(study: StoredStudy, manifest: Manifest, images: int) -> Manifest:
+    """Increases the full budget of a study and returns its new manifest.
 
-    The records are marked first: a mark without a raised budget is closed again by the next search as it was.
+    All trained networks become due for more training. The records are marked before the manifest is written. If the
+    process is killed in between, the next search restores the marked records.
 
     Raises:
-        UsageError: See `raised`.
+        UsageError: The budget is not larger, or the study's proxy has no training budget.
         StorageError: The study cannot be written.
     """
-    new = raised(manifest, images)
+    new = with_larger_budget(manifest, images)
     for record in study.records:
         if record.state.is_scored and record.scores and record.measurements:
             study.write(mark_raised(record))
@@ -59,34 +62,34 @@ def raise_budget(study: StoredStudy, manifest: Manifest, images: int) -> Manifes
     return new
 
 
-def climb_raised(
+def train_to_larger_budget(
     study: StoredStudy,
-    ladder: Ladder,
+    rung_training: RungTraining,
     write: Callable[[TrialRecord], None],
     prune: Callable[[], None],
     evaluator: Evaluator,
     emit: Emit,
     clock: Callable[[], float],
 ) -> None:
-    """Trains on, rung by rung, what was due again when the budget was raised.
+    """Continues the trainings that are due after a budget increase, rung by rung.
 
-    Each network keeps its record, which gains scores. One without a checkpoint, or whose training fails, stays where it
-    was.
+    Each network keeps its record and gains scores. A network without a checkpoint stays at its rung, and so does a
+    network whose training fails.
 
     Args:
         study: The study.
-        ladder: Says what to train.
-        write: Writes a record of the study.
-        prune: Gives up checkpoints that are not needed any more.
-        evaluator: Trains.
-        emit: Takes a warning for what stays behind.
-        clock: Returns seconds.
+        rung_training: Trains networks from rung to rung.
+        write: Writes a record to the study.
+        prune: Discards checkpoints that are no longer needed.
+        evaluator: Runs the trainings.
+        emit: Receives events, including a warning for networks that stay at their rungs.
+        clock: Returns the time in seconds.
 
     Raises:
-        HiloNasError: The device, the data or the disk cannot serve; the rest is still due.
+        HiloNasError: The device, the data or the disk fails. The remaining networks stay due.
     """
     due = [record for record in study.records if record.is_raised]
-    # The lowest rung first: who comes from there competes with those above.
+    # Start with the lowest rung, because networks promoted from there compete at the higher rungs.
     todo = deque(sorted(due, key=lambda record: max(score.images_seen for score in record.scores)))
     lost: list[int] = []
 
@@ -96,16 +99,16 @@ def climb_raised(
 
         start, reason = clock(), None
         try:
-            yield from ladder.climb(current(), lambda: study.records, write, must_resume=True)
+            yield from rung_training.train(current(), lambda: study.records, write, must_resume=True)
         except NoCheckpointError:
-            reason = f"{_STAYS}: no checkpoint was kept"
+            reason = f"{_STAYS_AT_RUNG}: no checkpoint was kept"
             lost.append(number)
         except HiloNasError as error:
             if error.is_fatal:
                 raise
-            reason = f"{_STAYS}: {error}"
+            reason = f"{_STAYS_AT_RUNG}: {error}"
             emit(Notice(level="warning", text=f"trial {number} {reason}"))
-        ended = ladder.end(current(), study.records)
+        ended = rung_training.finish(current(), study.records)
         seconds = ended.seconds + clock() - start
         write(dataclasses.replace(ended, reason=reason or ended.reason, seconds=seconds))
         prune()
@@ -117,5 +120,5 @@ def climb_raised(
         at_once=evaluator.slots(Score.kind),
     )
     if lost:
-        text = f"{len(lost)} networks stay where they were: of their trainings no checkpoint was kept"
+        text = f"{len(lost)} networks stay at their rungs, because no checkpoints of their trainings were kept"
         emit(Notice(level="warning", text=text))

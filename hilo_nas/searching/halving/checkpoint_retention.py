@@ -1,4 +1,4 @@
-"""Which checkpoints of trainings a study gives up first: those that are least likely to be resumed."""
+"""Order in which a study discards checkpoints: those that are least likely to be resumed go first."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from collections.abc import Collection, Iterator, Sequence
 from hilo_nas.study.pareto import non_dominated_ranks
 from hilo_nas.study.records import TrialRecord
 
-__all__ = ["checkpoint_of", "dispensable"]
+__all__ = ["checkpoint_name", "discardable_checkpoints"]
 
 
-def checkpoint_of(key: str, seed: int) -> str:
+def checkpoint_name(key: str, seed: int) -> str:
     """Returns the name of the checkpoint of a network's training with a seed."""
     return f"{key}-{seed}"
 
 
-def dispensable(records: Sequence[TrialRecord], seeds: Collection[int], needed: Collection[str] = ()) -> Iterator[str]:
-    """Yields checkpoints in the order in which they may go: those of the worst fronts first, the oldest trial first.
+def discardable_checkpoints(
+    records: Sequence[TrialRecord], seeds: Collection[int], needed: Collection[str] = ()
+) -> Iterator[str]:
+    """Yields checkpoint names in the order in which they may be discarded.
 
-    A network without a speed or a score comes first of all.
+    Networks without a speed or a score come first, then networks of the worst fronts. Within a front, the oldest trial
+    comes first.
 
     Args:
-        records: The study's; their scores must be on disk.
-        seeds: Of its trainings, besides those that the scores are of.
-        needed: Checkpoints of trainings that are under way or are to be resumed, which are left out.
+        records: Records of the study. Their scores must be on disk.
+        seeds: Training seeds of the study, in addition to the seeds of the stored scores.
+        needed: Checkpoints to keep, because their trainings are running or will be resumed.
     """
     found = [(r, m, s) for r in records if (m := r.measurement) and (s := r.score)]
     ranks = non_dominated_ranks([(m.images_per_s, s.value) for _, m, s in found])
@@ -34,6 +37,6 @@ def dispensable(records: Sequence[TrialRecord], seeds: Collection[int], needed: 
         trained = seeds_of.setdefault(record.key, dict.fromkeys(seeds))
         trained |= dict.fromkeys(score.seed for score in record.scores)
     ordered = sorted(seeds_of, key=lambda key: -rank_of.get(key, unknown))
-    for name in (checkpoint_of(key, seed) for key in ordered for seed in seeds_of[key]):
+    for name in (checkpoint_name(key, seed) for key in ordered for seed in seeds_of[key]):
         if name not in needed:
             yield name

@@ -1,10 +1,10 @@
-"""Which networks are trained on: asynchronous successive halving with two objectives, of the stopping type.
+"""Promotion rule: asynchronous successive halving with two objectives, stopping variant.
 
-A training is scored on the way, at rungs. At each, a network goes on only if it is among the best of all that reached
-the rung so far; nobody waits, and one that is stopped does not come back (ASHA: Li et al. 2018, arXiv 1810.05934; of
-the stopping type: Klein et al. 2020, arXiv 2003.10865). The best are the first in the order of MO-ASHA (Schmucker et
-al. 2021, arXiv 2106.12639): by front, and along a front those first that cover it most evenly. Halving on top-1 alone
-would throw away the whole fast end of a front.
+Each training is scored at rungs. At a rung, training continues only if the network is among the best that have reached
+the rung so far. No network waits for others, and a stopped network is not resumed (ASHA: Li et al. 2018, arXiv
+1810.05934; stopping variant: Klein et al. 2020, arXiv 2003.10865). Networks are ranked as in MO-ASHA (Schmucker et al.
+2021, arXiv 2106.12639): by non-dominated front, then by how evenly they cover their front. Halving on the score alone
+would discard the fast end of every front.
 """
 
 from __future__ import annotations
@@ -16,94 +16,102 @@ from collections.abc import Iterable, Sequence
 
 from hilo_nas.study.pareto import Point, promotion_order
 
-__all__ = ["RungEntry", "RungTable", "expected_share", "goes_on"]
+__all__ = ["RungEntry", "RungTable", "expected_training_share", "is_promoted"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RungEntry:
-    """One network's arrival at one rung."""
+    """Result of one network at one rung."""
 
     key: str
-    """The subject's."""
+    """Key of the subject."""
     images: int
-    """The rung: training images seen."""
+    """Training images seen at the rung."""
     images_per_s: float
-    top1: float
-    """The proxy's value at this rung."""
-    always: bool = False
-    """Whether the network goes on whatever its values are, as anchors do; it is compared all the same."""
+    value: float
+    """Proxy score at the rung."""
+    always_promoted: bool = False
+    """True if the network is promoted regardless of its values, as anchors are. It still counts in comparisons."""
 
     @property
     def point(self) -> tuple[float, float]:
-        """The objectives, both maximised: speed counts by its logarithm, so twice as fast is as far everywhere."""
-        return math.log(self.images_per_s), self.top1
+        """Logarithm of images/s, and score; both are maximised.
+
+        The logarithm makes equal speed ratios equal distances.
+        """
+        return math.log(self.images_per_s), self.value
 
 
 class RungTable:
-    """Who reached which rung of a study, with what; and, of a network that just did, whether it goes on.
+    """Results of networks at the rungs of a study, and promotion decisions from them.
 
-    The answer depends on the entries alone, not on the order they came in (exact copies of a point apart), so a table
-    that is rebuilt from a study's records answers as the one that grew with them. But it holds for the moment: a
-    network that went on may be outdone by later ones, so it is asked once, on arrival.
+    Decisions depend only on the entries, not on their order, except among entries with identical points. A table
+    rebuilt from stored records therefore decides like the original one. Decisions change as entries are added, so ask
+    for each network once, when it arrives at the rung.
 
     Args:
-        rungs: The intermediate budgets in training images, ascending, without the full one.
-        eta: One of how many goes on.
-        entries: Those already there.
+        rungs: Intermediate budgets in training images, ascending, without the full budget.
+        reduction_factor: One of this many networks is promoted; above 1.
+        entries: Initial entries.
     """
 
-    def __init__(self, rungs: Sequence[int], eta: float, entries: Iterable[RungEntry] = ()) -> None:
+    def __init__(self, rungs: Sequence[int], reduction_factor: float, entries: Iterable[RungEntry] = ()) -> None:
         self.rungs = tuple(rungs)
-        self.eta = eta
+        self.reduction_factor = reduction_factor
         self._entries: dict[int, dict[str, RungEntry]] = {images: {} for images in self.rungs}
         for entry in entries:
             self.add(entry)
 
     def add(self, entry: RungEntry) -> None:
-        """Adds an arrival; a network that reached the rung before has its values replaced, not a second entry."""
+        """Adds an entry; replaces an earlier entry of the same network at the same rung."""
         self._entries[entry.images][entry.key] = entry
 
-    def goes_on(self, key: str, images: int) -> bool:
-        """Returns whether a network that was added at a rung is trained beyond it."""
+    def is_promoted(self, key: str, images: int) -> bool:
+        """Returns True if a network that was added at a rung is trained beyond it."""
         arrived = self._entries[images]
-        return arrived[key].always or goes_on(self.points_at(images), list(arrived).index(key), self.eta)
+        if arrived[key].always_promoted:
+            return True
+        return is_promoted(self.points_at(images), list(arrived).index(key), self.reduction_factor)
 
     def points_at(self, images: int) -> list[tuple[float, float]]:
-        """Returns the objectives of all that reached a rung, in the order of their arrival."""
+        """Returns the objectives of all networks at a rung, in the order of arrival."""
         return [entry.point for entry in self._entries[images].values()]
 
 
-def goes_on(points: Sequence[Point], candidate: int, eta: float) -> bool:
-    """Returns whether one of the points that reached a rung is among the best 1/eta of them, itself included.
+def is_promoted(points: Sequence[Point], candidate: int, reduction_factor: float) -> bool:
+    """Returns True if a point is among the best `1 / reduction_factor` of the points at a rung.
 
-    Up to eta points, all go on: the best third of three is one network, and one cannot stand for a front. Beyond, the
-    share is rounded up, so that at least two are kept: the ends of the front, whoever comes first. Syne-tune's
-    documentation lets fewer than eta go on, its rule for two objectives the first alone. Being a little kinder to those
-    who come early costs about four trainings over 300 arrivals.
+    If there are at most `reduction_factor` points, all are promoted, because a single network cannot represent a front.
+    Otherwise the number of promoted points is rounded up. At least two are then kept, so both ends of the front can
+    survive. In syne-tune, the documented rule also promotes all points if there are fewer than `reduction_factor`, but
+    its rule for two objectives promotes only the first. The more generous rule costs about four more trainings per 300
+    arrivals.
 
-    A point with a NaN is a training that came to nothing: it never goes on.
+    A point with a NaN comes from a failed training and is never promoted.
 
     Args:
-        points: Everyone at the rung; all objectives are maximised.
-        candidate: The position of the one that is asked about.
-        eta: Above 1.
+        points: Objectives of all networks at the rung, all maximised.
+        candidate: Index of the point to decide on.
+        reduction_factor: Above 1.
     """
-    assert eta > 1
+    assert reduction_factor > 1
     if any(math.isnan(value) for value in points[candidate]):
         return False
-    if len(points) <= eta:
+    if len(points) <= reduction_factor:
         return True
-    return candidate in promotion_order(points)[: math.ceil(len(points) / eta)]
+    return candidate in promotion_order(points)[: math.ceil(len(points) / reduction_factor)]
 
 
-def expected_share(budgets: Sequence[int], eta: float | None) -> float:
-    """Returns what training costs on average where one of `eta` networks goes on at each rung, as share of all of it.
+def expected_training_share(budgets: Sequence[int], reduction_factor: float | None) -> float:
+    """Returns the expected training cost per network as a share of a full training.
+
+    Assumes that one of `reduction_factor` networks is promoted at each rung.
 
     Args:
-        budgets: Images seen at each scoring, the full budget last.
-        eta: None where all go on.
+        budgets: Training images at each scoring, the full budget last.
+        reduction_factor: None if all networks are promoted.
     """
-    if eta is None:
+    if reduction_factor is None:
         return 1.0
-    legs = [high - low for low, high in itertools.pairwise((0, *budgets))]
-    return sum(leg / eta**rung for rung, leg in enumerate(legs)) / budgets[-1]
+    increments = [high - low for low, high in itertools.pairwise((0, *budgets))]
+    return sum(images / reduction_factor**rung for rung, images in enumerate(increments)) / budgets[-1]

@@ -1,1 +1,1 @@
-"""Opening a study for writing: creating or resuming it, its lock, folder, event log and copied results."""
+"""Opening a study for writing: creation or resumption, lock, folder checks, event log and copied results."""

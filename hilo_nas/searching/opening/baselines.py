@@ -1,4 +1,4 @@
-"""Baselines, networks of others that a search compares its own with: timed and trained as the space's are."""
+"""Baselines: other networks that are timed and trained like those of the space, for comparison."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command, setting_words
 
-__all__ = ["check_baselines", "due_baselines", "join_baselines", "tell_cost"]
+__all__ = ["check_baselines", "due_baselines", "join_baselines", "report_baseline_cost"]
 
 
 def check_baselines(
     baselines: Sequence[str], speeds: str | None, study: StoredStudy, evaluator: Evaluator, emit: Emit
 ) -> None:
-    """Checks before anything is spent that the baselines asked for can be compared with in a study.
+    """Checks that a study can use the requested baselines, before any costly work.
 
     Args:
         baselines: Names of networks, as `timm:NAME`.
-        speeds: Study whose timings are asked for; None for those of the study itself.
+        speeds: Study to copy timings from; None if the study does its own timing.
         study: The study, which need not exist yet.
-        evaluator: Looks the names up.
-        emit: Receives its events.
+        evaluator: Looks up the names in timm.
+        emit: Receives the events of the look-up.
 
     Raises:
-        UsageError: timm does not know one of them, or the machine that timed the others did not time it.
+        UsageError: timm does not know a baseline, or the study with the timings did not time it.
     """
     if not baselines:
         return
@@ -38,26 +38,28 @@ def check_baselines(
         records += open_study(speeds).records
     if study.exists:
         records += study.records
-    timer = speeds or (study.manifest.speeds if study.exists else None)
-    if timer is None:
+    timing_study = speeds or (study.manifest.speeds if study.exists else None)
+    if timing_study is None:
         return
     timed = {record.key for record in records if record.measurements}
     if missing := [name for name in baselines if name not in timed]:
-        way = command("search", *setting_words({"study.name": timer, "search.baselines": missing}))
+        remedy = command("search", *setting_words({"study.name": timing_study, "search.baselines": missing}))
         raise UsageError(
-            f"baselines must have been timed where the other networks were, but study {timer} did not time "
-            f"{', '.join(missing)}. Time them there: {way}"
+            f"baselines must have timings in study {timing_study}, like the other networks, but it did not time "
+            f"{', '.join(missing)}. Time them there: {remedy}"
         )
 
 
-def tell_cost(baselines: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[float, float]], emit: Emit) -> None:
-    """Emits, before baselines are timed and trained, on how many images each is and about how long all will take.
+def report_baseline_cost(
+    baselines: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[float, float]], emit: Emit
+) -> None:
+    """Emits the number of baselines, their training images and the estimated time, before they are tried.
 
     Args:
-        baselines: Those still to be tried.
-        plan: The study's.
-        tried: Estimated seconds of timing and of training, of those that could be tried for a moment.
-        emit: Receives the estimate.
+        baselines: Baselines still to be tried.
+        plan: Plan of the study.
+        tried: Estimated seconds of timing and of training, for baselines that could be tried briefly.
+        emit: Receives the notice.
     """
     if not baselines:
         return
@@ -69,12 +71,12 @@ def tell_cost(baselines: Sequence[str], plan: ProxyPlan, tried: Sequence[tuple[f
 
 
 def join_baselines(stored: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
-    """Returns a study's baselines with those that are asked for, each once."""
+    """Returns the stored and the requested baselines without duplicates."""
     return tuple(dict.fromkeys((*stored, *asked)))
 
 
 def due_baselines(asked: Sequence[str], study: StoredStudy) -> tuple[str, ...]:
-    """Returns the baselines that a search would try, those asked for included; the study need not exist yet."""
+    """Returns the baselines that a search would try, including the requested ones. The study need not exist yet."""
     stored = study.manifest.peers if study.exists else ()
     records = study.records if study.exists else []
     known = {record.key for record in records if not record.is_open}

@@ -1,6 +1,6 @@
-"""Copies of what another study has paid for: scores and timings, as far as they are comparable here.
+"""Copies of another study's scores and timings, as far as they are comparable here.
 
-A study that copied needs the other one no more.
+The copying study no longer needs the other one.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ __all__ = [
     "copy_scored",
     "copy_timed",
     "merge_copies",
-    "tell_of_missing",
+    "warn_of_missing_copies",
     "write_copies",
 ]
 
 
 def check_plan(source: StoredStudy, plan: ProxyPlan) -> None:
-    """Checks that a study's trainings were those of a plan, as far as that is known before the images are looked at.
+    """Checks that the trainings of a study match a plan, as far as possible without reading the images.
 
-    Whether they are the same images, and may be mirrored, is left to `copy_scored`.
+    `copy_scored` checks later that the images and their mirroring are the same.
 
     Raises:
-        StudyMismatchError: They were others; names what differs.
+        StudyMismatchError: The trainings differ. Lists the differences.
     """
     manifest = source.manifest
     check_same(manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
 
 
 def check_timings(source: StoredStudy, space: SearchSpace) -> None:
-    """Checks that a study's timings can stand in for timing the networks of a space.
+    """Checks that a study's timings can replace timing the networks of a space.
 
     Raises:
-        UsageError: They are of another space or of another version of how networks are timed, or there is none.
+        UsageError: The timings belong to another space or timing protocol, or there are none.
     """
     manifest = source.manifest
     if manifest.space.hash() != space.hash():
@@ -62,12 +62,12 @@ def check_timings(source: StoredStudy, space: SearchSpace) -> None:
     protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
     if protocols != {PROTOCOL}:
         raise UsageError(
-            f"the timings must be of timing protocol {PROTOCOL}, but those of study {source.name} are of "
-            f"{max(protocols)}. Time them again where they were taken: {command('remeasure', source.address)}"
+            f"the timings must use timing protocol {PROTOCOL}, but those of study {source.name} use "
+            f"{max(protocols)}. Repeat them on the machine of that study: {command('remeasure', source.address)}"
         )
     if not any(record.subject.arch is not None for record in copy_timed(source, manifest)):
         raise UsageError(
-            f"study {source.name} has no network yet that was timed under all its conditions. Resume it first: "
+            f"study {source.name} must have a network with timings under all its conditions, but has none. Resume it: "
             f"{command('search', '--study', source.address)}"
         )
 
@@ -76,8 +76,8 @@ def copy_timed(source: StoredStudy, manifest: Manifest) -> list[TrialRecord]:
     """Returns the networks that a study timed under all conditions, as records of another study.
 
     Args:
-        source: The study that timed.
-        manifest: The other study's, whose conditions and device count.
+        source: The study with the timings.
+        manifest: Manifest of the other study. Its conditions and device decide which timings are comparable.
     """
     labels = {condition.label() for condition in manifest.conditions}
     found = []
@@ -90,18 +90,18 @@ def copy_timed(source: StoredStudy, manifest: Manifest) -> list[TrialRecord]:
 
 
 def copy_scored(source: StoredStudy, manifest: Manifest, forms: Mapping[str, str]) -> list[TrialRecord]:
-    """Returns a study's trained networks as records of another study, those on its front first.
+    """Returns a study's trained networks as waiting records of another study, members of its front first.
 
-    They are `waiting`. Timings that are comparable come along. Scores beyond the other study's budget stay behind:
-    nothing there would be comparable with them.
+    Comparable timings are copied as well. Scores beyond the other study's budget are not copied, because nothing there
+    is comparable with them.
 
     Args:
-        source: The study that trained.
-        manifest: The other study's.
-        forms: Implementation that a LITv2 is timed in now, by the condition's label; see `Measurement.form`.
+        source: The study with the scores.
+        manifest: Manifest of the other study.
+        forms: Current implementation of a LITv2 network, by label of the condition; see `Measurement.form`.
 
     Raises:
-        StudyMismatchError: Its trainings were others, so its scores could not be compared; names what differs.
+        StudyMismatchError: The trainings differ, so the scores are not comparable. Lists the differences.
     """
     check_same(source.manifest, manifest.plan, manifest.data)
     front = {record.number for record in source.front().members}
@@ -124,14 +124,14 @@ def copy_scored(source: StoredStudy, manifest: Manifest, forms: Mapping[str, str
 def merge_copies(
     timed: Sequence[TrialRecord] | None, scored: Sequence[TrialRecord], manifest: Manifest
 ) -> list[TrialRecord]:
-    """Returns the copies that a study takes: what is to be tried first, then what was only timed.
+    """Returns the copies that a study takes: networks with scores first, then networks with timings only.
 
-    Baselines with scores come along where the study compares with them.
+    Scored baselines are included only if the study compares with them.
 
     Args:
-        timed: Copies of timings; None where networks are timed here. Otherwise only these can be tried.
+        timed: Copies of timings. Only their networks can be tried. None if the study does its own timing.
         scored: Copies of scores.
-        manifest: The study's.
+        manifest: Manifest of the study that takes the copies.
     """
     known = {record.key: record for record in timed or ()}
     found: list[TrialRecord] = []
@@ -147,15 +147,15 @@ def merge_copies(
 
 
 def write_copies(study: StoredStudy, copies: Iterable[TrialRecord], emit: Emit) -> None:
-    """Writes copies into a study that holds its lock; a network that it has tried is left alone.
+    """Writes copies into a study. Networks that the study has already tried are not changed.
 
-    The manifest is written first, with the number of records that there are to be, so that a kill in between is seen
-    by `tell_of_missing`.
+    The manifest is written first, with the expected number of records. If the process is killed in between,
+    `warn_of_missing_copies` reports it.
 
     Args:
-        study: The study; its manifest is written.
-        copies: As `merge_copies` returns them; their numbers become the next ones here.
-        emit: Told how many scores and timings were copied.
+        study: The study, with its manifest written; this process holds its lock.
+        copies: Result of `merge_copies`. They get the next free trial numbers.
+        emit: Receives a notice with the number of copied scores and timings.
     """
     stored = {record.key: record for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
@@ -180,38 +180,38 @@ def write_copies(study: StoredStudy, copies: Iterable[TrialRecord], emit: Emit) 
         study.write(record)
     if scored := [record for record in changed if record.scores]:
         timed = sum(bool(record.measurements) for record in scored)
-        networks = f"{count_of(len(scored), 'network')} {agree(len(scored), 'comes', 'come')}"
-        text = f"{networks} with the scores of another study, {timed} of them with timings"
+        networks = f"{count_of(len(scored), 'network')} {agree(len(scored), 'has', 'have')}"
+        text = f"{networks} copied scores of another study, {timed} of them also copied timings"
         emit(Notice(text=text))
 
 
-def tell_of_missing(study: StoredStudy, emit: Emit) -> None:
-    """Warns where a study lacks records that it was to copy."""
+def warn_of_missing_copies(study: StoredStudy, emit: Emit) -> None:
+    """Emits a warning if a study lacks records that it should have copied."""
     if (missing := study.manifest.copied - len(study.records)) > 0:
         text = (
-            f"{missing} of the records that study {study.name} was to copy from another study are not there: the "
-            "copying was cut off, or they were moved away. To copy them again, name that study as study.speeds or "
-            "study.reuse as before"
+            f"{missing} of the records that study {study.name} should have copied from another study are missing, "
+            "because the copying was interrupted or the records were removed. To copy them again, set study.speeds or "
+            "study.reuse to that study again"
         )
         emit(Notice(level="warning", text=text))
 
 
 def check_same(manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:
-    """Checks that a study's trainings were those of a plan on the same data; its budgets may be others.
+    """Checks that a study's trainings used the same plan and data. The budgets may differ.
 
     Args:
-        manifest: The study's.
-        plan: How the networks are trained that would take its scores over.
-        data: What they are trained on.
+        manifest: Manifest of the study with the scores.
+        plan: Plan of the study that would reuse the scores.
+        data: Data set of the study that would reuse the scores.
 
     Raises:
-        StudyMismatchError: They were others; names what differs.
+        StudyMismatchError: The trainings differ. Lists the differences.
     """
     if differing := _differences(manifest.plan, manifest.data, plan, data):
         lines = [f"  {name}: {theirs!r} there, {ours!r} here" for name, (theirs, ours) in differing.items()]
         raise StudyMismatchError(
-            f"the scores of study {manifest.name} come from another training, so they could not be compared:\n"
-            + "\n".join([*lines, "Give the settings and the data of that study, or leave out study.reuse."])
+            f"the scores of study {manifest.name} come from a different training, so they are not comparable:\n"
+            + "\n".join([*lines, "Use the settings and the data of that study, or leave out study.reuse."])
         )
 
 
@@ -221,7 +221,7 @@ def _differences(
     found: dict[str, tuple[Any, Any]] = {}
     if their_data.hash != data.hash:
         found["data"] = (f"{their_data.name} ({their_data.hash[:12]})", f"{data.name} ({data.hash[:12]})")
-    # A training without a horizon is the same up to any budget.
+    # A training with rungs does not depend on its full budget.
     of_budget = ("images", "rungs") if plan.declaration.has_rungs else ("rungs",)
     for name, ours in plan.to_dict().items():
         if name in of_budget:
@@ -233,12 +233,12 @@ def _differences(
 
 
 def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str] | None) -> tuple[Measurement, ...]:
-    """Returns a record's timings that another study may count as its own.
+    """Returns the timings of a record that another study may use as its own.
 
     Args:
-        record: Of the study that timed.
-        manifest: The other study's.
-        forms: Implementations of a LITv2 now; None where the other study times nothing itself.
+        record: Record of the study with the timings.
+        manifest: Manifest of the other study.
+        forms: Current implementations of a LITv2 network; None if the other study does no timing itself.
     """
     return tuple(
         measurement
@@ -249,7 +249,7 @@ def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str
 
 
 def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:
-    """Returns a record of the same network in another study; anchors and baselines keep their names as origins."""
+    """Returns a record of the same network in another study. Anchors and baselines keep their names as origins."""
     if (anchor := manifest.anchor_names.get(record.key)) is not None:
         origin = f"anchor:{anchor}"
     return TrialRecord(

@@ -1,4 +1,4 @@
-"""The study's log: every event as a line of JSON, kept beside the records; the finest are only passed on."""
+"""Event log of a study: events as lines of JSON in its folder. Progress events are passed on but not logged."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TextIO
 
 from hilo_nas.events import DataPrepared, Emit, Event, RoundTimed, TrainingProgressed, event_to_dict
 
-__all__ = ["Journal"]
+__all__ = ["EventLog"]
 
-_TOO_FINE = (RoundTimed, TrainingProgressed, DataPrepared)
+_NOT_LOGGED = (RoundTimed, TrainingProgressed, DataPrepared)
 
 
-class Journal:
-    """Passes events on and appends them to a file; a full disk loses log lines, never a search.
+class EventLog:
+    """Passes events on and appends them to a file. Write errors, such as a full disk, are ignored.
 
     Args:
-        path: The file.
-        emit: Where events go.
+        path: Path of the log file.
+        emit: Receives every event.
     """
 
     def __init__(self, path: Path, emit: Emit) -> None:
@@ -29,15 +29,15 @@ class Journal:
         self._file: TextIO | None = None
 
     def __call__(self, event: Event) -> None:
-        """Takes an event."""
-        if self._file is not None and not isinstance(event, _TOO_FINE):
+        """Logs an event and passes it on."""
+        if self._file is not None and not isinstance(event, _NOT_LOGGED):
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
             with contextlib.suppress(OSError):
                 self._file.write(json.dumps({"at": now, **event_to_dict(event)}) + "\n")
                 self._file.flush()
         self._emit(event)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> EventLog:
         with contextlib.suppress(OSError):
             self._file = open(self._path, "a", encoding="utf-8")
         return self

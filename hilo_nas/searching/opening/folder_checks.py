@@ -1,4 +1,4 @@
-"""What a study's folder must be before a search writes to it: folders and files, and no links that lead elsewhere."""
+"""Checks of a study's folder before a search writes to it: plain files and folders, no links."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _LEFTOVER = re.compile(r"\.(?:(?:manifest|local)\.yaml|\w+\.csv|\d+\.json|.+\.pt
 
 
 def check_layout(folder: StoredStudy) -> None:
-    """Checks that a search writes into the study alone: what it opens or fills is a file or folder of its own.
+    """Checks that a search writes only inside the study's folder, because its paths are plain files and folders.
 
     Raises:
-        StorageError: A link, or a folder in a file's place, or a file in a folder's; names each.
+        StorageError: A path of the study is a link, or a folder instead of a file, or a file instead of a folder. Lists
+            each.
     """
     faults = [fault for path in _folders(folder) if (fault := _fault(path, stat.S_ISDIR, "a folder"))]
     if not faults:
@@ -29,15 +30,15 @@ def check_layout(folder: StoredStudy) -> None:
     if faults:
         shown = faults[:10] + [f"and {len(faults) - 10} more"] * (len(faults) > 10)
         raise StorageError(
-            f"a study is written as plain files and folders, but in {folder.path}\n"
+            f"a study must contain plain files and folders, but in {folder.path}\n"
             + "\n".join(f"  {line}" for line in shown)
-            + "\nMove them away (a search makes anew what it needs, except trials and manifest.yaml), or use another "
+            + "\nMove them away (a search creates what it needs, except trials and manifest.yaml), or use another "
             "--study."
         )
 
 
 def remove_leftovers(folder: StoredStudy) -> None:
-    """Removes half-written files that a killed search left behind; call it while the study's lock is held."""
+    """Removes temporary files that a killed search left behind. The caller must hold the study's lock."""
     for place in (folder.path, folder.trials_path, folder.checkpoints_path):
         if place.is_dir():
             for path in place.glob(".*.tmp"):
@@ -57,15 +58,15 @@ def _files(folder: StoredStudy) -> Iterator[Path]:
     yield from sorted(folder.checkpoints_path.glob("*.pt"))
 
 
-def _fault(path: Path, is_right: Callable[[int], bool], what: str) -> str | None:
+def _fault(path: Path, is_expected: Callable[[int], bool], expected: str) -> str | None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return None
     except OSError as error:
-        return f"{path.name} cannot be looked at ({error.strerror or error})"
-    if is_right(mode):
+        return f"{path.name} cannot be inspected ({error.strerror or error})"
+    if is_expected(mode):
         return None
     kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISREG, "a file"))
     kind = next((name for test, name in kinds if test(mode)), "a special file")
-    return f"{path.relative_to(path.parents[1])} must be {what}, but is {kind}"
+    return f"{path.relative_to(path.parents[1])} must be {expected}, but is {kind}"

@@ -1,4 +1,4 @@
-"""Going on with a stored study: only under the conditions that it was made with, and on the same device and data."""
+"""Resumption of a stored study, only under the same conditions and on the same device and data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
 from hilo_nas.measurement.requirements import CONDITION_OPTIONS
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
-from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, aims_of, check_proxy_options, config_of
+from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, check_proxy_options, config_of, requirements_of
 from hilo_nas.searching.configuration.rung_budgets import rungs_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
-from hilo_nas.searching.opening.local_consent import Known
+from hilo_nas.searching.opening.local_consent import LocalConsent
 from hilo_nas.searching.opening.study_setup import (
     DEFAULT_DATA,
-    Setting,
-    describe_nothing,
+    StudySetup,
+    describe_no_images,
     hash_facts,
     identify_data,
     prepare,
@@ -45,10 +45,10 @@ _COMPARED = (
     *("data.class_from", "data.background", "data.value_range", "data.skip_broken"),
     *("proxy.rungs", "proxy.reduction_factor", "search.seed"),
 )
-"""Settings whose value in a stored study a call cannot change."""
+"""Settings that must have the same value as in the stored study."""
 
 Differences = dict[str, tuple[Any, Any]]
-"""What differs, by the name of the setting or the fact, as (stored, now)."""
+"""Differences as (stored, now), by name of the setting or the fact."""
 
 
 def reopen(
@@ -58,13 +58,13 @@ def reopen(
     space: SearchSpace | None,
     evaluator: Evaluator,
     emit: Emit,
-) -> Setting:
-    """Returns a stored study's setting, made ready on this machine.
+) -> StudySetup:
+    """Returns the setup of a stored study, with its data and proxy prepared on this machine.
 
     Raises:
-        StudyMismatchError: The options given, the device, the software or the data are not the study's; names each.
+        StudyMismatchError: Settings, device, software or data differ from the study's. Lists the differences.
         DeviceError: This machine does not have the device.
-        DataError: The data cannot serve, or this machine does not know where it lies.
+        DataError: The data set is invalid, or its path on this machine is unknown.
     """
     name = config.timing.device or (None if manifest.speeds else manifest.objective.device)
     if name is not None:
@@ -73,8 +73,8 @@ def reopen(
     if "proxy.name" not in differing:
         check_proxy_options(config, manifest.plan.declaration)
     if manifest.plan.recipe != (version := manifest.plan.declaration.version):
-        differing["proxy recipe"] = (manifest.plan.recipe, version)  # no timing mends that
-    known = Known({name: config.value(name) for name in SETTINGS.values()}, folder)
+        differing["proxy recipe"] = (manifest.plan.recipe, version)  # new timings cannot resolve this
+    consent = LocalConsent({name: config.value(name) for name in SETTINGS.values()}, folder)
     report = run_task(evaluator, Inspect(target=name), emit)
     identity = report.identity
     timed = None
@@ -84,15 +84,15 @@ def reopen(
     else:
         if identity.kind != manifest.objective.device:
             differing["timing.device"] = (manifest.objective.device, report.target)
-        # With another device asked for, forms would be those of that device.
+        # Skip the comparison of forms if settings differ, because another device has other forms.
         records = [] if differing else folder.records
         facts = differing_facts(manifest, report, records, evaluator, emit)
     if differing or facts:
         raise _mismatch(folder, differing, facts)
-    source = _find_proxy(known, folder, manifest) if manifest.plan.declaration.has_source else None
+    source = _find_proxy(consent, folder, manifest) if manifest.plan.declaration.has_source else None
 
     def prepare_data() -> Preparation:
-        return _prepare_data(known, folder, manifest, config.data.class_from, evaluator, emit)
+        return _prepare_data(consent, folder, manifest, config.data.class_from, evaluator, emit)
 
     images, prepared = prepare(manifest.plan, source, report.target, prepare_data, evaluator, emit)
     data = identify_data(images.facts)
@@ -100,13 +100,13 @@ def reopen(
         stored = f"{manifest.data.name} ({manifest.data.hash[:12]})"
         raise _mismatch(folder, {"data.source": (stored, f"{data.name} ({data.hash[:12]})")}, {})
     if (found := hash_facts(prepared.facts)) != manifest.prepared:
-        raise _mismatch(folder, {"what the proxy prepared": (manifest.prepared, found)}, {})
+        raise _mismatch(folder, {"prepared state of the proxy": (manifest.prepared, found)}, {})
     if manifest.data.source_hash and data.source_hash not in (None, manifest.data.source_hash):
-        emit(Notice(text=f"{data.name} was edited since this study was made; the images that it gives are the same"))
-    made_by = manifest.versions.get("hilo-nas")
-    if made_by != hilo_nas.__version__:
-        emit(Notice(text=f"this study was made by hilo-nas {made_by}; this is {hilo_nas.__version__}"))
-    return Setting(
+        emit(Notice(text=f"{data.name} was edited since this study was created, but its images are the same"))
+    created_by = manifest.versions.get("hilo-nas")
+    if created_by != hilo_nas.__version__:
+        emit(Notice(text=f"this study was created by hilo-nas {created_by}; this is {hilo_nas.__version__}"))
+    return StudySetup(
         space=manifest.space,
         conditions=manifest.conditions,
         limits=manifest.limits,
@@ -123,50 +123,55 @@ def reopen(
     )
 
 
-def _find_proxy(known: Known, folder: StoredStudy, manifest: Manifest) -> str:
-    """Returns where the function lies that scores the study's networks.
+def _find_proxy(consent: LocalConsent, folder: StoredStudy, manifest: Manifest) -> str:
+    """Returns the path of the study's scoring function.
 
     Raises:
-        StudyMismatchError: It was edited since.
-        NotFoundError: It is gone.
-        UsageError: This machine does not know where it lies, or this user did not name it here.
+        StudyMismatchError: The function was edited since the study was created.
+        NotFoundError: The function does not exist.
+        UsageError: Its path is unknown, or this user did not name it on this machine.
     """
     name = manifest.plan.proxy
-    function = known.find("proxy.name")
+    function = consent.find("proxy.name")
     if function is None:
         raise UsageError(
-            f"the networks of study {folder.name} are scored by {name}, and this machine does not know where that "
-            f"lies. {known.hint('proxy.name')}"
+            f"study {folder.name} needs the scoring function {name}, but its path on this machine is unknown. "
+            f"{consent.hint('proxy.name')}"
         )
     function = absolute(function)
     if hash_source(function) != manifest.plan.source_hash:
         raise StudyMismatchError(
-            f"{name} was edited since study {folder.name} was made, so its scores could not be compared. Undo the "
-            "edit, or make a new study with --study NAME."
+            f"{name} must be unchanged since study {folder.name} was created, so that scores are comparable, but was "
+            "edited. Undo the edit, or create a new study with --study NAME."
         )
-    known.check_function("proxy.name")
+    consent.check_function("proxy.name")
     return function
 
 
 def _prepare_data(
-    known: Known, folder: StoredStudy, manifest: Manifest, class_from: str | None, evaluator: Evaluator, emit: Emit
+    consent: LocalConsent,
+    folder: StoredStudy,
+    manifest: Manifest,
+    class_from: str | None,
+    evaluator: Evaluator,
+    emit: Emit,
 ) -> Preparation:
-    # A study made before its folders left a doubt about their level needs the level to be named.
+    # Studies with ambiguous folder levels need class_from, even if they were created before that option existed.
     reading = ({"class_from": class_from} if class_from else {}) | manifest.data.reading
-    source = known.find("data.source")
+    source = consent.find("data.source")
     if source is None and manifest.data.n_images == 0 and not manifest.plan.declaration.needs_data:
-        return describe_nothing(manifest.data.num_classes)
+        return describe_no_images(manifest.data.num_classes)
     if source is None and manifest.data.name == DEFAULT_DATA:
         source = DEFAULT_DATA
     if source is None:
         raise DataError(
-            f"study {folder.name} was made on {manifest.data.name}, and this machine does not know where that lies. "
-            f"{known.hint('data.source')}"
+            f"study {folder.name} needs the data set {manifest.data.name}, but its path on this machine is unknown. "
+            f"{consent.hint('data.source')}"
         )
-    cache_dir, val_data = known.find("data.cache_dir"), known.find("data.val_source")
+    cache_dir, val_data = consent.find("data.cache_dir"), consent.find("data.val_source")
     for setting in ("data.source", "data.val_source"):
-        known.check_function(setting)
-    known.tell_of_ignored(emit)
+        consent.check_function(setting)
+    consent.warn_of_ignored(emit)
     return prepare_images(
         source,
         manifest.plan,
@@ -180,32 +185,32 @@ def _prepare_data(
 
 def _mismatch(folder: StoredStudy, options: Differences, facts: Differences) -> StudyMismatchError:
     lines = [f"  {name}: {stored!r} in the study, {now!r} now" for name, (stored, now) in {**options, **facts}.items()]
-    ways = []
+    remedies = []
     if options:
-        ways.append("Leave out the settings that differ, or make a new study with --study NAME.")
+        remedies.append("Leave out the settings that differ, or create a new study with --study NAME.")
     if facts:
         elsewhere = ("--device", options["timing.device"][1]) if "timing.device" in options else ()
-        ways.append(
-            f"Search where the study was made, install the versions that it names, or time its networks again here: "
+        remedies.append(
+            f"Search on the machine of the study, install the versions above, or time its networks again here: "
             f"{command('remeasure', folder.address, *elsewhere)}"
         )
     return StudyMismatchError(
-        f"study {folder.name} was made under other conditions, so its trials could not be compared:\n"
-        + "\n".join([*lines, *ways])
+        f"study {folder.name} was created under other conditions, so its trials are not comparable:\n"
+        + "\n".join([*lines, *remedies])
     )
 
 
 def differing_facts(
     manifest: Manifest, report: DeviceReport, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
 ) -> Differences:
-    """Returns what no option can change and has changed since the study was made; empty where it may go on.
+    """Returns changes since the study was created that no option controls. A study without changes can be resumed.
 
     Args:
-        manifest: The study's.
-        report: The device at hand.
-        records: The study's, whose networks' form is compared with this version's.
-        evaluator: Asked for that form.
-        emit: Told of what it does.
+        manifest: Manifest of the study.
+        report: Report about the device of this machine.
+        records: Records of the study. The forms in which they were timed are compared with the current ones.
+        evaluator: Reports the current forms.
+        emit: Receives the events of the evaluator.
     """
     return _differing_facts(manifest, report.identity) or _differing_forms(
         manifest, report.target, records, evaluator, emit
@@ -213,7 +218,7 @@ def differing_facts(
 
 
 def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Differences:
-    """What no option can change: the device, the software, and how this version times."""
+    """Returns differences in device, software and timing protocol."""
     found: Differences = {f"device {name}": pair for name, pair in manifest.device.differences(identity).items()}
     protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
     if protocols != {PROTOCOL}:
@@ -224,7 +229,7 @@ def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Difference
 def _differing_forms(
     manifest: Manifest, target: str, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
 ) -> Differences:
-    """The implementations of LITv2 that the study's networks were timed in, where this version runs another."""
+    """Returns the implementations of LITv2 in which networks were timed and that differ from the current ones."""
     stored = {condition: forms_under(condition.label(), records) for condition in manifest.conditions}
     known = tuple(condition for condition, forms in stored.items() if forms)
     if not known:
@@ -239,20 +244,20 @@ def _differing_forms(
 
 
 def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSpace | None) -> Differences:
-    """The settings given that the study was not made with."""
+    """Returns the given settings that differ from the study's."""
     pairs: Differences = {}
     if space is not None:
         pairs["space"] = (
             f"{manifest.space.name} ({manifest.space.hash()})",
             f"{space.name} ({space.hash()})",
         )
-    aims = aims_of(config, manifest.objective)
+    requirements = requirements_of(config, manifest.objective)
     if config.timing.also:
         labels = {condition.label() for condition in manifest.conditions[1:]}
-        asked = {condition.label() for condition in aims.conditions[1:]}
-        # Of the conditions of a study that timed, those named are the ones with limits; this study has them all.
+        asked = {condition.label() for condition in requirements.conditions[1:]}
+        # A study with copied timings has all conditions of the source. The options name only those with limits.
         pairs["timing.also"] = (sorted(labels), sorted(asked | labels if manifest.speeds else asked))
-    for limit, bound in aims.limits.items():
+    for limit, bound in requirements.limits.items():
         pairs[f"limit on {limit}"] = (manifest.limits_in_force.get(limit), bound)
     stored = config_of(manifest)
     for setting in _COMPARED:
@@ -260,7 +265,7 @@ def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSp
     if config.proxy.name is not None:
         pairs["proxy.name"] = (manifest.plan.proxy, proxy_named(config.proxy.name).name)
     plan, ratio = manifest.plan, config.proxy.rung_ratio
-    if ratio is not None and rungs_of(plan.images, count=len(plan.rungs) + 1, eta=ratio) != plan.rungs:
+    if ratio is not None and rungs_of(plan.images, count=len(plan.rungs) + 1, ratio=ratio) != plan.rungs:
         pairs["proxy.rung_ratio"] = (stored.proxy.rung_ratio, ratio)
     pairs["search.sampler"] = (manifest.sampler, config.search.sampler)
     if config.study.speeds is not None and manifest.speeds is None:

@@ -1,4 +1,4 @@
-"""One process at a time writes to a study."""
+"""Lock of a study: only one process at a time writes to it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["locked"]
 
 @contextlib.contextmanager
 def locked(folder: StoredStudy) -> Iterator[None]:
-    """Holds the study's lock; what this call made is removed again if no study came of it.
+    """Holds the study's lock. A new folder is removed again if no study was created in it.
 
     Raises:
-        StudyLockedError: Another process holds it.
-        StorageError: The folder cannot be written, or holds links or other things in its files' places.
-        RecordError: It holds trials of nothing.
+        StudyLockedError: Another process holds the lock.
+        StorageError: The folder cannot be written, or its layout is invalid (`check_layout`).
+        RecordError: The folder contains trials but no manifest.
     """
-    made = not folder.path.exists()
+    is_new = not folder.path.exists()
     check_layout(folder)
     try:
         folder.trials_path.mkdir(parents=True, exist_ok=True)
@@ -33,12 +33,13 @@ def locked(folder: StoredStudy) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise StudyLockedError(
-            f"study {folder.name} is locked: another search is running in it. Wait for it, or use another --study."
+            f"study {folder.name} is locked, because another search is running in it. Wait until it ends, or use "
+            "another --study."
         ) from error
     except (OSError, NotImplementedError) as error:
         raise StorageError(
             f"cannot write the study's folder {folder.path}: {getattr(error, 'strerror', None) or error}. "
-            "Make it writable, or name a folder elsewhere: --study PATH."
+            "Make it writable, or use another folder: --study PATH."
         ) from error
     try:
         if not folder.exists and any(folder.trials_path.iterdir()):
@@ -46,6 +47,6 @@ def locked(folder: StoredStudy) -> Iterator[None]:
         remove_leftovers(folder)
         yield
     finally:
-        if made and not folder.exists:
+        if is_new and not folder.exists:
             shutil.rmtree(folder.path, ignore_errors=True)
         lock.release()

@@ -1,4 +1,4 @@
-"""What a study is made from: the device found, sizes checked, the data prepared, the reference timed."""
+"""Setup of a study: device, size checks, prepared data, and calibration with the reference."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.searching.configuration.resolve import (
     DEFAULT_SPACE,
     DEFAULT_TRIALS,
-    aims_of,
     condition_options,
     plan_of,
     reading_of,
+    requirements_of,
     resolve,
 )
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.opening.copied_results import check_timings, copy_timed
-from hilo_nas.searching.tasks.reasons import beyond
+from hilo_nas.searching.tasks.reasons import broken_limits
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.tasks.timing_only import check_time_only
 from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
@@ -45,54 +45,54 @@ from hilo_nas.versions import versions
 
 __all__ = [
     "DEFAULT_DATA",
-    "Setting",
+    "StudySetup",
     "calibrate_all",
     "check_scoring",
-    "describe_nothing",
+    "describe_no_images",
     "find_study",
     "hash_facts",
     "identify_data",
-    "local_of",
+    "local_settings_of",
     "prepare",
     "prepare_images",
-    "set_up",
-    "total_asked",
-    "trials_asked",
+    "requested_total",
+    "requested_trials",
+    "set_up_study",
 ]
 
 DEFAULT_DATA = "digits"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """All that a study needs, checked and ready."""
+class StudySetup:
+    """Everything that a study needs, checked and ready."""
 
     space: SearchSpace
     conditions: tuple[Condition, ...]
     limits: dict[str, float]
-    """Those of the command line; see `Manifest.limits`."""
+    """Limits of the configuration; see `Manifest.limits`."""
     calibrations: dict[str, Calibration]
-    """By the condition's label; each names the device of its timings."""
+    """Calibrations by label of the condition. Each names the device of its timings."""
     training_device: DeviceIdentity
     plan: ProxyPlan
     data: DataIdentity
     prepared: dict[str, Any]
-    """Facts about what the proxy prepared; see `hilo_nas.proxy.worker_calls.prepare_proxy`."""
+    """Facts about the prepared state of the proxy; see `hilo_nas.proxy.worker_calls.prepare_proxy`."""
     resources: Resources
     timed: tuple[TrialRecord, ...] | None = None
-    """Copies of the networks that another machine timed; None where networks are timed here."""
+    """Copied records of networks with timings of another study; None if networks are timed here."""
     timed_by: str | None = None
-    """Name of the study that they are copied from."""
+    """Name of the study with the timings."""
 
     def build_manifest(self, name: str, *, sampler: str, seed: int, trials: int, **fields: Any) -> Manifest:
-        """Returns a new study's manifest.
+        """Returns the manifest of a new study.
 
         Args:
-            name: Of the study.
-            sampler: See `Manifest`, like what follows.
-            seed: Of the sampler and the trainings.
-            trials: How many there are to be.
-            **fields: Further ones.
+            name: Name of the study.
+            sampler: Name of the sampler.
+            seed: Seed of the sampler and the trainings.
+            trials: Number of networks to measure.
+            **fields: Further fields of `Manifest`.
         """
         return Manifest(
             name=name,
@@ -115,7 +115,7 @@ class Setting:
 
     @property
     def tasks(self) -> StudyTasks:
-        """Builds the tasks of a study that is made so."""
+        """Builder of the study's tasks."""
         return StudyTasks(
             resources=self.resources,
             calibrations=self.calibrations,
@@ -124,7 +124,7 @@ class Setting:
         )
 
     def draw_sheet(self, folder: StoredStudy, evaluator: Evaluator, emit: Emit) -> None:
-        """Writes the contact sheet of the images to a study's folder, unless it is there; a failure is a warning."""
+        """Writes the contact sheet of the images to the study's folder if it is missing. A failure is a warning."""
         if os.path.lexists(folder.sheet_path) or self.resources.data is None:
             return
         try:
@@ -135,40 +135,40 @@ class Setting:
             emit(Notice(level="warning", text=f"no contact sheet of the images was written: {error}"))
 
 
-def set_up(config: SearchConfig, space: SearchSpace, evaluator: Evaluator, emit: Emit) -> Setting:
-    """Returns a new study's setting, for which the evaluator is ready.
+def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator, emit: Emit) -> StudySetup:
+    """Returns the setup of a new study. The evaluator has prepared its data and its proxy.
 
     Raises:
-        UsageError: An option does not fit the space.
+        UsageError: A setting does not fit the space.
         DeviceError: This machine does not have the device.
-        DataError: The data cannot serve.
-        MeasurementError: The reference network does not fit.
+        DataError: The data set is invalid.
+        MeasurementError: The reference does not fit into memory.
     """
     if config.timing.device is not None:
         kind_of_device(config.timing.device)
     plan = plan_of(config, space)
     fields = condition_options(resolve(config, space))
     _check_sizes(space, {"timing.img_size": fields["img_size"], "proxy.img_size": plan.img_size})
-    source = _source(config, space, plan)
-    # What can be wrong with the aims is told before the device is read, for that takes seconds.
-    timer = None if config.study.speeds is None else _open_timer(config, space)
-    if timer is not None:
-        aims = _aims_within(timer, config)
-        report = run_task(evaluator, Inspect(target=config.timing.device), emit)  # it only trains
+    source = _data_source(config, space, plan)
+    # Check the requirements before reading the device, because that takes seconds.
+    timing_study = None if config.study.speeds is None else _open_timing_study(config, space)
+    if timing_study is not None:
+        requirements = _requirements_within(timing_study, config)
+        report = run_task(evaluator, Inspect(target=config.timing.device), emit)  # only for training
     else:
-        foreseen = aims_of(config, foresee_objective(fields, config.timing.device))
-        if foreseen.limits and not plan.declaration.gives_scores:
+        expected = requirements_of(config, foresee_objective(fields, config.timing.device))
+        if expected.limits and not plan.declaration.gives_scores:
             raise UsageError(
-                "without a proxy, fast and slow networks are timed alike: leave the limits on images/s, latency and "
-                "memory out here, and give them to the search that trains."
+                "limits on images/s, latency and memory have no effect without a proxy, because all networks are "
+                "timed. Leave them out here, and use them in the search that trains."
             )
-        _check_sizes(space, {"timing.img_size": min(condition.img_size for condition in foreseen.conditions)})
+        _check_sizes(space, {"timing.img_size": min(condition.img_size for condition in expected.conditions)})
         report = run_task(evaluator, Inspect(target=config.timing.device), emit)
-        aims = aims_of(config, build_objective(fields, report.target, report.threads))
+        requirements = requirements_of(config, build_objective(fields, report.target, report.threads))
 
     def prepare_data() -> Preparation:
         if source is None:
-            return describe_nothing(space.defaults.get("num_classes", 1000))
+            return describe_no_images(space.defaults.get("num_classes", 1000))
         return prepare_images(
             source,
             plan,
@@ -179,35 +179,37 @@ def set_up(config: SearchConfig, space: SearchSpace, evaluator: Evaluator, emit:
             emit=emit,
         )
 
-    images, prepared = prepare(plan, _function_of(config), report.target, prepare_data, evaluator, emit)
+    images, prepared = prepare(plan, _proxy_function(config), report.target, prepare_data, evaluator, emit)
     data = identify_data(images.facts)
     resources = Resources(
         target=report.target, data=images.reference, proxy=prepared.reference, timing_s=config.timing.seconds
     )
     timed = None
-    if timer is not None:
-        timed = tuple(copy_timed(timer, timer.manifest))
-        if (classes := timer.manifest.data.num_classes) != data.num_classes:
+    if timing_study is not None:
+        timed = tuple(copy_timed(timing_study, timing_study.manifest))
+        if (classes := timing_study.manifest.data.num_classes) != data.num_classes:
             text = (
-                f"the timings of study {timer.name} are of networks with {classes} classes, but the images have "
-                f"{data.num_classes}: their classifiers take another time"
+                f"the timings of study {timing_study.name} are of networks with {classes} classes, but the images have "
+                f"{data.num_classes}, so the speeds of their classifiers differ"
             )
             emit(Notice(level="warning", text=text))
-        _check_some_keep(timed, timer.name, {**space.limits, **aims.limits})
-    return Setting(
+        _check_any_feasible(timed, timing_study.name, {**space.limits, **requirements.limits})
+    return StudySetup(
         space=space,
-        conditions=aims.conditions,
-        limits=aims.limits,
+        conditions=requirements.conditions,
+        limits=requirements.limits,
         training_device=report.identity,
         calibrations=(
-            calibrate_all(aims.conditions, evaluator, resources, emit) if timer is None else timer.manifest.calibrations
+            calibrate_all(requirements.conditions, evaluator, resources, emit)
+            if timing_study is None
+            else timing_study.manifest.calibrations
         ),
         plan=dataclasses.replace(plan, hflip=images.facts["hflip"]),
         data=data,
         prepared=prepared.facts,
         resources=resources,
         timed=timed,
-        timed_by=None if timer is None else timer.name,
+        timed_by=None if timing_study is None else timing_study.name,
     )
 
 
@@ -221,11 +223,11 @@ def prepare_images(
     evaluator: Evaluator,
     emit: Emit,
 ) -> Preparation:
-    """Returns the images that a plan trains on, ready.
+    """Returns the prepared images of a plan.
 
     Raises:
-        DataError: The data cannot serve.
-        UsageError: A function that is to give the images is not there, is none, or cannot be imported.
+        DataError: The data set is invalid.
+        UsageError: The function of the images does not exist, is not a function, or cannot be imported.
         StorageError: The cache cannot be written.
     """
     task = Prepare(
@@ -249,20 +251,20 @@ def prepare(
     evaluator: Evaluator,
     emit: Emit,
 ) -> tuple[Preparation, Preparation]:
-    """Returns the prepared images and what the proxy prepared.
+    """Returns the prepared images and the prepared state of the proxy.
 
-    A proxy that is not given the images comes first: its faults are told before images are decoded.
+    A proxy that does not use the images is prepared first, so that its errors appear before images are decoded.
 
     Args:
-        plan: The study's.
-        source: Path of the user's function, for a proxy that has one.
+        plan: Plan of the study.
+        source: Path of the user's scoring function; None for other proxies.
         target: Name of the device that scores networks.
         prepare_data: Prepares the images.
-        evaluator: Does the proxy's work.
-        emit: Receives its events.
+        evaluator: Prepares the proxy.
+        emit: Receives the events of the evaluator.
 
     Raises:
-        HiloNasError: The proxy or the images cannot serve.
+        HiloNasError: The proxy or the images cannot be prepared.
     """
     proxy, prepared = plan.declaration, Preparation(reference=None, facts={})
     task = Prepare(proxy=plan, source=source, target=target)
@@ -275,14 +277,14 @@ def prepare(
 
 
 def hash_facts(prepared: Mapping[str, Any]) -> str | None:
-    """Returns the hash of the facts that a proxy prepared, as a manifest keeps it; None where there are none."""
+    """Returns the hash of a proxy's prepared facts for the manifest; None if there are none."""
     return short_hash(prepared) if prepared else None
 
 
-def _check_some_keep(timed: Sequence[TrialRecord], study: str, limits: Mapping[str, float]) -> None:
-    """Raises UsageError where no network that was timed keeps the limits, with the nearest value of each."""
+def _check_any_feasible(timed: Sequence[TrialRecord], study: str, limits: Mapping[str, float]) -> None:
+    """Raises UsageError if no timed network keeps the limits. The message gives the closest value for each limit."""
     own = [record for record in timed if not record.is_peer]
-    if any(not beyond(measured_violations(limits, record.measurements)) for record in own):
+    if any(not broken_limits(measured_violations(limits, record.measurements)) for record in own):
         return
     lines = []
     for name, bound in limits.items():
@@ -290,9 +292,9 @@ def _check_some_keep(timed: Sequence[TrialRecord], study: str, limits: Mapping[s
         over, nearest = min(violations, key=lambda pair: pair[0])
         if over > 0:
             value = measured_values(nearest.measurements)[name]
-            lines.append(f"  {limit_text(name, bound)}: the nearest has {value:.4g}")
+            lines.append(f"  {limit_text(name, bound)}: the closest network has {value:.4g}")
     raise UsageError(
-        f"none of the {len(own)} networks that study {study} timed keeps all limits:\n"
+        f"a network must keep all limits, but none of the {len(own)} networks timed in study {study} does:\n"
         + "\n".join([*lines, f"Loosen the limits, or time more: {command('search', '--study', study)} --trials N"])
     )
 
@@ -300,82 +302,82 @@ def _check_some_keep(timed: Sequence[TrialRecord], study: str, limits: Mapping[s
 def calibrate_all(
     conditions: tuple[Condition, ...], evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> dict[str, Calibration]:
-    """Returns the reference network's speed under each condition, by its label.
+    """Returns the calibration under each condition, by its label.
 
     Raises:
-        MeasurementError: The reference does not fit.
+        MeasurementError: The reference does not fit into memory.
     """
     calibrations = {}
     for condition in conditions:
         emit(CalibrationStarted(condition=condition.label()))
         calibration = run_task(evaluator, calibration_of(condition, resources), emit).calibration
-        assert calibration is not None, "nothing was timed beside the reference"
+        assert calibration is not None, "the task must time only the reference"
         calibrations[condition.label()] = calibration
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
     return calibrations
 
 
-def _open_timer(config: SearchConfig, space: SearchSpace) -> StoredStudy:
-    """Returns the study whose timings stand in for timing here.
+def _open_timing_study(config: SearchConfig, space: SearchSpace) -> StoredStudy:
+    """Returns the study of `study.speeds`, whose timings replace timing here.
 
     Raises:
-        NotFoundError: There is none.
-        UsageError: Its timings cannot, or conditions are given beside them.
+        NotFoundError: The study does not exist.
+        UsageError: Its timings do not fit, or the configuration sets conditions as well.
     """
     assert config.study.speeds is not None
     if given := condition_options(config):
         raise UsageError(
-            f"with timings of another study, the conditions are its own: leave out {', '.join(given)}, or time the "
-            "networks here."
+            f"study.speeds sets the conditions of the timings, but got {', '.join(given)} as well. Leave them out, or "
+            "leave out study.speeds to time the networks here."
         )
-    timer = open_study(config.study.speeds)
-    check_timings(timer, space)
-    return timer
+    timing_study = open_study(config.study.speeds)
+    check_timings(timing_study, space)
+    return timing_study
 
 
-def _aims_within(timer: StoredStudy, config: SearchConfig) -> Aims:
-    """Returns all conditions of a study that timed, with the limits asked for under each."""
-    conditions = timer.manifest.conditions
-    aims = aims_of(config, conditions[0])
-    if missing := [condition.label() for condition in aims.conditions if condition not in conditions]:
+def _requirements_within(timing_study: StoredStudy, config: SearchConfig) -> Aims:
+    """Returns all conditions of the study with the timings, with the requested limits."""
+    conditions = timing_study.manifest.conditions
+    requirements = requirements_of(config, conditions[0])
+    if missing := [condition.label() for condition in requirements.conditions if condition not in conditions]:
         raise UsageError(
-            f"the timings must have been taken under every condition of timing.also, but none of study {timer.name} "
+            f"study.speeds must have timings under every condition of timing.also, but none of {timing_study.name} "
             f"was under {', '.join(missing)}: its conditions are {', '.join(own.label() for own in conditions)}. Leave "
-            "the others out, or time the networks anew."
+            "the others out, or leave out study.speeds to time the networks here."
         )
-    return Aims(conditions=conditions, limits=aims.limits)
+    return Aims(conditions=conditions, limits=requirements.limits)
 
 
-def _source(config: SearchConfig, space: SearchSpace, plan: ProxyPlan) -> str | None:
-    """Returns the images of a new study; None where its proxy needs none."""
+def _data_source(config: SearchConfig, space: SearchSpace, plan: ProxyPlan) -> str | None:
+    """Returns the image source of a new study; None if its proxy needs no images."""
     if config.data.source is not None or not plan.declaration.gives_scores:
         return config.data.source
     if not plan.declaration.needs_data and space.name != DEFAULT_SPACE:
         return None
     if space.name != DEFAULT_SPACE:
         raise UsageError(
-            f"the search in {space.name} needs images to train on. Give --data: a folder with a subfolder per class, a "
-            ".tar, torch/NAME, hfds/NAME, path/to/file.py:function, or `digits` for scikit-learn's digits."
+            f"the search in {space.name} needs images to train on. Set --data to a folder with a subfolder per class, "
+            "a .tar, torch/NAME, hfds/NAME, path/to/file.py:function, or `digits` for scikit-learn's digits."
         )
     return DEFAULT_DATA
 
 
 def _check_sizes(space: SearchSpace, sizes: Mapping[str, int]) -> None:
-    """Raises UsageError where an image size is smaller than the stride of a network of the space, or of an anchor."""
+    """Raises UsageError if an image size is smaller than the stride of a network of the space or of an anchor."""
     largest = max(next(knob.choices for knob in space.knobs if knob.name == "patch_size"))
     strides = {f"patch_size {largest}": 8 * largest}
     strides |= {f"anchor {anchor.name}": anchor.arch.stride for anchor in space.anchors}
     for name, size in sizes.items():
-        for whose, stride in strides.items():
+        for source, stride in strides.items():
             if size < stride:
                 raise UsageError(
-                    f"{name} must be at least {stride} for {whose} (eight patches a side), but got {size}. "
-                    f"Use larger images, or a space without {whose}."
+                    f"{name} must be at least {stride} for {source} (eight patches per side), but got {size}. "
+                    f"Use larger images, or a space without {source}."
                 )
 
 
-def describe_nothing(num_classes: int) -> Preparation:
-    """Returns prepared images that are none, for a proxy that looks at none: the networks still have classes."""
+def describe_no_images(num_classes: int) -> Preparation:
+    """Returns the preparation result for a proxy that needs no images. Networks still need a number of classes."""
     facts = {
         "name": "no images",
         "content_hash": hashlib.sha256(f"no images, {num_classes} classes".encode()).hexdigest(),
@@ -387,7 +389,7 @@ def describe_nothing(num_classes: int) -> Preparation:
 
 
 def identify_data(described: Mapping[str, Any]) -> DataIdentity:
-    """Returns what a manifest keeps of prepared images, from the facts about them."""
+    """Returns the identity of prepared images for the manifest, from the facts about them."""
     return DataIdentity(
         name=described["name"],
         hash=described["content_hash"],
@@ -403,27 +405,27 @@ def identify_data(described: Mapping[str, Any]) -> DataIdentity:
     )
 
 
-_OF_A_NEW_STUDY = (
+_NEW_STUDY_SETTINGS = (
     *("proxy.name", "proxy.images", "proxy.img_size", "proxy.batch_size", "proxy.metric", "proxy.rungs"),
     *("search.sampler", "search.seed", "study.speeds", "study.reuse"),
 )
-"""Settings that say how a study is made: with one of them and a name that no study has, a new one is made."""
+"""Settings that define a new study. If one is set and the named study does not exist, it is created."""
 
 
 def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
-    """Returns the space asked for, if any, and the study's folder, whether it is there or not.
+    """Returns the requested space, or None, and the study, which need not exist yet.
 
-    A new study that copies from another one is of its space, unless another is asked for.
+    A new study that copies results uses the space of its source, unless the configuration names another one.
     """
     if config.space is None and config.study.name is not None:
         try:
             return None, open_study(config.study.name)
         except NotFoundError:
-            if not any(config.value(name) is not None for name in _OF_A_NEW_STUDY):
-                raise  # a name that was mistyped, more likely than a study to be made
-    copied = config.study.speeds or config.study.reuse
-    if config.space is None and copied is not None:
-        space = open_study(copied).manifest.space
+            if not any(config.value(name) is not None for name in _NEW_STUDY_SETTINGS):
+                raise  # probably a mistyped name, because no setting asks for a new study
+    source = config.study.speeds or config.study.reuse
+    if config.space is None and source is not None:
+        space = open_study(source).manifest.space
     else:
         space = load_space(config.space or DEFAULT_SPACE)
     if config.study.name is None:
@@ -435,35 +437,35 @@ def find_study(config: SearchConfig) -> tuple[SearchSpace | None, StoredStudy]:
 
 
 def check_scoring(config: SearchConfig, plan: ProxyPlan) -> None:
-    """Checks settings that depend on whether a study scores its networks; see `check_time_only`."""
+    """Checks settings that depend on whether a study has a proxy (`check_time_only`)."""
     search, study = config.search, config.study
     check_time_only(plan, networks=search.networks, sampler=search.sampler, speeds=study.speeds, reuse=study.reuse)
 
 
-def trials_asked(config: SearchConfig, space: SearchSpace) -> int:
-    """Returns how many networks a new study is to measure."""
+def requested_trials(config: SearchConfig, space: SearchSpace) -> int:
+    """Returns the number of networks that a new study should measure."""
     full = resolve(config, space).search
     return full.until_trials or full.trials or DEFAULT_TRIALS
 
 
-def total_asked(config: SearchConfig, total: int, measured: int) -> int:
-    """Returns a stored study's total: `trials` more than were measured, or `until_trials` in all, or what it was."""
+def requested_total(config: SearchConfig, total: int, measured: int) -> int:
+    """Returns the total of a stored study: measured plus `trials`, or `until_trials`, or the stored total."""
     if config.search.until_trials is not None:
         return config.search.until_trials
     return total if config.search.trials is None else measured + config.search.trials
 
 
-def _function_of(config: SearchConfig) -> str | None:
-    """Returns where the function lies that is to score networks; None for other proxies."""
+def _proxy_function(config: SearchConfig) -> str | None:
+    """Returns the absolute path of the user's scoring function; None for other proxies."""
     proxy = find_proxy(config.proxy.name) if config.proxy.name else None
     return absolute(config.proxy.name) if proxy is not None and proxy.has_source and config.proxy.name else None
 
 
-def local_of(config: SearchConfig) -> dict[str, Any]:
-    """Returns what a configuration says that is true on this machine alone, with absolute paths."""
+def local_settings_of(config: SearchConfig) -> dict[str, Any]:
+    """Returns the settings that are only valid on this machine, with absolute paths."""
     return {
         "data.source": absolute_source(config.data.source) if config.data.source else None,
         "data.val_source": absolute_source(config.data.val_source) if config.data.val_source else None,
-        "proxy.name": _function_of(config),
+        "proxy.name": _proxy_function(config),
         "data.cache_dir": str(config.data.cache_path.absolute()) if config.data.cache_path else None,
     }

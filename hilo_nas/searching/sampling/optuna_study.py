@@ -1,4 +1,4 @@
-"""The Optuna study behind a search: it lives in memory and says what the records say."""
+"""In-memory Optuna study of a search, derived from the records."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hilo_nas.study.states import TrialState
 __all__ = ["FITS", "OptunaStudy", "Proposal", "impute"]
 
 FITS = "fits_memory"
-"""Constraint of networks that did not fit into memory while they were timed."""
+"""Name of the constraint that networks violate if they do not fit into memory."""
 
 
 def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, float]:
-    """Returns what the sampler is told for a network that broke a limit: the study's median value and lowest speed.
+    """Returns the values that the sampler receives for an infeasible network: median value and lowest speed.
 
-    The constraint tells it to keep away; a middling value keeps the model of the scores from bending. Before any score
-    is there, chance stands in (`Manifest.chance`).
+    The constraint keeps the sampler away from the network. A medium value avoids distorting the sampler's model of the
+    scores. Before the first score, the value is `chance_top1` (`Manifest.chance`).
     """
     records = [record for record in records if not record.is_peer and record.state != TrialState.WAITING]
     scores = [score.value for record in records if record.state != TrialState.STOPPED and (score := record.score)]
@@ -40,36 +40,37 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """What a sampler proposes."""
+    """Proposal of a sampler."""
 
     params: dict[str, int]
     sampler_memory: dict[str, Any]
-    """Notes of the sampler that a resumed search gives back to it (NSGA-II: the generation)."""
+    """Attributes that the sampler needs when a search resumes (NSGA-II: the generation)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held:
-    """What the study holds of a record."""
+class _SyncedTrial:
+    """Optuna trial that corresponds to a record."""
 
     record: TrialRecord
     trial: FrozenTrial | None
-    """As it was told; None for a record that tells a sampler nothing."""
+    """The trial as last reported; None if the record contains nothing for the sampler."""
     asked: optuna.Trial | None = None
-    """The running trial that waits for the record's end."""
+    """Running trial that is finished when the record ends."""
 
 
 class OptunaStudy:
-    """A study in memory for one search.
+    """In-memory Optuna study of one search.
 
-    The study follows from the records alone, so it is never stored: each proposal first brings it up to date, by one
-    added trial for each record that ended since the last one, or from scratch where an earlier record changed.
+    The study is never stored, because it follows from the records. Each proposal first updates it: one trial is added
+    per record that has ended since. The study is rebuilt if an earlier record has changed.
 
     Args:
-        space: The space; its parameters are Optuna's.
-        sampler: What proposes.
-        limits: The limits in force; the space's if left out. Only those that need a measurement become constraints:
-            the sampler's proposals keep the others anyway (`FeasibleSampler`), and a model of each costs time.
-        prune: Tell stopped networks as pruned, without values, instead of with what they would have reached.
+        space: Search space; its parameters are Optuna's parameters.
+        sampler: Sampler of the proposals.
+        limits: Limits in force; the limits of the space if left out. Only limits that need a measurement become
+            constraints. Proposals of `FeasibleSampler` keep the other limits anyway, and each constraint costs model
+            time.
+        prune: True to report stopped networks as pruned, without values, instead of with extrapolated values.
     """
 
     def __init__(
@@ -90,83 +91,83 @@ class OptunaStudy:
         self._clear()
 
     def propose(self, records: Sequence[TrialRecord]) -> Proposal:
-        """Returns the sampler's next proposal.
+        """Returns the next proposal of the sampler.
 
         Args:
-            records: All records of the study, in the order of their numbers; running ones among them.
+            records: All records of the study, ordered by number, including running ones.
 
         Raises:
-            SpaceExhaustedError: The sampler found nothing left to propose.
+            SpaceExhaustedError: The sampler found no new network.
         """
         self.update(records)
         self._asked = asked = self._study.ask(self._distributions)
-        notes = self.trials[-1].system_attrs
+        attributes = self.trials[-1].system_attrs
         return Proposal(
             params={name: int(asked.params[name]) for name in self._distributions},
-            sampler_memory={name: value for name, value in notes.items() if name.startswith("NSGA")},
+            sampler_memory={name: value for name, value in attributes.items() if name.startswith("NSGA")},
         )
 
     def update(self, records: Sequence[TrialRecord]) -> None:
-        """Brings the study up to date with all records."""
+        """Updates the study to match all records."""
         constraints = self._constraint_keys(records)
-        if constraints != self._constraints or len(self._held) > len(records) or not all(map(self._take, records)):
+        if constraints != self._constraints or len(self._synced) > len(records) or not all(map(self._sync, records)):
             self._constraints = constraints
             self._clear()
             for record in records:
-                self._take(record)
+                self._sync(record)
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The trials, in the order of their records; those that tell a sampler nothing may be missing."""
+        """Trials in the order of their records. Records without information for a sampler have no trial."""
         return self._study.get_trials(deepcopy=False)
 
     def _clear(self) -> None:
         self._study = optuna.create_study(directions=["maximize", "maximize"], sampler=self._sampler)
-        self._held: dict[int, _Held] = {}
+        self._synced: dict[int, _SyncedTrial] = {}
         self._last = -1
         self._asked = None
 
-    def _take(self, record: TrialRecord) -> bool:
-        """Adds what is new in a record; returns False where an earlier one changed, which an addition cannot say."""
-        held = self._held.get(record.number)
-        if held is not None and held.record is record:
+    def _sync(self, record: TrialRecord) -> bool:
+        """Adds the news of a record; returns False if an earlier record changed, which requires a rebuild."""
+        synced = self._synced.get(record.number)
+        if synced is not None and synced.record is record:
             return True
-        told = self._told(record)
-        if held is None:
+        trial = self._as_trial(record)
+        if synced is None:
             if record.number < self._last:
                 return False
             self._last = record.number
-            self._held[record.number] = self._add(record, told)
+            self._synced[record.number] = self._add(record, trial)
             return True
-        if _essence(told) == _essence(held.trial):
-            self._held[record.number] = dataclasses.replace(held, record=record)
+        if _sampler_view(trial) == _sampler_view(synced.trial):
+            self._synced[record.number] = dataclasses.replace(synced, record=record)
             return True
-        if held.asked is None:
+        if synced.asked is None:
             return False
-        _finish(self._study, held.asked, told)
-        self._held[record.number] = _Held(record, told)
+        _finish(self._study, synced.asked, trial)
+        self._synced[record.number] = _SyncedTrial(record, trial)
         return True
 
-    def _add(self, record: TrialRecord, told: FrozenTrial | None) -> _Held:
+    def _add(self, record: TrialRecord, trial: FrozenTrial | None) -> _SyncedTrial:
         asked, self._asked = self._asked, None
         if asked is not None and asked.params == record.params:
-            if told is not None and told.state == OptunaState.RUNNING:
-                return _Held(record, told, asked)
-            _finish(self._study, asked, told)
-            return _Held(record, told)
-        if told is None:
-            return _Held(record, told)
-        self._study.add_trial(told)
-        is_running = told.state == OptunaState.RUNNING
-        return _Held(record, told, optuna.Trial(self._study, self.trials[-1]._trial_id) if is_running else None)
+            if trial is not None and trial.state == OptunaState.RUNNING:
+                return _SyncedTrial(record, trial, asked)
+            _finish(self._study, asked, trial)
+            return _SyncedTrial(record, trial)
+        if trial is None:
+            return _SyncedTrial(record, trial)
+        self._study.add_trial(trial)
+        is_running = trial.state == OptunaState.RUNNING
+        return _SyncedTrial(record, trial, optuna.Trial(self._study, self.trials[-1]._trial_id) if is_running else None)
 
     def _constraint_keys(self, records: Sequence[TrialRecord]) -> tuple[str, ...]:
-        """The same for all trials, as GPSampler wants it."""
+        """Returns the names of the constraints. All trials get the same ones, because GPSampler requires it."""
         misfits = any(record.violations.get(FITS, 0) > 0 for record in records)
         return (*self._limits, *([FITS] if misfits else []))
 
-    def _told(self, record: TrialRecord) -> FrozenTrial | None:
-        """Returns a record as a trial; None for one that tells a sampler nothing."""
+    def _as_trial(self, record: TrialRecord) -> FrozenTrial | None:
+        """Returns a record as a trial; None if the record contains nothing for a sampler."""
         if record.params is None:
             return None
         known: dict[str, Any] = {
@@ -181,7 +182,7 @@ class OptunaStudy:
         value = record.imputed.get("value", score.value if score else None)
         if not record.is_measured or speed is None or value is None:
             return None
-        # What was not measured, because the network did not fit, is told as lying on the limit's edge.
+        # A network that did not fit into memory has no measurement. Its other constraints count as exactly met.
         known["constraints"] = {
             key: record.violations.get(key, -1.0 if key == FITS else 0.0) for key in self._constraints
         }
@@ -190,16 +191,16 @@ class OptunaStudy:
         return create_trial(state=OptunaState.COMPLETE, values=[math.log(speed), value], **known)
 
 
-def _finish(study: optuna.Study, asked: optuna.Trial, told: FrozenTrial | None) -> None:
-    """Tells how a running trial ended."""
-    if told is None:
+def _finish(study: optuna.Study, asked: optuna.Trial, trial: FrozenTrial | None) -> None:
+    """Tells the study the outcome of a running trial."""
+    if trial is None:
         study.tell(asked, state=OptunaState.FAIL)
         return
-    for key, value in told.constraints.items():
+    for key, value in trial.constraints.items():
         asked.set_constraint(key, value)
-    study.tell(asked, told.values, state=told.state)
+    study.tell(asked, trial.values, state=trial.state)
 
 
-def _essence(trial: FrozenTrial | None) -> tuple[Any, ...] | None:
-    """Parts of a trial that a sampler reads."""
+def _sampler_view(trial: FrozenTrial | None) -> tuple[Any, ...] | None:
+    """Returns the parts of a trial that a sampler reads."""
     return None if trial is None else (trial.state, trial.values, trial.params, trial.system_attrs)

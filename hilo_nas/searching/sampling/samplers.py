@@ -1,4 +1,4 @@
-"""Optuna's samplers, wrapped so that every proposal is a network that is allowed and not yet known."""
+"""Optuna samplers, wrapped so that every proposal is a feasible and new network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from hilo_nas.space import SearchSpace
 
 __all__ = ["FeasibleSampler", "build_sampler", "distributions_of", "find_near"]
 
-_LOOK_AT_MOST = 20_000
-"""Settings looked at around a proposal before the rest of a large space is tried at random."""
-_ENUMERATE_UP_TO = 200_000
+_MAX_VISITED = 20_000
+"""Parameter sets visited around a proposal before `find_near` tries the rest of the space at random."""
+_MAX_ENUMERATED = 200_000
 
 
 def distributions_of(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Returns the space as Optuna knows it: integers from 0 (ranges may change on resume, categories may not)."""
+    """Returns the space as Optuna distributions: integers from 0.
+
+    Integers are used because Optuna allows ranges to change on resume, but not categories.
+    """
     return {param: IntDistribution(0, n - 1) for param, n in space.dimensions.items()}
 
 
 def build_sampler(name: str, seed: int) -> BaseSampler:
-    """Returns Optuna's sampler of one of the names in `SAMPLERS`."""
+    """Returns the Optuna sampler for a name in `SAMPLERS`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "gp":
@@ -51,24 +54,24 @@ def find_near(
     is_known: Callable[[Mapping[str, int]], bool],
     random: Random,
 ) -> dict[str, int]:
-    """Returns the setting itself if it is allowed and new, else a near one that is.
+    """Returns the parameters themselves if they are feasible and new, otherwise a nearby set that is.
 
-    Steps go first towards less excess, then to the nearest by number of steps; ties fall at random.
+    The search first reduces the excess, then the number of steps. Ties are broken at random.
 
     Args:
-        space: The space.
+        space: Search space.
         params: The proposal.
-        excess: How far a setting lies beyond the limits; at most 0 is allowed.
-        is_known: Whether a setting's network was tried already.
-        random: Breaks ties.
+        excess: Returns how far parameters exceed the limits; feasible if at most 0.
+        is_known: Returns True if the network of the parameters was already tried.
+        random: Generator that breaks ties.
 
     Raises:
-        SpaceExhaustedError: There is none (sure for spaces up to 200,000 settings).
+        SpaceExhaustedError: No such parameters were found. The search is exhaustive for up to 200,000 parameter sets.
     """
     start = dict(params)
     queue = [(max(excess(start), 0.0), 0, random.random(), start)]
     seen = {tuple(start.values())}
-    for _ in range(_LOOK_AT_MOST):
+    for _ in range(_MAX_VISITED):
         if not queue:
             break
         beyond, steps, _, setting = heapq.heappop(queue)
@@ -79,8 +82,8 @@ def find_near(
             if values not in seen:
                 seen.add(values)
                 heapq.heappush(queue, (max(excess(neighbour), 0.0), steps + 1, random.random(), neighbour))
-    if queue:  # a large space whose neighbourhood is used up
-        rest = _enumerate(space, random) if space.n_configs <= _ENUMERATE_UP_TO else _draw(space, random)
+    if queue:  # the visit limit was reached
+        rest = _enumerate(space, random) if space.n_configs <= _MAX_ENUMERATED else _draw(space, random)
         for setting in rest:
             if excess(setting) <= 0 and not is_known(setting):
                 return setting
@@ -95,10 +98,10 @@ def _enumerate(space: SearchSpace, random: Random) -> Sequence[dict[str, int]]:
 
 
 def _draw(space: SearchSpace, random: Random) -> Sequence[dict[str, int]]:
-    return [space.sample(random) for _ in range(_LOOK_AT_MOST)]
+    return [space.sample(random) for _ in range(_MAX_VISITED)]
 
 
-def find_in(
+def find_nearest_in(
     pool: Sequence[Mapping[str, int]],
     dimensions: Mapping[str, int],
     params: Mapping[str, int],
@@ -106,10 +109,12 @@ def find_in(
     excess: Callable[[Mapping[str, int]], float],
     is_known: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
-    """Returns the setting of a pool that is nearest to the proposal, allowed and new; each knob's range counts as one.
+    """Returns the feasible and new member of a pool that is nearest to the proposal.
+
+    The distance is the L1 distance with each knob's range scaled to 1.
 
     Raises:
-        SpaceExhaustedError: There is none.
+        SpaceExhaustedError: The pool has no such member.
     """
 
     def distance(setting: Mapping[str, int]) -> float:
@@ -122,19 +127,19 @@ def find_in(
 
 
 class FeasibleSampler(BaseSampler):
-    """Proposals of an inner sampler, each moved to a near network that is allowed and not yet known.
+    """Sampler that moves each proposal of an inner sampler to a nearby feasible and new network.
 
-    A proposal depends on the finished trials, the seed and the number of proposals before it, and on nothing else: the
-    inner sampler is built again for each. So a resumed search proposes what an uninterrupted one would.
+    A proposal depends only on the finished trials, the seed and the number of earlier proposals, because the inner
+    sampler is rebuilt for each proposal. A resumed search therefore proposes the same networks as an uninterrupted one.
 
     Args:
-        build_inner: Returns Optuna's sampler for a seed; see `build_sampler`.
-        space: The space.
-        excess: See `find_near`.
-        is_known: See `find_near`.
+        build_inner: Returns an Optuna sampler for a seed, such as `build_sampler`.
+        space: Search space.
+        excess: Returns how far parameters exceed the limits; feasible if at most 0.
+        is_known: Returns True if the network of the parameters was already tried.
         seed: Seed of the search.
-        count_proposals: Returns the number of proposals that the study holds.
-        pool: The only settings that may be proposed, where not all of the space may.
+        count_proposals: Returns the number of proposals in the study.
+        pool: The only parameters that may be proposed; None for the whole space.
     """
 
     def __init__(
@@ -159,21 +164,21 @@ class FeasibleSampler(BaseSampler):
         self._seed_proposal()
 
     def _seed_proposal(self) -> None:
-        """Starts the randomness of the next proposal."""
+        """Seeds the random generator and the inner sampler for the next proposal."""
         self._random = Random(f"{self._seed}/{self._count_proposals()}")
         self._inner = self._build_inner(self._random.randrange(2**31))
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the whole space, always the same."""
+        """Returns the whole space, for every trial."""
         return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Returns a whole proposal, moved where it had to be.
+        """Returns a complete, feasible and new proposal.
 
         Raises:
-            SpaceExhaustedError: There is nothing left to propose.
+            SpaceExhaustedError: No network is left to propose.
         """
         drawn = self._inner.sample_relative(study, trial, search_space)
         proposal = {
@@ -181,7 +186,9 @@ class FeasibleSampler(BaseSampler):
             for param, kind in search_space.items()
         }
         if self._pool is not None:
-            return find_in(self._pool, self._space.dimensions, proposal, excess=self._excess, is_known=self._is_known)
+            return find_nearest_in(
+                self._pool, self._space.dimensions, proposal, excess=self._excess, is_known=self._is_known
+            )
         return find_near(self._space, proposal, excess=self._excess, is_known=self._is_known, random=self._random)
 
     def sample_independent(
@@ -191,15 +198,15 @@ class FeasibleSampler(BaseSampler):
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Starts the randomness of the proposal and tells the inner sampler of the trial."""
+        """Seeds the proposal and calls the inner sampler's hook."""
         self._seed_proposal()
         self._inner.before_trial(study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Tells the inner sampler how the trial ended."""
+        """Calls the inner sampler's hook with the outcome of the trial."""
         self._inner.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        """Gives the sampler another seed."""
+        """Sets a new random seed."""
         self._seed = Random().randrange(2**31)
         self._seed_proposal()

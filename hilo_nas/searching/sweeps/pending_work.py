@@ -1,7 +1,6 @@
-"""Work that networks of a list still need, several at once; every score is on disk when it is known.
+"""Pending work of a sweep: trainings and scores of other proxies, several at once.
 
-An errand is one thing to be found out about one network: a course of a training, leg by leg, or what another proxy says
-of it.
+Every score is written to disk as soon as it is known.
 """
 
 from __future__ import annotations
@@ -19,92 +18,92 @@ from hilo_nas.proxy.kinds import proxy_names
 from hilo_nas.searching.tasks.study_tasks import StudyTasks
 from hilo_nas.study.records import Subject, TrialRecord
 
-__all__ = ["Errand", "ProxyErrand", "TrainingErrand", "run_errands"]
+__all__ = ["PendingScore", "PendingTraining", "PendingWork", "run_pending"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Errand(abc.ABC):
-    """One thing to be found out about one network."""
+class PendingWork(abc.ABC):
+    """Work on one network: a training, or the score of another proxy."""
 
     number: int
-    """Of its record."""
+    """Trial number of the network's record."""
     subject: Subject
     seed: int
 
     @abc.abstractmethod
-    def legs(self, tasks: StudyTasks) -> list[Score]:
-        """Returns its tasks, each of which needs what the one before leaves behind."""
+    def score_tasks(self, tasks: StudyTasks) -> list[Score]:
+        """Returns the tasks, in order. Each task may need the checkpoint of the previous one."""
 
     @abc.abstractmethod
-    def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
-        """Returns the network's record with a score in it."""
+    def with_score(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
+        """Returns the network's record with a score added."""
 
     @abc.abstractmethod
-    def told(self, score: ProxyScore, done: int, total: int) -> Event:
-        """Returns the news that it is over, with its last score."""
+    def finished_event(self, score: ProxyScore, done: int, total: int) -> Event:
+        """Returns the event that reports the end of the work, with its last score."""
 
     @property
     @abc.abstractmethod
-    def title(self) -> str:
-        """What it finds out, in words."""
+    def description(self) -> str:
+        """Description for warnings."""
 
     @property
-    def needs(self) -> str | None:
-        """A checkpoint that must be kept until its last score is on disk."""
+    def needed_checkpoint(self) -> str | None:
+        """Name of a checkpoint to keep until the last score is on disk; None if there is none."""
         return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingErrand(Errand):
-    """A training, from where it was left."""
+class PendingTraining(PendingWork):
+    """Training of a network, continued from its last checkpoint."""
 
     budgets: tuple[int, ...]
-    """Images seen at which it is scored, those that are to come."""
+    """Remaining budgets at which the network is scored, in training images."""
     checkpoint: str
-    """Checkpoint that it resumes from, where it is kept, and leaves behind."""
+    """Name of the checkpoint to resume from, if it exists, and to write."""
 
-    def legs(self, tasks: StudyTasks) -> list[Score]:
-        """See `Errand.legs`."""
+    def score_tasks(self, tasks: StudyTasks) -> list[Score]:
+        """Returns one task per remaining budget."""
         return [
             tasks.score(self.subject, self.seed, until=images, checkpoint=self.checkpoint) for images in self.budgets
         ]
 
-    def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
-        """See `Errand.added`."""
+    def with_score(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
+        """Returns the record with the score appended."""
         return dataclasses.replace(record, scores=(*record.scores, score))
 
-    def told(self, score: ProxyScore, done: int, total: int) -> Event:
-        """See `Errand.told`."""
+    def finished_event(self, score: ProxyScore, done: int, total: int) -> Event:
+        """Returns the event of a scored seed."""
         return SeedScored(number=self.number, seed=self.seed, value=score.value, done=done, total=total)
 
     @property
-    def title(self) -> str:
-        """See `Errand.title`."""
+    def description(self) -> str:
+        """Seed of the training."""
         return f"seed {self.seed}"
 
     @property
-    def needs(self) -> str:
-        """See `Errand.needs`."""
+    def needed_checkpoint(self) -> str:
+        """Checkpoint of the training."""
         return self.checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProxyErrand(Errand):
-    """Score of another proxy than the study's, for comparison."""
+class PendingScore(PendingWork):
+    """Score of another proxy, for comparison with the study's proxy."""
 
     name: str
-    """Of a quick proxy (`Proxy.is_quick`)."""
+    """Name of a quick proxy (`Proxy.is_quick`)."""
     plan_hash: str
-    """Name under which the score is comparable; see `Proxy.comparison_hash`."""
+    """Hash under which scores are comparable; see `Proxy.comparison_hash`."""
 
-    def legs(self, tasks: StudyTasks) -> list[Score]:
-        """See `Errand.legs`."""
+    def score_tasks(self, tasks: StudyTasks) -> list[Score]:
+        """Returns a single task."""
         return [tasks.score(self.subject, self.seed, plan=tasks.plan.for_comparison(self.name))]
 
-    def added(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
-        """See `Errand.added`; one that is not comparable any more is replaced.
+    def with_score(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
+        """Returns the record with the score added. An earlier score of the same proxy is replaced.
 
-        The scores are in the order of the registry, whichever of several workers ended first.
+        Scores are ordered as in the proxy registry, because several workers may finish in any order.
         """
         score = dataclasses.replace(score, plan_hash=self.plan_hash)
         others = [other for other in record.other_scores if other.metric != score.metric]
@@ -114,18 +113,18 @@ class ProxyErrand(Errand):
         )
         return dataclasses.replace(record, other_scores=tuple(ordered))
 
-    def told(self, score: ProxyScore, done: int, total: int) -> Event:
-        """See `Errand.told`."""
+    def finished_event(self, score: ProxyScore, done: int, total: int) -> Event:
+        """Returns the event of another proxy's score."""
         return OtherProxyScored(number=self.number, proxy=self.name, value=score.value, done=done, total=total)
 
     @property
-    def title(self) -> str:
-        """See `Errand.title`."""
+    def description(self) -> str:
+        """Name of the proxy."""
         return self.name
 
 
-def run_errands(
-    errands: Sequence[Errand],
+def run_pending(
+    pending: Sequence[PendingWork],
     records: list[TrialRecord],
     tasks: StudyTasks,
     write: Callable[[TrialRecord], TrialRecord],
@@ -133,46 +132,46 @@ def run_errands(
     evaluator: Evaluator,
     emit: Emit,
 ) -> None:
-    """Runs errands in their order, as many at once as the evaluator has slots.
+    """Runs pending work in order, as many items at once as the evaluator has slots.
 
-    A network that cannot be scored is a warning; a task whose worker is lost is repeated once.
+    A network that cannot be scored becomes a warning. A task is repeated once if its worker is lost.
 
     Args:
-        errands: What is to be found out; of one network and seed, one errand at most.
-        records: By number; replaced by what is written.
+        pending: The work. At most one training per network and seed.
+        records: Records by number. Updated in place with the written records.
         tasks: Builds the tasks.
-        write: Stores a record that has a score more, and returns it as it is stored.
-        tidy: Called at the beginning and whenever one is over, with the checkpoints that others need.
-        evaluator: Does the work.
+        write: Stores a record with a new score, and returns it as stored.
+        tidy: Called at the start and after each item, with the checkpoints that other items still need.
+        evaluator: Runs the tasks.
         emit: Receives all events.
 
     Raises:
-        HiloNasError: The data, the device or the disk cannot serve.
+        HiloNasError: The data, the device or the disk fails.
     """
-    todo, total, done = deque(errands), len(errands), 0
-    needed = {errand.needs for errand in errands if errand.needs is not None}
+    queue, total, done = deque(pending), len(pending), 0
+    needed = {work.needed_checkpoint for work in pending if work.needed_checkpoint is not None}
 
-    def steps(errand: Errand) -> Steps[None]:
+    def steps(work: PendingWork) -> Steps[None]:
         nonlocal done
-        news: Event
+        outcome: Event
         try:
-            for leg in errand.legs(tasks):
-                score = (yield leg).score
-                records[errand.number] = write(errand.added(records[errand.number], score))
-            news = errand.told(score, done + 1, total)
+            for task in work.score_tasks(tasks):
+                score = (yield task).score
+                records[work.number] = write(work.with_score(records[work.number], score))
+            outcome = work.finished_event(score, done + 1, total)
         except HiloNasError as error:
             if error.is_fatal:
                 raise
-            news = Notice(level="warning", text=f"network {errand.number}, {errand.title}: {error}")
+            outcome = Notice(level="warning", text=f"network {work.number}, {work.description}: {error}")
         done += 1
-        emit(news)
-        if errand.needs is not None:
-            needed.discard(errand.needs)
+        emit(outcome)
+        if work.needed_checkpoint is not None:
+            needed.discard(work.needed_checkpoint)
         tidy(needed)
 
     tidy(needed)
     drive(
-        lambda: steps(todo.popleft()) if todo else None,
+        lambda: steps(queue.popleft()) if queue else None,
         evaluator,
         emit,
         at_once=evaluator.slots(Score.kind),

@@ -1,1 +1,1 @@
-"""Tasks of a study for an evaluator, and how a trial ended in words."""
+"""Tasks that a study submits to an evaluator, and texts for the outcomes of trials."""

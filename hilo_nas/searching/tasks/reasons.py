@@ -1,4 +1,4 @@
-"""Why a trial ended as it did, in words."""
+"""Texts for the outcomes of trials."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hilo_nas.space import limit_text, measured_chances, measured_values
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.text.figures import probability_text
 
-__all__ = ["beyond", "explain", "kind_of"]
+__all__ = ["broken_limits", "error_kind", "explain_violations"]
 
 
-def explain(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
-    """Returns which limits a network broke, and by which values."""
+def explain_violations(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
+    """Returns a text that names the broken limits and the values that break them."""
     values = {
         "params_m": (record.parameters or 0) / 1e6,
         "gmacs": (record.macs or 0) / 1e9,
@@ -30,12 +30,12 @@ def _maybe(chance: float) -> str:
     return f" (keeps it with {probability_text(chance)})" if chance >= 0.01 else ""
 
 
-def beyond(violations: Mapping[str, float]) -> dict[str, float]:
-    """Returns the limits that are broken."""
+def broken_limits(violations: Mapping[str, float]) -> dict[str, float]:
+    """Returns the violations above 0, by name of the limit."""
     return {name: value for name, value in violations.items() if value > 0}
 
 
-def kind_of(error: HiloNasError) -> str:
-    """Returns the error's class in plain words: `WorkerDiedError` is `worker died`."""
+def error_kind(error: HiloNasError) -> str:
+    """Returns the error class in plain words, such as `worker died` for `WorkerDiedError`."""
     name = type(error).__name__.removesuffix("Error")
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()

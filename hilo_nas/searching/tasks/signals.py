@@ -1,4 +1,4 @@
-"""Signals that wait for a short while."""
+"""Deferred signals."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 
-__all__ = ["signals_held"]
+__all__ = ["defer_signals"]
 
 
 @contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until a record is written, so that no finished result is cut off at its very end."""
+def defer_signals() -> Iterator[None]:
+    """Defers SIGINT and SIGTERM until the block ends, so that a signal cannot interrupt the writing of a record."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

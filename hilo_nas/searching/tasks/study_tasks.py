@@ -1,4 +1,4 @@
-"""Tasks of a study: its trials, its re-timings and its confirmation."""
+"""Builders of the tasks of a study: timing, scoring and counting."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ __all__ = ["Resources", "StudyTasks", "calibration_of", "time_together"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Names that the tasks of a study refer to. They hold for one evaluator and are not stored."""
+    """Target device and references that the tasks of a study use. Valid for one evaluator; not stored."""
 
     target: str = "cpu"
-    """Name of the device that times and trains."""
+    """Name of the device that times and trains networks."""
     data: str | None = None
-    """Reference to the prepared images; None where the proxy looks at none."""
+    """Reference to the prepared images; None if the proxy needs no images."""
     proxy: str | None = None
-    """Reference to what the proxy prepared; None where it prepares nothing."""
+    """Reference to the prepared state of the proxy; None if the proxy prepares nothing."""
     timing_s: float | None = None
-    """Seconds that a network is timed for at most; the usual ones if left out."""
+    """Maximum seconds of timing per network; None for the default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyTasks:
-    """Builds the tasks."""
+    """Builder of the tasks of one study."""
 
     resources: Resources
     calibrations: Mapping[str, Calibration]
-    """By the condition's label."""
+    """Calibrations by label of the condition."""
     plan: ProxyPlan
     num_classes: int
 
     @classmethod
     def of(cls, manifest: Manifest, resources: Resources) -> StudyTasks:
-        """Returns those of a stored study."""
+        """Returns the task builder of a stored study."""
         return cls(
             resources=resources,
             calibrations=manifest.calibrations,
@@ -51,7 +51,7 @@ class StudyTasks:
         )
 
     def count(self, subject: Subject, img_size: int) -> Count:
-        """Returns the count of a network's parameters and multiply-adds."""
+        """Returns a task that counts the parameters and multiply-adds of a network."""
         return Count(subject=subject.to_dict(), img_size=img_size, num_classes=self.num_classes)
 
     def time(
@@ -62,13 +62,13 @@ class StudyTasks:
         rivals: Sequence[TrialRecord] = (),
         seconds: float | None = None,
     ) -> Time:
-        """Returns the timing of one network with rivals of similar speed, or of several networks in the same rounds.
+        """Returns a task that times one network with rivals of similar speed, or several networks in shared rounds.
 
         Args:
-            subjects: The networks; their names in the result are their keys.
-            condition: One of the study's.
-            rivals: The front, for one network.
-            seconds: Per network at most; the resources' if left out.
+            subjects: The networks. The result names them by their keys.
+            condition: A condition of the study.
+            rivals: Records of the front. Use them only with a single network.
+            seconds: Maximum seconds per network; the value in `resources` if left out.
         """
         names = {subject.key for subject in subjects}
         return Time(
@@ -97,8 +97,17 @@ class StudyTasks:
         checkpoint: str | None = None,
         must_resume: bool = False,
     ) -> Score:
-        """Returns the scoring of a network, by the study's plan if no other is given; see `Score`."""
-        assert self.resources.data is not None, "a proxy that looks at no images is a formula"
+        """Returns a task that scores a network.
+
+        Args:
+            subject: The network.
+            seed: Training seed.
+            plan: Plan of the scoring; the study's plan if left out.
+            until: Training images at which the training stops; None for the full budget.
+            checkpoint: Name of the checkpoint to resume from and to write.
+            must_resume: True to fail if the checkpoint does not exist.
+        """
+        assert self.resources.data is not None, "a proxy that runs in a worker needs images"
         return Score(
             subject=subject.to_dict(),
             plan=plan or self.plan,
@@ -113,15 +122,15 @@ class StudyTasks:
 
 
 def calibration_of(condition: Condition, resources: Resources) -> Time:
-    """Returns the timing of the reference alone."""
+    """Returns a task that times only the reference."""
     return Time(condition=condition, target=resources.target, seconds=resources.timing_s)
 
 
 def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
-    """Returns what timing some networks brought; one that is alone and cannot be timed is a failure in it, too.
+    """Returns the result of timing several networks. A single network that cannot be timed is reported as a failure.
 
     Raises:
-        HiloNasError: The device, the reference or the disk cannot serve.
+        HiloNasError: The device, the reference or the disk fails.
     """
     try:
         return run_task(evaluator, task, emit) if task.entries else Timing()

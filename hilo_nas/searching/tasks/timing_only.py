@@ -1,6 +1,6 @@
-"""Timing without training: all of a study without a proxy, and the first part of a list of networks.
+"""Timing without training: studies without a proxy, and the first part of a sweep.
 
-Networks are timed in cohorts that share their rounds. Each cohort is stored as soon as it is timed.
+Networks are timed in cohorts with shared rounds. Each cohort is stored as soon as it is timed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import fail, mark_timed
 
-__all__ = ["check_time_only", "time_list", "time_only"]
+__all__ = ["check_time_only", "time_networks", "time_only"]
 
 _TOGETHER = 16
 
@@ -33,25 +33,26 @@ _TOGETHER = 16
 def check_time_only(
     plan: ProxyPlan, *, networks: Sequence[str], sampler: str | None, speeds: str | None, reuse: str | None
 ) -> None:
-    """Checks settings that depend on whether a study scores its networks.
+    """Checks settings that depend on whether a study has a proxy.
 
     Args:
-        plan: The study's.
-        networks: `search.networks`.
-        sampler: `search.sampler`.
-        speeds: `study.speeds`.
-        reuse: `study.reuse`.
+        plan: Plan of the study.
+        networks: Value of `search.networks`.
+        sampler: Value of `search.sampler`.
+        speeds: Value of `study.speeds`.
+        reuse: Value of `study.reuse`.
 
     Raises:
-        UsageError: A setting means nothing to the study, or a network that is listed is no architecture; names all.
-        NotFoundError: A network that is listed is not there.
+        UsageError: A setting has no effect for this study, or a listed network is not an architecture. Lists all
+            faults.
+        NotFoundError: A listed network does not exist.
     """
     if plan.declaration.gives_scores:
         if networks:
-            raise UsageError("networks can be listed for a study without a proxy alone. Leave out search.networks.")
+            raise UsageError("search.networks is only valid for a study without a proxy. Leave it out.")
         return
     faults = [
-        f"{setting} means nothing without a proxy, because the networks are timed here. Leave it out."
+        f"{setting} has no effect without a proxy, because the networks are timed here. Leave it out."
         for setting, value in (("study.speeds", speeds), ("study.reuse", reuse))
         if value is not None
     ]
@@ -64,7 +65,7 @@ def check_time_only(
                 f"search.networks must be architectures, but got {name}. Name timm's networks in search.baselines."
             )
         if "img_size" in subject:
-            faults.append(f"search.networks of a study have its image size, but got {name}. Leave out the size.")
+            faults.append(f"search.networks must use the study's image size, but got {name}. Leave out the size.")
     if faults:
         raise UsageError("\n".join(faults))
 
@@ -78,21 +79,21 @@ def time_only(
     networks: Sequence[str] = (),
     timeout_s: float | None = None,
 ) -> SearchFinished:
-    """Times the networks of a study without a proxy: those listed, its baselines, its anchors, and random ones.
+    """Times the networks of a study without a proxy: listed ones, baselines, anchors, and random ones.
 
-    Random networks are within the space's limits on params and MACs, the same for the same seed. They fill the study
-    up to the manifest's `trials`. Networks that were timed are not timed again.
+    Random networks fill the study up to the manifest's `trials`. They keep the space's limits on params and MACs, and
+    depend only on the seed. Networks that have been timed are not timed again.
 
     Args:
         study: The study; this process holds its lock.
-        evaluator: Times.
+        evaluator: Times the networks.
         tasks: Builds the tasks.
-        emit: Receives the events.
-        networks: Names of listed networks, which `check_time_only` has checked.
-        timeout_s: Seconds after which no further cohort begins; None for no limit.
+        emit: Receives all events.
+        networks: Names of listed networks, validated by `check_time_only`.
+        timeout_s: Seconds after which no new cohort begins; None for no limit.
 
     Raises:
-        HiloNasError: The device, the reference or the disk cannot serve.
+        HiloNasError: The device, the reference or the disk fails.
     """
     start, manifest = time.monotonic(), study.manifest
     for record in _listed(networks, study):
@@ -114,7 +115,7 @@ def time_only(
             stopped_by = "timeout"
             break
         group = due[first : first + _TOGETHER]
-        time_list(group, study, evaluator, tasks, emit)
+        time_networks(group, study, evaluator, tasks, emit)
         emit(NetworksTimed(done=first + len(group), total=len(due)))
     return SearchFinished(
         study=study.name,
@@ -125,22 +126,22 @@ def time_only(
     )
 
 
-def time_list(
+def time_networks(
     records: Sequence[TrialRecord], study: StoredStudy, evaluator: Evaluator, tasks: StudyTasks, emit: Emit
 ) -> None:
-    """Times networks in the same rounds under each condition of a study, and writes their records.
+    """Times networks in shared rounds under each condition of a study, and writes their records.
 
-    A network that cannot be timed has failed.
+    A network that cannot be timed is stored as failed.
 
     Args:
-        records: Of the networks, which need not be stored yet.
+        records: Records of the networks. They need not be stored yet.
         study: The study.
-        evaluator: Times.
+        evaluator: Times the networks.
         tasks: Builds the tasks.
-        emit: Receives the events.
+        emit: Receives all events.
 
     Raises:
-        HiloNasError: The device, the reference or the disk cannot serve.
+        HiloNasError: The device, the reference or the disk fails.
     """
     start, manifest = time.monotonic(), study.manifest
     begun = utc_now()
@@ -171,25 +172,25 @@ def time_list(
 
 
 def _listed(networks: Sequence[str], study: StoredStudy) -> Iterator[TrialRecord]:
-    """Yields records of networks that a user listed and the study does not hold."""
+    """Yields new records for the listed networks that the study does not contain."""
     known = {record.key for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
     for name in networks:
         subject = Subject.from_dict(find_network(name).subject)
-        assert subject.arch is not None, "checked before"
+        assert subject.arch is not None, "check_time_only must have been called"
         if subject.key not in known:
             known.add(subject.key)
             yield _waiting(next(numbers), subject, "listed", find_params(study.manifest.space, subject.arch))
 
 
 def _due(study: StoredStudy) -> list[TrialRecord]:
-    """Returns records of the networks to be timed, in their order; those of new networks have the next numbers."""
+    """Returns the records of the networks to time, in order. New networks get the next free numbers."""
     manifest, space = study.manifest, study.manifest.space
     due = [record for record in study.records if record.is_open and record.state != TrialState.TIMED]
     known = {record.key for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
-    for peer in manifest.peers:
-        subject = Subject(timm=peer.removeprefix("timm:"))
+    for baseline in manifest.peers:
+        subject = Subject(timm=baseline.removeprefix("timm:"))
         if subject.key not in known:
             due.append(_waiting(next(numbers), subject, f"peer:{subject.timm}", None))
     left = manifest.trials - sum(map(manifest.counts, study.records)) - sum(not record.is_peer for record in due)

@@ -9,7 +9,7 @@ from fakes import RESOURCES, FakeMachine, write_timed_study
 from hilo_nas.errors import MeasurementError
 from hilo_nas.events import Notice, TrialStarted
 from hilo_nas.searching import SearchConfig, run_search
-from hilo_nas.searching.finalists.quiet_moments import QuieterMoments
+from hilo_nas.searching.finalists.quiet_moments import QuietRemeasurement
 
 BUSY = {
     "cores": 2,
@@ -29,7 +29,7 @@ class Desk:
         machine.load = BUSY
         self.machine, self.events, self.now = machine, [], 60.0
         self.study = write_timed_study(tmp_path, machine, ARCHS, top1s=top1s, **fields)
-        self.moments = QuieterMoments(
+        self.moments = QuietRemeasurement(
             self.study,
             fresh(self.study).manifest,
             machine,
@@ -59,14 +59,14 @@ def desk(tmp_path, machine):
 
 def test_a_quiet_moment_is_used_for_as_many_as_a_tenth_of_the_time_allows(desk):
     desk.machine.looks = [QUIET]
-    assert desk.moments.use(fresh(desk.study).records)
+    assert desk.moments.remeasure_if_quiet(fresh(desk.study).records)
     assert desk.contended == [2, 3]  # 6 s of 60 are enough for two
     assert len(fresh(desk.study).records[0].measurements) == 2
-    assert desk.texts[0] == "the machine is quieter: timing trials 0, 1 again, contended before"
+    assert desk.texts[0] == "the machine is quieter: repeating the contended timing of trials 0, 1"
 
 
 def test_under_load_nothing_is_timed(desk):
-    assert not desk.moments.use(fresh(desk.study).records)
+    assert not desk.moments.remeasure_if_quiet(fresh(desk.study).records)
     assert (desk.machine.cohorts, desk.texts) == ([], [])
     assert desk.contended == [0, 1, 2, 3]
 
@@ -74,7 +74,7 @@ def test_under_load_nothing_is_timed(desk):
 def test_without_time_left_the_machine_is_not_even_looked_at(desk):
     desk.now = 20.0
     desk.machine.looks = [QUIET]
-    assert not desk.moments.use(fresh(desk.study).records)
+    assert not desk.moments.remeasure_if_quiet(fresh(desk.study).records)
     assert len(desk.machine.looks) == 1
 
 
@@ -83,10 +83,10 @@ def test_what_repeating_took_counts(desk):
         desk.now += 6.0
 
     desk.machine.looks, desk.machine.happen = [QUIET], take
-    assert desk.moments.use(fresh(desk.study).records)
-    assert not desk.moments.use(fresh(desk.study).records)  # 6.6 s of 66 are allowed, and 6 are spent
+    assert desk.moments.remeasure_if_quiet(fresh(desk.study).records)
+    assert not desk.moments.remeasure_if_quiet(fresh(desk.study).records)  # 6.6 s of 66 are allowed, and 6 are spent
     desk.now = 90.0
-    assert desk.moments.use(fresh(desk.study).records)
+    assert desk.moments.remeasure_if_quiet(fresh(desk.study).records)
     assert desk.contended == [3]
 
 
@@ -94,10 +94,10 @@ def test_quiet_timings_are_left_alone(tmp_path, machine):
     desk = Desk(tmp_path, machine)
     desk.now = 1000.0
     desk.machine.looks = [QUIET]
-    assert desk.moments.use(fresh(desk.study).records)
+    assert desk.moments.remeasure_if_quiet(fresh(desk.study).records)
     assert desk.contended == []
-    assert not desk.moments.use(fresh(desk.study).records)
-    desk.moments.wait()
+    assert not desk.moments.remeasure_if_quiet(fresh(desk.study).records)
+    desk.moments.wait_and_remeasure()
     assert len(machine.cohorts) == 1
 
 
@@ -107,13 +107,13 @@ def test_members_of_the_front_come_first(tmp_path, machine):
     beaten = Desk(tmp_path / "other", machine, top1s=[0.8, 0.3, 0.4, 0.9])
     for item, chosen in ((desk, front[:2]), (beaten, [0, 3])):
         machine.looks, machine.load = [QUIET], BUSY
-        item.moments.use(fresh(item.study).records)
+        item.moments.remeasure_if_quiet(fresh(item.study).records)
         assert [n for n in front if n not in item.contended] == chosen
 
 
 def test_before_the_front_is_reported_a_quieter_moment_is_waited_for(desk):
     desk.machine.looks = [BUSY, BUSY, QUIET]
-    desk.moments.wait()
+    desk.moments.wait_and_remeasure()
     assert desk.now == 62.0
     assert desk.contended == [1, 2, 3]  # waiting took 2 s of 6
     waiting, stays = desk.texts[0], desk.texts[-1]
@@ -124,7 +124,7 @@ def test_before_the_front_is_reported_a_quieter_moment_is_waited_for(desk):
 
 
 def test_the_wait_ends_with_the_time_that_is_allowed_and_the_intervals_stay_wide(desk):
-    desk.moments.wait()
+    desk.moments.wait_and_remeasure()
     assert 66.0 <= desk.now <= 67.0
     assert desk.contended == [0, 1, 2, 3]
     assert "trials 0, 1, 2, 3 stays contended" in desk.texts[-1]
@@ -135,7 +135,7 @@ def test_the_wait_ends_with_the_time_that_is_allowed_and_the_intervals_stay_wide
 def test_a_short_search_repeats_one_timing_all_the_same(desk):
     desk.now = 1.0
     desk.machine.looks = [QUIET]
-    desk.moments.wait()
+    desk.moments.wait_and_remeasure()
     assert desk.contended == [1, 2, 3]
 
 
@@ -144,7 +144,7 @@ def test_each_condition_is_repeated(tmp_path, machine):
     desk = Desk(tmp_path, machine, conditions=conditions)
     desk.now = 1000.0
     desk.machine.looks = [QUIET]
-    desk.moments.wait()
+    desk.moments.wait_and_remeasure()
     assert [label for label, _, _ in machine.cohorts] == [condition.label() for condition in conditions]
     assert all(len(record.measurements) == 4 for record in fresh(desk.study).records)
 
@@ -154,9 +154,9 @@ def test_a_repetition_that_fails_is_told_and_ends_nothing(desk):
         raise MeasurementError("the reference does not fit")
 
     desk.machine.looks, desk.machine.happen = [QUIET], refuse
-    desk.moments.use(fresh(desk.study).records)
+    desk.moments.remeasure_if_quiet(fresh(desk.study).records)
     assert desk.texts[-1] == "contended timings could not be repeated: the reference does not fit"
-    assert not desk.moments.use(fresh(desk.study).records)  # nothing new is on disk
+    assert not desk.moments.remeasure_if_quiet(fresh(desk.study).records)  # nothing new is on disk
     assert desk.contended == [0, 1, 2, 3]
 
 
@@ -182,7 +182,7 @@ def test_a_search_uses_a_quiet_moment_between_two_trials(tmp_path, machine):
     request = SearchConfig.of(space="litv2_digits", study="s", trials=3, sampler="random")
     _, finished = run_search(request, events.append)
     told = [event.number if isinstance(event, TrialStarted) else getattr(event, "text", None) for event in events]
-    again = "the machine is quieter: timing trials 0, 1 again, contended before"
+    again = "the machine is quieter: repeating the contended timing of trials 0, 1"
     assert [item for item in told if item in (0, 1, 2, again)] == [0, 1, again, 2]
     assert finished.measured == 3
 
@@ -192,7 +192,7 @@ def test_a_cpu_limit_is_not_waited_for_since_it_stays(desk):
     for record in fresh(desk.study).records:
         timings = tuple(dataclasses.replace(item, device_state=limited) for item in record.measurements)
         fresh(desk.study).write(dataclasses.replace(record, measurements=timings))
-    desk.moments.wait()
+    desk.moments.wait_and_remeasure()
     assert desk.machine.cohorts == []
     assert "set timing.threads" in desk.texts[-1]
     assert "remeasure" not in desk.texts[-1]

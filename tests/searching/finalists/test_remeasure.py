@@ -139,7 +139,7 @@ def test_one_network_alone_has_nothing_to_be_compared_with(tmp_path, machine):
 @pytest.mark.parametrize("options", [{}, {"everything": True}, {"into": "there"}])
 def test_a_study_without_a_timing_is_refused(tmp_path, machine, options):
     study = write_timed_study(tmp_path, machine, [])
-    with pytest.raises(UsageError, match="no timed network"):
+    with pytest.raises(UsageError, match="timed network"):
         remeasure(study, **options)
     assert not StoredStudy(study.path.parent / "there").exists
 
@@ -164,10 +164,8 @@ def test_a_front_that_cannot_be_timed_again_just_now_spoils_no_search(study, mac
     machine.happen = refuse
     events = []
     assert search(study, events).stopped_by == "total"
-    assert notices(events)[-1] == (
-        "the front could not be timed again side by side: the reference does not fit. Try later: hilo-nas remeasure "
-        "demo"
-    )
+    assert ": the reference does not fit. " in notices(events)[-1]
+    assert notices(events)[-1].endswith(": hilo-nas remeasure demo")
     assert isinstance(events[-1], SearchFinished)
     assert meaning(study) == before
 
@@ -502,10 +500,8 @@ def test_a_study_that_is_there_already_is_not_written_over(study, two_devices, i
     before = meaning(taken)
     with pytest.raises(UsageError) as caught:
         remeasure(study, device="cuda", into=into)
-    assert str(caught.value) == (
-        f"the study for cuda would be {taken.name}, but there is one of that name. Name another with --study, or time "
-        f"that one again: hilo-nas remeasure {taken.name}"
-    )
+    assert f"study for cuda must be new, but {taken.name} exists" in str(caught.value)
+    assert str(caught.value).endswith(f": hilo-nas remeasure {taken.name}")
     assert meaning(taken) == before
     assert len(two_devices.cohorts) == 1
 

@@ -8,7 +8,7 @@ from fakes import RESOURCES, FakeMachine
 
 from hilo_nas.errors import UsageError, WorkerDiedError
 from hilo_nas.events import Notice, RungReached
-from hilo_nas.searching.halving.budget_increase import raise_budget, raised
+from hilo_nas.searching.halving.budget_increase import increase_budget, with_larger_budget
 from hilo_nas.searching.halving.rung_training import extrapolate
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.sampling.optuna_study import OptunaStudy
@@ -174,23 +174,23 @@ def test_pruned_networks_can_be_told_as_such(folder):
 
 
 def test_a_raised_budget_keeps_the_old_ones_as_rungs():
-    manifest = raised(build_manifest(plan=PLAN), 81 * 64)
+    manifest = with_larger_budget(build_manifest(plan=PLAN), 81 * 64)
     assert manifest.plan.budgets == (64, 3 * 64, 9 * 64, 27 * 64, 81 * 64)
     assert manifest.plan_hash == build_manifest(plan=PLAN).plan_hash
-    with pytest.raises(UsageError, match="must be raised above 576 images, but got 100"):
-        raised(build_manifest(plan=PLAN), 100)
+    with pytest.raises(UsageError, match="above 576 images, but got 100"):
+        with_larger_budget(build_manifest(plan=PLAN), 100)
 
 
 def test_rungs_above_an_old_budget_lie_as_far_apart_as_those_below_whatever_lay_between():
-    manifest = raised(raised(build_manifest(plan=PLAN, eta=2.0), 20 * 64), 170 * 64)
+    manifest = with_larger_budget(with_larger_budget(build_manifest(plan=PLAN, eta=2.0), 20 * 64), 170 * 64)
     assert manifest.plan.budgets == tuple(64 * n for n in (1, 3, 9, 20, 60, 170))
-    without = raised(build_manifest(plan=build_plan(images=64)), 10 * 64)
+    without = with_larger_budget(build_manifest(plan=build_plan(images=64)), 10 * 64)
     assert without.plan.budgets == (64, 3 * 64, 9 * 64, 10 * 64)
 
 
 def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_records(folder):
     before, _ = run(folder, trials=20)
-    manifest = raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
+    manifest = increase_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     assert all(record.is_raised for record in fresh(folder).records)
     assert Front.from_records(fresh(folder).records).members == ()
     after, machine = run(folder)
@@ -206,7 +206,7 @@ def test_after_a_raise_the_best_go_on_from_their_checkpoints_and_keep_their_reco
 
 def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
     run(folder, trials=12)
-    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
+    increase_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
 
     def stop(verb, count):
         if count == 1:
@@ -222,7 +222,7 @@ def test_a_raise_that_is_cut_off_is_finished_by_the_next_search(folder):
 
 def test_a_training_that_fails_after_a_raise_leaves_its_network_where_it_was(folder):
     run(folder, trials=12)
-    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
+    increase_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     events = []
 
     def die(verb, count):
@@ -239,7 +239,7 @@ def test_a_training_that_fails_after_a_raise_leaves_its_network_where_it_was(fol
 
 def test_a_raise_within_a_small_disk_budget_keeps_what_is_still_due(folder):
     run(folder, trials=8)
-    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
+    increase_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     records, machine = run(folder, checkpoint_mib=0)
     assert not any("no checkpoint" in (record.reason or "") for record in records)
     assert len(machine.legs) > 1
@@ -249,7 +249,7 @@ def test_a_raise_within_a_small_disk_budget_keeps_what_is_still_due(folder):
 
 def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(folder):
     run(folder, trials=8, checkpoint_mib=0)
-    raise_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
+    increase_budget(fresh(folder), fresh(folder).manifest, 27 * 64)
     events = []
     records, machine = run(folder, events=events, checkpoint_mib=0)
     assert machine.legs == []
@@ -257,7 +257,7 @@ def test_networks_without_a_checkpoint_stay_where_they_were_and_that_is_told(fol
     assert len(lost) > 1
     assert all("others did better after" in record.reason for record in records if record not in lost)
     (text,) = [event.text for event in events if isinstance(event, Notice) and event.level == "warning"]
-    assert text == f"{len(lost)} networks stay where they were: of their trainings no checkpoint was kept"
+    assert text.startswith(f"{len(lost)} networks stay at their rungs")
 
 
 # Disk.

@@ -139,7 +139,7 @@ def test_a_resumed_search_needs_the_other_study_no_more(source, machine):
 def test_how_much_was_taken_over_is_told(source, machine):
     events = []
     search(source, events, reuse="source", until_trials=1)
-    assert "4 networks come with the scores of another study, 0 of them with timings" in [
+    assert "4 networks have copied scores of another study, 0 of them also copied timings" in [
         event.text for event in events if isinstance(event, Notice)
     ]
 
@@ -207,11 +207,10 @@ def test_timings_of_another_form_or_software_are_taken_again(source, machine, ch
 def test_scores_of_another_training_are_refused_with_each_difference(source, options, lines):
     with pytest.raises(StudyMismatchError) as caught:
         search(source, reuse="source", **options)
-    assert str(caught.value).split("\n") == [
-        "the scores of study source come from another training, so they could not be compared:",
-        *(f"  {line}" for line in lines),
-        "Give the settings and the data of that study, or leave out study.reuse.",
-    ]
+    first, *found, last = str(caught.value).split("\n")
+    assert "study source" in first
+    assert found == [f"  {line}" for line in lines]
+    assert "study.reuse" in last
     assert [path.name for path in source.path.parent.iterdir()] == ["source"]  # no study came of it
 
 

@@ -33,7 +33,7 @@ from hilo_nas.events import (
     event_from_dict,
     event_to_dict,
 )
-from hilo_nas.searching.opening.event_log import Journal
+from hilo_nas.searching.opening.event_log import EventLog
 
 FINE = [
     RoundTimed(condition="c", round=1, rounds=16, images_per_s=10.0),
@@ -108,9 +108,9 @@ def test_an_event_survives_json_but_for_its_tuples(event):
 
 def test_the_log_keeps_all_but_the_finest_and_passes_everything_on(tmp_path):
     passed = []
-    with Journal(tmp_path / "events.jsonl", passed.append) as journal:
+    with EventLog(tmp_path / "events.jsonl", passed.append) as event_log:
         for event in [*FINE, *EVENTS]:
-            journal(event)
+            event_log(event)
     assert passed == [*FINE, *EVENTS]
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == [type(event).__name__ for event in EVENTS]
@@ -120,13 +120,13 @@ def test_the_log_keeps_all_but_the_finest_and_passes_everything_on(tmp_path):
 
 def test_a_log_is_gone_on_with(tmp_path):
     for text in ("first", "second"):
-        with Journal(tmp_path / "events.jsonl", lambda event: None) as journal:
-            journal(Notice(text=text))
+        with EventLog(tmp_path / "events.jsonl", lambda event: None) as event_log:
+            event_log(Notice(text=text))
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_log_that_cannot_be_written_stops_no_search(tmp_path):
     passed = []
-    with Journal(tmp_path / "gone" / "events.jsonl", passed.append) as journal:
-        journal(EVENTS[0])
+    with EventLog(tmp_path / "gone" / "events.jsonl", passed.append) as event_log:
+        event_log(EVENTS[0])
     assert passed == EVENTS[:1]

@@ -45,10 +45,9 @@ def test_a_function_in_a_strangers_local_file_is_not_run_and_what_to_type_is_tol
     (folder.path / "local.yaml").write_text(f"data: '{tmp_path}/evil.py:load'\n")
     with pytest.raises(DataError) as caught:
         search(folder)
-    assert str(caught.value).endswith(
-        f"Its local.yaml says {tmp_path}/evil.py:load, but was not written by this user for this folder. To use that, "
-        f"name it: --data {tmp_path}/evil.py:load"
-    )
+    said = str(caught.value)
+    assert f"local.yaml contains {tmp_path}/evil.py:load, but was not written by this user for this folder" in said
+    assert said.endswith(f"name it: --data {tmp_path}/evil.py:load")
     assert asked == []
 
 
@@ -62,7 +61,7 @@ def test_what_was_named_once_is_remembered_until_the_folder_moves_or_the_file_is
     with pytest.raises(DataError, match="name it: --data"):
         search(moved)
     (tmp_path / "evil.py").write_text(SOURCE + "# worse\n")
-    with pytest.raises(UsageError, match=f"was edited since you named it .* name it again: --data {function}"):
+    with pytest.raises(UsageError, match=f"edited.* name it again: --data {function}"):
         search(folder)
     assert len(asked) == 2
     search(folder, data=function)
@@ -76,10 +75,8 @@ def test_no_folder_of_a_strangers_local_file_is_used_and_each_is_told_with_its_o
     search(folder, events, data=f"{tmp_path}/evil.py:load")
     assert asked == [(f"{tmp_path}/evil.py:load", None, None)]
     (text,) = [event.text for event in events if isinstance(event, Notice) and "local.yaml" in event.text]
-    assert text == (
-        "local.yaml of study demo is not used: it was not written by this user for this folder, or was edited. It says "
-        "--set 'data.val_source=x y' --set data.cache_dir=/home/me: repeat what you trust."
-    )
+    assert text.startswith("local.yaml of study demo is not used: ")
+    assert " --set 'data.val_source=x y' --set data.cache_dir=/home/me." in text
     events.clear()
     search(folder, events)  # the file is this user's now
     assert not [event for event in events if isinstance(event, Notice) and "local.yaml" in event.text]
@@ -88,7 +85,7 @@ def test_no_folder_of_a_strangers_local_file_is_used_and_each_is_told_with_its_o
 @pytest.mark.parametrize("text", ["data: [", "[1]", "data: {a: 1}", "\0"])
 def test_a_garbled_local_file_is_told_and_asked_for_anew(folder, asked, tmp_path, text):
     (folder.path / "local.yaml").write_text(text)
-    with pytest.raises(HiloNasError, match=r"this machine does not know where that lies. Name it: --data"):
+    with pytest.raises(HiloNasError, match=r"path on this machine is unknown\. Name it: --data"):
         search(folder)
     events = []
     search(folder, events, data=f"{tmp_path}/evil.py:load")

@@ -18,7 +18,7 @@ from builders import (
 from fakes import RESOURCES, FakeMachine, speed
 
 from hilo_nas.errors import UsageError
-from hilo_nas.searching.configuration.resolve import aims_of, condition_options
+from hilo_nas.searching.configuration.resolve import condition_options, requirements_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy
@@ -37,7 +37,7 @@ SINGLE = build_condition(threads=2, batch_size=1)
 def test_limits_of_the_command_line_hold_for_the_objective():
     also = ("batch_size=1,max_latency_ms=9",)
     request = SearchConfig.of(also=also, min_images_per_s=900.0, max_latency_ms=20.0, max_memory_mib=100.0)
-    found = aims_of(request, OBJECTIVE)
+    found = requirements_of(request, OBJECTIVE)
     assert found.conditions == (OBJECTIVE, SINGLE)
     assert found.limits == {
         "images_per_s": 900.0,
