@@ -1,1 +1,1 @@
-"""Benchmarks behind the claims of this project; run them as `python -m benchmarks.NAME` in the repository."""
+"""Benchmarks behind the claims of this project. Run them with `python -m benchmarks.NAME` in the repository."""

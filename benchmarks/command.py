@@ -1,4 +1,4 @@
-"""Benchmarks as commands: `python -m benchmarks.NAME`, with the help, the errors and the exit codes of `hilo-nas`."""
+"""Command line of benchmarks, `python -m benchmarks.NAME`, with the help, errors and exit codes of `hilo-nas`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hilo_nas.cli.text import verbatim
 __all__ = ["RESULTS", "build_app", "command_of", "run_benchmark"]
 
 RESULTS = Path(__file__).parent / "results"
-"""Folder of the stored results."""
+"""Folder of stored results."""
 
 
 def command_of(name: str, *words: object) -> str:
@@ -23,7 +23,7 @@ def command_of(name: str, *words: object) -> str:
 
 
 def build_app(name: str, run: Callable[..., None], help: str, examples: str) -> App:
-    """Returns the one command of a benchmark."""
+    """Returns an app with a single command, which runs a benchmark."""
     app = App(pretty_exceptions_enable=False)
     app.command(name, help=help, epilog=verbatim(examples))(run)
     return app
@@ -32,7 +32,7 @@ def build_app(name: str, run: Callable[..., None], help: str, examples: str) -> 
 def run_benchmark(
     name: str, run: Callable[..., None], help: str, examples: str, arguments: list[str] | None = None
 ) -> int:
-    """Runs a benchmark with the words of the command line and returns its exit code."""
+    """Runs a benchmark with command line arguments (by default `sys.argv`) and returns its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     others = [word for word in words if word != "--debug"]
     app = build_app(name, run, help, examples)

@@ -1,9 +1,9 @@
-"""Evidence that constant load on one core is seen: run it on an otherwise idle machine with two cores.
+"""Detection of a constant load on one core. Run it on an otherwise idle machine with two cores.
 
-    python -m benchmarks.constant_load timings FOLDER [RUNS]   loaded and quiet timings: how many are `contended`
+    python -m benchmarks.constant_load timings FOLDER [RUNS]   loaded and quiet timings: number of `contended` ones
     python -m benchmarks.constant_load searches FOLDER         two quiet searches and two under load: tau of speeds
 
-The load is one process that computes without a pause. FOLDER takes locks, caches, studies and `timings.json`.
+The load is one process that computes without a pause. FOLDER stores locks, caches, studies and `timings.json`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from hilo_nas.timing import Entrant
 NETWORKS = 3
 SECONDS_EACH = 1.0
 SPACE, TRIALS = "litv2_cifar", 16
-"""Of the searches: no training, so that a front by parameters has many members and all the time goes into timings."""
+"""Space and number of trials of the searches. They rank by parameters, so the front is large and all time is timing."""
 MIDDLE_S = 40.0
-"""When load begins in the middle of a search."""
+"""Seconds after the start of a search at which the load of `load-during` starts."""
 LOAD = [sys.executable, "-c", "while 1: pass"]
 
 
 @contextlib.contextmanager
 def load(is_on: bool = True) -> Iterator[None]:
-    """Keeps one core busy."""
+    """Keeps one core busy until the block ends, if `is_on` is True."""
     if not is_on:
         yield
         return
@@ -58,11 +58,11 @@ def load(is_on: bool = True) -> Iterator[None]:
 
 
 def ignore(event: Event) -> None:
-    """Shows nothing of a timing."""
+    """Ignores an event."""
 
 
 def time_networks(folder: Path, runs: int) -> None:
-    """Times networks of `litv2_digits` with and without load in turn, and counts the verdicts."""
+    """Times networks of `litv2_digits` alternately without and with load, and prints the number of each verdict."""
     space, random = load_space("litv2_digits"), Random(5)
     archs = [space.decode(space.sample(random)) for _ in range(NETWORKS)]
     condition = Condition(batch_size=32, img_size=32, threads=os.cpu_count())
@@ -72,7 +72,7 @@ def time_networks(folder: Path, runs: int) -> None:
     }
     counts: dict[bool, int] = {False: 0, True: 0}
     rows: list[dict[str, Any]] = []
-    with LocalEvaluator(folder, purpose="evidence of constant load") as evaluator:
+    with LocalEvaluator(folder, purpose="benchmark of constant load") as evaluator:
         calibration = run_task(evaluator, Time(condition=condition), ignore).calibration
         task = Time(condition=condition, entries=entries, calibration=calibration, seconds=SECONDS_EACH)
         for run in range(runs):
@@ -96,12 +96,15 @@ def time_networks(folder: Path, runs: int) -> None:
 
 
 def rms(values: list[float]) -> float:
-    """Returns the root mean square."""
+    """Returns the root mean square of the values."""
     return math.sqrt(statistics.fmean(value * value for value in values))
 
 
 def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, TrialRecord]:
-    """Runs a search and returns its records; load begins some seconds after its start, or never for None."""
+    """Runs a search and returns its timed records by key.
+
+    The load starts `load_after_s` seconds after the search. With None there is no load.
+    """
     options = ["--trials", str(TRIALS), "--seed", "1", "--proxy", "params", "--study", name]
     options += ["--set", "search.sampler=random"]
     with contextlib.ExitStack() as stack, open(folder / f"{name}.log", "w") as log:
@@ -121,13 +124,13 @@ def search(folder: Path, name: str, load_after_s: float | None) -> dict[str, Tri
 
 
 def speed_of(record: TrialRecord) -> float:
-    """Returns images/s of a timed network."""
+    """Returns the images/s of a timed network."""
     assert record.measurement is not None
     return record.measurement.images_per_s
 
 
 def compare_searches(folder: Path) -> None:
-    """Prints Kendall's tau between the speeds of a quiet search, and those of a second one and of two under load."""
+    """Prints Kendall's tau of the speeds of a quiet search to those of another quiet search and of two under load."""
     quiet = search(folder, "quiet", None)
     for name, load_after_s in (("quiet-again", None), ("load-before", 0.0), ("load-during", MIDDLE_S)):
         other = search(folder, name, load_after_s)

@@ -1,6 +1,6 @@
-"""Kernels of one LITv2-S call on a CUDA device, by torch's profiler: where the time goes below the level of stages.
+"""Times of the CUDA kernels in one LITv2-S call, from torch's profiler.
 
-python -m benchmarks.kernels [FORM] [BATCH] [PRECISION]     FORM: eager or compiled; eager, 64 and fp16 if left out
+python -m benchmarks.kernels [FORM] [BATCH] [PRECISION]     FORM: eager or compiled. Default: eager 64 fp16
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ GROUPS = {
     "attention": ("sdpa", "flash", "_window_attention"),
     "pooling": ("pool",),
 }
-"""Words in the names of kernels, by what they compute; the first group that fits counts."""
+"""Words in kernel names by group. The first matching group counts."""
 
 
 def group_of(kernel: str) -> str:
-    """Returns what a kernel computes; `other` for additions, copies and what inductor fused from several of them."""
+    """Returns the group of a kernel. The group `other` has additions, copies and kernels that inductor fused."""
     return next((group for group, words in GROUPS.items() if any(word in kernel for word in words)), "other")
 
 
 def report(form: str, batch_size: int, precision: str) -> None:
-    """Prints the time of a call, of its kernels by group, and of each kernel."""
+    """Prints the time of a call, of each group of kernels, and of each kernel."""
     condition = Condition(
         device="cuda", batch_size=batch_size, img_size=224, precision=precision, compile=form == "compiled"
     )

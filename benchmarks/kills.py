@@ -1,12 +1,17 @@
-"""Evidence that a search survives kill -9: of its process and of its workers, at random moments.
+"""Robustness of a search against `kill -9` of its process and its workers at random times.
 
     python -m benchmarks.kills FOLDER [--kills 60] [--seed 0]
 
-Searches `litv2_digits` on scikit-learn's digits with short timings and trainings. Half of the kills hit the search,
-which is then resumed, the others one of its workers. Before each kill the records on disk are read. At the end a search
-that nobody kills closes what is open, and these are counted: measurements, scores and finished networks that were on
-disk once and are no longer, networks finished twice, scores taken twice, records that cannot be read, and processes
-that outlive their search by 5 s. FOLDER takes locks, caches, the study, `search.log` and `kills.json`; it must be new.
+The search runs on `litv2_digits` and scikit-learn's digits with short timings and trainings. Half of the kills hit the
+search, which is then resumed. The other half hit one of its workers. The records on disk are read before each kill. At
+the end, one search runs without kills and finishes the open trials. The benchmark then counts:
+
+* measurements, scores and finished networks that were on disk before and are lost
+* networks that finished twice and scores that were stored twice
+* records that cannot be read
+* processes that run for more than 5 s after their search was killed
+
+FOLDER must be new. It stores locks, caches, the study, `search.log` and `kills.json`.
 """
 
 from __future__ import annotations
@@ -34,21 +39,24 @@ SEARCH = [sys.executable, "-m", "hilo_nas", "search", "litv2_digits", "--study",
 SEARCH += ["--data", "digits", "--proxy-images", "1280", "--set", "search.sampler=random", "--set", "proxy.rungs=3"]
 SEARCH += ["--set", "timing.seconds=0.5", "--set", "timing.remeasure=false"]
 PAUSE_S = 12.0
-"""Most seconds before a kill; a network takes about as long."""
-AT_ONCE = 0.2
-"""Share of the kills whose pause begins at once; that of the others begins when the search works on a network."""
+"""Maximum seconds of the pause before a kill. A network takes about as long."""
+EARLY_SHARE = 0.2
+"""Share of kills whose pause starts immediately. For the others, it starts when the search has written a record."""
 WORK_S = 300.0
-"""Most seconds until a search works on a network."""
+"""Maximum seconds to wait for a search's first record."""
 ORPHAN_S = 5.0
-"""Time that a worker has to notice that its search is gone."""
+"""Seconds in which a worker must end after its search was killed."""
 FINISHED = (TrialState.COMPLETE, TrialState.STOPPED, TrialState.INFEASIBLE)
 
 Fact = tuple[Any, ...]
-"""A network's key, `timing`, `score` or `finished`, and what was found."""
+"""Stored result: key of the network, kind (`timing`, `score` or `finished`), and values."""
 
 
-def facts_of(records: list[TrialRecord]) -> set[Fact]:
-    """Returns what must stay on disk; of a timing its rounds, since a later calibration may change its images/s."""
+def collect_facts(records: list[TrialRecord]) -> set[Fact]:
+    """Returns the results that must not get lost.
+
+    A timing is identified by its rounds, because a later calibration may change its images/s.
+    """
     facts: set[Fact] = set()
     for record in records:
         for timing in record.measurements:
@@ -60,8 +68,8 @@ def facts_of(records: list[TrialRecord]) -> set[Fact]:
     return facts
 
 
-def twice(facts: set[Fact], records: list[TrialRecord]) -> dict[str, int]:
-    """Returns how many networks were finished twice, and how many scores of one seed and budget were taken twice."""
+def count_duplicates(facts: set[Fact], records: list[TrialRecord]) -> dict[str, int]:
+    """Returns the number of networks that finished twice, and of scores with the same network, seed and budget."""
     finished = collections.Counter(record.key for record in records if record.state in FINISHED)
     scored = collections.Counter((key, *found[:2]) for key, kind, *found in facts if kind == "score")
     return {
@@ -71,7 +79,7 @@ def twice(facts: set[Fact], records: list[TrialRecord]) -> dict[str, int]:
 
 
 def read_processes() -> dict[int, tuple[int, str]]:
-    """Returns the parent and the start of each living process, by its id."""
+    """Returns the parent's id and the start time of each running process, by id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -84,19 +92,19 @@ def read_processes() -> dict[int, tuple[int, str]]:
 
 
 def list_descendants(pid: int, processes: dict[int, tuple[int, str]]) -> Iterator[int]:
-    """Yields every process below one."""
+    """Yields the ids of all descendants of a process."""
     for child, (parent, _) in processes.items():
         if parent == pid:
             yield child
             yield from list_descendants(child, processes)
 
 
-class Killing:
-    """A study whose searches and workers are killed.
+class KillTest:
+    """Test that kills the searches and workers of a study.
 
     Args:
-        folder: Where everything lies.
-        seed: Of the moments and the victims.
+        folder: Folder for all files.
+        seed: Seed for the times and targets of the kills.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -109,23 +117,23 @@ class Killing:
         self.started_at = 0.0
 
     def read(self) -> list[TrialRecord]:
-        """Returns the records on disk, and keeps in mind what they hold."""
+        """Returns the records on disk and remembers their results."""
         try:
             records = load_records(self.study.trials_path)
         except RecordError as error:
             self.counts["records that cannot be read"] += 1
             print(error, flush=True)
             return []
-        self.seen |= facts_of(records)
+        self.seen |= collect_facts(records)
         return records
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Starts or resumes the search; what it prints goes to the log."""
+        """Starts or resumes the search. Its output goes to the log."""
         with open(self.log, "ab") as log:
             return subprocess.Popen([*SEARCH, *arguments], stdout=log, stderr=log)
 
     def running(self) -> subprocess.Popen[bytes]:
-        """Returns a search that runs; one that ended by itself is resumed and counted."""
+        """Returns the running search. If it ended without a kill, it is counted and resumed."""
         if self.search is not None and self.search.poll() is not None:
             self.counts[f"searches that ended by themselves with code {self.search.returncode}"] += 1
             self.search = None
@@ -134,9 +142,13 @@ class Killing:
         return self.search
 
     def kill(self, victim: str) -> bool:
-        """Waits for a random moment and kills the search, or one of its workers; returns whether there was one."""
+        """Waits for a random time and kills the search or one of its workers.
+
+        Returns:
+            False if there was no process to kill.
+        """
         search = self.running()
-        if self.random.random() >= AT_ONCE:
+        if self.random.random() >= EARLY_SHARE:
             self.wait_for_work(search)
         time.sleep(self.random.uniform(0.5, PAUSE_S))
         before = read_processes()
@@ -157,7 +169,7 @@ class Killing:
         return True
 
     def wait_for_work(self, search: subprocess.Popen[bytes]) -> None:
-        """Waits until a search has written a record, or has ended."""
+        """Waits until a search has written a record or has ended, for `WORK_S` seconds at most."""
         deadline = time.monotonic() + WORK_S
         while search.poll() is None and time.monotonic() < deadline:
             if any(path.stat().st_mtime > self.started_at for path in self.study.trials_path.glob("[0-9]*.json")):
@@ -165,7 +177,7 @@ class Killing:
             time.sleep(0.1)
 
     def finish(self) -> dict[str, Any]:
-        """Lets a last search close what is open, and returns all counts."""
+        """Runs a last search without kills and returns all counts."""
         if self.search is not None:
             self.search.send_signal(signal.SIGINT)
             self.search.wait()
@@ -173,7 +185,7 @@ class Killing:
         last = self.start("--trials", "2")
         code = last.wait()
         records = self.read()
-        found = facts_of(records)
+        found = collect_facts(records)
         lost = collections.Counter(fact[1] for fact in self.seen - found)
         states = collections.Counter(str(record.state) for record in records)
         keys = {record.key for record in records}
@@ -181,7 +193,7 @@ class Killing:
         return {
             "last search's exit code": code,
             **{f"lost: {kind}": lost[kind] for kind in ("timing", "score", "finished")},
-            **twice(found, records),
+            **count_duplicates(found, records),
             "records that cannot be read": 0,
             "orphans": 0,
             **self.counts,
@@ -194,25 +206,25 @@ class Killing:
 
 
 def main() -> int:
-    """Runs the kills and returns 0 where nothing was lost, twice, torn or left behind."""
+    """Runs the benchmark and returns 0 if there are no lost results, duplicates, unreadable records or orphans."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    folder = given.folder.absolute()
+    args = parser.parse_args()
+    folder = args.folder.absolute()
     folder.mkdir(parents=True)
     for part in ("locks", "cache", "state", "studies"):
         os.environ[f"HILO_NAS_{part.upper()}_DIR"] = str(folder / part)
         (folder / part).mkdir()
-    killing, begun = Killing(folder, given.seed), time.monotonic()
-    victims = ["search", "worker"] * (given.kills // 2)
-    killing.random.shuffle(victims)
+    test, start = KillTest(folder, args.seed), time.monotonic()
+    victims = ["search", "worker"] * (args.kills // 2)
+    test.random.shuffle(victims)
     for done, victim in enumerate(victims, 1):
-        while not killing.kill(victim):
+        while not test.kill(victim):
             pass
-        print(f"{done} of {len(victims)}: {victim}, {len(killing.seen)} facts on disk", flush=True)
-    result = {**killing.finish(), "minutes": round((time.monotonic() - begun) / 60, 1)}
+        print(f"{done} of {len(victims)}: {victim}, {len(test.seen)} facts on disk", flush=True)
+    result = {**test.finish(), "minutes": round((time.monotonic() - start) / 60, 1)}
     (folder / "kills.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     bad = ("lost", "networks finished twice", "scores taken twice", "records that", "orphans", "last search")

@@ -1,4 +1,4 @@
-"""Small networks of the space `litv2_cifar` that benches time, the same in every release."""
+"""Small networks of the space `litv2_cifar` for benchmarks. They are the same in every release."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ SMALL = {
         patch_size=2,
     ),
 }
-"""LITv2-S's proportions at a third of its width, with large and with small patches, and a wide one of few blocks."""
+"""LITv2-S at a third of its width, with large and with small patches, and a wider network with few blocks."""
 SMALL_PX = 32
 SMALL_CLASSES = 10

@@ -1,1 +1,1 @@
-"""LITv2 of hilo-nas compared with the official code."""
+"""LITv2 of this package compared with the official code."""

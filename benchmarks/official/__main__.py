@@ -1,4 +1,4 @@
-"""`python -m benchmarks.official`: LITv2 compared with the official code, from a checkout that the user has."""
+"""`python -m benchmarks.official`: LITv2 compared with the official code, from the user's checkout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.report import BenchReport  # pandas takes its time
+    from hilo_nas.report import BenchReport  # importing pandas is slow
 
 __all__ = ["main"]
 
-HELP = "LITv2 here compared with the official code, with the same weights: outputs, images/s, training steps."
+HELP = "Compare LITv2 with the official code, with the same weights: outputs, images/s, training steps."
 EXAMPLES = "Example:\npython -m benchmarks.official --checkout LITv2 --batch-size 1 --batch-size 8"
 
 
@@ -29,28 +29,28 @@ def run(
     device: Device = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="litv2_small, litv2_medium or litv2_base; repeat it for several. All if left out."),
+        typer.Option(help="litv2_small, litv2_medium or litv2_base. Repeatable. Default: all."),
     ] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option(help="Images per call; repeat it for several. 1, 8, 32 and 64 if left out.")
+        list[int] | None, typer.Option(help="Images per call. Repeatable. Default: 1, 8, 32 and 64.")
     ] = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of our weights: fp32, bf16 or fp16, or amp- of these; repeat it for several. fp32 if left out."
+            help="Precision of our weights: fp32, bf16, fp16, amp-bf16 or amp-fp16. Repeatable. Default: fp32."
         ),
     ] = None,
-    training: Annotated[bool, typer.Option("--training/--no-training", help="Time training steps, too.")] = True,
+    training: Annotated[bool, typer.Option("--training/--no-training", help="Also time training steps.")] = True,
     compile_: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Time compiled forms, too; if left out, on a CUDA device alone."),
+        typer.Option("--compile/--no-compile", help="Also time compiled forms. Default: only on CUDA devices."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for at most; at least 12 rounds.")] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Maximum seconds per form. At least 12 rounds are timed.")] = 5.0,
     threads: Threads = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Times the networks in both codes; the options are those of the command line."""
+    """Runs the comparison and prints its report."""
     from benchmarks.official.comparison import BATCH_SIZES, NETWORKS, OfficialPlan, run_official
     from benchmarks.official.official_report import report_official
 

@@ -1,4 +1,4 @@
-"""What is timed beside the official LITv2: cases (a network at one batch), and the forms that meet in each of them."""
+"""Cases of the comparison with the official LITv2 (a network at one batch size), and the forms timed in each case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hilo_nas.bench.backbones.forms import name_form
 from hilo_nas.measurement import Condition
 from hilo_nas.timing import Entrant
 
-__all__ = ["OFFICIAL", "OURS", "Case", "Duellist", "list_cases", "list_duellists"]
+__all__ = ["OFFICIAL", "OURS", "Case", "TimedForm", "list_cases", "list_forms"]
 
 OFFICIAL, OURS = "official", "ours"
 _CODE = "benchmarks.official.official_code"
@@ -22,12 +22,12 @@ _TRAINED_PRESET = "litv2_small"
 _TRAINING_BATCH_SIZES = {"cpu": 8}
 _TRAINING_BATCH_SIZE = 64
 _SMALL_TRAINING_BATCH_SIZE = 128
-"""That of a search's short trainings in the space `litv2_cifar`."""
+"""Batch size of a search's short trainings in the space `litv2_cifar`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network at one batch: a forward pass, or a training step without the optimiser."""
+    """A network at one batch size: a forward pass, or a training step without the optimizer."""
 
     network: str
     arch: ArchConfig
@@ -36,7 +36,7 @@ class Case:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is one of the networks for small images."""
+        """True for the networks for small images."""
         return self.network in SMALL
 
     @property
@@ -46,7 +46,7 @@ class Case:
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the classifier."""
+        """Number of classes."""
         return SMALL_CLASSES if self.is_small else 1000
 
     @property
@@ -59,8 +59,8 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Duellist:
-    """One code's network in one form and precision."""
+class TimedForm:
+    """Network of one code (official or ours) in one form and precision."""
 
     code: str
     """`official` or `ours`."""
@@ -68,16 +68,16 @@ class Duellist:
 
     @property
     def name(self) -> str:
-        """What tells it from the others of a case."""
+        """Name, unique within a case."""
         return f"{self.code} {name_form(self.condition)} {self.condition.precision}"
 
     @property
-    def rival(self) -> str:
-        """The name of what it is compared with: the official code as it comes, under autocast for half precision."""
+    def compared_with(self) -> str:
+        """Name of the form it is compared with: the plain official code, with autocast for half precision."""
         return f"{OFFICIAL} plain {_autocast_of(self.condition.precision)}"
 
     def entrant(self, case: Case, checkout: Path) -> Entrant:
-        """Returns what a worker builds and times."""
+        """Returns the entry that a worker builds and times."""
         arguments: dict[str, Any] = {"arch": case.arch.to_dict()}
         if self.code == OFFICIAL:
             arguments |= {"checkout": str(checkout), "img_size": case.img_size}
@@ -88,7 +88,7 @@ class Duellist:
 
 
 def list_cases(networks: Sequence[str], batch_sizes: Sequence[int], device: str, *, training: bool) -> list[Case]:
-    """Returns the presets at each batch, then the small networks and the smallest preset in training."""
+    """Returns the presets at each batch size, then training steps of the small networks and the smallest preset."""
     cases = [
         Case(network=name, arch=PRESETS[name], batch_size=batch_size) for name in networks for batch_size in batch_sizes
     ]
@@ -103,16 +103,16 @@ def list_cases(networks: Sequence[str], batch_sizes: Sequence[int], device: str,
     return cases
 
 
-def list_duellists(
+def list_forms(
     case: Case, precisions: Sequence[str], *, device: str, threads: int | None, compiles: bool
-) -> list[Duellist]:
-    """Returns who meets in a case, the official network in fp32 first.
+) -> list[TimedForm]:
+    """Returns the forms to time in a case, the official network in fp32 first.
 
-    Ours runs plain and fused; in half precision with such weights, where the official code knows autocast alone. A
-    training step is never fused, and keeps weights in fp32 in both codes.
+    Our network runs plain and fused. In half precision, our weights are in half precision, while the official code
+    supports only autocast. Training steps are never fused, and both codes keep fp32 weights in training.
     """
 
-    def duellist(code: str, precision: str, *, fused: bool = False, compiled: bool = False) -> Duellist:
+    def build_form(code: str, precision: str, *, fused: bool = False, compiled: bool = False) -> TimedForm:
         is_autocast = code == OFFICIAL or case.is_training
         condition = Condition(
             device=device,
@@ -123,21 +123,21 @@ def list_duellists(
             fused=fused,
             compile=compiled,
         )
-        return Duellist(code=code, condition=condition)
+        return TimedForm(code=code, condition=condition)
 
-    met = [duellist(OFFICIAL, "fp32")]
+    forms = [build_form(OFFICIAL, "fp32")]
     for precision in precisions:
-        met += [duellist(OFFICIAL, precision), duellist(OURS, precision)]
+        forms += [build_form(OFFICIAL, precision), build_form(OURS, precision)]
         if not case.is_training:
-            met.append(duellist(OURS, precision, fused=True))
+            forms.append(build_form(OURS, precision, fused=True))
         if compiles:
-            met += [
-                duellist(OFFICIAL, precision, compiled=True),
-                duellist(OURS, precision, compiled=True, fused=not case.is_training),
+            forms += [
+                build_form(OFFICIAL, precision, compiled=True),
+                build_form(OURS, precision, compiled=True, fused=not case.is_training),
             ]
-    return list({item.name: item for item in met}.values())
+    return list({item.name: item for item in forms}.values())
 
 
 def _autocast_of(precision: str) -> str:
-    """The precision by autocast where there is one."""
+    """Returns the autocast version of a half precision; other precisions unchanged."""
     return f"amp-{precision}" if precision in ("bf16", "fp16") else precision

@@ -1,6 +1,6 @@
-"""The official LITv2 code on this machine: where it lies, and which state of it.
+"""Checkout of the official LITv2 code: location and version.
 
-Nothing here runs it; that is for worker processes (`benchmarks.official.official_code`).
+This module does not run the code. Worker processes do (`benchmarks.official.official_code`).
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pathlib import Path
 __all__ = ["CODE", "find_fault", "read_state"]
 
 CODE = Path("classification")
-"""Folder of a checkout from which its classification code is run."""
+"""Folder of the classification code in a checkout."""
 _NETWORK = CODE / "models" / "litv2.py"
 _URL = "https://github.com/ziplab/LITv2"
 
 
 def find_fault(checkout: Path) -> str | None:
-    """Returns why a folder is no checkout of the official code, with the way out; None where it is one."""
+    """Returns an error message if a folder is not a checkout of the official code; None if it is."""
     if (checkout / _NETWORK).is_file():
         return None
-    found = f"has no {_NETWORK}" if checkout.is_dir() else "is no folder"
+    found = f"has no {_NETWORK}" if checkout.is_dir() else "is not a folder"
     return (
-        f"checkout must be a copy of the official code, but {checkout} {found}. Use git clone {_URL}, and "
-        "--checkout with the folder that it makes."
+        f"checkout must be a copy of the official code, but {checkout} {found}. Use git clone {_URL}, and give its "
+        "folder as --checkout."
     )
 
 
 def read_state(checkout: Path) -> str:
-    """Returns which state of the code a checkout holds: its commit, if it has one, and a hash of its models."""
+    """Returns the version of a checkout as text: its commit, if it has one, and a hash of its model files."""
     models = sorted((checkout / _NETWORK).parent.glob("*.py"))
     content = hashlib.sha256(b"\0".join(path.name.encode() + b"\0" + path.read_bytes() for path in models))
     files = f"{CODE}/models/*.py have sha256 {content.hexdigest()[:12]}"
@@ -41,7 +41,7 @@ def read_state(checkout: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> list[str] | None:
-    """Lines that git says; None where it is not installed, or the folder is none of its own."""
+    """Returns the lines of git's output; None if git is not installed or fails."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

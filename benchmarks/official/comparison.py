@@ -1,7 +1,7 @@
-"""This package's LITv2 beside the official code, which is run from a checkout that the user has.
+"""Comparison of this package's LITv2 with the official code, which runs from the user's checkout.
 
-Both have the same weights. What they give is compared first; then each network at each batch is timed in a cohort of
-its own, so that every ratio is measured round by round.
+Both have the same weights. First, their outputs are compared. Then the forms of each network at each batch size are
+timed in one cohort, so that every ratio is measured round by round.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.official.cases import OURS, Case, Duellist, list_cases, list_duellists
+from benchmarks.official.cases import OURS, Case, TimedForm, list_cases, list_forms
 from benchmarks.official.checkout import find_fault, read_state
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.bench.backbones.forms import name_form
@@ -22,42 +22,42 @@ from hilo_nas.evaluation import BenchWorker, Evaluator, Inspect, Time, Timing, e
 from hilo_nas.events import BenchStepped, Emit, Notice
 from hilo_nas.measurement import PRECISIONS, Condition, Measurement, kind_of_device
 
-__all__ = ["BATCH_SIZES", "NETWORKS", "OfficialFindings", "OfficialPlan", "Timed", "run_official"]
+__all__ = ["BATCH_SIZES", "NETWORKS", "OfficialFindings", "OfficialPlan", "TimedCase", "run_official"]
 
 NETWORKS = tuple(PRESETS)
 BATCH_SIZES = (1, 8, 32, 64)
 _IDLE_TIMEOUT_S = 1800.0
-"""Seconds of silence after which a process counts as hung: compiling takes minutes and says nothing."""
-_SAME = {"cpu": 1e-3}
-"""Largest difference, as a share, up to which fp32 outputs are the same but for the order of sums."""
-_SAME_ELSEWHERE = 1e-2
-"""The same on devices whose convolutions round their inputs (TF32)."""
-_SAME_IN_HALF = 0.1
-"""The same in half precision, or twice what the official code differs by under autocast."""
+"""Seconds without output after which a worker counts as hung. Compilation takes minutes and prints nothing."""
+_TOLERANCE = {"cpu": 1e-3}
+"""Largest relative difference of fp32 outputs that a different order of sums can explain, by device."""
+_OTHER_TOLERANCE = 1e-2
+"""Tolerance on other devices, whose convolutions may round their inputs (TF32)."""
+_HALF_TOLERANCE = 0.1
+"""Tolerance in half precision. If larger, twice the official code's own difference under autocast is used."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialPlan:
-    """What is to be timed.
+    """Settings of the comparison.
 
     Raises:
-        UsageError: With every fault of the values given.
+        UsageError: One or more values are invalid. The message lists all of them.
     """
 
     checkout: Path
     """Folder of a checkout of github ziplab/LITv2."""
     device: str | None = None
-    """None for the fastest kind that this machine has."""
+    """Device. None selects the fastest kind on this machine."""
     networks: Sequence[str] = NETWORKS
     batch_sizes: Sequence[int] = BATCH_SIZES
     precisions: Sequence[str] = ("fp32",)
-    """Of our weights; the official code is timed in fp32, and under autocast beside each half precision."""
+    """Precisions of our weights. The official code runs in fp32, and with autocast for each half precision."""
     training: bool = True
-    """Whether training steps are timed, too."""
+    """True to time training steps too."""
     compile: bool | None = None
-    """Whether compiled forms of both are timed, too; None for on a CUDA device alone."""
+    """True to time compiled forms of both codes too. None compiles only on CUDA devices."""
     seconds: float = 5.0
-    """Seconds that each form is timed for at most; 12 rounds are timed in any case."""
+    """Maximum seconds per form. At least 12 rounds are always timed."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -79,38 +79,38 @@ class OfficialPlan:
         if found := [fault for fault in faults if fault]:
             raise UsageError("\n".join(found))
 
-    def list_duels(self, device: str) -> list[tuple[Case, list[Duellist]]]:
-        """Returns each case with those who meet in it."""
+    def list_cohorts(self, device: str) -> list[tuple[Case, list[TimedForm]]]:
+        """Returns each case with the forms to time."""
         compiles = device.startswith("cuda") if self.compile is None else self.compile
         cases = list_cases(self.networks, self.batch_sizes, device, training=self.training)
         return [
-            (case, list_duellists(case, self.precisions, device=device, threads=self.threads, compiles=compiles))
+            (case, list_forms(case, self.precisions, device=device, threads=self.threads, compiles=compiles))
             for case in cases
         ]
 
     @property
     def is_part(self) -> bool:
-        """Whether less than everything is timed."""
+        """True if some networks, batch sizes or the training steps are left out."""
         return not (self.training and {*NETWORKS} <= {*self.networks} and {*BATCH_SIZES} <= {*self.batch_sizes})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Timed:
-    """One case: what was timed, and how far its outputs are from the official network's in fp32."""
+class TimedCase:
+    """Timings of one case, and the differences of its outputs to those of the official network in fp32."""
 
     case: Case
-    duellists: Sequence[Duellist]
+    forms: Sequence[TimedForm]
     timing: Timing
     differences: Mapping[str, float | None]
-    """By name; of a training step those of the gradients. Empty where nothing could be compared."""
+    """Differences by form; those of gradients for a training step. Empty if the comparison failed."""
 
     def list_rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each that met: its speed, and its ratio to the official code."""
-        return [self._row(item) for item in self.duellists]
+        """Returns a row for each form with its speed and its ratio to the official code."""
+        return [self._row(item) for item in self.forms]
 
-    def _row(self, item: Duellist) -> dict[str, Any]:
+    def _row(self, item: TimedForm) -> dict[str, Any]:
         taken = self.timing.measurements
-        own, rival, first = taken.get(item.name), taken.get(item.rival), taken.get(self.duellists[0].name)
+        own, compared_with, first = taken.get(item.name), taken.get(item.compared_with), taken.get(self.forms[0].name)
         return {
             "step": self.case.step,
             "network": self.case.network,
@@ -120,7 +120,7 @@ class Timed:
             "form": name_form(item.condition),
             "precision": item.condition.precision,
             **speed_fields(own, "images_per_s"),
-            **ratio_fields(own, rival, "ratio"),
+            **ratio_fields(own, compared_with, "ratio"),
             **ratio_fields(own, first, "ratio_fp32"),
             "difference": self.differences.get(item.name),
             "latency_ms_p50": own.latency_ms_p50 if own else None,
@@ -131,49 +131,52 @@ class Timed:
             "failure": str(self.timing.failures[item.name]) if item.name in self.timing.failures else None,
         }
 
-    def find_stranger(self) -> str | None:
-        """Returns which form of ours gives something else than the official network, in words; None for none."""
-        for item in self.duellists:
+    def find_difference(self) -> str | None:
+        """Returns a sentence about the first of our forms that differs from the official network; None if none does."""
+        for item in self.forms:
             difference = self.differences.get(item.name)
             if item.code != OURS or difference is None:
                 continue
-            same = _SAME.get(item.condition.device, _SAME_ELSEWHERE)
+            tolerance = _TOLERANCE.get(item.condition.device, _OTHER_TOLERANCE)
             if item.condition.precision != "fp32":
-                theirs = self.differences.get(item.rival)  # what the official code itself loses, at that precision
-                same = max(_SAME_IN_HALF, 2 * (theirs or 0.0))
-            if not difference <= same:
-                what = "gradients" if self.case.is_training else "outputs"
-                return f"{self.case}: {what} of {item.name} differ by {difference:.1e} of the largest: another network"
+                theirs = self.differences.get(item.compared_with)  # the official code's own error at that precision
+                tolerance = max(_HALF_TOLERANCE, 2 * (theirs or 0.0))
+            if not difference <= tolerance:
+                kind = "gradients" if self.case.is_training else "outputs"
+                return (
+                    f"{self.case}: {kind} of {item.name} must equal the official ones, but differ by {difference:.1e} "
+                    "of the largest value"
+                )
         return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfficialFindings:
-    """All cases, and which state of the official code was run."""
+    """Timings of all cases, and the version of the official code."""
 
     state: str
-    timed: Sequence[Timed]
+    timed: Sequence[TimedCase]
 
     @property
     def measurements(self) -> list[Measurement]:
-        """All that were taken."""
+        """Measurements of all cases."""
         return [measurement for timed in self.timed for measurement in timed.timing.measurements.values()]
 
     @property
     def failures(self) -> dict[str, str]:
-        """By form and case, why it could not be timed."""
+        """Reasons of failures by form and case."""
         return {
             f"{name}, {timed.case}": str(error) for timed in self.timed for name, error in timed.timing.failures.items()
         }
 
     def list_rows(self, *, is_training: bool) -> list[dict[str, Any]]:
-        """Returns a row for each form in each case of a kind."""
+        """Returns a row for each form in each case, for either training or inference."""
         return [row for timed in self.timed if timed.case.is_training == is_training for row in timed.list_rows()]
 
     def advise(self) -> list[str]:
-        """Returns which outputs were not the same, and what to do about the machine if it was not steady."""
-        strangers = [text for timed in self.timed if (text := timed.find_stranger())]
-        return strangers + advise(self.measurements)
+        """Returns sentences about outputs that differ, and advice about the machine if timings were not steady."""
+        differences = [text for timed in self.timed if (text := timed.find_difference())]
+        return differences + advise(self.measurements)
 
 
 def run_official(
@@ -184,34 +187,34 @@ def run_official(
     evaluator: Evaluator | None = None,
     start_worker: Callable[..., BenchWorker] = BenchWorker,
 ) -> OfficialFindings:
-    """Compares what both codes give, then times them side by side, case by case.
+    """Returns the differences of outputs and the speeds of both codes in each case.
 
     Args:
-        plan: What to time.
+        plan: Settings.
         emit: Receives an event for each step, each form and each round.
-        logs: Folder for what the processes print.
-        evaluator: Times; that of this machine if left out.
-        start_worker: Creates the process that compares outputs.
+        logs: Folder for the output of worker processes.
+        evaluator: Evaluator that times. Defaults to local workers.
+        start_worker: Function that creates the worker that compares outputs.
 
     Raises:
-        UsageError: The official code, or something that it needs, is not there.
-        MeasurementError: Nothing could be timed.
+        UsageError: The official code or a package that it needs is missing.
+        MeasurementError: No form could be timed.
         DeviceError: This machine does not have the device.
     """
     state = read_state(plan.checkout)
     with evaluator_or_local(evaluator, logs, purpose="bench official", idle_timeout_s=_IDLE_TIMEOUT_S) as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
-        duels = [
-            (case, met, {item.name: item.entrant(case, plan.checkout) for item in met})
-            for case, met in plan.list_duels(report.identity.kind)
+        cohorts = [
+            (case, forms, {item.name: item.entrant(case, plan.checkout) for item in forms})
+            for case, forms in plan.list_cohorts(report.identity.kind)
         ]
         purpose = "comparing outputs with the official code's"
         with start_worker(logs / "comparing.log", purpose=purpose, idle_timeout_s=_IDLE_TIMEOUT_S) as worker:
             compare = functools.partial(worker.call, emit=emit, device=report.identity)
             compare("benchmarks.official.official_code:check_code", {"checkout": str(plan.checkout)})
             differences: list[dict[str, float | None]] = []
-            for case, _, entrants in duels:
-                emit(BenchStepped(text=f"outputs: {case}", done=len(differences), total=2 * len(duels)))
+            for case, _, entrants in cohorts:
+                emit(BenchStepped(text=f"outputs: {case}", done=len(differences), total=2 * len(cohorts)))
                 arguments = {
                     "entrants": {
                         name: {"subject": dict(entrant.subject), "condition": entrant.condition.to_dict()}
@@ -225,12 +228,12 @@ def run_official(
                 except (OutOfMemoryError, WorkerError) as error:
                     emit(Notice(level="warning", text=f"outputs could not be compared ({case}): {error}"))
                     differences.append({})
-        timed: list[Timed] = []
-        for (case, met, entrants), found in zip(duels, differences, strict=True):
-            emit(BenchStepped(text=str(case), done=len(duels) + len(timed), total=2 * len(duels)))
-            task = Time(condition=met[0].condition, entries=entrants, target=report.target, seconds=plan.seconds)
+        timed: list[TimedCase] = []
+        for (case, forms, entrants), found in zip(cohorts, differences, strict=True):
+            emit(BenchStepped(text=str(case), done=len(cohorts) + len(timed), total=2 * len(cohorts)))
+            task = Time(condition=forms[0].condition, entries=entrants, target=report.target, seconds=plan.seconds)
             timing = time_together(evaluator, task, emit)
-            timed.append(Timed(case=case, duellists=met, timing=timing, differences=found))
+            timed.append(TimedCase(case=case, forms=forms, timing=timing, differences=found))
     findings = OfficialFindings(state=state, timed=timed)
     if not findings.measurements:
         name, why = next(iter(findings.failures.items()))

@@ -1,8 +1,8 @@
-"""The official LITv2 classifier, built from a checkout that the user has, and this package's with the same weights.
+"""Official LITv2 classifier from the user's checkout, and this package's LITv2 with the same weights.
 
-Runs in worker processes. Nothing of the official code is in this package: it is imported from the checkout, with one
-stand-in. Its deformable convolution is an extension that has to be compiled and runs on CUDA alone; torchvision's
-operator, which computes the same, takes its place on every device.
+The functions run in worker processes. This package contains no official code. It is imported from the checkout, with
+one replacement: the official deformable convolution is a compiled extension for CUDA only. torchvision's operator
+computes the same and replaces it on all devices.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from hilo_nas.models import LITv2, build_model, official_state_dict
 __all__ = ["build_official", "build_ours", "check_code"]
 
 _PACKAGES = ("models", "mm_modules")
-"""Packages at the top of the official code."""
+"""Top-level packages of the official code."""
 _NETWORK = "models.litv2"
-_STAND_IN = "mm_modules.DCN.modules.deform_conv2d"
+_REPLACED = "mm_modules.DCN.modules.deform_conv2d"
 
 
 def check_code(checkout: str, *, emit: Emit) -> None:
-    """Imports the official code, to see that it can be.
+    """Checks that the official code can be imported.
 
     Args:
         checkout: Folder of the checkout.
-        emit: Unused; every worker function takes it.
+        emit: Not used, but required of worker functions.
 
     Raises:
-        UsageError: The code, or something that it needs, is not there.
+        UsageError: The official code or a package that it needs is missing.
     """
     _load_network(checkout)
 
@@ -49,18 +49,18 @@ def check_code(checkout: str, *, emit: Emit) -> None:
 def build_official(
     checkout: str, arch: Mapping[str, Any], img_size: int, *, num_classes: int, in_chans: int
 ) -> nn.Module:
-    """Builds the official network of an architecture, with the weights of `build_ours`.
+    """Returns the official network of an architecture, with the weights of `build_ours`.
 
     Args:
         checkout: Folder of the checkout.
-        arch: `ArchConfig.to_dict()`; of an architecture that the official code knows.
-        img_size: Side of the images in pixels: the official network takes no other.
-        num_classes: Classes of the head.
-        in_chans: Channels of the image.
+        arch: `ArchConfig.to_dict()` of an architecture that the official code supports.
+        img_size: Side of the images in pixels. The official network accepts only this size.
+        num_classes: Number of classes.
+        in_chans: Number of channels of the images.
 
     Raises:
-        UsageError: The code, or something that it needs, is not there.
-        ArchError: The official code has no such network.
+        UsageError: The official code or a package that it needs is missing.
+        ArchError: The official code does not support the architecture.
     """
     arguments = _arguments_of(ArchConfig.from_dict(arch))
     ends = {"img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}
@@ -70,10 +70,10 @@ def build_official(
 
 
 def build_ours(arch: Mapping[str, Any], *, num_classes: int, in_chans: int) -> LITv2:
-    """Builds this package's network with weights as a trained one might have them.
+    """Returns this package's network with random weights that resemble trained ones.
 
-    They are the same for every call: random, with sampling offsets of about half a pixel and batch norms whose
-    statistics are not those of a fresh network, for a form may have folded them.
+    The weights are the same in every call. Sampling offsets are about half a pixel. Batch norms have statistics unlike
+    those of a new network, so that errors in folding them are visible.
     """
     network = build_model(ArchConfig.from_dict(arch), num_classes=num_classes, in_chans=in_chans)
     generator = torch.Generator().manual_seed(0)
@@ -95,7 +95,11 @@ def _draw(name: str, value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _arguments_of(arch: ArchConfig) -> dict[str, Any]:
-    """What the official network is told: one width, one alpha and one ratio stand for those of all stages."""
+    """Returns the arguments of the official network. It has a single width, alpha and MLP ratio for all stages.
+
+    Raises:
+        ArchError: The official code does not support the architecture.
+    """
     arguments = {
         "patch_size": arch.patch_size,
         "embed_dim": arch.embed_dims[0],
@@ -107,7 +111,7 @@ def _arguments_of(arch: ArchConfig) -> dict[str, Any]:
         "mlp_ratio": arch.mlp_ratios[0],
         "drop_path_rate": 0.0,
     }
-    told = ArchConfig(
+    supported = ArchConfig(
         patch_size=arch.patch_size,
         embed_dims=tuple(arch.embed_dims[0] * 2**stage for stage in range(len(arch.embed_dims))),
         depths=arch.depths,
@@ -117,16 +121,16 @@ def _arguments_of(arch: ArchConfig) -> dict[str, Any]:
         window_size=arch.window_size,
         mlp_ratios=arch.mlp_ratios[:1] * len(arch.mlp_ratios),
     )
-    if told.key() != arch.key():
+    if supported.key() != arch.key():
         raise ArchError(
-            "the official code doubles the width from stage to stage and has one alpha, one ratio and no attention but "
-            f"HiLo, but got {arch.to_dict()}"
+            "an architecture for the official code must double the width at each stage and have one alpha, one MLP "
+            f"ratio and only HiLo attention, but got {arch.to_dict()}"
         )
     return arguments
 
 
 def _load_network(checkout: str) -> Any:
-    """Returns the class of the official network. Its modules stay known to Python, for torch.compile looks them up."""
+    """Returns the class of the official network. Its modules stay in `sys.modules`; torch.compile needs them there."""
     root = Path(checkout).resolve() / CODE
     loaded = sys.modules.get(_NETWORK)
     if loaded is None or Path(str(loaded.__file__)).parents[1] != root:
@@ -136,39 +140,41 @@ def _load_network(checkout: str) -> Any:
 
 def _import_network(root: Path) -> ModuleType:
     for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
-        del sys.modules[name]  # another checkout's
-    sys.modules.update(_stand_in())
+        del sys.modules[name]  # from another checkout
+    sys.modules.update(_build_replacements())
     sys.path.insert(0, str(root))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it imports from where timm no longer wants to be imported from
+            warnings.simplefilter("ignore")  # the code uses deprecated import paths of timm
             return importlib.import_module(_NETWORK)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        way_out = "Is the checkout complete?" if package in _PACKAGES else f"Use pip install {package}."
-        raise UsageError(f"the official code in {root} needs {error.name}, which is not there. {way_out}") from error
+        advice = "Use a complete checkout." if package in _PACKAGES else f"Use pip install {package}."
+        raise UsageError(f"the official code in {root} needs {error.name}, which is missing. {advice}") from error
     except ImportError as error:
-        raise UsageError(f"the official code in {root} does not go with what is installed here: {error}") from error
+        raise UsageError(
+            f"the official code in {root} must be compatible with the installed packages, but: {error}"
+        ) from error
     finally:
         sys.path.remove(str(root))
 
 
-def _stand_in() -> dict[str, ModuleType]:
-    """The module of the deformable convolution and the packages around it, by name."""
-    names = _STAND_IN.split(".")
+def _build_replacements() -> dict[str, ModuleType]:
+    """Returns the replacement modules of the deformable convolution and its parent packages, by name."""
+    names = _REPLACED.split(".")
     modules = {".".join(names[: i + 1]): ModuleType(".".join(names[: i + 1])) for i in range(len(names))}
     for name, module in modules.items():
         package, _, last = name.rpartition(".")
         if package:
             setattr(modules[package], last, module)
-        if name != _STAND_IN:
+        if name != _REPLACED:
             module.__path__ = []
-    modules[_STAND_IN].DeformConv2dPack = _DeformConv  # type: ignore[attr-defined]
+    modules[_REPLACED].DeformConv2dPack = _DeformConv  # type: ignore[attr-defined]
     return modules
 
 
 class _DeformConv(nn.Conv2d):
-    """A deformable convolution by torchvision's operator, whatever this package's own network uses."""
+    """Deformable convolution with torchvision's operator, regardless of the operator in this package's network."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
@@ -179,7 +185,7 @@ class _DeformConv(nn.Conv2d):
         assert bias is not None
         dtype = x.dtype
         if not offset.dtype == weight.dtype == dtype:
-            # Under autocast, where torchvision does the same by itself on CUDA alone.
+            # Autocast: torchvision casts to float by itself, but only on CUDA.
             x, offset, weight, bias = (value.float() for value in (x, offset, weight, bias))
         y: Tensor = deform_conv2d(x, offset, weight, bias, stride=self.stride, padding=self.padding)
         return y.to(dtype)

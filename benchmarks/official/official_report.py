@@ -1,4 +1,4 @@
-"""What `benchmarks.official` found as tables and a report."""
+"""Report of `python -m benchmarks.official`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ __all__ = ["report_official"]
 
 
 def report_official(plan: OfficialPlan, findings: OfficialFindings, command: str) -> BenchReport:
-    """Returns the report of LITv2 beside the official code."""
+    """Returns the report of the comparison: a table of inference and a table of training steps."""
     tables = [
         BenchTable(
             title="Inference",
             rows=findings.list_rows(is_training=False),
             columns=_columns(plan, "outputs differ"),
             notes=[
-                "plain: as it comes. fused: ours, made ready for inference. compiled: by torch.compile, the same for "
-                "both. The official code's deformable convolution, an extension for CUDA alone, is torchvision's "
-                "operator here.",
-                "All of one network and batch shared their rounds. The ratio is to the official code, plain: in fp32, "
-                f"and for half precision under autocast, the only way it knows. {INTERVALS}",
-                "outputs differ: largest difference to the official network's in fp32, as a share of its largest "
-                "output; random weights, sampling offsets that are not zero, batch norms with statistics of their own.",
-                "MiB: peak of the allocator over one call, with the weights.",
+                "plain: as built. fused: ours, in its inference form. compiled: with torch.compile, the same for both. "
+                "torchvision's operator replaces the official deformable convolution, an extension for CUDA only.",
+                "All forms of one network and batch size shared their rounds. The ratio is to the plain official code: "
+                f"in fp32, and for half precision with autocast, the only way that it supports. {INTERVALS}",
+                "outputs differ: largest difference to the official network's output in fp32, divided by its largest "
+                "output. Weights are random, sampling offsets are not zero, and batch norms have random statistics.",
+                "MiB: peak of the allocator during one call, weights included.",
             ],
         )
     ]
@@ -39,15 +38,15 @@ def report_official(plan: OfficialPlan, findings: OfficialFindings, command: str
                 rows=findings.list_rows(is_training=True),
                 columns=_columns(plan, "gradients differ"),
                 notes=[
-                    "Forward, loss and backward, without the optimiser and without dropped paths; weights are in fp32, "
-                    "and half precision is autocast in both.",
-                    "gradients differ: largest difference of all gradients, as a share of the largest one.",
+                    "Forward, loss and backward, without the optimizer and without drop path. Weights are in fp32. "
+                    "Half precision means autocast in both codes.",
+                    "gradients differ: largest difference of all gradients, divided by the largest gradient.",
                 ],
             )
         )
     return BenchReport(
         bench="official",
-        title="LITv2 here beside the official code",
+        title="LITv2 compared with the official code",
         command=command,
         settings={**_settings(plan), "official code": findings.state},
         measurements=findings.measurements,
@@ -60,14 +59,15 @@ def report_official(plan: OfficialPlan, findings: OfficialFindings, command: str
 
 
 def _what_was_timed(plan: OfficialPlan) -> list[str]:
-    """Precisions, after the networks and batches that a part of the bench was run for: two parts have two names."""
+    """Returns the parts of the file name: networks and batch sizes if some were left out, then precisions."""
     part = [] if {*NETWORKS} <= {*plan.networks} else [*plan.networks]
     part += [] if {*BATCH_SIZES} <= {*plan.batch_sizes} else [f"b{size}" for size in plan.batch_sizes]
     return [*part, *plan.precisions]
 
 
 def _settings(plan: OfficialPlan) -> dict[str, Any]:
-    return {name: value for name, value in plan_settings(plan).items() if name != "checkout"}  # a path means nothing
+    # Paths differ between machines.
+    return {name: value for name, value in plan_settings(plan).items() if name != "checkout"}
 
 
 def _columns(plan: OfficialPlan, difference: str) -> list[Column]:

@@ -1,6 +1,6 @@
-"""Whether networks that are timed beside each other give the same: outputs, and gradients of a training step.
+"""Differences between networks of one cohort: outputs, or gradients of a training step.
 
-Runs in a worker process. Networks are made ready as they are for the clock, so that what is compared is what is timed.
+The functions run in a worker process. Networks are prepared as for timing, so that the timed networks are compared.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from hilo_nas.timing.prepared_network import prepare
 __all__ = ["compare_outputs"]
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""How the names of batch norms' buffers end: of a network's state, they alone have no gradients."""
+"""Endings of the names of batch norms' buffers, which have no gradients."""
 
 
 def compare_outputs(
     entrants: Mapping[str, Mapping[str, Any]], num_classes: int, *, target: str, emit: Emit
 ) -> dict[str, float | None]:
-    """Returns, by name, the largest difference to what the first gives, as a share of the largest of that.
+    """Returns the largest difference to the first network by name, divided by the first network's largest value.
 
-    Of a training step gradients are compared, all together, by their official names. None where a network cannot run:
-    why not is told, and again by the timing, where it counts.
+    For a training step, all gradients are compared, by their official names. None if a network cannot run. A warning
+    gives the reason, and the timing reports the failure again.
 
     Args:
-        entrants: By name, each `{"subject": ..., "condition": ...}`; all with the same weights.
-        num_classes: Outputs of the classifiers.
+        entrants: Networks by name, each `{"subject": ..., "condition": ...}`. All have the same weights.
+        num_classes: Number of classes.
         target: Name of the device.
-        emit: Told why a network cannot be compared.
+        emit: Receives warnings about networks that cannot be compared.
     """
     expected: dict[str, Tensor] | None = None
     found: dict[str, float | None] = {}
@@ -43,7 +43,7 @@ def compare_outputs(
         try:
             with torch.inference_mode():
                 values = _run(entrant["subject"], Condition(**entrant["condition"]), num_classes, target)
-        except Exception as error:  # whatever keeps it from running keeps it from being timed
+        except Exception as error:  # a network that fails here also fails in timing
             emit(Notice(level="warning", text=f"{name} could not be compared: {error}"))
         expected = values if i == 0 else expected
         found[name] = None if values is None or expected is None else _difference(values, expected)
@@ -59,7 +59,10 @@ def _run(subject: Mapping[str, Any], condition: Condition, num_classes: int, tar
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Gradients by the official names of their parameters; they take the weights' place, which the renaming knows."""
+    """Returns gradients by the official names of their parameters.
+
+    Each parameter's data is replaced by its gradient, because `official_state_dict` renames weights.
+    """
     for parameter in model.parameters():
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     state = official_state_dict(model) if isinstance(model, LITv2) else model.state_dict()

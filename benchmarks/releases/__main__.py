@@ -1,4 +1,4 @@
-"""`python -m benchmarks.releases`: a few speeds of this release, compared with earlier ones."""
+"""`python -m benchmarks.releases`: speeds of this release, compared with earlier releases."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from benchmarks.releases.release_speeds import ReleasesFindings, ReleasesPlan  # pandas takes its time
+    from benchmarks.releases.release_speeds import ReleasesFindings, ReleasesPlan  # importing pandas is slow
     from hilo_nas.evaluation import Evaluator
     from hilo_nas.report import BenchReport
 
 __all__ = ["main", "update_releases"]
 
-HELP = "Speeds of this release beside ResNet-18's and earlier releases'; kept in one file, releases.csv."
+HELP = "Compare speeds of this release, relative to ResNet-18, with earlier releases. All are stored in releases.csv."
 EXAMPLES = "Example:\npython -m benchmarks.releases --device cpu --check"
 
 
 def run(
     device: Device = None,
-    seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for at most; at least 12 rounds.")] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Maximum seconds per form. At least 12 rounds are timed.")] = 5.0,
     threads: Threads = None,
     check: Annotated[
-        bool, typer.Option("--check", help="End with exit code 1 where a speed fell, or could not be timed.")
+        bool, typer.Option("--check", help="Exit with code 1 if a network became slower or could not be timed.")
     ] = False,
     shown: Shown = Format.table,
     folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of releases.csv, which is read and updated.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of releases.csv, which is updated.")
     ] = RESULTS,
 ) -> None:
-    """Times the networks and updates the file; the options are those of the command line."""
+    """Times the networks, updates the file and prints the report."""
     from benchmarks.releases.release_speeds import ReleasesPlan
 
     plan = ReleasesPlan(device=device, seconds=seconds, threads=threads)
@@ -51,10 +51,17 @@ def update_releases(
     folder: Path,
     evaluator: Evaluator | None = None,
 ) -> None:
-    """Times the networks of a plan and updates the file; an evaluator that is passed in does the timing.
+    """Times the networks of a plan, updates the file and prints the report.
+
+    Args:
+        plan: Settings of the benchmark.
+        check: True to exit with code 1 if a network became slower or could not be timed.
+        shown: Output format.
+        folder: Folder of `releases.csv`.
+        evaluator: Evaluator that times. Defaults to local workers.
 
     Raises:
-        typer.Exit: With `check`, where a speed fell or could not be timed.
+        typer.Exit: `check` is True and a network became slower or could not be timed.
     """
     from benchmarks.releases.history import FILE_NAME, read_history, write_history
     from benchmarks.releases.release_speeds import report_releases, run_releases
@@ -76,7 +83,7 @@ def update_releases(
         return [path]
 
     run_bench(bench, shown, folder, write=write)
-    if check and (found[0].list_fallen() or found[0].failures):
+    if check and (found[0].list_regressions() or found[0].failures):
         raise typer.Exit(1)
 
 

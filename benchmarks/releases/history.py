@@ -1,7 +1,4 @@
-"""Speeds of past releases, one row per release, device, network, form and condition, in one CSV file.
-
-Standard library only: reading it takes no time.
-"""
+"""CSV file with the speeds of past releases: one row per release, device, network, form and condition."""
 
 from __future__ import annotations
 
@@ -20,26 +17,26 @@ __all__ = ["FILE_NAME", "Speed", "find_earlier", "read_history", "write_history"
 
 FILE_NAME = "releases.csv"
 _FIGURES = ("ratio", "ratio_low", "ratio_high")
-_LEAST_FALL = 0.03
-"""Smallest share of a speed that counts as a fall: intervals do not know what changes from one timing to the next,
-which `bench ruler` found to be 1.1 % on a quiet machine and 2.4 % on a busy one."""
+_MIN_REGRESSION = 0.03
+"""Smallest relative loss of speed that counts as a regression. Intervals do not include the variation between timings,
+which is 1.1 % on a quiet machine and 2.4 % on a busy one according to `bench ruler`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast one release runs one network, beside a network that no release changes."""
+    """Speed of one network in one release, relative to a network that is the same in all releases."""
 
     version: str
-    """Of hilo-nas."""
+    """Version of hilo-nas."""
     device: str
-    """The maker's name for the device, and for a CPU its number of cores."""
+    """Model of the device; for a CPU with its number of cores."""
     network: str
     form: str
     """`plain`, `prepared` or `training`."""
     condition: str
-    """Device kind, batch, image size, precision and, if some were asked for, threads: `Condition.label`."""
+    """`Condition.label`: device kind, batch size, image size, precision and, if set, number of threads."""
     ratio: float
-    """How many times as fast as the reference in inference the network is, in the same rounds."""
+    """Speed divided by the reference's speed in inference, in the same rounds."""
     ratio_low: float
     """Lower end of the 95 % interval."""
     ratio_high: float
@@ -51,12 +48,12 @@ class Speed:
 
     @property
     def subject(self) -> tuple[str, str, str, str]:
-        """What must be the same for two releases to be compared."""
+        """Fields that must be equal for a comparison of two releases."""
         return self.device, self.condition, self.network, self.form
 
-    def has_fallen_from(self, earlier: Speed) -> bool:
-        """Returns whether it is slower than before by more than both intervals, and by more than timings vary by."""
-        return self.ratio_high < earlier.ratio_low and self.ratio < earlier.ratio * (1 - _LEAST_FALL)
+    def is_slower_than(self, earlier: Speed) -> bool:
+        """Returns True if the intervals do not overlap and the loss of speed exceeds the variation between timings."""
+        return self.ratio_high < earlier.ratio_low and self.ratio < earlier.ratio * (1 - _MIN_REGRESSION)
 
     def text(self) -> str:
         """Returns the ratio with its interval."""
@@ -67,9 +64,9 @@ _COLUMNS = tuple(field.name for field in dataclasses.fields(Speed))
 
 
 def find_earlier(speed: Speed, history: Iterable[Speed]) -> Speed | None:
-    """Returns the same of the newest release before this one, or else of this one as it was timed before.
+    """Returns the speed of the same subject in the newest earlier release.
 
-    None where neither was timed on such a device.
+    Without one, returns the previous timing of the same release. Without that, returns None.
     """
     same = [item for item in history if item.subject == speed.subject]
     before = [item for item in same if _order_of(item.version) < _order_of(speed.version)]
@@ -79,10 +76,10 @@ def find_earlier(speed: Speed, history: Iterable[Speed]) -> Speed | None:
 
 
 def read_history(path: Path) -> list[Speed]:
-    """Returns the rows of a file; none where there is no such file.
+    """Returns the rows of a file; an empty list if the file does not exist.
 
     Raises:
-        FileFaultsError: With every row that is none.
+        FileFaultsError: One or more rows are invalid. The error lists all of them.
     """
     if not path.exists():
         return []
@@ -105,11 +102,11 @@ def read_history(path: Path) -> list[Speed]:
 
 
 def write_history(path: Path, speeds: Sequence[Speed]) -> None:
-    """Adds rows to a file, in the order of releases; those of the same release and subject are replaced.
+    """Adds rows to a file, sorted by release. Rows of the same release and subject are replaced.
 
     Raises:
-        FileFaultsError: The file there is no such history.
-        StorageError: The folder cannot be written.
+        FileFaultsError: The existing file is invalid.
+        StorageError: The file cannot be written.
     """
     kept = {(item.version, item.subject): item for item in (*read_history(path), *speeds)}
     rows = sorted(kept.values(), key=lambda item: (_order_of(item.version), item.subject))
@@ -121,8 +118,12 @@ def write_history(path: Path, speeds: Sequence[Speed]) -> None:
 
 
 def _order_of(version: str) -> tuple[tuple[int, ...], bool, str]:
-    """Sorts versions: by their numbers, and what leads to a release (`1.0rc1`) before it."""
+    """Returns the sort key of a version. Pre-releases (`1.0rc1`) come before their release.
+
+    Raises:
+        ValueError: The version does not start with a number.
+    """
     found = re.fullmatch(r"(\d+(?:\.\d+)*)(.*)", version)
     if not found:
-        raise ValueError(f"a version must begin with a number, but got {version!r}")
+        raise ValueError(f"a version must start with a number, but got {version!r}")
     return tuple(map(int, found[1].split("."))), not found[2], found[2]

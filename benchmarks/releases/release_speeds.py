@@ -1,7 +1,7 @@
-"""How fast this release is: a few networks beside a reference that no release changes, and beside earlier releases.
+"""Speeds of this release for a few networks, compared with earlier releases.
 
-The reference (timm's `resnet18`, as in every study) runs in the same rounds, so that a ratio to it can be compared
-with that of an earlier release on a device of the same model.
+The reference (timm's `resnet18`, as in every study) is the same in all releases and runs in the same rounds. Ratios to
+it can therefore be compared with those of an earlier release on a device of the same model.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _TRAINED = "litv2_s_third"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReleasesPlan:
-    """What is to be timed; the networks are always the same.
+    """Settings of the benchmark. The networks are always the same.
 
     Raises:
-        UsageError: With every fault of the values given.
+        UsageError: One or more values are invalid. The message lists all of them.
     """
 
     device: str | None = None
-    """None for the fastest kind that this machine has."""
+    """Device. None selects the fastest kind on this machine."""
     seconds: float = 5.0
-    """Seconds that each form is timed for at most; 12 rounds are timed in any case."""
+    """Maximum seconds per form. At least 12 rounds are always timed."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class ReleasesPlan:
             raise UsageError("\n".join(faults))
 
     def list_cohorts(self, device: str) -> list[dict[tuple[str, str], Entrant]]:
-        """Returns what is timed side by side, by network and form."""
+        """Returns the cohorts to time, each with its entries by network and form."""
         kind = device.partition(":")[0]
         cohorts = [
             _pairs(PRESETS, Condition(device=device, batch_size=batch_size, img_size=_PX, threads=self.threads), 1000)
@@ -90,30 +90,30 @@ def _pairs(archs: dict[str, ArchConfig], condition: Condition, num_classes: int)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReleasesFindings:
-    """Speeds of this release, beside those of earlier ones."""
+    """Speeds of this release, with those of earlier releases."""
 
     speeds: Sequence[Speed]
     measurements: Sequence[Measurement]
     failures: dict[str, str]
-    """By network, form and condition, why it could not be timed."""
+    """Reasons of failures by network, form and condition."""
     history: Sequence[Speed]
-    """What was known before."""
+    """Speeds that were stored before."""
 
-    def list_fallen(self) -> list[str]:
-        """Returns, in words, what is slower than it was; see `Speed.has_fallen_from`."""
+    def list_regressions(self) -> list[str]:
+        """Returns a sentence for each speed that is slower than before, as defined by `Speed.is_slower_than`."""
         return [
             f"{speed.network} {speed.form} ({speed.condition}) fell from {earlier.text()} times the reference in "
             f"{earlier.version} (torch {earlier.torch}, {earlier.date[:10]}) to {speed.text()}"
             for speed in self.speeds
-            if (earlier := find_earlier(speed, self.history)) and speed.has_fallen_from(earlier)
+            if (earlier := find_earlier(speed, self.history)) and speed.is_slower_than(earlier)
         ]
 
     def count_compared(self) -> int:
-        """Returns how many speeds can be compared with earlier ones."""
+        """Returns the number of speeds that have an earlier speed to compare with."""
         return sum(find_earlier(speed, self.history) is not None for speed in self.speeds)
 
     def list_rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each speed, with that of the newest earlier release."""
+        """Returns a row for each speed, with the speed of the newest earlier release."""
         return [self._row(speed) for speed in self.speeds]
 
     def _row(self, speed: Speed) -> dict[str, Any]:
@@ -136,17 +136,17 @@ def run_releases(
     logs: Path,
     evaluator: Evaluator | None = None,
 ) -> ReleasesFindings:
-    """Times this release's networks in cohorts, one for each batch and image size.
+    """Returns the speeds of this release. Networks of the same batch and image size share a cohort.
 
     Args:
-        plan: What to time.
+        plan: Settings.
         emit: Receives an event for each step, each network and each round.
         history: Speeds of earlier releases.
-        logs: Folder for what the timing process prints.
-        evaluator: Times; that of this machine if left out.
+        logs: Folder for the output of the worker process.
+        evaluator: Evaluator that times. Defaults to local workers.
 
     Raises:
-        MeasurementError: Nothing could be timed.
+        MeasurementError: No network could be timed.
         DeviceError: This machine does not have the device.
     """
     taken: dict[tuple[str, str, str], Measurement] = {}
@@ -199,7 +199,7 @@ def _speed(network: str, form: str, condition: str, measurement: Measurement) ->
 def report_releases(plan: ReleasesPlan, findings: ReleasesFindings, command: str) -> BenchReport:
     """Returns the report of this release's speeds."""
     table = BenchTable(
-        title=f"hilo-nas {hilo_nas.__version__} beside earlier releases",
+        title=f"hilo-nas {hilo_nas.__version__} compared with earlier releases",
         rows=findings.list_rows(),
         columns=[
             word("network", "network"),
@@ -211,10 +211,10 @@ def report_releases(plan: ReleasesPlan, findings: ReleasesFindings, command: str
             number("change", "change", 3),
         ],
         notes=[
-            "The ratio is of images/s, to timm's resnet18 in inference, in the same rounds. training: a step without "
-            f"the optimiser. {INTERVALS}",
-            "earlier: the newest earlier release that was timed on a device of the same model, or else this one as it "
-            f"was timed before. {findings.count_compared()} of {len(findings.speeds)} speeds have one.",
+            "The ratio is images/s divided by those of timm's resnet18 in inference, in the same rounds. training: a "
+            f"step without the optimizer. {INTERVALS}",
+            "earlier: the newest earlier release that was timed on a device of the same model, else the previous "
+            f"timing of this release. {findings.count_compared()} of {len(findings.speeds)} speeds have one.",
         ],
     )
     return BenchReport(
@@ -225,5 +225,5 @@ def report_releases(plan: ReleasesPlan, findings: ReleasesFindings, command: str
         measurements=findings.measurements,
         tables=[table],
         failures=findings.failures,
-        advice=[*findings.list_fallen(), *advise(findings.measurements)],
+        advice=[*findings.list_regressions(), *advise(findings.measurements)],
     )

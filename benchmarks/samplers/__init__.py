@@ -1,1 +1,1 @@
-"""Searches replayed on a stored table."""
+"""Searches replayed on a benchmark table."""

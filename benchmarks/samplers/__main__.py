@@ -1,4 +1,4 @@
-"""`python -m benchmarks.samplers`: searches replayed on a table."""
+"""`python -m benchmarks.samplers`: searches replayed on a benchmark table."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
     from benchmarks.samplers.replay import Replay
-    from hilo_nas.report import BenchReport  # pandas takes its time
+    from hilo_nas.report import BenchReport  # importing pandas is slow
 
 __all__ = ["main"]
 
-HELP = """Replay searches on a table (see `benchmarks.tables`): which sampler finds most, and whether rungs pay.
+HELP = """Replay searches on a table of `benchmarks.tables` to compare samplers, with and without rungs.
 
-Nothing is timed or trained: each search runs as `hilo-nas search` would, and every figure comes from the table."""
+Each search runs as with `hilo-nas search`, but all timings and scores come from the table."""
 EXAMPLES = "Example:\npython -m benchmarks.samplers my-table --sampler random --sampler gp --seeds 10"
 
 
 def run(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table's study or folder, or its CSV file.")],
-    seeds: Annotated[int, typer.Option(help="Replays of each search.")] = 10,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Study, folder or CSV file of a table.")],
+    seeds: Annotated[int, typer.Option(help="Number of replays of each search.")] = 10,
     sampler: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="gp, tpe, nsga2 or random; repeat it for several. All if left out."),
+        typer.Option(metavar="NAME", help="gp, tpe, nsga2 or random. Repeatable. Default: all."),
     ] = None,
     trials_share: Annotated[
         float,
-        typer.Option(help="Share of the table that a search without rungs trains; also told at a half and a quarter."),
+        typer.Option(help="Share of the table that a search without rungs trains. Results are also given at 1/2, 1/4."),
     ] = 0.12,
     reduction_factor: Annotated[
-        float, typer.Option(help="Reduction factor of the rungs: one of so many networks continues.")
+        float, typer.Option(help="Reduction factor of the rungs: 1 of N networks continues.")
     ] = 2.0,
-    jobs: Annotated[int | None, typer.Option(help="Replays at once; as many as there are cores if left out.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Number of parallel replays. Default: number of cores.")] = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Replays the searches; the options are those of the command line."""
+    """Replays the searches and prints the report."""
     from benchmarks.samplers.replay import SamplersPlan, run_samplers
     from benchmarks.samplers.samplers_report import report_samplers
     from benchmarks.tables.table import find_table, load_table
@@ -66,7 +66,7 @@ def run(
         return report_samplers(loaded, plan, replays, command_of("samplers", *words))
 
     def keep(replays: Sequence[Replay]) -> None:
-        """Writes the replays so far, in case a later one fails."""
+        """Writes the report of the replays so far, in case a later one fails."""
         if folder is not None:
             write_report(report(replays), folder)
 

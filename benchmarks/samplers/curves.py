@@ -1,9 +1,10 @@
-"""Curves of replayed searches: shares found by when, areas under them, and how both scatter from seed to seed.
+"""Curves of replayed searches, areas under the curves, and bootstrap intervals over seeds.
 
-A curve is a step function: what is found stays found until the next trial is over. Every interval is a bootstrap over
-seeds, 95 %, and the same resamples serve all searches, which start alike with the same seed: differences are paired.
+A curve is a step function: the share of the hypervolume found, over the cost. It changes only at the end of a trial.
+Intervals are 95 % bootstrap intervals over seeds. All searches use the same resamples. Differences are paired, because
+searches with the same seed start alike.
 
-Arrays carry a shape suffix: S seeds, R resamples, G points of a grid.
+Array names carry a shape suffix: S seeds, R resamples, G grid points.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ RESAMPLES = 2_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A mean over seeds and its 95 % interval; NaN for what one seed cannot tell."""
+    """Mean over seeds and its 95 % interval. The interval is NaN if there is only one seed."""
 
     mean: float
     low: float
@@ -34,43 +35,44 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What one replay had found by when."""
+    """Share of the hypervolume that a replay found, over its cost."""
 
     costs: Sequence[float]
-    """After each trial; ascending."""
+    """Cost after each trial, ascending."""
     shares: Sequence[float]
+    """Share after each trial."""
 
     def share_at(self, cost: float) -> float:
-        """Returns the share found with no more than that cost."""
+        """Returns the share found at a cost."""
         done = int(np.searchsorted(self.costs, cost * (1 + 1e-12), side="right"))
         return self.shares[done - 1] if done else 0.0
 
     def cost_of(self, share: float) -> float:
-        """Returns the cost at which that share was first found; infinite where it never was."""
+        """Returns the cost at which a share is first reached; infinite if it is never reached."""
         return next((cost for cost, found in zip(self.costs, self.shares, strict=True) if found >= share), math.inf)
 
 
 def draw_weights(seeds: int, resamples: int = RESAMPLES) -> Floats:
-    """Returns [R, S]: how much each seed weighs in each resample; the same for the same numbers."""
+    """Returns [R, S]: the weight of each seed in each resample. The result is deterministic."""
     random = np.random.default_rng(0)
     return random.multinomial(seeds, [1 / seeds] * seeds, size=resamples) / seeds
 
 
 def spread(values_S: Sequence[float], weights_RS: Floats) -> Spread:
-    """Returns the mean of a value per seed with its interval."""
+    """Returns the mean over seeds with its interval."""
     means_R = weights_RS @ np.asarray(values_S)
     return Spread(mean=float(np.mean(values_S)), **_ends(means_R, len(values_S)))
 
 
 def crossing(curves: Sequence[Curve], targets_S: Sequence[float], weights_RS: Floats) -> Spread:
-    """Returns the cost at which the curves' mean first reaches the targets' mean; infinite where it never does.
+    """Returns the cost at which the mean curve first reaches the mean target; infinite if it never does.
 
-    Means are compared with means: a search that is compared with itself crosses where its target was taken.
+    Both are means over seeds. A search compared with itself therefore reaches its target at the cost of that target.
 
     Args:
-        curves: One for each seed.
-        targets_S: A share for each seed.
-        weights_RS: Resamples of the seeds.
+        curves: Curve of each seed.
+        targets_S: Target share of each seed.
+        weights_RS: Weights of the seeds in each resample.
     """
     grid_G = np.unique(np.concatenate([np.asarray(curve.costs) for curve in curves]))
     shares_SG = np.stack([_on_grid(curve, grid_G) for curve in curves])
@@ -81,13 +83,13 @@ def crossing(curves: Sequence[Curve], targets_S: Sequence[float], weights_RS: Fl
 
 
 def area_by_evaluations(steps: Sequence[Step], trials: int) -> float:
-    """Returns the mean of the shares found after each of the first so many networks."""
+    """Returns the mean share over the first `trials` networks."""
     shares = [step.share for step in steps[:trials]]
     return sum(shares) / len(shares)
 
 
 def area_by_cost(curve: Curve, cost: float) -> float:
-    """Returns the share found, averaged over the cost from 0 to the one given."""
+    """Returns the mean share over costs from 0 to `cost`."""
     ends = [min(own, cost) for own in (*curve.costs[1:], cost)]
     pieces = zip(curve.costs, ends, curve.shares, strict=True)
     return sum(max(end - start, 0.0) * share for start, end, share in pieces) / cost
@@ -101,13 +103,13 @@ def _on_grid(curve: Curve, grid_G: Floats) -> Floats:
 def _ends(values_R: Floats, seeds: int) -> dict[str, float]:
     if seeds == 1:
         return {"low": math.nan, "high": math.nan}
-    # No interpolation: between a number and an infinite one there is nothing.
+    # No interpolation, because values may be infinite.
     low, high = np.quantile(values_R, [0.025, 0.975], method="nearest")
     return {"low": float(low), "high": float(high)}
 
 
 def curve_of(replay: Replay, unit: str, scale: float = 1.0) -> Curve:
-    """Returns a replay's curve over a field of `Step`, in parts of a scale."""
+    """Returns the curve of a replay over a cost field of `Step`, divided by `scale`."""
     return Curve(
         costs=[getattr(step, unit) / scale for step in replay.steps], shares=[step.share for step in replay.steps]
     )

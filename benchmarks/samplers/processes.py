@@ -1,4 +1,4 @@
-"""Work shared out over processes, which ends when one of them dies instead of waiting for it."""
+"""Parallel map over processes that raises an error if a process dies, instead of waiting for it."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ def map_unordered(
     items: Iterable[Item],
     *,
     jobs: int,
-    begin: Callable[..., None],
-    given: tuple[Any, ...] = (),
+    initializer: Callable[..., None],
+    initargs: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
-    """Yields `function` of every item, as they are done.
+    """Yields `function(item)` for every item, in the order of completion.
+
+    No process is left running, even after an error.
 
     Args:
-        function: Can be pickled, as what it takes and returns.
-        items: What it is called with.
-        jobs: Processes; one is this process itself.
-        begin: Called first, with `given`, once in each process.
-        given: What all calls share.
+        function: Function that can be pickled, like its arguments and results.
+        items: Arguments of the calls.
+        jobs: Number of processes. With 1, all calls run in this process.
+        initializer: Function that is called once in each process before the first item, with `initargs`.
+        initargs: Arguments of `initializer`.
 
     Raises:
-        WorkerDiedError: A process ended by itself; what was yielded before is whole.
-        KeyboardInterrupt: The user stopped it. As with every other way out, no process is left behind.
+        WorkerDiedError: A process died. Results that were yielded before are complete.
+        KeyboardInterrupt: The user interrupted the run.
     """
     if jobs == 1:
-        begin(*given)
+        initializer(*initargs)
         yield from map(function, items)
         return
     pool = ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(begin, given)
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_initialize, initargs=(initializer, initargs)
     )
     before = set(multiprocessing.active_children())
     try:
@@ -51,8 +53,8 @@ def map_unordered(
             yield future.result()
     except BrokenProcessPool as error:
         raise WorkerDiedError(
-            f"one of {jobs} processes ended by itself, as where memory runs out. "
-            "What was whole before is kept; try again with fewer --jobs."
+            f"one of {jobs} processes died, possibly because memory ran out. "
+            "Complete results are kept. Try again with fewer --jobs."
         ) from error
     finally:
         for process in set(multiprocessing.active_children()) - before:
@@ -60,6 +62,6 @@ def map_unordered(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(begin: Callable[..., None], given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    begin(*given)
+def _initialize(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles Ctrl-C, and it ends its children
+    initializer(*initargs)

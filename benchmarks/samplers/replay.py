@@ -1,9 +1,9 @@
-"""Searches replayed on a table: the real loop, with its sampler and its rungs, asks a file instead of a machine.
+"""Searches replayed on a benchmark table. The real search loop runs, but a table replaces timings and trainings.
 
-What a search has found after a trial is the hypervolume of the networks that it has fully trained by then, at their
-true values: log images/s and full-budget top-1 as the table has them. Both are scaled to the table's own range, and the
-reference point is its worst of each, so nothing about the measure depends on a search. It is given as a share of the
-hypervolume of the whole table. A network that was stopped stands on no front and counts nothing.
+The result of a search after a trial is the hypervolume of the networks that it has fully trained so far. The objectives
+are log images/s and full-budget top-1 from the table, both scaled to the range of the table. The reference point is the
+worst value of each objective in the table, so the measure does not depend on the search. Results are shares of the
+hypervolume of all networks in the table. Stopped networks do not count.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from hilo_nas.study.stored_study import StoredStudy
 
 __all__ = [
     "EXTRAPOLATED",
-    "FORESEEN",
     "FULL",
+    "ORACLE",
     "PRUNED",
     "Replay",
     "SamplersPlan",
@@ -50,29 +50,29 @@ __all__ = [
 FULL = "none"
 """No rungs: every network is fully trained."""
 EXTRAPOLATED = "extrapolated"
-"""Rungs; the sampler is told the top-1 that a stopped network would hardly have missed."""
+"""Rungs. The sampler receives an extrapolated top-1 for a stopped network."""
 PRUNED = "pruned"
-"""Rungs; the sampler is told that a network was stopped, and no value."""
-FORESEEN = "foreseen"
-"""Rungs that show what the full training will reach. No search has such: what these save is what perfect scores at the
-same rungs would."""
-_TELLS_PRUNED = ("gp", "tpe")
-"""Samplers with a model, which may make something of it or not."""
+"""Rungs. The sampler receives the state pruned without a value for a stopped network."""
+ORACLE = "foreseen"
+"""Rungs whose scores are those of the full training. Real searches do not have such scores. The saving is an upper
+bound, which perfect scores at the same rungs would reach."""
+_MODEL_BASED = ("gp", "tpe")
+"""Samplers with a model. `PRUNED` is replayed only for them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplersPlan:
-    """Which searches to replay."""
+    """Settings of the replays."""
 
     samplers: tuple[str, ...] = ("random", "nsga2", "tpe", "gp")
     seeds: int = 10
-    """Replays of each search, which differ in nothing else."""
+    """Number of replays of each search, which differ only in the seed."""
     trials_share: float = 0.12
-    """Share of the table that a search without rungs trains; results are also given at a half and a quarter of it."""
+    """Share of the table that a search without rungs trains. Results are also given at 1/2 and 1/4 of it."""
     reduction_factor: float = DEFAULT_REDUCTION_FACTOR
-    """One of how many networks continues at each of the table's rungs."""
+    """Reduction factor of the rungs: 1 of `reduction_factor` networks continues at each rung of the table."""
     jobs: int = 1
-    """Replays at once, each in a process; 1 is this one."""
+    """Number of parallel replays, each in a process. With 1, replays run in this process."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -93,59 +93,59 @@ class SamplersPlan:
             raise UsageError("\n".join(faults))
 
     def trials_of(self, table: Table) -> int:
-        """Returns how many networks a search without rungs trains."""
+        """Returns the number of networks that a search without rungs trains."""
         return max(1, round(self.trials_share * len(table.rows)))
 
     def list_cells(self) -> list[tuple[str, str]]:
-        """Returns the searches, each a sampler and what becomes of networks at rungs: `FULL` and so on."""
+        """Returns the searches as pairs of a sampler and a kind of rungs (`FULL`, `EXTRAPOLATED`, ...)."""
         return [
             (sampler, rungs)
             for sampler in self.samplers
-            for rungs in (FULL, EXTRAPOLATED, *[PRUNED] * (sampler in _TELLS_PRUNED), FORESEEN)
+            for rungs in (FULL, EXTRAPOLATED, *[PRUNED] * (sampler in _MODEL_BASED), ORACLE)
         ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
-    """Where a replay stands after a trial."""
+    """State of a replay after a trial."""
 
     evaluations: int
-    """Networks measured so far, this one included."""
+    """Number of networks measured so far, including this trial's."""
     key: str
-    """This one."""
+    """Key of the trial's network."""
     state: str
-    """`complete` or `stopped`."""
+    """State of the trial: `complete` or `stopped`."""
     images: int
-    """Training images spent so far."""
+    """Number of training images so far."""
     seconds: float
-    """Training seconds spent so far, as they were when the table was made."""
+    """Training seconds so far, from the table."""
     timing_seconds: float
-    """The same of the timings, which are no part of the training cost."""
+    """Timing seconds so far, from the table. They are not part of the training cost."""
     share: float
-    """Of the table's hypervolume, found so far."""
+    """Share of the table's hypervolume found so far."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Replay:
-    """One search, replayed."""
+    """A replayed search."""
 
     sampler: str
     rungs: str
-    """`FULL`, `EXTRAPOLATED`, `PRUNED` or `FORESEEN`."""
+    """`FULL`, `EXTRAPOLATED`, `PRUNED` or `ORACLE`."""
     seed: int
     steps: tuple[Step, ...]
     replay_seconds: float
-    """What the replay itself took."""
+    """Seconds of the replay itself."""
 
 
 class Truth:
-    """What there is to be found in a table.
+    """Hypervolumes of sets of networks, from the true values in a table.
 
     Args:
-        table: A whole one.
+        table: Complete table.
 
     Raises:
-        UsageError: Its networks do not differ in both objectives, so there is nothing to find.
+        UsageError: All networks are equal in one of the objectives.
     """
 
     def __init__(self, table: Table) -> None:
@@ -160,50 +160,51 @@ class Truth:
         self._square: float = math.log(fastest / slowest) * (best - worst)
 
     @cached_property
-    def whole(self) -> float:
-        """The whole table's hypervolume above its slowest speed and worst top-1; 1 if one network were best in both."""
+    def total(self) -> float:
+        """Hypervolume of all networks above the slowest speed and the worst top-1. At most 1."""
         return self._volume(self._points)
 
     def share_of(self, keys: Iterable[str]) -> float:
-        """Returns which share of the whole hypervolume these networks have."""
-        return self._volume(keys) / self.whole
+        """Returns the hypervolume of the networks with these keys, divided by that of the table."""
+        return self._volume(keys) / self.total
 
     def _volume(self, keys: Iterable[str]) -> float:
         return speed_hypervolume((self._points[key] for key in keys), self._ref_point) / self._square
 
 
 class TableEvaluator:
-    """An evaluator that looks up what others measured, and counts what it would have cost; a task ends at once.
+    """Evaluator that looks up results in a table and sums their cost. Tasks end immediately.
 
     Args:
-        table: Holds every network that will be asked for.
-        foresees: Whether each score is that of the full budget, for the price of its own.
+        table: Table with every network of the search.
+        is_oracle: True to return the score of the full budget at each rung, at the cost of the rung.
     """
 
-    def __init__(self, table: Table, *, foresees: bool = False) -> None:
-        self._table, self._foresees = table, foresees
+    def __init__(self, table: Table, *, is_oracle: bool = False) -> None:
+        self._table, self._is_oracle = table, is_oracle
         self._reached: dict[str, int] = {}
         self._ids, self._ended = itertools.count(), list[Message]()
         self.images = 0
-        """Training images spent so far."""
+        """Number of training images so far."""
         self.seconds = 0.0
-        """Training seconds spent so far."""
+        """Training seconds so far."""
         self.timing_seconds = 0.0
+        """Timing seconds so far."""
 
     def submit(self, task: Task[Any]) -> str:
-        """See `Evaluator.submit`."""
+        """Looks up the result of a task and returns the task's id."""
         id = str(next(self._ids))
         if isinstance(task, Time):
             ((key, _),) = task.entries.items()
             result: Any = Timing(measurements={key: self._time(self._table.by_key[key])})
         else:
-            assert isinstance(task, Score), "a table knows speeds and scores"
+            assert isinstance(task, Score), "a table has only speeds and scores"
             result = Scoring(score=self._score(task))
         self._ended.append(Finished(id=id, result=result, seconds=0.0))
         return id
 
     def wait(self, timeout: float | None = None) -> list[Message]:
-        """See `Evaluator.wait`."""
+        """Returns the results of all tasks submitted since the last call."""
         ended, self._ended = self._ended, []
         return ended
 
@@ -212,40 +213,40 @@ class TableEvaluator:
         return build_measurement(row, self._table)
 
     def _score(self, task: Score) -> ProxyScore:
-        """A network is trained on from where it was scored last."""
+        """Returns the score of a task. A training resumes from the network's last score."""
         row, until = self._table.by_key[Subject.from_dict(task.subject).key], task.until
-        assert until is not None, "a search says at which budget"
+        assert until is not None, "a search must give the budget"
         reached = self._reached.get(row.key, 0)
         score = build_score(row, until, self._table, since=reached, seed=task.seed)
         self._reached[row.key] = until
         self.images += until - reached
         self.seconds += score.seconds
-        if not self._foresees:
+        if not self._is_oracle:
             return score
         full = build_score(row, self._table.budgets[-1], self._table, since=reached, seed=task.seed)
         return dataclasses.replace(full, images_seen=score.images_seen, seconds=score.seconds)
 
     def cancel(self, id: str) -> None:
-        """See `Evaluator.cancel`."""
+        """Drops the result of a task."""
         self._ended = [message for message in self._ended if message.id != id]
 
     def slots(self, kind: str) -> int:
-        """See `Evaluator.slots`."""
+        """Returns 1: the replay runs one task at a time."""
         return 1
 
     def devices(self) -> list[DeviceReport]:
-        """See `Evaluator.devices`."""
+        """Returns an empty list, because a table has no devices."""
         return []
 
     def discard(self, references: Iterable[str]) -> None:
-        """See `Evaluator.discard`."""
+        """Does nothing, because a table has no checkpoints."""
 
     def close(self) -> None:
-        """See `Evaluator.close`."""
+        """Does nothing."""
 
 
 def build_measurement(row: TableRow, table: Table) -> Measurement:
-    """Returns a network's timing as far as the table has kept it: its figures, without the samples behind them."""
+    """Returns a network's timing with the values that the table has, without the samples of the rounds."""
     manifest = table.manifest
     condition = manifest.objective
     calibration = manifest.calibrations[condition.label()]
@@ -279,8 +280,8 @@ def build_measurement(row: TableRow, table: Table) -> Measurement:
     )
 
 
-class _Unstored(StoredStudy):
-    """A study that leaves nothing behind."""
+class _InMemoryStudy(StoredStudy):
+    """Study that writes no files."""
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(Path("replay"))
@@ -300,21 +301,21 @@ def replay_search(
     trials: int,
     reduction_factor: float = DEFAULT_REDUCTION_FACTOR,
 ) -> Replay:
-    """Returns one search, until it has spent the training images of so many full trainings.
+    """Returns the replay of one search, with the training images of `trials` full trainings as its budget.
 
-    Without rungs that is after so many networks; with them after more, for most are stopped on the way.
+    Without rungs, the search trains `trials` networks. With rungs, it trains more, because most are stopped early.
 
     Args:
-        table: A whole one.
-        truth: Of that table.
+        table: Complete table.
+        truth: True values of the table.
         sampler: One of `SAMPLERS`.
-        rungs: `FULL`, `EXTRAPOLATED`, `PRUNED` or `FORESEEN`.
-        seed: Of the search; the table's trainings have their own.
-        trials: Full trainings.
-        reduction_factor: One of how many networks continues at each rung.
+        rungs: `FULL`, `EXTRAPOLATED`, `PRUNED` or `ORACLE`.
+        seed: Seed of the search. The trainings of the table have another seed.
+        trials: Budget in full trainings.
+        reduction_factor: Reduction factor of the rungs: 1 of `reduction_factor` networks continues at each rung.
     """
     start = time.monotonic()
-    evaluator = TableEvaluator(table, foresees=rungs == FORESEEN)
+    evaluator = TableEvaluator(table, is_oracle=rungs == ORACLE)
     steps: list[Step] = []
     found: list[str] = []
 
@@ -343,13 +344,13 @@ def replay_search(
         eta=None if rungs == FULL else reduction_factor,
     )
     loop = SearchLoop(
-        _Unstored(manifest),
+        _InMemoryStudy(manifest),
         manifest,
         evaluator,
         Resources(data=table.manifest.data.name),
         follow,
         prune=rungs == PRUNED,
-        clock=lambda: evaluator.images,  # images are the time here, so that a limit on it is a budget
+        clock=lambda: evaluator.images,  # time is counted in images, so the timeout is a budget
     )
     loop.run(timeout_s=trials * table.budgets[-1])
     return Replay(sampler=sampler, rungs=rungs, seed=seed, steps=tuple(steps), replay_seconds=time.monotonic() - start)
@@ -358,56 +359,56 @@ def replay_search(
 def run_samplers(
     table: Table, plan: SamplersPlan, emit: Emit, *, keep: Callable[[Sequence[Replay]], None] = lambda found: None
 ) -> list[Replay]:
-    """Returns all replays of a plan, search by search and by seed.
+    """Returns all replays of a plan, sorted by search and seed.
 
     Args:
-        table: The table.
-        plan: What to replay.
-        emit: Told when the next search's turn has come.
-        keep: Called with all replays so far whenever those of a search are whole.
+        table: Table with all networks of the space.
+        plan: Settings of the replays.
+        emit: Receives an event at the start of each search.
+        keep: Function that is called with all replays so far, each time the replays of a search are complete.
 
     Raises:
-        UsageError: The table is not whole.
-        WorkerDiedError: One of several processes ended by itself.
-        KeyboardInterrupt: The user stopped it; what `keep` was given is all there is.
+        UsageError: The table is not complete.
+        WorkerDiedError: One of several processes died.
+        KeyboardInterrupt: The user interrupted the run. Only replays passed to `keep` are available.
     """
-    table.check_whole()
+    table.check_complete()
     truth, cells = Truth(table), plan.list_cells()
-    errands = [(sampler, rungs, seed) for sampler, rungs in cells for seed in range(plan.seeds)]
+    runs = [(sampler, rungs, seed) for sampler, rungs in cells for seed in range(plan.seeds)]
     found: dict[tuple[str, str, int], Replay] = {}
     done = 0
-    emit(_stepped(cells, 0))
-    for replay in map_unordered(_replay, errands, jobs=plan.jobs, begin=_begin, given=(table, truth, plan)):
+    emit(_build_event(cells, 0))
+    for replay in map_unordered(_replay, runs, jobs=plan.jobs, initializer=_initialize, initargs=(table, truth, plan)):
         found[replay.sampler, replay.rungs, replay.seed] = replay
         while done < len(cells) and all((*cells[done], seed) in found for seed in range(plan.seeds)):
             done += 1
-            keep([found[errand] for errand in errands[: done * plan.seeds]])
+            keep([found[run] for run in runs[: done * plan.seeds]])
             if done < len(cells):
-                emit(_stepped(cells, done))
-    return [found[errand] for errand in errands]
+                emit(_build_event(cells, done))
+    return [found[run] for run in runs]
 
 
-def _stepped(cells: Sequence[tuple[str, str]], done: int) -> BenchStepped:
+def _build_event(cells: Sequence[tuple[str, str]], done: int) -> BenchStepped:
     sampler, rungs = cells[done]
     return BenchStepped(text=f"{sampler}, rungs: {rungs}", done=done, total=len(cells))
 
 
-_given: tuple[Table, Truth, SamplersPlan]
+_shared: tuple[Table, Truth, SamplersPlan]
 
 
-def _begin(table: Table, truth: Truth, plan: SamplersPlan) -> None:
-    """Gives a process what all its replays share, once."""
-    global _given
-    _given = table, truth, plan
+def _initialize(table: Table, truth: Truth, plan: SamplersPlan) -> None:
+    """Stores the values that all replays in a process share."""
+    global _shared
+    _shared = table, truth, plan
     if plan.jobs > 1 and "gp" in plan.samplers:
         import torch
 
         torch.set_num_threads(1)  # its matrices are small, and replays share the cores
 
 
-def _replay(errand: tuple[str, str, int]) -> Replay:
-    table, truth, plan = _given
-    sampler, rungs, seed = errand
+def _replay(run: tuple[str, str, int]) -> Replay:
+    table, truth, plan = _shared
+    sampler, rungs, seed = run
     return replay_search(
         table,
         truth,

@@ -1,4 +1,4 @@
-"""The report of `python -m benchmarks.samplers`."""
+"""Report of `python -m benchmarks.samplers`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.samplers.curves import (
     draw_weights,
     spread,
 )
-from benchmarks.samplers.replay import EXTRAPOLATED, FORESEEN, FULL, PRUNED, Replay, SamplersPlan, build_measurement
+from benchmarks.samplers.replay import EXTRAPOLATED, FULL, ORACLE, PRUNED, Replay, SamplersPlan, build_measurement
 from benchmarks.tables.table import Table
 from hilo_nas.bench.report_notes import plan_settings
 from hilo_nas.report import BenchReport, BenchTable
@@ -35,19 +35,19 @@ _COSTS = ("seconds", "images")
 
 
 def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay], command: str) -> BenchReport:
-    """Returns the report of the searches whose replays are there; the curves go to a CSV file alone.
+    """Returns the report of the searches that have replays. Curves appear in a CSV file only.
 
     Args:
-        table: What was replayed on.
-        plan: What was asked for.
-        replays: What came of it; of each search, all seeds.
-        command: What makes it again.
+        table: Table of the replays.
+        plan: Settings of the replays.
+        replays: Replays, with all seeds of each search.
+        command: Command that reproduces them.
     """
     rows = summarize(table, plan, replays)
     trials = plan.trials_of(table)
     shares = [between(f"at {count} networks", f"share_{part}", 3) for part, count in _checkpoints(trials)]
     main = BenchTable(
-        title="What each search found",
+        title="Hypervolume found by each search",
         rows=rows,
         columns=[
             word("sampler", "sampler"),
@@ -63,31 +63,33 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
         ],
         notes=[
             "Shares of the hypervolume of the whole table, over log images/s and full-budget top-1, both scaled to the "
-            "table's own range; the reference point is the table's worst of each. Only fully trained networks count. "
-            f"Means of {plan.seeds} replays; intervals are of 95 %, from a bootstrap over seeds, which all searches "
-            "share.",
-            f"rungs: {FULL}, every network is fully trained; else one of {plan.reduction_factor:g} goes on at "
-            f"{' and '.join(f'{images:,}' for images in table.budgets[:-1])} of {table.budgets[-1]:,} images, and of "
-            f"those stopped the sampler is told an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {FORESEEN}: scores at "
-            "rungs are those of the full training, which no search has: it says what perfect ones would save.",
-            f"at equal cost: once the training images of {trials} full trainings are spent. over random: at {trials} "
-            "networks, to random search with the same rungs or without. mean over: the area under the curve of the "
+            "range of the table. The reference point is the worst value of each in the table. Only fully trained "
+            f"networks count. Means of {plan.seeds} replays, with 95 % intervals from a bootstrap over seeds. All "
+            "searches use the same resamples.",
+            f"rungs: with {FULL}, every network is fully trained. Else 1 of {plan.reduction_factor:g} continues at "
+            f"{' and '.join(f'{images:,}' for images in table.budgets[:-1])} of {table.budgets[-1]:,} images. For "
+            f"stopped networks, the sampler receives an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {ORACLE}: scores "
+            "at rungs are those of the full training, which real searches do not have. This shows the saving with "
+            "perfect scores.",
+            f"at equal cost: after the training images of {trials} full trainings. over random: difference to random "
+            f"search at {trials} networks, with the same rungs or without. mean over: area under the curve of the "
             "share, over networks up to that number, and over training images up to that cost.",
-            f"seconds, images: what training {trials} networks cost, in parts of what the same search without rungs "
-            f"spent. complete: how many of the {trials} were fully trained.",
+            f"seconds, images: cost of training {trials} networks, relative to the same search without rungs. "
+            f"complete: number of fully trained networks among the {trials}.",
         ],
     )
     cheaper = BenchTable(
         name="cost",
-        title="The same hypervolume for less training",
+        title="Training cost for the same hypervolume",
         rows=[row for row in rows if row["rungs"] != FULL],
         columns=_cost_columns(),
         notes=[
-            f"target: what the same sampler finds without rungs with {trials} networks, on average. for this part: "
-            "where the mean over seeds reaches it, in parts of what that search spent, which is counted seed by seed; "
-            "never: not up to equal cost in images.",
-            "first reached: the same of each replay by itself, averaged; one that never reaches the target counts "
-            "with all that it spent, so a mean with such is a lower bound. reached: how many did.",
+            f"target: mean share that the same sampler finds without rungs with {trials} networks. for this part: cost "
+            "at which the mean over seeds reaches the target, relative to the cost of the search without rungs with "
+            "the same seed. never: not reached at equal cost in images.",
+            "first reached: mean over replays of the cost at which each replay reaches the target. A replay that never "
+            "reaches it counts with its full cost, so the mean is then a lower bound. reached: number of replays that "
+            "reached it.",
         ],
     )
     return BenchReport(
@@ -126,39 +128,39 @@ def _cost_columns() -> list[Column]:
 
 def _percent_between(key: str) -> Any:
     def text(row: Mapping[str, Any]) -> str:
-        return _say_percent(_spread(row, key))
+        return _format_percent(_spread(row, key))
 
     return text
 
 
 def _checkpoints(trials: int) -> list[tuple[int, int]]:
-    """Into how many parts the evaluations are cut, and how many one part has."""
+    """Returns pairs of a divisor (4, 2, 1) and the number of evaluations that it gives."""
     return [(part, max(1, round(trials / part))) for part in _PARTS]
 
 
 def summarize(table: Table, plan: SamplersPlan, replays: Sequence[Replay]) -> list[dict[str, Any]]:
-    """Returns a row for each search, with every figure's mean and the ends of its interval."""
+    """Returns a row for each search, with means and their intervals."""
     trials = plan.trials_of(table)
     weights_RS = draw_weights(plan.seeds)
     cells = {
         cell: [replay for replay in replays if (replay.sampler, replay.rungs) == cell] for cell in plan.list_cells()
     }
     rows = []
-    for (sampler, rungs), mine in cells.items():
-        if not mine:
+    for (sampler, rungs), own in cells.items():
+        if not own:
             continue
         full = cells[sampler, FULL]
-        row: dict[str, Any] = {"sampler": sampler, "rungs": rungs, "seeds": len(mine), "trials": trials}
+        row: dict[str, Any] = {"sampler": sampler, "rungs": rungs, "seeds": len(own), "trials": trials}
         for part, count in _checkpoints(trials):
-            row |= _fields(f"share_{part}", spread([_share(replay, count) for replay in mine], weights_RS))
+            row |= _fields(f"share_{part}", spread([_share(replay, count) for replay in own], weights_RS))
         budget = trials * table.budgets[-1]
-        at_cost = [curve_of(replay, "images").share_at(budget) for replay in mine]
+        at_cost = [curve_of(replay, "images").share_at(budget) for replay in own]
         row |= _fields("share_at_cost", spread(at_cost, weights_RS))
-        areas = [area_by_evaluations(replay.steps, trials) for replay in mine]
+        areas = [area_by_evaluations(replay.steps, trials) for replay in own]
         row |= _fields("auc_evaluations", spread(areas, weights_RS))
-        areas = [area_by_cost(curve_of(replay, "images"), budget) for replay in mine]
+        areas = [area_by_cost(curve_of(replay, "images"), budget) for replay in own]
         row |= _fields("auc_images", spread(areas, weights_RS))
-        found = [_share(replay, trials) for replay in mine]
+        found = [_share(replay, trials) for replay in own]
         own_full = [_share(replay, trials) for replay in full]
         gains = [a - b for a, b in zip(at_cost, own_full, strict=True)]
         row |= _fields("gain_at_cost", spread(gains, weights_RS))
@@ -169,27 +171,27 @@ def summarize(table: Table, plan: SamplersPlan, replays: Sequence[Replay]) -> li
             gains = [a - curve_of(other, "images").share_at(budget) for a, other in zip(at_cost, others, strict=True)]
             row |= _fields("over_random_at_cost", spread(gains, weights_RS))
         for unit in _COSTS:
-            row |= _costs(unit, mine, full, trials, weights_RS)
+            row |= _costs(unit, own, full, trials, weights_RS)
         row["target"] = sum(own_full) / len(own_full)
-        reached = sum(replay.steps[-1].share >= row["target"] for replay in mine)
-        row["reached"] = f"{reached} of {len(mine)}"
+        reached = sum(replay.steps[-1].share >= row["target"] for replay in own)
+        row["reached"] = f"{reached} of {len(own)}"
         row["complete"] = _mean(
-            [sum(step.state == TrialState.COMPLETE for step in replay.steps[:trials]) for replay in mine]
+            [sum(step.state == TrialState.COMPLETE for step in replay.steps[:trials]) for replay in own]
         )
-        row["evaluations_at_cost"] = _mean([len(replay.steps) for replay in mine])
-        row["replay_seconds"] = _mean([replay.replay_seconds for replay in mine])
+        row["evaluations_at_cost"] = _mean([len(replay.steps) for replay in own])
+        row["replay_seconds"] = _mean([replay.replay_seconds for replay in own])
         rows.append(row)
     return rows
 
 
-def _costs(unit: str, mine: Sequence[Replay], full: Sequence[Replay], trials: int, weights_RS: Any) -> dict[str, Any]:
-    """What a search cost beside the one without rungs, and for which part of that cost it found the same."""
+def _costs(unit: str, own: Sequence[Replay], full: Sequence[Replay], trials: int, weights_RS: Any) -> dict[str, Any]:
+    """Returns costs relative to the search without rungs: in total, and until the same hypervolume is found."""
     spent = [getattr(_step(replay, trials), unit) for replay in full]
     targets = [_share(replay, trials) for replay in full]
     target = sum(targets) / len(targets)
-    curves = [curve_of(replay, unit, scale) for replay, scale in zip(mine, spent, strict=True)]
+    curves = [curve_of(replay, unit, scale) for replay, scale in zip(own, spent, strict=True)]
     first = [_first(curve, target) for curve in curves]
-    shares = [getattr(_step(replay, trials), unit) / scale for replay, scale in zip(mine, spent, strict=True)]
+    shares = [getattr(_step(replay, trials), unit) / scale for replay, scale in zip(own, spent, strict=True)]
     return {
         unit: _mean(shares),
         **_fields(f"same_{unit}", crossing(curves, targets, weights_RS)),
@@ -232,72 +234,72 @@ def _list_steps(replays: Sequence[Replay]) -> list[dict[str, Any]]:
 def _list_headlines(rows: Sequence[Mapping[str, Any]], plan: SamplersPlan, trials: int) -> list[str]:
     by_cell = {(row["sampler"], row["rungs"]): row for row in rows}
     return [
-        *_say_samplers(by_cell, trials, plan.trials_share),
-        *(line for sampler in plan.samplers for line in _say_rungs(by_cell, sampler, trials)),
-        *(line for sampler in plan.samplers for line in _say_foreseen(by_cell, sampler)),
-        *(line for sampler in plan.samplers for line in _say_told(by_cell, sampler)),
+        *_compare_samplers(by_cell, trials, plan.trials_share),
+        *(line for sampler in plan.samplers for line in _describe_rungs(by_cell, sampler, trials)),
+        *(line for sampler in plan.samplers for line in _describe_oracle(by_cell, sampler)),
+        *(line for sampler in plan.samplers for line in _compare_reporting(by_cell, sampler)),
     ]
 
 
-def _say_samplers(cells: Mapping[tuple[str, str], Mapping[str, Any]], trials: int, share: float) -> list[str]:
-    """Which sampler finds most without rungs, and how the default one stands beside random search."""
+def _compare_samplers(cells: Mapping[tuple[str, str], Mapping[str, Any]], trials: int, share: float) -> list[str]:
+    """Returns sentences about the best sampler without rungs, and about the default sampler and random search."""
     full = {sampler: row for (sampler, rungs), row in cells.items() if rungs == FULL}
     if not full:
         return []
     best = max(full, key=lambda sampler: full[sampler]["share_1"])
     lines = [
-        f"without rungs, {best} finds most with {trials} networks ({share:.0%} of the table): "
-        f"{_say(full[best], 'share_1')} of the hypervolume"
+        f"without rungs, {best} finds the most with {trials} networks ({share:.0%} of the table): "
+        f"{_format(full[best], 'share_1')} of the hypervolume"
     ]
     row = full.get(DEFAULT_SAMPLER)
     if row is not None and "over_random" in row:
         lines.append(
-            f"{DEFAULT_SAMPLER}, the default of `hilo-nas search`, finds {_say(row, 'share_1')}, random search "
-            f"{_say(full[_RANDOM], 'share_1')}: {_judge(row, 'over_random')}"
+            f"{DEFAULT_SAMPLER}, the default of `hilo-nas search`, finds {_format(row, 'share_1')}, random search "
+            f"{_format(full[_RANDOM], 'share_1')}: {_judge(row, 'over_random')}"
         )
     return lines
 
 
-def _say_rungs(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str, trials: int) -> list[str]:
-    """What rungs save, and what they find for the same money."""
+def _describe_rungs(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str, trials: int) -> list[str]:
+    """Returns a sentence about the saving through rungs, and about the result at equal cost."""
     row = cells.get((sampler, EXTRAPOLATED))
     if row is None:
         return []
-    costs = " and ".join(f"{_say_percent(_spread(row, f'same_{unit}'))} of the {unit}" for unit in _COSTS)
+    costs = " and ".join(f"{_format_percent(_spread(row, f'same_{unit}'))} of the {unit}" for unit in _COSTS)
     return [
-        f"{sampler} with rungs needs, for what it finds without ({row['target']:.3f}), {costs}; at the cost of "
-        f"{trials} full trainings it finds {_say(row, 'share_at_cost')}: {_judge(row, 'gain_at_cost')}"
+        f"{sampler} with rungs needs {costs} to find the same as without rungs ({row['target']:.3f}); at the cost of "
+        f"{trials} full trainings it finds {_format(row, 'share_at_cost')}: {_judge(row, 'gain_at_cost')}"
     ]
 
 
-def _say_foreseen(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str) -> list[str]:
-    """What rungs would save if no score at them misled."""
-    row = cells.get((sampler, FORESEEN))
+def _describe_oracle(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str) -> list[str]:
+    """Returns a sentence about the saving with perfect scores at rungs."""
+    row = cells.get((sampler, ORACLE))
     if row is None:
         return []
-    costs = " and ".join(f"{_say_percent(_spread(row, f'same_{unit}'))} of the {unit}" for unit in _COSTS)
-    return [f"{sampler} would need {costs} if rungs showed what the full training reaches"]
+    costs = " and ".join(f"{_format_percent(_spread(row, f'same_{unit}'))} of the {unit}" for unit in _COSTS)
+    return [f"{sampler} would need {costs} if scores at rungs were those of the full training"]
 
 
-def _say_told(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str) -> list[str]:
-    """Which way of telling a sampler about stopped networks serves it better."""
+def _compare_reporting(cells: Mapping[tuple[str, str], Mapping[str, Any]], sampler: str) -> list[str]:
+    """Returns a sentence that compares the two ways of reporting stopped networks to the sampler."""
     found = [cells[sampler, rungs] for rungs in (EXTRAPOLATED, PRUNED) if (sampler, rungs) in cells]
     if len(found) < 2:
         return []
     better = max(found, key=lambda row: row["auc_images"])
-    values = ", ".join(f"{row['rungs']} {_say(row, 'auc_images')}" for row in found)
-    return [f"{sampler}: stopped networks are better told as {better['rungs']} (mean share over the cost: {values})"]
+    values = ", ".join(f"{row['rungs']} {_format(row, 'auc_images')}" for row in found)
+    return [f"{sampler}: it is better to report stopped networks as {better['rungs']} (mean over cost: {values})"]
 
 
 def _judge(row: Mapping[str, Any], key: str) -> str:
     found = _spread(row, key)
     if math.isnan(found.low):
         return f"a difference of {found.mean:+.3f}, from one seed"
-    word = "more" if found.low > 0 else "less" if found.high < 0 else "not to be told apart"
-    return f"{word} ({found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}])"
+    verdict = "more" if found.low > 0 else "less" if found.high < 0 else "no significant difference"
+    return f"{verdict} ({found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}])"
 
 
-def _say(row: Mapping[str, Any], key: str) -> str:
+def _format(row: Mapping[str, Any], key: str) -> str:
     found = _spread(row, key)
     return f"{found.mean:.3f}" + f" [{found.low:.3f}, {found.high:.3f}]" * (not math.isnan(found.low))
 
@@ -306,7 +308,7 @@ def _spread(row: Mapping[str, Any], key: str) -> Spread:
     return Spread(mean=row[key], low=row[f"{key}_low"], high=row[f"{key}_high"])
 
 
-def _say_percent(found: Spread) -> str:
+def _format_percent(found: Spread) -> str:
     value, low, high = ("never" if math.isinf(end) else f"{100 * end:.0f}" for end in dataclasses.astuple(found))
     value += " %" * math.isfinite(found.mean)
     return value if math.isnan(found.low) else f"{value} [{low}, {high}]"

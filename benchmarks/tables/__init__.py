@@ -1,1 +1,1 @@
-"""Tables: every network of a small space, timed and trained."""
+"""Benchmark tables: all networks of a small space, timed and trained."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tables`: every network of a small space, timed and trained."""
+"""`python -m benchmarks.tables`: time and train all networks of a small space."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hilo_nas.study.states import TrialState
 
 __all__ = ["main"]
 
-HELP = """Time and train every network of a small space, at each rung: the table that `benchmarks.samplers` replays on.
+HELP = """Time every network of a small space and train it to each rung. `benchmarks.samplers` replays searches on it.
 
-With --networks, as many at random of a space of any size: whether its networks train at all, and how far they get. It
-makes a study, and the same command resumes it. The setting study.reuse names a study or a table's file whose trainings
-are copied, as far as they are the same; networks are timed here in any case."""
+With --networks, a random sample of a space of any size is timed and trained, which shows how well its networks train.
+The table is stored as a study, and the same command resumes it. The setting study.reuse names a study or a table's file
+whose matching trainings are copied. Networks are always timed here."""
 EXAMPLES = """Examples:
 python -m benchmarks.tables litv2_tabular --data cifar10.tar --study my-table
 python -m benchmarks.tables litv2_tabular --study here --set study.reuse=my-table"""
@@ -30,13 +30,13 @@ python -m benchmarks.tables litv2_tabular --study here --set study.reuse=my-tabl
 def run(
     config: SearchConfig,
     space: Annotated[
-        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
+        str | None, typer.Argument(metavar="SPACE", help="Name of a shipped space, or a YAML file.")
     ] = None,
     networks: Annotated[
-        int | None, typer.Option(help="Networks of the space, at random; all if left out.", show_default=False)
+        int | None, typer.Option(help="Number of random networks of the space. Default: all.", show_default=False)
     ] = None,
 ) -> None:
-    """Makes the table."""
+    """Makes the table and prints a summary."""
     from benchmarks.tables.table import TABLE_NAME, collect_table
     from benchmarks.tables.table_making import make_table
     from hilo_nas.cli.display import build_display
@@ -45,8 +45,8 @@ def run(
 
     console = build_console()
     with build_display(console) as display:
-        asked = config if space is None else dataclasses.replace(config, space=space)
-        read, found, folder = read_sweep(asked, display)
+        config = config if space is None else dataclasses.replace(config, space=space)
+        read, found, folder = read_sweep(config, display)
         records = make_table(read, found, folder, display, count=networks)
     table, keys = collect_table(StoredStudy(folder.path)), {record.key for record in records}
     for images in table.budgets:

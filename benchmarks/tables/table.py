@@ -1,7 +1,7 @@
-"""A table: the networks of a space with their speeds and scores, as a value, of a study's records or of a file.
+"""Benchmark table: the networks of a space with their speeds and scores.
 
-It is made as a study (`making.py`). Stored for others it is two files: the study's `manifest.yaml`, and `table.csv`
-with a row per network, which hold all that a replay needs.
+`table_making.py` makes a table as a study. A published table has two files: the study's `manifest.yaml`, and
+`table.csv` with a row per network. A replay needs no other files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import command_of
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
 from hilo_nas.measurement import ProxyScore
 from hilo_nas.measurement.rounds import verdict_name
@@ -22,7 +23,6 @@ from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord, write_atomically
 from hilo_nas.study.stored_study import StoredStudy, open_study
-from hilo_nas.text.commands import command
 
 __all__ = [
     "TABLE_NAME",
@@ -39,107 +39,107 @@ __all__ = [
 ]
 
 TABLE_NAME = "table.csv"
-"""The table's file, beside `manifest.yaml`."""
+"""File name of the table, in the folder of `manifest.yaml`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableScore:
-    """One network's score at one budget."""
+    """Score of a network at one budget."""
 
     top1: float
     top1_se: float
-    """From the finite number of held-out images, as `ProxyScore.standard_error`."""
+    """Standard error due to the finite number of held-out images, as in `ProxyScore.standard_error`."""
     seconds: float
-    """Of the training from its beginning up to this budget, scoring on the way included."""
+    """Seconds of the training from its start to this budget, including scoring."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """One network of a table."""
+    """A network of a table."""
 
     key: str
     params: dict[str, int]
-    """Optuna's flat integers."""
+    """Parameters of the space: integers by name, as for Optuna."""
     parameters: int
     macs: int
     images_per_s: float
     images_per_s_spread: float
     images_per_s_low: float | None
-    """Ends of the 95 % interval, where the timing has one."""
+    """Lower end of the 95 % interval; None if the timing has no interval."""
     images_per_s_high: float | None
     verdict: str | None
-    """How the machine behaved while the network was timed."""
+    """State of the machine during the timing."""
     timing_seconds: float
     scores: dict[int, TableScore]
-    """By images seen; of a table that is not finished, those that are there."""
+    """Scores by number of images seen. An unfinished table has only some of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """The networks of a space with their speeds and, at each budget, their scores."""
+    """Networks of a space with their speeds and their scores at each budget."""
 
     manifest: Manifest
     rows: tuple[TableRow, ...]
-    """Of the networks that were timed."""
+    """Rows of the networks that were timed."""
 
     @property
     def space(self) -> SearchSpace:
-        """What the networks are of."""
+        """Search space of the networks."""
         return self.manifest.space
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """Images seen at each score, the full budget last."""
+        """Numbers of images at which networks are scored, the full budget last."""
         return self.manifest.plan.budgets
 
     @cached_property
     def by_key(self) -> dict[str, TableRow]:
-        """The rows by their networks' keys."""
+        """Rows by the keys of their networks."""
         return {row.key: row for row in self.rows}
 
-    def check_whole(self) -> None:
-        """Checks that every network of the space, within its limits, has its speed and all its scores.
+    def check_complete(self) -> None:
+        """Raises an error unless every network within the space's limits has a speed and all scores.
 
         Raises:
-            UsageError: Some are missing, or the space is so large that some must be.
+            UsageError: Some values are missing, or the space is too large for a complete table.
         """
         try:
             listed = list_within(self.space, self.manifest.objective.img_size)
         except UsageError:
             raise UsageError(
-                f"a search can be replayed on a whole table alone, but {self.manifest.name} is of a sample of "
-                f"{self.space.name}, which has {self.space.n_configs:,} settings. Replay on a table of a small space: "
+                f"a table for replays must be complete, but {self.manifest.name} has only a sample of "
+                f"{self.space.name}, which has {self.space.n_configs:,} settings. Use a table of a small space: "
                 "python -m benchmarks.tables litv2_tabular ..."
             ) from None
-        whole = {row.key for row in self.rows if row.scores.keys() >= set(self.budgets)}
-        if missing := {arch.key() for arch, _ in listed} - whole:
+        complete = {row.key for row in self.rows if row.scores.keys() >= set(self.budgets)}
+        if missing := {arch.key() for arch, _ in listed} - complete:
             raise UsageError(
-                f"a search can be replayed on a whole table alone, but {len(missing)} of the {len(listed)} networks of "
-                f"{self.space.name} lack their speed or a score in {self.manifest.name}. Go on with it: "
-                f"{command('bench', 'table', self.space.name, '--study', self.manifest.name)} ..."
+                f"a table for replays must be complete, but {len(missing)} of the {len(listed)} networks of "
+                f"{self.space.name} have no speed or lack a score in {self.manifest.name}. Complete it with "
+                f"{command_of('tables', self.space.name, '--study', self.manifest.name)} ..."
             )
 
 
 def refresh_table(study: StoredStudy) -> None:
-    """Writes the `table.csv` of a study that is a table, from its records; of any other study, none.
+    """Writes `table.csv` from the records of a study. Does nothing if the study is not a table.
 
     Raises:
-        RecordError: A file of the study cannot be understood.
-        StorageError: One cannot be read, or the folder cannot be written.
+        RecordError: A file of the study is invalid.
+        StorageError: A file cannot be read or written.
     """
     if study.exists and study.manifest.sampler == ALL and study.trials_path.is_dir():
         write_table(collect_table(study), study.path / TABLE_NAME)
 
 
 def build_score(row: TableRow, images: int, table: Table, *, since: int = 0, seed: int | None = None) -> ProxyScore:
-    """Returns a network's score as far as the table has kept it.
+    """Returns a network's score at a budget, with the values that the table has.
 
     Args:
-        row: The network's.
-        images: The budget, one of those it has a score at.
-        table: The row's.
-        since: The budget that its training goes on from; 0 where it begins. The seconds are those from there.
-        seed: Of the training; the table's own if left out.
+        row: Row of the network.
+        images: Budget of the score. The row must have a score there.
+        table: Table of the row.
+        since: Budget from which the training resumes; 0 for its start. The score's seconds count from there.
+        seed: Seed of the training. Defaults to the table's seed.
     """
     manifest, score = table.manifest, row.scores[images]
     return ProxyScore(
@@ -160,11 +160,11 @@ def build_score(row: TableRow, images: int, table: Table, *, since: int = 0, see
 
 
 def collect_table(study: StoredStudy) -> Table:
-    """Returns the table that a study's records hold.
+    """Returns the table from the records of a study.
 
     Raises:
-        RecordError: A file of the study cannot be understood.
-        StorageError: One cannot be read.
+        RecordError: A file of the study is invalid.
+        StorageError: A file cannot be read.
     """
     rows = [_row_of(record, study.manifest) for record in study.records]
     return Table(manifest=study.manifest, rows=tuple(row for row in rows if row is not None))
@@ -178,7 +178,7 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
     seconds = 0.0
     for score in sorted(record.scores, key=lambda score: score.images_seen):
         if score.seed == manifest.seed:
-            seconds += score.seconds  # a record's are those of a leg
+            seconds += score.seconds  # a record stores the seconds since the previous budget
             scores[score.images_seen] = TableScore(top1=score.value, top1_se=score.standard_error, seconds=seconds)
     return TableRow(
         key=record.key,
@@ -205,60 +205,61 @@ _VALUES = (
     "verdict",
     "timing_seconds",
 )
-_OF_A_SCORE = {"top1": "top1", "se": "top1_se", "seconds": "seconds"}
-"""How a score's columns begin, before `@` and the images seen, and which field each is."""
+_SCORE_COLUMNS = {"top1": "top1", "se": "top1_se", "seconds": "seconds"}
+"""Fields of `TableScore` by the prefix of their columns, which are called PREFIX@IMAGES."""
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Writes the table as one CSV file; every figure comes back as it was.
+    """Writes the table as a CSV file. `load_table` restores all numbers exactly.
 
     Raises:
-        StorageError: The folder cannot be written.
+        StorageError: The file cannot be written.
     """
     columns = ["key", *table.space.dimensions, *_VALUES]
-    columns += [f"{name}@{images}" for images in table.budgets for name in _OF_A_SCORE]
+    columns += [f"{name}@{images}" for images in table.budgets for name in _SCORE_COLUMNS]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
         values: dict[str, Any] = {"key": row.key, **row.params, **{name: getattr(row, name) for name in _VALUES}}
         for images, score in row.scores.items():
-            values |= {f"{name}@{images}": getattr(score, field) for name, field in _OF_A_SCORE.items()}
+            values |= {f"{name}@{images}": getattr(score, field) for name, field in _SCORE_COLUMNS.items()}
         writer.writerow(values)
     write_atomically(path, text.getvalue())
 
 
 def find_table(name: str) -> Path:
-    """Returns the folder of the study with a name or path, or the table's file that is named itself.
+    """Returns the folder of a study, given its name or path. The path of a CSV file is returned unchanged.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: The study does not exist.
     """
     path = Path(name)
     return path if path.suffix == ".csv" else open_study(name).path
 
 
 def study_of(path: Path) -> StoredStudy:
-    """Returns the study that a table's folder or file belongs to.
+    """Returns the study of a table's folder or file.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: The folder has no manifest.
     """
     study = StoredStudy(path if path.is_dir() else path.parent)
     if not study.exists:
-        raise NotFoundError(f"a table's manifest.yaml must lie beside it, but {study.path} has none")
+        raise NotFoundError(f"a table must have a manifest.yaml in its folder, but {study.path} has none")
     return study
 
 
 def load_table(path: Path) -> Table:
-    """Returns the table of a study's folder: of its records, or, stored without them, of its file; or of a named file.
+    """Returns the table at a path.
 
-    A file's manifest lies beside it.
+    A folder's table comes from the study's records, or from `table.csv` if the folder has no records. A CSV file must
+    have its `manifest.yaml` in the same folder.
 
     Raises:
         NotFoundError: There is no table.
-        RecordError: It is no table of its manifest's space.
-        StorageError: It cannot be read.
+        RecordError: The file is not a table of the manifest's space.
+        StorageError: A file cannot be read.
     """
     study = study_of(path)
     if path.is_dir():
@@ -273,16 +274,16 @@ def load_table(path: Path) -> Table:
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except KeyError as error:
-        raise RecordError(f"{path} is no table of the space {manifest.space.name}: it has no column {error}") from error
+        raise RecordError(f"{path} is not a table of {manifest.space.name}: it has no column {error}") from error
     except (TypeError, ValueError, csv.Error, UsageError) as error:
-        raise RecordError(f"{path} is no table of the space {manifest.space.name}: {error}") from error
+        raise RecordError(f"{path} is not a table of {manifest.space.name}: {error}") from error
     return Table(manifest=manifest, rows=rows)
 
 
 def _read_row(values: dict[str, str], manifest: Manifest) -> TableRow:
     scores = {
         images: TableScore(
-            **{field: float(values[f"{name}@{images}"]) for name, field in _OF_A_SCORE.items()},
+            **{field: float(values[f"{name}@{images}"]) for name, field in _SCORE_COLUMNS.items()},
         )
         for images in manifest.plan.budgets
         if values[f"top1@{images}"]

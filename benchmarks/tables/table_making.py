@@ -1,4 +1,4 @@
-"""Making a table: the networks of a space, and their trainings, done here or copied from another study."""
+"""Creation of a benchmark table: times the networks of a space, and trains them or copies trainings."""
 
 from __future__ import annotations
 
@@ -44,29 +44,29 @@ def make_table(
     count: int | None = None,
     evaluator: Evaluator | None = None,
 ) -> list[TrialRecord]:
-    """Times and trains networks of a space, and returns their records; goes on where it stopped.
+    """Times and trains networks of a space, and returns their records. Resumes an interrupted table.
 
-    However it ends, what is there is in the study's `table.csv`.
+    All finished results are written to the study's `table.csv`, even after an error.
 
     Args:
-        config: Device, conditions, data, budget and rungs; `study.reuse` is a study, or a table's file, whose
-            trainings are copied, so that networks are only timed.
-        space: The space, of up to 20,000 settings where all its networks are asked for.
-        folder: The study that keeps the records.
-        emit: Told of all of it.
-        count: How many networks, at random; None for all.
-        evaluator: See `run_sweep`.
+        config: Device, conditions, data, budget and rungs. `study.reuse` names a study or a table's file whose
+            trainings are copied. Networks are then only timed.
+        space: Search space, with 20,000 settings at most if `count` is None.
+        folder: Study that stores the records.
+        emit: Receives an event for each step.
+        count: Number of random networks; None for all.
+        evaluator: Evaluator that times and trains. Defaults to local workers.
 
     Raises:
-        UsageError: The space is too large, the count too small, no network is within the space's limits, or the folder
-            holds a table without its records.
-        StudyMismatchError: The trainings to take over were others.
-        HiloNasError: See `run_sweep`.
+        UsageError: The space is too large, the count is too small, no network is within the space's limits, or the
+            folder has a table without records.
+        StudyMismatchError: The trainings of `study.reuse` have another plan or other data.
+        HiloNasError: Any error of `run_sweep`.
     """
     if (folder.path / TABLE_NAME).is_file() and not folder.trials_path.is_dir():
         raise UsageError(
-            f"study {folder.name} is a stored table without its records: it can be replayed, but not resumed. "
-            f"Make another that copies its trainings: --study NAME {setting_text('study.reuse', folder.address)}"
+            f"study {folder.name} must have records to be resumed, but it has only a table. "
+            f"Make a new table that copies its trainings: --study NAME {setting_text('study.reuse', folder.address)}"
         )
     networks = list_swept(space, config, folder, count, emit)
     plan = plan_of(config, space)
@@ -74,7 +74,7 @@ def make_table(
     load_reused = None
     if config.study.reuse is not None:
         reuse = find_table(config.study.reuse)
-        check_plan(study_of(reuse), plan)  # before a device is read and images are decoded
+        check_plan(study_of(reuse), plan)  # fail before images are decoded
         load_reused = functools.partial(_load_reused, reuse)
     sweep = Sweep(space=space, networks=networks, plan=plan, trainings=courses, reuse=load_reused)
     try:
@@ -84,7 +84,11 @@ def make_table(
 
 
 def _load_reused(source: Path, manifest: Manifest) -> list[TrialRecord]:
-    """Returns what a study, or a table of which only the file is left, knows of trainings as a manifest has them."""
+    """Returns records with the scores of a study or of a table's file, up to the full budget of a manifest.
+
+    Raises:
+        StudyMismatchError: The trainings do not match the manifest.
+    """
     study = study_of(source)
     check_same(study.manifest, manifest.plan, manifest.data)
     if source.is_dir() and study.trials_path.is_dir():

@@ -22,9 +22,9 @@ from hilo_nas.text.figures import figure
 
 __all__ = ["main"]
 
-HELP = """Train one network for some steps and say where their time goes: batch, gradient, update, scoring.
+HELP = """Train one network for some steps and report the time of each part: batch, gradient, update, scoring.
 
-A NETWORK is what `hilo-nas measure` takes; the first anchor of the space if left out. The settings of the training are
+NETWORK is a network as for `hilo-nas measure`. Default: the first anchor of the space. The settings of the training are
 those of a search: proxy.img_size, proxy.batch_size, proxy.precision."""
 EXAMPLES = """Examples:
 python -m benchmarks.training --data cifar10/train.tar
@@ -34,14 +34,14 @@ python -m benchmarks.training litv2_small --set proxy.precision=amp-bf16"""
 @takes_settings("data.source", "timing.device", "proxy.img_size")
 def run(
     config: SearchConfig,
-    network: Annotated[str | None, typer.Argument(metavar="NETWORK", help="What to train.")] = None,
+    network: Annotated[str | None, typer.Argument(metavar="NETWORK", help="Network to train.")] = None,
     space: Annotated[
-        str | None, typer.Option("--space", metavar="SPACE", help="Space of the defaults; litv2_cifar if left out.")
+        str | None, typer.Option("--space", metavar="SPACE", help="Space that provides defaults. Default: litv2_cifar.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps timed as they run, and as many with their parts apart.")] = 50,
+    steps: Annotated[int, typer.Option(help="Number of steps to time as a whole, and again part by part.")] = 50,
     shown: Shown = Format.table,
 ) -> None:
-    """Trains and times."""
+    """Times the training steps and prints the results."""
     from benchmarks.training.training_steps import run_training
     from hilo_nas.cli.display import build_display
     from hilo_nas.evaluation.named_networks import find_network
@@ -85,8 +85,8 @@ def _print(found: dict[str, Any], network: str, batch_size: int, shown: Format) 
         f"{network} at batch {batch_size} on {found['device']} ({found['model']}): trained at "
         f"{figure(found['images_per_s'])} images/s, {figure(found['step_ms'], 3)} ms a step; scored at "
         f"{figure(found['scored_images_per_s'])} images/s. {100 * (1 - rows[0]['share']):.1f} % of a step is compute.\n"
-        "batch: images taken, shifted, mirrored, normalised. update: clipping, AdamW, averaging. The device is waited "
-        "for around each part, so on a GPU the parts may sum to more than a step takes.",
+        "batch: selection, shift, flip and normalization of images. update: gradient clipping, AdamW, weight "
+        "averaging. The parts are timed with synchronization, so on a GPU their sum may exceed the time of a step.",
         markup=False,
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""Where a proxy training's time goes: what a step spends on its batch, and what the device computes."""
+"""Time per part of a proxy training's step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from hilo_nas.timing.device import synchronizer
 __all__ = ["PARTS", "run_training", "time_training"]
 
 PARTS = ("batch", "gradient", "update")
-"""A step's parts, as `Training` calls them."""
+"""Parts of a step, by their names in `Training`."""
 _WARM_UP = 5
-"""Steps before any is timed."""
+"""Number of steps before the timed ones."""
 
 
 def run_training(
@@ -40,19 +40,19 @@ def run_training(
     steps: int,
     log: Path,
 ) -> dict[str, Any]:
-    """Returns where the time of a network's training goes, as `time_training` does, and the device's name.
+    """Returns the results of `time_training` in a worker process, with the device's name and model.
 
     Args:
-        subject: The network, as `build_subject` takes it.
-        plan: The training; of its budget nothing.
+        subject: Network, as for `build_subject`.
+        plan: Plan of the training. Its budget is not used.
         config: Device, images and idle timeout.
         emit: Receives the events.
-        steps: Number of steps that are timed, twice.
-        log: File for what the worker prints.
+        steps: Number of steps to time as a whole, and again part by part.
+        log: File for the output of the worker process.
 
     Raises:
-        UsageError: There is nothing to time.
-        HiloNasError: What `prepare_data` and `Training` raise.
+        UsageError: `steps` is below 1.
+        HiloNasError: Any error of `prepare_data` or `Training`.
     """
     if steps < 1:
         raise UsageError(f"steps must be at least 1, but got {steps}")
@@ -81,16 +81,17 @@ def time_training(
     steps: int,
     device: str,
 ) -> dict[str, Any]:
-    """Returns a training's speed as it runs, and its parts' seconds, timed with the device waited for around each.
+    """Returns the speed of a training and the time of each part of a step.
 
-    On a GPU the CPU prepares and launches while the device computes, so the parts may sum to more than a step takes.
+    The device is synchronized before and after each part. On a GPU, the CPU normally works while the device computes,
+    so the sum of the parts may exceed the time of a step.
 
     Args:
-        emit: Takes `Notice`.
-        subject: The network.
+        emit: Receives notices.
+        subject: Network, as for `build_subject`.
         plan: `ProxyPlan.to_dict()`.
         data: `CachedData.to_dict()`.
-        steps: How many to time as they run, and as many with the parts apart.
+        steps: Number of steps to time as a whole, and again part by part.
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
     """
     wait = synchronizer(torch.device(device))
@@ -103,24 +104,24 @@ def time_training(
             yield
             return
         wait()
-        began = time.perf_counter()
+        start = time.perf_counter()
         yield
         wait()
-        seconds[part] += time.perf_counter() - began
+        seconds[part] += time.perf_counter() - start
 
     def run(count: int) -> float:
         wait()
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in training.steps(training.images_seen + count * training.plan.batch_size):
             pass
         wait()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
-    the_data = CachedData.from_dict(data)
+    cached_data = CachedData.from_dict(data)
     torch.manual_seed(0)
-    model = build_subject(subject, the_data.num_classes, 3)
+    model = build_subject(subject, cached_data.num_classes, 3)
     training = Training(
-        model, ProxyPlan.from_dict(plan), the_data, seed=0, device=torch.device(device), emit=emit, watch=watch
+        model, ProxyPlan.from_dict(plan), cached_data, seed=0, device=torch.device(device), emit=emit, watch=watch
     )
     run(_WARM_UP)
     step_s = run(steps) / steps
@@ -128,12 +129,12 @@ def time_training(
     run(steps)
     is_watching = False
     training.evaluate()
-    began = time.perf_counter()
+    start = time.perf_counter()
     n_val = len(training.evaluate().labels)
     return {
         "images_per_s": training.plan.batch_size / step_s,
         "step_ms": 1e3 * step_s,
         "parts_ms": {part: 1e3 * seconds[part] / steps for part in PARTS},
-        "scored_images_per_s": n_val / (time.perf_counter() - began),
+        "scored_images_per_s": n_val / (time.perf_counter() - start),
         "micro_batch_size": training.micro_batch.size,
     }

@@ -1,1 +1,1 @@
-"""Claims about speed that anyone can make again: what a machine resolves, layers, backbones, other code, releases."""
+"""Reproducible speed benchmarks: timing resolution, attention layers, backbones, network parts and proxies."""

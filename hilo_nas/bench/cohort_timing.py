@@ -1,4 +1,4 @@
-"""What every bench does to time: cohorts that stay whole when a network fails, and words on how the machine behaved."""
+"""Timing shared by all benchmarks: cohorts that stay complete if a network fails, and advice about the machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["advise", "ratio_fields", "speed_fields", "time_together"]
 
 
 def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
-    """Returns the speeds of networks that shared their rounds.
+    """Returns the speeds of networks that are timed in the same rounds.
 
-    Where some fail, which splits the cohort, the others are timed again, all together, so that they can be compared
-    round by round. Where the reference fails, all have failed.
+    A failure splits the cohort. The remaining networks are then timed again together, so that they can be compared
+    round by round. If the reference fails, all networks count as failed.
 
     Args:
-        evaluator: Times them.
-        task: The networks, 24 at most; the first is timed in the layout that the reference is to have.
+        evaluator: Evaluator that times the networks.
+        task: Up to 24 networks. The reference uses the memory layout of the first one.
         emit: Receives an event for each network and each round.
     """
     failures: dict[str, HiloNasError] = {}
@@ -43,16 +43,16 @@ def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
             return dataclasses.replace(timing, failures=failures)
         entries = {name: entrant for name, entrant in task.entries.items() if name not in failures}
         task = dataclasses.replace(task, entries=entries)
-        emit(Notice(text=f"the other {len(entries)} are timed again, all together"))
+        emit(Notice(text=f"timing the other {len(entries)} networks again, together"))
 
 
 def advise(measurements: Iterable[Measurement]) -> list[str]:
-    """Returns what to do about the machine, a sentence for each cohort that was not timed on a steady one."""
+    """Returns advice about the machine: one sentence for each cohort whose timings were not steady."""
     return list(dict.fromkeys(item.text for item in judge_cohorts(measurements) if item.verdict != "steady"))
 
 
 def speed_fields(measurement: Measurement | None, key: str) -> dict[str, float | None]:
-    """Returns a network's images/s and the ends of its interval under `KEY`, `KEY_low` and `KEY_high`."""
+    """Returns images/s as `KEY` and its interval as `KEY_low` and `KEY_high`; all None without a measurement."""
     return {
         f"{key}{end}": None if measurement is None else getattr(measurement, f"images_per_s{end}")
         for end in ("", "_low", "_high")
@@ -60,7 +60,11 @@ def speed_fields(measurement: Measurement | None, key: str) -> dict[str, float |
 
 
 def ratio_fields(own: Measurement | None, base: Measurement | None, key: str) -> dict[str, Any]:
-    """Returns how many times as fast as the other a network is, its interval, and whether both shared their rounds."""
+    """Returns the ratio of the speeds of `own` and `base`.
+
+    `KEY` is the ratio, `KEY_low` and `KEY_high` its interval. `KEY_is_paired` is True if both shared their rounds. All
+    are None if a measurement is missing.
+    """
     found: dict[Any, Any] = {}
     if own is not None and base is not None:
         found = build_cohort_frame({"base": base, "own": own}).to_dict("records")[1]

@@ -1,10 +1,10 @@
-"""Kendall's tau among chosen pairs of networks, and how it scatters where other networks had been drawn: on arrays.
+"""Kendall's tau over selected pairs of networks, with bootstrap intervals over the networks.
 
-A tau is a sum over pairs, so a bootstrap that draws networks with replacement needs no loop: a network that was drawn
-twice counts twice in each of its pairs. It never forms a pair with its own copy, which would be a tie that no sample of
-different networks holds. All resamples of all pairs are one product of matrices.
+Tau is a sum over pairs. A bootstrap that draws networks with replacement therefore needs no loop: a network that is
+drawn twice counts twice in each of its pairs. A network never forms a pair with its own copy, because a sample of
+different networks has no such ties. One matrix product computes all pairs of all resamples.
 
-Arrays carry a shape suffix: N networks, R resamples.
+Array names carry a shape suffix: N networks, R resamples.
 """
 
 from __future__ import annotations
@@ -25,36 +25,40 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Pairs = NDArray[np.bool_]
-"""[N, N], symmetric: whether two networks are compared."""
+"""Symmetric mask [N, N]: True if two networks are compared."""
 
 LIKE_SPEED = 1.15
-"""Two networks are of like speed where neither is more than so many times as fast as the other."""
+"""Largest ratio of speeds at which two networks count as equally fast (of like speed)."""
 
 
 def all_pairs(networks: int) -> Pairs:
-    """Returns [N, N]: every network with every other."""
+    """Returns the mask [N, N] of all pairs of different networks."""
     return ~np.eye(networks, dtype=np.bool_)
 
 
 def like_speed_pairs(images_per_s_N: Floats, factor: float = LIKE_SPEED) -> Pairs:
-    """Returns [N, N]: the pairs whose speeds differ by no more than the factor; a speed of NaN is like no other."""
+    """Returns the mask [N, N] of pairs whose speeds differ by `factor` at most.
+
+    A network with speed NaN is in no pair.
+    """
     is_within_NN = images_per_s_N[:, None] / images_per_s_N[None, :] <= factor
     return is_within_NN & is_within_NN.T & all_pairs(len(images_per_s_N))
 
 
 def tau(first_N: Floats, second_N: Floats, pairs_NN: Pairs) -> float:
-    """Returns Kendall's tau-b among the pairs given; networks that lack either value (NaN) are left out.
+    """Returns Kendall's tau-b over the selected pairs.
 
-    With `all_pairs` it is that of scipy's `kendalltau`. NaN where no pair is left, or where either value ties in
-    all of them.
+    Networks with NaN in either array are skipped. With `all_pairs`, the result equals scipy's `kendalltau`. The result
+    is NaN if no pair is left, or if one of the arrays ties in all pairs.
     """
     return float(resampled_taus(first_N, second_N, pairs_NN, np.ones((1, len(first_N))))[0])
 
 
 def resampled_taus(first_N: Floats, second_N: Floats, pairs_NN: Pairs, counts_RN: Floats) -> Floats:
-    """Returns [R]: tau in each resample; a pair weighs the product of its networks' counts.
+    """Returns tau [R] of each resample.
 
-    NaN as in `tau`. Costs three products of [R, N] with [N, N].
+    The weight of a pair is the product of its networks' counts. The NaN rules are those of `tau`. The cost is three
+    matrix products of [R, N] with [N, N].
     """
     compared_NN = _compared(first_N, second_N, pairs_NN)
     first_NN, second_NN = (np.where(compared_NN, _signs(values_N), 0.0) for values_N in (first_N, second_N))
@@ -64,18 +68,18 @@ def resampled_taus(first_N: Floats, second_N: Floats, pairs_NN: Pairs, counts_RN
 
 
 def count_pairs(first_N: Floats, second_N: Floats, pairs_NN: Pairs) -> int:
-    """Returns how many of the pairs given have both values."""
+    """Returns the number of selected pairs in which both networks have both values."""
     return int(_compared(first_N, second_N, pairs_NN).sum()) // 2
 
 
 def draw_counts(networks: int, resamples: int, seed: int) -> Floats:
-    """Returns [R, N]: how often each network stands in each resample of as many networks, drawn with replacement."""
+    """Returns [R, N]: the count of each network in each resample. A resample draws N networks with replacement."""
     random = np.random.default_rng(seed)
     return random.multinomial(networks, np.full(networks, 1 / networks), size=resamples).astype(np.float64)
 
 
 def interval(samples_R: Floats) -> tuple[float, float]:
-    """Returns the percentile interval of 95 %; resamples without a value are left out, NaN where none has one."""
+    """Returns the 95 % percentile interval of the finite samples; NaN if there is none."""
     known = samples_R[np.isfinite(samples_R)]
     if not len(known):
         return float("nan"), float("nan")
@@ -89,11 +93,11 @@ def _compared(first_N: Floats, second_N: Floats, pairs_NN: Pairs) -> Pairs:
 
 
 def _signs(values_N: Floats) -> Floats:
-    # Compared rather than subtracted: a score may be infinite, and is then more or less than any other.
+    # Comparison instead of subtraction, because scores may be infinite.
     return (values_N[:, None] > values_N[None, :]).astype(np.float64) - (values_N[:, None] < values_N[None, :])
 
 
 def _sum_pairs(values_NN: Floats, counts_RN: Floats) -> Floats:
-    """The weighted sum over pairs, each taken once; the diagonal of a symmetric matrix of pairs is 0."""
+    """Returns [R]: the weighted sum over pairs, each counted once. The diagonal of the symmetric matrix must be 0."""
     sums_R: Floats = ((counts_RN @ values_NN) * counts_RN).sum(axis=1) / 2
     return sums_R

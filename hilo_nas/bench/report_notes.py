@@ -1,4 +1,4 @@
-"""Parts that the reports of several benchmarks share."""
+"""Notes and settings shared by the reports of several benchmarks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 __all__ = ["INTERVALS", "plan_settings"]
 
 INTERVALS = "Intervals are 95 % intervals from a bootstrap over rounds."
-"""Note of every table with intervals."""
+"""Note below tables with intervals."""
 
 
 def plan_settings(plan: Any) -> dict[str, Any]:
-    """Returns the fields of a plan by name, as its options spell them."""
+    """Returns the fields of a plan by name. Items of tuples are converted to text, as in the command's options."""
     values = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
     return {name: [str(v) for v in value] if isinstance(value, tuple) else value for name, value in values.items()}

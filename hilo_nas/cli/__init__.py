@@ -1,4 +1,4 @@
-"""The command line: the only room that prints."""
+"""Command line interface. This is the only package that prints."""
 
 from hilo_nas.cli.app import main
 

@@ -1,6 +1,6 @@
-"""The `hilo-nas` command: its subcommands, each in a module of its name, and what happens to errors.
+"""The `hilo-nas` command: its subcommands (one module each) and the handling of errors.
 
-Exit codes: 0 done, 1 the world refused, 2 something else must be typed, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 invalid usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ __all__ = ["app", "main", "run_app"]
 
 _EPILOG = """A small search that needs no data: hilo-nas search
 
-Studies lie in ./studies, or in $HILO_NAS_STUDIES_DIR."""
+Studies are stored in ./studies, or in $HILO_NAS_STUDIES_DIR."""
 
 _SUMMARIES = {
-    "search": "Search for networks that are fast here and accurate; resume a study.",
+    "search": "Search for fast and accurate networks, or resume a study.",
     "config": "Show the settings of a search as YAML.",
     "measure": "Time networks side by side.",
     "remeasure": "Time the front of a study again, here or on another device.",
-    "status": "Show how far a study is; list all studies.",
+    "status": "Show the progress of a study, or list all studies.",
     "front": "Show the front of a study.",
     "export": "Write files for a trainer, a runtime or a tool.",
-    "space": "Look at search spaces.",
-    "bench": "Run benchmarks of this machine.",
+    "space": "List, show and check search spaces.",
+    "bench": "Run benchmarks on this machine.",
     "proxy": "Check how well a proxy ranks networks.",
-    "data": "Look at images as a search reads them.",
+    "data": "Show, check and write images as a search reads them.",
     "cache": "List and clear the cache of decoded images.",
 }
-"""Commands, in the order of the help; a command's module is imported when the command is used."""
+"""Summaries by command, in the order of the help. A command's module is imported only if the command is used."""
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name."""
+    """Commands by name, imported on access."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(_SUMMARIES)
@@ -67,14 +67,14 @@ def _load_command(name: str) -> Any:
         group = typer.main.get_group(module.app)
         group.name = name
         return group
-    alone = App()
+    single = App()
     examples = getattr(module, "EXAMPLES", None)
-    alone.command(name, help=module.HELP, epilog=examples and verbatim(examples))(module.run)
-    return typer.main.get_command(alone)
+    single.command(name, help=module.HELP, epilog=examples and verbatim(examples))(module.run)
+    return typer.main.get_command(single)
 
 
 class _Root(TyperGroup):
-    """The group of all commands; only the command that is used is imported."""
+    """Group of all commands. Imports only the command that is used."""
 
     def __init__(self, **attrs: Any) -> None:
         super().__init__(**{**attrs, "commands": _Commands()})
@@ -95,7 +95,7 @@ app = App(
 
 @app.callback(epilog=_EPILOG, help="Architecture search for LITv2 vision backbones, driven by measured throughput.")
 def _options(
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
 ) -> None:
     if version:
@@ -105,12 +105,12 @@ def _options(
         raise typer.Exit
 
 
-# Typer carries click, or a copy of it; this is the base of its usage errors in either.
-_UsageProblem: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+# Typer depends on click or includes a copy of it. In both cases, this class is the base of its usage errors.
+_ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM stops as cleanly as Ctrl-C."""
+    """Handles SIGTERM like Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -118,18 +118,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--version" in arguments[:1]:
-        arguments = ["--version", "space", "list"]  # a group wants a subcommand before it looks at its options
+        arguments = ["--version", "space", "list"]  # a group requires a subcommand before it reads its options
     return run_app(app, "hilo-nas", arguments, debug="--debug" in arguments)
 
 
 def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = False) -> int:
-    """Runs the commands of an app, prints its errors, and returns the exit code.
+    """Runs a command of an app, prints its errors, and returns the exit code.
 
     Args:
-        app: The commands.
+        app: App with the commands.
         name: Name of the program in usage messages.
-        arguments: Words of the command line after that name.
-        debug: Raise errors instead of printing them.
+        arguments: Arguments of the command line after the program's name.
+        debug: True to raise errors instead of printing them.
     """
     prepare_streams()
     errors = build_console(stderr=True)
@@ -137,23 +137,23 @@ def run_app(app: typer.Typer, name: str, arguments: list[str], *, debug: bool = 
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name=name, standalone_mode=False)
         code = code if isinstance(code, int) else 0
-    except _UsageProblem as error:
+    except _ClickException as error:
         error.show()
         return int(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
-        return 1  # the reader of the output has ended
+        return 1  # the process that reads the output has ended
     except Exception as error:
         if debug:
             raise
         text = str(error)
         if not isinstance(error, HiloNasError | OSError):
-            text = f"{type(error).__name__}: {text}. This is a fault of hilo-nas: --debug shows where."
+            text = f"{type(error).__name__}: {text}. This is a bug in hilo-nas. Use --debug to see the traceback."
         errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True, markup=True)
         return error.exit_code if isinstance(error, HiloNasError) else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if code == 130:  # typer turns Ctrl-C into this code, or passes it on
+    if code == 130:  # typer converts Ctrl-C to this code or raises it
         errors.print("stopped" if arguments[:1] == ["bench"] else "stopped; everything finished is kept")
     return code

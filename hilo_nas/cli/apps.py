@@ -1,4 +1,4 @@
-"""Groups of commands whose help lists options by subject."""
+"""Command groups whose help shows options in sections."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["App"]
 
 
 class _Command(TyperCommand):
-    """A command whose help has a section per subject of its options, at 80 columns."""
+    """Command whose help shows its options in sections, at 80 columns."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Writes arguments, the subjects in the order of their first option, then options without a subject."""
+        """Writes arguments, then sections in the order of their first option, then options without a section."""
         sections: dict[str, list[tuple[str, str]]] = {}
         others: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
@@ -29,11 +29,11 @@ class _Command(TyperCommand):
 
 
 class App(typer.Typer):
-    """A group of commands; `command` takes the options of `typer.Typer.command`."""
+    """Group of commands. `command` accepts the options of `typer.Typer.command`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"no_args_is_help": True, "rich_markup_mode": None, "add_completion": False, **options})
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """Returns the decorator that adds a command."""
+        """Returns a decorator that adds a command."""
         return super().command(name, **{"cls": _Command, **options})

@@ -1,4 +1,4 @@
-"""`hilo-nas cache`: the images that were decoded once."""
+"""`hilo-nas cache`: list or clear the cache of decoded images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hilo_nas.text.plurals import count_of
 __all__ = ["app"]
 
 app = App(
-    help="List or clear the cache of decoded images: $HILO_NAS_CACHE_DIR, or the folder that the setting "
-    "data.cache_dir names."
+    help="List or clear the cache of decoded images. It is in $HILO_NAS_CACHE_DIR, or in the folder of the setting "
+    "data.cache_dir."
 )
 
 _COLUMNS = ("name", "n_images", "img_size", "num_classes", "size_mib", "content_hash", "path")
@@ -64,10 +64,10 @@ def clear(
     config: SearchConfig,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Names or hashes as `list` shows them; all if left out."),
+        typer.Argument(metavar="NAME", help="Names or hashes from `list`. Default: all."),
     ] = None,
 ) -> None:
-    """Delete cached data sets; the next search decodes the images again."""
+    """Delete cached data sets. The next search decodes the images again."""
 
     def warn(event: Event) -> None:
         if isinstance(event, Notice):

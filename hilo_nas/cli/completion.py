@@ -1,6 +1,6 @@
-"""Values that a shell completes: studies, spaces, settings and export formats.
+"""Shell completion of studies, spaces, settings and export formats.
 
-A shell runs these at a keystroke, so each imports only what it reads.
+The shell calls these functions at each press of the Tab key. Each function therefore imports only what it needs.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ __all__ = ["complete_export_format", "complete_setting", "complete_space", "comp
 
 
 def complete_study(incomplete: str) -> list[str]:
-    """Returns the names of the stored studies that begin so."""
+    """Returns the names of the stored studies that start with `incomplete`."""
     from hilo_nas.study.stored_study import list_studies
 
     try:
-        return _beginning(incomplete, [study.path.name for study in list_studies()])
+        return _filter_prefix(incomplete, [study.path.name for study in list_studies()])
     except HiloNasError:
-        return []  # a shell has no place for a reason
+        return []  # completion cannot show an error
 
 
 def complete_space(incomplete: str) -> list[str]:
-    """Returns the names of the shipped spaces that begin so."""
+    """Returns the names of the shipped spaces that start with `incomplete`."""
     from hilo_nas.space import list_shipped
 
-    return _beginning(incomplete, list_shipped())
+    return _filter_prefix(incomplete, list_shipped())
 
 
 def complete_setting(incomplete: str) -> list[tuple[str, str]]:
-    """Returns the settings that begin so, as `section.field=`, each with what it means."""
+    """Returns the settings that start with `incomplete`, as pairs of `section.field=` and a description."""
     from hilo_nas.searching.configuration.search_config import SearchConfig
 
     config = SearchConfig()
@@ -45,11 +45,11 @@ def complete_setting(incomplete: str) -> list[tuple[str, str]]:
 
 
 def complete_export_format(incomplete: str) -> list[str]:
-    """Returns the formats of `hilo-nas export` that begin so."""
+    """Returns the formats of `hilo-nas export` that start with `incomplete`."""
     from hilo_nas.export import EXPORTERS
 
-    return _beginning(incomplete, EXPORTERS)
+    return _filter_prefix(incomplete, EXPORTERS)
 
 
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+def _filter_prefix(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]

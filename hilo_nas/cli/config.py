@@ -1,4 +1,4 @@
-"""`hilo-nas config`: the settings of a search, resolved, as YAML."""
+"""`hilo-nas config`: the resolved settings of a search as YAML."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hilo_nas.searching.configuration.search_config import SearchConfig
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Show the settings of a search, with the defaults of its space, as YAML that `search --config` takes.
+HELP = """Show the settings of a search, with the defaults of its space, as YAML for `search --config`.
 
-A setting that has no default, or none before the device is known, stands in a comment."""
+Settings without a default appear as comments. So do settings whose default depends on the device."""
 EXAMPLES = """Examples:
 hilo-nas config litv2_cifar > search.yaml
 hilo-nas config --config studies/my-gpu/manifest.yaml --set search.seed=1
@@ -26,7 +26,7 @@ def run(
     config: SearchConfig,
     space: OptionalSpace = None,
 ) -> None:
-    """Prints the settings."""
+    """Prints the settings as YAML."""
     from hilo_nas.searching.configuration.resolve import DEFAULT_SPACE, resolve
     from hilo_nas.space import load_space
 

@@ -1,4 +1,4 @@
-"""`hilo-nas data`: look at images, check them, and write them as they are read, without a search."""
+"""`hilo-nas data`: show, check and write images as a search reads them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = App(
-    help="Look at images, check them, and write them as they are read.\n\n"
-    "The settings of a search that begin with `data.` apply; `hilo-nas config` lists them."
+    help="Show, check and write images as a search reads them.\n\n"
+    "Settings of a search that start with `data.` apply. `hilo-nas config` lists them."
 )
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Images, as `hilo-nas search --data` takes them.")]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Images, as for `hilo-nas search --data`.")]
 ImgSize = Annotated[
     int | None,
-    typer.Option(min=8, max=1024, help="Side in pixels to which images are resized; proxy.img_size, else 64."),
+    typer.Option(min=8, max=1024, help="Side in pixels to which images are resized. Default: proxy.img_size, or 64."),
 ]
 _IMG_SIZE = 64
 
@@ -54,9 +54,11 @@ def show(
     source: Source,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="PNG file to write.")],
     img_size: ImgSize = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE even if it is no earlier sheet.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace FILE even if it is not an earlier contact sheet.")
+    ] = False,
 ) -> None:
-    """Write a contact sheet: six images of each class, as networks are trained on them."""
+    """Write a contact sheet: six images of each class, as networks see them in training."""
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.prepared_images import prepare_data
     from hilo_nas.data.sheet import check_target, write_sheet
@@ -73,7 +75,7 @@ def show(
             emit=display,
         )
         shown = write_sheet(data, output, config.data.group_by)
-    of_all = "" if shown == data.num_classes else f" of {data.num_classes:,}, evenly chosen"
+    of_all = "" if shown == data.num_classes else f" of {data.num_classes:,}, evenly spaced"
     echo(f"wrote {output}: {shown:,} classes{of_all}")
 
 
@@ -82,7 +84,7 @@ def show(
 def check(config: SearchConfig, source: Source, img_size: ImgSize = None, output: Output = Format.table) -> None:
     """Read all images and list all faults: broken files, copies, wrong labels, overlaps, nearly empty classes.
 
-    Exit code 0 without faults, 1 with.
+    The exit code is 0 without faults and 1 with faults.
     """
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.check import check_data
@@ -122,12 +124,12 @@ def write(
     source: Source,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Write into a folder that holds files: the same names are replaced.")
+        bool, typer.Option("--force", help="Write into a folder that has files, and replace files of the same names.")
     ] = False,
 ) -> None:
-    """Write images as they are read: upright 8-bit RGB PNG files in train/CLASS and validation/CLASS.
+    """Write images as a search reads them: upright 8-bit RGB PNG files in train/CLASS and validation/CLASS.
 
-    Other tools, such as timm's train.py, then read what a search reads.
+    Other tools, such as timm's train.py, can then use the same images.
     """
     from hilo_nas.cli.display import build_display
     from hilo_nas.data.write import CLASS_MAP, write_data
@@ -144,7 +146,7 @@ def write(
             emit=display,
         )
     for name, to in written.renamed.items():
-        echo(f"class {name!r} is in the folder {to!r}")
+        echo(f"class {name!r} is in folder {to!r}")
     echo(f"wrote {folder}: {written.counts['train']:,} training and {written.counts['validation']:,} validation images")
     paths = shlex.join(["--data-dir", str(folder), "--class-map", str(folder / CLASS_MAP)])
     echo(f"Train on them with timm's train.py: python train.py -c train.yaml {paths}")

@@ -1,4 +1,4 @@
-"""What a running search shows: a live picture on a terminal, one line per trial on a pipe."""
+"""Progress of a running search: a live display on a terminal, or one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ __all__ = ["build_display", "show_progress"]
 
 
 class Display(Protocol):
-    """Takes events."""
+    """Receiver of events."""
 
     def __call__(self, event: Event) -> None:
         """Shows the event."""
@@ -59,7 +59,7 @@ class Display(Protocol):
 
 @contextlib.contextmanager
 def build_display(console: Console) -> Iterator[Display]:
-    """Yields what draws the events: live where a person looks, lines where a pipe does."""
+    """Yields a receiver that shows events: live on a terminal, else as lines."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -70,7 +70,7 @@ def build_display(console: Console) -> Iterator[Display]:
 
 @contextlib.contextmanager
 def show_progress() -> Iterator[Display]:
-    """Yields a receiver of events that shows them: live in a terminal, a line per trial in a notebook or a pipe.
+    """Yields a receiver that shows events: live on a terminal, as lines in a notebook or a pipe.
 
     Example:
         >>> with hilo_nas.show_progress() as on_event:
@@ -81,7 +81,7 @@ def show_progress() -> Iterator[Display]:
 
 
 class _Lines:
-    """A line per thing that a log's reader wants to find."""
+    """Prints one line per event, except for very frequent events."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -93,7 +93,7 @@ class _Lines:
 
 
 def _line(event: Event) -> str | None:
-    """Returns the event as one line, with markup; None for what happens too often."""
+    """Returns an event as text with markup; None for events that are too frequent for a line."""
     if isinstance(event, Notice):
         return f"[yellow]warning:[/] {escape(event.text)}" if event.level == "warning" else escape(event.text)
     if isinstance(event, DataRead):
@@ -108,26 +108,25 @@ def _line(event: Event) -> str | None:
         return escape(f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s")
     if isinstance(event, CalibrationChanged):
         return escape(
-            f"reference (resnet18) at {event.condition}: {event.images_per_s:,.0f} images/s replace the "
-            f"{event.old_images_per_s:,.0f} that it was calibrated with; all images/s change by {event.ratio:.3g}x, "
-            "and limits are judged anew"
+            f"reference (resnet18) at {event.condition}: recalibrated from {event.old_images_per_s:,.0f} to "
+            f"{event.images_per_s:,.0f} images/s; all images/s change by {event.ratio:.3g}x, and limits are checked "
+            "again"
         )
     if isinstance(event, LimitsForeseen):
-        return escape(_foreseen(event))
+        return escape(_limit_estimate(event))
     if isinstance(event, NetworksTimed):
         return f"{event.done} of {event.total} networks timed"
     if isinstance(event, CostForeseen):
         text = f"{event.trials} networks will take about {duration(event.total_s)}"
-        return text if event.tried is None else f"{text}: first estimate, from {event.tried} network"
+        return text if event.tried is None else f"{text} (first estimate, from {event.tried} network)"
     if isinstance(event, ConfirmationForeseen):
         return (
-            f"confirming {event.networks} networks by further seeds: {event.trainings} trainings, "
+            f"confirming {event.networks} networks with further seeds: {event.trainings} trainings, "
             f"about {duration(event.seconds)}"
         )
     if isinstance(event, SeedScored):
-        return (
-            f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: {_scored(event.metric, event.value)}"
-        )
+        score_text = _score_text(event.metric, event.value)
+        return f"{event.done}/{event.total} trial {event.number}, seed {event.seed}: {score_text}"
     if isinstance(event, OtherProxyScored):
         return f"{event.done}/{event.total} trial {event.number}: {escape(event.proxy)} {event.value:.4g}"
     if isinstance(event, CohortTimed):
@@ -141,7 +140,7 @@ def _line(event: Event) -> str | None:
         count = f"{event.measured}/{event.total}"
         head = escape(f"trial {event.number:>3} ({count}) {event.network or event.key}")
         if TrialState(event.state).is_scored:
-            speed, score = event.images_per_s or 0.0, _scored(event.metric, event.value or 0.0, width=7)
+            speed, score = event.images_per_s or 0.0, _score_text(event.metric, event.value or 0.0, width=7)
             verdict = f" ({event.verdict})" if event.verdict not in (None, "steady") else ""
             return f"{head}  {figure(speed):>8} images/s{verdict}  {score}  {duration(event.seconds)}" + (
                 f"  stopped: {escape(event.reason or '')}" * (event.state == TrialState.STOPPED)
@@ -150,39 +149,40 @@ def _line(event: Event) -> str | None:
     return None
 
 
-def _scored(metric: str, score: float, width: int = 0) -> str:
-    """Returns a score with its name, as markup."""
+def _score_text(metric: str, score: float, width: int = 0) -> str:
+    """Returns a score with its label, as markup."""
     found = metric_named(metric)
     return f"{escape(found.label)} {found.text(score):>{width}}"
 
 
-def _foreseen(event: LimitsForeseen) -> str:
-    """Returns whether the limits can be kept, in words."""
+def _limit_estimate(event: LimitsForeseen) -> str:
+    """Returns a sentence with the share of networks that meet the limits."""
     limits, seen = " and ".join(event.limits), "; ".join(event.seen)
     timed = "timed briefly" if event.timed_by is None else f"timed by study {event.timed_by}"
     if event.keeping:
         return (
-            f"{limits}: kept by {event.keeping} of {event.networks} networks of the space, {timed} "
-            f"({event.share_low:.0%} to {event.share_high:.0%} of all); seen {seen}"
+            f"{limits}: met by {event.keeping} of {event.networks} sampled networks, {timed} "
+            f"({event.share_low:.0%} to {event.share_high:.0%} of the space); measured {seen}"
         )
     if event.smallest_keeps:
         return (
-            f"{limits}: kept by none of {event.networks} networks of the space, but by its smallest "
-            f"(at most {event.share_high:.0%} of all); seen {seen}"
+            f"{limits}: met by none of {event.networks} sampled networks, but by the smallest of the space "
+            f"(at most {event.share_high:.0%} of the space); measured {seen}"
         )
     return (
-        f"{limits}: kept by none of {event.networks} networks of the space, {timed}, nor by its smallest: it can "
-        f"hardly be met here; seen {seen}. Loosen the limit, or search a space with smaller networks."
+        f"{limits}: met by none of {event.networks} sampled networks, {timed}, and not by the smallest of the space; "
+        f"measured {seen}. It is unlikely that a network meets it. Loosen the limit, or search a space with smaller "
+        "networks."
     )
 
 
 def _name(event: TrialStarted) -> str:
-    """Returns what a network under way is called: its size where a formula tells it, else its name."""
+    """Returns the label of the running network: its size if known by formula, else its key."""
     return event.key if event.params_m is None else f"{event.params_m:.2f} M params"
 
 
 class _LiveDisplay:
-    """Trials, time left, the phase under way, and the front so far."""
+    """Live display of trials, remaining time, current phase and current front."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -223,9 +223,9 @@ class _LiveDisplay:
             self._phase = f"timing: {event.images_per_s:,.0f} images/s"
             self._share = event.round / event.rounds
         elif isinstance(event, TrainingProgressed):
-            said = f", loss {event.loss:.3f}" if event.loss is not None else ""
-            said += f", score {figure(event.score)}" if event.score is not None else ""
-            self._phase = f"training: {event.images_seen:,} images{said}"
+            details = f", loss {event.loss:.3f}" if event.loss is not None else ""
+            details += f", score {figure(event.score)}" if event.score is not None else ""
+            self._phase = f"training: {event.images_seen:,} images{details}"
             self._share = min(event.images_seen / event.images_total, 1.0)
         elif isinstance(event, RungReached):
             metric = metric_named(event.metric)
@@ -234,7 +234,7 @@ class _LiveDisplay:
             self._share = None
 
     def render(self) -> RenderableType:
-        """Returns the picture of this moment."""
+        """Returns the current content of the display."""
         rows: list[RenderableType] = []
         if self._total:
             grid = Table.grid(padding=(0, 1))
@@ -242,12 +242,12 @@ class _LiveDisplay:
             stopped = f"({self._stopped} stopped)" if self._stopped else ""
             grid.add_row("trials", bar, f"{self._measured}/{self._total}", stopped, self._time_left())
             rows.append(grid)
-        what = f"trial {self._trial.number} ({_name(self._trial)}): " if self._trial else ""
+        prefix = f"trial {self._trial.number} ({_name(self._trial)}): " if self._trial else ""
         grid = Table.grid(padding=(0, 1))
         if self._share is None:
-            grid.add_row(Text(what + self._phase))
+            grid.add_row(Text(prefix + self._phase))
         else:
-            grid.add_row(Text(what + self._phase), ProgressBar(total=1.0, completed=self._share, width=20))
+            grid.add_row(Text(prefix + self._phase), ProgressBar(total=1.0, completed=self._share, width=20))
         rows.append(grid)
         if self._points:
             rows.append(Text(f"front: {self._front()}", overflow="ellipsis", no_wrap=True))
@@ -257,8 +257,8 @@ class _LiveDisplay:
         done = self._measured - self._done_before
         if not done:
             return ""
-        ahead = (self._finished - self._started) / done * (self._total - self._measured)
-        return f"about {duration(max(ahead - (time.monotonic() - self._finished), 0))} left"
+        expected = (self._finished - self._started) / done * (self._total - self._measured)
+        return f"about {duration(max(expected - (time.monotonic() - self._finished), 0))} left"
 
     def _front(self) -> str:
         return "   ".join(f"{figure(speed)}/s {self._metric.text(score)}" for speed, score in reversed(self._points))

@@ -1,4 +1,4 @@
-"""`hilo-nas export`: a trial, an architecture or a whole study as files of a trainer, a runtime or a tool."""
+"""`hilo-nas export`: files for a trainer, a runtime or a tool, from a trial, an architecture or a study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hilo_nas.text.plurals import count_of
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Write the files that a trainer, a runtime or a tool needs for a trial, an architecture or a study.
+HELP = """Write files for a trainer, a runtime or a tool, from a trial, an architecture or a study.
 
 timm: a training config with the architecture, its provenance, and a launcher for timm's other scripts. onnx: one ONNX
 file for deployment, verified against torch. optuna: a whole study as one SQLite file for optuna-dashboard."""
@@ -34,51 +34,55 @@ def run(
         str,
         typer.Argument(
             metavar="STUDY|ARCH.yaml",
-            help="A study's name or folder, or an architecture's file.",
+            help="Name or folder of a study, or file of an architecture.",
             autocompletion=complete_study,
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="Folder to write to; of a format of one file, or the file."
+            "--output", "-o", metavar="PATH", help="Folder to write to. Formats with one file also accept a file."
         ),
     ],
-    trial: Annotated[int | None, typer.Option(help="The trial's number.")] = None,
+    trial: Annotated[int | None, typer.Option(help="Number of the trial.")] = None,
     min_images_per_s: Annotated[
         float | None,
         typer.Option(
-            help="The most accurate trial that keeps at least this speed with 95 %; else the likeliest, and a warning."
+            help="Most accurate trial with at least this speed, with 95 % confidence; else the most likely one, with a "
+            "warning."
         ),
     ] = None,
     max_latency_ms: Annotated[
         float | None,
-        typer.Option(help="The most accurate trial that keeps at most this 95th percentile with 95 %; else likewise."),
+        typer.Option(
+            help="Most accurate trial with at most this 95th percentile, with 95 % confidence; else the most likely "
+            "one, with a warning."
+        ),
     ] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The trial at the knee of the front.")] = False,
+    knee: Annotated[bool, typer.Option("--knee", help="Trial at the knee of the front.")] = False,
     format_: Annotated[
         str,
         typer.Option("--format", help=f"One of: {', '.join(EXPORTERS)}.", autocompletion=complete_export_format),
     ] = "timm",
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="onnx: a checkpoint of timm's train.py, a state dict or .safetensors."),
+        typer.Option(metavar="FILE", help="onnx: checkpoint of timm's train.py, state dict or .safetensors file."),
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Outputs of the classifier.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; for ARCH.yaml.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels, for ARCH.yaml.")] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="timm: images per training step, which learning rates are scaled to; "
-            f"{ExportOptions.batch_size} unless given."
+            help="timm: images per training step. Learning rates are scaled to it. "
+            f"Default: {ExportOptions.batch_size}."
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help=f"timm: epochs of the full training; {ExportOptions.epochs} unless given.")
+        int | None, typer.Option(help=f"timm: epochs of the full training. Default: {ExportOptions.epochs}.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of an earlier export.")] = False,
 ) -> None:
-    """Exports a trial, an architecture or a study."""
+    """Writes the files and prints their paths."""
     from hilo_nas import api
 
     exported = api.export_files(
@@ -107,7 +111,7 @@ def run(
 
 
 def _describe(source: NetworkSource | StudySource) -> str:
-    """Returns what is exported and its figures, or what was assumed of it."""
+    """Returns the name of the exported network or study, with its figures or with the assumptions made."""
     if isinstance(source, StudySource):
         return f"{source.name}: {count_of(len(source.records), 'trial')}"
     record = source.record
@@ -123,10 +127,10 @@ def _figures(record: TrialRecord) -> str:
     assert score is not None
     verdict = verdict_name(measured)
     metric = metric_named(score.metric)
-    way = ", ".join((measured.condition.label(), *([verdict] if verdict else [])))  # protocol 1 gave none
+    conditions = ", ".join((measured.condition.label(), *([verdict] if verdict else [])))  # protocol 1 has no verdict
     parts = [
         f"{with_spread(measured.images_per_s, measured.images_per_s_half_width)} images/s on {measured.device.model} "
-        f"({way})",
+        f"({conditions})",
         f"{metric.title} {metric.text(score.value)}",
         f"{figure((record.parameters or 0) / 1e6)} M parameters",
     ]

@@ -1,4 +1,4 @@
-"""Results in the formats of `--format`: JSON as it is, CSV as rows."""
+"""Output of results as JSON or CSV, for `--format`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def echo_content(
 ) -> None:
     """Prints plain data as JSON or CSV.
 
-    As CSV, a list is a row per item, and a mapping a row per field with the columns name and value; the name of a
-    nested field is `states.complete`.
+    In CSV, a list gives one row per item. A mapping gives one row per field, with the columns name and value. Names of
+    nested fields are joined with dots, as in `states.complete`.
 
     Args:
-        content: The data.
+        content: Data to print.
         output: csv or json.
-        names: Columns of a list that may be empty; those of its first item if left out.
+        names: Columns of a list. Defaults to the fields of the first item, so an empty list needs it.
     """
     if output is Format.json:
         echo(json.dumps(content, indent=1))

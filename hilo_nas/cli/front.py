@@ -29,7 +29,7 @@ from hilo_nas.text.plurals import agree
 
 __all__ = ["HELP", "print_front", "run"]
 
-HELP = """Show the front of a study: speeds and scores, each with its spread; without a study, list all of them.
+HELP = """Show the front of a study: speeds and scores with their intervals. Without STUDY, list all studies.
 
 Example: hilo-nas front my-gpu --format csv > front.csv"""
 
@@ -91,9 +91,11 @@ def _speed_of(record: TrialRecord) -> dict[str, float | None]:
 def print_front(study: StoredStudy, console: Console) -> None:
     """Prints the front as a table, with the conditions of its figures and a comparison with each anchor and baseline.
 
+    A study without a proxy has no front. Its timings are summarized instead.
+
     Args:
-        study: The study.
-        console: Where to.
+        study: Study with the front.
+        console: Console to print on.
     """
     manifest, front = study.manifest, study.front()
     untrained = [record for record in front.untrained if not record.is_peer]
@@ -110,60 +112,62 @@ def print_front(study: StoredStudy, console: Console) -> None:
     print_front_table(front, anchors, console, limits=manifest.limits_in_force)
     shown = [record for record in rows_of(front) if record.measurement]
     console.print(_legend(manifest, front, shown), style="dim", soft_wrap=True)
-    _print_doubts(front.members, shown, _way_to_time_again(manifest, study.address), console)
+    _print_warnings(front.members, shown, _remeasure_hint(manifest, study.address), console)
     _print_untrained(untrained, console)
     for standing in front.standings:
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
     scores = [record.score for record in front.members if record.score]
-    if all(score.seeds == 1 and score.loss is not None for score in scores):  # without a loss, it was no training
-        text = f"One seed each, and some may have been lucky: {confirm_command(study.address)}"
+    if all(score.seeds == 1 and score.loss is not None for score in scores):  # only trainings have a loss
+        text = (
+            f"Each score comes from one seed, so some may be lucky. Confirm the front: {confirm_command(study.address)}"
+        )
         console.print(text, markup=False, soft_wrap=True)
 
 
 def _heading(name: str, front: Front) -> str:
-    """Returns how many networks are on the front, are tied with it and were stopped."""
+    """Returns a sentence with the number of networks on the front, tied with it and stopped."""
     members, ties = front.members, front.ties
     scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in front.records)
     text = f"{name}: {len(members)} of {scored} scored networks {agree(len(members), 'is', 'are')} on the front"
     if ties:
-        text += f", {len(ties)} cannot be told from it (~)"
+        text += f", {len(ties)} {agree(len(ties), 'is', 'are')} tied with it (~)"
         if len(ties) > MOST_TIES:
-            text += f", of which the likeliest {MOST_TIES} are shown"
+            text += f", of which the {MOST_TIES} most likely ones are shown"
     if stopped := sum(record.state == TrialState.STOPPED for record in front.records):
         text += f"; {stopped} more stopped at a rung"
     return text
 
 
 def _legend(manifest: Manifest, front: Front, shown: Sequence[TrialRecord]) -> str:
-    """Returns what the columns and the marks of the table mean."""
+    """Returns the explanation of the table's columns and marks."""
     condition, device = manifest.objective, manifest.device
     lines = [
         f"images/s: {condition.label()} on {device.model}, torch {device.torch}",
-        "p50 ms, p95 ms, MiB: time of one call (the limit on latency is one on p95), peak memory of one call",
+        "p50 ms, p95 ms, MiB: time of one call (a limit on latency applies to p95), peak memory of one call",
         f"{metric_named(manifest.plan.score_metric).title}: {describe_proxy(manifest)}",
         _legend_of_spread(shown, front.seed_noise),
-        "n: trainings with different seeds that the score is the mean of",
-        "P(front): how probable it is, by these errors, that no other network is both faster and better scored",
-        "* anchor   ~ beaten by the trials it is tied with, but with a probability below 95 %",
+        "n: number of trainings with different seeds. The score is their mean",
+        "P(front): probability that no other network is both faster and better, given these intervals",
+        "* anchor   ~ tied: other trials are better, but with a probability below 95 %",
     ]
     if front.peers:
-        lines.append("+ peer, no candidate of the search")
+        lines.append("+ baseline, not a candidate of the search")
     if manifest.speeds:
         lines.append(f"timed by study {manifest.speeds}")
     return "\n".join(lines)
 
 
-def _print_doubts(members: Sequence[TrialRecord], shown: Sequence[TrialRecord], way: str, console: Console) -> None:
-    """Tells where speeds were not taken alike, or while others used the cores.
+def _print_warnings(members: Sequence[TrialRecord], shown: Sequence[TrialRecord], hint: str, console: Console) -> None:
+    """Prints warnings about speeds of different forms or protocols, and about timings while others used the cores.
 
     Args:
-        members: The front.
-        shown: The rows of the table that were timed.
-        way: The command that times them again.
-        console: Where to.
+        members: Trials on the front.
+        shown: Timed rows of the table.
+        hint: Command that times them again.
+        console: Console to print on.
     """
     if len({(m.form, m.protocol) for record in members if (m := record.measurement)}) > 1:
-        text = f"These speeds were not all taken in the same way: {way}"
+        text = f"These speeds were not all measured in the same way. Time them again: {hint}"
         console.print(text, markup=False, soft_wrap=True)
     contended = {record.number: m for record in shown if (m := record.measurement) and m.contention}
     if not contended:
@@ -173,7 +177,7 @@ def _print_doubts(members: Sequence[TrialRecord], shown: Sequence[TrialRecord], 
     are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
     console.print(
         f"{len(contended)} of these timings {are} contended (trial {', '.join(map(str, contended))}): "
-        f"{worst.contention.text}, so {their} ± is wider. Time {them} again when nothing else runs: {way}",
+        f"{worst.contention.text}, so {their} ± is wider. Time {them} again when nothing else runs: {hint}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -181,11 +185,11 @@ def _print_doubts(members: Sequence[TrialRecord], shown: Sequence[TrialRecord], 
 
 
 def _print_timed(study: StoredStudy, console: Console) -> None:
-    """Prints what a study without a proxy timed, and how to search with it."""
+    """Prints a summary of a study without a proxy, and the command for a search with its timings."""
     manifest = study.manifest
     timings = [m for record in study.records if (m := record.measurement) and manifest.is_comparable(m)]
     if not timings:
-        console.print(f"study {study.name} has timed no network yet", highlight=False)
+        console.print(f"study {study.name} has no timings yet", highlight=False)
         return
     spans = [
         f"{figure(min(values), 3)} to {figure(max(values), 3)} {unit}"
@@ -193,11 +197,11 @@ def _print_timed(study: StoredStudy, console: Console) -> None:
         if (values := [value for timing in timings if (value := getattr(timing, field)) is not None])
     ]
     space = manifest.space.name
-    way = command("search", space, *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
+    search_command = command("search", space, *setting_words({"study.speeds": study.address, "study.name": "NAME"}))
     console.print(
-        f"{study.name}: {len(timings)} networks of {space} timed and not scored, {', '.join(spans)}\n"
+        f"{study.name}: {len(timings)} networks of {space} timed but not scored, {', '.join(spans)}\n"
         f"at {manifest.objective.label()} on {manifest.device.model}. Each is a row of {study.path / 'trials.csv'}.\n"
-        f"To search among them where the images are: {way} --device cuda --data DATA",
+        f"To search among them on the machine with the images: {search_command} --device cuda --data DATA",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -205,31 +209,31 @@ def _print_timed(study: StoredStudy, console: Console) -> None:
 
 
 def _legend_of_spread(shown: Sequence[TrialRecord], noise: float) -> str:
-    """Returns what ± means, in the table as in the sentences below it."""
-    text = "±: half of a 95 % interval; images/s with the error of the calibration"
+    """Returns the meaning of ± in the table and in the sentences below it."""
+    text = "±: half of a 95 % interval; for images/s including the error of the calibration"
     if noise:
         metric = metric_of(shown)
-        text += f", {metric.title} with the noise of a seed ({metric.spread_text(noise)})"
+        text += f", for {metric.title} including the noise of a seed ({metric.spread_text(noise)})"
     if any(record.measurement and record.measurement.images_per_s_low is None for record in shown):  # protocol 1
-        text += "; of timings that have no interval, the robust spread of a round"
+        text += "; for timings without an interval, the robust spread of a round"
     speeds = [record.measurement for record in shown if record.measurement]
     if any(is_wide(speed.images_per_s, speed.images_per_s_half_width) for speed in speeds):
-        text += "; ×/÷: the factor of an interval that is wider than that"
+        text += "; ×/÷: factor of an interval that is too wide for ±"
     return text
 
 
-def _way_to_time_again(manifest: Manifest, study: str) -> str:
-    """Returns how to time a study's networks again, in the study that timed them."""
+def _remeasure_hint(manifest: Manifest, study: str) -> str:
+    """Returns the command that times a study's networks again. If another study timed them, it names that study."""
     return remeasure_command(study if manifest.speeds is None else manifest.speeds)
 
 
 def _print_untrained(records: Sequence[TrialRecord], console: Console) -> None:
-    """Tells which networks are kept off the front because they did not train."""
+    """Prints the trials that are excluded from the front because their score is not better than guessing."""
     if not records:
         return
     numbers = ", ".join(str(record.number) for record in records)
     console.print(
-        f"did not train, and so not on the front: trial {numbers} (the score cannot be told from guessing). "
-        "A new study with a larger --proxy-images trains them for longer.",
+        f"did not train, so not on the front: trial {numbers} (the score is not distinguishable from guessing). "
+        "Use a new study with a larger --proxy-images to train them for longer.",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""Next steps after a search: commands that work as they are printed."""
+"""Next steps after a search, as commands that can be copied."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ __all__ = ["Hint", "confirm_command", "hints_after_search", "remeasure_command",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hint:
-    """A command and what it is for."""
+    """A command and its purpose."""
 
     command: str
     """Quoted for a shell."""
     purpose: str
 
     def line(self) -> str:
-        """Returns both in a line that can be pasted whole."""
+        """Returns the command with its purpose as a shell comment, so that the whole line can be pasted."""
         return f"{self.command}      # {self.purpose}"
 
 
 def resume_hint(study: str, *, trials: int | None = None) -> Hint:
-    """Returns how to resume a search, with further trials where a number is given.
+    """Returns the command that resumes a search.
 
     Args:
-        study: The study's name or folder, as a command typed here finds it.
-        trials: Further ones.
+        study: Name or folder of the study, valid in the current directory.
+        trials: Number of additional trials; None to complete the trials that were requested before.
     """
     more = () if trials is None else ("--trials", str(trials))
-    purpose = "resume" if trials is None else "search on"
+    purpose = "resume" if trials is None else "continue the search"
     return Hint(command=command("search", "--study", study, *more), purpose=purpose)
 
 
@@ -49,7 +49,7 @@ def confirm_command(study: str) -> str:
 
 
 def remeasure_command(study: str) -> str:
-    """Returns the command that times the front again; a study that was timed by another refuses it."""
+    """Returns the command that times the front again. It fails for a study whose timings come from another study."""
     return command("remeasure", study)
 
 
@@ -60,15 +60,16 @@ def hints_after_search(
     *,
     is_exhausted: bool = False,
 ) -> tuple[list[str], list[Hint]]:
-    """Returns what to know and what to type after a search: an export only where the front holds a network.
+    """Returns notes and hints to print after a search.
 
-    The export goes to a folder that is not there yet, because it would not replace files.
+    The hints include an export if the front has a network. The export goes to a new folder, because an export does not
+    replace files.
 
     Args:
-        study: The study's name or folder, as a command typed here finds it.
-        manifest: The study's.
-        front: The study's.
-        is_exhausted: Whether every network of the space was tried.
+        study: Name or folder of the study, valid in the current directory.
+        manifest: Manifest of the study.
+        front: Front of the study.
+        is_exhausted: True if every network of the space was tried.
     """
     further = [] if is_exhausted else [resume_hint(study, trials=20)]
     if front.members:
@@ -76,22 +77,24 @@ def hints_after_search(
         text = command("export", study, *options)
         return [], [*further, Hint(command=text, purpose="train the network at the knee")]
     why = Hint(command=command("status", study), purpose="why no network is on the front")
-    way = "Loosen the limit in a new study." if is_exhausted else "Search on, or loosen the limit in a new study."
-    return [f"{line} {way}" for line in nearest_to_limits(manifest.limits_in_force, front.records)], [*further, why]
+    advice = "Loosen the limit in a new study."
+    if not is_exhausted:
+        advice = "Continue the search, or loosen the limit in a new study."
+    return [f"{line} {advice}" for line in nearest_to_limits(manifest.limits_in_force, front.records)], [*further, why]
 
 
 def _free_folder() -> str:
-    """`out/`, or the first of `out-2/`, `out-3/` and so on that is not there."""
+    """Returns the first of `out/`, `out-2/`, `out-3/` and so on that does not exist."""
     names = itertools.chain(["out"], (f"out-{i}" for i in itertools.count(2)))
     return next(f"{name}/" for name in names if not os.path.lexists(name))
 
 
 def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord]) -> list[str]:
-    """Returns a line for each limit that some network broke: the limit, and the value that came nearest to it.
+    """Returns a line for each limit that networks broke, with the value closest to the limit.
 
     Args:
-        limits: Those in force.
-        records: The study's; only infeasible ones are read.
+        limits: Bounds by name of the limit.
+        records: Trials of the study. Only infeasible ones are used.
     """
     lines = []
     infeasible = [record for record in records if record.state == TrialState.INFEASIBLE and not record.is_peer]
@@ -107,6 +110,6 @@ def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord
         }
         lines.append(
             f"{count_of(len(broken), 'network')} {agree(len(broken), 'breaks', 'break')} {limit_text(name, bound)}; "
-            f"the nearest has {values[name]:.4g} (trial {nearest.number})."
+            f"the closest has {values[name]:.4g} (trial {nearest.number})."
         )
     return lines

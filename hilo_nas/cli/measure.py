@@ -1,4 +1,4 @@
-"""`hilo-nas measure`: time networks side by side."""
+"""`hilo-nas measure`: time networks in the same rounds."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["EXAMPLES", "HELP", "run"]
 HELP = """Time networks side by side on this machine, in the same rounds, with ratios to the first.
 
 A NETWORK is STUDY:TRIAL, timm:NAME, onnx:FILE, an architecture's .yaml file or litv2_small, litv2_medium, litv2_base.
-All but onnx:FILE may end with @SIZE, the image size of that network: timm:efficientvit_b2@256. What is left out comes
-from the first STUDY:TRIAL, else it is 32 images of 224 pixels in fp32."""
+All except onnx:FILE may end with @SIZE, the image size of that network: timm:efficientvit_b2@256. Options that are not
+given come from the first STUDY:TRIAL; without one, they are 32 images of 224 pixels in fp32."""
 EXAMPLES = """Examples:
 hilo-nas measure litv2_small timm:resnet50 --batch-size 8
 hilo-nas measure my-gpu:17 timm:efficientvit_b2@256 --format csv
@@ -40,11 +40,11 @@ hilo-nas measure litv2_small --batch-size 1 --set timing.threads=1"""
 )
 def run(
     config: SearchConfig,
-    networks: Annotated[list[str], typer.Argument(metavar="NETWORK", help="What to time.")],
-    num_classes: Annotated[int, typer.Option(help="Outputs of the classifier.")] = 1000,
+    networks: Annotated[list[str], typer.Argument(metavar="NETWORK", help="Networks to time.")],
+    num_classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
     output: Output = Format.table,
 ) -> None:
-    """Times networks."""
+    """Times the networks and prints the results."""
     from hilo_nas import api
     from hilo_nas.cli.display import build_display
 
@@ -73,9 +73,9 @@ def _print(timing: Measured, output: Format, console: Console) -> None:
         _print_cohort_table(timing, frame.to_dict("records"), console)
         first = next(iter(timing.measurements.values()))
         console.print(
-            f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ± half of the 95 % interval; "
-            "ratio to the first, from paired rounds\n"
-            "px: side of the images; p50 ms, p95 ms: time of one call as a caller waits for it; MiB: its peak memory",
+            f"{condition.label()} on {first.device.model}, torch {first.device.torch}; ±: half of a 95 % interval; "
+            "ratio: to the first network, from paired rounds\n"
+            "px: side of the images; p50 ms, p95 ms: time of one call; MiB: peak memory of one call",
             style="dim",
             soft_wrap=True,
         )
@@ -87,7 +87,7 @@ def _print(timing: Measured, output: Format, console: Console) -> None:
 
 
 def _print_cohort_table(timing: Measured, rows: Sequence[Mapping[Any, Any]], console: Console) -> None:
-    """Prints a row per network: speed with its interval, ratio to the first, latency, memory."""
+    """Prints a row for each network: speed with interval, ratio to the first network, latency and memory."""
     columns = [
         Column("network", [row["name"] for row in rows], justify="left"),
         Column("px", [str(row["img_size"]) for row in rows], rank=3),

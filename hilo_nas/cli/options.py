@@ -1,4 +1,7 @@
-"""Options and arguments that several commands share; one that means something else in a command stays in its file."""
+"""Options and arguments that several commands share.
+
+Options with the same name but another meaning in one command are defined in that command's module.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ __all__ = [
 
 
 class Format(enum.StrEnum):
-    """How a result is written."""
+    """Output format of a result."""
 
     table = "table"
     csv = "csv"
@@ -28,22 +31,22 @@ class Format(enum.StrEnum):
 
 
 SpaceArgument = Annotated[
-    str, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.", autocompletion=complete_space)
+    str, typer.Argument(metavar="SPACE", help="Name of a shipped space, or a YAML file.", autocompletion=complete_space)
 ]
 OptionalSpace = Annotated[
     str | None,
-    typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.", autocompletion=complete_space),
+    typer.Argument(metavar="SPACE", help="Name of a shipped space, or a YAML file.", autocompletion=complete_space),
 ]
 StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A study's name, or its folder.", autocompletion=complete_study)
+    str, typer.Argument(metavar="STUDY", help="Name or folder of a study.", autocompletion=complete_study)
 ]
 OptionalStudy = Annotated[
     str | None,
     typer.Argument(
         metavar="STUDY",
-        help="A study's name, or its folder; all studies if left out.",
+        help="Name or folder of a study. Default: all studies.",
         autocompletion=complete_study,
         show_default=False,
     ),
 ]
-Output = Annotated[Format, typer.Option("--format", help="How to write it.")]
+Output = Annotated[Format, typer.Option("--format", help="Output format.")]

@@ -1,4 +1,4 @@
-"""`hilo-nas proxy`: whether what a search ranks by can be trusted."""
+"""`hilo-nas proxy`: check how well a search's proxy ranks networks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = App(help="What a search ranks by, compared with long trainings.")
+app = App(help="Compare the proxies that rank networks with long trainings.")
 
-_CHECK = """Compare the short training, and proxies that train nothing, with long trainings of the same networks.
+_CHECK = """Compare short trainings and training-free proxies with long trainings of the same networks.
 
-Reports how well each ranks (Kendall's tau, over all networks and among those of like speed), next to counting
-parameters and to the noise of the long training itself, and which budget to use. It makes a study: the same command
-resumes it, and of a finished one makes the report again."""
+Reports how well each proxy ranks (Kendall's tau, over all networks and among networks of like speed) and which budget
+to use. Parameter counts and the noise of the long training are shown for comparison. The check is stored as a study.
+The same command resumes it, or repeats the report of a finished check."""
 _EXAMPLES = """Examples:
 hilo-nas proxy check litv2_tabular --data cifar10.tar --study my-check -o out/
 hilo-nas proxy check litv2_digits --study c --networks 9 --training-free dss"""
-_OF_THE_MACHINE = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout_s")
-"""Settings that say nothing to others who make a check again."""
+_LOCAL_SETTINGS = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout_s")
+"""Settings of this machine, which a reproduction elsewhere does not need."""
 
 
 @app.command("check", help=_CHECK, epilog=verbatim(_EXAMPLES))
@@ -42,29 +42,29 @@ _OF_THE_MACHINE = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout
 def check(
     config: SearchConfig,
     space: Annotated[
-        str | None, typer.Argument(metavar="SPACE", help="A shipped space's name, or a YAML file.")
+        str | None, typer.Argument(metavar="SPACE", help="Name of a shipped space, or a YAML file.")
     ] = None,
-    networks: Annotated[int, typer.Option(help="Networks of the space that are compared.")] = 40,
+    networks: Annotated[int, typer.Option(help="Number of networks of the space to compare.")] = 40,
     long_images: Annotated[
         int | None,
-        typer.Option(help="Training images of a long training; ten times the proxy's if left out.", show_default=False),
+        typer.Option(help="Images of a long training. Default: ten times the proxy's.", show_default=False),
     ] = None,
     training_free: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PROXY",
-            help=f"A proxy that trains nothing: {', '.join(quick_names())}; repeat it for several. All if left out.",
+            help=f"Training-free proxy: {', '.join(quick_names())}. Repeatable. Default: all.",
             show_default=False,
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="A check of the same networks at the image size of the deployment."),
+        typer.Option(metavar="STUDY", help="Check of the same networks at the image size of the deployment."),
     ] = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Compares them."""
+    """Runs the check and prints its report."""
     from hilo_nas.bench.proxy_check.agreement_report import report_proxy_check
     from hilo_nas.bench.proxy_check.proxy_check import ProxyCheck, run_proxy_check
     from hilo_nas.cli.display import build_display
@@ -76,10 +76,8 @@ def check(
     if folder is not None:
         check_folder(folder)
         if not can_draw():
-            progress.print(
-                "no picture is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'."
-            )
-    asked = ProxyCheck(
+            progress.print("no plot is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'.")
+    requested = ProxyCheck(
         networks=networks,
         long_images=long_images,
         training_free=tuple(training_free or quick_names()),
@@ -88,24 +86,24 @@ def check(
     with build_display(progress) as display:
         given = config if space is None else dataclasses.replace(config, space=space)
         read, found, study = read_sweep(given, display, unread=("study.reuse",))
-        checked = run_proxy_check(read, found, study, asked, display)
+        findings = run_proxy_check(read, found, study, requested, display)
     report = report_proxy_check(
-        checked.agreement,
+        findings.agreement,
         study=study.name,
-        command=_spell(read, StoredStudy(study.path).manifest, asked),
-        settings=checked.settings,
-        measurements=checked.measurements,
-        failures=checked.failures,
+        command=_reproduction_command(read, StoredStudy(study.path).manifest, requested),
+        settings=findings.settings,
+        measurements=findings.measurements,
+        failures=findings.failures,
         with_picture=folder is not None and can_draw(),
     )
     deliver([report], shown, folder, progress)
 
 
-def _spell(config: SearchConfig, manifest: Manifest, check: ProxyCheck) -> str:
-    """Returns the command that makes a check again; what it leaves out, the space says.
+def _reproduction_command(config: SearchConfig, manifest: Manifest, check: ProxyCheck) -> str:
+    """Returns the command that reproduces a check. Settings with the defaults of the space are left out.
 
-    Space, device and images are those of the study where the configuration leaves them out. A file or folder of images
-    is named without its path: reports are kept, and name no folder of this machine.
+    The study provides space, device and images if the configuration does not. Images are named without their path,
+    because reports may be published and should not show folders of this machine.
     """
     from hilo_nas.searching.configuration.resolve import config_of
 
@@ -116,7 +114,7 @@ def _spell(config: SearchConfig, manifest: Manifest, check: ProxyCheck) -> str:
         "study.name": manifest.name,
         "data.source": manifest.data.name,
         "timing.device": manifest.objective.device,
-        **{name: value for name, value in given.items() if name not in _OF_THE_MACHINE},
+        **{name: value for name, value in given.items() if name not in _LOCAL_SETTINGS},
     }
     settings |= {"study.name": manifest.name, "data.source": manifest.data.name}
     if manifest.data.val_name is not None:

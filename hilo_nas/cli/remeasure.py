@@ -1,4 +1,4 @@
-"""`hilo-nas remeasure`: time a study's networks again, side by side."""
+"""`hilo-nas remeasure`: time a study's networks again, in the same rounds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hilo_nas.searching.configuration.search_config import SearchConfig
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Time a study's front again, and the networks near it, side by side in the same rounds.
+HELP = """Time a study's front and the networks near it again, in the same rounds.
 
-Where torch, the driver or hilo-nas's own timing have changed since, all networks are timed anew, and the study
-continues under the new ones. With --device, the whole study is timed on another device, as the new study --study
-(STUDY-DEVICE if left out) with the same scores."""
+If torch, the driver or hilo-nas's timing protocol has changed since, all networks are timed again, and the study uses
+the new versions from then on. With --device, the whole study is timed on another device and stored as the new study
+--study (default: STUDY-DEVICE) with the same scores."""
 EXAMPLES = """Examples:
 hilo-nas remeasure my-gpu
 hilo-nas remeasure my-gpu --device cpu --study my-cpu"""
@@ -27,7 +27,9 @@ hilo-nas remeasure my-gpu --device cpu --study my-cpu"""
 def run(
     study: StudyArgument,
     config: SearchConfig,
-    everything: Annotated[bool, typer.Option("--all", help="All networks, not only those near the front.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Time all networks, not only those near the front.")
+    ] = False,
 ) -> None:
     """Times the networks again and prints the front."""
     from hilo_nas import api

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = """Search for networks that are fast on this machine and accurate, and keep the front.
+HELP = """Search for networks that are fast on this machine and accurate.
 
-Without arguments: the shipped space litv2_digits on scikit-learn's digits, on the device at hand; a second call resumes
-it. With --study alone: resumes that study. `hilo-nas config` lists all settings."""
+Without arguments, it searches the shipped space litv2_digits with scikit-learn's digits on the available device. A
+second call resumes the search. With only --study, it resumes that study. `hilo-nas config` lists all settings."""
 EXAMPLES = """Examples:
 hilo-nas search
 hilo-nas search litv2_cifar --device cuda --data cifar10/train.tar --study gpu
@@ -35,8 +35,8 @@ hilo-nas search --set study.speeds=edge-box --data cifar10/train.tar"""
 
 _ENDINGS = {
     "total": "all done",
-    "timeout": "the time is up",
-    "exhausted": "the space holds no further network within the limits",
+    "timeout": "timeout reached",
+    "exhausted": "the space has no further network within the limits",
 }
 
 
@@ -45,15 +45,15 @@ def run(
     config: SearchConfig,
     space: OptionalSpace = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost, from a few networks tried for a moment.")
+        bool, typer.Option("--dry-run", help="Only estimate the cost, from brief runs of a few networks.")
     ] = False,
 ) -> None:
-    """Runs the search."""
-    asked = config if space is None else dataclasses.replace(config, space=space)
+    """Runs the search, or estimates its cost."""
+    config = config if space is None else dataclasses.replace(config, space=space)
     if dry_run:
-        _print_cost(asked, build_console())
+        _print_cost(config, build_console())
     else:
-        _search(asked, build_console())
+        _search(config, build_console())
 
 
 def _search(config: SearchConfig, console: Console) -> None:
@@ -78,8 +78,8 @@ def _search(config: SearchConfig, console: Console) -> None:
 
             study = api.search(config=config, on_event=receive)
     except KeyboardInterrupt:
-        way = f"Resume with: {resume_hint(address).command}" if address else "Start it again with the same command."
-        build_console(stderr=True).print(way, soft_wrap=True)
+        hint = f"Resume with: {resume_hint(address).command}" if address else "Start it again with the same command."
+        build_console(stderr=True).print(hint, soft_wrap=True)
         raise
     assert finished is not None
     if not study.manifest.plan.declaration.gives_scores:
@@ -101,7 +101,7 @@ def _search(config: SearchConfig, console: Console) -> None:
 
 
 def _print_timings(study: Study, finished: SearchFinished, console: Console) -> None:
-    """Prints how a study without a proxy ended, and how to search with its timings."""
+    """Prints the result of a study without a proxy, and the command for a search with its timings."""
     from hilo_nas.cli.front import print_front
 
     console.print()
@@ -123,17 +123,17 @@ def _print_cost(config: SearchConfig, console: Console) -> None:
         cost = api.estimate_cost(config=config, on_event=display)
     console.print(
         f"{duration(cost.timing_s)} timing + {duration(cost.training_s)} training per trial "
-        f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in all)\n"
-        f"{cost.trials} trials: about {duration(cost.total_s)}, set-up of {duration(cost.set_up_s)} included",
+        f"(median of {cost.networks} networks; {duration(cost.trial_s[0])} to {duration(cost.trial_s[1])} in total)\n"
+        f"{cost.trials} trials: about {duration(cost.total_s)}, including {duration(cost.set_up_s)} of set-up",
         markup=False,
         soft_wrap=True,
     )
     if cost.peers:
-        console.print(f"peers ({cost.peers}): about {duration(cost.peers_s)} of that")
+        console.print(f"baselines ({cost.peers}): about {duration(cost.peers_s)} of that")
     if cost.trials_by_timeout is not None:
-        console.print(f"about {cost.trials_by_timeout} of them within the timeout")
+        console.print(f"about {cost.trials_by_timeout} trials within the timeout")
     if cost.confirmation_s is not None:
         console.print(
-            f"confirming the front comes on top: about {duration(cost.confirmation_s)} per {cost.confirmed} networks"
+            f"plus confirmation of the front: about {duration(cost.confirmation_s)} per {cost.confirmed} networks"
         )
     console.print(f"disk: {cost.disk_mib:,.0f} MiB (decoded images and records)")

@@ -1,4 +1,4 @@
-"""Settings of a search as flags: their names, types and help are those of `SearchConfig`."""
+"""Command line flags for settings of a search, with names, types and help from `SearchConfig`."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ _TITLES = {
     "data": "Images",
     "proxy": "Proxy",
 }
-"""Sections of a command's help by sections of the configuration."""
+"""Section titles of a command's help by section of the configuration."""
 _COMPLETIONS = {"study.name": complete_study}
-"""What a shell completes, by settings."""
+"""Completion functions by setting."""
 _SETTINGS = "Settings"
 _SHORT = {name: short.replace("_", "-") for short, name in SHORT_NAMES.items()}
 
 
 def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator: the command takes the flags of some settings, `--config` and `--set`.
+    """Returns a decorator that adds flags for settings, `--config` and `--set` to a command.
 
-    The function is called with its own parameters and `config`, the `SearchConfig` of all of them.
+    The decorated function receives its own parameters, and as `config` the `SearchConfig` built from these flags.
 
     Args:
-        names: The settings, in the order of the help; those without a flag in `FLAGS` have their short name.
+        names: Settings that get a flag, in the order of the help. The flag's name comes from `FLAGS`, else it is the
+            setting's short name.
     """
     variables = {name: name.replace(".", "_") for name in names}
 
@@ -62,7 +63,7 @@ def takes_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def help_of(name: str) -> str:
-    """Returns the help of a setting, a sentence."""
+    """Returns the help of a setting as a sentence."""
     comment = _field_of(name).metadata["comment"]
     return f"{comment[0].upper()}{comment[1:]}."
 
@@ -101,7 +102,7 @@ _SOURCES = (
             typer.Option(
                 "--config",
                 metavar="FILE",
-                help="Settings in YAML, as `hilo-nas config` prints them, or a study's manifest.yaml.",
+                help="YAML file with settings, as from `hilo-nas config`, or a study's manifest.yaml.",
                 rich_help_panel=_SETTINGS,
             ),
         ],
@@ -114,8 +115,8 @@ _SOURCES = (
                 "--set",
                 metavar="NAME=VALUE",
                 autocompletion=complete_setting,
-                help="One setting, such as timing.compile=true; repeat it for several. Flags come before --set, --set "
-                "before --config.",
+                help="One setting, such as timing.compile=true. Repeatable. Flags override --set, and --set overrides "
+                "--config.",
                 rich_help_panel=_SETTINGS,
             ),
         ],

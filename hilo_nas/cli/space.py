@@ -1,4 +1,4 @@
-"""`hilo-nas space`: what a search space holds, and what in it does nothing."""
+"""`hilo-nas space`: list, show and check search spaces."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from hilo_nas.text.figures import share_text
 
 __all__ = ["app"]
 
-app = App(help="Look at search spaces.")
+app = App(help="List, show and check search spaces.")
 
 ImgSize = Annotated[int | None, typer.Option(help=help_of("timing.img_size"))]
 ProxyImgSize = Annotated[int | None, typer.Option(help=help_of("proxy.img_size"))]
-NumClasses = Annotated[int | None, typer.Option(help="Outputs of the classifier.")]
+NumClasses = Annotated[int | None, typer.Option(help="Number of classes.")]
 
 
 @app.command("list")
 def list_(output: Output = Format.table) -> None:
-    """List the spaces that come with the package."""
+    """List the spaces that are shipped with the package."""
     spaces = {name: load_space(name).description for name in list_shipped()}
     if output is not Format.table:
         echo_content([{"space": name, "description": text} for name, text in spaces.items()], output)
@@ -48,7 +48,7 @@ def show(
     num_classes: NumClasses = None,
     output: Output = Format.table,
 ) -> None:
-    """Show a space: its knobs, limits and anchors, how many networks it holds and how large they are."""
+    """Show a space: its knobs, limits and anchors, and the number and size of its networks."""
     found = load_space(space)
     report = _Report.of(found, img_size, proxy_img_size, num_classes)
     knobs: dict[str, list[list[Any]]] = {}
@@ -85,7 +85,7 @@ def check(
     num_classes: NumClasses = None,
     output: Output = Format.table,
 ) -> None:
-    """Check a space file: every fault at once, then dead knobs and windows that do not fit the maps."""
+    """Check a space file: list all faults, then knobs without effect and windows that do not fit the maps."""
     found = load_space(space)
     report = _Report.of(found, img_size, proxy_img_size, num_classes)
     if output is not Format.table:
@@ -98,17 +98,19 @@ def check(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Report:
-    """How many networks a space holds, how large they are, and what in it does nothing."""
+    """Number and size of a space's networks, and notes on choices without effect."""
 
     configurations: int
     networks: int
-    """Distinct ones."""
+    """Number of distinct networks."""
     networks_se: float
-    """Standard error of that number; 0.0 where they were counted."""
+    """Standard error of `networks`; 0.0 if the networks were counted."""
     params_m: tuple[float, float]
+    """Minimum and maximum number of parameters in millions."""
     gmacs: tuple[float, float]
+    """Minimum and maximum number of multiply-adds in billions."""
     within_limits: float
-    """Share of the configurations that keep the limits on parameters and MACs."""
+    """Share of configurations that meet the limits on parameters and MACs."""
     img_size: int
     num_classes: int
     notes: list[str]
@@ -117,10 +119,10 @@ class _Report:
     def of(
         cls, space: SearchSpace, img_size: int | None, proxy_img_size: int | None, num_classes: int | None
     ) -> _Report:
-        """Returns the report of a space at some sizes; the space's defaults if left out.
+        """Returns the report of a space. Sizes that are None have the space's defaults.
 
         Raises:
-            UsageError: A size is not at least 1.
+            UsageError: A size is below 1.
         """
         for name, value in (("img-size", img_size), ("proxy-img-size", proxy_img_size), ("num-classes", num_classes)):
             if value is not None and value < 1:
@@ -154,7 +156,7 @@ def _print_report(report: _Report, console: Console, *, has_limits: bool) -> Non
         markup=False,
     )
     if has_limits:
-        console.print(f"{share_text(report.within_limits)} of the configurations keep the limits on params and MACs")
+        console.print(f"{share_text(report.within_limits)} of the configurations meet the limits on params and MACs")
     for text in report.notes:
         console.print(f"note: {text}")
 

@@ -1,4 +1,4 @@
-"""`hilo-nas status`: how far a study is."""
+"""`hilo-nas status`: progress and cost of a study."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["HELP", "run"]
 
 _MOST_NUMBERS = 20
 
-HELP = """Show how far a study is, what it cost, and why trials failed; without a study, list all of them.
+HELP = """Show the progress and cost of a study, and why trials failed. Without STUDY, list all studies.
 
 Example: hilo-nas status my-gpu"""
 
@@ -55,22 +55,23 @@ class _Progress:
     states: dict[str, int]
     """Trials of the search by state."""
     verdicts: dict[str, int]
-    """Timings by what the rounds say of the machine."""
+    """Number of timings by verdict on the machine."""
     contended: list[int]
-    """Trials that were timed while others used the cores."""
+    """Trials that were timed while other processes used the cores."""
     front: list[int]
     untrained: list[int]
     """Trials whose score is not distinguishable from guessing."""
     peers: dict[str, str | None]
-    """States by name; None of one that was not tried yet."""
+    """States of baselines by name; None if not tried yet."""
     timing_s: float
     training_s: float
     trials_s: float
     images_trained: int
-    """By the first seeds."""
+    """Number of images in trainings with the first seed of each network."""
     images_in_full: int
-    """What full trainings of these networks take."""
+    """Number of images that full trainings of these networks would take."""
     images_of_further_seeds: int
+    """Number of images in trainings with further seeds."""
 
     @classmethod
     def of(cls, study: StoredStudy) -> _Progress:
@@ -78,9 +79,9 @@ class _Progress:
         manifest, records, front = study.manifest, study.records, study.front()
         peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
         peers |= {record.key: record.state for record in records if record.is_peer and record.state != TrialState.TIMED}
-        begun = [record for record in records if record.started_at is not None]  # not what was copied and not tried yet
-        # In studies of earlier versions a retry had a record of its own, with the same measurements.
-        made = manifest.created_at  # what was copied is older, and was paid for elsewhere
+        begun = [record for record in records if record.started_at is not None]  # without copied, untried trials
+        # In studies of earlier versions, a retry has its own record with the same measurements.
+        made = manifest.created_at  # copied measurements are older, and their cost belongs to another study
         timings = [(r, m) for r in begun for m in r.measurements if m.measured_at >= made]
         scores = [(r, s) for r in begun for s in r.scores if s.scored_at >= made]
         images = _images_trained(begun)
@@ -151,10 +152,10 @@ def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
         if progress.images_of_further_seeds:
             rows["trained"] += f"; {progress.images_of_further_seeds:,} more with further seeds"
     if progress.peers:
-        rows["peers"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in progress.peers.items())
+        rows["baselines"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in progress.peers.items())
     if progress.untrained:
         untrained = ", ".join(map(str, progress.untrained))
-        rows["untrained"] = f"trial {untrained}: the score cannot be told from guessing"
+        rows["untrained"] = f"trial {untrained}: the score is not distinguishable from guessing"
     if progress.verdicts:
         found = Counter(progress.verdicts).most_common()
         rows["machine"] = ", ".join(f"{count_of(count, 'timing')} {verdict}" for verdict, count in found)
@@ -164,13 +165,16 @@ def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
 
 
 def _shortened(numbers: Sequence[int]) -> str:
-    """Returns the first numbers of a list, and how many more there are."""
+    """Returns up to 20 numbers as text, and the count of the rest."""
     more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
     return ", ".join(map(str, numbers[:_MOST_NUMBERS])) + more
 
 
 def _images_trained(records: Sequence[TrialRecord]) -> dict[str, dict[int, int]]:
-    """Images seen by key and seed, a network's first seed first; a training's last score tells all that it has seen."""
+    """Returns the number of images per key and seed, with a network's first seed first.
+
+    The number of a training is that of its last score.
+    """
     images: dict[str, dict[int, int]] = {}
     for record in records:
         for score in record.scores:
@@ -180,7 +184,7 @@ def _images_trained(records: Sequence[TrialRecord]) -> dict[str, dict[int, int]]
 
 
 def _reasons(records: Sequence[TrialRecord], limits: Mapping[str, float]) -> dict[str, list[int]]:
-    """Trials by what stopped them; values differ from trial to trial, so limits are grouped by their law."""
+    """Returns the numbers of failed trials by reason. Broken limits are grouped by limit, because values differ."""
     reasons: dict[str, list[int]] = {}
     for record in records:
         if record.reason:

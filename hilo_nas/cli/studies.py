@@ -1,4 +1,4 @@
-"""All studies in a table: what `status` and `front` show without a study."""
+"""Table of all studies, which `status` and `front` show if no study is given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["print_studies"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A study in the list; fields are None where it cannot be read, and where a stored table has no such value."""
+    """Row of a study. Fields are None if the study cannot be read or has no such value."""
 
     study: str
     space: str | None = None
@@ -27,22 +27,22 @@ class _Row:
     measured: int | None = None
     total: int | None = None
     front: int | None = None
-    """Networks on the front."""
+    """Number of networks on the front."""
     created: str | None = None
     fault: str | None = None
-    """Why the study cannot be read."""
+    """Reason why the study cannot be read."""
 
 
 def print_studies(output: Format, console: Console) -> None:
-    """Prints a row for each study in the folder of all studies, with the reason where one cannot be read."""
+    """Prints a row for each study in the studies folder, and the reason if a study cannot be read."""
     rows = [_read(study) for study in list_studies()]
     if output is not Format.table:
         names = [field.name for field in dataclasses.fields(_Row)]
         echo_content([dataclasses.asdict(row) for row in rows], output, names=names)
         return
     if not rows:
-        where = f"{studies_folder()} (${STUDIES_VARIABLE} names another folder)"
-        console.print(f"no studies in {where}\nBegin one with: {command('search')}", soft_wrap=True)
+        folder = f"{studies_folder()} (set ${STUDIES_VARIABLE} to use another folder)"
+        console.print(f"no studies in {folder}\nStart one with: {command('search')}", soft_wrap=True)
         return
     _print_table(rows, console)
 

@@ -1,4 +1,4 @@
-"""Tables on the screen, the front above all."""
+"""Tables for the terminal, such as the table of a front."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from hilo_nas.text.one_line import one_line
 __all__ = ["MOST_TIES", "Column", "metric_of", "print_fitting", "print_front_table", "rows_of"]
 
 _GAP = 3
-"""Terminal columns between two columns of a table; its edges take one less together."""
+"""Terminal columns between two columns of a table. Both edges together take one less."""
 MOST_TIES = 30
-"""Ties that a front's table shows: the likeliest ones. With one seed each, hundreds may be tied."""
-_TIES = 5
-"""Members of the front that a tie names at most."""
+"""Maximum number of ties in a front's table, the most likely ones. With one seed each, hundreds may be tied."""
+_MOST_RIVALS = 5
+"""Maximum number of trials in a cell of the column `tied with`."""
 
 
 def metric_of(records: Sequence[TrialRecord]) -> Metric:
-    """Returns what the scores of a study's records measure; the default where none has a score."""
+    """Returns the metric of the first score; the default metric if there is no score."""
     names = (record.score.metric for record in records if record.score)
     return next((metric_named(name) for name in names), DEFAULT_PROXY.metrics[0])
 
 
 def rows_of(front: Front) -> tuple[TrialRecord, ...]:
-    """Returns the trials of a front's table: its members, the ties that are on the front most probably, its peers."""
+    """Returns the trials of a front's table: its members, the most likely ties, and the baselines."""
     probabilities = front.probabilities()
     likely = {*sorted(front.ties, key=lambda number: -probabilities[number])[:MOST_TIES]}
     return (*front.members, *(front.by_number[number] for number in front.ties if number in likely), *front.peers)
@@ -51,17 +51,16 @@ def print_front_table(
     *,
     limits: Collection[str] = (),
 ) -> None:
-    """Prints a row per trial of `rows_of` a front.
+    """Prints a row for each trial of `rows_of(front)`.
 
-    Anchors are marked with a star, peers with a plus, ties with ~.
-
-    Where the console is narrow, whole columns give way; no number is ever cut. Architectures then follow the table.
+    Marks are * for anchors, + for baselines and ~ for ties. On a narrow console, whole columns are hidden, and numbers
+    are never cut. A hidden column of architectures is printed below the table.
 
     Args:
-        front: The study's.
+        front: Front to print.
         anchors: Keys of the anchors.
-        console: Where to print.
-        limits: Names of the limits that the trials must keep: a limited latency has a column that always stays.
+        console: Console to print on.
+        limits: Names of the limits of the study. With a limit on latency, the column p95 is never hidden.
     """
     ties, half_widths, probabilities = front.ties, front.half_widths, front.probabilities()
     rows = rows_of(front)
@@ -126,17 +125,17 @@ def print_front_table(
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a table whose cells are never cut."""
+    """Column of a table. Its cells are never cut."""
 
     name: str
     cells: Sequence[str]
     rank: int = 0
-    """Order in which columns give way where the terminal is narrow: the highest first; 0 always stays."""
+    """Order in which columns are hidden on a narrow terminal: the highest rank first. Rank 0 is never hidden."""
     justify: Literal["left", "right"] = "right"
 
 
 def print_fitting(columns: Sequence[Column], console: Console) -> None:
-    """Prints the columns that fit the console, and the names of the others."""
+    """Prints the columns that fit on the console, then the names of the hidden ones."""
     _print_hidden(print_columns(columns, console), console)
 
 
@@ -148,7 +147,7 @@ def _print_hidden(hidden: Sequence[str], console: Console) -> None:
 
 
 def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
-    """Prints the columns that fit the console and returns the names of the others, in their order."""
+    """Prints the columns that fit on the console and returns the names of the hidden ones in order."""
     kept = list(columns)
     while (width := _width(kept)) > console.width:
         last = max(kept, key=lambda column: column.rank)
@@ -160,7 +159,7 @@ def print_columns(columns: Sequence[Column], console: Console) -> list[str]:
 
 
 def _build_table(columns: Sequence[Column], width: int) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False, width=width)  # rich would cut cells where the console is narrower
+    table = Table(box=box.SIMPLE, pad_edge=False, width=width)  # without width, rich cuts cells on a narrow console
     for column in columns:
         table.add_column(Text(plain(column.name), justify=column.justify), no_wrap=True)
     for cells in zip(*(column.cells for column in columns), strict=True):
@@ -169,7 +168,7 @@ def _build_table(columns: Sequence[Column], width: int) -> Table:
 
 
 def _width(columns: Sequence[Column]) -> int:
-    """Terminal columns that a table needs, with no cell cut."""
+    """Returns the number of terminal columns that a table needs without cut cells."""
     lines = [[*plain(column.name).split("\n"), *map(_cell, column.cells)] for column in columns]
     return sum(max(map(cell_len, own)) for own in lines) + _GAP * len(columns) - 1
 
@@ -184,9 +183,9 @@ def _mark(record: TrialRecord, anchors: Collection[str], ties: Mapping[int, Sequ
 
 
 def _tied(rivals: Sequence[int]) -> str:
-    """The trials that a network is tied with; of many, the first."""
-    named = ",".join(map(str, rivals[:_TIES]))
-    return named + (f" and {len(rivals) - _TIES} more" if len(rivals) > _TIES else "")
+    """Returns the first trials that a network is tied with, and the count of the rest."""
+    named = ",".join(map(str, rivals[:_MOST_RIVALS]))
+    return named + (f" and {len(rivals) - _MOST_RIVALS} more" if len(rivals) > _MOST_RIVALS else "")
 
 
 def _images_per_s(measurement: Measurement | None) -> str:
@@ -198,7 +197,7 @@ def _figure_of(measurement: Measurement | None, name: str) -> str:
 
 
 def _further(measurement: Measurement | None) -> str:
-    """What a network does under a condition beside the objective."""
+    """Returns images/s and p95 under a condition other than the objective."""
     if measurement is None:
         return "-"
     return f"{figure(measurement.images_per_s)}, {figure(measurement.latency_ms_p95, 3)}"

@@ -1,4 +1,4 @@
-"""Proxies and durations as people read them."""
+"""Readable text for proxies, durations and help pages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["describe_proxy", "duration", "verbatim"]
 
 
 def describe_proxy(manifest: Manifest, *, whole: bool = False) -> str:
-    """Returns what a study's proxy does, for one who knows its name.
+    """Returns a description of a study's proxy.
 
     Args:
-        manifest: The study's.
-        whole: Whether to return the whole line, for one who does not.
+        manifest: Manifest of the study.
+        whole: True to include the proxy's name.
     """
     plan = manifest.plan
     proxy = plan.declaration
@@ -32,7 +32,7 @@ def describe_proxy(manifest: Manifest, *, whole: bool = False) -> str:
 
 
 def _scored_on(data: DataIdentity) -> str:
-    """Returns which images networks are scored on."""
+    """Returns a description of the images that networks are scored on."""
     count = "" if data.n_scored is None else f"{data.n_scored:,} "
     if data.val_name is not None:
         return f"on the {count}images of data.val_source ({data.val_name})"
@@ -40,7 +40,7 @@ def _scored_on(data: DataIdentity) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns `45 s`, `12 min 5 s` or `3 h 20 min`."""
+    """Returns seconds as text, such as `45 s`, `12 min 5 s` or `3 h 20 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -50,5 +50,5 @@ def duration(seconds: float) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Returns a text of a help page whose lines stay as they are, so that they can be copied."""
+    """Returns text for a help page that is not wrapped again, so that commands can be copied."""
     return f"\b\n{text}"

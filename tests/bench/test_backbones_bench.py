@@ -6,10 +6,10 @@ from builders import build_condition, build_measurement
 from hilo_nas.arch.attentions import ATTENTION_KINDS
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.arch.cost import NetworkCost, count_macs, count_params
-from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan, group_heats, run_backbones
+from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan, group_networks, run_backbones
 from hilo_nas.bench.backbones.backbones_report import report_backbones
-from hilo_nas.bench.backbones.forms import Heat, choose_form, name_form
-from hilo_nas.bench.backbones.known_backbones import BASE, PEERS, choose_peers
+from hilo_nas.bench.backbones.forms import NetworkForms, choose_form, name_form
+from hilo_nas.bench.backbones.known_backbones import BACKBONES, BASE, choose_backbones
 from hilo_nas.errors import ConversionError, MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.events import BenchStepped
 from hilo_nas.report import render_markdown
@@ -76,7 +76,7 @@ def test_ratios_are_best_to_best_and_plain_to_plain_in_the_same_rounds(run):
     assert (rows["litv2_small"]["ratio"], rows["litv2_small"]["group"]) == (1.0, 1)
 
 
-def test_the_papers_ratio_stands_beside_ours(run):
+def test_the_papers_ratio_is_compared_with_ours(run):
     _, findings, _, _ = run()
     (line,) = findings.list_headlines()
     assert line.startswith("LITv2-S over ResNet-50: 1.5")
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused_before_anything_is_timed(fields):
         BackbonesPlan(**fields)
 
 
-def test_a_form_that_fails_is_told_and_the_network_goes_on(run):
+def test_a_form_that_fails_is_reported_and_the_network_continues(run):
     error = ConversionError("a fused network must give the same output")
     _, findings, _, _ = run(failing=lambda name: error if name == "fused" else None)
     rows = {row["network"]: row for row in findings.list_rows()}
@@ -154,7 +154,12 @@ def test_the_report_says_what_is_paired_and_how_to_make_it_again(run):
     assert report.stem == "backbones-part-cpu-fp32-b8-pt2.9-2026-07"
     assert [table.name for table in report.tables] == ["", "forms"]
     text = render_markdown(report)
-    for part in ("round by round", "FlopCounterMode", "timm's table", "LITv2-S over ResNet-50", "Test CPU (2 cores)"):
+    for part in (
+        "round by round",
+        "FlopCounterMode",
+        "LITv2-S over ResNet-50",
+        "Test CPU (2 cores)",
+    ):
         assert part in text
     assert text.rstrip().endswith("```console\nhilo-nas bench backbones --device cpu\n```")
 
@@ -162,33 +167,33 @@ def test_the_report_says_what_is_paired_and_how_to_make_it_again(run):
 # Forms and cohorts.
 
 
-def heat(peer, **speeds):
+def network(backbone, **speeds):
     condition = build_condition()
     forms = {
         "plain": build_measurement(speeds.get("plain", 100.0), condition=condition),
         "fused": build_measurement(speeds.get("fused", 200.0), condition=dataclasses.replace(condition, fused=True)),
     }
-    return Heat(peer=peer, forms=forms, failures={}, cost=None)
+    return NetworkForms(backbone=backbone, forms=forms, failures={}, cost=None)
 
 
 def test_cohorts_hold_24_forms_at_most_and_each_holds_the_base():
-    heats = [heat(peer) for peer in PEERS]
-    groups = group_heats(heats)
+    networks = [network(backbone) for backbone in BACKBONES]
+    groups = group_networks(networks)
     assert len(groups) == 2
-    assert all(group[0].peer.name == BASE and 2 * len(group) <= 24 for group in groups)
-    others = [item.peer.name for group in groups for item in group[1:]]
-    assert others == [peer.name for peer in PEERS if peer.name != BASE]
+    assert all(group[0].backbone.name == BASE and 2 * len(group) <= 24 for group in groups)
+    others = [item.backbone.name for group in groups for item in group[1:]]
+    assert others == [backbone.name for backbone in BACKBONES if backbone.name != BASE]
 
 
 def test_networks_that_no_form_of_runs_are_in_no_cohort():
-    dead = Heat(peer=PEERS[3], forms={}, failures={"plain": OutOfMemoryError("no")}, cost=None)
-    assert [item.peer.name for group in group_heats([heat(PEERS[0]), dead]) for item in group] == [BASE]
-    assert group_heats([dead]) == []
+    dead = NetworkForms(backbone=BACKBONES[3], forms={}, failures={"plain": OutOfMemoryError("no")}, cost=None)
+    assert [item.backbone.name for group in group_networks([network(BACKBONES[0]), dead]) for item in group] == [BASE]
+    assert group_networks([dead]) == []
 
 
 def test_the_simpler_form_wins_where_a_timing_cannot_tell():
-    assert name_form(heat(PEERS[0], plain=100.0, fused=101.0).best) == "plain"
-    assert name_form(heat(PEERS[0], plain=100.0, fused=103.0).best) == "fused"
+    assert name_form(network(BACKBONES[0], plain=100.0, fused=101.0).best) == "plain"
+    assert name_form(network(BACKBONES[0], plain=100.0, fused=103.0).best) == "fused"
     slower = [build_measurement(speed) for speed in (90.0, 100.0, 99.9)]
     assert choose_form(slower) is slower[1]
 
@@ -206,22 +211,22 @@ def test_a_form_that_found_nothing_to_fuse_is_no_form_of_its_own():
 
 
 def test_the_base_is_always_there_and_names_are_those_of_the_table():
-    assert [peer.name for peer in choose_peers(["convnext_tiny"])] == [BASE, "convnext_tiny"]
-    assert len(choose_peers()) == len({peer.name for peer in PEERS}) == 18
+    assert [backbone.name for backbone in choose_backbones(["convnext_tiny"])] == [BASE, "convnext_tiny"]
+    assert len(choose_backbones()) == len({backbone.name for backbone in BACKBONES}) == 18
     with pytest.raises(UsageError, match=r"a network must be one of litv2_small, .*, but got 'vgg'"):
-        choose_peers(["vgg"])
+        choose_backbones(["vgg"])
 
 
 def test_timm_knows_every_peer_and_the_weights_that_its_top1_is_of():
     import timm
 
-    for peer in PEERS:
-        if peer.weights == "paper":
+    for backbone in BACKBONES:
+        if backbone.weights == "paper":
             continue
-        cfg = timm.get_pretrained_cfg(f"{peer.name}.{peer.weights}")
-        assert cfg is not None, peer.name
-        assert cfg.input_size[-1] == peer.top1_img_size, peer.name
-        assert timm.get_pretrained_cfg(peer.name).fixed_input_size == peer.has_img_size, peer.name
+        cfg = timm.get_pretrained_cfg(f"{backbone.name}.{backbone.weights}")
+        assert cfg is not None, backbone.name
+        assert cfg.input_size[-1] == backbone.top1_img_size, backbone.name
+        assert timm.get_pretrained_cfg(backbone.name).fixed_input_size == backbone.has_img_size, backbone.name
 
 
 def test_counting_agrees_with_the_formulas():

@@ -38,7 +38,7 @@ SIZES = {"proxy_batch_size": 64, "proxy_images": 3000, "rungs": 2}
 
 
 class Desk:
-    """A folder of studies, a fake machine, and what was told."""
+    """A folder of studies, a fake machine, and the received events."""
 
     def __init__(self, path):
         self.path = path
@@ -161,17 +161,18 @@ def test_a_batch_size_left_out_is_that_of_the_study(desk):
     assert scores(checked) == ["top1@1000", "likelihood@1000", "top1@3000", "likelihood@3000"]
 
 
-def test_a_budget_that_the_trainings_had_gone_past_is_left_out_with_a_warning(desk):
+def test_a_budget_that_the_trainings_are_past_is_left_out_with_a_warning(desk):
     desk.check()
     checked = desk.check(rungs=3)
     assert scores(checked) == ["top1@1024", "likelihood@1024", "top1@3008", "likelihood@3008"]
     warnings = [event.text for event in desk.told if isinstance(event, Notice) and event.level == "warning"]
-    assert warnings == ["no network was scored after 384 images: the study's trainings had gone past them"]
+    (warning,) = warnings
+    assert "after 384 images" in warning
 
 
-def test_a_long_budget_that_the_study_has_gone_past_is_refused_with_those_it_has(desk):
+def test_a_long_budget_that_the_study_is_past_is_refused_and_the_scored_ones_are_listed(desk):
     desk.check()
-    with pytest.raises(UsageError, match=r"after 20,032 images, .* after 1,024, 3,008, 9,024, 30,016\. Give one of"):
+    with pytest.raises(UsageError, match=r"after 20,032 images, .* after 1,024, 3,008, 9,024, 30,016\..*--long-images"):
         desk.check(check=ProxyCheck(networks=6, long_images=20_000))
     shorter = desk.check(check=ProxyCheck(networks=6, second_seed=3, long_images=9000))
     assert shorter.settings["long_images"] == 9024
@@ -193,7 +194,8 @@ def test_a_network_whose_long_training_fails_is_left_out_and_named(desk):
     desk.machine.before = fail
     checked = desk.check()
     key = fresh(desk.folder()).records[1].key
-    assert checked.failures == {key: "it was not trained to 30,016 images; the study's log says why"}
+    assert list(checked.failures) == [key]
+    assert "30,016 images" in checked.failures[key]
     assert [network.key for network in checked.agreement.networks].count(key) == 0
     assert len(checked.agreement.networks) == 5
 
@@ -222,21 +224,21 @@ def test_long_trainings_at_the_targets_size_are_read_from_their_own_study(desk):
 
 def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_refused(desk):
     desk.check("same")
-    with pytest.raises(StudyMismatchError, match="must train at another image size, but trains at 32 pixels, too"):
+    with pytest.raises(StudyMismatchError, match=r"study same must .* 32 pixels.*proxy\.img_size"):
         desk.check(check=ProxyCheck(target=StoredStudy(desk.folder("same").path)))
     large = build_manifest("large", space=TWELVE, plan=build_plan(img_size=48))
     records = fresh(desk.folder("same")).records
     turned = [dataclasses.replace(record, number=i) for i, record in enumerate(reversed(records))]
     others = write_study(desk.path, "others", turned, large)
-    with pytest.raises(StudyMismatchError, match="must be of the networks that are checked, but is of others"):
+    with pytest.raises(StudyMismatchError, match=r"study others must .* networks"):
         desk.check(check=ProxyCheck(target=StoredStudy(others.path)))
     bare = [dataclasses.replace(record, scores=()) for record in records]
     untrained = write_study(desk.path, "untrained", bare, large)
-    with pytest.raises(NotFoundError, match="must hold long trainings, but has none"):
+    with pytest.raises(NotFoundError, match="study untrained must have long trainings"):
         desk.check(check=ProxyCheck(target=StoredStudy(untrained.path)))
     desk.machine.data["content_hash"] = "of other images"
     desk.check("other-data", proxy_img_size=48)
-    with pytest.raises(StudyMismatchError, match="must be of the same data, digits, but is of digits"):
+    with pytest.raises(StudyMismatchError, match="study other-data must use the same data, digits"):
         desk.check("same", check=ProxyCheck(target=StoredStudy(desk.folder("other-data").path)))
     assert not desk.folder().exists
 
@@ -247,7 +249,7 @@ def test_a_target_of_the_same_size_other_networks_or_without_long_trainings_is_r
         ({"networks": 1}, "networks must be at least 2, but got 1"),
         ({"long_images": 0}, "long_images must be at least 1, but got 0"),
         ({"second_seed": -1}, "second_seed must be at least 0, but got -1"),
-        ({"training_free": ("naswot", "luck")}, "training_free must be of naswot, zico, dss, but got luck"),
+        ({"training_free": ("naswot", "luck")}, "training_free must be .*naswot, zico, dss, but got luck"),
     ],
 )
 def test_what_cannot_be_checked_is_refused(options, text):

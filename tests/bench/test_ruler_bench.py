@@ -12,8 +12,8 @@ from procs import is_alive, read_stat, wait_for
 
 from hilo_nas.bench.ruler import repeated_passes as passes
 from hilo_nas.bench.ruler.bursty_load import bursty_load
-from hilo_nas.bench.ruler.resolution import STATISTICS, compare_statistics, cv, relative, resolve
-from hilo_nas.bench.ruler.ruler_bench import RulerPlan, networks_of, run_ruler
+from hilo_nas.bench.ruler.resolution import STATISTICS, compare_statistics, cv, relative, summarize_passes
+from hilo_nas.bench.ruler.ruler_bench import RulerPlan, draw_ruler_networks, run_ruler
 from hilo_nas.bench.ruler.ruler_report import report_ruler
 from hilo_nas.errors import MeasurementError, OutOfMemoryError, UsageError
 from hilo_nas.events import BenchStepped
@@ -42,7 +42,7 @@ def passes_of(count, *, own=0.0, common=0.0):
 
 @pytest.mark.parametrize("planted", [0.003, 0.01, 0.03])
 def test_a_planted_coefficient_of_variation_is_found(planted):
-    found = resolve(passes_of(400, own=planted))
+    found = summarize_passes(passes_of(400, own=planted))
     assert found.cv_anchored_median == pytest.approx(planted, rel=0.1)
     # The mean of the pass takes an eighth of each network's own scatter along.
     assert found.cv_relative_median == pytest.approx(planted * (7 / 8) ** 0.5, rel=0.1)
@@ -50,7 +50,7 @@ def test_a_planted_coefficient_of_variation_is_found(planted):
 
 
 def test_what_hits_all_networks_of_a_pass_is_no_scatter_between_them():
-    found = resolve(passes_of(50, own=0.001, common=0.2))
+    found = summarize_passes(passes_of(50, own=0.001, common=0.2))
     assert found.cv_anchored_median > 0.1
     assert found.cv_relative_median < 0.002
     assert found.tau_min == 1.0
@@ -59,14 +59,14 @@ def test_what_hits_all_networks_of_a_pass_is_no_scatter_between_them():
 def test_a_planted_swap_is_what_tau_falls_by():
     first = {name: float(i) for i, name in enumerate(NAMES, start=1)}
     swapped = {**first, NAMES[2]: first[NAMES[3]], NAMES[3]: first[NAMES[2]]}
-    found = resolve([first, first, swapped])
+    found = summarize_passes([first, first, swapped])
     assert found.tau_min == pytest.approx(1 - 2 / 28)
     assert found.tau_mean == pytest.approx(1 - 2 * (2 / 28) / 3)
 
 
-def test_the_smallest_ratio_is_told_apart_nineteen_times_in_twenty():
+def test_the_smallest_ratio_is_distinguished_in_95_percent_of_passes():
     planted = 0.02
-    smallest = resolve(passes_of(400, own=planted)).smallest_ratio
+    smallest = summarize_passes(passes_of(400, own=planted)).smallest_ratio
     random = Random(1)
 
     def one_pass():
@@ -105,18 +105,18 @@ def test_statistics_are_compared_on_the_same_samples(planted_machine):
 
 
 def test_networks_are_drawn_alike_each_time_and_none_twice():
-    networks = networks_of(plan(networks=24, img_size=32))
+    networks = draw_ruler_networks(plan(networks=24, img_size=32))
     assert len(networks) == 24
-    assert networks == networks_of(plan(networks=24, img_size=32))
-    assert networks.keys() != networks_of(plan(networks=24, img_size=32, seed=1)).keys()
+    assert networks == draw_ruler_networks(plan(networks=24, img_size=32))
+    assert networks.keys() != draw_ruler_networks(plan(networks=24, img_size=32, seed=1)).keys()
 
 
 def test_a_space_that_holds_too_few_networks_is_refused():
     with pytest.raises(UsageError, match="4 networks must be drawn from litv2_digits, but only 0 were found"):
-        networks_of(plan(img_size=8))
+        draw_ruler_networks(plan(img_size=8))
 
 
-def test_all_faults_of_a_plan_are_told_at_once():
+def test_all_faults_of_a_plan_are_reported_at_once():
     with pytest.raises(UsageError) as refused:
         plan(networks=1, passes=1, seconds=0)
     assert len(str(refused.value).splitlines()) == 3
@@ -129,7 +129,7 @@ def run(evaluator, load, planted_machine, tmp_path):
     def bench(asked, *, failing=lambda name: None, quiet=None):
         quiet = quiet or planted_machine(noise=0.01, own_drift=0.003)
         loud = planted_machine(noise=0.01, own_drift=0.03, neighbour=0.4, seed=1)
-        speeds = {key: 0.01 * 1.2**i for i, key in enumerate(networks_of(asked))}
+        speeds = {key: 0.01 * 1.2**i for i, key in enumerate(draw_ruler_networks(asked))}
         fake = evaluator(
             lambda name, entrant: speeds[name], machine=lambda: loud if load.is_on else quiet, failing=failing
         )
@@ -159,7 +159,7 @@ def test_a_planted_noisy_neighbour_raises_the_scatter_and_shows_as_bursty(run):
     assert findings.advise() == []  # the load was wanted
 
 
-def test_a_machine_that_is_loud_when_it_should_be_quiet_is_told_what_to_do(run, planted_machine):
+def test_a_machine_that_is_not_quiet_gets_advice(run, planted_machine):
     findings, _, _ = run(plan(), quiet=planted_machine(noise=0.01, neighbour=0.4))
     assert findings.summarize()[0]["bursty"] == 1.0
     assert findings.advise()
@@ -174,7 +174,7 @@ def test_alone_times_one_after_the_other_too(run):
 
 
 def test_a_network_that_fails_is_left_out_and_said(run):
-    broken = list(networks_of(plan()))[2]
+    broken = list(draw_ruler_networks(plan()))[2]
     error = OutOfMemoryError("it does not fit")
     findings, _, fake = run(plan(), failing=lambda name: error if name == broken else None)
     assert findings.failures == {broken: error}
@@ -186,8 +186,8 @@ def test_a_network_that_fails_is_left_out_and_said(run):
 
 
 def test_one_network_alone_is_no_ranking(run):
-    kept = next(iter(networks_of(plan())))
-    with pytest.raises(MeasurementError, match="at least two networks are needed, but 3 of 4 failed"):
+    kept = next(iter(draw_ruler_networks(plan())))
+    with pytest.raises(MeasurementError, match="3 of 4 failed"):
         run(plan(), failing=lambda name: None if name == kept else OutOfMemoryError("too large"))
 
 
@@ -263,7 +263,7 @@ def test_a_load_that_ends_by_itself_is_an_error():
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until all of its threads are gone
 
-    with pytest.raises(MeasurementError, match="the load on cpu ended by itself"):
+    with pytest.raises(MeasurementError, match=r"the load on cpu .*ended"):
         killed()
 
 

@@ -59,14 +59,14 @@ def test_rows_of_the_same_release_device_and_condition_are_replaced(tmp_path):
     assert build_speed(ratio=2.0, torch="2.10.0") in found
 
 
-def test_rows_stand_in_the_order_of_releases(tmp_path):
+def test_rows_are_in_the_order_of_releases(tmp_path):
     path = tmp_path / "releases.csv"
     versions = ["0.9.0", "0.10.0rc1", "0.10.0", "1.0.0"]
     write_history(path, [build_speed(version) for version in reversed(versions)])
     assert [speed.version for speed in read_history(path)] == versions
 
 
-def test_every_row_that_is_none_is_told(tmp_path):
+def test_every_invalid_row_is_reported(tmp_path):
     path = tmp_path / "releases.csv"
     write_history(path, [build_speed(), build_speed("0.1.0"), build_speed("0.2.0")])
     text = path.read_text().replace("0.1.0,", "new,").replace("0.2.0,Test CPU (2 cores),", "0.2.0,")
@@ -74,7 +74,7 @@ def test_every_row_that_is_none_is_told(tmp_path):
     with pytest.raises(FileFaultsError) as error:
         read_history(path)
     assert [fault.split(":")[0] for fault in error.value.faults] == ["line 3", "line 4"]
-    assert "a version must begin with a number, but got 'new'" in error.value.faults[0]
+    assert "a version must start with a number, but got 'new'" in error.value.faults[0]
     path.write_text("network,speed\n")
     with pytest.raises(FileFaultsError, match="line 1: the columns must be version,device,network"):
         read_history(path)
@@ -96,11 +96,11 @@ def test_a_release_is_compared_with_the_newest_before_it_on_such_a_device_or_wit
 
 def test_a_speed_has_fallen_where_the_intervals_lie_apart():
     earlier = build_speed(ratio=1.0)
-    assert build_speed(ratio=0.95).has_fallen_from(earlier)
-    assert not build_speed(ratio=0.97).has_fallen_from(earlier)
+    assert build_speed(ratio=0.95).is_slower_than(earlier)
+    assert not build_speed(ratio=0.97).is_slower_than(earlier)
     sharp = build_speed(ratio=0.98, ratio_low=0.979, ratio_high=0.981)
-    assert not sharp.has_fallen_from(build_speed(ratio=1.0, ratio_low=0.999, ratio_high=1.001))  # as timings vary
-    assert not build_speed(ratio=1.5).has_fallen_from(earlier)
+    assert not sharp.is_slower_than(build_speed(ratio=1.0, ratio_low=0.999, ratio_high=1.001))  # as timings vary
+    assert not build_speed(ratio=1.5).is_slower_than(earlier)
 
 
 # The bench, with an evaluator that never times.
@@ -163,7 +163,7 @@ def test_forms_are_those_of_the_condition_and_a_step_is_a_step():
     assert set(small["litv2_s_third", "training"].subject) == {"training"}
 
 
-def test_what_fell_is_told_with_both_figures(run):
+def test_a_regression_is_reported_with_both_ratios(run):
     before = "0.0.9"
     findings, _ = run()
     history = [
@@ -174,7 +174,7 @@ def test_what_fell_is_told_with_both_figures(run):
     ]
     again, _ = run(history=history)
     first, then = findings.speeds[0], history[0]
-    assert again.list_fallen() == [
+    assert again.list_regressions() == [
         f"{first.network} {first.form} ({first.condition}) fell from {then.text()} times the reference in {before} "
         f"(torch {then.torch}, {then.date[:10]}) to {first.text()}"
     ]
@@ -183,7 +183,7 @@ def test_what_fell_is_told_with_both_figures(run):
     assert (rows[0]["earlier_version"], findings.list_rows()[0]["earlier_version"]) == (before, None)
 
 
-def test_a_network_that_cannot_be_timed_is_told_and_nothing_at_all_is_an_error(run):
+def test_a_network_that_cannot_be_timed_is_reported_and_no_timing_at_all_is_an_error(run):
     error = OutOfMemoryError("it does not fit")
     findings, _ = run(failing=lambda name: error if name == "litv2_base plain" else None)
     assert list(findings.failures) == [
@@ -272,7 +272,7 @@ def test_a_check_that_could_not_be_made_fails(command, fake):
 
 def test_a_file_that_is_no_history_is_refused_before_anything_is_timed(command, fake, tmp_path):
     (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks/results/releases.csv").write_text("network,speed\n")
+    (tmp_path / "benchmarks/releases.csv").write_text("network,speed\n")
     evaluator = fake()
     with pytest.raises(FileFaultsError, match="the columns must be version,device"):
         command(evaluator=evaluator)

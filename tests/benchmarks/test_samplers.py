@@ -11,8 +11,8 @@ from replay_tables import build_table, cut_short
 from benchmarks.samplers.__main__ import main, run
 from benchmarks.samplers.replay import (
     EXTRAPOLATED,
-    FORESEEN,
     FULL,
+    ORACLE,
     PRUNED,
     SamplersPlan,
     TableEvaluator,
@@ -64,22 +64,20 @@ def test_a_file_whose_networks_are_others_is_refused(tmp_path):
     path = folder / TABLE_NAME
     first, second, *rest = path.read_text().splitlines()
     path.write_text("\n".join([first, second.replace(",", ",9", 1), *rest]))
-    with pytest.raises(RecordError, match="is no table of the space small"):
+    with pytest.raises(RecordError, match=r"table\.csv is not a table of small"):
         load_table(folder)
     path.write_text("\n".join([first, "0" * 12 + second[12:], *rest]))
     with pytest.raises(RecordError, match="for a network's parameters, but got '000000000000'"):
         load_table(folder)
     path.write_text("key,top1\n1,2\n")
-    with pytest.raises(RecordError, match="is no table of the space small"):
+    with pytest.raises(RecordError, match=r"table\.csv is not a table of small"):
         load_table(folder)
-    with pytest.raises(NotFoundError, match=r"manifest\.yaml must lie beside it"):
+    with pytest.raises(NotFoundError, match=r"manifest\.yaml"):
         load_table(tmp_path / "nowhere" / "table.csv")
 
 
 def test_a_table_that_is_still_being_made_is_refused():
-    with pytest.raises(
-        UsageError, match="but 1 of the 24 networks of small lack their speed or a score in small-table"
-    ):
+    with pytest.raises(UsageError, match=r"but 1 of the 24 networks of small .* in small-table"):
         run_samplers(cut_short(build_table()), SamplersPlan(), lambda event: None)
 
 
@@ -105,14 +103,14 @@ def test_the_evaluator_gives_what_the_table_says():
     assert machine.timing_seconds == row.timing_seconds
 
 
-def test_an_evaluator_that_foresees_tells_the_end_for_the_price_of_a_rung():
+def test_an_oracle_evaluator_returns_the_final_score_at_the_cost_of_a_rung():
     table = build_table()
     row = table.rows[5]
     tasks, subject = (
         StudyTasks.of(table.manifest, Resources(data="table")),
         Subject(arch=table.space.decode(row.params)),
     )
-    plain, foreseeing = TableEvaluator(table), TableEvaluator(table, foresees=True)
+    plain, foreseeing = TableEvaluator(table), TableEvaluator(table, is_oracle=True)
     for images in table.budgets:
         scores = [
             run_task(machine, tasks.score(subject, 3, until=images), print).score for machine in (plain, foreseeing)
@@ -137,12 +135,12 @@ def test_where_rungs_foresee_their_own_scores_do_not_matter():
     misleading = dataclasses.replace(table, rows=tuple(reversed_rows))
     found = {
         (rungs, name): [(step.key, step.state) for step in replay(of, rungs=rungs, trials=12).steps]
-        for rungs in (EXTRAPOLATED, FORESEEN)
+        for rungs in (EXTRAPOLATED, ORACLE)
         for name, of in (("table", table), ("misleading", misleading))
     }
-    assert found[FORESEEN, "table"] == found[FORESEEN, "misleading"]
+    assert found[ORACLE, "table"] == found[ORACLE, "misleading"]
     assert found[EXTRAPOLATED, "table"] != found[EXTRAPOLATED, "misleading"]
-    assert {state for _, state in found[FORESEEN, "table"]} == {"complete", "stopped"}
+    assert {state for _, state in found[ORACLE, "table"]} == {"complete", "stopped"}
 
 
 def test_a_stopped_network_costs_what_it_was_trained_and_is_not_found():
@@ -175,7 +173,7 @@ def test_the_whole_table_is_a_share_of_one_and_nothing_is_none():
     truth = Truth(table)
     assert truth.share_of(table.by_key) == 1
     assert truth.share_of([]) == 0
-    assert 0 < truth.whole < 1
+    assert 0 < truth.total < 1
     speeds = {row.key: math.log(row.images_per_s) for row in table.rows}
     tops = {row.key: row.scores[FULL_IMAGES].top1 for row in table.rows}
     key = sorted(speeds, key=speeds.get)[12]
@@ -183,7 +181,7 @@ def test_the_whole_table_is_a_share_of_one_and_nothing_is_none():
     def unit(values):
         return (values[key] - min(values.values())) / (max(values.values()) - min(values.values()))
 
-    assert truth.share_of([key]) == pytest.approx(unit(speeds) * unit(tops) / truth.whole)
+    assert truth.share_of([key]) == pytest.approx(unit(speeds) * unit(tops) / truth.total)
 
 
 def test_a_table_without_any_difference_has_nothing_to_find():
@@ -202,7 +200,7 @@ def test_random_search_finds_everything_once_it_has_tried_everything():
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
-@pytest.mark.parametrize("rungs", [FULL, EXTRAPOLATED, PRUNED, FORESEEN])
+@pytest.mark.parametrize("rungs", [FULL, EXTRAPOLATED, PRUNED, ORACLE])
 def test_a_seed_gives_the_same_search_again(sampler, rungs):
     first, second = (replay(sampler=sampler, rungs=rungs, seed=1, trials=6) for _ in range(2))
     assert first.steps == second.steps
@@ -242,7 +240,7 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
 # All searches, and the report.
 
 
-def test_results_so_far_are_handed_over_search_by_search():
+def test_results_so_far_are_passed_on_after_each_search():
     kept = []
     plan = SamplersPlan(samplers=("random", "tpe"), seeds=2, trials_share=0.2)
     found = run_samplers(build_table(), plan, lambda event: None, keep=lambda so_far: kept.append(list(so_far)))
@@ -276,7 +274,7 @@ def test_the_report_says_what_rungs_save_and_what_they_find_for_the_same_money()
     text = render_markdown(report)
     assert "tpe with rungs needs" in text
     assert "tpe would need" in text
-    assert "tpe: stopped networks are better told as" in text
+    assert "tpe: it is better to report stopped networks as" in text
     assert "python -m benchmarks.samplers small-table" in text
     steps = list(csv.DictReader(render_csv(report.tables[-1]).splitlines()))
     assert len(steps) == sum(len(item.steps) for item in replays)
@@ -288,7 +286,7 @@ def test_one_seed_has_no_interval():
     assert "nan" not in render_markdown(report).lower()
 
 
-def test_all_faults_of_a_plan_are_told_at_once():
+def test_all_faults_of_a_plan_are_reported_at_once():
     with pytest.raises(UsageError) as caught:
         SamplersPlan(samplers=("gp", "cmaes"), seeds=0, trials_share=2, reduction_factor=1)
     assert str(caught.value).splitlines() == [

@@ -10,7 +10,7 @@ TABLE = RESULTS / "cifar10-tabular"
 
 def test_the_stored_table_holds_every_network_of_its_space_with_all_its_scores():
     table = load_table(TABLE)
-    table.check_whole()
+    table.check_complete()
     assert len(table.rows) >= 300
     assert set(table.by_key) == {arch.key() for arch, _ in list_networks(table.space, img_size=32, num_classes=10)}
     assert all(0.1 < row.scores[table.budgets[-1]].top1 < 1 for row in table.rows)

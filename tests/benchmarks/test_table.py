@@ -27,7 +27,7 @@ from hilo_nas.study.stored_study import StoredStudy
 
 
 def write_records(folder, table, *, trained):
-    """The records of a sweep over the table's first five networks, of which so many are trained."""
+    """The records of a sweep over the table's first five networks, of which `trained` many are trained."""
     folder.trials_path.mkdir(parents=True)
     fresh(folder).write_manifest(table.manifest)
     for number, row in enumerate(table.rows[:5]):
@@ -84,10 +84,10 @@ def test_records_make_the_table_that_its_file_holds(tmp_path):
 def test_a_sample_is_the_beginning_of_the_whole_and_one_that_is_asked_too_much_says_so(tmp_path):
     space, request, told = build_table().space, SearchConfig.of(img_size=32), []
     folder = StoredStudy(tmp_path / "none")
-    whole = list_swept(space, request, folder, None, told.append)
-    assert list_swept(space, request, folder, 5, told.append) == whole[:5]
+    total = list_swept(space, request, folder, None, told.append)
+    assert list_swept(space, request, folder, 5, told.append) == total[:5]
     assert told == []
-    assert list_swept(space, request, folder, 25, told.append) == whole
+    assert list_swept(space, request, folder, 25, told.append) == total
     (event,) = told
     assert event.text == "25 networks of small were requested, but only 24 were found within its limits"
 
@@ -140,16 +140,16 @@ def test_a_sample_of_none_is_refused_and_so_are_limits_that_no_network_keeps(tmp
 
 @pytest.mark.parametrize("table", [cut_short(build_table()), dataclasses.replace(build_table(), rows=())])
 def test_searches_are_replayed_on_a_whole_table_alone(table):
-    build_table().check_whole()
-    with pytest.raises(UsageError, match=rf"but {24 - max(len(table.rows) - 1, 0)} of the 24 networks of small lack"):
-        table.check_whole()
+    build_table().check_complete()
+    with pytest.raises(UsageError, match=rf"but {24 - max(len(table.rows) - 1, 0)} of the 24 networks of small"):
+        table.check_complete()
 
 
 def test_no_search_is_replayed_on_a_sample_of_a_large_space():
     table = build_table()
     sample = dataclasses.replace(table, manifest=dataclasses.replace(table.manifest, space=load_space("litv2_cifar")))
-    with pytest.raises(UsageError, match=r"small-table is of a sample of litv2_cifar, which has 1,049,760 settings"):
-        sample.check_whole()
+    with pytest.raises(UsageError, match=r"small-table has only a sample of litv2_cifar, which has 1,049,760 settings"):
+        sample.check_complete()
 
 
 def test_a_list_within_narrow_limits_is_not_cut_short_for_want_of_draws():
@@ -200,12 +200,12 @@ def test_the_file_is_written_however_the_making_ends(tmp_path, machine, end):
     assert (len(table.rows), trained) == (24, 3 if end else 24)
 
 
-def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, machine):
+def test_a_stored_table_is_timed_again_with_its_trainings(tmp_path, machine):
     table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
     folder = retime(machine, tmp_path, stored.path, told := [])
     found = load_table(folder.path)
-    found.check_whole()
+    found.check_complete()
     assert len(found.rows) == 24
     for row in found.rows:
         before = table.by_key[row.key]
@@ -220,7 +220,7 @@ def test_a_stored_table_is_timed_anew_with_the_trainings_that_it_had(tmp_path, m
     assert {record.state for record in records} == {"complete"}
     assert {record.origin.partition("/")[0] for record in records} == {"reuse:small-table"}
     assert not [event for event in told if isinstance(event, SeedScored)]
-    # The file itself can be named, and a study with records hands on all of theirs.
+    # The file itself can be named. From a study with records, all of its trainings are copied.
     assert load_table(stored.path / TABLE_NAME) == load_table(stored.path) == table
 
 
@@ -259,15 +259,15 @@ def test_other_trainings_are_refused_before_anything_is_done(tmp_path, machine):
 
 
 def test_a_file_that_belongs_to_no_study_has_nothing_to_take_over(tmp_path, machine):
-    with pytest.raises(NotFoundError, match=r"a table's manifest\.yaml must lie beside it"):
+    with pytest.raises(NotFoundError, match=r"manifest\.yaml"):
         retime(machine, tmp_path, tmp_path / "some.csv", [])
     assert (machine.cohorts, StoredStudy(tmp_path / "new").exists) == ([], False)
 
 
-def test_a_stored_table_without_its_records_is_not_gone_on_with(tmp_path, machine):
+def test_a_stored_table_without_records_is_not_resumed(tmp_path, machine):
     table, stored = build_table(), StoredStudy(tmp_path / "small-table")
     store(stored, table)
-    with pytest.raises(UsageError, match=r"it can be replayed, but not resumed.*--set study.reuse=.*small-table"):
+    with pytest.raises(UsageError, match=r"study small-table must have records.*--set study.reuse=.*small-table"):
         make_table(SearchConfig.of(data="digits", device="cpu", img_size=32), table.space, stored, print)
     assert load_table(stored.path) == table
 

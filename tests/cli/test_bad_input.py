@@ -125,7 +125,7 @@ def test_images_smaller_than_the_stride_are_refused(refused, home, option):
 
 
 def test_a_search_without_images_says_what_data_it_takes(refused, home):
-    assert "Give --data" in refused("search", "litv2_cifar", "--device", "cpu", code=2)
+    assert "--data" in refused("search", "litv2_cifar", "--device", "cpu", code=2)
     assert no_study_was_made(home)
 
 
@@ -159,7 +159,7 @@ def test_a_function_that_is_not_there_is_refused_with_the_nearest_name(refused, 
     assert no_study_was_made(home)
 
 
-def test_what_a_function_of_images_raises_is_told_with_its_place(refused, home):
+def test_an_error_of_a_function_of_images_is_reported_with_its_place(refused, home):
     write_function(home, "yield b'', 'a'\nraise LookupError('the disk is gone')")
     said = refused("search", "--data", "scans:load", code=1)
     assert "scans:load raised LookupError: the disk is gone (scans.py, line 3)" in said
@@ -229,7 +229,7 @@ def test_a_trial_that_cannot_be_exported_says_why(refused, home, number, message
     assert not (home / "out").exists()
 
 
-def test_a_stopped_trial_is_not_exported_and_the_way_to_train_it_is_told(refused, home):
+def test_a_stopped_trial_is_not_exported_and_the_message_says_how_to_train_it(refused, home):
     reason = "others did better after 1,024 of 3,008 images"
     rung = (build_score(0.9, images_seen=1024),)
     stopped = build_record(7, 2000.0, state="stopped", reason=reason, scores=rung)

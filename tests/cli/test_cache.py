@@ -11,7 +11,7 @@ from hilo_nas.cli import main
 
 @pytest.fixture
 def cached(images, tmp_path):
-    """Two sets in a cache of their own, and the words that name it."""
+    """Two sets in a separate cache, and the arguments that name it."""
     setting = ("--set", f"data.cache_dir={tmp_path / 'theirs'}")
     for name, size in (("pets", 8), ("trees, old", 16)):
         folder = images.folder(name, {"a": 10, "b": 10}, seed=size)

@@ -17,7 +17,7 @@ from hilo_nas.cli.console import Screen, build_console, echo, plain
 ACTING = "\x1b[31m\x00\x07\x08\r\x7f\x85\x9b\u202e\u2066\u200f\u2028\ufeff\ud800\U000e0041"
 
 
-def test_acting_characters_are_written_out_and_all_others_stay():
+def test_control_characters_are_escaped_and_all_others_stay():
     assert plain("\x1b[31m") == "\\x1b[31m"
     assert plain(os.fsdecode(b"caf\xe9")) == "caf\\xe9"
     assert plain("a\u202eb\U000e0041") == "a\\u202eb\\U000e0041"

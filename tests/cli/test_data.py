@@ -156,7 +156,7 @@ def test_an_export_tells_how_to_write_what_timm_would_read_otherwise(tmp_path):
     assert hints_of_writing(folder, plain) == []
 
 
-def test_what_was_written_is_told_with_the_command_that_trains_on_it(images, capsys, tmp_path):
+def test_written_files_are_reported_with_the_command_that_trains_on_them(images, capsys, tmp_path):
     folder, out = images.folder("pets", {"big cats": 5, "dogs/9": 5, "dogs/10": 5}), tmp_path / "my out"
     assert main(["data", "write", str(folder), str(out), "--set", "data.class_from=path"]) == 0
     *renamed, wrote, hint = capsys.readouterr().out.splitlines()

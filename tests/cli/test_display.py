@@ -53,25 +53,26 @@ def foreseen(**fields):
 
 
 LAW = "images_per_s >= 900 and latency_ms <= 20 at cpu-b1-32px-fp32"
-SEEN = "seen images_per_s: 310 to 1900; latency_ms@cpu-b1-32px-fp32: 3 to 40"
+SEEN = "measured images_per_s: 310 to 1900; latency_ms@cpu-b1-32px-fp32: 3 to 40"
 
 
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        (foreseen(), f"{LAW}: kept by 5 of 12 networks of the space, timed briefly (19% to 68% of all); {SEEN}"),
+        (foreseen(), f"{LAW}: met by 5 of 12 sampled networks, timed briefly (19% to 68% of the space); {SEEN}"),
         (
             foreseen(keeping=12, share_low=0.757, share_high=1.0),
-            f"{LAW}: kept by 12 of 12 networks of the space, timed briefly (76% to 100% of all); {SEEN}",
+            f"{LAW}: met by 12 of 12 sampled networks, timed briefly (76% to 100% of the space); {SEEN}",
         ),
         (
             foreseen(keeping=0, share_low=0.0, share_high=0.243),
-            f"{LAW}: kept by none of 12 networks of the space, but by its smallest (at most 24% of all); {SEEN}",
+            f"{LAW}: met by none of 12 sampled networks, but by the smallest of the space (at most 24% of the space); "
+            f"{SEEN}",
         ),
         (
             foreseen(keeping=0, share_low=0.0, share_high=0.243, smallest_keeps=False),
-            f"{LAW}: kept by none of 12 networks of the space, timed briefly, nor by its smallest: it can hardly be "
-            f"met here; {SEEN}. Loosen the limit, or search a space with smaller networks.",
+            f"{LAW}: met by none of 12 sampled networks, timed briefly, and not by the smallest of the space; {SEEN}. "
+            "It is unlikely that a network meets it. Loosen the limit, or search a space with smaller networks.",
         ),
         (CostForeseen(trials=40, total_s=4321.0, seconds=3.0), "40 networks will take about 1 h 12 min"),
         (
@@ -168,9 +169,9 @@ def test_a_terminal_counts_the_networks_that_were_stopped():
     assert "stopped)" not in say(SearchStarted(study="s", done=3, total=9, device="cpu"), is_terminal=True)
 
 
-def test_a_confirmation_is_priced_and_told_seed_by_seed():
+def test_a_confirmation_is_estimated_and_reported_seed_by_seed():
     assert say(ConfirmationForeseen(networks=4, trainings=8, seconds=480.0)) == (
-        "confirming 4 networks by further seeds: 8 trainings, about 8 min 0 s\n"
+        "confirming 4 networks with further seeds: 8 trainings, about 8 min 0 s\n"
     )
     assert say(SeedScored(number=3, seed=1, value=0.75, done=2, total=8)) == ("2/8 trial 3, seed 1: top-1 75.0 %\n")
 

@@ -44,7 +44,7 @@ BUSY = {"cores": 2, "others_cores": 1.0, "quietest": {"others_cores": 1.0}}
     ],
     ids=["contended", "judged", "protocol-1"],
 )
-def test_the_machine_is_called_what_its_stored_rounds_say(fields, told, capsys, tmp_path):
+def test_the_verdict_on_the_machine_comes_from_the_stored_rounds(fields, told, capsys, tmp_path):
     record = build_record(0, measurements=(build_measurement(**fields),))
     write_study(tmp_path / "studies", "judged", [record])
     assert main(["export", "judged", "--knee", "-o", "out"]) == 0

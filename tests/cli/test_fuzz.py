@@ -98,7 +98,7 @@ def torn(text, random):
 
 
 def digest(folder):
-    """What lies in a folder, names and content."""
+    """Names and contents of the files in a folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -128,7 +128,7 @@ def run(capfd, monkeypatch, tmp_path):
         said = capfd.readouterr()
         assert code in (0, 1, 2), (code, arguments)
         assert "Traceback" not in said.err + said.out, (arguments, said.err[-2000:])
-        assert "This is a fault of hilo-nas" not in said.err, (arguments, said.err[-2000:])
+        assert "This is a bug in hilo-nas" not in said.err, (arguments, said.err[-2000:])
         assert code == 0 or said.err.strip() or said.out.strip(), ("no reason was given", arguments)
         return code
 

@@ -1,4 +1,4 @@
-"""`hilo-nas proxy check` with real processes: killed, gone on with, and its report made again."""
+"""`hilo-nas proxy check` with real processes: killed, resumed, and with a repeated report."""
 
 import contextlib
 import csv
@@ -13,6 +13,7 @@ from builders import fresh
 from fakes import FakeMachine
 from procs import wait_for
 
+from benchmarks.tables.__main__ import main as make_table
 from hilo_nas.cli import main
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.testing import FakeEvaluator, use_evaluator
@@ -83,7 +84,7 @@ def test_what_was_there_before_the_kill_is_there_after_it(home):
         assert (record.measurements, record.other_scores) == (old.measurements, old.other_scores)
 
 
-def test_its_report_compares_every_proxy_and_lies_in_the_folder_asked_for(home):
+def test_its_report_compares_every_proxy_and_is_in_the_requested_folder(home):
     assert "3 networks; top-1 of the long training from" in home.out
     assert "nothing can be said of a budget" in home.out  # of so few networks
     assert "trial 2, seed 1: top-1" in home.err
@@ -131,7 +132,7 @@ def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
     before = fresh(home.folder).records
     options = f"--study check {SETTINGS} --networks 2 --set study.checkpoint_mib=0"
-    assert main(["bench", "table", "tiny.yaml", *options.split()]) == 0
+    assert make_table(["tiny.yaml", *options.split()]) == 0
     scored = [[images for _, images, _ in trainings(home.folder, 0)].count(images) for images in BUDGETS[:2]]
     assert scored == [3, 3]
     top1 = [top1 for number, images, top1 in trainings(home.folder, 0) if images == 256 and number < 2]
@@ -143,13 +144,13 @@ def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came
     assert not list(home.folder.checkpoints_path.iterdir())
 
 
-def test_a_table_takes_its_trainings_over_is_timed_anew_and_timed_again(home, monkeypatch):
+def test_a_table_copies_its_trainings_and_is_timed_and_timed_again(home, monkeypatch):
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(home.path / "cache"))
     folder = StoredStudy(home.path / "studies" / "anew")
     options = f"--study anew {SETTINGS} --networks 2 --set study.reuse=check"
-    assert main(["bench", "table", *options.split()]) == 0  # the space is that of the study reused
+    assert make_table(options.split()) == 0  # the space is that of the study reused
     there, here = fresh(home.folder).records[:2], fresh(folder).records
     assert [record.key for record in here] == [record.key for record in there]
     for old, new in zip(there, here, strict=True):
@@ -191,7 +192,7 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_made(tmp_path, mon
     assert not (tmp_path / "studies").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_is_told_and_stops_nothing(tmp_path, monkeypatch, capsys):
+def test_a_picture_that_cannot_be_drawn_is_reported_and_stops_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

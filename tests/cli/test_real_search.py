@@ -33,7 +33,7 @@ HILO_NAS = [sys.executable, "-c", "import sys; from hilo_nas.cli import main; sy
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a space, a cache and studies of its own."""
+    """A folder with a space, a cache and studies."""
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.yaml").write_text(SPACE)
     return home

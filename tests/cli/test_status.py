@@ -38,7 +38,7 @@ def test_stopped_networks_are_counted_with_what_their_trainings_spared(status):
     assert f"stopped: {REASON}: trial 1, 2" in text
 
 
-def test_further_seeds_are_told_apart_from_the_search(status):
+def test_further_seeds_are_reported_separately_from_the_search(status):
     seeds = tuple(build_score(0.5, seed=seed) for seed in (0, 1, 2))
     records = [build_record(0, scores=(RUNG, *seeds)), stopped(1)]
     content = json.loads(status(records, "--format", "json"))

@@ -41,7 +41,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def study(home):
-    """A study whose every text is hostile, with code beside it and a local.yaml that names that and the user's home."""
+    """A study with hostile texts, code next to it, and a local.yaml that names the code and the user's home."""
     device = build_device(model=f"CPU {EVIL}", driver=EVIL, torch=f"2.9{EVIL}")
     space = load_space("litv2_digits")
     anchor = dataclasses.replace(space.anchors[0], name=f"litv2 {EVIL}")

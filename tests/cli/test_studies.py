@@ -48,7 +48,7 @@ def test_all_studies_are_listed_without_a_study(capsys, several, command):
     assert [line for line in lines if line.startswith("damaged cannot be read: ")]
 
 
-def test_the_list_is_told_as_json_and_csv(capsys, several):
+def test_the_list_is_printed_as_json_and_csv(capsys, several):
     rows = {row["study"]: row for row in json.loads(show(capsys, "status", "--format", "json"))}
     assert rows["demo"] == {
         "study": "demo",
@@ -71,16 +71,16 @@ def test_the_list_is_told_as_json_and_csv(capsys, several):
     ]
 
 
-def test_where_no_studies_are_the_way_to_one_is_told(capsys, studies):
+def test_without_studies_the_command_that_starts_one_is_printed(capsys, studies):
     text = show(capsys, "status")
     assert text.splitlines()[0].startswith(f"no studies in {studies} ")
-    assert text.splitlines()[1] == "Begin one with: hilo-nas search"
+    assert text.splitlines()[1] == "Start one with: hilo-nas search"
     assert json.loads(show(capsys, "status", "--format", "json")) == []
     header = "study,space,device,condition,measured,total,front,created,fault\n"
     assert show(capsys, "front", "--format", "csv") == header
 
 
-def test_the_status_of_a_study_is_told_as_json_and_csv(capsys, studies):
+def test_the_status_of_a_study_is_printed_as_json_and_csv(capsys, studies):
     write_study(studies, "demo", demo_records())
     content = json.loads(show(capsys, "status", "demo", "--format", "json"))
     told = dict(csv.reader(io.StringIO(show(capsys, "status", "demo", "--format", "csv"))))
@@ -90,7 +90,7 @@ def test_the_status_of_a_study_is_told_as_json_and_csv(capsys, studies):
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", "litv2_digits"), ("check", "litv2_digits")], ids=" ".join)
-def test_spaces_are_told_as_json_and_csv(capsys, arguments):
+def test_spaces_are_printed_as_json_and_csv(capsys, arguments):
     content = json.loads(show(capsys, "space", *arguments, "--format", "json"))
     rows = list(csv.reader(io.StringIO(show(capsys, "space", *arguments, "--format", "csv"))))
     if arguments == ("list",):

@@ -1,1 +1,1 @@
-"""HiLo compared with other attention layers, layer by layer."""
+"""HiLo compared with other single attention layers."""

@@ -1,7 +1,7 @@
-"""The LITv2 paper's single-layer comparison: HiLo beside the attention layers of the field, in the same rounds.
+"""Single-layer comparison of the LITv2 paper: HiLo and other attention layers, timed in the same rounds.
 
-At each shape all layers are timed side by side, and the anchor is HiLo itself (LITv2's: alpha 0.9, windows of 2), so
-that the ratio to it is measured round by round.
+All layers of a shape share their rounds. The reference is HiLo with LITv2's settings (alpha 0.9, windows of 2), so that
+the ratio to it is measured round by round.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _PUBLISHED_BATCH = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
-    """What is to be timed.
+    """Settings of the attention benchmark.
 
     Raises:
-        UsageError: With every fault of the values given.
+        UsageError: One or more values are invalid. The message lists all of them.
     """
 
     device: str | None = None
-    """None for the fastest kind that this machine has."""
+    """Device. None selects the fastest kind on this machine."""
     precision: str = "fp32"
     batch_sizes: Sequence[int] = (1, _PUBLISHED_BATCH)
     shapes: Sequence[Shape] = SHAPES
     kinds: Sequence[str] = KINDS
     """Layers to compare with HiLo."""
     is_quick: bool = False
-    """Whether HiLo's grid over alpha and window is left out."""
+    """True to skip HiLo's grid over alpha and window size."""
     seconds: float = 2.0
-    """Seconds that a layer is timed for at one shape at most; 12 rounds are timed in any case."""
+    """Maximum seconds per layer and shape. At least 12 rounds are always timed."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class AttentionPlan:
         list_layers(self.shapes[0], self.kinds)
 
     def condition(self, device: str, batch_size: int, shape: Shape) -> Condition:
-        """Returns how the layers of a shape are timed; the image is a map, its size the map's side in tokens."""
+        """Returns the condition for the layers of a shape. Its image size is the side of the map in tokens."""
         return Condition(
             device=device,
             batch_size=batch_size,
@@ -71,54 +71,54 @@ class AttentionPlan:
 
     @property
     def is_part(self) -> bool:
-        """Whether less than everything is timed."""
+        """True if some layers or shapes are left out."""
         return self.is_quick or set(self.shapes) != set(SHAPES) or set(self.kinds) != set(KINDS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Headline:
-    """How many times as fast as another layer HiLo is: published, and here."""
+    """Ratio of HiLo's speed to another layer's speed, published and measured."""
 
     title: str
-    """The other layer."""
+    """Name of the other layer."""
     published: float
     measured: float
     low: float
     """Lower end of the 95 % interval."""
     high: float
     macs: float
-    """The same ratio of multiply-adds, the other layer's over HiLo's."""
+    """Multiply-adds of the other layer divided by HiLo's."""
 
     def sentence(self) -> str:
-        """Returns both figures in words."""
+        """Returns both ratios in a sentence."""
         return (
             f"HiLo over {self.title}: {self.measured:.2f} [{self.low:.2f}, {self.high:.2f}] here, "
-            f"{self.published:.2f} published; it takes {self.macs:.2f} times fewer multiply-adds"
+            f"{self.published:.2f} published; {self.title} needs {self.macs:.2f} times as many multiply-adds"
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionFindings:
-    """The layers at one batch size."""
+    """Findings of the attention benchmark at one batch size."""
 
     batch_size: int
     timings: Sequence[tuple[Shape, Sequence[Layer], Timing]]
-    """Shape by shape, the layers and what timing them brought, by their names."""
+    """Layers and their timings for each shape."""
 
     @property
     def measurements(self) -> list[Measurement]:
-        """All that were taken."""
+        """Measurements of all shapes."""
         return [measurement for _, _, timing in self.timings for measurement in timing.measurements.values()]
 
     @property
     def failures(self) -> dict[str, HiloNasError]:
-        """By shape and layer, why it could not be timed."""
+        """Errors by layer and shape."""
         return {
             f"{name} at {shape}": error for shape, _, timing in self.timings for name, error in timing.failures.items()
         }
 
     def list_rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each layer at each shape, with its ratio to LITv2's HiLo."""
+        """Returns a row for each layer at each shape, with the ratio to HiLo with LITv2's settings."""
         rows = []
         for shape, layers, timing in self.timings:
             taken = {
@@ -151,7 +151,10 @@ class AttentionFindings:
         }
 
     def list_headlines(self) -> list[Headline]:
-        """Returns the paper's two ratios beside those found, where they were timed side by side."""
+        """Returns the published and measured ratios of HiLo to SRA and to local windows.
+
+        Includes only layers that shared their rounds with HiLo at the published shape and batch size.
+        """
         found = []
         for shape, layers, timing in self.timings:
             own = timing.measurements.get(layers[0].name)
@@ -175,23 +178,23 @@ class AttentionFindings:
         return found
 
     def advise(self) -> list[str]:
-        """Returns what to do about the machine, if it was not steady."""
+        """Returns advice about the machine if timings were not steady."""
         return advise(self.measurements)
 
 
 def run_attention(
     plan: AttentionPlan, emit: Emit, *, logs: Path, evaluator: Evaluator | None = None
 ) -> list[AttentionFindings]:
-    """Times the layers at every shape and batch size; returns the findings of each batch size at which any ran.
+    """Returns the findings for each batch size at which at least one layer ran.
 
     Args:
-        plan: What to time.
+        plan: Settings.
         emit: Receives an event for each step, each layer and each round.
-        logs: Folder for what the timing process prints.
-        evaluator: Times; that of this machine if left out.
+        logs: Folder for the output of the worker process.
+        evaluator: Evaluator that times the layers. Defaults to local workers.
 
     Raises:
-        MeasurementError: Nothing could be timed.
+        MeasurementError: No layer could be timed.
         DeviceError: This machine does not have the device.
     """
     steps = [(batch_size, shape) for batch_size in plan.batch_sizes for shape in plan.shapes]
@@ -214,5 +217,5 @@ def run_attention(
     found = [AttentionFindings(batch_size=size, timings=items) for size, items in timings.items()]
     timed = [findings for findings in found if findings.measurements]
     if not timed:
-        raise MeasurementError(f"nothing could be timed: {next(iter(found[0].failures.values()))}")
+        raise MeasurementError(f"no layer could be timed: {next(iter(found[0].failures.values()))}")
     return timed

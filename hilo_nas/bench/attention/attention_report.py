@@ -28,21 +28,23 @@ def report_attention(plan: AttentionPlan, findings: AttentionFindings, command: 
             word("verdict", "verdict"),
         ],
         notes=[
-            "A shape is SIDE/DIM/HEADS, an image is one map. The ratio is to HiLo with alpha 0.9 and windows of 2 "
-            f"(LITv2's own), round by round at each shape; that layer is also the anchor. {INTERVALS}",
+            "A shape is SIDE/DIM/HEADS. An image is one feature map. The ratio to HiLo with LITv2's settings (alpha "
+            f"0.9, windows of 2) is measured round by round at each shape. That layer is the reference. {INTERVALS}",
             "published: the same ratio from the images/s that LITv2's authors published (i9-10900X, torch 1.8.1, batch "
-            "64), where this table has the same layer, shape and batch. Theirs are 30 calls without warm-up, and "
-            "attention written out; here every layer uses torch's scaled_dot_product_attention.",
-            "MMACs: millions of multiply-adds of products and convolutions, by formula; padding and masked scores "
-            "count, softmax and norms do not. MiB: peak of the allocator over one call, weights included.",
-            "Windows of 1 make HiLo plain attention: that is MSA. SRA's ratio 2 is the published benchmark's, the "
-            "others are those of PVT's and HAT-Net's stages; Linformer's rank is a quarter of the tokens, at most 256.",
+            "64), if this table has the same layer, shape and batch size. The authors timed 30 calls without warm-up "
+            "and with explicit attention. Here, every layer uses torch's scaled_dot_product_attention.",
+            "MMACs: millions of multiply-adds of linear layers, convolutions and attention products, by formula. "
+            "Padding and masked scores count, softmax and norms do not. MiB: peak of the allocator during one call, "
+            "weights included.",
+            "With windows of 1, HiLo equals standard attention, which is the row MSA. SRA's ratio 2 comes from the "
+            "published benchmark, the other ratios from the stages of PVT and HAT-Net. Linformer's rank is a quarter "
+            "of the tokens, at most 256.",
         ],
     )
     headlines = [headline.sentence() for headline in findings.list_headlines()]
     return BenchReport(
         bench="attention",
-        title="HiLo beside other attention layers",
+        title="HiLo compared with other attention layers",
         command=command,
         settings=plan_settings(plan),
         measurements=findings.measurements,

@@ -1,9 +1,9 @@
-"""The attention layers that are compared, at the shapes they are compared at, and what was published of them.
+"""Attention layers and shapes of the comparison, with published figures.
 
-Source of the published figures: github HubHop/vit-attention-benchmark, by the authors of LITv2 (arXiv 2205.13213), in
-images/s of one layer on an i9-10900X CPU with torch 1.8.1: batch 64, 14 x 14 tokens, dim 768, 12 heads. Its settings
-are kept: window 7, spatial reduction 2. Only its Linformer, which mixes 196 tokens to 256, is not: here a quarter of
-the tokens is taken, at most 256, as in the Linformer paper (512 tokens to 128, any number to 256).
+Source of the published figures: github HubHop/vit-attention-benchmark, by the authors of LITv2 (arXiv 2205.13213). They
+are images/s of one layer on an i9-10900X CPU with torch 1.8.1: batch 64, 14 x 14 tokens, dim 768, 12 heads. The
+settings are the same here (window 7, spatial reduction 2), except for Linformer. The source projects 196 tokens to 256.
+Here the rank is a quarter of the tokens, at most 256, as in the Linformer paper (512 tokens to 128, any number to 256).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DECLARED = {**ATTENTION_KINDS, LINFORMER.name: LINFORMER}
 _ALPHAS = (0.9, 0.0, 0.5, 1.0)
 _WINDOWS = (2, 4, 7)
 _WINDOW = 7
-"""Side of a local window: Swin's, and the benchmark's."""
+"""Side of a local window in tokens, as in Swin and in the published benchmark."""
 _RANK = 256
 _KINDS = {
     "hilo": "HiLo",
@@ -39,19 +39,19 @@ _KINDS = {
     "clustered": "clustered",
 }
 KINDS = tuple(_KINDS)
-"""What may be compared; HiLo always is."""
+"""Kinds of layers that can be compared. HiLo is always included."""
 PUBLISHED = {"HiLo": 1029, "SRA": 710, "local window": 631, "XCA": 583, "MSA": 505, "shifted window": 374}
-"""Published images/s by the kind's name."""
+"""Published images/s by the layer's title."""
 HILO = {"alpha": 0.9, "window_size": 2}
-"""The HiLo that all are compared with: LITv2's own."""
+"""LITv2's settings of HiLo, which all layers are compared with."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A stage of a vision transformer: its map and its heads."""
+    """Shape of a vision transformer's stage: feature map, width and heads."""
 
     side: int
-    """Tokens along one side of the map."""
+    """Number of tokens along one side of the map."""
     dim: int
     num_heads: int
 
@@ -60,7 +60,7 @@ class Shape:
 
     @property
     def reduction(self) -> int:
-        """The reduction that PVT and HAT-Net use on such a map: keys and values come from 7 x 7 tokens."""
+        """Spatial reduction ratio that PVT and HAT-Net use on this map. Keys and values come from 7 x 7 tokens."""
         return max(1, self.side // 7)
 
 
@@ -74,16 +74,16 @@ PUBLISHED_AT = SHAPES[0]
 
 
 def parse_shape(text: str) -> Shape:
-    """Returns the shape of `SIDE/DIM/HEADS`.
+    """Returns the shape for a text such as `14/768/12` (SIDE/DIM/HEADS).
 
     Raises:
-        UsageError: The text is no shape, or the heads do not divide the dim.
+        UsageError: The text is not a shape, or HEADS does not divide DIM.
     """
     found = re.fullmatch(r"(\d+)/(\d+)/(\d+)", text.strip())
     side, dim, heads = (int(part) for part in found.groups()) if found else (0, 0, 0)
     if min(side, dim, heads) < 1 or dim % heads:
         raise UsageError(
-            f"a shape must be SIDE/DIM/HEADS, with heads that divide dim, but got {text!r}. Use {SHAPES[0]}, say."
+            f"a shape must be SIDE/DIM/HEADS, and HEADS must divide DIM, but got {text!r}. Use {SHAPES[0]} for example."
         )
     return Shape(side=side, dim=dim, num_heads=heads)
 
@@ -96,16 +96,16 @@ class Layer:
     """One of `KINDS`."""
     shape: Shape
     knobs: dict[str, Any]
-    """What its constructor takes beside `dim`."""
+    """Arguments of the constructor except `dim`."""
 
     @property
     def title(self) -> str:
-        """The kind's name, as the field writes it."""
+        """Name of the kind as used in papers, for example "local window"."""
         return _KINDS[self.kind]
 
     @property
     def name(self) -> str:
-        """The kind and its knobs, unique among the layers of a shape."""
+        """Title with arguments, unique among the layers of a shape."""
         short = {"alpha": "alpha ", "window_size": "window ", "rank": "rank "}
         if self.kind in ("sra", "hat"):
             short["window_size"] = "ratio "
@@ -115,39 +115,41 @@ class Layer:
 
     @property
     def subject(self) -> dict[str, Any]:
-        """What a worker builds it from."""
+        """Description from which a worker builds the layer."""
         return {"layer": _DECLARED[self.kind].layer, "arguments": {"dim": self.shape.dim, **self.knobs}}
 
     @property
     def is_benchmarked(self) -> bool:
-        """Whether a figure was published of it, with these knobs and at `PUBLISHED_AT`."""
+        """True if a speed was published for this layer with these arguments, at the shape `PUBLISHED_AT`."""
         return self.title in PUBLISHED and (self.kind != "hilo" or HILO.items() <= self.knobs.items())
 
     @property
     def macs(self) -> int:
-        """Multiply-adds at batch 1, by formula."""
+        """Number of multiply-adds at batch 1, by formula."""
         return _DECLARED[self.kind].macs(self.shape.dim, self.shape.side, self.shape.side, **self.knobs)
 
     @property
     def params(self) -> int:
-        """Weights and biases, by formula."""
+        """Number of parameters, by formula."""
         return _DECLARED[self.kind].params(self.shape.dim, **self.knobs)
 
 
 def list_layers(shape: Shape, kinds: Sequence[str] = KINDS, *, is_quick: bool = False) -> list[Layer]:
-    """Returns the layers to compare at a shape, LITv2's HiLo first; 24 at most, so that all share their rounds.
+    """Returns the layers to compare at a shape, HiLo with LITv2's settings first.
+
+    There are 24 layers at most, so that all share their rounds.
 
     Args:
-        shape: The map and its heads.
-        kinds: Names of `KINDS`; HiLo is always there.
-        is_quick: Whether HiLo's grid is left out.
+        shape: Shape of the stage.
+        kinds: Kinds from `KINDS`. HiLo is always included.
+        is_quick: True to skip HiLo's grid over alpha and window size.
 
     Raises:
         UsageError: A kind is unknown.
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(f"a layer must be one of {', '.join(KINDS)}, but got {unknown[0]!r}")
-    # A window that does not divide the map pads it, which no network of the paper does.
+    # A window that does not divide the map needs padding. No network of the paper has such a window.
     windows = [window for window in _WINDOWS if shape.side % window == 0 or window == HILO["window_size"]]
     grid = [{"alpha": alpha, "window_size": window} for window in windows for alpha in _ALPHAS]
     layers = [_layer("hilo", shape, **knobs) for knobs in ([HILO] if is_quick else grid)]

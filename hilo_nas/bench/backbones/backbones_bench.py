@@ -1,7 +1,8 @@
-"""LITv2 beside its peers, each as it comes (plain: eager, NCHW) and in the form that is fastest on the device (best).
+"""Benchmark of LITv2 and other backbones in two forms: plain (eager, NCHW) and best (the fastest form on the device).
 
-A short heat finds each network's best form; then plain and best of all are timed in cohorts that share their rounds. A
-cohort holds 24 at most, so there are two: LITv2-S runs in both, and every ratio to it is measured round by round.
+A short preliminary timing finds the best form of each network. Then the plain and best forms of all networks are timed
+in cohorts that share their rounds. A cohort holds 24 entries at most, so two cohorts are needed for all networks.
+LITv2-S runs in both, so that every ratio to it is measured round by round.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.arch.cost import NetworkCost, count_cost
-from hilo_nas.bench.backbones.forms import FORMS, BackbonesFindings, Final, Heat, name_form
-from hilo_nas.bench.backbones.known_backbones import BASE, Peer, choose_peers
+from hilo_nas.bench.backbones.forms import FORMS, BackbonesFindings, Cohort, NetworkForms, name_form
+from hilo_nas.bench.backbones.known_backbones import BASE, Backbone, choose_backbones
 from hilo_nas.bench.cohort_timing import time_together
 from hilo_nas.errors import HiloNasError, MeasurementError, OutOfMemoryError, UsageError, WorkerError
 from hilo_nas.evaluation import Count, Evaluator, Inspect, Time, Timing, evaluator_or_local, run_task
@@ -21,49 +22,49 @@ from hilo_nas.events import BenchStepped, Calibrated, Emit, Notice
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
 from hilo_nas.timing import TOGETHER, Entrant
 
-__all__ = ["BackbonesPlan", "group_heats", "run_backbones"]
+__all__ = ["BackbonesPlan", "group_networks", "run_backbones"]
 
 _BATCH_SIZES = {"cpu": 8}
 _BATCH_SIZE = 64
 _NUM_CLASSES = 1000
-_HEAT_S = 2.0
-"""Seconds that each form is timed for at most while forms are tried."""
+_FORM_SECONDS = 2.0
+"""Maximum seconds per form in the preliminary timing."""
 _IDLE_TIMEOUT_S = 1800.0
-"""Seconds of silence after which a process counts as hung: compiling takes minutes and says nothing."""
+"""Seconds without output after which a worker counts as hung. Compilation takes minutes and prints nothing."""
 _TimeEach = Callable[[dict[str, Entrant], float], Timing]
-"""Times networks side by side, each for so many seconds at most."""
+"""Function that times entries in the same rounds, each for the given number of seconds at most."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackbonesPlan:
-    """What is to be timed.
+    """Settings of the backbone benchmark.
 
     Raises:
-        UsageError: A value cannot be what it is.
+        UsageError: A value is invalid.
     """
 
     device: str | None = None
-    """None for the fastest kind that this machine has."""
+    """Device. None selects the fastest kind on this machine."""
     batch_size: int | None = None
-    """None for 8 on a CPU, else 64."""
+    """Images per batch. None selects 8 on a CPU and 64 elsewhere."""
     img_size: int = 224
     precision: str = "fp32"
     networks: Sequence[str] = ()
-    """Names of `PEERS`; all for none. LITv2-S is always there."""
+    """Names from `BACKBONES`. If empty, all are timed. LITv2-S is always included."""
     compile: bool | None = None
-    """Whether compiled forms are tried too; None for on a CUDA device alone, for a CPU takes minutes per network."""
+    """True to try compiled forms too. None compiles on CUDA devices only, because a CPU takes minutes per network."""
     seconds: float = 10.0
-    """Seconds that each form is timed for at most in the end; 12 rounds are timed in any case."""
+    """Maximum seconds per form in the final timing. At least 12 rounds are always timed."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
             raise UsageError(f"seconds must be above 0, but got {self.seconds:g}")
         self.condition(kind_of_device(self.device or "cpu"))
-        choose_peers(self.networks)
+        choose_backbones(self.networks)
 
     def condition(self, device: str) -> Condition:
-        """Returns how the plain forms are timed."""
+        """Returns the condition of the plain forms."""
         kind = device.partition(":")[0]
         return Condition(
             device=device,
@@ -74,32 +75,32 @@ class BackbonesPlan:
         )
 
     def is_compiling(self, device: str) -> bool:
-        """Returns whether compiled forms are tried on a device."""
+        """Returns True if compiled forms are tried on a device."""
         return device.startswith("cuda") if self.compile is None else self.compile
 
 
 def run_backbones(
     plan: BackbonesPlan, emit: Emit, *, logs: Path, evaluator: Evaluator | None = None
 ) -> BackbonesFindings:
-    """Tries each network's forms, then times plain and best forms side by side.
+    """Returns the speed of each network in its plain and best forms.
 
     Args:
-        plan: What to time.
+        plan: Settings.
         emit: Receives an event for each step, each form and each round.
-        logs: Folder for what the processes print.
-        evaluator: Counts and times; that of this machine if left out.
+        logs: Folder for the output of worker processes.
+        evaluator: Evaluator that counts and times. Defaults to local workers.
 
     Raises:
-        MeasurementError: The reference does not fit, or nothing could be timed.
+        MeasurementError: The reference does not fit into memory, or no network could be timed.
         DeviceError: This machine does not have the device.
     """
-    peers = choose_peers(plan.networks)
+    backbones = choose_backbones(plan.networks)
     with evaluator_or_local(evaluator, logs, purpose="bench backbones", idle_timeout_s=_IDLE_TIMEOUT_S) as evaluator:
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         condition = plan.condition(report.identity.kind)
-        costs = _count(peers, plan.img_size, evaluator, emit)
+        costs = _count(backbones, plan.img_size, evaluator, emit)
         calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
-        assert calibration is not None, "a timing without an entry is a calibration"
+        assert calibration is not None, "a timing task without entries must return a calibration"
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
 
         def time_each(entries: dict[str, Entrant], seconds: float) -> Timing:
@@ -108,69 +109,75 @@ def run_backbones(
             )
             return time_together(evaluator, task, emit)
 
-        heats: list[Heat] = []
-        for peer in peers:
-            emit(BenchStepped(text=f"forms of {peer.name}", done=len(heats), total=len(peers) + 1))
-            heats.append(_try_forms(time_each, peer, costs[peer.name], plan, condition))
-        emit(BenchStepped(text="plain and best forms, all together", done=len(peers), total=len(peers) + 1))
-        finals: list[Final] = []
+        networks: list[NetworkForms] = []
+        for backbone in backbones:
+            emit(BenchStepped(text=f"forms of {backbone.name}", done=len(networks), total=len(backbones) + 1))
+            networks.append(_try_forms(time_each, backbone, costs[backbone.name], plan, condition))
+        emit(BenchStepped(text="plain and best forms of all networks", done=len(backbones), total=len(backbones) + 1))
+        cohorts: list[Cohort] = []
         failures: dict[str, HiloNasError] = {}
-        for group in group_heats(heats):
-            final, failed = _time_group(time_each, group, plan, condition)
-            finals.append(final)
+        for group in group_networks(networks):
+            cohort, failed = _time_group(time_each, group, plan, condition)
+            cohorts.append(cohort)
             failures |= failed
-    found = BackbonesFindings(heats=heats, finals=finals, failures=failures)
+    found = BackbonesFindings(networks=networks, cohorts=cohorts, failures=failures)
     if not found.measurements:
         name, why = next(iter(found.list_failures().items()))
-        raise MeasurementError(f"none of {len(peers)} networks could be timed; {name}: {why}")
+        raise MeasurementError(f"none of {len(backbones)} networks could be timed; {name}: {why}")
     return found
 
 
-def _count(peers: Sequence[Peer], img_size: int, evaluator: Evaluator, emit: Emit) -> dict[str, NetworkCost | None]:
-    """Returns the cost of each network: ours by formula, others counted; None where counting failed."""
+def _count(
+    backbones: Sequence[Backbone], img_size: int, evaluator: Evaluator, emit: Emit
+) -> dict[str, NetworkCost | None]:
+    """Returns the cost of each network: by formula for presets, by counting for others. None if counting failed."""
     emit(Notice(text="counting multiply-adds"))
     found: dict[str, NetworkCost | None] = {}
-    for peer in peers:
-        if peer.name in PRESETS:
-            found[peer.name] = count_cost(PRESETS[peer.name], img_size)
+    for backbone in backbones:
+        if backbone.name in PRESETS:
+            found[backbone.name] = count_cost(PRESETS[backbone.name], img_size)
             continue
         try:
-            task = Count(subject=peer.subject(img_size), img_size=img_size, num_classes=_NUM_CLASSES)
-            found[peer.name] = run_task(evaluator, task, emit)
+            task = Count(subject=backbone.subject(img_size), img_size=img_size, num_classes=_NUM_CLASSES)
+            found[backbone.name] = run_task(evaluator, task, emit)
         except (OutOfMemoryError, WorkerError) as error:
-            emit(Notice(level="warning", text=f"multiply-adds of {peer.name} could not be counted: {error}"))
-            found[peer.name] = None
+            emit(Notice(level="warning", text=f"multiply-adds of {backbone.name} could not be counted: {error}"))
+            found[backbone.name] = None
     return found
 
 
 def _try_forms(
-    time_each: _TimeEach, peer: Peer, cost: NetworkCost | None, plan: BackbonesPlan, condition: Condition
-) -> Heat:
-    """Times the forms of one network side by side, then the best of them beside its compiled self."""
+    time_each: _TimeEach, backbone: Backbone, cost: NetworkCost | None, plan: BackbonesPlan, condition: Condition
+) -> NetworkForms:
+    """Times the forms of one network in the same rounds, then its best form together with the compiled best form."""
     forms: dict[str, Measurement] = {}
     failures: dict[str, HiloNasError] = {}
 
-    def try_out(conditions: Sequence[Condition]) -> Heat:
-        subject = peer.subject(plan.img_size)
+    def try_out(conditions: Sequence[Condition]) -> NetworkForms:
+        subject = backbone.subject(plan.img_size)
         entrants = {name_form(form): Entrant(subject=subject, condition=form) for form in conditions}
-        timing = time_each(entrants, _HEAT_S)
+        timing = time_each(entrants, _FORM_SECONDS)
         forms.update(timing.measurements)
         failures.update(timing.failures)
-        return Heat(peer=peer, forms=dict(forms), failures=dict(failures), cost=cost)
+        return NetworkForms(backbone=backbone, forms=dict(forms), failures=dict(failures), cost=cost)
 
-    # In its inference form a LITv2 lies as it likes, whatever the layout of the images.
-    tried = [form for form in FORMS if form != (True, True) or peer.name not in PRESETS]
-    heat = try_out([dataclasses.replace(condition, fused=fused, channels_last=nhwc) for fused, nhwc in tried])
-    if heat.best is not None and plan.is_compiling(condition.device):
-        # The plain form comes first, for the reference takes the layout of the first.
-        heat = try_out([condition, heat.best, dataclasses.replace(heat.best, compile=True)])
-    return heat
+    # LITv2's inference form chooses its own memory layout, so the layout of the images makes no difference.
+    candidates = [form for form in FORMS if form != (True, True) or backbone.name not in PRESETS]
+    network = try_out([dataclasses.replace(condition, fused=fused, channels_last=nhwc) for fused, nhwc in candidates])
+    if network.best is not None and plan.is_compiling(condition.device):
+        # The plain form comes first, because the reference uses the layout of the first entry.
+        network = try_out([condition, network.best, dataclasses.replace(network.best, compile=True)])
+    return network
 
 
-def group_heats(heats: Sequence[Heat]) -> list[list[Heat]]:
-    """Returns networks that are timed together: so many that plain and best of each fit, the base in every group."""
-    base = [heat for heat in heats if heat.forms and heat.peer.name == BASE]
-    others = [heat for heat in heats if heat.forms and heat.peer.name != BASE]
+def group_networks(networks: Sequence[NetworkForms]) -> list[list[NetworkForms]]:
+    """Returns groups of networks that are timed together.
+
+    The plain and best forms of a group fit into one cohort. `BASE` is in every group. Networks that failed in all forms
+    are left out.
+    """
+    base = [network for network in networks if network.forms and network.backbone.name == BASE]
+    others = [network for network in networks if network.forms and network.backbone.name != BASE]
     count = max(1, -(-len(others) // (TOGETHER // 2 - 1)))
     return [
         base + others[len(others) * i // count : len(others) * (i + 1) // count] for i in range(count) if base or others
@@ -178,18 +185,20 @@ def group_heats(heats: Sequence[Heat]) -> list[list[Heat]]:
 
 
 def _time_group(
-    time_each: _TimeEach, group: Sequence[Heat], plan: BackbonesPlan, condition: Condition
-) -> tuple[Final, Mapping[str, HiloNasError]]:
-    """Returns the plain and the best form of each network, by its name, and why some were not timed."""
+    time_each: _TimeEach, group: Sequence[NetworkForms], plan: BackbonesPlan, condition: Condition
+) -> tuple[Cohort, Mapping[str, HiloNasError]]:
+    """Returns the speeds of each network's plain and best forms, and the errors of forms that failed."""
     wanted = {
-        (heat.peer.name, name_form(form)): Entrant(subject=heat.peer.subject(plan.img_size), condition=form)
-        for heat in group
-        for form in (condition, heat.best)
-        if form is not None and name_form(form) in heat.forms
+        (network.backbone.name, name_form(form)): Entrant(
+            subject=network.backbone.subject(plan.img_size), condition=form
+        )
+        for network in group
+        for form in (condition, network.best)
+        if form is not None and name_form(form) in network.forms
     }
     timing = time_each({" ".join(key): entrant for key, entrant in wanted.items()}, plan.seconds)
-    final: dict[str, dict[str, Measurement]] = {}
+    cohort: dict[str, dict[str, Measurement]] = {}
     for name, form in wanted:
         if f"{name} {form}" in timing.measurements:
-            final.setdefault(name, {})[form] = timing.measurements[f"{name} {form}"]
-    return final, timing.failures
+            cohort.setdefault(name, {})[form] = timing.measurements[f"{name} {form}"]
+    return cohort, timing.failures

@@ -15,10 +15,10 @@ __all__ = ["report_backbones"]
 
 
 def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: str) -> BenchReport:
-    """Returns the report of the backbones."""
+    """Returns the report of the backbone benchmark: a table of networks and a table of the forms tried."""
     group_note = findings.check_groups()
     table = BenchTable(
-        title="LITv2 and its peers",
+        title="LITv2 and other backbones",
         rows=[{**row, "top1": _top1(row)} for row in findings.list_rows()],
         columns=[
             word("network", "network"),
@@ -36,16 +36,16 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
             word("verdict", "verdict"),
         ],
         notes=[
-            "plain: eager, NCHW, as built. best: the fastest of the forms tried, in the second table; the simpler one "
-            f"where a timing cannot tell. Ratios are best to best and plain to plain. {INTERVALS}",
-            "Networks of one cohort shared their rounds, and LITv2-S ran in every cohort: each ratio to it, and of a "
-            "network's own forms, is measured round by round; two networks of different cohorts compare through it."
-            + (f" {group_note}." if group_note else ""),
-            "GMACs: multiply-adds of products and convolutions, attention's own included, for one image; LITv2's by "
-            "formula, the others' counted by torch's FlopCounterMode. MiB: peak of the allocator over one call, with "
-            "the weights.",
-            "top-1: published on ImageNet-1K for the weights that the CSV names (LITv2: the paper; others: timm's "
-            "table of results), with the size in pixels where it is not 224. Nothing here was trained.",
+            "plain: eager, NCHW, as built. best: the fastest form in the second table, or the simplest form that is "
+            f"not measurably slower. Ratios compare best with best and plain with plain. {INTERVALS}",
+            "Networks of one cohort shared their rounds, and LITv2-S ran in every cohort. Each ratio to LITv2-S, and "
+            "each ratio between two forms of a network, is therefore measured round by round. Compare networks of "
+            "different cohorts by their ratios to LITv2-S." + (f" {group_note}." if group_note else ""),
+            "GMACs: multiply-adds of linear layers, convolutions and attention products for one image. LITv2's are "
+            "computed by formula, the others are counted by torch's FlopCounterMode. MiB: peak of the allocator during "
+            "one call, weights included.",
+            "top-1: published ImageNet-1K accuracy of the weights that the CSV file names (LITv2: the paper; others: "
+            "timm's results table). The image size is given if it is not 224 px. Nothing was trained here.",
         ],
     )
     forms = BenchTable(
@@ -62,13 +62,13 @@ def report_backbones(plan: BackbonesPlan, findings: BackbonesFindings, command: 
             word("failed", "failure"),
         ],
         notes=[
-            "A short heat for each network; forms of one network shared their rounds, two networks did not. An "
-            "implementation that ends in `fused` found nothing to fold: it is the same network as without.",
+            "Each network was timed briefly. Forms of one network shared their rounds, different networks did not. If "
+            "the implementation ends in `fused`, there was nothing to fold and the network equals the unfused one.",
         ],
     )
     return BenchReport(
         bench="backbones",
-        title="LITv2 beside its peers",
+        title="LITv2 compared with other backbones",
         command=command,
         settings=plan_settings(plan),
         measurements=findings.measurements,

@@ -1,10 +1,10 @@
-"""The backbones that are compared, and what was published of them.
+"""Backbones of the comparison, with their published figures.
 
-Top-1 on ImageNet-1K: for LITv2 from the paper (arXiv 2205.13213); for the others from timm's table
-`results/results-imagenet.csv` (github huggingface/pytorch-image-models, 30 October 2025), of weights trained on
-ImageNet-1K alone, without a teacher where timm has such, and at 224 px where the table has that.
-Of those that the paper names, CoAtNet-0 is timm's own variant (`coatnet_0_rw`), and CaiT has no weights for 224 px. Of
-MobileNetV4 it is the hybrid medium one, which has attention and comes nearest in accuracy.
+Sources of ImageNet-1K top-1: the paper for LITv2 (arXiv 2205.13213); timm's `results/results-imagenet.csv` for the
+others (github huggingface/pytorch-image-models, 30 October 2025). Weights are trained on ImageNet-1K only. Weights
+without a teacher and results at 224 px are used if timm has them.
+CoAtNet-0 is timm's variant (`coatnet_0_rw`). CaiT has no weights for 224 px. MobileNetV4 is the hybrid medium variant,
+because it has attention and the closest accuracy.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ from typing import Any
 from hilo_nas.arch.config import PRESETS
 from hilo_nas.errors import UsageError
 
-__all__ = ["BASE", "PEERS", "PUBLISHED_SPEEDS", "Peer", "choose_peers"]
+__all__ = ["BACKBONES", "BASE", "PUBLISHED_SPEEDS", "Backbone", "choose_backbones"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Peer:
+class Backbone:
     """A network of the comparison."""
 
     name: str
-    """A preset's name, or timm's."""
+    """Name of a preset or of a timm model."""
     top1: float
-    """Published share of ImageNet-1K's validation images that is classified rightly."""
+    """Published top-1 accuracy on ImageNet-1K's validation images, from 0 to 1."""
     top1_img_size: int = 224
     weights: str
-    """Which weights it is of: timm's tag, or the paper."""
+    """Weights with this accuracy: timm's tag, or "paper"."""
     has_img_size: bool = False
-    """Whether the network is built for one image size."""
+    """True if the network is built for one image size."""
 
     def subject(self, img_size: int) -> dict[str, Any]:
-        """Returns what a worker builds it from."""
+        """Returns the description from which a worker builds the network."""
         if self.name in PRESETS:
             return {"arch": PRESETS[self.name].to_dict()}
         return {"timm": self.name, **({"arguments": {"img_size": img_size}} if self.has_img_size else {})}
 
 
 BASE = "litv2_small"
-"""The network that all are compared with."""
-PEERS = (
-    Peer(name=BASE, top1=0.820, weights="paper"),
-    Peer(name="litv2_medium", top1=0.833, weights="paper"),
-    Peer(name="litv2_base", top1=0.836, weights="paper"),
-    Peer(name="resnet50", top1=0.80382, weights="a1_in1k"),
-    Peer(name="pvt_v2_b2", top1=0.82062, weights="in1k"),
-    Peer(name="twins_pcpvt_small", top1=0.81116, weights="in1k", has_img_size=True),
-    Peer(name="swin_tiny_patch4_window7_224", top1=0.81388, weights="ms_in1k", has_img_size=True),
-    Peer(name="tnt_s_patch16_224", top1=0.81506, weights="in1k", has_img_size=True),
-    Peer(name="coatnet_0_rw_224", top1=0.82396, weights="sw_in1k", has_img_size=True),
-    Peer(name="cait_xs24_384", top1=0.84064, top1_img_size=384, weights="fb_dist_in1k", has_img_size=True),
-    Peer(name="xcit_small_12_p16_224", top1=0.81982, weights="fb_in1k", has_img_size=True),
-    Peer(name="convnext_tiny", top1=0.82066, weights="fb_in1k"),
-    Peer(name="focalnet_tiny_srf", top1=0.82146, weights="ms_in1k"),
-    Peer(name="deit_small_patch16_224", top1=0.79856, weights="fb_in1k", has_img_size=True),
-    Peer(name="efficientvit_b2", top1=0.82162, weights="r224_in1k"),
-    Peer(name="fastvit_sa12", top1=0.80846, top1_img_size=256, weights="apple_in1k"),
-    Peer(name="repvit_m1_1", top1=0.80826, weights="dist_300e_in1k"),
-    Peer(name="mobilenetv4_hybrid_medium", top1=0.80432, weights="e500_r224_in1k"),
+"""Network that all others are compared with."""
+BACKBONES = (
+    Backbone(name=BASE, top1=0.820, weights="paper"),
+    Backbone(name="litv2_medium", top1=0.833, weights="paper"),
+    Backbone(name="litv2_base", top1=0.836, weights="paper"),
+    Backbone(name="resnet50", top1=0.80382, weights="a1_in1k"),
+    Backbone(name="pvt_v2_b2", top1=0.82062, weights="in1k"),
+    Backbone(name="twins_pcpvt_small", top1=0.81116, weights="in1k", has_img_size=True),
+    Backbone(name="swin_tiny_patch4_window7_224", top1=0.81388, weights="ms_in1k", has_img_size=True),
+    Backbone(name="tnt_s_patch16_224", top1=0.81506, weights="in1k", has_img_size=True),
+    Backbone(name="coatnet_0_rw_224", top1=0.82396, weights="sw_in1k", has_img_size=True),
+    Backbone(name="cait_xs24_384", top1=0.84064, top1_img_size=384, weights="fb_dist_in1k", has_img_size=True),
+    Backbone(name="xcit_small_12_p16_224", top1=0.81982, weights="fb_in1k", has_img_size=True),
+    Backbone(name="convnext_tiny", top1=0.82066, weights="fb_in1k"),
+    Backbone(name="focalnet_tiny_srf", top1=0.82146, weights="ms_in1k"),
+    Backbone(name="deit_small_patch16_224", top1=0.79856, weights="fb_in1k", has_img_size=True),
+    Backbone(name="efficientvit_b2", top1=0.82162, weights="r224_in1k"),
+    Backbone(name="fastvit_sa12", top1=0.80846, top1_img_size=256, weights="apple_in1k"),
+    Backbone(name="repvit_m1_1", top1=0.80826, weights="dist_300e_in1k"),
+    Backbone(name="mobilenetv4_hybrid_medium", top1=0.80432, weights="e500_r224_in1k"),
 )
 PUBLISHED_SPEEDS = {
     "A100": (1874, 1424),
@@ -68,16 +68,16 @@ PUBLISHED_SPEEDS = {
     "RTX 6000": (928, 877),
     "RTX 3090": (1471, 1279),
 }
-"""Images/s of LITv2-S and ResNet-50 in the paper, by GPU, at batch 64."""
+"""Images/s of LITv2-S and ResNet-50 by GPU, at batch 64, from the paper."""
 
 
-def choose_peers(names: Sequence[str] = ()) -> list[Peer]:
-    """Returns the networks of those names, the base first; all for none.
+def choose_backbones(names: Sequence[str] = ()) -> list[Backbone]:
+    """Returns the networks with the given names, and always `BASE`, which comes first. Without names, returns all.
 
     Raises:
-        UsageError: A name is not among them.
+        UsageError: A name is unknown.
     """
-    known = {peer.name: peer for peer in PEERS}
+    known = {backbone.name: backbone for backbone in BACKBONES}
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"a network must be one of {', '.join(known)}, but got {unknown[0]!r}")
-    return [peer for peer in PEERS if not names or peer.name in names or peer.name == BASE]
+    return [backbone for backbone in BACKBONES if not names or backbone.name in names or backbone.name == BASE]

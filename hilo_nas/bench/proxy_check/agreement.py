@@ -1,8 +1,8 @@
-"""How well cheap proxies rank networks as a long training does.
+"""Agreement of cheap proxies with long trainings in how they rank networks.
 
-A search compares networks at a speed: what it gains by a proxy is the order of networks that are as fast as each other.
-So each agreement is told twice, over all pairs and among pairs of like speed, where the number of parameters no longer
-helps by merely telling large networks from small ones.
+A search compares networks at a given speed, so it needs a proxy to rank networks that are equally fast. Each agreement
+is therefore computed twice: over all pairs, and over pairs of like speed. Over all pairs, the number of parameters
+looks good because it separates large networks from small ones.
 """
 
 from __future__ import annotations
@@ -39,132 +39,133 @@ __all__ = [
 ]
 
 BASELINES = ("params", "macs")
-"""Proxies that cost nothing, which every other is compared with."""
+"""Proxies without cost. Every other proxy is compared with them."""
 LIKELIHOOD = "likelihood"
-"""What a training's loss on the held-out images says, with `@IMAGES`: the probability that it gives to the true class,
-the geometric mean, exp(-loss)."""
+"""Prefix of the proxy `likelihood@IMAGES`: exp(-loss) of a training on the held-out images, which is the geometric mean
+of the probability of the true class."""
 SPEED = "images_per_s"
-"""The proxy that is the measured speed."""
+"""Name of the measured speed as a proxy."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckedNetwork:
-    """One network, and all that was found of it."""
+    """One network with its proxies and long trainings."""
 
     key: str
     images_per_s: float
-    """Serves as a proxy too, with its sign as measured: where the slower networks are the better ones, as they mostly
-    are, its tau is negative. NaN where it was not timed: then it is of like speed with no other."""
+    """Measured speed, also used as a proxy without a change of sign. Its tau is usually negative, because slower
+    networks are usually better. NaN if the network was not timed; it is then in no pair of like speed."""
     long: tuple[float, ...]
-    """Top-1 of each long training, in the order of their seeds; empty where none ended well."""
+    """Top-1 of each long training in the order of seeds. Empty if none succeeded."""
     long_seconds: float
-    """Of one long training."""
+    """Seconds of one long training."""
     proxies: Mapping[str, float]
-    """By name: a training's top-1 or likelihood after a budget, or a cheap score. More is better (for params and macs,
-    the value itself). What is missing or NaN leaves the network out for that proxy alone."""
+    """Proxy values by name: top-1 or likelihood of a training after a budget, or a training-free score. Higher is
+    better (params and macs are the plain counts). If a value is missing or NaN, only that proxy skips the network."""
     seconds: Mapping[str, float]
-    """What each proxy cost, by its name; missing where it was not taken."""
+    """Cost of each proxy in seconds, by name. Proxies without a known cost are missing."""
     target: float | None = None
-    """Top-1 of a long training at the size that is to be shipped, where the long trainings above had a smaller one."""
+    """Top-1 of a long training at the target's image size; None without a target."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A tau or a difference of two, with its interval of 95 % from resampled networks; NaN where it has no value."""
+    """A tau or a difference of two taus, with a 95 % interval from resampled networks. NaN if undefined."""
 
     value: float
     low: float
     high: float
     pairs: int
-    """How many pairs were compared."""
+    """Number of compared pairs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Taus:
-    """An agreement, told twice."""
+    """An agreement over all pairs and over pairs of like speed."""
 
     overall: Estimate
     like_speed: Estimate
-    """Among pairs of like speed alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyAgreement:
-    """How one proxy agrees with the long training."""
+    """Agreement of one proxy with the long training."""
 
     name: str
     is_budget: bool
-    """Whether it is the score of a short training."""
+    """True if the proxy is the score of a short training."""
     networks: int
-    """How many have a value of it."""
+    """Number of networks with a value."""
     tau: Taus
-    """To the first long training of each network."""
+    """Tau to the first long training of each network."""
     gains: Mapping[str, Taus]
-    """By baseline, how much more its tau is than the baseline's: on the networks that have both, in the same resamples;
-    a baseline has none over itself. Of a budget, over each other budget, too."""
+    """Tau minus the tau of another proxy, by the other's name. The others are params and macs. A budget is also
+    compared with all other budgets. Only networks with both values count, and both taus use the same resamples."""
     tau_to_mean: Taus | None
-    """To the mean of the first two long trainings, on the networks that have both; None where none has."""
+    """Tau to the mean of the first two long trainings, over networks that have both; None if no network has both."""
     tau_to_target: Taus | None
-    """To the training at the target's size; None where none was made."""
+    """Tau to the long training at the target's image size; None without a target."""
     seconds: float
-    """Mean per network; NaN where it was not taken."""
+    """Mean seconds per network; NaN if the cost is unknown."""
     cost_share: float
-    """Its seconds over one long training's, on the same networks; NaN likewise."""
+    """Seconds divided by those of one long training, over the same networks; NaN if the cost is unknown."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """All proxies beside the long training."""
+    """Agreement of all proxies with the long training."""
 
     networks: tuple[CheckedNetwork, ...]
-    """Those that have a long training; no other counts."""
+    """Networks with a long training. All others are left out."""
     proxies: tuple[ProxyAgreement, ...]
     ceiling: Taus | None
-    """Between the first two long trainings of the networks that have both: what the seed's noise leaves of the same
-    training's order. A proxy with less noise than a long training may stand above it. None where none has two."""
+    """Noise ceiling: tau between the first two long trainings, which differ in their seed only. A proxy with less noise
+    than a long training can exceed it. None if no network has two long trainings."""
     long_to_target: Taus | None
-    """Of the first long training to that at the target's size; None where none was made."""
+    """Tau between the first long training and the one at the target's image size; None without a target."""
     top1_low: float
-    """The least of the first long trainings' top-1."""
+    """Minimum top-1 of the first long trainings."""
     top1_high: float
+    """Maximum top-1 of the first long trainings."""
     long_seconds: float
-    """Mean per network, of one long training."""
+    """Mean seconds of one long training."""
     seed: int
-    """Draws the resamples."""
+    """Seed of the resamples."""
     resamples: int
+    """Number of resamples."""
 
     @property
     def budgets(self) -> tuple[ProxyAgreement, ...]:
-        """The proxies that are scores of short trainings, the cheapest first."""
+        """Proxies that are scores of short trainings, the cheapest first."""
         return tuple(proxy for proxy in self.proxies if proxy.is_budget)
 
     def score_before(self, budget: ProxyAgreement) -> ProxyAgreement | None:
-        """Returns the score of the same training that comes before this one, if there is one."""
+        """Returns the previous score of the same training (for likelihood, top-1); None for the first."""
         same = [other for other in self.budgets if images_of(other.name) == images_of(budget.name)]
         place = same.index(budget)
         return same[place - 1] if place else None
 
 
 def images_of(name: str) -> str:
-    """Returns what a budget's name says of its training: the images seen."""
+    """Returns the number of images from the name of a budget, METRIC@IMAGES, as text."""
     return name.partition("@")[2]
 
 
 def agree(
     networks: Sequence[CheckedNetwork], *, budgets: Sequence[str] = (), seed: int = 0, resamples: int = 2000
 ) -> Agreement:
-    """Returns how each proxy's order of the networks agrees with the long training's.
+    """Returns the agreement of each proxy's ranking with the long training's.
 
-    The truth is the first long training of each network, also where it has two: the mean of two would have less noise,
-    and some networks' places more than others'. All intervals come from the same resamples of the networks, and each
-    resample leaves out what lacks a value.
+    The ground truth is the first long training of each network, even if it has two. A mean of two has less noise, so
+    the networks would differ in their noise. All intervals use the same resamples of networks. A resample skips
+    networks without a value.
 
     Args:
-        networks: What was found; those without a long training are left out.
-        budgets: The names of the proxies that are scores of short trainings, `METRIC@IMAGES`, the cheapest first; of
-            one training, the score that a search takes by itself first.
-        seed: Draws the resamples.
-        resamples: How many; 2,000 take a second or two with 100 networks and ten proxies.
+        networks: Networks with their scores. Those without a long training are left out.
+        budgets: Names of the proxies that are scores of short trainings, METRIC@IMAGES, the cheapest first. Among
+            scores of one training, the default metric of a search comes first.
+        seed: Seed of the resamples.
+        resamples: Number of resamples. 2,000 take 1 to 2 s with 100 networks and ten proxies.
 
     Raises:
         MeasurementError: Fewer than two networks have a long training.
@@ -172,8 +173,8 @@ def agree(
     known = tuple(network for network in networks if network.long)
     if len(known) < 2:
         raise MeasurementError(
-            f"at least two networks must have a long training to be compared, but {len(known)} of {len(networks)} has "
-            "one. See why the others failed, or use more --networks."
+            f"at least two networks must have a long training, but {len(known)} of {len(networks)} has one. See the "
+            "reasons of the failures, or use more --networks."
         )
     resampled = _Resampled(
         every=all_pairs(len(known)),
@@ -216,15 +217,15 @@ def agree(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Resampled:
-    """Which pairs are compared, and the resamples that all intervals share."""
+    """Compared pairs, and the resamples that all intervals share."""
 
     every: Pairs
     like: Pairs
     counts: Floats
-    """[R, N], from `draw_counts`."""
+    """Counts [R, N] from `draw_counts`."""
 
     def taus(self, own_N: Floats, truth_N: Floats) -> Taus:
-        """Returns the tau of two values."""
+        """Returns tau between two arrays."""
         found = [
             _estimate(
                 tau(own_N, truth_N, pairs_NN),
@@ -236,11 +237,11 @@ class _Resampled:
         return Taus(overall=found[0], like_speed=found[1])
 
     def taus_if_any(self, own_N: Floats, truth_N: Floats) -> Taus | None:
-        """Returns the tau of two values, or None where no network has both."""
+        """Returns tau between two arrays; None if no network has both values."""
         return self.taus(own_N, truth_N) if (~np.isnan(own_N) & ~np.isnan(truth_N)).any() else None
 
     def gains(self, own_N: Floats, other_N: Floats, truth_N: Floats) -> Taus:
-        """Returns how much more one value's tau to the truth is than another's, where a network has both."""
+        """Returns the tau of `own_N` to the truth minus the tau of `other_N`, over networks that have both."""
         lacking_N = np.isnan(own_N) | np.isnan(other_N)
         own_N, other_N = (np.where(lacking_N, np.nan, values_N) for values_N in (own_N, other_N))
         found = [

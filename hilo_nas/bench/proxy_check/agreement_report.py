@@ -1,4 +1,4 @@
-"""The report of `hilo-nas proxy check`."""
+"""Report of `hilo-nas proxy check`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hilo_nas.report.benches import Column, between, number, percent, word
 __all__ = ["plot_agreement", "report_proxy_check"]
 
 _CEILING = "long training, another seed"
-_TITLE = "How a proxy ranks beside a long training"
+_TITLE = "Proxy rankings compared with a long training"
 
 
 def report_proxy_check(
@@ -30,19 +30,19 @@ def report_proxy_check(
     failures: Mapping[str, str],
     with_picture: bool,
 ) -> BenchReport:
-    """Returns the report of the proxies; its evidence, a row per network, goes to a CSV file alone.
+    """Returns the report of the proxies. Rows per network appear in a CSV file only.
 
     Args:
-        agreement: What was found.
-        study: The study's name, which the files' names carry, too: several checks may lie in one folder.
-        command: What makes it again.
-        settings: What was asked for, defaults included.
-        measurements: The networks' speeds, as they were taken.
-        failures: By key, why a network could not be timed or trained.
-        with_picture: Whether to draw it, too.
+        agreement: Findings of the check.
+        study: Name of the study. File names include it, because a folder may hold several checks.
+        command: Command that reproduces the check.
+        settings: Settings of the check, including defaults.
+        measurements: Timings of the networks.
+        failures: Reasons why networks could not be timed or trained, by key.
+        with_picture: True to add a plot.
 
     Raises:
-        UsageError: matplotlib is not installed, and a picture is wanted.
+        UsageError: `with_picture` is True and matplotlib is not installed.
     """
     condition = measurements[0].condition
     return BenchReport(
@@ -61,7 +61,7 @@ def report_proxy_check(
 
 
 def plot_agreement(agreement: Agreement) -> str:
-    """Returns the picture of it as SVG.
+    """Returns a plot of the agreement as SVG text.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -69,7 +69,7 @@ def plot_agreement(agreement: Agreement) -> str:
     clouds = []
     for budget in agreement.budgets:
         if agreement.score_before(budget):
-            continue  # a training is drawn once
+            continue  # draw each training once
         taken = [network for network in agreement.networks if budget.name in network.proxies]
         clouds.append(
             Cloud(
@@ -100,29 +100,30 @@ def _list_proxies(agreement: Agreement) -> BenchTable:
     ]
     if has_mean:
         columns += [between("tau to the mean of two", "tau_to_mean", 2)]
-        columns += [between("the same at like speed", "tau_to_mean_like_speed", 2)]
+        columns += [between("same at like speed", "tau_to_mean_like_speed", 2)]
     if has_target:
-        columns += [between("tau to the target's size", "tau_to_target", 2)]
-        columns += [between("the same at like speed", "tau_to_target_like_speed", 2)]
+        columns += [between("tau at the target's size", "tau_to_target", 2)]
+        columns += [between("same at like speed", "tau_to_target_like_speed", 2)]
     columns += [number("s per network", "seconds", 3), percent("cost %", "cost_share", 2)]
     notes = [
-        "tau: Kendall's tau-b to the top-1 of each network's first long training. At like speed: among pairs whose "
-        f"images/s differ by a factor of {LIKE_SPEED:g} at most. Intervals are of 95 %, from "
-        f"{agreement.resamples:,} resamples of the networks, the same for all.",
-        f"{_CEILING}: the noise ceiling, the same training's order beside itself, on the networks that were trained "
-        "twice. A proxy that is less noisy than a long training may stand above it.",
-        f"{LIKELIHOOD}: what the same training's loss says, the probability that it gives to a held-out image's true "
-        "class (geometric mean).",
-        "images_per_s keeps its sign: a negative tau says that the slower networks are the better ones.",
-        "cost: seconds over those of one long training, on the same networks.",
+        "tau: Kendall's tau-b to the top-1 of each network's first long training. At like speed: over pairs whose "
+        f"images/s differ by a factor of {LIKE_SPEED:g} at most. Intervals are 95 % intervals from "
+        f"{agreement.resamples:,} resamples of the networks. All rows use the same resamples.",
+        f"{_CEILING}: the noise ceiling, which is tau between two long trainings with different seeds, on the networks "
+        "that were trained twice. A proxy with less noise than a long training can exceed it.",
+        f"{LIKELIHOOD}: exp(-loss) of the same training, which is the probability of a held-out image's true class "
+        "(geometric mean).",
+        "images_per_s keeps its sign: a negative tau means that slower networks are better.",
+        "cost: seconds divided by those of one long training, on the same networks.",
     ]
     if has_mean:
         notes.append("tau to the mean of two: to the mean of two long trainings, on the networks that have both.")
     if has_target:
         notes.append(
-            "tau to the target's size: to a long training at that size; in the first row, the long training's own."
+            "tau at the target's size: to a long training at the target's image size. The first row shows the tau of "
+            "the long training of this check."
         )
-    return BenchTable(title="How well each proxy ranks", rows=_proxy_rows(agreement), columns=columns, notes=notes)
+    return BenchTable(title="Agreement of each proxy", rows=_proxy_rows(agreement), columns=columns, notes=notes)
 
 
 def _proxy_rows(agreement: Agreement) -> list[dict[str, Any]]:
@@ -168,15 +169,16 @@ def _list_gains(agreement: Agreement) -> BenchTable:
     columns = [word("proxy", "proxy")]
     for baseline in BASELINES:
         columns += [between(f"tau over {baseline}'", f"over_{baseline}", 2)]
-        columns += [between("the same at like speed", f"over_{baseline}_like_speed", 2)]
+        columns += [between("same at like speed", f"over_{baseline}_like_speed", 2)]
     return BenchTable(
         name="gains",
-        title="Beside counting parameters and multiply-adds",
+        title="Compared with counts of parameters and multiply-adds",
         rows=rows,
         columns=columns,
         notes=[
-            "By how much a proxy's tau is above that of the count, on the networks that have both; the same resamples "
-            "for both, so the interval is of the difference. Where it holds 0, the count may rank as well.",
+            "Difference between the taus of a proxy and of a count, on the networks that have both. Both taus use the "
+            "same resamples, so the interval is that of the difference. If it contains 0, the count may rank equally "
+            "well.",
         ],
     )
 
@@ -207,32 +209,31 @@ def _list_headlines(agreement: Agreement) -> list[str]:
         f"{100 * agreement.top1_high:.1f} %"
     ]
     if agreement.ceiling:
-        lines.append(f"noise ceiling (tau between two seeds of the long training): {_say(agreement.ceiling)}")
+        lines.append(f"noise ceiling (tau between two seeds of the long training): {_format(agreement.ceiling)}")
     else:
-        lines.append("the noise ceiling is not known, for no network has two long trainings")
+        lines.append("the noise ceiling is unknown, because no network has two long trainings")
     if agreement.long_to_target:
-        lines.append(f"tau from the long training to that at the target's size: {_say(agreement.long_to_target)}")
+        lines.append(f"tau between the long trainings here and at the target: {_format(agreement.long_to_target)}")
     lines += [
-        f"{budget.name} ranks beside {other.name}, the same trainings, with a tau that is higher by "
-        f"{_say(budget.gains[other.name])}"
+        f"tau of {budget.name} minus tau of {other.name}, from the same trainings: {_format(budget.gains[other.name])}"
         for budget in agreement.budgets
         if (other := agreement.score_before(budget))
     ]
     return [*lines, advise_budget(agreement)]
 
 
-def _say(taus: Taus) -> str:
-    return f"{_figures(taus.overall)} over all pairs, {_figures(taus.like_speed)} at like speed"
+def _format(taus: Taus) -> str:
+    return f"{_format_estimate(taus.overall)} over all pairs, {_format_estimate(taus.like_speed)} at like speed"
 
 
-def _figures(found: Estimate) -> str:
+def _format_estimate(found: Estimate) -> str:
     if math.isnan(found.value):
         return f"none ({found.pairs} pairs)"
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] ({found.pairs} pairs)"
 
 
 def _taus(key: str, taus: Taus | None) -> dict[str, float | int | None]:
-    """An agreement's figures under `KEY` and `KEY_like_speed`, with `_low`, `_high` and `_pairs`."""
+    """Returns an agreement as the columns `KEY` and `KEY_like_speed`, each with `_low`, `_high` and `_pairs`."""
     found: dict[str, float | int | None] = {}
     for end, estimate in (("", taus and taus.overall), ("_like_speed", taus and taus.like_speed)):
         for part in ("value", "low", "high", "pairs"):

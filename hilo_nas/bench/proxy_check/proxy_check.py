@@ -1,7 +1,8 @@
-"""How well a space's cheap proxies rank its networks as long trainings do: makes what is compared, and compares it.
+"""Agreement of a space's cheap proxies with long trainings: makes the scores and compares them.
 
-A list of networks is timed, trained as a search would train them (seed 0), and trained for much longer with other seeds
-(1, and 2 for some of them): a proxy that shared its seed with the truth would share its luck.
+The check times a list of networks, trains them as a search does (seed 0), and trains them for much longer with other
+seeds (1, and 2 for some networks). The seeds differ because a proxy with the seed of the long training would share its
+random noise.
 """
 
 from __future__ import annotations
@@ -27,28 +28,32 @@ from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.stored_study import StoredStudy
 
-__all__ = ["Checked", "ProxyCheck", "run_proxy_check"]
+__all__ = ["ProxyCheck", "ProxyCheckFindings", "run_proxy_check"]
 
-_PROXY, _LONG, _SECOND = 0, 1, 2
-"""Seeds: of the proxy's training, which is that of a search and of a table; of the first and the second long one."""
-_LONGER = 10
-"""How many times the proxy's budget a long training has unless told otherwise."""
+_PROXY_SEED, _LONG_SEED, _SECOND_LONG_SEED = 0, 1, 2
+"""Seeds of the proxy's training (as in a search and in a benchmark table) and of the two long trainings."""
+_DEFAULT_LONG_FACTOR = 10
+"""Default budget of a long training, in multiples of the proxy's budget."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyCheck:
-    """What is to be compared."""
+    """Settings of a proxy check.
+
+    Raises:
+        UsageError: One or more values are invalid. The message lists all of them.
+    """
 
     networks: int = 40
-    """How many of the space's networks."""
+    """Number of networks of the space."""
     long_images: int | None = None
-    """Training images of a long training; ten times the proxy's if left out."""
+    """Number of training images of a long training. None selects ten times the proxy's budget."""
     second_seed: int = 15
-    """How many of the networks are trained long twice."""
+    """Number of networks that get a second long training, with another seed."""
     training_free: tuple[str, ...] = dataclasses.field(default_factory=quick_names)
-    """Proxies without a training that are compared, too."""
+    """Names of training-free proxies to compare as well."""
     target: StoredStudy | None = None
-    """A check of the same networks at another image size, whose long trainings the proxies are held to as well."""
+    """Check of the same networks at another image size. The proxies are also compared with its long trainings."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -59,22 +64,22 @@ class ProxyCheck:
         if self.second_seed < 0:
             faults.append(f"second_seed must be at least 0, but got {self.second_seed}")
         if unknown := [name for name in self.training_free if name not in quick_names()]:
-            faults.append(f"training_free must be of {', '.join(quick_names())}, but got {', '.join(unknown)}")
+            faults.append(f"training_free must be one of {', '.join(quick_names())}, but got {', '.join(unknown)}")
         if faults:
             raise UsageError("\n".join(faults))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What came of it."""
+class ProxyCheckFindings:
+    """Findings of a proxy check."""
 
     agreement: Agreement
     measurements: tuple[Measurement, ...]
-    """The networks' speeds."""
+    """Timings of the networks."""
     failures: Mapping[str, str]
-    """By key, why a network could not be timed or trained."""
+    """Reasons why networks could not be timed or trained, by key."""
     settings: Mapping[str, Any]
-    """What was asked for, defaults included."""
+    """Settings of the check, including defaults."""
 
 
 def run_proxy_check(
@@ -85,60 +90,65 @@ def run_proxy_check(
     emit: Emit,
     *,
     evaluator: Evaluator | None = None,
-) -> Checked:
-    """Makes what is not made yet and compares; goes on where it stopped, and where a table of the space stands.
+) -> ProxyCheckFindings:
+    """Returns the agreement of proxies with long trainings. Makes the timings and scores that the study lacks.
+
+    The check resumes an interrupted check. It also reuses the records of a benchmark table of the same space if
+    `folder` is that table's study.
 
     Args:
         config: Device, conditions, data, and the proxy's budget and rungs.
-        space: What the networks are of.
-        folder: The study that keeps the records.
-        check: What is compared.
-        emit: Told of all of it.
-        evaluator: Who times and trains; this machine if left out.
+        space: Search space of the networks.
+        folder: Study that stores the records.
+        check: Settings of the check.
+        emit: Receives an event for each step.
+        evaluator: Evaluator that times and trains. Defaults to local workers.
 
     Raises:
-        UsageError: The long training is no longer than the proxy's, or the study has gone past it.
-        StudyMismatchError: The study, or the target's, is of other networks, conditions or data.
+        UsageError: The long training is not longer than the proxy's, the study has trained past the long budget
+            without a score there, or the space has fewer than two networks within its limits.
+        StudyMismatchError: The study or the target's study has other networks, conditions or data.
         MeasurementError: Fewer than two networks could be trained.
-        HiloNasError: See `run_sweep`.
+        HiloNasError: Any error of `run_sweep`.
     """
     stored = StoredStudy(folder.path).manifest if folder.exists else None
     if stored is not None and config.proxy.batch_size is None:
         config = config.replace({"proxy.batch_size": stored.plan.batch_size})
     proxy = plan_of(config, space)
     ratio = config.proxy.rung_ratio or DEFAULT_RATIO
-    plan = _lengthened(proxy, check.long_images or _LONGER * proxy.images, ratio)
+    plan = _with_long_budget(proxy, check.long_images or _DEFAULT_LONG_FACTOR * proxy.images, ratio)
     budget, long = proxy.budgets[-1], plan.budgets[-1]
     if stored is not None:
-        _check_long(StoredStudy(folder.path), long)
+        _check_long_is_scored(StoredStudy(folder.path), long)
     networks = list_swept(space, config, folder, check.networks, emit)
     if len(networks) < 2:
         raise UsageError(
-            f"at least two networks of {space.name} must be within its limits to be compared. Use wider ones."
+            f"at least two networks of {space.name} must be within its limits, but got {len(networks)}. Use wider "
+            "limits."
         )
     targets = {}
     if check.target is not None:
         targets = _load_target(check.target, stored, plan, [network.subject.key for network in networks])
-    courses = [
-        SweepTraining(seed=_PROXY, images=budget, networks=len(networks)),
-        SweepTraining(seed=_LONG, images=long, networks=len(networks)),
-        SweepTraining(seed=_SECOND, images=long, networks=min(check.second_seed, len(networks))),
+    trainings = [
+        SweepTraining(seed=_PROXY_SEED, images=budget, networks=len(networks)),
+        SweepTraining(seed=_LONG_SEED, images=long, networks=len(networks)),
+        SweepTraining(seed=_SECOND_LONG_SEED, images=long, networks=min(check.second_seed, len(networks))),
     ]
-    sweep = Sweep(space=space, networks=networks, plan=plan, trainings=courses, proxies=check.training_free)
+    sweep = Sweep(space=space, networks=networks, plan=plan, trainings=trainings, proxies=check.training_free)
     records = run_sweep(config, sweep, folder, emit, evaluator=evaluator)
     manifest = StoredStudy(folder.path).manifest
     if check.target is not None:
         _check_data(check.target, manifest)
     budgets = [images for images in manifest.plan.budgets if images <= budget and _is_scored(records, images)]
     if unscored := [f"{images:,}" for images in proxy.budgets if images not in budgets]:
-        text = f"no network was scored after {', '.join(unscored)} images: the study's trainings had gone past them"
+        text = f"no network was scored after {', '.join(unscored)} images: the study's trainings were past them already"
         emit(Notice(level="warning", text=text))
-    found = [_gathered(record, manifest, budgets, long, targets.get(record.key)) for record in records]
-    return Checked(
-        agreement=agree(found, budgets=_list_scores(manifest, budgets, found)),
+    found = [_to_checked_network(record, manifest, budgets, long, targets.get(record.key)) for record in records]
+    return ProxyCheckFindings(
+        agreement=agree(found, budgets=_list_score_names(manifest, budgets, found)),
         measurements=tuple(record.measurement for record in records if record.measurement),
         failures={
-            record.key: record.reason or f"it was not trained to {long:,} images; the study's log says why"
+            record.key: record.reason or f"not trained to {long:,} images; the study's log has the reason"
             for record, network in zip(records, found, strict=True)
             if not network.long
         },
@@ -148,7 +158,7 @@ def run_proxy_check(
             "networks": len(networks),
             "budgets": budgets,
             "long_images": long,
-            "second_seed": courses[2].networks,
+            "second_seed": trainings[2].networks,
             "training_free": check.training_free,
             "data": manifest.data.name,
             "proxy_img_size": manifest.plan.img_size,
@@ -160,11 +170,13 @@ def run_proxy_check(
     )
 
 
-def _lengthened(proxy: ProxyPlan, images: int, ratio: float) -> ProxyPlan:
-    """The proxy's plan with a long training's budget, and others between, so that a kill loses a part of it only.
+def _with_long_budget(proxy: ProxyPlan, images: int, ratio: float) -> ProxyPlan:
+    """Returns the proxy's plan with a long training's budget and budgets in between.
+
+    A killed training loses only the part since the last budget.
 
     Raises:
-        UsageError: It is no longer than the proxy's.
+        UsageError: The long training is not longer than the proxy's.
     """
     if -(-images // proxy.batch_size) * proxy.batch_size <= proxy.budgets[-1]:
         raise UsageError(
@@ -177,79 +189,81 @@ def _lengthened(proxy: ProxyPlan, images: int, ratio: float) -> ProxyPlan:
     return proxy.with_budgets((*between, images))
 
 
-def _check_long(study: StoredStudy, long: int) -> None:
-    """Raises UsageError where the study's long trainings have gone past a budget without being scored there."""
-    found = [[score.images_seen for score in record.scores if score.seed == _LONG] for record in study.records]
+def _check_long_is_scored(study: StoredStudy, long: int) -> None:
+    """Raises UsageError if a long training of the study went past the budget `long` without a score there."""
+    found = [[score.images_seen for score in record.scores if score.seed == _LONG_SEED] for record in study.records]
     if any(max(seen, default=0) > long and long not in seen for seen in found):
         scored = sorted({images for seen in found for images in seen})
         raise UsageError(
-            f"the long trainings of study {study.name} must have been scored after {long:,} images, but have gone "
-            f"past them: they were scored after {', '.join(f'{images:,}' for images in scored)}. Give one of these as "
-            "--long-images, or another --study."
+            f"the long trainings of study {study.name} must have a score after {long:,} images, but have scores only "
+            f"after {', '.join(f'{images:,}' for images in scored)}. Use one of these as --long-images, or another "
+            "--study."
         )
 
 
 def _load_target(
     target: StoredStudy, stored: Manifest | None, plan: ProxyPlan, keys: Sequence[str]
 ) -> dict[str, float]:
-    """Returns the long training's top-1 of each network in a check at another image size, by key.
+    """Returns the top-1 of each network's long training in a check at another image size, by key.
 
     Raises:
-        NotFoundError: The study has no long training.
-        StudyMismatchError: It is of other networks, or of the same image size.
+        NotFoundError: The target's study has no long training.
+        StudyMismatchError: The target's study has other networks or data, or the same image size.
     """
     manifest, records = target.manifest, target.records
     if manifest.plan.img_size == (stored.plan if stored else plan).img_size:
         raise StudyMismatchError(
-            f"the target's study {target.name} must train at another image size, but trains at "
-            f"{manifest.plan.img_size} pixels, too. Make it with another proxy.img_size."
+            f"the target's study {target.name} must train at another image size, but also trains at "
+            f"{manifest.plan.img_size} pixels. Create it with another proxy.img_size."
         )
     if stored is not None:
         _check_data(target, stored)
     count = min(len(keys), len(records))
     if [record.key for record in records[:count]] != list(keys[:count]):
         raise StudyMismatchError(
-            f"the target's study {target.name} must be of the networks that are checked, but is of others. Make it by "
-            "`hilo-nas proxy check` of the same space, with the same limits and timed at the same size."
+            f"the target's study {target.name} must have the networks of this check, but has others. Create it with "
+            "`hilo-nas proxy check` on the same space, with the same limits and the same image size for timing."
         )
-    found = {record.key: [score for score in record.scores if score.seed == _LONG] for record in records[:count]}
+    found = {record.key: [score for score in record.scores if score.seed == _LONG_SEED] for record in records[:count]}
     longest = max((score.images_seen for scores in found.values() for score in scores), default=None)
     if longest is None:
         raise NotFoundError(
-            f"the target's study {target.name} must hold long trainings, but has none. Make it by `hilo-nas proxy "
-            "check` of the same space."
+            f"the target's study {target.name} must have long trainings, but has none. Create it with `hilo-nas proxy "
+            "check` on the same space."
         )
     return {key: score.value for key, scores in found.items() for score in scores if score.images_seen == longest}
 
 
 def _check_data(target: StoredStudy, manifest: Manifest) -> None:
-    """Raises StudyMismatchError where the target's study is of other data."""
+    """Raises StudyMismatchError if the target's study uses other data."""
     other = target.manifest.data
     if other.hash != manifest.data.hash:
         raise StudyMismatchError(
-            f"the target's study {target.name} must be of the same data, {manifest.data.name}, but is of {other.name}"
+            f"the target's study {target.name} must use the same data, {manifest.data.name}, but uses {other.name}"
         )
 
 
 def _is_scored(records: Sequence[TrialRecord], images: int) -> bool:
-    return any(score.seed == _PROXY and score.images_seen == images for record in records for score in record.scores)
+    return any(
+        score.seed == _PROXY_SEED and score.images_seen == images for record in records for score in record.scores
+    )
 
 
-def _gathered(
+def _to_checked_network(
     record: TrialRecord, manifest: Manifest, budgets: Sequence[int], long: int, target: float | None
 ) -> CheckedNetwork:
-    """Returns all that a record says of its network."""
+    """Returns the proxies, costs and long trainings that a record holds for its network."""
     found = {(score.seed, score.images_seen): score for score in record.scores}
     top1 = {at: score.value for at, score in found.items()}
     proxies: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for images in budgets:
-        if score := found.get((_PROXY, images)):
+        if score := found.get((_PROXY_SEED, images)):
             values = {_name(manifest, images): score.value}
             if score.loss is not None:
                 values[f"{LIKELIHOOD}@{images}"] = math.exp(-score.loss)
             proxies |= values
-            seconds |= dict.fromkeys(values, _paid(record, _PROXY, images))
+            seconds |= dict.fromkeys(values, _training_seconds(record, _PROXY_SEED, images))
     for name, count in (("params", record.parameters), ("macs", record.macs)):
         if count is not None:
             proxies[name], seconds[name] = float(count), 0.0
@@ -257,27 +271,27 @@ def _gathered(
         proxies[score.metric], seconds[score.metric] = score.value, score.seconds
     if record.measurement is not None:
         seconds["images_per_s"] = record.measurement.seconds
-    trained = [top1.get((seed, long)) for seed in (_LONG, _SECOND)]
-    # The truth is the first one: without it, the second would take its place.
+    trained = [top1.get((seed, long)) for seed in (_LONG_SEED, _SECOND_LONG_SEED)]
+    # The first long training is the ground truth. Without it, the second must not move to the first place.
     kept = [value for value in trained if value is not None] if trained[0] is not None else []
     return CheckedNetwork(
         key=record.key,
         images_per_s=record.measurement.images_per_s if record.measurement else math.nan,
         long=tuple(kept),
-        long_seconds=_paid(record, _LONG, long),
+        long_seconds=_training_seconds(record, _LONG_SEED, long),
         proxies=proxies,
         seconds=seconds,
         target=target,
     )
 
 
-def _paid(record: TrialRecord, seed: int, images: int) -> float:
-    """Returns the seconds of a training up to a budget, all its legs."""
+def _training_seconds(record: TrialRecord, seed: int, images: int) -> float:
+    """Returns the seconds of a training up to a budget, summed over all its parts."""
     return sum(score.seconds for score in record.scores if score.seed == seed and score.images_seen <= images)
 
 
-def _list_scores(manifest: Manifest, budgets: Sequence[int], networks: Sequence[CheckedNetwork]) -> list[str]:
-    """Returns the names of what was scored at each budget; older studies recorded no likelihood beside top-1."""
+def _list_score_names(manifest: Manifest, budgets: Sequence[int], networks: Sequence[CheckedNetwork]) -> list[str]:
+    """Returns the names of the scores that exist at each budget. Older studies have top-1 without likelihood."""
     names = [name for images in budgets for name in (_name(manifest, images), f"{LIKELIHOOD}@{images}")]
     scored = {name for network in networks for name in network.proxies}
     return [name for name in dict.fromkeys(names) if name in scored]

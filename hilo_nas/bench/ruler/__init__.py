@@ -1,1 +1,1 @@
-"""Resolution of this machine: repeated timings of the same networks, quiet and under load."""
+"""Timing resolution of this machine: repeated timings of the same networks, quiet and under load."""

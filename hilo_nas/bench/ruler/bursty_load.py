@@ -1,8 +1,8 @@
-"""A noisy neighbour on purpose: a process that works in bursts on the CPU or the GPU, as others on a shared machine do.
+"""Artificial load: a process that works in bursts on the CPU or GPU, as other users of a shared machine do.
 
-On the CPU it keeps one thread per two cores busy, on a GPU it multiplies matrices there; each burst and each pause
-takes 0.1 to 1 s, drawn anew. It is a process of its own that knows its end by the end of its standard input, which
-the kernel closes when the parent goes, however that happens.
+On the CPU, the load runs one thread per two cores. On a GPU, it multiplies matrices. The length of each burst and each
+pause is drawn from 0.1 to 1 s. The load is a separate process. It ends when its standard input ends, because the kernel
+closes the pipe when the parent process ends for any reason.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ __all__ = ["bursty_load", "run_load"]
 
 _BURST_S = (0.1, 1.0)
 _BLOCK_BYTES = 2**18
-"""Hashing so many bytes takes well below a millisecond, and lets go of Python's lock meanwhile."""
+"""Bytes per hash. One hash takes less than a millisecond and releases Python's global interpreter lock."""
 _SIDE = 2048
-"""Side of the matrices that are multiplied on a GPU."""
+"""Side of the matrices that a GPU multiplies."""
 _READY = "ready"
 _CHILD = "import sys; from hilo_nas.bench.ruler.bursty_load import run_load; run_load(sys.argv[1], int(sys.argv[2]))"
 
 
 @contextlib.contextmanager
 def bursty_load(device: str, *, seed: int = 0) -> Iterator[int]:
-    """Loads a device in bursts until the block ends; yields the number of the process that does it.
+    """Loads a device in bursts until the block ends, and yields the id of the load's process.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
-        seed: Draws the bursts.
+        seed: Seed for the lengths of bursts and pauses.
 
     Raises:
-        MeasurementError: The load could not be started, or ended by itself before the block did.
+        MeasurementError: The load could not be started, or ended before the block.
     """
     search_path = os.pathsep.join(entry for entry in sys.path if entry)
     process = subprocess.Popen(
@@ -50,13 +50,15 @@ def bursty_load(device: str, *, seed: int = 0) -> Iterator[int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # Ctrl-C is the parent's to handle
+        start_new_session=True,  # only the parent handles Ctrl-C
     )
     try:
         _await_ready(process, device)
         yield process.pid
         if process.poll() is not None:
-            raise MeasurementError(f"the load on {device} ended by itself: what was timed under it was not. Try again.")
+            raise MeasurementError(
+                f"the load on {device} must run until all timings end, but ended early: they are not valid. Try again."
+            )
     finally:
         process.kill()
         process.communicate()
@@ -64,16 +66,16 @@ def bursty_load(device: str, *, seed: int = 0) -> Iterator[int]:
 
 def _await_ready(process: subprocess.Popen[str], device: str) -> None:
     assert process.stdout is not None
-    said = []
+    output = []
     for line in process.stdout:
         if line.strip() == _READY:
             return
-        said.append(line.strip())
-    raise MeasurementError(f"the load on {device} could not be started: {' | '.join(said[-3:]) or 'it said nothing'}")
+        output.append(line.strip())
+    raise MeasurementError(f"the load on {device} could not be started: {' | '.join(output[-3:]) or 'no output'}")
 
 
 def run_load(device: str, seed: int) -> None:
-    """Works in bursts until the standard input ends; the child's side of `bursty_load`."""
+    """Works in bursts until standard input ends. The child process of `bursty_load` calls it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work, threads = (_hash, _half_of_the_cores()) if device == "cpu" else (_multiplication(device), 1)
     for i in range(threads):
@@ -102,7 +104,7 @@ def _hash() -> None:
 
 
 def _multiplication(device: str) -> Callable[[], object]:
-    """Returns one product of two matrices on the device, waited for."""
+    """Returns a function that multiplies two matrices on the device and waits for the result."""
     import torch
 
     left, right = torch.randn(2, _SIDE, _SIDE, device=device).unbind(0)

@@ -1,4 +1,4 @@
-"""What a ruler's passes brought: how well they agree in each state and way, and what each statistic makes of them."""
+"""Findings of the ruler benchmark: agreement of passes per state and way of timing, and a comparison of statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from hilo_nas.arch.config import ArchConfig
 from hilo_nas.bench.cohort_timing import advise
-from hilo_nas.bench.ruler.resolution import compare_statistics, resolve
+from hilo_nas.bench.ruler.resolution import compare_statistics, summarize_passes
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import VERDICTS, Measurement
 from hilo_nas.measurement.rounds import verdict_name
@@ -23,7 +23,7 @@ _REFERENCE = "reference"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimedPass:
-    """Every network timed once."""
+    """One timing of every network."""
 
     state: str
     """One of `STATES`."""
@@ -32,7 +32,7 @@ class TimedPass:
     number: int
     measurements: Mapping[str, Measurement]
     seconds: float
-    """What the pass took, building and warming up included."""
+    """Seconds of the pass, including building and warm-up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,18 +40,18 @@ class RulerFindings:
     """All passes over the networks."""
 
     networks: Mapping[str, ArchConfig]
-    """By key, all that were drawn."""
+    """All drawn architectures by key."""
     passes: Sequence[TimedPass]
     failures: Mapping[str, HiloNasError]
-    """By key, why a network could not be timed; it is left out of every figure."""
+    """Errors of networks that failed, by key. No figure includes these networks."""
 
     @property
     def ways(self) -> list[tuple[str, str]]:
-        """Every state and way that was timed."""
+        """Timed combinations of state and way."""
         return list(dict.fromkeys((item.state, item.way) for item in self.passes))
 
-    def of(self, state: str, way: str) -> list[TimedPass]:
-        """Returns the passes in a state and way, less the networks that failed in any."""
+    def list_passes(self, state: str, way: str) -> list[TimedPass]:
+        """Returns the passes in a state and way, without the networks that failed in any pass."""
         return [
             dataclasses.replace(
                 item, measurements={key: m for key, m in item.measurements.items() if key not in self.failures}
@@ -61,12 +61,12 @@ class RulerFindings:
         ]
 
     def summarize(self) -> list[dict[str, Any]]:
-        """Returns a row for each state and way: how well its passes agree, and what they cost."""
+        """Returns a row for each state and way, with the agreement and cost of its passes."""
         return [self._row(state, way) for state, way in self.ways]
 
     def _row(self, state: str, way: str) -> dict[str, Any]:
-        passes = self.of(state, way)
-        found = resolve([_speeds(item) for item in passes])
+        passes = self.list_passes(state, way)
+        found = summarize_passes([_speeds(item) for item in passes])
         every = [measurement for item in passes for measurement in item.measurements.values()]
         others = [m.device_state["others_cores"] for m in every if "others_cores" in m.device_state]
         return {
@@ -76,7 +76,7 @@ class RulerFindings:
             "passes": len(passes),
             **dataclasses.asdict(found),
             "smallest_ratio": found.smallest_ratio,
-            # Alone, a measurement's seconds hold building and warming up too.
+            # With "alone", a measurement's seconds include building and warm-up.
             "timed_s": statistics.fmean(m.seconds - sum(m.latency_seconds) for m in every) if way == "cohort" else None,
             "pass_s": statistics.fmean(item.seconds for item in passes) / len(passes[0].measurements),
             **{verdict: sum(verdict_name(m) == verdict for m in every) / len(every) for verdict in VERDICTS},
@@ -84,7 +84,7 @@ class RulerFindings:
         }
 
     def list_timings(self) -> list[dict[str, Any]]:
-        """Returns a row for each network in each pass: the evidence."""
+        """Returns a row for each network in each pass."""
         names = ("images_per_s", "images_per_s_low", "images_per_s_high", "verdict", "seconds", "measured_at")
         return [
             {
@@ -100,7 +100,7 @@ class RulerFindings:
         ]
 
     def compare_statistics(self) -> list[dict[str, Any]]:
-        """Returns a row for each state and statistic, from the same samples: those of the cohorts."""
+        """Returns a row for each state and statistic, all computed from the samples of the cohorts."""
         rows = []
         for state in STATES:
             samples = [
@@ -108,14 +108,14 @@ class RulerFindings:
                     _REFERENCE: next(iter(item.measurements.values())).reference_seconds,
                     **{key: measurement.call_seconds for key, measurement in item.measurements.items()},
                 }
-                for item in self.of(state, "cohort")
+                for item in self.list_passes(state, "cohort")
             ]
             for statistic, found in compare_statistics(samples, _REFERENCE).items():
                 rows.append({"state": state, "statistic": statistic, **dataclasses.asdict(found)})
         return rows
 
     def advise(self) -> list[str]:
-        """Returns what to do about a machine that was not quiet when it should have been."""
+        """Returns advice about the machine if timings in the quiet state were not steady."""
         return advise(m for item in self.passes if item.state == "quiet" for m in item.measurements.values())
 
 

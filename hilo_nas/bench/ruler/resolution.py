@@ -1,7 +1,7 @@
-"""What repeated passes over the same networks say of a ruler: how its results scatter, which speeds it tells apart.
+"""Timing resolution from repeated passes over the same networks: scatter, and the smallest measurable difference.
 
-A pass gives each network one speed. Anchored speeds (images/s) wander with whatever hits the reference; what ranking
-uses is a network's speed over the geometric mean of all in the same pass, here called relative.
+A pass gives each network one speed. Anchored speeds (images/s) change with any disturbance of the reference. Ranking
+uses relative speeds: a network's speed divided by the geometric mean of all networks in the same pass.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from hilo_nas.bench.kendall_tau import all_pairs, tau
 from hilo_nas.measurement import rounds
 
-__all__ = ["STATISTICS", "Resolution", "compare_statistics", "cv", "relative", "resolve"]
+__all__ = ["STATISTICS", "Resolution", "compare_statistics", "cv", "relative", "summarize_passes"]
 
 Speeds = Mapping[str, float]
 """Speed of each network in one pass, in any unit."""
 Samples = Mapping[str, Sequence[float]]
-"""Seconds of each network in one pass, a value per round; all in the same rounds, the reference among them."""
+"""Seconds per round of each network in one pass, including the reference. All share the same rounds."""
 
-_SURE = statistics.NormalDist().inv_cdf(0.975)
+_Z_95 = statistics.NormalDist().inv_cdf(0.975)
 
 STATISTICS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "mean": lambda own, other: statistics.fmean(other) / statistics.fmean(own),
@@ -32,31 +32,31 @@ STATISTICS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "ratio of minima": lambda own, other: min(other) / min(own),
     "fast rounds": rounds.ratio,
 }
-"""Ways to say from paired rounds how many times as fast as another a network is; the last is the one in use."""
+"""Statistics that estimate the ratio of two speeds from paired rounds. Measurements use the last one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """How well passes over the same networks agree. Coefficients of variation are shares: 0.01 is one per cent."""
+    """Agreement of passes over the same networks. Coefficients of variation are fractions: 0.01 is one percent."""
 
     cv_anchored_median: float
-    """Coefficient of variation between passes of a network's anchored speed: median over the networks."""
+    """Coefficient of variation of a network's anchored speed between passes, as the median over networks."""
     cv_anchored_max: float
     cv_relative_median: float
-    """The same of the speed over the mean of the pass, which is what ranking uses."""
+    """Coefficient of variation of relative speeds, which ranking uses, as the median over networks."""
     cv_relative_max: float
     tau_mean: float
-    """Kendall's tau between every two passes."""
+    """Mean Kendall's tau between every two passes."""
     tau_min: float
 
     @property
     def smallest_ratio(self) -> float:
-        """How many times as fast as another a network must be to be told apart from it in one pass, at 95 %."""
-        return math.exp(_SURE * math.sqrt(2) * self.cv_relative_median)
+        """Smallest ratio of two speeds that one pass distinguishes with 95 % confidence."""
+        return math.exp(_Z_95 * math.sqrt(2) * self.cv_relative_median)
 
 
-def resolve(passes: Sequence[Speeds]) -> Resolution:
-    """Returns how well passes over the same networks agree; takes at least two of either."""
+def summarize_passes(passes: Sequence[Speeds]) -> Resolution:
+    """Returns the agreement of passes over the same networks. Needs at least two passes and two networks."""
     names = list(passes[0])
     anchored = [cv([speeds[name] for speeds in passes]) for name in names]
     centred = [relative(speeds) for speeds in passes]
@@ -75,34 +75,34 @@ def resolve(passes: Sequence[Speeds]) -> Resolution:
 
 
 def cv(values: Sequence[float]) -> float:
-    """Returns the coefficient of variation: the standard deviation over the mean."""
+    """Returns the coefficient of variation: the standard deviation divided by the mean."""
     return statistics.stdev(values) / statistics.fmean(values)
 
 
 def relative(speeds: Speeds) -> dict[str, float]:
-    """Returns each speed over the geometric mean of all."""
+    """Returns each speed divided by the geometric mean of all speeds."""
     mean = statistics.geometric_mean(list(speeds.values()))
     return {name: speed / mean for name, speed in speeds.items()}
 
 
 def compare_statistics(passes: Sequence[Samples], reference: str) -> dict[str, Resolution]:
-    """Returns what each of `STATISTICS` would make of the same samples.
+    """Returns the resolution with each of `STATISTICS`, from the same samples.
 
-    Anchored is a network beside the reference; relative and tau are beside the mean of the round.
+    Anchored speeds are relative to the reference. Relative speeds and tau are relative to the mean of the round.
 
     Args:
-        passes: The samples, the reference's under its name among them.
-        reference: That name.
+        passes: Samples of each pass, including those of the reference.
+        reference: Name of the reference in the samples.
     """
     found = {}
     for name, statistic in STATISTICS.items():
-        beside_reference, beside_round = [], []
+        to_reference, to_round = [], []
         for samples in passes:
             own = {network: rounds for network, rounds in samples.items() if network != reference}
-            of_round = [statistics.geometric_mean(seconds) for seconds in zip(*own.values(), strict=True)]
-            beside_reference.append({network: statistic(rounds, samples[reference]) for network, rounds in own.items()})
-            beside_round.append({network: statistic(rounds, of_round) for network, rounds in own.items()})
-        anchored, centred = resolve(beside_reference), resolve(beside_round)
+            round_means = [statistics.geometric_mean(seconds) for seconds in zip(*own.values(), strict=True)]
+            to_reference.append({network: statistic(rounds, samples[reference]) for network, rounds in own.items()})
+            to_round.append({network: statistic(rounds, round_means) for network, rounds in own.items()})
+        anchored, centred = summarize_passes(to_reference), summarize_passes(to_round)
         found[name] = dataclasses.replace(
             centred, cv_anchored_median=anchored.cv_anchored_median, cv_anchored_max=anchored.cv_anchored_max
         )

@@ -1,7 +1,7 @@
-"""What this machine can resolve: the same networks timed again and again, on a quiet machine and under a bursty load.
+"""Timing resolution of this machine: the same networks timed repeatedly, on a quiet machine and under a bursty load.
 
-Two ways of timing are tried: `cohort`, all networks side by side in the same rounds, which is what a front is timed in;
-and on request `alone`, one network after the other beside the reference, which is what a search does.
+There are two ways of timing. `cohort` times all networks in the same rounds, as for a front. `alone` (on request) times
+one network after the other, each with the reference, as a search does.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from hilo_nas.measurement import Condition, kind_of_device
 from hilo_nas.space import SearchSpace, draw_networks
 from hilo_nas.timing import TOGETHER, Entrant
 
-__all__ = ["RulerPlan", "networks_of", "run_ruler"]
+__all__ = ["RulerPlan", "draw_ruler_networks", "run_ruler"]
 
 _DRAWS = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RulerPlan:
-    """What is to be timed, and how often.
+    """Settings of the ruler benchmark.
 
     Raises:
-        UsageError: With every fault of the values given.
+        UsageError: One or more values are invalid. The message lists all of them.
     """
 
     space: SearchSpace
-    """Networks are drawn from it."""
+    """Search space that networks are drawn from."""
     device: str | None = None
-    """None for the fastest kind that this machine has."""
+    """Device. None selects the fastest kind on this machine."""
     networks: int = 15
     passes: int = 6
-    """Passes in each state and way."""
+    """Number of passes in each state and way."""
     seconds: float = 3.0
-    """Seconds that a network is timed for in a pass at most."""
+    """Maximum seconds per network in a pass."""
     batch_size: int = 64
     img_size: int = 32
     precision: str = "fp32"
     threads: int | None = None
     seed: int = 0
-    """Draws the networks and the load's bursts."""
+    """Seed for the networks and for the bursts of the load."""
     alone: bool = False
-    """Whether networks are also timed one after the other."""
+    """True to also time networks one after the other."""
 
     def __post_init__(self) -> None:
         faults = []
         if not 2 <= self.networks <= TOGETHER:
-            faults.append(f"networks must be from 2 to {TOGETHER}, as many as share a cohort, but got {self.networks}")
+            faults.append(f"networks must be from 2 to {TOGETHER} (the size of a cohort), but got {self.networks}")
         if self.passes < 2:
-            faults.append(f"passes must be at least 2, for they are compared, but got {self.passes}")
+            faults.append(f"passes must be at least 2, because passes are compared, but got {self.passes}")
         if self.seconds <= 0:
             faults.append(f"seconds must be above 0, but got {self.seconds:g}")
         if faults:
@@ -70,11 +70,11 @@ class RulerPlan:
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the networks' classifiers: the space's own number."""
+        """Number of classes of the networks, from the space's defaults."""
         return self.space.defaults.get("num_classes", 1000)
 
     def condition(self, device: str) -> Condition:
-        """Returns how the networks are timed."""
+        """Returns the condition of the timings."""
         return Condition(
             device=device,
             batch_size=self.batch_size,
@@ -84,11 +84,11 @@ class RulerPlan:
         )
 
 
-def networks_of(plan: RulerPlan) -> dict[str, ArchConfig]:
-    """Returns different networks of the plan's space within its limits on size, by key; see `hilo_nas.space.draw`.
+def draw_ruler_networks(plan: RulerPlan) -> dict[str, ArchConfig]:
+    """Returns different networks of the plan's space by key, all within the space's limits on size.
 
     Raises:
-        UsageError: The space holds too few.
+        UsageError: Fewer networks than requested were found in 10,000 draws.
     """
     drawn = draw_networks(
         plan.space,
@@ -103,7 +103,7 @@ def networks_of(plan: RulerPlan) -> dict[str, ArchConfig]:
     if len(found) < plan.networks:
         raise UsageError(
             f"{plan.networks} networks must be drawn from {plan.space.name}, but only {len(found)} were found within "
-            f"its limits and at {plan.img_size} px. Use fewer --networks, a larger --img-size or another --space."
+            f"its limits at {plan.img_size} px. Use fewer --networks, a larger --img-size or another --space."
         )
     return found
 
@@ -116,20 +116,21 @@ def run_ruler(
     evaluator: Evaluator | None = None,
     load: Callable[..., AbstractContextManager[object]] = bursty_load,
 ) -> RulerFindings:
-    """Times the networks in passes, quiet and then under a load that is started and stopped here.
+    """Returns timings of the networks in repeated passes: first quiet, then under a load.
 
     Args:
-        plan: What to time.
+        plan: Settings.
         emit: Receives an event for each step, each network and each round.
-        logs: Folder for what the timing process prints.
-        evaluator: Times; that of this machine if left out.
-        load: Loads a device until its block ends; see `bursty_load`.
+        logs: Folder for the output of the worker process.
+        evaluator: Evaluator that times. Defaults to local workers.
+        load: Function with the signature of `bursty_load`. It returns a context manager that loads a device.
 
     Raises:
-        MeasurementError: The reference does not fit, fewer than two networks could be timed, or the load did not run.
+        MeasurementError: The reference does not fit into memory, fewer than two networks could be timed, or the load
+            did not run.
         DeviceError: This machine does not have the device.
     """
-    networks = networks_of(plan)
+    networks = draw_ruler_networks(plan)
     ways = WAYS if plan.alone else WAYS[:1]
     steps = [(state, way, number) for state in STATES for number in range(plan.passes) for way in ways]
     passes: list[TimedPass] = []
@@ -141,7 +142,7 @@ def run_ruler(
         report = run_task(evaluator, Inspect(target=plan.device), emit)
         condition = plan.condition(report.identity.kind)
         calibration = run_task(evaluator, Time(condition=condition, target=report.target), emit).calibration
-        assert calibration is not None, "a timing without an entry is a calibration"
+        assert calibration is not None, "a timing task without entries must return a calibration"
         emit(Calibrated(condition=condition.label(), images_per_s=calibration.images_per_s))
         for done, (state, way, number) in enumerate(steps):
             if state == "bursty" and steps[done - 1][0] != state:
@@ -175,18 +176,18 @@ def run_ruler(
             if len(networks) - len(failures) < 2:
                 name, error = next(iter(failures.items()))
                 raise MeasurementError(
-                    f"at least two networks are needed, but {len(failures)} of {len(networks)} failed; {name}: {error}"
+                    f"at least two networks must run, but {len(failures)} of {len(networks)} failed; {name}: {error}"
                 )
     return RulerFindings(networks=networks, passes=passes, failures=failures)
 
 
 def _time_pass(evaluator: Evaluator, way: str, task: Time, emit: Emit) -> Timing:
-    """Times the networks of a task side by side, or one after the other."""
+    """Returns one pass over the networks of a task, in the same rounds or one after the other."""
     if way == "cohort":
         return time_together(evaluator, task, emit)
 
     def emit_progress(event: Event) -> None:
-        # A verdict on each network would be no news under the load; the findings say it of all, and why some failed.
+        # Notices are dropped: verdicts per network are expected under load, and the findings report failures.
         if not isinstance(event, Notice):
             emit(event)
 

@@ -16,15 +16,15 @@ __all__ = ["report_ruler"]
 
 
 def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str) -> BenchReport:
-    """Returns the report of the ruler; its evidence, a row per network and pass, goes to a CSV file alone.
+    """Returns the report of the ruler. Rows per network and pass appear in a CSV file only.
 
     Args:
-        plan: What was asked for.
-        findings: What came of it.
-        command: What makes it again.
+        plan: Settings of the benchmark.
+        findings: Findings of the benchmark.
+        command: Command that reproduces them.
     """
     machine = BenchTable(
-        title="What this machine resolves",
+        title="Timing resolution of this machine",
         rows=findings.summarize(),
         columns=[
             word("machine", "state"),
@@ -37,7 +37,7 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str) -> Benc
             number("tau min", "tau_min", 3),
             number("smallest ratio", "smallest_ratio", 4),
             number("s of rounds", "timed_s", 3),
-            number("s in all", "pass_s", 3),
+            number("s in total", "pass_s", 3),
             percent("steady %", "steady", 0),
             percent("bursty %", "bursty", 0),
             percent("throttled %", "throttled", 0),
@@ -45,38 +45,39 @@ def report_ruler(plan: RulerPlan, findings: RulerFindings, command: str) -> Benc
             number("others' cores", "others_cores", 2),
         ],
         notes=[
-            "CV: coefficient of variation between passes of a network's speed over the mean of the pass, which is what "
-            "ranking uses; median and greatest over the networks. CV images/s: the same of the images/s that the "
-            "reference anchors, by one calibration for all passes.",
-            "tau: Kendall's tau between every two passes; mean and smallest.",
-            "smallest ratio: how many times as fast as another a network must be to be told apart in one pass, at "
-            "95 %: exp(1.96 √2 CV).",
-            "s: seconds per network and pass: of the rounds, and in all, with building, warming up and single calls.",
-            "steady, bursty, throttled, contended: share of the timings with that verdict. Others' cores: kept busy by "
-            "other processes, the load among them, median over the timings.",
-            "cohort: all networks in the same rounds. alone: one after the other, each beside the reference.",
+            "CV: coefficient of variation between passes of a network's relative speed (its speed divided by the mean "
+            "of the pass), which ranking uses. Median and maximum over networks. CV images/s: the same for images/s "
+            "anchored by the reference, with one calibration for all passes.",
+            "tau: Kendall's tau between every two passes, mean and minimum.",
+            "smallest ratio: smallest ratio of two speeds that one pass distinguishes with 95 % confidence: "
+            "exp(1.96 √2 CV).",
+            "s: seconds per network and pass, of the rounds and in total, which includes building, warm-up and single "
+            "calls.",
+            "steady, bursty, throttled, contended: share of timings with that verdict. Others' cores: number of cores "
+            "that other processes keep busy, including the load, median over the timings.",
+            "cohort: all networks in the same rounds. alone: one after the other, each with the reference.",
         ],
     )
     statistics = BenchTable(
         name="statistics",
-        title="What each statistic makes of the cohorts' samples",
+        title="Statistics compared on the samples of the cohorts",
         rows=findings.compare_statistics(),
         columns=[
             word("machine", "state"),
             word("statistic", "statistic"),
-            percent("CV to the round %", "cv_relative_median", 2),
+            percent("CV relative to the round %", "cv_relative_median", 2),
             percent("max %", "cv_relative_max", 2),
-            percent("CV to the reference %", "cv_anchored_median", 2),
+            percent("CV relative to the reference %", "cv_anchored_median", 2),
             percent("max %", "cv_anchored_max", 2),
             number("tau", "tau_mean", 3),
             number("tau min", "tau_min", 3),
         ],
-        notes=["Fast rounds (between the 3rd and the 15th percentile) are what `hilo_nas.measurement.rounds` takes."],
+        notes=["Measurements use fast rounds: between the 3rd and the 15th percentile."],
     )
     timings = BenchTable(name="passes", title="", rows=findings.list_timings(), columns=[], is_shown=False)
     return BenchReport(
         bench="ruler",
-        title="What this machine can resolve",
+        title="Timing resolution of this machine",
         command=command,
         settings={**plan_settings(plan), "space": plan.space.name},
         measurements=[measurement for item in findings.passes for measurement in item.measurements.values()],
@@ -99,4 +100,4 @@ def _list_networks(plan: RulerPlan, findings: RulerFindings) -> BenchTable:
     ]
     columns = [word("network", "network"), number("params M", "params_m", 3), number("MMACs", "mmacs", 3)]
     columns += [word("architecture", "architecture"), word("failed", "failure")]
-    return BenchTable(name="networks", title="The networks", rows=rows, columns=columns)
+    return BenchTable(name="networks", title="Networks", rows=rows, columns=columns)

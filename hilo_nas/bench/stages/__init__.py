@@ -1,1 +1,1 @@
-"""Time per part of a network, compared with the fastest products on the device."""
+"""Time per part of a network, compared with the device's rates of matrix products and memory copies."""

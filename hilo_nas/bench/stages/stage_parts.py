@@ -1,6 +1,6 @@
-"""Parts of a network on maps of their own, and what a device does at best: subjects that a timing process builds.
+"""Modules that a timing worker builds: parts of a network on fixed inputs, a matrix product and a memory copy.
 
-Shape suffixes: B batch, C channels, H W map.
+Shape suffixes: B batch, C channels, H W feature map.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from hilo_nas.models.precisions import DTYPES
 __all__ = ["build_copy", "build_part", "build_product"]
 
 
-class _OnItsOwn(nn.Module):
-    """Calls a part on a tensor of its own, whatever it is given; where and how both lie is settled.
+class _FixedInput(nn.Module):
+    """Module that ignores its argument and calls a part on a stored tensor.
 
     Args:
-        part: What is called.
-        own: What it is called on.
-        form: Which implementation runs.
+        part: Module that is called. It must be on its final device already.
+        x: Input of the part, also on its final device.
+        form: Name of the implementation, which the measurement stores.
     """
 
-    def __init__(self, part: nn.Module, own: Tensor, form: str) -> None:
+    def __init__(self, part: nn.Module, x: Tensor, form: str) -> None:
         super().__init__()
-        self.part, self.own, self.form = part, own, form
+        self.part, self.x, self.form = part, x, form
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _OnItsOwn:
-        """Leaves all as it lies: `to` would turn maps and weights from NHWC, in which the network has them."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _FixedInput:
+        """Does nothing, because `to` would change the NHWC layout that maps and weights have in the network."""
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Returns what comes of the part."""
-        y: Tensor = self.part(self.own)
+        """Returns the output of the part for the stored tensor."""
+        y: Tensor = self.part(self.x)
         return y
 
 
 class _Head(nn.Module):
-    """What follows the last stage."""
+    """Norm and classifier after the last stage."""
 
     def __init__(self, network: LITv2) -> None:
         super().__init__()
@@ -71,17 +71,17 @@ def build_part(
     num_classes: int,
     in_chans: int,
 ) -> nn.Module:
-    """Returns a part of a network in its inference form, which runs on a map as it meets in the network.
+    """Returns a part of a network in its inference form, with random input of the shape that it has in the network.
 
     Args:
         part: One of `hilo_nas.arch.cost.PARTS`.
-        arch: The network, as plain data.
-        batch_size: Images of the map.
+        arch: Architecture as plain data.
+        batch_size: Images per batch.
         img_size: Side of the images in pixels.
-        device: Where the part is to run.
-        precision: As of a condition, but for autocast.
-        num_classes: Outputs of the network.
-        in_chans: Channels of the images.
+        device: Device that the part runs on.
+        precision: Precision of a condition, except autocast.
+        num_classes: Number of classes.
+        in_chans: Number of channels of the images.
     """
     config = ArchConfig.from_dict(arch)
     network = build_model(config, num_classes=num_classes, in_chans=in_chans)
@@ -90,25 +90,33 @@ def build_part(
     index = PARTS.index(part)
     if index == 0:
         images_BCHW = _random((batch_size, in_chans, img_size, img_size), device, precision)
-        return _OnItsOwn(network.patch_embed, images_BCHW, network.form)
-    before = max(index - 2, 0)  # the stage whose map comes in; the first takes one of its own size
+        return _FixedInput(network.patch_embed, images_BCHW, network.form)
+    before = max(index - 2, 0)  # the stage whose output comes in; the first stage keeps the size of its input
     map_BHWC = _random((batch_size, *map_sizes(config, img_size)[before], config.embed_dims[before]), device, precision)
-    # Stages hand on NHWC maps as NCHW views.
+    # Stages pass NHWC maps as NCHW views.
     module = _Head(network) if part == PARTS[-1] else network.layers[index - 1]
-    return _OnItsOwn(module, map_BHWC.permute(0, 3, 1, 2), network.form)
+    return _FixedInput(module, map_BHWC.permute(0, 3, 1, 2), network.form)
 
 
 def build_product(*, side: int, device: str, precision: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Returns a product of two square matrices, by the operator that inference forms have on the device."""
+    """Returns a product of two square matrices, with the linear operator of inference forms on the device.
+
+    Args:
+        side: Rows and columns of each matrix.
+        device: Device of the product.
+        precision: Precision of a condition, except autocast.
+        num_classes: Ignored.
+        in_chans: Ignored.
+    """
     operators = choose_operators(torch.device(device), precision)
     weight = _random((side, side), device, precision)
     product = operators.linear(weight, None)
-    return _OnItsOwn(product, _random((side, side), device, precision), f"product {type(product).__name__}")
+    return _FixedInput(product, _random((side, side), device, precision), f"product {type(product).__name__}")
 
 
 def build_copy(*, n_bytes: int, device: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Returns a copy of so many bytes of memory."""
-    return _OnItsOwn(_Copy(), _random((n_bytes // 4,), device, "fp32"), "copy")
+    """Returns a copy of `n_bytes` bytes on the device. `num_classes` and `in_chans` are ignored."""
+    return _FixedInput(_Copy(), _random((n_bytes // 4,), device, "fp32"), "copy")
 
 
 def _random(shape: tuple[int, ...], device: str, precision: str) -> Tensor:

@@ -1,8 +1,8 @@
-"""Where a network's time goes, part by part, and how far each part is from what the device does at best.
+"""Time of each part of a network, compared with its lower bound (floor) on the device.
 
-A part can be no faster than its multiply-adds at the device's rate, nor than the bytes that it must at least move
-(its weights, the map that comes in and the one that goes out) at the device's bandwidth. Both rates are those of a
-large product and of a large copy, timed in the same rounds as the parts.
+The floor of a part is the larger of two times: its multiply-adds at the device's rate, and its minimum memory traffic
+(weights, input map and output map) at the device's bandwidth. A large matrix product gives the rate, and a large copy
+gives the bandwidth. Both are timed in the same rounds as the parts.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ __all__ = ["StagesFindings", "StagesPlan", "run_stages"]
 
 _WHOLE, _PRODUCT, _COPY = "whole", "product", "copy"
 _SIDE, _CUDA_SIDE = 2048, 8192
-"""Side of the square matrices whose product shows the rate of multiply-adds."""
+"""Sides of the square matrices whose product gives the rate of multiply-adds."""
 _COPIED_BYTES = 2**27
-"""Read, and as many written: more than most caches hold."""
+"""Bytes that the copy reads, and also writes. This is more than most caches hold."""
 _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _IN_CHANS, _NUM_CLASSES = 3, 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StagesPlan:
-    """What is to be timed.
+    """Settings of the stages benchmark.
 
     Raises:
-        UsageError: With every fault of the values given.
+        UsageError: One or more values are invalid. The message lists all of them.
     """
 
     network: str = "litv2_small"
-    """One of the presets."""
+    """Name of a preset."""
     device: str | None = None
-    """None for the fastest kind that this machine has."""
+    """Device. None selects the fastest kind on this machine."""
     batch_size: int = 8
     img_size: int = 224
     precision: str = "fp32"
-    """Without autocast, which lets every part choose its own."""
+    """Precision of all parts. Autocast is not supported, because it chooses the precision per operator."""
     seconds: float = 3.0
-    """Seconds that each part is timed for at most; 12 rounds are timed in any case."""
+    """Maximum seconds per part. At least 12 rounds are always timed."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,11 +69,11 @@ class StagesPlan:
 
     @property
     def arch(self) -> ArchConfig:
-        """The network."""
+        """Architecture of the network."""
         return PRESETS[self.network]
 
     def condition(self, device: str) -> Condition:
-        """Returns how all is timed; the parts are built in their inference form, so nothing is left to fuse."""
+        """Returns the condition of the timings. `fused` is False because parts are built in their inference form."""
         return Condition(
             device=device,
             batch_size=self.batch_size,
@@ -85,7 +85,7 @@ class StagesPlan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StagesFindings:
-    """The parts, the whole, a product and a copy, timed side by side."""
+    """Timings of the parts, the whole network, a product and a copy, all in the same rounds."""
 
     plan: StagesPlan
     measurements: Mapping[str, Measurement]
@@ -93,12 +93,12 @@ class StagesFindings:
 
     @property
     def macs_per_s(self) -> float:
-        """The device's rate of multiply-adds."""
+        """Multiply-adds per second of the device, from the product."""
         return _side(self.plan.condition(self._device).device) ** 3 / self._seconds(_PRODUCT)
 
     @property
     def bytes_per_s(self) -> float:
-        """The device's bandwidth."""
+        """Bytes per second that the device reads and writes, from the copy."""
         return 2 * _COPIED_BYTES / self._seconds(_COPY)
 
     def list_rows(self) -> list[dict[str, Any]]:
@@ -110,11 +110,11 @@ class StagesFindings:
         for row in rows:
             row["share_of_time"] = row["time_ms"] / sum(times_ms) if len(times_ms) == len(rows) else None
         whole = self.measurements.get(_WHOLE)
-        ends: dict[str, float | None] = {
+        sums_ms: dict[str, float | None] = {
             "all parts": sum(times_ms) if len(times_ms) == len(rows) else None,
             "the network": None if whole is None else 1e3 * fast_seconds(whole.call_seconds),
         }
-        for name, time_ms in ends.items():
+        for name, time_ms in sums_ms.items():
             share = None if time_ms is None else total["floor_ms"] / time_ms
             rows.append({"part": name, **total, "time_ms": time_ms, "share_of_floor": share})
         rows[-1] |= {
@@ -124,7 +124,7 @@ class StagesFindings:
         return rows
 
     def advise(self) -> list[str]:
-        """Returns what to do about the machine, if it was not steady."""
+        """Returns advice about the machine if timings were not steady."""
         return advise(self.measurements.values())
 
     @property
@@ -135,7 +135,7 @@ class StagesFindings:
         return fast_seconds(self.measurements[name].call_seconds)
 
     def _part_bytes(self, part: str, parameters: int) -> int:
-        """What a part must at least move: weights, the map that comes in, the map that goes out."""
+        """Returns the minimum memory traffic of a part: weights, input map and output map."""
         arch, plan = self.plan.arch, self.plan
         maps = [h * w * dim for (h, w), dim in zip(map_sizes(arch, plan.img_size), arch.embed_dims, strict=True)]
         steps = [_IN_CHANS * plan.img_size**2, maps[0], *maps, _NUM_CLASSES]
@@ -144,14 +144,14 @@ class StagesFindings:
         return elements * _ELEMENT_BYTES[plan.precision]
 
     def _row(self, part: str, macs: int, n_bytes: int) -> dict[str, Any]:
-        """The floor is the later of two ends: of the products, and of the traffic."""
+        """Returns the row of a part. Its floor is the larger of the times for multiply-adds and for memory traffic."""
         macs *= self.plan.batch_size
-        ends = {_PRODUCT: macs / self.macs_per_s, _COPY: n_bytes / self.bytes_per_s}
-        bound = max(ends, key=ends.__getitem__)
+        bounds_s = {_PRODUCT: macs / self.macs_per_s, _COPY: n_bytes / self.bytes_per_s}
+        bound = max(bounds_s, key=bounds_s.__getitem__)
         row: dict[str, Any] = {
             "part": part,
             "time_ms": None,
-            "floor_ms": 1e3 * ends[bound],
+            "floor_ms": 1e3 * bounds_s[bound],
             "mmacs": macs / 1e6,
             "mib": n_bytes / 2**20,
             "bound": {_PRODUCT: "products", _COPY: "memory"}[bound],
@@ -161,8 +161,8 @@ class StagesFindings:
         if own is None:
             return {**row, "failure": str(self.failures[part])}
         best = self.measurements[bound]
-        # By paired rounds: how fast the part is beside the product or the copy, times how much of it the part needs.
-        amount = ends[bound] / fast_seconds(best.call_seconds)
+        # Paired rounds give the part's speed relative to the product or copy. `amount` scales it to the part's work.
+        amount = bounds_s[bound] / fast_seconds(best.call_seconds)
         low, high = interval(own.call_seconds, best.call_seconds)
         return {
             **row,
@@ -177,16 +177,16 @@ class StagesFindings:
 
 
 def run_stages(plan: StagesPlan, emit: Emit, *, logs: Path, evaluator: Evaluator | None = None) -> StagesFindings:
-    """Times the parts of a network, all of it, a large product and a large copy, side by side.
+    """Returns the timings of a network's parts, the whole network, a large product and a large copy.
 
     Args:
-        plan: What to time.
+        plan: Settings.
         emit: Receives an event for each step and each round.
-        logs: Folder for what the timing process prints.
-        evaluator: Times; that of this machine if left out.
+        logs: Folder for the output of the worker process.
+        evaluator: Evaluator that times. Defaults to local workers.
 
     Raises:
-        MeasurementError: The product or the copy could not be timed, so there is nothing to compare with.
+        MeasurementError: The product or the copy could not be timed, so the floors are unknown.
         DeviceError: This machine does not have the device.
     """
     with evaluator_or_local(evaluator, logs, purpose="bench stages") as evaluator:
@@ -202,7 +202,9 @@ def run_stages(plan: StagesPlan, emit: Emit, *, logs: Path, evaluator: Evaluator
         timing = time_together(evaluator, task, emit)
     for name in (_PRODUCT, _COPY):
         if name in timing.failures:
-            raise MeasurementError(f"the {name} that shows the device's rate must run, but {timing.failures[name]}")
+            raise MeasurementError(
+                f"the {name} that gives the device's rate must run, but failed: {timing.failures[name]}"
+            )
     return StagesFindings(plan=plan, measurements=timing.measurements, failures=timing.failures)
 
 

@@ -1,4 +1,4 @@
-"""The report of `hilo-nas bench stages`."""
+"""Report of `hilo-nas bench stages`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def report_stages(findings: StagesFindings, command: str) -> BenchReport:
     """Returns the report of a network's parts.
 
     Args:
-        findings: What was found.
-        command: What makes it again.
+        findings: Findings of the benchmark.
+        command: Command that reproduces them.
     """
     plan = findings.plan
     table = BenchTable(
@@ -33,14 +33,14 @@ def report_stages(findings: StagesFindings, command: str) -> BenchReport:
             word("verdict", "verdict"),
         ],
         notes=[
-            f"At best, in the same rounds: {findings.macs_per_s / 1e9:,.4g} billion multiply-adds a second (a product "
-            f"of large matrices in this precision) and {findings.bytes_per_s / 2**30:,.4g} GiB/s (a copy, read and "
-            "written bytes together).",
-            "floor: the later of the part's multiply-adds at that rate, and of the bytes that it must at least move "
-            "(weights, the map that comes in, the map that goes out) at that bandwidth. A share may exceed 1 where a "
-            f"part's tensors stay in a cache. {INTERVALS}",
-            "Parts run in their inference form, each on a map of its own; `the network` is the whole, in the same "
-            "rounds.",
+            f"Rates of the device in the same rounds: {findings.macs_per_s / 1e9:,.4g} billion multiply-adds per s "
+            "(a product of large matrices in this precision) and "
+            f"{findings.bytes_per_s / 2**30:,.4g} GiB/s (a copy, read plus written bytes).",
+            "floor: the time of the part's multiply-adds at that rate, or of its minimum memory traffic (weights, "
+            "input map, output map) at that bandwidth if that is larger. A share can exceed 1 if a part's tensors stay "
+            f"in a cache. {INTERVALS}",
+            "Parts run separately in their inference form, on random inputs. `the network` is the whole network, timed "
+            "in the same rounds.",
         ],
     )
     return BenchReport(

@@ -1,4 +1,4 @@
-"""`hilo-nas bench`: benchmarks of this machine."""
+"""`hilo-nas bench`: benchmarks on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hilo_nas.cli.text import verbatim
 __all__ = ["app"]
 
 app = App(
-    help="Benchmarks of this machine: its resolution, attention layers, backbones, parts of a network.",
+    help="Run benchmarks on this machine: timing resolution, attention layers, backbones, parts of a network.",
 )
 app.command("ruler", help=ruler.HELP, epilog=verbatim(ruler.EXAMPLES))(ruler.run)
 app.command("attention", help=attention.HELP, epilog=verbatim(attention.EXAMPLES))(attention.run)

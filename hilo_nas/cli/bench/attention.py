@@ -12,11 +12,11 @@ from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.report import BenchReport  # pandas takes its time
+    from hilo_nas.report import BenchReport  # importing pandas is slow
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "HiLo compared with plain, reduced, windowed and linear attention, layer by layer, as in the LITv2 paper."
+HELP = "Compare HiLo with standard, reduced, windowed and linear attention layers, as in the LITv2 paper."
 EXAMPLES = "Example:\nhilo-nas bench attention --device cpu --batch-size 64 --quick"
 
 
@@ -24,26 +24,28 @@ def run(
     device: Device = None,
     precision: Precision = "fp32",
     batch_size: Annotated[
-        list[int] | None, typer.Option(help="Maps per call; repeat it for several. 1 and 64 if left out.")
+        list[int] | None, typer.Option(help="Feature maps per call. Repeatable. Default: 1 and 64.")
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(metavar="SIDE/DIM/HEADS", help="A stage: 14/768/12; repeat it for several. Four if left out."),
+        typer.Option(
+            metavar="SIDE/DIM/HEADS", help="Shape of a stage, such as 14/768/12. Repeatable. Default: four shapes."
+        ),
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="A layer to compare with HiLo; repeat it for several. All if left out.")
+        list[str] | None, typer.Option(help="Layer to compare with HiLo. Repeatable. Default: all.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The first stage alone, and HiLo with alpha 0.9 and windows of 2 alone.")
+        bool, typer.Option("--quick", help="Only the first shape, and only HiLo with alpha 0.9 and windows of 2.")
     ] = False,
     seconds: Annotated[
-        float, typer.Option(help="Seconds that a layer is timed for at most; at least 12 rounds.")
+        float, typer.Option(help="Maximum seconds per layer and shape. At least 12 rounds are timed.")
     ] = 2.0,
     threads: Threads = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Runs the bench; the options are those of the command line."""
+    """Runs the attention benchmark and prints its report."""
     from hilo_nas.bench.attention.attention_bench import AttentionPlan, run_attention
     from hilo_nas.bench.attention.attention_report import report_attention
     from hilo_nas.bench.attention.layers import KINDS, SHAPES, parse_shape

@@ -12,33 +12,33 @@ from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.report import BenchReport  # pandas takes its time
+    from hilo_nas.report import BenchReport  # importing pandas is slow
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "LITv2 compared with networks from timm, each as it comes and in the form that is fastest here."
+HELP = "Compare LITv2 with networks from timm, as built and in the form that is fastest on the device."
 EXAMPLES = "Example:\nhilo-nas bench backbones --device cuda --precision fp16"
 
 
 def run(
     device: Device = None,
     precision: Precision = "fp32",
-    batch_size: Annotated[int | None, typer.Option(help="Images per call; 8 on a CPU and else 64 if left out.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per call. Default: 8 on a CPU, else 64.")] = None,
     img_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
     network: Annotated[
         list[str] | None,
-        typer.Option(help="A network to compare with LITv2-S; repeat it for several. All if left out."),
+        typer.Option(help="Network to compare with LITv2-S. Repeatable. Default: all."),
     ] = None,
     compile_: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Try compiled forms too; if left out, on a CUDA device alone."),
+        typer.Option("--compile/--no-compile", help="Try compiled forms too. Default: only on CUDA devices."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Seconds that a form is timed for in the end.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Maximum seconds per form in the final timing.")] = 10.0,
     threads: Threads = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Runs the bench; the options are those of the command line."""
+    """Runs the backbone benchmark and prints its report."""
     from hilo_nas.bench.backbones.backbones_bench import BackbonesPlan, run_backbones
     from hilo_nas.bench.backbones.backbones_report import report_backbones
 

@@ -1,4 +1,4 @@
-"""`hilo-nas bench ruler`: what this machine can resolve."""
+"""`hilo-nas bench ruler`: timing resolution of this machine."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.report import BenchReport  # pandas takes its time
+    from hilo_nas.report import BenchReport  # importing pandas is slow
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "What this machine can resolve: networks timed again and again, quiet and under a load started here."
+HELP = "Measure this machine's timing resolution: time networks repeatedly, quiet and under an artificial load."
 EXAMPLES = "Example:\nhilo-nas bench ruler --device cpu --alone"
 
 
 def run(
-    space: Annotated[str, typer.Option(help="Space that the networks are drawn from.")] = "litv2_cifar",
+    space: Annotated[str, typer.Option(help="Search space that networks are drawn from.")] = "litv2_cifar",
     device: Device = None,
-    networks: Annotated[int, typer.Option(help="Networks to draw.")] = 15,
-    passes: Annotated[int, typer.Option(help="Passes over them, on the quiet machine and under the load each.")] = 6,
-    seconds: Annotated[float, typer.Option(help="Seconds that a network is timed for in a pass at most.")] = 3.0,
-    alone: Annotated[bool, typer.Option("--alone", help="Also time one after the other, as a search does.")] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Images per call; the space's if left out.")] = None,
-    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels; the space's if left out.")] = None,
+    networks: Annotated[int, typer.Option(help="Number of networks to draw.")] = 15,
+    passes: Annotated[int, typer.Option(help="Number of passes, both quiet and under the load.")] = 6,
+    seconds: Annotated[float, typer.Option(help="Maximum seconds per network and pass.")] = 3.0,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Also time networks one after the other, as a search does.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Images per call. Default: from the space.")] = None,
+    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels. Default: from the space.")] = None,
     precision: Precision = "fp32",
     threads: Threads = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Runs the bench; the options are those of the command line."""
+    """Runs the ruler benchmark and prints its report."""
     from hilo_nas.bench.ruler.ruler_bench import RulerPlan, run_ruler
     from hilo_nas.bench.ruler.ruler_report import report_ruler
     from hilo_nas.space import load_space

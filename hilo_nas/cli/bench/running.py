@@ -1,4 +1,4 @@
-"""Common parts of the benches: options, files, tables on the screen, and the command that makes it again."""
+"""Common parts of benchmark commands: options, files, tables, and the command that reproduces a report."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from hilo_nas.errors import UsageError
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.report import BenchReport, BenchTable  # pandas takes its time
+    from hilo_nas.report import BenchReport, BenchTable  # importing pandas is slow
 
 __all__ = ["Device", "Folder", "Precision", "Shown", "Threads", "deliver", "run_bench", "spell_command"]
 
 Device = Annotated[str | None, typer.Option(help=help_of("timing.device"))]
 Precision = Annotated[str, typer.Option(help=help_of("timing.precision"))]
 Threads = Annotated[int | None, typer.Option(help=help_of("timing.threads"))]
-Shown = Annotated[Format, typer.Option("--format", help="How to write it.")]
+Shown = Annotated[Format, typer.Option("--format", help="Output format.")]
 Folder = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
         metavar="DIR",
-        help="Folder for the CSV files and the report; nothing is written if left out.",
+        help="Folder for CSV files and the report. Default: write no files.",
         show_default=False,
     ),
 ]
 
 _SWITCHES = ("compile", "training")
-"""Options that can be said with `--no-`."""
+"""Options with a `--no-` form."""
 
 
 def spell_command(program: str, condition: Any, options: Mapping[str, Any]) -> str:
-    """Returns the command line that repeats a benchmark, with the values of all options.
+    """Returns the command line that reproduces a benchmark, with the values of all options.
 
     Args:
-        program: Command without its options, such as `hilo-nas bench ruler`.
-        condition: Condition that was timed.
-        options: Values by option.
+        program: Command without options, such as `hilo-nas bench ruler`.
+        condition: Condition that was timed. It provides device, precision and batch size.
+        options: Values by option name. None leaves out an option.
     """
     words = program.split()
     values = {"device": condition.device, "precision": condition.precision, "batch-size": condition.batch_size}
@@ -71,13 +71,14 @@ def run_bench(
     *,
     write: Callable[[BenchReport, Path], list[Path]] | None = None,
 ) -> None:
-    """Runs a bench, writes its files and prints its main tables; progress goes to standard error.
+    """Runs a benchmark, writes its files and prints its tables. Progress goes to standard error.
 
     Args:
-        bench: Takes what receives the events, and the folder of the logs.
-        shown: Format of the main tables on the screen.
-        folder: Folder for the files; None for none.
-        write: Writes the files of a report and returns their paths; a CSV file per table and the report if left out.
+        bench: Function that runs the benchmark. It receives an event receiver and the folder for logs.
+        shown: Output format.
+        folder: Folder for files; None to write none.
+        write: Function that writes the files of a report and returns their paths. By default, it writes a CSV file per
+            table and the report.
     """
     from hilo_nas.cli.display import build_display
     from hilo_nas.report import check_folder
@@ -95,8 +96,8 @@ def run_bench(
         is_log_wanted = False
         raise
     finally:
-        if is_log_wanted and any(logs.iterdir()):  # a bench that times nothing has no log
-            progress.print(f"what the timing process printed is in {logs}", soft_wrap=True)
+        if is_log_wanted and any(logs.iterdir()):  # without timings there is no log
+            progress.print(f"the output of the worker process is in {logs}", soft_wrap=True)
         else:
             shutil.rmtree(logs, ignore_errors=True)
     deliver(reports, shown, folder, progress, write=write)
@@ -110,14 +111,14 @@ def deliver(
     *,
     write: Callable[[BenchReport, Path], list[Path]] | None = None,
 ) -> None:
-    """Writes the files of reports and prints their main tables; what was written is told on `progress`.
+    """Writes the files of reports, prints their tables, and lists the files on the console `progress`.
 
     The other arguments are those of `run_bench`.
     """
     from hilo_nas.report import write_report
 
     write = write or write_report
-    # Written before they are printed: whoever reads our output may leave.
+    # Files are written first, because printing fails if the reader of a pipe ends.
     written = [path for report in reports if folder is not None for path in write(report, folder)]
     _print(reports, shown)
     for path in written:
@@ -152,7 +153,7 @@ def _print_report(report: BenchReport) -> None:
 
 
 def _print_table(table: BenchTable, console: Console) -> None:
-    """Prints a table; where the console is narrow, columns give way from the right."""
+    """Prints a table. On a narrow console, columns are hidden from the right."""
     console.print(table.title, style="bold", soft_wrap=True)
     texts = zip(*table.cells(), strict=True) if table.rows else [()] * len(table.headings)
     columns = [

@@ -1,4 +1,4 @@
-"""`hilo-nas bench stages`: where a network's time goes, compared with the best rates of the device."""
+"""`hilo-nas bench stages`: time per part of a network, compared with the device's rates."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hilo_nas.cli.options import Format
 from hilo_nas.events import Emit
 
 if TYPE_CHECKING:
-    from hilo_nas.report import BenchReport  # pandas takes its time
+    from hilo_nas.report import BenchReport  # importing pandas is slow
 
 __all__ = ["EXAMPLES", "HELP", "run"]
 
-HELP = "Where the time of a LITv2 goes, part by part, and how far each part is from what the device does at best."
+HELP = "Time each part of a LITv2 network, and compare it with the lower bound that the device's rates give."
 EXAMPLES = "Example:\nhilo-nas bench stages --device cuda --precision fp16 --batch-size 64"
 
 
@@ -26,12 +26,12 @@ def run(
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images per call.")] = 8,
     img_size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 224,
-    seconds: Annotated[float, typer.Option(help="Seconds that a part is timed for at most.")] = 3.0,
+    seconds: Annotated[float, typer.Option(help="Maximum seconds per part.")] = 3.0,
     threads: Threads = None,
     shown: Shown = Format.table,
     folder: Folder = None,
 ) -> None:
-    """Times the parts; the options are those of the command line."""
+    """Runs the stages benchmark and prints its report."""
     from hilo_nas.bench.stages.stages_bench import StagesPlan, run_stages
     from hilo_nas.bench.stages.stages_report import report_stages
 
