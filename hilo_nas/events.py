@@ -315,7 +315,7 @@ class TrialFinished(Event):
     total: int
     verdict: str | None = None
     """State of the machine during the timing, as in `Measurement.verdict`."""
-    is_peer: bool = False
+    is_baseline: bool = False
     """True for a baseline, which is not part of the front."""
     metric: str = "top1"
     network: str = ""

@@ -54,8 +54,8 @@ class FakeMachine(FakeEvaluator):
         self.measured, self.scored, self.rivals, self.counted = [], [], [], []
         self.legs, self.resumed, self.others = [], [], []
         """(Key, seed, images) of trainings' legs, and of those that found a checkpoint; (key, proxy) of others."""
-        self.peers = {}
-        """By timm's name, a peer's (images/s, top-1); (500, 0.5) for others."""
+        self.baselines = {}
+        """By timm's name, a baseline's (images/s, top-1); (500, 0.5) for others."""
         self.form = "litv2/1 dcn=torchvision"
         self.factors = {}
         """By a network's key or a condition's label, how many times as fast as by the law."""
@@ -139,8 +139,8 @@ class FakeMachine(FakeEvaluator):
             return Preparation(reference=task.source, facts=dict(self.prepared_facts))
         if task.sheet is not None:
             return Preparation(reference=None, facts={"png": ""})
-        if unknown := [name for name in task.timm_names if name not in self.peers]:
-            raise UsageError(f"timm has no model {unknown[0]!r}. Use {' or '.join(self.peers)}.")
+        if unknown := [name for name in task.timm_names if name not in self.baselines]:
+            raise UsageError(f"timm has no model {unknown[0]!r}. Use {' or '.join(self.baselines)}.")
         return Preparation(reference=None, facts={})
 
     def prepare_data(self, source, img_size, *, cache_dir, val_data, group_by=None, options=None):
@@ -224,7 +224,7 @@ class FakeMachine(FakeEvaluator):
     def law(self, subject):
         """A network's speed and top-1."""
         if subject.arch is None:
-            return self.peers.get(subject.timm, (500.0, 0.5))
+            return self.baselines.get(subject.timm, (500.0, 0.5))
         return speed(subject.arch), top1(subject.arch)
 
     def time(self, subject, condition):

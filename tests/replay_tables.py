@@ -30,7 +30,7 @@ PLAN = build_plan(images=2304, rungs=(256, 768))
 @functools.cache
 def build_table():
     """A pure function of the architectures; every figure has digits enough to be lost by a careless file."""
-    manifest = build_manifest("small-table", space=SPACE, plan=PLAN, sampler="all", trials=24, eta=None)
+    manifest = build_manifest("small-table", space=SPACE, plan=PLAN, sampler="all", trials=24, reduction_factor=None)
     rows = []
     for arch, params in list_networks(SPACE, img_size=32, num_classes=10):
         parameters, macs = count_params(arch, num_classes=10), count_macs(arch, 32, num_classes=10)

@@ -84,7 +84,7 @@ class Machine(FakeMachine):
 
     def __init__(self):
         super().__init__(devices={"cpu": build_device(), "cuda": build_device(kind="cuda", model="Test GPU")})
-        self.peers = dict.fromkeys(("efficientvit_b2", "convnext_tiny", "litv2_small"), (500.0, 0.2))
+        self.baselines = dict.fromkeys(("efficientvit_b2", "convnext_tiny", "litv2_small"), (500.0, 0.2))
 
     def law(self, subject):
         images_per_s, value = super().law(subject)

@@ -341,7 +341,7 @@ def replay_search(
         sampler=sampler,
         seed=seed,
         trials=len(table.rows),
-        eta=None if rungs == FULL else reduction_factor,
+        reduction_factor=None if rungs == FULL else reduction_factor,
     )
     loop = SearchLoop(
         _InMemoryStudy(manifest),

@@ -52,7 +52,7 @@ def _build_content(study: StoredStudy) -> dict[str, Any]:
     """Returns the front, its ties and its comparisons as plain data."""
     front = study.front()
     probabilities = front.probabilities()
-    standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "peer": []}
+    standings: dict[str, list[dict[str, Any]]] = {"anchor": [], "baseline": []}
     for standing in front.standings:
         fields = dataclasses.asdict(standing)
         name, number = fields.pop("name"), fields.pop("number")
@@ -76,7 +76,7 @@ def _build_content(study: StoredStudy) -> dict[str, Any]:
             for number, rivals in front.ties.items()
         ],
         "anchors": standings["anchor"],
-        "peers": standings["peer"],
+        "baselines": standings["baseline"],
     }
 
 
@@ -98,7 +98,7 @@ def print_front(study: StoredStudy, console: Console) -> None:
         console: Console to print on.
     """
     manifest, front = study.manifest, study.front()
-    untrained = [record for record in front.untrained if not record.is_peer]
+    untrained = [record for record in front.untrained if not record.is_baseline]
     if not manifest.plan.declaration.gives_scores:
         _print_timed(study, console)
         return
@@ -127,7 +127,7 @@ def print_front(study: StoredStudy, console: Console) -> None:
 def _heading(name: str, front: Front) -> str:
     """Returns a sentence with the number of networks on the front, tied with it and stopped."""
     members, ties = front.members, front.ties
-    scored = sum(record.state == TrialState.COMPLETE and not record.is_peer for record in front.records)
+    scored = sum(record.state == TrialState.COMPLETE and not record.is_baseline for record in front.records)
     text = f"{name}: {len(members)} of {scored} scored networks {agree(len(members), 'is', 'are')} on the front"
     if ties:
         text += f", {len(ties)} {agree(len(ties), 'is', 'are')} tied with it (~)"
@@ -150,7 +150,7 @@ def _legend(manifest: Manifest, front: Front, shown: Sequence[TrialRecord]) -> s
         "P(front): probability that no other network is both faster and better, given these intervals",
         "* anchor   ~ tied: other trials are better, but with a probability below 95 %",
     ]
-    if front.peers:
+    if front.baselines:
         lines.append("+ baseline, not a candidate of the search")
     if manifest.speeds:
         lines.append(f"timed by study {manifest.speeds}")

@@ -97,7 +97,7 @@ def nearest_to_limits(limits: Mapping[str, float], records: Sequence[TrialRecord
         records: Trials of the study. Only infeasible ones are used.
     """
     lines = []
-    infeasible = [record for record in records if record.state == TrialState.INFEASIBLE and not record.is_peer]
+    infeasible = [record for record in records if record.state == TrialState.INFEASIBLE and not record.is_baseline]
     for name, bound in limits.items():
         broken = [record for record in infeasible if record.violations.get(name, 0.0) > 0]
         if not broken:

@@ -128,8 +128,8 @@ def _print_cost(config: SearchConfig, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
-    if cost.peers:
-        console.print(f"baselines ({cost.peers}): about {duration(cost.peers_s)} of that")
+    if cost.baselines:
+        console.print(f"baselines ({cost.baselines}): about {duration(cost.baselines_s)} of that")
     if cost.trials_by_timeout is not None:
         console.print(f"about {cost.trials_by_timeout} trials within the timeout")
     if cost.confirmation_s is not None:

@@ -61,7 +61,7 @@ class _Progress:
     front: list[int]
     untrained: list[int]
     """Trials whose score is not distinguishable from guessing."""
-    peers: dict[str, str | None]
+    baselines: dict[str, str | None]
     """States of baselines by name; None if not tried yet."""
     timing_s: float
     training_s: float
@@ -77,8 +77,10 @@ class _Progress:
     def of(cls, study: StoredStudy) -> _Progress:
         """Returns the progress of a study that has records."""
         manifest, records, front = study.manifest, study.records, study.front()
-        peers: dict[str, str | None] = dict.fromkeys(manifest.peers)
-        peers |= {record.key: record.state for record in records if record.is_peer and record.state != TrialState.TIMED}
+        baselines: dict[str, str | None] = dict.fromkeys(manifest.baselines)
+        baselines |= {
+            record.key: record.state for record in records if record.is_baseline and record.state != TrialState.TIMED
+        }
         begun = [record for record in records if record.started_at is not None]  # without copied, untried trials
         # In studies of earlier versions, a retry has its own record with the same measurements.
         made = manifest.created_at  # copied measurements are older, and their cost belongs to another study
@@ -92,12 +94,12 @@ class _Progress:
             study=study.name,
             measured=sum(map(manifest.counts, records)),
             total=manifest.trials,
-            states=dict(Counter(record.state for record in records if not record.is_peer)),
+            states=dict(Counter(record.state for record in records if not record.is_baseline)),
             verdicts=dict(verdicts),
             contended=[number for number, measurement in timed if measurement.contention],
             front=[record.number for record in front.members],
             untrained=[record.number for record in front.untrained],
-            peers=peers,
+            baselines=baselines,
             timing_s=sum({(r.key, m.measured_at, m.condition.label()): m.seconds for r, m in timings}.values()),
             training_s=sum({(r.key, s.seed, s.images_seen): s.seconds for r, s in scores}.values()),
             trials_s=sum(record.seconds for record in records),
@@ -151,8 +153,10 @@ def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
         )
         if progress.images_of_further_seeds:
             rows["trained"] += f"; {progress.images_of_further_seeds:,} more with further seeds"
-    if progress.peers:
-        rows["baselines"] = ", ".join(f"{name} ({state or 'not tried yet'})" for name, state in progress.peers.items())
+    if progress.baselines:
+        rows["baselines"] = ", ".join(
+            f"{name} ({state or 'not tried yet'})" for name, state in progress.baselines.items()
+        )
     if progress.untrained:
         untrained = ", ".join(map(str, progress.untrained))
         rows["untrained"] = f"trial {untrained}: the score is not distinguishable from guessing"

@@ -41,7 +41,7 @@ def rows_of(front: Front) -> tuple[TrialRecord, ...]:
     """Returns the trials of a front's table: its members, the most likely ties, and the baselines."""
     probabilities = front.probabilities()
     likely = {*sorted(front.ties, key=lambda number: -probabilities[number])[:MOST_TIES]}
-    return (*front.members, *(front.by_number[number] for number in front.ties if number in likely), *front.peers)
+    return (*front.members, *(front.by_number[number] for number in front.ties if number in likely), *front.baselines)
 
 
 def print_front_table(
@@ -178,7 +178,7 @@ def _cell(text: str) -> str:
 
 
 def _mark(record: TrialRecord, anchors: Collection[str], ties: Mapping[int, Sequence[int]]) -> str:
-    mark = "+" if record.is_peer else "*" if record.key in anchors else ""
+    mark = "+" if record.is_baseline else "*" if record.key in anchors else ""
     return mark + "~" * bool(ties.get(record.number))
 
 

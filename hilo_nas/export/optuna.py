@@ -147,7 +147,7 @@ def _open_storage(path: Path, *, is_new: bool = False) -> Iterator[optuna.storag
 
 def _values(record: TrialRecord) -> list[float] | None:
     """Returns images/s and the proxy's value, measured or imputed. None if the trial did not end with both."""
-    if _STATES[record.state] != "COMPLETE" or record.is_peer:
+    if _STATES[record.state] != "COMPLETE" or record.is_baseline:
         return None
     measurement, score = record.measurement, record.score
     speed = measurement.images_per_s if measurement else record.imputed.get("images_per_s")

@@ -50,7 +50,7 @@ def choose_trial(
         )
     if number is not None:
         record = study.record(number)
-        if record.is_peer:
+        if record.is_baseline:
             name = record.subject.timm
             raise TrialStateError(
                 f"the trial must be of the search space, but trial {number} of study {study.name} is the baseline "

@@ -128,7 +128,7 @@ class SearchLoop:
             nonlocal stopped_by
             self._remeasure_if_idle()
             self._report_front()
-            running = sum(r.state == TrialState.RUNNING and not r.is_peer for r in self.records)
+            running = sum(r.state == TrialState.RUNNING and not r.is_baseline for r in self.records)
             if self.measured + running >= self._manifest.trials and self._due_baseline() is None:
                 return None
             if timeout_s is not None and self._clock() - start >= timeout_s:
@@ -162,7 +162,7 @@ class SearchLoop:
 
     def _candidates(self) -> list[TrialRecord]:
         """Returns the networks of the space with copied timings that keep the limits."""
-        return [r for r in self.records if r.state == TrialState.TIMED and not r.is_peer and self._can_be_tried(r)]
+        return [r for r in self.records if r.state == TrialState.TIMED and not r.is_baseline and self._can_be_tried(r)]
 
     def _can_be_tried(self, record: TrialRecord) -> bool:
         """Returns True if a network can be tried here.
@@ -171,7 +171,7 @@ class SearchLoop:
         """
         if self._manifest.speeds is None:
             return True
-        limits = {} if record.is_peer else self._limits
+        limits = {} if record.is_baseline else self._limits
         return self._is_timed(record) and not broken_limits(measured_violations(limits, record.measurements))
 
     def _remeasure_if_idle(self) -> None:
@@ -213,7 +213,7 @@ class SearchLoop:
                 return record
         if (baseline := self._due_baseline()) is not None:
             return baseline
-        queued = [record for record in self.records if record.state == TrialState.WAITING and not record.is_peer]
+        queued = [record for record in self.records if record.state == TrialState.WAITING and not record.is_baseline]
         for record in (*(record for record in self.records if record.is_interrupted), *queued):
             if self._is_due(record):
                 return record
@@ -221,9 +221,9 @@ class SearchLoop:
 
     def _due_baseline(self) -> TrialRecord | None:
         """Returns the next baseline. Interrupted baselines are tried again, failed ones are not."""
-        for baseline in self._manifest.peers:
+        for baseline in self._manifest.baselines:
             subject = Subject(timm=baseline.removeprefix("timm:"))
-            record = self._record_of(subject, f"peer:{subject.timm}", None)
+            record = self._record_of(subject, f"baseline:{subject.timm}", None)
             if self._is_due(record):
                 return record
         return None
@@ -279,7 +279,7 @@ class SearchLoop:
             ended = yield from self._evaluate(self._record(number))
         except NotEnoughMemoryError as error:
             ended, reason = self._record(number), f"out of memory while timing: {error}"
-            if ended.is_peer:
+            if ended.is_baseline:
                 ended = fail(ended, reason)
             else:
                 violations = {**ended.violations, FITS: 1.0}
@@ -291,11 +291,11 @@ class SearchLoop:
             ended = fail(self._record(number), f"{error_kind(error)}: {error}")
         closed = self._close(ended, start)
         self._prune()
-        if closed.is_peer and closed.state == TrialState.FAILED:
+        if closed.is_baseline and closed.state == TrialState.FAILED:
             text = f"{closed.key} is excluded from the comparison and not tried again in this study: {closed.reason}"
             self._emit(Notice(level="warning", text=text))
         self._has_ended = True
-        if closed.is_peer:
+        if closed.is_baseline:
             return
         self._failures = [*self._failures, number] if closed.state == TrialState.FAILED else []
         if len(self._failures) >= _FAILURES_IN_A_ROW:
@@ -318,7 +318,7 @@ class SearchLoop:
                 seconds=closed.seconds,
                 measured=self.measured,
                 total=self._manifest.trials,
-                is_peer=closed.is_peer,
+                is_baseline=closed.is_baseline,
                 metric=self._manifest.plan.score_metric,
                 network=describe_arch(closed.subject.arch) if closed.subject.arch else "",
             )
@@ -333,7 +333,7 @@ class SearchLoop:
         Measurements are written before training begins. Baselines have no limits, because they are never proposed and
         only serve as comparison.
         """
-        if record.is_peer:
+        if record.is_baseline:
             cost = yield self._tasks.count(record.subject, self._manifest.objective.img_size)
             record = dataclasses.replace(record, parameters=cost.parameters, macs=cost.macs)
         if over := broken_limits(record.violations):
@@ -342,7 +342,7 @@ class SearchLoop:
         if not self._is_timed(record):
             record = dataclasses.replace(record, measurements=(yield from self._time(record)))
             record = yield from self._retime_if_uncertain(record)
-        limits = {} if record.is_peer else self._limits
+        limits = {} if record.is_baseline else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
         self._write(record)
@@ -363,7 +363,7 @@ class SearchLoop:
 
         The better timing counts (`read_timings`).
         """
-        limits = {} if record.is_peer else self._limits
+        limits = {} if record.is_baseline else self._limits
         chances = measured_chances(limits, record.measurements)
         over = broken_limits(measured_violations(limits, record.measurements))
         if not over or min(chances[name] for name in over) < KEPT_HARDLY:

@@ -135,7 +135,7 @@ def run_search(
             )
         )
         known = {record.key for record in loop.records if not record.is_open}
-        due = [baseline for baseline in manifest.peers if baseline not in known]
+        due = [baseline for baseline in manifest.baselines if baseline not in known]
         subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in due]
         report_baseline_cost(due, manifest.plan, try_networks(evaluator, setup, subjects, event_log), event_log)
         left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
@@ -166,13 +166,13 @@ def _create(
         sampler=full.sampler or DEFAULT_SAMPLER,
         seed=full.seed or 0,
         trials=trials,
-        eta=reduction_factor_of(config) if plan.declaration.gives_scores else None,
-        peers=join_baselines((), config.search.baselines),
+        reduction_factor=reduction_factor_of(config) if plan.declaration.gives_scores else None,
+        baselines=join_baselines((), config.search.baselines),
     )
     scored = [] if source is None else _copy_scored(source, manifest, setup, evaluator, emit)
     copies = merge_copies(setup.timed, scored, manifest)
     if not config.search.until_trials:
-        copied = sum(copy.state == TrialState.WAITING and not copy.is_peer for copy in copies)
+        copied = sum(copy.state == TrialState.WAITING and not copy.is_baseline for copy in copies)
         manifest = dataclasses.replace(manifest, trials=trials + copied)
     source_of_images = config.data.source or (DEFAULT_DATA if setup.data.n_images else None)
     write_local(study.local_path, local_settings_of(config.replace({"data.source": source_of_images})))
@@ -226,9 +226,9 @@ def _resume(
         write_local(study.local_path, {**load_local(study.local_path).values, **local})
     # Baselines do not affect the search, so more of them keep all trials comparable.
     total = requested_total(config, manifest.trials, measured)
-    peers = join_baselines(manifest.peers, config.search.baselines)
-    if (total, peers) != (manifest.trials, manifest.peers):
-        manifest = dataclasses.replace(manifest, trials=total, peers=peers)
+    baselines = join_baselines(manifest.baselines, config.search.baselines)
+    if (total, baselines) != (manifest.trials, manifest.baselines):
+        manifest = dataclasses.replace(manifest, trials=total, baselines=baselines)
         study.write_manifest(manifest)
     timed = None
     if setup.timed is not None:
@@ -255,7 +255,7 @@ def _recalibrate(
 ) -> tuple[Manifest, StudySetup]:
     """Updates the calibrations if any network is still to be timed here, because a bad calibration must not persist."""
     known = {record.key for record in study.records if not record.is_open}
-    is_done = sum(map(manifest.counts, study.records)) >= manifest.trials and set(manifest.peers) <= known
+    is_done = sum(map(manifest.counts, study.records)) >= manifest.trials and set(manifest.baselines) <= known
     if setup.timed is not None or (is_done and config.proxy.raise_budget is None):
         return manifest, setup
     manifest = update_calibrations(study, manifest, evaluator, setup.resources, emit)

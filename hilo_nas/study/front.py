@@ -3,7 +3,7 @@
 The point front ignores measurement errors. A network may miss it by less than the errors of speed and value. Such a
 network is tied with the members that beat it. More samples can break the tie.
 
-Baselines (`TrialRecord.is_peer`) are shown for comparison only. They are never on a front, and they neither beat a
+Baselines (`TrialRecord.is_baseline`) are shown for comparison only. They are never on a front, and they neither beat a
 network nor tie with one.
 """
 
@@ -86,7 +86,7 @@ class Front:
         else:
             rivals = [self._points[member.number] for member in self.members]
             members = self.members
-            if not record.is_peer and not any(rival.dominates(point) for rival in rivals):
+            if not record.is_baseline and not any(rival.dominates(point) for rival in rivals):
                 kept = [rival for rival in rivals if not point.dominates(rival)]
                 members = tuple(own.record for own in sorted([*kept, point], key=_fastest_first))
         return dataclasses.replace(self, by_number=by_number, members=members, _points=points, _simulated={})
@@ -105,9 +105,9 @@ class Front:
         return tuple(point.record for point in self._candidates)
 
     @cached_property
-    def peers(self) -> tuple[TrialRecord, ...]:
+    def baselines(self) -> tuple[TrialRecord, ...]:
         """Complete trials of baselines."""
-        return tuple(r for r in self.by_number.values() if r.is_peer and r.state == TrialState.COMPLETE)
+        return tuple(r for r in self.by_number.values() if r.is_baseline and r.state == TrialState.COMPLETE)
 
     @cached_property
     def untrained(self) -> tuple[TrialRecord, ...]:
@@ -245,7 +245,7 @@ class Front:
 
     @cached_property
     def _candidates(self) -> list[Point]:
-        return sorted((point for point in self._points.values() if not point.record.is_peer), key=_fastest_first)
+        return sorted((point for point in self._points.values() if not point.record.is_baseline), key=_fastest_first)
 
     @property
     def _front(self) -> list[Point]:
@@ -267,7 +267,7 @@ def speed_hypervolume(points: Iterable[tuple[float, float]], ref_point: tuple[fl
 
 
 def _members_of(points: Mapping[int, Point]) -> tuple[TrialRecord, ...]:
-    own = [point for point in points.values() if not point.record.is_peer]
+    own = [point for point in points.values() if not point.record.is_baseline]
     keep = is_non_dominated([(point.images_per_s, point.value) for point in own])
     return tuple(point.record for point in sorted(itertools.compress(own, keep), key=_fastest_first))
 

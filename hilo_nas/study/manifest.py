@@ -108,9 +108,9 @@ class Manifest:
     speeds: str | None = None
     """Name of the study that provided the timings, if another machine timed the networks. Such a study times
     nothing itself."""
-    eta: Positive | None = 3.0
+    reduction_factor: Positive | None = 3.0
     """Reduction factor of successive halving. None if all networks are trained with the full budget."""
-    peers: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
     """Baselines that are timed and trained for comparison, as `timm:NAME`. A resumed search may add some."""
     training_device: DeviceIdentity | None = None
     """The first training device. Scores from other devices are comparable. None in studies of schema 1."""
@@ -169,7 +169,7 @@ class Manifest:
         chance = self.guessing_score
         if chance is None:
             return record
-        if record.is_peer:
+        if record.is_baseline:
             named, proxy = self.plan_hash_of(record.subject), self.plan.declaration
             if named != self.plan_hash and self.plan_hash in {score.plan_hash for score in record.scores}:
                 reason = f"its score is from recipe {proxy.version}, but the current recipe is {proxy.baseline_version}"
@@ -186,12 +186,12 @@ class Manifest:
         Scored and infeasible networks count. In a study without a proxy, timed networks count too. Baselines never
         count.
         """
-        is_timed = record.state == TrialState.TIMED and not record.is_peer
+        is_timed = record.state == TrialState.TIMED and not record.is_baseline
         return record.is_measured or (is_timed and not self.plan.declaration.gives_scores)
 
     def is_reference(self, record: TrialRecord) -> bool:
         """Returns True if the network of a record is an anchor or a baseline."""
-        return record.is_peer or record.key in self.anchor_names
+        return record.is_baseline or record.key in self.anchor_names
 
     def is_comparable(self, measurement: Measurement) -> bool:
         """Returns True if a measurement has a condition of the study and the device and protocol of its calibration."""
@@ -229,8 +229,8 @@ class Manifest:
             "created_at": self.created_at,
             "limits": self.limits,
             "speeds": self.speeds,
-            "eta": self.eta,
-            "peers": list(self.peers),
+            "reduction_factor": self.reduction_factor,
+            "baselines": list(self.baselines),
             **({} if self.prepared is None else {"prepared": self.prepared}),
             **({"copied": self.copied} if self.copied else {}),
         }
@@ -255,7 +255,10 @@ class Manifest:
                 "hilo-nas created this study. Upgrade hilo-nas to use it."
             )
         # Space and plan must stay as they are, because their hashes are compared below. Their text has been validated.
-        fields = {name: item if name in ("space", "plan") else one_lined(item) for name, item in fields.items()}
+        fields = {
+            _OLD_NAMES.get(name, name): item if name in ("space", "plan") else one_lined(item)
+            for name, item in fields.items()
+        }
         if fields["schema_version"] < _SCHEMA_VERSION:
             fields = upgraded_manifest(fields)
         try:
@@ -269,6 +272,10 @@ class Manifest:
                     f"{stored[part]}. Undo the change, or create a new study."
                 )
         return manifest
+
+
+_OLD_NAMES = {"peers": "baselines", "eta": "reduction_factor"}
+"""Names of fields in manifests of earlier versions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

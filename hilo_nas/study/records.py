@@ -97,7 +97,7 @@ class TrialRecord:
     params: dict[str, Count] | None = None
     """Flat integer parameters for Optuna. None for a network outside the space."""
     origin: str = SAMPLED
-    """`SAMPLED`, `anchor:NAME`, `peer:NAME` (a baseline), `listed` or `random`. A trial copied from another study has
+    """`SAMPLED`, `anchor:NAME`, `baseline:NAME`, `listed` or `random`. A trial copied from another study has
     `reuse:STUDY/NUMBER` (with scores) or `speeds:STUDY/NUMBER` (timings only)."""
     reason: str | None = None
     """Reason why the trial failed, was stopped or is infeasible. The text is for people and is never parsed."""
@@ -150,7 +150,7 @@ class TrialRecord:
     @property
     def is_measured(self) -> bool:
         """True if the network was scored or is infeasible. Always False for baselines."""
-        return self.state.is_measured and not self.is_peer
+        return self.state.is_measured and not self.is_baseline
 
     @property
     def is_open(self) -> bool:
@@ -163,7 +163,7 @@ class TrialRecord:
         return self.origin == SAMPLED or (self.origin.startswith(COPIED_SPEEDS) and not self.is_open)
 
     @property
-    def is_peer(self) -> bool:
+    def is_baseline(self) -> bool:
         """True if the network is a baseline. Baselines are shown for comparison and are never on the front."""
         return self.subject.arch is None
 
@@ -224,6 +224,8 @@ class TrialRecord:
                 f"schema_version must be at most {SCHEMA_VERSION}, but got {version}: a newer hilo-nas wrote it. "
                 "Upgrade hilo-nas to read this study."
             )
+        if isinstance(origin := values.get("origin"), str) and origin.startswith("peer:"):  # as earlier versions wrote
+            values["origin"] = f"baseline:{origin.removeprefix('peer:')}"
         key = values.pop("key", None)
         record = read_value(cls, upgraded(values) if version < SCHEMA_VERSION else values)
         if key != record.key:

@@ -53,8 +53,8 @@ class Standing:
 
     @property
     def kind(self) -> str:
-        """Kind of network: `anchor`, or `peer` for a baseline."""
-        return "peer" if self.name.startswith("timm:") else "anchor"
+        """Kind of network: `anchor` or `baseline`."""
+        return "baseline" if self.name.startswith("timm:") else "anchor"
 
     def sentence(self) -> str:
         """Returns the comparison as a sentence."""
@@ -102,13 +102,14 @@ def find_references(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
     """
     records = list(records)
     tried = [record for record in records if record.state != TrialState.TIMED]
-    latest = {record.origin: record for record in tried if record.origin.startswith(("anchor:", "peer:"))}
+    latest = {record.origin: record for record in tried if record.origin.startswith(("anchor:", "baseline:"))}
     origins = {record.key: origin for origin, record in latest.items()}
     for record in records:  # earlier versions stored the retry of an interrupted trial as a separate record
         if record.key in origins and record.state == TrialState.COMPLETE:
             latest[origins[record.key]] = record
     return {
-        record.key if record.is_peer else origin.removeprefix("anchor:"): record for origin, record in latest.items()
+        record.key if record.is_baseline else origin.removeprefix("anchor:"): record
+        for origin, record in latest.items()
     }
 
 

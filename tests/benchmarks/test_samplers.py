@@ -228,7 +228,7 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     machine, folder = TableEvaluator(table), StoredStudy(tmp_path / "kept")
     folder.trials_path.mkdir(parents=True)
     manifest = dataclasses.replace(
-        table.manifest, sampler="tpe", seed=4, trials=len(replayed), eta=DEFAULT_REDUCTION_FACTOR
+        table.manifest, sampler="tpe", seed=4, trials=len(replayed), reduction_factor=DEFAULT_REDUCTION_FACTOR
     )
     folder.write_manifest(manifest)
     loop = SearchLoop(folder, manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED)

@@ -176,8 +176,8 @@ def test_a_confirmation_is_estimated_and_reported_seed_by_seed():
     assert say(SeedScored(number=3, seed=1, value=0.75, done=2, total=8)) == ("2/8 trial 3, seed 1: top-1 75.0 %\n")
 
 
-def test_a_peer_is_named_while_it_runs():
-    started = TrialStarted(number=1, key="timm:swift", params_m=None, gmacs=None, origin="peer:swift")
+def test_a_baseline_is_named_while_it_runs():
+    started = TrialStarted(number=1, key="timm:swift", params_m=None, gmacs=None, origin="baseline:swift")
     begun = SearchStarted(study="demo", done=1, total=4, device="cpu")
     assert "trial 1 (timm:swift): building" in say(begun, started, is_terminal=True)
 

@@ -59,20 +59,20 @@ def test_a_tie_with_several_members_names_them_all(capsys, studies):
     assert " 0,1,2 " in row
 
 
-def build_peer(number, images_per_s, top1, name):
+def build_baseline(number, images_per_s, top1, name):
     subject = Subject(timm=name)
-    return build_record(number, images_per_s, top1, origin=f"peer:{name}", subject=subject)
+    return build_record(number, images_per_s, top1, origin=f"baseline:{name}", subject=subject)
 
 
 @pytest.fixture
 def compared(studies):
-    """The demo with a peer that trial 3 beats and one that none beats."""
-    peers = [build_peer(7, 450.0, 0.70, "clever"), build_peer(8, 5000.0, 0.90, "swift")]
-    manifest = build_manifest("compared", peers=("timm:clever", "timm:swift", "timm:late"))
-    write_study(studies, "compared", [*demo_records(), *peers], manifest)
+    """The demo with a baseline that trial 3 beats and one that none beats."""
+    baselines = [build_baseline(7, 450.0, 0.70, "clever"), build_baseline(8, 5000.0, 0.90, "swift")]
+    manifest = build_manifest("compared", baselines=("timm:clever", "timm:swift", "timm:late"))
+    write_study(studies, "compared", [*demo_records(), *baselines], manifest)
 
 
-def test_peers_stand_below_the_front_with_a_plus_and_a_sentence_each(capsys, compared):
+def test_baselines_stand_below_the_front_with_a_plus_and_a_sentence_each(capsys, compared):
     lines = front(capsys, "compared").splitlines()
     assert lines[0] == "compared: 3 of 5 scored networks are on the front"
     rows = [
@@ -88,30 +88,30 @@ def test_peers_stand_below_the_front_with_a_plus_and_a_sentence_each(capsys, com
     ]
 
 
-def test_json_has_a_standing_for_each_peer(capsys, compared):
+def test_json_has_a_standing_for_each_baseline(capsys, compared):
     content = json.loads(front(capsys, "compared", "--format", "json"))
     assert [(row["anchor"], row["by"]) for row in content["anchors"]] == [("litv2_tiny", 3)]
-    clever, swift = content["peers"]
-    assert (clever["peer"], clever["trial"], clever["verdict"], clever["by"]) == ("timm:clever", 7, "beaten", 2)
+    clever, swift = content["baselines"]
+    assert (clever["baseline"], clever["trial"], clever["verdict"], clever["by"]) == ("timm:clever", 7, "beaten", 2)
     assert clever["speed_ratio"] == pytest.approx(500 / 450)
     assert clever["sentence"].startswith("trial 2 beats timm:clever")
     assert (swift["verdict"], swift["by"]) == ("not beaten", None)
     assert [record["number"] for record in content["front"]] == [4, 3, 2]
 
 
-def test_a_study_without_peers_does_not_explain_their_mark(capsys):
-    assert "+ peer" not in front(capsys, "demo")
+def test_a_study_without_baselines_does_not_explain_their_mark(capsys):
+    assert "+ baseline" not in front(capsys, "demo")
 
 
-def test_status_tells_how_far_each_peer_is(capsys, compared):
+def test_status_tells_how_far_each_baseline_is(capsys, compared):
     assert main(["status", "compared"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "compared: 6 of 12 networks measured, 3 on the front" in text
     assert "baselines: timm:clever (complete), timm:swift (complete), timm:late (not tried yet)" in text
     assert "trials: 5 complete, 1 failed, 1 infeasible" in text
     assert main(["status", "compared", "--format", "json"]) == 0
-    peers = json.loads(capsys.readouterr().out)["peers"]
-    assert peers == {"timm:clever": "complete", "timm:swift": "complete", "timm:late": None}
+    baselines = json.loads(capsys.readouterr().out)["baselines"]
+    assert baselines == {"timm:clever": "complete", "timm:swift": "complete", "timm:late": None}
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
@@ -131,13 +131,13 @@ def test_a_narrow_terminal_cuts_no_number(compared, studies, columns):
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])
-def test_a_narrow_terminal_names_the_peers_too(compared, studies, columns, monkeypatch):
+def test_a_narrow_terminal_names_the_baselines_too(compared, studies, columns, monkeypatch):
     console = Console(file=io.StringIO(), width=int(columns), highlight=False)
     print_front(StoredStudy(studies / "compared"), console)
     assert console.file.getvalue().count("timm:swift") == 2  # in the table or below it, and in its sentence
 
 
-def test_a_peer_is_not_exported(capsys, compared, tmp_path):
+def test_a_baseline_is_not_exported(capsys, compared, tmp_path):
     assert main(["export", "compared", "--trial", "8", "--format", "timm", "-o", str(tmp_path / "out")]) == 2
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert "trial 8 of study compared is the baseline timm:swift" in said

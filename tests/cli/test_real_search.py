@@ -324,12 +324,22 @@ def test_the_same_commands_in_this_process_return_their_codes(killed, monkeypatc
 
 @pytest.mark.slow
 def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment):
-    peers = ("--set", "search.baselines=timm:test_resnet,timm:inception_v3")
+    baselines = ("--set", "search.baselines=timm:test_resnet,timm:inception_v3")
     code, out, err = finish(
-        home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "peers", "--until-trials", "1", *peers
+        home,
+        environment,
+        "search",
+        "tiny.yaml",
+        "--data",
+        "digits",
+        "--study",
+        "baselines",
+        "--until-trials",
+        "1",
+        *baselines,
     )
     assert (code, err) == (0, "")
-    good, bad, own = StoredStudy(home / "studies" / "peers").records
+    good, bad, own = StoredStudy(home / "studies" / "baselines").records
     assert (good.key, good.state, good.score.images_seen) == ("timm:test_resnet", "complete", 1280)
     assert (bad.key, bad.state) == ("timm:inception_v3", "failed")  # its kernels are larger than what is left of 32 px
     assert good.parameters > 1e5

@@ -21,7 +21,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def machine():
     machine = FakeMachine()
-    machine.peers = {"swift": (9e9, 0.99), "dull": (1.0, 0.1)}
+    machine.baselines = {"swift": (9e9, 0.99), "dull": (1.0, 0.1)}
     with use_evaluator(machine):
         yield machine
 
@@ -69,7 +69,7 @@ def test_the_front_is_timed_at_the_end_by_default(home, machine, capsys):
     assert len(machine.cohorts) == 1
 
 
-def test_peers_are_compared_with_and_priced(home, machine, capsys):
+def test_baselines_are_compared_with_and_priced(home, machine, capsys):
     out = search(capsys, "--study", "a", "--until-trials", "2", "--set", "search.baselines=[timm:swift, timm:dull]")
     assert "2 of 2 networks measured, all done" in out
     assert "no trial beats timm:swift (trial 1): none is as fast and as accurate" in out

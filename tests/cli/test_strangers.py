@@ -52,7 +52,7 @@ def study(home):
         device=device,
         data=build_data(name=f"theirs.py:load {EVIL}"),
         versions={EVIL: EVIL},
-        peers=(f"timm:{EVIL}",),
+        baselines=(f"timm:{EVIL}",),
         speeds=f"table {EVIL}",
         sampler=f"gp {EVIL}",
     )
@@ -70,8 +70,8 @@ def study(home):
         for record in demo_records()[:5]
     ]
     records += [build_failed(5, reason=f"{EVIL}\n{EVIL}"), build_infeasible(6, reason=EVIL)]
-    peer = build_record(7, 500.0, 0.5, origin=f"peer:{EVIL}")
-    records.append(dataclasses.replace(peer, subject=Subject(timm=EVIL), parameters=1, macs=1))
+    baseline = build_record(7, 500.0, 0.5, origin=f"baseline:{EVIL}")
+    records.append(dataclasses.replace(baseline, subject=Subject(timm=EVIL), parameters=1, macs=1))
     for record in records:
         fresh(folder).write(record)
     code = folder.path / "theirs.py"

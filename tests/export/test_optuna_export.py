@@ -45,7 +45,7 @@ def build_records():
         spell(build_infeasible(4, None, reason="params_m <= 9 is a limit", violations={"params_m": 0.2})),
         spell(build_failed(5)),
         spell(build_record(6, None, None, state="running", finished_at=None)),
-        build_record(7, 9000.0, 0.99, subject=Subject(timm="resnet18"), origin="peer:resnet18"),
+        build_record(7, 9000.0, 0.99, subject=Subject(timm="resnet18"), origin="baseline:resnet18"),
     ]
 
 
@@ -73,7 +73,7 @@ def test_states_values_and_numbers_are_those_of_the_records(study):
     assert states == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "RUNNING", "PRUNED"]
     assert [trial.values for trial in trials[:4]] == [[2000.0, 0.6], [1000.0, 0.75], None, [1500.0, 0.65]]
     assert trials[3].user_attrs["imputed"] == ["value"]
-    assert [trial.number for trial in study.best_trials] == [0, 1]  # neither the peer nor the infeasible one
+    assert [trial.number for trial in study.best_trials] == [0, 1]  # neither the baseline nor the infeasible one
 
 
 def test_parameters_have_the_choices_of_the_space(study):

@@ -531,10 +531,10 @@ def test_a_latency_that_none_keeps_surely_is_kept_by_the_most_probable(tmp_path)
     assert (record.number, promise.is_sure) == (1, False)
 
 
-def test_no_peer_and_no_network_that_did_not_train_is_chosen_by_limits(tmp_path):
-    peer = dataclasses.replace(build_with_latency(1, 990.0, 0.9, 13.0), subject=Subject(timm="swift"))
+def test_no_baseline_and_no_network_that_did_not_train_is_chosen_by_limits(tmp_path):
+    baseline = dataclasses.replace(build_with_latency(1, 990.0, 0.9, 13.0), subject=Subject(timm="swift"))
     guessing = dataclasses.replace(build_with_latency(2, 990.0, 0.1, 13.0), scores=(build_score(0.1, chance=0.1),))
-    folder = write_study(tmp_path, "two", [build_with_latency(0, 1000.0, 0.5, 26.0), peer, guessing])
+    folder = write_study(tmp_path, "two", [build_with_latency(0, 1000.0, 0.5, 26.0), baseline, guessing])
     with pytest.raises(NotFoundError, match="the best, trial 0, has latency_ms 26"):
         choose_trial(StoredStudy(folder.path), limits={"latency_ms": 15.6})
 

@@ -60,7 +60,7 @@ def once(*faults):
 def test_a_random_search_finds_the_same_networks_and_scores_whatever_the_slots(tmp_path, seed):
     found = []
     for slots in (1, 4):
-        folder = build_study(tmp_path, f"with-{slots}", eta=None, seed=seed)
+        folder = build_study(tmp_path, f"with-{slots}", reduction_factor=None, seed=seed)
         machine = FakeMachine(slots=slots, seed=seed)
         assert run(folder, machine).measured == 12
         found.append(scored(folder))
@@ -70,7 +70,7 @@ def test_a_random_search_finds_the_same_networks_and_scores_whatever_the_slots(t
 
 def test_four_trials_are_under_way_and_end_out_of_order(tmp_path):
     events = []
-    folder = build_study(tmp_path, eta=None)
+    folder = build_study(tmp_path, reduction_factor=None)
     run(folder, FakeMachine(slots=4), events.append)
     started = [event.number for event in events if isinstance(event, TrialStarted)]
     ended = [event.number for event in events if isinstance(event, TrialFinished)]
@@ -134,7 +134,7 @@ def test_each_decision_at_a_rung_follows_from_the_records_on_disk_when_it_was_ma
 
 
 def test_rivals_are_the_front_that_was_known_when_the_timing_began(tmp_path):
-    folder, known = build_study(tmp_path, eta=None), {}
+    folder, known = build_study(tmp_path, reduction_factor=None), {}
 
     class Watching(FakeMachine):
         def submit(self, task):
@@ -150,7 +150,7 @@ def test_rivals_are_the_front_that_was_known_when_the_timing_began(tmp_path):
 
 
 def test_a_stop_closes_all_trials_under_way_and_the_next_search_ends_them(tmp_path):
-    folder, machine = build_study(tmp_path, eta=None), FakeMachine(slots=4)
+    folder, machine = build_study(tmp_path, reduction_factor=None), FakeMachine(slots=4)
     machine.before = once(("score", 4, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run(folder, machine)
@@ -169,7 +169,7 @@ def test_a_stop_closes_all_trials_under_way_and_the_next_search_ends_them(tmp_pa
 
 
 def test_what_no_trial_could_escape_ends_them_all_and_holds_it_against_none(tmp_path):
-    folder, machine = build_study(tmp_path, eta=None), FakeMachine(slots=4)
+    folder, machine = build_study(tmp_path, reduction_factor=None), FakeMachine(slots=4)
     machine.before = once(("score", 3, DeviceError("the device is gone")))
     with pytest.raises(DeviceError, match="the device is gone"):
         run(folder, machine)
@@ -179,7 +179,7 @@ def test_what_no_trial_could_escape_ends_them_all_and_holds_it_against_none(tmp_
 
 
 def test_trials_that_fail_one_after_the_other_end_the_search_and_are_due_again(tmp_path):
-    folder, machine = build_study(tmp_path, eta=None), FakeMachine(slots=4)
+    folder, machine = build_study(tmp_path, reduction_factor=None), FakeMachine(slots=4)
 
     def fail(task):
         raise WorkerFailedError("no luck")
@@ -192,20 +192,20 @@ def test_trials_that_fail_one_after_the_other_end_the_search_and_are_due_again(t
 
 
 def test_no_more_trials_are_begun_than_are_wanted(tmp_path):
-    folder = build_study(tmp_path, eta=None, trials=6)
+    folder = build_study(tmp_path, reduction_factor=None, trials=6)
     run(folder, FakeMachine(slots=4))
     assert len(fresh(folder).records) == 6
 
 
-def test_peers_are_beside_the_total_with_many_slots_too(tmp_path):
-    folder = build_study(tmp_path, eta=None, trials=2, peers=("timm:swift", "timm:dull"))
+def test_baselines_are_beside_the_total_with_many_slots_too(tmp_path):
+    folder = build_study(tmp_path, reduction_factor=None, trials=2, baselines=("timm:swift", "timm:dull"))
     run(folder, FakeMachine(slots=4))
-    assert [record.is_peer for record in fresh(folder).records].count(True) == 2
+    assert [record.is_baseline for record in fresh(folder).records].count(True) == 2
     assert len(fresh(folder).records) == 4
 
 
 def test_moments_between_trials_are_those_when_none_is_under_way(tmp_path):
-    folder, seen = build_study(tmp_path, eta=None), []
+    folder, seen = build_study(tmp_path, reduction_factor=None), []
 
     def between(records):
         seen.append({str(record.state) for record in records})
@@ -219,7 +219,7 @@ def test_moments_between_trials_are_those_when_none_is_under_way(tmp_path):
 def test_a_raised_budget_is_reached_by_several_trainings_at_once(tmp_path):
     found = []
     for slots in (1, 4):
-        folder = build_study(tmp_path, f"with-{slots}", eta=None, trials=6)
+        folder = build_study(tmp_path, f"with-{slots}", reduction_factor=None, trials=6)
         machine = FakeMachine(slots=slots)
         machine.files = CheckpointFiles(folder.checkpoints_path, budget_mib=1.0)
         run(folder, machine)
@@ -233,7 +233,7 @@ def test_a_raised_budget_is_reached_by_several_trainings_at_once(tmp_path):
 def test_a_front_is_confirmed_by_several_trainings_at_once(tmp_path):
     found = []
     for slots in (1, 4):
-        folder = build_study(tmp_path, f"with-{slots}", eta=None)
+        folder = build_study(tmp_path, f"with-{slots}", reduction_factor=None)
         run(folder, FakeMachine())
         confirm_front(
             StoredStudy(folder.path),

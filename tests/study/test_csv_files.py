@@ -197,7 +197,7 @@ def test_a_network_of_timms_has_a_row_too():
         number=0,
         subject=Subject(timm="resnet18"),
         state="complete",
-        origin="peer:resnet18",
+        origin="baseline:resnet18",
         measurements=(build_measurement(),),
         scores=(build_score(),),
     )
@@ -252,13 +252,13 @@ def test_a_further_condition_has_columns_of_its_own():
     assert frame["images_per_s"].tolist() == [1000.0, 1000.0]
 
 
-def test_a_peer_has_no_knobs_and_no_place_on_the_front():
-    peer = build_record(0, 2000.0, 0.9, origin="peer:swift", subject=Subject(timm="swift"))
-    frame = read_trials([peer, build_record(1)])
+def test_a_baseline_has_no_knobs_and_no_place_on_the_front():
+    baseline = build_record(0, 2000.0, 0.9, origin="baseline:swift", subject=Subject(timm="swift"))
+    frame = read_trials([baseline, build_record(1)])
     assert frame.on_front.tolist() == [False, True]
     assert frame.key[0] == "timm:swift"
     assert frame.patch_size.isna().tolist() == [True, False]
-    assert read_front([peer, build_record(1)], ties=True).number.tolist() == [1]
+    assert read_front([baseline, build_record(1)], ties=True).number.tolist() == [1]
 
 
 def test_a_network_at_chance_is_told_as_not_trained():

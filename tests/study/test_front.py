@@ -358,22 +358,22 @@ def test_contended_rounds_are_weaker_evidence_of_which_network_is_faster():
 
 @st.composite
 def studies(draw):
-    """Up to seven trials: candidates in shared rounds or alone, one or two seeds each, stopped ones, and peers."""
+    """Up to seven trials: candidates in shared rounds or alone, one or two seeds each, stopped ones, and baselines."""
     points = draw(POINTS)
     some = cohort(*points, se=0.02, rounds=4)
     some = some if draw(st.booleans()) else apart(some)
     changed = []
     for record in some:
-        kind = draw(st.sampled_from(["candidate"] * 4 + ["seeds", "stopped", "peer", "guessing"]))
+        kind = draw(st.sampled_from(["candidate"] * 4 + ["seeds", "stopped", "baseline", "guessing"]))
         (score,) = record.scores
         if kind == "seeds":
             again = dataclasses.replace(score, seed=1, value=score.value + draw(st.sampled_from([-0.03, 0.0, 0.02])))
             record = dataclasses.replace(record, scores=(score, again))
         elif kind == "stopped":
             record = dataclasses.replace(record, state=TrialState.STOPPED)
-        elif kind == "peer":
+        elif kind == "baseline":
             name = f"net{record.number}"
-            record = dataclasses.replace(record, subject=Subject(timm=name), origin=f"peer:{name}")
+            record = dataclasses.replace(record, subject=Subject(timm=name), origin=f"baseline:{name}")
         elif kind == "guessing":
             record = dataclasses.replace(record, scores=(dataclasses.replace(score, chance=0.9),))
         changed.append(record)
@@ -386,7 +386,7 @@ def said(front):
         numbers(front.members),
         numbers(front.records),
         numbers(front.candidates),
-        numbers(front.peers),
+        numbers(front.baselines),
         numbers(front.untrained),
         list(front.ties.items()),
         numbers(front.near(at_most=4)),
@@ -425,7 +425,7 @@ def test_a_front_follows_records_that_change(some, others):
 @given(studies())
 def test_members_and_ties_are_those_that_comparing_all_pairs_finds(some):
     front = Front.from_records(some)
-    scored = [r for r in some if r.state == TrialState.COMPLETE and not r.is_peer and r.has_trained]
+    scored = [r for r in some if r.state == TrialState.COMPLETE and not r.is_baseline and r.has_trained]
     values = {r.number: (r.measurement.images_per_s, r.score.value) for r in scored}
     members = {n for n, own in values.items() if not any(dominates(other, own) for other in values.values())}
     assert set(numbers(front.members)) == members

@@ -106,31 +106,40 @@ def test_what_was_stored_before_there_were_limits_and_tables_has_neither():
 
 
 @pytest.mark.parametrize("eta", [None, 2.0, 4.0])
-@pytest.mark.parametrize("peers", [(), ("timm:resnet18", "timm:test_vit")])
-def test_eta_rungs_and_peers_survive_yaml(eta, peers):
-    manifest = build_manifest(eta=eta, peers=peers, plan=build_plan(rungs=(320, 1000)))
+@pytest.mark.parametrize("baselines", [(), ("timm:resnet18", "timm:test_vit")])
+def test_rungs_and_baselines_survive_yaml(eta, baselines):
+    manifest = build_manifest(reduction_factor=eta, baselines=baselines, plan=build_plan(rungs=(320, 1000)))
     again = Manifest.from_yaml(manifest.to_yaml())
     assert again == manifest
-    assert (again.eta, again.peers, again.plan.rungs) == (eta, peers, (320, 1000))
+    assert (again.reduction_factor, again.baselines, again.plan.rungs) == (eta, baselines, (320, 1000))
 
 
-def test_what_was_stored_before_there_were_rungs_and_peers_has_the_defaults():
+def test_what_was_stored_before_there_were_rungs_and_baselines_has_the_defaults():
     def change(content):
-        del content["eta"], content["peers"], content["plan"]["rungs"]
+        del content["reduction_factor"], content["baselines"], content["plan"]["rungs"]
 
     manifest = Manifest.from_yaml(changed(change))
     assert manifest == build_manifest()
-    assert (manifest.eta, manifest.peers, manifest.plan.rungs) == (3.0, (), ())
+    assert (manifest.reduction_factor, manifest.baselines, manifest.plan.rungs) == (3.0, (), ())
+
+
+def test_the_old_names_of_baselines_and_the_reduction_factor_are_read():
+    def change(content):
+        del content["reduction_factor"], content["baselines"]
+        content |= {"eta": 4.0, "peers": ["timm:resnet18"]}
+
+    manifest = Manifest.from_yaml(changed(change))
+    assert manifest == build_manifest(reduction_factor=4.0, baselines=("timm:resnet18",))
 
 
 def test_anchors_and_networks_of_others_are_references_and_no_other_is():
-    manifest = build_manifest(peers=("timm:resnet18",))
+    manifest = build_manifest(baselines=("timm:resnet18",))
     anchor = build_record(0, arch=manifest.space.anchors[0].arch)
     assert manifest.is_reference(anchor)
     assert manifest.is_reference(dataclasses.replace(anchor, origin="sampler"))  # whoever proposed it
-    peer = build_record(1, origin="peer:timm:resnet18")
-    assert manifest.is_reference(dataclasses.replace(peer, subject=Subject(timm="resnet18")))
-    assert not manifest.is_reference(peer)
+    baseline = build_record(1, origin="baseline:timm:resnet18")
+    assert manifest.is_reference(dataclasses.replace(baseline, subject=Subject(timm="resnet18")))
+    assert not manifest.is_reference(baseline)
     assert not manifest.is_reference(build_record(1))
 
 
@@ -247,7 +256,7 @@ def test_what_is_no_yaml_is_refused():
         (lambda c: c.update(timings=3), "timings must be a list, but got 3"),
         (lambda c: c.update(space=None), "space must be a mapping, but got None"),
         (lambda c: c.update(trials=-1, seed=-2), "seed must be .*>= 0, but got -2\ntrials must be .*>= 0, but got -1"),
-        (lambda c: c.update(eta=float("nan")), "eta must be a number > 0.0, but got nan"),
+        (lambda c: c.update(reduction_factor=float("nan")), "reduction_factor must be a number > 0.0, but got nan"),
         (
             lambda c: c["timings"][0]["condition"].update(batch_size=0),
             r"batch_size must be a whole number >= 1, but got 0",

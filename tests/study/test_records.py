@@ -68,6 +68,12 @@ def test_a_record_starts_with_schema_version_number_and_key(tmp_path):
     assert text.endswith("}\n")
 
 
+def test_the_old_origin_of_a_baseline_is_read():
+    record = build_record(origin="baseline:resnet18", subject=Subject(timm="resnet18"))
+    fields = {**record.to_dict(), "origin": "peer:resnet18"}
+    assert TrialRecord.from_dict(fields) == record
+
+
 def test_a_record_of_a_newer_version_is_refused(tmp_path):
     path = stored(tmp_path, schema_version=SCHEMA_VERSION + 1, something_new=1)
     with pytest.raises(RecordError) as caught:

@@ -107,39 +107,41 @@ def test_anchors_stand_in_the_order_of_their_trials():
     assert [standing.by for standing in Front.from_records(some).standings] == [2, 2, None]
 
 
-def build_peer(number, images_per_s, value, name="swift", **fields):
+def build_baseline(number, images_per_s, value, name="swift", **fields):
     """A trial of timm's network of that name."""
     subject = Subject(timm=name)
-    return build_record(number, images_per_s, value, origin=f"peer:{name}", subject=subject, **fields)
+    return build_record(number, images_per_s, value, origin=f"baseline:{name}", subject=subject, **fields)
 
 
-def test_a_peer_is_beaten_as_an_anchor_is():
-    (standing,) = Front.from_records([build_peer(0, 800.0, 0.6), build_record(1, 900.0, 0.75)]).standings
-    assert (standing.kind, standing.name, standing.verdict, standing.by) == ("peer", "timm:swift", "beaten", 1)
+def test_a_baseline_is_beaten_as_an_anchor_is():
+    (standing,) = Front.from_records([build_baseline(0, 800.0, 0.6), build_record(1, 900.0, 0.75)]).standings
+    assert (standing.kind, standing.name, standing.verdict, standing.by) == ("baseline", "timm:swift", "beaten", 1)
     assert standing.sentence() == (
         "trial 1 beats timm:swift (trial 0): 1.12 x its images/s, +15.0 ± 6.4 points of proxy top-1"
     )
 
 
-def test_a_peer_that_none_beats_is_not_on_the_front_all_the_same():
-    peer = build_peer(0, 2000.0, 0.9)
-    assert sentences(peer, build_record(1)) == ["no trial beats timm:swift (trial 0): none is as fast and as accurate"]
-    assert Front.from_records([peer, build_record(1)]).standings[0].verdict == "not beaten"
+def test_a_baseline_that_none_beats_is_not_on_the_front_all_the_same():
+    baseline = build_baseline(0, 2000.0, 0.9)
+    assert sentences(baseline, build_record(1)) == [
+        "no trial beats timm:swift (trial 0): none is as fast and as accurate"
+    ]
+    assert Front.from_records([baseline, build_record(1)]).standings[0].verdict == "not beaten"
 
 
-def test_a_peer_that_failed_is_left_out_with_the_reason():
-    failed = build_peer(0, None, None, state="failed", reason="the worker died")
+def test_a_baseline_that_failed_is_left_out_with_the_reason():
+    failed = build_baseline(0, None, None, state="failed", reason="the worker died")
     assert sentences(failed, build_record(1)) == ["timm:swift (trial 0) is left out of the comparison: the worker died"]
 
 
-def test_a_peer_that_was_cut_off_is_compared_by_its_second_trial():
-    cut = interrupt(build_peer(0, 800.0, None, state="running"))
-    (standing,) = Front.from_records([cut, build_peer(1, 800.0, 0.6), build_record(2, 900.0, 0.7)]).standings
+def test_a_baseline_that_was_cut_off_is_compared_by_its_second_trial():
+    cut = interrupt(build_baseline(0, 800.0, None, state="running"))
+    (standing,) = Front.from_records([cut, build_baseline(1, 800.0, 0.6), build_record(2, 900.0, 0.7)]).standings
     assert (standing.number, standing.by) == (1, 2)
 
 
 def test_a_narrow_lead_over_a_reference_is_told_with_its_probability():
-    (standing,) = Front.from_records([build_peer(0, 880.0, 0.60), build_record(1, 900.0, 0.61)]).standings
+    (standing,) = Front.from_records([build_baseline(0, 880.0, 0.60), build_record(1, 900.0, 0.61)]).standings
     assert 0.3 < standing.probability < 0.95
     assert standing.verdict == "not beaten"
     assert standing.sentence() == (
@@ -149,9 +151,9 @@ def test_a_narrow_lead_over_a_reference_is_told_with_its_probability():
 
 
 def test_a_trade_off_states_a_score_that_is_not_distinguishable():
-    peer = build_peer(3, 1000.0, 0.515, "litv2_small")
+    baseline = build_baseline(3, 1000.0, 0.515, "litv2_small")
     own = build_record(6, 6300.0, 0.5)
-    (standing,) = Front.from_records([peer, own, build_record(7, 9000.0, 0.2)]).standings
+    (standing,) = Front.from_records([baseline, own, build_record(7, 9000.0, 0.2)]).standings
     assert (standing.verdict, standing.by) == ("not beaten", 6)
     assert standing.sentence() == (
         "trial 6: 6.3x the images/s of timm:litv2_small (trial 3), top-1 not distinguishable (-1.5 ± 6.9 points)"
@@ -159,11 +161,11 @@ def test_a_trade_off_states_a_score_that_is_not_distinguishable():
 
 
 def test_without_an_even_trade_the_loss_or_the_gain_is_stated():
-    peer = build_peer(0, 1000.0, 0.6)
-    assert sentences(peer, build_record(1, 2000.0, 0.3), build_record(2, 3000.0, 0.2))[0].startswith(
+    baseline = build_baseline(0, 1000.0, 0.6)
+    assert sentences(baseline, build_record(1, 2000.0, 0.3), build_record(2, 3000.0, 0.2))[0].startswith(
         "trial 1: 2x the images/s of timm:swift (trial 0), -30.0 ±"
     )
-    assert sentences(peer, build_record(1, 500.0, 0.8))[0].startswith(
+    assert sentences(baseline, build_record(1, 500.0, 0.8))[0].startswith(
         "trial 1: 0.5x the images/s of timm:swift (trial 0), +20.0 ±"
     )
 
@@ -175,8 +177,8 @@ def at_chance(record):
 
 
 def test_a_baseline_at_chance_is_beaten_by_nobody_and_says_so():
-    peer = at_chance(build_peer(0, 800.0, 0.1))
-    (standing,) = Front.from_records([peer, build_record(1, 900.0, 0.75)]).standings
+    baseline = at_chance(build_baseline(0, 800.0, 0.1))
+    (standing,) = Front.from_records([baseline, build_record(1, 900.0, 0.75)]).standings
     assert (standing.verdict, standing.by, standing.probability) == ("did not train", None, None)
     assert "did not train" in standing.sentence()
     assert "beats" not in standing.sentence()
@@ -191,8 +193,8 @@ def test_a_network_at_chance_is_ignored_regardless_of_its_speed():
     )
 
 
-def test_peers_do_not_beat_one_another():
-    some = [build_peer(0, 800.0, 0.6, "slow"), build_peer(1, 900.0, 0.7, "swift"), build_record(2, 700.0, 0.5)]
+def test_baselines_do_not_beat_one_another():
+    some = [build_baseline(0, 800.0, 0.6, "slow"), build_baseline(1, 900.0, 0.7, "swift"), build_record(2, 700.0, 0.5)]
     assert [standing.verdict for standing in Front.from_records(some).standings] == ["not beaten", "not beaten"]
 
 

@@ -162,7 +162,7 @@ def config_of(manifest: Manifest) -> SearchConfig:
         "proxy.name": plan.proxy,
         **{setting: getattr(plan, field) for setting, field in PLAN_SETTINGS.items()},
         "proxy.rungs": len(plan.rungs) + 1,
-        "proxy.reduction_factor": manifest.eta or 0.0,
+        "proxy.reduction_factor": manifest.reduction_factor or 0.0,
         "proxy.rung_ratio": (plan.images / plan.rungs[0]) ** (1 / len(plan.rungs)) if plan.rungs else None,
         **{f"data.{name}": value for name, value in dataclasses.asdict(reading).items()},
         # Without a stored level, the study used the first one.
@@ -170,7 +170,7 @@ def config_of(manifest: Manifest) -> SearchConfig:
         "search.sampler": manifest.sampler if manifest.sampler in SAMPLERS else None,
         "search.seed": manifest.seed,
         "search.until_trials": manifest.trials or None,
-        "search.baselines": manifest.peers,
+        "search.baselines": manifest.baselines,
         "study.speeds": manifest.speeds,
     }
     unused = plan.declaration.unused_options

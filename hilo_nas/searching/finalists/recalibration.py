@@ -76,7 +76,7 @@ def recheck_limits(study: StoredStudy, manifest: Manifest) -> None:
 
 def _recheck(record: TrialRecord, manifest: Manifest) -> TrialRecord:
     first = record.measurement
-    if record.is_peer or not record.is_measured or first is None or not manifest.is_comparable(first):
+    if record.is_baseline or not record.is_measured or first is None or not manifest.is_comparable(first):
         return record
     limits, violations = manifest.limits_in_force, violations_of(record, manifest)
     over = broken_limits(violations)

@@ -212,7 +212,7 @@ def _remeasure_on_device(
             record
             for record in source.records
             if _was_timed(record)
-            and (record.is_measured or record.state == TrialState.TIMED or (record.is_peer and record.scores))
+            and (record.is_measured or record.state == TrialState.TIMED or (record.is_baseline and record.scores))
         ]
         manifest = dataclasses.replace(
             manifest,
@@ -235,7 +235,7 @@ def _remeasure_on_device(
                 timed_here = _apply_limits(read_timings([joined], manifest)[0], manifest)
             else:
                 continue
-            origin = record.origin if record.is_peer else f"reuse:{source.name}/{record.number}"
+            origin = record.origin if record.is_baseline else f"reuse:{source.name}/{record.number}"
             origin = anchors.get(record.key, origin)
             target.write(dataclasses.replace(timed_here, origin=origin))
         target.write_csv_files()
@@ -324,7 +324,7 @@ def _without_speed(
 ) -> TrialRecord:
     """Returns the record of a network that cannot be timed in the new environment, without its old measurements."""
     record = dataclasses.replace(record, measurements=())
-    if isinstance(error, OutOfMemoryError) and not record.is_peer:
+    if isinstance(error, OutOfMemoryError) and not record.is_baseline:
         imputed = impute(records, chance_top1=manifest.chance)
         if record.scores:
             del imputed["value"]
@@ -344,7 +344,7 @@ def _apply_limits(record: TrialRecord, manifest: Manifest) -> TrialRecord:
         record: Record with its timings in order of precedence.
         manifest: Manifest of the study.
     """
-    if record.is_peer:
+    if record.is_baseline:
         return record
     limits, violations = manifest.limits_in_force, violations_of(record, manifest)
     record = dataclasses.replace(record, violations=violations)

@@ -65,9 +65,9 @@ class Cost:
     trial_s: tuple[float, float]
     """Lowest and highest seconds per trial among the networks tried."""
     trials: int
-    peers: int
+    baselines: int
     """Number of baselines, which are timed and fully trained in addition to the trials."""
-    peers_s: float
+    baselines_s: float
     """Total seconds of the baselines that could be tried."""
     total_s: float
     """Seconds of the whole search, including baselines."""
@@ -110,7 +110,7 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
             setup = reopen(config, folder, manifest, space, evaluator, emit)
             measured = sum(record.is_measured for record in folder.records)
             trials = max(requested_total(config, manifest.trials, measured) - measured, 0)
-            reduction_factor = manifest.eta
+            reduction_factor = manifest.reduction_factor
         else:
             assert space is not None
             check_scoring(config, plan_of(config, space))
@@ -176,12 +176,12 @@ def estimate_search(
         raise HiloNasError("none of the sampled networks could be timed and trained. See the warnings above.")
     timings, trainings = zip(*tried, strict=True)
     subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in baselines]
-    peers_s = sum(map(sum, try_networks(evaluator, setup, subjects, emit)))
+    baselines_s = sum(map(sum, try_networks(evaluator, setup, subjects, emit)))
     each = [sum(seconds) for seconds in tried]
     trial_s = statistics.fmean(timings) + trained * statistics.fmean(trainings)
     fits = None
     if config.search.timeout_s is not None:
-        fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - peers_s) / trial_s)))
+        fits = min(trials, max(0, int((config.search.timeout_s - set_up_s - baselines_s) / trial_s)))
     pixels = setup.data.n_images * 3 * setup.plan.img_size**2
     return Cost(
         networks=len(each),
@@ -190,9 +190,9 @@ def estimate_search(
         training_s=statistics.median(trainings),
         trial_s=(min(each), max(each)),
         trials=trials,
-        peers=len(baselines),
-        peers_s=peers_s,
-        total_s=set_up_s + peers_s + trials * trial_s,
+        baselines=len(baselines),
+        baselines_s=baselines_s,
+        total_s=set_up_s + baselines_s + trials * trial_s,
         trials_by_timeout=fits,
         disk_mib=(pixels + trials * _RECORD_BYTES) / 2**20,
         confirmation_s=_CONFIRMED_NETWORKS * config.proxy.confirm * statistics.fmean(trainings)

@@ -124,17 +124,19 @@ class RungTraining:
         Baselines are always promoted. They are not compared at rungs, because they would take the places of networks of
         the space.
         """
-        if self._manifest.eta is None or record.is_peer:
+        if self._manifest.reduction_factor is None or record.is_baseline:
             return True
         entries = [self._entry(other, images) for other in others if other.key != record.key]
         own = self._entry(record, images)
         assert own is not None, "the network must have reached the rung"
-        table = RungTable((images,), self._manifest.eta, [*(entry for entry in entries if entry is not None), own])
+        table = RungTable(
+            (images,), self._manifest.reduction_factor, [*(entry for entry in entries if entry is not None), own]
+        )
         return table.is_promoted(record.key, images)
 
     def _entry(self, record: TrialRecord, images: int) -> RungEntry | None:
         score, measurement = record.score_at(images), record.measurement
-        is_excluded = record.state in (TrialState.INFEASIBLE, TrialState.WAITING) or record.is_peer
+        is_excluded = record.state in (TrialState.INFEASIBLE, TrialState.WAITING) or record.is_baseline
         if score is None or measurement is None or is_excluded:
             return None
         return RungEntry(
@@ -164,6 +166,6 @@ def extrapolate(record: TrialRecord, records: Sequence[TrialRecord], images: int
     gains = [
         full.value - rung.value
         for other in records
-        if not other.is_peer and (full := other.score_at(images)) and (rung := other.score_at(last.images_seen))
+        if not other.is_baseline and (full := other.score_at(images)) and (rung := other.score_at(last.images_seen))
     ]
     return last.value + (statistics.median(gains) if gains else 0.0)

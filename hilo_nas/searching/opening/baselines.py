@@ -77,7 +77,7 @@ def join_baselines(stored: Sequence[str], asked: Sequence[str]) -> tuple[str, ..
 
 def due_baselines(asked: Sequence[str], study: StoredStudy) -> tuple[str, ...]:
     """Returns the baselines that a search would try, including the requested ones. The study need not exist yet."""
-    stored = study.manifest.peers if study.exists else ()
+    stored = study.manifest.baselines if study.exists else ()
     records = study.records if study.exists else []
     known = {record.key for record in records if not record.is_open}
     return tuple(name for name in join_baselines(stored, asked) if name not in known)

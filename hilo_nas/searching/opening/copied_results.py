@@ -136,7 +136,7 @@ def merge_copies(
     known = {record.key: record for record in timed or ()}
     found: list[TrialRecord] = []
     for record in scored:
-        if (record.is_peer and f"timm:{record.subject.timm}" not in manifest.peers) or (
+        if (record.is_baseline and f"timm:{record.subject.timm}" not in manifest.baselines) or (
             timed is not None and record.key not in known
         ):
             continue
@@ -244,7 +244,7 @@ def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str
         measurement
         for measurement in record.measurements
         if manifest.is_comparable(measurement)
-        and (forms is None or record.is_peer or measurement.form == forms.get(measurement.condition.label()))
+        and (forms is None or record.is_baseline or measurement.form == forms.get(measurement.condition.label()))
     )
 
 
@@ -257,7 +257,7 @@ def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialStat
         subject=record.subject,
         state=state,
         params=None if record.subject.arch is None else find_params(manifest.space, record.subject.arch),
-        origin=f"peer:{record.subject.timm}" if record.is_peer else origin,
+        origin=f"baseline:{record.subject.timm}" if record.is_baseline else origin,
         parameters=record.parameters,
         macs=record.macs,
         **results,

@@ -283,7 +283,7 @@ def hash_facts(prepared: Mapping[str, Any]) -> str | None:
 
 def _check_any_feasible(timed: Sequence[TrialRecord], study: str, limits: Mapping[str, float]) -> None:
     """Raises UsageError if no timed network keeps the limits. The message gives the closest value for each limit."""
-    own = [record for record in timed if not record.is_peer]
+    own = [record for record in timed if not record.is_baseline]
     if any(not broken_limits(measured_violations(limits, record.measurements)) for record in own):
         return
     lines = []

@@ -29,7 +29,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     The constraint keeps the sampler away from the network. A medium value avoids distorting the sampler's model of the
     scores. Before the first score, the value is `chance_top1` (`Manifest.chance`).
     """
-    records = [record for record in records if not record.is_peer and record.state != TrialState.WAITING]
+    records = [record for record in records if not record.is_baseline and record.state != TrialState.WAITING]
     scores = [score.value for record in records if record.state != TrialState.STOPPED and (score := record.score)]
     speeds = [record.measurement.images_per_s for record in records if record.measurement]
     return {

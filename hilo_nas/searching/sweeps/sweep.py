@@ -155,7 +155,7 @@ def _open(
     else:
         setup = set_up_study(config, sweep.space, evaluator, emit)
         plan = dataclasses.replace(setup.plan, images=sweep.plan.images, rungs=sweep.plan.rungs)
-        manifest = setup.build_manifest(study.name, sampler=ALL, seed=0, trials=count, eta=None)
+        manifest = setup.build_manifest(study.name, sampler=ALL, seed=0, trials=count, reduction_factor=None)
     manifest = dataclasses.replace(manifest, plan=plan)
     reused = sweep.reuse(manifest) if sweep.reuse else ()
     if is_new:

@@ -109,7 +109,7 @@ def time_only(
         )
     )
     due = _due(study)
-    stopped_by = "total" if done + sum(not record.is_peer for record in due) >= manifest.trials else "exhausted"
+    stopped_by = "total" if done + sum(not record.is_baseline for record in due) >= manifest.trials else "exhausted"
     for first in range(0, len(due), _TOGETHER):
         if timeout_s is not None and time.monotonic() - start >= timeout_s:
             stopped_by = "timeout"
@@ -189,11 +189,11 @@ def _due(study: StoredStudy) -> list[TrialRecord]:
     due = [record for record in study.records if record.is_open and record.state != TrialState.TIMED]
     known = {record.key for record in study.records}
     numbers = itertools.count(max((record.number for record in study.records), default=-1) + 1)
-    for baseline in manifest.peers:
+    for baseline in manifest.baselines:
         subject = Subject(timm=baseline.removeprefix("timm:"))
         if subject.key not in known:
-            due.append(_waiting(next(numbers), subject, f"peer:{subject.timm}", None))
-    left = manifest.trials - sum(map(manifest.counts, study.records)) - sum(not record.is_peer for record in due)
+            due.append(_waiting(next(numbers), subject, f"baseline:{subject.timm}", None))
+    left = manifest.trials - sum(map(manifest.counts, study.records)) - sum(not record.is_baseline for record in due)
     if left <= 0:
         return due
     new: dict[str, TrialRecord] = {}

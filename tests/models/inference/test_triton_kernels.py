@@ -155,13 +155,15 @@ def test_a_kernel_compiles_for_a_gpu_that_this_machine_lacks(caught, monkeypatch
     """The interpreter takes much that the compiler refuses."""
     triton = pytest.importorskip("triton", reason="triton is not installed")
     compiler = pytest.importorskip("triton.backends.compiler")
-    from hilo_nas.models.inference.kernels import deformable, depthwise, windows
+    from hilo_nas.models.inference.kernels import deformable, depthwise, window_attention
 
     if not hasattr(triton.compiler.ASTSource, "make_ir"):
         pytest.skip("this version of triton compiles in another way")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function, tensors, settings = CASES[name]
-    module = {"deformable_columns": deformable, "depthwise_gelu": depthwise, "window_attention": windows}[function]
+    module = {"deformable_columns": deformable, "depthwise_gelu": depthwise, "window_attention": window_attention}[
+        function
+    ]
     given = [tensor.to("meta", dtype) for tensor in tensors]
     with pytest.raises(Launched) as launched:
         module.launch(*given, given[0], **settings)

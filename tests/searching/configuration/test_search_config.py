@@ -226,7 +226,7 @@ def test_a_stored_study_says_what_it_was_made_with():
         conditions=(build_condition(), single),
         limits={"images_per_s": 9.0, f"latency_ms@{single.label()}": 20.5},
         plan=build_plan(rungs=(320, 960)),
-        eta=None,
+        reduction_factor=None,
         sampler="tpe",
         seed=4,
     )

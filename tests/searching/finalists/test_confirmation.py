@@ -211,7 +211,7 @@ def test_a_long_front_is_confirmed_whole(tmp_path):
 def test_those_whom_the_front_is_compared_with_are_confirmed_however_far_behind(study):
     fresh(study).write(trial(5, 100.0, 0.1, arch=TINY, origin="anchor:litv2_tiny"))
     for number, name in ((6, "resnet18"), (7, "resnet26")):
-        fresh(study).write(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"peer:{name}"))
+        fresh(study).write(trial(number, 90.0, 0.3, subject=Subject(timm=name), origin=f"baseline:{name}"))
     fresh(study).write(fail(fresh(study).records[7], "the worker died", scores=()))
     machine = LuckyMachine({**TRUTH, TINY.key(): 0.1, "timm:resnet18": 0.3})
     confirm(study, machine, further_seeds=1)

@@ -87,7 +87,7 @@ def test_anchors_are_trained_fully_however_they_do(folder):
 
 
 def test_without_stopping_all_are_trained_fully_and_scored_on_the_way(tmp_path):
-    folder = write_study(tmp_path, manifest=build_manifest(plan=PLAN, sampler="random", eta=None))
+    folder = write_study(tmp_path, manifest=build_manifest(plan=PLAN, sampler="random", reduction_factor=None))
     records, _ = run(folder, trials=8)
     assert [images_of(record) for record in records] == [[LOW, MIDDLE, FULL]] * 8
 
@@ -182,7 +182,9 @@ def test_a_raised_budget_keeps_the_old_ones_as_rungs():
 
 
 def test_rungs_above_an_old_budget_lie_as_far_apart_as_those_below_whatever_lay_between():
-    manifest = with_larger_budget(with_larger_budget(build_manifest(plan=PLAN, eta=2.0), 20 * 64), 170 * 64)
+    manifest = with_larger_budget(
+        with_larger_budget(build_manifest(plan=PLAN, reduction_factor=2.0), 20 * 64), 170 * 64
+    )
     assert manifest.plan.budgets == tuple(64 * n for n in (1, 3, 9, 20, 60, 170))
     without = with_larger_budget(build_manifest(plan=build_plan(images=64)), 10 * 64)
     assert without.plan.budgets == (64, 3 * 64, 9 * 64, 10 * 64)

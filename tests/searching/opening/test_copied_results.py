@@ -88,10 +88,10 @@ def test_an_anchor_of_both_studies_keeps_its_name_and_takes_over_its_score(sourc
     assert machine.scored == []
 
 
-def test_a_peer_of_both_studies_is_not_trained_again_and_one_of_the_other_alone_is_none(source, machine):
+def test_a_baseline_of_both_studies_is_not_trained_again_and_one_of_the_other_alone_is_none(source, machine):
     theirs = [
         dataclasses.replace(
-            fresh(source).records[0], number=number, subject=Subject(timm=name), params=None, origin=f"peer:{name}"
+            fresh(source).records[0], number=number, subject=Subject(timm=name), params=None, origin=f"baseline:{name}"
         )
         for number, name in ((4, "resnet18"), (5, "resnet26"))
     ]
@@ -102,12 +102,12 @@ def test_a_peer_of_both_studies_is_not_trained_again_and_one_of_the_other_alone_
     ]
     for record in theirs:
         fresh(source).write(record)
-    machine.peers = {"resnet18": (50.0, 0.2), "resnet26": (40.0, 0.1)}
+    machine.baselines = {"resnet18": (50.0, 0.2), "resnet26": (40.0, 0.1)}
     _, finished, records = search(source, reuse="source", trials=1, baselines=("timm:resnet18",))
-    assert finished.total == 5  # peers count for none of them
-    (peer,) = [record for record in records if record.is_peer]
-    assert (peer.key, peer.state, peer.origin) == ("timm:resnet18", "complete", "peer:resnet18")
-    assert peer.scores == theirs[0].scores
+    assert finished.total == 5  # baselines count for none of them
+    (baseline,) = [record for record in records if record.is_baseline]
+    assert (baseline.key, baseline.state, baseline.origin) == ("timm:resnet18", "complete", "baseline:resnet18")
+    assert baseline.scores == theirs[0].scores
     assert machine.scored == [TINY.key()]
 
 

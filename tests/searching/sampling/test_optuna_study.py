@@ -111,7 +111,7 @@ def test_the_first_network_that_did_not_fit_adds_a_constraint_to_all(records):
     assert [trial.constraints for trial in study.trials] == [{FITS: -1.0}] * 5 + [{FITS: 1.0}]
 
 
-def test_a_peer_tells_a_sampler_nothing(records):
+def test_a_baseline_tells_a_sampler_nothing(records):
     study = build_study()
     study.update([*records, build_record(5, subject=Subject(timm="resnet18"))])
     assert len(study.trials) == 5

@@ -73,7 +73,7 @@ def test_every_network_is_timed_and_scored_at_each_budget(desk):
     assert {seen(record) for record in records} == {BUDGETS}
     assert all(record.measurement and record.parameters and record.macs for record in records)
     assert list(fresh(desk.folder).records) == records
-    assert fresh(desk.folder).manifest.eta is None
+    assert fresh(desk.folder).manifest.reduction_factor is None
     news = [event for event in desk.told if isinstance(event, SeedScored)]
     assert [(event.done, event.total) for event in news] == [(i, 5) for i in range(1, 6)]
     assert news[0].value == records[0].scores[-1].value

@@ -49,7 +49,12 @@ def test_no_images_are_read_and_the_manifest_says_so(studies, machine):
     study, _ = search(studies, trials=1)
     assert machine.grouped_by == []
     manifest = study.manifest
-    assert (manifest.plan.proxy, manifest.sampler, manifest.eta, manifest.data.n_images) == ("none", "random", None, 0)
+    assert (manifest.plan.proxy, manifest.sampler, manifest.reduction_factor, manifest.data.n_images) == (
+        "none",
+        "random",
+        None,
+        0,
+    )
     assert manifest.data.num_classes == 10
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest
 
@@ -107,11 +112,11 @@ def test_a_trial_of_another_study_can_be_listed(studies):
 
 
 def test_baselines_are_timed_and_count_for_none(studies, machine):
-    machine.peers = {"swift": (800.0, 0.5)}
+    machine.baselines = {"swift": (800.0, 0.5)}
     study, finished = search(studies, trials=2, baselines=("swift",))
     assert finished.measured == 2
-    (peer,) = [record for record in study.records if record.is_peer]
-    assert (peer.state, peer.origin) == ("timed", "peer:swift")
+    (baseline,) = [record for record in study.records if record.is_baseline]
+    assert (baseline.state, baseline.origin) == ("timed", "baseline:swift")
 
 
 def test_a_network_that_cannot_be_timed_has_failed_and_another_takes_its_place(studies, machine):
