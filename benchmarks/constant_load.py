@@ -26,7 +26,7 @@ from scipy.stats import kendalltau
 from hilo_nas.evaluation import LocalEvaluator, Time, run_task
 from hilo_nas.events import Event
 from hilo_nas.measurement import Condition
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.space import load_space
 from hilo_nas.study.front import Front
 from hilo_nas.study.records import TrialRecord

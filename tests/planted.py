@@ -7,7 +7,9 @@ from builders import build_calibration, build_condition, build_device, build_mea
 
 from hilo_nas.evaluation import Count, DeviceReport, Inspect, Time, Timing
 from hilo_nas.measurement import kind_of_device
-from hilo_nas.measurement.rounds import interval, judge, ratio
+from hilo_nas.measurement.intervals import interval
+from hilo_nas.measurement.rounds import ratio
+from hilo_nas.measurement.verdicts import judge
 
 ROUNDS = 40
 

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.command import command_of
 from hilo_nas.errors import NotFoundError, RecordError, StorageError, UsageError
 from hilo_nas.measurement import ProxyScore
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.searching.sweeps.listing import list_within
 from hilo_nas.searching.sweeps.sweep import ALL
 from hilo_nas.space import SearchSpace

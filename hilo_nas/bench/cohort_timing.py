@@ -10,7 +10,7 @@ from hilo_nas.errors import HiloNasError, MeasurementError
 from hilo_nas.evaluation import Evaluator, Time, Timing, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import Measurement
-from hilo_nas.measurement.rounds import judge_cohorts
+from hilo_nas.measurement.verdicts import judge_cohorts
 from hilo_nas.report import build_cohort_frame
 
 __all__ = ["advise", "ratio_fields", "speed_fields", "time_together"]

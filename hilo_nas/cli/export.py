@@ -10,7 +10,7 @@ import typer
 from hilo_nas.cli.completion import complete_export_format, complete_study
 from hilo_nas.cli.console import echo
 from hilo_nas.export import EXPORTERS, ExportOptions, NetworkSource, StudySource
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.text.figures import figure, with_spread

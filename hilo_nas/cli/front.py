@@ -15,7 +15,7 @@ from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
 from hilo_nas.cli.text import describe_proxy
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study.csv_files import render_front
 from hilo_nas.study.front import Front

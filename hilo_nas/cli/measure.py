@@ -114,7 +114,7 @@ def _memory(mib: float | None) -> str:
 
 
 def _print_verdict(timing: Measured, console: Console) -> None:
-    from hilo_nas.measurement.rounds import judge_cohort
+    from hilo_nas.measurement.verdicts import judge_cohort
 
     judgement = judge_cohort(timing.measurements.values())
     if judgement.verdict != "steady":

@@ -15,7 +15,7 @@ from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.text import describe_proxy, duration
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord

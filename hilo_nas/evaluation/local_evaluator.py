@@ -33,7 +33,7 @@ from hilo_nas.evaluation.tasks import (
 )
 from hilo_nas.events import Emit, Event, Notice
 from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
-from hilo_nas.measurement.rounds import verdict_of
+from hilo_nas.measurement.verdicts import verdict_of
 from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
 
 __all__ = [

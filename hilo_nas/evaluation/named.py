@@ -12,7 +12,7 @@ from hilo_nas.evaluation.protocol import Evaluator
 from hilo_nas.evaluation.tasks import Inspect, Time, Timing
 from hilo_nas.events import Emit
 from hilo_nas.measurement import TORCH_ONLY, Condition
-from hilo_nas.measurement.requirements import build_objective, foresee_objective
+from hilo_nas.measurement.condition_options import build_objective, expected_objective
 from hilo_nas.timing import Entrant
 
 __all__ = ["measure_named", "time_networks"]
@@ -56,7 +56,7 @@ def measure_named(
     if fields.get("runtime", "torch") != "torch":
         fields = {name: value for name, value in fields.items() if name in given or name not in TORCH_ONLY}
     device = device or from_study.get("device")
-    foresee_objective(fields, device)
+    expected_objective(fields, device)
     report = run_task(evaluator, Inspect(target=device), emit)
     condition = build_objective(fields, report.target, report.threads)
     timing = time_networks(

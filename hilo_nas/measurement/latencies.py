@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from hilo_nas.measurement.rounds import SLOW, fast_seconds
+from hilo_nas.measurement.rounds import fast_seconds
+from hilo_nas.measurement.verdicts import SLOW
 
 __all__ = ["PERCENTILES", "is_undisturbed", "latency_figures"]
 

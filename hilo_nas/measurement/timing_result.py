@@ -27,7 +27,7 @@ LATENCY_PROTOCOL = 2
 """Version of the latency protocol: 1 times up to 50 calls after the rounds, 2 times 200 or more inside them."""
 
 VERDICTS = ("steady", "bursty", "throttled", "contended")
-"""States of a machine during a timing, from best to worst. `measurement.rounds.judge` selects one."""
+"""States of a machine during a timing, from best to worst. `measurement.verdicts.judge` selects one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Measurement:
     """Lower end of the bootstrap 95 % interval of `ratio` over rounds. None for protocol 1."""
     ratio_high: Positive | None = None
     verdict: str | None = None
-    """One of `VERDICTS`, from the version that made the timing. Use `rounds.verdict_of` instead, which judges the
+    """One of `VERDICTS`, from the version that made the timing. Use `verdicts.verdict_of` instead, which judges the
     stored rounds again. None for protocol 1."""
     cohort: str = ""
     """ID of the group of networks that were timed in the same rounds. Their `call_seconds` are paired by round."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from hilo_nas.errors import StorageError
 from hilo_nas.measurement import Measurement
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.study.records import write_atomically
 from hilo_nas.study.stored_study import slug
 from hilo_nas.text.figures import figure

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from hilo_nas.measurement import Measurement
-from hilo_nas.measurement.rounds import interval, ratio, verdict_name
+from hilo_nas.measurement.intervals import interval
+from hilo_nas.measurement.rounds import ratio
+from hilo_nas.measurement.verdicts import verdict_name
 
 __all__ = ["COHORT_COLUMNS", "build_cohort_frame"]
 

@@ -19,7 +19,7 @@ from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedEr
 from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
 from hilo_nas.searching.halving.chance_scores import warn_of_guessing
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hilo_nas.measurement import Measurement
-from hilo_nas.measurement.rounds import normal_above_zero
+from hilo_nas.measurement.intervals import normal_above_zero
 
 __all__ = [
     "KEPT_HARDLY",

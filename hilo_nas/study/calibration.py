@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from hilo_nas.measurement import Calibration, Measurement, find_contention
-from hilo_nas.measurement.rounds import cohort_quality, fast_seconds
+from hilo_nas.measurement.rounds import fast_seconds
+from hilo_nas.measurement.verdicts import cohort_quality
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 

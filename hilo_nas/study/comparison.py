@@ -13,8 +13,8 @@ import statistics
 from functools import cached_property
 
 from hilo_nas.measurement import Measurement, ProxyScore
-from hilo_nas.measurement.intervals import Z95
-from hilo_nas.measurement.rounds import error_apart, normal_above_zero, probability_faster, quality
+from hilo_nas.measurement.intervals import Z95, error_apart, normal_above_zero, probability_faster
+from hilo_nas.measurement.verdicts import quality
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
 

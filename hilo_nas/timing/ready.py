@@ -16,7 +16,7 @@ import torch
 
 from hilo_nas.errors import MeasurementError, is_out_of_memory
 from hilo_nas.measurement import Condition, DeviceIdentity
-from hilo_nas.measurement.rounds import MIN_ROUNDS
+from hilo_nas.measurement.verdicts import MIN_ROUNDS
 from hilo_nas.timing.device import check_device, identify_device, synchronizer
 from hilo_nas.timing.prepared_network import Prepared, prepare
 from hilo_nas.timing.state import DeviceWatch

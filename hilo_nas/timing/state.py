@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from hilo_nas.measurement import DeviceIdentity
-from hilo_nas.measurement.rounds import POWER_CAP
+from hilo_nas.measurement.verdicts import POWER_CAP
 from hilo_nas.timing.cpu import CpuWatch
 
 __all__ = ["DeviceWatch"]

@@ -21,8 +21,10 @@ from hilo_nas.clock import utc_now
 from hilo_nas.errors import ConversionError, UsageError, is_out_of_memory
 from hilo_nas.events import Emit, NetworkPrepared, Notice, RoundTimed
 from hilo_nas.measurement import LATENCY_PROTOCOL, VERDICTS, Calibration, Condition, Measurement
+from hilo_nas.measurement.intervals import interval
 from hilo_nas.measurement.latencies import latency_figures
-from hilo_nas.measurement.rounds import fast_seconds, interval, judge_calibration, ratio, robust_spread, verdict_of
+from hilo_nas.measurement.rounds import fast_seconds, ratio, robust_spread
+from hilo_nas.measurement.verdicts import judge_calibration, verdict_of
 from hilo_nas.study.calibration import calibration_error
 from hilo_nas.timing.ready import DEFAULT_SETUP, REFERENCE, Bench, TimingSetup, WarmNetwork, ready_reference
 from hilo_nas.timing.timer import SingleCalls, WarmUp

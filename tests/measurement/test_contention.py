@@ -6,7 +6,8 @@ import pytest
 from builders import build_condition, build_device, build_measurement
 
 from hilo_nas.measurement import find_contention
-from hilo_nas.measurement.rounds import error_apart, judge_cohort, verdict_of
+from hilo_nas.measurement.intervals import error_apart
+from hilo_nas.measurement.verdicts import judge_cohort, verdict_of
 from hilo_nas.space import measured_chances
 
 TWO = build_device(model="A CPU, 2 cores")

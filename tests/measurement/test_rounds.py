@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.measurement.rounds import (
-    MIN_ROUNDS,
-    Judgement,
-    fast_seconds,
-    interval,
-    judge,
-    normal_above_zero,
-    probability_faster,
-    ratio,
-    robust_spread,
-    standard_error,
-)
+from hilo_nas.measurement.intervals import interval, normal_above_zero, probability_faster, standard_error
+from hilo_nas.measurement.rounds import fast_seconds, ratio, robust_spread
+from hilo_nas.measurement.verdicts import MIN_ROUNDS, Judgement, judge
 
 
 class Machine:

@@ -20,7 +20,7 @@ from builders import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilo_nas.measurement.rounds import normal_above_zero
+from hilo_nas.measurement.intervals import normal_above_zero
 from hilo_nas.study.comparison import SURE
 from hilo_nas.study.front import Front, speed_hypervolume
 from hilo_nas.study.pareto import dominates

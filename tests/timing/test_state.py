@@ -7,7 +7,7 @@ import types
 import pytest
 
 from hilo_nas.measurement import DeviceIdentity
-from hilo_nas.measurement.rounds import is_throttling
+from hilo_nas.measurement.verdicts import is_throttling
 from hilo_nas.timing.state import DeviceWatch
 
 

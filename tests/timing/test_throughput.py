@@ -21,7 +21,8 @@ from hilo_nas.measurement import (
     Measurement,
     kind_of_device,
 )
-from hilo_nas.measurement.rounds import MIN_ROUNDS, fast_seconds
+from hilo_nas.measurement.rounds import fast_seconds
+from hilo_nas.measurement.verdicts import MIN_ROUNDS
 from hilo_nas.timing import throughput
 from hilo_nas.timing.device import check_device, identify_device, list_devices, read_device
 from hilo_nas.timing.prepared_network import Prepared

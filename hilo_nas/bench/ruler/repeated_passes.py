@@ -12,7 +12,7 @@ from hilo_nas.bench.cohort_timing import advise
 from hilo_nas.bench.ruler.resolution import compare_statistics, summarize_passes
 from hilo_nas.errors import HiloNasError
 from hilo_nas.measurement import VERDICTS, Measurement
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 
 __all__ = ["STATES", "WAYS", "RulerFindings", "TimedPass"]
 

@@ -20,7 +20,8 @@ from hilo_nas.errors import HiloNasError, MeasurementError, UsageError
 from hilo_nas.evaluation import Evaluator, Inspect, Time, evaluator_or_local, run_task
 from hilo_nas.events import BenchStepped, Emit
 from hilo_nas.measurement import Condition, Measurement, kind_of_device
-from hilo_nas.measurement.rounds import fast_seconds, interval, ratio
+from hilo_nas.measurement.intervals import interval
+from hilo_nas.measurement.rounds import fast_seconds, ratio
 from hilo_nas.timing import Entrant
 
 __all__ = ["StagesFindings", "StagesPlan", "run_stages"]

@@ -8,7 +8,7 @@ from typing import Any
 from hilo_nas.data.reading import ReadOptions
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition, ProxyPlan
-from hilo_nas.measurement.requirements import CONDITION_OPTIONS, LIMIT_OPTIONS, Aims, build_aims
+from hilo_nas.measurement.condition_options import CONDITION_OPTIONS, LIMIT_OPTIONS, Requirements, build_requirements
 from hilo_nas.plugins import hash_source
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, Proxy, proxy_named
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO, rungs_of
@@ -88,14 +88,14 @@ def reading_of(config: SearchConfig) -> ReadOptions:
     return ReadOptions.from_dict(reading_options(config))
 
 
-def requirements_of(config: SearchConfig, objective: Condition) -> Aims:
+def requirements_of(config: SearchConfig, objective: Condition) -> Requirements:
     """Returns the objective condition with the further conditions and the limits of a configuration.
 
     Raises:
         UsageError: A further condition is invalid, or two conditions are equal.
     """
     limits = {name: value for name in LIMIT_OPTIONS if (value := getattr(config.limits, name)) is not None}
-    return build_aims(objective, config.timing.also, limits=limits)
+    return build_requirements(objective, config.timing.also, limits=limits)
 
 
 def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hilo_nas.evaluation import Evaluator, run_task
 from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
 from hilo_nas.measurement import Calibration, Condition
 from hilo_nas.measurement.intervals import Z95
-from hilo_nas.measurement.rounds import judge_calibration
+from hilo_nas.measurement.verdicts import judge_calibration
 from hilo_nas.searching.tasks.reasons import broken_limits, explain_violations
 from hilo_nas.searching.tasks.study_tasks import Resources, calibration_of
 from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations

@@ -17,7 +17,7 @@ from hilo_nas.errors import HiloNasError, OutOfMemoryError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_local, run_task
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
-from hilo_nas.measurement.rounds import judge_cohort
+from hilo_nas.measurement.verdicts import judge_cohort
 from hilo_nas.searching.finalists.recalibration import update_calibrations, violations_of
 from hilo_nas.searching.opening.event_log import EventLog
 from hilo_nas.searching.opening.resume import differing_facts

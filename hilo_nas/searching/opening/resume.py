@@ -12,7 +12,7 @@ from hilo_nas.errors import DataError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, Preparation, run_task
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import PROTOCOL, DeviceIdentity, kind_of_device
-from hilo_nas.measurement.requirements import CONDITION_OPTIONS
+from hilo_nas.measurement.condition_options import CONDITION_OPTIONS
 from hilo_nas.plugins import absolute, hash_source
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.searching.configuration.resolve import PLAN_SETTINGS, check_proxy_options, config_of, requirements_of

@@ -19,7 +19,7 @@ from hilo_nas.evaluation import Evaluator, Inspect, Preparation, Prepare, run_ta
 from hilo_nas.events import Calibrated, CalibrationStarted, Emit, Notice
 from hilo_nas.hashes import short_hash
 from hilo_nas.measurement import Calibration, Condition, DeviceIdentity, ProxyPlan, kind_of_device
-from hilo_nas.measurement.requirements import Aims, build_objective, foresee_objective
+from hilo_nas.measurement.condition_options import Requirements, build_objective, expected_objective
 from hilo_nas.plugins import absolute
 from hilo_nas.proxy.kinds import find_proxy
 from hilo_nas.searching.configuration.resolve import (
@@ -156,7 +156,7 @@ def set_up_study(config: SearchConfig, space: SearchSpace, evaluator: Evaluator,
         requirements = _requirements_within(timing_study, config)
         report = run_task(evaluator, Inspect(target=config.timing.device), emit)  # only for training
     else:
-        expected = requirements_of(config, foresee_objective(fields, config.timing.device))
+        expected = requirements_of(config, expected_objective(fields, config.timing.device))
         if expected.limits and not plan.declaration.gives_scores:
             raise UsageError(
                 "limits on images/s, latency and memory have no effect without a proxy, because all networks are "
@@ -335,7 +335,7 @@ def _open_timing_study(config: SearchConfig, space: SearchSpace) -> StoredStudy:
     return timing_study
 
 
-def _requirements_within(timing_study: StoredStudy, config: SearchConfig) -> Aims:
+def _requirements_within(timing_study: StoredStudy, config: SearchConfig) -> Requirements:
     """Returns all conditions of the study with the timings, with the requested limits."""
     conditions = timing_study.manifest.conditions
     requirements = requirements_of(config, conditions[0])
@@ -345,7 +345,7 @@ def _requirements_within(timing_study: StoredStudy, config: SearchConfig) -> Aim
             f"was under {', '.join(missing)}: its conditions are {', '.join(own.label() for own in conditions)}. Leave "
             "the others out, or leave out study.speeds to time the networks here."
         )
-    return Aims(conditions=conditions, limits=requirements.limits)
+    return Requirements(conditions=conditions, limits=requirements.limits)
 
 
 def _data_source(config: SearchConfig, space: SearchSpace, plan: ProxyPlan) -> str | None:

@@ -14,7 +14,7 @@ from hilo_nas.errors import StudyMismatchError
 from hilo_nas.evaluation import Evaluator, evaluator_or_local
 from hilo_nas.events import Emit, NetworksTimed, Notice
 from hilo_nas.measurement import ProxyPlan
-from hilo_nas.measurement.rounds import verdict_name
+from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import proxy_named
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints

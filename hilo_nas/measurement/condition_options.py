@@ -14,14 +14,21 @@ from typing import Any
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition, kind_of_device
 
-__all__ = ["CONDITION_OPTIONS", "LIMIT_OPTIONS", "Aims", "build_aims", "build_objective", "foresee_objective"]
+__all__ = [
+    "CONDITION_OPTIONS",
+    "LIMIT_OPTIONS",
+    "Requirements",
+    "build_objective",
+    "build_requirements",
+    "expected_objective",
+]
 
 LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
 """Quantity (`hilo_nas.space.LIMITS`) that each option limits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Aims:
+class Requirements:
     """Conditions and limits of a study."""
 
     conditions: tuple[Condition, ...]
@@ -45,7 +52,7 @@ def build_objective(fields: Mapping[str, Any], device: str, threads: int | None)
     return Condition(**{"fused": is_fused, "threads": threads, **fields, "device": kind_of_device(device)})
 
 
-def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Condition:
+def expected_objective(fields: Mapping[str, Any], device: str | None) -> Condition:
     """Returns the objective condition before its device is read, which takes seconds.
 
     It serves to check settings early. An error in it, or in a condition based on it, is an error on every device.
@@ -60,7 +67,9 @@ def foresee_objective(fields: Mapping[str, Any], device: str | None) -> Conditio
     return build_objective(fields, device or "cuda", None)  # every field is valid on cuda
 
 
-def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None) -> Aims:
+def build_requirements(
+    objective: Condition, also: Sequence[str] = (), *, limits: Mapping[str, float] | None = None
+) -> Requirements:
     """Returns the objective, the further conditions, and the limits under each of them.
 
     Args:
@@ -88,7 +97,7 @@ def build_aims(objective: Condition, also: Sequence[str] = (), *, limits: Mappin
         found |= {f"{name}@{condition.label()}": value for name, value in own_limits.items()}
     if faults:
         raise UsageError("\n".join(faults))
-    return Aims(conditions=tuple(conditions), limits=found)
+    return Requirements(conditions=tuple(conditions), limits=found)
 
 
 def _parse(text: str, objective: Condition) -> tuple[Condition, dict[str, float]]:

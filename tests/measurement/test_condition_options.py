@@ -7,7 +7,7 @@ from builders import build_condition
 
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement import Condition
-from hilo_nas.measurement.requirements import build_aims, build_objective, foresee_objective
+from hilo_nas.measurement.condition_options import build_objective, build_requirements, expected_objective
 
 OBJECTIVE = build_condition(threads=2)
 SINGLE = build_condition(threads=2, batch_size=1)
@@ -16,7 +16,7 @@ HALF = build_condition(threads=2, precision="bf16")
 
 
 def aims(*also, **limits):
-    return build_aims(OBJECTIVE, also, limits=limits)
+    return build_requirements(OBJECTIVE, also, limits=limits)
 
 
 def faults(*also):
@@ -49,13 +49,13 @@ def test_networks_are_timed_in_their_inference_form_unless_told_otherwise():
 
 def test_another_runtime_has_nothing_of_torchs_own():
     objective = build_objective({"channels_last": True, "compile": True}, "cpu", 2)
-    found = build_aims(objective, ["runtime=onnxruntime"]).conditions[1]
+    found = build_requirements(objective, ["runtime=onnxruntime"]).conditions[1]
     assert found == Condition(device="cpu", threads=2, runtime="onnxruntime")
     other = build_objective({"runtime": "openvino"}, "cpu", 2)
-    assert build_aims(other, ["runtime=torch"]).conditions[1] == Condition(device="cpu", threads=2, fused=True)
-    assert not build_aims(other, ["runtime=torch,fused=no"]).conditions[1].fused
+    assert build_requirements(other, ["runtime=torch"]).conditions[1] == Condition(device="cpu", threads=2, fused=True)
+    assert not build_requirements(other, ["runtime=torch,fused=no"]).conditions[1].fused
     with pytest.raises(UsageError, match=r"compile .* runtime openvino"):
-        build_aims(objective, ["runtime=openvino,compile=yes"])
+        build_requirements(objective, ["runtime=openvino,compile=yes"])
 
 
 def test_each_condition_has_limits_of_its_own():
@@ -122,12 +122,12 @@ def test_a_condition_must_not_repeat_the_objective_or_another():
 
 def test_what_is_wrong_with_a_condition_whose_device_is_not_known_yet_is_wrong_on_every_device():
     fields = {"batch_size": 8, "cuda_graph": True}
-    assert foresee_objective(fields, "cuda:1") == Condition(device="cuda", fused=True, **fields)
-    assert foresee_objective(fields, None).cuda_graph  # there may be such a device
+    assert expected_objective(fields, "cuda:1") == Condition(device="cuda", fused=True, **fields)
+    assert expected_objective(fields, None).cuda_graph  # there may be such a device
     with pytest.raises(UsageError, match="cuda_graph needs a cuda device, but got 'cpu'"):
-        foresee_objective(fields, "cpu")
+        expected_objective(fields, "cpu")
     with pytest.raises(UsageError, match="batch_size must be at least 1, but got 0"):
-        foresee_objective({"batch_size": 0}, None)
+        expected_objective({"batch_size": 0}, None)
 
 
 @pytest.mark.parametrize("field", ["device", "name", "limits"])
