@@ -161,8 +161,8 @@ def test_written_files_are_reported_with_the_command_that_trains_on_them(images,
     assert main(["data", "write", str(folder), str(out), "--set", "data.class_from=path"]) == 0
     *renamed, wrote, hint = capsys.readouterr().out.splitlines()
     assert renamed == [
-        "class 'dogs/9' is in the folder 'dogs_9'",
-        "class 'dogs/10' is in the folder 'dogs_10'",
+        "class 'dogs/9' is in folder 'dogs_9'",
+        "class 'dogs/10' is in folder 'dogs_10'",
     ]
     assert wrote == f"wrote {out}: 12 training and 3 validation images"
     assert shlex.split(hint.partition(": ")[2])[4:] == ["--data-dir", str(out), "--class-map", f"{out}/class_map.txt"]

@@ -86,7 +86,7 @@ def test_what_was_there_before_the_kill_is_there_after_it(home):
 
 def test_its_report_compares_every_proxy_and_is_in_the_requested_folder(home):
     assert "3 networks; top-1 of the long training from" in home.out
-    assert "nothing can be said of a budget" in home.out  # of so few networks
+    assert "at least 30 pairs" in home.out  # so few networks recommend no budget
     assert "trial 2, seed 1: top-1" in home.err
     (report,) = (home.path / "benchmarks").glob("proxy-check-cpu-check-*.md")
     assert (
@@ -123,7 +123,7 @@ def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys
 def test_other_networks_are_refused(home, monkeypatch, capsys):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "check"]) == 1
-    assert "holds others" in capsys.readouterr().err
+    assert "study check" in capsys.readouterr().err
 
 
 def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came(home, monkeypatch, capsys):
@@ -160,6 +160,7 @@ def test_a_table_copies_its_trainings_and_is_timed_and_timed_again(home, monkeyp
     assert main(["remeasure", "anew", "--all", "--seconds", "0.3"]) == 0
     again = fresh(folder).records
     assert [len(record.measurements) for record in again] == [2, 2]
+    assert make_table(options.split()) == 0  # with nothing left to do it writes the table of the new timings
     with open(folder.path / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["images_per_s"]) for row in rows] == [record.measurement.images_per_s for record in again]
@@ -179,7 +180,7 @@ def test_a_stopped_check_ends_with_130_and_says_that_all_is_kept(tmp_path, monke
     ("options", "text"),
     [
         (["--networks", "1"], "networks must be at least 2"),
-        (["--training-free", "luck"], "training_free must be of naswot, zico, dss, but got luck"),
+        (["--training-free", "luck"], "naswot, zico, dss, but got luck"),
         (["--target", "nowhere"], "no study 'nowhere'"),
     ],
 )
@@ -198,7 +199,7 @@ def test_a_picture_that_cannot_be_drawn_is_reported_and_stops_nothing(tmp_path, 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["proxy", "check", "litv2_none", "--data", "digits", "--study", "new", "-o", "out"]) == 2
     told = capsys.readouterr().err
-    assert "no picture is drawn, because matplotlib is not installed. Use pip install 'hilo-nas[plot]'." in told
+    assert "pip install 'hilo-nas[plot]'" in told
     assert "litv2_none" in told  # the fault is the space's, not the picture's
 
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_meant_ends_with_2_and_makes_no_study(home, capsys, argum
         (("--set", "timing.also=img_size=8"), "img_size must be at least 16"),
         (("--precision", "int3"), "precision must be one of"),
         (("--set", "proxy.metric=f1"), "metric must be one of"),
-        (("litv2_cifar",), "Give --data"),
+        (("litv2_cifar",), "--data"),
     ],
 )
 def test_faults_on_every_device_are_reported_before_a_device_is_read(machine, capsys, arguments, said, where):

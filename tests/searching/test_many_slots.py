@@ -112,7 +112,7 @@ def test_nothing_is_lost_and_nothing_done_twice_where_much_goes_wrong(tmp_path, 
     assert sorted(stored) == sorted(legs)
     ended = collections.Counter(event.number for event in events if isinstance(event, TrialFinished))
     assert ended == dict.fromkeys(range(27), 1)
-    assert sum("its work repeated" in event.text for event in events if isinstance(event, Notice)) == 3
+    assert sum(isinstance(event, Notice) for event in events) == 3  # one per lost worker
 
 
 @pytest.mark.parametrize("seed", range(3))

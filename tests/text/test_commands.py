@@ -135,7 +135,7 @@ def test_without_a_network_on_the_front_no_export_is_hinted_but_the_nearest_valu
     )
     notes, found = hints(folder, [far, near], limits={"images_per_s": 900.0})
     assert notes == [
-        "2 networks break images_per_s >= 900; the nearest has 850 (trial 1). Search on, or loosen the limit in a new "
+        "2 networks break images_per_s >= 900; the closest has 850 (trial 1). Continue the search, or loosen the limit in a new "
         "study."
     ]
     assert [parse(hint.line()).command.name for hint in found] == ["search", "status"]
@@ -146,7 +146,7 @@ def test_where_the_space_holds_no_further_network_nobody_is_told_to_search_on(fo
     near = build_infeasible(0, 850.0, violations={"images_per_s": 0.06})
     notes, found = hints(folder, [near], limits={"images_per_s": 900.0}, is_exhausted=True)
     assert notes == [
-        "1 network breaks images_per_s >= 900; the nearest has 850 (trial 0). Loosen the limit in a new study."
+        "1 network breaks images_per_s >= 900; the closest has 850 (trial 0). Loosen the limit in a new study."
     ]
     assert [parse(hint.line()).command.name for hint in found] == ["status"]
 
