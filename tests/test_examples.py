@@ -71,6 +71,7 @@ def texts_of(cell):
     )
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_in_a_kernel(tmp_path, monkeypatch):
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
     client = client_of(tmp_path)
@@ -93,6 +94,7 @@ def search():
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_the_kernel_stops_a_search_cleanly_and_the_next_cell_resumes_it(tmp_path, monkeypatch):
     monkeypatch.delenv("HILO_NAS_STUDIES_DIR", raising=False)
     workers = (

@@ -74,6 +74,8 @@ LESS = {
 }
 """Options that are added to a command, so that it ends soon, and needs no GPU where no evaluator does its work."""
 UNTIL = ("--until-trials 100", "--until-trials 20")
+REAL = ("official", "training")
+"""Commands that build networks and take seconds."""
 WITHOUT_EVALUATOR = ("samplers", "training")
 TIMING = ("measure", "official", "releases", "samplers", "training")
 """Commands that time and write no study, besides those of `bench`."""
@@ -166,7 +168,13 @@ def test_the_readme_is_short():
     assert len(README.split()) <= 1400
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(line, marks=[pytest.mark.slow] if "--format onnx" in line or words_of(line) in REAL else [])
+        for line in COMMANDS
+    ],
+)
 def test_every_command_runs(home, command):
     name, is_benchmark = words_of(command), command.startswith("python")
     arguments = shlex.split(command.replace(*UNTIL).partition(" > ")[0])[3 if is_benchmark else 1 :]

@@ -26,10 +26,17 @@ from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, dis
 from hilo_nas.searching.halving.rung_training import RungTraining
 from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
-from hilo_nas.searching.tasks.reasons import broken_limits, error_kind, explain_violations
+from hilo_nas.searching.tasks.reasons import error_kind, explain_violations
 from hilo_nas.searching.tasks.signals import defer_signals
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
-from hilo_nas.space import KEPT_HARDLY, free_violations, limit_text, measured_chances, measured_violations
+from hilo_nas.space import (
+    KEPT_HARDLY,
+    broken_limits,
+    free_violations,
+    limit_text,
+    measured_chances,
+    measured_violations,
+)
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import SAMPLED, Subject, TrialRecord

@@ -18,6 +18,7 @@ __all__ = [
     "KEPT_SURELY",
     "LIMITS",
     "Limit",
+    "broken_limits",
     "free_violations",
     "limit_text",
     "measured_chances",
@@ -95,6 +96,11 @@ def measured_values(measurements: Sequence[Measurement]) -> dict[str, float | No
         ):
             values.setdefault(f"{name}{at}", value)
     return values
+
+
+def broken_limits(violations: Mapping[str, float]) -> dict[str, float]:
+    """Returns the violations above 0, by name of the limit."""
+    return {name: value for name, value in violations.items() if value > 0}
 
 
 def measured_violations(limits: Mapping[str, float], measurements: Sequence[Measurement]) -> dict[str, float]:

@@ -73,7 +73,7 @@ def test_the_formula_counts_the_modules_parameters(arch, num_classes, in_chans):
     assert count_params(arch, num_classes=num_classes, in_chans=in_chans) == counted
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(archs(kinds=("hilo", *ATTENTION_KINDS)), st.integers(0, 40), st.integers(0, 40))
 def test_the_formula_counts_the_modules_multiply_adds_at_any_size(arch, more_height, more_width):
     height, width = arch.stride + more_height, arch.stride + more_width
@@ -88,7 +88,7 @@ def test_padding_to_patches_and_windows_is_counted(size):
     assert count_macs(EVERYWHERE, *size, num_classes=3) == counted
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(archs(), st.integers(0, 20), st.integers(0, 20))
 @torch.no_grad()
 def test_map_sizes_are_the_modules(arch, more_height, more_width):

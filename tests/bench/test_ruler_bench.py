@@ -42,7 +42,7 @@ def passes_of(count, *, own=0.0, common=0.0):
 
 @pytest.mark.parametrize("planted", [0.003, 0.01, 0.03])
 def test_a_planted_coefficient_of_variation_is_found(planted):
-    found = summarize_passes(passes_of(400, own=planted))
+    found = summarize_passes(passes_of(150, own=planted))
     assert found.cv_anchored_median == pytest.approx(planted, rel=0.1)
     # The mean of the pass takes an eighth of each network's own scatter along.
     assert found.cv_relative_median == pytest.approx(planted * (7 / 8) ** 0.5, rel=0.1)
@@ -66,7 +66,7 @@ def test_a_planted_swap_is_what_tau_falls_by():
 
 def test_the_smallest_ratio_is_distinguished_in_95_percent_of_passes():
     planted = 0.02
-    smallest = summarize_passes(passes_of(400, own=planted)).smallest_ratio
+    smallest = summarize_passes(passes_of(150, own=planted)).smallest_ratio
     random = Random(1)
 
     def one_pass():

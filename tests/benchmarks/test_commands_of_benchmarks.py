@@ -23,6 +23,7 @@ def main(name, arguments):
     return importlib.import_module(f"benchmarks.{name}.__main__").main(arguments)
 
 
+@pytest.mark.slow
 def test_a_training_says_what_share_of_a_step_is_compute(home, capsys):
     arguments = "timm:test_resnet --space litv2_digits --device cpu --proxy-img-size 16 --steps 3 --format json"
     assert main("training", [*arguments.split(), "--set", "proxy.batch_size=16"]) == 0

@@ -396,6 +396,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_bench_runs_and_leaves_its_files(home, checkout, capsys):
     arguments = "--checkout LITv2 --device cpu --network litv2_small --batch-size 1 --no-training --seconds 0.1"
     assert main([*arguments.split(), "--format", "json", "-o", "results"]) == 0
@@ -414,6 +415,7 @@ def test_the_bench_runs_and_leaves_its_files(home, checkout, capsys):
     assert len(os.listdir(home / "results")) == 2
 
 
+@pytest.mark.slow
 def test_code_that_does_not_import_is_a_usage_error_before_anything_is_timed(home, capsys):
     write_checkout(home / "broken", head="import einops_of_old")
     assert main(["--checkout", "broken", "--device", "cpu"]) == 2

@@ -152,6 +152,7 @@ def write_function(home, body):
     (home / "scans.py").write_text("def load():\n" + "".join(f"    {line}\n" for line in body.splitlines()))
 
 
+@pytest.mark.slow
 def test_a_function_that_is_not_there_is_refused_with_the_nearest_name(refused, home):
     write_function(home, "pass")
     assert "there is no file scan.py. Did you mean scans.py?" in refused("search", "--data", "scan.py:load", code=2)
@@ -373,6 +374,7 @@ def test_a_proxy_that_cannot_be_is_refused(refused, home, arguments, message):
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_a_proxy_whose_file_cannot_be_imported_is_refused_before_a_study_is_made(refused, home):
     (home / "mine.py").write_text("import nowhere_at_all\n")
     said = refused("search", "--device", "cpu", "--proxy", "mine.py:score", code=2)

@@ -20,6 +20,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_ruler_runs_and_leaves_its_evidence(home, capsys):
     arguments = "--space litv2_digits --networks 2 --passes 2 --seconds 0.1 --batch-size 1 --device cpu"
     assert main(["bench", "ruler", *arguments.split(), "--output", "results", "--format", "json"]) == 0

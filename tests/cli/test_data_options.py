@@ -1,5 +1,6 @@
 """Images from a function, grouped: a real search through real workers, and going on with it."""
 
+import pytest
 import yaml
 
 from hilo_nas.cli import main
@@ -27,6 +28,7 @@ def load():
 """
 
 
+@pytest.mark.slow
 def test_a_search_trains_on_what_a_function_gives_and_holds_whole_groups_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HILO_NAS_CACHE_DIR", str(tmp_path / "cache"))

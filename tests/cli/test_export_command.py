@@ -107,6 +107,7 @@ def test_a_format_that_was_registered_is_one_of_the_command_line(capsys):
     assert Path("net.txt").read_text() == demo_records()[3].key
 
 
+@pytest.mark.slow
 def test_an_architecture_becomes_onnx_without_a_study(capsys, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

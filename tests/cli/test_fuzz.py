@@ -19,7 +19,7 @@ from hilo_nas.searching.configuration.resolve import resolve
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
 from hilo_nas.space import list_shipped, load_space
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SEEDS = 6
 CASES = {"record": 100, "manifest": 100, "space": 80, "arguments": 120, "configuration": 60}

@@ -46,6 +46,7 @@ print("code", code, "loaded", *(name for name in ("torch", "optuna") if name in 
 """
 
 
+@pytest.mark.slow
 def test_each_network_may_have_its_own_image_size_and_the_command_itself_loads_no_torch(archs):
     arguments = ["measure", "a.yaml", "timm:test_resnet@32", *SHORT, "--format", "csv"]
     done = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=False)
@@ -57,6 +58,7 @@ def test_each_network_may_have_its_own_image_size_and_the_command_itself_loads_n
     assert all(row["is_paired"] == "True" for row in rows.values())
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_timed_is_named_where_it_is_the_only_one(archs, capsys):
     assert main(["measure", "timm:nonesuch", *SHORT]) == 2
     assert "timm:nonesuch could not be timed" in capsys.readouterr().err

@@ -66,6 +66,7 @@ def home(tmp_path_factory):
     return SimpleNamespace(path=home, folder=folder, before=before, out=out.getvalue(), err=err.getvalue())
 
 
+@pytest.mark.slow
 def test_a_killed_check_ends_with_each_training_done_once(home):
     for seed, budgets, count in ((0, BUDGETS[:2], 3), (1, BUDGETS, 3), (2, BUDGETS, 3)):
         found = [(number, images) for number, images, _ in trainings(home.folder, seed)]
@@ -76,6 +77,7 @@ def test_a_killed_check_ends_with_each_training_done_once(home):
     assert len(list(home.folder.checkpoints_path.glob("*.pt"))) == 3 + 3 + 3
 
 
+@pytest.mark.slow
 def test_what_was_there_before_the_kill_is_there_after_it(home):
     records = fresh(home.folder).records
     assert home.before[0].scores
@@ -84,6 +86,7 @@ def test_what_was_there_before_the_kill_is_there_after_it(home):
         assert (record.measurements, record.other_scores) == (old.measurements, old.other_scores)
 
 
+@pytest.mark.slow
 def test_its_report_compares_every_proxy_and_is_in_the_requested_folder(home):
     assert "3 networks; top-1 of the long training from" in home.out
     assert "at least 30 pairs" in home.out  # so few networks recommend no budget
@@ -109,6 +112,7 @@ def test_its_report_compares_every_proxy_and_is_in_the_requested_folder(home):
     assert report.with_suffix(".svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys):
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
@@ -120,12 +124,14 @@ def test_the_report_is_made_again_from_the_study_alone(home, monkeypatch, capsys
     assert fresh(home.folder).records == before
 
 
+@pytest.mark.slow
 def test_other_networks_are_refused(home, monkeypatch, capsys):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
     assert main(["proxy", "check", "litv2_digits", "--data", "digits", "--study", "check"]) == 1
     assert "study check" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came(home, monkeypatch, capsys):
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))
@@ -144,6 +150,7 @@ def test_a_table_of_some_of_them_goes_on_in_the_study_and_says_how_far_they_came
     assert not list(home.folder.checkpoints_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_table_copies_its_trainings_and_is_timed_and_timed_again(home, monkeypatch):
     monkeypatch.chdir(home.path)
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(home.path / "studies"))

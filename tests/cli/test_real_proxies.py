@@ -68,6 +68,7 @@ def test_the_example_is_a_dozen_lines_that_take_what_the_contract_gives():
     assert "score(arch, build_model, budget, seed, callback)" in inspect.getdoc(own)
 
 
+@pytest.mark.slow
 def test_the_example_scores_a_search(home, capsys):
     (home / "mine.py").write_text(example())
     assert search("--proxy", "mine.py:score", "--proxy-images", "384") == 0
@@ -81,7 +82,7 @@ def test_the_example_scores_a_search(home, capsys):
     assert json.loads(capsys.readouterr().out)["front"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_function_that_raises_fails_its_trial_with_the_line(home, capsys):
     body = "def score(arch, build_model, budget, seed, callback):\n    if sum(arch['depths']) < 99:\n"
     (home / "mine.py").write_text(body + "        raise LookupError('no images of mine')\n    return 1, 0\n")
@@ -91,7 +92,7 @@ def test_a_function_that_raises_fails_its_trial_with_the_line(home, capsys):
     assert "5 consecutive trials failed" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("proxy", ["params", "macs", "images_per_s", "naswot", "zico", "dss"])
 def test_every_proxy_scores_a_search(home, capsys, proxy):
     assert search("--proxy", proxy) == 0
@@ -103,7 +104,7 @@ def test_every_proxy_scores_a_search(home, capsys, proxy):
     assert f"proxy:    {proxy}:" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dry_run_prices_a_function_of_the_users_own(home, capsys):
     (home / "mine.py").write_text(example())
     assert search("--proxy", "mine.py:score", "--proxy-images", "128", "--dry-run") == 0

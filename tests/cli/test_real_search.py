@@ -119,6 +119,7 @@ def killed(home, environment):
     return folder, cut_timing, cut_training, out
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_with_its_total_and_no_network_finished_twice(killed):
     folder, _, _, out = killed
     records = fresh(folder).records
@@ -163,6 +164,7 @@ def rounds_of(record):
     return [(measurement.call_seconds, measurement.reference_seconds) for measurement in record.measurements]
 
 
+@pytest.mark.slow
 def test_until_trials_is_a_total_that_is_safe_to_repeat(killed, home, environment):
     folder = killed[0]
     before = fresh(folder).records
@@ -173,6 +175,7 @@ def test_until_trials_is_a_total_that_is_safe_to_repeat(killed, home, environmen
     assert "4 of 4 networks measured, all done" in out
 
 
+@pytest.mark.slow
 def test_more_trials_come_on_top(killed, home, environment):
     folder = killed[0]
     code, out, _ = finish(home, environment, "search", "--study", str(folder.path), "--trials", "1")
@@ -180,6 +183,7 @@ def test_more_trials_come_on_top(killed, home, environment):
     assert "5 of 5 networks measured" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fields"),
     [
@@ -201,6 +205,7 @@ def test_going_on_under_other_conditions_is_refused_with_both_values(killed, hom
     assert fresh(killed[0]).records == before
 
 
+@pytest.mark.slow
 def test_other_data_is_refused(killed, home, environment):
     from PIL import Image
 
@@ -213,6 +218,7 @@ def test_other_data_is_refused(killed, home, environment):
     assert "data.source: 'digits (" in err
 
 
+@pytest.mark.slow
 def test_another_torch_is_refused(killed, home, environment):
     copy = home / "studies" / "moved"
     shutil.copytree(killed[0].path, copy)
@@ -224,6 +230,7 @@ def test_another_torch_is_refused(killed, home, environment):
     assert f"device torch: '1.0.0' in the study, '{stored}' now" in err
 
 
+@pytest.mark.slow
 def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home, environment):
     folder = killed[0]
     total = sum(record.is_measured for record in fresh(folder).records)
@@ -255,6 +262,7 @@ def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, envir
     assert "running" not in {record.state for record in records}
 
 
+@pytest.mark.slow
 def test_an_exported_trial_builds_the_same_network_in_timm(killed, home, environment):
     import timm
 
@@ -273,6 +281,7 @@ def test_an_exported_trial_builds_the_same_network_in_timm(killed, home, environ
     assert "hilo_nas.models.prepare_for_inference" in out
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment):
     code, out, err = finish(
         home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "dry", "--dry-run", "--timeout", "1h"
@@ -285,6 +294,7 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_no_study(home, environment)
     assert not (home / "studies" / "dry").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_stored_study_prices_what_is_left_of_it(killed, environment, monkeypatch, capsys):
     for name in ("HILO_NAS_STUDIES_DIR", "HILO_NAS_CACHE_DIR"):
         monkeypatch.setenv(name, environment[name])
@@ -294,6 +304,7 @@ def test_a_dry_run_of_a_stored_study_prices_what_is_left_of_it(killed, environme
     assert fresh(killed[0]).records == before
 
 
+@pytest.mark.slow
 def test_a_batch_at_which_the_reference_does_not_fit_is_an_error_and_makes_no_study(home, environment):
     code, _, err = finish(
         home, environment, "search", "tiny.yaml", "--data", "digits", "--study", "big", "--batch-size", "100000000"
@@ -322,7 +333,7 @@ def test_the_same_commands_in_this_process_return_their_codes(killed, monkeypatc
     assert "networks measured" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_of_timm_are_compared_with_where_they_can_run(home, environment):
     baselines = ("--set", "search.baselines=timm:test_resnet,timm:inception_v3")
     code, out, err = finish(

@@ -38,6 +38,7 @@ def refused(capsys, *arguments, code):
     return " ".join(err.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_a_study_of_another_machine_is_timed_on_this_one(studies, capsys):
     """With a worker process, the device's lock, and two networks of which the planted slow one must come out slower."""
     condition = build_condition(batch_size=2)

@@ -83,6 +83,7 @@ def test_checkpoints_of_each_kind_are_loaded(kind, trained, tmp_path):
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_an_architecture_with_a_checkpoint_gives_its_outputs_for_any_batch(exported, trained):
     path, notes = exported
     assert not [note for note in notes if "random" in note]
@@ -110,6 +111,7 @@ def test_a_file_holds_no_path_of_this_machine(exported):
     assert b"stack_trace" not in content
 
 
+@pytest.mark.slow
 def test_a_trial_carries_its_provenance_and_random_weights_are_said_loudly(tmp_path):
     study = StoredStudy(write_study(tmp_path / "studies", "demo", demo_records()).path)
     source = source_of_trial(fresh(study).manifest, study.record(3))

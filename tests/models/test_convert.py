@@ -102,7 +102,7 @@ def test_a_timm_network_gives_torchs_outputs(runtime):
     assert "dcn" not in converted.form
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("runtime", EITHER)
 @pytest.mark.parametrize("kind", ATTENTION_KINDS)
 def test_every_kind_of_attention_can_be_converted(kind, runtime):
@@ -129,6 +129,7 @@ def test_merging_is_one_operator_in_a_captured_network_and_a_gather_in_torch():
     assert not capture.has_deform(torch.export.export(model, (image,), strict=False))
 
 
+@pytest.mark.slow
 @needs_onnxruntime
 def test_float16_is_checked_and_named():
     model, image = build_merging(), torch.randn(1, 3, 33, 33)
@@ -178,6 +179,7 @@ class Deformable(nn.Module):
         return self.conv(x_BCHW, offset_BCHW, offset_BCHW[:, :6] if self.modulated else None)
 
 
+@pytest.mark.slow
 @needs_onnxruntime
 def test_other_deformable_convolutions_are_sampled_too():
     model = Deformable(stride=(1, 3), dilation=2, groups=2, padding=(0, 2))
@@ -335,6 +337,7 @@ if "openvino" in sys.argv:
 """
 
 
+@pytest.mark.slow
 def test_runtimes_are_imported_when_asked_for_and_report_nothing():
     argument = ["openvino"] if importlib.util.find_spec("openvino") else []
     subprocess.run([sys.executable, "-c", CHILD, *argument], check=True)

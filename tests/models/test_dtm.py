@@ -98,6 +98,7 @@ def test_points_of_half_precision_maps_are_weighted_in_float32():
     assert torch.equal(deformable_columns(ramp_BHWC.bfloat16(), offset_BCHW), exact.bfloat16())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_training_step_compiles_whole_for_any_batch(autocast):
     merge = DTM(4, 6).train()

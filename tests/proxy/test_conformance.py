@@ -122,6 +122,7 @@ def search(*arguments):
     return main(["search", "tiny.yaml", *fixed, *(word for one in settings for word in ("--set", one)), *arguments])
 
 
+@pytest.mark.slow
 def test_a_search_is_scored_by_another_packages_proxy(toy, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SPACE)

@@ -256,6 +256,7 @@ def test_smaller_pieces_after_out_of_memory_give_the_same_weights(digits16, mess
     assert training.evaluate().loss == pytest.approx(train(Linear(), digits16, the_plan)[0].evaluate().loss, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lack_of_memory_in_scoring_leaves_the_steps_as_they_were(digits16):
     events = []
     the_plan = plan(images=96)
@@ -269,6 +270,7 @@ def test_a_lack_of_memory_in_scoring_leaves_the_steps_as_they_were(digits16):
     assert all(f"{size} images" in text for size, text in zip((16, 8, 4), texts, strict=False))
 
 
+@pytest.mark.slow
 def test_out_of_memory_with_a_single_image_is_the_end(digits16):
     with pytest.raises(OutOfMemoryError, match="with a single image"):
         train(Linear(limit=0), digits16, plan())

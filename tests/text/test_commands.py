@@ -116,6 +116,7 @@ def hints(folder, records, *, is_exhausted=False, **manifest):
     )
 
 
+@pytest.mark.slow
 def test_hints_of_a_finished_search_parse_and_the_export_runs(folder):
     notes, found = hints(folder, demo_records())
     assert notes == []
@@ -135,8 +136,8 @@ def test_without_a_network_on_the_front_no_export_is_hinted_but_the_nearest_valu
     )
     notes, found = hints(folder, [far, near], limits={"images_per_s": 900.0})
     assert notes == [
-        "2 networks break images_per_s >= 900; the closest has 850 (trial 1). Continue the search, or loosen the limit in a new "
-        "study."
+        "2 networks break images_per_s >= 900; the closest has 850 (trial 1). Continue the search, or loosen the limit "
+        "in a new study."
     ]
     assert [parse(hint.line()).command.name for hint in found] == ["search", "status"]
     assert main(shlex.split(found[1].line(), comments=True)[1:]) == 0

@@ -412,6 +412,7 @@ def interrupted(real, tmp_path_factory):
     return found, events, processes
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_timing_is_started_again_and_the_timing_repeated(interrupted):
     found, events, processes = interrupted
     assert set(found.measurements) == {"one", "two"}
@@ -447,6 +448,7 @@ def test_a_network_that_nobody_knows_fails_alone(real):
     assert told.startswith("nobody could not be timed: timm")
 
 
+@pytest.mark.slow
 def test_two_rulers_in_two_processes_never_time_at_the_same_time(real, other, tmp_path):
     events, log = [], other.log
     other.begin()

@@ -13,9 +13,9 @@ from hilo_nas.events import CalibrationChanged, CalibrationStarted, Emit
 from hilo_nas.measurement import Calibration, Condition
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.measurement.verdicts import judge_calibration
-from hilo_nas.searching.tasks.reasons import broken_limits, explain_violations
+from hilo_nas.searching.tasks.reasons import explain_violations
 from hilo_nas.searching.tasks.study_tasks import Resources, calibration_of
-from hilo_nas.space import KEPT_HARDLY, LIMITS, measured_chances, measured_violations
+from hilo_nas.space import KEPT_HARDLY, LIMITS, broken_limits, measured_chances, measured_violations
 from hilo_nas.study.calibration import calibration_error
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord

@@ -24,9 +24,9 @@ from hilo_nas.searching.opening.resume import differing_facts
 from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import calibrate_all
 from hilo_nas.searching.sampling.optuna_study import FITS, impute
-from hilo_nas.searching.tasks.reasons import broken_limits, explain_violations
+from hilo_nas.searching.tasks.reasons import explain_violations
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, time_together
-from hilo_nas.space import LIMITS
+from hilo_nas.space import LIMITS, broken_limits
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.front import Front
 from hilo_nas.study.local_settings import load_local, write_local

@@ -33,10 +33,9 @@ from hilo_nas.searching.configuration.resolve import (
 )
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.opening.copied_results import check_timings, copy_timed
-from hilo_nas.searching.tasks.reasons import broken_limits
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, calibration_of
 from hilo_nas.searching.tasks.timing_only import check_time_only
-from hilo_nas.space import SearchSpace, limit_text, load_space, measured_values, measured_violations
+from hilo_nas.space import SearchSpace, broken_limits, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.study.manifest import DataIdentity, Manifest
 from hilo_nas.study.records import TrialRecord, write_atomically
 from hilo_nas.study.stored_study import StoredStudy, new_study, open_study

@@ -9,7 +9,7 @@ from hilo_nas.space import limit_text, measured_chances, measured_values
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.text.figures import probability_text
 
-__all__ = ["broken_limits", "error_kind", "explain_violations"]
+__all__ = ["error_kind", "explain_violations"]
 
 
 def explain_violations(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
@@ -28,11 +28,6 @@ def explain_violations(over: Collection[str], record: TrialRecord, limits: Mappi
 
 def _maybe(chance: float) -> str:
     return f" (keeps it with {probability_text(chance)})" if chance >= 0.01 else ""
-
-
-def broken_limits(violations: Mapping[str, float]) -> dict[str, float]:
-    """Returns the violations above 0, by name of the limit."""
-    return {name: value for name, value in violations.items() if value > 0}
 
 
 def error_kind(error: HiloNasError) -> str:

@@ -101,6 +101,7 @@ def run_interpreted(script: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@pytest.mark.slow
 def test_a_whole_network_on_the_kernels_gives_what_the_trained_one_gives():
     pytest.importorskip("triton", reason="triton is not installed")
     run_interpreted(Path(__file__).with_name("interpret_network.py"))

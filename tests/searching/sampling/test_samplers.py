@@ -103,6 +103,7 @@ def test_nsga2_remembers_its_generations_in_the_records(tmp_path):
     assert [trial.system_attrs.get("NSGAIISampler:generation") for trial in study.trials] == generations
 
 
+@pytest.mark.slow
 def test_the_default_sampler_finds_more_of_the_front_than_chance(tmp_path):
     volumes = {}
     for sampler in ("gp", "random"):
