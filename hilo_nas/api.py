@@ -83,7 +83,7 @@ class Study(StoredStudy):
         return build_front_frame(self.front(), ties=which == "near")
 
     def best(self, *, min_images_per_s: float | None = None, max_latency_ms: float | None = None) -> TrialRecord:
-        """Returns the trial with the best score that keeps the limits with a probability of at least 95 %.
+        """Returns the trial with the best score that meets the limits with a probability of at least 95 %.
 
         If no trial reaches this probability, returns the most probable trial among those whose measured values keep the
         limits. Without limits, returns the trial with the best score.
@@ -93,7 +93,7 @@ class Study(StoredStudy):
             max_latency_ms: Maximum 95th percentile of a call in milliseconds.
 
         Raises:
-            NotFoundError: The study has no complete trial, or no trial keeps the limits.
+            NotFoundError: The study has no complete trial, or no trial meets the limits.
             UsageError: A limit is not above 0.
         """
         from hilo_nas.export import choose_trial
@@ -463,7 +463,7 @@ class Exported:
     source: NetworkSource | StudySource
     """The exported network or study."""
     promises: tuple[Promise, ...]
-    """Probability that the chosen trial keeps each limit."""
+    """Probability that the chosen trial meets each limit."""
     notes: tuple[str, ...]
     """Remarks of the exporter about the files."""
     next_step: str
@@ -508,7 +508,7 @@ def export_files(
 
     Raises:
         UsageError: An option does not match the format or the source, or files exist already and `force` is False.
-        NotFoundError: There is no such study, trial or file, or no trial keeps the limits.
+        NotFoundError: There is no such study, trial or file, or no trial meets the limits.
         StorageError: The folder is not writable.
         ConversionError: The outputs of the exported files differ from those of the source.
 
@@ -565,7 +565,7 @@ def export_files(
 def _choose(
     study: StoredStudy, number: int | None, at_knee: bool, limits: Mapping[str, float], weights: Path | None
 ) -> tuple[NetworkSource, list[Promise]]:
-    """Returns the source for a trial of a study, and the probabilities that it keeps the limits."""
+    """Returns the source for a trial of a study, and the probabilities that it meets the limits."""
     from hilo_nas.export import choose_trial, promises_of, source_of_trial
 
     record = choose_trial(study, number=number, limits=limits, at_knee=at_knee)

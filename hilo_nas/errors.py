@@ -153,7 +153,7 @@ class ProxyError(HiloNasError):
 
 
 class SpaceExhaustedError(HiloNasError):
-    """The sampler found no new network in the space that keeps the limits."""
+    """The sampler found no new network in the space that meets the limits."""
 
 
 class WorkerError(HiloNasError):

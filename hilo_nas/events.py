@@ -112,7 +112,10 @@ class CalibrationChanged(Event):
 
     @property
     def ratio(self) -> float:
-        """Factor by which all images/s of the condition change."""
+        """New speed of the reference network divided by the old one.
+
+        All images/s under this condition change by this factor.
+        """
         return self.images_per_s / self.old_images_per_s
 
 
@@ -125,12 +128,12 @@ class LimitsForeseen(Event):
     networks: int
     """Number of networks that were drawn uniformly from the space and timed."""
     keeping: int
-    """Number of these networks that keep all limits."""
+    """Number of these networks that meet all limits."""
     share_low: float
-    """Lower end of the 95 % interval of the share of the space's networks that keep all limits."""
+    """Lower end of the 95 % interval of the share of the space's networks that meet all limits."""
     share_high: float
     smallest_keeps: bool
-    """True if one of the smallest networks of the space keeps all limits."""
+    """True if one of the smallest networks of the space meets all limits."""
     seen: tuple[str, ...]
     """Range of the measured values for each limit."""
     timed_by: str | None = None

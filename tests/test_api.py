@@ -128,7 +128,7 @@ def test_the_best_trial_keeps_the_limits(study):
     fast = study.best(min_images_per_s=speeds[-2] * 0.9)
     assert fast.measurement.images_per_s >= speeds[-2]
     assert fast.score.value <= best.score.value
-    with pytest.raises(NotFoundError, match="no trial of study demo keeps images_per_s >= 1e"):
+    with pytest.raises(NotFoundError, match="no trial of study demo meets images_per_s >= 1e"):
         study.best(min_images_per_s=1e9)
     with pytest.raises(UsageError, match="must be above 0"):
         study.best(max_latency_ms=0)

@@ -170,7 +170,13 @@ class OfficialFindings:
         }
 
     def list_rows(self, *, is_training: bool) -> list[dict[str, Any]]:
-        """Returns a row for each form in each case, for either training or inference."""
+        """Returns one row per timed form of each case.
+
+        A form is the official code or ours, with its precision, fusion, memory layout and compilation.
+
+        Args:
+            is_training: True for training steps, False for inference.
+        """
         return [row for timed in self.timed if timed.case.is_training == is_training for row in timed.list_rows()]
 
     def advise(self) -> list[str]:

@@ -57,7 +57,7 @@ ORACLE = "foreseen"
 """Rungs whose scores are those of the full training. Real searches do not have such scores. The saving is an upper
 bound, which perfect scores at the same rungs would reach."""
 _MODEL_BASED = ("gp", "tpe")
-"""Samplers with a model. `PRUNED` is replayed only for them."""
+"""Samplers that fit a model to earlier trials. Only they are also replayed with the rungs `PRUNED`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -56,19 +56,19 @@ class AttentionKind:
     """Name in search spaces and architectures."""
     layer: str | None
     """Layer class as `module:class`, imported when a network is built; None for no attention. The constructor takes
-    `dim` and the knobs in `uses`. The module maps (B, H, W, C) to the same shape."""
+    `dim` and the knobs in `uses`. The module maps a feature map (B, H, W, C) to one of the same shape."""
     uses: tuple[str, ...] = ()
     """Per-stage knobs that the layer uses: a subset of num_heads, alpha and window_size. The layer ignores the rest."""
     params: Callable[..., int]
     """Number of weights and biases of a layer. Called with the channels and, by name, the other constructor arguments;
     ignores arguments that the layer does not use."""
     macs: Callable[..., int]
-    """Number of multiply-adds of a layer. Called with the channels, the height and width of the map in tokens, and the
-    same named arguments as `params`."""
+    """Number of multiply-adds of a layer. Called with the channels, the height and width of the feature map in tokens,
+    and the same named arguments as `params`."""
 
 
 def _windows(height: int, width: int, window_size: int) -> tuple[int, int]:
-    """Returns G and S: the number of windows that cover a map, and the tokens per window."""
+    """Returns G and S: the number of windows that cover a feature map, and the tokens per window."""
     return math.ceil(height / window_size) * math.ceil(width / window_size), window_size**2
 
 
@@ -320,12 +320,12 @@ _GROUP = "hilo_nas.attentions"
 
 
 def attention_names() -> tuple[str, ...]:
-    """Returns the names of all kinds; kinds of other installed packages come last."""
+    """Returns the names of all kinds of attention. Those of other installed packages come last."""
     return tuple(dict.fromkeys((*ATTENTION_KINDS, *installed_names(_GROUP))))
 
 
 def find_attention(name: str) -> AttentionKind | None:
-    """Returns the kind with this name, or None if the name is unknown.
+    """Returns the kind of attention with this name, or None if the name is unknown.
 
     Raises:
         UsageError: An installed package registers an object of another type under this name.
@@ -334,7 +334,7 @@ def find_attention(name: str) -> AttentionKind | None:
 
 
 def attention_named(name: str) -> AttentionKind:
-    """Returns the kind with this name.
+    """Returns the kind of attention with this name.
 
     Raises:
         ArchError: The name is unknown. The message lists the known names.

@@ -48,7 +48,10 @@ def map_sizes(arch: ArchConfig, height: int, width: int | None = None) -> tuple[
 
 
 def _knobs(arch: ArchConfig, stage: int) -> dict[str, Any]:
-    """Returns the knobs of a stage that its attention layer can use."""
+    """Returns the head count, window size and alpha of a stage, by name.
+
+    An attention layer ignores those that it does not use.
+    """
     return {name: getattr(arch, name)[stage] for name in ("num_heads", "window_size", "alpha")}
 
 
@@ -73,7 +76,7 @@ def count_macs(
 
 
 def _part_params(arch: ArchConfig, num_classes: int, in_chans: int) -> list[int]:
-    """Returns the parameters of each part in `PARTS`."""
+    """Returns the number of trainable parameters of each part, in the order of `PARTS`."""
     dims = arch.embed_dims
     stages = []
     for i, hidden in enumerate(_hidden_dims(arch)):

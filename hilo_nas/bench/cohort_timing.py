@@ -47,7 +47,11 @@ def time_together(evaluator: Evaluator, task: Time, emit: Emit) -> Timing:
 
 
 def advise(measurements: Iterable[Measurement]) -> list[str]:
-    """Returns advice about the machine: one sentence for each cohort whose timings were not steady."""
+    """Returns advice about the machine, as sentences.
+
+    Each group of networks timed together (cohort) whose timing was not steady gives one sentence. Equal sentences
+    appear once.
+    """
     return list(dict.fromkeys(item.text for item in judge_cohorts(measurements) if item.verdict != "steady"))
 
 

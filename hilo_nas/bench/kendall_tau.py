@@ -28,7 +28,7 @@ Pairs = NDArray[np.bool_]
 """Symmetric mask [N, N]: True if two networks are compared."""
 
 LIKE_SPEED = 1.15
-"""Largest ratio of speeds at which two networks count as equally fast (of like speed)."""
+"""Largest ratio of the speeds of two networks that count as similarly fast."""
 
 
 def all_pairs(networks: int) -> Pairs:

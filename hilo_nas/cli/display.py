@@ -177,7 +177,10 @@ def _limit_estimate(event: LimitsForeseen) -> str:
 
 
 def _name(event: TrialStarted) -> str:
-    """Returns the label of the running network: its size if known by formula, else its key."""
+    """Returns the label of the running network.
+
+    The label is its number of parameters, such as `5.20 M params`, or its key if `params_m` is None.
+    """
     return event.key if event.params_m is None else f"{event.params_m:.2f} M params"
 
 

@@ -27,9 +27,9 @@ app = App(help="Compare the proxies that rank networks with long trainings.")
 
 _CHECK = """Compare short trainings and training-free proxies with long trainings of the same networks.
 
-Reports how well each proxy ranks (Kendall's tau, over all networks and among networks of like speed) and which budget
-to use. Parameter counts and the noise of the long training are shown for comparison. The check is stored as a study.
-The same command resumes it, or repeats the report of a finished check."""
+Reports how well each proxy ranks (Kendall's tau, over all networks and among networks of similar speed) and which
+budget to use. Parameter counts and the noise of the long training are shown for comparison. The check is stored as a
+study. The same command resumes it, or repeats the report of a finished check."""
 _EXAMPLES = """Examples:
 hilo-nas proxy check litv2_tabular --data cifar10.tar --study my-check -o out/
 hilo-nas proxy check litv2_digits --study c --networks 9 --training-free dss"""

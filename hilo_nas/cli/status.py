@@ -127,7 +127,7 @@ def _print_progress(study: StoredStudy, progress: _Progress, console: Console) -
 def _describe_study(manifest: Manifest) -> dict[str, str]:
     device = manifest.device
     rows = {
-        "space": f"{manifest.space.name} ({manifest.space.n_configs:,} settings)",
+        "space": f"{manifest.space.name} ({manifest.space.n_configs:,} combinations of knob values)",
         "target": f"{manifest.objective.label()} on {device.model} (torch {device.torch})",
         "proxy": describe_proxy(manifest, whole=True),
         "sampler": f"{manifest.sampler}, seed {manifest.seed}",

@@ -1,4 +1,4 @@
-"""Image data sets: sources, splits, and a cache of decoded images."""
+"""Data sets of images: sources, splits into training and scored images, and a cache of decoded images."""
 
 from __future__ import annotations
 

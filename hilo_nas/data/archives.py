@@ -40,9 +40,10 @@ class Contents(NamedTuple):
     special: list[str]
     """Paths of pipes and devices."""
     lost: list[str]
-    """Links that lead outside, to nothing, or to a folder that is already read, and names that lead outside."""
+    """Paths that are left out: links that lead outside, to nothing, or to a folder that is already read, and names that
+    lead outside."""
     is_cut: bool
-    """True if the end marker is missing."""
+    """True if the end marker of the archive is missing, so that files may be missing too."""
 
 
 class Archive(Protocol):

@@ -115,7 +115,7 @@ def _check_data_files(spec: SourceSpec, folder: Path) -> None:
     """Checks that the README.md of a folder names no data files outside the folder.
 
     Raises:
-        DataError: It does.
+        DataError: The README.md names a file outside the folder.
     """
     import datasets
 

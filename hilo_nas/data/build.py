@@ -30,7 +30,8 @@ from hilo_nas.events import DataPrepared, Emit
 __all__ = ["build_set", "check_classes"]
 
 _DECODING = 3
-"""Version of the EXIF rotation, compositing and scaling. Part of the content hash of a set that they change."""
+"""Version of the EXIF rotation, compositing and scaling. It is part of the content hash of an image set if they changed
+pixels."""
 _CHUNK = 64
 """Maximum number of images in memory at once. They are in full size if the source gives decoded images."""
 
@@ -62,7 +63,7 @@ def check_classes(counts: dict[str, int], spec: SourceSpec, layout: Layout) -> N
 def build_set(
     workshop: Path, spec: SourceSpec, source: Source, img_size: int, options: ReadOptions, emit: Emit
 ) -> tuple[str, str]:
-    """Writes the images of a source into an empty folder. Returns their content hash and the key of the set.
+    """Writes the images of a source into an empty folder. Returns their content hash and the key of the image set.
 
     One thread per CPU core decodes the images, up to eight threads.
 
@@ -142,7 +143,7 @@ def build_set(
 
 
 class _Tally:
-    """Counts of what was done to the images of a set."""
+    """Counts of the changes made to the images of an image set: turned, composited, cropped to the center."""
 
     def __init__(self) -> None:
         self._sizes: Counter[tuple[int, int]] = Counter()
@@ -183,7 +184,10 @@ class _Tally:
 
 
 def _runs(name: str) -> list[str]:
-    """Splits a name into text and digits in turn, starting with text, so that 2 sorts before 10."""
+    """Splits a name into text and digits in turn, starting with text: `img10.png` gives `["img", "10", ".png"]`.
+
+    Digits are compared as numbers, so that 2 sorts before 10.
+    """
     return re.split(r"(\d+)", name.lower())
 
 

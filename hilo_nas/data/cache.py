@@ -1,6 +1,7 @@
 """Cache of decoded images on disk. Any number of processes map its files at once.
 
-Each image of a source is resized once. The folder of the cache holds a marker (CACHEDIR.TAG) and:
+Each image of a source is resized once. The decoded images of one source at one size are an image set. The folder of the
+cache holds a marker (CACHEDIR.TAG) and:
 
     data/sets/<key>-<size>px/        one set, see `hilo_nas.data.image_sets`
     data/index/<fingerprint>.json    key of the set that a path held when it was last read, and samples of its bytes
@@ -64,19 +65,19 @@ def find_or_build(
     files: Callable[[], Iterable[str]] = tuple,
     heartbeat_s: float = 10.0,
 ) -> CacheEntry:
-    """Returns the cached set of a source at a size. Builds it if it is absent, damaged or out of date.
+    """Returns the cached image set of a source at a size. Builds it if it is absent, damaged or out of date.
 
-    If several processes need the same set, one builds it and the others wait. The next call removes the files that a
-    killed builder left.
+    If several processes need the same image set, one builds it and the others wait. The next call removes the files
+    that a killed builder left.
 
     Args:
         cache_dir: Folder of the cache. It is created if missing.
         fingerprint: `read_fingerprint` of the source.
         img_size: Side of the images in pixels.
-        build: Writes the files of a set into an empty folder and returns the content hash and the key.
-        emit: Receives a `Notice` if another process is already building the set or if a set is rebuilt. While another
-            process builds, it receives a `DataPrepared` with `done=0` every `heartbeat_s`, to show that the process is
-            not stuck.
+        build: Writes the files of an image set into an empty folder and returns its content hash and its key.
+        emit: Receives a `Notice` if another process is already building the image set, or if it is rebuilt. While
+            another process builds, it receives a `DataPrepared` with `done=0` every `heartbeat_s`, to show that the
+            process is not stuck.
         files: Lists the files of the source. Samples of their bytes show changes that leave sizes and times equal.
         heartbeat_s: Seconds between two such events.
 
@@ -114,7 +115,7 @@ def find_or_build(
 
 
 def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
-    """Returns all complete sets, sorted by name and size. The list is empty if there is no cache.
+    """Returns all complete image sets of a cache, sorted by name and size. The list is empty if there is no cache.
 
     Raises:
         StorageError: The folder cannot be read.
@@ -130,18 +131,18 @@ def list_caches(cache_dir: Path | None = None) -> list[CacheEntry]:
 def clear_caches(
     cache_dir: Path | None = None, names: Sequence[str] = (), emit: Emit = lambda event: None
 ) -> list[CacheEntry]:
-    """Removes the sets with the given names or content hashes, or all sets. Returns the removed sets.
+    """Removes the image sets with the given names or content hashes, or all of them. Returns the removed image sets.
 
-    A prefix of a content hash is enough. Damaged sets, sets of other versions and files of killed builders are removed
-    as well. Sets that are being built and files that hilo-nas did not write are kept.
+    A prefix of a content hash is enough. Damaged image sets, those of other versions and files of killed builders are
+    removed as well. Image sets that are being built and files that hilo-nas did not write are kept.
 
     Args:
         cache_dir: Folder of the cache. None means `default_cache_dir()`.
-        names: Names of the sets. Empty means all.
+        names: Names or content hashes of the image sets. Empty means all.
         emit: Receives a warning that names the files that are kept.
 
     Raises:
-        NotFoundError: No set has such a name.
+        NotFoundError: No image set has such a name.
         StorageError: The folder cannot be read or written, or it holds other files and no marker of a cache.
     """
     cache_dir = cache_dir or default_cache_dir()
@@ -196,7 +197,7 @@ def _is_named(entry: CacheEntry, name: str) -> bool:
 
 
 def _find(root: Path, fingerprint: str, img_size: int, emit: Emit) -> CacheEntry | None:
-    """Returns the set of the last reading of the source. None if the set or the source changed since."""
+    """Returns the image set of the last reading of a source. None if the image set or the source has changed since."""
     index = _read_index(root / "index" / f"{fingerprint}.json")
     if not isinstance(key := index.get("key"), str):
         return None
@@ -241,7 +242,7 @@ def _write_index(root: Path, fingerprint: str, content_hash: str, key: str, samp
 
 
 def _publish(build_dir: Path, target: Path) -> CacheEntry:
-    """Moves a finished set into the cache. If a complete equal set is already there, that set is kept."""
+    """Moves a finished image set into the cache. If a complete image set is already at `target`, it is kept instead."""
     if not (load_entry(target) and is_intact(target)):
         _remove(target)
         try:
@@ -257,10 +258,11 @@ def _publish(build_dir: Path, target: Path) -> CacheEntry:
 
 
 def _remove(path: Path) -> None:
-    """Removes a set or the remains of one.
+    """Removes the folder of a cached image set, complete or not.
 
     Raises:
-        StorageError: The folder is something else. It is kept.
+        StorageError: The path is a link or a file, or the folder contains other files or cannot be removed. Other files
+            are kept.
     """
     try:
         ownership.remove_folder(path)

@@ -24,7 +24,7 @@ __all__ = ["Checked", "check_data"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Contents and faults of a source."""
+    """Contents and faults of a data set, as `hilo-nas data check` reports them."""
 
     sets: tuple[SetSummary, ...]
     """Summaries of the training source and, if given, of the validation source.

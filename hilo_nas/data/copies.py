@@ -1,4 +1,4 @@
-"""Copies of images, found by equal digests: their positions, their labels, and their copies in another set."""
+"""Copies of images, found by equal digests: their positions, their labels, and their copies in another image set."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ def join_groups(groups: np.ndarray, digests: np.ndarray) -> np.ndarray:
 
 
 class Overlap(NamedTuple):
-    """Images of one set that are also in another set."""
+    """Images of one image set that are also in another image set."""
 
     same_class: np.ndarray
-    """Indices in the first set of images that the other set has under the same class."""
+    """Indices in the first image set of images that the other one has under the same class."""
     other_class: np.ndarray
-    """Indices in the first set of images that the other set has only under other classes."""
+    """Indices in the first image set of images that the other one has only under other classes."""
 
 
 def find_overlap(
     labels: np.ndarray, digests: np.ndarray, other_labels: np.ndarray, other_digests: np.ndarray
 ) -> Overlap:
-    """Returns the images of a set that are in another set. Labels of both sets refer to the same list of classes."""
+    """Returns the images of an image set that are also in another one. Both sets use the same list of classes."""
     numbers = number_images(np.concatenate((digests, other_digests)))
     here, there = numbers[: len(digests)], numbers[len(digests) :]
     n_labels = int(max(labels.max(initial=0), other_labels.max(initial=0))) + 1

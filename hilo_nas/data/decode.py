@@ -32,7 +32,8 @@ _TURNS = {
 """Operation that turns an image upright, by EXIF orientation."""
 
 _FRAMED = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
-"""Formats whose frames are equivalent images. The further frames of an MPO photo are previews or other views."""
+"""Formats in which every frame is an image, so a file with several frames is reported. MPO is not listed, because its
+other frames are previews or other views of the same photo."""
 
 _BYTES_PER_PIXEL = {"1": 2, "L": 2, "P": 10, "I": 32, "F": 32}
 """Bytes of memory per pixel during decoding, by mode of the image."""
@@ -41,19 +42,20 @@ _BYTES_PER_COLOUR, _BYTES_PER_ALPHA, _BYTES_PER_DEEP_COLOUR = 8, 16, 96
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """A decoded image, and what was done to it."""
+    """A decoded image, with the changes made to it."""
 
     pixels: np.ndarray | DeepImage
-    """Pixels, (S, S, 3; uint8), or values that are not yet scaled by the range of the data set."""
+    """Pixels, (S, S, 3; uint8). For more than 8 bits per channel, values that are not yet scaled by the range of the
+    data set."""
     digest: bytes
     """SHA-256 of the file, or of the decoded pixels if the source gives no file. Independent of `img_size`."""
     size: tuple[int, int]
     """Width and height before resizing, upright."""
     is_turned: bool
     is_composited: bool
-    """True if a pixel was transparent."""
+    """True if the image had a transparent pixel, so it was composited on the background."""
     is_first_frame: bool
-    """True if the file has more frames."""
+    """True if the file has several frames, of which the first was read."""
     is_changed: bool
     """True if turning or compositing changed a pixel."""
     is_restored: bool = False

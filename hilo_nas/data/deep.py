@@ -16,7 +16,7 @@ __all__ = ["DeepImage", "DeepValues", "fit_deep"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeepValues:
-    """Values of an image in full size."""
+    """Values of an image with more than 8 bits per channel, in full size."""
 
     values: np.ndarray
     """Values, (H, W, C) with C = 1 or 3, integers or floats."""

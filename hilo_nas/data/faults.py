@@ -37,7 +37,7 @@ FaultKind = Literal[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault of the images that the user should know."""
+    """A fault of a data set that the user should know, such as copies of an image in training and validation data."""
 
     kind: FaultKind
     text: str
@@ -45,7 +45,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabeledSet:
-    """A cached set with its labels as indices into a list of classes, which two sets can share."""
+    """A cached image set, with its labels as indices into a list of classes. Two image sets can share the list."""
 
     name: str
     path: Path
@@ -62,7 +62,7 @@ class LabeledSet:
 
 
 def find_faults(images: LabeledSet) -> list[Fault]:
-    """Returns the faults within one set. Classes that are left out are ignored."""
+    """Returns the faults within one image set. Classes that are left out are ignored."""
     kept = np.flatnonzero(images.labels >= 0)
     labels, digests = images.labels[kept], images.digests[kept]
     numbers = number_images(digests)
@@ -88,7 +88,7 @@ def find_faults(images: LabeledSet) -> list[Fault]:
 def find_overlaps(images: LabeledSet, validation: LabeledSet) -> list[Fault]:
     """Returns the validation images that are also training images, and the classes without validation images.
 
-    Both sets must use the same list of classes.
+    Both image sets must use the same list of classes.
     """
     kept, kept_here = np.flatnonzero(validation.labels >= 0), np.flatnonzero(images.labels >= 0)
     overlap = find_overlap(

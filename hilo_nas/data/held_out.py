@@ -33,11 +33,11 @@ def share_of(plan: ProxyPlan | type[ProxyPlan], n_images: int) -> float:
 
 
 def number_labels(labels: np.ndarray, names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-    """Returns the labels of a set as indices into another list of classes, (N; int64), or -1 for classes not in it.
+    """Returns labels as indices into another list of classes, (N; int64), or -1 for classes that are not in it.
 
     Args:
         labels: Classes as indices into `names`, (N).
-        names: Classes of the set.
+        names: The list of classes that `labels` refer to.
         class_names: The other list of classes.
     """
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -54,10 +54,10 @@ def split_set(
     group_by: str | None = None,
     class_names: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices of the training and held-out images of a cached set, as `split_held_out` does.
+    """Returns the indices of the training and held-out images of a cached image set, as `split_held_out` does.
 
     Args:
-        path: Folder of the set, which holds the names of the images.
+        path: Folder of the image set, which holds the names of the images.
         labels: Classes, (N). Images of class -1 are on neither side.
         digests: Hashes of the images, (N, 2).
         fraction: Share of each class to hold out, in (0, 1).
@@ -66,7 +66,7 @@ def split_set(
 
     Raises:
         DataError: A class cannot be split.
-        StorageError: The set is missing or damaged.
+        StorageError: The image set is missing or damaged.
     """
     kept = np.flatnonzero(labels >= 0)
     groups = None if group_by is None else group_images(load_members(path), group_by)[0][kept]

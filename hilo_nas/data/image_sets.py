@@ -1,7 +1,7 @@
-"""Files of one set of decoded images, with checks for damage and changes.
+"""Files of an image set (decoded images of one source), with checks for damage and changes.
 
-A set is a folder with images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), members.npy (names of the
-images, separated by NUL) and meta.json. The last one holds its own digest and a digest of each block of the other
+An image set is a folder with images.npy (N, H, W, 3; uint8), labels.npy (N), digests.npy (N, 2), members.npy (names of
+the images, separated by NUL) and meta.json. The last one holds its own digest and a digest of each block of the other
 files. Digests are compared if size, times or inode of a file differ from stamp.json, which is written after each
 comparison.
 
@@ -38,23 +38,23 @@ __all__ = [
 ]
 
 FORMAT = 3
-"""Version of the files in a set. A set of another version is rebuilt."""
+"""Version of the files in an image set. An image set of another version is rebuilt."""
 
 ARRAYS = {"images": np.uint8, "labels": np.int64, "digests": np.uint64, "members": np.uint8}
 """Array files by name without extension, and their dtypes."""
 
 _BLOCK_BYTES = 4 * 2**20
 _ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""Errors that mean that a set is absent or broken. Others, such as too many open files, are raised."""
+"""Error numbers that mean that an image set is absent or broken. Others, such as too many open files, are raised."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheEntry:
-    """One set of decoded images."""
+    """One image set: the decoded images of a source at one size."""
 
     path: Path
     name: str
-    """Name of the source that the set was first read from, without its folder."""
+    """Name of the source from which the image set was first read, without the folder of the source."""
     content_hash: str
     """SHA-256 over class names and image files, independent of file names and locations.
 
@@ -72,16 +72,25 @@ class CacheEntry:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Observations and choices made while the images were read, as JSON.
 
-    The keys are: `sizes` (width and height of the `smallest`, `median` and `largest` image), `n_turned`, `n_composited`
-    with `background`, `n_scaled` of `n_images` with `value_range`, `n_float`, `n_nan` and `n_infinite` (numbers of
-    images with such values), `n_first_frame`, `n_cut` (images that are not square), `broken` (names of images left out,
-    with reasons), `skipped`, `split`, `class_level` and `left_out` of the source, and `has_rows` (True for Parquet or
-    Arrow). Zero and empty values are omitted.
+    Zero and empty values are omitted. The keys are:
+
+    * `sizes`: width and height of the `smallest`, `median` and `largest` image, by area.
+    * `n_turned`: number of images that were rotated or mirrored upright by their EXIF orientation.
+    * `n_composited`, `background`: number of images with transparent pixels, and the color behind them.
+    * `n_scaled`, `n_images`, `value_range`: number of images with more than 8 bits, number of all images, and the range
+      of values from which images with more than 8 bits were scaled.
+    * `n_float`, `n_nan`, `n_infinite`: numbers of scaled images with such values.
+    * `n_first_frame`: number of images with several frames, of which the first was read.
+    * `n_cut`: number of images that were cropped to the center because they are not square.
+    * `broken`: names of the images that were left out, with reasons.
+    * `skipped`: number of files that are not images, by extension.
+    * `split`, `class_level`, `left_out`: sentences about the source, as in `hilo_nas.data.sources.Source`.
+    * `has_rows`: True for Parquet or Arrow.
     """
 
 
 def load_entry(path: Path) -> CacheEntry | None:
-    """Returns the set in a folder, or None if it is absent, incomplete or of another version.
+    """Returns the image set in a folder, or None if it is absent, incomplete or of another version (`FORMAT`).
 
     Pixels are not checked, see `is_intact`.
 
@@ -119,7 +128,7 @@ def load_entry(path: Path) -> CacheEntry | None:
 
 
 def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
-    """Writes the description of a set with its own digest, and syncs it to the disk."""
+    """Writes the description of an image set (meta.json) with a digest of the description, and syncs it to the disk."""
     with open(path / "meta.json", "wb") as file:
         file.write(json.dumps({**meta, "digest": _digest_meta(meta)}, indent=1).encode())
         file.flush()
@@ -127,7 +136,7 @@ def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
 
 
 def _load_meta(path: Path) -> dict[str, Any]:
-    """Returns the description of a set.
+    """Returns the description of an image set, from its meta.json.
 
     Raises:
         ValueError: The file is damaged.
@@ -164,7 +173,7 @@ def _check_regular(file: Path) -> None:
 
 
 def digest_files(path: Path) -> dict[str, list[str]]:
-    """Returns the SHA-256 of each 4 MiB block of the arrays of a set."""
+    """Returns the SHA-256 of each 4 MiB block of the array files of an image set, by the name of the file."""
     digests = {}
     for name in ARRAYS:
         with open(path / f"{name}.npy", "rb", buffering=0) as file:
@@ -174,17 +183,17 @@ def digest_files(path: Path) -> dict[str, list[str]]:
 
 
 _known_stamps: dict[Path, dict[str, list[int]]] = {}
-"""Stamps of the sets whose digests this process has already compared."""
+"""Stamps (sizes, times, inodes) of the image sets whose digests this process has already compared, by folder."""
 
 
 def is_intact(path: Path) -> bool:
-    """Returns True if the arrays of a set are unchanged. Compares digests if the files look modified.
+    """Returns True if the array files of an image set are unchanged. Compares digests if the files look modified.
 
     At 32 pixels, comparing the digests of 50,000 images (150 MB) takes about 0.25 s. Comparing the stamps takes less
     than a millisecond.
 
     Raises:
-        OSError: The set cannot be read.
+        OSError: The image set cannot be read.
     """
     stamps = _read_stamps(path)
     if _known_stamps.get(path) == stamps or _load_stamps(path) == stamps:
@@ -213,7 +222,7 @@ def _load_stamps(path: Path) -> object:
 
 
 def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the set, its images (N, H, W, 3; uint8, memory-mapped), labels (N; int64) and digests (N, 2; uint64).
+    """Returns an image set, its images (N, H, W, 3; uint8, memory-mapped), labels (N; int64), digests (N, 2; uint64).
 
     The images are mapped copy-on-write. Processes share the memory of the operating system, and writes stay private.
 
@@ -226,7 +235,7 @@ def load_arrays(path: Path) -> tuple[CacheEntry, np.ndarray, np.ndarray, np.ndar
 
 
 def load_members(path: Path) -> list[str]:
-    """Returns the names of the images: their paths inside the source that the set was read from.
+    """Returns the names of the images: their paths inside the source from which the image set was read.
 
     Raises:
         StorageError: The set is missing, damaged or changed, or cannot be opened.

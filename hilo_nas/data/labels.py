@@ -16,7 +16,7 @@ __all__ = ["count_unread", "find_views", "has_label_files", "pair_labels", "read
 
 _SURE = ("cls", "class", "label", "cls.txt", "class.txt", "label.txt", "cls.json", "label.json", "class.json")
 _LIKELY = ("json", "txt")
-"""Extensions of files that may hold something else. They have the lowest priority."""
+"""Extensions of files that may hold other data than a label. They have the lowest priority."""
 
 _LABEL_WORDS = frozenset(["cls", "class", "label", "labels", "target", "index", "category", "y"])
 """Parts of extensions that suggest a label, also of files that cannot be read as labels: `.target`, `.label.npy`."""

@@ -95,7 +95,7 @@ def check_links(cache_dir: Path) -> None:
 
 
 def find_foreign(cache_dir: Path) -> list[Path]:
-    """Returns the entries of a cache folder that do not have the form of hilo-nas's files.
+    """Returns the entries of a cache folder whose names and types are not those of files that hilo-nas writes.
 
     Raises:
         OSError: The folder cannot be read.
@@ -116,11 +116,11 @@ def find_foreign(cache_dir: Path) -> list[Path]:
 
 
 def is_own_set(path: Path, marked: bool) -> bool:
-    """Returns True if a folder has the form of a set, complete or damaged.
+    """Returns True if a folder has the file names of an image set, complete or damaged.
 
     Args:
         path: The folder.
-        marked: True if the cache has a marker. Otherwise the meta.json of the set must identify it.
+        marked: True if the cache has a marker. Otherwise the meta.json in the folder must identify it as an image set.
 
     Raises:
         OSError: The folder cannot be read.
@@ -137,7 +137,7 @@ def is_own_set(path: Path, marked: bool) -> bool:
 
 
 def is_own_job(path: Path) -> bool:
-    """Returns True if a folder has the form of an unfinished set.
+    """Returns True if a folder has the file names of an unfinished image set.
 
     Raises:
         OSError: The folder cannot be read.
@@ -150,7 +150,7 @@ def _holds_own_files(path: Path) -> bool:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes the files of a set, and then their folder. If the folder holds other files, it and they are kept.
+    """Removes the files of an image set, and then their folder. If the folder holds other files, those are kept.
 
     Raises:
         OSError: The folder cannot be removed, is a link, or holds other files.

@@ -78,7 +78,7 @@ class CachedData:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> CachedData:
-        """Builds the value that `to_dict` described."""
+        """Returns the images that a result of `to_dict` describes."""
         lists = {name: tuple(fields[name]) for name in ("class_names", "unlike_timm") if name in fields}
         return cls(**{**fields, **lists})
 
@@ -160,7 +160,7 @@ def prepare_data(
 
 
 def _with_range_of(entry: CacheEntry, options: ReadOptions) -> ReadOptions:
-    """Returns options that scale other images by the value range of this set."""
+    """Returns read options that scale the images of another source by the value range of this image set."""
     if options.value_range is not None or not (found := entry.facts.get("value_range")):
         return options
     low, high = found
@@ -262,7 +262,7 @@ def _check_validation(entry: CacheEntry, val: CacheEntry, spec: SourceSpec, val_
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Places:
-    """Training and scored images of a prepared set, with their labels and digests."""
+    """Positions of the training and scored images in their image sets, with labels and digests."""
 
     labels: np.ndarray
     """Classes of the training source as indices into `CachedData.class_names`, (N; int64). It is -1 for classes left
@@ -272,10 +272,11 @@ class Places:
     training: np.ndarray
     """Indices of the training images."""
     scored_labels: np.ndarray
-    """Classes of the source with the scored images, like `labels`."""
+    """Classes of all images in the source of the scored images, in the format of `labels`."""
     scored_digests: np.ndarray
     scored: np.ndarray
-    """Indices of the scored images in their source."""
+    """Indices of the scored images in their source, which is the training source unless there is a validation
+    source."""
 
 
 def find_places(data: CachedData, plan: ProxyPlan | type[ProxyPlan], group_by: str | None) -> Places:

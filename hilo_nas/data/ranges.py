@@ -17,16 +17,16 @@ __all__ = ["DeepImages"]
 @dataclasses.dataclass(frozen=True)
 class _Stored:
     place: int
-    """Index of the image in the set."""
+    """Index of the image in the image set."""
     image: DeepImage
-    """The image with empty arrays."""
+    """The image without its arrays, which are in the file."""
     start: int
-    """Offset of its arrays in the file."""
+    """Offset in bytes of the image's arrays in the file."""
     shapes: tuple[tuple[int, ...] | None, ...]
 
 
 class DeepImages:
-    """Images of more than 8 bits of a set.
+    """Images with more than 8 bits per channel of one image set, kept in a file until their common range is known.
 
     Args:
         file: File for their values, open for reading and writing.
@@ -44,7 +44,7 @@ class DeepImages:
         """Stores an image until the range is known.
 
         Args:
-            place: Index of the image in the set.
+            place: Index of the image in the image set.
             image: Values of the image.
 
         Raises:
@@ -70,12 +70,12 @@ class DeepImages:
         return (low, high) if low <= high else (0.0, 0.0)
 
     def write(self, images: Path, low: float, high: float) -> bool:
-        """Scales all images into the array of the set. Returns True if the pixels differ from Pillow's conversion.
+        """Scales all images and writes them to the image set. Returns True if pixels differ from Pillow's conversion.
 
         Pillow drops the low byte of 16-bit values, and clips other values to the range from 0 to 255.
 
         Args:
-            images: The `images.npy` of the set.
+            images: The `images.npy` of the image set.
             low: Value that becomes 0.
             high: Value that becomes 255.
         """
@@ -107,7 +107,7 @@ class DeepImages:
         )
 
     def to_facts(self, n_images: int, low: float, high: float) -> dict[str, Any]:
-        """Returns facts about the scaled images: their number, the range, and numbers of images with special values."""
+        """Returns the `CacheEntry.facts` about the scaled images: `n_scaled`, `value_range`, `n_nan` and others."""
         if not self._stored:
             return {}
         facts: dict[str, Any] = {"n_scaled": len(self._stored), "n_images": n_images, "value_range": [low, high]}

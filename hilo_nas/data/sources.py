@@ -46,7 +46,8 @@ _FORMS = (
 
 
 Layout = Literal["folders", "label files", "rows", "calls"]
-"""Location of the classes: folder names, files next to images, a column, or the results of a library or function."""
+"""Place from which the classes come: folder names, files next to images, a column, or results of a library or
+function."""
 
 
 class Sample(NamedTuple):
@@ -88,7 +89,7 @@ class Source:
     class_level: str = ""
     """One sentence about the folders that name the classes. Empty if no folder does."""
     layout: Layout = "calls"
-    """Location of the classes."""
+    """Place from which the classes come."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class Choice:
     left_out: tuple[str, ...]
     """Warnings about parts that are left out although their names are not those of held-out splits."""
     depth: int = 0
-    """Number of folder levels above the classes."""
+    """Number of folder levels above the folders that name the classes."""
 
 
 def choose_training(
@@ -114,7 +114,7 @@ class _Descent:
         self._held: dict[str, int] = {}
         self._kept: list[str] = []
         self._is_chosen = role_of(self.text.rpartition("/")[2]) == "held"
-        """True if the user named a held-out split itself. Then its images are read."""
+        """True if the user named a held-out split, such as `data/test`, as the source. Then its images are read."""
         if loose := len(folders) - len(self.rest):
             verbs = agree(loose, "is in no class folder and is", "are in no class folder and are")
             self.warnings.append(f"{count_of(loose, 'image')} of {text} {verbs} left out")

@@ -30,7 +30,7 @@ class ClassCount:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetSummary:
-    """Summary of one source."""
+    """Summary of the images of one source: number, classes, sizes and parts left out."""
 
     name: str
     images: int
@@ -101,7 +101,7 @@ def _set_from(fields: Mapping[str, Any]) -> SetSummary:
 
 
 def summarize_set(images: LabeledSet) -> SetSummary:
-    """Returns the summary of a cached set. Classes that are left out are ignored."""
+    """Returns the summary of a cached image set. Classes that are left out are ignored."""
     kept = images.labels >= 0
     counts = np.bincount(images.labels[kept], minlength=len(images.class_names))
     present = np.flatnonzero(counts)  # validation images may lack some classes
@@ -124,7 +124,7 @@ def summarize_set(images: LabeledSet) -> SetSummary:
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """Returns the facts about how a cached set was read. Empty if there are none."""
+    """Returns the facts about how a cached image set was read (`CacheEntry.facts`). Empty if there are none."""
     try:
         found = json.loads((path / "meta.json").read_text(encoding="utf-8")).get("facts", {})
     except (OSError, ValueError, AttributeError):
@@ -133,7 +133,7 @@ def load_facts(path: Path) -> dict[str, Any]:
 
 
 def describe_facts(facts: Mapping[str, Any]) -> list[str]:
-    """Returns sentences about what was skipped, changed or assumed while a set was read."""
+    """Returns sentences about what was skipped, changed or assumed while an image set was read."""
     lines = []
     if sizes := facts.get("sizes"):
         lines.append(f"sizes: {_describe_sizes(sizes)}")

@@ -31,9 +31,9 @@ def list_differences(
 
     Args:
         spec: The source.
-        entry: Its images in the cache.
+        entry: The images of the source in the cache.
         class_names: Classes that are used.
-        facts: Facts about how the images were read.
+        facts: Facts about how the images were read (`CacheEntry.facts`).
     """
     # A folder may hold Parquet or Arrow files.
     kind = "table" if spec.kind == "folder" and facts.get("has_rows") else spec.kind

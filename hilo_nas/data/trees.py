@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class Tree:
-    """Files of a source."""
+    """Files of a source, divided into images and others."""
 
     images: list[Entry] = dataclasses.field(default_factory=list)
     others: list[Entry] = dataclasses.field(default_factory=list)
@@ -110,7 +110,7 @@ class _Outside:
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
         self._folders: dict[str, bool] = {}
-        """True for each folder that is outside."""
+        """True if a folder is outside of the source, by path."""
 
     def describe(self, images: Iterable[Entry]) -> list[str]:
         """Returns a sentence about the images outside, or an empty list if there are none."""

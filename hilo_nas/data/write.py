@@ -34,7 +34,7 @@ __all__ = ["CLASS_MAP", "Written", "name_folders", "write_data"]
 CLASS_MAP = "class_map.txt"
 """Name of the file that lists the class folders in label order, for timm's --class-map."""
 _IMG_SIZE = 32
-"""Side in pixels of the cached set, which is only used for the split and the value range."""
+"""Side in pixels of the cached image set, which is only used for the split and the value range."""
 _LONGEST = 80
 _SHOWN = 20
 _FORBIDDEN = '/\\:*?"<>|'
@@ -47,12 +47,12 @@ Sides = Mapping[tuple[str, int, int], str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """Result of `write_data`."""
+    """Numbers of images that `write_data` wrote, and renamed class folders."""
 
     counts: dict[str, int]
     """Number of images in `train` and in `validation`."""
     renamed: dict[str, str]
-    """Folder of each class whose name cannot be a folder name, by class."""
+    """Folder of each class whose name cannot be a folder name, by class: `{"a/b": "a_b"}`."""
 
 
 def write_data(
@@ -158,7 +158,7 @@ def _find_sides(data: CachedData, group_by: str | None) -> tuple[Sides, Sides]:
 
 
 def _load_range(path: str) -> tuple[float, float] | None:
-    """Returns the values that became black and white in a cached set, or None if all its images have 8 bits."""
+    """Returns the values that became black and white in a cached image set, or None if all its images have 8 bits."""
     found = load_facts(Path(path)).get("value_range")
     return None if found is None else (float(found[0]), float(found[1]))
 

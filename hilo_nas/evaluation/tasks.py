@@ -131,7 +131,7 @@ class Prepare(Task[Preparation]):
     source: str | None = None
     """Location of the user function of `proxy`, as returned by `plugins.absolute`."""
     target: str | None = None
-    """Name of the device for `proxy`."""
+    """Name of the device on which `proxy` will score networks."""
     timm_names: tuple[str, ...] = ()
     """Names of networks to check for in timm."""
     sheet: str | None = None

@@ -1,4 +1,4 @@
-"""Exports of networks and studies, with one file per trainer, runtime or tool."""
+"""Export of networks (timm, ONNX) and studies (Optuna). Each format has its own module."""
 
 from hilo_nas.export.exporter import Exporter, ExportOptions, check_options, export
 from hilo_nas.export.registry import EXPORTERS, find_exporter, register_exporter

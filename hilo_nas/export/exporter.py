@@ -69,7 +69,12 @@ class Exporter(Protocol[Source]):
         """
 
     def next_step(self, source: Source, files: Sequence[Path]) -> str:
-        """Returns the next commands for the user, one or more lines. `files` has the order of the property `files`."""
+        """Returns the next commands for the user, one or more lines.
+
+        Args:
+            source: The network or study that was exported.
+            files: Paths of the written files, in the order of `self.files`.
+        """
 
 
 def check_options(exporter: Exporter[Any], given: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Choice of a trial by number, limits or the knee of the front, and the probability that it keeps the limits."""
+"""Choice of a trial by number, limits or the knee of the front, and the probability that it meets the limits."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def choose_trial(
     """Returns one trial: by number, the best within limits, the best of all, or the knee of the front.
 
     With `limits`, the candidates are all complete trials, not only those on the front, because a slower network may
-    have a lower latency. The best score wins among the trials that keep every limit with at least 95 %
-    probability. If there is none, the result is the most probable of the trials whose measured values keep the limits.
-    `promises_of` returns the probabilities.
+    have a lower latency. The best score wins among the trials that meet every limit with at least 95 % probability. If
+    there is none, the result is the most probable of the trials whose measured values meet the limits. `promises_of`
+    returns the probabilities.
 
     Args:
         study: The study.
@@ -84,7 +84,7 @@ def choose_trial(
 
 
 def _none_keeps(study: str, limits: Mapping[str, float], records: Sequence[TrialRecord]) -> NotFoundError:
-    """Returns the error for limits that no trial keeps. It names the best value of each limit."""
+    """Returns the error for limits that no trial meets. It names the best value of each limit."""
     best = []
     for name in limits:
         values = [(value, r.number) for r in records if (value := measured_values(r.measurements)[name]) is not None]
@@ -92,14 +92,14 @@ def _none_keeps(study: str, limits: Mapping[str, float], records: Sequence[Trial
         best.append(f"the best, trial {number}, has {name} {value:.4g}")
     asked = " and ".join(limit_text(name, bound) for name, bound in limits.items())
     return NotFoundError(
-        f"no trial of study {study} keeps {asked}; {'; '.join(best)}. Relax the limits, or resume the search with "
+        f"no trial of study {study} meets {asked}; {'; '.join(best)}. Relax the limits, or resume the search with "
         "--trials."
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Promise:
-    """Probability that a chosen trial keeps one limit."""
+    """Probability that a chosen trial meets one limit."""
 
     text: str
     is_sure: bool
@@ -107,11 +107,11 @@ class Promise:
 
 
 def promises_of(manifest: Manifest, record: TrialRecord, limits: Mapping[str, float] | None = None) -> list[Promise]:
-    """Returns the probabilities that a trial keeps the given limits and the measured limits of its study."""
+    """Returns the probabilities that a trial meets the given limits and the measured limits of its study."""
     in_force = {**manifest.limits_in_force, **(limits or {})}
     return [
         Promise(
-            text=f"trial {record.number} keeps {limit_text(name, in_force[name])} with {probability_text(chance)}",
+            text=f"trial {record.number} meets {limit_text(name, in_force[name])} with {probability_text(chance)}",
             is_sure=chance >= KEPT_SURELY,
         )
         for name, chance in measured_chances(in_force, record.measurements).items()

@@ -130,7 +130,9 @@ class DeviceIdentity:
     records of earlier versions."""
 
     def differences(self, other: DeviceIdentity) -> dict[str, tuple[str, str]]:
-        """Returns the fields that make two devices not interchangeable, with both values.
+        """Returns the fields that differ between two devices, with both values: `{"model": ("A100", "H100")}`.
+
+        Measurements of two devices are comparable only if there are none.
 
         Compares `host` only if both devices have it. Does not compare `serial`.
         """

@@ -1,4 +1,4 @@
-"""Conditions under which networks are timed, and the limits that they must keep.
+"""Settings under which a study times its networks, and the limits that networks must meet.
 
 One condition is the objective. Further conditions are recorded, and can have limits. A user writes a further condition
 as its differences from the objective and its limits: `batch_size=1,max_latency_ms=20`.
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 LIMIT_OPTIONS = {"min_images_per_s": "images_per_s", "max_latency_ms": "latency_ms", "max_memory_mib": "memory_mib"}
-"""Quantity (`hilo_nas.space.LIMITS`) that each option limits."""
+"""Quantity (`hilo_nas.space.LIMITS`) that each search setting limits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """Conditions and limits of a study."""
+    """Conditions under which a study times networks, and the limits that networks must meet."""
 
     conditions: tuple[Condition, ...]
     """Conditions of the study. The first is the objective."""

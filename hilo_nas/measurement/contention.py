@@ -40,7 +40,7 @@ class Contention:
     lost_cores: float
     needed_cores: int
     text: str
-    """Cause of the loss, with the number of cores, as a clause."""
+    """Cause of the contention with the number of lost cores, as a clause without a full stop."""
     can_pass: bool
     """True if the contention can end by itself. False for a CPU limit, which stays."""
 

@@ -59,7 +59,7 @@ _KINDS = {
     "object": "a mapping",
 }
 _FIELD = re.compile(r"\w+(\.|\[| must | is not a known)")
-"""Start of a fault that names a field."""
+"""Pattern for the start of a fault that already names a field, such as `condition.batch_size must`."""
 _STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<index>\d+)\]")
 _MAX_SHOWN = 80
 """Maximum number of characters of a wrong value in a message."""
@@ -232,7 +232,10 @@ def _read_all(items: Iterable[tuple[Any, Any]], read: _Reader) -> list[Any]:
 
 
 def named_faults(name: str, error: HiloNasError) -> list[str]:
-    """Returns the lines of a `read_field` error, each with the name of the field in front."""
+    """Returns the lines of a `read_field` error, each with the name of the field in front.
+
+    ` must be ...` becomes `device must be ...`, for example.
+    """
     return [f"{name}{line}" if line[:1] in ".[ :" else f"{name}: {line}" for line in str(error).split("\n")]
 
 

@@ -55,9 +55,9 @@ def standard_error(own: Rounds, other: Rounds) -> float:
 
 
 def error_apart(shared: Measurement) -> float:
-    """Returns the relative standard error of the ratio of two networks that their shared rounds do not show.
+    """Returns the part of the relative standard error of a speed ratio that the shared rounds do not show.
 
-    It comes from other processes on the cores, because they slow down each network by a different factor.
+    This part comes from other processes on the cores, because they slow down each network by a different factor.
 
     Args:
         shared: Measurement of one of the two networks, with the device state during their rounds.

@@ -44,7 +44,7 @@ class ProxyPlan:
     hflip: bool = True
     """True if images may be flipped horizontally. Set it to False for digits and letters."""
     recipe: str = DEFAULT_PROXY.version
-    """`Proxy.version`. For a training, the version of its recipe."""
+    """Version of the proxy's computation (`Proxy.version`). For a training, the version of its recipe."""
     group_by: str | None = None
     """Regular expression that is searched in the path of each image inside the source. Images with equal captured
     groups are held out together or not at all. Without groups in the expression, the whole match is compared."""
@@ -99,7 +99,10 @@ class ProxyPlan:
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """Number of images seen at each scoring, full budget last. With rungs, rounded up to whole batches."""
+        """Number of images seen at each scoring, full budget last, such as `(1024, 3072, 9088)`.
+
+        For a proxy with rungs, the numbers are rounded up to whole batches.
+        """
         if not self.declaration.has_rungs:
             return (self.images,)
         batches = sorted({-(-images // self.batch_size) for images in (*self.rungs, self.images)})
@@ -135,7 +138,7 @@ class ProxyPlan:
         return read_value(cls, fields)
 
     def for_comparison(self, name: str) -> ProxyPlan:
-        """Returns the plan for another proxy without a budget that scores the same networks on the same images."""
+        """Returns a copy of the plan for another proxy, one without a budget, to score networks on the same images."""
         proxy = proxy_named(name)
         return dataclasses.replace(
             self, proxy=name, recipe=proxy.version, images=1, rungs=(), precision="fp32", source_hash=None
@@ -175,7 +178,7 @@ class ProxyScore:
     plan_hash: str
     """`ProxyPlan.hash` of the plan and the data. It does not depend on the device."""
     metric: str
-    """`Metric.name` of the metric that `value` has."""
+    """Name of the metric of `value` (`Metric.name`), such as `top1`."""
     value: Finite
     """Value of the metric, the higher the better. For a training, it is in [0, 1]: the share of held-out images that
     are classified correctly (`top1`), its mean over the classes (`balanced`), or the geometric mean of the
@@ -197,12 +200,13 @@ class ProxyScore:
     device: str
     versions: dict[str, str]
     scored_at: str
-    """UTC, ISO 8601."""
+    """Time of the scoring: UTC, ISO 8601."""
     chance: Share | None = None
-    """Score of random guessing on these images: the share of the largest class (`top1`), 1 / number of classes
-    (`balanced`), or the likelihood of the class shares (`likelihood`). None if it is unknown, and for other proxies."""
+    """Score that is possible without looking at the images: the share of the largest class (`top1`), 1 / number of
+    classes (`balanced`), or the geometric mean probability of the true class if every class is predicted with its share
+    (`likelihood`). None if it is unknown, and for other proxies."""
     seeds: Size = 1
-    """Number of trainings in the mean. Records hold single trainings (see `mean_score`)."""
+    """Number of trainings whose values are averaged in `value` (see `mean_score`). It is 1 in records."""
 
     @property
     def interval_error(self) -> float:
@@ -246,7 +250,9 @@ class ProxyScore:
 
 
 def mean_score(scores: Sequence[ProxyScore], *, seed_noise: float | None = None) -> ProxyScore:
-    """Returns the mean score over several seeds at one budget. A single score is returned as is without `seed_noise`.
+    """Returns the mean score over several seeds at one budget.
+
+    A single score is returned unchanged unless `seed_noise` is given.
 
     All seeds are scored on the same images, so more seeds do not reduce the error due to the images. The standard error
     combines two parts: the error due to the images, and the error of the mean over the seeds.

@@ -31,7 +31,7 @@ _FAST = (0.03, 0.15)
 """Percentiles of a network's rounds that bound its fast rounds. The very fastest rounds may be luck."""
 
 Rounds = Sequence[float]
-"""Seconds of one call, one value per round."""
+"""Mean seconds per call of one network, one value per round."""
 
 
 def fast_seconds(rounds: Rounds) -> float:

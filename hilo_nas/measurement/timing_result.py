@@ -27,7 +27,11 @@ LATENCY_PROTOCOL = 2
 """Version of the latency protocol: 1 times up to 50 calls after the rounds, 2 times 200 or more inside them."""
 
 VERDICTS = ("steady", "bursty", "throttled", "contended")
-"""States of a machine during a timing, from best to worst. `measurement.verdicts.judge` selects one."""
+"""Verdicts on a machine during a timing, from best to worst. `measurement.verdicts.judge` selects one.
+
+`steady`: nothing disturbed the timing. `bursty`: other work disturbed some rounds. `throttled`: the device slowed down.
+`contended`: other processes used cores that the timing needed in every round.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +43,9 @@ class Calibration:
     images_per_s: Positive
     """Batch size over the mean of the fast rounds (`measurement.rounds.fast_seconds`). Protocol 1 used the median."""
     images_per_s_spread: NonNegative
-    """Robust standard deviation of one block, in images/s."""
+    """Standard deviation of images/s between timed blocks of calls, estimated from the median absolute deviation."""
     call_seconds: tuple[Positive, ...]
-    """All samples: mean seconds per call over a block."""
+    """Mean seconds per call of each timed block of calls."""
     steady: bool
     """True if the last blocks of the warm-up agreed before the timing started."""
     device: DeviceIdentity
@@ -69,7 +73,7 @@ class Measurement:
     """Speed of the network relative to the reference in the same rounds (`measurement.rounds.ratio`). A slowdown of
     both cancels out. Protocol 1 used the median over the rounds."""
     ratio_spread: NonNegative
-    """Robust standard deviation of `ratio` for one round: 1.4826 times the median absolute deviation."""
+    """Standard deviation of the ratio between rounds, estimated as 1.4826 times the median absolute deviation."""
     reference_images_per_s: Positive
     """Calibrated speed of the reference, in images/s. When a study is read, its current calibration replaces this value
     (`hilo_nas.study.calibration.read_timings`)."""
@@ -81,13 +85,13 @@ class Measurement:
     latency_ms_p95: Positive
     latency_ms_p99: Positive
     memory_mib: NonNegative | None
-    """Peak of the device's allocator over one call, including weights. None if it cannot be measured."""
+    """Peak memory of one call in MiB, including weights, from the device's allocator. None if it cannot be measured."""
     call_seconds: tuple[Positive, ...]
-    """All samples: mean seconds per call in each round, over a block of at least 20 ms."""
+    """Mean seconds per call in each round, over a block of calls that takes at least 20 ms."""
     reference_seconds: tuple[Positive, ...]
-    """Samples of the reference network in the same rounds."""
+    """Mean seconds per call of the reference network in each of the same rounds."""
     latency_seconds: tuple[Positive, ...]
-    """Seconds of single calls, each synchronised."""
+    """Seconds of each single call. The device is synchronised after every call."""
     steady: bool
     """True if the last blocks of the warm-up agreed before the timing started."""
     warmup_calls: Count
@@ -101,7 +105,7 @@ class Measurement:
     """Thread, allocator and precision settings of the timing process."""
     versions: dict[str, str]
     measured_at: str
-    """UTC, ISO 8601."""
+    """Time of the measurement: UTC, ISO 8601."""
     ratio_low: NonNegative | None = None
     """Lower end of the bootstrap 95 % interval of `ratio` over rounds. None for protocol 1."""
     ratio_high: Positive | None = None
@@ -128,12 +132,12 @@ class Measurement:
 
     @property
     def images_per_s(self) -> float:
-        """Calibrated speed: the speed of the reference times `ratio`. Networks are ranked by it."""
+        """Speed in images/s: the calibrated speed of the reference times `ratio`. Networks are ranked by it."""
         return self.reference_images_per_s * self.ratio
 
     @property
     def images_per_s_spread(self) -> float:
-        """Robust standard deviation of one round, in images/s."""
+        """Standard deviation of images/s between rounds, estimated from the median absolute deviation."""
         return self.reference_images_per_s * self.ratio_spread
 
     @property
@@ -186,7 +190,7 @@ class Measurement:
 
     @property
     def images_per_s_half_width(self) -> float:
-        """Half-width of the 95 % interval of the absolute images/s: `half_width` with the calibration's error."""
+        """Half-width of the 95 % interval in images/s, including the error of the calibration."""
         return Z95 * self.images_per_s_error * self.images_per_s
 
     @property

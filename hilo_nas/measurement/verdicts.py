@@ -42,19 +42,19 @@ _THROTTLED = 1.06
 """Factor of a slowdown from the first to the last third of the rounds above which a device has throttled."""
 
 _JUDGEMENT = "_judgement"
-"""Attribute in which a measurement caches its judgement."""
+"""Attribute in which a measurement caches its `Judgement`."""
 _JUDGED_SINCE = 2
 """First protocol whose rounds are judged."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """State of the machine during a timing, judged from the rounds and the device state."""
+    """Verdict on the machine during a timing, judged from the rounds and the device state."""
 
     verdict: str
     """`steady`, `bursty`, `throttled` or `contended`."""
     text: str
-    """Findings and advice for the user."""
+    """Finding behind the verdict, and advice to the user."""
 
 
 def judge(
@@ -63,7 +63,7 @@ def judge(
     device_state: Mapping[str, Any] | None = None,
     contention: Contention | None = None,
 ) -> Judgement:
-    """Returns the state of the machine while networks were timed in the same rounds.
+    """Returns the verdict on the machine while networks were timed in the same rounds.
 
     Args:
         rounds: Seconds per call of each network in each round.
@@ -125,7 +125,7 @@ def is_throttling(device_state: Mapping[str, Any]) -> bool:
 
 
 def verdict_of(measurement: Measurement) -> Judgement | None:
-    """Returns the state of the machine while a network was timed, judged again from the stored rounds.
+    """Returns the verdict on the machine while a network was timed, judged again from the stored rounds.
 
     None for protocol 1, and if the rounds are not stored. The stored `Measurement.verdict` can differ because it comes
     from the version that made the timing. The first call takes about 50 us. Later calls use a cached judgement.
@@ -150,11 +150,13 @@ def verdict_name(measurement: Measurement) -> str | None:
 
 
 def judge_calibration(calibration: Calibration, *, threads: int | None) -> Judgement:
-    """Returns the state of the machine during a calibration, judged from its stored rounds.
+    """Returns the verdict on the machine during the calibration of the reference network.
+
+    It is judged from the stored seconds per call. `Judgement.verdict` is one of `VERDICTS`.
 
     Args:
         calibration: The calibration.
-        threads: Number of threads in its condition.
+        threads: Number of CPU threads during the calibration.
     """
     state, device = calibration.device_state, calibration.device
     return judge(
@@ -165,7 +167,7 @@ def judge_calibration(calibration: Calibration, *, threads: int | None) -> Judge
 
 
 def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
-    """Returns one judgement of the machine per group of measurements with shared rounds."""
+    """Returns one verdict on the machine per cohort, a group of networks that were timed in the same rounds."""
     cohorts: dict[str, list[Measurement]] = {}
     for measurement in measurements:
         cohorts.setdefault(measurement.cohort, []).append(measurement)
@@ -179,18 +181,21 @@ def judge_cohorts(measurements: Iterable[Measurement]) -> list[Judgement]:
 
 
 def judge_cohort(measurements: Iterable[Measurement]) -> Judgement:
-    """Returns the worst judgement of `judge_cohorts`. Needs at least one measurement."""
+    """Returns the worst verdict of `judge_cohorts`, in the order of `VERDICTS`. Needs at least one measurement."""
     return max(judge_cohorts(measurements), key=lambda judgement: VERDICTS.index(judgement.verdict))
 
 
 def cohort_quality(measurements: Sequence[Measurement]) -> int:
-    """Returns the `quality` of networks that were timed together, judged from all their rounds."""
+    """Returns the `quality` of a cohort, judged from the rounds of all its networks: 0 is the best, 3 the worst."""
     if any(verdict_of(measurement) is None for measurement in measurements):
         return max(quality(measurement) for measurement in measurements)
     return VERDICTS.index(judge_cohort(measurements).verdict)
 
 
 def quality(measurement: Measurement) -> int:
-    """Returns the index of a timing's verdict in `VERDICTS`. 0 is the best, and also the value without a verdict."""
+    """Returns the index of a timing's verdict in `VERDICTS`: 0 (`steady`) is the best, 3 the worst.
+
+    A timing without a verdict has 0.
+    """
     verdict = verdict_name(measurement)
     return 0 if verdict is None else VERDICTS.index(verdict)

@@ -5,7 +5,7 @@ Behaviour: matches the dense-prediction backbone of github ziplab/LITv2 (Apache-
 Differences: Blocks use NHWC maps; stages take and return NCHW maps. A stage starts with its token merging. One block
 class serves stages with and without attention. `hilo_nas.arch.attentions` selects the attention layer.
 
-Shape suffixes: B batch, C channels, H W map.
+Shape suffixes: B batch, C channels, H W feature map.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PatchEmbed(nn.Module):
     Args:
         patch_size: Side of a patch in pixels.
         in_chans: Channels of the image.
-        embed_dim: Channels of the map.
+        embed_dim: Channels of the feature map.
         min_size: Minimum side of an image in pixels; the total stride of the network.
     """
 
@@ -97,7 +97,7 @@ class ConvFFN(nn.Module):
         nn.init.zeros_(self.dwconv.bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the same shape as the input, (B, H, W, C)."""
+        """Returns a feature map of the same shape as the input, (B, H, W, C)."""
         x_BHWC = self.fc1(x_BHWC)
         if self.training and x_BHWC.is_cpu and x_BHWC.shape[1] <= 2:
             # Explicit padding gives the same result faster for maps of one or two rows. Forward and backward take 25 to
@@ -115,7 +115,7 @@ class Block(nn.Module):
     """Transformer block: optional attention, then ConvFFN, each with pre-norm and a residual connection.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         attn: Attention layer that maps (B, H, W, C) to the same shape; None for a block without attention.
         mlp_ratio: Hidden width of the ConvFFN divided by `dim`.
         drop_path: Probability that a sample skips a residual branch in training.
@@ -132,7 +132,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the same shape as the input, (B, H, W, C)."""
+        """Returns a feature map of the same shape as the input, (B, H, W, C)."""
         if self.has_attn:
             x_BHWC = x_BHWC + self.drop_path(self.attn(self.norm1(x_BHWC)))
         y_BHWC: Tensor = x_BHWC + self.drop_path(self.mlp(self.norm2(x_BHWC)))
@@ -145,7 +145,7 @@ class Stage(nn.Module):
     Args:
         arch: Architecture of the whole network.
         index: Index of the stage, from 0.
-        drop_path: Stochastic depth rate of each block.
+        drop_path: Stochastic depth rate of each block of the stage.
     """
 
     def __init__(self, arch: ArchConfig, index: int, drop_path: Sequence[float]) -> None:

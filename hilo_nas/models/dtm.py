@@ -6,8 +6,8 @@ Behaviour: matches `DTM` and `DeformConv2dPack` of github ziplab/LITv2 (Apache-2
 Differences: A weighted gather and one matrix product replace the compiled extension. Runs in every precision and
 supports any output width.
 
-Shape suffixes: B batch, C channels, H W map, O output channels, P points: four per output pixel, K corners: four per
-point.
+Shape suffixes: B batch, C channels, H W feature map, O output channels, P points: four per output pixel, K corners:
+four per point.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class DTM(nn.Module):
     """Deformable token merging: deformable convolution, batch norm, GELU.
 
     Args:
-        dim: Channels of the input map.
-        out_dim: Channels of the merged map.
+        dim: Channels of the input feature map.
+        out_dim: Channels of the merged feature map.
     """
 
     def __init__(self, dim: int, out_dim: int) -> None:

@@ -5,8 +5,8 @@ Behaviour: matches the official dense-prediction layer (github ziplab/LITv2, Apa
 size. The official classification layer gives the same result if the window size divides the map.
 Differences: NHWC maps; fused attention; one call for all windows of an image, which share the head axis.
 
-Shape suffixes: B batch, H W map, C channels, A heads, D head dimension, N tokens of the map, M tokens of the pooled
-map, S tokens of a window, G windows of an image times heads.
+Shape suffixes: B batch, H W feature map, C channels, A heads, D head dimension, N tokens of the map, M tokens of the
+pooled map, S tokens of a window, G windows of an image times heads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class HiLo(nn.Module):
     """HiLo attention for maps of any size.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Total number of attention heads; must divide `dim`.
         window_size: Side in tokens of the Hi-Fi windows and of the Lo-Fi pooling; 1 means plain attention.
         alpha: Fraction of the heads that Lo-Fi gets, in [0, 1]: `int(num_heads * alpha)` heads.
@@ -54,7 +54,9 @@ class HiLo(nn.Module):
             self.h_proj = nn.Linear(hifi_dim, hifi_dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input. The Hi-Fi channels come first.
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input.
+
+        The Hi-Fi channels come first.
 
         Pads the map with zeros at the bottom and right to whole windows. Padding tokens are not masked: they take part
         in the pooling and serve as keys (equal to the bias). They are cropped from the result.
@@ -79,7 +81,7 @@ class HiLo(nn.Module):
         return y_BHWC
 
     def extra_repr(self) -> str:
-        """Returns the settings for `print(model)`."""
+        """Returns the constructor's arguments as text for `print(model)`."""
         return f"window_size={self.window_size}, hifi_heads={self.hifi_heads}, lofi_heads={self.lofi_heads}"
 
 

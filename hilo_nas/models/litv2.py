@@ -6,7 +6,7 @@ image size; the head matches the classifier. The model interface follows timm's 
 Differences: Each stage has its own width, attention and MLP ratio. Tokens are merged at the start of a stage, so that
 stage outputs can serve as features. Dropout (`drop_rate`) applies only before the classifier.
 
-Shape suffixes: B batch, C channels, H W map.
+Shape suffixes: B batch, C channels, H W feature map.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class LITv2(StagedNetwork):
         return self.forward_head(self.forward_features(x_BCHW))
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the normalised map of the last stage, shape (B, num_features, H, W)."""
+        """Returns the normalised feature map of the last stage, shape (B, num_features, H, W)."""
         return self._normed(self.layers(self.patch_embed(x_BCHW)))
 
     def forward_head(self, x_BCHW: Tensor, pre_logits: bool = False) -> Tensor:
@@ -115,7 +115,7 @@ class LITv2(StagedNetwork):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Returns the final map and a list of the features of the selected stages.
+        """Returns the last computed feature map, and a list of the feature maps of the selected stages.
 
         Args:
             x_BCHW: Images.

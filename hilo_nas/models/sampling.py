@@ -3,7 +3,7 @@
 Paper: "Deformable Convolutional Networks" (arXiv 1703.06211), equations 2 to 4.
 Behaviour: values and gradients match torchvision's `deform_conv2d`; pixels outside the map are zero.
 
-Shape suffixes: B batch, C channels, H W map, P points: four per output pixel, K corners: four per point.
+Shape suffixes: B batch, C channels, H W feature map, P points: four per output pixel, K corners: four per point.
 """
 
 from __future__ import annotations

@@ -99,7 +99,10 @@ def img_size_of(spec: str | Mapping[str, Any], img_size: int) -> int:
 
 
 def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int) -> tuple[int, int, int, int]:
-    """Returns the shape of an input batch: images (B, 3, H, W) for a network, a map (B, H, W, C) for a layer."""
+    """Returns the shape of an input batch.
+
+    A network gets images (B, 3, H, W), and a single layer gets a feature map (B, H, W, C).
+    """
     kind, _, arguments = _parsed(spec)
     if kind == "layer":
         return batch_size, img_size, img_size, int(arguments["dim"])
@@ -107,7 +110,7 @@ def input_shape_of(spec: str | Mapping[str, Any], batch_size: int, img_size: int
 
 
 def _parsed(spec: str | Mapping[str, Any]) -> tuple[str, Any, Mapping[str, Any]]:
-    """Returns the kind of a subject, its value (fields or name) and its arguments."""
+    """Returns the kind of a subject, its value (fields or name) and its arguments: `("timm", "resnet18", {})`."""
     if isinstance(spec, str):
         if spec in PRESETS:
             return "arch", PRESETS[spec].to_dict(), {}

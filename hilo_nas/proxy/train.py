@@ -322,7 +322,10 @@ class Training:
 
 @contextlib.contextmanager
 def _restoring_buffers(model: nn.Module, *, always: bool = False) -> Iterator[None]:
-    """Restores a network's buffers at the end of the context, always or only after an out-of-memory error."""
+    """Restores a network's buffers at the end of the context.
+
+    Does so after an out-of-memory error, or in every case if `always` is True.
+    """
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     must_restore = always
     try:

@@ -1,4 +1,7 @@
-"""Results as data frames, files and plots. This package does not time, train or import torch."""
+"""Results of searches and benchmarks as data frames, files and plots.
+
+This package does not time, train or import torch.
+"""
 
 from hilo_nas.report.benches import (
     BenchReport,

@@ -45,10 +45,10 @@ _ABSENT = "-"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchTable:
-    """Rows of plain values, with the columns in which they are printed."""
+    """Table of a report: rows of plain values by field, and the columns in which they are printed."""
 
     name: str = ""
-    """Suffix of the CSV file's name. Empty for the main table."""
+    """Name at the end of the CSV file's name. Empty for the main table."""
     title: str
     rows: Sequence[Row]
     columns: Sequence[Column]
@@ -63,13 +63,13 @@ class BenchTable:
         return [heading for heading, _ in self.columns]
 
     def cells(self) -> list[list[str]]:
-        """Returns the text of each cell, by rows."""
+        """Returns the rows of the table as lists with the text of each cell."""
         return [[text(row) for _, text in self.columns] for row in self.rows]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """Results of one benchmark under one condition."""
+    """Results of one benchmark. They can include several precisions and batch sizes (see `condition`)."""
 
     bench: str
     """`ruler`, `attention`, `backbones`, `stages`, `official`, `samplers`, `releases` or `proxy-check`."""
@@ -79,7 +79,7 @@ class BenchReport:
     settings: Mapping[str, Any]
     """Settings of the benchmark, including defaults."""
     measurements: Sequence[Measurement]
-    """All measurements."""
+    """All timings on which the tables are based."""
     tables: Sequence[BenchTable]
     """Tables of the report. The first is the main table."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -91,13 +91,16 @@ class BenchReport:
     is_part: bool = False
     """True if only a part of the benchmark was run."""
     condition: str = ""
-    """Text that replaces precision and batch size in file names if several of them were timed."""
+    """Text that replaces precision and batch size in file names. Set if the report has several of them."""
     picture: str = ""
     """Plot of the main table as SVG. Empty if there is none."""
 
     @property
     def stem(self) -> str:
-        """Common start of the file names: the benchmark and its condition."""
+        """Start of all file names: benchmark, device, settings, torch version and month.
+
+        An example is `attention-cpu-fp32-b64-pt2.15-2026-11`.
+        """
         return name_results(self.bench, self.measurements[0], is_part=self.is_part, condition=self.condition)
 
 
@@ -105,22 +108,25 @@ class BenchReport:
 
 
 def word(heading: str, key: str) -> Column:
-    """Returns a column of text."""
+    """Returns a column that shows the field `key` of each row as text, or a dash if it is empty."""
     return heading, lambda row: str(_ABSENT if row.get(key) in (None, "") else row[key])
 
 
 def number(heading: str, key: str, digits: int = 4) -> Column:
-    """Returns a column of numbers with `digits` significant digits and no exponent."""
+    """Returns a column that shows the number in field `key` with `digits` significant digits and no exponent."""
     return heading, lambda row: _figure(row.get(key), digits)
 
 
 def percent(heading: str, key: str, decimals: int = 1) -> Column:
-    """Returns a column of shares in percent."""
+    """Returns a column that shows the share in field `key` in percent, without a sign: 0.125 gives `12.5`."""
     return heading, lambda row: _ABSENT if row.get(key) is None else f"{100 * row[key]:.{decimals}f}"
 
 
 def between(heading: str, key: str, digits: int = 4) -> Column:
-    """Returns a column of values with their intervals. The ends are in the fields `KEY_low` and `KEY_high`."""
+    """Returns a column that shows the value in field `key` with its interval, such as `1.52 [1.48, 1.57]`.
+
+    The ends of the interval are in the fields `KEY_low` and `KEY_high`.
+    """
 
     def text(row: Row) -> str:
         value, low, high = (_figure(row.get(name), digits) for name in (key, f"{key}_low", f"{key}_high"))
@@ -137,13 +143,13 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def name_results(bench: str, measurement: Measurement, *, is_part: bool = False, condition: str = "") -> str:
-    """Returns the start of a file name, with the benchmark and its condition.
+    """Returns the start of a file name: benchmark, device, settings, torch version and month.
 
     An example is `attention-cpu-fp32-b64-pt2.15-2026-11`. For a GPU, it contains the model.
 
     Args:
         bench: Name of the benchmark.
-        measurement: One of its measurements.
+        measurement: One of the timings of the benchmark.
         is_part: True if only a part of the benchmark was run.
         condition: Text that replaces the precision and the batch size of the measurement.
     """

@@ -1,4 +1,4 @@
-"""Data frames of networks that were timed together: speeds, ratios to the first network, intervals."""
+"""Data frames of networks that were timed together: speeds, ratios to the speed of the first network, intervals."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ COHORT_COLUMNS = (
     "condition",
     "device",
 )
-"""Columns of the data frame. Ratios are relative to the first network. `is_paired` is True if both networks were timed
-in the same rounds. Intervals are 95 % intervals."""
+"""Columns of the data frame. `ratio` is the speed of a network divided by that of the first network. `is_paired` is
+True if both networks were timed in the same rounds. Intervals are 95 % intervals."""
 
 
 def build_cohort_frame(measurements: Mapping[str, Measurement]) -> pd.DataFrame:

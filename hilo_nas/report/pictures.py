@@ -21,7 +21,7 @@ _OVERALL, _LIKE = "#4c72b0", "#dd8452"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TauBar:
-    """A row of the plot: Kendall's tau with its interval, over all pairs and over pairs of like speed."""
+    """A row of the plot: Kendall's tau with its interval, over all pairs and over pairs of similar speed."""
 
     name: str
     overall: tuple[float, float, float]
@@ -82,7 +82,7 @@ def render_agreement(
 def _draw_taus(axes: Axes, bars: Sequence[TauBar], ceiling: TauBar | None) -> None:
     for field, colour, label, shift in (
         ("overall", _OVERALL, "all pairs", -0.14),
-        ("like_speed", _LIKE, "pairs of like speed", 0.14),
+        ("like_speed", _LIKE, "pairs of similar speed", 0.14),
     ):
         places = [i + shift for i in range(len(bars))]
         values, lows, highs = zip(*(getattr(bar, field) for bar in bars), strict=True)

@@ -1,4 +1,7 @@
-"""Search: one Optuna study with two objectives (ask and tell). Records are written first."""
+"""Search for networks that are fast and accurate, with an in-memory Optuna study of two objectives.
+
+Each result is written to its trial record before the sampler receives it.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ _HOMES = {
     "run_remeasure": "finalists.remeasure",
     "run_search": "session",
 }
-"""Module of each public name. Reading a configuration imports neither torch nor optuna."""
+"""Module that defines each public name. It is imported on first use, so reading a configuration imports neither torch
+nor optuna."""
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -168,13 +168,13 @@ class SearchLoop:
         return self._study.front().by_number[number]
 
     def _candidates(self) -> list[TrialRecord]:
-        """Returns the networks of the space with copied timings that keep the limits."""
+        """Returns the networks with copied timings that are in the space and meet the limits."""
         return [r for r in self.records if r.state == TrialState.TIMED and not r.is_baseline and self._can_be_tried(r)]
 
     def _can_be_tried(self, record: TrialRecord) -> bool:
         """Returns True if a network can be tried here.
 
-        With copied timings (`Manifest.speeds`), only networks that were timed and keep the limits can be tried.
+        With copied timings (`Manifest.speeds`), only networks that were timed and meet the limits can be tried.
         """
         if self._manifest.speeds is None:
             return True
@@ -184,7 +184,7 @@ class SearchLoop:
     def _remeasure_if_idle(self) -> None:
         """Calls `between` if a trial has ended since the last call and no trial is running.
 
-        Afterwards, networks may keep or break other limits than before, so the set of known networks is rebuilt.
+        The new timings may change which limits a network meets, so the set of known networks is rebuilt afterwards.
         """
         if not self._has_ended or any(record.state == TrialState.RUNNING for record in self.records):
             return
@@ -212,7 +212,10 @@ class SearchLoop:
             self._emit(FrontChanged(points=points))
 
     def _due(self) -> TrialRecord | None:
-        """Returns the next network that needs no proposal: an anchor, a baseline, or an interrupted or queued one."""
+        """Returns the record of the next network that the sampler need not propose; None if there is none.
+
+        Anchors come first, then baselines, interrupted trials and queued trials.
+        """
         for anchor in self._space.anchors if self.measured < self._manifest.trials else ():
             params = None if anchor.outside else self._space.encode(anchor.arch)
             record = self._record_of(Subject(arch=anchor.arch), f"anchor:{anchor.name}", params)
@@ -227,7 +230,7 @@ class SearchLoop:
         return None
 
     def _due_baseline(self) -> TrialRecord | None:
-        """Returns the next baseline. Interrupted baselines are tried again, failed ones are not."""
+        """Returns the record of the next baseline; None if there is none. Failed baselines are not tried again."""
         for baseline in self._manifest.baselines:
             subject = Subject(timm=baseline.removeprefix("timm:"))
             record = self._record_of(subject, f"baseline:{subject.timm}", None)
@@ -239,7 +242,10 @@ class SearchLoop:
         return record.key not in self._known and self._can_be_tried(record)
 
     def _record_of(self, subject: Subject, origin: str, params: dict[str, int] | None) -> TrialRecord:
-        """Returns the open record of a network, or a new one."""
+        """Returns the newest record of the network whose trial must still run.
+
+        Without such a record, returns a new one with the next trial number.
+        """
         for record in reversed(self.records):
             if record.key == subject.key and record.is_open:
                 return record
@@ -366,9 +372,9 @@ class SearchLoop:
             self._write(record)
 
     def _retime_if_uncertain(self, record: TrialRecord) -> Steps[TrialRecord]:
-        """Times a network again if it seems to break a limit but may keep it.
+        """Times a network again if it violates a limit, but meets it with a probability of at least 5 %.
 
-        The better timing counts (`read_timings`).
+        `read_timings` decides which of the two timings is used.
         """
         limits = {} if record.is_baseline else self._limits
         chances = measured_chances(limits, record.measurements)
@@ -378,7 +384,7 @@ class SearchLoop:
         uncertain = " and ".join(
             f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
         )
-        self._emit(Notice(text=f"trial {record.number} is timed again, because it may keep {uncertain}"))
+        self._emit(Notice(text=f"trial {record.number} is timed again, because it may meet {uncertain}"))
         again = yield from self._time(record)
         joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
         return read_timings([joined], self._manifest)[0]
@@ -401,7 +407,7 @@ class SearchLoop:
         return timed >= {condition.label() for condition in self._manifest.conditions}
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
-        """Returns the values that the sampler receives instead of missing results."""
+        """Returns the values that the sampler receives instead of missing results, such as `{"value": 0.1}`."""
         found = impute(self.records, chance_top1=self._manifest.chance)
         return {name: value for name, value in found.items() if name != "images_per_s" or measurement is None}
 

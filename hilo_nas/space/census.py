@@ -1,4 +1,7 @@
-"""Census of a search space: number of settings and distinct networks, range of sizes, and knobs without effect."""
+"""Census of a search space: combinations of knob values, networks, ranges of size, and knobs without effect.
+
+It gives the number of combinations, the number of distinct networks, and the ranges of parameters and multiply-adds.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from hilo_nas.space.space import SearchSpace, stage_values
 __all__ = ["EXACT_UP_TO", "Census", "count_space", "report_dead_knobs"]
 
 EXACT_UP_TO = 1_000_000
-"""Number of settings up to which networks are counted exactly. Counting a million settings takes seconds."""
+"""Number of combinations of knob values up to which networks are counted exactly. A million takes seconds."""
 
 _WINDOW_KINDS = ("window", "shifted")
 """Kinds of attention in which a token of a window of size 1 attends only to itself."""
@@ -32,10 +35,10 @@ Chosen = dict[tuple[str, int | None], Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Census:
-    """Number and sizes of the networks in a space."""
+    """Number of networks in a space, and ranges of their parameters and multiply-adds."""
 
     n_configs: int
-    """Number of settings. Several settings may give the same network."""
+    """Number of combinations of knob values. Several combinations may describe the same network."""
     n_networks: int
     """Number of distinct networks."""
     is_exact: bool
@@ -45,19 +48,19 @@ class Census:
     params_m: tuple[float, float]
     """Minimum and maximum of the parameters in millions, found by coordinate descent from several starts."""
     gmacs: tuple[float, float]
-    """Minimum and maximum of the multiply-adds in billions, found in the same way."""
+    """Minimum and maximum multiply-adds for one image, in billions, found like `params_m`."""
     within_limits: float
-    """Share of 1,000 random settings within the limits on parameters and multiply-adds."""
+    """Share of 1,000 random combinations of knob values that are within the limits on parameters and multiply-adds."""
 
 
 def count_space(space: SearchSpace, *, img_size: int, num_classes: int, exact_up_to: int = EXACT_UP_TO) -> Census:
-    """Returns the census of a space at a timing image size. Takes seconds for a million settings.
+    """Returns the census of a space. Takes seconds for a million combinations of knob values.
 
     Args:
         space: The space.
-        img_size: Side of the images in pixels.
+        img_size: Side of the timed images in pixels.
         num_classes: Number of outputs of the classifiers.
-        exact_up_to: Maximum number of settings for an exact count of networks. Above it, the number is estimated.
+        exact_up_to: Number of combinations up to which networks are counted exactly. Above it, the number is estimated.
 
     Raises:
         UsageError: The images are smaller than the stride of a network in the space.
@@ -101,14 +104,18 @@ def _smallest(space: SearchSpace, patch_size: int) -> ArchConfig:
 
 
 def _shared_settings(space: SearchSpace) -> Iterator[Chosen]:
-    """Yields every setting of the knobs that are shared by all stages."""
+    """Yields every combination of values of the knobs that all stages share."""
     shared = [knob for knob in space.knobs if knob.stage is None]
     for values in itertools.product(*(knob.choices for knob in shared)):
         yield {(knob.name, knob.stage): value for knob, value in zip(shared, values, strict=True)}
 
 
 def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tuple[Any, ...]]:
-    """Returns the number of settings of a stage's own knobs per canonical stage, given the shared knobs."""
+    """Returns each distinct stage, with the number of combinations of the stage's own knobs that describe it.
+
+    Two combinations describe the same stage if they differ only in knobs without effect. `shared` fixes the other
+    knobs.
+    """
     own = [knob for knob in space.knobs if knob.stage == stage]
     forms: Counter[tuple[Any, ...]] = Counter()
     for values in itertools.product(*(knob.choices for knob in own)):
@@ -121,8 +128,9 @@ def _stage_forms(space: SearchSpace, shared: Chosen, stage: int) -> Counter[tupl
 def _count_networks(space: SearchSpace, is_exact: bool) -> tuple[int, float]:
     """Returns the number of distinct networks and its standard error.
 
-    A network with m settings is drawn m times as often as a network with one setting. Therefore the mean of 1/m over
-    uniformly drawn settings, times the number of settings, is an unbiased estimate.
+    A network that m combinations of knob values describe is drawn m times as often as a network with one combination.
+    Therefore the mean of 1/m over uniformly drawn combinations, times the number of combinations, is an unbiased
+    estimate.
     """
     settings = [
         (shared["patch_size", None], [_stage_forms(space, shared, i) for i in range(N_STAGES)])
@@ -149,7 +157,10 @@ def _count_networks(space: SearchSpace, is_exact: bool) -> tuple[int, float]:
 
 
 def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[float, float]:
-    """Returns the minimum and maximum cost, found by coordinate descent over the knobs from five starts."""
+    """Returns the minimum and maximum of `cost` over the networks of a space.
+
+    They are found by coordinate descent over the knobs from five starts, so they are not guaranteed.
+    """
 
     def descend(sign: int, params: dict[str, int]) -> float:
         best = sign * cost(space.decode(params))
@@ -170,7 +181,9 @@ def _range(space: SearchSpace, cost: Callable[[ArchConfig], float]) -> tuple[flo
 
 
 def report_dead_knobs(space: SearchSpace, *, img_size: int, proxy_img_size: int) -> list[str]:
-    """Returns one sentence per knob or value that has no effect or does not fit.
+    """Returns one sentence for each knob or value that has no effect, or that does not fit the feature maps.
+
+    An example is `alpha_1 has no effect: no stage with this knob can have attention that uses it`.
 
     Args:
         space: The space.
@@ -249,7 +262,7 @@ def _unused_alphas(space: SearchSpace, alphas: tuple[float, ...], param: str, st
 
 
 def _window_faults(space: SearchSpace, stage: int, side: int) -> list[str]:
-    """Returns one sentence per fault of a stage's attention on a map of `side` x `side` tokens."""
+    """Returns one sentence per fault of a stage's attention on a feature map of `side` x `side` tokens."""
     if not _is_used(space, "window_size", stage):
         return []
     windows = _choices(space, "window_size", stage)

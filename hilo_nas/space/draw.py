@@ -1,8 +1,9 @@
 """Random networks of a search space, for benchmarks, studies without a proxy, and estimates of limits.
 
-Each knob is drawn independently and uniformly (`SearchSpace.sample`). Settings outside the limits on parameters and
-multiply-adds are skipped, so all settings within these limits are equally likely. Several settings may give the same
-network, because a knob can be without effect in it. A network with more settings tends to be drawn earlier.
+Each knob is drawn independently and uniformly (`SearchSpace.sample`). Combinations of knob values outside the limits on
+parameters and multiply-adds are skipped, so all combinations within these limits are equally likely. Several
+combinations may describe the same network, because a knob can be without effect in it. A network with more combinations
+tends to be drawn earlier.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hilo_nas.space.space import SearchSpace
 __all__ = ["draw_networks", "is_within", "list_networks"]
 
 _ENUMERATE_UP_TO = 20_000
-"""Maximum number of settings of a space that is enumerated."""
+"""Maximum number of combinations of knob values in a space that is enumerated."""
 _MIN_DRAWS = 20_000
 """Minimum number of draws for a list of networks. Networks within tight limits are rare."""
 
@@ -37,15 +38,15 @@ def draw_networks(
 ) -> Iterator[tuple[ArchConfig, NetworkCost]]:
     """Yields random networks within limits, with their costs. Each network comes once, in the order of the draws.
 
-    The same seed gives the same sequence of networks. The generator ends after `draws` settings. It yields nothing if
-    none of them is within the limits.
+    The same seed gives the same sequence of networks. The generator ends after `draws` combinations of knob values. It
+    yields nothing if none of them is within the limits.
 
     Args:
         space: The space.
         limits: Limits by name. Only those on parameters and multiply-adds count.
         img_size: Side of the images in pixels. It determines the multiply-adds.
         num_classes: Number of outputs of the classifiers.
-        draws: Maximum number of settings to draw.
+        draws: Maximum number of combinations of knob values to draw.
         seed: Seed of the draws.
         skip_too_large: True to skip networks with a stride that is larger than the images.
 
@@ -66,10 +67,10 @@ def draw_networks(
 def list_networks(
     space: SearchSpace, *, img_size: int, num_classes: int, count: int | None = None, seed: int = 0
 ) -> list[tuple[ArchConfig, dict[str, int]]]:
-    """Returns networks of a space within its limits in random order, each once, with the parameters of a setting.
+    """Returns networks of a space within its limits in random order, each once, with parameters that describe it.
 
-    A longer list starts with the networks of a shorter one. A space with up to 20,000 settings is enumerated. In this
-    case, all networks are equally likely, regardless of their number of settings.
+    A longer list starts with the networks of a shorter one. A space with up to 20,000 combinations of knob values is
+    enumerated. In this case, all networks are equally likely, regardless of how many combinations describe them.
 
     Args:
         space: The space.
@@ -79,13 +80,13 @@ def list_networks(
         seed: Seed of the order.
 
     Raises:
-        UsageError: `count` is None and the space has too many settings.
+        UsageError: `count` is None and the space has more than 20,000 combinations of knob values.
     """
     if space.n_configs > _ENUMERATE_UP_TO:
         if count is None:
             raise UsageError(
-                f"a space must have at most {_ENUMERATE_UP_TO:,} settings to list all networks, but {space.name} has "
-                f"{space.n_configs:,}. Give a number of networks, or a space with fewer choices."
+                f"a space must have at most {_ENUMERATE_UP_TO:,} combinations of knob values to list all networks, but "
+                f"{space.name} has {space.n_configs:,}. Give a number of networks, or a space with fewer choices."
             )
         draws = max(100 * count, _MIN_DRAWS)
         drawn = draw_networks(space, space.limits, img_size=img_size, num_classes=num_classes, draws=draws, seed=seed)

@@ -1,7 +1,7 @@
 """Hard limits on networks: the quantities with their units, and the violations of a limit.
 
 The name of a limit is `QUANTITY` if it applies to the objective condition. For any other condition, the name is
-`QUANTITY@LABEL`, with the label of the condition.
+`QUANTITY@LABEL`, with the label of the condition: `latency_ms@cpu-b1-224px-fp32`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ is within the limit."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limit:
-    """Quantity that can be limited."""
+    """Quantity that can be limited, such as images/s."""
 
     is_floor: bool = False
     """True if the limit is a minimum, False if it is a maximum."""
     is_free: bool = False
     """True if a formula gives the value, False if the network must be timed."""
     means: str
-    """Description with the unit."""
+    """Description of the quantity with its unit."""
 
     def text(self, name: str, value: float) -> str:
         """Returns the text of a limit, for example `images_per_s >= 900`."""
@@ -128,7 +128,7 @@ def measured_chances(limits: Mapping[str, float], measurements: Sequence[Measure
 
 
 def _errors(measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Returns the relative standard errors of `measured_values`, by the same names."""
+    """Returns the relative standard errors of `measured_values`, by the name of the limit."""
     errors: dict[str, float] = {}
     for measurement in measurements:
         at = f"@{measurement.condition.label()}" if measurement.condition != measurements[0].condition else ""

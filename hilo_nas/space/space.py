@@ -33,7 +33,7 @@ KNOBS = (
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """Setting of an architecture with the values that a search can choose from."""
+    """Property of an architecture that a search can vary, with its possible values."""
 
     name: str
     """One of `KNOBS`."""
@@ -72,16 +72,18 @@ class SearchSpace:
 
     @cached_property
     def dimensions(self) -> dict[str, int]:
-        """Number of choices by parameter name. Knobs with a single choice are omitted."""
+        """Number of choices by parameter name, such as `{"depths_3": 4}`. Knobs with a single choice are omitted."""
         return {knob.param: len(knob.choices) for knob in self.knobs if len(knob.choices) > 1}
 
     @property
     def n_configs(self) -> int:
-        """Number of settings of the knobs. Several settings may give the same network."""
+        """Number of combinations of knob values. Several combinations may describe the same network."""
         return math.prod(self.dimensions.values())
 
     def decode(self, params: Mapping[str, int]) -> ArchConfig:
         """Returns the architecture of the flat integer parameters.
+
+        Each integer is an index into the choices of a knob: `{"depths_3": 1}` selects the second choice of stage 3.
 
         Raises:
             UsageError: A parameter is missing, unknown, or out of range.
@@ -111,9 +113,9 @@ class SearchSpace:
         return ArchConfig(patch_size=chosen["patch_size", None], **fields)
 
     def encode(self, arch: ArchConfig) -> dict[str, int]:
-        """Returns flat integer parameters of this network.
+        """Returns flat integer parameters that describe an architecture.
 
-        `decode` gives an architecture with the same key. Knobs without effect may differ.
+        `decode` turns them into an architecture with an equal key. Only knobs without effect may differ.
 
         Raises:
             UsageError: The space does not contain the network. The message lists the missing values.
@@ -127,17 +129,17 @@ class SearchSpace:
             elif len(knob.choices) > 1:
                 params[knob.param] = fitting[0]
         if not faults and self.decode(params).key() != arch.key():
-            faults.append("it has all values of the network, but not in one setting")
+            faults.append("it has all values of the network, but not in one combination")
         if faults:
             raise UsageError("the space does not contain this network: " + "; ".join(faults))
         return params
 
     def sample(self, random: Random) -> dict[str, int]:
-        """Returns uniformly drawn flat integer parameters."""
+        """Returns flat integer parameters, each drawn uniformly."""
         return {param: random.randrange(n) for param, n in self.dimensions.items()}
 
     def neighbours(self, params: Mapping[str, int]) -> Iterator[dict[str, int]]:
-        """Yields the settings in which one knob is moved to its next or previous choice."""
+        """Yields the parameters in which one knob is moved to its next or previous choice."""
         for param, n in self.dimensions.items():
             for index in (params[param] - 1, params[param] + 1):
                 if 0 <= index < n:
@@ -175,7 +177,10 @@ def find_params(space: SearchSpace, arch: ArchConfig) -> dict[str, int] | None:
 
 
 def stage_values(chosen: Mapping[tuple[str, int | None], Any], stage: int) -> dict[str, Any]:
-    """Returns one stage's value of each field in `PER_STAGE`. Shared widths double from stage to stage."""
+    """Returns one stage's value of each field in `PER_STAGE`.
+
+    A width that all stages share doubles from stage to stage: 64 gives 64, 128, 256 and 512.
+    """
 
     def value(name: str) -> Any:
         return chosen[name, stage] if (name, stage) in chosen else chosen[name, None]

@@ -23,7 +23,7 @@ from hilo_nas.space.space import KNOBS, Anchor, Knob, SearchSpace
 __all__ = ["DEFAULTS", "build_space", "find_space", "list_shipped", "load_space"]
 
 DEFAULTS = ("img_size", "batch_size", "proxy_img_size", "proxy_batch_size", "proxy_images", "num_classes", "trials")
-"""Settings for which a space can provide a default."""
+"""Settings of a search for which a space can provide a default."""
 
 _OPTIONAL = {"alpha": (0.9,), "mlp_ratios": (4.0,), "patch_size": (4,)}
 _SHARED_ONLY = ("patch_size",)
@@ -31,7 +31,7 @@ _FLOATS = ("alpha", "mlp_ratios")
 _MAX_INTEGER = 10**6
 """Maximum integer value of a knob. Larger values give sizes that torch does not support."""
 _REPEATED = object()
-"""Marker in a path for a repeated key."""
+"""Last item of a path in `_lines` that marks a repeated key."""
 _MAX_DEPTH = 4
 """Maximum length of a path of keys and indices, as in: anchors, a name, embed_dims, 2."""
 
@@ -236,7 +236,10 @@ class _Reader:
         return tuple(choices if name == "attention" else sorted(choices))
 
     def _choice(self, name: str, value: Any, where: str, at: tuple[Any, ...]) -> Any:
-        """Returns one value of a knob with the type of the knob, or None after reporting a fault."""
+        """Checks one value from the file and returns it in the type of its knob.
+
+        If the value is invalid, reports a fault and returns None.
+        """
         if name == "attention":
             value = "none" if value is None else value
             if not isinstance(value, str) or find_attention(value) is None:
@@ -355,7 +358,10 @@ class _Reader:
 
 
 def _widths(by: Mapping[tuple[str, int | None], tuple[Any, ...]], stage: int) -> tuple[int, ...]:
-    """Returns the possible widths of a stage. Shared widths double from stage to stage."""
+    """Returns the possible widths of a stage in channels.
+
+    A width that all stages share doubles from stage to stage: 64 gives 64, 128, 256 and 512.
+    """
     own = by.get(("embed_dims", stage))
     return own or tuple(width * 2**stage for width in by["embed_dims", None])
 

@@ -54,7 +54,7 @@ def _error_of_rounds(rounds: Sequence[float]) -> float:
 
 
 def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
-    """Returns a measurement with the reference's speed from a calibration.
+    """Returns a copy of a measurement whose images/s are computed with the reference's speed in a calibration.
 
     A measurement without rounds keeps its stored reference speed.
     """
@@ -69,7 +69,8 @@ def anchored(measurement: Measurement, calibration: Calibration) -> Measurement:
 def read_timings(records: Sequence[TrialRecord], manifest: Manifest) -> list[TrialRecord]:
     """Returns a study's records with calibrated and sorted measurements.
 
-    The first measurement under a condition is the one that counts. The sorting criteria, in decreasing priority, are:
+    The first measurement of a record under a condition is the one that all results use. The sorting criteria, in
+    decreasing priority, are:
 
     1. Measurements that match the manifest (condition, device, protocol) come first, in the order of its conditions.
     2. Under one condition, measurements in the most recently timed form come first.
@@ -106,9 +107,9 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
 
 
 def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:
-    """Returns the quality of each cohort in which a network with several timings was timed.
+    """Returns the `cohort_quality` of each cohort that contains a network with several timings, by the cohort's ID.
 
-    The rule is the same as at the time of the measurement.
+    A cohort is the group of networks that were timed in the same rounds.
     """
     needed = {
         measurement.cohort for record in records if len(record.measurements) > 1 for measurement in record.measurements

@@ -35,17 +35,17 @@ _Rounds = tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Point:
-    """A scored network with its speed under one condition, as a comparison needs it."""
+    """Speed and value of a scored network under one condition, with their errors."""
 
     record: TrialRecord
     timing: Measurement
-    """The timing that counts under the condition."""
+    """First measurement under the condition, which has the highest priority (`read_timings`)."""
     value: float
-    """Value of the score that counts."""
+    """Mean value over the seeds (`TrialRecord.score`)."""
     error_of_images: float
     """Standard error of the value due to the finite number of held-out images. All seeds share these images."""
     seeds: int
-    """Number of scores in the mean value."""
+    """Number of scores whose mean is `value`."""
 
     @classmethod
     def from_record(cls, record: TrialRecord, condition: str | None) -> Point | None:
@@ -140,7 +140,7 @@ class Point:
 
     @cached_property
     def _comparable(self) -> tuple[Measurement, ...]:
-        """Timings with the same condition, device, protocol and form as the one that counts."""
+        """Measurements of the network with the same condition, device, protocol and form as `timing`."""
         first = self.timing
         return tuple(
             timing
@@ -154,12 +154,12 @@ class Point:
 
     @cached_property
     def cohorts(self) -> frozenset[str]:
-        """Names of the cohorts of its timings. Networks timed in the same rounds have the same cohort."""
+        """IDs of the cohorts of the network's timings. Networks timed in the same rounds have the same cohort."""
         return frozenset(timing.cohort for timing in self._comparable if timing.cohort)
 
     @cached_property
     def beside(self) -> frozenset[str]:
-        """Keys of the other networks that were timed in the rounds of this one."""
+        """Keys of the other networks that were timed in the same rounds as this network."""
         return frozenset(key for timing in self._comparable for key in timing.beside)
 
     def _shared_rounds(self, other: Point) -> list[tuple[int, str, _Rounds, _Rounds, float]]:

@@ -72,7 +72,7 @@ _MEASURED = (
 )
 _SCORED = ("value", "standard_error", "metric", "loss", "images_seen", "seeds")
 _FURTHER = ("images_per_s", "latency_ms_p95", "memory_mib")
-"""Columns of each condition other than the objective."""
+"""Columns for each further condition (`timing.also`). Only the objective, the first condition, has all columns."""
 _PAUSE_S = 5.0
 """Minimum number of seconds between two writes."""
 _MAX_TIME_SHARE = 0.05
@@ -95,7 +95,9 @@ class CsvFiles:
         self._due = clock() + _PAUSE_S
 
     def refresh(self, front: Callable[[], Front]) -> None:
-        """Writes the files without P(front) if the pause since the last write is over.
+        """Writes both files if enough time has passed since the last write.
+
+        Leaves `on_front_probability` empty, because it needs a simulation.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -156,7 +158,10 @@ def render_front(front: Front, *, ties: bool = False) -> str:
 
 
 def _complete(front: Front, rows: Iterable[_Row], *, with_probabilities: bool = True) -> dict[int, _Row]:
-    """Returns the rows by trial number, with the columns that depend on the front."""
+    """Returns the rows by trial number, with the columns that depend on the front.
+
+    These are `standard_error`, `on_front`, `on_front_probability` and `tied_with`.
+    """
     members = {member.number for member in front.members}
     probabilities: Mapping[int, float] = front.probabilities() if with_probabilities else {}
     return {

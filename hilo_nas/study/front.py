@@ -1,7 +1,8 @@
 """Pareto front of a study under one condition, and the networks that are not distinguishable from it.
 
-The point front ignores measurement errors. A network may miss it by less than the errors of speed and value. Such a
-network is tied with the members that beat it. More samples can break the tie.
+The point front is computed from the measured values and ignores their errors. A network may miss it by less than the
+errors of speed and value. Such a network is tied with the members that beat it. More rounds or more seeds can break the
+tie.
 
 Baselines (`TrialRecord.is_baseline`) are shown for comparison only. They are never on a front, and they neither beat a
 network nor tie with one.
@@ -48,8 +49,8 @@ class Front:
     A network that did not train (`TrialRecord.has_trained`) is excluded. It is never on the front, ties with no network
     and beats none, regardless of its speed."""
     _points: Mapping[int, Point]
-    """Points by trial number, for trials that are complete, trained and timed under the condition. Includes
-    baselines."""
+    """Speeds and values (`Point`) by trial number, for trials that are complete, trained and timed under the condition.
+    Includes baselines."""
     _simulated: dict[tuple[int, int], Mapping[int, float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -130,7 +131,7 @@ class Front:
         """Trials that miss the point front but are not beaten with a probability of at least `SURE`.
 
         Maps the number of each such trial, the fastest first, to the numbers of the members that dominate it by their
-        measured values. The trial is tied with these members.
+        measured values. The trial is tied with these members: `{7: (3, 5)}` means that trial 7 is tied with 3 and 5.
         """
         rivals = self._front
         on_front = {rival.number for rival in rivals}
@@ -150,7 +151,7 @@ class Front:
     def near(self, *, at_most: int) -> list[TrialRecord]:
         """Returns the members and the trials tied with them, the fastest first.
 
-        More samples are most useful for these networks.
+        Further timings and seeds are most useful for these networks.
 
         Args:
             at_most: Maximum number of trials. All members are returned even if there are more. The ties that are

@@ -47,7 +47,7 @@ class Local:
     """Content of a study's `local.yaml`."""
 
     values: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Values by setting. Empty if the signature is not valid."""
+    """Values by the name of the setting: `{"data.source": "/data/pets"}`. Empty if the signature is not valid."""
     functions: dict[str, str] = dataclasses.field(default_factory=dict)
     """SHA-256 of the source file of each value that names a function, by setting."""
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -84,7 +84,7 @@ _FIRST_FIELDS = ("name", "hash", "num_classes", "n_images", "source_hash")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Definition of a study."""
+    """Definition of a study: its space, conditions, limits, proxy plan, data and sampler."""
 
     name: str
     space: SearchSpace
@@ -115,7 +115,8 @@ class Manifest:
     training_device: DeviceIdentity | None = None
     """The first training device. Scores from other devices are comparable. None in studies of schema 1."""
     prepared: str | None = None
-    """Hash of the data that the proxy prepared before the first trial. None if it prepared nothing."""
+    """Hash of the facts that the proxy prepared before the first trial (`Work.prepare`). None if it prepares
+    nothing."""
     copied: Count = 0
     """Number of records after the last copy from other studies. If there are fewer records, the copy was
     interrupted."""
@@ -138,7 +139,7 @@ class Manifest:
 
     @property
     def limits_in_force(self) -> dict[str, float]:
-        """Limits of the space and of the search settings. The latter override the former."""
+        """Limits of the space and of the search settings, by name. The search settings override the space."""
         return {**self.space.limits, **self.limits}
 
     @property
@@ -203,7 +204,10 @@ class Manifest:
         )
 
     def rank_of(self, measurement: Measurement) -> int:
-        """Returns a sorting key: the position of the measurement's condition, or their number if not comparable."""
+        """Returns the index of the measurement's condition in `conditions`, as a sorting key.
+
+        A measurement that is not comparable gets the number of conditions, so that it comes last.
+        """
         if not self.is_comparable(measurement):
             return len(self.conditions)
         labels = [condition.label() for condition in self.conditions]
@@ -275,7 +279,7 @@ class Manifest:
 
 
 _OLD_NAMES = {"peers": "baselines", "eta": "reduction_factor"}
-"""Names of fields in manifests of earlier versions."""
+"""Current name of each field that had another name in manifests of earlier versions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,7 +291,7 @@ class _Timing:
 
 
 def _build(cls: type[Manifest], fields: Mapping[str, Any]) -> tuple[Manifest, dict[str, Any]]:
-    """Returns the manifest of some fields and the stored hashes of its space and plan.
+    """Returns the manifest built from plain fields, and the hashes of space and plan that the file contains.
 
     Raises:
         RecordError: Some fields are invalid. The message lists all of them.

@@ -48,7 +48,7 @@ COPIED_SPEEDS = "speeds:"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Network of a record: either an architecture or the name of a timm network."""
+    """Network of a trial record: either an architecture or the name of a timm network."""
 
     arch: ArchConfig | None = None
     timm: str | None = None
@@ -111,11 +111,11 @@ class TrialRecord:
     """Number of multiply-adds at the timing image size, by formula. For a baseline, they are counted in the built
     model."""
     violations: dict[str, Finite] = dataclasses.field(default_factory=dict)
-    """Violation of each limit of the study: the logarithm of the factor by which the value violates the limit. At most
-    0 means within the limit."""
+    """Violation of each limit of the study, by the name of the limit: the logarithm of the factor by which the value
+    violates it. 0.1 means a violation by about 10 %. At most 0 means within the limit."""
     imputed: dict[str, Finite] = dataclasses.field(default_factory=dict)
-    """Values reported to the sampler instead of `images_per_s` or `value` that were not measured. They are never
-    results."""
+    """Values that the sampler receives instead of results that were not measured, such as `{"value": 0.1}`. They are
+    never results of the study."""
     sampler_memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     """State that the sampler stored with its proposal, such as the generation of NSGA-II. It restores the sampler."""
     measurements: tuple[Measurement, ...] = ()
@@ -126,7 +126,7 @@ class TrialRecord:
     started_at: str | None = None
     finished_at: str | None = None
     seconds: NonNegative = 0.0
-    """Total seconds spent on the trial."""
+    """Total duration of the trial in seconds, over all runs of the search."""
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:
@@ -139,7 +139,7 @@ class TrialRecord:
 
     @property
     def key(self) -> str:
-        """Key of the subject. Equal keys mean the same network."""
+        """Key of the network. Equal keys mean the same network."""
         return self.subject.key
 
     @property
@@ -169,11 +169,11 @@ class TrialRecord:
 
     @property
     def measurement(self) -> Measurement | None:
-        """The first measurement, or None. `StoredStudy.records` sorts the one that counts for the objective first."""
+        """The first measurement, or None. In `StoredStudy.records`, it is the measurement to use for the objective."""
         return self.measurements[0] if self.measurements else None
 
     def measurements_by_condition(self) -> dict[str, Measurement]:
-        """Returns the measurement that counts under each condition, by the label of the condition."""
+        """Returns the measurement to use under each condition, which is the first one, by the condition's label."""
         found: dict[str, Measurement] = {}
         for measurement in self.measurements:
             found.setdefault(measurement.condition.label(), measurement)

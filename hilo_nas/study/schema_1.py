@@ -29,7 +29,7 @@ _RATIOS = {
     "images_per_s_high": "ratio_high",
 }
 _DERIVED = ("ratios", "calibration_error")
-"""Fields that follow from the rounds and the current calibration."""
+"""Fields of a schema 1 measurement that schema 2 computes from the rounds and the current calibration instead."""
 _MEDIAN_PROTOCOL = 1
 """Protocol that compared networks by the median of the ratios per round."""
 _INDEX = re.compile(r"(?:^|(?<=@))cuda:?[0-9]+(?=$|-)")

@@ -31,7 +31,10 @@ _Values = NDArray[np.float64]
 
 
 def find_rivals(members: Sequence[Point], others: Sequence[Point], *, noise: float) -> list[tuple[bool, list[Point]]]:
-    """Returns for each other network True if some member clearly beats it, and the members that need an exact check.
+    """Returns one pair for each network in `others`. `Front.ties` is computed from the pairs.
+
+    The first item is True if a member certainly beats the network. The second item lists the members for which an exact
+    check is needed.
 
     A member needs an exact check (`Point.surely_beats`) if the result is close to `SURE`, or if it may share rounds
     with the other network.
@@ -100,7 +103,7 @@ def _can_be_on_front(scored: Sequence[Point], members: Sequence[Point], noise: f
 
 
 def _gains(members: Sequence[Point], others: Sequence[Point], noise: float) -> tuple[_Values, _Values]:
-    """Returns the gain in value of each member (rows) over each other network (columns), and its standard error."""
+    """Returns the value of each member (rows) minus that of each other network (columns), and the standard error."""
     gains = _column([own.value for own in members]) - np.array([own.value for own in others])
     errors = np.hypot(_column([own.value_error(noise) for own in members]), [own.value_error(noise) for own in others])
     return gains, errors

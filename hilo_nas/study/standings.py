@@ -1,4 +1,4 @@
-"""Comparison of a front with anchors and baselines."""
+"""Comparison of a front with anchors (hand-made architectures) and baselines (other networks)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Standing:
     name: str
     """Name of the anchor, or `timm:NAME`."""
     number: int
-    """Number of its trial."""
+    """Trial number of the anchor or baseline."""
     verdict: str
     """One of `beaten` (with a probability of at least 95 %), `on the front` (anchors only), `not beaten`,
     `did not train`, and `not measured` (the trial failed, is infeasible or is not complete)."""
@@ -40,9 +40,9 @@ class Standing:
     probability: float | None = None
     """Probability that trial `by` has both a higher speed and a better value than the network."""
     score: float | None = None
-    """Value of the network if it did not train."""
+    """Value of the network. Set only if the verdict is `did not train`."""
     chance: float | None = None
-    """Score of guessing if the network did not train."""
+    """Score of guessing, in the unit of `metric`. Set only if the verdict is `did not train`."""
     reason: str | None = None
     """Reason why the trial is not complete."""
 
@@ -117,9 +117,9 @@ def stand(name: str, record: TrialRecord, own: Point | None, members: Sequence[P
     """Returns the comparison of an anchor or baseline with the front.
 
     Args:
-        name: Name of the network.
+        name: Name of the anchor, or `timm:NAME`.
         record: Record of its trial.
-        own: Point of its trial, or None if it has none.
+        own: Speed and value of that trial, or None if it was not timed or did not train.
         members: Members of the front.
         noise: Standard deviation of a value between training seeds.
     """

@@ -21,7 +21,7 @@ class TrialState(StrEnum):
     STOPPED = "stopped"
     """Timed, and trained up to a rung at which others did better."""
     INFEASIBLE = "infeasible"
-    """Outside a limit of the study."""
+    """Violates a limit of the study."""
     FAILED = "failed"
     """Ended by an error, or interrupted (`TrialRecord.is_interrupted`)."""
 

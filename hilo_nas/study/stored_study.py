@@ -143,8 +143,8 @@ class StoredStudy:
     def records(self) -> Sequence[TrialRecord]:
         """All trial records, sorted by number.
 
-        `read_timings` computes and sorts the timings, and `Manifest.interpret_scores` updates the scores. New timings
-        do not count if re-timing was interrupted before the manifest changed.
+        `read_timings` computes and sorts the timings, and `Manifest.interpret_scores` updates the scores. If re-timing
+        was interrupted before the manifest changed, the new timings have a lower priority than the old ones.
 
         Raises:
             RecordError: A file is truncated, is not a record, or comes from a newer version. The message names it.
@@ -267,9 +267,9 @@ class StoredStudy:
         write_record(self.trials_path, record)
 
     def _interpret(self, records: list[TrialRecord]) -> list[TrialRecord]:
-        """Returns stored records with calibrated timings and updated scores.
+        """Returns stored records with calibrated timings, and with scores as this version interprets them.
 
-        Records without results are returned unchanged, because the folder may have no manifest yet.
+        If no record has a measurement or a score yet, returns all unchanged, because the folder may have no manifest.
         """
         if not any(record.measurements or record.scores for record in records):
             return records
@@ -362,7 +362,10 @@ def studies_folder() -> Path:
 
 
 def slug(name: str) -> str:
-    """Returns a study name as a safe part of a file name. A name that `new_study` accepts is not changed."""
+    """Returns a study name as a safe part of a file name: `a/b` gives `a_b`.
+
+    A name that `new_study` accepts is not changed.
+    """
     text = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name)).strip().lstrip(".-")
     return text.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").strip() or "_"
 

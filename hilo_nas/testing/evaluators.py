@@ -163,7 +163,7 @@ class _Job:
     id: str
     task: Task[Any]
     submitted: int
-    """Submission index."""
+    """Number of tasks that were submitted before this one."""
     ends: float | None = None
     """End time by the fake clock; None while the task waits for a slot."""
     hangs: bool = False

@@ -115,7 +115,10 @@ class DeclarationChecks:
 
 
 class ProxyChecks(DeclarationChecks):
-    """Tests of a proxy's declaration and of its work. A subclass sets `name` and can override the other fields."""
+    """Tests of a proxy: its declaration (`Proxy`) and the class that computes its scores (`Work`).
+
+    A subclass sets `name` and can override the other fields.
+    """
 
     subject: ClassVar[Mapping[str, Any]] = {"arch": _TINY}
     """Network to score."""
@@ -236,7 +239,10 @@ class ProxyChecks(DeclarationChecks):
         assert "of-another-time" in self._error_text(self.build_plan(recipe="of-another-time"))
 
     def test_it_is_scored_under_another_precision_where_it_reads_precisions(self) -> None:
-        """The same trained network gets one more score per precision, with another plan hash."""
+        """Each precision in `score_under` gives one more score of the same trained network.
+
+        Every score has its own plan hash. A proxy without the option `proxy.precision` rejects `score_under`.
+        """
         if "proxy.precision" not in self.proxy.options:
             assert "amp-bf16" in self._error_text(score_under=["amp-bf16"])
             return

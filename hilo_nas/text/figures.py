@@ -7,8 +7,8 @@ import math
 __all__ = ["figure", "is_wide", "probability_text", "share_text", "with_spread"]
 
 _THRESHOLDS = (0.05, 0.95)
-"""Probabilities at which decisions change. Below the first, a network breaks a limit. From the second on, it keeps the
-limit or beats another network (`hilo_nas.space.KEPT_HARDLY`, `KEPT_SURELY`, `hilo_nas.study.front.SURE`)."""
+"""Probabilities at which decisions change. Below the first, a network violates a limit. From the second on, it meets
+the limit or beats another network (`hilo_nas.space.KEPT_HARDLY`, `KEPT_SURELY`, `hilo_nas.study.front.SURE`)."""
 _SMALL_SHARE = 0.5
 """Maximum half-width, relative to its value, that is printed with ±."""
 
@@ -52,9 +52,11 @@ def with_spread(value: float | None, half_width: float | None, *, scale: float =
 
 
 def probability_text(probability: float, *, is_short: bool = False) -> str:
-    """Returns a probability in whole percent, but never rounds up to a decision threshold, to 0 % or to 100 %.
+    """Returns a probability as text in whole percent, for example `37%`.
 
-    For example, 0.9496 gives `94.9%`, and 0.999 gives `more than 99%`. So does 1 because probabilities are estimates.
+    Above 0.99, the text is `more than 99%`, and below 0.01 it is `less than 1%`, because probabilities are estimates.
+    If rounding would reach a decision threshold (5 % or 95 %) from below, the text has one decimal, rounded down:
+    0.9496 gives `94.9%`.
 
     Args:
         probability: Number from 0 to 1.

@@ -18,11 +18,14 @@ from typing import Any
 __all__ = ["CpuWatch", "available_cores"]
 
 _MIN_WATCH_S = 0.1
-"""Shortest time span that is evaluated. The kernel counts CPU time in steps of 10 ms, some of them late."""
+"""Minimum length in seconds of a time span that is evaluated. The kernel counts CPU time in steps of 10 ms, some of
+them late."""
 _WINDOW_S = 0.2
-"""Shortest of the time spans that `look` ends: ten rounds of the smallest network, or one round of a large network."""
+"""Minimum length in seconds of a time span that `look` ends. It is as long as ten rounds of the smallest network, or
+one round of a large network."""
 _QUIETEST = 5
-"""One in this number of spans counts as quietest. The fast rounds (`hilo_nas.measurement.rounds`) need that share."""
+"""One in this many time spans counts as quiet: those with the lowest load. A network's speed comes from its fast rounds
+(`hilo_nas.measurement.rounds`), which fit into this share of the time."""
 _SCAN_S = 0.01
 """Maximum CPU time of one scan of the process list, newest process first. One process takes 10 to 20 us."""
 _MAX_NAMED = 3
@@ -35,7 +38,7 @@ _Processes = dict[tuple[int, bytes], tuple[bytes, int]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Counts:
-    """Cumulative counts in seconds."""
+    """Cumulative CPU times at one moment, in core seconds."""
 
     at: float
     busy_s: float
@@ -137,7 +140,7 @@ class CpuWatch:
         return found
 
     def _busiest(self, now: _Processes, seconds: float) -> list[dict[str, Any]]:
-        """Returns the processes with the highest CPU use since the watch began.
+        """Returns the other processes with the highest CPU use since the watch began, with their use in cores.
 
         Processes that the first scan left out are not listed.
         """
@@ -161,7 +164,7 @@ def _printable(name: bytes) -> str:
 
 
 class _Span:
-    """Differences between two counts, in core seconds."""
+    """CPU times between two moments, in core seconds."""
 
     def __init__(self, before: _Counts, after: _Counts) -> None:
         self.seconds = after.at - before.at

@@ -20,7 +20,7 @@ __all__ = ["check_device", "identify_device", "list_devices", "peak_memory_mib",
 
 
 def list_devices() -> list[str]:
-    """Returns the devices of this machine, the fastest kind first."""
+    """Returns the names of the devices of this machine, the fastest kind first, such as `["cuda:0", "cpu"]`."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*cuda, *mps, "cpu"]

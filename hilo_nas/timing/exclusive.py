@@ -48,7 +48,7 @@ class Claim:
 
 
 def claims_of(identity: DeviceIdentity, *, timing: bool) -> list[Claim]:
-    """Returns the locks that a timing or a training on a device needs, in the order in which `hold` takes them.
+    """Returns the device locks that a timing or a training needs, in the order in which `hold` takes them.
 
     Work on a GPU also shares the lock of the CPU because the CPU drives the GPU. This excludes CPU timings.
     """

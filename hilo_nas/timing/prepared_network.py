@@ -48,7 +48,7 @@ class Prepared:
     call: Callable[[], object]
     """Runs the network once on its batch. On a GPU it returns before the work is finished."""
     form: str
-    """Name of the implementation that runs."""
+    """Name of the implementation that runs, as in `Measurement.form`."""
     read_memory_mib: Callable[[], float | None]
     """Runs the network once and returns the peak memory in MiB, including weights. None if it cannot be measured."""
 
@@ -98,8 +98,8 @@ def prepare(
         condition: Condition of the timing. If the subject has its own image size, this size replaces the condition's.
         num_classes: Number of outputs of the classifier.
         target: Name of the device. Defaults to the first device of the condition's kind.
-        capture: Function that captures a call in a CUDA graph and returns its replay. Used only if the condition has
-            `cuda_graph`.
+        capture: Function that captures a call in a CUDA graph and returns a function that replays the graph. Used only
+            if the condition has `cuda_graph`.
 
     Raises:
         DeviceError: This machine does not have the device.
@@ -238,7 +238,10 @@ def _build(subject: Mapping[str, Any], num_classes: int, img_size: int) -> nn.Mo
 
 
 def _input(subject: Mapping[str, Any], condition: Condition, device: torch.device) -> torch.Tensor:
-    """Returns a random input in the shape that the subject needs."""
+    """Returns a random input batch on the device.
+
+    It is a batch of images (B, 3, H, W), or a feature map (B, H, W, C) for a single layer.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = input_shape_of(subject, condition.batch_size, condition.img_size)
     image: torch.Tensor = _place(torch.randn(shape, generator=generator), condition, device)

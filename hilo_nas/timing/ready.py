@@ -23,7 +23,7 @@ from hilo_nas.timing.state import DeviceWatch
 from hilo_nas.timing.timer import MIN_BLOCK_S, Stopwatch, WarmUp
 from hilo_nas.timing.worker import RECORDED_VARIABLES
 
-__all__ = ["DEFAULT_SETUP", "REFERENCE", "Bench", "TimingSetup", "WarmNetwork", "ready_reference"]
+__all__ = ["DEFAULT_SETUP", "REFERENCE", "TimingSetup", "WarmNetwork", "WarmNetworks", "ready_reference"]
 
 REFERENCE = "timm:resnet18"
 """The reference network. It has plain convolutions, and runs in eager mode at the candidate's input and batch size."""
@@ -35,20 +35,20 @@ _DEFAULT_THREADS = torch.get_num_threads()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmNetwork:
-    """A network that is built and warmed up."""
+    """A network that is built and warmed up, so that its calls have a constant duration."""
 
     prepared: Prepared
     warm_up: WarmUp
 
     @property
     def entrant(self) -> tuple[Callable[[], object], int]:
-        """The call of the network, and the number of calls per block."""
+        """Function that runs the network once, and the number of its calls in a timed block."""
         return self.prepared.call, self.warm_up.calls_per_block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimingSetup:
-    """Functions and durations that a `Bench` uses. Tests replace them."""
+    """Functions and durations of timings. Tests replace them."""
 
     prepare: Callable[..., Prepared] = prepare
     clock: Callable[[], float] = time.perf_counter
@@ -65,8 +65,8 @@ class TimingSetup:
 DEFAULT_SETUP = TimingSetup()
 
 
-class Bench:
-    """A device and the warm networks that this worker keeps on it between calls.
+class WarmNetworks:
+    """Networks that this worker process keeps warm on one device between calls.
 
     Args:
         device: Name of the device.
@@ -77,8 +77,8 @@ class Bench:
         DeviceError: This machine does not have the device.
     """
 
-    current: Bench | None = None
-    """The bench of this process. A process has at most one, so it keeps networks for one device and thread count."""
+    current: WarmNetworks | None = None
+    """The warm networks of this process. A process has at most one instance, for one device and thread count."""
 
     def __init__(self, device: str, threads: int | None, setup: TimingSetup) -> None:
         self.name, self.device, self.threads, self.setup = device, check_device(device), threads, setup
@@ -91,8 +91,10 @@ class Bench:
         self._kept: dict[str, WarmNetwork] = {}
 
     @classmethod
-    def of(cls, condition: Condition, target: str | None = None, setup: TimingSetup = DEFAULT_SETUP) -> Bench:
-        """Returns the bench for a condition. If the current bench does not match it, its networks are released.
+    def of(cls, condition: Condition, target: str | None = None, setup: TimingSetup = DEFAULT_SETUP) -> WarmNetworks:
+        """Returns the warm networks for a condition.
+
+        If `current` is for another device or thread count, its networks are released and a new instance is created.
 
         Args:
             condition: Condition with the kind of the device and the thread count.
@@ -109,7 +111,7 @@ class Bench:
     def ready(
         self, subject: Mapping[str, Any], condition: Condition, num_classes: int, *, keep: bool = False
     ) -> WarmNetwork:
-        """Returns a network, built and warmed up. A network that was kept is returned at once.
+        """Returns a network, built and warmed up. Takes seconds, unless the network was kept by an earlier call.
 
         Args:
             subject: Argument of `hilo_nas.models.build_subject`, or `{"onnx": FILE}`.
@@ -153,8 +155,8 @@ def ready_reference(
     *,
     target: str | None = None,
     setup: TimingSetup = DEFAULT_SETUP,
-) -> tuple[Bench, WarmNetwork]:
-    """Returns the bench and the warmed-up reference network for a condition.
+) -> tuple[WarmNetworks, WarmNetwork]:
+    """Returns the device with its warm networks, and the warmed-up reference network, under a condition.
 
     Args:
         condition: Condition of the networks that are timed with the reference.
@@ -179,12 +181,12 @@ def ready_reference(
     subject = {"timm": reference.removeprefix("timm:")} if isinstance(reference, str) else reference
     try:
         with torch.inference_mode():
-            bench = Bench.of(condition, target, setup)
-            return bench, bench.ready(subject, plain, 1000, keep=True)
+            warm = WarmNetworks.of(condition, target, setup)
+            return warm, warm.ready(subject, plain, 1000, keep=True)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        Bench.current = None
+        WarmNetworks.current = None
         raise MeasurementError(
             f"the reference network ({reference}) must fit into memory, but batch_size {condition.batch_size} at "
             f"{condition.img_size} px does not on {target or condition.device}. Use a smaller --batch-size, or "

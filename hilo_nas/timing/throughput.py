@@ -26,13 +26,14 @@ from hilo_nas.measurement.latencies import latency_figures
 from hilo_nas.measurement.rounds import fast_seconds, ratio, robust_spread
 from hilo_nas.measurement.verdicts import judge_calibration, verdict_of
 from hilo_nas.study.calibration import calibration_error
-from hilo_nas.timing.ready import DEFAULT_SETUP, REFERENCE, Bench, TimingSetup, WarmNetwork, ready_reference
+from hilo_nas.timing.ready import DEFAULT_SETUP, REFERENCE, TimingSetup, WarmNetwork, WarmNetworks, ready_reference
 from hilo_nas.timing.timer import SingleCalls, WarmUp
 
 __all__ = ["calibrate", "measure", "measure_cohort"]
 
 _SECONDS = 2.5
-"""Maximum seconds of timing per network, including its share of the reference's blocks."""
+"""Time limit of the rounds in seconds per network. For all networks together, it is multiplied by their number. The
+blocks of the reference count too. At least `TimingSetup.min_rounds` rounds run, even if they take longer."""
 _PRECISE = 0.015
 """Timing ends early if the half-width of every network's 95 % interval is at most this share of its value."""
 _CHECK_EVERY = 4
@@ -40,12 +41,13 @@ _CHECK_EVERY = 4
 _CALIBRATION_S = 3.0
 _CALIBRATION_TRIES, _CALIBRATION_PAUSE_S = 3, 0.5
 _LATENCIES, _LATENCIES_S = 200, 1.0
-"""Number of single calls per network inside the rounds, and their maximum seconds. A slow network has fewer calls."""
+"""Number of single calls to time per network for its latencies, and the limit of their total seconds. A slow network
+has fewer calls. Every round has at least one."""
 _RIVALS = 2
 """Maximum number of networks of the front that are timed in the same rounds as a candidate."""
 _RIVALRY = 0.1
 """Maximum relative difference between the speeds of a rival and the candidate."""
-_ANCHOR = "\0"
+_REFERENCE = "\0"
 """Name of the reference in rounds. Users choose the other names, so one of them may be `REFERENCE`."""
 
 
@@ -73,10 +75,10 @@ def calibrate(
         MeasurementError: The reference does not fit into memory at this batch size.
     """
     asked = Condition(**condition)
-    bench, reference = ready_reference(asked, target=target, setup=setup)
+    warm, reference = ready_reference(asked, target=target, setup=setup)
     tries = []
     for i in range(_CALIBRATION_TRIES):
-        calibration = _calibrate_once(bench, reference, asked, _CALIBRATION_S if seconds is None else seconds)
+        calibration = _calibrate_once(warm, reference, asked, _CALIBRATION_S if seconds is None else seconds)
         judgement = judge_calibration(calibration, threads=torch.get_num_threads())
         tries.append((VERDICTS.index(judgement.verdict), i, judgement, calibration))
         if judgement.verdict == "steady":
@@ -90,28 +92,30 @@ def calibrate(
     return dataclasses.asdict(calibration)
 
 
-def _calibrate_once(bench: Bench, reference: WarmNetwork, condition: Condition, seconds: float) -> Calibration:
-    watch = bench.setup.watch(bench.identity)
-    is_over = _after(seconds, bench.setup)
+def _calibrate_once(warm: WarmNetworks, reference: WarmNetwork, condition: Condition, seconds: float) -> Calibration:
+    watch = warm.setup.watch(warm.identity)
+    is_over = _after(seconds, warm.setup)
 
     def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
         watch.look()
         return is_over(rounds)
 
     with torch.inference_mode():
-        rounds = bench.stopwatch.time_rounds({REFERENCE: reference.entrant}, is_enough=is_enough, random=Random(0))
+        rounds = warm.stopwatch.time_rounds({REFERENCE: reference.entrant}, is_enough=is_enough, random=Random(0))
     state = watch.read()
-    return dataclasses.replace(_calibration(bench, reference, condition, rounds[REFERENCE]), device_state=state)
+    return dataclasses.replace(_calibration(warm, reference, condition, rounds[REFERENCE]), device_state=state)
 
 
-def _calibration(bench: Bench, reference: WarmNetwork, condition: Condition, rounds: Sequence[float]) -> Calibration:
+def _calibration(
+    warm: WarmNetworks, reference: WarmNetwork, condition: Condition, rounds: Sequence[float]
+) -> Calibration:
     return Calibration(
         reference=REFERENCE,
         images_per_s=condition.batch_size / fast_seconds(rounds),
         images_per_s_spread=robust_spread([condition.batch_size / seconds for seconds in rounds]),
         call_seconds=tuple(rounds),
         steady=reference.warm_up.steady,
-        device=bench.identity,
+        device=warm.identity,
     )
 
 
@@ -146,23 +150,23 @@ def measure(
     """
     start = setup.clock()
     asked, num_classes = Condition(**entrant["condition"]), entrant["num_classes"]
-    anchor = Calibration.from_dict(calibration)
-    bench, reference = ready_reference(asked, target=target, setup=setup)
+    scale = Calibration.from_dict(calibration)
+    warm, reference = ready_reference(asked, target=target, setup=setup)
     try:
         with torch.inference_mode():
-            networks = {"": bench.ready(entrant["subject"], asked, num_classes)}
-            speed = anchor.images_per_s * reference.warm_up.call_seconds / networks[""].warm_up.call_seconds
+            networks = {"": warm.ready(entrant["subject"], asked, num_classes)}
+            speed = scale.images_per_s * reference.warm_up.call_seconds / networks[""].warm_up.call_seconds
             for key in _rivals_near(speed, rivals or {}):
                 try:
-                    networks[key] = bench.ready((rivals or {})[key]["subject"], asked, num_classes, keep=True)
+                    networks[key] = warm.ready((rivals or {})[key]["subject"], asked, num_classes, keep=True)
                 except Exception as error:  # a rival that does not fit must not fail the candidate
                     if not is_out_of_memory(error):
                         raise
             seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
-            found = _time(bench, networks, reference, {"": asked}, anchor, seconds=seconds, emit=emit)
+            found = _time(warm, networks, reference, {"": asked}, scale, seconds=seconds, emit=emit)
     finally:
         networks = {}
-        bench.release()
+        warm.release()
     return dataclasses.asdict(dataclasses.replace(found[""], seconds=setup.clock() - start))
 
 
@@ -204,14 +208,14 @@ def measure_cohort(
         MeasurementError: The reference does not fit into memory.
     """
     conditions = {name: Condition(**entrant["condition"]) for name, entrant in entrants.items()}
-    bench, anchor_network = ready_reference(next(iter(conditions.values())), reference, target=target, setup=setup)
-    anchor = None if calibration is None else Calibration.from_dict(calibration)
+    warm, reference_network = ready_reference(next(iter(conditions.values())), reference, target=target, setup=setup)
+    scale = None if calibration is None else Calibration.from_dict(calibration)
     try:
         with torch.inference_mode():
             networks, failed = {}, {}
             for i, (name, entrant) in enumerate(entrants.items()):
                 try:
-                    networks[name] = bench.ready(entrant["subject"], conditions[name], entrant["num_classes"])
+                    networks[name] = warm.ready(entrant["subject"], conditions[name], entrant["num_classes"])
                 except (UsageError, ConversionError) as error:
                     del conditions[name]
                     failed[name] = {"error": {"kind": type(error).__name__, "message": str(error)}}
@@ -219,34 +223,34 @@ def measure_cohort(
             seconds = (_SECONDS if seconds_each is None else seconds_each) * len(networks)
             found = {}
             if networks:
-                found = _time(bench, networks, anchor_network, conditions, anchor, seconds=seconds, emit=emit)
+                found = _time(warm, networks, reference_network, conditions, scale, seconds=seconds, emit=emit)
     finally:
         networks = {}
-        bench.release()
+        warm.release()
     return {name: dataclasses.asdict(measurement) for name, measurement in found.items()} | failed
 
 
 def _time(
-    bench: Bench,
+    warm: WarmNetworks,
     networks: Mapping[str, WarmNetwork],
     reference: WarmNetwork,
     conditions: Mapping[str, Condition],
-    anchor: Calibration | None,
+    scale: Calibration | None,
     *,
     seconds: float,
     emit: Emit,
 ) -> dict[str, Measurement]:
-    """Returns a measurement of each network in `conditions`. The other networks only share the rounds."""
-    clock = bench.setup.clock
+    """Returns a measurement of each network in `conditions`. Other `networks` (rivals) are only timed alongside."""
+    clock = warm.setup.clock
     start = clock()
     singles = {
-        name: _single_calls(networks[name].warm_up, reference.warm_up, bench.setup.min_rounds) for name in conditions
+        name: _single_calls(networks[name].warm_up, reference.warm_up, warm.setup.min_rounds) for name in conditions
     }
-    rounds, state = _time_rounds(bench, networks, reference, conditions, singles, seconds, emit)
-    own = rounds.pop(_ANCHOR)
+    rounds, state = _time_rounds(warm, networks, reference, conditions, singles, seconds, emit)
+    own = rounds.pop(_REFERENCE)
     cohort = uuid.uuid4().hex[:12]
-    if anchor is None:
-        anchor = _calibration(bench, reference, next(iter(conditions.values())), own)
+    if scale is None:
+        scale = _calibration(warm, reference, next(iter(conditions.values())), own)
     shared = clock() - start
     found = {}
     for name, condition in conditions.items():
@@ -254,23 +258,23 @@ def _time(
         network = networks[name]
         found[name] = Measurement(
             condition=condition,
-            device=bench.identity,
+            device=warm.identity,
             **summarize(
                 rounds[name],
                 own,
                 singles[name].found,
                 batch_size=condition.batch_size,
             ),
-            reference_images_per_s=anchor.images_per_s,
+            reference_images_per_s=scale.images_per_s,
             latency_protocol=LATENCY_PROTOCOL,
-            calibration_error=calibration_error(anchor, threads=torch.get_num_threads()),
+            calibration_error=calibration_error(scale, threads=torch.get_num_threads()),
             memory_mib=network.prepared.read_memory_mib(),
             steady=network.warm_up.steady,
             warmup_calls=network.warm_up.calls,
             seconds=shared / len(conditions) + clock() - start,
             form=network.prepared.form,
             threads=torch.get_num_threads(),
-            environment=bench.environment(),
+            environment=warm.environment(),
             versions={"torch": torch.__version__, "timm": timm.__version__},
             measured_at=utc_now(),
             cohort=cohort,
@@ -286,7 +290,8 @@ def _time(
 def _single_calls(own: WarmUp, reference: WarmUp, min_rounds: int) -> SingleCalls:
     """Returns the plan of a network's single calls.
 
-    The minimum number of rounds has room for all of them, but the calls of a round take no longer than its blocks.
+    They are spread so that the minimum number of rounds can contain all of them. In each round, they take no longer
+    than the blocks of the network and the reference.
     """
     blocks_s = sum(network.calls_per_block * network.call_seconds for network in (own, reference))
     per_round = min(-(-_LATENCIES // min_rounds), int(blocks_s / own.call_seconds))
@@ -294,7 +299,7 @@ def _single_calls(own: WarmUp, reference: WarmUp, min_rounds: int) -> SingleCall
 
 
 def _time_rounds(
-    bench: Bench,
+    warm: WarmNetworks,
     networks: Mapping[str, WarmNetwork],
     reference: WarmNetwork,
     conditions: Mapping[str, Condition],
@@ -303,15 +308,15 @@ def _time_rounds(
     emit: Emit,
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, Any]]:
     """Returns the seconds per call of the networks and the reference for each round, and the state of the device."""
-    entrants = {_ANCHOR: reference.entrant, **{name: network.entrant for name, network in networks.items()}}
+    entrants = {_REFERENCE: reference.entrant, **{name: network.entrant for name, network in networks.items()}}
     round_s = sum(
-        calls * warm.warm_up.call_seconds
-        for (_, calls), warm in zip(entrants.values(), (reference, *networks.values()), strict=True)
+        calls * network.warm_up.call_seconds
+        for (_, calls), network in zip(entrants.values(), (reference, *networks.values()), strict=True)
     )
-    min_rounds = bench.setup.min_rounds
+    min_rounds = warm.setup.min_rounds
     expected = max(round(seconds / round_s), min_rounds)
     name, condition = next(iter(conditions.items()))
-    is_over = _after(seconds, bench.setup)
+    is_over = _after(seconds, warm.setup)
 
     def is_enough(rounds: Mapping[str, Sequence[float]]) -> bool:
         watch.look()
@@ -324,8 +329,8 @@ def _time_rounds(
             return True
         return done % _CHECK_EVERY == 0 and all(own.is_enough for own in singles.values()) and _is_precise(rounds)
 
-    watch = bench.setup.watch(bench.identity)
-    rounds = bench.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random(), singles=singles)
+    watch = warm.setup.watch(warm.identity)
+    rounds = warm.stopwatch.time_rounds(entrants, is_enough=is_enough, random=Random(), singles=singles)
     return rounds, watch.read()
 
 
@@ -336,9 +341,9 @@ def _after(seconds: float, setup: TimingSetup) -> Callable[[Mapping[str, Sequenc
 
 
 def _is_precise(rounds: Mapping[str, Sequence[float]]) -> bool:
-    reference = rounds[_ANCHOR]
+    reference = rounds[_REFERENCE]
     for name, own in rounds.items():
-        if name != _ANCHOR:
+        if name != _REFERENCE:
             low, high = interval(own, reference)
             if high - low > 2 * _PRECISE * ratio(own, reference):
                 return False

@@ -40,18 +40,19 @@ class WarmUp:
 class SingleCalls:
     """Single calls of one network inside the rounds. Each is synchronised, so it includes the full latency.
 
-    Calls end at `wanted`, or after `at_most_s` in total. Each round has at least one call.
+    There are at most `per_round` calls in a round. Calls end when there are `wanted` calls, or after `at_most_s`
+    seconds in total, but each round has at least one call.
     """
 
     per_round: int
     wanted: int
     at_most_s: float
     found: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    """Round and seconds of each call."""
+    """Index of the round, and seconds, of each call."""
 
     @property
     def is_enough(self) -> bool:
-        """True if there are `wanted` calls, or their time is used up."""
+        """True if there are `wanted` calls, or they have taken `at_most_s` seconds."""
         return len(self.found) >= self.wanted or sum(seconds for _, seconds in self.found) >= self.at_most_s
 
 

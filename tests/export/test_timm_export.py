@@ -543,15 +543,15 @@ def test_how_surely_a_chosen_trial_keeps_its_limits_is_said(study):
     sure, unsure = (
         promises_of(fresh(study).manifest, study.record(4), {"images_per_s": speed})[0] for speed in (900, 1000)
     )
-    assert (sure.text, sure.is_sure) == ("trial 4 keeps images_per_s >= 900 with more than 99%", True)
-    assert (unsure.text, unsure.is_sure) == ("trial 4 keeps images_per_s >= 1000 with 50%", False)
+    assert (sure.text, sure.is_sure) == ("trial 4 meets images_per_s >= 900 with more than 99%", True)
+    assert (unsure.text, unsure.is_sure) == ("trial 4 meets images_per_s >= 1000 with 50%", False)
     assert promises_of(fresh(study).manifest, study.record(4)) == []
 
 
 def test_a_limit_of_the_study_is_promised_without_being_asked_for(study):
     manifest = dataclasses.replace(fresh(study).manifest, limits={"latency_ms": 36.0})
     (promise,) = promises_of(manifest, study.record(4))
-    assert promise.text.startswith("trial 4 keeps latency_ms <= 36 with ")
+    assert promise.text.startswith("trial 4 meets latency_ms <= 36 with ")
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan")])
@@ -567,7 +567,7 @@ def test_a_trial_is_chosen_at_the_knee(study):
 def test_a_speed_that_none_reaches_is_answered_with_the_fastest(study):
     with pytest.raises(NotFoundError) as caught:
         choose_trial(study, limits={"images_per_s": 1000.5})
-    for part in ("study demo keeps images_per_s >= 1000.5", "trial 4, has images_per_s 1000.", "--trials"):
+    for part in ("study demo meets images_per_s >= 1000.5", "trial 4, has images_per_s 1000.", "--trials"):
         assert part in str(caught.value)
 
 

@@ -29,7 +29,7 @@ def test_a_picture_is_whole_svg_with_its_words_as_text():
 
 def test_what_is_not_known_is_not_drawn():
     found = texts(render_agreement(BARS, [], ceiling=CEILING, title="t"))
-    assert "noise ceiling, pairs of like speed" not in found
+    assert "noise ceiling, pairs of similar speed" not in found
     assert "top-1 of the proxy, %" not in found
     assert "noise ceiling, all pairs" not in texts(render_agreement(BARS, [], title="t"))
 

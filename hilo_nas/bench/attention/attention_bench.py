@@ -1,7 +1,7 @@
 """Single-layer comparison of the LITv2 paper: HiLo and other attention layers, timed in the same rounds.
 
-All layers of a shape share their rounds. The reference is HiLo with LITv2's settings (alpha 0.9, windows of 2), so that
-the ratio to it is measured round by round.
+All layers of a shape are timed in the same rounds. The reference is HiLo with LITv2's settings (alpha 0.9, windows of
+2), so that the ratio of each layer's speed to it is measured round by round.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class AttentionPlan:
     """
 
     device: str | None = None
-    """Device. None selects the fastest kind on this machine."""
+    """Name of the device. None selects the fastest kind on this machine."""
     precision: str = "fp32"
     batch_sizes: Sequence[int] = (1, _PUBLISHED_BATCH)
     shapes: Sequence[Shape] = SHAPES
     kinds: Sequence[str] = KINDS
-    """Layers to compare with HiLo."""
+    """Kinds of layers to compare with HiLo, from `KINDS`."""
     is_quick: bool = False
     """True to skip HiLo's grid over alpha and window size."""
     seconds: float = 2.0

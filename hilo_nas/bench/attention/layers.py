@@ -41,7 +41,7 @@ _KINDS = {
 KINDS = tuple(_KINDS)
 """Kinds of layers that can be compared. HiLo is always included."""
 PUBLISHED = {"HiLo": 1029, "SRA": 710, "local window": 631, "XCA": 583, "MSA": 505, "shifted window": 374}
-"""Published images/s by the layer's title."""
+"""Published speed of one layer in images/s, by the layer's title."""
 HILO = {"alpha": 0.9, "window_size": 2}
 """LITv2's settings of HiLo, which all layers are compared with."""
 
@@ -51,7 +51,7 @@ class Shape:
     """Shape of a vision transformer's stage: feature map, width and heads."""
 
     side: int
-    """Number of tokens along one side of the map."""
+    """Number of tokens along one side of the feature map."""
     dim: int
     num_heads: int
 
@@ -105,7 +105,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Title with arguments, unique among the layers of a shape."""
+        """Title with the constructor arguments, unique among the layers of a shape."""
         short = {"alpha": "alpha ", "window_size": "window ", "rank": "rank "}
         if self.kind in ("sra", "hat"):
             short["window_size"] = "ratio "

@@ -44,7 +44,7 @@ class BackbonesPlan:
     """
 
     device: str | None = None
-    """Device. None selects the fastest kind on this machine."""
+    """Name of the device. None selects the fastest kind on this machine."""
     batch_size: int | None = None
     """Images per batch. None selects 8 on a CPU and 64 elsewhere."""
     img_size: int = 224

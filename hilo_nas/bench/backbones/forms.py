@@ -1,4 +1,7 @@
-"""Forms in which a network can run, the choice of the best form, and the findings of the backbone benchmark."""
+"""Forms in which a network can run, the choice of the best form, and the findings of the backbone benchmark.
+
+A form is a combination of fusion, memory layout and compilation, such as `fused channels_last`.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class NetworkForms:
     failures: Mapping[str, HiloNasError]
     """Errors of forms that failed, by the form's name."""
     cost: NetworkCost | None
-    """None if counting failed."""
+    """Parameters and multiply-adds of the network. None if counting failed."""
 
     @property
     def best(self) -> Condition | None:
@@ -173,7 +176,7 @@ class BackbonesFindings:
         return [f"LITv2-S over ResNet-50: {', '.join(ratios)} here; published {published}"] if ratios else []
 
     def check_groups(self) -> str | None:
-        """Returns a sentence with LITv2-S's speed in each cohort; None if there is only one cohort."""
+        """Returns a sentence that compares the speeds of LITv2-S in all cohorts; None if there is only one cohort."""
         speeds = [base.images_per_s for cohort in self.cohorts if (base := self._base(cohort)[1]) is not None]
         if len(speeds) < 2:
             return None

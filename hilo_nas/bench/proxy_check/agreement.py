@@ -1,7 +1,7 @@
 """Agreement of cheap proxies with long trainings in how they rank networks.
 
 A search compares networks at a given speed, so it needs a proxy to rank networks that are equally fast. Each agreement
-is therefore computed twice: over all pairs, and over pairs of like speed. Over all pairs, the number of parameters
+is therefore computed twice: over all pairs, and over pairs of similar speed. Over all pairs, the number of parameters
 looks good because it separates large networks from small ones.
 """
 
@@ -54,11 +54,11 @@ class CheckedNetwork:
     key: str
     images_per_s: float
     """Measured speed, also used as a proxy without a change of sign. Its tau is usually negative, because slower
-    networks are usually better. NaN if the network was not timed; it is then in no pair of like speed."""
+    networks are usually better. NaN if the network was not timed; it is then in no pair of similar speed."""
     long: tuple[float, ...]
     """Top-1 of each long training in the order of seeds. Empty if none succeeded."""
     long_seconds: float
-    """Seconds of one long training."""
+    """Duration of this network's first long training, in seconds."""
     proxies: Mapping[str, float]
     """Proxy values by name: top-1 or likelihood of a training after a budget, or a training-free score. Higher is
     better (params and macs are the plain counts). If a value is missing or NaN, only that proxy skips the network."""
@@ -81,7 +81,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Taus:
-    """An agreement over all pairs and over pairs of like speed."""
+    """Kendall's tau, or a difference of two taus, over all pairs of networks and over pairs of similar speed."""
 
     overall: Estimate
     like_speed: Estimate
@@ -95,20 +95,22 @@ class ProxyAgreement:
     is_budget: bool
     """True if the proxy is the score of a short training."""
     networks: int
-    """Number of networks with a value."""
+    """Number of networks for which the proxy has a value."""
     tau: Taus
-    """Tau to the first long training of each network."""
+    """Kendall's tau between the proxy and the first long training of each network."""
     gains: Mapping[str, Taus]
-    """Tau minus the tau of another proxy, by the other's name. The others are params and macs. A budget is also
-    compared with all other budgets. Only networks with both values count, and both taus use the same resamples."""
+    """Tau of this proxy minus the tau of another proxy, by the name of the other, such as `params`. The others are
+    params and macs. A budget is also compared with all other budgets. Only networks with values of both proxies count,
+    and both taus use the same resamples."""
     tau_to_mean: Taus | None
-    """Tau to the mean of the first two long trainings, over networks that have both; None if no network has both."""
+    """Tau between the proxy and the mean of the first two long trainings, over networks that have two; None if no
+    network has two."""
     tau_to_target: Taus | None
-    """Tau to the long training at the target's image size; None without a target."""
+    """Tau between the proxy and the long training at the target's image size; None without a target."""
     seconds: float
-    """Mean seconds per network; NaN if the cost is unknown."""
+    """Mean cost of the proxy in seconds per network; NaN if it is unknown."""
     cost_share: float
-    """Seconds divided by those of one long training, over the same networks; NaN if the cost is unknown."""
+    """Cost of the proxy divided by that of one long training of the same networks; NaN if it is unknown."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ class Agreement:
     top1_high: float
     """Maximum top-1 of the first long trainings."""
     long_seconds: float
-    """Mean seconds of one long training."""
+    """Mean duration of one long training in seconds."""
     seed: int
     """Seed of the resamples."""
     resamples: int
@@ -140,21 +142,24 @@ class Agreement:
         return tuple(proxy for proxy in self.proxies if proxy.is_budget)
 
     def score_before(self, budget: ProxyAgreement) -> ProxyAgreement | None:
-        """Returns the previous score of the same training (for likelihood, top-1); None for the first."""
+        """Returns the score before `budget` at the same number of images; None for the first.
+
+        For `likelihood@4608`, it is `top1@4608`.
+        """
         same = [other for other in self.budgets if images_of(other.name) == images_of(budget.name)]
         place = same.index(budget)
         return same[place - 1] if place else None
 
 
 def images_of(name: str) -> str:
-    """Returns the number of images from the name of a budget, METRIC@IMAGES, as text."""
+    """Returns the number of images in the name of a budget, as text: `4608` for `top1@4608`."""
     return name.partition("@")[2]
 
 
 def agree(
     networks: Sequence[CheckedNetwork], *, budgets: Sequence[str] = (), seed: int = 0, resamples: int = 2000
 ) -> Agreement:
-    """Returns the agreement of each proxy's ranking with the long training's.
+    """Returns the agreement of each proxy with the long training in how they rank networks.
 
     The ground truth is the first long training of each network, even if it has two. A mean of two has less noise, so
     the networks would differ in their noise. All intervals use the same resamples of networks. A resample skips
@@ -217,7 +222,7 @@ def agree(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Resampled:
-    """Compared pairs, and the resamples that all intervals share."""
+    """Masks of the compared pairs, and the resamples of networks that all intervals share."""
 
     every: Pairs
     like: Pairs
@@ -225,7 +230,7 @@ class _Resampled:
     """Counts [R, N] from `draw_counts`."""
 
     def taus(self, own_N: Floats, truth_N: Floats) -> Taus:
-        """Returns tau between two arrays."""
+        """Returns Kendall's tau between two arrays of values per network. Networks without both values are skipped."""
         found = [
             _estimate(
                 tau(own_N, truth_N, pairs_NN),
@@ -237,11 +242,14 @@ class _Resampled:
         return Taus(overall=found[0], like_speed=found[1])
 
     def taus_if_any(self, own_N: Floats, truth_N: Floats) -> Taus | None:
-        """Returns tau between two arrays; None if no network has both values."""
+        """Returns Kendall's tau between two arrays of values per network; None if no network has both values."""
         return self.taus(own_N, truth_N) if (~np.isnan(own_N) & ~np.isnan(truth_N)).any() else None
 
     def gains(self, own_N: Floats, other_N: Floats, truth_N: Floats) -> Taus:
-        """Returns the tau of `own_N` to the truth minus the tau of `other_N`, over networks that have both."""
+        """Returns the tau between `own_N` and the truth minus that between `other_N` and the truth.
+
+        Only networks with values in both arrays count.
+        """
         lacking_N = np.isnan(own_N) | np.isnan(other_N)
         own_N, other_N = (np.where(lacking_N, np.nan, values_N) for values_N in (own_N, other_N))
         found = [

@@ -95,18 +95,18 @@ def _list_proxies(agreement: Agreement) -> BenchTable:
         word("proxy", "proxy"),
         word("networks", "networks"),
         between("tau", "tau", 2),
-        between("tau at like speed", "tau_like_speed", 2),
-        word("pairs of like speed", "tau_like_speed_pairs"),
+        between("tau at similar speed", "tau_like_speed", 2),
+        word("pairs of similar speed", "tau_like_speed_pairs"),
     ]
     if has_mean:
         columns += [between("tau to the mean of two", "tau_to_mean", 2)]
-        columns += [between("same at like speed", "tau_to_mean_like_speed", 2)]
+        columns += [between("same at similar speed", "tau_to_mean_like_speed", 2)]
     if has_target:
         columns += [between("tau at the target's size", "tau_to_target", 2)]
-        columns += [between("same at like speed", "tau_to_target_like_speed", 2)]
+        columns += [between("same at similar speed", "tau_to_target_like_speed", 2)]
     columns += [number("s per network", "seconds", 3), percent("cost %", "cost_share", 2)]
     notes = [
-        "tau: Kendall's tau-b to the top-1 of each network's first long training. At like speed: over pairs whose "
+        "tau: Kendall's tau-b to the top-1 of each network's first long training. At similar speed: over pairs whose "
         f"images/s differ by a factor of {LIKE_SPEED:g} at most. Intervals are 95 % intervals from "
         f"{agreement.resamples:,} resamples of the networks. All rows use the same resamples.",
         f"{_CEILING}: the noise ceiling, which is tau between two long trainings with different seeds, on the networks "
@@ -169,7 +169,7 @@ def _list_gains(agreement: Agreement) -> BenchTable:
     columns = [word("proxy", "proxy")]
     for baseline in BASELINES:
         columns += [between(f"tau over {baseline}'", f"over_{baseline}", 2)]
-        columns += [between("same at like speed", f"over_{baseline}_like_speed", 2)]
+        columns += [between("same at similar speed", f"over_{baseline}_like_speed", 2)]
     return BenchTable(
         name="gains",
         title="Compared with counts of parameters and multiply-adds",
@@ -223,7 +223,7 @@ def _list_headlines(agreement: Agreement) -> list[str]:
 
 
 def _format(taus: Taus) -> str:
-    return f"{_format_estimate(taus.overall)} over all pairs, {_format_estimate(taus.like_speed)} at like speed"
+    return f"{_format_estimate(taus.overall)} over all pairs, {_format_estimate(taus.like_speed)} at similar speed"
 
 
 def _format_estimate(found: Estimate) -> str:
@@ -233,7 +233,7 @@ def _format_estimate(found: Estimate) -> str:
 
 
 def _taus(key: str, taus: Taus | None) -> dict[str, float | int | None]:
-    """Returns an agreement as the columns `KEY` and `KEY_like_speed`, each with `_low`, `_high` and `_pairs`."""
+    """Returns the taus as fields of a row: `KEY` and `KEY_like_speed`, each also with `_low`, `_high` and `_pairs`."""
     found: dict[str, float | int | None] = {}
     for end, estimate in (("", taus and taus.overall), ("_like_speed", taus and taus.like_speed)):
         for part in ("value", "low", "high", "pairs"):

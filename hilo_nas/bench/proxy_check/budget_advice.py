@@ -9,32 +9,36 @@ from hilo_nas.bench.proxy_check.agreement import BASELINES, LIKELIHOOD, Agreemen
 __all__ = ["advise_budget"]
 
 _ENOUGH_PAIRS = 30
-"""Minimum number of pairs of like speed for a recommendation."""
+"""Minimum number of pairs of similar speed for a recommendation."""
 
 
 def advise_budget(agreement: Agreement) -> str:
-    """Returns a sentence that recommends a budget, based on networks of like speed.
+    """Returns a sentence that recommends a budget, based on networks of similar speed.
 
-    A budget is one score (top-1 or likelihood) of a training on a number of images. The recommended budget is the
-    cheapest that does not differ significantly from the one with the highest tau: the interval of their difference in
-    the same resamples contains 0. If both scores of one training qualify, top-1 is recommended. A budget whose own
-    interval contains 0 may rank no better than chance and is never recommended. With fewer than 30 pairs of like speed
-    there is no recommendation. The sentence also compares the budget with the count (parameters or multiply-adds) that
-    has the higher tau, because counts cost nothing.
+    A budget is one score (top-1 or likelihood) of a training on a number of images, such as `top1@4608`.
+
+    * The recommended budget is the cheapest whose tau does not differ significantly from the highest tau: the 95 %
+      interval of the difference of the two taus contains 0.
+    * If top-1 and likelihood of one training both qualify, top-1 is recommended.
+    * A budget is never recommended if the interval of its tau contains 0, because it may rank no better than chance.
+    * With fewer than 30 pairs of similar speed, there is no recommendation.
+
+    The sentence also compares the budget with the count (parameters or multiply-adds) that has the higher tau, because
+    counts cost nothing.
     """
     if not agreement.budgets:
         return "no budget can be recommended, because none was tried"
     pairs = max(budget.tau.like_speed.pairs for budget in agreement.budgets)
     if pairs < _ENOUGH_PAIRS:
         return (
-            f"no budget can be recommended: at least {_ENOUGH_PAIRS} pairs of networks of like speed must be compared, "
-            f"but there were {pairs}. Use more --networks."
+            f"no budget can be recommended: at least {_ENOUGH_PAIRS} pairs of networks of similar speed must be "
+            f"compared, but there were {pairs}. Use more --networks."
         )
     enough = [budget for budget in agreement.budgets if budget.tau.like_speed.pairs >= _ENOUGH_PAIRS]
     ranking = [budget for budget in enough if budget.tau.like_speed.low > 0]
     if not ranking:
         return (
-            "no budget can be recommended: among networks of like speed, no budget ranks significantly better than "
+            "no budget can be recommended: among networks of similar speed, no budget ranks significantly better than "
             "chance. Use longer budgets, or more --networks."
         )
     best = max(ranking, key=lambda budget: budget.tau.like_speed.value)
@@ -81,7 +85,7 @@ def _describe(budget: ProxyAgreement) -> str:
     found = budget.tau.like_speed
     option = f" (--metric {LIKELIHOOD})" if budget.name.startswith(f"{LIKELIHOOD}@") else ""
     return (
-        f"use {budget.name}{option}: among networks of like speed, its tau to the long training is "
+        f"use {budget.name}{option}: among networks of similar speed, its tau to the long training is "
         f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] at {_cost(budget)}"
     )
 

@@ -1,4 +1,6 @@
-"""Agreement of a space's cheap proxies with long trainings: makes the scores and compares them.
+"""Check of cheap proxies against long trainings of networks of a space.
+
+It makes the timings and scores that a study lacks, and compares how proxies and long trainings rank the networks.
 
 The check times a list of networks, trains them as a search does (seed 0), and trains them for much longer with other
 seeds (1, and 2 for some networks). The seeds differ because a proxy with the seed of the long training would share its
@@ -31,7 +33,8 @@ from hilo_nas.study.stored_study import StoredStudy
 __all__ = ["ProxyCheck", "ProxyCheckFindings", "run_proxy_check"]
 
 _PROXY_SEED, _LONG_SEED, _SECOND_LONG_SEED = 0, 1, 2
-"""Seeds of the proxy's training (as in a search and in a benchmark table) and of the two long trainings."""
+"""Seeds: of the proxy's training, as in a search and in a benchmark table, and of the first and second long
+training."""
 _DEFAULT_LONG_FACTOR = 10
 """Default budget of a long training, in multiples of the proxy's budget."""
 
@@ -45,7 +48,7 @@ class ProxyCheck:
     """
 
     networks: int = 40
-    """Number of networks of the space."""
+    """Number of networks to draw from the space."""
     long_images: int | None = None
     """Number of training images of a long training. None selects ten times the proxy's budget."""
     second_seed: int = 15
@@ -53,7 +56,8 @@ class ProxyCheck:
     training_free: tuple[str, ...] = dataclasses.field(default_factory=quick_names)
     """Names of training-free proxies to compare as well."""
     target: StoredStudy | None = None
-    """Check of the same networks at another image size. The proxies are also compared with its long trainings."""
+    """Study of a proxy check of the same networks at another image size. The proxies are also compared with the long
+    trainings in that study."""
 
     def __post_init__(self) -> None:
         faults = []

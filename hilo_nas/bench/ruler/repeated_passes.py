@@ -1,4 +1,8 @@
-"""Findings of the ruler benchmark: agreement of passes per state and way of timing, and a comparison of statistics."""
+"""Findings of the ruler benchmark: agreement of repeated timings, and a comparison of statistics.
+
+A pass times every network once. Passes are repeated in each state of the machine (`quiet`, or `bursty` with an
+artificial load) and in each way of timing (`cohort`: all networks in the same rounds; `alone`: one after the other).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _REFERENCE = "reference"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimedPass:
-    """One timing of every network."""
+    """One pass: a timing of every network."""
 
     state: str
     """One of `STATES`."""
@@ -37,17 +41,17 @@ class TimedPass:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RulerFindings:
-    """All passes over the networks."""
+    """All passes of the ruler benchmark."""
 
     networks: Mapping[str, ArchConfig]
     """All drawn architectures by key."""
     passes: Sequence[TimedPass]
     failures: Mapping[str, HiloNasError]
-    """Errors of networks that failed, by key. No figure includes these networks."""
+    """Errors of networks that failed, by key. These networks are left out of all results."""
 
     @property
     def ways(self) -> list[tuple[str, str]]:
-        """Timed combinations of state and way."""
+        """Timed combinations of state and way, such as `("quiet", "cohort")`."""
         return list(dict.fromkeys((item.state, item.way) for item in self.passes))
 
     def list_passes(self, state: str, way: str) -> list[TimedPass]:
@@ -100,7 +104,7 @@ class RulerFindings:
         ]
 
     def compare_statistics(self) -> list[dict[str, Any]]:
-        """Returns a row for each state and statistic, all computed from the samples of the cohorts."""
+        """Returns a row for each state and statistic (`STATISTICS`), from the rounds of the `cohort` passes."""
         rows = []
         for state in STATES:
             samples = [

@@ -1,7 +1,8 @@
-"""Timing resolution from repeated passes over the same networks: scatter, and the smallest measurable difference.
+"""Timing resolution from repeated timings of the same networks: scatter, and the smallest measurable difference.
 
-A pass gives each network one speed. Anchored speeds (images/s) change with any disturbance of the reference. Ranking
-uses relative speeds: a network's speed divided by the geometric mean of all networks in the same pass.
+A pass is one timing of all networks. Anchored speeds (images/s) are multiples of the reference network's speed, so they
+change with any disturbance of the reference. Ranking uses relative speeds: a network's speed divided by the geometric
+mean of all networks in the same pass.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ STATISTICS: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "ratio of minima": lambda own, other: min(other) / min(own),
     "fast rounds": rounds.ratio,
 }
-"""Statistics that estimate the ratio of two speeds from paired rounds. Measurements use the last one."""
+"""Statistics that estimate the ratio of two speeds from paired rounds, by name. `Measurement.ratio` uses the last
+one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Resolution:
     """Coefficient of variation of relative speeds, which ranking uses, as the median over networks."""
     cv_relative_max: float
     tau_mean: float
-    """Mean Kendall's tau between every two passes."""
+    """Mean of Kendall's tau between the speeds of every two passes. 1 if all passes rank the networks equally."""
     tau_min: float
 
     @property
@@ -80,7 +82,7 @@ def cv(values: Sequence[float]) -> float:
 
 
 def relative(speeds: Speeds) -> dict[str, float]:
-    """Returns each speed divided by the geometric mean of all speeds."""
+    """Returns each speed divided by the geometric mean of all speeds, by network."""
     mean = statistics.geometric_mean(list(speeds.values()))
     return {name: speed / mean for name, speed in speeds.items()}
 

@@ -41,7 +41,7 @@ class RulerPlan:
     space: SearchSpace
     """Search space that networks are drawn from."""
     device: str | None = None
-    """Device. None selects the fastest kind on this machine."""
+    """Name of the device. None selects the fastest kind on this machine."""
     networks: int = 15
     passes: int = 6
     """Number of passes in each state and way."""
@@ -182,7 +182,7 @@ def run_ruler(
 
 
 def _time_pass(evaluator: Evaluator, way: str, task: Time, emit: Emit) -> Timing:
-    """Returns one pass over the networks of a task, in the same rounds or one after the other."""
+    """Returns one pass: all networks of a task, timed in the same rounds or one after the other."""
     if way == "cohort":
         return time_together(evaluator, task, emit)
 

@@ -46,7 +46,7 @@ class StagesPlan:
     network: str = "litv2_small"
     """Name of a preset."""
     device: str | None = None
-    """Device. None selects the fastest kind on this machine."""
+    """Name of the device. None selects the fastest kind on this machine."""
     batch_size: int = 8
     img_size: int = 224
     precision: str = "fp32"
@@ -86,7 +86,7 @@ class StagesPlan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StagesFindings:
-    """Timings of the parts, the whole network, a product and a copy, all in the same rounds."""
+    """Timings of the parts, the whole network, a matrix product and a memory copy, all in the same rounds."""
 
     plan: StagesPlan
     measurements: Mapping[str, Measurement]
@@ -94,16 +94,16 @@ class StagesFindings:
 
     @property
     def macs_per_s(self) -> float:
-        """Multiply-adds per second of the device, from the product."""
+        """Multiply-adds per second of the device, measured with a large matrix product."""
         return _side(self.plan.condition(self._device).device) ** 3 / self._seconds(_PRODUCT)
 
     @property
     def bytes_per_s(self) -> float:
-        """Bytes per second that the device reads and writes, from the copy."""
+        """Memory bandwidth of the device in bytes/s, reads plus writes, measured with a large copy."""
         return 2 * _COPIED_BYTES / self._seconds(_COPY)
 
     def list_rows(self) -> list[dict[str, Any]]:
-        """Returns a row for each part, one for their sum, and one for the whole network."""
+        """Returns a row for each part, one for the sum of all parts, and one for the whole network."""
         costs = count_parts(self.plan.arch, self.plan.img_size, num_classes=_NUM_CLASSES)
         rows = [self._row(part, costs[part].macs, self._part_bytes(part, costs[part].parameters)) for part in PARTS]
         total = {name: sum(row[name] for row in rows) for name in ("floor_ms", "mmacs", "mib")}
@@ -136,7 +136,7 @@ class StagesFindings:
         return fast_seconds(self.measurements[name].call_seconds)
 
     def _part_bytes(self, part: str, parameters: int) -> int:
-        """Returns the minimum memory traffic of a part: weights, input map and output map."""
+        """Returns the minimum memory traffic of a part in bytes: weights, input map and output map, each once."""
         arch, plan = self.plan.arch, self.plan
         maps = [h * w * dim for (h, w), dim in zip(map_sizes(arch, plan.img_size), arch.embed_dims, strict=True)]
         steps = [_IN_CHANS * plan.img_size**2, maps[0], *maps, _NUM_CLASSES]

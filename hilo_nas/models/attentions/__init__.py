@@ -1,7 +1,7 @@
 """Published attention layers, as alternatives to HiLo in a stage or in a comparison.
 
-All layers map NHWC maps of any size to the same shape; Linformer is built for one size. No layer adds positional
-information, because the ConvFFN of a LITv2 does.
+Every layer takes an NHWC feature map of any size and returns one of the same shape. Only Linformer is built for one
+size. No layer adds positional information, because the ConvFFN of a LITv2 does.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Differences: Signs are +1 and -1, so that Hamming distances are matrix products 
 device. The initial centres are the hashes of evenly spaced tokens. The projections pass through the origin and are
 drawn once, when the layer is built.
 
-Shape suffixes: B batch, H W map, N tokens, C channels, A heads, D head dimension, K clusters, R bits of a hash.
+Shape suffixes: B batch, H W feature map, N tokens, C channels, A heads, D head dimension, K clusters, R bits of a hash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ClusteredAttention(HeadedLayer):
     depends on them.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`. Each head clusters its own queries.
         qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
         n_clusters: Clusters per head. A map with fewer tokens has one cluster per token.
@@ -51,7 +51,7 @@ class ClusteredAttention(HeadedLayer):
         self.register_buffer("planes", torch.randn(HASH_BITS, self.head_dim))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         q_BAND, k_BAND, v_BAND = split_heads(self.qkv(x_BHWC.flatten(1, 2)), 3, self.num_heads)
         cluster_BAN = self._cluster(q_BAND)
         member_BANK = _members(cluster_BAN, min(self.n_clusters, q_BAND.shape[2]), q_BAND.dtype)

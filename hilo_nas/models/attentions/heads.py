@@ -13,12 +13,12 @@ __all__ = ["HeadedLayer", "join_heads", "split_heads"]
 
 
 class HeadedLayer(nn.Module):
-    """Base class of layers with attention heads. Checks the settings and shows them in `print(model)`.
+    """Base class of layers with attention heads. Checks the constructor's arguments and shows them in `print(model)`.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`.
-        **settings: Further settings of the layer, each at least 1.
+        **settings: Further whole-number arguments of the layer, such as `window_size`, each at least 1.
 
     Raises:
         ArchError: `num_heads` does not divide `dim`, or a setting is below 1.
@@ -36,7 +36,7 @@ class HeadedLayer(nn.Module):
         self._shown = {"num_heads": num_heads, **settings}
 
     def extra_repr(self) -> str:
-        """Returns the settings for `print(model)`."""
+        """Returns the constructor's arguments as text for `print(model)`."""
         return ", ".join(f"{name}={value}" for name, value in self._shown.items())
 
 

@@ -6,8 +6,8 @@ Both layers are written from the equations in the papers, without using the code
 Differences: Maps of any size are padded with zeros at the bottom and right to whole windows, and cropped at the end.
 Padding tokens take part in the pooling and serve as keys, as in HiLo. Each class lists the steps that it omits.
 
-Shape suffixes: B batch, H W map, C channels, S tokens of a window, G windows of a map, A heads, D head dimension,
-N all tokens of the windows (S·G).
+Shape suffixes: B batch, H W feature map, C channels, S tokens of a window, G windows of a map, A heads, D head
+dimension, N all tokens of the windows (S·G).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HMSA(HeadedLayer):
     normalisation between the steps.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads of both steps; must divide `dim`.
         window_size: Side of a grid in tokens, for local attention and for averaging. 1 omits the local step and means
             plain attention, as in the last stage of the paper.
@@ -51,7 +51,7 @@ class HMSA(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         _, H, W, _ = x_BHWC.shape
         x_BSGC = cut_windows(x_BHWC, self.window_size)
         if self.window_size == 1:
@@ -82,7 +82,7 @@ class CarrierAttention(HeadedLayer):
     to the block around the layer. Each window has one carrier; the paper also uses more.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads of both steps; must divide `dim`.
         window_size: Side of a window in tokens.
         qkv_bias: True if the query, key and value projections have biases. The output projections always have biases.
@@ -101,7 +101,7 @@ class CarrierAttention(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         _, H, W, _ = x_BHWC.shape
         x_BSGC = cut_windows(x_BHWC, self.window_size)
         carrier_BGC = x_BSGC.mean(1)

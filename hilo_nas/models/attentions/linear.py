@@ -4,8 +4,8 @@ Papers: "XCiT: Cross-Covariance Image Transformers" (arXiv 2106.09681), section 
 Attention for Vision Transformers" (arXiv 2501.06098), the equation of the ELFATT block.
 Differences: Each class describes its own.
 
-Shape suffixes: B batch, H W map, C channels, N tokens, A heads, D head dimension (E another one of the same length),
-S tokens of a window, G windows of a map.
+Shape suffixes: B batch, H W feature map, C channels, N tokens, A heads, D head dimension (E another one of the same
+length), S tokens of a window, G windows of a map.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class XCA(HeadedLayer):
     of the paper's temperature. The local patch interaction of XCiT is not part of the layer.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads (blocks of channels in the paper); must divide `dim`.
         qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
 
@@ -43,7 +43,7 @@ class XCA(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         q_BAND, k_BAND, v_BAND = split_heads(self.qkv(x_BHWC.flatten(1, 2)), 3, self.num_heads)
         # float16 can represent this eps, but not the default of 1e-12.
         q_BAND, k_BAND = (F.normalize(x_BAND, dim=2, eps=1e-6) for x_BAND in (q_BAND, k_BAND))
@@ -67,7 +67,7 @@ class ELFATT(HeadedLayer):
     includes the output projection, which is not in the paper's equations.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`. Half of them, rounded down, are global.
         window_size: Side of a local window in tokens.
         qkv_bias: True if the query, key and value projections have biases. The other layers always have biases.
@@ -90,7 +90,7 @@ class ELFATT(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input.
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input.
 
         The inputs of the output projection start with the global heads.
         """

@@ -7,7 +7,7 @@ Differences: SRA and pooled attention accept maps of any size. Linformer is enco
 its two projections of the tokens (headwise sharing in the paper). They run before the projections of the channels,
 which gives the same product at a lower cost.
 
-Shape suffixes: B batch, H W map, N tokens of the map, M tokens of the reduced map, C channels, A heads, D head
+Shape suffixes: B batch, H W feature map, N tokens of the map, M tokens of the reduced map, C channels, A heads, D head
 dimension, S tokens of a patch.
 """
 
@@ -41,7 +41,7 @@ class _ReducedAttention(HeadedLayer, abc.ABC):
         """Returns the tokens from which keys and values are projected, shape (B, M, C)."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         (q_BAND,) = split_heads(self.q(x_BHWC.flatten(1, 2)), 1, self.num_heads)
         k_BAMD, v_BAMD = split_heads(self.kv(self.reduce(x_BHWC)), 2, self.num_heads)
         y_BAND = F.scaled_dot_product_attention(q_BAND, k_BAMD, v_BAMD)
@@ -56,7 +56,7 @@ class SRA(_ReducedAttention):
     only, the map is padded with zeros at the bottom and right to whole patches.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`.
         window_size: Side of a patch in tokens, the reduction ratio R of the paper. 1 omits the reduction, as in the
             last stage of the paper.
@@ -92,7 +92,7 @@ class PooledAttention(_ReducedAttention):
     tokens is not pooled. A 1x1 convolution, LayerNorm and GELU follow the pooling.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`.
         qkv_bias: True if the query, key and value projections have biases. The other layers always have biases.
 
@@ -118,7 +118,7 @@ class Linformer(HeadedLayer):
     """Linformer: attention to learned linear combinations of the tokens, for maps of one fixed number of tokens.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`.
         tokens: Tokens of the map: height times width.
         rank: Number of combinations for keys and values, k in the paper.
@@ -139,7 +139,7 @@ class Linformer(HeadedLayer):
         nn.init.normal_(self.mix, std=rank**-0.5)  # the random projection in the theorems of the paper
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input.
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input.
 
         Raises:
             UsageError: The number of tokens of the map differs from `tokens`.

@@ -5,7 +5,7 @@ Differences: Maps can have any size. There is no relative position bias, because
 information. If one window covers a side of the map, that side is not shifted. Padding tokens are not masked: they serve
 as keys (equal to the bias), as in HiLo.
 
-Shape suffixes: B batch, H W map, C channels, S tokens of a window, G windows of a map, A heads.
+Shape suffixes: B batch, H W feature map, C channels, S tokens of a window, G windows of a map, A heads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class WindowAttention(HeadedLayer):
     The map is padded with zeros at the bottom and right to whole windows, and cropped at the end.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`.
         window_size: Side of a window in tokens. With 1, every token attends only to itself.
         qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
@@ -44,7 +44,7 @@ class WindowAttention(HeadedLayer):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         return self._attend(x_BHWC, None)
 
     def _attend(self, x_BHWC: Tensor, mask: Tensor | None) -> Tensor:
@@ -60,7 +60,7 @@ class ShiftedWindowAttention(WindowAttention):
     between tokens from opposite edges of the map.
 
     Args:
-        dim: Channels of the map.
+        dim: Channels of the feature map.
         num_heads: Attention heads; must divide `dim`.
         window_size: Side of a window in tokens. The shift is half of it, rounded down.
         qkv_bias: True if the query, key and value projections have biases. The output projection always has a bias.
@@ -70,7 +70,7 @@ class ShiftedWindowAttention(WindowAttention):
     """
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns the attended map, same shape (B, H, W, C) as the input."""
+        """Returns the attention output, a feature map of the same shape (B, H, W, C) as the input."""
         s = self.window_size
         _, H, W, _ = x_BHWC.shape
         shifts = tuple(s // 2 if side > s else 0 for side in (H, W))

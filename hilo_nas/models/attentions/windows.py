@@ -5,7 +5,8 @@ handles all windows of an image, one mask serves the whole batch, and only the m
 values. This is up to 25 % faster than a partition of the fused projection, measured with windows of 2 on a CPU with
 torch 2.15; other versions can differ.
 
-Shape suffixes: B batch, H W map, C channels, S tokens of a window, G windows of a map, A heads, D head dimension.
+Shape suffixes: B batch, H W feature map, C channels, S tokens of a window, G windows of a map, A heads, D head
+dimension.
 """
 
 from __future__ import annotations

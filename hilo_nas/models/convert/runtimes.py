@@ -35,7 +35,7 @@ class Converted:
     image: Tensor
     """Input batch, shape (B, C, H, W). On the CPU, the runtime reads this memory directly, so keep the tensor alive."""
     run: Callable[[], object]
-    """Function behind `call`."""
+    """Function that runs the batch once and waits for the output. `call` calls it."""
     read_output: Callable[[], Tensor]
     """Function that returns the first output of the last call, in float32 on the CPU."""
 

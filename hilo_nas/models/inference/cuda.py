@@ -1,6 +1,6 @@
 """Operators of an inference form on CUDA devices: Triton kernels if supported, otherwise plain torch.
 
-Shape suffixes: B batch, H W map, C channels, F features of the joint projection.
+Shape suffixes: B batch, H W feature map, C channels, F features of the joint projection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TritonDepthwiseGelu(PackedModule):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the same shape as the input."""
+        """Returns a feature map of the same shape as the input."""
         return triton_kernels.depthwise_gelu(x_BHWC, self.weight_KC, self.bias)
 
 

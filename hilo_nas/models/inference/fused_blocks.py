@@ -3,7 +3,7 @@
 Each part is built from the corresponding module of the training form (in `hilo_nas.models.blocks`, `dtm` and `hilo`)
 and a set of `Operators`. Maps are NHWC inside the stages.
 
-Shape suffixes: B batch, H W map, C channels, F features of a joint projection.
+Shape suffixes: B batch, H W feature map, C channels, F features of a joint projection.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class FusedBlock(PackedModule):
         self.fc2 = operators.from_linear(mlp.fc2)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the same shape as the input, (B, H, W, C)."""
+        """Returns a feature map of the same shape as the input, (B, H, W, C)."""
         if self.has_attn:
             x_BHWC = self.attn(self.norm1(x_BHWC), x_BHWC)
         y_BHWC: Tensor = self.fc2(self.dwconv(self.fc1(self.norm2(x_BHWC))), x_BHWC)
@@ -153,7 +153,7 @@ class FusedBlock(PackedModule):
 
 
 class FusedStage(PackedModule):
-    """Inference form of `Stage`."""
+    """Inference form of `Stage`: token merging and blocks in their inference forms."""
 
     def __init__(self, source: Stage, operators: Operators) -> None:
         super().__init__()

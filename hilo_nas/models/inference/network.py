@@ -21,7 +21,7 @@ from hilo_nas.models.precisions import DTYPES
 __all__ = ["PreparedLITv2"]
 
 _SHARED_WORDS = ("patches=product", "merging=gather", "batchnorms=folded", "projections=joint")
-"""Optimizations of every inference form, as listed in `form`."""
+"""Optimizations that every network prepared for inference has, as parts of its attribute `form`."""
 _NO_TRAINING = (
     "a network prepared for inference cannot be trained and has no gradients. Train its training form, "
     "network.training_form(), then prepare that form. If you train only layers after it, call it under torch.no_grad()."
@@ -113,7 +113,7 @@ class PreparedLITv2(_Untrainable, LITv2):
             return copy.deepcopy(self._trained).requires_grad_(True)
 
     def _pack(self, device: torch.device, precision: str, for_compile: bool) -> None:
-        """Builds the parts from the training form, then replaces all parts at once."""
+        """Builds the parts of the inference form from the training form, then replaces all parts at once."""
         trained, dtype = self._trained, DTYPES[precision.removeprefix("amp-")]
         is_amp = precision.startswith("amp-")
         operators = dataclasses.replace(
@@ -169,7 +169,7 @@ class PreparedLITv2(_Untrainable, LITv2):
     # Forward pass.
 
     def forward_features(self, x_BCHW: Tensor) -> Tensor:
-        """Returns the normalised map of the last stage, shape (B, num_features, H, W).
+        """Returns the normalised feature map of the last stage, shape (B, num_features, H, W).
 
         Raises:
             UsageError: The images do not fit the prepared network, or they are smaller than its stride.
@@ -209,7 +209,10 @@ class PreparedLITv2(_Untrainable, LITv2):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Loads weights into the training form. A hook that torch calls afterwards packs them."""
+        """Loads weights into the training form.
+
+        torch then calls `_pack_loaded`, which rebuilds the inference form from them.
+        """
         own = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
         try:
             with torch.inference_mode(False):
@@ -262,7 +265,7 @@ class PreparedLITv2(_Untrainable, LITv2):
         return self
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the classifier in both forms, as `LITv2.reset_classifier` does."""
+        """Replaces the classifier in the training form and the inference form, as `LITv2.reset_classifier` does."""
         self._check_unchanged()
         self._trained.reset_classifier(num_classes, global_pool)
         self._trained.eval().requires_grad_(False)
@@ -271,7 +274,7 @@ class PreparedLITv2(_Untrainable, LITv2):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes stages from both forms, as `LITv2.prune_intermediate_layers` does."""
+        """Removes stages from the training form and the inference form, as `LITv2.prune_intermediate_layers` does."""
         self._check_unchanged()
         taken = self._trained.prune_intermediate_layers(indices, prune_norm, prune_head)
         self._trained.eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 These operators are a private interface of torch, made for its compiler. `is_available` checks them. If they are
 missing, inference forms use the plain operators.
 
-Shape suffixes: B batch, H W map, C channels.
+Shape suffixes: B batch, H W feature map, C channels.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class OneDNNDepthwiseGelu(PackedModule):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the same shape as the input."""
+        """Returns a feature map of the same shape as the input."""
         ones = [1, 1]
         y_BCHW: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, ones, ones, ones, self.groups, "gelu", [], "none"

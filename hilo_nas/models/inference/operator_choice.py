@@ -1,4 +1,4 @@
-"""Selection of the operators of an inference form for a device."""
+"""Choice of the fastest available operators for a network prepared for inference, by device and precision."""
 
 from __future__ import annotations
 

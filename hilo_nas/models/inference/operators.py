@@ -1,6 +1,8 @@
-"""Operators of an inference form in plain torch. They run on any device and define the results of the fused operators.
+"""Operators in plain torch for networks prepared for inference.
 
-Shape suffixes: B batch, H W map, C channels.
+They run on any device and define the results of the fused operators.
+
+Shape suffixes: B batch, H W feature map, C channels.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class DepthwiseGelu(PackedModule):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Returns a map of the same shape as the input."""
+        """Returns a feature map of the same shape as the input."""
         y_BCHW = F.conv2d(x_BHWC.permute(0, 3, 1, 2), self.weight, self.bias, padding=1, groups=len(self.bias))
         return F.gelu(y_BCHW).permute(0, 2, 3, 1)
 
@@ -83,7 +85,7 @@ class _BuildLinear(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operators:
-    """Implementations of the steps of an inference form, with the dtype and device of its weights."""
+    """Operators from which an inference form is built, with the dtype and device of its weights."""
 
     words: tuple[str, ...] = ()
     """Labels of the non-default operators, such as "linear=onednn". They become part of `form` and have no spaces."""

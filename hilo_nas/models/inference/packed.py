@@ -1,4 +1,4 @@
-"""Base class of the parts of an inference form, whose weights are derived from the training form."""
+"""Base class of the parts of a network prepared for inference, whose weights are derived from its training form."""
 
 from __future__ import annotations
 

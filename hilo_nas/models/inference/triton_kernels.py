@@ -7,7 +7,8 @@ a CUDA graph, because the first call compiles the kernels.
 Block sizes are derived from the bytes, instructions and registers in compiled code for Hopper. Other sizes have not
 been measured yet.
 
-Shape suffixes: B batch, C channels, H W map, K the nine positions of a 3x3 window, F features of a joint projection.
+Shape suffixes: B batch, C channels, H W feature map, K the nine positions of a 3x3 window, F features of a joint
+projection.
 """
 
 from __future__ import annotations

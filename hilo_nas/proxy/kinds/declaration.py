@@ -130,7 +130,8 @@ class Proxy:
     """Description that follows the name. A format string with the fields `images`, `data`, `img_size`, `batch_size`,
     `metric` and `scored_on` (the images used for scoring)."""
     summary: str = ""
-    """Line in `hilo-nas status`, with the same fields. Defaults to name and description."""
+    """Line of the proxy in `hilo-nas status`, a format string with the fields of `description` and `name`. If empty,
+    the line is `NAME: DESCRIPTION`."""
     work: str | None = None
     """Subclass of `hilo_nas.proxy.work.Work`, as `module:Class`. None if the proxy does not need a worker."""
     prepares: bool = False

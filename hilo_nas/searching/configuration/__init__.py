@@ -1,1 +1,1 @@
-"""Configuration of a search: typed settings, checks, files, and their meaning for a study."""
+"""Configuration of a search: typed settings, their checks, their files, and the parts of a study that they define."""

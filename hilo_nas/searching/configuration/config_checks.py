@@ -26,7 +26,7 @@ _MINIMUM = {
     **dict.fromkeys(("proxy.img_size", "proxy.batch_size", "proxy.images", "proxy.rungs", "proxy.raise_budget"), 1),
     "proxy.confirm": 0,
 }
-"""Smallest valid value of each count."""
+"""Smallest valid value of each whole-number setting."""
 _ABOVE_ZERO = (
     *("limits.min_images_per_s", "limits.max_latency_ms", "limits.max_memory_mib"),
     *("timing.seconds", "search.timeout_s", "study.idle_timeout_s"),
@@ -121,4 +121,5 @@ _CHECKS: tuple[tuple[str, Callable[[SearchConfig], None]], ...] = (
     ("", _check_proxy),
     ("", _check_plan),
 )
-"""Checks by value types of other packages, with the section to prepend to the field names in their messages."""
+"""Checks that build a value of another package from the settings, such as `ReadOptions` or `Condition`. Each comes
+after the prefix that turns a field name in its messages into the name of the setting, such as `data.`."""

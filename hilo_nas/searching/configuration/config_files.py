@@ -25,10 +25,10 @@ def load_config(
     """Returns a configuration from a base, single settings and keyword values. Later ones take precedence.
 
     Args:
-        base: A configuration, sections of fields, a YAML file, or the `manifest.yaml` of a study. A manifest gives the
-            settings of its study.
-        settings: Values by name, or texts of the form `SECTION.FIELD=VALUE`.
-        given: Values by name of their settings. None means left out.
+        base: A configuration, nested settings such as `{"timing": {"device": "cpu"}}`, a YAML file, or the
+            `manifest.yaml` of a study. A manifest gives the settings of its study.
+        settings: Values by name, such as `{"timing.device": "cpu"}`, or texts of the form `SECTION.FIELD=VALUE`.
+        given: Values by the name of the setting, like `settings`. None means left out.
 
     Raises:
         NotFoundError: The file does not exist.
@@ -87,7 +87,10 @@ def _scalar(value: Any) -> str:
 
 
 def merge_fields(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns merged sections of fields. Later layers override earlier ones."""
+    """Returns nested settings merged from several layers. Later layers override earlier ones.
+
+    `{"timing": {"device": "cpu"}}` and `{"timing": {"threads": 2}}` give a section `timing` with both fields.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
@@ -97,7 +100,7 @@ def merge_fields(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _join(settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns single settings merged into one mapping. Repeated list settings are concatenated."""
+    """Returns nested settings, one per item, merged into one mapping. Repeated list settings are concatenated."""
     joined: dict[str, Any] = {}
     for fields in settings:
         for section, values in fields.items():
@@ -116,13 +119,15 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def parse_setting(text: str) -> dict[str, Any]:
-    """Returns the field that `SECTION.FIELD=VALUE` sets.
+    """Returns one setting as a nested mapping: `timing.compile=true` gives `{"timing": {"compile": True}}`.
+
+    Only `space=VALUE` has no section.
 
     The value of a text field is not parsed, because YAML reads `#336699` as a comment and `[0-9]+` as a list. Other
     values are YAML.
 
     Raises:
-        UsageError: The text does not have this form.
+        UsageError: The text is not `SECTION.FIELD=VALUE` or `space=VALUE`.
     """
     name, equals, value = text.partition("=")
     section, dot, field = name.strip().partition(".")
@@ -141,7 +146,7 @@ def _is_text(section: str, field: str) -> bool:
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Returns the sections of fields in a YAML configuration file.
+    """Returns the nested settings in a YAML file, such as `{"timing": {"device": "cpu"}}`.
 
     Raises:
         NotFoundError: The file does not exist.
@@ -167,7 +172,7 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def _repeated(node: yaml.Node | None, above: str = "") -> Iterator[str]:
-    """Yields the keys that the mappings of a document repeat."""
+    """Yields each key that occurs twice in the same mapping of a YAML document, such as `timing.device`."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()

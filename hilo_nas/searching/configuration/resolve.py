@@ -1,4 +1,4 @@
-"""Meaning of a configuration for a study: defaults, conditions, limits, images and training."""
+"""Conversion of a configuration to the parts of a study: defaults, conditions, limits, read options, proxy plan."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ DEFAULT_RUNGS = 3
 DEFAULT_REDUCTION_FACTOR = 2.0
 """Reduction factor of successive halving.
 
-At equal training cost, gp found as much with 2 as without rungs, and less with 3 (`python -m benchmarks.samplers
-benchmarks/results/cifar10-tabular`, with `--reduction-factor 3` for the latter).
+At equal training cost, the sampler gp reached the same hypervolume with 2 as without rungs, and a smaller one with 3
+(`python -m benchmarks.samplers benchmarks/results/cifar10-tabular`, with `--reduction-factor 3` for the latter).
 """
 DEFAULT_SPACE = "litv2_digits"
 DEFAULT_TRIALS = 40
@@ -54,7 +54,7 @@ PLAN_SETTINGS = {
     "proxy.metric": "metric",
     "data.group_by": "group_by",
 }
-"""Fields of a `ProxyPlan` by name of their settings."""
+"""Field of `ProxyPlan` that each setting defines."""
 
 
 def check_proxy_options(config: SearchConfig, proxy: Proxy) -> None:
@@ -69,12 +69,12 @@ def check_proxy_options(config: SearchConfig, proxy: Proxy) -> None:
 
 
 def condition_options(config: SearchConfig) -> dict[str, Any]:
-    """Returns the fields of the objective condition that a configuration sets."""
+    """Returns the fields of the objective condition that a configuration sets, such as `{"batch_size": 64}`."""
     return {name: value for name in CONDITION_OPTIONS if (value := getattr(config.timing, name)) is not None}
 
 
 def reading_options(config: SearchConfig) -> dict[str, Any]:
-    """Returns the options for reading images that a configuration sets."""
+    """Returns the options for reading images that a configuration sets, such as `{"background": "gray"}`."""
     names = [field.name for field in dataclasses.fields(ReadOptions)]
     return {name: value for name in names if (value := getattr(config.data, name)) is not None}
 
@@ -99,7 +99,9 @@ def requirements_of(config: SearchConfig, objective: Condition) -> Requirements:
 
 
 def defaults_of(config: SearchConfig, space: SearchSpace) -> dict[str, Any]:
-    """Returns the defaults of a new study by name of the setting. The space suggests some of them.
+    """Returns the defaults of a new study by the name of the setting, such as `{"timing.img_size": 224}`.
+
+    `SearchSpace.defaults` overrides some of them.
 
     Raises:
         UsageError: The proxy does not exist.
@@ -148,7 +150,7 @@ def resolve(config: SearchConfig, space: SearchSpace) -> SearchConfig:
 
 
 def config_of(manifest: Manifest) -> SearchConfig:
-    """Returns the configuration of a stored study. Paths of its machine are not stored.
+    """Returns the configuration of a stored study, from its manifest. It has no paths, because a manifest has none.
 
     The space is left out if it is not a shipped space, or if the shipped space has changed since.
     """
@@ -180,7 +182,10 @@ def config_of(manifest: Manifest) -> SearchConfig:
 
 
 def _format_condition(condition: Condition, manifest: Manifest) -> str:
-    """Returns a further condition in the form of `timing.also`: differences from the objective, and limits."""
+    """Returns a further condition as text for `timing.also`, such as `batch_size=1,max_latency_ms=20`.
+
+    The text holds the differences from the objective condition, and the limits.
+    """
     differing = {
         name: value
         for name in CONDITION_OPTIONS
@@ -199,10 +204,10 @@ def reduction_factor_of(config: SearchConfig) -> float | None:
 
 
 def plan_of(config: SearchConfig, space: SearchSpace) -> ProxyPlan:
-    """Returns the proxy plan of a new study, without the facts that come from its images.
+    """Returns the proxy plan of a new study. Fields that depend on the images, such as `hflip`, have their defaults.
 
     Raises:
-        UsageError: A training option is invalid or not used by the proxy.
+        UsageError: A setting is invalid, or the proxy does not use it.
         NotFoundError: The file of the scoring function does not exist.
     """
     values = defaults_of(config, space)

@@ -15,8 +15,8 @@ DEFAULT_RATIO = 3.0
 def rungs_of(budget: int, *, count: int = 3, ratio: float = 3) -> tuple[int, ...]:
     """Returns the intermediate budgets below the full one, ascending, in whole training images.
 
-    For a count of 3 these are budget / ratio^2 and budget / ratio. A small budget has fewer rungs, because duplicates
-    are removed.
+    For a count of 3 these are budget / ratio^2 and budget / ratio: a budget of 9,000 images and a ratio of 3 give
+    (1000, 3000). A small budget has fewer rungs, because duplicates are removed.
 
     Args:
         budget: The full budget in training images.

@@ -50,7 +50,7 @@ def _field(default: Any, comment: str, *, short: str | None = None, metavar: str
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimingConfig:
-    """Conditions of the timing."""
+    """Device and condition of the timings."""
 
     device: str | None = _field(
         None, "kind of device: cpu, cuda, cuda:N or mps; the fastest one of this machine if left out"
@@ -72,7 +72,7 @@ class TimingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """Limits under the first condition. Networks must keep them, and the limits of the space, to be trained."""
+    """Limits under the first condition. Only networks that meet them and the limits of the space are trained."""
 
     min_images_per_s: float | None = _field(None, "minimum speed in images/s")
     max_latency_ms: float | None = _field(None, "maximum raw 95th percentile of the time per call in milliseconds")
@@ -81,7 +81,7 @@ class LimitsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProxyConfig:
-    """Proxy that scores networks, and its short trainings."""
+    """Proxy that scores networks, with the settings of its short trainings and rungs."""
 
     name: str | None = _field(
         None,
@@ -129,7 +129,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialsConfig:
-    """Networks to try, and time limit."""
+    """Number of networks to try, sampler, seed and time limit."""
 
     sampler: str | None = _field(None, f"sampler that proposes networks: {', '.join(SAMPLERS)}")
     seed: int | None = _field(None, "seed of the search and of the trainings")
@@ -174,7 +174,7 @@ class SearchConfig:
     """All settings of a search.
 
     Raises:
-        UsageError: A value is invalid. Lists all faults.
+        UsageError: A value is invalid. The message lists all faults.
     """
 
     space: str | None = None
@@ -196,6 +196,8 @@ class SearchConfig:
     def of(cls, *, space: str | None = None, **settings: Any) -> SearchConfig:
         """Returns the configuration for settings given by their short names (`SHORT_NAMES`). None means left out.
 
+        For example, `SearchConfig.of(proxy_img_size=32)` sets `proxy.img_size`.
+
         Raises:
             UsageError: A setting is unknown or has an invalid value.
         """
@@ -205,10 +207,12 @@ class SearchConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SearchConfig:
-        """Returns the configuration for sections of fields. Each section and each field may be left out.
+        """Returns the configuration for nested settings, such as `{"timing": {"device": "cpu"}}`.
+
+        Each section and each field may be left out.
 
         Raises:
-            UsageError: A section or a field is unknown, or a value has the wrong type. Lists all faults.
+            UsageError: A section or a field is unknown, or a value has the wrong type. The message lists all faults.
         """
         faults, values = [], {}
         for name, value in fields.items():
@@ -264,7 +268,7 @@ class SearchConfig:
         return getattr(getattr(self, section), field)
 
     def replace(self, settings: Mapping[str, Any]) -> SearchConfig:
-        """Returns a copy with new values of some settings, given by their names."""
+        """Returns a copy with new values of some settings, such as `{"timing.device": "cuda"}`."""
         changed: dict[str, Any] = {}
         for name, value in settings.items():
             section, _, field = name.partition(".")
@@ -276,7 +280,7 @@ class SearchConfig:
 LISTS = frozenset(
     field.name for kind in _SECTIONS.values() for field in dataclasses.fields(kind) if field.default == ()
 )
-"""Fields that hold several values."""
+"""Names of the fields that hold several values, without their section."""
 
 
 _NUMBERS = frozenset(
@@ -289,10 +293,12 @@ _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def nest_settings(settings: Mapping[str, Any], *, keep_none: bool = False) -> dict[str, Any]:
-    """Returns sections of fields from settings by name.
+    """Returns settings as nested sections: `{"timing.device": "cpu"}` becomes `{"timing": {"device": "cpu"}}`.
+
+    Names without a dot, such as `space`, stay at the top.
 
     Args:
-        settings: Values by name. Empty tuples are left out.
+        settings: Values by name. Empty tuples are left out, and so is None unless `keep_none`.
         keep_none: True to keep None values, which then override earlier values.
     """
     fields: dict[str, Any] = {}

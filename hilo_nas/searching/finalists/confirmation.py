@@ -2,8 +2,8 @@
 
 Some networks reach the front through a lucky score. Additional seeds show which networks belong there. A network that
 drops off the front keeps its seeds and its record. Networks that move up are trained in turn, so every member of the
-final front has the additional seeds. The first seed stays in the mean, so a fraction 1 / (1 + N) of its selection bias
-remains with N additional seeds.
+final front has the additional seeds. The first seed, whose score selected the network, stays in the mean. With N
+additional seeds, 1 / (1 + N) of the bias due to this selection remains.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def confirm_front(
     *,
     further_seeds: int,
 ) -> None:
-    """Trains the front, its references and nearby networks with additional seeds at the full budget.
+    """Trains the front, nearby networks, anchors and baselines with additional seeds at the full budget.
 
     Each score is written to its record at once. The front may change with each score. The confirmation ends when every
     member of the current front, every anchor and every baseline has its seeds. Networks near the front are added until
@@ -149,7 +149,10 @@ def _candidates(manifest: Manifest, front: Front, confirmed: Collection[int]) ->
 
 
 def _missing_seeds(record: TrialRecord, budget: int, first: int, wanted: int) -> list[int]:
-    """Returns the seeds that a network lacks, counted from the study's seed. Seeds copied from another study count."""
+    """Returns the seeds with which a network must still be trained.
+
+    Seeds are counted upwards from the seed of the study. Scores that were copied from another study count too.
+    """
     has = {score.seed for score in record.scores if score.images_seen == budget}
     free = (seed for seed in itertools.count(first) if seed not in has)
     return list(itertools.islice(free, max(wanted - len(has), 0)))

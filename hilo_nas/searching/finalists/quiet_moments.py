@@ -109,7 +109,10 @@ class QuietRemeasurement:
         return True
 
     def _read_contention(self, condition: Condition) -> Contention | None:
-        """Returns the current use by other processes of the cores that a timing needs; None if there is none."""
+        """Returns the contention that a timing would have now: other processes use cores that it needs.
+
+        Returns None without contention.
+        """
         task = Inspect(target=self._resources.target, watch=condition)
         return run_task(self._evaluator, task, self._emit).contention
 

@@ -31,8 +31,9 @@ def update_calibrations(
 ) -> Manifest:
     """Times the reference again under each condition and returns the updated manifest.
 
-    A calibration is replaced if the new one is steady and the old value is outside its 95 % interval. This changes only
-    how speeds are read. Ratios, hashes and resumability do not change. The caller must hold the study's lock.
+    A calibration is replaced if the new one is steady and the old value is outside its 95 % interval. Only the images/s
+    that are computed from the records change. The stored ratios and hashes stay the same, and the study can still be
+    resumed. The caller must hold the study's lock.
 
     Raises:
         MeasurementError: The reference does not fit into memory.
@@ -63,8 +64,8 @@ def _replaces(new: Calibration, old: Calibration, condition: Condition) -> bool:
 def recheck_limits(study: StoredStudy, manifest: Manifest) -> None:
     """Updates the states of trials after a change of calibrations.
 
-    An infeasible network that now keeps its limits becomes due again, with its measurements. A trained network becomes
-    infeasible if it keeps a limit with a probability below 5 %. Other trials are not changed.
+    An infeasible network that now meets its limits is feasible again (`readmit`) and keeps its measurements. A trained
+    network becomes infeasible if the probability that it meets a limit is below 5 %. Other trials are not changed.
     """
     if not any(not LIMITS[name.partition("@")[0]].is_free for name in manifest.limits_in_force):
         return
@@ -93,7 +94,11 @@ def _recheck(record: TrialRecord, manifest: Manifest) -> TrialRecord:
 
 
 def violations_of(record: TrialRecord, manifest: Manifest) -> dict[str, float]:
-    """Returns the violations from a record's measurements, and the stored violations of limits on params and MACs."""
+    """Returns the violation of each limit, by the name of the limit.
+
+    For limits on measured quantities, it is computed from the record's measurements. For limits on params and MACs, it
+    is the stored one.
+    """
     limits = manifest.limits_in_force
     free = [name for name in limits if LIMITS[name.partition("@")[0]].is_free and name in record.violations]
     return {**{name: record.violations[name] for name in free}, **measured_violations(limits, record.measurements)}

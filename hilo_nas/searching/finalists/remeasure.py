@@ -125,10 +125,10 @@ def time_front(
     *,
     again: bool = False,
 ) -> None:
-    """Times the front and nearby networks in shared rounds, unless their timings already share rounds.
+    """Times the front and nearby networks in shared rounds, unless they were already timed in the same rounds.
 
-    Anchors and baselines are included, so that comparisons use shared rounds. The number of networks is limited to one
-    cohort. Only a larger front takes several cohorts, because it is never cut.
+    Anchors and baselines are included, so that comparisons use shared rounds. Nearby networks are added until one
+    cohort is full. A front that is larger than a cohort is timed in several cohorts, because no member is left out.
 
     Args:
         study: The study; this process holds its lock.
@@ -265,9 +265,10 @@ def _was_timed(record: TrialRecord) -> bool:
 
 
 def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, float]:
-    """Returns the configured limits under the labels that the conditions have on another device.
+    """Returns the limits from the search settings, renamed for another device.
 
-    If two conditions become equal there, the stricter limit holds.
+    `latency_ms@cpu-b1-224px-fp32` becomes `latency_ms@cuda-b1-224px-fp32`, for example. If two conditions become equal
+    on that device, the stricter limit holds.
     """
     labels = {old.label(): new.label() for old, new in zip(manifest.conditions, conditions, strict=True)}
     limits: dict[str, float] = {}
@@ -315,7 +316,7 @@ def _time(
 
 
 def _add_measurements(record: TrialRecord, found: Mapping[str, Measurement]) -> TrialRecord:
-    """Returns the record with new measurements first."""
+    """Returns the record with the new measurements (by condition) before its old ones."""
     return dataclasses.replace(record, measurements=(*found.values(), *record.measurements))
 
 

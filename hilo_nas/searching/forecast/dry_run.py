@@ -52,10 +52,10 @@ _CONFIRMED_NETWORKS = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Estimated cost of a search. The cost of single trials varies with their networks."""
+    """Estimated time and disk space of a search. Single trials cost more or less, depending on the network."""
 
     networks: int
-    """Number of networks tried for the estimate."""
+    """Number of networks that were timed and briefly trained for the estimate."""
     set_up_s: float
     """Seconds before the first trial: device, data, reference."""
     timing_s: float
@@ -129,7 +129,10 @@ def estimate_cost(config: SearchConfig, emit: Emit, *, evaluator: Evaluator | No
 
 
 def feasible_share(estimated: LimitsForeseen | None) -> float:
-    """Returns the estimated share of networks that keep the limits and are trained: the midpoint of the interval."""
+    """Returns the estimated share of networks that meet the limits and are trained, from 0 to 1.
+
+    It is the midpoint of the interval in `estimated`, or 1 if that is None.
+    """
     return 1.0 if estimated is None else (estimated.share_low + estimated.share_high) / 2
 
 

@@ -1,4 +1,4 @@
-"""Estimate before a search of the share of networks that keep the limits."""
+"""Estimate, before a search, of the share of networks that meet the limits."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _SECONDS_EACH = 0.6
 
 
 def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> LimitsForeseen | None:
-    """Times a sample of the space and returns the estimated share within the measured limits.
+    """Times a sample of networks and returns the estimated share that meets the limits on measured quantities.
 
     Returns None if no limit needs a measurement, or if no network could be timed. The sample consists of random
-    networks within the limits on params and MACs (`hilo_nas.space.draw`) and the smallest of 500. If even the smallest
-    miss a limit, the space probably contains no network that keeps it.
+    networks within the limits on params and MACs (`hilo_nas.space.draw`). The two networks with the fewest
+    multiply-adds among 500 random ones are timed too. If even they violate a limit, the space probably contains no
+    network that meets it.
     """
     limits = {**setup.space.limits, **setup.limits}
     measured = _measured_limits(setup)
@@ -37,7 +38,7 @@ def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> Limi
     names = tuple(limit_text(name, bound) for name, bound in measured.items())
     if not found:
         text = (
-            f"the share of networks with {' and '.join(names)} is unknown, because no network was found that keeps the "
+            f"the share of networks with {' and '.join(names)} is unknown, because no network was found that meets the "
             "limits on params and MACs and can be timed"
         )
         emit(Notice(level="warning", text=text))

@@ -11,7 +11,7 @@ __all__ = ["checkpoint_name", "discardable_checkpoints"]
 
 
 def checkpoint_name(key: str, seed: int) -> str:
-    """Returns the name of the checkpoint of a network's training with a seed."""
+    """Returns the name of the checkpoint for the training of a network with a seed: `KEY-SEED`."""
     return f"{key}-{seed}"
 
 
@@ -20,8 +20,8 @@ def discardable_checkpoints(
 ) -> Iterator[str]:
     """Yields checkpoint names in the order in which they may be discarded.
 
-    Networks without a speed or a score come first, then networks of the worst fronts. Within a front, the oldest trial
-    comes first.
+    Networks without a speed or a score come first, then networks with the worst rank (`non_dominated_ranks`). Among
+    networks of equal rank, the oldest trial comes first.
 
     Args:
         records: Records of the study. Their scores must be on disk.

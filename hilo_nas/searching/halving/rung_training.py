@@ -28,7 +28,8 @@ class RungTraining:
     Promotion decisions are computed from the study's records each time; no other state is kept.
 
     Args:
-        manifest: Manifest of the study. Its plan gives the rungs, its `eta` the reduction factor.
+        manifest: Manifest of the study. Its `plan` defines the rungs, and its `reduction_factor` the share of networks
+            that are promoted.
         resources: Target device and references that the tasks use.
         emit: Receives `RungReached` events.
     """
@@ -152,9 +153,9 @@ def extrapolate(record: TrialRecord, records: Sequence[TrialRecord], images: int
     """Returns the estimated value of a stopped network at the full budget. Only the sampler uses it.
 
     The estimate is the value at the last rung plus the median gain of the fully trained networks from that rung.
-    Without fully trained networks, the gain is 0. At equal training cost, GPSampler found more with these estimates
-    than with pruned trials, and TPE as much (`python -m benchmarks.samplers benchmarks/results/cifar10-tabular`, report
-    in benchmarks/results/).
+    Without fully trained networks, the gain is 0. At equal training cost, GPSampler reached a larger hypervolume with
+    these estimates than with pruned trials, and TPE the same (`python -m benchmarks.samplers
+    benchmarks/results/cifar10-tabular`, report in benchmarks/results/).
 
     Args:
         record: Record of a stopped network.

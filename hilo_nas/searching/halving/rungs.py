@@ -24,14 +24,14 @@ class RungEntry:
     """Result of one network at one rung."""
 
     key: str
-    """Key of the subject."""
+    """Key of the network (`TrialRecord.key`). Equal keys mean the same network."""
     images: int
-    """Training images seen at the rung."""
+    """Number of training images seen at the rung."""
     images_per_s: float
     value: float
     """Proxy score at the rung."""
     always_promoted: bool = False
-    """True if the network is promoted regardless of its values, as anchors are. It still counts in comparisons."""
+    """True if the network is promoted regardless of its values, as anchors are. Others are still compared with it."""
 
     @property
     def point(self) -> tuple[float, float]:
@@ -63,11 +63,11 @@ class RungTable:
             self.add(entry)
 
     def add(self, entry: RungEntry) -> None:
-        """Adds an entry; replaces an earlier entry of the same network at the same rung."""
+        """Adds an entry. Replaces an earlier entry with the same key and rung."""
         self._entries[entry.images][entry.key] = entry
 
     def is_promoted(self, key: str, images: int) -> bool:
-        """Returns True if a network that was added at a rung is trained beyond it."""
+        """Returns True if the training of a network continues after a rung. Its entry at the rung must exist."""
         arrived = self._entries[images]
         if arrived[key].always_promoted:
             return True
@@ -84,8 +84,8 @@ def is_promoted(points: Sequence[Point], candidate: int, reduction_factor: float
     If there are at most `reduction_factor` points, all are promoted, because a single network cannot represent a front.
     Otherwise the number of promoted points is rounded up. At least two are then kept, so both ends of the front can
     survive. In syne-tune, the documented rule also promotes all points if there are fewer than `reduction_factor`, but
-    its rule for two objectives promotes only the first. The more generous rule costs about four more trainings per 300
-    arrivals.
+    its rule for two objectives promotes only the first. The rule here promotes more networks. It costs about four more
+    trainings per 300 networks that reach a rung.
 
     A point with a NaN comes from a failed training and is never promoted.
 

@@ -1,6 +1,6 @@
-"""Copies of another study's scores and timings, as far as they are comparable here.
+"""Copies of scores and timings from another study, if they are comparable with those of this study.
 
-The copying study no longer needs the other one.
+After the copy, this study does not need the other one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_plan(source: StoredStudy, plan: ProxyPlan) -> None:
     `copy_scored` checks later that the images and their mirroring are the same.
 
     Raises:
-        StudyMismatchError: The trainings differ. Lists the differences.
+        StudyMismatchError: The trainings differ. The message lists the differences.
     """
     manifest = source.manifest
     check_same(manifest, dataclasses.replace(plan, hflip=manifest.plan.hflip), manifest.data)
@@ -101,7 +101,7 @@ def copy_scored(source: StoredStudy, manifest: Manifest, forms: Mapping[str, str
         forms: Current implementation of a LITv2 network, by label of the condition; see `Measurement.form`.
 
     Raises:
-        StudyMismatchError: The trainings differ, so the scores are not comparable. Lists the differences.
+        StudyMismatchError: The trainings differ, so the scores are not comparable. The message lists the differences.
     """
     check_same(source.manifest, manifest.plan, manifest.data)
     front = {record.number for record in source.front().members}
@@ -124,7 +124,7 @@ def copy_scored(source: StoredStudy, manifest: Manifest, forms: Mapping[str, str
 def merge_copies(
     timed: Sequence[TrialRecord] | None, scored: Sequence[TrialRecord], manifest: Manifest
 ) -> list[TrialRecord]:
-    """Returns the copies that a study takes: networks with scores first, then networks with timings only.
+    """Returns the copied records that a study stores: networks with scores first, then networks with timings only.
 
     Scored baselines are included only if the study compares with them.
 
@@ -205,7 +205,7 @@ def check_same(manifest: Manifest, plan: ProxyPlan, data: DataIdentity) -> None:
         data: Data set of the study that would reuse the scores.
 
     Raises:
-        StudyMismatchError: The trainings differ. Lists the differences.
+        StudyMismatchError: The trainings differ. The message lists the differences.
     """
     if differing := _differences(manifest.plan, manifest.data, plan, data):
         lines = [f"  {name}: {theirs!r} there, {ours!r} here" for name, (theirs, ours) in differing.items()]
@@ -249,7 +249,10 @@ def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str
 
 
 def _copy(record: TrialRecord, manifest: Manifest, origin: str, state: TrialState, **results: Any) -> TrialRecord:
-    """Returns a record of the same network in another study. Anchors and baselines keep their names as origins."""
+    """Returns a new record of a network for the study of `manifest`.
+
+    Its origin is `origin`, or `anchor:NAME` or `baseline:NAME` if the network is an anchor or a baseline there.
+    """
     if (anchor := manifest.anchor_names.get(record.key)) is not None:
         origin = f"anchor:{anchor}"
     return TrialRecord(

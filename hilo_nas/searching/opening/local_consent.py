@@ -62,7 +62,7 @@ class LocalConsent:
             )
 
     def hint(self, setting: str) -> str:
-        """Returns the option that the user must add for an unknown setting."""
+        """Returns a sentence that names the option that the user must add for an unknown setting."""
         value = self._local.ignored.get(setting)
         if value is None:
             return f"Name it: {setting_text(setting, '...')}"

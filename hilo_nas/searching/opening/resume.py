@@ -48,7 +48,7 @@ _COMPARED = (
 """Settings that must have the same value as in the stored study."""
 
 Differences = dict[str, tuple[Any, Any]]
-"""Differences as (stored, now), by name of the setting or the fact."""
+"""Differences as (stored, now), by the name of the setting or the fact: `{"timing.batch_size": (32, 64)}`."""
 
 
 def reopen(
@@ -62,7 +62,8 @@ def reopen(
     """Returns the setup of a stored study, with its data and proxy prepared on this machine.
 
     Raises:
-        StudyMismatchError: Settings, device, software or data differ from the study's. Lists the differences.
+        StudyMismatchError: Settings, device, software or data differ from those of the study. The message lists the
+            differences.
         DeviceError: This machine does not have the device.
         DataError: The data set is invalid, or its path on this machine is unknown.
     """
@@ -218,7 +219,7 @@ def differing_facts(
 
 
 def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Differences:
-    """Returns differences in device, software and timing protocol."""
+    """Returns the differences between the study and this machine in device, software and timing protocol."""
     found: Differences = {f"device {name}": pair for name, pair in manifest.device.differences(identity).items()}
     protocols = {calibration.protocol for calibration in manifest.calibrations.values()}
     if protocols != {PROTOCOL}:
@@ -229,7 +230,7 @@ def _differing_facts(manifest: Manifest, identity: DeviceIdentity) -> Difference
 def _differing_forms(
     manifest: Manifest, target: str, records: Sequence[TrialRecord], evaluator: Evaluator, emit: Emit
 ) -> Differences:
-    """Returns the implementations of LITv2 in which networks were timed and that differ from the current ones."""
+    """Returns the forms (implementations of LITv2) of stored timings that differ from the current forms."""
     stored = {condition: forms_under(condition.label(), records) for condition in manifest.conditions}
     known = tuple(condition for condition, forms in stored.items() if forms)
     if not known:
@@ -244,7 +245,7 @@ def _differing_forms(
 
 
 def _differing_options(config: SearchConfig, manifest: Manifest, space: SearchSpace | None) -> Differences:
-    """Returns the given settings that differ from the study's."""
+    """Returns the settings of a configuration that differ from those of the stored study. Unset ones are ignored."""
     pairs: Differences = {}
     if space is not None:
         pairs["space"] = (

@@ -1,4 +1,4 @@
-"""Setup of a study: device, size checks, prepared data, and calibration with the reference."""
+"""Setup of a study: device, size checks, prepared data, and calibration of the reference network."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ DEFAULT_DATA = "digits"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudySetup:
-    """Everything that a study needs, checked and ready."""
+    """Checked settings of a study, with its prepared data and proxy and its calibrations."""
 
     space: SearchSpace
     conditions: tuple[Condition, ...]
     limits: dict[str, float]
-    """Limits of the configuration; see `Manifest.limits`."""
+    """Limits from the search settings by name, as in `Manifest.limits`."""
     calibrations: dict[str, Calibration]
-    """Calibrations by label of the condition. Each names the device of its timings."""
+    """Speed of the reference under each condition, by the label of the condition. It also identifies the device."""
     training_device: DeviceIdentity
     plan: ProxyPlan
     data: DataIdentity
@@ -281,7 +281,7 @@ def hash_facts(prepared: Mapping[str, Any]) -> str | None:
 
 
 def _check_any_feasible(timed: Sequence[TrialRecord], study: str, limits: Mapping[str, float]) -> None:
-    """Raises UsageError if no timed network keeps the limits. The message gives the closest value for each limit."""
+    """Raises UsageError if no timed network meets the limits. The message gives the closest value for each limit."""
     own = [record for record in timed if not record.is_baseline]
     if any(not broken_limits(measured_violations(limits, record.measurements)) for record in own):
         return
@@ -293,7 +293,7 @@ def _check_any_feasible(timed: Sequence[TrialRecord], study: str, limits: Mappin
             value = measured_values(nearest.measurements)[name]
             lines.append(f"  {limit_text(name, bound)}: the closest network has {value:.4g}")
     raise UsageError(
-        f"a network must keep all limits, but none of the {len(own)} networks timed in study {study} does:\n"
+        f"a network must meet all limits, but none of the {len(own)} networks timed in study {study} does:\n"
         + "\n".join([*lines, f"Loosen the limits, or time more: {command('search', '--study', study)} --trials N"])
     )
 
@@ -301,7 +301,7 @@ def _check_any_feasible(timed: Sequence[TrialRecord], study: str, limits: Mappin
 def calibrate_all(
     conditions: tuple[Condition, ...], evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> dict[str, Calibration]:
-    """Returns the calibration under each condition, by its label.
+    """Returns the speed of the reference under each condition, by the label of the condition.
 
     Raises:
         MeasurementError: The reference does not fit into memory.
@@ -448,7 +448,10 @@ def requested_trials(config: SearchConfig, space: SearchSpace) -> int:
 
 
 def requested_total(config: SearchConfig, total: int, measured: int) -> int:
-    """Returns the total of a stored study: measured plus `trials`, or `until_trials`, or the stored total."""
+    """Returns the total number of networks that a resumed study should measure.
+
+    It is `search.until_trials`, or `measured` plus `search.trials`, or else the stored total.
+    """
     if config.search.until_trials is not None:
         return config.search.until_trials
     return total if config.search.trials is None else measured + config.search.trials

@@ -40,7 +40,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """Proposal of a sampler."""
+    """Network that the sampler proposes for the next trial, as flat integer parameters."""
 
     params: dict[str, int]
     sampler_memory: dict[str, Any]
@@ -53,9 +53,9 @@ class _SyncedTrial:
 
     record: TrialRecord
     trial: FrozenTrial | None
-    """The trial as last reported; None if the record contains nothing for the sampler."""
+    """Optuna trial with the results of the record; None if the record contains nothing for the sampler."""
     asked: optuna.Trial | None = None
-    """Running trial that is finished when the record ends."""
+    """Running Optuna trial, which is finished when the trial of the record ends."""
 
 
 class OptunaStudy:
@@ -68,7 +68,7 @@ class OptunaStudy:
         space: Search space; its parameters are Optuna's parameters.
         sampler: Sampler of the proposals.
         limits: Limits in force; the limits of the space if left out. Only limits that need a measurement become
-            constraints. Proposals of `FeasibleSampler` keep the other limits anyway, and each constraint costs model
+            constraints. Proposals of `FeasibleSampler` meet the other limits anyway, and each constraint costs model
             time.
         prune: True to report stopped networks as pruned, without values, instead of with extrapolated values.
     """
@@ -128,7 +128,10 @@ class OptunaStudy:
         self._asked = None
 
     def _sync(self, record: TrialRecord) -> bool:
-        """Adds the news of a record; returns False if an earlier record changed, which requires a rebuild."""
+        """Adds or updates the Optuna trial of a record.
+
+        Returns False if an earlier record changed, so that the Optuna study must be rebuilt.
+        """
         synced = self._synced.get(record.number)
         if synced is not None and synced.record is record:
             return True
@@ -202,5 +205,5 @@ def _finish(study: optuna.Study, asked: optuna.Trial, trial: FrozenTrial | None)
 
 
 def _sampler_view(trial: FrozenTrial | None) -> tuple[Any, ...] | None:
-    """Returns the parts of a trial that a sampler reads."""
+    """Returns the parts of an Optuna trial that a sampler reads, to detect changes."""
     return None if trial is None else (trial.state, trial.values, trial.params, trial.system_attrs)

@@ -28,7 +28,7 @@ _SEARCH_ONLY_SETTINGS = (
 def read_sweep(
     config: SearchConfig, emit: Emit, *, unread: Sequence[str] = ()
 ) -> tuple[SearchConfig, SearchSpace, StoredStudy]:
-    """Returns the configuration, the space and the study of a sweep. Settings of a search are removed.
+    """Returns the configuration, the space and the study of a sweep. Settings that only a search uses are removed.
 
     Args:
         config: Configuration of the user. Without a space, a stored study keeps its own.

@@ -45,7 +45,7 @@ class PendingWork(abc.ABC):
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """Description for warnings."""
+        """Description of the work in warnings, such as `seed 1`."""
 
     @property
     def needed_checkpoint(self) -> str | None:
@@ -73,17 +73,17 @@ class PendingTraining(PendingWork):
         return dataclasses.replace(record, scores=(*record.scores, score))
 
     def finished_event(self, score: ProxyScore, done: int, total: int) -> Event:
-        """Returns the event of a scored seed."""
+        """Returns a `SeedScored` event with the value of the score."""
         return SeedScored(number=self.number, seed=self.seed, value=score.value, done=done, total=total)
 
     @property
     def description(self) -> str:
-        """Seed of the training."""
+        """Description with the seed of the training, such as `seed 1`."""
         return f"seed {self.seed}"
 
     @property
     def needed_checkpoint(self) -> str:
-        """Checkpoint of the training."""
+        """Name of the checkpoint of the training."""
         return self.checkpoint
 
 
@@ -97,7 +97,7 @@ class PendingScore(PendingWork):
     """Hash under which scores are comparable; see `Proxy.comparison_hash`."""
 
     def score_tasks(self, tasks: StudyTasks) -> list[Score]:
-        """Returns a single task."""
+        """Returns the task that scores the network, as the only item."""
         return [tasks.score(self.subject, self.seed, plan=tasks.plan.for_comparison(self.name))]
 
     def with_score(self, record: TrialRecord, score: ProxyScore) -> TrialRecord:
@@ -114,7 +114,7 @@ class PendingScore(PendingWork):
         return dataclasses.replace(record, other_scores=tuple(ordered))
 
     def finished_event(self, score: ProxyScore, done: int, total: int) -> Event:
-        """Returns the event of another proxy's score."""
+        """Returns an `OtherProxyScored` event with the value of the score."""
         return OtherProxyScored(number=self.number, proxy=self.name, value=score.value, done=done, total=total)
 
     @property

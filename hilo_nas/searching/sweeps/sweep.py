@@ -43,7 +43,7 @@ _TIMED_TOGETHER = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepNetwork:
-    """Network of the list."""
+    """Network that a sweep times and trains, with its parameters in the space (None if outside) and its origin."""
 
     subject: Subject
     params: dict[str, int] | None
@@ -52,7 +52,7 @@ class SweepNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepTraining:
-    """Training for the first networks of the list. Trainings run in order."""
+    """One seed with which the first `networks` networks of the list are trained."""
 
     seed: int
     images: int

@@ -13,7 +13,7 @@ __all__ = ["error_kind", "explain_violations"]
 
 
 def explain_violations(over: Collection[str], record: TrialRecord, limits: Mapping[str, float]) -> str:
-    """Returns a text that names the broken limits and the values that break them."""
+    """Returns a text that names the violated limits and the values that violate them."""
     values = {
         "params_m": (record.parameters or 0) / 1e6,
         "gmacs": (record.macs or 0) / 1e9,

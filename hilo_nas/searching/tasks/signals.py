@@ -1,4 +1,4 @@
-"""Deferred signals."""
+"""Protection of record writes against signals."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def check_time_only(
         reuse: Value of `study.reuse`.
 
     Raises:
-        UsageError: A setting has no effect for this study, or a listed network is not an architecture. Lists all
-            faults.
+        UsageError: A setting has no effect for this study, or a listed network is not an architecture. The message
+            lists all faults.
         NotFoundError: A listed network does not exist.
     """
     if plan.declaration.gives_scores:
@@ -81,8 +81,8 @@ def time_only(
 ) -> SearchFinished:
     """Times the networks of a study without a proxy: listed ones, baselines, anchors, and random ones.
 
-    Random networks fill the study up to the manifest's `trials`. They keep the space's limits on params and MACs, and
-    depend only on the seed. Networks that have been timed are not timed again.
+    Random networks fill the study up to the manifest's `trials`. They meet the limits of the space on params and MACs,
+    and depend only on the seed. Networks that have been timed are not timed again.
 
     Args:
         study: The study; this process holds its lock.
@@ -184,7 +184,7 @@ def _listed(networks: Sequence[str], study: StoredStudy) -> Iterator[TrialRecord
 
 
 def _due(study: StoredStudy) -> list[TrialRecord]:
-    """Returns the records of the networks to time, in order. New networks get the next free numbers."""
+    """Returns the records of the networks that must still be timed. New networks get the next trial numbers."""
     manifest, space = study.manifest, study.manifest.space
     due = [record for record in study.records if record.is_open and record.state != TrialState.TIMED]
     known = {record.key for record in study.records}

@@ -3,7 +3,7 @@
 Paper: "Deformable Convolutional Networks" (arXiv 1703.06211), equations 2 to 4. Points and weights match
 `hilo_nas.models.sampling.sampling_points`.
 
-Shape suffixes: B batch, C channels (inside a kernel: of one block), H W map, P points: four per output pixel.
+Shape suffixes: B batch, C channels (inside a kernel: of one block), H W feature map, P points: four per output pixel.
 """
 
 from __future__ import annotations

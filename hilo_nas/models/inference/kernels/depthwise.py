@@ -5,7 +5,7 @@ row to the three output rows that depend on it; these rows stay in registers. Pi
 L1 cache, because neighbouring threads have loaded them. In half precision, the machine code has slightly more
 arithmetic time than memory time, so the code minimises instructions.
 
-Shape suffixes: B batch, C channels (inside a kernel: of one block), H W map, T columns of pixels.
+Shape suffixes: B batch, C channels (inside a kernel: of one block), H W feature map, T columns of pixels.
 """
 
 from __future__ import annotations

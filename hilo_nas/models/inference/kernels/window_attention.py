@@ -5,8 +5,8 @@ Paper: "Fast Vision Transformers with HiLo Attention" (arXiv 2205.13213), sectio
 2205.14135). Several small windows share one tile of 16 tokens, the minimum of the tensor core; a mask separates them.
 In machine code, this is less than half the work of processing keys and values one by one.
 
-Shape suffixes: B batch, H W map, F features of the joint projection, C channels of the result, D head dimension, M
-query and N key tokens of a tile (D, M and N are powers of two, padded with zeros).
+Shape suffixes: B batch, H W feature map, F features of the joint projection, C channels of the result, D head
+dimension, M query and N key tokens of a tile (D, M and N are powers of two, padded with zeros).
 """
 
 from __future__ import annotations
