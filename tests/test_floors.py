@@ -6,6 +6,7 @@ circle closes.
 """
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -76,9 +77,15 @@ def room_of(module: str) -> str:
     return second if second in FLOORS else first
 
 
-def imports_of(path: Path) -> Iterator[str]:
+@functools.cache
+def imports_of(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, wherever in it; `from a import b` counts as both a and a.b."""
-    yield from imports_in(ast.parse(path.read_text(encoding="utf-8")), path)
+    return tuple(imports_in(parsed(path), path))
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports_in(tree: ast.AST, path: Path) -> Iterator[str]:
@@ -98,12 +105,12 @@ def own_imports(path: Path) -> set[str]:
     return (rooms & FLOORS.keys()) - {room_of(module_of(path))}
 
 
+@functools.cache
 def outside_imports(path: Path) -> set[str]:
     """Libraries that a file imports when it runs, not those that only a type checker sees."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    tree.body = [
-        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
-    ]
+    body = parsed(path).body
+    seen = [node for node in body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))]
+    tree = ast.Module(body=seen, type_ignores=[])
     return {name.split(".")[0] for name in imports_in(tree, path)} - {"hilo_nas"} - sys.stdlib_module_names
 
 
@@ -147,7 +154,7 @@ def test_inside_a_room_no_circle_closes_at_import():
     names = {module_of(path): path for path in FILES}
     knows = {}
     for name, path in names.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         found = set()
         for node in tree.body:
             if isinstance(node, ast.Import):
@@ -178,7 +185,7 @@ def test_reserved_libraries_are_used_at_all():
 
 def test_only_the_command_line_prints():
     for path in FILES:
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        calls = [node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
         prints = any(isinstance(func, ast.Name) and func.id == "print" for func in calls)
         assert not prints or room_of(module_of(path)) == "cli", path
 
@@ -228,7 +235,7 @@ def test_no_class_outside_the_evaluation_has_many_public_methods():
     large = {}
     for path in FILES:
         if room_of(module_of(path)) != "evaluation":
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for node in ast.walk(parsed(path)):
                 if isinstance(node, ast.ClassDef) and len(found := public_methods_of(node)) > MOST_METHODS:
                     large[node.name] = found
     assert not large

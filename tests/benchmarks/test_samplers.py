@@ -250,6 +250,7 @@ def test_results_so_far_are_passed_on_after_each_search():
     assert plan.trials_of(build_table()) == 5
 
 
+@pytest.mark.slow
 def test_a_process_each_gives_the_same():
     plan = SamplersPlan(samplers=("random",), seeds=2, trials_share=0.2)
     alone = run_samplers(build_table(), plan, lambda event: None)

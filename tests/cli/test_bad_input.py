@@ -81,6 +81,7 @@ def test_an_unknown_device_is_refused(refused, home):
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_is_refused(refused, home):
     import torch
 
@@ -136,12 +137,14 @@ def images(folder, classes, count=6):
             Image.new("RGB", (20, 20), (i * 40, 90, 10)).save(folder / name / f"{i}.png")
 
 
+@pytest.mark.slow
 def test_data_that_is_not_there_is_refused(refused, home):
     said = refused("search", "--data", "nowhere/train", code=1)
     assert "nowhere/train" in said
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_data_of_one_class_is_refused(refused, home):
     images(home / "data", ["only"])
     assert "class" in refused("search", "--data", "data", code=1)
@@ -160,6 +163,7 @@ def test_a_function_that_is_not_there_is_refused_with_the_nearest_name(refused, 
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_function_of_images_is_reported_with_its_place(refused, home):
     write_function(home, "yield b'', 'a'\nraise LookupError('the disk is gone')")
     said = refused("search", "--data", "scans:load", code=1)
@@ -167,6 +171,7 @@ def test_an_error_of_a_function_of_images_is_reported_with_its_place(refused, ho
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_what_a_function_of_images_gives_is_checked(refused, home):
     write_function(home, "return [('cat.png', 'cat')]")
     said = refused("search", "--data", "scans.py:load", code=1)
@@ -188,6 +193,7 @@ def test_groups_without_a_split_are_refused(refused, home):
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_groups_that_leave_a_class_on_one_side_are_refused_with_the_class(refused, home):
     images(home / "data", ["a", "b"])
     said = refused("search", "--data", "data", "--set", "data.group_by=^[^/]+", code=1)
@@ -196,6 +202,7 @@ def test_groups_that_leave_a_class_on_one_side_are_refused_with_the_class(refuse
     assert no_study_was_made(home)
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_named(refused, home):
     images(home / "data", ["a", "b"])
     (home / "data" / "b" / "3.png").write_bytes(b"\x89PNG not at all")
@@ -309,6 +316,7 @@ def test_an_anchor_that_is_too_coarse_for_the_images_is_named(refused, home):
     assert "must be at least 32 for anchor coarse" in said
 
 
+@pytest.mark.slow
 def test_a_refused_search_writes_no_tables(refused, home):
     folder = write_study(home / "studies", "demo", [build_record(0)])
     refused("search", "--study", "demo", "--seed", "9", code=1)

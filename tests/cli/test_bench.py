@@ -41,6 +41,7 @@ def test_the_ruler_runs_and_leaves_its_evidence(home, capsys):
     assert not list(home.glob("hilo-nas-bench-*"))  # the timing process's log, when all went well
 
 
+@pytest.mark.slow
 def test_attention_runs_and_prints_its_table(home, capsys):
     arguments = "--shape 4/16/2 --layer msa --quick --batch-size 1 --seconds 0.1 --device cpu"
     assert main(["bench", "attention", *arguments.split()]) == 0

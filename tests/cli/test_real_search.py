@@ -131,6 +131,7 @@ def test_a_killed_search_ends_with_its_total_and_no_network_finished_twice(kille
     assert "4 of 4 networks measured, all done" in out
 
 
+@pytest.mark.slow
 def test_what_a_kill_cut_off_was_tried_again_and_its_speed_not_paid_for_twice(killed):
     folder, cut_timing, cut_training, _ = killed
     records = fresh(folder).records
@@ -142,6 +143,7 @@ def test_what_a_kill_cut_off_was_tried_again_and_its_speed_not_paid_for_twice(ki
     assert kept >= {measurement.call_seconds for measurement in cut_training.measurements}
 
 
+@pytest.mark.slow
 def test_the_study_holds_no_local_path_and_its_tables_are_written(killed, home):
     folder = killed[0]
     for name in ("manifest.yaml", "trials.csv", "front.csv", "trials/0000.json"):
@@ -245,6 +247,7 @@ def test_a_study_in_use_is_locked_for_writers_and_open_for_readers(killed, home,
     assert sum(record.is_measured for record in fresh(folder).records) == total + 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_with_130_and_keeps_everything_finished(killed, home, environment):
     folder = killed[0]
     finished = [record for record in fresh(folder).records if record.state in ENDED]
@@ -315,6 +318,7 @@ def test_a_batch_at_which_the_reference_does_not_fit_is_an_error_and_makes_no_st
     assert not (home / "studies" / "big").exists()
 
 
+@pytest.mark.slow
 def test_the_records_are_json_that_other_tools_read(killed):
     content = json.loads((killed[0].trials_path / "0000.json").read_text())
     measurement = content["measurements"][0]
@@ -327,6 +331,7 @@ def test_the_records_are_json_that_other_tools_read(killed):
     assert seen[-1] == 1280  # an anchor is trained fully
 
 
+@pytest.mark.slow
 def test_the_same_commands_in_this_process_return_their_codes(killed, monkeypatch, capsys):
     monkeypatch.setenv("HILO_NAS_STUDIES_DIR", str(killed[0].path.parent))
     assert main(["status", "killed"]) == 0

@@ -102,6 +102,7 @@ def test_an_architecture_with_a_checkpoint_gives_its_outputs_for_any_batch(expor
     assert str(path.parent) not in json.dumps(metadata)
 
 
+@pytest.mark.slow
 def test_a_file_holds_no_path_of_this_machine(exported):
     content = exported[0].read_bytes()
     places = (hilo_nas.__file__, torch.__file__, tempfile.gettempdir())
@@ -190,6 +191,7 @@ def test_a_file_that_gives_other_outputs_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_or_is_another_tools_does_not_pass(exported, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(exported[0].read_bytes())

@@ -413,6 +413,7 @@ print(NAME, *sys.argv[1:], sys.modules["timm"].is_model("litv2"))
 """
 
 
+@pytest.mark.slow
 def test_the_launcher_runs_a_script_that_knows_the_network(study, tmp_path):
     export_trial(fresh(study).manifest, study.record(3), tmp_path / "out")
     scripts = tmp_path / "timm repository"

@@ -77,6 +77,7 @@ def assert_near(seen: Tensor, expected: Tensor, share: float = 1e-4) -> None:
     assert (seen - expected).abs().max() <= share * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", EITHER)
 def test_a_litv2_gives_torchs_outputs_for_odd_images_and_far_offsets(runtime):
     model, image = build_litv2(), torch.randn(2, 3, 45, 70)
@@ -92,6 +93,7 @@ def test_a_litv2_gives_torchs_outputs_for_odd_images_and_far_offsets(runtime):
     assert converted.form.startswith(f"{runtime}/{version} {merging[runtime]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", EITHER)
 def test_a_timm_network_gives_torchs_outputs(runtime):
     torch.manual_seed(0)
@@ -111,6 +113,7 @@ def test_every_kind_of_attention_can_be_converted(kind, runtime):
     assert_near(convert(model, image, runtime, threads=1).read_output(), eager(model, image), share=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", EITHER)
 def test_the_callers_model_is_left_as_it_is(runtime):
     model = build_merging().half().train()
@@ -153,6 +156,7 @@ def test_openvino_lowers_the_precision_where_the_processor_does(precision):
             convert(model, image, "openvino", threads=1, precision=precision)
 
 
+@pytest.mark.slow
 def test_a_prepared_network_is_converted_in_its_training_form():
     model, image = build_litv2(), torch.randn(2, 3, 32, 32)
     prepared = prepare_for_inference(model, precision="bf16")
@@ -383,6 +387,7 @@ def merging_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", EITHER)
 def test_an_exported_file_gives_torchs_outputs_for_any_batch(merging_file, runtime):
     assert os.listdir(merging_file.parent) == [merging_file.name]  # nothing lies beside it
@@ -393,6 +398,7 @@ def test_an_exported_file_gives_torchs_outputs_for_any_batch(merging_file, runti
     assert loaded.form.endswith("opset20 fp32 file" if runtime == "onnxruntime" else "f32 opset20 file")
 
 
+@pytest.mark.slow
 @needs_onnxruntime
 def test_an_older_operator_set_can_be_written(tmp_path):
     image = torch.randn(2, 3, 32, 32)

@@ -82,6 +82,7 @@ def whole(request, digits16, tmp_path_factory):
     return request.param, leg(digits16, subject=request.param, checkpoint=path), content(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [(160,), (32, 96, 288), (100, 200, 320), tuple(range(BATCH, END, BATCH))])
 def test_a_resumed_training_gives_exactly_the_same_result(digits16, tmp_path, whole, ends):
     subject, score, state = whole
@@ -121,6 +122,7 @@ def training(data, subject="litv2", **changes):
     return Training(model, plan(**changes), data, seed=0, device=torch.device("cpu"), emit=lambda event: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", TRAINED)
 def test_scoring_on_the_way_changes_nothing(digits16, subject):
     watched = training(digits16, subject)

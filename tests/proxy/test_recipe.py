@@ -247,6 +247,7 @@ def extreme(space, largest):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [("embed_dims", "mlp_ratios"), ("depths",)], ids=["wide", "deep"])
 @pytest.mark.parametrize("space", list_shipped())
 def test_an_extreme_network_of_a_shipped_space_does_not_diverge_at_the_whole_rate(digits32, space, largest):

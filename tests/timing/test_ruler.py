@@ -423,6 +423,7 @@ def test_a_worker_killed_while_timing_is_started_again_and_the_timing_repeated(i
     assert "timing was killed by signal 9" in notice.text
 
 
+@pytest.mark.slow
 def test_a_cohort_shares_its_rounds_and_tells_how_far_it_is(interrupted):
     found, events, _ = interrupted
     one, two = found.measurements.values()
@@ -469,6 +470,7 @@ def test_two_rulers_in_two_processes_never_time_at_the_same_time(real, other, tm
     assert all(holder.startswith(named) for holder in told)
 
 
+@pytest.mark.slow
 def test_the_environment_that_was_timed_in_is_recorded(interrupted, other):
     tuned = interrupted[0].measurements["one"]
     default = other.measurement

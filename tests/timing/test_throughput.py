@@ -533,6 +533,7 @@ def test_a_measurement_holds_its_samples_and_its_conditions(short):
     assert [type(event) for event in events].count(RoundTimed) == len(found.call_seconds)
 
 
+@pytest.mark.slow
 def test_a_network_of_timm_is_measured_by_the_same_ruler(short):
     found, _ = short.measured({"timm": "test_resnet.r160_in1k"})
     assert found.form.startswith("timm/")
@@ -548,6 +549,7 @@ def test_a_single_layer_is_measured_beside_a_layer(short):
     assert found.memory_mib >= 4 * (16 * 16 + 2 * 4 * 4 * 16) / 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"])
 def test_every_precision_is_timed_in_the_networks_form(short, precision):
     found, _ = short.measured(precision=precision)

@@ -254,6 +254,7 @@ CAPTURES = {
 }
 
 
+@pytest.mark.slow
 @deprecated
 @pytest.mark.parametrize("way", CAPTURES)
 def test_a_form_with_packed_weights_cannot_be_captured(way):
@@ -266,6 +267,7 @@ def test_a_form_with_packed_weights_cannot_be_captured(way):
     assert_answers_as(network, trained(), torch.float32)
 
 
+@pytest.mark.slow
 @deprecated
 @pytest.mark.parametrize("way", ["export", "trace"])
 def test_the_form_for_a_compiler_can_be_captured(way):

@@ -107,6 +107,7 @@ def test_a_whole_network_on_the_kernels_gives_what_the_trained_one_gives():
     run_interpreted(Path(__file__).with_name("interpret_network.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_kernel_gives_what_plain_torch_gives(interpreted, name):
     function, tensors, settings = CASES[name]

@@ -71,6 +71,7 @@ def test_every_sampler_proposes_only_new_networks_within_the_limits(tmp_path, sa
     assert all(record.parameters <= 0.7e6 for record in records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("verb", ["measure", "score"])
 def test_a_search_that_was_cut_off_proposes_what_an_uninterrupted_one_does(tmp_path, sampler, verb):
