@@ -26,6 +26,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from fakes import FakeMachine  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 from planted import Answers, Load, Machine  # noqa: E402
 
@@ -33,6 +34,9 @@ from hilo_nas.data import CachedData, prepare_data  # noqa: E402
 from hilo_nas.data.reading import ReadOptions  # noqa: E402
 from hilo_nas.events import Event  # noqa: E402
 from hilo_nas.testing import FakeEvaluator, use_evaluator  # noqa: E402
+
+settings.register_profile("short", max_examples=40)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))  # `default` has 100 examples
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,8 @@ tends to be drawn earlier.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from random import Random
@@ -91,15 +93,31 @@ def list_networks(
         draws = max(100 * count, _MIN_DRAWS)
         drawn = draw_networks(space, space.limits, img_size=img_size, num_classes=num_classes, draws=draws, seed=seed)
         return [(arch, space.encode(arch)) for arch, _ in itertools.islice(drawn, count)]
+    found = _enumerate(_Hashed(space.hash(), space), img_size, num_classes)
+    networks = [(arch, dict(params)) for arch, params in found]
+    Random(seed).shuffle(networks)
+    return networks[:count]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hashed:
+    """A space, equal to others with the same hash."""
+
+    hash: str
+    space: SearchSpace = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _enumerate(hashed: _Hashed, img_size: int, num_classes: int) -> tuple[tuple[ArchConfig, dict[str, int]], ...]:
+    """Returns all networks of a space within its limits. It takes up to seconds, so the last results are kept."""
+    space = hashed.space
     found: dict[str, tuple[ArchConfig, dict[str, int]]] = {}
     for values in itertools.product(*(range(n) for n in space.dimensions.values())):
         params = dict(zip(space.dimensions, values, strict=True))
         arch = space.decode(params)
         if is_within(space.limits, count_cost(arch, img_size, num_classes=num_classes)):
             found.setdefault(arch.key(), (arch, params))
-    networks = list(found.values())
-    Random(seed).shuffle(networks)
-    return networks[:count]
+    return tuple(found.values())
 
 
 def is_within(limits: Mapping[str, float], cost: NetworkCost) -> bool:

@@ -30,7 +30,9 @@ def sources(tmp_path):
     return {NetworkSource: trial, StudySource: source_of_study(folder)}
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "onnx" else []) for name in EXPORTERS]
+)
 def test_an_exporter_of_the_package_keeps_the_promises(name, sources, tmp_path):
     if name == "onnx":
         pytest.importorskip("onnxscript")

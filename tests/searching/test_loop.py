@@ -335,7 +335,7 @@ def test_an_anchor_beyond_a_free_limit_is_neither_measured_nor_trained(tmp_path)
     assert first.key not in machine.measured + machine.scored
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+@pytest.mark.parametrize("sampler", [pytest.param("gp", marks=pytest.mark.slow), "tpe"])
 def test_candidates_beyond_a_limit_cost_no_training_and_become_few(tmp_path, sampler):
     space = build_space("limited", {**_limited_space(), "limits": {"params_m": 0.5, "images_per_s": 1870}})
     free = build_space("free", _limited_space())

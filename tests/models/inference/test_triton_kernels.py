@@ -119,6 +119,7 @@ def test_a_kernel_gives_what_plain_torch_gives(interpreted, name):
         torch.testing.assert_close(result.float(), expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_product_with_the_columns_is_the_deformable_convolution(interpreted):
     _, (x_BHWC, offset_BCHW), _ = CASES["merging"]
     weight, bias = drawn(7, x_BHWC.shape[-1], 2, 2), drawn(7)
@@ -128,6 +129,7 @@ def test_a_product_with_the_columns_is_the_deformable_convolution(interpreted):
         torch.testing.assert_close(y_BHWC.permute(0, 3, 1, 2), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_functions_were_among_the_results(interpreted):
     assert {name for name, results in interpreted.items() if "compiled" in results} == {"merging", "ffn", "attention"}
 
