@@ -1,5 +1,6 @@
 import atexit
 import ctypes
+import gc
 import os
 import shutil
 import signal
@@ -34,6 +35,13 @@ from hilo_nas.data import CachedData, prepare_data  # noqa: E402
 from hilo_nas.data.reading import ReadOptions  # noqa: E402
 from hilo_nas.events import Event  # noqa: E402
 from hilo_nas.testing import FakeEvaluator, use_evaluator  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """Keeps torch's many objects out of the collections of garbage, which take a twelfth of the time otherwise."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+
 
 settings.register_profile("short", max_examples=40)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))  # `default` has 100 examples
