@@ -47,7 +47,7 @@ hilo-nas data write scans/ scans-png/
 hilo-nas data write scans/ scans-png/ --config search.yaml"""
 
 
-@app.command("show", epilog=verbatim(_SHOW))
+@app.command("show", short_help="Write a contact sheet, six images of each class.", epilog=verbatim(_SHOW))
 @takes_settings()
 def show(
     config: SearchConfig,
@@ -79,7 +79,7 @@ def show(
     echo(f"wrote {output}: {shown:,} classes{of_all}")
 
 
-@app.command("check", epilog=verbatim(_CHECK))
+@app.command("check", short_help="Read all images and list all faults.", epilog=verbatim(_CHECK))
 @takes_settings()
 def check(config: SearchConfig, source: Source, img_size: ImgSize = None, output: Output = Format.table) -> None:
     """Read all images and list all faults: broken files, copies, wrong labels, overlaps, nearly empty classes.
@@ -117,7 +117,7 @@ def _print(checked: Checked, output: Format) -> None:
         echo(count_of(len(checked.faults), "fault"))
 
 
-@app.command("write", epilog=verbatim(_WRITE))
+@app.command("write", short_help="Write images as a search reads them, as PNG files.", epilog=verbatim(_WRITE))
 @takes_settings()
 def write(
     config: SearchConfig,

@@ -174,9 +174,10 @@ def _print_warnings(members: Sequence[TrialRecord], shown: Sequence[TrialRecord]
         return
     worst = max(contended.values(), key=lambda m: m.contention_error)
     assert worst.contention is not None
-    are, their, them = ("is", "its", "it") if len(contended) == 1 else ("are", "their", "them")
+    one, many = ("is", "its", "it", "trial"), ("are", "their", "them", "trials")
+    are, their, them, trials = one if len(contended) == 1 else many
     console.print(
-        f"{len(contended)} of these timings {are} contended (trial {', '.join(map(str, contended))}): "
+        f"{len(contended)} of these timings {are} contended ({trials} {', '.join(map(str, contended))}): "
         f"{worst.contention.text}, so {their} ± is wider. Time {them} again when nothing else runs: {hint}",
         highlight=False,
         markup=False,

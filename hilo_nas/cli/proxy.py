@@ -37,7 +37,7 @@ _LOCAL_SETTINGS = ("data.cache_dir", "study.checkpoint_mib", "study.idle_timeout
 """Settings of this machine, which a reproduction elsewhere does not need."""
 
 
-@app.command("check", help=_CHECK, epilog=verbatim(_EXAMPLES))
+@app.command("check", short_help="Compare cheap proxies with long trainings.", help=_CHECK, epilog=verbatim(_EXAMPLES))
 @takes_settings("study.name", "data.source", "timing.device", "proxy.images")
 def check(
     config: SearchConfig,

@@ -40,7 +40,7 @@ def list_(output: Output = Format.table) -> None:
         console.print(f"[bold]{name}[/]: {escape(text)}", markup=True)
 
 
-@app.command()
+@app.command(short_help="Show the knobs, limits, anchors and size of a space.")
 def show(
     space: SpaceArgument,
     img_size: ImgSize = None,
@@ -77,7 +77,7 @@ def show(
     _print_report(report, console, has_limits=bool(found.limits))
 
 
-@app.command()
+@app.command(short_help="Check a space file and list all faults.")
 def check(
     space: SpaceArgument,
     img_size: ImgSize = None,

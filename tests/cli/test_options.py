@@ -114,6 +114,12 @@ def test_help_fits_80_columns():
     assert wide == []
 
 
+@pytest.mark.parametrize("group", [(), ("bench",), ("cache",), ("data",), ("proxy",), ("space",)])
+def test_no_summary_of_a_command_is_cut(group, capsys):
+    assert main([*group, "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 def test_every_option_has_a_help_and_a_name_of_its_own():
     # Typer 0.27 takes `metavar="DATA"` of a parameter `data` for the option's name: `--DATA`.
     for words, command in walk_commands():

@@ -11,7 +11,10 @@ __all__ = ["app"]
 app = App(
     help="Run benchmarks on this machine: timing resolution, attention layers, backbones, parts of a network.",
 )
-app.command("ruler", help=ruler.HELP, epilog=verbatim(ruler.EXAMPLES))(ruler.run)
-app.command("attention", help=attention.HELP, epilog=verbatim(attention.EXAMPLES))(attention.run)
-app.command("backbones", help=backbones.HELP, epilog=verbatim(backbones.EXAMPLES))(backbones.run)
-app.command("stages", help=stages.HELP, epilog=verbatim(stages.EXAMPLES))(stages.run)
+for name, command, summary in (
+    ("ruler", ruler, "Measure the timing resolution of this machine."),
+    ("attention", attention, "Compare HiLo with other attention layers."),
+    ("backbones", backbones, "Compare LITv2 with networks from timm."),
+    ("stages", stages, "Time each part of a LITv2 network."),
+):
+    app.command(name, help=command.HELP, short_help=summary, epilog=verbatim(command.EXAMPLES))(command.run)
