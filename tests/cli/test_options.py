@@ -18,7 +18,7 @@ import pytest
 import typer
 from builders import demo_records, write_study
 
-from hilo_nas.cli.app import app
+from hilo_nas.cli.app import app, main
 from hilo_nas.text.commands import FLAGS
 
 GOLDEN = Path(__file__).parents[1] / "assets" / "options.txt"
