@@ -565,7 +565,7 @@ def export_files(
 def _choose(
     study: StoredStudy, number: int | None, at_knee: bool, limits: Mapping[str, float], weights: Path | None
 ) -> tuple[NetworkSource, list[Promise]]:
-    """Returns the source for a trial of a study, and the probabilities that it meets the limits."""
+    """Returns a trial as the input of an exporter, and the probabilities that the trial meets the limits."""
     from hilo_nas.export import choose_trial, promises_of, source_of_trial
 
     record = choose_trial(study, number=number, limits=limits, at_knee=at_knee)

@@ -67,7 +67,7 @@ def spread(values_S: Sequence[float], weights_RS: Floats) -> Spread:
 def crossing(curves: Sequence[Curve], targets_S: Sequence[float], weights_RS: Floats) -> Spread:
     """Returns the cost at which the mean curve first reaches the mean target; infinite if it never does.
 
-    Both are means over seeds. A search compared with itself therefore reaches its target at the cost of that target.
+    Curves and targets are averaged over seeds before they are compared, not seed by seed.
 
     Args:
         curves: Curve of each seed.
@@ -109,7 +109,13 @@ def _ends(values_R: Floats, seeds: int) -> dict[str, float]:
 
 
 def curve_of(replay: Replay, unit: str, scale: float = 1.0) -> Curve:
-    """Returns the curve of a replay over a cost field of `Step`, divided by `scale`."""
+    """Returns the share of the hypervolume over the cost of a replay.
+
+    Args:
+        replay: The replay.
+        unit: Field of `Step` with the cost, such as `images` or `seconds`.
+        scale: Divisor of the cost.
+    """
     return Curve(
         costs=[getattr(step, unit) / scale for step in replay.steps], shares=[step.share for step in replay.steps]
     )

@@ -37,7 +37,7 @@ PER_STAGE = ("embed_dims", "depths", "num_heads", "attention", "alpha", "window_
 MOST_BLOCKS = 1000
 """Maximum number of blocks per stage. The deepest LITv2 has 18; build time grows with the number of blocks."""
 _MAX_VALUE = 10**7
-"""Maximum of all other integers. torch does not accept tensor sizes far above it."""
+"""Maximum of every integer of an architecture except depths. torch does not accept tensor sizes far above it."""
 _MAX_SHOWN = 80
 """Maximum number of characters of an invalid value in a message."""
 

@@ -113,7 +113,7 @@ class _Outside:
         """True if a folder is outside of the source, by path."""
 
     def describe(self, images: Iterable[Entry]) -> list[str]:
-        """Returns a sentence about the images outside, or an empty list if there are none."""
+        """Returns a list of one sentence about images outside of the source, or an empty list if there are none."""
         found = [entry for entry in images if self._is_outside(entry.file)]
         if not found:
             return []

@@ -35,8 +35,8 @@ example."""
 def role_of(name: str, siblings: Sequence[str] = ()) -> str | None:
     """Returns the role of a folder by its name: `train`, `held` (held-out), `aside` (other), `plain`, or None.
 
-    Words are separated by punctuation, digits and capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`. A name
-    is `plain` only if all its words are.
+    Words are separated by punctuation, digits and capitals: `train2017`, `seg_test`, `TrainImages`, `split=val`. Words
+    such as `images` or `data` are `plain`: they say nothing about a split. A name is `plain` if all its words are.
 
     Args:
         name: The name.

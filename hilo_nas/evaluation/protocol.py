@@ -36,7 +36,7 @@ class Finished:
 
     id: str
     result: Any
-    """Value of the task's `result_type`."""
+    """Result of the task, an instance of its `result_type`."""
     seconds: float
     """Run time in seconds, without the time in the queue."""
     device: str | None = None

@@ -103,7 +103,7 @@ class Promise:
 
     text: str
     is_sure: bool
-    """True if the probability is at least 95 %."""
+    """True if the trial meets the limit with a probability of at least 95 %."""
 
 
 def promises_of(manifest: Manifest, record: TrialRecord, limits: Mapping[str, float] | None = None) -> list[Promise]:

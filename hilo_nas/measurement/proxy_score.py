@@ -145,7 +145,7 @@ class ProxyPlan:
         )
 
     def baseline_hash(self, data_hash: str) -> str:
-        """Returns the `hash` of this plan for a baseline, which uses `Proxy.baseline_version` as its recipe."""
+        """Returns the `hash` of this plan for baselines. Some proxies score them by another version of the recipe."""
         baseline = self.declaration.baseline_version
         if baseline is None or self.recipe != self.declaration.version:
             return self.hash(data_hash)

@@ -107,9 +107,9 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
 
 
 def _cohort_qualities(records: Iterable[TrialRecord]) -> dict[str, int]:
-    """Returns the `cohort_quality` of each cohort that contains a network with several timings, by the cohort's ID.
+    """Returns a rank of the verdict on the machine (`cohort_quality`) per cohort, by the cohort's ID.
 
-    A cohort is the group of networks that were timed in the same rounds.
+    Only cohorts of networks with several timings are ranked, because only they offer a choice.
     """
     needed = {
         measurement.cohort for record in records if len(record.measurements) > 1 for measurement in record.measurements

@@ -32,7 +32,7 @@ class Standing:
     speed_ratio: float | None = None
     """Ratio of the images/s of trial `by` to those of the network."""
     top1_gain: float | None = None
-    """Value of trial `by` minus the value of the network, in the unit of `metric`."""
+    """Score of the front's trial `by` minus the score of the anchor or baseline, in the unit of `metric`."""
     top1_gain_se: float | None = None
     """Standard error of the gain, including the noise between seeds."""
     metric: str = "top1"

@@ -95,7 +95,7 @@ class DeclarationChecks:
             assert metric.heading
 
     def test_its_seconds_are_estimated_from_attempts_within_the_budget(self) -> None:
-        """A dry run runs the attempts, so they must not exceed the full budget."""
+        """A dry run estimates the seconds of a score from short trial runs, which must not exceed the full budget."""
         full, batch_size, attempted = 10_000, 32, []
 
         def attempt(images: int) -> Attempt:

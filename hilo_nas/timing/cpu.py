@@ -21,8 +21,8 @@ _MIN_WATCH_S = 0.1
 """Minimum length in seconds of a time span that is evaluated. The kernel counts CPU time in steps of 10 ms, some of
 them late."""
 _WINDOW_S = 0.2
-"""Minimum length in seconds of a time span that `look` ends. It is as long as ten rounds of the smallest network, or
-one round of a large network."""
+"""Minimum seconds between two readings of the CPU load by `look`: about ten rounds of the smallest network, or one
+round of a large one."""
 _QUIETEST = 5
 """One in this many time spans counts as quiet: those with the lowest load. A network's speed comes from its fast rounds
 (`hilo_nas.measurement.rounds`), which fit into this share of the time."""

@@ -53,8 +53,8 @@ class CheckedNetwork:
 
     key: str
     images_per_s: float
-    """Measured speed, also used as a proxy without a change of sign. Its tau is usually negative, because slower
-    networks are usually better. NaN if the network was not timed; it is then in no pair of similar speed."""
+    """Measured speed, or NaN if the network was not timed. It is compared with the long training like a proxy: its
+    Kendall's tau is usually negative, because slower networks are usually better."""
     long: tuple[float, ...]
     """Top-1 of each long training in the order of seeds. Empty if none succeeded."""
     long_seconds: float

@@ -51,7 +51,7 @@ class RulerFindings:
 
     @property
     def ways(self) -> list[tuple[str, str]]:
-        """Timed combinations of state and way, such as `("quiet", "cohort")`."""
+        """Timed combinations of a state of the machine (quiet, bursty) and a way of timing (cohort, alone)."""
         return list(dict.fromkeys((item.state, item.way) for item in self.passes))
 
     def list_passes(self, state: str, way: str) -> list[TimedPass]:
@@ -104,7 +104,10 @@ class RulerFindings:
         ]
 
     def compare_statistics(self) -> list[dict[str, Any]]:
-        """Returns a row for each state and statistic (`STATISTICS`), from the rounds of the `cohort` passes."""
+        """Returns how well each statistic of the rounds (`STATISTICS`) repeats, as a row per state of the machine.
+
+        It uses the passes in which all networks were timed together (`cohort`).
+        """
         rows = []
         for state in STATES:
             samples = [

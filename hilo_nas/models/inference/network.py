@@ -153,7 +153,10 @@ class PreparedLITv2(_Untrainable, LITv2):
         return tuple(self.modules()), parameters, tuple(parameter._version for parameter in parameters)
 
     def _check_unchanged(self) -> None:
-        """Raises an InferenceFormError if packed parts were changed, because the training form lacks the change."""
+        """Raises an InferenceFormError if someone changed weights of the inference form.
+
+        Such a change would be lost, because the inference form is rebuilt from the training form.
+        """
         modules, parameters, versions = self._current_state()
         old_modules, old_parameters, old_versions = self._packed_state
         is_same = len(modules) == len(old_modules)

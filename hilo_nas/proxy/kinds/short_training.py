@@ -38,7 +38,7 @@ class _Top1(_UniformGuessing):
 
 class _Balanced(_UniformGuessing):
     def n_groups(self, chance: float | None) -> float | None:
-        """Returns the number of classes, each of which forms a group."""
+        """Returns the number of classes: balanced accuracy averages over groups of images, one per class."""
         return 1 / chance if chance else 1.0
 
 
