@@ -143,7 +143,7 @@ def test_seeds_and_what_they_told_of_their_noise_are_in_the_table():
     records = [*demo_records()[:2], build_record(2, 500.0, scores=seeds), *demo_records()[3:]]
     frame, errors = read_trials(records), Front.from_records(records).standard_errors
     assert frame["seeds"].tolist()[:5] == [1, 1, 2, 1, 1]
-    assert frame["standard_error"].tolist()[:5] == [errors[number] for number in range(5)]
+    assert frame["standard_error"].tolist()[:5] == pytest.approx([errors[number] for number in range(5)])
     assert errors[0] > records[0].score.standard_error
     probabilities = Front.from_records(records).probabilities()
     assert frame["on_front_probability"].tolist()[:5] == [probabilities[number] for number in range(5)]
