@@ -258,6 +258,9 @@ def test_an_interrupted_write_leaves_no_rest(tmp_path, monkeypatch):
 
 
 def test_what_a_litv2_receives_is_as_before_batch_norms_of_others_were_estimated(digits16):
+    torch.manual_seed(0)
+    if nn.init.trunc_normal_(torch.empty(1)).item() != pytest.approx(0.3058, abs=1e-3):
+        pytest.skip(f"torch {torch.__version__} draws other initial weights than the version of the stored score")
     score = leg(digits16)
     assert score["plan_hash"] == "5d171eb831d3"
     assert score["value"] == pytest.approx(0.13333333333333333, abs=0.02)
