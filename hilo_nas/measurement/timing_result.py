@@ -119,6 +119,9 @@ class Measurement:
     device_state: dict[str, Any] = dataclasses.field(default_factory=dict)
     """State of the device during the timing: CPU load, clocks, temperature, throttling, other processes."""
     protocol: Count = PROTOCOL
+    is_preliminary: bool = False
+    """True for a brief timing that only helps to choose the next network. A search times the network in full before it
+    trains it, and the full timing replaces this one."""
     latency_rounds: tuple[Count, ...] = ()
     """Round of each value in `latency_seconds`, from 0. Empty for latency protocol 1, which timed after the rounds."""
     latency_ms_p95_low: NonNegative | None = None

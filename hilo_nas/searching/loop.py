@@ -16,7 +16,7 @@ from hilo_nas.arch.config import ArchConfig, describe_arch
 from hilo_nas.arch.cost import NetworkCost, count_cost
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
-from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
+from hilo_nas.evaluation import Evaluator, Score, Steps, Time, Timing, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.verdicts import verdict_name
@@ -24,6 +24,7 @@ from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
 from hilo_nas.searching.halving.chance_scores import warn_of_guessing
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints
 from hilo_nas.searching.halving.rung_training import RungTraining
+from hilo_nas.searching.sampling.model_sampler import ModelSampler
 from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
 from hilo_nas.searching.tasks.reasons import error_kind, explain_violations
@@ -42,11 +43,15 @@ from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import SAMPLED, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
-from hilo_nas.study.transitions import begin, fail, interrupt, rule_out
+from hilo_nas.study.transitions import begin, fail, interrupt, mark_timed, rule_out
 from hilo_nas.text.figures import probability_text
 
 __all__ = ["SearchLoop"]
 
+LOOK_AHEAD_S = 0.4
+"""Seconds of rounds of a brief timing, per network."""
+HILO = "hilo"
+"""Sampler that uses models of speed and value (`ModelSampler`). The others are Optuna's."""
 _FAILURES_IN_A_ROW = 5
 """Number of consecutive failed trials that end the search.
 
@@ -87,6 +92,8 @@ class SearchLoop:
         self._rung_training = RungTraining(manifest, resources, emit)
         self._has_ended = False
         """True if a trial has ended since the last call of `between`."""
+        self._looks_ahead, self._is_looking_ahead = True, False
+        """True if networks may be timed before a proposal, and True while they are."""
         self._failures: list[int] = []
         """Numbers of the latest consecutive failed trials."""
         self._reported_front: tuple[tuple[float, float], ...] = ()
@@ -97,6 +104,13 @@ class SearchLoop:
                 self._write(interrupt(record, finished_at=utc_now()))
         self._refresh_known()
         candidates = self._candidates() if manifest.speeds is not None else None
+        pool = None if candidates is None else [r.params for r in candidates if r.params is not None]
+        self._sampler = self._build_sampler(pool, prune=prune)
+
+    def _build_sampler(self, pool: Sequence[Mapping[str, int]] | None, *, prune: bool) -> ModelSampler | OptunaStudy:
+        manifest = self._manifest
+        if manifest.sampler == HILO:
+            return ModelSampler(manifest, excess=self._excess, is_known=self._is_known, pool=pool)
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
             self._space,
@@ -104,9 +118,9 @@ class SearchLoop:
             is_known=self._is_known,
             seed=manifest.seed,
             count_proposals=lambda: len({record.key for record in self.records if record.is_proposal}),
-            pool=None if candidates is None else [r.params for r in candidates if r.params is not None],
+            pool=pool,
         )
-        self._optuna = OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
+        return OptunaStudy(self._space, sampler, limits=self._limits, prune=prune)
 
     @property
     def records(self) -> Sequence[TrialRecord]:
@@ -142,7 +156,13 @@ class SearchLoop:
                 stopped_by = "timeout"
             elif stopped_by == "total":
                 try:
-                    return self._trial(self._choose().number)
+                    due = self._due()
+                    if due is None and self._is_looking_ahead:
+                        return None  # the next network depends on the timings under way
+                    if due is None and self._looks_ahead and (ahead := self._sampler.look_ahead(self.records)):
+                        self._is_looking_ahead = True
+                        return self._look_ahead(ahead)
+                    return self._trial(self._start(due or self._proposed()).number)
                 except SpaceExhaustedError:
                     stopped_by = "exhausted"
             return None
@@ -258,28 +278,61 @@ class SearchLoop:
             only = self._record_of(Subject(arch=self._space.decode({})), SAMPLED, {})
             if not self._is_due(only):
                 raise SpaceExhaustedError
-        proposal = self._optuna.propose(self.records)
+        proposal = self._sampler.propose(self.records)
         record = self._record_of(Subject(arch=self._space.decode(proposal.params)), SAMPLED, proposal.params)
         return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)
 
-    def _choose(self) -> TrialRecord:
-        """Returns the record of the next trial, written as running before the trial begins."""
-        record = self._due() or self._proposed()
-        cost = None if record.subject.arch is None else self._cost(record.subject.arch)
-        record = begin(
+    def _look_ahead(self, networks: Sequence[Mapping[str, int]]) -> Steps[None]:
+        """Times networks briefly in the same rounds, and writes their records.
+
+        A network that cannot be timed is not proposed again. If the timing fails as a whole, the search continues
+        without brief timings.
+        """
+        subjects = [Subject(arch=self._space.decode(params)) for params in networks]
+        try:
+            timing = yield self._tasks.time(subjects, self._manifest.objective, seconds=LOOK_AHEAD_S)
+        except HiloNasError as error:
+            if error.is_fatal:
+                raise
+            if len(subjects) > 1:
+                self._looks_ahead = False
+                self._emit(Notice(level="warning", text=f"networks are no longer timed before a proposal: {error}"))
+                return
+            timing = Timing(failures={subjects[0].key: error})
+        finally:
+            self._is_looking_ahead = False
+        for subject, params in zip(subjects, networks, strict=True):
+            record = self._with_cost(self._record_of(subject, SAMPLED, dict(params)))
+            if (error := timing.failures.get(subject.key)) is not None:
+                self._write(self._ended_by(error, record))
+                continue
+            measurement = dataclasses.replace(timing.measurements[subject.key], is_preliminary=True)
+            violations = {**record.violations, **measured_violations(self._limits, [measurement])}
+            record = dataclasses.replace(record, seconds=record.seconds + measurement.seconds)
+            self._write(mark_timed(record, measurements=(measurement,), violations=violations))
+
+    def _with_cost(self, record: TrialRecord) -> TrialRecord:
+        """Returns the record with the costs of its network and the violations that follow from them."""
+        if record.subject.arch is None:
+            return record
+        cost = self._cost(record.subject.arch)
+        return dataclasses.replace(
             record,
-            parameters=None if cost is None else cost.parameters,
-            macs=None if cost is None else cost.macs,
-            violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs) if cost else {},
-            started_at=utc_now(),
+            parameters=cost.parameters,
+            macs=cost.macs,
+            violations=free_violations(self._limits, parameters=cost.parameters, macs=cost.macs),
         )
+
+    def _start(self, record: TrialRecord) -> TrialRecord:
+        """Returns the record of the next trial, written as running before the trial begins."""
+        record = begin(self._with_cost(record), started_at=utc_now())
         self._write(record)
         self._emit(
             TrialStarted(
                 number=record.number,
                 key=record.key,
-                params_m=None if cost is None else cost.parameters / 1e6,
-                gmacs=None if cost is None else cost.macs / 1e9,
+                params_m=None if record.parameters is None else record.parameters / 1e6,
+                gmacs=None if record.macs is None else record.macs / 1e9,
                 origin=record.origin,
             )
         )
@@ -290,18 +343,11 @@ class SearchLoop:
         start = self._clock()
         try:
             ended = yield from self._evaluate(self._record(number))
-        except NotEnoughMemoryError as error:
-            ended, reason = self._record(number), f"out of memory while timing: {error}"
-            if ended.is_baseline:
-                ended = fail(ended, reason)
-            else:
-                violations = {**ended.violations, FITS: 1.0}
-                ended = rule_out(ended, reason, violations=violations, imputed=self._impute(None))
         except BaseException as error:
             if not isinstance(error, HiloNasError) or error.is_fatal:
                 self._close(interrupt(self._record(number)), start)
                 raise
-            ended = fail(self._record(number), f"{error_kind(error)}: {error}")
+            ended = self._ended_by(error, self._record(number))
         closed = self._close(ended, start)
         self._prune()
         if closed.is_baseline and closed.state == TrialState.FAILED:
@@ -313,6 +359,15 @@ class SearchLoop:
         self._failures = [*self._failures, number] if closed.state == TrialState.FAILED else []
         if len(self._failures) >= _FAILURES_IN_A_ROW:
             self._give_up(self._failures)
+
+    def _ended_by(self, error: HiloNasError, record: TrialRecord) -> TrialRecord:
+        """Returns the final record of a network that caused an error."""
+        if not isinstance(error, NotEnoughMemoryError):
+            return fail(record, f"{error_kind(error)}: {error}")
+        reason = f"out of memory while timing: {error}"
+        if record.is_baseline:
+            return fail(record, reason)
+        return rule_out(record, reason, violations={**record.violations, FITS: 1.0}, imputed=self._impute(None))
 
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
         """Writes the final record of a trial and emits `TrialFinished`."""
@@ -403,7 +458,11 @@ class SearchLoop:
 
     def _is_timed(self, record: TrialRecord) -> bool:
         """Returns True if a record has a comparable timing under each condition."""
-        timed = {m.condition.label() for m in record.measurements if self._manifest.is_comparable(m)}
+        timed = {
+            m.condition.label()
+            for m in record.measurements
+            if self._manifest.is_comparable(m) and not m.is_preliminary
+        }
         return timed >= {condition.label() for condition in self._manifest.conditions}
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:

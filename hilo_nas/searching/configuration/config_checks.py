@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLERS", "list_faults"]
 
-SAMPLERS = ("gp", "tpe", "nsga2", "random")
+SAMPLERS = ("hilo", "gp", "tpe", "nsga2", "random")
 _LARGEST_SEED = 2**32 - 1
 """Largest seed that NumPy's generators accept."""
 _MINIMUM = {

@@ -1,0 +1,1 @@
+"""Models of speed and value learnt from the records, with uncertainty."""

@@ -1,0 +1,59 @@
+"""Kernels between networks. Array names carry a shape suffix: N and M networks, D coordinates, C costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from hilo_nas.surrogate.features import Features
+from hilo_nas.surrogate.gaussian_process import Floats
+
+__all__ = ["KERNELS", "NetworkKernel"]
+
+NetworkKernel = Callable[[Features, Features], Floats]
+"""Function that returns the [N, M] kernel between two sets of networks. Its diagonal is about 1."""
+
+
+def _matern(distance: Floats) -> Floats:
+    """Returns the Matern kernel with smoothness 5/2 at scaled distances."""
+    scaled = math.sqrt(5.0) * distance
+    return np.asarray((1 + scaled + scaled * scaled / 3) * np.exp(-scaled))
+
+
+def linear(a: Features, b: Features) -> Floats:
+    """Returns the kernel of a linear function of the logarithms of parameters and multiply-adds."""
+    return a.costs_NC @ b.costs_NC.T / a.costs_NC.shape[1]
+
+
+def additive(a: Features, b: Features) -> Floats:
+    """Returns the kernel of a sum of smooth functions, one for each coordinate."""
+    total = np.zeros((len(a), len(b)))
+    for column_N, column_M in zip(a.coordinates_ND.T, b.coordinates_ND.T, strict=True):
+        total += _matern(np.abs(column_N[:, None] - column_M[None, :]))
+    return total / max(a.coordinates_ND.shape[1], 1)
+
+
+def _smooth(length: float) -> NetworkKernel:
+    """Returns the kernel of a smooth function of all coordinates, with a length relative to the space's diagonal."""
+
+    def kernel(a: Features, b: Features) -> Floats:
+        dimensions = max(a.coordinates_ND.shape[1], 1)
+        squares = (
+            np.square(a.coordinates_ND).sum(axis=1)[:, None]
+            + np.square(b.coordinates_ND).sum(axis=1)[None, :]
+            - 2 * a.coordinates_ND @ b.coordinates_ND.T
+        )
+        return _matern(np.sqrt(np.maximum(squares, 0.0) / dimensions) / length)
+
+    return kernel
+
+
+KERNELS: Mapping[str, NetworkKernel] = {
+    "linear": linear,
+    "additive": additive,
+    "smooth": _smooth(1.0),
+    "rough": _smooth(0.3),
+}
+"""Kernels of the models of speed and value, by name."""

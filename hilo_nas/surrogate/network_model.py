@@ -1,0 +1,205 @@
+"""Model of one property of networks, such as log images/s or a score, learnt from observations with uncertainty.
+
+The model is a Gaussian process: a linear function of the logarithms of parameters and multiply-adds, a sum of functions
+of single knobs, and two smooth functions of all knobs. Scores at rungs are cheaper, biased observations: each rung has
+an offset that is linear in the costs, and a smooth deviation, both shared with the rungs below it. The scores of one
+training share its seed noise.
+
+Array names carry a shape suffix: U networks with observations, N observations, M networks to predict, K kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilo_nas.surrogate.features import Features
+from hilo_nas.surrogate.gaussian_process import Floats, Posterior, VariancePrior, fit_variances
+from hilo_nas.surrogate.kernels import KERNELS
+
+__all__ = ["NetworkModel", "Observations", "Prediction", "compute_kernels"]
+
+_PRIORS: Mapping[str, VariancePrior] = {
+    "linear": VariancePrior(median=2.0, log_sd=1.5),
+    "additive": VariancePrior(median=0.5, log_sd=1.5),
+    "smooth": VariancePrior(median=0.3, log_sd=1.5),
+    "rough": VariancePrior(median=0.1, log_sd=1.5),
+}
+"""Priors of the kernels' variances, relative to the variance of the observed values."""
+_MEAN_VARIANCE = 4.0
+"""Prior variance of the mean, and of the offset of a rung, relative to the variance of the observed values."""
+_RUNG_PRIOR = VariancePrior(median=0.05, log_sd=1.5)
+_KNOWN_NOISE = 1e-6
+"""Noise variance that all observations have, relative to the variance of the observed values."""
+_FIT_AT_MOST = 300
+"""Maximum number of observations from which variances are fitted. Predictions use all observations."""
+_REFIT_GROWTH = 1.1
+"""Variances are fitted again when the observations have grown by this factor."""
+
+
+def compute_kernels(a: Features, b: Features) -> Floats:
+    """Returns the kernels between two sets of networks, shape [K, len(a), len(b)], in the order of `KERNELS`."""
+    return np.stack([kernel(a, b) for kernel in KERNELS.values()])
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """Noisy observations of one property, in the order of the trials."""
+
+    network_N: NDArray[np.intp]
+    """Index of the network of each observation."""
+    values_N: Floats
+    noise_N: Floats
+    """Relative noise variances. The model fits their common factor around 1."""
+    level_N: NDArray[np.intp]
+    """Number of budgets above the observation's: 0 for the full budget."""
+    training_N: NDArray[np.intp]
+    """Number of the training that gave the observation. Equal numbers share seed noise."""
+
+    @classmethod
+    def of_networks(cls, networks: Sequence[int], values: Sequence[float], noise: Sequence[float]) -> Observations:
+        """Returns observations of different networks, without rungs."""
+        index = np.asarray(networks, dtype=np.intp)
+        return cls(index, np.asarray(values, float), np.asarray(noise, float), np.zeros_like(index), np.arange(len(index)))
+
+    def __len__(self) -> int:
+        return len(self.values_N)
+
+    def take(self, rows: NDArray[np.intp]) -> Observations:
+        """Returns a part of the observations."""
+        return Observations(
+            self.network_N[rows], self.values_N[rows], self.noise_N[rows], self.level_N[rows], self.training_N[rows]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Latent values of M networks: without the noise of a measurement or training."""
+
+    mean_M: Floats
+    sd_M: Floats
+
+
+class NetworkModel:
+    """Model of one property, fitted to observations.
+
+    The variances depend only on the observations and their order: they are fitted to the first ones, whose number grows
+    in steps of 10 %.
+
+    Args:
+        kernels_KUU: Kernels between the networks with observations (`compute_kernels`).
+        observations: At least one observation.
+        variances: Variances of the components, if they were fitted before.
+    """
+
+    def __init__(
+        self, kernels_KUU: Floats, observations: Observations, *, variances: Floats | None = None
+    ) -> None:
+        self._kernels_KUU, self._observations = kernels_KUU, observations
+        full = observations.values_N[observations.level_N == 0]
+        values_N = full if len(full) else observations.values_N
+        self._mean = float(values_N.mean())
+        self._sd = float(values_N.std()) or abs(self._mean) or 1.0
+        self.variances = self._fit() if variances is None else variances
+
+    def _fit(self) -> Floats:
+        observations = self._observations
+        first = observations.take(_choose_rows(len(observations)))
+        grams, priors = self._components(first)
+        return fit_variances(grams, self._scaled(first), np.full(len(first), _KNOWN_NOISE), priors)
+
+    def _scaled(self, observations: Observations) -> Floats:
+        return (observations.values_N - self._mean) / self._sd
+
+    def _latent(self, kernels_KNM: Floats, variances: Floats) -> Floats:
+        """Returns the covariance of values at the full budget."""
+        return _MEAN_VARIANCE + np.tensordot(variances[1 : 1 + len(KERNELS)], kernels_KNM, axes=1)
+
+    def _components(self, observations: Observations) -> tuple[list[Floats], list[VariancePrior]]:
+        """Returns Gram matrices and priors: mean, kernels, noise, and, with rungs, offsets, deviations, seed noise."""
+        index = np.ix_(observations.network_N, observations.network_N)
+        kernels_KNN = [kernel[index] for kernel in self._kernels_KUU]
+        noise_N = observations.noise_N / self._sd**2
+        grams = [np.ones_like(kernels_KNN[0]), *kernels_KNN, np.diag(noise_N)]
+        priors = [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), *_PRIORS.values()]
+        noise_prior = VariancePrior(median=0.5 if self._has_rungs else 1.0, log_sd=1.0)
+        priors.append(noise_prior)
+        if self._has_rungs:
+            shared_NN = np.minimum.outer(observations.level_N, observations.level_N).astype(float)
+            same_NN = np.equal.outer(observations.training_N, observations.training_N).astype(float)
+            by_name = dict(zip(KERNELS, kernels_KNN, strict=True))
+            grams += [
+                shared_NN * (1 + by_name["linear"]),
+                shared_NN * by_name["smooth"],
+                same_NN * float(noise_N.mean()),
+            ]
+            priors += [
+                VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0),
+                _RUNG_PRIOR,
+                noise_prior,
+            ]
+        return grams, priors
+
+    @cached_property
+    def _has_rungs(self) -> bool:
+        return bool((self._observations.level_N > 0).any())
+
+    @cached_property
+    def _posterior(self) -> Posterior:
+        grams, _ = self._components(self._observations)
+        covariance_NN = np.tensordot(self.variances, np.stack(grams), axes=1)
+        return Posterior(covariance_NN, np.full(len(covariance_NN), _KNOWN_NOISE), self._scaled(self._observations))
+
+    def extended(self, networks: NDArray[np.intp], values: Floats) -> NetworkModel:
+        """Returns the model with further observations at the full budget, of average noise. Keeps the variances."""
+        own = self._observations
+        count, first = len(networks), int(own.training_N.max(initial=-1)) + 1
+        return NetworkModel(
+            self._kernels_KUU,
+            Observations(
+                np.concatenate([own.network_N, networks]),
+                np.concatenate([own.values_N, values]),
+                np.concatenate([own.noise_N, np.full(count, own.noise_N.mean())]),
+                np.concatenate([own.level_N, np.zeros(count, dtype=np.intp)]),
+                np.concatenate([own.training_N, np.arange(first, first + count)]),
+            ),
+            variances=self.variances,
+        )
+
+    @property
+    def noise_sd(self) -> float:
+        """Standard deviation of an observation at the full budget around the latent value, of average noise."""
+        factor = self.variances[1 + len(KERNELS)] + (self.variances[-1] if self._has_rungs else 0.0)
+        return math.sqrt(float(factor * self._observations.noise_N.mean()))
+
+    def predict(self, cross_KUM: Floats, diagonal_KM: Floats) -> Prediction:
+        """Returns the latent values of networks.
+
+        Args:
+            cross_KUM: Kernels between the networks with observations and those to predict.
+            diagonal_KM: Kernels of each network to predict with itself.
+        """
+        cross_NM = self._latent(cross_KUM, self.variances)[self._observations.network_N]
+        prior_M = self._latent(diagonal_KM, self.variances)
+        mean_M, sd_M = self._posterior.predict(cross_NM, prior_M)
+        return Prediction(self._mean + self._sd * mean_M, self._sd * sd_M)
+
+    def leave_one_out(self) -> Prediction:
+        """Returns each observation predicted without those of its network. The deviations include the noise."""
+        groups = [np.flatnonzero(self._observations.network_N == own) for own in np.unique(self._observations.network_N)]
+        mean_N, sd_N = self._posterior.leave_out([list(group) for group in groups])
+        return Prediction(self._mean + self._sd * mean_N, self._sd * sd_N)
+
+
+def _choose_rows(count: int) -> NDArray[np.intp]:
+    """Returns the observations from which variances are fitted: the first ones, or evenly spaced ones of many."""
+    step = 1.0
+    while round(step * _REFIT_GROWTH + 0.5) <= count:
+        step = float(round(step * _REFIT_GROWTH + 0.5))
+    first = min(int(step), count)
+    return np.unique(np.linspace(0, first - 1, min(first, _FIT_AT_MOST)).astype(np.intp))

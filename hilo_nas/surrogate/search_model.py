@@ -1,0 +1,230 @@
+"""Model of a search: predicted speed, value, chance of feasibility and expected gain of any network of the space.
+
+The reference point of the hypervolume is the speed limit, or else a low quantile of the predicted speeds, and the score
+of guessing, or else the lowest known value. The best values in the expected gain are posterior means, not measured ones,
+because the largest of many noisy scores is too high.
+
+Array names carry a shape suffix: U known networks, M networks to predict, K kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from hilo_nas.surrogate.features import Features, FeatureScale, NetworkFeatures
+from hilo_nas.surrogate.gaussian_process import Floats
+from hilo_nas.surrogate.improvement import expected_improvement, staircase
+from hilo_nas.surrogate.kernels import KERNELS
+from hilo_nas.surrogate.network_model import NetworkModel, Observations, Prediction, compute_kernels
+from hilo_nas.surrogate.observations import KnownNetwork
+
+__all__ = ["MIN_TIMED", "MIN_TRAINED", "Forecast", "SearchModel"]
+
+MIN_TIMED, MIN_TRAINED = 5, 3
+"""Number of timed and of trained networks from which models are fitted."""
+_SLOW_QUANTILE = 0.02
+"""Quantile of the predicted speeds that is the reference speed of a study without a speed limit."""
+_SPEED_NOISE = 0.02
+"""Least relative error of a timing, which a model of log images/s assumes."""
+_FAILURE_PRIOR = 1.0
+"""Weight of the assumption that networks do not fail, in units of similar networks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """Predictions for M networks. Measured speeds replace predicted ones."""
+
+    speed_M: Floats
+    """Mean log images/s."""
+    speed_sd_M: Floats
+    """Standard deviation of the log images/s: for a timed network, the error of its timing."""
+    is_timed_M: NDArray[np.bool_]
+    value_M: Floats
+    """Mean value at the full budget."""
+    value_sd_M: Floats
+    """Standard deviation of the latent value, without the noise of a training."""
+    feasible_M: Floats
+    """Probability that the network meets all measured limits and does not fail."""
+
+    def take(self, rows: NDArray[np.intp]) -> Forecast:
+        """Returns the predictions of some of the networks."""
+        return Forecast(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+class SearchModel:
+    """Models of a study, fitted to its known networks.
+
+    Args:
+        networks: Known networks, in the order of their trials. At least `MIN_TIMED` are timed and `MIN_TRAINED` have a
+            score.
+        scale: Scale of the features.
+        pool: Networks of the space, from which the reference speed follows.
+        chance: Score of guessing; None if the proxy's metric has none.
+        min_log_speed: Speed limit as log images/s, if there is one.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[KnownNetwork],
+        scale: FeatureScale,
+        pool: Sequence[NetworkFeatures],
+        *,
+        chance: float | None = None,
+        min_log_speed: float | None = None,
+    ) -> None:
+        self._networks, self._scale = list(networks), scale
+        self._row_of = {network.key: row for row, network in enumerate(self._networks)}
+        self._features = scale.transform([network.features for network in self._networks])
+        self._kernels_KUU = compute_kernels(self._features, self._features)
+        self._speed = self._fit_speeds()
+        self._limits = self._fit_limits()
+        self._value = self._fit_values()
+        known = self.forecast([network.features for network in self._networks], [n.key for n in self._networks])
+        self.known = known
+        """Forecast of the known networks, in their order."""
+        if min_log_speed is None:
+            speeds = self._predict(self._speed, scale.transform(pool)).mean_M if pool else known.speed_M
+            min_log_speed = float(np.quantile(np.concatenate([speeds, known.speed_M]), _SLOW_QUANTILE))
+        if chance is None:
+            chance = min(score.value for network in self._networks for score in network.scores)
+        self.ref_point = (min_log_speed, chance)
+        """Reference point of the hypervolume: log images/s and value."""
+        rows = [
+            row
+            for row, network in enumerate(self._networks)
+            if network.is_running or (network.is_trained and all(value <= 0 for value in network.violations.values()))
+        ]
+        self.steps = staircase(known.speed_M[rows], known.value_M[rows], self.ref_point)
+        """Front of the fully trained and running networks by their predicted values (`improvement.staircase`)."""
+
+    def _fit_speeds(self) -> NetworkModel:
+        rows = [row for row, network in enumerate(self._networks) if network.log_speed is not None]
+        networks = [self._networks[row] for row in rows]
+        speeds = [network.log_speed for network in networks if network.log_speed is not None]
+        errors = [max(network.log_speed_error, _SPEED_NOISE) ** 2 for network in networks]
+        return NetworkModel(self._kernels_KUU, Observations.of_networks(rows, speeds, errors))
+
+    def _fit_limits(self) -> dict[str, NetworkModel]:
+        """Returns a model of the violation of each measured limit that some network with timings violates or meets."""
+        names = sorted({name for network in self._networks if network.log_speed is not None for name in network.violations})
+        models = {}
+        for name in names:
+            rows = [row for row, network in enumerate(self._networks) if name in network.violations]
+            values = [self._networks[row].violations[name] for row in rows]
+            if len(rows) >= MIN_TIMED and min(values) < max(values):
+                noise = [_SPEED_NOISE**2] * len(rows)
+                models[name] = NetworkModel(self._kernels_KUU, Observations.of_networks(rows, values, noise))
+        return models
+
+    def _fit_values(self) -> NetworkModel:
+        found = [
+            (row, score, f"{network.key}/{score.seed}")
+            for row, network in enumerate(self._networks)
+            for score in network.scores
+        ]
+        trainings = {name: number for number, name in enumerate(dict.fromkeys(name for *_, name in found))}
+        values = np.array([score.value for _, score, _ in found])
+        noise = np.array([score.standard_error**2 for _, score, _ in found])
+        observations = Observations(
+            np.array([row for row, *_ in found], dtype=np.intp),
+            values,
+            np.maximum(noise, 1e-4 * values.var() + 1e-18),
+            np.array([score.budgets_left for _, score, _ in found], dtype=np.intp),
+            np.array([trainings[name] for *_, name in found], dtype=np.intp),
+        )
+        model = NetworkModel(self._kernels_KUU, observations)
+        running = [row for row, network in enumerate(self._networks) if network.is_running and not network.is_trained]
+        if not running:
+            return model
+        # A running network counts by its mean, with the variance that its score will leave.
+        mean = model.predict(self._kernels_KUU[:, :, running], np.ones((len(KERNELS), len(running)))).mean_M
+        return model.extended(np.array(running, dtype=np.intp), mean)
+
+    def _predict(self, model: NetworkModel, features: Features) -> Prediction:
+        cross_KUM = compute_kernels(self._features, features)
+        return model.predict(cross_KUM, _diagonal(features))
+
+    def forecast(self, networks: Sequence[NetworkFeatures], keys: Sequence[str]) -> Forecast:
+        """Returns the predictions for networks, which may be known ones.
+
+        Args:
+            networks: Features of the networks.
+            keys: Their keys.
+        """
+        features = self._scale.transform(networks)
+        cross_KUM, diagonal_KM = compute_kernels(self._features, features), _diagonal(features)
+        speed = self._speed.predict(cross_KUM, diagonal_KM)
+        speed_M, speed_sd_M = speed.mean_M.copy(), speed.sd_M.copy()
+        value = self._value.predict(cross_KUM, diagonal_KM)
+        feasible_M = self._chance_of_success(cross_KUM)
+        for name, model in self._limits.items():
+            excess = model.predict(cross_KUM, diagonal_KM)
+            chance_M = ndtr(-excess.mean_M / excess.sd_M)
+            for m, key in enumerate(keys):
+                row = self._row_of.get(key)
+                if row is not None and name in self._networks[row].violations:
+                    chance_M[m] = float(self._networks[row].violations[name] <= 0)
+            feasible_M = feasible_M * chance_M
+        is_timed_M = np.zeros(len(keys), dtype=bool)
+        for m, key in enumerate(keys):
+            row = self._row_of.get(key)
+            network = None if row is None else self._networks[row]
+            if network is not None and network.log_speed is not None:
+                speed_M[m], speed_sd_M[m], is_timed_M[m] = network.log_speed, network.log_speed_error, True
+        return Forecast(speed_M, speed_sd_M, is_timed_M, value.mean_M, value.sd_M, feasible_M)
+
+    def _chance_of_success(self, cross_KUM: Floats) -> Floats:
+        """Returns the probability that a training does not fail, from failures of similar networks."""
+        failed_U = np.array([network.has_failed for network in self._networks])
+        if not failed_U.any():
+            return np.ones(cross_KUM.shape[2])
+        tried_U = failed_U | np.array([bool(network.scores) for network in self._networks])
+        near_UM = cross_KUM[list(KERNELS).index("rough")]
+        failures_M, tries_M = failed_U @ near_UM, tried_U @ near_UM
+        return 1 - failures_M / (tries_M + _FAILURE_PRIOR)
+
+    def gain(self, forecast: Forecast) -> Floats:
+        """Returns the expected gain in hypervolume from a full training of each network, shape [M].
+
+        The unit is log images/s times value. Infeasible networks gain nothing.
+        """
+        found_M = expected_improvement(
+            self.steps, forecast.speed_M, forecast.speed_sd_M, forecast.value_M, forecast.value_sd_M
+        )
+        return found_M * forecast.feasible_M
+
+    def gain_of_timing(self, forecast: Forecast, random: np.random.Generator, draws: int = 64) -> float:
+        """Returns the expected growth of the largest gain if the speeds of these networks were known.
+
+        Args:
+            forecast: Predictions of the networks.
+            random: Generator of the draws.
+            draws: Number of draws of the speeds.
+        """
+        exact_M = np.zeros_like(forecast.speed_sd_M)
+        best = [
+            float(
+                self.gain(
+                    dataclasses.replace(
+                        forecast,
+                        speed_M=forecast.speed_M + forecast.speed_sd_M * random.standard_normal(len(exact_M)),
+                        speed_sd_M=exact_M,
+                    )
+                ).max()
+            )
+            for _ in range(draws)
+        ]
+        return max(math.fsum(best) / draws - float(self.gain(forecast).max()), 0.0)
+
+
+def _diagonal(features: Features) -> Floats:
+    """Returns the kernels of each network with itself, shape [K, M]."""
+    ones_M = np.ones(len(features))
+    linear_M = np.square(features.costs_NC).sum(axis=1) / features.costs_NC.shape[1]
+    return np.stack([linear_M if name == "linear" else ones_M for name in KERNELS])
