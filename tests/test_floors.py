@@ -35,6 +35,7 @@ FLOORS = {
     "measurement": 1,
     "proxy.kinds": 1,
     "study": 1,
+    "surrogate": 2,
     "models": 2,
     "data": 2,
     "timing": 3,

@@ -199,7 +199,9 @@ class TableEvaluator:
         id = str(next(self._ids))
         if isinstance(task, Time):
             rows = [self._table.by_key[key] for key in task.entries]
-            result: Any = Timing(measurements={row.key: self._time(row, is_brief=task.seconds is not None) for row in rows})
+            result: Any = Timing(
+                measurements={row.key: self._time(row, is_brief=task.seconds is not None) for row in rows}
+            )
         else:
             assert isinstance(task, Score), "a table has only speeds and scores"
             result = Scoring(score=self._score(task))

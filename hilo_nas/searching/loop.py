@@ -16,7 +16,7 @@ from hilo_nas.arch.config import ArchConfig, describe_arch
 from hilo_nas.arch.cost import NetworkCost, count_cost
 from hilo_nas.clock import utc_now
 from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
-from hilo_nas.evaluation import Evaluator, Score, Steps, Time, Timing, drive
+from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.verdicts import verdict_name
@@ -24,7 +24,7 @@ from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
 from hilo_nas.searching.halving.chance_scores import warn_of_guessing
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints
 from hilo_nas.searching.halving.rung_training import RungTraining
-from hilo_nas.searching.sampling.model_sampler import ModelSampler
+from hilo_nas.searching.sampling.model_sampler import LookAhead, ModelSampler
 from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
 from hilo_nas.searching.tasks.reasons import error_kind, explain_violations
@@ -282,34 +282,43 @@ class SearchLoop:
         record = self._record_of(Subject(arch=self._space.decode(proposal.params)), SAMPLED, proposal.params)
         return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)
 
-    def _look_ahead(self, networks: Sequence[Mapping[str, int]]) -> Steps[None]:
-        """Times networks briefly in the same rounds, and writes their records.
+    def _look_ahead(self, ahead: LookAhead) -> Steps[None]:
+        """Times networks before a proposal and writes their records.
 
-        A network that cannot be timed is not proposed again. If the timing fails as a whole, the search continues
-        without brief timings.
+        A network that cannot be timed is not proposed again. If a timing of several networks fails as a whole, the
+        search continues without such timings.
         """
-        subjects = [Subject(arch=self._space.decode(params)) for params in networks]
+        found = [self._record_of(Subject(arch=self._space.decode(own)), SAMPLED, own) for own in ahead.networks]
+        failures: Mapping[str, HiloNasError] = {}
+        measured: dict[str, tuple[Measurement, ...]] = {}
         try:
-            timing = yield self._tasks.time(subjects, self._manifest.objective, seconds=LOOK_AHEAD_S)
+            if ahead.is_brief:
+                task = self._tasks.time([r.subject for r in found], self._manifest.objective, seconds=LOOK_AHEAD_S)
+                timing = yield task
+                brief = {key: dataclasses.replace(m, is_preliminary=True) for key, m in timing.measurements.items()}
+                measured, failures = {key: (m,) for key, m in brief.items()}, timing.failures
+            else:
+                (record,) = found
+                measured[record.key] = yield from self._time(record)
         except HiloNasError as error:
             if error.is_fatal:
                 raise
-            if len(subjects) > 1:
+            if len(found) > 1:
                 self._looks_ahead = False
                 self._emit(Notice(level="warning", text=f"networks are no longer timed before a proposal: {error}"))
-                return
-            timing = Timing(failures={subjects[0].key: error})
+            failures = {record.key: error for record in found if len(found) == 1}
         finally:
             self._is_looking_ahead = False
-        for subject, params in zip(subjects, networks, strict=True):
-            record = self._with_cost(self._record_of(subject, SAMPLED, dict(params)))
-            if (error := timing.failures.get(subject.key)) is not None:
-                self._write(self._ended_by(error, record))
-                continue
-            measurement = dataclasses.replace(timing.measurements[subject.key], is_preliminary=True)
-            violations = {**record.violations, **measured_violations(self._limits, [measurement])}
-            record = dataclasses.replace(record, seconds=record.seconds + measurement.seconds)
-            self._write(mark_timed(record, measurements=(measurement,), violations=violations))
+        for record in found:
+            # Trials that began meanwhile may have taken its number.
+            record = self._with_cost(self._record_of(record.subject, SAMPLED, record.params))
+            if record.key in failures:
+                self._write(self._ended_by(failures[record.key], record))
+            elif record.key in measured:
+                timings = measured[record.key]
+                violations = {**record.violations, **measured_violations(self._limits, timings)}
+                seconds = record.seconds + sum(measurement.seconds for measurement in timings)
+                self._write(mark_timed(record, measurements=timings, violations=violations, seconds=seconds))
 
     def _with_cost(self, record: TrialRecord) -> TrialRecord:
         """Returns the record with the costs of its network and the violations that follow from them."""
@@ -459,9 +468,7 @@ class SearchLoop:
     def _is_timed(self, record: TrialRecord) -> bool:
         """Returns True if a record has a comparable timing under each condition."""
         timed = {
-            m.condition.label()
-            for m in record.measurements
-            if self._manifest.is_comparable(m) and not m.is_preliminary
+            m.condition.label() for m in record.measurements if self._manifest.is_comparable(m) and not m.is_preliminary
         }
         return timed >= {condition.label() for condition in self._manifest.conditions}
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hilo_nas.arch.attentions import attention_named, lofi_heads
 from hilo_nas.arch.config import N_STAGES, ArchConfig
@@ -67,13 +68,15 @@ def describe_network(arch: ArchConfig, img_size: int, num_classes: int) -> Netwo
 class Features:
     """Scaled features of N networks."""
 
-    coordinates_ND: Floats
-    """Knobs, from 0 to 1 within the scale's networks."""
-    costs_NC: Floats
-    """Standardised logarithms of parameters and multiply-adds."""
+    coordinates: Floats
+    """Knobs, shape [N, D], from 0 to 1 within the scale's networks."""
+    costs: Floats
+    """Standardised logarithms of parameters and multiply-adds, shape [N, C]."""
+    ids: NDArray[np.int64]
+    """Numbers, shape [N], of which equal ones mean equal features."""
 
     def __len__(self) -> int:
-        return len(self.coordinates_ND)
+        return len(self.coordinates)
 
 
 class FeatureScale:
@@ -89,24 +92,27 @@ class FeatureScale:
     def __init__(self, networks: Sequence[NetworkFeatures]) -> None:
         self._kinds = [sorted({network.kinds[i] for network in networks}) for i in range(N_STAGES)]
         raw_ND = self._rows(networks)
-        self._low_D, high_D = raw_ND.min(axis=0), raw_ND.max(axis=0)
-        self._range_D = np.where(high_D > self._low_D, high_D - self._low_D, 1.0)
-        scaled_ND = (raw_ND - self._low_D) / self._range_D
+        self._low, high_D = raw_ND.min(axis=0), raw_ND.max(axis=0)
+        self._range = np.where(high_D > self._low, high_D - self._low, 1.0)
+        scaled_ND = (raw_ND - self._low) / self._range
         self._columns: list[int] = []
-        for column in np.flatnonzero(high_D > self._low_D):
+        for column in np.flatnonzero(high_D > self._low):
             if all(np.abs(scaled_ND[:, column] - scaled_ND[:, own]).max() > _EQUAL for own in self._columns):
                 self._columns.append(int(column))
         costs_NC = np.array([network.log_costs for network in networks])
-        self._mean_C, sd_C = costs_NC.mean(axis=0), costs_NC.std(axis=0)
-        self._sd_C = np.where(sd_C > 0, sd_C, 1.0)
+        self._mean, sd_C = costs_NC.mean(axis=0), costs_NC.std(axis=0)
+        self._sd = np.where(sd_C > 0, sd_C, 1.0)
 
     def transform(self, networks: Sequence[NetworkFeatures]) -> Features:
-        """Returns the scaled features of networks. Networks outside the scale's range have coordinates outside 0 to 1."""
+        """Returns the scaled features of networks. Those outside the range of the scale have coordinates outside 0 to 1."""
         if not networks:
-            return Features(np.empty((0, len(self._columns))), np.empty((0, len(self._mean_C))))
-        scaled_ND = (self._rows(networks) - self._low_D) / self._range_D
+            return Features(
+                np.empty((0, len(self._columns))), np.empty((0, len(self._mean))), np.empty(0, dtype=np.int64)
+            )
+        scaled_ND = (self._rows(networks) - self._low) / self._range
         costs_NC = np.array([network.log_costs for network in networks])
-        return Features(scaled_ND[:, self._columns], (costs_NC - self._mean_C) / self._sd_C)
+        ids_N = np.array([hash(network) for network in networks], dtype=np.int64)
+        return Features(scaled_ND[:, self._columns], (costs_NC - self._mean) / self._sd, ids_N)
 
     def _rows(self, networks: Sequence[NetworkFeatures]) -> Floats:
         """Returns knobs and one column per kind of attention and stage, unscaled."""

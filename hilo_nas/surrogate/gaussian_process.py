@@ -128,4 +128,5 @@ def _factor(covariance_NN: Floats, noise_N: Floats) -> tuple[Floats, bool]:
     total_NN = covariance_NN.copy()
     diagonal = np.einsum("nn->n", total_NN)
     diagonal += noise_N + _JITTER * diagonal.mean()
-    return cho_factor(total_NN, lower=True, overwrite_a=True, check_finite=False)
+    factor, lower = cho_factor(total_NN, lower=True, overwrite_a=True, check_finite=False)
+    return factor, lower

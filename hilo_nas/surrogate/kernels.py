@@ -24,30 +24,35 @@ def _matern(distance: Floats) -> Floats:
 
 def linear(a: Features, b: Features) -> Floats:
     """Returns the kernel of a linear function of the logarithms of parameters and multiply-adds."""
-    return a.costs_NC @ b.costs_NC.T / a.costs_NC.shape[1]
+    return np.asarray(a.costs @ b.costs.T / a.costs.shape[1])
 
 
 def additive(a: Features, b: Features) -> Floats:
     """Returns the kernel of a sum of smooth functions, one for each coordinate."""
     total = np.zeros((len(a), len(b)))
-    for column_N, column_M in zip(a.coordinates_ND.T, b.coordinates_ND.T, strict=True):
+    for column_N, column_M in zip(a.coordinates.T, b.coordinates.T, strict=True):
         total += _matern(np.abs(column_N[:, None] - column_M[None, :]))
-    return total / max(a.coordinates_ND.shape[1], 1)
+    return np.asarray(total / max(a.coordinates.shape[1], 1))
 
 
 def _smooth(length: float) -> NetworkKernel:
     """Returns the kernel of a smooth function of all coordinates, with a length relative to the space's diagonal."""
 
     def kernel(a: Features, b: Features) -> Floats:
-        dimensions = max(a.coordinates_ND.shape[1], 1)
+        dimensions = max(a.coordinates.shape[1], 1)
         squares = (
-            np.square(a.coordinates_ND).sum(axis=1)[:, None]
-            + np.square(b.coordinates_ND).sum(axis=1)[None, :]
-            - 2 * a.coordinates_ND @ b.coordinates_ND.T
+            np.square(a.coordinates).sum(axis=1)[:, None]
+            + np.square(b.coordinates).sum(axis=1)[None, :]
+            - 2 * a.coordinates @ b.coordinates.T
         )
         return _matern(np.sqrt(np.maximum(squares, 0.0) / dimensions) / length)
 
     return kernel
+
+
+def own(a: Features, b: Features) -> Floats:
+    """Returns the kernel of a deviation that each network has by itself: 1 between equal networks, else 0."""
+    return np.equal.outer(a.ids, b.ids).astype(float)
 
 
 KERNELS: Mapping[str, NetworkKernel] = {
@@ -55,5 +60,6 @@ KERNELS: Mapping[str, NetworkKernel] = {
     "additive": additive,
     "smooth": _smooth(1.0),
     "rough": _smooth(0.3),
+    "own": own,
 }
 """Kernels of the models of speed and value, by name."""

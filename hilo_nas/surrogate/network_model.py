@@ -29,6 +29,7 @@ _PRIORS: Mapping[str, VariancePrior] = {
     "additive": VariancePrior(median=0.5, log_sd=1.5),
     "smooth": VariancePrior(median=0.3, log_sd=1.5),
     "rough": VariancePrior(median=0.1, log_sd=1.5),
+    "own": VariancePrior(median=0.01, log_sd=1.5),
 }
 """Priors of the kernels' variances, relative to the variance of the observed values."""
 _MEAN_VARIANCE = 4.0
@@ -51,29 +52,31 @@ def compute_kernels(a: Features, b: Features) -> Floats:
 class Observations:
     """Noisy observations of one property, in the order of the trials."""
 
-    network_N: NDArray[np.intp]
+    network: NDArray[np.intp]
     """Index of the network of each observation."""
-    values_N: Floats
-    noise_N: Floats
+    values: Floats
+    noise: Floats
     """Relative noise variances. The model fits their common factor around 1."""
-    level_N: NDArray[np.intp]
+    level: NDArray[np.intp]
     """Number of budgets above the observation's: 0 for the full budget."""
-    training_N: NDArray[np.intp]
+    training: NDArray[np.intp]
     """Number of the training that gave the observation. Equal numbers share seed noise."""
 
     @classmethod
     def of_networks(cls, networks: Sequence[int], values: Sequence[float], noise: Sequence[float]) -> Observations:
         """Returns observations of different networks, without rungs."""
         index = np.asarray(networks, dtype=np.intp)
-        return cls(index, np.asarray(values, float), np.asarray(noise, float), np.zeros_like(index), np.arange(len(index)))
+        return cls(
+            index, np.asarray(values, float), np.asarray(noise, float), np.zeros_like(index), np.arange(len(index))
+        )
 
     def __len__(self) -> int:
-        return len(self.values_N)
+        return len(self.values)
 
     def take(self, rows: NDArray[np.intp]) -> Observations:
         """Returns a part of the observations."""
         return Observations(
-            self.network_N[rows], self.values_N[rows], self.noise_N[rows], self.level_N[rows], self.training_N[rows]
+            self.network[rows], self.values[rows], self.noise[rows], self.level[rows], self.training[rows]
         )
 
 
@@ -81,8 +84,8 @@ class Observations:
 class Prediction:
     """Latent values of M networks: without the noise of a measurement or training."""
 
-    mean_M: Floats
-    sd_M: Floats
+    mean: Floats
+    sd: Floats
 
 
 class NetworkModel:
@@ -94,16 +97,23 @@ class NetworkModel:
     Args:
         kernels_KUU: Kernels between the networks with observations (`compute_kernels`).
         observations: At least one observation.
+        noise_log_sd: Uncertainty of the noise: standard deviation of the logarithm of its factor.
         variances: Variances of the components, if they were fitted before.
     """
 
     def __init__(
-        self, kernels_KUU: Floats, observations: Observations, *, variances: Floats | None = None
+        self,
+        kernels_KUU: Floats,
+        observations: Observations,
+        *,
+        noise_log_sd: float = 1.0,
+        variances: Floats | None = None,
     ) -> None:
         self._kernels_KUU, self._observations = kernels_KUU, observations
-        full = observations.values_N[observations.level_N == 0]
-        values_N = full if len(full) else observations.values_N
+        full = observations.values[observations.level == 0]
+        values_N = full if len(full) else observations.values
         self._mean = float(values_N.mean())
+        self._noise_log_sd = noise_log_sd
         self._sd = float(values_N.std()) or abs(self._mean) or 1.0
         self.variances = self._fit() if variances is None else variances
 
@@ -114,7 +124,7 @@ class NetworkModel:
         return fit_variances(grams, self._scaled(first), np.full(len(first), _KNOWN_NOISE), priors)
 
     def _scaled(self, observations: Observations) -> Floats:
-        return (observations.values_N - self._mean) / self._sd
+        return (observations.values - self._mean) / self._sd
 
     def _latent(self, kernels_KNM: Floats, variances: Floats) -> Floats:
         """Returns the covariance of values at the full budget."""
@@ -122,16 +132,16 @@ class NetworkModel:
 
     def _components(self, observations: Observations) -> tuple[list[Floats], list[VariancePrior]]:
         """Returns Gram matrices and priors: mean, kernels, noise, and, with rungs, offsets, deviations, seed noise."""
-        index = np.ix_(observations.network_N, observations.network_N)
+        index = np.ix_(observations.network, observations.network)
         kernels_KNN = [kernel[index] for kernel in self._kernels_KUU]
-        noise_N = observations.noise_N / self._sd**2
+        noise_N = observations.noise / self._sd**2
         grams = [np.ones_like(kernels_KNN[0]), *kernels_KNN, np.diag(noise_N)]
         priors = [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), *_PRIORS.values()]
-        noise_prior = VariancePrior(median=0.5 if self._has_rungs else 1.0, log_sd=1.0)
+        noise_prior = VariancePrior(median=0.5 if self._has_rungs else 1.0, log_sd=self._noise_log_sd)
         priors.append(noise_prior)
         if self._has_rungs:
-            shared_NN = np.minimum.outer(observations.level_N, observations.level_N).astype(float)
-            same_NN = np.equal.outer(observations.training_N, observations.training_N).astype(float)
+            shared_NN = np.minimum.outer(observations.level, observations.level).astype(float)
+            same_NN = np.equal.outer(observations.training, observations.training).astype(float)
             by_name = dict(zip(KERNELS, kernels_KNN, strict=True))
             grams += [
                 shared_NN * (1 + by_name["linear"]),
@@ -147,7 +157,7 @@ class NetworkModel:
 
     @cached_property
     def _has_rungs(self) -> bool:
-        return bool((self._observations.level_N > 0).any())
+        return bool((self._observations.level > 0).any())
 
     @cached_property
     def _posterior(self) -> Posterior:
@@ -158,15 +168,15 @@ class NetworkModel:
     def extended(self, networks: NDArray[np.intp], values: Floats) -> NetworkModel:
         """Returns the model with further observations at the full budget, of average noise. Keeps the variances."""
         own = self._observations
-        count, first = len(networks), int(own.training_N.max(initial=-1)) + 1
+        count, first = len(networks), int(own.training.max(initial=-1)) + 1
         return NetworkModel(
             self._kernels_KUU,
             Observations(
-                np.concatenate([own.network_N, networks]),
-                np.concatenate([own.values_N, values]),
-                np.concatenate([own.noise_N, np.full(count, own.noise_N.mean())]),
-                np.concatenate([own.level_N, np.zeros(count, dtype=np.intp)]),
-                np.concatenate([own.training_N, np.arange(first, first + count)]),
+                np.concatenate([own.network, networks]),
+                np.concatenate([own.values, values]),
+                np.concatenate([own.noise, np.full(count, own.noise.mean())]),
+                np.concatenate([own.level, np.zeros(count, dtype=np.intp)]),
+                np.concatenate([own.training, np.arange(first, first + count)]),
             ),
             variances=self.variances,
         )
@@ -175,7 +185,7 @@ class NetworkModel:
     def noise_sd(self) -> float:
         """Standard deviation of an observation at the full budget around the latent value, of average noise."""
         factor = self.variances[1 + len(KERNELS)] + (self.variances[-1] if self._has_rungs else 0.0)
-        return math.sqrt(float(factor * self._observations.noise_N.mean()))
+        return math.sqrt(float(factor * self._observations.noise.mean()))
 
     def predict(self, cross_KUM: Floats, diagonal_KM: Floats) -> Prediction:
         """Returns the latent values of networks.
@@ -184,14 +194,14 @@ class NetworkModel:
             cross_KUM: Kernels between the networks with observations and those to predict.
             diagonal_KM: Kernels of each network to predict with itself.
         """
-        cross_NM = self._latent(cross_KUM, self.variances)[self._observations.network_N]
+        cross_NM = self._latent(cross_KUM, self.variances)[self._observations.network]
         prior_M = self._latent(diagonal_KM, self.variances)
         mean_M, sd_M = self._posterior.predict(cross_NM, prior_M)
         return Prediction(self._mean + self._sd * mean_M, self._sd * sd_M)
 
     def leave_one_out(self) -> Prediction:
         """Returns each observation predicted without those of its network. The deviations include the noise."""
-        groups = [np.flatnonzero(self._observations.network_N == own) for own in np.unique(self._observations.network_N)]
+        groups = [np.flatnonzero(self._observations.network == own) for own in np.unique(self._observations.network)]
         mean_N, sd_N = self._posterior.leave_out([list(group) for group in groups])
         return Prediction(self._mean + self._sd * mean_N, self._sd * sd_N)
 

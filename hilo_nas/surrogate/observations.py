@@ -1,4 +1,4 @@
-"""What is known of a network when the next one is chosen, taken from its trial record."""
+"""Networks with their timings and scores so far, as models learn from them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class KnownNetwork:
     """Natural logarithm of images/s. None if the network was not timed."""
     log_speed_error: float = 0.0
     """Standard error of `log_speed`."""
+    is_preliminary: bool = False
+    """True if the network was only timed briefly."""
     violations: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Logarithm of the factor by which the network violates each measured limit (`TrialRecord.violations`)."""
     scores: tuple[KnownScore, ...] = ()
@@ -52,7 +54,7 @@ class KnownNetwork:
 
 
 def know_networks(records: Iterable[TrialRecord], manifest: Manifest) -> list[KnownNetwork]:
-    """Returns what the records of a study say about its networks, in the order of the trials. Baselines are left out."""
+    """Returns the networks of a study, in the order of the trials, without baselines."""
     return [_know(record, manifest) for record in records if record.subject.arch is not None]
 
 
@@ -64,6 +66,7 @@ def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
         features=describe_network(record.subject.arch, manifest.objective.img_size, manifest.data.num_classes),
         log_speed=None if measurement is None else math.log(measurement.images_per_s),
         log_speed_error=0.0 if measurement is None else measurement.half_width / measurement.images_per_s / 1.96,
+        is_preliminary=measurement is not None and measurement.is_preliminary,
         violations={name: value for name, value in record.violations.items() if name in manifest.limits_in_force},
         scores=tuple(
             KnownScore(

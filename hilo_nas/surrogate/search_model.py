@@ -1,8 +1,8 @@
 """Model of a search: predicted speed, value, chance of feasibility and expected gain of any network of the space.
 
 The reference point of the hypervolume is the speed limit, or else a low quantile of the predicted speeds, and the score
-of guessing, or else the lowest known value. The best values in the expected gain are posterior means, not measured ones,
-because the largest of many noisy scores is too high.
+of guessing, or else the lowest known value. The front in the expected gain consists of posterior means, not of measured
+scores, because the largest of many noisy scores is too high.
 
 Array names carry a shape suffix: U known networks, M networks to predict, K kernels.
 """
@@ -38,18 +38,19 @@ _FAILURE_PRIOR = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """Predictions for M networks. Measured speeds replace predicted ones."""
+    """Predictions for M networks. Full timings replace predicted speeds."""
 
-    speed_M: Floats
+    speed: Floats
     """Mean log images/s."""
-    speed_sd_M: Floats
-    """Standard deviation of the log images/s: for a timed network, the error of its timing."""
-    is_timed_M: NDArray[np.bool_]
-    value_M: Floats
+    speed_sd: Floats
+    """Standard deviation of the log images/s: 0 for a timed network, and its error for one that was timed briefly."""
+    is_timed: NDArray[np.bool_]
+    """True for networks with a full timing."""
+    value: Floats
     """Mean value at the full budget."""
-    value_sd_M: Floats
+    value_sd: Floats
     """Standard deviation of the latent value, without the noise of a training."""
-    feasible_M: Floats
+    feasible: Floats
     """Probability that the network meets all measured limits and does not fail."""
 
     def take(self, rows: NDArray[np.intp]) -> Forecast:
@@ -89,8 +90,8 @@ class SearchModel:
         self.known = known
         """Forecast of the known networks, in their order."""
         if min_log_speed is None:
-            speeds = self._predict(self._speed, scale.transform(pool)).mean_M if pool else known.speed_M
-            min_log_speed = float(np.quantile(np.concatenate([speeds, known.speed_M]), _SLOW_QUANTILE))
+            speeds = self._predict(self._speed, scale.transform(pool)).mean if pool else known.speed
+            min_log_speed = float(np.quantile(np.concatenate([speeds, known.speed]), _SLOW_QUANTILE))
         if chance is None:
             chance = min(score.value for network in self._networks for score in network.scores)
         self.ref_point = (min_log_speed, chance)
@@ -100,7 +101,7 @@ class SearchModel:
             for row, network in enumerate(self._networks)
             if network.is_running or (network.is_trained and all(value <= 0 for value in network.violations.values()))
         ]
-        self.steps = staircase(known.speed_M[rows], known.value_M[rows], self.ref_point)
+        self.steps = staircase(known.speed[rows], known.value[rows], self.ref_point)
         """Front of the fully trained and running networks by their predicted values (`improvement.staircase`)."""
 
     def _fit_speeds(self) -> NetworkModel:
@@ -108,11 +109,13 @@ class SearchModel:
         networks = [self._networks[row] for row in rows]
         speeds = [network.log_speed for network in networks if network.log_speed is not None]
         errors = [max(network.log_speed_error, _SPEED_NOISE) ** 2 for network in networks]
-        return NetworkModel(self._kernels_KUU, Observations.of_networks(rows, speeds, errors))
+        return NetworkModel(self._kernels_KUU, Observations.of_networks(rows, speeds, errors), noise_log_sd=0.5)
 
     def _fit_limits(self) -> dict[str, NetworkModel]:
         """Returns a model of the violation of each measured limit that some network with timings violates or meets."""
-        names = sorted({name for network in self._networks if network.log_speed is not None for name in network.violations})
+        names = sorted(
+            {name for network in self._networks if network.log_speed is not None for name in network.violations}
+        )
         models = {}
         for name in names:
             rows = [row for row, network in enumerate(self._networks) if name in network.violations]
@@ -143,7 +146,7 @@ class SearchModel:
         if not running:
             return model
         # A running network counts by its mean, with the variance that its score will leave.
-        mean = model.predict(self._kernels_KUU[:, :, running], np.ones((len(KERNELS), len(running)))).mean_M
+        mean = model.predict(self._kernels_KUU[:, :, running], np.ones((len(KERNELS), len(running)))).mean
         return model.extended(np.array(running, dtype=np.intp), mean)
 
     def _predict(self, model: NetworkModel, features: Features) -> Prediction:
@@ -160,12 +163,12 @@ class SearchModel:
         features = self._scale.transform(networks)
         cross_KUM, diagonal_KM = compute_kernels(self._features, features), _diagonal(features)
         speed = self._speed.predict(cross_KUM, diagonal_KM)
-        speed_M, speed_sd_M = speed.mean_M.copy(), speed.sd_M.copy()
+        speed_M, speed_sd_M = speed.mean.copy(), speed.sd.copy()
         value = self._value.predict(cross_KUM, diagonal_KM)
         feasible_M = self._chance_of_success(cross_KUM)
         for name, model in self._limits.items():
             excess = model.predict(cross_KUM, diagonal_KM)
-            chance_M = ndtr(-excess.mean_M / excess.sd_M)
+            chance_M = ndtr(-excess.mean / excess.sd)
             for m, key in enumerate(keys):
                 row = self._row_of.get(key)
                 if row is not None and name in self._networks[row].violations:
@@ -176,8 +179,10 @@ class SearchModel:
             row = self._row_of.get(key)
             network = None if row is None else self._networks[row]
             if network is not None and network.log_speed is not None:
-                speed_M[m], speed_sd_M[m], is_timed_M[m] = network.log_speed, network.log_speed_error, True
-        return Forecast(speed_M, speed_sd_M, is_timed_M, value.mean_M, value.sd_M, feasible_M)
+                is_timed_M[m] = not network.is_preliminary
+                if not network.is_preliminary:
+                    speed_M[m], speed_sd_M[m] = network.log_speed, 0.0
+        return Forecast(speed_M, speed_sd_M, is_timed_M, value.mean, value.sd, feasible_M)
 
     def _chance_of_success(self, cross_KUM: Floats) -> Floats:
         """Returns the probability that a training does not fail, from failures of similar networks."""
@@ -194,10 +199,8 @@ class SearchModel:
 
         The unit is log images/s times value. Infeasible networks gain nothing.
         """
-        found_M = expected_improvement(
-            self.steps, forecast.speed_M, forecast.speed_sd_M, forecast.value_M, forecast.value_sd_M
-        )
-        return found_M * forecast.feasible_M
+        found_M = expected_improvement(self.steps, forecast.speed, forecast.speed_sd, forecast.value, forecast.value_sd)
+        return np.asarray(found_M * forecast.feasible)
 
     def gain_of_timing(self, forecast: Forecast, random: np.random.Generator, draws: int = 64) -> float:
         """Returns the expected growth of the largest gain if the speeds of these networks were known.
@@ -207,14 +210,14 @@ class SearchModel:
             random: Generator of the draws.
             draws: Number of draws of the speeds.
         """
-        exact_M = np.zeros_like(forecast.speed_sd_M)
+        exact_M = np.zeros_like(forecast.speed_sd)
         best = [
             float(
                 self.gain(
                     dataclasses.replace(
                         forecast,
-                        speed_M=forecast.speed_M + forecast.speed_sd_M * random.standard_normal(len(exact_M)),
-                        speed_sd_M=exact_M,
+                        speed=forecast.speed + forecast.speed_sd * random.standard_normal(len(exact_M)),
+                        speed_sd=exact_M,
                     )
                 ).max()
             )
@@ -226,5 +229,5 @@ class SearchModel:
 def _diagonal(features: Features) -> Floats:
     """Returns the kernels of each network with itself, shape [K, M]."""
     ones_M = np.ones(len(features))
-    linear_M = np.square(features.costs_NC).sum(axis=1) / features.costs_NC.shape[1]
+    linear_M = np.square(features.costs).sum(axis=1) / features.costs.shape[1]
     return np.stack([linear_M if name == "linear" else ones_M for name in KERNELS])

@@ -7,6 +7,7 @@ with the largest gains are timed briefly, as long as their speeds are worth more
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_
 from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
 
-__all__ = ["ModelSampler"]
+__all__ = ["LookAhead", "ModelSampler"]
 
 _POOL = 2_000
 """Number of random candidates."""
@@ -44,6 +45,14 @@ class _Candidate:
     key: str
     params: Mapping[str, int]
     features: NetworkFeatures
+
+
+@dataclasses.dataclass(frozen=True)
+class LookAhead:
+    """Networks to time before the next proposal, as flat integer parameters."""
+
+    networks: Sequence[dict[str, int]]
+    is_brief: bool = True
 
 
 class ModelSampler:
@@ -88,41 +97,45 @@ class ModelSampler:
         if model is None or random.random() < _RANDOM_SHARE:
             chosen = random.choice(candidates)
         else:
-            chosen = candidates[int(np.argmax(self._gain(model, self._forecast(model, candidates))))]
+            chosen = candidates[int(np.argmax(model.gain(self._forecast(model, candidates))))]
         return Proposal(params=dict(chosen.params), sampler_memory={})
 
-    def look_ahead(self, records: Sequence[TrialRecord]) -> list[dict[str, int]]:
-        """Returns the networks to time briefly before the next proposal; empty if a training is worth more.
+    def look_ahead(self, records: Sequence[TrialRecord]) -> LookAhead | None:
+        """Returns the networks to time before the next proposal; None if a training is worth more.
 
         The worth is the expected gain per second. The gain of timings is the expected growth of the largest gain of a
-        training when the speeds are known.
+        training when the speeds are known. The network with the largest gain is timed in full before it is proposed,
+        because the fastest of many brief timings is often a lucky one.
         """
         if not self._can_time:
-            return []
+            return None
         random = self._random(records)
         timed = {record.key for record in records if record.measurement is not None}
         searched = [record for record in records if not record.is_baseline and record.measurement is not None]
         training_s = _median_seconds(records)
         if len(searched) < _TIMED_FIRST:
             if training_s == 0.0 and any(record.score for record in records):
-                return []  # scores cost nothing, so timings are not worth it
+                return None  # scores cost nothing, so timings are not worth it
             free = [own for own in self._candidates(records, random) if own.key not in timed]
-            return [dict(own.params) for own in random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))]
+            first = random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))
+            return LookAhead([dict(own.params) for own in first]) if first else None
         model = self._model(records)
         if model is None or not training_s:
-            return []
+            return None
         candidates = self._candidates(records, random)
         forecast = self._forecast(model, candidates)
-        gain_M = self._gain(model, forecast)
+        gain_M = model.gain(forecast)
         best = np.argsort(-gain_M, kind="stable")[:_TIMED_TOGETHER]
-        unknown = [m for m in best if not forecast.is_timed_M[m]]
-        if not unknown:
-            return []
-        generator = np.random.default_rng(random.randrange(2**32))
-        worth = model.gain_of_timing(forecast.take(best), generator) / (len(unknown) * _timing_seconds(records))
-        if worth <= float(gain_M.max()) / training_s:
-            return []
-        return [dict(candidates[m].params) for m in unknown]
+        unknown = [m for m in best if candidates[m].key not in timed]
+        if unknown:
+            generator = np.random.default_rng(random.randrange(2**32))
+            worth = model.gain_of_timing(forecast.take(best), generator) / (len(unknown) * _timing_seconds(records))
+            if worth > float(gain_M.max()) / training_s:
+                return LookAhead([dict(candidates[m].params) for m in unknown])
+        first = best[0]
+        if forecast.is_timed[first]:
+            return None
+        return LookAhead([dict(candidates[first].params)], is_brief=False)
 
     def _random(self, records: Sequence[TrialRecord]) -> Random:
         proposals = sum(record.is_proposal and record.started_at is not None for record in records)
@@ -154,10 +167,6 @@ class ModelSampler:
     @staticmethod
     def _forecast(model: SearchModel, candidates: Sequence[_Candidate]) -> Forecast:
         return model.forecast([own.features for own in candidates], [own.key for own in candidates])
-
-    @staticmethod
-    def _gain(model: SearchModel, forecast: Forecast) -> np.ndarray:
-        return model.gain(forecast)
 
     def _candidates(self, records: Sequence[TrialRecord], random: Random) -> list[_Candidate]:
         """Returns new and feasible networks, each once.
@@ -204,7 +213,7 @@ class ModelSampler:
 
     def _draw_pool(self) -> list[_Candidate]:
         if self._space.n_configs <= 2 * _POOL:
-            return list({own.key: own for own in self._admit(list_all(self._space))}.values())
+            return list({own.key: own for own in self._admit(_list_all(self._space))}.values())
         random = Random(f"{self._manifest.seed}/pool")
         found: dict[str, _Candidate] = {}
         for _ in range(10 * _POOL):
@@ -221,10 +230,8 @@ class ModelSampler:
         return [*(own.features for own in self._pool), *anchors]
 
 
-def list_all(space: SearchSpace) -> list[dict[str, int]]:
+def _list_all(space: SearchSpace) -> list[dict[str, int]]:
     """Returns the parameters of all combinations of knob values."""
-    import itertools
-
     ranges = [range(n) for n in space.dimensions.values()]
     return [dict(zip(space.dimensions, values, strict=True)) for values in itertools.product(*ranges)]
 
@@ -232,10 +239,10 @@ def list_all(space: SearchSpace) -> list[dict[str, int]]:
 def _non_dominated(known: Forecast) -> list[int]:
     """Returns the networks on the front of the predicted values, the one with the best value first."""
     found, fastest = [], -math.inf
-    for m in np.lexsort((-known.speed_M, -known.value_M)):
-        if known.speed_M[m] > fastest:
+    for m in np.lexsort((-known.speed, -known.value)):
+        if known.speed[m] > fastest:
             found.append(int(m))
-            fastest = float(known.speed_M[m])
+            fastest = float(known.speed[m])
     return found
 
 
@@ -248,4 +255,4 @@ def _median_seconds(records: Sequence[TrialRecord]) -> float:
 def _timing_seconds(records: Sequence[TrialRecord]) -> float:
     """Returns the mean seconds of a brief timing."""
     found = [own.seconds for record in records for own in record.measurements if own.is_preliminary]
-    return statistics.fmean(found) or _DEFAULT_TIMING_S if found else _DEFAULT_TIMING_S
+    return (statistics.fmean(found) if found else 0.0) or _DEFAULT_TIMING_S

@@ -107,9 +107,8 @@ class OptunaStudy:
             sampler_memory={name: value for name, value in attributes.items() if name.startswith("NSGA")},
         )
 
-    def look_ahead(self, records: Sequence[TrialRecord]) -> list[dict[str, int]]:
-        """Returns no network, because Optuna's samplers do not use speeds without a score."""
-        return []
+    def look_ahead(self, records: Sequence[TrialRecord]) -> None:
+        """Returns None, because Optuna's samplers do not use speeds without a score."""
 
     def update(self, records: Sequence[TrialRecord]) -> None:
         """Updates the study to match all records."""
