@@ -180,11 +180,12 @@ class TableEvaluator:
 
     Args:
         table: Table with every network of the search.
+        seed: Seed of the errors of brief timings.
         is_oracle: True to return the score of the full budget at each rung, at the cost of the rung.
     """
 
-    def __init__(self, table: Table, *, is_oracle: bool = False) -> None:
-        self._table, self._is_oracle = table, is_oracle
+    def __init__(self, table: Table, *, is_oracle: bool = False, seed: int = 0) -> None:
+        self._table, self._is_oracle, self._seed = table, is_oracle, seed
         self._reached: dict[str, int] = {}
         self._ids, self._ended = itertools.count(), list[Message]()
         self.images = 0
@@ -217,7 +218,7 @@ class TableEvaluator:
         """Returns a timing from the table. A brief timing has an error and costs less."""
         measurement = build_measurement(row, self._table)
         if is_brief:
-            factor = math.exp(Random(row.key).gauss(0.0, BRIEF_ERROR))
+            factor = math.exp(Random(f"{self._seed}/{row.key}").gauss(0.0, BRIEF_ERROR))
             measurement = dataclasses.replace(measurement, ratio=measurement.ratio * factor, seconds=BRIEF_S)
         self.timing_seconds += measurement.seconds
         return measurement
@@ -325,7 +326,7 @@ def replay_search(
         reduction_factor: Reduction factor of the rungs: 1 of `reduction_factor` networks continues at each rung.
     """
     start = time.monotonic()
-    evaluator = TableEvaluator(table, is_oracle=rungs == ORACLE)
+    evaluator = TableEvaluator(table, is_oracle=rungs == ORACLE, seed=seed)
     steps: list[Step] = []
     found: list[str] = []
 

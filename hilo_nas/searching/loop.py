@@ -89,7 +89,6 @@ class SearchLoop:
         self._study, self._manifest, self._emit, self._clock = study, manifest, emit, clock
         self._evaluator, self._tasks = evaluator, StudyTasks.of(manifest, resources)
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
-        self._rung_training = RungTraining(manifest, resources, emit)
         self._has_ended = False
         """True if a trial has ended since the last call of `between`."""
         self._looks_ahead, self._is_looking_ahead = True, False
@@ -106,6 +105,8 @@ class SearchLoop:
         candidates = self._candidates() if manifest.speeds is not None else None
         pool = None if candidates is None else [r.params for r in candidates if r.params is not None]
         self._sampler = self._build_sampler(pool, prune=prune)
+        decide = self._sampler.is_worth_more if isinstance(self._sampler, ModelSampler) else None
+        self._rung_training = RungTraining(manifest, resources, emit, decide=decide)
 
     def _build_sampler(self, pool: Sequence[Mapping[str, int]] | None, *, prune: bool) -> ModelSampler | OptunaStudy:
         manifest = self._manifest

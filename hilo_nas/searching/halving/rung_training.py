@@ -32,10 +32,19 @@ class RungTraining:
             that are promoted.
         resources: Target device and references that the tasks use.
         emit: Receives `RungReached` events.
+        decide: Returns True if the training of a network continues beyond a number of images, given the other records.
+            Successive halving (`RungTable`) decides if left out.
     """
 
-    def __init__(self, manifest: Manifest, resources: Resources, emit: Emit) -> None:
-        self._manifest, self._emit = manifest, emit
+    def __init__(
+        self,
+        manifest: Manifest,
+        resources: Resources,
+        emit: Emit,
+        *,
+        decide: Callable[[TrialRecord, int, Sequence[TrialRecord]], bool] | None = None,
+    ) -> None:
+        self._manifest, self._emit, self._decide = manifest, emit, decide
         self._tasks = StudyTasks.of(manifest, resources)
         self._budgets = manifest.plan.budgets
 
@@ -127,6 +136,8 @@ class RungTraining:
         """
         if self._manifest.reduction_factor is None or record.is_baseline:
             return True
+        if self._decide is not None:
+            return self._manifest.is_reference(record) or self._decide(record, images, others)
         entries = [self._entry(other, images) for other in others if other.key != record.key]
         own = self._entry(record, images)
         assert own is not None, "the network must have reached the rung"

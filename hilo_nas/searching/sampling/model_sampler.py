@@ -20,6 +20,7 @@ from hilo_nas.searching.sampling.optuna_study import Proposal
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.transitions import interrupt
 from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
 from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
@@ -36,6 +37,8 @@ _TIMED_FIRST = 10
 """Number of random networks that are timed before the first proposal from a model."""
 _TIMED_TOGETHER = 8
 """Number of networks with the largest gains whose speeds are considered together."""
+CAUTION = 1.0
+"""Gain per image of a continued training, relative to that of another network, at which it continues."""
 _DEFAULT_TIMING_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
 
@@ -136,6 +139,39 @@ class ModelSampler:
         if forecast.is_timed[first]:
             return None
         return LookAhead([dict(candidates[first].params)], is_brief=False)
+
+    def is_worth_more(self, record: TrialRecord, images: int, records: Sequence[TrialRecord]) -> bool:
+        """Returns True if the rest of a training is worth its cost, compared with the training of another network.
+
+        The worth is the expected gain per training image. The first networks are always trained in full.
+
+        Args:
+            record: Record of a network with a score after `images` training images.
+            images: Number of training images so far.
+            records: Records of the study, with or without this one.
+        """
+        own = interrupt(record)  # as if it were not running
+        found = [own if other.number == record.number else other for other in records]
+        if all(other.number != record.number for other in records):
+            found.append(own)
+        budget = self._manifest.plan.budgets[-1]
+        if sum(other.score_at(budget) is not None for other in found) < MIN_TRAINED:
+            return True
+        model = self._fit(found)
+        if model is None:
+            return True
+        arch = record.subject.arch
+        assert arch is not None
+        features = describe_network(arch, self._manifest.objective.img_size, self._manifest.data.num_classes)
+        gain = float(model.gain(model.forecast([features], [record.key]))[0])
+        try:
+            candidates = [own for own in self._candidates(records, self._random(records)) if own.key != record.key]
+        except SpaceExhaustedError:
+            return True
+        if not candidates:
+            return True
+        other = float(model.gain(self._forecast(model, candidates)).max())
+        return gain * budget / (budget - images) >= CAUTION * other
 
     def _random(self, records: Sequence[TrialRecord]) -> Random:
         proposals = sum(record.is_proposal and record.started_at is not None for record in records)
