@@ -111,7 +111,7 @@ class SearchLoop:
     def _build_sampler(self, pool: Sequence[Mapping[str, int]] | None, *, prune: bool) -> ModelSampler | OptunaStudy:
         manifest = self._manifest
         if manifest.sampler == HILO:
-            return ModelSampler(manifest, excess=self._excess, is_known=self._is_known, pool=pool)
+            return ModelSampler(manifest, excess=self._excess, is_known=lambda key: key in self._known, pool=pool)
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
             self._space,

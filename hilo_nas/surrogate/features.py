@@ -78,6 +78,10 @@ class Features:
     def __len__(self) -> int:
         return len(self.coordinates)
 
+    def take(self, rows: slice) -> Features:
+        """Returns the features of some of the networks."""
+        return Features(self.coordinates[rows], self.costs[rows], self.ids[rows])
+
 
 class FeatureScale:
     """Scale of the features of a search space.
@@ -104,7 +108,7 @@ class FeatureScale:
         self._sd = np.where(sd_C > 0, sd_C, 1.0)
 
     def transform(self, networks: Sequence[NetworkFeatures]) -> Features:
-        """Returns the scaled features of networks. Those outside the range of the scale have coordinates outside 0 to 1."""
+        """Returns the scaled features of networks. Those outside the scale have coordinates outside 0 to 1."""
         if not networks:
             return Features(
                 np.empty((0, len(self._columns))), np.empty((0, len(self._mean))), np.empty(0, dtype=np.int64)

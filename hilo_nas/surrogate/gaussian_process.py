@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-__all__ = ["Floats", "Posterior", "VariancePrior", "fit_variances"]
+__all__ = ["Floats", "Posterior", "VariancePrior", "fit_variances", "weighted_sum"]
 
 Floats = NDArray[np.float64]
 _JITTER = 1e-9
@@ -59,7 +59,7 @@ def fit_variances(
     def loss(steps: Floats) -> tuple[float, Floats]:
         variances_K = medians_K.copy()
         variances_K[free] *= np.exp(steps * spreads)
-        covariance_NN = np.tensordot(variances_K, np.asarray(grams_KNN), axes=1)
+        covariance_NN = weighted_sum(variances_K, grams_KNN)
         factor = _factor(covariance_NN, noise_N)
         weights_N = cho_solve(factor, values_N)
         inverse_NN = cho_solve(factor, identity_NN)
@@ -122,6 +122,14 @@ class Posterior:
             mean_N[index] = self._values_N[index] - covariance @ self._weights_N[index]
             sd_N[index] = np.sqrt(np.diag(covariance))
         return mean_N, sd_N
+
+
+def weighted_sum(weights_K: Floats, arrays: Sequence[Floats] | Floats) -> Floats:
+    """Returns the sum of K arrays of equal shape, each times its weight."""
+    total = np.zeros_like(arrays[0])
+    for weight, array in zip(weights_K, arrays, strict=True):
+        total += weight * array
+    return total
 
 
 def _factor(covariance_NN: Floats, noise_N: Floats) -> tuple[Floats, bool]:

@@ -10,6 +10,7 @@ Array names carry a shape suffix: U networks with observations, N observations, 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -19,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilo_nas.surrogate.features import Features
-from hilo_nas.surrogate.gaussian_process import Floats, Posterior, VariancePrior, fit_variances
+from hilo_nas.surrogate.gaussian_process import Floats, Posterior, VariancePrior, fit_variances, weighted_sum
 from hilo_nas.surrogate.kernels import KERNELS
 
 __all__ = ["NetworkModel", "Observations", "Prediction", "compute_kernels"]
 
 _PRIORS: Mapping[str, VariancePrior] = {
-    "linear": VariancePrior(median=2.0, log_sd=1.5),
-    "additive": VariancePrior(median=0.5, log_sd=1.5),
-    "smooth": VariancePrior(median=0.3, log_sd=1.5),
-    "rough": VariancePrior(median=0.1, log_sd=1.5),
+    "linear": VariancePrior(median=2.0, log_sd=0.75),
+    "additive": VariancePrior(median=0.5, log_sd=0.75),
+    "smooth": VariancePrior(median=0.3, log_sd=0.75),
+    "rough": VariancePrior(median=0.1, log_sd=0.75),
     "own": VariancePrior(median=0.01, log_sd=1.5),
 }
 """Priors of the kernels' variances, relative to the variance of the observed values."""
@@ -45,7 +46,10 @@ _REFIT_GROWTH = 1.1
 
 def compute_kernels(a: Features, b: Features) -> Floats:
     """Returns the kernels between two sets of networks, shape [K, len(a), len(b)], in the order of `KERNELS`."""
-    return np.stack([kernel(a, b) for kernel in KERNELS.values()])
+    kernels_KNM = np.empty((len(KERNELS), len(a), len(b)))
+    for k, kernel in enumerate(KERNELS.values()):
+        kernels_KNM[k] = kernel(a, b)
+    return kernels_KNM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +102,8 @@ class NetworkModel:
         kernels_KUU: Kernels between the networks with observations (`compute_kernels`).
         observations: At least one observation.
         noise_log_sd: Uncertainty of the noise: standard deviation of the logarithm of its factor.
-        variances: Variances of the components, if they were fitted before.
+        previous: Model of the same property and features. Its variances are used if they were fitted to the same
+            observations.
     """
 
     def __init__(
@@ -107,28 +112,33 @@ class NetworkModel:
         observations: Observations,
         *,
         noise_log_sd: float = 1.0,
-        variances: Floats | None = None,
+        previous: NetworkModel | None = None,
     ) -> None:
         self._kernels_KUU, self._observations = kernels_KUU, observations
-        full = observations.values[observations.level == 0]
-        values_N = full if len(full) else observations.values
-        self._mean = float(values_N.mean())
-        self._noise_log_sd = noise_log_sd
-        self._sd = float(values_N.std()) or abs(self._mean) or 1.0
-        self.variances = self._fit() if variances is None else variances
+        self._noise_log_sd, self._has_rungs = noise_log_sd, bool((observations.level > 0).any())
+        self._fitted = observations.take(_choose_rows(len(observations)))
+        full = self._fitted.values[self._fitted.level == 0]
+        values = full if len(full) else self._fitted.values
+        self._mean = float(values.mean())
+        self._sd = float(values.std()) or abs(self._mean) or 1.0
+        if previous is not None and self._equals(previous):
+            self.variances: Floats = previous.variances
+        else:
+            grams, priors = self._components(self._fitted)
+            known = np.full(len(self._fitted), _KNOWN_NOISE)
+            self.variances = fit_variances(grams, self._scaled(self._fitted), known, priors)
 
-    def _fit(self) -> Floats:
-        observations = self._observations
-        first = observations.take(_choose_rows(len(observations)))
-        grams, priors = self._components(first)
-        return fit_variances(grams, self._scaled(first), np.full(len(first), _KNOWN_NOISE), priors)
+    def _equals(self, other: NetworkModel) -> bool:
+        """Returns True if two models are fitted to the same observations."""
+        ours, theirs = (dataclasses.astuple(model._fitted) for model in (self, other))
+        return self._has_rungs == other._has_rungs and all(map(np.array_equal, ours, theirs))
 
     def _scaled(self, observations: Observations) -> Floats:
         return (observations.values - self._mean) / self._sd
 
     def _latent(self, kernels_KNM: Floats, variances: Floats) -> Floats:
         """Returns the covariance of values at the full budget."""
-        return _MEAN_VARIANCE + np.tensordot(variances[1 : 1 + len(KERNELS)], kernels_KNM, axes=1)
+        return _MEAN_VARIANCE + weighted_sum(variances[1 : 1 + len(KERNELS)], kernels_KNM)
 
     def _components(self, observations: Observations) -> tuple[list[Floats], list[VariancePrior]]:
         """Returns Gram matrices and priors: mean, kernels, noise, and, with rungs, offsets, deviations, seed noise."""
@@ -156,30 +166,25 @@ class NetworkModel:
         return grams, priors
 
     @cached_property
-    def _has_rungs(self) -> bool:
-        return bool((self._observations.level > 0).any())
-
-    @cached_property
     def _posterior(self) -> Posterior:
         grams, _ = self._components(self._observations)
-        covariance_NN = np.tensordot(self.variances, np.stack(grams), axes=1)
+        covariance_NN = weighted_sum(self.variances, grams)
         return Posterior(covariance_NN, np.full(len(covariance_NN), _KNOWN_NOISE), self._scaled(self._observations))
 
     def extended(self, networks: NDArray[np.intp], values: Floats) -> NetworkModel:
         """Returns the model with further observations at the full budget, of average noise. Keeps the variances."""
-        own = self._observations
-        count, first = len(networks), int(own.training.max(initial=-1)) + 1
-        return NetworkModel(
-            self._kernels_KUU,
-            Observations(
-                np.concatenate([own.network, networks]),
-                np.concatenate([own.values, values]),
-                np.concatenate([own.noise, np.full(count, own.noise.mean())]),
-                np.concatenate([own.level, np.zeros(count, dtype=np.intp)]),
-                np.concatenate([own.training, np.arange(first, first + count)]),
-            ),
-            variances=self.variances,
+        own, count = self._observations, len(networks)
+        first = int(own.training.max(initial=-1)) + 1
+        extended = copy.copy(self)
+        extended.__dict__.pop("_posterior", None)
+        extended._observations = Observations(
+            np.concatenate([own.network, networks]),
+            np.concatenate([own.values, values]),
+            np.concatenate([own.noise, np.full(count, own.noise.mean())]),
+            np.concatenate([own.level, np.zeros(count, dtype=np.intp)]),
+            np.concatenate([own.training, np.arange(first, first + count)]),
         )
+        return extended
 
     @property
     def noise_sd(self) -> float:

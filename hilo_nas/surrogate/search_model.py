@@ -30,6 +30,8 @@ MIN_TIMED, MIN_TRAINED = 5, 3
 """Number of timed and of trained networks from which models are fitted."""
 _SLOW_QUANTILE = 0.02
 """Quantile of the predicted speeds that is the reference speed of a study without a speed limit."""
+_POOL_FOR_SPEEDS = 300
+"""Number of networks of the pool from which the reference speed follows."""
 _SPEED_NOISE = 0.02
 """Least relative error of a timing, which a model of log images/s assumes."""
 _FAILURE_PRIOR = 1.0
@@ -53,6 +55,10 @@ class Forecast:
     feasible: Floats
     """Probability that the network meets all measured limits and does not fail."""
 
+    def with_speed(self, speed: Floats) -> Forecast:
+        """Returns the predictions if the log images/s were known."""
+        return dataclasses.replace(self, speed=speed, speed_sd=np.zeros_like(speed))
+
     def take(self, rows: NDArray[np.intp]) -> Forecast:
         """Returns the predictions of some of the networks."""
         return Forecast(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
@@ -68,6 +74,7 @@ class SearchModel:
         pool: Networks of the space, from which the reference speed follows.
         chance: Score of guessing; None if the proxy's metric has none.
         min_log_speed: Speed limit as log images/s, if there is one.
+        previous: Model of the same study from fewer observations. It saves time, and changes no result.
     """
 
     def __init__(
@@ -78,19 +85,22 @@ class SearchModel:
         *,
         chance: float | None = None,
         min_log_speed: float | None = None,
+        previous: SearchModel | None = None,
     ) -> None:
         self._networks, self._scale = list(networks), scale
+        self._previous: SearchModel | None = previous
         self._row_of = {network.key: row for row, network in enumerate(self._networks)}
         self._features = scale.transform([network.features for network in self._networks])
-        self._kernels_KUU = compute_kernels(self._features, self._features)
+        self._kernels_KUU = self._extend_kernels()
         self._speed = self._fit_speeds()
         self._limits = self._fit_limits()
         self._value = self._fit_values()
-        known = self.forecast([network.features for network in self._networks], [n.key for n in self._networks])
-        self.known = known
+        keys = [network.key for network in self._networks]
+        self.known = known = self._forecast(self._kernels_KUU, _diagonal(self._features), keys)
         """Forecast of the known networks, in their order."""
         if min_log_speed is None:
-            speeds = self._predict(self._speed, scale.transform(pool)).mean if pool else known.speed
+            some = pool[:: -(-len(pool) // _POOL_FOR_SPEEDS)] if pool else ()
+            speeds = self._predict(self._speed, scale.transform(some)).mean if some else known.speed
             min_log_speed = float(np.quantile(np.concatenate([speeds, known.speed]), _SLOW_QUANTILE))
         if chance is None:
             chance = min(score.value for network in self._networks for score in network.scores)
@@ -103,13 +113,32 @@ class SearchModel:
         ]
         self.steps = staircase(known.speed[rows], known.value[rows], self.ref_point)
         """Front of the fully trained and running networks by their predicted values (`improvement.staircase`)."""
+        self._previous = None  # models of all earlier proposals would stay in memory
+
+    def _extend_kernels(self) -> Floats:
+        """Returns the kernels between the known networks. Those between networks of the previous model are copied."""
+        features, previous = self._features, self._previous
+        old = 0 if previous is None else len(previous._features)
+        if previous is None or not np.array_equal(features.ids[:old], previous._features.ids):
+            return compute_kernels(features, features)
+        cross_KUN = compute_kernels(features, features.take(slice(old, None)))
+        kernels_KUU = np.empty((len(KERNELS), len(features), len(features)))
+        kernels_KUU[:, :old, :old] = previous._kernels_KUU
+        kernels_KUU[:, :, old:] = cross_KUN
+        kernels_KUU[:, old:, :old] = cross_KUN[:, :old].transpose(0, 2, 1)
+        return kernels_KUU
 
     def _fit_speeds(self) -> NetworkModel:
         rows = [row for row, network in enumerate(self._networks) if network.log_speed is not None]
         networks = [self._networks[row] for row in rows]
         speeds = [network.log_speed for network in networks if network.log_speed is not None]
         errors = [max(network.log_speed_error, _SPEED_NOISE) ** 2 for network in networks]
-        return NetworkModel(self._kernels_KUU, Observations.of_networks(rows, speeds, errors), noise_log_sd=0.5)
+        return NetworkModel(
+            self._kernels_KUU,
+            Observations.of_networks(rows, speeds, errors),
+            noise_log_sd=0.5,
+            previous=self._previous._speed if self._previous else None,
+        )
 
     def _fit_limits(self) -> dict[str, NetworkModel]:
         """Returns a model of the violation of each measured limit that some network with timings violates or meets."""
@@ -122,7 +151,9 @@ class SearchModel:
             values = [self._networks[row].violations[name] for row in rows]
             if len(rows) >= MIN_TIMED and min(values) < max(values):
                 noise = [_SPEED_NOISE**2] * len(rows)
-                models[name] = NetworkModel(self._kernels_KUU, Observations.of_networks(rows, values, noise))
+                observations = Observations.of_networks(rows, values, noise)
+                previous = self._previous._limits.get(name) if self._previous else None
+                models[name] = NetworkModel(self._kernels_KUU, observations, previous=previous)
         return models
 
     def _fit_values(self) -> NetworkModel:
@@ -141,7 +172,9 @@ class SearchModel:
             np.array([score.budgets_left for _, score, _ in found], dtype=np.intp),
             np.array([trainings[name] for *_, name in found], dtype=np.intp),
         )
-        model = NetworkModel(self._kernels_KUU, observations)
+        model = NetworkModel(
+            self._kernels_KUU, observations, previous=self._previous._value if self._previous else None
+        )
         running = [row for row, network in enumerate(self._networks) if network.is_running and not network.is_trained]
         if not running:
             return model
@@ -161,7 +194,9 @@ class SearchModel:
             keys: Their keys.
         """
         features = self._scale.transform(networks)
-        cross_KUM, diagonal_KM = compute_kernels(self._features, features), _diagonal(features)
+        return self._forecast(compute_kernels(self._features, features), _diagonal(features), keys)
+
+    def _forecast(self, cross_KUM: Floats, diagonal_KM: Floats, keys: Sequence[str]) -> Forecast:
         speed = self._speed.predict(cross_KUM, diagonal_KM)
         speed_M, speed_sd_M = speed.mean.copy(), speed.sd.copy()
         value = self._value.predict(cross_KUM, diagonal_KM)
@@ -210,19 +245,8 @@ class SearchModel:
             random: Generator of the draws.
             draws: Number of draws of the speeds.
         """
-        exact_M = np.zeros_like(forecast.speed_sd)
-        best = [
-            float(
-                self.gain(
-                    dataclasses.replace(
-                        forecast,
-                        speed=forecast.speed + forecast.speed_sd * random.standard_normal(len(exact_M)),
-                        speed_sd=exact_M,
-                    )
-                ).max()
-            )
-            for _ in range(draws)
-        ]
+        drawn_DM = forecast.speed + forecast.speed_sd * random.standard_normal((draws, len(forecast.speed)))
+        best = [float(self.gain(forecast.with_speed(drawn_M)).max()) for drawn_M in drawn_DM]
         return max(math.fsum(best) / draws - float(self.gain(forecast).max()), 0.0)
 
 

@@ -22,6 +22,7 @@ from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.transitions import interrupt
 from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
+from hilo_nas.surrogate.gaussian_process import Floats
 from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
 
@@ -33,11 +34,13 @@ _MUTATED = 20
 """Number of networks on the front whose neighbours are candidates."""
 _RANDOM_SHARE = 0.07
 """Share of trainings of random networks, as a guard against a wrong model."""
-_TIMED_FIRST = 10
+_TIMED_FIRST = 20
 """Number of random networks that are timed before the first proposal from a model."""
 _TIMED_TOGETHER = 8
 """Number of networks with the largest gains whose speeds are considered together."""
-CAUTION = 1.0
+_OPTIMISM = 2.0
+"""Networks are considered for a brief timing by their gain at this many standard deviations above their mean speed."""
+_CAUTION = 1.0
 """Gain per image of a continued training, relative to that of another network, at which it continues."""
 _DEFAULT_TIMING_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
@@ -48,6 +51,15 @@ class _Candidate:
     key: str
     params: Mapping[str, int]
     features: NetworkFeatures
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ranking:
+    """Candidates with their predictions and expected gains. Without a model, there are no predictions."""
+
+    candidates: Sequence[_Candidate]
+    forecast: Forecast | None
+    gain: Floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +78,7 @@ class ModelSampler:
     Args:
         manifest: Manifest of the study.
         excess: Returns how far parameters exceed the limits that formulas know; feasible if at most 0.
-        is_known: Returns True if the network of the parameters was already tried.
+        is_known: Returns True if the network with this key was already tried.
         pool: The only parameters that may be proposed; None for the whole space.
     """
 
@@ -75,7 +87,7 @@ class ModelSampler:
         manifest: Manifest,
         *,
         excess: Callable[[Mapping[str, int]], float],
-        is_known: Callable[[Mapping[str, int]], bool],
+        is_known: Callable[[str], bool],
         pool: Sequence[Mapping[str, int]] | None = None,
     ) -> None:
         self._manifest, self._space = manifest, manifest.space
@@ -85,6 +97,7 @@ class ModelSampler:
         self._pool = self._draw_pool() if pool is None else self._admit(pool)
         self._scale = FeatureScale(self._describe_space())
         self._latest: tuple[tuple[TrialRecord, ...], SearchModel | None] = ((), None)
+        self._ranking: _Ranking | None = None
 
     def propose(self, records: Sequence[TrialRecord]) -> Proposal:
         """Returns the network to train next.
@@ -95,12 +108,13 @@ class ModelSampler:
         Raises:
             SpaceExhaustedError: No new network was found.
         """
-        random = self._random(records)
-        candidates, model = self._candidates(records, random), self._model(records)
-        if model is None or random.random() < _RANDOM_SHARE:
-            chosen = random.choice(candidates)
+        random, ranking = self._random(records), self._rank(records)
+        if ranking.forecast is None:
+            chosen = self._first(ranking.candidates, records, random)
+        elif random.random() < _RANDOM_SHARE:
+            chosen = random.choice(ranking.candidates)
         else:
-            chosen = candidates[int(np.argmax(model.gain(self._forecast(model, candidates))))]
+            chosen = ranking.candidates[int(np.argmax(ranking.gain))]
         return Proposal(params=dict(chosen.params), sampler_memory={})
 
     def look_ahead(self, records: Sequence[TrialRecord]) -> LookAhead | None:
@@ -119,23 +133,23 @@ class ModelSampler:
         if len(searched) < _TIMED_FIRST:
             if training_s == 0.0 and any(record.score for record in records):
                 return None  # scores cost nothing, so timings are not worth it
-            free = [own for own in self._candidates(records, random) if own.key not in timed]
+            free = [own for own in self._rank(records).candidates if own.key not in timed]
             first = random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))
             return LookAhead([dict(own.params) for own in first]) if first else None
-        model = self._model(records)
-        if model is None or not training_s:
+        model, ranking = self._model(records), self._rank(records)
+        if model is None or ranking.forecast is None or not training_s:
             return None
-        candidates = self._candidates(records, random)
-        forecast = self._forecast(model, candidates)
-        gain_M = model.gain(forecast)
-        best = np.argsort(-gain_M, kind="stable")[:_TIMED_TOGETHER]
+        candidates, forecast, gain_M = ranking.candidates, ranking.forecast, ranking.gain
+        first = int(np.argmax(gain_M))
+        hoped_M = model.gain(forecast.with_speed(forecast.speed + _OPTIMISM * forecast.speed_sd))
+        hoped_M[first] = math.inf
+        best = np.argsort(-hoped_M, kind="stable")[:_TIMED_TOGETHER]
         unknown = [m for m in best if candidates[m].key not in timed]
         if unknown:
             generator = np.random.default_rng(random.randrange(2**32))
             worth = model.gain_of_timing(forecast.take(best), generator) / (len(unknown) * _timing_seconds(records))
             if worth > float(gain_M.max()) / training_s:
                 return LookAhead([dict(candidates[m].params) for m in unknown])
-        first = best[0]
         if forecast.is_timed[first]:
             return None
         return LookAhead([dict(candidates[first].params)], is_brief=False)
@@ -171,7 +185,7 @@ class ModelSampler:
         if not candidates:
             return True
         other = float(model.gain(self._forecast(model, candidates)).max())
-        return gain * budget / (budget - images) >= CAUTION * other
+        return gain * budget / (budget - images) >= _CAUTION * other
 
     def _random(self, records: Sequence[TrialRecord]) -> Random:
         proposals = sum(record.is_proposal and record.started_at is not None for record in records)
@@ -183,7 +197,7 @@ class ModelSampler:
         if len(current) != len(self._latest[0]) or any(
             own is not known for own, known in zip(current, self._latest[0], strict=True)
         ):
-            self._latest = current, self._fit(records)
+            self._latest, self._ranking = (current, self._fit(records)), None
         return self._latest[1]
 
     def _fit(self, records: Sequence[TrialRecord]) -> SearchModel | None:
@@ -198,7 +212,35 @@ class ModelSampler:
             [candidate.features for candidate in self._pool],
             chance=self._manifest.guessing_score,
             min_log_speed=None if floor is None else math.log(floor),
+            previous=self._latest[1],
         )
+
+    def _rank(self, records: Sequence[TrialRecord]) -> _Ranking:
+        """Returns the candidates with their expected gains."""
+        model = self._model(records)
+        if self._ranking is None:
+            candidates = self._candidates(records, Random(f"{self._manifest.seed}/{len(records)}/candidates"))
+            forecast = None if model is None else self._forecast(model, candidates)
+            gain = np.zeros(len(candidates)) if model is None or forecast is None else model.gain(forecast)
+            self._ranking = _Ranking(candidates, forecast, gain)
+        return self._ranking
+
+    @staticmethod
+    def _first(candidates: Sequence[_Candidate], records: Sequence[TrialRecord], random: Random) -> _Candidate:
+        """Returns one of the first networks to train: of those timed, one with many parameters for its speed.
+
+        The largest one comes first, then the fastest one, then one between them.
+        """
+        speeds = {record.key: record.measurement.images_per_s for record in records if record.measurement}
+        timed = [own for own in candidates if own.key in speeds]
+        front: list[_Candidate] = []
+        for own in sorted(timed, key=lambda own: (-own.features.log_costs[0], -speeds[own.key])):
+            if not front or speeds[own.key] > speeds[front[-1].key]:
+                front.append(own)
+        if not front:
+            return random.choice(candidates)
+        trained = sum(bool(record.scores) for record in records)
+        return front[(0, -1, len(front) // 2)[trained % 3]]
 
     @staticmethod
     def _forecast(model: SearchModel, candidates: Sequence[_Candidate]) -> Forecast:
@@ -213,7 +255,7 @@ class ModelSampler:
         found = {own.key: own for own in self._pool}
         if self._can_time:
             found |= {own.key: own for own in self._admit(self._mutations(records, random))}
-        new = [own for own in found.values() if not self._is_known(own.params)]
+        new = [own for own in found.values() if not self._is_known(own.key)]
         if not new:
             raise SpaceExhaustedError
         return new
