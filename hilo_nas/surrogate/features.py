@@ -49,6 +49,7 @@ def describe_network(arch: ArchConfig, img_size: int, num_classes: int) -> Netwo
     Raises:
         UsageError: The image is smaller than the network's total stride.
     """
+    arch = arch.canonical()
     cost = count_cost(arch, img_size, num_classes=num_classes)
     knobs = [math.log2(arch.patch_size)]
     for stage in range(N_STAGES):
