@@ -91,14 +91,14 @@ class Prediction:
 class NetworkModel:
     """Model of one property, fitted to observations.
 
-    The variances depend only on the observations and their order: they are fitted to the first ones, whose number grows
-    in steps of 10 %.
+    The scale of the values and the variances depend only on the observations and their order: they are fitted to the
+    first ones, whose number grows in steps of 10 %.
 
     Args:
         kernels_KUU: Kernels between the networks with observations (`compute_kernels`).
         observations: At least one observation.
         noise_log_sd: Uncertainty of the noise: standard deviation of the logarithm of its factor.
-        variances: Variances of the components, if they were fitted before.
+        like: Model whose scale and variances this one has; None to fit them.
     """
 
     def __init__(
@@ -107,19 +107,21 @@ class NetworkModel:
         observations: Observations,
         *,
         noise_log_sd: float = 1.0,
-        variances: Floats | None = None,
+        like: NetworkModel | None = None,
     ) -> None:
         self._kernels_KUU, self._observations = kernels_KUU, observations
-        full = observations.values[observations.level == 0]
-        values_N = full if len(full) else observations.values
-        self._mean = float(values_N.mean())
         self._noise_log_sd = noise_log_sd
-        self._sd = float(values_N.std()) or abs(self._mean) or 1.0
-        self.variances = self._fit() if variances is None else variances
-
-    def _fit(self) -> Floats:
-        observations = self._observations
+        if like is not None:
+            self._mean, self._sd, self.variances = like._mean, like._sd, like.variances
+            return
         first = observations.take(_choose_rows(len(observations)))
+        full = first.values[first.level == 0]
+        values_N = full if len(full) else first.values
+        self._mean = float(values_N.mean())
+        self._sd = float(values_N.std()) or abs(self._mean) or 1.0
+        self.variances = self._fit(first)
+
+    def _fit(self, first: Observations) -> Floats:
         grams, priors = self._components(first)
         return fit_variances(grams, self._scaled(first), np.full(len(first), _KNOWN_NOISE), priors)
 
@@ -166,7 +168,10 @@ class NetworkModel:
         return Posterior(covariance_NN, np.full(len(covariance_NN), _KNOWN_NOISE), self._scaled(self._observations))
 
     def extended(self, networks: NDArray[np.intp], values: Floats) -> NetworkModel:
-        """Returns the model with further observations at the full budget, of average noise. Keeps the variances."""
+        """Returns the model with further observations at the full budget, of average noise.
+
+        Scale and variances stay. Observations at the predicted means therefore keep all means.
+        """
         own = self._observations
         count, first = len(networks), int(own.training.max(initial=-1)) + 1
         return NetworkModel(
@@ -178,7 +183,7 @@ class NetworkModel:
                 np.concatenate([own.level, np.zeros(count, dtype=np.intp)]),
                 np.concatenate([own.training, np.arange(first, first + count)]),
             ),
-            variances=self.variances,
+            like=self,
         )
 
     @property
