@@ -26,6 +26,7 @@ from hilo_nas.text.one_line import decode_json
 
 __all__ = [
     "COPIED_SPEEDS",
+    "FITS",
     "SAMPLED",
     "SCHEMA_VERSION",
     "Subject",
@@ -44,6 +45,8 @@ SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
 COPIED_SPEEDS = "speeds:"
 """Prefix of the origin of a network with copied timings. The sampler may propose such a network."""
+FITS = "fits_memory"
+"""Name of the constraint that networks violate if they do not fit into memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

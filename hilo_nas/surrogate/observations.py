@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import FITS, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.surrogate.features import NetworkFeatures, describe_network
 
@@ -77,6 +77,7 @@ def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
             )
             for score in record.scores
         ),
-        has_failed=record.state == TrialState.FAILED and not record.is_interrupted,
+        has_failed=(record.state == TrialState.FAILED and not record.is_interrupted)
+        or record.violations.get(FITS, 0.0) > 0,
         is_running=record.state == TrialState.RUNNING,
     )

@@ -14,13 +14,10 @@ from optuna.trial import TrialState as OptunaState
 
 from hilo_nas.searching.sampling.samplers import distributions_of
 from hilo_nas.space import LIMITS, SearchSpace
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import FITS, TrialRecord
 from hilo_nas.study.states import TrialState
 
 __all__ = ["FITS", "OptunaStudy", "Proposal", "impute"]
-
-FITS = "fits_memory"
-"""Name of the constraint that networks violate if they do not fit into memory."""
 
 
 def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, float]:
