@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+from hilo_nas.space import LIMITS
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import FITS, TrialRecord
 from hilo_nas.study.states import TrialState
@@ -61,13 +62,14 @@ def know_networks(records: Iterable[TrialRecord], manifest: Manifest) -> list[Kn
 def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
     assert record.subject.arch is not None
     measurement, budgets = record.measurement, manifest.plan.budgets
+    measured_limits = {name for name in manifest.limits_in_force if not LIMITS[name.partition("@")[0]].is_free}
     return KnownNetwork(
         key=record.key,
         features=describe_network(record.subject.arch, manifest.objective.img_size, manifest.data.num_classes),
         log_speed=None if measurement is None else math.log(measurement.images_per_s),
         log_speed_error=0.0 if measurement is None else measurement.half_width / measurement.images_per_s / 1.96,
         is_preliminary=measurement is not None and measurement.is_preliminary,
-        violations={name: value for name, value in record.violations.items() if name in manifest.limits_in_force},
+        violations={name: value for name, value in record.violations.items() if name in measured_limits},
         scores=tuple(
             KnownScore(
                 value=score.value,
