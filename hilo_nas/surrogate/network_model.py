@@ -111,6 +111,9 @@ class NetworkModel:
     ) -> None:
         self._kernels_KUU, self._observations = kernels_KUU, observations
         self._noise_log_sd = noise_log_sd
+        self._mean: float
+        self._sd: float
+        self.variances: Floats
         if like is not None:
             self._mean, self._sd, self.variances = like._mean, like._sd, like.variances
             return
@@ -126,7 +129,7 @@ class NetworkModel:
         return fit_variances(grams, self._scaled(first), np.full(len(first), _KNOWN_NOISE), priors)
 
     def _scaled(self, observations: Observations) -> Floats:
-        return (observations.values - self._mean) / self._sd
+        return np.asarray((observations.values - self._mean) / self._sd)
 
     def _latent(self, kernels_KNM: Floats, variances: Floats) -> Floats:
         """Returns the covariance of values at the full budget."""
