@@ -105,7 +105,7 @@ class FeatureScale:
         self._sd = np.where(sd_C > 0, sd_C, 1.0)
 
     def transform(self, networks: Sequence[NetworkFeatures]) -> Features:
-        """Returns the scaled features of networks. Coordinates outside the range of the scale are outside 0 to 1."""
+        """Returns the scaled features of networks. Outside the range of the scale, coordinates are not in 0 to 1."""
         if not networks:
             return Features(
                 np.empty((0, len(self._columns))), np.empty((0, len(self._mean))), np.empty(0, dtype=np.int64)

@@ -170,22 +170,19 @@ class SearchModel:
             excess = model.predict(cross_KUM, diagonal_KM)
             chance_M = ndtr(-excess.mean / excess.sd)
             for m, key in enumerate(keys):
-                network = self._known(key)
-                if network is not None and not network.is_preliminary and name in network.violations:
-                    chance_M[m] = float(network.violations[name] <= 0)
+                row = self._row_of.get(key)
+                if row is not None and self._networks[row].is_timed and name in self._networks[row].violations:
+                    chance_M[m] = float(self._networks[row].violations[name] <= 0)
             feasible_M = feasible_M * chance_M
         is_timed_M = np.zeros(len(keys), dtype=bool)
         for m, key in enumerate(keys):
-            network = self._known(key)
+            row = self._row_of.get(key)
+            network = None if row is None else self._networks[row]
             if network is not None and network.log_speed is not None:
-                is_timed_M[m] = not network.is_preliminary
-                if not network.is_preliminary:
+                is_timed_M[m] = network.is_timed
+                if network.is_timed:
                     speed_M[m], speed_sd_M[m] = network.log_speed, 0.0
         return Forecast(speed_M, speed_sd_M, is_timed_M, value.mean, value.sd, feasible_M)
-
-    def _known(self, key: str) -> KnownNetwork | None:
-        row = self._row_of.get(key)
-        return None if row is None else self._networks[row]
 
     def _chance_of_success(self, cross_KUM: Floats) -> Floats:
         """Returns the probability that a training does not fail, from failures of similar networks."""
@@ -195,7 +192,7 @@ class SearchModel:
         tried_U = failed_U | np.array([bool(network.scores) for network in self._networks])
         near_UM = cross_KUM[list(KERNELS).index("rough")]
         failures_M, tries_M = failed_U @ near_UM, tried_U @ near_UM
-        return 1 - failures_M / (tries_M + _FAILURE_PRIOR)
+        return np.asarray(1 - failures_M / (tries_M + _FAILURE_PRIOR))
 
     def gain(self, forecast: Forecast) -> Floats:
         """Returns the expected gain in hypervolume from a full training of each network, shape [M].

@@ -12,16 +12,18 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 
 from hilo_nas.errors import SpaceExhaustedError
 from hilo_nas.searching.sampling.optuna_study import Proposal
+from hilo_nas.searching.sampling.samplers import find_near
 from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
-from hilo_nas.surrogate.observations import know_networks
+from hilo_nas.surrogate.observations import find_timing, know_networks
 from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
 
 __all__ = ["LookAhead", "ModelSampler"]
@@ -36,6 +38,8 @@ _TIMED_FIRST = 10
 """Number of random networks that are timed before the first proposal from a model."""
 _TIMED_TOGETHER = 8
 """Number of networks with the largest gains whose speeds are considered together."""
+_GROUP = "timed_with"
+"""Name in the memory of a record for the networks that were timed together: parameter values by key."""
 _DEFAULT_TIMING_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
 
@@ -49,10 +53,14 @@ class _Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class LookAhead:
-    """Networks to time before the next proposal, as flat integer parameters."""
+    """Networks to time before the next proposal."""
 
     networks: Sequence[dict[str, int]]
+    """The networks as flat integer parameters."""
     is_brief: bool = True
+    """True for a brief timing in shared rounds, False for a full timing of a single network."""
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Memory for the records of the networks (`TrialRecord.sampler_memory`)."""
 
 
 class ModelSampler:
@@ -109,16 +117,18 @@ class ModelSampler:
         """
         if not self._can_time:
             return None
+        if missing := self._find_missing(records):
+            return self._time_together(missing)
         random = self._random(records)
-        timed = {record.key for record in records if record.measurement is not None}
-        searched = [record for record in records if not record.is_baseline and record.measurement is not None]
+        searched = [r for r in records if not r.is_baseline and find_timing(r, self._manifest) is not None]
+        timed = {record.key for record in searched}
         training_s = _median_seconds(records)
         if len(searched) < _TIMED_FIRST:
             if training_s == 0.0 and any(record.score for record in records):
                 return None  # scores cost nothing, so timings are not worth it
             free = [own for own in self._candidates(records, random) if own.key not in timed]
             first = random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))
-            return LookAhead([dict(own.params) for own in first]) if first else None
+            return self._time_together([own.params for own in first]) if first else None
         model = self._model(records)
         if model is None or not training_s:
             return None
@@ -131,11 +141,30 @@ class ModelSampler:
             generator = np.random.default_rng(random.randrange(2**32))
             worth = model.gain_of_timing(forecast.take(best), generator) / (len(unknown) * _timing_seconds(records))
             if worth > float(gain_M.max()) / training_s:
-                return LookAhead([dict(candidates[m].params) for m in unknown])
+                return self._time_together([candidates[m].params for m in unknown])
         first = best[0]
         if forecast.is_timed[first]:
             return None
         return LookAhead([dict(candidates[first].params)], is_brief=False)
+
+    def _time_together(self, networks: Sequence[Mapping[str, int]]) -> LookAhead:
+        """Returns a brief timing of networks, whose records will name all of them.
+
+        If the search is killed before all records are written, the next one times the missing networks first.
+        """
+        group = {self._space.decode(params).key(): list(params.values()) for params in networks}
+        return LookAhead([dict(params) for params in networks], memory={_GROUP: group} if len(group) > 1 else {})
+
+    def _find_missing(self, records: Sequence[TrialRecord]) -> list[dict[str, int]]:
+        """Returns the networks without a record that should have been timed together with others."""
+        known = {record.key for record in records}
+        missing = {
+            key: values
+            for record in records
+            for key, values in record.sampler_memory.get(_GROUP, {}).items()
+            if key not in known
+        }
+        return [dict(zip(self._space.dimensions, values, strict=True)) for values in missing.values()]
 
     def _random(self, records: Sequence[TrialRecord]) -> Random:
         proposals = sum(record.is_proposal and record.started_at is not None for record in records)
@@ -178,16 +207,19 @@ class ModelSampler:
         if self._can_time:
             found |= {own.key: own for own in self._admit(self._mutations(records, random))}
         new = [own for own in found.values() if not self._is_known(own.params)]
-        if not new:
+        if new:
+            return new
+        if not self._can_time:
             raise SpaceExhaustedError
-        return new
+        drawn = self._space.sample(random)
+        return self._admit([find_near(self._space, drawn, excess=self._excess, is_known=self._is_known, random=random)])
 
     def _mutations(self, records: Sequence[TrialRecord], random: Random) -> list[dict[str, int]]:
         """Returns the neighbours of the best networks, and for each neighbour a neighbour of it."""
         model = self._model(records)
-        own = [record for record in records if record.subject.arch is not None]
         if model is None:
             return []
+        own = [record for record in records if record.subject.arch is not None]
         on_front = _non_dominated(model.known)
         near: list[dict[str, int]] = []
         for m in on_front[:_MUTATED]:
