@@ -47,8 +47,6 @@ FITS = "fits_memory"
 """Name of the constraint that networks violate if they do not fit into memory."""
 COPIED_SPEEDS = "speeds:"
 """Prefix of the origin of a network with copied timings. The sampler may propose such a network."""
-FITS = "fits_memory"
-"""Name of the constraint that networks violate if they do not fit into memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import pytest
 from builders import (
     TINY,
     build_data,
+    build_device,
     build_failed,
     build_infeasible,
     build_interrupted,
@@ -51,12 +52,14 @@ def test_a_timing_is_known_as_a_logarithm_with_its_standard_error():
     network = know(build_record(measurements=(timing,)))
     assert network.log_speed == pytest.approx(math.log(800))
     assert network.log_speed_error == pytest.approx(20 / 800 / 1.96)
+    assert network.is_timed
     assert not network.is_preliminary
 
 
 def test_a_brief_timing_is_known_as_such():
     network = know(build_record(value=None, state="timed", measurements=(build_measurement(is_preliminary=True),)))
     assert network.is_preliminary
+    assert not network.is_timed
     assert network.log_speed == pytest.approx(math.log(1000))
     assert not network.is_trained
 
@@ -113,15 +116,28 @@ def test_a_network_without_results_is_known_by_its_features_alone():
     assert know(record) == expected
 
 
-def test_only_violations_of_limits_in_force_are_known():
-    space = build_space("digits", {**digits().to_dict(), "limits": {"memory_mib": 100.0}})
-    record = build_infeasible(0, violations={"memory_mib": 0.2, "latency_ms": 0.4})
-    assert know(record, build_manifest(space=space)).violations == {"memory_mib": 0.2}
-    assert know(record, build_manifest(space=space, limits={"latency_ms": 9.0})).violations == record.violations
-    assert know(record).violations == {}
+def with_limits(**limits):
+    return build_manifest(space=build_space("digits", {**digits().to_dict(), "limits": limits}))
 
 
-def test_limits_that_a_formula_decides_are_left_to_it():
-    space = build_space("digits", {**digits().to_dict(), "limits": {"params_m": 0.7, "memory_mib": 100.0}})
-    record = build_record(violations={"params_m": -0.01, "memory_mib": -0.3})
-    assert know(record, build_manifest(space=space)).violations == {"memory_mib": -0.3}
+def test_violations_are_those_of_the_limits_that_need_a_timing():
+    record = build_record(0, 1000.0, violations={"params_m": -0.01, "latency_ms": 0.4})
+    manifest = with_limits(params_m=0.7, images_per_s=1100.0, memory_mib=200.0)
+    violations = know(record, manifest).violations
+    assert violations.keys() == {"images_per_s", "memory_mib"}
+    assert violations["images_per_s"] == pytest.approx(math.log(1.1))
+    assert violations["memory_mib"] < 0
+
+
+def test_a_network_without_a_timing_violates_nothing_that_is_known():
+    record = build_infeasible(0, None, violations={"memory_mib": 1.0})
+    assert know(record, with_limits(memory_mib=100.0)).violations == {}
+    assert know(build_record(), build_manifest()).violations == {}
+
+
+def test_a_timing_on_another_device_is_no_timing_of_the_study():
+    timing = build_measurement(device=build_device(model="Another CPU"))
+    network = know(build_record(measurements=(timing,)))
+    assert network.log_speed is None
+    assert not network.is_timed
+    assert network.is_trained
