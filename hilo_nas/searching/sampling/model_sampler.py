@@ -7,8 +7,6 @@ with the largest gains are timed briefly, as long as their speeds are worth more
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -16,24 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from hilo_nas.errors import SpaceExhaustedError
+from hilo_nas.searching.sampling.candidates import (
+    RANDOM_SHARE,
+    Candidate,
+    CandidateSource,
+    forecast_candidates,
+    list_best,
+)
 from hilo_nas.searching.sampling.optuna_study import Proposal
-from hilo_nas.searching.sampling.samplers import find_near
-from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
-from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
 from hilo_nas.surrogate.observations import find_timing, know_networks
-from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
+from hilo_nas.surrogate.search_model import SearchModel
 
 __all__ = ["LookAhead", "ModelSampler"]
 
-_POOL = 2_000
-"""Number of random candidates."""
-_MUTATED = 20
-"""Number of networks on the front whose neighbours are candidates."""
-_RANDOM_SHARE = 0.07
-"""Share of trainings of random networks, as a guard against a wrong model."""
 _TIMED_FIRST = 10
 """Number of random networks that are timed before the first proposal from a model."""
 _TIMED_TOGETHER = 8
@@ -42,13 +37,6 @@ _GROUP = "timed_with"
 """Name in the memory of a record for the networks that were timed together: parameter values by key."""
 _DEFAULT_TIMING_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    key: str
-    params: Mapping[str, int]
-    features: NetworkFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +72,15 @@ class ModelSampler:
         pool: Sequence[Mapping[str, int]] | None = None,
     ) -> None:
         self._manifest, self._space = manifest, manifest.space
-        self._excess, self._is_known = excess, is_known
-        self._can_time = pool is None
-        self._admitted: dict[tuple[int, ...], _Candidate | None] = {}
-        self._pool = self._draw_pool() if pool is None else self._admit(pool)
-        self._scale = FeatureScale(self._describe_space())
+        self._is_known, self._can_time = is_known, pool is None
+        self._source = CandidateSource(
+            manifest.space,
+            img_size=manifest.objective.img_size,
+            num_classes=manifest.data.num_classes,
+            excess=excess,
+            seed=manifest.seed,
+            pool=pool,
+        )
         self._latest: tuple[tuple[TrialRecord, ...], SearchModel | None] = ((), None)
 
     def propose(self, records: Sequence[TrialRecord]) -> Proposal:
@@ -102,10 +94,10 @@ class ModelSampler:
         """
         random = self._random(records)
         candidates, model = self._candidates(records, random), self._model(records)
-        if model is None or random.random() < _RANDOM_SHARE:
+        if model is None or random.random() < RANDOM_SHARE:
             chosen = random.choice(candidates)
         else:
-            chosen = candidates[int(np.argmax(model.gain(self._forecast(model, candidates))))]
+            chosen = candidates[int(np.argmax(model.gain(forecast_candidates(model, candidates))))]
         return Proposal(params=dict(chosen.params), sampler_memory={})
 
     def look_ahead(self, records: Sequence[TrialRecord]) -> LookAhead | None:
@@ -133,7 +125,7 @@ class ModelSampler:
         if model is None or not training_s:
             return None
         candidates = self._candidates(records, random)
-        forecast = self._forecast(model, candidates)
+        forecast = forecast_candidates(model, candidates)
         gain_M = model.gain(forecast)
         best = np.argsort(-gain_M, kind="stable")[:_TIMED_TOGETHER]
         unknown = [m for m in best if candidates[m].key not in timed]
@@ -180,102 +172,22 @@ class ModelSampler:
         return self._latest[1]
 
     def _fit(self, records: Sequence[TrialRecord]) -> SearchModel | None:
-        networks = know_networks(records, self._manifest)
-        timed = sum(network.log_speed is not None for network in networks)
-        if timed < MIN_TIMED or sum(bool(network.scores) for network in networks) < MIN_TRAINED:
-            return None
-        floor = self._manifest.limits_in_force.get("images_per_s")
-        return SearchModel(
-            networks,
-            self._scale,
-            [candidate.features for candidate in self._pool],
+        return self._source.fit(
+            know_networks(records, self._manifest),
             chance=self._manifest.guessing_score,
-            min_log_speed=None if floor is None else math.log(floor),
+            min_images_per_s=self._manifest.limits_in_force.get("images_per_s"),
         )
 
-    @staticmethod
-    def _forecast(model: SearchModel, candidates: Sequence[_Candidate]) -> Forecast:
-        return model.forecast([own.features for own in candidates], [own.key for own in candidates])
-
-    def _candidates(self, records: Sequence[TrialRecord], random: Random) -> list[_Candidate]:
+    def _candidates(self, records: Sequence[TrialRecord], random: Random) -> list[Candidate]:
         """Returns new and feasible networks, each once.
 
         Raises:
             SpaceExhaustedError: There is none.
         """
-        found = {own.key: own for own in self._pool}
-        if self._can_time:
-            found |= {own.key: own for own in self._admit(self._mutations(records, random))}
-        new = [own for own in found.values() if not self._is_known(own.params)]
-        if new:
-            return new
-        if not self._can_time:
-            raise SpaceExhaustedError
-        drawn = self._space.sample(random)
-        return self._admit([find_near(self._space, drawn, excess=self._excess, is_known=self._is_known, random=random)])
-
-    def _mutations(self, records: Sequence[TrialRecord], random: Random) -> list[dict[str, int]]:
-        """Returns the neighbours of the best networks, and for each neighbour a neighbour of it."""
         model = self._model(records)
-        if model is None:
-            return []
-        own = [record for record in records if record.subject.arch is not None]
-        on_front = _non_dominated(model.known)
-        near: list[dict[str, int]] = []
-        for m in on_front[:_MUTATED]:
-            if (params := own[m].params) is not None:
-                near += self._space.neighbours(params)
-        return near + [random.choice(list(self._space.neighbours(params))) for params in near]
-
-    def _admit(self, settings: Sequence[Mapping[str, int]]) -> list[_Candidate]:
-        """Returns the networks of these parameters that are within the limits that formulas know."""
-        admitted = []
-        for params in settings:
-            values = tuple(params.values())
-            if values not in self._admitted:
-                self._admitted[values] = self._describe(params) if self._excess(params) <= 0 else None
-            if (candidate := self._admitted[values]) is not None:
-                admitted.append(candidate)
-        return admitted
-
-    def _describe(self, params: Mapping[str, int]) -> _Candidate:
-        arch, manifest = self._space.decode(params), self._manifest
-        features = describe_network(arch, manifest.objective.img_size, manifest.data.num_classes)
-        return _Candidate(arch.key(), dict(params), features)
-
-    def _draw_pool(self) -> list[_Candidate]:
-        if self._space.n_configs <= 2 * _POOL:
-            return list({own.key: own for own in self._admit(_list_all(self._space))}.values())
-        random = Random(f"{self._manifest.seed}/pool")
-        found: dict[str, _Candidate] = {}
-        for _ in range(10 * _POOL):
-            if len(found) >= _POOL:
-                break
-            found |= {own.key: own for own in self._admit([self._space.sample(random)])}
-        return list(found.values())
-
-    def _describe_space(self) -> list[NetworkFeatures]:
-        anchors = [
-            describe_network(anchor.arch, self._manifest.objective.img_size, self._manifest.data.num_classes)
-            for anchor in self._space.anchors
-        ]
-        return [*(own.features for own in self._pool), *anchors]
-
-
-def _list_all(space: SearchSpace) -> list[dict[str, int]]:
-    """Returns the parameters of all combinations of knob values."""
-    ranges = [range(n) for n in space.dimensions.values()]
-    return [dict(zip(space.dimensions, values, strict=True)) for values in itertools.product(*ranges)]
-
-
-def _non_dominated(known: Forecast) -> list[int]:
-    """Returns the networks on the front of the predicted values, the one with the best value first."""
-    found, fastest = [], -math.inf
-    for m in np.lexsort((-known.speed, -known.value)):
-        if known.speed[m] > fastest:
-            found.append(int(m))
-            fastest = float(known.speed[m])
-    return found
+        params = [record.params for record in records if record.subject.arch is not None]
+        best = [] if model is None else list_best(model.known, params)
+        return self._source.list_new(best, is_known=self._is_known, random=random)
 
 
 def _median_seconds(records: Sequence[TrialRecord]) -> float:
