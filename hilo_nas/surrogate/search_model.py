@@ -32,8 +32,8 @@ _SLOW_QUANTILE = 0.02
 """Quantile of the predicted speeds that is the reference speed of a study without a speed limit."""
 _SPEED_NOISE = 0.02
 """Least relative error of a timing, which a model of log images/s assumes."""
-_FAILURE_PRIOR = 1.0
-"""Weight of the assumption that networks do not fail, in units of similar networks."""
+_OUTCOME_NOISE = 0.1
+"""Variance of the outcome of a training, 1 or -1, around what its network tells of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,7 @@ class SearchModel:
         self._kernels_KUU = compute_kernels(self._features, self._features)
         self._speed = self._fit_speeds()
         self._limits = self._fit_limits()
+        self._failures = self._fit_failures()
         self._value = self._fit_values()
         known = self.forecast([network.features for network in self._networks], [n.key for n in self._networks])
         self.known = known
@@ -165,7 +166,7 @@ class SearchModel:
         speed = self._speed.predict(cross_KUM, diagonal_KM)
         speed_M, speed_sd_M = speed.mean.copy(), speed.sd.copy()
         value = self._value.predict(cross_KUM, diagonal_KM)
-        feasible_M = self._chance_of_success(cross_KUM)
+        feasible_M = self._chance_of_success(cross_KUM, diagonal_KM)
         for name, model in self._limits.items():
             excess = model.predict(cross_KUM, diagonal_KM)
             chance_M = ndtr(-excess.mean / excess.sd)
@@ -184,15 +185,20 @@ class SearchModel:
                     speed_M[m], speed_sd_M[m] = network.log_speed, 0.0
         return Forecast(speed_M, speed_sd_M, is_timed_M, value.mean, value.sd, feasible_M)
 
-    def _chance_of_success(self, cross_KUM: Floats) -> Floats:
+    def _fit_failures(self) -> NetworkModel | None:
+        """Returns a model of 1 for failures and -1 for successes; None if they are too few or all the same."""
+        tried = [row for row, network in enumerate(self._networks) if network.has_failed or network.scores]
+        outcomes = [1.0 if self._networks[row].has_failed else -1.0 for row in tried]
+        if len(tried) < MIN_TIMED or len(set(outcomes)) < 2:
+            return None
+        return NetworkModel(self._kernels_KUU, Observations.of_networks(tried, outcomes, [_OUTCOME_NOISE] * len(tried)))
+
+    def _chance_of_success(self, cross_KUM: Floats, diagonal_KM: Floats) -> Floats:
         """Returns the probability that a training does not fail, from failures of similar networks."""
-        failed_U = np.array([network.has_failed for network in self._networks])
-        if not failed_U.any():
+        if self._failures is None:
             return np.ones(cross_KUM.shape[2])
-        tried_U = failed_U | np.array([bool(network.scores) for network in self._networks])
-        near_UM = cross_KUM[list(KERNELS).index("rough")]
-        failures_M, tries_M = failed_U @ near_UM, tried_U @ near_UM
-        return np.asarray(1 - failures_M / (tries_M + _FAILURE_PRIOR))
+        outcome = self._failures.predict(cross_KUM, diagonal_KM)
+        return np.asarray(ndtr(-outcome.mean / np.hypot(outcome.sd, self._failures.noise_sd)))
 
     def gain(self, forecast: Forecast) -> Floats:
         """Returns the expected gain in hypervolume from a full training of each network, shape [M].

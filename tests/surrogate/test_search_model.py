@@ -170,19 +170,24 @@ def test_success_is_less_likely_near_failures():
         for arch, own in zip(KNOWN, know_trained(KNOWN), strict=True)
     ]
     model = fit(networks)
-    for archs, contrast in ((OTHERS, 0.02), (KNOWN, 0.1)):
+    for archs in (OTHERS, KNOWN):
         feasible_M = forecast(model, archs).feasible
         wide_M = np.array([wide(arch) for arch in archs])
-        assert feasible_M[wide_M].mean() < feasible_M[~wide_M].mean() - contrast
-        assert np.all((feasible_M > 0) & (feasible_M < 1))
+        assert feasible_M[wide_M].mean() < 0.6 < 0.75 < feasible_M[~wide_M].mean()
+        assert np.all((feasible_M >= 0) & (feasible_M <= 1))
 
 
-def test_a_network_that_failed_is_about_as_likely_to_fail_again_as_not():
-    """One failure among no other tries is little evidence."""
+def test_a_single_failure_says_little_of_other_networks():
     networks = [*know_trained(KNOWN), dataclasses.replace(know(OTHERS[0]), has_failed=True)]
-    found = forecast(fit(networks))
-    assert 0.4 <= found.feasible[0] <= 0.9
-    assert found.feasible[0] == found.feasible.min()
+    feasible_M = forecast(fit(networks)).feasible
+    assert feasible_M[0] == feasible_M.min()
+    assert feasible_M[1:].mean() > 0.9
+
+
+def test_trainings_that_all_ended_the_same_say_nothing_of_failures():
+    assert np.all(forecast(fit(know_trained(KNOWN))).feasible == 1)
+    few = [*know_trained(KNOWN[:3]), *map(know, KNOWN[3:6]), dataclasses.replace(know(KNOWN[6]), has_failed=True)]
+    assert np.all(forecast(fit(few)).feasible == 1)
 
 
 def test_a_running_network_lowers_its_own_gain_and_that_of_similar_ones():
