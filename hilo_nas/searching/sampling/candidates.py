@@ -115,6 +115,14 @@ class CandidateSource:
         drawn = self._space.sample(random)
         return self._admit([find_near(self._space, drawn, excess=self._excess, is_known=is_known, random=random)])
 
+    def key_of(self, params: Mapping[str, int]) -> str:
+        """Returns the key of the network of the parameters, without decoding those of a candidate again."""
+        candidate = self._admitted.get(self._values_of(params))
+        return self._space.decode(params).key() if candidate is None else candidate.key
+
+    def _values_of(self, params: Mapping[str, int]) -> tuple[int, ...]:
+        return tuple(params[name] for name in self._space.dimensions)
+
     def _mutate(self, best: Sequence[Mapping[str, int]], random: Random) -> list[dict[str, int]]:
         """Returns the neighbours of networks, and for each neighbour a neighbour of it."""
         near = [neighbour for params in best for neighbour in self._space.neighbours(params)]
@@ -124,7 +132,7 @@ class CandidateSource:
         """Returns the networks of these parameters that are within the limits that formulas know."""
         admitted = []
         for params in settings:
-            values = tuple(params[name] for name in self._space.dimensions)
+            values = self._values_of(params)
             if values not in self._admitted:
                 self._admitted[values] = self._describe(params) if self._excess(params) <= 0 else None
             if (candidate := self._admitted[values]) is not None:
