@@ -81,7 +81,7 @@ def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
         log_speed=None if measurement is None else math.log(measurement.images_per_s),
         log_speed_error=0.0 if measurement is None else measurement.half_width / measurement.images_per_s / 1.96,
         is_preliminary=measurement is not None and measurement.is_preliminary,
-        # Judged anew, because a new calibration changes all speeds.
+        # Computed from the timings, because a new calibration changes all speeds.
         violations=measured_violations(manifest.limits_in_force, record.measurements) if measurement else {},
         scores=tuple(
             KnownScore(

@@ -33,7 +33,7 @@ _SLOW_QUANTILE = 0.02
 _SPEED_NOISE = 0.02
 """Least relative error of a timing, which a model of log images/s assumes."""
 _OUTCOME_NOISE = 0.1
-"""Variance of the outcome of a training, 1 or -1, around what its network tells of it."""
+"""Relative variance of the outcome of a training, 1 or -1, that does not follow from its network."""
 
 
 @dataclasses.dataclass(frozen=True)
