@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hilo_nas.models import create_model, load_model, prepare_for_inference
     from hilo_nas.proxy.kinds import Proxy
     from hilo_nas.searching import SearchConfig
+    from hilo_nas.searching.sampling.hilo_sampler import HiloSampler
     from hilo_nas.space import SearchSpace, load_space
     from hilo_nas.study.front import Front
     from hilo_nas.study.records import TrialRecord
@@ -44,6 +45,7 @@ __all__ = [
     "Exported",
     "Exporter",
     "Front",
+    "HiloSampler",
     "Measured",
     "Proxy",
     "SearchConfig",
@@ -71,6 +73,7 @@ _HOMES = {
     "Evaluator": "evaluation",
     "Exporter": "export",
     "Front": "study.front",
+    "HiloSampler": "searching.sampling.hilo_sampler",
     "Proxy": "proxy.kinds",
     "SearchConfig": "searching",
     **dict.fromkeys(("SearchSpace", "load_space"), "space"),

@@ -18,7 +18,7 @@ from hilo_nas.cli.text import describe_proxy, duration
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.space import limit_text
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import SAMPLED, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.figures import share_text
@@ -54,6 +54,8 @@ class _Progress:
     total: int
     states: dict[str, int]
     """Trials of the search by state."""
+    timed_ahead: int
+    """Number of networks that were timed, but not trained, when the sampler chose between them."""
     verdicts: dict[str, int]
     """Number of timings by verdict on the machine."""
     contended: list[int]
@@ -82,19 +84,21 @@ class _Progress:
             record.key: record.state for record in records if record.is_baseline and record.state != TrialState.TIMED
         }
         begun = [record for record in records if record.started_at is not None]  # without copied, untried trials
+        ahead = [record for record in records if record.started_at is None and record.origin == SAMPLED]
         # In studies of earlier versions, a retry has its own record with the same measurements.
         made = manifest.created_at  # copied measurements are older, and their cost belongs to another study
-        timings = [(r, m) for r in begun for m in r.measurements if m.measured_at >= made]
+        timings = [(r, m) for r in (*begun, *ahead) for m in r.measurements if m.measured_at >= made]
         scores = [(r, s) for r in begun for s in r.scores if s.scored_at >= made]
         images = _images_trained(begun)
         searching = sum(next(iter(seen.values())) for seen in images.values())
-        timed = [(record.number, record.measurement) for record in records if record.measurement]
+        timed = [(record.number, timing) for record in records for timing in record.full_measurements[:1]]
         verdicts = Counter(name for _, measurement in timed if (name := verdict_name(measurement)))  # protocol 1: none
         return cls(
             study=study.name,
             measured=sum(map(manifest.counts, records)),
             total=manifest.trials,
             states=dict(Counter(record.state for record in records if not record.is_baseline)),
+            timed_ahead=sum(record.state == TrialState.TIMED for record in ahead),
             verdicts=dict(verdicts),
             contended=[number for number, measurement in timed if measurement.contention],
             front=[record.number for record in front.members],
@@ -141,10 +145,15 @@ def _describe_study(manifest: Manifest) -> dict[str, str]:
 
 def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
     timing, training = duration(progress.timing_s), duration(progress.training_s)
+    states = dict(progress.states)
+    if progress.timed_ahead:
+        states[TrialState.TIMED] -= progress.timed_ahead
     rows = {
-        "trials": ", ".join(f"{count} {state}" for state, count in sorted(progress.states.items())) or "none yet",
+        "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count) or "none yet",
         "spent": f"{duration(progress.trials_s)} in trials, of which {timing} timing, {training} training",
     }
+    if progress.timed_ahead:
+        rows["timed"] = f"{count_of(progress.timed_ahead, 'network')} ahead, to choose which to train"
     if progress.images_in_full:
         networks = progress.images_in_full // manifest.plan.budgets[-1]
         rows["trained"] = (

@@ -208,6 +208,7 @@ def _attributes(record: TrialRecord) -> dict[str, Any]:
     if measurement is not None:
         found |= {
             "images_per_s": measurement.images_per_s,
+            "is_preliminary": measurement.is_preliminary or None,
             "images_per_s_95": list(measurement.images_per_s_interval or ()),
             "latency_ms_p95": measurement.latency_ms_p95,
             "memory_mib": measurement.memory_mib,

@@ -15,7 +15,7 @@ from typing import NoReturn
 from hilo_nas.arch.config import ArchConfig, describe_arch
 from hilo_nas.arch.cost import NetworkCost, count_cost
 from hilo_nas.clock import utc_now
-from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, SpaceExhaustedError
+from hilo_nas.errors import HiloNasError, NotEnoughMemoryError, OutOfMemoryError, SpaceExhaustedError
 from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
@@ -25,7 +25,7 @@ from hilo_nas.searching.halving.chance_scores import warn_of_guessing
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints
 from hilo_nas.searching.halving.rung_training import RungTraining
 from hilo_nas.searching.sampling.model_sampler import LookAhead, ModelSampler
-from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy, impute
+from hilo_nas.searching.sampling.optuna_study import OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
 from hilo_nas.searching.tasks.reasons import error_kind, explain_violations
 from hilo_nas.searching.tasks.signals import defer_signals
@@ -40,7 +40,7 @@ from hilo_nas.space import (
 )
 from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import SAMPLED, Subject, TrialRecord
+from hilo_nas.study.records import FITS, SAMPLED, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import begin, fail, interrupt, mark_timed, rule_out
@@ -203,11 +203,13 @@ class SearchLoop:
         return self._is_timed(record) and not broken_limits(measured_violations(limits, record.measurements))
 
     def _remeasure_if_idle(self) -> None:
-        """Calls `between` if a trial has ended since the last call and no trial is running.
+        """Calls `between` if a trial has ended since the last call and nothing is running.
 
         The new timings may change which limits a network meets, so the set of known networks is rebuilt afterwards.
         """
-        if not self._has_ended or any(record.state == TrialState.RUNNING for record in self.records):
+        if not self._has_ended or self._is_looking_ahead:
+            return
+        if any(record.state == TrialState.RUNNING for record in self.records):
             return
         self._has_ended = False
         if self._between is not None and self._between(self.records):
@@ -297,10 +299,12 @@ class SearchLoop:
                 task = self._tasks.time([r.subject for r in found], self._manifest.objective, seconds=LOOK_AHEAD_S)
                 timing = yield task
                 brief = {key: dataclasses.replace(m, is_preliminary=True) for key, m in timing.measurements.items()}
-                measured, failures = {key: (m,) for key, m in brief.items()}, timing.failures
+                measured = {key: (m,) for key, m in brief.items()}
+                failures = {key: _as_of_one_network(error) for key, error in timing.failures.items()}
             else:
                 (record,) = found
-                measured[record.key] = yield from self._time(record)
+                record = dataclasses.replace(record, measurements=(yield from self._time(record)))
+                measured[record.key] = (yield from self._retime_if_uncertain(record)).measurements
         except HiloNasError as error:
             if error.is_fatal:
                 raise
@@ -313,13 +317,35 @@ class SearchLoop:
         for record in found:
             # Trials that began meanwhile may have taken its number.
             record = self._with_cost(self._record_of(record.subject, SAMPLED, record.params))
+            record = dataclasses.replace(record, sampler_memory=ahead.memory)
             if record.key in failures:
-                self._write(self._ended_by(failures[record.key], record))
+                self._finish(self._ended_by(failures[record.key], record))
             elif record.key in measured:
-                timings = measured[record.key]
-                violations = {**record.violations, **measured_violations(self._limits, timings)}
-                seconds = record.seconds + sum(measurement.seconds for measurement in timings)
-                self._write(mark_timed(record, measurements=timings, violations=violations, seconds=seconds))
+                self._write_timed(record, measured[record.key])
+        if any(record.key in measured or self._is_misfit(failures.get(record.key)) for record in found):
+            self._failures = []
+        elif failures:
+            self._failures += [record.number for record in self.records if record.key in failures]
+            self._give_up_if_all_fail()
+
+    def _write_timed(self, record: TrialRecord, timings: tuple[Measurement, ...]) -> None:
+        """Writes the record of a network that was timed before a proposal.
+
+        A full timing may show that the network violates a limit. A brief one is not certain enough for that.
+        """
+        violations = {**record.violations, **measured_violations(self._limits, timings)}
+        record = dataclasses.replace(
+            record,
+            measurements=timings,
+            violations=violations,
+            seconds=record.seconds + sum(measurement.seconds for measurement in timings),
+        )
+        over = broken_limits(violations)
+        if over and not timings[0].is_preliminary:
+            reason = explain_violations(over, record, self._limits)
+            self._finish(rule_out(record, reason, imputed=self._impute(record.measurement)))
+        else:
+            self._write(mark_timed(record))
 
     def _with_cost(self, record: TrialRecord) -> TrialRecord:
         """Returns the record with the costs of its network and the violations that follow from them."""
@@ -367,12 +393,19 @@ class SearchLoop:
         if closed.is_baseline:
             return
         self._failures = [*self._failures, number] if closed.state == TrialState.FAILED else []
+        self._give_up_if_all_fail()
+
+    def _give_up_if_all_fail(self) -> None:
         if len(self._failures) >= _FAILURES_IN_A_ROW:
             self._give_up(self._failures)
 
+    @staticmethod
+    def _is_misfit(error: HiloNasError | None) -> bool:
+        return isinstance(error, NotEnoughMemoryError)
+
     def _ended_by(self, error: HiloNasError, record: TrialRecord) -> TrialRecord:
         """Returns the final record of a network that caused an error."""
-        if not isinstance(error, NotEnoughMemoryError):
+        if not self._is_misfit(error):
             return fail(record, f"{error_kind(error)}: {error}")
         reason = f"out of memory while timing: {error}"
         if record.is_baseline:
@@ -380,8 +413,12 @@ class SearchLoop:
         return rule_out(record, reason, violations={**record.violations, FITS: 1.0}, imputed=self._impute(None))
 
     def _close(self, ended: TrialRecord, start: float) -> TrialRecord:
-        """Writes the final record of a trial and emits `TrialFinished`."""
-        closed = dataclasses.replace(ended, finished_at=utc_now(), seconds=ended.seconds + self._clock() - start)
+        """Writes the final record of a trial that began at `start` on the clock, and emits `TrialFinished`."""
+        return self._finish(dataclasses.replace(ended, seconds=ended.seconds + self._clock() - start))
+
+    def _finish(self, ended: TrialRecord) -> TrialRecord:
+        """Writes the final record of a network and emits `TrialFinished`."""
+        closed = dataclasses.replace(ended, finished_at=utc_now())
         self._write(closed)
         measurement, score = closed.measurement, closed.score
         self._emit(
@@ -504,3 +541,11 @@ class SearchLoop:
                 self._known.discard(record.key)
             else:
                 self._known.add(record.key)
+
+
+def _as_of_one_network(error: HiloNasError) -> HiloNasError:
+    """Returns the error of a network in shared rounds as its own timing would raise it.
+
+    Such rounds split until a network that does not fit into memory is alone.
+    """
+    return NotEnoughMemoryError(str(error)) if isinstance(error, OutOfMemoryError) else error

@@ -73,9 +73,10 @@ def read_timings(records: Sequence[TrialRecord], manifest: Manifest) -> list[Tri
     decreasing priority, are:
 
     1. Measurements that match the manifest (condition, device, protocol) come first, in the order of its conditions.
-    2. Under one condition, measurements in the most recently timed form come first.
-    3. A measurement from a cohort of better quality comes first. Networks timed in the same rounds form a cohort.
-    4. A more recent measurement comes first.
+    2. Under one condition, full measurements come before brief ones (`Measurement.is_preliminary`).
+    3. Measurements in the most recently timed form come first.
+    4. A measurement from a cohort of better quality comes first. Networks timed in the same rounds form a cohort.
+    5. A more recent measurement comes first.
     """
     verdicts = _cohort_qualities(records)
     return [_read(record, manifest, verdicts) for record in records]
@@ -93,15 +94,16 @@ def _read(record: TrialRecord, manifest: Manifest, verdicts: Mapping[str, int]) 
     ]
     # A file usually lists the newest first. A search may have written them in the order of reading instead.
     newest_first = sorted(range(len(timed)), key=lambda i: timed[i].measured_at, reverse=True)
-    forms: dict[int, str] = {}
+    forms: dict[tuple[int, bool], str] = {}
     for i in newest_first:
-        forms.setdefault(ranks[i], timed[i].form)
+        forms.setdefault((ranks[i], timed[i].is_preliminary), timed[i].form)
 
-    def key(i: int) -> tuple[int, bool, int]:
+    def key(i: int) -> tuple[int, bool, bool, int]:
         measurement, rank = timed[i], ranks[i]
         if rank == len(manifest.conditions):
-            return rank, False, i  # the order of the file
-        return rank, measurement.form != forms[rank], verdicts.get(measurement.cohort, 0)
+            return rank, False, False, i  # the order of the file
+        is_brief = measurement.is_preliminary
+        return rank, is_brief, measurement.form != forms[rank, is_brief], verdicts.get(measurement.cohort, 0)
 
     return dataclasses.replace(record, measurements=tuple(timed[i] for i in sorted(newest_first, key=key)))
 

@@ -49,7 +49,7 @@ class Point:
 
     @classmethod
     def from_record(cls, record: TrialRecord, condition: str | None) -> Point | None:
-        """Returns the point of a complete trial, or None if the trial is not complete, did not train or was not timed.
+        """Returns the point of a complete trial. None if it is not complete, did not train or was not timed in full.
 
         Args:
             record: The record of the trial.
@@ -59,7 +59,7 @@ class Point:
             return None
         timing = record.measurement if condition is None else record.measurements_by_condition().get(condition)
         score = record.score
-        if timing is None or score is None or score.is_at_chance:
+        if timing is None or timing.is_preliminary or score is None or score.is_at_chance:
             return None
         counted = counted_scores(record, score)
         return cls(record, timing, score.value, _error_of_images(counted), len(counted))

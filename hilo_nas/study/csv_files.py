@@ -31,6 +31,7 @@ COLUMNS = (
     "memory_mib",
     "steady",
     "verdict",
+    "is_preliminary",
     "value",
     "standard_error",
     "metric",
@@ -58,6 +59,8 @@ COLUMNS = (
 )
 """Columns of both files. A cell without a measured value is empty.
 
+* `is_preliminary` is True for a brief timing, with which a sampler chose between networks. Such a speed is not
+  comparable with a full timing. The cell is empty if the network was not timed.
 * `images_per_s_low` and `images_per_s_high` bound a 95 % interval.
 * `value` is the mean over `seeds` trainings on `images_seen` images. `standard_error` is from `Front.standard_errors`.
 * `on_front_probability` is from `Front.probabilities`. It is empty until the search ends.
@@ -210,7 +213,7 @@ def _row_of(record: TrialRecord) -> _Row:
     if record.measurement is not None:
         measurement = record.measurement
         row |= {name: getattr(measurement, name) for name in _MEASURED}
-        row["verdict"] = verdict_name(measurement)
+        row["verdict"], row["is_preliminary"] = verdict_name(measurement), measurement.is_preliminary
         row["images_per_s_low"], row["images_per_s_high"] = measurement.images_per_s_interval or (None, None)
         row["condition"] = measurement.condition.label()
         for label, further in list(record.measurements_by_condition().items())[1:]:

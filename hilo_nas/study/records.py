@@ -26,6 +26,7 @@ from hilo_nas.text.one_line import decode_json
 
 __all__ = [
     "COPIED_SPEEDS",
+    "FITS",
     "SAMPLED",
     "SCHEMA_VERSION",
     "Subject",
@@ -42,6 +43,8 @@ _MAX_BYTES = 2**25
 _NUMBER_LIST = re.compile(r"\[[^][{}\"]*\]")
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
+FITS = "fits_memory"
+"""Name of the constraint that networks violate if they do not fit into memory."""
 COPIED_SPEEDS = "speeds:"
 """Prefix of the origin of a network with copied timings. The sampler may propose such a network."""
 
@@ -132,7 +135,8 @@ class TrialRecord:
     def __repr__(self) -> str:
         parts = [str(self.number), self.key, str(self.state)]
         if self.measurement is not None:
-            parts.append(f"{self.measurement.images_per_s:.4g} images/s")
+            brief = " (brief timing)" * self.measurement.is_preliminary
+            parts.append(f"{self.measurement.images_per_s:.4g} images/s{brief}")
         if self.score is not None:
             parts.append(f"{self.score.metric} {self.score.value:.4g}")
         return f"TrialRecord({', '.join(parts)})"
@@ -171,6 +175,16 @@ class TrialRecord:
     def measurement(self) -> Measurement | None:
         """The first measurement, or None. In `StoredStudy.records`, it is the measurement to use for the objective."""
         return self.measurements[0] if self.measurements else None
+
+    @property
+    def full_measurements(self) -> tuple[Measurement, ...]:
+        """The measurements without the brief ones (`Measurement.is_preliminary`), in their order."""
+        return tuple(measurement for measurement in self.measurements if not measurement.is_preliminary)
+
+    @property
+    def is_timed_briefly(self) -> bool:
+        """True if the network was timed, but only briefly (`Measurement.is_preliminary`)."""
+        return bool(self.measurements) and not self.full_measurements
 
     def measurements_by_condition(self) -> dict[str, Measurement]:
         """Returns the measurement to use under each condition, which is the first one, by the condition's label."""
@@ -295,9 +309,9 @@ def load_records(folder: Path) -> list[TrialRecord]:
 
 
 def forms_under(label: str, records: Iterable[TrialRecord]) -> set[str]:
-    """Returns the forms (implementations) in which LITv2 networks were timed under a condition."""
+    """Returns the forms (implementations) in which LITv2 networks were timed in full under a condition."""
     measured = [record.measurements_by_condition().get(label) for record in records if record.subject.arch]
-    return {measurement.form for measurement in measured if measurement is not None}
+    return {own.form for own in measured if own is not None and not own.is_preliminary}
 
 
 def _record_paths(folder: Path) -> Iterator[Path]:

@@ -49,6 +49,7 @@ def describe_network(arch: ArchConfig, img_size: int, num_classes: int) -> Netwo
     Raises:
         UsageError: The image is smaller than the network's total stride.
     """
+    arch = arch.canonical()
     cost = count_cost(arch, img_size, num_classes=num_classes)
     knobs = [math.log2(arch.patch_size)]
     for stage in range(N_STAGES):
@@ -108,7 +109,7 @@ class FeatureScale:
         self._sd = np.where(sd_C > 0, sd_C, 1.0)
 
     def transform(self, networks: Sequence[NetworkFeatures]) -> Features:
-        """Returns the scaled features of networks. Those outside the scale have coordinates outside 0 to 1."""
+        """Returns the scaled features of networks. Outside the range of the scale, coordinates are not in 0 to 1."""
         if not networks:
             return Features(
                 np.empty((0, len(self._columns))), np.empty((0, len(self._mean))), np.empty(0, dtype=np.int64)

@@ -88,7 +88,8 @@ class Posterior:
     def __init__(self, covariance_NN: Floats, noise_N: Floats, values_N: Floats) -> None:
         self._factor = _factor(covariance_NN, noise_N)
         self._values_N = values_N
-        self._weights_N = cho_solve(self._factor, values_N)
+        # Versions of SciPy before 1.14 cannot solve systems without equations.
+        self._weights_N = cho_solve(self._factor, values_N) if len(values_N) else values_N
 
     def predict(self, cross_NM: Floats, prior_M: Floats) -> tuple[Floats, Floats]:
         """Returns mean and standard deviation of latent values, shapes [M] and [M].
@@ -97,6 +98,8 @@ class Posterior:
             cross_NM: Covariance between the observations and the latent values.
             prior_M: Prior variance of the latent values.
         """
+        if not len(self._values_N):
+            return np.zeros_like(prior_M), np.sqrt(prior_M)
         reduced_NM = solve_triangular(self._factor[0], cross_NM, lower=True, check_finite=False)
         variance_M = prior_M - np.einsum("nm,nm->m", reduced_NM, reduced_NM)
         return cross_NM.T @ self._weights_N, np.sqrt(np.maximum(variance_M, 1e-12 * prior_M))
@@ -135,6 +138,6 @@ def weighted_sum(weights_K: Floats, arrays: Sequence[Floats] | Floats) -> Floats
 def _factor(covariance_NN: Floats, noise_N: Floats) -> tuple[Floats, bool]:
     total_NN = covariance_NN.copy()
     diagonal = np.einsum("nn->n", total_NN)
-    diagonal += noise_N + _JITTER * diagonal.mean()
+    diagonal += noise_N + _JITTER * diagonal.sum() / max(len(diagonal), 1)
     factor, lower = cho_factor(total_NN, lower=True, overwrite_a=True, check_finite=False)
     return factor, lower

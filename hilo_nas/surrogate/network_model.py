@@ -95,8 +95,8 @@ class Prediction:
 class NetworkModel:
     """Model of one property, fitted to observations.
 
-    The variances depend only on the observations and their order: they are fitted to the first ones, whose number grows
-    in steps of 10 %.
+    The scale of the values and the variances depend only on the observations and their order: they are fitted to the
+    first ones, whose number grows in steps of 10 %.
 
     Args:
         kernels_KUU: Kernels between the networks with observations (`compute_kernels`).
@@ -134,7 +134,7 @@ class NetworkModel:
         return self._has_rungs == other._has_rungs and all(map(np.array_equal, ours, theirs))
 
     def _scaled(self, observations: Observations) -> Floats:
-        return (observations.values - self._mean) / self._sd
+        return np.asarray((observations.values - self._mean) / self._sd)
 
     def _latent(self, kernels_KNM: Floats, variances: Floats) -> Floats:
         """Returns the covariance of values at the full budget."""
@@ -172,7 +172,10 @@ class NetworkModel:
         return Posterior(covariance_NN, np.full(len(covariance_NN), _KNOWN_NOISE), self._scaled(self._observations))
 
     def extended(self, networks: NDArray[np.intp], values: Floats) -> NetworkModel:
-        """Returns the model with further observations at the full budget, of average noise. Keeps the variances."""
+        """Returns the model with further observations at the full budget, of average noise.
+
+        Scale and variances stay. Observations at the predicted means therefore keep all means.
+        """
         own, count = self._observations, len(networks)
         first = int(own.training.max(initial=-1)) + 1
         extended = copy.copy(self)

@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
+from hilo_nas.measurement import Measurement
+from hilo_nas.space import measured_violations
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import FITS, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.surrogate.features import NetworkFeatures, describe_network
 
-__all__ = ["KnownNetwork", "KnownScore", "know_networks"]
+__all__ = ["KnownNetwork", "KnownScore", "find_timing", "know_networks"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,18 @@ class KnownNetwork:
     is_preliminary: bool = False
     """True if the network was only timed briefly."""
     violations: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Logarithm of the factor by which the network violates each measured limit (`TrialRecord.violations`)."""
+    """Logarithm of the factor by which the network violates each limit that needs a timing, by the current
+    calibration. Empty if the network was not timed."""
     scores: tuple[KnownScore, ...] = ()
     has_failed: bool = False
     """True if the network itself caused a failure, such as too little memory or a crash of its training."""
     is_running: bool = False
     """True if a trial of the network is running."""
+
+    @property
+    def is_timed(self) -> bool:
+        """True if the network was timed in full."""
+        return self.log_speed is not None and not self.is_preliminary
 
     @property
     def is_trained(self) -> bool:
@@ -58,16 +66,23 @@ def know_networks(records: Iterable[TrialRecord], manifest: Manifest) -> list[Kn
     return [_know(record, manifest) for record in records if record.subject.arch is not None]
 
 
+def find_timing(record: TrialRecord, manifest: Manifest) -> Measurement | None:
+    """Returns the timing under the objective to learn from; None if there is none, or only one of another device."""
+    measurement = record.measurement
+    return measurement if measurement is not None and manifest.rank_of(measurement) == 0 else None
+
+
 def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
     assert record.subject.arch is not None
-    measurement, budgets = record.measurement, manifest.plan.budgets
+    measurement, budgets = find_timing(record, manifest), manifest.plan.budgets
     return KnownNetwork(
         key=record.key,
         features=describe_network(record.subject.arch, manifest.objective.img_size, manifest.data.num_classes),
         log_speed=None if measurement is None else math.log(measurement.images_per_s),
         log_speed_error=0.0 if measurement is None else measurement.half_width / measurement.images_per_s / 1.96,
         is_preliminary=measurement is not None and measurement.is_preliminary,
-        violations={name: value for name, value in record.violations.items() if name in manifest.limits_in_force},
+        # Computed from the timings, because a new calibration changes all speeds.
+        violations=measured_violations(manifest.limits_in_force, record.measurements) if measurement else {},
         scores=tuple(
             KnownScore(
                 value=score.value,
@@ -77,6 +92,6 @@ def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
             )
             for score in record.scores
         ),
-        has_failed=record.state == TrialState.FAILED and not record.is_interrupted,
+        has_failed=(record.state == TrialState.FAILED and not record.is_interrupted) or FITS in record.violations,
         is_running=record.state == TrialState.RUNNING,
     )

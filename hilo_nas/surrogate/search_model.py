@@ -34,8 +34,8 @@ _POOL_FOR_SPEEDS = 300
 """Number of networks of the pool from which the reference speed follows."""
 _SPEED_NOISE = 0.02
 """Least relative error of a timing, which a model of log images/s assumes."""
-_FAILURE_PRIOR = 1.0
-"""Weight of the assumption that networks do not fail, in units of similar networks."""
+_OUTCOME_NOISE = 0.1
+"""Relative variance of the outcome of a training, 1 or -1, that does not follow from its network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,7 @@ class SearchModel:
         self._kernels_KUU = self._extend_kernels()
         self._speed = self._fit_speeds()
         self._limits = self._fit_limits()
+        self._failures = self._fit_failures()
         self._value = self._fit_values()
         keys = [network.key for network in self._networks]
         self.known = known = self._forecast(self._kernels_KUU, _diagonal(self._features), keys)
@@ -200,13 +201,13 @@ class SearchModel:
         speed = self._speed.predict(cross_KUM, diagonal_KM)
         speed_M, speed_sd_M = speed.mean.copy(), speed.sd.copy()
         value = self._value.predict(cross_KUM, diagonal_KM)
-        feasible_M = self._chance_of_success(cross_KUM)
+        feasible_M = self._chance_of_success(cross_KUM, diagonal_KM)
         for name, model in self._limits.items():
             excess = model.predict(cross_KUM, diagonal_KM)
             chance_M = ndtr(-excess.mean / excess.sd)
             for m, key in enumerate(keys):
                 row = self._row_of.get(key)
-                if row is not None and name in self._networks[row].violations:
+                if row is not None and self._networks[row].is_timed and name in self._networks[row].violations:
                     chance_M[m] = float(self._networks[row].violations[name] <= 0)
             feasible_M = feasible_M * chance_M
         is_timed_M = np.zeros(len(keys), dtype=bool)
@@ -214,20 +215,25 @@ class SearchModel:
             row = self._row_of.get(key)
             network = None if row is None else self._networks[row]
             if network is not None and network.log_speed is not None:
-                is_timed_M[m] = not network.is_preliminary
-                if not network.is_preliminary:
+                is_timed_M[m] = network.is_timed
+                if network.is_timed:
                     speed_M[m], speed_sd_M[m] = network.log_speed, 0.0
         return Forecast(speed_M, speed_sd_M, is_timed_M, value.mean, value.sd, feasible_M)
 
-    def _chance_of_success(self, cross_KUM: Floats) -> Floats:
+    def _fit_failures(self) -> NetworkModel | None:
+        """Returns a model of 1 for failures and -1 for successes; None if they are too few or all the same."""
+        tried = [row for row, network in enumerate(self._networks) if network.has_failed or network.scores]
+        outcomes = [1.0 if self._networks[row].has_failed else -1.0 for row in tried]
+        if len(tried) < MIN_TIMED or len(set(outcomes)) < 2:
+            return None
+        return NetworkModel(self._kernels_KUU, Observations.of_networks(tried, outcomes, [_OUTCOME_NOISE] * len(tried)))
+
+    def _chance_of_success(self, cross_KUM: Floats, diagonal_KM: Floats) -> Floats:
         """Returns the probability that a training does not fail, from failures of similar networks."""
-        failed_U = np.array([network.has_failed for network in self._networks])
-        if not failed_U.any():
+        if self._failures is None:
             return np.ones(cross_KUM.shape[2])
-        tried_U = failed_U | np.array([bool(network.scores) for network in self._networks])
-        near_UM = cross_KUM[list(KERNELS).index("rough")]
-        failures_M, tries_M = failed_U @ near_UM, tried_U @ near_UM
-        return 1 - failures_M / (tries_M + _FAILURE_PRIOR)
+        outcome = self._failures.predict(cross_KUM, diagonal_KM)
+        return np.asarray(ndtr(-outcome.mean / np.hypot(outcome.sd, self._failures.noise_sd)))
 
     def gain(self, forecast: Forecast) -> Floats:
         """Returns the expected gain in hypervolume from a full training of each network, shape [M].

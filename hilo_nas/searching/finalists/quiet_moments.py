@@ -126,7 +126,7 @@ class QuietRemeasurement:
             due = [
                 (record, own.seconds)
                 for record, own in timed
-                if own is not None and own.contention is not None and own.contention.can_pass
+                if own is not None and not own.is_preliminary and own.contention is not None and own.contention.can_pass
             ]
             if due:
                 found.append((condition, due))
@@ -158,7 +158,7 @@ class QuietRemeasurement:
         """Emits a warning that names the trials whose timing is still contended."""
         records = self._study.records
         labels = [condition.label() for condition in self._manifest.conditions]
-        timed = [(record, record.measurements_by_condition()) for record in records]
+        timed = [(record, record.measurements_by_condition()) for record in records if not record.is_timed_briefly]
         found = [
             (record, contention)
             for record, by_label in timed

@@ -23,7 +23,7 @@ from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import readmit, rule_out
 
-__all__ = ["recheck_limits", "update_calibrations", "violations_of"]
+__all__ = ["free_violations_of", "recheck_limits", "update_calibrations", "violations_of"]
 
 
 def update_calibrations(
@@ -99,6 +99,11 @@ def violations_of(record: TrialRecord, manifest: Manifest) -> dict[str, float]:
     For limits on measured quantities, it is computed from the record's measurements. For limits on params and MACs, it
     is the stored one.
     """
-    limits = manifest.limits_in_force
-    free = [name for name in limits if LIMITS[name.partition("@")[0]].is_free and name in record.violations]
-    return {**{name: record.violations[name] for name in free}, **measured_violations(limits, record.measurements)}
+    measured = measured_violations(manifest.limits_in_force, record.measurements)
+    return {**free_violations_of(record, manifest), **measured}
+
+
+def free_violations_of(record: TrialRecord, manifest: Manifest) -> dict[str, float]:
+    """Returns the stored violations of the limits on params and MACs, by the name of the limit."""
+    limits = [name for name in manifest.limits_in_force if LIMITS[name.partition("@")[0]].is_free]
+    return {name: record.violations[name] for name in limits if name in record.violations}

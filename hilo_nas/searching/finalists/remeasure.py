@@ -18,12 +18,12 @@ from hilo_nas.evaluation import DeviceReport, Evaluator, Inspect, evaluator_or_l
 from hilo_nas.events import CohortTimed, Emit, Notice
 from hilo_nas.measurement import Condition, DeviceIdentity, Measurement, kind_of_device
 from hilo_nas.measurement.verdicts import judge_cohort
-from hilo_nas.searching.finalists.recalibration import update_calibrations, violations_of
+from hilo_nas.searching.finalists.recalibration import free_violations_of, update_calibrations, violations_of
 from hilo_nas.searching.opening.event_log import EventLog
 from hilo_nas.searching.opening.resume import differing_facts
 from hilo_nas.searching.opening.study_lock import locked
 from hilo_nas.searching.opening.study_setup import calibrate_all
-from hilo_nas.searching.sampling.optuna_study import FITS, impute
+from hilo_nas.searching.sampling.optuna_study import impute
 from hilo_nas.searching.tasks.reasons import explain_violations
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks, time_together
 from hilo_nas.space import LIMITS, broken_limits
@@ -31,7 +31,7 @@ from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.front import Front
 from hilo_nas.study.local_settings import load_local, write_local
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import FITS, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy, new_study, open_study
 from hilo_nas.study.transitions import interrupt, readmit, rule_out
@@ -107,7 +107,7 @@ def run_remeasure(request: RemeasureRequest, emit: Emit, *, evaluator: Evaluator
                 return source
             manifest = update_calibrations(source, manifest, evaluator, resources, event_log)
             if request.everything:
-                records = [record for record in source.records if record.measurements]
+                records = [record for record in source.records if record.full_measurements]
                 for condition in manifest.conditions:
                     time_again(source, manifest, records, condition, evaluator, resources, event_log)
             else:
@@ -173,11 +173,18 @@ def time_again(
 def _remeasure_all(
     study: StoredStudy, manifest: Manifest, evaluator: Evaluator, resources: Resources, emit: Emit
 ) -> None:
-    """Times every network that was ever timed, under every condition. The manifest is written after all records."""
+    """Times every network that was timed in full, under every condition. The manifest is written after all records.
+
+    Brief timings are discarded. The sampler chooses again which networks are timed before its next proposal.
+    """
     calibrations = calibrate_all(manifest.conditions, evaluator, resources, emit)
     manifest = dataclasses.replace(manifest, calibrations=calibrations, versions=versions())
     records = [record for record in study.records if _was_timed(record)]
     timed, failures = _time_all(records, manifest, evaluator, resources, emit)
+    for record in study.records:
+        if record.is_timed_briefly:
+            free = free_violations_of(record, manifest)
+            study.write(dataclasses.replace(record, measurements=(), violations=free, sampler_memory={}))
     for record in records:
         if record.key in failures:
             study.write(_without_speed(record, failures[record.key], records, manifest))
@@ -260,8 +267,8 @@ def _on_device(condition: Condition, objective: Condition, report: DeviceReport)
 
 
 def _was_timed(record: TrialRecord) -> bool:
-    """Returns True if a trial was timed, including networks that did not fit into memory."""
-    return bool(record.measurements) or FITS in record.violations
+    """Returns True if a trial was timed in full, including networks that did not fit into memory."""
+    return bool(record.full_measurements) or FITS in record.violations
 
 
 def _limits_for(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, float]:

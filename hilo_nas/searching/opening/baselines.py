@@ -41,7 +41,7 @@ def check_baselines(
     timing_study = speeds or (study.manifest.speeds if study.exists else None)
     if timing_study is None:
         return
-    timed = {record.key for record in records if record.measurements}
+    timed = {record.key for record in records if record.full_measurements}
     if missing := [name for name in baselines if name not in timed]:
         remedy = command("search", *setting_words({"study.name": timing_study, "search.baselines": missing}))
         raise UsageError(

@@ -170,7 +170,7 @@ def write_copies(study: StoredStudy, copies: Iterable[TrialRecord], emit: Emit) 
                     own,
                     origin=copy.origin,
                     scores=copy.scores,
-                    measurements=own.measurements or copy.measurements,
+                    measurements=own.full_measurements or copy.measurements or own.measurements,
                 )
             )
     if changed:
@@ -243,7 +243,8 @@ def _comparable(record: TrialRecord, manifest: Manifest, forms: Mapping[str, str
     return tuple(
         measurement
         for measurement in record.measurements
-        if manifest.is_comparable(measurement)
+        if not measurement.is_preliminary
+        and manifest.is_comparable(measurement)
         and (forms is None or record.is_baseline or measurement.form == forms.get(measurement.condition.label()))
     )
 

@@ -7,33 +7,32 @@ with the largest gains are timed briefly, as long as their speeds are worth more
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import Any
 
 import numpy as np
 
-from hilo_nas.errors import SpaceExhaustedError
+from hilo_nas.searching.sampling.candidates import (
+    RANDOM_SHARE,
+    Candidate,
+    CandidateSource,
+    forecast_candidates,
+    list_best,
+)
 from hilo_nas.searching.sampling.optuna_study import Proposal
-from hilo_nas.space import SearchSpace
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.transitions import interrupt
-from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
+from hilo_nas.surrogate.features import describe_network
 from hilo_nas.surrogate.gaussian_process import Floats
-from hilo_nas.surrogate.observations import know_networks
-from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
+from hilo_nas.surrogate.observations import find_timing, know_networks
+from hilo_nas.surrogate.search_model import MIN_TRAINED, Forecast, SearchModel
 
 __all__ = ["LookAhead", "ModelSampler"]
 
-_POOL = 2_000
-"""Number of random candidates."""
-_MUTATED = 20
-"""Number of networks on the front whose neighbours are candidates."""
-_RANDOM_SHARE = 0.07
-"""Share of trainings of random networks, as a guard against a wrong model."""
 _TIMED_FIRST = 20
 """Number of random networks that are timed before the first proposal from a model."""
 _TIMED_TOGETHER = 8
@@ -42,32 +41,31 @@ _OPTIMISM = 2.0
 """Networks are considered for a brief timing by their gain at this many standard deviations above their mean speed."""
 _CAUTION = 1.0
 """Gain per image of a continued training, relative to that of another network, at which it continues."""
+_GROUP = "timed_with"
+"""Name in the memory of a record for the networks that were timed together: parameter values by key."""
 _DEFAULT_TIMING_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    key: str
-    params: Mapping[str, int]
-    features: NetworkFeatures
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ranking:
     """Candidates with their predictions and expected gains. Without a model, there are no predictions."""
 
-    candidates: Sequence[_Candidate]
+    candidates: Sequence[Candidate]
     forecast: Forecast | None
     gain: Floats
 
 
 @dataclasses.dataclass(frozen=True)
 class LookAhead:
-    """Networks to time before the next proposal, as flat integer parameters."""
+    """Networks to time before the next proposal."""
 
     networks: Sequence[dict[str, int]]
+    """The networks as flat integer parameters."""
     is_brief: bool = True
+    """True for a brief timing in shared rounds, False for a full timing of a single network."""
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Memory for the records of the networks (`TrialRecord.sampler_memory`)."""
 
 
 class ModelSampler:
@@ -91,11 +89,15 @@ class ModelSampler:
         pool: Sequence[Mapping[str, int]] | None = None,
     ) -> None:
         self._manifest, self._space = manifest, manifest.space
-        self._excess, self._is_known = excess, is_known
-        self._can_time = pool is None
-        self._admitted: dict[tuple[int, ...], _Candidate | None] = {}
-        self._pool = self._draw_pool() if pool is None else self._admit(pool)
-        self._scale = FeatureScale(self._describe_space())
+        self._is_known, self._can_time = is_known, pool is None
+        self._source = CandidateSource(
+            manifest.space,
+            img_size=manifest.objective.img_size,
+            num_classes=manifest.data.num_classes,
+            excess=excess,
+            seed=manifest.seed,
+            pool=pool,
+        )
         self._latest: tuple[tuple[TrialRecord, ...], SearchModel | None] = ((), None)
         self._ranking: _Ranking | None = None
 
@@ -111,7 +113,7 @@ class ModelSampler:
         random, ranking = self._random(records), self._rank(records)
         if ranking.forecast is None:
             chosen = self._first(ranking.candidates, records, random)
-        elif random.random() < _RANDOM_SHARE:
+        elif random.random() < RANDOM_SHARE:
             chosen = random.choice(ranking.candidates)
         else:
             chosen = ranking.candidates[int(np.argmax(ranking.gain))]
@@ -126,16 +128,18 @@ class ModelSampler:
         """
         if not self._can_time:
             return None
+        if missing := self._find_missing(records):
+            return self._time_together(missing)
         random = self._random(records)
-        timed = {record.key for record in records if record.measurement is not None}
-        searched = [record for record in records if not record.is_baseline and record.measurement is not None]
+        searched = [r for r in records if not r.is_baseline and find_timing(r, self._manifest) is not None]
+        timed = {record.key for record in searched}
         training_s = _median_seconds(records)
         if len(searched) < _TIMED_FIRST:
             if training_s == 0.0 and any(record.score for record in records):
                 return None  # scores cost nothing, so timings are not worth it
             free = [own for own in self._rank(records).candidates if own.key not in timed]
-            first = random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))
-            return LookAhead([dict(own.params) for own in first]) if first else None
+            drawn = random.sample(free, min(len(free), _TIMED_FIRST - len(searched)))
+            return self._time_together([own.params for own in drawn]) if drawn else None
         model, ranking = self._model(records), self._rank(records)
         if model is None or ranking.forecast is None or not training_s:
             return None
@@ -149,7 +153,7 @@ class ModelSampler:
             generator = np.random.default_rng(random.randrange(2**32))
             worth = model.gain_of_timing(forecast.take(best), generator) / (len(unknown) * _timing_seconds(records))
             if worth > float(gain_M.max()) / training_s:
-                return LookAhead([dict(candidates[m].params) for m in unknown])
+                return self._time_together([candidates[m].params for m in unknown])
         if forecast.is_timed[first]:
             return None
         return LookAhead([dict(candidates[first].params)], is_brief=False)
@@ -164,28 +168,42 @@ class ModelSampler:
             images: Number of training images so far.
             records: Records of the study, with or without this one.
         """
+        assert record.subject.arch is not None
         own = interrupt(record)  # as if it were not running
-        found = [own if other.number == record.number else other for other in records]
-        if all(other.number != record.number for other in records):
+        found = [*(own if other.number == own.number else other for other in records)]
+        if own not in found:
             found.append(own)
         budget = self._manifest.plan.budgets[-1]
-        if sum(other.score_at(budget) is not None for other in found) < MIN_TRAINED:
+        trained = sum(other.score_at(budget) is not None for other in found if not other.is_baseline)
+        model = self._fit(found) if trained >= MIN_TRAINED else None
+        others = [other for other in self._rank(records).candidates if other.key != record.key]
+        if model is None or not others:
             return True
-        model = self._fit(found)
-        if model is None:
-            return True
-        arch = record.subject.arch
-        assert arch is not None
-        features = describe_network(arch, self._manifest.objective.img_size, self._manifest.data.num_classes)
+        features = describe_network(
+            record.subject.arch, self._manifest.objective.img_size, self._manifest.data.num_classes
+        )
         gain = float(model.gain(model.forecast([features], [record.key]))[0])
-        try:
-            candidates = [own for own in self._candidates(records, self._random(records)) if own.key != record.key]
-        except SpaceExhaustedError:
-            return True
-        if not candidates:
-            return True
-        other = float(model.gain(self._forecast(model, candidates)).max())
+        other = float(model.gain(forecast_candidates(model, others)).max())
         return gain * budget / (budget - images) >= _CAUTION * other
+
+    def _time_together(self, networks: Sequence[Mapping[str, int]]) -> LookAhead:
+        """Returns a brief timing of networks, whose records will name all of them.
+
+        If the search is killed before all records are written, the next one times the missing networks first.
+        """
+        group = {self._space.decode(params).key(): list(params.values()) for params in networks}
+        return LookAhead([dict(params) for params in networks], memory={_GROUP: group} if len(group) > 1 else {})
+
+    def _find_missing(self, records: Sequence[TrialRecord]) -> list[dict[str, int]]:
+        """Returns the networks without a record that should have been timed together with others."""
+        known = {record.key for record in records}
+        missing = {
+            key: values
+            for record in records
+            for key, values in record.sampler_memory.get(_GROUP, {}).items()
+            if key not in known
+        }
+        return [dict(zip(self._space.dimensions, values, strict=True)) for values in missing.values()]
 
     def _random(self, records: Sequence[TrialRecord]) -> Random:
         proposals = sum(record.is_proposal and record.started_at is not None for record in records)
@@ -201,39 +219,36 @@ class ModelSampler:
         return self._latest[1]
 
     def _fit(self, records: Sequence[TrialRecord]) -> SearchModel | None:
-        networks = know_networks(records, self._manifest)
-        timed = sum(network.log_speed is not None for network in networks)
-        if timed < MIN_TIMED or sum(bool(network.scores) for network in networks) < MIN_TRAINED:
-            return None
-        floor = self._manifest.limits_in_force.get("images_per_s")
-        return SearchModel(
-            networks,
-            self._scale,
-            [candidate.features for candidate in self._pool],
+        return self._source.fit(
+            know_networks(records, self._manifest),
             chance=self._manifest.guessing_score,
-            min_log_speed=None if floor is None else math.log(floor),
+            min_images_per_s=self._manifest.limits_in_force.get("images_per_s"),
             previous=self._latest[1],
         )
 
     def _rank(self, records: Sequence[TrialRecord]) -> _Ranking:
-        """Returns the candidates with their expected gains."""
+        """Returns the candidates with their expected gains.
+
+        Raises:
+            SpaceExhaustedError: There is no new and feasible network.
+        """
         model = self._model(records)
         if self._ranking is None:
-            candidates = self._candidates(records, Random(f"{self._manifest.seed}/{len(records)}/candidates"))
-            forecast = None if model is None else self._forecast(model, candidates)
-            gain = np.zeros(len(candidates)) if model is None or forecast is None else model.gain(forecast)
-            self._ranking = _Ranking(candidates, forecast, gain)
+            candidates = self._candidates(records)
+            forecast = None if model is None else forecast_candidates(model, candidates)
+            gain_M = np.zeros(len(candidates)) if model is None or forecast is None else model.gain(forecast)
+            self._ranking = _Ranking(candidates, forecast, gain_M)
         return self._ranking
 
     @staticmethod
-    def _first(candidates: Sequence[_Candidate], records: Sequence[TrialRecord], random: Random) -> _Candidate:
+    def _first(candidates: Sequence[Candidate], records: Sequence[TrialRecord], random: Random) -> Candidate:
         """Returns one of the first networks to train: of those timed, one with many parameters for its speed.
 
         The largest one comes first, then the fastest one, then one between them.
         """
         speeds = {record.key: record.measurement.images_per_s for record in records if record.measurement}
         timed = [own for own in candidates if own.key in speeds]
-        front: list[_Candidate] = []
+        front: list[Candidate] = []
         for own in sorted(timed, key=lambda own: (-own.features.log_costs[0], -speeds[own.key])):
             if not front or speeds[own.key] > speeds[front[-1].key]:
                 front.append(own)
@@ -242,86 +257,17 @@ class ModelSampler:
         trained = sum(bool(record.scores) for record in records)
         return front[(0, -1, len(front) // 2)[trained % 3]]
 
-    @staticmethod
-    def _forecast(model: SearchModel, candidates: Sequence[_Candidate]) -> Forecast:
-        return model.forecast([own.features for own in candidates], [own.key for own in candidates])
-
-    def _candidates(self, records: Sequence[TrialRecord], random: Random) -> list[_Candidate]:
+    def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
         """Returns new and feasible networks, each once.
 
         Raises:
             SpaceExhaustedError: There is none.
         """
-        found = {own.key: own for own in self._pool}
-        if self._can_time:
-            found |= {own.key: own for own in self._admit(self._mutations(records, random))}
-        new = [own for own in found.values() if not self._is_known(own.key)]
-        if not new:
-            raise SpaceExhaustedError
-        return new
-
-    def _mutations(self, records: Sequence[TrialRecord], random: Random) -> list[dict[str, int]]:
-        """Returns the neighbours of the best networks, and for each neighbour a neighbour of it."""
         model = self._model(records)
-        own = [record for record in records if record.subject.arch is not None]
-        if model is None:
-            return []
-        on_front = _non_dominated(model.known)
-        near: list[dict[str, int]] = []
-        for m in on_front[:_MUTATED]:
-            if (params := own[m].params) is not None:
-                near += self._space.neighbours(params)
-        return near + [random.choice(list(self._space.neighbours(params))) for params in near]
-
-    def _admit(self, settings: Sequence[Mapping[str, int]]) -> list[_Candidate]:
-        """Returns the networks of these parameters that are within the limits that formulas know."""
-        admitted = []
-        for params in settings:
-            values = tuple(params.values())
-            if values not in self._admitted:
-                self._admitted[values] = self._describe(params) if self._excess(params) <= 0 else None
-            if (candidate := self._admitted[values]) is not None:
-                admitted.append(candidate)
-        return admitted
-
-    def _describe(self, params: Mapping[str, int]) -> _Candidate:
-        arch, manifest = self._space.decode(params), self._manifest
-        features = describe_network(arch, manifest.objective.img_size, manifest.data.num_classes)
-        return _Candidate(arch.key(), dict(params), features)
-
-    def _draw_pool(self) -> list[_Candidate]:
-        if self._space.n_configs <= 2 * _POOL:
-            return list({own.key: own for own in self._admit(_list_all(self._space))}.values())
-        random = Random(f"{self._manifest.seed}/pool")
-        found: dict[str, _Candidate] = {}
-        for _ in range(10 * _POOL):
-            if len(found) >= _POOL:
-                break
-            found |= {own.key: own for own in self._admit([self._space.sample(random)])}
-        return list(found.values())
-
-    def _describe_space(self) -> list[NetworkFeatures]:
-        anchors = [
-            describe_network(anchor.arch, self._manifest.objective.img_size, self._manifest.data.num_classes)
-            for anchor in self._space.anchors
-        ]
-        return [*(own.features for own in self._pool), *anchors]
-
-
-def _list_all(space: SearchSpace) -> list[dict[str, int]]:
-    """Returns the parameters of all combinations of knob values."""
-    ranges = [range(n) for n in space.dimensions.values()]
-    return [dict(zip(space.dimensions, values, strict=True)) for values in itertools.product(*ranges)]
-
-
-def _non_dominated(known: Forecast) -> list[int]:
-    """Returns the networks on the front of the predicted values, the one with the best value first."""
-    found, fastest = [], -math.inf
-    for m in np.lexsort((-known.speed, -known.value)):
-        if known.speed[m] > fastest:
-            found.append(int(m))
-            fastest = float(known.speed[m])
-    return found
+        params = [record.params for record in records if record.subject.arch is not None]
+        best = [] if model is None else list_best(model.known, params)
+        random = Random(f"{self._manifest.seed}/{len(records)}/candidates")
+        return self._source.list_new(best, is_known=self._is_known, random=random)
 
 
 def _median_seconds(records: Sequence[TrialRecord]) -> float:

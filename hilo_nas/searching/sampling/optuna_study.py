@@ -14,13 +14,10 @@ from optuna.trial import TrialState as OptunaState
 
 from hilo_nas.searching.sampling.samplers import distributions_of
 from hilo_nas.space import LIMITS, SearchSpace
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import FITS, TrialRecord
 from hilo_nas.study.states import TrialState
 
-__all__ = ["FITS", "OptunaStudy", "Proposal", "impute"]
-
-FITS = "fits_memory"
-"""Name of the constraint that networks violate if they do not fit into memory."""
+__all__ = ["OptunaStudy", "Proposal", "impute"]
 
 
 def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, float]:
@@ -31,7 +28,7 @@ def impute(records: Sequence[TrialRecord], *, chance_top1: float) -> dict[str, f
     """
     records = [record for record in records if not record.is_baseline and record.state != TrialState.WAITING]
     scores = [score.value for record in records if record.state != TrialState.STOPPED and (score := record.score)]
-    speeds = [record.measurement.images_per_s for record in records if record.measurement]
+    speeds = [timing.images_per_s for record in records for timing in record.full_measurements[:1]]
     return {
         "value": statistics.median(scores) if scores else chance_top1,
         "images_per_s": min(speeds, default=1.0),

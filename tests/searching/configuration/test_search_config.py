@@ -120,7 +120,7 @@ def test_a_configuration_survives_the_words_of_a_command(options):
             [
                 "search.trials must be at least 1, but got 0",
                 "limits.max_latency_ms must be a number above 0, but got -1",
-                "search.sampler must be one of gp, tpe, nsga2, random, but got 'genetic'",
+                "search.sampler must be one of hilo, gp, tpe, nsga2, random, but got 'genetic'",
             ],
         ),
     ],

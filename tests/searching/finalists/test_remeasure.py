@@ -36,10 +36,10 @@ from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching import RemeasureRequest, SearchConfig, run_remeasure, run_search
 from hilo_nas.searching.finalists.remeasure import time_front
 from hilo_nas.searching.opening.study_lock import locked
-from hilo_nas.searching.sampling.optuna_study import FITS
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
 from hilo_nas.study.front import Front
+from hilo_nas.study.records import FITS
 from hilo_nas.study.stored_study import StoredStudy
 
 

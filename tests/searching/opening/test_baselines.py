@@ -27,11 +27,11 @@ from hilo_nas.errors import (
 from hilo_nas.events import Notice, TrialFinished, TrialStarted
 from hilo_nas.searching import RemeasureRequest, SearchConfig, estimate_cost, run_remeasure, run_search
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.sampling.optuna_study import FITS, impute
+from hilo_nas.searching.sampling.optuna_study import impute
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
 from hilo_nas.study.front import Front
-from hilo_nas.study.records import Subject
+from hilo_nas.study.records import FITS, Subject
 from hilo_nas.study.stored_study import StoredStudy
 
 BASELINES = ("timm:swift", "timm:clever")

@@ -21,12 +21,13 @@ from hilo_nas.errors import UsageError
 from hilo_nas.searching.configuration.resolve import condition_options, requirements_of
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.searching.loop import SearchLoop
-from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy
+from hilo_nas.searching.sampling.optuna_study import OptunaStudy
 from hilo_nas.searching.sampling.samplers import build_sampler
 from hilo_nas.space import LIMITS, limit_text, load_space, measured_values, measured_violations
 from hilo_nas.space.limits import violation
 from hilo_nas.space.space_file import build_space
-from hilo_nas.study.records import Subject
+from hilo_nas.study.records import FITS, Subject
+from hilo_nas.study.transitions import interrupt
 
 DIGITS = load_space("litv2_digits")
 OBJECTIVE = build_condition(threads=2)
@@ -177,13 +178,15 @@ def test_the_default_sampler_takes_limits_of_several_conditions():
 def test_a_network_that_was_timed_under_one_condition_only_is_timed_again(tmp_path):
     """Cut off in mid-timing by an older version, or timed before the study had its second condition."""
     conditions = (OBJECTIVE, SINGLE)
-    manifest = build_manifest(conditions=conditions, sampler="random", trials=1)
-    folder = write_study(tmp_path, manifest=manifest)
+    cut = []
+    for number, timed in enumerate([conditions[:1], conditions[1:], conditions]):
+        subject = Subject(arch=build_arch(number))
+        timings = tuple(FakeMachine().time(subject, condition) for condition in timed)
+        cut.append(interrupt(build_record(number, value=None, measurements=timings, origin="sampler")))
+    space = build_space("digits", {**DIGITS.to_dict(), "anchors": {}})
+    manifest = build_manifest(conditions=conditions, sampler="random", trials=3, space=space)
+    folder = write_study(tmp_path, records=cut, manifest=manifest)
     machine = FakeMachine()
-    loop = SearchLoop(fresh(folder), manifest, machine, RESOURCES, lambda event: None)
-    subject = Subject(arch=build_arch(3))
-    both = tuple(machine.time(subject, condition) for condition in conditions)
-    record = dataclasses.replace(loop._choose(), subject=subject)
-    assert not loop._is_timed(dataclasses.replace(record, measurements=both[:1]))
-    assert not loop._is_timed(dataclasses.replace(record, measurements=both[1:]))
-    assert loop._is_timed(dataclasses.replace(record, measurements=both))
+    SearchLoop(fresh(folder), manifest, machine, RESOURCES, lambda event: None).run()
+    assert machine.measured == [cut[0].key, cut[1].key]
+    assert [len(record.measurements) for record in fresh(folder).records] == [2, 2, 2]

@@ -7,9 +7,9 @@ import pytest
 from builders import build_failed, build_infeasible, build_record
 from optuna.samplers import RandomSampler
 
-from hilo_nas.searching.sampling.optuna_study import FITS, OptunaStudy
+from hilo_nas.searching.sampling.optuna_study import OptunaStudy
 from hilo_nas.space import load_space
-from hilo_nas.study.records import Subject
+from hilo_nas.study.records import FITS, Subject
 
 DIGITS = load_space("litv2_digits")
 
