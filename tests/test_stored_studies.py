@@ -52,7 +52,8 @@ def test_a_stored_study_is_read_as_it_was_written(path):
     manifest, records = fresh(folder).manifest, fresh(folder).records
     assert Manifest.from_yaml(manifest.to_yaml()) == manifest  # newer fields have their defaults, none is lost
     stored, written = (yaml.safe_load(text) for text in (folder.manifest_path.read_text(), manifest.to_yaml()))
-    stored |= {"baselines": stored.pop("peers"), "reduction_factor": stored.pop("eta")}  # fields with new names
+    renamed = {"peers": "baselines", "eta": "reduction_factor"}
+    stored = {renamed.get(name, name): value for name, value in stored.items()}
     assert _common(stored, written) == stored
     assert 0 < sum(record.is_measured for record in records) <= manifest.trials
     assert {score.plan_hash for record in records for score in record.scores} == {manifest.plan_hash}
