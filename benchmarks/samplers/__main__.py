@@ -30,9 +30,10 @@ EXAMPLES = "Example:\npython -m benchmarks.samplers my-table --sampler random --
 def run(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Study, folder or CSV file of a table.")],
     seeds: Annotated[int, typer.Option(help="Number of replays of each search.")] = 10,
+    first_seed: Annotated[int, typer.Option(help="Seed of the first replay.")] = 0,
     sampler: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="gp, tpe, nsga2 or random. Repeatable. Default: all."),
+        typer.Option(metavar="NAME", help="hilo, gp, tpe, nsga2 or random. Repeatable. Default: all."),
     ] = None,
     trials_share: Annotated[
         float,
@@ -54,12 +55,20 @@ def run(
     plan = SamplersPlan(
         samplers=tuple(sampler or SamplersPlan.samplers),
         seeds=seeds,
+        first_seed=first_seed,
         trials_share=trials_share,
         reduction_factor=reduction_factor,
         jobs=(os.cpu_count() or 1) if jobs is None else jobs,
     )
     loaded = load_table(find_table(table))
-    words = [table, "--seeds", str(seeds), *(word for name in plan.samplers for word in ("--sampler", name))]
+    words = [
+        table,
+        "--seeds",
+        str(seeds),
+        "--first-seed",
+        str(first_seed),
+        *(word for name in plan.samplers for word in ("--sampler", name)),
+    ]
     words += ["--trials-share", f"{trials_share:g}", "--reduction-factor", f"{reduction_factor:g}"]
 
     def report(replays: Sequence[Replay]) -> BenchReport:

@@ -17,7 +17,17 @@ from benchmarks.samplers.curves import (
     draw_weights,
     spread,
 )
-from benchmarks.samplers.replay import EXTRAPOLATED, FULL, ORACLE, PRUNED, Replay, SamplersPlan, build_measurement
+from benchmarks.samplers.replay import (
+    BRIEF_ERROR,
+    BRIEF_S,
+    EXTRAPOLATED,
+    FULL,
+    ORACLE,
+    PRUNED,
+    Replay,
+    SamplersPlan,
+    build_measurement,
+)
 from benchmarks.tables.table import Table
 from hilo_nas.bench.report_notes import plan_settings
 from hilo_nas.report import BenchReport, BenchTable
@@ -71,10 +81,14 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             f"stopped networks, the sampler receives an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {ORACLE}: scores "
             "at rungs are those of the full training, which real searches do not have. This shows the saving with "
             "perfect scores.",
+            "hilo: continues a training at a rung if its expected gain per image is that of another network. It also "
+            f"times networks before it proposes one; such a timing is assumed to take {BRIEF_S:g} s and to have an "
+            f"error of {BRIEF_ERROR:.0%}.",
             f"at equal cost: after the training images of {trials} full trainings. over random: difference to random "
             f"search at {trials} networks, with the same rungs or without. mean over: area under the curve of the "
             "share, over networks up to that number, and over training images up to that cost.",
-            f"seconds, images: cost of training {trials} networks, relative to the same search without rungs. "
+            f"seconds, images: cost of {trials} networks, relative to the same search without rungs. Seconds are those "
+            "of trainings and timings. "
             f"complete: number of fully trained networks among the {trials}.",
         ],
     )

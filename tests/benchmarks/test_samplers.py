@@ -146,13 +146,14 @@ def test_where_rungs_foresee_their_own_scores_do_not_matter():
 def test_a_stopped_network_costs_what_it_was_trained_and_is_not_found():
     table = build_table()
     found = replay(rungs=EXTRAPOLATED)
-    before = dataclasses.replace(found.steps[0], images=0, seconds=0.0, share=0.0)
+    before = dataclasses.replace(found.steps[0], images=0, seconds=0.0, timing_seconds=0.0, share=0.0)
     seen = set()
     for step in found.steps:
         spent = step.images - before.images
         assert spent == FULL_IMAGES if step.state == "complete" else spent in table.budgets[:-1]
         score = table.by_key[step.key].scores[spent]
-        assert step.seconds - before.seconds == pytest.approx(score.seconds)
+        timing = step.timing_seconds - before.timing_seconds
+        assert step.seconds - before.seconds == pytest.approx(score.seconds + timing)
         assert step.share == before.share or step.state == "complete"
         assert step.key not in seen
         seen.add(step.key)
@@ -234,7 +235,8 @@ def test_a_replay_is_the_search_that_a_folder_would_keep(tmp_path, rungs):
     loop = SearchLoop(folder, manifest, machine, Resources(data="table"), lambda event: None, prune=rungs == PRUNED)
     loop.run()
     assert [(record.key, record.state) for record in loop.records] == [(step.key, step.state) for step in replayed]
-    assert (machine.images, machine.seconds) == (replayed[-1].images, replayed[-1].seconds)
+    assert machine.images == replayed[-1].images
+    assert machine.seconds + machine.timing_seconds == replayed[-1].seconds
 
 
 # All searches, and the report.
@@ -291,7 +293,7 @@ def test_all_faults_of_a_plan_are_reported_at_once():
     with pytest.raises(UsageError) as caught:
         SamplersPlan(samplers=("gp", "cmaes"), seeds=0, trials_share=2, reduction_factor=1)
     assert str(caught.value).splitlines() == [
-        "a sampler must be one of gp, tpe, nsga2, random, but got 'cmaes'",
+        "a sampler must be one of hilo, gp, tpe, nsga2, random, but got 'cmaes'",
         "seeds must be at least 1, but got 0",
         "trials_share must be above 0 and at most 1, but got 2",
         "reduction_factor must be a number above 1, but got 1",
