@@ -45,6 +45,7 @@ from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import begin, fail, interrupt, mark_timed, rule_out
 from hilo_nas.text.figures import probability_text
+from hilo_nas.text.plurals import count_of
 
 __all__ = ["SearchLoop"]
 
@@ -301,6 +302,9 @@ class SearchLoop:
                 brief = {key: dataclasses.replace(m, is_preliminary=True) for key, m in timing.measurements.items()}
                 measured = {key: (m,) for key, m in brief.items()}
                 failures = {key: _as_of_one_network(error) for key, error in timing.failures.items()}
+                seconds = sum(measurement.seconds for measurement in timing.measurements.values())
+                timed = f"{count_of(len(brief), 'network')} timed briefly in {seconds:.0f} s"
+                self._emit(Notice(text=f"{timed} to choose the next one"))
             else:
                 (record,) = found
                 record = dataclasses.replace(record, measurements=(yield from self._time(record)))

@@ -42,6 +42,7 @@ COLUMNS = [
     "memory_mib",
     "steady",
     "verdict",
+    "is_preliminary",
     "value",
     "standard_error",
     "metric",
