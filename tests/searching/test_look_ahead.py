@@ -257,7 +257,7 @@ def test_a_group_that_fails_as_a_whole_ends_the_timings_ahead_but_not_the_search
     finished, _ = run(folder, machine, events.append)
     assert finished.measured == 12
     assert len(machine.cohorts) == 1
-    assert [event.level for event in events if isinstance(event, Notice)] == ["warning"]
+    assert [event.level for event in events if isinstance(event, Notice)] == ["info", "warning"]
     assert len(by_state(folder)["complete"]) == 12
 
 
