@@ -107,10 +107,10 @@ class FakeMachine(FakeEvaluator):
                 subjects = {name: Subject.from_dict(entry.subject) for name, entry in task.entries.items()}
                 if not subjects:
                     return Timing(calibration=self.calibrate(task.condition))
-                if len(subjects) == 1:
+                if len(subjects) == 1 and not task.is_brief:
                     ((name, subject),) = subjects.items()
                     return Timing(measurements={name: self.measure(subject, task.condition, task.rivals)})
-                return self.measure_cohort(subjects, task.condition, task.seconds)
+                return self.measure_cohort(subjects, task.condition, task.is_brief)
         self.targets.append(task.target)
         subject = Subject.from_dict(task.subject)
         score = self.score(subject, task.plan, task.seed, task.until or task.plan.budgets[-1], task)
@@ -168,15 +168,16 @@ class FakeMachine(FakeEvaluator):
             raise self.failure_of(subject.key)
         return self.time(subject, condition)
 
-    def measure_cohort(self, subjects, condition, seconds):
+    def measure_cohort(self, subjects, condition, is_brief):
         self.happen("cohort", len(self.cohorts))
         name = f"cohort-{len(self.cohorts)}"
-        self.cohorts.append((condition.label(), sorted(subjects), seconds))
+        self.cohorts.append((condition.label(), sorted(subjects), is_brief))
         speeds = {
             key: self.speed_of(subject, condition) for key, subject in subjects.items() if key not in self.failures
         }
+        found = build_cohort(speeds, cohort=name, condition=condition, **self.facts(condition))
         return Timing(
-            measurements=build_cohort(speeds, cohort=name, condition=condition, **self.facts(condition)),
+            measurements={key: dataclasses.replace(timing, is_preliminary=is_brief) for key, timing in found.items()},
             failures={key: self.failure_of(key) for key in subjects if key in self.failures},
         )
 

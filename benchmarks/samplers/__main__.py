@@ -42,6 +42,7 @@ def run(
     reduction_factor: Annotated[
         float, typer.Option(help="Reduction factor of the rungs: 1 of N networks continues.")
     ] = 2.0,
+    speeds: Annotated[bool, typer.Option("--speeds", help="All speeds are known before the search.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Number of parallel replays. Default: number of cores.")] = None,
     shown: Shown = Format.table,
     folder: Folder = None,
@@ -58,6 +59,7 @@ def run(
         first_seed=first_seed,
         trials_share=trials_share,
         reduction_factor=reduction_factor,
+        speeds=speeds,
         jobs=(os.cpu_count() or 1) if jobs is None else jobs,
     )
     loaded = load_table(find_table(table))
@@ -70,6 +72,7 @@ def run(
         *(word for name in plan.samplers for word in ("--sampler", name)),
     ]
     words += ["--trials-share", f"{trials_share:g}", "--reduction-factor", f"{reduction_factor:g}"]
+    words += ["--speeds"] * speeds
 
     def report(replays: Sequence[Replay]) -> BenchReport:
         return report_samplers(loaded, plan, replays, command_of("samplers", *words))

@@ -1,9 +1,10 @@
 """Searches replayed on a benchmark table. The real search loop runs, but a table replaces timings and trainings.
 
 The result of a search after a trial is the hypervolume of the networks that it has fully trained so far. The objectives
-are log images/s and full-budget top-1 from the table, both scaled to the range of the table. The reference point is the
-worst value of each objective in the table, so the measure does not depend on the search. Results are shares of the
-hypervolume of all networks in the table. Stopped networks do not count.
+are log images/s and full-budget top-1 from the table, both scaled to the range of the table. If the table has trainings
+with further seeds, top-1 is their mean, which the search does not see. The reference point is the worst value of each
+objective in the table, so the measure does not depend on the search. Results are shares of the hypervolume of all
+networks in the table. Stopped networks do not count.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.study.front import speed_hypervolume
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import Subject, TrialRecord
+from hilo_nas.study.records import COPIED_SPEEDS, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 
@@ -57,11 +58,12 @@ PRUNED = "pruned"
 ORACLE = "foreseen"
 """Rungs whose scores are those of the full training. Real searches do not have such scores. The saving is an upper
 bound, which perfect scores at the same rungs would reach."""
-BRIEF_ERROR, BRIEF_S = 0.05, 2.0
-"""Assumed relative error and seconds of a brief timing before a proposal. The table has only full timings.
+BRIEF_S, BRIEF_ERROR, BRIEF_COHORT_ERROR = 0.4, 0.06, 0.09
+"""Assumed seconds per network of brief timings before a proposal, their relative error, and an error that all networks
+timed together share. The table has only full timings.
 
-On two shared cores (AMD EPYC, November 2026), brief timings of `litv2_tabular` reported standard errors of 4 % and took
-2.0 s per network."""
+The values are those of 6 x 31 networks of `litv2_tabular` in groups of eight on two shared cores (AMD EPYC, November
+2026): 0.35 to 0.47 s, compared with 2.8 s of full timings, and errors of 3 to 9 % and 6 to 12 %."""
 _MODEL_BASED = ("gp", "tpe")
 """Samplers that fit a model to earlier trials. Only they are also replayed with the rungs `PRUNED`."""
 
@@ -79,6 +81,8 @@ class SamplersPlan:
     """Share of the table that a search without rungs trains. Results are also given at 1/2 and 1/4 of it."""
     reduction_factor: float = DEFAULT_REDUCTION_FACTOR
     """Reduction factor of the rungs: 1 of `reduction_factor` networks continues at each rung of the table."""
+    speeds: bool = False
+    """True if the speeds of all networks are known before the search, as with `hilo-nas search --speeds`."""
     jobs: int = 1
     """Number of parallel replays, each in a process. With 1, replays run in this process."""
 
@@ -163,8 +167,7 @@ class Truth:
     """
 
     def __init__(self, table: Table) -> None:
-        full = table.budgets[-1]
-        self._points = {row.key: (row.images_per_s, row.scores[full].top1) for row in table.rows}
+        self._points = {row.key: (row.images_per_s, row.judged_top1(table.budgets[-1])) for row in table.rows}
         (slowest, fastest), (worst, best) = (
             (min(column), max(column)) for column in zip(*self._points.values(), strict=True)
         )
@@ -211,9 +214,8 @@ class TableEvaluator:
         id = str(next(self._ids))
         if isinstance(task, Time):
             rows = [self._table.by_key[key] for key in task.entries]
-            result: Any = Timing(
-                measurements={row.key: self._time(row, is_brief=task.seconds is not None) for row in rows}
-            )
+            cohort = "/".join(sorted(task.entries)) if task.is_brief else None
+            result: Any = Timing(measurements={row.key: self._time(row, cohort) for row in rows})
         else:
             assert isinstance(task, Score), "a table has only speeds and scores"
             result = Scoring(score=self._score(task))
@@ -225,12 +227,19 @@ class TableEvaluator:
         ended, self._ended = self._ended, []
         return ended
 
-    def _time(self, row: TableRow, *, is_brief: bool) -> Measurement:
-        """Returns a timing from the table. A brief timing has an error and costs less."""
+    def _time(self, row: TableRow, cohort: str | None) -> Measurement:
+        """Returns a timing from the table, a brief one if there is a cohort."""
         measurement = build_measurement(row, self._table)
-        if is_brief:
-            factor = math.exp(Random(f"{self._seed}/{row.key}").gauss(0.0, BRIEF_ERROR))
-            measurement = dataclasses.replace(measurement, ratio=measurement.ratio * factor, seconds=BRIEF_S)
+        if cohort is not None:
+            error = Random(f"{self._seed}/{row.key}").gauss(0.0, BRIEF_ERROR)
+            error += Random(f"{self._seed}/{cohort}").gauss(0.0, BRIEF_COHORT_ERROR)
+            measurement = dataclasses.replace(
+                measurement,
+                ratio=measurement.ratio * math.exp(error),
+                seconds=BRIEF_S,
+                is_preliminary=True,
+                cohort=cohort,
+            )
         self.timing_seconds += measurement.seconds
         return measurement
 
@@ -322,6 +331,7 @@ def replay_search(
     seed: int,
     trials: int,
     reduction_factor: float = DEFAULT_REDUCTION_FACTOR,
+    speeds: bool = False,
 ) -> Replay:
     """Returns the replay of one search, with the training images of `trials` full trainings as its budget.
 
@@ -335,6 +345,7 @@ def replay_search(
         seed: Seed of the search. The trainings of the table have another seed.
         trials: Budget in full trainings.
         reduction_factor: Reduction factor of the rungs: 1 of `reduction_factor` networks continues at each rung.
+        speeds: True if the speeds of all networks are known before the search.
     """
     start = time.monotonic()
     evaluator = TableEvaluator(table, is_oracle=rungs == ORACLE, seed=seed)
@@ -364,9 +375,13 @@ def replay_search(
         seed=seed,
         trials=len(table.rows),
         reduction_factor=None if rungs == FULL else reduction_factor,
+        speeds=table.manifest.name if speeds else None,
     )
+    study = _InMemoryStudy(manifest)
+    for number, row in enumerate(table.rows if speeds else ()):
+        study.write(_timed_record(number, row, table))
     loop = SearchLoop(
-        _InMemoryStudy(manifest),
+        study,
         manifest,
         evaluator,
         Resources(data=table.manifest.data.name),
@@ -376,6 +391,20 @@ def replay_search(
     )
     loop.run(timeout_s=trials * table.budgets[-1])
     return Replay(sampler=sampler, rungs=rungs, seed=seed, steps=tuple(steps), replay_seconds=time.monotonic() - start)
+
+
+def _timed_record(number: int, row: TableRow, table: Table) -> TrialRecord:
+    """Returns the record of a network whose timing was copied from the table."""
+    return TrialRecord(
+        number=number,
+        subject=Subject(arch=table.space.decode(row.params)),
+        state=TrialState.TIMED,
+        params=row.params,
+        origin=f"{COPIED_SPEEDS}{table.manifest.name}/{number}",
+        parameters=row.parameters,
+        macs=row.macs,
+        measurements=(build_measurement(row, table),),
+    )
 
 
 def run_samplers(
@@ -439,4 +468,5 @@ def _replay(run: tuple[str, str, int]) -> Replay:
         seed=seed,
         trials=plan.trials_of(table),
         reduction_factor=plan.reduction_factor,
+        speeds=plan.speeds,
     )

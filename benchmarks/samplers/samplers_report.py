@@ -18,6 +18,7 @@ from benchmarks.samplers.curves import (
     spread,
 )
 from benchmarks.samplers.replay import (
+    BRIEF_COHORT_ERROR,
     BRIEF_ERROR,
     BRIEF_S,
     EXTRAPOLATED,
@@ -81,9 +82,11 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             f"stopped networks, the sampler receives an {EXTRAPOLATED} top-1, or no value ({PRUNED}). {ORACLE}: scores "
             "at rungs are those of the full training, which real searches do not have. This shows the saving with "
             "perfect scores.",
-            "hilo: continues a training at a rung if its expected gain per image is that of another network. It also "
-            f"times networks before it proposes one; such a timing is assumed to take {BRIEF_S:g} s and to have an "
-            f"error of {BRIEF_ERROR:.0%}.",
+            "hilo: stops a training at a rung if its expected gain per image is less than half of that of another one, "
+            "and continues it later if it has the largest gain. It also times networks before it proposes one; such a "
+            f"timing is assumed to take {BRIEF_S:g} s and to have an error of {BRIEF_ERROR:.0%}, and one of "
+            f"{BRIEF_COHORT_ERROR:.0%} that all networks timed together share.",
+            *_describe_judge(table),
             f"at equal cost: after the training images of {trials} full trainings. over random: difference to random "
             f"search at {trials} networks, with the same rungs or without. mean over: area under the curve of the "
             "share, over networks up to that number, and over training images up to that cost.",
@@ -127,8 +130,17 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
             BenchTable(name="curves", title="", rows=_list_steps(replays), columns=[], is_shown=False),
         ],
         headlines=_list_headlines(rows, plan, trials),
-        condition=table.manifest.name,
+        condition=f"{table.manifest.name}-known-speeds" if plan.speeds else table.manifest.name,
     )
+
+
+def _describe_judge(table: Table) -> list[str]:
+    """Returns a sentence about the seeds of trainings that judge the searches, if the table has any."""
+    seeds = sorted({seed for row in table.rows for seed in row.other_top1})
+    if not seeds:
+        return []
+    others = ", ".join(map(str, seeds))
+    return [f"The searches see the trainings with seed {table.manifest.seed}. Those with seed {others} judge them."]
 
 
 def _cost_columns() -> list[Column]:

@@ -20,7 +20,8 @@ HELP = """Time every network of a small space and train it to each rung. `benchm
 
 With --networks, a random sample of a space of any size is timed and trained, which shows how well its networks train.
 The table is stored as a study, and the same command resumes it. The setting study.reuse names a study or a table's file
-whose matching trainings are copied. Networks are always timed here."""
+whose matching trainings are copied. Networks are always timed here. With --seeds 2, a second training of each network
+judges the networks that a replayed search finds from the first ones."""
 EXAMPLES = """Examples:
 python -m benchmarks.tables litv2_tabular --data cifar10.tar --study my-table
 python -m benchmarks.tables litv2_tabular --study here --set study.reuse=my-table"""
@@ -35,6 +36,7 @@ def run(
     networks: Annotated[
         int | None, typer.Option(help="Number of random networks of the space. Default: all.", show_default=False)
     ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds.")] = 1,
 ) -> None:
     """Makes the table and prints a summary."""
     from benchmarks.tables.table import TABLE_NAME, collect_table
@@ -47,7 +49,7 @@ def run(
     with build_display(console) as display:
         config = config if space is None else dataclasses.replace(config, space=space)
         read, found, folder = read_sweep(config, display)
-        records = make_table(read, found, folder, display, count=networks)
+        records = make_table(read, found, folder, display, count=networks, seeds=seeds)
     table, keys = collect_table(StoredStudy(folder.path)), {record.key for record in records}
     for images in table.budgets:
         values = [row.scores[images].top1 for row in table.rows if row.key in keys and images in row.scores]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import statistics
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ class TableRow:
     timing_seconds: float
     scores: dict[int, TableScore]
     """Scores by number of images seen. An unfinished table has only some of them."""
+    other_top1: dict[int, float] = dataclasses.field(default_factory=dict)
+    """Top-1 at the full budget by further training seed."""
+
+    def judged_top1(self, images: int) -> float:
+        """Returns the top-1 that judges a search: the mean over further seeds, or else that of the table's seed.
+
+        Args:
+            images: The full budget in training images.
+        """
+        return statistics.fmean(self.other_top1.values()) if self.other_top1 else self.scores[images].top1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,11 +186,14 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
     if measurement is None or record.params is None or record.parameters is None or record.macs is None:
         return None
     scores: dict[int, TableScore] = {}
+    others: dict[int, float] = {}
     seconds = 0.0
     for score in sorted(record.scores, key=lambda score: score.images_seen):
         if score.seed == manifest.seed:
             seconds += score.seconds  # a record stores the seconds since the previous budget
             scores[score.images_seen] = TableScore(top1=score.value, top1_se=score.standard_error, seconds=seconds)
+        elif score.images_seen == manifest.plan.budgets[-1]:
+            others[score.seed] = score.value
     return TableRow(
         key=record.key,
         params=record.params,
@@ -192,6 +206,7 @@ def _row_of(record: TrialRecord, manifest: Manifest) -> TableRow | None:
         verdict=verdict_name(measurement),
         timing_seconds=measurement.seconds,
         scores={images: scores[images] for images in manifest.plan.budgets if images in scores},
+        other_top1=dict(sorted(others.items())),
     )
 
 
@@ -207,6 +222,8 @@ _VALUES = (
 )
 _SCORE_COLUMNS = {"top1": "top1", "se": "top1_se", "seconds": "seconds"}
 """Fields of `TableScore` by the prefix of their columns, which are called PREFIX@IMAGES."""
+_SEED = "top1_of_seed_"
+"""Prefix of the columns of `TableRow.other_top1`."""
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -217,6 +234,7 @@ def write_table(table: Table, path: Path) -> None:
     """
     columns = ["key", *table.space.dimensions, *_VALUES]
     columns += [f"{name}@{images}" for images in table.budgets for name in _SCORE_COLUMNS]
+    columns += [f"{_SEED}{seed}" for seed in sorted({seed for row in table.rows for seed in row.other_top1})]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -224,6 +242,7 @@ def write_table(table: Table, path: Path) -> None:
         values: dict[str, Any] = {"key": row.key, **row.params, **{name: getattr(row, name) for name in _VALUES}}
         for images, score in row.scores.items():
             values |= {f"{name}@{images}": getattr(score, field) for name, field in _SCORE_COLUMNS.items()}
+        values |= {f"{_SEED}{seed}": top1 for seed, top1 in row.other_top1.items()}
         writer.writerow(values)
     write_atomically(path, text.getvalue())
 
@@ -304,4 +323,9 @@ def _read_row(values: dict[str, str], manifest: Manifest) -> TableRow:
         verdict=values["verdict"] or None,
         timing_seconds=float(values["timing_seconds"]),
         scores=scores,
+        other_top1={
+            int(name.removeprefix(_SEED)): float(text)
+            for name, text in values.items()
+            if name and name.startswith(_SEED) and text
+        },
     )

@@ -42,6 +42,7 @@ def make_table(
     emit: Emit,
     *,
     count: int | None = None,
+    seeds: int = 1,
     evaluator: Evaluator | None = None,
 ) -> list[TrialRecord]:
     """Times and trains networks of a space, and returns their records. Resumes an interrupted table.
@@ -55,6 +56,7 @@ def make_table(
         folder: Study that stores the records.
         emit: Receives an event for each step.
         count: Number of random networks; None for all.
+        seeds: Number of training seeds. Replays of searches see the first one, and the others judge what they find.
         evaluator: Evaluator that times and trains. Defaults to local workers.
 
     Raises:
@@ -70,7 +72,7 @@ def make_table(
         )
     networks = list_swept(space, config, folder, count, emit)
     plan = plan_of(config, space)
-    courses = [SweepTraining(seed=0, images=plan.budgets[-1], networks=len(networks))]
+    courses = [SweepTraining(seed=seed, images=plan.budgets[-1], networks=len(networks)) for seed in range(seeds)]
     load_reused = None
     if config.study.reuse is not None:
         reuse = find_table(config.study.reuse)

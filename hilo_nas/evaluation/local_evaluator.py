@@ -34,7 +34,7 @@ from hilo_nas.evaluation.tasks import (
 from hilo_nas.events import Emit, Event, Notice
 from hilo_nas.measurement import Calibration, Contention, DeviceIdentity, Measurement, ProxyScore, find_contention
 from hilo_nas.measurement.verdicts import verdict_of
-from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, CpuWatch, Ruler, Worker, claims_of, hold
+from hilo_nas.timing import TUNED_ENVIRONMENT, Claim, Cohort, CpuWatch, Ruler, Worker, claims_of, hold
 
 __all__ = [
     "BenchWorker",
@@ -372,17 +372,26 @@ class LocalEvaluator:
         ruler = self._ruler(task.condition.env, task.target, emit)
         if not task.entries:
             return Timing(calibration=ruler.calibrate(task.condition, emit, seconds=task.seconds))
-        if len(task.entries) == 1 and task.calibration is not None:
+        if len(task.entries) == 1 and task.calibration is not None and not task.is_brief:
             return Timing(measurements=self._time_one(task, task.calibration, ruler, emit))
-        self._close_training_workers()
-        cohort = ruler.measure_cohort(
+        if not task.is_brief:  # a new training worker takes longer than a brief timing
+            self._close_training_workers()
+        cohort = self._time_cohort(task, ruler, emit)
+        if task.is_brief and any(isinstance(error, OutOfMemoryError) for error in cohort.failures.values()):
+            self._close_training_workers()  # they may hold memory, so the networks are timed again without them
+            cohort = self._time_cohort(task, ruler, emit)
+        return Timing(measurements=cohort.measurements, failures=cohort.failures)
+
+    @staticmethod
+    def _time_cohort(task: Time, ruler: Ruler, emit: Emit) -> Cohort:
+        return ruler.measure_cohort(
             task.entries,
             emit,
             calibration=task.calibration,
             reference=task.reference,
             seconds_each=task.seconds,
+            is_brief=task.is_brief,
         )
-        return Timing(measurements=cohort.measurements, failures=cohort.failures)
 
     def _time_one(self, task: Time, calibration: Calibration, ruler: Ruler, emit: Emit) -> dict[str, Measurement]:
         ((name, entrant),) = task.entries.items()

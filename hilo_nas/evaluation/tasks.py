@@ -194,6 +194,8 @@ class Time(Task[Timing]):
     """Name of the device. Defaults to the first device of the condition's kind."""
     seconds: float | None = None
     """Maximum seconds per network. None uses the default of the timing worker."""
+    is_brief: bool = False
+    """True for a few rounds only, as a search needs to choose between networks (`Measurement.is_preliminary`)."""
 
     def result_to_dict(self, result: Timing) -> dict[str, Any]:
         """Returns a result as plain data. Failures are stored as class name and message."""

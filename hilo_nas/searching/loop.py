@@ -49,8 +49,6 @@ from hilo_nas.text.plurals import count_of
 
 __all__ = ["SearchLoop"]
 
-LOOK_AHEAD_S = 0.4
-"""Seconds of rounds of a brief timing, per network."""
 HILO = "hilo"
 """Sampler that uses models of speed and value (`ModelSampler`). The others are Optuna's."""
 _FAILURES_IN_A_ROW = 5
@@ -164,7 +162,8 @@ class SearchLoop:
                     if due is None and self._looks_ahead and (ahead := self._sampler.look_ahead(self.records)):
                         self._is_looking_ahead = True
                         return self._look_ahead(ahead)
-                    return self._trial(self._start(due or self._proposed()).number)
+                    record = due or self._proposed()
+                    return self._trial(self._start(record).number, is_resumed=record.state == TrialState.STOPPED)
                 except SpaceExhaustedError:
                     stopped_by = "exhausted"
             return None
@@ -283,7 +282,11 @@ class SearchLoop:
             if not self._is_due(only):
                 raise SpaceExhaustedError
         proposal = self._sampler.propose(self.records)
-        record = self._record_of(Subject(arch=self._space.decode(proposal.params)), SAMPLED, proposal.params)
+        subject = Subject(arch=self._space.decode(proposal.params))
+        for record in self.records:
+            if record.key == subject.key and record.state == TrialState.STOPPED:
+                return record  # its training continues
+        record = self._record_of(subject, SAMPLED, proposal.params)
         return dataclasses.replace(record, sampler_memory=proposal.sampler_memory)
 
     def _look_ahead(self, ahead: LookAhead) -> Steps[None]:
@@ -297,13 +300,12 @@ class SearchLoop:
         measured: dict[str, tuple[Measurement, ...]] = {}
         try:
             if ahead.is_brief:
-                task = self._tasks.time([r.subject for r in found], self._manifest.objective, seconds=LOOK_AHEAD_S)
+                task = self._tasks.time([r.subject for r in found], self._manifest.objective, is_brief=True)
                 timing = yield task
-                brief = {key: dataclasses.replace(m, is_preliminary=True) for key, m in timing.measurements.items()}
-                measured = {key: (m,) for key, m in brief.items()}
+                measured = {key: (found,) for key, found in timing.measurements.items()}
                 failures = {key: _as_of_one_network(error) for key, error in timing.failures.items()}
                 seconds = sum(measurement.seconds for measurement in timing.measurements.values())
-                timed = f"{count_of(len(brief), 'network')} timed briefly in {seconds:.0f} s"
+                timed = f"{count_of(len(measured), 'network')} timed briefly in {seconds:.0f} s"
                 self._emit(Notice(text=f"{timed} to choose the next one"))
             else:
                 (record,) = found
@@ -378,11 +380,16 @@ class SearchLoop:
         )
         return record
 
-    def _trial(self, number: int) -> Steps[None]:
-        """Measures, trains and closes one trial."""
+    def _trial(self, number: int, *, is_resumed: bool) -> Steps[None]:
+        """Measures, trains and closes one trial.
+
+        Args:
+            number: Number of the trial.
+            is_resumed: True if its training was stopped at a rung and continues.
+        """
         start = self._clock()
         try:
-            ended = yield from self._evaluate(self._record(number))
+            ended = yield from self._evaluate(self._record(number), is_resumed)
         except BaseException as error:
             if not isinstance(error, HiloNasError) or error.is_fatal:
                 self._close(interrupt(self._record(number)), start)
@@ -446,7 +453,7 @@ class SearchLoop:
             self._emit(warning)
         return closed
 
-    def _evaluate(self, record: TrialRecord) -> Steps[TrialRecord]:
+    def _evaluate(self, record: TrialRecord, is_resumed: bool) -> Steps[TrialRecord]:
         """Returns the final record of a trial, evaluated in order of cost: limits, timing, training.
 
         Measurements are written before training begins. Baselines have no limits, because they are never proposed and
@@ -469,7 +476,7 @@ class SearchLoop:
             return rule_out(
                 record, explain_violations(over, record, self._limits), imputed=self._impute(record.measurement)
             )
-        record = yield from self._rung_training.train(record, lambda: self.records, self._keep)
+        record = yield from self._rung_training.train(record, lambda: self.records, self._keep, is_resumed=is_resumed)
         return self._rung_training.finish(record, self.records)
 
     def _keep(self, record: TrialRecord) -> None:

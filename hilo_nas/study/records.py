@@ -29,6 +29,7 @@ __all__ = [
     "FITS",
     "SAMPLED",
     "SCHEMA_VERSION",
+    "TIMED_WITH",
     "Subject",
     "TrialRecord",
     "forms_under",
@@ -46,6 +47,8 @@ SAMPLED = "sampler"
 FITS = "fits_memory"
 """Name of the constraint that networks violate if they do not fit into memory."""
 COPIED_SPEEDS = "speeds:"
+TIMED_WITH = "timed_with"
+"""Name in `TrialRecord.sampler_memory` for the networks that were timed together: parameter values by key."""
 """Prefix of the origin of a network with copied timings. The sampler may propose such a network."""
 
 

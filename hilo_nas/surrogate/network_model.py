@@ -3,7 +3,7 @@
 The model is a Gaussian process: a linear function of the logarithms of parameters and multiply-adds, a sum of functions
 of single knobs, and two smooth functions of all knobs. Scores at rungs are cheaper, biased observations: each rung has
 an offset that is linear in the costs, and a smooth deviation, both shared with the rungs below it. The scores of one
-training share its seed noise.
+training share its seed noise, and timings in the same rounds the error of the reference.
 
 Array names carry a shape suffix: U networks with observations, N observations, M networks to predict, K kernels.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -63,25 +63,38 @@ class Observations:
     """Relative noise variances. The model fits their common factor around 1."""
     level: NDArray[np.intp]
     """Number of budgets above the observation's: 0 for the full budget."""
-    training: NDArray[np.intp]
-    """Number of the training that gave the observation. Equal numbers share seed noise."""
+    group: NDArray[np.intp]
+    """Number of the training, or of the shared rounds, that gave the observation. Equal numbers share a part of the
+    noise."""
 
     @classmethod
-    def of_networks(cls, networks: Sequence[int], values: Sequence[float], noise: Sequence[float]) -> Observations:
-        """Returns observations of different networks, without rungs."""
+    def of_networks(
+        cls,
+        networks: Sequence[int],
+        values: Sequence[float],
+        noise: Sequence[float],
+        groups: Sequence[Hashable] | None = None,
+    ) -> Observations:
+        """Returns observations of different networks, without rungs.
+
+        Args:
+            networks: Index of each network.
+            values: Observed values.
+            noise: Relative noise variances.
+            groups: Names of the groups that share noise. By default, no observations do.
+        """
         index = np.asarray(networks, dtype=np.intp)
-        return cls(
-            index, np.asarray(values, float), np.asarray(noise, float), np.zeros_like(index), np.arange(len(index))
-        )
+        names = range(len(index)) if groups is None else groups
+        number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        group = np.array([number_of[name] for name in names], dtype=np.intp)
+        return cls(index, np.asarray(values, float), np.asarray(noise, float), np.zeros_like(index), group)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, rows: NDArray[np.intp]) -> Observations:
         """Returns a part of the observations."""
-        return Observations(
-            self.network[rows], self.values[rows], self.noise[rows], self.level[rows], self.training[rows]
-        )
+        return Observations(self.network[rows], self.values[rows], self.noise[rows], self.level[rows], self.group[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +129,7 @@ class NetworkModel:
     ) -> None:
         self._kernels_KUU, self._observations = kernels_KUU, observations
         self._noise_log_sd, self._has_rungs = noise_log_sd, bool((observations.level > 0).any())
+        self._shares_noise = self._has_rungs or len(np.unique(observations.group)) < len(observations)
         self._fitted = observations.take(_choose_rows(len(observations)))
         full = self._fitted.values[self._fitted.level == 0]
         values = full if len(full) else self._fitted.values
@@ -130,8 +144,10 @@ class NetworkModel:
 
     def _equals(self, other: NetworkModel) -> bool:
         """Returns True if two models are fitted to the same observations."""
-        ours, theirs = (dataclasses.astuple(model._fitted) for model in (self, other))
-        return self._has_rungs == other._has_rungs and all(map(np.array_equal, ours, theirs))
+        ours, theirs = ([*dataclasses.astuple(model._fitted)] for model in (self, other))
+        ours.extend([self._has_rungs, self._shares_noise])
+        theirs.extend([other._has_rungs, other._shares_noise])
+        return all(map(np.array_equal, ours, theirs))
 
     def _scaled(self, observations: Observations) -> Floats:
         return np.asarray((observations.values - self._mean) / self._sd)
@@ -141,28 +157,23 @@ class NetworkModel:
         return _MEAN_VARIANCE + weighted_sum(variances[1 : 1 + len(KERNELS)], kernels_KNM)
 
     def _components(self, observations: Observations) -> tuple[list[Floats], list[VariancePrior]]:
-        """Returns Gram matrices and priors: mean, kernels, noise, and, with rungs, offsets, deviations, seed noise."""
+        """Returns Gram matrices and priors: mean, kernels, noise, offsets and deviations of rungs, shared noise."""
         index = np.ix_(observations.network, observations.network)
         kernels_KNN = [kernel[index] for kernel in self._kernels_KUU]
         noise_N = observations.noise / self._sd**2
         grams = [np.ones_like(kernels_KNN[0]), *kernels_KNN, np.diag(noise_N)]
         priors = [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), *_PRIORS.values()]
-        noise_prior = VariancePrior(median=0.5 if self._has_rungs else 1.0, log_sd=self._noise_log_sd)
+        noise_prior = VariancePrior(median=0.5 if self._shares_noise else 1.0, log_sd=self._noise_log_sd)
         priors.append(noise_prior)
         if self._has_rungs:
             shared_NN = np.minimum.outer(observations.level, observations.level).astype(float)
-            same_NN = np.equal.outer(observations.training, observations.training).astype(float)
             by_name = dict(zip(KERNELS, kernels_KNN, strict=True))
-            grams += [
-                shared_NN * (1 + by_name["linear"]),
-                shared_NN * by_name["smooth"],
-                same_NN * float(noise_N.mean()),
-            ]
-            priors += [
-                VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0),
-                _RUNG_PRIOR,
-                noise_prior,
-            ]
+            grams += [shared_NN * (1 + by_name["linear"]), shared_NN * by_name["smooth"]]
+            priors += [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), _RUNG_PRIOR]
+        if self._shares_noise:
+            same_NN = np.equal.outer(observations.group, observations.group).astype(float)
+            grams.append(same_NN * np.sqrt(np.outer(noise_N, noise_N)))
+            priors.append(noise_prior)
         return grams, priors
 
     @cached_property
@@ -177,7 +188,7 @@ class NetworkModel:
         Scale and variances stay. Observations at the predicted means therefore keep all means.
         """
         own, count = self._observations, len(networks)
-        first = int(own.training.max(initial=-1)) + 1
+        first = int(own.group.max(initial=-1)) + 1
         extended = copy.copy(self)
         extended.__dict__.pop("_posterior", None)
         extended._observations = Observations(
@@ -185,14 +196,14 @@ class NetworkModel:
             np.concatenate([own.values, values]),
             np.concatenate([own.noise, np.full(count, own.noise.mean())]),
             np.concatenate([own.level, np.zeros(count, dtype=np.intp)]),
-            np.concatenate([own.training, np.arange(first, first + count)]),
+            np.concatenate([own.group, np.arange(first, first + count)]),
         )
         return extended
 
     @property
     def noise_sd(self) -> float:
         """Standard deviation of an observation at the full budget around the latent value, of average noise."""
-        factor = self.variances[1 + len(KERNELS)] + (self.variances[-1] if self._has_rungs else 0.0)
+        factor = self.variances[1 + len(KERNELS)] + (self.variances[-1] if self._shares_noise else 0.0)
         return math.sqrt(float(factor * self._observations.noise.mean()))
 
     def predict(self, cross_KUM: Floats, diagonal_KM: Floats) -> Prediction:

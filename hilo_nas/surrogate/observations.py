@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from hilo_nas.measurement import Measurement
 from hilo_nas.space import measured_violations
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import FITS, TrialRecord
+from hilo_nas.study.records import FITS, TIMED_WITH, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.surrogate.features import NetworkFeatures, describe_network
 
@@ -39,6 +39,8 @@ class KnownNetwork:
     """Natural logarithm of images/s. None if the network was not timed."""
     log_speed_error: float = 0.0
     """Standard error of `log_speed`."""
+    group: str = ""
+    """Name of the networks that were timed briefly with this one, all in the same rounds. Empty if there are none."""
     is_preliminary: bool = False
     """True if the network was only timed briefly."""
     violations: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -72,6 +74,10 @@ def find_timing(record: TrialRecord, manifest: Manifest) -> Measurement | None:
     return measurement if measurement is not None and manifest.rank_of(measurement) == 0 else None
 
 
+def _name_group(record: TrialRecord) -> str:
+    return "/".join(sorted(record.sampler_memory.get(TIMED_WITH, ()))) if record.is_timed_briefly else ""
+
+
 def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
     assert record.subject.arch is not None
     measurement, budgets = find_timing(record, manifest), manifest.plan.budgets
@@ -80,6 +86,7 @@ def _know(record: TrialRecord, manifest: Manifest) -> KnownNetwork:
         features=describe_network(record.subject.arch, manifest.objective.img_size, manifest.data.num_classes),
         log_speed=None if measurement is None else math.log(measurement.images_per_s),
         log_speed_error=0.0 if measurement is None else measurement.half_width / measurement.images_per_s / 1.96,
+        group=_name_group(record),
         is_preliminary=measurement is not None and measurement.is_preliminary,
         # Computed from the timings, because a new calibration changes all speeds.
         violations=measured_violations(manifest.limits_in_force, record.measurements) if measurement else {},

@@ -34,6 +34,9 @@ _POOL_FOR_SPEEDS = 300
 """Number of networks of the pool from which the reference speed follows."""
 _SPEED_NOISE = 0.02
 """Least relative error of a timing, which a model of log images/s assumes."""
+_BRIEF_NOISE = 0.1
+"""Least relative error of a brief timing. Its rounds show only a part: all networks of a group share the error of the
+reference (`timing.throughput`)."""
 _OUTCOME_NOISE = 0.1
 """Relative variance of the outcome of a training, 1 or -1, that does not follow from its network."""
 
@@ -133,10 +136,11 @@ class SearchModel:
         rows = [row for row, network in enumerate(self._networks) if network.log_speed is not None]
         networks = [self._networks[row] for row in rows]
         speeds = [network.log_speed for network in networks if network.log_speed is not None]
-        errors = [max(network.log_speed_error, _SPEED_NOISE) ** 2 for network in networks]
+        least = [_BRIEF_NOISE if network.is_preliminary else _SPEED_NOISE for network in networks]
+        errors = [max(network.log_speed_error, error) ** 2 for network, error in zip(networks, least, strict=True)]
         return NetworkModel(
             self._kernels_KUU,
-            Observations.of_networks(rows, speeds, errors),
+            Observations.of_networks(rows, speeds, errors, [network.group or network.key for network in networks]),
             noise_log_sd=0.5,
             previous=self._previous._speed if self._previous else None,
         )
@@ -243,17 +247,18 @@ class SearchModel:
         found_M = expected_improvement(self.steps, forecast.speed, forecast.speed_sd, forecast.value, forecast.value_sd)
         return np.asarray(found_M * forecast.feasible)
 
-    def gain_of_timing(self, forecast: Forecast, random: np.random.Generator, draws: int = 64) -> float:
-        """Returns the expected growth of the largest gain if the speeds of these networks were known.
+    def gain_of_timing(self, forecast: Forecast, cost_M: Floats, random: np.random.Generator, draws: int = 64) -> float:
+        """Returns the expected growth of the largest gain per cost if the speeds of these networks were known.
 
         Args:
             forecast: Predictions of the networks.
+            cost_M: Cost of the training of each network.
             random: Generator of the draws.
             draws: Number of draws of the speeds.
         """
         drawn_DM = forecast.speed + forecast.speed_sd * random.standard_normal((draws, len(forecast.speed)))
-        best = [float(self.gain(forecast.with_speed(drawn_M)).max()) for drawn_M in drawn_DM]
-        return max(math.fsum(best) / draws - float(self.gain(forecast).max()), 0.0)
+        best = [float((self.gain(forecast.with_speed(drawn_M)) / cost_M).max()) for drawn_M in drawn_DM]
+        return max(math.fsum(best) / draws - float((self.gain(forecast) / cost_M).max()), 0.0)
 
 
 def _diagonal(features: Features) -> Floats:

@@ -109,7 +109,13 @@ class WarmNetworks:
         return current
 
     def ready(
-        self, subject: Mapping[str, Any], condition: Condition, num_classes: int, *, keep: bool = False
+        self,
+        subject: Mapping[str, Any],
+        condition: Condition,
+        num_classes: int,
+        *,
+        keep: bool = False,
+        is_brief: bool = False,
     ) -> WarmNetwork:
         """Returns a network, built and warmed up. Takes seconds, unless the network was kept by an earlier call.
 
@@ -118,19 +124,25 @@ class WarmNetworks:
             condition: Condition of the timing.
             num_classes: Number of outputs of the classifier.
             keep: True to keep the network for later calls. If too many are kept, the least recently used is dropped.
+            is_brief: True for a warm-up of two calls, for timings in which only the fastest rounds count.
         """
         name = f"{condition.label()} {num_classes} {subject}"
         kept = self._kept.pop(name, None)
-        warm = kept or self._warmed(self.setup.prepare(subject, condition, num_classes=num_classes, target=self.name))
+        warm = kept or self._warmed(
+            self.setup.prepare(subject, condition, num_classes=num_classes, target=self.name), is_brief
+        )
         if keep or kept:
             self._kept[name] = warm
             while len(self._kept) > 1 + _KEPT_NETWORKS:
                 self._kept.pop(next(iter(self._kept)))  # the least recently used network
         return warm
 
-    def _warmed(self, prepared: Prepared) -> WarmNetwork:
+    def _warmed(self, prepared: Prepared, is_brief: bool) -> WarmNetwork:
         prepared.call()  # the first call compiles and selects kernels, and does not count as warm-up
-        warm_up = self.stopwatch.warm_up(prepared.call, at_most_s=self.setup.warm_up_s)
+        if is_brief:
+            warm_up = self.stopwatch.warm_up(prepared.call, at_most_s=0.0, min_blocks=1)
+        else:
+            warm_up = self.stopwatch.warm_up(prepared.call, at_most_s=self.setup.warm_up_s)
         return WarmNetwork(prepared=prepared, warm_up=warm_up)
 
     def release(self) -> None:

@@ -185,6 +185,7 @@ class Ruler:
         calibration: Calibration | None = None,
         reference: Mapping[str, Any] | None = None,
         seconds_each: float | None = None,
+        is_brief: bool = False,
     ) -> Cohort:
         """Times networks in the same rounds, in groups that fit into memory together.
 
@@ -198,6 +199,7 @@ class Ruler:
                 the same rounds.
             reference: Subject of the reference network. Defaults to `hilo_nas.timing.ready.REFERENCE`.
             seconds_each: Maximum seconds per network.
+            is_brief: True for a few rounds only (`timing.throughput.measure_cohort`).
 
         Raises:
             UsageError: The conditions of the entrants differ too much, or the reference is not a known network.
@@ -211,6 +213,7 @@ class Ruler:
             "calibration": None if calibration is None else dataclasses.asdict(calibration),
             **({} if reference is None else {"reference": dict(reference)}),
             "seconds_each": seconds_each,
+            "is_brief": is_brief,
         }
         groups = list(_groups(list(entrants), TOGETHER))
         while groups:

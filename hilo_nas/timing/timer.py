@@ -76,14 +76,14 @@ class Stopwatch:
         self.synchronize()
         return (self.clock() - start) / calls
 
-    def warm_up(self, call: Call, *, at_most_s: float) -> WarmUp:
-        """Runs blocks of calls until the last blocks agree or the time limit is reached, but at least five blocks."""
+    def warm_up(self, call: Call, *, at_most_s: float, min_blocks: int = _AGREEING_BLOCKS + 1) -> WarmUp:
+        """Runs blocks of calls until the last blocks agree or the time limit is reached, but at least `min_blocks`."""
         start = self.clock()
         blocks = [self.time_block(call, 1)]
         total = 1
         while True:
             steady = len(blocks) > _AGREEING_BLOCKS and _agree(blocks[-_AGREEING_BLOCKS:])
-            enough = len(blocks) > _AGREEING_BLOCKS and self.clock() - start >= at_most_s
+            enough = len(blocks) >= min_blocks and self.clock() - start >= at_most_s
             if steady or enough:
                 call_s = statistics.median(blocks[-_AGREEING_BLOCKS:])
                 per_block = self._calls_per_block(call_s)

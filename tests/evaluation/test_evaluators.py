@@ -194,7 +194,7 @@ class FakeRuler:
     """Times nothing; `measure` raises what `errors` holds, in turn."""
 
     def __init__(self, errors, log, *, purpose, idle_timeout_s, env, sleep):
-        self.errors, self.env, self.targets, self.references = errors, env, [], []
+        self.errors, self.env, self.targets, self.references, self.misfits = errors, env, [], [], []
 
     def read_device(self, device, emit):
         self.targets.append(device)
@@ -209,9 +209,12 @@ class FakeRuler:
             raise self.errors.pop(0)
         return build_measurement(condition=entrant.condition)
 
-    def measure_cohort(self, entrants, emit, *, calibration, reference, seconds_each):
+    def measure_cohort(self, entrants, emit, *, calibration, reference, seconds_each, is_brief):
         self.references.append(reference)
-        return Cohort(measurements={name: build_measurement() for name in entrants}, failures={})
+        failures = self.misfits.pop(0) if self.misfits else {}
+        return Cohort(
+            measurements={name: build_measurement() for name in entrants if name not in failures}, failures=failures
+        )
 
     def close(self):
         pass
@@ -312,8 +315,20 @@ def test_training_workers_end_before_several_networks_are_timed_but_not_before_o
     desk = Desk(tmp_path)
     desk.run(timing("a"))
     assert desk.made[0].closed == 0
+    desk.run(timing("a", "b", is_brief=True))
+    assert desk.made[0].closed == 0
     desk.run(timing("a", "b"))
     assert desk.made[0].closed == 1
+
+
+def test_networks_that_do_not_fit_beside_training_workers_are_timed_briefly_without_them(tmp_path):
+    desk = Desk(tmp_path)
+    desk.run(timing("a"))
+    ruler = desk.evaluator._rulers["tuned"]
+    ruler.misfits = [{"b": OutOfMemoryError("no memory")}]
+    found = desk.run(timing("a", "b", is_brief=True))
+    assert desk.made[0].closed == 1
+    assert (sorted(found.measurements), found.failures) == (["a", "b"], {})
 
 
 def test_one_network_without_a_calibration_is_timed_as_several_are_and_so_is_another_reference(tmp_path):

@@ -131,8 +131,9 @@ def test_an_equal_model_follows_from_equal_observations():
 
 
 def test_variances_change_in_few_steps_as_observations_grow():
-    found = [tuple(fit(KNOWN[:count]).variances) for count in range(30, 60)]
-    changes = sum(found[i] != found[i + 1] for i in range(len(found) - 1))
+    found = [fit(KNOWN[:count]).variances for count in range(30, 60)]
+    # Matrix products of other sizes may differ in the last digits, on some processors.
+    changes = sum(not np.allclose(found[i], found[i + 1], rtol=1e-6) for i in range(len(found) - 1))
     assert 3 <= changes <= 10
 
 

@@ -220,15 +220,17 @@ def test_proxies_without_a_range_have_gains_in_their_unit(unit, shift):
 def test_timings_are_worth_something_only_where_speeds_are_unknown():
     model = fit(know_trained(KNOWN))
     best = np.argsort(-model.gain(forecast(model)))[:8]
-    assert model.gain_of_timing(forecast(model).take(best), np.random.default_rng(0)) > 0
-    assert model.gain_of_timing(model.known, np.random.default_rng(0)) == 0
+    assert model.gain_of_timing(forecast(model).take(best), np.ones(len(best)), np.random.default_rng(0)) > 0
+    assert model.gain_of_timing(model.known, np.ones(len(model.known.speed)), np.random.default_rng(0)) == 0
 
 
 def test_timings_are_worth_more_where_speeds_are_less_certain():
     model = fit(know_trained(KNOWN))
     found = forecast(model).take(np.argsort(-model.gain(forecast(model)))[:8])
     worth = [
-        model.gain_of_timing(dataclasses.replace(found, speed_sd=np.full(8, sd)), np.random.default_rng(0), draws=300)
+        model.gain_of_timing(
+            dataclasses.replace(found, speed_sd=np.full(8, sd)), np.ones(8), np.random.default_rng(0), draws=300
+        )
         for sd in (0.02, 0.1, 0.4)
     ]
     assert worth[0] < worth[1] < worth[2]
@@ -237,7 +239,10 @@ def test_timings_are_worth_more_where_speeds_are_less_certain():
 def test_equal_networks_and_an_equal_seed_give_equal_results():
     first, second = fit(know_trained(KNOWN)), fit(know_trained(KNOWN))
     assert first.gain(forecast(first)).tolist() == second.gain(forecast(second)).tolist()
-    worth = [model.gain_of_timing(forecast(model), np.random.default_rng(1), draws=4) for model in (first, second)]
+    worth = [
+        model.gain_of_timing(forecast(model), np.ones(len(forecast(model).speed)), np.random.default_rng(1), draws=4)
+        for model in (first, second)
+    ]
     assert worth[0] == worth[1]
 
 

@@ -263,6 +263,16 @@ def test_timing_ends_at_its_cap_however_imprecise(fake, count):
     assert {len(item.call_seconds) for item in found.values()} == {len(began)}
 
 
+def test_a_brief_timing_has_six_rounds_with_a_single_call_each_and_two_calls_of_warm_up(fake):
+    subjects = {name: planted(name, seconds=0.001) for name in ("own", "other")}
+    found = fake.measure_cohort(subjects, is_brief=True, seconds_each=100.0)
+    for timing in found.values():
+        assert timing.is_preliminary
+        assert len(timing.call_seconds) == len(timing.latency_seconds) == 6
+        assert timing.warmup_calls == 1
+    assert found["own"].seconds == pytest.approx(fake.now / 2, rel=0.5)
+
+
 def test_long_calls_have_the_rounds_that_an_interval_takes(fake):
     found = fake.measure(planted(seconds=30.0))
     assert len(found.call_seconds) == MIN_ROUNDS

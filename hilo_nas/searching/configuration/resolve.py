@@ -34,7 +34,7 @@ __all__ = [
     "resolve",
 ]
 
-DEFAULT_SAMPLER = "gp"
+DEFAULT_SAMPLER = "hilo"
 DEFAULT_RUNGS = 3
 DEFAULT_REDUCTION_FACTOR = 2.0
 """Reduction factor of successive halving.

@@ -18,7 +18,6 @@ _NETWORKS = 12
 _SMALLEST_OF = 500
 """Number of random networks among which the smallest by multiply-adds are selected."""
 _SMALLEST = 2
-_SECONDS_EACH = 0.6
 
 
 def estimate_limits(setup: StudySetup, evaluator: Evaluator, emit: Emit) -> LimitsForeseen | None:
@@ -100,7 +99,7 @@ def _measure(
         return {record.key: list(record.measurements) for record in setup.timed}
     found: dict[str, list[Measurement]] = {key: [] for key in subjects}
     for condition in setup.conditions:
-        task = setup.tasks.time(list(subjects.values()), condition, seconds=_SECONDS_EACH)
+        task = setup.tasks.time(list(subjects.values()), condition, is_brief=True)
         for key, measurement in time_together(evaluator, task, emit).measurements.items():
             found[key].append(measurement)
     return {key: own for key, own in found.items() if len(own) == len(setup.conditions)}

@@ -55,6 +55,7 @@ class RungTraining:
         keep: Callable[[TrialRecord], None],
         *,
         must_resume: bool = False,
+        is_resumed: bool = False,
     ) -> Steps[TrialRecord]:
         """Trains and scores a network at each rung; returns its record when it is stopped or fully trained.
 
@@ -64,6 +65,8 @@ class RungTraining:
             record: Record of a network that has a speed.
             known: Returns the records of the study, with or without this one.
             keep: Called with the record each time it gains a score.
+            is_resumed: True to train beyond the last rung without a decision, because the network was stopped there and
+                chosen again.
             must_resume: True to raise `NoCheckpointError` instead of training from scratch if no checkpoint was kept.
 
         Raises:
@@ -79,7 +82,9 @@ class RungTraining:
                 record = dataclasses.replace(record, scores=(*record.scores, score))
                 keep(record)
             others = known()
-            is_promoted = images < self._budgets[-1] and self.is_promoted(record, images, others)
+            is_promoted = images < self._budgets[-1] and (
+                (is_resumed and images == reached) or self.is_promoted(record, images, others)
+            )
             rung_score = record.score_at(images)
             if rung_score is not None:
                 self._emit(

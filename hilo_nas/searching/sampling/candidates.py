@@ -62,7 +62,7 @@ class CandidateSource:
         self._space, self._img_size, self._num_classes = space, img_size, num_classes
         self._excess, self._has_pool = excess, pool is not None
         self._admitted: dict[tuple[int, ...], Candidate | None] = {}
-        self.pool = self._draw_pool(seed) if pool is None else self._admit(pool)
+        self.pool = self._draw_pool(seed) if pool is None else self.admit(pool)
         """Candidates that do not depend on the known networks."""
         anchors = [describe_network(anchor.arch, img_size, num_classes) for anchor in space.anchors]
         features = [*(own.features for own in self.pool), *anchors]
@@ -113,7 +113,7 @@ class CandidateSource:
         """
         found = {own.key: own for own in self.pool}
         if not self._has_pool:
-            found |= {own.key: own for own in self._admit(self._mutate(best, random))}
+            found |= {own.key: own for own in self.admit(self._mutate(best, random))}
         new = [own for own in found.values() if not is_known(own.key)]
         if new:
             return new
@@ -127,7 +127,7 @@ class CandidateSource:
             is_known=lambda params: is_known(self.key_of(params)),
             random=random,
         )
-        return self._admit([near])
+        return self.admit([near])
 
     def key_of(self, params: Mapping[str, int]) -> str:
         """Returns the key of the network of the parameters, without decoding those of a candidate again."""
@@ -142,8 +142,8 @@ class CandidateSource:
         near = [neighbour for params in best for neighbour in self._space.neighbours(params)]
         return near + [random.choice(list(self._space.neighbours(params))) for params in near]
 
-    def _admit(self, settings: Iterable[Mapping[str, int]]) -> list[Candidate]:
-        """Returns the networks of these parameters that are within the limits that formulas know."""
+    def admit(self, settings: Iterable[Mapping[str, int]]) -> list[Candidate]:
+        """Returns the networks of these parameters that are within the limits that formulas know, in their order."""
         admitted = []
         for params in settings:
             values = self._values_of(params)
@@ -159,13 +159,13 @@ class CandidateSource:
 
     def _draw_pool(self, seed: int) -> list[Candidate]:
         if self._space.n_configs <= 2 * _POOL:
-            return list({own.key: own for own in self._admit(_list_all(self._space))}.values())
+            return list({own.key: own for own in self.admit(_list_all(self._space))}.values())
         random = Random(f"{seed}/pool")
         found: dict[str, Candidate] = {}
         for _ in range(10 * _POOL):
             if len(found) >= _POOL:
                 break
-            found |= {own.key: own for own in self._admit([self._space.sample(random)])}
+            found |= {own.key: own for own in self.admit([self._space.sample(random)])}
         return list(found.values())
 
 

@@ -1,7 +1,9 @@
 """Proposals from models of speed and value: the network with the largest expected gain in hypervolume.
 
 Candidates are random networks of the space and mutations of the best known networks. Before a training, the networks
-with the largest gains are timed briefly, as long as their speeds are worth more per second than a training.
+with the largest gains are timed briefly, as long as their speeds are worth more per second than a training. At a rung,
+a training stops if its rest is worth less than another training. It continues later if its rest is worth most, as in
+freeze-thaw Bayesian optimization (Swersky et al. 2014, arXiv 1406.3896).
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from hilo_nas.searching.sampling.candidates import (
 )
 from hilo_nas.searching.sampling.optuna_study import Proposal
 from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.records import TrialRecord
+from hilo_nas.study.records import TIMED_WITH, TrialRecord
+from hilo_nas.study.states import TrialState
 from hilo_nas.study.transitions import interrupt
 from hilo_nas.surrogate.features import describe_network
 from hilo_nas.surrogate.gaussian_process import Floats
@@ -39,10 +42,8 @@ _TIMED_TOGETHER = 8
 """Number of networks with the largest gains whose speeds are considered together."""
 _OPTIMISM = 2.0
 """Networks are considered for a brief timing by their gain at this many standard deviations above their mean speed."""
-_CAUTION = 1.0
-"""Gain per image of a continued training, relative to that of another network, at which it continues."""
-_GROUP = "timed_with"
-"""Name in the memory of a record for the networks that were timed together: parameter values by key."""
+_CAUTION = 0.5
+"""Gain per image of a continued training, relative to that of the best other one, at which it continues."""
 _DEFAULT_TIMING_S = 2.0
 """Assumed seconds of a brief timing before the first one."""
 
@@ -52,8 +53,12 @@ class _Ranking:
     """Candidates with their predictions and expected gains. Without a model, there are no predictions."""
 
     candidates: Sequence[Candidate]
+    """New networks, and networks whose training was stopped and may continue."""
     forecast: Forecast | None
+    cost: Floats
+    """Cost of the rest of the training of each candidate, relative to a full training."""
     gain: Floats
+    """Expected gain of each candidate per cost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +133,8 @@ class ModelSampler:
         """
         if not self._can_time:
             return None
-        if missing := self._find_missing(records):
-            return self._time_together(missing)
+        if (missing := self._find_missing(records)) is not None:
+            return missing
         random = self._random(records)
         searched = [r for r in records if not r.is_baseline and find_timing(r, self._manifest) is not None]
         timed = {record.key for record in searched}
@@ -147,11 +152,13 @@ class ModelSampler:
         first = int(np.argmax(gain_M))
         hoped_M = model.gain(forecast.with_speed(forecast.speed + _OPTIMISM * forecast.speed_sd))
         hoped_M[first] = math.inf
+        hoped_M /= ranking.cost
         best = np.argsort(-hoped_M, kind="stable")[:_TIMED_TOGETHER]
         unknown = [m for m in best if candidates[m].key not in timed]
         if unknown:
             generator = np.random.default_rng(random.randrange(2**32))
-            worth = model.gain_of_timing(forecast.take(best), generator) / (len(unknown) * _timing_seconds(records))
+            gain = model.gain_of_timing(forecast.take(best), ranking.cost[best], generator)
+            worth = gain / (len(unknown) * _timing_seconds(records))
             if worth > float(gain_M.max()) / training_s:
                 return self._time_together([candidates[m].params for m in unknown])
         if forecast.is_timed[first]:
@@ -175,16 +182,16 @@ class ModelSampler:
             found.append(own)
         budget = self._manifest.plan.budgets[-1]
         trained = sum(other.score_at(budget) is not None for other in found if not other.is_baseline)
-        model = self._fit(found) if trained >= MIN_TRAINED else None
-        others = [other for other in self._rank(records).candidates if other.key != record.key]
-        if model is None or not others:
+        model, ranking = self._fit(found) if trained >= MIN_TRAINED else None, self._rank(records)
+        is_other_M = np.array([other.key != record.key for other in ranking.candidates])
+        if model is None or not is_other_M.any():
             return True
         features = describe_network(
             record.subject.arch, self._manifest.objective.img_size, self._manifest.data.num_classes
         )
         gain = float(model.gain(model.forecast([features], [record.key]))[0])
-        other = float(model.gain(forecast_candidates(model, others)).max())
-        return gain * budget / (budget - images) >= _CAUTION * other
+        other_M = model.gain(forecast_candidates(model, ranking.candidates)) / ranking.cost
+        return gain * budget / (budget - images) >= _CAUTION * float(other_M[is_other_M].max())
 
     def _time_together(self, networks: Sequence[Mapping[str, int]]) -> LookAhead:
         """Returns a brief timing of networks, whose records will name all of them.
@@ -192,18 +199,17 @@ class ModelSampler:
         If the search is killed before all records are written, the next one times the missing networks first.
         """
         group = {self._space.decode(params).key(): list(params.values()) for params in networks}
-        return LookAhead([dict(params) for params in networks], memory={_GROUP: group} if len(group) > 1 else {})
+        return LookAhead([dict(params) for params in networks], memory={TIMED_WITH: group} if len(group) > 1 else {})
 
-    def _find_missing(self, records: Sequence[TrialRecord]) -> list[dict[str, int]]:
-        """Returns the networks without a record that should have been timed together with others."""
+    def _find_missing(self, records: Sequence[TrialRecord]) -> LookAhead | None:
+        """Returns the timing of networks without a record that should have been timed together with others."""
         known = {record.key for record in records}
-        missing = {
-            key: values
-            for record in records
-            for key, values in record.sampler_memory.get(_GROUP, {}).items()
-            if key not in known
-        }
-        return [dict(zip(self._space.dimensions, values, strict=True)) for values in missing.values()]
+        for record in records:
+            group = record.sampler_memory.get(TIMED_WITH, {})
+            if missing := [values for key, values in group.items() if key not in known]:
+                networks = [dict(zip(self._space.dimensions, values, strict=True)) for values in missing]
+                return LookAhead(networks, memory={TIMED_WITH: group})
+        return None
 
     def _random(self, records: Sequence[TrialRecord]) -> Random:
         proposals = sum(record.is_proposal and record.started_at is not None for record in records)
@@ -234,10 +240,10 @@ class ModelSampler:
         """
         model = self._model(records)
         if self._ranking is None:
-            candidates = self._candidates(records)
+            candidates, cost_M = self._candidates(records)
             forecast = None if model is None else forecast_candidates(model, candidates)
             gain_M = np.zeros(len(candidates)) if model is None or forecast is None else model.gain(forecast)
-            self._ranking = _Ranking(candidates, forecast, gain_M)
+            self._ranking = _Ranking(candidates, forecast, cost_M, gain_M / cost_M)
         return self._ranking
 
     @staticmethod
@@ -257,8 +263,10 @@ class ModelSampler:
         trained = sum(bool(record.scores) for record in records)
         return front[(0, -1, len(front) // 2)[trained % 3]]
 
-    def _candidates(self, records: Sequence[TrialRecord]) -> list[Candidate]:
-        """Returns new and feasible networks, each once.
+    def _candidates(self, records: Sequence[TrialRecord]) -> tuple[list[Candidate], Floats]:
+        """Returns new and feasible networks, each once, then stopped ones, and the relative cost of their trainings.
+
+        A stopped network costs the rest of its training, because its checkpoint usually exists.
 
         Raises:
             SpaceExhaustedError: There is none.
@@ -267,12 +275,19 @@ class ModelSampler:
         params = [record.params for record in records if record.subject.arch is not None]
         best = [] if model is None else list_best(model.known, params)
         random = Random(f"{self._manifest.seed}/{len(records)}/candidates")
-        return self._source.list_new(best, is_known=self._is_known, random=random)
+        new = self._source.list_new(best, is_known=self._is_known, random=random)
+        budget = self._manifest.plan.budgets[-1]
+        stopped = {record.key: record for record in records if record.state == TrialState.STOPPED and record.params}
+        continued = self._source.admit([record.params for record in stopped.values() if record.params])
+        reached = [max(score.images_seen for score in stopped[own.key].scores) for own in continued]
+        costs = [1.0] * len(new) + [1.0 - images / budget for images in reached]
+        return [*new, *continued], np.array(costs)
 
 
 def _median_seconds(records: Sequence[TrialRecord]) -> float:
-    """Returns the median seconds of a network's trainings; 0 before the first one."""
-    found = [sum(score.seconds for score in record.scores) for record in records if record.scores]
+    """Returns the median seconds of a full training; 0 before the first one. Stopped trainings do not count."""
+    trained = [record for record in records if record.scores and record.state != TrialState.STOPPED]
+    found = [sum(score.seconds for score in record.scores) for record in trained]
     return statistics.median(found) if found else 0.0
 
 

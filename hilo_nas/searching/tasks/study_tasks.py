@@ -60,7 +60,7 @@ class StudyTasks:
         condition: Condition,
         *,
         rivals: Sequence[TrialRecord] = (),
-        seconds: float | None = None,
+        is_brief: bool = False,
     ) -> Time:
         """Returns a task that times one network with rivals of similar speed, or several networks in shared rounds.
 
@@ -68,7 +68,7 @@ class StudyTasks:
             subjects: The networks. The result names them by their keys.
             condition: A condition of the study.
             rivals: Records of the front. Use them only with a single network.
-            seconds: Maximum seconds per network; the value in `resources` if left out.
+            is_brief: True for a few rounds only.
         """
         names = {subject.key for subject in subjects}
         return Time(
@@ -84,7 +84,8 @@ class StudyTasks:
             },
             calibration=self.calibrations[condition.label()],
             target=self.resources.target,
-            seconds=self.resources.timing_s if seconds is None else seconds,
+            seconds=self.resources.timing_s,
+            is_brief=is_brief,
         )
 
     def score(

@@ -115,7 +115,7 @@ def test_the_front_and_what_is_near_it_share_their_rounds_afterwards(study, mach
 def test_a_tie_is_timed_with_the_front(tmp_path, machine):
     study = write_timed_study(tmp_path, machine, ARCHS, top1s=[*TOP1S[:5], 0.895], space=PLAIN)
     remeasure(study)
-    assert machine.cohorts == [(OBJECTIVE.label(), sorted(ARCHS[i].key() for i in (1, 2, 3, 4, 5)), None)]
+    assert machine.cohorts == [(OBJECTIVE.label(), sorted(ARCHS[i].key() for i in (1, 2, 3, 4, 5)), False)]
 
 
 def test_what_was_timed_side_by_side_is_timed_again_only_when_asked_for(study, machine):
