@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hilo_nas.evaluation import Evaluator
     from hilo_nas.export import NetworkSource, Promise, StudySource
     from hilo_nas.searching import Cost
+    from hilo_nas.study.posteriors import Posteriors
 
 __all__ = [
     "Exported",
@@ -81,6 +82,19 @@ class Study(StoredStudy):
         if which == "all":
             return build_trials_frame(self.front())
         return build_front_frame(self.front(), ties=which == "near")
+
+    def forecast(self) -> Posteriors | None:
+        """Returns posteriors of the values, predicted networks, and the expected gain of further trainings.
+
+        A search stores them at its end. If there are none, or if the records have changed since, they are computed
+        again, which takes seconds, and are not stored. None if too few networks are trained.
+
+        Raises:
+            RecordError: A record is invalid.
+        """
+        from hilo_nas.searching.forecast.study_forecast import forecast_study
+
+        return self.posteriors or forecast_study(self.records, self.manifest)
 
     def best(self, *, min_images_per_s: float | None = None, max_latency_ms: float | None = None) -> TrialRecord:
         """Returns the trial with the best score that meets the limits with a probability of at least 95 %.

@@ -4,48 +4,124 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
+from hilo_nas.arch.config import describe_arch
 from hilo_nas.cli.console import build_console, echo
 from hilo_nas.cli.formats import echo_content
-from hilo_nas.cli.hints import confirm_command, remeasure_command
+from hilo_nas.cli.hints import confirm_command, remeasure_command, resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
-from hilo_nas.cli.tables import MOST_TIES, metric_of, print_front_table, rows_of
-from hilo_nas.cli.text import describe_proxy
+from hilo_nas.cli.tables import MOST_TIES, Column, metric_of, print_fitting, print_front_table, rows_of
+from hilo_nas.cli.text import describe_outlook, describe_proxy
+from hilo_nas.errors import UsageError
+from hilo_nas.measurement.fields import to_plain
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study.csv_files import render_front
 from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.posteriors import Posteriors, PredictedNetwork
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.commands import command, setting_words
-from hilo_nas.text.figures import figure, is_wide
-from hilo_nas.text.plurals import agree
+from hilo_nas.text.figures import figure, is_wide, probability_text
+from hilo_nas.text.plurals import agree, count_of
 
 __all__ = ["HELP", "print_front", "run"]
 
 HELP = """Show the front of a study: speeds and scores with their intervals. Without STUDY, list all studies.
 
-Example: hilo-nas front my-gpu --format csv > front.csv"""
+With --predicted, networks follow that were not trained, with predicted speeds and
+scores. --min-images-per-s shows the predicted networks of at least this speed.
+
+Examples:
+hilo-nas front my-gpu --format csv > front.csv
+hilo-nas front my-gpu --predicted --min-images-per-s 900"""
 
 
-def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
+def run(
+    study: OptionalStudy = None,
+    predicted: Annotated[bool, typer.Option("--predicted", help="Add networks that were not trained.")] = False,
+    min_images_per_s: Annotated[
+        float | None, typer.Option(min=0, help="Minimum speed of predicted networks.", show_default=False)
+    ] = None,
+    output: Output = Format.table,
+) -> None:
     """Prints the front of a study, or a row for each study."""
+    if min_images_per_s is not None and not predicted:
+        raise UsageError("--min-images-per-s needs --predicted. For trained networks, use: hilo-nas export STUDY")
+    if predicted and (study is None or output is Format.csv):
+        raise UsageError("--predicted needs a study, and the format table or json")
     if study is None:
         print_studies(output, build_console())
         return
     opened = open_study(study)
-    if output is Format.table:
-        print_front(opened, build_console())
-    elif output is Format.csv:
+    found = _forecast(study) if predicted else None
+    if output is Format.csv:
         echo(render_front(opened.front(), ties=True), nl=False)
+    elif output is Format.json:
+        content = _build_content(opened)
+        if predicted:
+            rows = _predicted_rows(found, min_images_per_s)
+            content |= {"predicted": to_plain(tuple(rows)), "outlook": to_plain(found.outlook if found else ())}
+        echo_content(content, output)
     else:
-        echo_content(_build_content(opened), output)
+        console = build_console()
+        print_front(opened, console)
+        if predicted:
+            _print_predicted(opened, found, min_images_per_s, console)
+
+
+def _forecast(study: str) -> Posteriors | None:
+    from hilo_nas import api  # its imports are slow
+
+    return api.load_study(study).forecast()
+
+
+def _predicted_rows(found: Posteriors | None, min_images_per_s: float | None) -> list[PredictedNetwork]:
+    rows = found.predicted if found is not None else ()
+    return [own for own in rows if own.images_per_s >= (min_images_per_s or 0.0)]
+
+
+def _print_predicted(
+    study: StoredStudy, found: Posteriors | None, min_images_per_s: float | None, console: Console
+) -> None:
+    """Prints the predicted networks, what further trainings may gain, and the command for them."""
+    if found is None:
+        console.print("No predictions: too few networks are timed and trained.")
+        return
+    rows, metric = _predicted_rows(found, min_images_per_s), metric_named(study.manifest.plan.score_metric)
+    limit = f" of at least {figure(min_images_per_s)} images/s" if min_images_per_s else ""
+    console.print(f"\n{count_of(len(rows), 'predicted network')}{limit} that no trained network is expected to beat")
+    if rows:
+        space, scale = study.manifest.space, metric.scale
+        columns = [
+            Column("images/s", [f"{figure(own.images_per_s, 3)}{'*' * own.is_timed}" for own in rows]),
+            Column("95 %", [f"{figure(own.images_per_s_low, 3)}-{figure(own.images_per_s_high, 3)}" for own in rows]),
+            Column(metric.heading, [f"{scale * own.value:.{metric.decimals}f}" for own in rows]),
+            Column(
+                "95 % ",
+                [
+                    f"{scale * own.value_low:.{metric.decimals}f}-{scale * own.value_high:.{metric.decimals}f}"
+                    for own in rows
+                ],
+            ),
+            Column("P(feasible)", [probability_text(own.feasible_probability, is_short=True) for own in rows], rank=1),
+            Column("key", [own.key for own in rows], rank=2),
+            Column("architecture", [describe_arch(space.decode(own.params)) for own in rows], rank=3, justify="left"),
+        ]
+        print_fitting([own for own in columns if own.name != "P(feasible)" or set(own.cells) != {">99%"}], console)
+        text = "Predicted by models of the speeds and scores of this study, not measured (* timed)."
+        console.print(text, style="dim", soft_wrap=True)
+    for outlook in found.outlook:
+        console.print(describe_outlook(outlook, metric), highlight=False, soft_wrap=True)
+    hint = resume_hint(study.address, trials=min(len(rows), 10) or 5)
+    console.print(f"Train those with the largest expected gains: {hint.command}", markup=False, soft_wrap=True)
 
 
 def _build_content(study: StoredStudy) -> dict[str, Any]:
@@ -114,6 +190,13 @@ def print_front(study: StoredStudy, console: Console) -> None:
     console.print(_legend(manifest, front, shown), style="dim", soft_wrap=True)
     _print_warnings(front.members, shown, _remeasure_hint(manifest, study.address), console)
     _print_untrained(untrained, console)
+    if not front.believed and study.posteriors_path.is_file():
+        console.print(
+            "P(front) and ties use the scores alone, because the stored posteriors are older than the records. "
+            f"The next search renews them: {resume_hint(study.address).command}",
+            markup=False,
+            soft_wrap=True,
+        )
     for standing in front.standings:
         console.print(standing.sentence(), highlight=False, soft_wrap=True)
     scores = [record.score for record in front.members if record.score]
@@ -150,6 +233,8 @@ def _legend(manifest: Manifest, front: Front, shown: Sequence[TrialRecord]) -> s
         "P(front): probability that no other network is both faster and better, given these intervals",
         "* anchor   ~ tied: other trials are better, but with a probability below 95 %",
     ]
+    if front.believed:
+        lines[-2] += ". A score counts with the scores of similar networks"
     if front.baselines:
         lines.append("+ baseline, not a candidate of the search")
     if manifest.speeds:

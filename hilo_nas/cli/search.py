@@ -94,10 +94,22 @@ def _search(config: SearchConfig, console: Console) -> None:
         f"\n{finished.measured} of {finished.total} networks measured, {_ENDINGS[finished.stopped_by]}; this run took "
         f"{duration(finished.seconds)}. Records: {study.path}",
         *notes,
+        *_describe_gains(study),
         "Next:",
         *(f"  {hint.line()}" for hint in hints),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _describe_gains(study: Study) -> list[str]:
+    """Returns a sentence per number of further trainings; none without posteriors."""
+    from hilo_nas.cli.text import describe_outlook
+    from hilo_nas.proxy.kinds import metric_named
+
+    if study.posteriors is None:
+        return []
+    metric = metric_named(study.manifest.plan.score_metric)
+    return [f"Expected gain of {describe_outlook(own, metric)}" for own in study.posteriors.outlook]
 
 
 def _print_timings(study: Study, finished: SearchFinished, console: Console) -> None:

@@ -14,10 +14,12 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
-from hilo_nas.cli.text import describe_proxy, duration
+from hilo_nas.cli.text import describe_outlook, describe_proxy, duration
 from hilo_nas.measurement.verdicts import verdict_name
+from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.space import limit_text
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.posteriors import Outlook
 from hilo_nas.study.records import SAMPLED, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy, open_study
@@ -74,6 +76,9 @@ class _Progress:
     """Number of images that full trainings of these networks would take."""
     images_of_further_seeds: int
     """Number of images in trainings with further seeds."""
+    outlook: tuple[Outlook, ...]
+    """Expected gains of further trainings, as stored at the end of the last search. Empty if the records have changed
+    since."""
 
     @classmethod
     def of(cls, study: StoredStudy) -> _Progress:
@@ -110,6 +115,7 @@ class _Progress:
             images_trained=searching,
             images_in_full=len(images) * manifest.plan.budgets[-1],
             images_of_further_seeds=sum(sum(seen.values()) for seen in images.values()) - searching,
+            outlook=() if study.posteriors is None else study.posteriors.outlook,
         )
 
 
@@ -162,6 +168,9 @@ def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
         )
         if progress.images_of_further_seeds:
             rows["trained"] += f"; {progress.images_of_further_seeds:,} more with further seeds"
+    if progress.outlook:
+        metric = metric_named(manifest.plan.score_metric)
+        rows["outlook"] = describe_outlook(progress.outlook[-1], metric)
     if progress.baselines:
         rows["baselines"] = ", ".join(
             f"{name} ({state or 'not tried yet'})" for name, state in progress.baselines.items()

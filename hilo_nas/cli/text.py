@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hilo_nas.study.manifest import DataIdentity, Manifest
+from hilo_nas.text.figures import figure
+from hilo_nas.text.plurals import count_of
 
-__all__ = ["describe_proxy", "duration", "verbatim"]
+if TYPE_CHECKING:
+    from hilo_nas.proxy.kinds import Metric
+    from hilo_nas.study.manifest import DataIdentity, Manifest
+    from hilo_nas.study.posteriors import Outlook
+
+__all__ = ["describe_outlook", "describe_proxy", "duration", "verbatim"]
+
+
+def describe_outlook(outlook: Outlook, metric: Metric) -> str:
+    """Returns the expected gain of further trainings, such as `10 more networks: hypervolume +2.1 %, ...`."""
+    value = metric.scale * outlook.value_gain
+    gain = f"{value:+.1f} points of {metric.gain}" if metric.is_share else f"{metric.gain} {value:+.3g}"
+    return (
+        f"{count_of(outlook.networks, 'more network')}: hypervolume {100 * outlook.hypervolume_gain:+.1f} %, "
+        f"{gain} at {figure(outlook.images_per_s, 3)} images/s"
+    )
 
 
 def describe_proxy(manifest: Manifest, *, whole: bool = False) -> str:

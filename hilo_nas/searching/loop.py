@@ -24,6 +24,7 @@ from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
 from hilo_nas.searching.halving.chance_scores import warn_of_guessing
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints
 from hilo_nas.searching.halving.rung_training import RungTraining
+from hilo_nas.searching.sampling.candidates import measure_excess
 from hilo_nas.searching.sampling.model_sampler import LookAhead, ModelSampler
 from hilo_nas.searching.sampling.optuna_study import OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
@@ -110,11 +111,13 @@ class SearchLoop:
     def _build_sampler(self, pool: Sequence[Mapping[str, int]] | None, *, prune: bool) -> ModelSampler | OptunaStudy:
         manifest = self._manifest
         if manifest.sampler == HILO:
-            return ModelSampler(manifest, excess=self._excess, is_known=lambda key: key in self._known, pool=pool)
+            return ModelSampler(
+                manifest, excess=measure_excess(manifest), is_known=lambda key: key in self._known, pool=pool
+            )
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
             self._space,
-            excess=self._excess,
+            excess=measure_excess(manifest),
             is_known=self._is_known,
             seed=manifest.seed,
             count_proposals=lambda: len({record.key for record in self.records if record.is_proposal}),
@@ -529,11 +532,6 @@ class SearchLoop:
     def _cost(self, arch: ArchConfig) -> NetworkCost:
         classes = self._manifest.data.num_classes
         return count_cost(arch, self._manifest.objective.img_size, num_classes=classes)
-
-    def _excess(self, params: Mapping[str, int]) -> float:
-        cost = self._cost(self._space.decode(params))
-        found = free_violations(self._limits, parameters=cost.parameters, macs=cost.macs)
-        return sum(max(value, 0.0) for value in found.values())
 
     def _is_known(self, params: Mapping[str, int]) -> bool:
         return self._space.decode(params).key() in self._known

@@ -17,6 +17,7 @@ from hilo_nas.searching.finalists.recalibration import update_calibrations
 from hilo_nas.searching.finalists.remeasure import time_front
 from hilo_nas.searching.forecast.dry_run import estimate_search, try_networks
 from hilo_nas.searching.forecast.limit_forecast import has_measured_limits
+from hilo_nas.searching.forecast.study_forecast import forecast_study
 from hilo_nas.searching.halving.budget_increase import increase_budget, with_larger_budget
 from hilo_nas.searching.loop import SearchLoop
 from hilo_nas.searching.opening.baselines import check_baselines, join_baselines, report_baseline_cost
@@ -145,6 +146,7 @@ def run_search(
         if remeasurement is not None:
             remeasurement.wait_and_remeasure()
             _time_front(study, manifest, evaluator, setup.resources, event_log)
+        _write_posteriors(study)
         finished = dataclasses.replace(finished, seconds=time.monotonic() - start)
         event_log(finished)
     return study, finished
@@ -197,6 +199,12 @@ def _time_front(study: StoredStudy, manifest: Manifest, evaluator: Evaluator, re
         retry = command("remeasure", study.address)
         text = f"the front could not be timed again in shared rounds: {error}. Try again later: {retry}"
         emit(Notice(level="warning", text=text))
+
+
+def _write_posteriors(study: StoredStudy) -> None:
+    """Stores the posteriors of the study, unless they are stored already."""
+    if study.posteriors is None and (found := forecast_study(study.records, study.manifest)) is not None:
+        study.write_posteriors(found)
 
 
 def _estimate(config: SearchConfig, setup: StudySetup, evaluator: Evaluator, emit: Emit, trials: int) -> None:

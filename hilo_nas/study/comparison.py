@@ -15,6 +15,7 @@ from functools import cached_property
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.measurement.intervals import Z95, error_apart, normal_above_zero, probability_faster
 from hilo_nas.measurement.verdicts import quality
+from hilo_nas.study.posteriors import Believed
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.states import TrialState
 
@@ -46,14 +47,17 @@ class Point:
     """Standard error of the value due to the finite number of held-out images. All seeds share these images."""
     seeds: int
     """Number of scores whose mean is `value`."""
+    believed: Believed | None = None
+    """Value given all scores of the study, for comparisons with probabilities. None to use `value` and its errors."""
 
     @classmethod
-    def from_record(cls, record: TrialRecord, condition: str | None) -> Point | None:
+    def from_record(cls, record: TrialRecord, condition: str | None, believed: Believed | None = None) -> Point | None:
         """Returns the point of a complete trial. None if it is not complete, did not train or was not timed in full.
 
         Args:
             record: The record of the trial.
             condition: Label of the condition. None selects the objective condition.
+            believed: Posterior of the network's value.
         """
         if record.state != TrialState.COMPLETE:
             return None
@@ -62,7 +66,7 @@ class Point:
         if timing is None or timing.is_preliminary or score is None or score.is_at_chance:
             return None
         counted = counted_scores(record, score)
-        return cls(record, timing, score.value, _error_of_images(counted), len(counted))
+        return cls(record, timing, score.value, _error_of_images(counted), len(counted), believed)
 
     @property
     def number(self) -> int:
@@ -84,12 +88,19 @@ class Point:
         """Relative standard error of the speed for a comparison with a network timed in other rounds."""
         return math.hypot(self.interval_error, BETWEEN_TIMINGS)
 
+    @property
+    def likely_value(self) -> float:
+        """Mean of the posterior, or else the measured value."""
+        return self.value if self.believed is None else self.believed.value
+
     def value_error(self, noise: float) -> float:
-        """Returns the standard error of the value, as the function `value_error` does.
+        """Returns the standard error of `likely_value`. Without a posterior, it is that of the function `value_error`.
 
         Args:
             noise: Standard deviation of a value between training seeds.
         """
+        if self.believed is not None:
+            return self.believed.standard_error
         return math.hypot(self.error_of_images, noise / math.sqrt(self.seeds))
 
     def dominates(self, other: Point) -> bool:
@@ -122,7 +133,7 @@ class Point:
     def probability_better(self, other: Point, noise: float) -> float:
         """Returns the probability that this network has the better value."""
         return normal_above_zero(
-            self.value - other.value, math.hypot(self.value_error(noise), other.value_error(noise))
+            self.likely_value - other.likely_value, math.hypot(self.value_error(noise), other.value_error(noise))
         )
 
     def probability_faster(self, other: Point) -> float:

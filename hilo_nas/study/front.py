@@ -20,6 +20,7 @@ from functools import cached_property
 from hilo_nas.measurement.intervals import Z95
 from hilo_nas.study.comparison import Point, counted_scores, value_error
 from hilo_nas.study.pareto import hypervolume, is_non_dominated
+from hilo_nas.study.posteriors import Believed
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.study.standings import Standing, find_references, stand
 from hilo_nas.study.states import TrialState
@@ -51,27 +52,49 @@ class Front:
     _points: Mapping[int, Point]
     """Speeds and values (`Point`) by trial number, for trials that are complete, trained and timed under the condition.
     Includes baselines."""
+    believed: Mapping[str, Believed] = dataclasses.field(default_factory=dict)
+    """Posteriors of values by key (`study.posteriors`), which `ties` and `probabilities` use. Members are those of the
+    measured values. Networks without a posterior count with their measured values and errors."""
     _simulated: dict[tuple[int, int], Mapping[int, float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_records(cls, records: Iterable[TrialRecord], condition: str | None = None) -> Front:
+    def from_records(
+        cls,
+        records: Iterable[TrialRecord],
+        condition: str | None = None,
+        *,
+        believed: Mapping[str, Believed] | None = None,
+    ) -> Front:
         """Returns the front of the given records.
 
         Args:
             records: Records of a study, as `StoredStudy.records` returns them, in any order.
             condition: Label of the condition whose speed counts. Defaults to the objective condition.
+            believed: Posteriors of values by key.
         """
+        believed = believed or {}
         by_number = {record.number: record for record in sorted(records, key=lambda record: record.number)}
-        found = {number: Point.from_record(record, condition) for number, record in by_number.items()}
+        found = {
+            number: Point.from_record(record, condition, believed.get(record.key))
+            for number, record in by_number.items()
+        }
         points = {number: point for number, point in found.items() if point is not None}
-        return cls(condition=condition, by_number=by_number, members=_members_of(points), _points=points)
+        return cls(
+            condition=condition,
+            by_number=by_number,
+            members=_members_of(points),
+            _points=points,
+            believed=believed,
+        )
 
     def updated(self, record: TrialRecord) -> Front:
         """Returns the front with a new or changed record.
 
         A new network is compared only with the members. If the record of a network that already has a point changes,
-        all members are recomputed.
+        all members are recomputed. Posteriors no longer hold, so they are dropped.
         """
+        if self.believed:
+            return Front.from_records({**self.by_number, record.number: record}.values(), self.condition)
         point, number = Point.from_record(record, self.condition), record.number
         by_number = {**self.by_number, number: record}
         if number != max(by_number):

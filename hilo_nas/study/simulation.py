@@ -77,7 +77,7 @@ def simulate_fronts(
     speeds = np.log([point.images_per_s for point in drawn])
     speed_errors = [point.interval_error if point.timing.cohort in together else point.speed_error for point in drawn]
     cohorts = np.array([together.index(p.timing.cohort) if p.timing.cohort in together else -1 for p in drawn], int)
-    values, errors = [point.value for point in drawn], [point.value_error(noise) for point in drawn]
+    values, errors = [point.likely_value for point in drawn], [point.value_error(noise) for point in drawn]
     count = np.zeros(len(drawn))
     for start in range(0, draws, _DRAWS_AT_ONCE):
         shape = min(_DRAWS_AT_ONCE, draws - start), len(drawn)
@@ -104,7 +104,7 @@ def _can_be_on_front(scored: Sequence[Point], members: Sequence[Point], noise: f
 
 def _gains(members: Sequence[Point], others: Sequence[Point], noise: float) -> tuple[_Values, _Values]:
     """Returns the value of each member (rows) minus that of each other network (columns), and the standard error."""
-    gains = _column([own.value for own in members]) - np.array([own.value for own in others])
+    gains = _column([own.likely_value for own in members]) - np.array([own.likely_value for own in others])
     errors = np.hypot(_column([own.value_error(noise) for own in members]), [own.value_error(noise) for own in others])
     return gains, errors
 

@@ -20,6 +20,7 @@ from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.csv_files import CsvFiles
 from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
+from hilo_nas.study.posteriors import Posteriors, load_posteriors
 from hilo_nas.study.records import TrialRecord, load_records, write_atomically, write_record
 from hilo_nas.study.states import TrialState
 
@@ -58,6 +59,8 @@ class StoredStudy:
         self._records: dict[int, TrialRecord] = {}
         self._cohorts: dict[str, set[int]] = {}
         self._fronts: dict[str | None, Front] = {}
+        self._posteriors: Posteriors | None = None
+        self._has_read_posteriors = False
         self._csv_files = CsvFiles(path)
         self._keeps_csv_files = False
 
@@ -120,6 +123,11 @@ class StoredStudy:
         """Path of `local.yaml`, which holds settings of this machine such as the path of the data."""
         return self.path / "local.yaml"
 
+    @property
+    def posteriors_path(self) -> Path:
+        """Path of `posteriors.json`."""
+        return self.path / "posteriors.json"
+
     def orphaned(self) -> RecordError:
         """Returns the error for trial records without a manifest."""
         fault = "is not a regular file" if os.path.lexists(self.manifest_path) else "is missing"
@@ -153,8 +161,29 @@ class StoredStudy:
         self._load()
         return tuple(self._records.values())
 
+    @property
+    def posteriors(self) -> Posteriors | None:
+        """Stored posteriors of the values. None if there are none, or if the records have changed since."""
+        if not self._has_read_posteriors:
+            found = load_posteriors(self.posteriors_path)
+            self._posteriors = found if found is not None and found.is_current(self.records) else None
+            self._has_read_posteriors = True
+        return self._posteriors
+
+    def write_posteriors(self, posteriors: Posteriors) -> None:
+        """Writes the posteriors atomically. The fronts use them from then on.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        posteriors.write(self.posteriors_path)
+        self._has_read_posteriors = False
+        self._fronts.clear()
+
     def front(self, condition: str | None = None) -> Front:
         """Returns the front under a condition. It is cached until the records change.
+
+        It uses the stored posteriors, if they follow from the current records.
 
         Args:
             condition: Label of a condition of the study. Defaults to the objective condition.
@@ -168,7 +197,8 @@ class StoredStudy:
                 raise UsageError(f"condition must be one of {', '.join(labels)}, but got {condition!r}")
             condition = condition if condition != labels[0] else None
         if condition not in self._fronts:
-            self._fronts[condition] = Front.from_records(self.records, condition)
+            believed = self.posteriors.believed if self.posteriors is not None else None
+            self._fronts[condition] = Front.from_records(self.records, condition, believed=believed)
         return self._fronts[condition]
 
     def record(self, number: int) -> TrialRecord:
@@ -210,6 +240,7 @@ class StoredStudy:
         assert self._stored is not None
         self._stored[record.number] = record
         self._index(record)
+        self._posteriors, self._has_read_posteriors = None, True  # they follow from other records
         self._read_again(self._sharing_rounds([record.number]))
         if self._keeps_csv_files:
             self._csv_files.refresh(self.front)
@@ -288,6 +319,7 @@ class StoredStudy:
         stored = [self._stored[number] for number in sorted(self._stored)]
         self._records = {record.number: record for record in self._interpret(stored)}
         self._fronts.clear()
+        self._has_read_posteriors = False
 
     def _index(self, record: TrialRecord) -> None:
         for measurement in record.measurements:

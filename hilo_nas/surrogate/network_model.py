@@ -218,6 +218,22 @@ class NetworkModel:
         mean_M, sd_M = self._posterior.predict(cross_NM, prior_M)
         return Prediction(self._mean + self._sd * mean_M, self._sd * sd_M)
 
+    def draw(self, cross_KUM: Floats, kernels_KMM: Floats, draws: int, generator: np.random.Generator) -> Floats:
+        """Returns joint draws of latent values of M networks, shape [draws, M].
+
+        Args:
+            cross_KUM: Kernels between the networks with observations and those to draw.
+            kernels_KMM: Kernels between the networks to draw.
+            draws: Number of draws.
+            generator: Generator of the draws.
+        """
+        cross_NM = self._latent(cross_KUM, self.variances)[self._observations.network]
+        prior_MM = self._latent(kernels_KMM, self.variances)
+        mean_M, _ = self._posterior.predict(cross_NM, np.diag(prior_MM))
+        covariance_MM = self._posterior.covariance(cross_NM, prior_MM)
+        drawn_DM = generator.multivariate_normal(mean_M, covariance_MM, draws, check_valid="ignore", method="eigh")
+        return np.asarray(self._mean + self._sd * drawn_DM)
+
     def leave_one_out(self) -> Prediction:
         """Returns each observation predicted without those of its network. The deviations include the noise."""
         groups = [np.flatnonzero(self._observations.network == own) for own in np.unique(self._observations.network)]

@@ -239,6 +239,12 @@ class SearchModel:
         outcome = self._failures.predict(cross_KUM, diagonal_KM)
         return np.asarray(ndtr(-outcome.mean / np.hypot(outcome.sd, self._failures.noise_sd)))
 
+    def draw_values(self, networks: Sequence[NetworkFeatures], draws: int, generator: np.random.Generator) -> Floats:
+        """Returns joint draws of the latent values of networks at the full budget, shape [draws, networks]."""
+        features = self._scale.transform(networks)
+        cross_KUM, kernels_KMM = compute_kernels(self._features, features), compute_kernels(features, features)
+        return self._value.draw(cross_KUM, kernels_KMM, draws, generator)
+
     def gain(self, forecast: Forecast) -> Floats:
         """Returns the expected gain in hypervolume from a full training of each network, shape [M].
 

@@ -14,7 +14,7 @@ from hilo_nas.errors import NotFoundError, SpaceExhaustedError, StudyMismatchErr
 from hilo_nas.events import LimitsForeseen, Notice
 from hilo_nas.measurement import PROTOCOL
 from hilo_nas.searching import SearchConfig, run_search
-from hilo_nas.searching.sampling.samplers import find_nearest_in
+from hilo_nas.searching.sampling.nearby import find_nearest_in
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
 from hilo_nas.study.manifest import Manifest

@@ -3,7 +3,8 @@
 Some networks reach the front through a lucky score. Additional seeds show which networks belong there. A network that
 drops off the front keeps its seeds and its record. Networks that move up are trained in turn, so every member of the
 final front has the additional seeds. The first seed, whose score selected the network, stays in the mean. With N
-additional seeds, 1 / (1 + N) of the bias due to this selection remains.
+additional seeds, 1 / (1 + N) of the bias due to this selection remains. The posteriors of the study decide which
+networks near the front come first.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hilo_nas.errors import HiloNasError
 from hilo_nas.evaluation import Evaluator, Score, Steps, drive
 from hilo_nas.events import ConfirmationForeseen, Emit, Notice, SeedScored
+from hilo_nas.searching.forecast.study_forecast import forecast_study
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
 from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
@@ -71,7 +73,7 @@ def confirm_front(
         due = [
             (record.number, seed)
             for record in _candidates(
-                manifest, Front.from_records(records.values()), [n for n, seeds in missing.items() if not seeds]
+                manifest, _front(records, manifest), [n for n, seeds in missing.items() if not seeds]
             )
             for seed in missing[record.number]
             if (record.number, seed) not in failed
@@ -81,10 +83,16 @@ def confirm_front(
         seconds = sum(_training_seconds(records[number], budget) for number, _ in due)
         emit(ConfirmationForeseen(networks=len({number for number, _ in due}), trainings=len(due), seconds=seconds))
         _train(due, records, failed, study, manifest, evaluator, resources, emit)
-    left = [number for number in Front.from_records(records.values()).ties if missing[number]]
+    left = [number for number in _front(records, manifest).ties if missing[number]]
     if left:
         text = f"{len(left)} networks tied with the front were not trained with additional seeds"
         emit(Notice(text=f"{text}: trials {', '.join(map(str, sorted(left)))}"))
+
+
+def _front(records: Mapping[int, TrialRecord], manifest: Manifest) -> Front:
+    """Returns the front, with ties by the posteriors of these records."""
+    found = forecast_study(list(records.values()), manifest)
+    return Front.from_records(records.values(), believed=None if found is None else found.believed)
 
 
 def _train(

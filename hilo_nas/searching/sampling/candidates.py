@@ -10,14 +10,16 @@ from random import Random
 
 import numpy as np
 
+from hilo_nas.arch.cost import count_cost
 from hilo_nas.errors import SpaceExhaustedError
-from hilo_nas.searching.sampling.samplers import find_near
-from hilo_nas.space import SearchSpace
+from hilo_nas.searching.sampling.nearby import find_near
+from hilo_nas.space import SearchSpace, free_violations
+from hilo_nas.study.manifest import Manifest
 from hilo_nas.surrogate.features import FeatureScale, NetworkFeatures, describe_network
 from hilo_nas.surrogate.observations import KnownNetwork
 from hilo_nas.surrogate.search_model import MIN_TIMED, MIN_TRAINED, Forecast, SearchModel
 
-__all__ = ["RANDOM_SHARE", "Candidate", "CandidateSource", "forecast_candidates", "list_best"]
+__all__ = ["RANDOM_SHARE", "Candidate", "CandidateSource", "forecast_candidates", "list_best", "measure_excess"]
 
 RANDOM_SHARE = 0.07
 """Share of proposals of random networks, as a guard against a wrong model."""
@@ -167,6 +169,18 @@ class CandidateSource:
                 break
             found |= {own.key: own for own in self.admit([self._space.sample(random)])}
         return list(found.values())
+
+
+def measure_excess(manifest: Manifest) -> Callable[[Mapping[str, int]], float]:
+    """Returns a function of parameters: how far they exceed the limits that formulas know. At most 0 is feasible."""
+    space, limits = manifest.space, manifest.limits_in_force
+
+    def excess(params: Mapping[str, int]) -> float:
+        cost = count_cost(space.decode(params), manifest.objective.img_size, num_classes=manifest.data.num_classes)
+        found = free_violations(limits, parameters=cost.parameters, macs=cost.macs)
+        return sum(max(value, 0.0) for value in found.values())
+
+    return excess
 
 
 def forecast_candidates(model: SearchModel, candidates: Sequence[Candidate]) -> Forecast:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hilo_nas.errors import SpaceExhaustedError, UsageError
 from hilo_nas.searching.configuration.search_config import SAMPLERS, SearchConfig
 from hilo_nas.searching.loop import SearchLoop
+from hilo_nas.searching.sampling.nearby import find_near
 from hilo_nas.searching.sampling.optuna_study import OptunaStudy
-from hilo_nas.searching.sampling.samplers import build_sampler, find_near
+from hilo_nas.searching.sampling.samplers import build_sampler
 from hilo_nas.space import load_space
 from hilo_nas.space.space_file import build_space
 from hilo_nas.study.pareto import hypervolume
