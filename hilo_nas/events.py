@@ -341,7 +341,7 @@ class SearchFinished(Event):
     measured: int
     total: int
     stopped_by: str
-    """`total`, `timeout` or `exhausted`."""
+    """`total`, `timeout`, `exhausted` or `gain` (`search.min_gain`)."""
     seconds: float
     """Seconds of the whole run, including calibration and repeated timings."""
 

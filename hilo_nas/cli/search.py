@@ -36,6 +36,7 @@ hilo-nas search --set study.speeds=edge-box --data cifar10/train.tar"""
 _ENDINGS = {
     "total": "all done",
     "timeout": "timeout reached",
+    "gain": "ten more networks are expected to gain less than search.min_gain",
     "exhausted": "the space has no further network within the limits",
 }
 

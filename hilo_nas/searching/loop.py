@@ -20,6 +20,7 @@ from hilo_nas.evaluation import Evaluator, Score, Steps, Time, drive
 from hilo_nas.events import Emit, FrontChanged, Notice, SearchFinished, TrialFinished, TrialStarted
 from hilo_nas.measurement import Measurement
 from hilo_nas.measurement.verdicts import verdict_name
+from hilo_nas.searching.forecast.study_forecast import forecast_study
 from hilo_nas.searching.halving.budget_increase import train_to_larger_budget
 from hilo_nas.searching.halving.chance_scores import warn_of_guessing
 from hilo_nas.searching.halving.checkpoint_retention import checkpoint_name, discardable_checkpoints
@@ -52,6 +53,8 @@ __all__ = ["SearchLoop"]
 
 HILO = "hilo"
 """Sampler that uses models of speed and value (`ModelSampler`). The others are Optuna's."""
+_NEXT, _FORECAST_EVERY = 10, 5
+"""Number of further networks whose expected gain may end a search, and of trained networks between two predictions."""
 _FAILURES_IN_A_ROW = 5
 """Number of consecutive failed trials that end the search.
 
@@ -93,6 +96,8 @@ class SearchLoop:
         """True if a trial has ended since the last call of `between`."""
         self._looks_ahead, self._is_looking_ahead = True, False
         """True if networks may be timed before a proposal, and True while they are."""
+        self._forecast_at = 0
+        """Number of fully trained networks when the gain of further ones was predicted."""
         self._failures: list[int] = []
         """Numbers of the latest consecutive failed trials."""
         self._reported_front: tuple[tuple[float, float], ...] = ()
@@ -135,11 +140,13 @@ class SearchLoop:
         """Number of networks measured so far in the study."""
         return sum(record.is_measured for record in self.records)
 
-    def run(self, *, timeout_s: float | None = None) -> SearchFinished:
+    def run(self, *, timeout_s: float | None = None, min_gain: float | None = None) -> SearchFinished:
         """Runs trials up to the manifest's total, and all baselines of the manifest.
 
         Args:
             timeout_s: Seconds after which no new trial begins; None for no limit.
+            min_gain: Expected growth of the hypervolume by ten more networks, as a share, below which no new network is
+                proposed; None to run up to the total.
 
         Raises:
             HiloNasError: The device, the data or the disk fails, or consecutive trials fail.
@@ -160,6 +167,9 @@ class SearchLoop:
             elif stopped_by == "total":
                 try:
                     due = self._due()
+                    if due is None and min_gain is not None and self._expects_less(min_gain):
+                        stopped_by = "gain"
+                        return None
                     if due is None and self._is_looking_ahead:
                         return None  # the next network depends on the timings under way
                     if due is None and self._looks_ahead and (ahead := self._sampler.look_ahead(self.records)):
@@ -184,6 +194,19 @@ class SearchLoop:
             stopped_by=stopped_by,
             seconds=self._clock() - start,
         )
+
+    def _expects_less(self, min_gain: float) -> bool:
+        """Returns True if further networks are expected to add less than a share of the hypervolume.
+
+        The models are asked again after every few trained networks, because they take seconds.
+        """
+        trained = sum(record.state == TrialState.COMPLETE for record in self.records)
+        if trained < self._forecast_at + _FORECAST_EVERY:
+            return False
+        self._forecast_at = trained
+        found = forecast_study(self.records, self._manifest)
+        gains = [own.hypervolume_gain for own in found.outlook if own.networks <= _NEXT] if found is not None else []
+        return bool(gains) and gains[-1] < min_gain
 
     def _refresh_known(self) -> None:
         self._known = {record.key for record in self.records if not record.is_open}

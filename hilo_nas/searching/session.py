@@ -140,7 +140,7 @@ def run_search(
         subjects = [Subject(timm=baseline.removeprefix("timm:")) for baseline in due]
         report_baseline_cost(due, manifest.plan, try_networks(evaluator, setup, subjects, event_log), event_log)
         left_s = None if config.search.timeout_s is None else config.search.timeout_s - (time.monotonic() - start)
-        finished = loop.run(timeout_s=left_s)
+        finished = loop.run(timeout_s=left_s, min_gain=config.search.min_gain)
         if config.proxy.confirm:
             confirm_front(study, manifest, evaluator, setup.resources, event_log, further_seeds=config.proxy.confirm)
         if remeasurement is not None:

@@ -32,7 +32,7 @@ OTHER_MEANINGS = {
     "--output": {"export", "data show"},  # which says what is written
     "-o": {"export", "data show"},
     "--force": {"export", "data show", "data write"},  # which says what is replaced
-    "--min-images-per-s": {"export"},  # what chooses the trial
+    "--min-images-per-s": {"export", "front"},  # what chooses the trial, or predicted networks
     "--max-latency-ms": {"export"},
 }
 """Commands in which an option's help says more than elsewhere; each of `bench` says what its own figures are of."""

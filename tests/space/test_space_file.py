@@ -408,6 +408,7 @@ def test_spaces_are_found_by_name_or_path(tmp_path):
         "litv2_digits",
         "litv2_free",
         "litv2_imagenet",
+        "litv2_kinds",
         "litv2_tabular",
     }
 

@@ -29,7 +29,7 @@ _MINIMUM = {
 """Smallest valid value of each whole-number setting."""
 _ABOVE_ZERO = (
     *("limits.min_images_per_s", "limits.max_latency_ms", "limits.max_memory_mib"),
-    *("timing.seconds", "search.timeout_s", "study.idle_timeout_s"),
+    *("timing.seconds", "search.min_gain", "search.timeout_s", "study.idle_timeout_s"),
 )
 
 

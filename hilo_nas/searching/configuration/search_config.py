@@ -135,6 +135,9 @@ class TrialsConfig:
     seed: int | None = _field(None, "seed of the search and of the trainings")
     trials: int | None = _field(None, "number of networks to measure, in addition to those in the study")
     until_trials: int | None = _field(None, "total number of networks to measure")
+    min_gain: float | None = _field(
+        None, "stop if ten more networks are expected to add less than this share of the hypervolume, such as 0.01"
+    )
     timeout_s: float | None = _field(
         None, "time after which no new trial begins, in seconds or as 30m or 1h30m", metavar="TIME"
     )

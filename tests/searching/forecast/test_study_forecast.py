@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from builders import build_manifest, build_record, fresh, write_study
 from fakes import RESOURCES, FakeMachine, speed, top1
 
 from hilo_nas.cli import main
+from hilo_nas.errors import UsageError
 from hilo_nas.searching import SearchConfig, run_search
 from hilo_nas.searching.forecast.study_forecast import forecast_study
 from hilo_nas.searching.loop import SearchLoop
@@ -221,3 +223,28 @@ def test_old_posteriors_are_reported_and_the_outlook_is_shown(copy, found, capsy
     change_a_score(copy)
     assert "outlook: " not in run(capsys, "status", "demo")
     assert "the stored posteriors are older than the records" in run(capsys, "front", "demo")
+
+
+# The end of a search.
+
+
+def search_until(study, min_gain, path):
+    folder = write_study(path, manifest=dataclasses.replace(study.manifest, trials=30))
+    loop = SearchLoop(folder, folder.manifest, FakeMachine(), RESOURCES, lambda event: None)
+    return loop.run(min_gain=min_gain)
+
+
+def test_a_search_ends_when_further_networks_are_expected_to_gain_little(study, tmp_path):
+    finished = search_until(study, 0.5, tmp_path)
+    assert finished.stopped_by == "gain"
+    assert finished.measured < 30
+
+
+def test_a_search_continues_while_networks_are_expected_to_gain_more(study, tmp_path):
+    assert search_until(study, 1e-9, tmp_path).stopped_by == "total"
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, math.inf, math.nan])
+def test_a_minimum_gain_is_a_number_above_zero(gain):
+    with pytest.raises(UsageError, match=r"search\.min_gain must be a number above 0"):
+        SearchConfig.of(min_gain=gain)
