@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from benchmarks.samplers.model_checks import ModelCheck, check_models
 from benchmarks.samplers.processes import map_unordered
 from benchmarks.tables.table import Table, TableRow, build_score
 from hilo_nas.errors import UsageError
@@ -27,7 +28,7 @@ from hilo_nas.events import BenchStepped, Emit, Event, TrialFinished
 from hilo_nas.measurement import Measurement, ProxyScore
 from hilo_nas.searching.configuration.resolve import DEFAULT_REDUCTION_FACTOR
 from hilo_nas.searching.configuration.search_config import SAMPLERS
-from hilo_nas.searching.loop import SearchLoop
+from hilo_nas.searching.loop import HILO, SearchLoop
 from hilo_nas.searching.tasks.study_tasks import Resources
 from hilo_nas.study.front import speed_hypervolume
 from hilo_nas.study.manifest import Manifest
@@ -45,6 +46,7 @@ __all__ = [
     "Step",
     "TableEvaluator",
     "Truth",
+    "list_checkpoints",
     "replay_search",
     "run_samplers",
 ]
@@ -152,6 +154,8 @@ class Replay:
     """`FULL`, `EXTRAPOLATED`, `PRUNED` or `ORACLE`."""
     seed: int
     steps: tuple[Step, ...]
+    models: tuple[ModelCheck, ...] = ()
+    """Checks of the models of the sampler hilo after a quarter, half and all of the trainings, without rungs."""
     replay_seconds: float
     """Seconds of the replay itself."""
 
@@ -351,12 +355,16 @@ def replay_search(
     evaluator = TableEvaluator(table, is_oracle=rungs == ORACLE, seed=seed)
     steps: list[Step] = []
     found: list[str] = []
+    models: list[ModelCheck] = []
+    checked = list_checkpoints(trials) if (sampler, rungs) == (HILO, FULL) else ()
 
     def follow(event: Event) -> None:
         if not isinstance(event, TrialFinished):
             return
         if event.state == TrialState.COMPLETE:
             found.append(event.key)
+            if len(found) in checked and (check := check_models(study.records, manifest, table)) is not None:
+                models.append(check)
         steps.append(
             Step(
                 evaluations=event.measured,
@@ -390,7 +398,19 @@ def replay_search(
         clock=lambda: evaluator.images,  # time is counted in images, so the timeout is a budget
     )
     loop.run(timeout_s=trials * table.budgets[-1])
-    return Replay(sampler=sampler, rungs=rungs, seed=seed, steps=tuple(steps), replay_seconds=time.monotonic() - start)
+    return Replay(
+        sampler=sampler,
+        rungs=rungs,
+        seed=seed,
+        steps=tuple(steps),
+        models=tuple(models),
+        replay_seconds=time.monotonic() - start,
+    )
+
+
+def list_checkpoints(trials: int) -> tuple[int, ...]:
+    """Returns the numbers of trainings at which results are given: a quarter, a half, and all of them."""
+    return tuple(max(1, round(trials / part)) for part in (4, 2, 1))
 
 
 def _timed_record(number: int, row: TableRow, table: Table) -> TrialRecord:

@@ -17,6 +17,7 @@ from benchmarks.samplers.curves import (
     draw_weights,
     spread,
 )
+from benchmarks.samplers.model_checks import ModelCheck
 from benchmarks.samplers.replay import (
     BRIEF_COHORT_ERROR,
     BRIEF_ERROR,
@@ -28,6 +29,7 @@ from benchmarks.samplers.replay import (
     Replay,
     SamplersPlan,
     build_measurement,
+    list_checkpoints,
 )
 from benchmarks.tables.table import Table
 from hilo_nas.bench.report_notes import plan_settings
@@ -40,8 +42,6 @@ from hilo_nas.versions import versions
 __all__ = ["report_samplers", "summarize"]
 
 _RANDOM = "random"
-_PARTS = (4, 2, 1)
-"""Results are given at a quarter, a half and all of the evaluations."""
 _COSTS = ("seconds", "images")
 
 
@@ -127,6 +127,7 @@ def report_samplers(table: Table, plan: SamplersPlan, replays: Sequence[Replay],
         tables=[
             main,
             cheaper,
+            *([_list_models(replays)] if any(replay.models for replay in replays) else []),
             BenchTable(name="curves", title="", rows=_list_steps(replays), columns=[], is_shown=False),
         ],
         headlines=_list_headlines(rows, plan, trials),
@@ -141,6 +142,47 @@ def _describe_judge(table: Table) -> list[str]:
         return []
     others = ", ".join(map(str, seeds))
     return [f"The searches see the trainings with seed {table.manifest.seed}. Those with seed {others} judge them."]
+
+
+def _list_models(replays: Sequence[Replay]) -> BenchTable:
+    """Returns the error and the calibration of the models of hilo, by the number of trainings."""
+    checks = [check for replay in replays for check in replay.models]
+    found: dict[int, list[ModelCheck]] = {}
+    for check in checks:
+        found.setdefault(check.trained, []).append(check)
+    rows = []
+    for trained, own in sorted(found.items()):
+        row: dict[str, Any] = {"trained": trained, "replays": len(own)}
+        weights_RS = draw_weights(len(own))
+        for field in dataclasses.fields(ModelCheck):
+            if field.name != "trained":
+                values = [getattr(check, field.name) for check in own]
+                is_known = not any(map(math.isnan, values))
+                row |= _fields(field.name, spread(values, weights_RS)) if is_known else {}
+        rows.append(row)
+    return BenchTable(
+        name="models",
+        title="Models of hilo during its searches without rungs",
+        rows=rows,
+        columns=[
+            word("trained", "trained"),
+            number("timed", "timed", 3),
+            between("value: error", "value_error", 2),
+            between("in 80 %", "value_held_80", 2),
+            between("in 95 %", "value_held_95", 2),
+            between("tau", "tau", 2),
+            between("tau of params", "tau_params", 2),
+            between("tau of macs", "tau_macs", 2),
+            between("log images/s: error", "speed_error", 2),
+            between("in 80 % ", "speed_held_80", 2),
+            between("in 95 % ", "speed_held_95", 2),
+        ],
+        notes=[
+            "Predictions for the networks that were not trained (value) or not timed (log images/s), compared with the "
+            "table. in 80 %, in 95 %: share of the results within intervals of this width. Means over replays, with "
+            "95 % intervals from a bootstrap over seeds.",
+        ],
+    )
 
 
 def _cost_columns() -> list[Column]:
@@ -161,7 +203,7 @@ def _percent_between(key: str) -> Any:
 
 def _checkpoints(trials: int) -> list[tuple[int, int]]:
     """Returns pairs of a divisor (4, 2, 1) and the number of evaluations that it gives."""
-    return [(part, max(1, round(trials / part))) for part in _PARTS]
+    return list(zip((4, 2, 1), list_checkpoints(trials), strict=True))
 
 
 def summarize(table: Table, plan: SamplersPlan, replays: Sequence[Replay]) -> list[dict[str, Any]]:

@@ -93,6 +93,7 @@ def check(
         command=_reproduction_command(read, StoredStudy(study.path).manifest, requested),
         settings=findings.settings,
         measurements=findings.measurements,
+        models=findings.models,
         failures=findings.failures,
         with_picture=folder is not None and can_draw(),
     )

@@ -239,6 +239,11 @@ class SearchModel:
         outcome = self._failures.predict(cross_KUM, diagonal_KM)
         return np.asarray(ndtr(-outcome.mean / np.hypot(outcome.sd, self._failures.noise_sd)))
 
+    @property
+    def score_sd(self) -> float:
+        """Standard deviation of a score at the full budget around the latent value."""
+        return self._value.noise_sd
+
     def draw_values(self, networks: Sequence[NetworkFeatures], draws: int, generator: np.random.Generator) -> Floats:
         """Returns joint draws of the latent values of networks at the full budget, shape [draws, networks]."""
         features = self._scale.transform(networks)

@@ -202,8 +202,8 @@ def measure_cohort(
         target: Name of the device. Defaults to the first device of the conditions' kind.
         reference: The reference network. Defaults to the reference of all studies.
         seconds_each: Maximum seconds per network.
-        is_brief: True for a few rounds only, whatever `seconds_each` is. The speeds suffice to choose networks that are
-            worth a full timing (`Measurement.is_preliminary`).
+        is_brief: True for a few rounds only, regardless of `seconds_each`. The speeds suffice to choose the networks
+            that are worth a full timing (`Measurement.is_preliminary`).
         emit: Receives an event per network and per round.
         setup: Functions and durations.
 

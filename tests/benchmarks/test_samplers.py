@@ -315,3 +315,40 @@ def test_the_command_line_replays_a_stored_table(tmp_path, monkeypatch, capsys):
     assert written == [f"{stem}-cost.csv", f"{stem}-curves.csv", f"{stem}.csv", f"{stem}.md"]
     assert main([*arguments, "--reduction-factor", "0.5"]) == 2
     assert main(["nowhere"]) == 2
+
+
+# Models and seeds.
+
+
+def test_models_of_hilo_are_compared_with_the_table_at_three_numbers_of_trainings():
+    table = build_table()
+    truth = Truth(table)
+    replay = replay_search(table, truth, sampler="hilo", rungs=FULL, seed=0, trials=12)
+    assert [check.trained for check in replay.models] == [3, 6, 12]
+    for check in replay.models:
+        assert check.timed >= check.trained
+        assert 0 <= check.value_held_80 <= check.value_held_95 <= 1
+        assert check.timed == 24 or 0 <= check.speed_held_80 <= check.speed_held_95 <= 1
+    assert replay.models[-1].tau > 0.7
+    assert replay_search(table, truth, sampler="random", rungs=FULL, seed=0, trials=12).models == ()
+
+
+def test_with_known_speeds_nothing_is_timed():
+    table = build_table()
+    truth = Truth(table)
+    replay = replay_search(table, truth, sampler="hilo", rungs=FULL, seed=0, trials=6, speeds=True)
+    assert len(replay.steps) == 6
+    assert {step.timing_seconds for step in replay.steps} == {0.0}
+
+
+def test_trainings_with_further_seeds_judge_what_a_search_finds():
+    table = build_table()
+    full = table.budgets[-1]
+    rows = [dataclasses.replace(row, other_top1={1: 1 - row.scores[full].top1}) for row in table.rows]
+    judged = dataclasses.replace(table, rows=tuple(rows))
+    worst = min(table.rows, key=lambda row: row.scores[full].top1)
+    assert Truth(judged).share_of([worst.key]) > Truth(table).share_of([worst.key])
+    seen, blind = (
+        replay_search(own, Truth(own), sampler="hilo", rungs=FULL, seed=0, trials=6) for own in (table, judged)
+    )
+    assert [step.key for step in seen.steps] == [step.key for step in blind.steps]

@@ -302,3 +302,18 @@ def test_a_table_is_found_by_its_studys_name_its_folder_and_its_file(tmp_path, m
     assert find_table(str(folder.path / TABLE_NAME)) == folder.path / TABLE_NAME
     with pytest.raises(NotFoundError):
         find_table("another")
+
+
+def test_further_seeds_of_a_table_survive_its_file(tmp_path):
+    table = build_table()
+    rows = [
+        dataclasses.replace(row, other_top1={1: row.scores[2304].top1 / 3} if i else {})
+        for i, row in enumerate(table.rows)
+    ]
+    study = StoredStudy(tmp_path / "seeds")
+    study.path.mkdir()
+    study.write_manifest(table.manifest)
+    write_table(dataclasses.replace(table, rows=tuple(rows)), study.path / TABLE_NAME)
+    assert load_table(study.path).rows == tuple(rows)
+    assert load_table(study.path).rows[1].judged_top1(2304) == rows[1].scores[2304].top1 / 3
+    assert load_table(study.path).rows[0].judged_top1(2304) == rows[0].scores[2304].top1

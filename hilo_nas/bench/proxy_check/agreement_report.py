@@ -10,6 +10,7 @@ from hilo_nas.bench.cohort_timing import advise
 from hilo_nas.bench.kendall_tau import LIKE_SPEED
 from hilo_nas.bench.proxy_check.agreement import BASELINES, LIKELIHOOD, Agreement, Estimate, Taus
 from hilo_nas.bench.proxy_check.budget_advice import advise_budget
+from hilo_nas.bench.proxy_check.left_out import MODEL
 from hilo_nas.measurement import Measurement
 from hilo_nas.report import BenchReport, BenchTable, Cloud, TauBar, render_agreement
 from hilo_nas.report.benches import Column, between, number, percent, word
@@ -28,6 +29,7 @@ def report_proxy_check(
     settings: Mapping[str, Any],
     measurements: Sequence[Measurement],
     failures: Mapping[str, str],
+    models: Sequence[str] = (),
     with_picture: bool,
 ) -> BenchReport:
     """Returns the report of the proxies. Rows per network appear in a CSV file only.
@@ -39,6 +41,7 @@ def report_proxy_check(
         settings: Settings of the check, including defaults.
         measurements: Timings of the networks.
         failures: Reasons why networks could not be timed or trained, by key.
+        models: Sentences about the models of a search (`ProxyCheckFindings.models`).
         with_picture: True to add a plot.
 
     Raises:
@@ -55,7 +58,7 @@ def report_proxy_check(
         tables=[_list_proxies(agreement), _list_gains(agreement), _list_networks(agreement)],
         failures=failures,
         advice=advise(measurements),
-        headlines=_list_headlines(agreement),
+        headlines=[*_list_headlines(agreement), *models],
         picture=plot_agreement(agreement) if with_picture else "",
     )
 
@@ -113,6 +116,8 @@ def _list_proxies(agreement: Agreement) -> BenchTable:
         "that were trained twice. A proxy with less noise than a long training can exceed it.",
         f"{LIKELIHOOD}: exp(-loss) of the same training, which is the probability of a held-out image's true class "
         "(geometric mean).",
+        f"{MODEL}: prediction of the model of the sampler hilo, from the scores of the other networks after the same "
+        "number of images.",
         "images_per_s keeps its sign: a negative tau means that slower networks are better.",
         "cost: seconds divided by those of one long training, on the same networks.",
     ]

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hilo_nas.bench.proxy_check.agreement import LIKELIHOOD, Agreement, CheckedNetwork, agree
+from hilo_nas.bench.proxy_check.left_out import MODEL, LeftOut, leave_out_scores, leave_out_speeds
 from hilo_nas.errors import NotFoundError, StudyMismatchError, UsageError
 from hilo_nas.evaluation import Evaluator
 from hilo_nas.events import Emit, Notice
 from hilo_nas.measurement import Measurement, ProxyPlan
-from hilo_nas.proxy.kinds import quick_names
+from hilo_nas.proxy.kinds import metric_named, quick_names
 from hilo_nas.searching.configuration.resolve import plan_of
 from hilo_nas.searching.configuration.rung_budgets import DEFAULT_RATIO
 from hilo_nas.searching.configuration.search_config import SearchConfig
@@ -78,6 +79,8 @@ class ProxyCheckFindings:
     """Findings of a proxy check."""
 
     agreement: Agreement
+    models: tuple[str, ...]
+    """Sentences about the error and the calibration of the models of a search on these networks."""
     measurements: tuple[Measurement, ...]
     """Timings of the networks."""
     failures: Mapping[str, str]
@@ -148,8 +151,11 @@ def run_proxy_check(
         text = f"no network was scored after {', '.join(unscored)} images: the study's trainings were past them already"
         emit(Notice(level="warning", text=text))
     found = [_to_checked_network(record, manifest, budgets, long, targets.get(record.key)) for record in records]
+    left_out = {images: leave_out_scores(records, manifest, images=images, seed=_PROXY_SEED) for images in budgets}
+    found = [dataclasses.replace(own, proxies={**own.proxies, **_list_predicted(own.key, left_out)}) for own in found]
     return ProxyCheckFindings(
         agreement=agree(found, budgets=_list_score_names(manifest, budgets, found)),
+        models=tuple(_describe_models(left_out, leave_out_speeds(records, manifest), manifest)),
         measurements=tuple(record.measurement for record in records if record.measurement),
         failures={
             record.key: record.reason or f"not trained to {long:,} images; the study's log has the reason"
@@ -172,6 +178,26 @@ def run_proxy_check(
             **({"target": check.target.name} if check.target else {}),
         },
     )
+
+
+def _list_predicted(key: str, left_out: Mapping[int, LeftOut | None]) -> dict[str, float]:
+    """Returns the predictions of a network from the scores of the others, by the name of the proxy."""
+    return {
+        f"{MODEL}@{images}": own.predicted[key]
+        for images, own in left_out.items()
+        if own is not None and key in own.predicted
+    }
+
+
+def _describe_models(
+    left_out: Mapping[int, LeftOut | None], speeds: LeftOut | None, manifest: Manifest
+) -> Iterator[str]:
+    metric = metric_named(manifest.plan.score_metric)
+    for images, own in left_out.items():
+        if own is not None:
+            yield own.sentence(_name(manifest, images), metric.spread_text(own.error))
+    if speeds is not None:
+        yield speeds.sentence("images/s", f"{100 * speeds.error:.1f} %")
 
 
 def _with_long_budget(proxy: ProxyPlan, images: int, ratio: float) -> ProxyPlan:
