@@ -29,24 +29,20 @@ from hilo_nas.searching.sampling.candidates import measure_excess
 from hilo_nas.searching.sampling.model_sampler import LookAhead, ModelSampler
 from hilo_nas.searching.sampling.optuna_study import OptunaStudy, impute
 from hilo_nas.searching.sampling.samplers import FeasibleSampler, build_sampler
+from hilo_nas.searching.tasks.network_timing import NetworkTiming
 from hilo_nas.searching.tasks.reasons import error_kind, explain_violations
 from hilo_nas.searching.tasks.signals import defer_signals
 from hilo_nas.searching.tasks.study_tasks import Resources, StudyTasks
 from hilo_nas.space import (
-    KEPT_HARDLY,
     broken_limits,
     free_violations,
-    limit_text,
-    measured_chances,
     measured_violations,
 )
-from hilo_nas.study.calibration import read_timings
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import FITS, SAMPLED, Subject, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy
 from hilo_nas.study.transitions import begin, fail, interrupt, mark_timed, rule_out
-from hilo_nas.text.figures import probability_text
 from hilo_nas.text.plurals import count_of
 
 __all__ = ["SearchLoop"]
@@ -91,6 +87,7 @@ class SearchLoop:
     ) -> None:
         self._study, self._manifest, self._emit, self._clock = study, manifest, emit, clock
         self._evaluator, self._tasks = evaluator, StudyTasks.of(manifest, resources)
+        self._timing = NetworkTiming(study, manifest, self._tasks, emit)
         self._space, self._limits, self._between = manifest.space, manifest.limits_in_force, between
         self._has_ended = False
         """True if a trial has ended since the last call of `between`."""
@@ -226,7 +223,7 @@ class SearchLoop:
         if self._manifest.speeds is None:
             return True
         limits = {} if record.is_baseline else self._limits
-        return self._is_timed(record) and not broken_limits(measured_violations(limits, record.measurements))
+        return self._timing.is_timed(record) and not broken_limits(measured_violations(limits, record.measurements))
 
     def _remeasure_if_idle(self) -> None:
         """Calls `between` if a trial has ended since the last call and nothing is running.
@@ -335,8 +332,7 @@ class SearchLoop:
                 self._emit(Notice(text=f"{timed} to choose the next one"))
             else:
                 (record,) = found
-                record = dataclasses.replace(record, measurements=(yield from self._time(record)))
-                measured[record.key] = (yield from self._retime_if_uncertain(record)).measurements
+                measured[record.key] = (yield from self._timing.time(record)).measurements
         except HiloNasError as error:
             if error.is_fatal:
                 raise
@@ -491,9 +487,8 @@ class SearchLoop:
         if over := broken_limits(record.violations):
             # Only anchors or changed limits lead here, because proposals meet the limits on parameters and MACs.
             return rule_out(record, explain_violations(over, record, self._limits))
-        if not self._is_timed(record):
-            record = dataclasses.replace(record, measurements=(yield from self._time(record)))
-            record = yield from self._retime_if_uncertain(record)
+        if not self._timing.is_timed(record):
+            record = yield from self._timing.time(record)
         limits = {} if record.is_baseline else self._limits
         violations = {**record.violations, **measured_violations(limits, record.measurements)}
         record = dataclasses.replace(record, violations=violations)
@@ -509,43 +504,6 @@ class SearchLoop:
         """Writes an intermediate score. The score at the full budget is written when the trial is closed."""
         if not self._rung_training.is_fully_trained(record):
             self._write(record)
-
-    def _retime_if_uncertain(self, record: TrialRecord) -> Steps[TrialRecord]:
-        """Times a network again if it violates a limit, but meets it with a probability of at least 5 %.
-
-        `read_timings` decides which of the two timings is used.
-        """
-        limits = {} if record.is_baseline else self._limits
-        chances = measured_chances(limits, record.measurements)
-        over = broken_limits(measured_violations(limits, record.measurements))
-        if not over or min(chances[name] for name in over) < KEPT_HARDLY:
-            return record
-        uncertain = " and ".join(
-            f"{limit_text(name, limits[name])} with {probability_text(chances[name])}" for name in over
-        )
-        self._emit(Notice(text=f"trial {record.number} is timed again, because it may meet {uncertain}"))
-        again = yield from self._time(record)
-        joined = dataclasses.replace(record, measurements=(*again, *record.measurements))
-        return read_timings([joined], self._manifest)[0]
-
-    def _time(self, record: TrialRecord) -> Steps[tuple[Measurement, ...]]:
-        """Returns one measurement per condition of the study, the objective first.
-
-        Under the objective, the network is timed together with members of the front.
-        """
-        found: list[Measurement] = []
-        for condition in self._manifest.conditions:
-            rivals = () if found else self._study.front().members
-            timing = yield self._tasks.time([record.subject], condition, rivals=rivals)
-            found.append(timing.measurements[record.key])
-        return tuple(found)
-
-    def _is_timed(self, record: TrialRecord) -> bool:
-        """Returns True if a record has a comparable timing under each condition."""
-        timed = {
-            m.condition.label() for m in record.measurements if self._manifest.is_comparable(m) and not m.is_preliminary
-        }
-        return timed >= {condition.label() for condition in self._manifest.conditions}
 
     def _impute(self, measurement: Measurement | None) -> dict[str, float]:
         """Returns the values that the sampler receives instead of missing results, such as `{"value": 0.1}`."""
