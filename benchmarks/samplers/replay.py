@@ -64,7 +64,7 @@ BRIEF_S, BRIEF_ERROR, BRIEF_COHORT_ERROR = 0.4, 0.06, 0.09
 """Assumed seconds per network of brief timings before a proposal, their relative error, and an error that all networks
 timed together share. The table has only full timings.
 
-The values are those of 6 x 31 networks of `litv2_tabular` in groups of eight on two shared cores (AMD EPYC, November
+The values are those of 6 x 31 networks of `litv2_tabular` in groups of eight on two shared cores (Intel Xeon, November
 2026): 0.35 to 0.47 s, compared with 2.8 s of full timings, and errors of 3 to 9 % and 6 to 12 %."""
 _MODEL_BASED = ("gp", "tpe")
 """Samplers that fit a model to earlier trials. Only they are also replayed with the rungs `PRUNED`."""

@@ -43,7 +43,7 @@ _CALIBRATION_TRIES, _CALIBRATION_PAUSE_S = 3, 0.5
 _BRIEF_ROUNDS = 6
 """Number of rounds of a brief timing. Each has a single call per network.
 
-On two shared cores (AMD EPYC, November 2026), brief timings of 31 networks of `litv2_tabular` in groups of eight took
+On two shared cores (Intel Xeon, November 2026), brief timings of 31 networks of `litv2_tabular` in groups of eight took
 0.35 to 0.47 s per network with their preparation, and full ones 2.8 s. They differed by 8 to 14 % (standard deviation
 over three runs), of which 6 to 12 % were an error of the reference that a group shares."""
 _LATENCIES, _LATENCIES_S = 200, 1.0
