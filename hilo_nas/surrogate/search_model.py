@@ -22,7 +22,7 @@ from hilo_nas.surrogate.gaussian_process import Floats
 from hilo_nas.surrogate.improvement import expected_improvement, staircase
 from hilo_nas.surrogate.kernels import KERNELS
 from hilo_nas.surrogate.network_model import NetworkModel, Observations, Prediction, compute_kernels
-from hilo_nas.surrogate.observations import KnownNetwork
+from hilo_nas.surrogate.observations import KnownNetwork, KnownScore
 
 __all__ = ["MIN_TIMED", "MIN_TRAINED", "Forecast", "SearchModel"]
 
@@ -39,6 +39,12 @@ _BRIEF_NOISE = 0.1
 reference (`timing.throughput`)."""
 _OUTCOME_NOISE = 0.1
 """Relative variance of the outcome of a training, 1 or -1, that does not follow from its network."""
+
+
+_MANY_SCORES = 600
+"""Number of scores above which only the last ones of most trainings are used, because time grows with its cube."""
+_Scored = tuple[int, KnownScore, str]
+"""Row of a network, one of its scores, and the name of the training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +168,13 @@ class SearchModel:
         return models
 
     def _fit_values(self) -> NetworkModel:
-        found = [
-            (row, score, f"{network.key}/{score.seed}")
-            for row, network in enumerate(self._networks)
-            for score in network.scores
-        ]
+        found = _thin(
+            [
+                (row, score, f"{network.key}/{score.seed}")
+                for row, network in enumerate(self._networks)
+                for score in network.scores
+            ]
+        )
         trainings = {name: number for number, name in enumerate(dict.fromkeys(name for *_, name in found))}
         values = np.array([score.value for _, score, _ in found])
         noise = np.array([score.standard_error**2 for _, score, _ in found])
@@ -270,6 +278,20 @@ class SearchModel:
         drawn_DM = forecast.speed + forecast.speed_sd * random.standard_normal((draws, len(forecast.speed)))
         best = [float((self.gain(forecast.with_speed(drawn_M)) / cost_M).max()) for drawn_M in drawn_DM]
         return max(math.fsum(best) / draws - float((self.gain(forecast) / cost_M).max()), 0.0)
+
+
+def _thin(found: Sequence[_Scored]) -> Sequence[_Scored]:
+    """Returns scores to learn from: all of few, else all scores of the first trainings and the last one of the others.
+
+    The first trainings show what scores at rungs tell. In later ones, the score at the largest budget tells most.
+    """
+    if len(found) <= _MANY_SCORES:
+        return found
+    first = {training for _, _, training in found[: _MANY_SCORES // 2]}
+    last: dict[str, int] = {}
+    for _, score, training in found:
+        last[training] = min(score.budgets_left, last.get(training, score.budgets_left))
+    return [own for own in found if own[2] in first or own[1].budgets_left == last[own[2]]]
 
 
 def _diagonal(features: Features) -> Floats:

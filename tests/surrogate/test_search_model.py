@@ -258,3 +258,33 @@ def test_scores_at_rungs_inform_about_networks_that_stopped():
     )
     errors = [np.sqrt(np.mean((found.value - values_of(OTHERS)) ** 2)) for found in (without, with_rungs)]
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_many_scores_at_rungs_change_little():
+    """Above 600 scores, only the last ones of most trainings are used."""
+
+    def ladder(arch, seed):
+        value = value_of(arch)
+        noise = 0.002 * math.sin(37.0 * seed + value * 1e4)
+        shares = ((0.6, 2), (0.8, 1), (1.0, 0))
+        return [
+            KnownScore(value=share * value + noise, standard_error=0.005, budgets_left=left, seed=seed)
+            for share, left in shares
+        ]
+
+    few, many = (
+        forecast(
+            fit(
+                [
+                    dataclasses.replace(
+                        own, scores=tuple(score for seed in range(seeds) for score in ladder(arch, seed))
+                    )
+                    for arch, own in zip(KNOWN, know_trained(KNOWN), strict=True)
+                ]
+            )
+        )
+        for seeds in (4, 6)
+    )
+    assert many.value == pytest.approx(few.value, abs=0.02)
+    assert np.corrcoef(many.value, values_of(OTHERS))[0, 1] > 0.9
+    assert many.value_sd.mean() < 1.2 * few.value_sd.mean()
