@@ -95,22 +95,22 @@ def _search(config: SearchConfig, console: Console) -> None:
         f"\n{finished.measured} of {finished.total} networks measured, {_ENDINGS[finished.stopped_by]}; this run took "
         f"{duration(finished.seconds)}. Records: {study.path}",
         *notes,
-        *_describe_gains(study),
+        *_describe_gain(study),
         "Next:",
         *(f"  {hint.line()}" for hint in hints),
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def _describe_gains(study: Study) -> list[str]:
-    """Returns a sentence per number of further trainings; none without posteriors."""
+def _describe_gain(study: Study) -> list[str]:
+    """Returns a sentence about further trainings; none without posteriors."""
     from hilo_nas.cli.text import describe_outlook
     from hilo_nas.proxy.kinds import metric_named
 
-    if study.posteriors is None:
+    if study.posteriors is None or not study.posteriors.outlook:
         return []
     metric = metric_named(study.manifest.plan.score_metric)
-    return [f"Expected gain of {describe_outlook(own, metric)}" for own in study.posteriors.outlook]
+    return [f"Expected gain of {describe_outlook(study.posteriors.outlook[-1], metric)}"]
 
 
 def _print_timings(study: Study, finished: SearchFinished, console: Console) -> None:
