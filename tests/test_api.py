@@ -46,6 +46,7 @@ def test_a_search_stores_what_the_command_line_stores(study, studies):
             "local.yaml",
             "logs",
             "manifest.yaml",
+            "posteriors.json",
             "trials",
             "trials.csv",
         ),
