@@ -17,6 +17,7 @@ from hilo_nas.errors import HiloNasError
 from hilo_nas.files.plain_files import read_bytes
 from hilo_nas.hashes import short_hash
 from hilo_nas.measurement.fields import Count, Finite, NonNegative, read_value, to_plain
+from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord, write_atomically
 from hilo_nas.text.one_line import decode_json
 
@@ -87,9 +88,14 @@ class Posteriors:
     """Expected gains of increasing numbers of trainings."""
     version: Count = _VERSION
 
-    def is_current(self, records: Iterable[TrialRecord]) -> bool:
-        """Returns True if the posteriors follow from these records."""
-        return self.version == _VERSION and self.results_hash == hash_results(records)
+    def is_current(self, records: Iterable[TrialRecord], manifest: Manifest) -> bool:
+        """Returns True if the posteriors follow from these records, and their networks are in the study's space."""
+        if self.version != _VERSION or self.results_hash != hash_results(records, manifest):
+            return False
+        try:
+            return all(manifest.space.decode(own.params).key() == own.key for own in self.predicted)
+        except HiloNasError:
+            return False
 
     def write(self, path: Path) -> None:
         """Writes the file atomically.
@@ -108,15 +114,23 @@ def load_posteriors(path: Path) -> Posteriors | None:
         return None
 
 
-def hash_results(records: Iterable[TrialRecord]) -> str:
-    """Returns a hash of the results of records on which posteriors depend: states, speeds, latencies and scores."""
-    return short_hash([_results_of(record) for record in sorted(records, key=lambda record: record.number)])
+def hash_results(records: Iterable[TrialRecord], manifest: Manifest) -> str:
+    """Returns a hash of everything on which posteriors depend: the results of the records, limits and budgets."""
+    results = [_results_of(record) for record in sorted(records, key=lambda record: record.number)]
+    return short_hash([results, manifest.limits_in_force, manifest.plan.budgets, manifest.guessing_score])
 
 
 def _results_of(record: TrialRecord) -> list[Any]:
     timings = [
-        [own.condition.label(), own.is_preliminary, f"{own.images_per_s:.6g}", own.latency_ms_p95, own.memory_mib]
+        [
+            own.condition.label(),
+            own.is_preliminary,
+            f"{own.images_per_s:.6g}",
+            f"{own.half_width:.3g}",
+            own.latency_ms_p95,
+            own.memory_mib,
+        ]
         for own in record.measurements
     ]
-    scores = sorted([own.seed, own.images_seen, own.value] for own in record.scores)
+    scores = sorted([own.seed, own.images_seen, own.value, own.standard_error or 0.0] for own in record.scores)
     return [record.number, record.key, str(record.state), timings, scores]

@@ -166,7 +166,7 @@ class StoredStudy:
         """Stored posteriors of the values. None if there are none, or if the records have changed since."""
         if not self._has_read_posteriors:
             found = load_posteriors(self.posteriors_path)
-            self._posteriors = found if found is not None and found.is_current(self.records) else None
+            self._posteriors = found if found is not None and found.is_current(self.records, self.manifest) else None
             self._has_read_posteriors = True
         return self._posteriors
 

@@ -38,6 +38,8 @@ _MEAN_VARIANCE = 4.0
 _RUNG_PRIOR = VariancePrior(median=0.05, log_sd=1.5)
 _KNOWN_NOISE = 1e-6
 """Noise variance that all observations have, relative to the variance of the observed values."""
+_EQUAL = 1e-9
+"""Relative standard deviation up to which values count as equal."""
 _FIT_AT_MOST = 300
 """Maximum number of observations from which variances are fitted. Predictions use all observations."""
 _REFIT_GROWTH = 1.1
@@ -134,7 +136,10 @@ class NetworkModel:
         full = self._fitted.values[self._fitted.level == 0]
         values = full if len(full) else self._fitted.values
         self._mean = float(values.mean())
-        self._sd = float(values.std()) or abs(self._mean) or 1.0
+        largest = float(np.abs(values).max()) or 1.0
+        self._sd = largest * float((values / largest).std())  # squares of tiny values would vanish
+        if self._sd <= _EQUAL * abs(self._mean):  # equal values, up to rounding
+            self._sd = math.sqrt(float(self._fitted.noise.mean())) or abs(self._mean) or 1.0
         if previous is not None and self._equals(previous):
             self.variances: Floats = previous.variances
         else:
@@ -160,7 +165,7 @@ class NetworkModel:
         """Returns Gram matrices and priors: mean, kernels, noise, offsets and deviations of rungs, shared noise."""
         index = np.ix_(observations.network, observations.network)
         kernels_KNN = [kernel[index] for kernel in self._kernels_KUU]
-        noise_N = observations.noise / self._sd**2
+        noise_N = np.square(np.sqrt(observations.noise) / self._sd)
         grams = [np.ones_like(kernels_KNN[0]), *kernels_KNN, np.diag(noise_N)]
         priors = [VariancePrior(median=_MEAN_VARIANCE, log_sd=0.0), *_PRIORS.values()]
         noise_prior = VariancePrior(median=0.5 if self._shares_noise else 1.0, log_sd=self._noise_log_sd)

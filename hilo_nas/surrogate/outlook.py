@@ -37,6 +37,8 @@ def expect_gains(
 ) -> list[ExpectedGain]:
     """Returns the expected gain of training 1, 2, ... `count` networks, each chosen for the largest expected gain.
 
+    Empty if no trained network is above the reference point.
+
     The networks are chosen before any of them is trained. A search that learns from each training chooses better.
 
     Args:
@@ -51,6 +53,8 @@ def expect_gains(
     fronts = [staircase(speed_F, drawn_F, ref_point) for drawn_F in trained_DF]
     speeds = np.unique(speed_F[speed_F > ref_point[0]])
     area = float(np.mean([_area(steps, float(speed_F.max())) for steps in fronts]))
+    if not ((speed_F > ref_point[0]) & (trained_DF.mean(axis=0) > ref_point[1])).any() or not area > 0:
+        return []  # nothing to which a gain could be relative
     before_DS = np.array([_best_at(speeds, steps) for steps in fronts])
     left, gained, found = np.ones(networks, dtype=bool), 0.0, list[ExpectedGain]()
     for _ in range(min(count, networks)):
@@ -67,7 +71,7 @@ def expect_gains(
         s = int(growth_S.argmax()) if len(speeds) else None
         found.append(
             ExpectedGain(
-                hypervolume=gained / area if area > 0 else 0.0,
+                hypervolume=gained / area,
                 value=0.0 if s is None else float(growth_S[s]),
                 log_speed=ref_point[0] if s is None else float(speeds[s]),
             )

@@ -181,7 +181,7 @@ class SearchModel:
         observations = Observations(
             np.array([row for row, *_ in found], dtype=np.intp),
             values,
-            np.maximum(noise, 1e-4 * values.var() + 1e-18),
+            np.maximum(noise, 1e-4 * values.var() + 1e-12 * float(np.abs(values).max()) ** 2),
             np.array([score.budgets_left for _, score, _ in found], dtype=np.intp),
             np.array([trainings[name] for *_, name in found], dtype=np.intp),
         )

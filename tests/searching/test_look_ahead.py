@@ -4,7 +4,7 @@ import collections
 import dataclasses
 
 import pytest
-from builders import TINY, build_condition, build_manifest, build_plan, digits, fresh, write_study
+from builders import TINY, build_condition, build_device, build_manifest, build_plan, digits, fresh, write_study
 from fakes import RESOURCES, FakeMachine, speed, write_speeds
 
 from hilo_nas.errors import DeviceError, HiloNasError, NotEnoughMemoryError, OutOfMemoryError, WorkerFailedError
@@ -515,3 +515,20 @@ def test_a_search_with_rungs_that_was_killed_ends_as_an_uninterrupted_one(tmp_pa
         kill(folder, round(share * writes), is_before=True, machine=Noisy())
     run(folder, Noisy())
     assert seen(folder) == seen(halved[0])
+
+
+def test_a_space_without_further_networks_is_trained_to_its_end(tmp_path):
+    space = build_space("small", {**SMALL, "depths": [[1, 2], [1], [1, 2], [1]], "mlp_ratios": [2, 3]})
+    folder = build_study(tmp_path, **{**HALVED, "space": space, "trials": 100})
+    finished, _ = run(folder, Noisy())
+    states = by_state(folder)
+    assert finished.stopped_by == "exhausted"
+    assert (states["failed"], states["stopped"], states["running"]) == ([], [], [])
+    assert len(states["complete"]) == finished.measured
+
+
+def test_timings_that_cannot_be_compared_do_not_repeat_for_ever(tmp_path):
+    folder = build_study(tmp_path)
+    finished, machine = run(folder, Machine(devices={"cpu": build_device(serial="other", model="Other CPU")}))
+    assert finished.measured == 12
+    assert len(machine.cohorts) < 30

@@ -198,3 +198,21 @@ def test_a_part_of_observations_keeps_their_fields_together():
     assert len(part) == 2
     for field in dataclasses.fields(Observations):
         assert getattr(part, field.name).tolist() == getattr(observations, field.name)[[0, 7]].tolist()
+
+
+@pytest.mark.parametrize("value", [0.5, 0.3, 0.6, 0.7, 1e-200, 0.0, -4.0])
+def test_equal_values_keep_the_errors_of_their_observations(value):
+    found = fit(KNOWN[:10], Observations.of_networks(range(10), [value] * 10, [0.02**2] * 10))
+    own = predict(found, KNOWN[:10])
+    assert own.mean == pytest.approx(value, abs=1e-3)
+    assert np.all((own.sd > 1e-3) & (own.sd < 0.1))
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-12, 1e9])
+def test_values_of_any_unit_have_a_model(unit):
+    values = values_of(KNOWN[:20])
+    one, other = (
+        predict(fit(KNOWN[:20], Observations.of_networks(range(20), factor * values, [0.0] * 20)), KNOWN[:20])
+        for factor in (1.0, unit)
+    )
+    assert other.mean / unit == pytest.approx(one.mean, abs=0.01)

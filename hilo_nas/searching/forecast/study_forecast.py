@@ -81,7 +81,7 @@ def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Poster
     forecast = forecast_candidates(model, candidates) if candidates else None
     trained = [row for row, record in enumerate(networks) if record.state == TrialState.COMPLETE]
     return Posteriors(
-        results_hash=hash_results(records),
+        results_hash=hash_results(records, manifest),
         written_at=utc_now(),
         believed=believed,
         predicted=() if forecast is None else _list_predicted(candidates, forecast, model, trained),
@@ -160,6 +160,8 @@ def _predict_gains(
     value_DM = np.where(is_feasible_DM, drawn[:, len(trained) :], -math.inf)
     speeds = model.known.speed[np.array(trained)]
     gains = expect_gains(speeds, drawn[:, : len(trained)], speed_DM, value_DM, model.ref_point, max(_NETWORKS))
+    if not gains:
+        return ()
     counts = [count for count in _NETWORKS if count <= len(gains)] or [len(gains)]
     return tuple(
         Outlook(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hilo_nas.errors import SpaceExhaustedError
 from hilo_nas.searching.sampling.candidates import (
     RANDOM_SHARE,
     Candidate,
@@ -31,7 +32,7 @@ from hilo_nas.study.states import TrialState
 from hilo_nas.study.transitions import interrupt
 from hilo_nas.surrogate.features import describe_network
 from hilo_nas.surrogate.gaussian_process import Floats
-from hilo_nas.surrogate.observations import find_timing, know_networks
+from hilo_nas.surrogate.observations import know_networks
 from hilo_nas.surrogate.search_model import MIN_TRAINED, Forecast, SearchModel
 
 __all__ = ["LookAhead", "ModelSampler"]
@@ -136,7 +137,7 @@ class ModelSampler:
         if (missing := self._find_missing(records)) is not None:
             return missing
         random = self._random(records)
-        searched = [r for r in records if not r.is_baseline and find_timing(r, self._manifest) is not None]
+        searched = [r for r in records if not r.is_baseline and r.measurements]
         timed = {record.key for record in searched}
         training_s = _median_seconds(records)
         if len(searched) < _TIMED_FIRST:
@@ -161,7 +162,7 @@ class ModelSampler:
             worth = gain / (len(unknown) * _timing_seconds(records))
             if worth > float(gain_M.max()) / training_s:
                 return self._time_together([candidates[m].params for m in unknown])
-        if forecast.is_timed[first]:
+        if candidates[first].key in {record.key for record in records if record.full_measurements}:
             return None
         return LookAhead([dict(candidates[first].params)], is_brief=False)
 
@@ -182,9 +183,15 @@ class ModelSampler:
             found.append(own)
         budget = self._manifest.plan.budgets[-1]
         trained = sum(other.score_at(budget) is not None for other in found if not other.is_baseline)
-        model, ranking = self._fit(found) if trained >= MIN_TRAINED else None, self._rank(records)
+        model = self._fit(found) if trained >= MIN_TRAINED else None
+        if model is None:
+            return True
+        try:
+            ranking = self._rank(records)
+        except SpaceExhaustedError:
+            return True  # there is no other network
         is_other_M = np.array([other.key != record.key for other in ranking.candidates])
-        if model is None or not is_other_M.any():
+        if not is_other_M.any():
             return True
         features = describe_network(
             record.subject.arch, self._manifest.objective.img_size, self._manifest.data.num_classes
@@ -269,15 +276,24 @@ class ModelSampler:
         A stopped network costs the rest of its training, because its checkpoint usually exists.
 
         Raises:
-            SpaceExhaustedError: There is none.
+            SpaceExhaustedError: There is no new network, and no stopped one.
         """
         model = self._model(records)
         params = [record.params for record in records if record.subject.arch is not None]
         best = [] if model is None else list_best(model.known, params)
         random = Random(f"{self._manifest.seed}/{len(records)}/candidates")
-        new = self._source.list_new(best, is_known=self._is_known, random=random)
         budget = self._manifest.plan.budgets[-1]
-        stopped = {record.key: record for record in records if record.state == TrialState.STOPPED and record.params}
+        stopped = {
+            record.key: record
+            for record in records
+            if record.state == TrialState.STOPPED and record.params and record.score_at(budget) is None
+        }
+        try:
+            new = self._source.list_new(best, is_known=self._is_known, random=random)
+        except SpaceExhaustedError:
+            if not stopped:
+                raise
+            new = []
         continued = self._source.admit([record.params for record in stopped.values() if record.params])
         reached = [max(score.images_seen for score in stopped[own.key].scores) for own in continued]
         costs = [1.0] * len(new) + [1.0 - images / budget for images in reached]

@@ -171,8 +171,8 @@ def test_members_of_a_front_are_those_of_the_measured_values(copy, found):
 
 
 def test_posteriors_of_another_version_are_old(study, found):
-    assert found.is_current(study.records)
-    assert not dataclasses.replace(found, version=found.version + 1).is_current(study.records)
+    assert found.is_current(study.records, study.manifest)
+    assert not dataclasses.replace(found, version=found.version + 1).is_current(study.records, study.manifest)
 
 
 def test_a_search_stores_its_posteriors(tmp_path, machine, monkeypatch):
@@ -248,3 +248,19 @@ def test_a_search_continues_while_networks_are_expected_to_gain_more(study, tmp_
 def test_a_minimum_gain_is_a_number_above_zero(gain):
     with pytest.raises(UsageError, match=r"search\.min_gain must be a number above 0"):
         SearchConfig.of(min_gain=gain)
+
+
+def test_a_search_with_no_gain_yet_does_not_end_for_want_of_it(study, tmp_path):
+    class Poor(FakeMachine):
+        def value_of(self, subject, seed, until):
+            return 0.05 if len(self.scored) <= 8 else super().value_of(subject, seed, until)
+
+    folder = write_study(tmp_path, manifest=dataclasses.replace(study.manifest, trials=12))
+    loop = SearchLoop(folder, folder.manifest, Poor(), RESOURCES, lambda event: None)
+    assert loop.run(min_gain=1e-6).stopped_by == "total"
+
+
+def test_predictions_of_networks_outside_the_space_count_as_none(copy, found):
+    other = dataclasses.replace(found.predicted[0], params={"x": 1})
+    copy.write_posteriors(dataclasses.replace(found, predicted=(other, *found.predicted[1:])))
+    assert fresh(copy).posteriors is None
