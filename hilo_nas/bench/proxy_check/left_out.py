@@ -39,7 +39,7 @@ class LeftOut:
     """Share of the results within the predicted 80 % and 95 % intervals, by the nominal share."""
 
     def sentence(self, quantity: str, error: str) -> str:
-        """Returns a sentence with the error and the shares, for a quantity such as `top1@4608`."""
+        """Returns a sentence with the error and the shares. An example of a quantity is `top1@4608`."""
         shares = " and ".join(f"{100 * own:.0f} % of the {100 * share:.0f} %" for share, own in self.held.items())
         return (
             f"model of {quantity}: each of {len(self.predicted)} networks predicted from the others, error {error}; "
