@@ -43,7 +43,7 @@ _DRAWS = 64
 def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Posteriors | None:
     """Returns the posteriors of a study. None if too few networks are timed or trained, or if it has no scores.
 
-    Takes about a second with 100 networks and ten seconds with 2,000.
+    Took 3 s with 10 networks and 5 s with 100 on two busy cores, most of it for the candidates.
 
     Args:
         records: All records of the study.
