@@ -2,8 +2,8 @@
 
 Candidates are random networks of the space and mutations of the best known networks. Before a training, the networks
 with the largest gains are timed briefly, as long as their speeds are worth more per second than a training. At a rung,
-a training stops if its rest is worth less than half of the best other training, per image. It continues later if its rest is worth most, as in
-freeze-thaw Bayesian optimization (Swersky et al. 2014, arXiv 1406.3896).
+a training stops if its rest is worth less per image than half of the best other training. It continues later if its
+rest is worth most, as in freeze-thaw Bayesian optimization (Swersky et al. 2014, arXiv 1406.3896).
 """
 
 from __future__ import annotations
