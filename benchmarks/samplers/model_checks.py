@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from benchmarks.tables.table import Table
-from hilo_nas.searching.sampling.candidates import CandidateSource, forecast_candidates, measure_excess
+from hilo_nas.searching.sampling.candidates import CandidateSource, forecast_candidates
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.records import TrialRecord
 from hilo_nas.surrogate.observations import know_networks
@@ -53,14 +53,7 @@ def check_models(records: Sequence[TrialRecord], manifest: Manifest, table: Tabl
         manifest: Its manifest.
         table: Table with all networks.
     """
-    source = CandidateSource(
-        manifest.space,
-        img_size=manifest.objective.img_size,
-        num_classes=manifest.data.num_classes,
-        excess=measure_excess(manifest),
-        seed=manifest.seed,
-        pool=[row.params for row in table.rows],
-    )
+    source = CandidateSource.of(manifest, [row.params for row in table.rows])
     model = source.fit(know_networks(records, manifest), chance=manifest.guessing_score, min_images_per_s=None)
     if model is None:
         return None

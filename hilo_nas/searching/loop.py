@@ -113,9 +113,7 @@ class SearchLoop:
     def _build_sampler(self, pool: Sequence[Mapping[str, int]] | None, *, prune: bool) -> ModelSampler | OptunaStudy:
         manifest = self._manifest
         if manifest.sampler == HILO:
-            return ModelSampler(
-                manifest, excess=measure_excess(manifest), is_known=lambda key: key in self._known, pool=pool
-            )
+            return ModelSampler(manifest, is_known=lambda key: key in self._known, pool=pool)
         sampler = FeasibleSampler(
             functools.partial(build_sampler, manifest.sampler),
             self._space,

@@ -16,7 +16,6 @@ from hilo_nas.searching.sampling.candidates import (
     CandidateSource,
     forecast_candidates,
     list_best,
-    measure_excess,
 )
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Believed, Outlook, Posteriors, PredictedNetwork, hash_results
@@ -51,14 +50,7 @@ def forecast_study(records: Sequence[TrialRecord], manifest: Manifest) -> Poster
     """
     if not manifest.plan.declaration.gives_scores or not manifest.space.dimensions:
         return None
-    source = CandidateSource(
-        manifest.space,
-        img_size=manifest.objective.img_size,
-        num_classes=manifest.data.num_classes,
-        excess=measure_excess(manifest),
-        seed=manifest.seed,
-        pool=_list_pool(records, manifest),
-    )
+    source = CandidateSource.of(manifest, _list_pool(records, manifest))
     model = source.fit(
         know_networks(records, manifest),
         chance=manifest.guessing_score,

@@ -72,6 +72,18 @@ class CandidateSource:
         self.scale = FeatureScale(features or [self._describe(dict.fromkeys(space.dimensions, 0)).features])
         """Scale of the features of the space."""
 
+    @classmethod
+    def of(cls, manifest: Manifest, pool: Sequence[Mapping[str, int]] | None = None) -> CandidateSource:
+        """Returns the source of a study's candidates, within the limits of its manifest that formulas know."""
+        return cls(
+            manifest.space,
+            img_size=manifest.objective.img_size,
+            num_classes=manifest.data.num_classes,
+            excess=measure_excess(manifest),
+            seed=manifest.seed,
+            pool=pool,
+        )
+
     def fit(
         self,
         networks: Sequence[KnownNetwork],

@@ -81,7 +81,6 @@ class ModelSampler:
 
     Args:
         manifest: Manifest of the study.
-        excess: Returns how far parameters exceed the limits that formulas know; feasible if at most 0.
         is_known: Returns True if the network with this key was already tried.
         pool: The only parameters that may be proposed; None for the whole space.
     """
@@ -90,20 +89,12 @@ class ModelSampler:
         self,
         manifest: Manifest,
         *,
-        excess: Callable[[Mapping[str, int]], float],
         is_known: Callable[[str], bool],
         pool: Sequence[Mapping[str, int]] | None = None,
     ) -> None:
         self._manifest, self._space = manifest, manifest.space
         self._is_known, self._can_time = is_known, pool is None
-        self._source = CandidateSource(
-            manifest.space,
-            img_size=manifest.objective.img_size,
-            num_classes=manifest.data.num_classes,
-            excess=excess,
-            seed=manifest.seed,
-            pool=pool,
-        )
+        self._source = CandidateSource.of(manifest, pool)
         self._latest: tuple[tuple[TrialRecord, ...], SearchModel | None] = ((), None)
         self._ranking: _Ranking | None = None
 
