@@ -32,14 +32,14 @@ from hilo_nas.text.commands import command, setting_words
 from hilo_nas.text.figures import figure, is_wide, probability_text
 from hilo_nas.text.plurals import agree, count_of
 
-__all__ = ["HELP", "print_front", "run"]
+__all__ = ["EXAMPLES", "HELP", "print_front", "run"]
 
 HELP = """Show the front of a study: speeds and scores with their intervals. Without STUDY, list all studies.
 
 With --predicted, networks follow that were not trained, with predicted speeds and
-scores. --min-images-per-s shows the predicted networks of at least this speed.
+scores. --min-images-per-s shows the predicted networks of at least this speed."""
 
-Examples:
+EXAMPLES = """Examples:
 hilo-nas front my-gpu --format csv > front.csv
 hilo-nas front my-gpu --predicted --min-images-per-s 900"""
 

@@ -40,7 +40,10 @@ def list_(output: Output = Format.table) -> None:
         console.print(f"[bold]{name}[/]: {escape(text)}", markup=True)
 
 
-@app.command(short_help="Show the knobs, limits, anchors and size of a space.")
+@app.command(
+    short_help="Show the knobs, limits, anchors and size of a space.",
+    epilog="Example: hilo-nas space show litv2_cifar --img-size 64",
+)
 def show(
     space: SpaceArgument,
     img_size: ImgSize = None,
@@ -77,7 +80,9 @@ def show(
     _print_report(report, console, has_limits=bool(found.limits))
 
 
-@app.command(short_help="Check a space file and list all faults.")
+@app.command(
+    short_help="Check a space file and list all faults.", epilog="Example: hilo-nas space check my_space.yaml"
+)
 def check(
     space: SpaceArgument,
     img_size: ImgSize = None,

@@ -26,13 +26,13 @@ from hilo_nas.study.stored_study import StoredStudy, open_study
 from hilo_nas.text.figures import share_text
 from hilo_nas.text.plurals import count_of
 
-__all__ = ["HELP", "run"]
+__all__ = ["EXAMPLES", "HELP", "run"]
 
 _MOST_NUMBERS = 20
 
-HELP = """Show the progress and cost of a study, and why trials failed. Without STUDY, list all studies.
+HELP = """Show the progress and cost of a study, and why trials failed. Without STUDY, list all studies."""
 
-Example: hilo-nas status my-gpu"""
+EXAMPLES = "Example: hilo-nas status my-gpu"
 
 
 def run(study: OptionalStudy = None, output: Output = Format.table) -> None:

@@ -114,6 +114,19 @@ def test_help_fits_80_columns():
     assert wide == []
 
 
+def test_examples_can_be_copied():
+    for words, command in walk_commands():
+        if getattr(command, "commands", None) or not command.params:
+            continue
+        context = typer.Context(command, info_name="hilo-nas " + words, terminal_width=80, max_content_width=80)
+        options, _, examples = command.get_help(context).partition("Example")
+        lines = examples.removeprefix("s:").removeprefix(":").split("\n")
+        found = [line.strip() for line in lines if line.strip()]
+        assert found or words == "space list", f"{words}: no example"
+        assert all(line.startswith("hilo-nas ") and line.count("hilo-nas ") == 1 for line in found), words
+        assert "Options:" in options, f"{words}: the examples do not end the help"
+
+
 @pytest.mark.parametrize("group", [(), ("bench",), ("cache",), ("data",), ("proxy",), ("space",)])
 def test_no_summary_of_a_command_is_cut(group, capsys):
     assert main([*group, "--help"]) == 0
