@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from hilo_nas.cli.console import build_console
-from hilo_nas.cli.text import duration
 from hilo_nas.data.summary import DataSummary
 from hilo_nas.events import (
     BenchStepped,
@@ -45,6 +44,7 @@ from hilo_nas.events import (
 )
 from hilo_nas.proxy.kinds import DEFAULT_PROXY, metric_named
 from hilo_nas.study.states import TrialState
+from hilo_nas.text.durations import duration
 from hilo_nas.text.figures import figure
 
 __all__ = ["build_display", "show_progress"]

@@ -16,12 +16,12 @@ from hilo_nas.cli.hints import confirm_command, remeasure_command, resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
 from hilo_nas.cli.tables import MOST_TIES, Column, metric_of, print_fitting, print_front_table, rows_of
-from hilo_nas.cli.text import describe_outlook, describe_proxy
 from hilo_nas.errors import UsageError
 from hilo_nas.measurement.fields import to_plain
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.study.csv_files import render_front
+from hilo_nas.study.descriptions import describe_outlook, describe_proxy
 from hilo_nas.study.front import Front
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Posteriors, PredictedNetwork

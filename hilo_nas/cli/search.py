@@ -11,9 +11,9 @@ from rich.console import Console
 from hilo_nas.cli.console import build_console
 from hilo_nas.cli.options import OptionalSpace
 from hilo_nas.cli.settings import takes_settings
-from hilo_nas.cli.text import duration
 from hilo_nas.searching.configuration.search_config import SearchConfig
 from hilo_nas.text.commands import FLAGS
+from hilo_nas.text.durations import duration
 
 if TYPE_CHECKING:
     from hilo_nas.api import Study
@@ -104,8 +104,8 @@ def _search(config: SearchConfig, console: Console) -> None:
 
 def _describe_gain(study: Study) -> list[str]:
     """Returns a sentence about further trainings; none without posteriors."""
-    from hilo_nas.cli.text import describe_outlook
     from hilo_nas.proxy.kinds import metric_named
+    from hilo_nas.study.descriptions import describe_outlook
 
     if study.posteriors is None or not study.posteriors.outlook:
         return []

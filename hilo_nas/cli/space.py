@@ -80,9 +80,7 @@ def show(
     _print_report(report, console, has_limits=bool(found.limits))
 
 
-@app.command(
-    short_help="Check a space file and list all faults.", epilog="Example: hilo-nas space check my_space.yaml"
-)
+@app.command(short_help="Check a space file and list all faults.", epilog="Example: hilo-nas space check my_space.yaml")
 def check(
     space: SpaceArgument,
     img_size: ImgSize = None,

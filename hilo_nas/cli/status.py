@@ -14,15 +14,16 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
-from hilo_nas.cli.text import describe_outlook, describe_proxy, duration
 from hilo_nas.measurement.verdicts import verdict_name
 from hilo_nas.proxy.kinds import metric_named
 from hilo_nas.space import limit_text
+from hilo_nas.study.descriptions import describe_outlook, describe_proxy
 from hilo_nas.study.manifest import Manifest
 from hilo_nas.study.posteriors import Outlook
 from hilo_nas.study.records import SAMPLED, TrialRecord
 from hilo_nas.study.states import TrialState
 from hilo_nas.study.stored_study import StoredStudy, open_study
+from hilo_nas.text.durations import duration
 from hilo_nas.text.figures import share_text
 from hilo_nas.text.plurals import count_of
 

@@ -3,7 +3,7 @@
 import pytest
 from builders import build_data, build_manifest
 
-from hilo_nas.cli.text import describe_proxy
+from hilo_nas.study.descriptions import describe_proxy
 
 
 @pytest.mark.parametrize(
