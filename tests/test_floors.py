@@ -53,9 +53,10 @@ FLOORS = {
 PLAIN = {"msgspec", "numpy", "yaml"}
 """What floors 0 and 1 may import beside the standard library."""
 RESERVED = {
-    "optuna": {"searching", "export"},
+    "optuna": {"searching", "export", "report"},
     "pandas": {"report"},
     "matplotlib": {"report"},
+    "plotly": {"report"},
     "rich": {"cli"},
     "typer": {"cli"},
     "click": {"cli"},

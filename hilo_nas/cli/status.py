@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,22 +12,10 @@ from hilo_nas.cli.formats import echo_content
 from hilo_nas.cli.hints import resume_hint
 from hilo_nas.cli.options import Format, OptionalStudy, Output
 from hilo_nas.cli.studies import print_studies
-from hilo_nas.measurement.verdicts import verdict_name
-from hilo_nas.proxy.kinds import metric_named
-from hilo_nas.space import limit_text
-from hilo_nas.study.descriptions import describe_outlook, describe_proxy
-from hilo_nas.study.manifest import Manifest
-from hilo_nas.study.posteriors import Outlook
-from hilo_nas.study.records import SAMPLED, TrialRecord
-from hilo_nas.study.states import TrialState
+from hilo_nas.study.progress import Progress, describe_conditions, describe_progress, reasons_of, shortened
 from hilo_nas.study.stored_study import StoredStudy, open_study
-from hilo_nas.text.durations import duration
-from hilo_nas.text.figures import share_text
-from hilo_nas.text.plurals import count_of
 
 __all__ = ["EXAMPLES", "HELP", "run"]
-
-_MOST_NUMBERS = 20
 
 HELP = """Show the progress and cost of a study, and why trials failed. Without STUDY, list all studies."""
 
@@ -43,178 +29,21 @@ def run(study: OptionalStudy = None, output: Output = Format.table) -> None:
         return
     opened = open_study(study)
     if output is Format.table:
-        _print_progress(opened, _Progress.of(opened), build_console(soft_wrap=True))
+        _print_progress(opened, Progress.of(opened), build_console(soft_wrap=True))
     else:
-        echo_content(dataclasses.asdict(_Progress.of(opened)), output)
+        echo_content(dataclasses.asdict(Progress.of(opened)), output)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Progress:
-    """Progress of a study and its cost."""
-
-    study: str
-    measured: int
-    total: int
-    states: dict[str, int]
-    """Trials of the search by state."""
-    timed_ahead: int
-    """Number of networks that were timed, but not trained, when the sampler chose between them."""
-    verdicts: dict[str, int]
-    """Number of timings by verdict on the machine."""
-    contended: list[int]
-    """Trials that were timed while other processes used the cores."""
-    front: list[int]
-    untrained: list[int]
-    """Trials whose score is not distinguishable from guessing."""
-    baselines: dict[str, str | None]
-    """States of baselines by name; None if not tried yet."""
-    timing_s: float
-    training_s: float
-    trials_s: float
-    images_trained: int
-    """Number of images in trainings with the first seed of each network."""
-    images_in_full: int
-    """Number of images that full trainings of these networks would take."""
-    images_of_further_seeds: int
-    """Number of images in trainings with further seeds."""
-    outlook: tuple[Outlook, ...]
-    """Expected gains of further trainings, as stored at the end of the last search. Empty if the records have changed
-    since."""
-
-    @classmethod
-    def of(cls, study: StoredStudy) -> _Progress:
-        """Returns the progress of a study that has records."""
-        manifest, records, front = study.manifest, study.records, study.front()
-        baselines: dict[str, str | None] = dict.fromkeys(manifest.baselines)
-        baselines |= {
-            record.key: record.state for record in records if record.is_baseline and record.state != TrialState.TIMED
-        }
-        begun = [record for record in records if record.started_at is not None]  # without copied, untried trials
-        ahead = [record for record in records if record.started_at is None and record.origin == SAMPLED]
-        # In studies of earlier versions, a retry has its own record with the same measurements.
-        made = manifest.created_at  # copied measurements are older, and their cost belongs to another study
-        timings = [(r, m) for r in (*begun, *ahead) for m in r.measurements if m.measured_at >= made]
-        scores = [(r, s) for r in begun for s in r.scores if s.scored_at >= made]
-        images = _images_trained(begun)
-        searching = sum(next(iter(seen.values())) for seen in images.values())
-        timed = [(record.number, timing) for record in records for timing in record.full_measurements[:1]]
-        verdicts = Counter(name for _, measurement in timed if (name := verdict_name(measurement)))  # protocol 1: none
-        return cls(
-            study=study.name,
-            measured=sum(map(manifest.counts, records)),
-            total=manifest.trials,
-            states=dict(Counter(record.state for record in records if not record.is_baseline)),
-            timed_ahead=sum(record.state == TrialState.TIMED for record in ahead),
-            verdicts=dict(verdicts),
-            contended=[number for number, measurement in timed if measurement.contention],
-            front=[record.number for record in front.members],
-            untrained=[record.number for record in front.untrained],
-            baselines=baselines,
-            timing_s=sum({(r.key, m.measured_at, m.condition.label()): m.seconds for r, m in timings}.values()),
-            training_s=sum({(r.key, s.seed, s.images_seen): s.seconds for r, s in scores}.values()),
-            trials_s=sum(record.seconds for record in records),
-            images_trained=searching,
-            images_in_full=len(images) * manifest.plan.budgets[-1],
-            images_of_further_seeds=sum(sum(seen.values()) for seen in images.values()) - searching,
-            outlook=() if study.posteriors is None else study.posteriors.outlook,
-        )
-
-
-def _print_progress(study: StoredStudy, progress: _Progress, console: Console) -> None:
+def _print_progress(study: StoredStudy, progress: Progress, console: Console) -> None:
     manifest = study.manifest
     console.print(
         f"[bold]{escape(progress.study)}[/]: {progress.measured} of {progress.total} networks measured, "
         f"{len(progress.front)} on the front",
         markup=True,
     )
-    for name, value in {**_describe_study(manifest), **_describe_trials(manifest, progress)}.items():
+    for name, value in {**describe_conditions(manifest), **describe_progress(manifest, progress)}.items():
         console.print(f"  {name + ':':9} {value}")
-    for reason, numbers in _reasons(study.records, manifest.limits_in_force).items():
-        console.print(f"  {reason}: trial {_shortened(numbers)}")
+    for reason, numbers in reasons_of(study.records, manifest.limits_in_force).items():
+        console.print(f"  {reason}: trial {shortened(numbers)}")
     if progress.measured < progress.total:
         console.print(f"Resume with: {resume_hint(study.address).command}")
-
-
-def _describe_study(manifest: Manifest) -> dict[str, str]:
-    device = manifest.device
-    rows = {
-        "space": f"{manifest.space.name} ({manifest.space.n_configs:,} combinations of knob values)",
-        "target": f"{manifest.objective.label()} on {device.model} (torch {device.torch})",
-        "proxy": describe_proxy(manifest, whole=True),
-        "sampler": f"{manifest.sampler}, seed {manifest.seed}",
-    }
-    if limits := manifest.limits_in_force:
-        rows["limits"] = ", ".join(limit_text(name, bound) for name, bound in limits.items())
-    if manifest.speeds:
-        rows["timed by"] = f"study {manifest.speeds}"
-    return rows
-
-
-def _describe_trials(manifest: Manifest, progress: _Progress) -> dict[str, str]:
-    timing, training = duration(progress.timing_s), duration(progress.training_s)
-    states = dict(progress.states)
-    if progress.timed_ahead:
-        states[TrialState.TIMED] -= progress.timed_ahead
-    rows = {
-        "trials": ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count) or "none yet",
-        "spent": f"{duration(progress.trials_s)} in trials, of which {timing} timing, {training} training",
-    }
-    if progress.timed_ahead:
-        rows["timed"] = f"{count_of(progress.timed_ahead, 'network')} ahead, to choose which to train"
-    if progress.images_in_full:
-        networks = progress.images_in_full // manifest.plan.budgets[-1]
-        rows["trained"] = (
-            f"{progress.images_trained:,} images, {share_text(progress.images_trained / progress.images_in_full)} of "
-            f"the full trainings of {'this network' if networks == 1 else f'these {networks} networks'}"
-        )
-        if progress.images_of_further_seeds:
-            rows["trained"] += f"; {progress.images_of_further_seeds:,} more with further seeds"
-    if progress.outlook:
-        metric = metric_named(manifest.plan.score_metric)
-        rows["outlook"] = describe_outlook(progress.outlook[-1], metric)
-    if progress.baselines:
-        rows["baselines"] = ", ".join(
-            f"{name} ({state or 'not tried yet'})" for name, state in progress.baselines.items()
-        )
-    if progress.untrained:
-        untrained = ", ".join(map(str, progress.untrained))
-        rows["untrained"] = f"trial {untrained}: the score is not distinguishable from guessing"
-    if progress.verdicts:
-        found = Counter(progress.verdicts).most_common()
-        rows["machine"] = ", ".join(f"{count_of(count, 'timing')} {verdict}" for verdict, count in found)
-        if progress.contended:
-            rows["machine"] += f"; contended: trial {_shortened(progress.contended)}"
-    return rows
-
-
-def _shortened(numbers: Sequence[int]) -> str:
-    """Returns up to 20 numbers as text, and the count of the rest."""
-    more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
-    return ", ".join(map(str, numbers[:_MOST_NUMBERS])) + more
-
-
-def _images_trained(records: Sequence[TrialRecord]) -> dict[str, dict[int, int]]:
-    """Returns the number of images per key and seed, with a network's first seed first.
-
-    The number of a training is that of its last score.
-    """
-    images: dict[str, dict[int, int]] = {}
-    for record in records:
-        for score in record.scores:
-            seen = images.setdefault(record.key, {})
-            seen[score.seed] = max(seen.get(score.seed, 0), score.images_seen)
-    return images
-
-
-def _reasons(records: Sequence[TrialRecord], limits: Mapping[str, float]) -> dict[str, list[int]]:
-    """Returns the numbers of failed trials by reason. Broken limits are grouped by limit, because values differ."""
-    reasons: dict[str, list[int]] = {}
-    for record in records:
-        if record.reason:
-            broken = [
-                limit_text(name, limits[name]) for name, by in record.violations.items() if by > 0 and name in limits
-            ]
-            is_beyond = record.state == TrialState.INFEASIBLE and broken
-            why = f"{' and '.join(broken)} is a limit" if is_beyond else record.reason[:160]
-            reasons.setdefault(f"{record.state}: {why}", []).append(record.number)
-    return reasons

@@ -1,0 +1,173 @@
+"""Figures as PNG and SVG files, drawn by matplotlib.
+
+plotly's own image export starts a browser. This module draws what `hilo_nas.report.plots` uses of plotly: scatter
+plots with error bars, bars, parallel axes and vertical lines. It needs the extra `plot`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from hilo_nas.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["render_static"]
+
+_SYMBOLS = {
+    "circle": ("o", True),
+    "circle-open": ("o", False),
+    "triangle-down-open": ("v", False),
+    "asterisk-open": ("x", True),
+    "x-thin-open": ("x", True),
+    "square-open": ("s", False),
+    "diamond": ("D", True),
+    "star-open": ("*", False),
+}
+"""matplotlib's marker of each plotly symbol, and whether it is filled."""
+
+
+def render_static(figure: go.Figure, format: str = "png", *, size_in: tuple[float, float] = (8.0, 5.0)) -> bytes:
+    """Returns a figure as a PNG file with 200 dots per inch, or as an SVG file with text as text.
+
+    Args:
+        figure: A figure from `hilo_nas.report.plots`.
+        format: `png` or `svg`.
+        size_in: Width and height in inches.
+
+    Raises:
+        UsageError: matplotlib is not installed, or the figure has a kind of trace that is not supported.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("PNG and SVG files need matplotlib, which is not installed. Use pip install 'hilo-nas[plot]'.")
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "hilo-nas"}):
+        drawn = Figure(figsize=size_in, layout="constrained")
+        FigureCanvasAgg(drawn)
+        axes = drawn.subplots()
+        axes.set_title(_plain(figure.layout.title.text), loc="left")
+        for trace in figure.data:
+            _DRAWERS.get(trace.type, _refuse)(axes, trace)
+        _draw_axes(axes, figure)
+        file = io.BytesIO()
+        drawn.savefig(file, format=format, dpi=200, metadata={"Date": None} if format == "svg" else None)
+    return file.getvalue()
+
+
+def _refuse(axes: Axes, trace: Any) -> None:
+    raise UsageError(f"a static figure has traces of type {', '.join(_DRAWERS)}, but got {trace.type}")
+
+
+def _draw_scatter(axes: Axes, trace: Any) -> None:
+    label = trace.name if trace.showlegend is not False else None
+    if "lines" in trace.mode:
+        style = "steps-post" if trace.line.shape == "hv" else "default"
+        axes.plot(trace.x, trace.y, drawstyle=style, color=trace.line.color, linewidth=1.6, label=label, zorder=1)
+        return
+    marker, is_filled = _SYMBOLS[trace.marker.symbol]
+    colour, size = trace.marker.color, trace.marker.size * 0.75
+    errors = {name: _error_of(getattr(trace, f"error_{name}")) for name in ("x", "y")}
+    axes.errorbar(
+        trace.x,
+        trace.y,
+        xerr=errors["x"],
+        yerr=errors["y"],
+        fmt=marker,
+        markersize=size,
+        markeredgecolor=colour,
+        markerfacecolor=colour if is_filled else "none",
+        ecolor=colour,
+        elinewidth=0.7,
+        alpha=trace.marker.opacity,
+        label=label,
+        zorder=2,
+    )
+    if "text" in trace.mode:
+        for x, y, text in zip(trace.x, trace.y, trace.text, strict=True):
+            axes.annotate(text, (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7)
+
+
+def _error_of(bars: Any) -> list[Any] | None:
+    return None if bars.visible is False or bars.array is None else [bars.arrayminus, bars.array]
+
+
+def _draw_bars(axes: Axes, trace: Any) -> None:
+    """Draws horizontal bars: stacked at their `base`, or the next group beside those of earlier traces."""
+    if trace.base is not None:
+        axes.barh(list(map(_plain, trace.y)), trace.x, left=trace.base, color=trace.marker.color, label=trace.name)
+        return
+    done = len(axes.containers)
+    places = [i + (0.2 if done else -0.2) for i in range(len(trace.y))]
+    axes.barh(places, trace.x, height=0.38, color=trace.marker.color, label=trace.name)
+    axes.set_yticks(range(len(trace.y)), list(map(_plain, trace.y)))
+
+
+def _draw_parallel(axes: Axes, trace: Any) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    dimensions, colours = trace.dimensions, trace.line.color
+    scale = Normalize(min(colours), max(colours))
+    rows = [[_place(dimension, value) for value in dimension["values"]] for dimension in dimensions]
+    for i, colour in enumerate(colours):
+        axes.plot([row[i] for row in rows], color=colormaps["cividis"](scale(colour)), linewidth=0.8, alpha=0.7)
+    axes.set_xticks(range(len(dimensions)), [own.label for own in dimensions], rotation=30, ha="right")
+    axes.set_yticks([])
+    for i, own in enumerate(dimensions):
+        axes.axvline(i, color="0.3", linewidth=0.8)
+        shown = zip(own.tickvals, own.ticktext, strict=True) if own.tickvals is not None else _ends(own)
+        for value, text in shown:
+            axes.annotate(text, (i, _place(own, value)), (2, 0), textcoords="offset points", fontsize=6, va="center")
+
+
+def _ends(dimension: Any) -> list[tuple[float, str]]:
+    low, high = min(dimension["values"]), max(dimension["values"])
+    return [(low, f"{low:.4g}"), (high, f"{high:.4g}")]
+
+
+def _place(dimension: Any, value: float) -> float:
+    low, high = dimension.range or (min(dimension["values"]), max(dimension["values"]))
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _draw_axes(axes: Axes, figure: go.Figure) -> None:
+    layout = figure.layout
+    if layout.xaxis.type == "log":
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    for shape in layout.shapes:
+        axes.axvline(shape.x0, color=shape.line.color, linestyle="--", linewidth=1)
+    for note in layout.annotations:
+        axes.annotate(note.text, (note.x, 1.0), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=7)
+    if layout.xaxis.tickformat:
+        from matplotlib.ticker import PercentFormatter
+
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    if any(trace.type != "parcoords" for trace in figure.data):
+        axes.set_xlabel(_plain(layout.xaxis.title.text))
+        axes.set_ylabel(_plain(layout.yaxis.title.text))
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.set_axisbelow(True)
+        if layout.showlegend is not False and axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, fontsize=8)
+
+
+def _plain(text: str | None) -> str:
+    """Returns text with line breaks instead of HTML."""
+    return re.sub("<[^>]*>", "", (text or "").replace("<br>", "\n"))
+
+
+_DRAWERS = {"scatter": _draw_scatter, "bar": _draw_bars, "parcoords": _draw_parallel}
