@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         measure,
         remeasure,
         search,
+        write_report,
     )
     from hilo_nas.arch.config import ArchConfig
     from hilo_nas.cli.display import show_progress
@@ -64,11 +65,12 @@ __all__ = [
     "remeasure",
     "search",
     "show_progress",
+    "write_report",
 ]
 
 _HOMES = {
     **dict.fromkeys(("Exported", "Measured", "Study", "list_studies", "load_study"), "api"),
-    **dict.fromkeys(("estimate_cost", "export_files", "measure", "remeasure", "search"), "api"),
+    **dict.fromkeys(("estimate_cost", "export_files", "measure", "remeasure", "search", "write_report"), "api"),
     "ArchConfig": "arch.config",
     "Evaluator": "evaluation",
     "Exporter": "export",

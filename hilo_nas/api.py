@@ -26,9 +26,11 @@ from hilo_nas.text.figures import figure
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
     from hilo_nas.evaluation import Evaluator
     from hilo_nas.export import NetworkSource, Promise, StudySource
+    from hilo_nas.report.study_view import StudyView
     from hilo_nas.searching import Cost
     from hilo_nas.study.posteriors import Posteriors
 
@@ -43,6 +45,7 @@ __all__ = [
     "measure",
     "remeasure",
     "search",
+    "write_report",
 ]
 
 ConfigLike = SearchConfig | Mapping[str, Any] | str | Path
@@ -150,6 +153,63 @@ class Study(StoredStudy):
             force=force,
         )
 
+    def plot_front(self, *others: StoredStudy) -> go.Figure:
+        """Returns a plotly figure of the front, with all other networks that have a speed.
+
+        Args:
+            *others: Further studies on the same axes.
+
+        Raises:
+            UsageError: The studies have different metrics.
+        """
+        from hilo_nas.report.plots import plot_front
+
+        return plot_front(_views(self, *others))
+
+    def plot_hypervolume(self, *others: StoredStudy, over_hours: bool = False) -> go.Figure:
+        """Returns a plotly figure of the front's hypervolume after each trial.
+
+        Args:
+            *others: Further studies on the same axes.
+            over_hours: True for the hours that the trials took, instead of their number.
+
+        Raises:
+            UsageError: The studies have different metrics, or one has no complete trial that trained.
+        """
+        from hilo_nas.report.plots import plot_hypervolume
+
+        return plot_hypervolume(_views(self, *others), over_hours=over_hours)
+
+    def plot_importances(self) -> go.Figure:
+        """Returns a plotly figure of the share of the variance that each knob explains, for speed and value (fANOVA).
+
+        Raises:
+            UsageError: There are fewer than 10 complete trials.
+        """
+        from hilo_nas.report.plots import plot_importances
+
+        return plot_importances(*_views(self))
+
+    def plot_parallel(self) -> go.Figure:
+        """Returns a plotly figure of knobs, speed and value of each network on parallel axes.
+
+        Raises:
+            UsageError: No network has a speed and a value.
+        """
+        from hilo_nas.report.plots import plot_parallel
+
+        return plot_parallel(*_views(self))
+
+    def plot_timeline(self) -> go.Figure:
+        """Returns a plotly figure of the time that each trial spent on timing and training.
+
+        Raises:
+            UsageError: There is no trial.
+        """
+        from hilo_nas.report.plots import plot_timeline
+
+        return plot_timeline(*_views(self))
+
     def __repr__(self) -> str:
         if not self.exists:
             return f"Study({str(self.path)!r}, empty)"
@@ -193,6 +253,45 @@ def list_studies() -> list[Study]:
         StorageError: The folder cannot be read.
     """
     return [Study(study.path) for study in list_stored()]
+
+
+def _views(*studies: StoredStudy) -> list[StudyView]:
+    from hilo_nas.report.study_view import StudyView
+
+    return [StudyView.from_study(study) for study in studies]
+
+
+def write_report(
+    studies: Sequence[str | Path | StoredStudy],
+    path: str | Path,
+    *,
+    png_folder: str | Path | None = None,
+    force: bool = False,
+) -> tuple[Path, ...]:
+    """Writes a report of studies as one HTML file that needs no network access, and returns the paths of all files.
+
+    The report has the front, all networks with their architectures, hypervolume, importances of the knobs, time and
+    conditions.
+
+    Args:
+        studies: Studies, or their names or folders. All are shown on the same axes.
+        path: HTML file to write. An earlier report is replaced.
+        png_folder: Folder for the plots as PNG files, which need matplotlib.
+        force: True to replace files that are not an earlier report.
+
+    Raises:
+        NotFoundError: There is no such study.
+        UsageError: The studies have different metrics, one has no trial, or the file exists and is not a report.
+        StorageError: A file cannot be written.
+
+    Example:
+        >>> hilo_nas.write_report(["my-gpu", "my-cpu"], "report.html")
+    """
+    from hilo_nas.report.html_report import write_html_report
+
+    opened = [study if isinstance(study, StoredStudy) else open_study(study) for study in studies]
+    png_folder = None if png_folder is None else Path(png_folder)
+    return tuple(write_html_report(opened, Path(path), png_folder=png_folder, force=force))
 
 
 def search(

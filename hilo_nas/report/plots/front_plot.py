@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -111,7 +112,7 @@ def _build_anchors(
         y=[floor if own.value is None else view.metric.scale * own.value for _, own in anchors],
         mode="markers+text",
         marker={"symbol": "star-open", "size": 15, "color": "#E69F00"},
-        text=[f"{own.anchor}" for _, own in anchors],
+        text=[html.escape(own.anchor or "") for _, own in anchors],
         textposition="bottom center",
         textfont={"size": 11},
         hoverinfo="skip",

@@ -7,6 +7,7 @@ on white and on dark grey. Backgrounds are transparent, so a page can choose its
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -73,8 +74,8 @@ def study_label(view: StudyView, views: Sequence[StudyView]) -> str:
 def hover_text(network: NetworkView, view: StudyView) -> str:
     """Returns the figures of a network as HTML lines, for a label next to its marker."""
     metric = view.metric
-    name = network.title if network.number is None else f"trial {network.number}"
-    name += f" (anchor {network.anchor})" if network.anchor else ""
+    name = html.escape(network.title) if network.number is None else f"trial {network.number}"
+    name += f" (anchor {html.escape(network.anchor)})" if network.anchor else ""
     lines = [f"<b>{name}</b>, {network.place}"]
     if network.images_per_s is not None:
         half = _half(network.images_per_s_low, network.images_per_s_high)
@@ -88,9 +89,9 @@ def hover_text(network: NetworkView, view: StudyView) -> str:
         gmacs = figure((network.macs or 0) / 1e9, 3)
         lines.append(f"{figure(network.parameters / 1e6, 3)} M parameters, {gmacs} GMACs")
     if network.number is not None:
-        lines.append(network.title)
+        lines.append(html.escape(network.title))
     if network.reason:
-        lines.append(network.reason[:120])
+        lines.append(html.escape(network.reason[:120]))
     return "<br>".join(lines)
 
 
