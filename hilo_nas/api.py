@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hilo_nas.errors import HiloNasError, UsageError
 from hilo_nas.events import Event, ignore_event
 from hilo_nas.measurement import Condition, Measurement
+from hilo_nas.report.drawn_study import DrawnStudy
 from hilo_nas.searching.configuration.config_files import load_config
 from hilo_nas.searching.configuration.resolve import condition_options, config_of
 from hilo_nas.searching.configuration.search_config import SHORT_NAMES, SearchConfig
@@ -26,11 +27,9 @@ from hilo_nas.text.figures import figure
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
     from hilo_nas.evaluation import Evaluator
     from hilo_nas.export import NetworkSource, Promise, StudySource
-    from hilo_nas.report.study_view import StudyView
     from hilo_nas.searching import Cost
     from hilo_nas.study.posteriors import Posteriors
 
@@ -52,7 +51,7 @@ ConfigLike = SearchConfig | Mapping[str, Any] | str | Path
 """A `SearchConfig`, a mapping of its sections, a YAML file, or the `manifest.yaml` of a study."""
 
 
-class Study(StoredStudy):
+class Study(DrawnStudy):
     """A stored study with its trials, its front and its exports.
 
     `records` holds the trials. `manifest` holds the settings and conditions of the study.
@@ -153,63 +152,6 @@ class Study(StoredStudy):
             force=force,
         )
 
-    def plot_front(self, *others: StoredStudy) -> go.Figure:
-        """Returns a plotly figure of the front, with all other networks that have a speed.
-
-        Args:
-            *others: Further studies on the same axes.
-
-        Raises:
-            UsageError: The studies have different metrics.
-        """
-        from hilo_nas.report.plots import plot_front
-
-        return plot_front(_views(self, *others))
-
-    def plot_hypervolume(self, *others: StoredStudy, over_hours: bool = False) -> go.Figure:
-        """Returns a plotly figure of the front's hypervolume after each trial.
-
-        Args:
-            *others: Further studies on the same axes.
-            over_hours: True for the hours that the trials took, instead of their number.
-
-        Raises:
-            UsageError: The studies have different metrics, or one has no complete trial that trained.
-        """
-        from hilo_nas.report.plots import plot_hypervolume
-
-        return plot_hypervolume(_views(self, *others), over_hours=over_hours)
-
-    def plot_importances(self) -> go.Figure:
-        """Returns a plotly figure of the share of the variance that each knob explains, for speed and value (fANOVA).
-
-        Raises:
-            UsageError: There are fewer than 10 complete trials.
-        """
-        from hilo_nas.report.plots import plot_importances
-
-        return plot_importances(*_views(self))
-
-    def plot_parallel(self) -> go.Figure:
-        """Returns a plotly figure of knobs, speed and value of each network on parallel axes.
-
-        Raises:
-            UsageError: No network has a speed and a value.
-        """
-        from hilo_nas.report.plots import plot_parallel
-
-        return plot_parallel(*_views(self))
-
-    def plot_timeline(self) -> go.Figure:
-        """Returns a plotly figure of the time that each trial spent on timing and training.
-
-        Raises:
-            UsageError: There is no trial.
-        """
-        from hilo_nas.report.plots import plot_timeline
-
-        return plot_timeline(*_views(self))
-
     def __repr__(self) -> str:
         if not self.exists:
             return f"Study({str(self.path)!r}, empty)"
@@ -253,12 +195,6 @@ def list_studies() -> list[Study]:
         StorageError: The folder cannot be read.
     """
     return [Study(study.path) for study in list_stored()]
-
-
-def _views(*studies: StoredStudy) -> list[StudyView]:
-    from hilo_nas.report.study_view import StudyView
-
-    return [StudyView.from_study(study) for study in studies]
 
 
 def write_report(

@@ -29,9 +29,9 @@ OTHER_MEANINGS = {
     "--device": {"remeasure"},  # another one than the study's
     "--batch-size": {"export"},  # of a training
     "--img-size": {"export", "data show", "data check"},  # of an architecture; of the images shown
-    "--output": {"export", "data show"},  # which says what is written
-    "-o": {"export", "data show"},
-    "--force": {"export", "data show", "data write"},  # which says what is replaced
+    "--output": {"export", "report", "data show"},  # which says what is written
+    "-o": {"export", "report", "data show"},
+    "--force": {"export", "report", "data show", "data write"},  # which says what is replaced
     "--min-images-per-s": {"export", "front"},  # what chooses the trial, or predicted networks
     "--max-latency-ms": {"export"},
 }
